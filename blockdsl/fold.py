@@ -1,0 +1,143 @@
+"""Finding the repetitions in a sequence: twelve alternating blocks are `(a f)*6`.
+
+Used to write a list of layers as the shortest text and to draw a repeat once. The result says where each
+repeat is and how often it runs; what the elements are does not matter, only which are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+# Up to this length every period and count is tried and the result is the shortest there is. In longer sequences
+# units are at most this long (but for one that fills the whole sequence), which keeps the work linear.
+_EXACT = 200
+_LONGEST_UNIT = 48
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`body` run `count` times; an element of a body is an index into the sequence or a Loop itself."""
+
+    body: tuple[int | Loop, ...]
+    count: int
+
+
+Folded = tuple[int | Loop, ...]
+
+
+def fold(items: Sequence[Hashable], width: Callable[[int], int] = lambda index: 1) -> Folded:
+    """The sequence with its repeats folded, shortest when written as text.
+
+    Args:
+        items: the sequence; equal elements may be folded into one.
+        width: index of an element → how long its text is.
+
+    Returns:
+        Indices into `items` (of each repeat's first copy) and Loops, in order.
+    """
+    codes: dict[Hashable, int] = {}
+    sequence = tuple(codes.setdefault(item, len(codes)) for item in items)
+    widths = {code: width(sequence.index(code)) for code in codes.values()}
+    return _placed(_Folder(widths).fold(sequence)[1], 0)[0]
+
+
+def shortest(layers: Sequence[str]) -> str:
+    """Layers as the shortest text with repeats: ['a', 'f', 'a', 'f'] is '(a f)*2'."""
+    return _written(fold(layers, lambda index: len(layers[index])), layers)
+
+
+def _written(folded: Folded, layers: Sequence[str]) -> str:
+    parts = []
+    for part in folded:
+        if isinstance(part, int):
+            parts.append(layers[part])
+        elif len(part.body) == 1 and isinstance(part.body[0], int):
+            parts.append(f"{layers[part.body[0]]}*{part.count}")
+        else:
+            parts.append(f"({_written(part.body, layers)})*{part.count}")
+    return " ".join(parts)
+
+
+def _placed(folded: Folded, start: int) -> tuple[Folded, int]:
+    """Codes replaced by the index of the element they stand for; also where the next element is."""
+    out: list[int | Loop] = []
+    for part in folded:
+        if isinstance(part, Loop):
+            body, end = _placed(part.body, start)
+            out.append(Loop(body, part.count))
+            start += (end - start) * part.count
+        else:
+            out.append(start)
+            start += 1
+    return tuple(out), start
+
+
+class _Folder:
+    """Shortest folding by dynamic programming from the right, remembered for each unit met."""
+
+    def __init__(self, widths: dict[int, int]) -> None:
+        self.widths = widths
+        self.known: dict[tuple[int, ...], tuple[int, Folded]] = {}
+
+    def fold(self, seq: tuple[int, ...]) -> tuple[int, Folded]:
+        """The text's length and the folding (with codes in place of indices)."""
+        if seq not in self.known:
+            period = _period(seq)
+            if period < len(seq):
+                self.known[seq] = self._loop(seq[:period], len(seq) // period)
+            else:
+                self.known[seq] = self._cheapest(seq)
+        return self.known[seq]
+
+    def _loop(self, unit: tuple[int, ...], count: int) -> tuple[int, Folded]:
+        cost, body = self.fold(unit)
+        bare = len(body) == 1 and isinstance(body[0], int)
+        return cost + len(f"*{count}") + (0 if bare else 2), (Loop(body, count),)
+
+    def _cheapest(self, seq: tuple[int, ...]) -> tuple[int, Folded]:
+        n = len(seq)
+        repeats = _repeats(seq, n // 2 if n <= _EXACT else _LONGEST_UNIT)
+        best: list[tuple[int, int, Folded]] = [(0, n, ())] * (n + 1)  # cost, where the rest starts, first part
+        for i in range(n - 1, -1, -1):
+            choices = [(self.widths[seq[i]], i + 1, (seq[i],))]
+            for period, most in repeats[i]:
+                counts = range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}
+                for count in counts:
+                    cost, part = self._loop(seq[i : i + period], count)
+                    choices.append((cost, i + period * count, part))
+            best[i] = min(
+                ((cost + (end < n) + best[end][0], end, part) for cost, end, part in choices),
+                key=lambda choice: choice[0],
+            )
+        parts: list[int | Loop] = []
+        at = 0
+        while at < n:
+            _, at, part = best[at]
+            parts += part
+        return best[0][0], tuple(parts)
+
+
+def _period(seq: tuple[int, ...]) -> int:
+    """The length of the shortest unit whose repetition is the whole sequence (Knuth, Morris, Pratt)."""
+    border = [0] * len(seq)
+    for i in range(1, len(seq)):
+        k = border[i - 1]
+        while k and seq[i] != seq[k]:
+            k = border[k - 1]
+        border[i] = k + 1 if seq[i] == seq[k] else 0
+    period = len(seq) - border[-1] if seq else 0
+    return period if period and len(seq) % period == 0 else len(seq)
+
+
+def _repeats(seq: tuple[int, ...], longest: int) -> list[list[tuple[int, int]]]:
+    """For each start, the units that repeat there: (length, how often), units of units left out."""
+    n = len(seq)
+    found: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+    for period in range(1, min(longest, n // 2) + 1):
+        alike = 0  # how many elements from here on equal the one a period later
+        for i in range(n - period - 1, -1, -1):
+            alike = alike + 1 if seq[i] == seq[i + period] else 0
+            if alike >= period and not any(period % p == 0 and p * c >= period * 2 for p, c in found[i]):
+                found[i].append((period, alike // period + 1))
+    return found

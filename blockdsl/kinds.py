@@ -1,0 +1,272 @@
+"""The registry of block kinds: what a block is called, its options, its inputs, its cost and its module.
+
+Self-attention `a`, cross-attention `c` and feedforward `f` are registered here the way a user registers a kind
+of their own:
+
+    import blockdsl
+    from blockdsl import Kind, Option
+
+    blockdsl.register(Kind(
+        name="conv",
+        title="depthwise convolution",
+        prefix="conv",                                     # stack settings are called conv_kernel, ...
+        options=(Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),),
+        inputs=("mask",),                                  # what the module is handed beside x
+        shapes=lambda o: {"conv.weight": (o.dim, 1, o.kernel), "conv.bias": (o.dim,)},
+        flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * o.kernel,
+        module=DepthwiseConv,                              # DepthwiseConv(dim=512, kernel=7, causal=False)
+    ))
+    blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
+
+The module is built with `dim`, the stack's `causal` and every option by name; it is called with
+`x: (batch, seq, dim)` and its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update.
+Norm, token shift, scale, stochastic depth and the residual add are around it and not its business. It is given
+as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from .errors import UserError
+from .options import Option, Value
+
+Shape = tuple[int, ...]
+
+# What a module may ask to be handed beside x. `xt_blocks.stack` says what each of them is.
+INPUTS = ("mask", "attend", "context", "rotary", "scores", "cache")
+
+
+class Sizes(NamedTuple):
+    """The shape of a call: rows, tokens a row, and tokens of the context a row."""
+
+    batch: int
+    seq: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of residual block.
+
+    Args:
+        name: how a pattern writes it.
+        title: what it is, in a few words.
+        options: its own options, in the order canonical text gives them.
+        inputs: which of INPUTS its module is called with.
+        shapes: options → the shape of each parameter of the module, by name.
+        flops: options, sizes → floating-point operations of one forward pass, two a multiply-add.
+        module: the torch module's class, or "package.module:Class".
+        cached: options → numbers kept a token for later decoding steps; None: it cannot decode stepwise.
+        check: options → a sentence on what clashes, or None.
+        prefix: what the stack's settings for its options start with.
+        also: words that people write for it, for `did you mean`.
+    """
+
+    name: str
+    title: str
+    options: tuple[Option, ...]
+    shapes: Callable[[Any], Mapping[str, Shape]]
+    flops: Callable[[Any, Sizes], float]
+    module: str | Callable[..., Any]
+    inputs: tuple[str, ...] = ()
+    cached: Callable[[Any], int] | None = None
+    check: Callable[[Any], str | None] = lambda options: None
+    prefix: str = ""
+    also: tuple[str, ...] = ()
+
+    def all_options(self) -> tuple[Option, ...]:
+        """Its own options and those that every block has."""
+        return self.options + BLOCK_OPTIONS
+
+
+# Options that every block has, whatever its kind.
+BLOCK_OPTIONS = (
+    Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
+    Option("use_rmsnorm", bool, False, "RMSNorm in place of LayerNorm (arXiv:1910.07467)", setting="use_rmsnorm"),
+    Option(
+        "layer_dropout",
+        float,
+        0.0,
+        "probability that a row skips the branch in training: stochastic depth (arXiv:1603.09382)",
+        setting="layer_dropout",
+        least=0,
+        below=1,
+    ),
+)
+
+
+def namespace(dim: int, options: Mapping[str, Value]) -> Any:
+    """Options with attribute access, as the cost functions take them."""
+    return SimpleNamespace(dim=dim, **options)
+
+
+# Self-attention, cross-attention, feedforward ---------------------------------------------------------------------
+
+
+def _attention_options(residual_setting: str, residual_of: str) -> tuple[Option, ...]:
+    return (
+        Option("heads", int, 8, "attention heads", setting="heads", least=1),
+        Option(
+            "dim_head",
+            int,
+            64,
+            "features a head; none: dim / heads",
+            setting="attn_dim_head",
+            least=1,
+            optional=True,
+        ),
+        Option(
+            "dropout", float, 0.0, "dropout of the attention weights", setting="attn_dropout", least=0, below=1
+        ),
+        Option(
+            "residual_attn",
+            bool,
+            False,
+            f"add the {residual_of}'s scores before the softmax: RealFormer (arXiv:2012.11747)",
+            setting=residual_setting,
+        ),
+    )
+
+
+def _attention_shapes(o: Any, sources: Mapping[str, int]) -> dict[str, Shape]:
+    inner = o.heads * o.dim_head
+    return {f"{name}.weight": (parts * inner, o.dim) for name, parts in sources.items()} | {
+        "to_out.weight": (o.dim, inner)
+    }
+
+
+def _attention_flops(o: Any, batch: int, queries: int, keys: int) -> float:
+    """Projections of queries, keys, values and output, and the two products of the attention itself.
+
+    The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
+    """
+    inner = o.heads * o.dim_head
+    return 2.0 * batch * inner * (2 * o.dim * queries + 2 * o.dim * keys + 2 * queries * keys)
+
+
+def _heads_divide(o: Any) -> str | None:
+    if o.dim_head is None and o.dim % o.heads:
+        return f"heads={o.heads} does not divide dim={o.dim}, which dim_head=none asks for"
+    return None
+
+
+SELF_ATTENTION = Kind(
+    name="a",
+    title="self-attention",
+    prefix="attn",
+    options=(
+        *_attention_options("residual_attn", "previous self-attention"),
+        Option("causal", bool, False, "each token attends to itself and those before it", setting="causal"),
+    ),
+    inputs=("attend", "rotary", "scores", "cache"),
+    shapes=lambda o: _attention_shapes(o, {"to_qkv": 3}),
+    flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
+    cached=lambda o: 2 * o.heads * o.dim_head,
+    module="xt_blocks.attention:Attention",
+    check=_heads_divide,
+    also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
+)
+
+CROSS_ATTENTION = Kind(
+    name="c",
+    title="cross-attention",
+    prefix="attn",
+    options=_attention_options("cross_residual_attn", "previous cross-attention"),
+    inputs=("attend", "context", "scores", "cache"),
+    shapes=lambda o: _attention_shapes(o, {"to_q": 1, "to_kv": 2}),
+    flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
+    cached=lambda o: 2 * o.heads * o.dim_head,
+    module="xt_blocks.attention:CrossAttention",
+    check=_heads_divide,
+    also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
+)
+
+
+def _ff_inner(o: Any) -> int:
+    return int(o.dim * o.mult)
+
+
+def _ff_shapes(o: Any) -> dict[str, Shape]:
+    inner = _ff_inner(o)
+    shapes = {"to_hidden.weight": ((2 if o.glu else 1) * inner, o.dim), "to_out.weight": (o.dim, inner)}
+    if not o.no_bias:
+        shapes |= {"to_hidden.bias": ((2 if o.glu else 1) * inner,), "to_out.bias": (o.dim,)}
+    return shapes
+
+
+def _ff_check(o: Any) -> str | None:
+    if o.swish and o.relu_squared:
+        return "swish and relu_squared are both set; a feedforward has one activation"
+    if _ff_inner(o) < 1:
+        return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
+    return None
+
+
+FEEDFORWARD = Kind(
+    name="f",
+    title="feedforward",
+    prefix="ff",
+    options=(
+        Option("mult", float, 4, "hidden features as a multiple of dim", setting="ff_mult", least=0),
+        Option("glu", bool, False, "gate the hidden features (arXiv:2002.05202)", setting="ff_glu"),
+        Option("swish", bool, False, "SiLU in place of GELU (arXiv:1710.05941)", setting="ff_swish"),
+        Option(
+            "relu_squared", bool, False, "ReLU squared in place of GELU (arXiv:2109.08668)", setting="ff_relu_squared"
+        ),
+        Option("no_bias", bool, False, "linear maps without a bias (PaLM, arXiv:2204.02311)", setting="ff_no_bias"),
+        Option("dropout", float, 0.0, "dropout of the hidden features", setting="ff_dropout", least=0, below=1),
+    ),
+    shapes=_ff_shapes,
+    flops=lambda o, sizes: 2.0 * sizes.batch * sizes.seq * o.dim * _ff_inner(o) * (3 if o.glu else 2),
+    cached=lambda o: 0,
+    module="xt_blocks.feedforward:FeedForward",
+    check=_ff_check,
+    also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
+)
+
+
+# The registry -----------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, Kind] = {kind.name: kind for kind in (SELF_ATTENTION, CROSS_ATTENTION, FEEDFORWARD)}
+
+
+def kinds() -> dict[str, Kind]:
+    """The registered kinds by name, in the order they were registered."""
+    return dict(_KINDS)
+
+
+def register(kind: Kind) -> Kind:
+    """Make `kind` known to patterns, settings, costs and lowering; returns it.
+
+    Raises:
+        UserError: its name is taken or cannot be written in a pattern, an option's name or setting clashes,
+            or it asks for an input that does not exist.
+    """
+    from .macros import MACROS
+    from .settings import setting_names
+
+    taken = {*_KINDS, *MACROS, "set", "true", "false", "none"}
+    if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken:
+        raise UserError(f"a block kind cannot be called {kind.name!r}: taken are {', '.join(sorted(taken))}")
+    names = [option.name for option in kind.all_options()]
+    if twice := {name for name in names if names.count(name) > 1} | {name for name in names if name == "dim"}:
+        raise UserError(f"kind '{kind.name}': options are named twice: {', '.join(sorted(twice))}")
+    own = [option.setting for option in kind.options if option.setting is not None]
+    shared = {"causal", "heads"}  # a new kind may follow these settings of the stack
+    if clash := set(own) & set(setting_names()) - shared:
+        raise UserError(f"kind '{kind.name}': the settings {', '.join(sorted(clash))} are taken")
+    if unknown := set(kind.inputs) - set(INPUTS):
+        raise UserError(f"kind '{kind.name}': unknown inputs {', '.join(sorted(unknown))}; there are {INPUTS}")
+    _KINDS[kind.name] = kind
+    return kind
+
+
+def unregister(name: str) -> None:
+    """Forget a kind that was registered; the three built-in ones stay."""
+    if name in ("a", "c", "f"):
+        raise UserError(f"'{name}' is built in")
+    _KINDS.pop(name, None)

@@ -1,0 +1,175 @@
+"""Settings and blocks brought together: every block with all its options, and the stack's own settings.
+
+Owns which value wins (block, then keyword, then `set`, then default) and the checks that need both the block
+and the stack. No graph yet, so `blockdsl check` gets by without networkx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import PatternError, Span, UserError
+from .expand import Fork, Unit
+from .kinds import Kind, kinds, namespace
+from .options import Value, by_name
+from .pattern import Pattern, parse
+from .settings import block_default, check_keywords, resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block with nothing left open.
+
+    `given` holds what its own text sets. `scale` multiplies the branch before the residual add.
+    """
+
+    kind: str
+    options: dict[str, Value]
+    given: dict[str, Value]
+    shift: int
+    scale: float
+    tie: str | None
+    stage: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Parallel branches, each a chain of steps."""
+
+    branches: tuple[tuple[Block | Branches, ...], ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A resolved pattern: `settings` are the stack's own, `given` all that were set by text or keyword."""
+
+    pattern: Pattern
+    settings: dict[str, Value]
+    given: dict[str, Value]
+    steps: tuple[Block | Branches, ...]
+
+    @property
+    def dim(self) -> int:
+        dim = self.settings["dim"]
+        assert isinstance(dim, int)
+        return dim
+
+
+def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
+    """The pattern with settings from its text and from keywords; a keyword wins.
+
+    Raises:
+        PatternError: the fault is in the text.
+        TypeError: an unknown keyword; the message names the nearest.
+        UserError: a keyword's value is out of range, or settings clash.
+    """
+    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    check_keywords(keywords)
+    given = pattern.settings | keywords
+    settings = resolved(given)
+    if settings["dim"] is None:
+        raise UserError("a stack needs dim: give dim=512, or write set dim=512; in the pattern")
+    resolver = _Resolver(pattern, given, settings)
+    steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
+    resolver.check_stack()
+    return Stack(pattern, settings, given, steps)
+
+
+class _Resolver:
+    def __init__(self, pattern: Pattern, given: Mapping[str, Value], settings: Mapping[str, Value]) -> None:
+        self.pattern, self.given, self.settings = pattern, given, settings
+        self.defaults: dict[str, dict[str, Value]] = {}
+        self.seen: dict[tuple[str, str], dict[str, Value]] = {}  # options already checked, by kind and text
+        self.tied: dict[str, Block] = {}
+        self.kinds_used: set[str] = set()
+
+    def step(self, step: Unit | Fork) -> Block | Branches:
+        if isinstance(step, Fork):
+            return Branches(tuple(tuple(self.step(inner) for inner in branch) for branch in step.branches))
+        kind = kinds()[step.kind] if step.kind not in self.kinds_used else self._kind(step.kind)
+        self.kinds_used.add(step.kind)
+        if "context" in kind.inputs and self.settings["context"] is False:
+            raise self._error(step.span, f"'{step.kind}' ({kind.title}) without a context to attend to")
+        shift = self.settings["shift_tokens"] if step.shift is None else step.shift
+        assert isinstance(shift, int)
+        if shift and self._pieces(shift) > self.dim:
+            raise self._error(step.span, f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts")
+        options = self._options(kind, step)
+        block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
+        self._check_tie(block)
+        return block
+
+    def _kind(self, name: str) -> Kind:
+        return kinds()[name]
+
+    @property
+    def dim(self) -> int:
+        dim = self.settings["dim"]
+        assert isinstance(dim, int)
+        return dim
+
+    def _pieces(self, shift: int) -> int:
+        return shift + 1 if self.settings["causal"] else 2 * shift + 1
+
+    def _options(self, kind: Kind, unit: Unit) -> dict[str, Value]:
+        key = (kind.name, repr(unit.given))
+        if key not in self.seen:
+            options = dict(self._defaults(kind))
+            options |= unit.given
+            problem = kind.check(namespace(self.dim, options))
+            if problem:
+                raise self._clash(unit, problem)
+            if "dim_head" in options and options["dim_head"] is None:
+                heads = options["heads"]
+                assert isinstance(heads, int)
+                options["dim_head"] = self.dim // heads
+            self.seen[key] = options
+        return dict(self.seen[key])
+
+    def _defaults(self, kind: Kind) -> dict[str, Value]:
+        if kind.name not in self.defaults:
+            declared = by_name(kind.all_options())
+            self.defaults[kind.name] = {name: block_default(o, self.given) for name, o in declared.items()}
+        return self.defaults[kind.name]
+
+    def _clash(self, unit: Unit, problem: str) -> UserError:
+        """Point at the block when its own text has a part in it, else at the keyword."""
+        if unit.given or not self.given:
+            return self._error(unit.span, problem)
+        return UserError(problem)
+
+    def _error(self, span: Span, problem: str, hint: str = "") -> PatternError:
+        return PatternError(self.pattern.source, span, problem, hint)
+
+    def _check_tie(self, block: Block) -> None:
+        if block.tie is None:
+            return
+        other = self.tied.setdefault(block.tie, block)
+        if other.options != block.options:
+            differ = sorted(name for name in block.options if block.options[name] != other.options[name])
+            problem = f"the tie '{block.tie}' has another {' and '.join(differ)} here than before"
+            raise self._error(block.span, problem, "tied blocks are the same kind with the same options")
+
+    def check_stack(self) -> None:
+        used = [kinds()[name] for name in self.kinds_used]
+        if self.settings["context"] and not any("context" in kind.inputs for kind in used):
+            raise self._setting_error("context", "no block of the pattern attends to a context")
+        if self.settings["rotary_pos_emb"] and not any("rotary" in kind.inputs for kind in used):
+            raise self._setting_error("rotary_pos_emb", "no block of the pattern uses rotary positions")
+        if self.settings["rotary_emb_dim"] is not None and not self.settings["rotary_pos_emb"]:
+            raise self._setting_error("rotary_emb_dim", "it needs rotary_pos_emb")
+        if self.settings["num_tokens"] is None:
+            for name in ("max_seq_len", "emb_dropout", "tie_embedding"):
+                if self.settings[name]:
+                    raise self._setting_error(name, "it needs num_tokens, which gives the stack its embedding")
+        elif self.settings["max_seq_len"] is None:
+            raise self._setting_error("num_tokens", "it needs max_seq_len too")
+
+    def _setting_error(self, name: str, problem: str) -> UserError:
+        span = self.pattern.setting_spans.get(name)
+        if span is not None:
+            return self._error(span, f"{name} is set, but {problem}")
+        return UserError(f"{name} is set, but {problem}")

@@ -1,0 +1,108 @@
+"""The settings of a stack: those declared here and those that block options declare for themselves.
+
+Owns their names and where each value comes from. `set` in a text, keywords of `compile` and the keyword API
+all go through `Setting`s; what a setting does is decided where it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import PatternError, UserError, did_you_mean
+from .kinds import BLOCK_OPTIONS, kinds
+from .options import Option, Value, by_name
+from .syntax import Argument
+
+# Settings that no block option declares.
+STACK_SETTINGS = (
+    Option("dim", int, None, "features of the stream", least=1),
+    Option("causal", bool, False, "each token sees itself and those before it", setting="causal"),
+    Option(
+        "context",
+        bool,
+        None,
+        "whether the stack is given a context to attend to; none: where the pattern has a 'c'",
+        optional=True,
+    ),
+    Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
+    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
+    Option(
+        "rotary_emb_dim",
+        int,
+        None,
+        "features of each head that are rotated; none: half the head, at least 32, at most all",
+        least=2,
+        optional=True,
+    ),
+    Option("num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True),
+    Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True),
+    Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on"),
+    Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
+    Option("tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)"),
+)
+
+
+def table() -> dict[str, Option]:
+    """Every setting by name, each as the option that declares it."""
+    known = by_name(STACK_SETTINGS)
+    for kind in kinds().values():
+        for option in kind.all_options():
+            if option.setting is not None:
+                known.setdefault(option.setting, option)
+    return known
+
+
+def setting_names() -> list[str]:
+    return [*table()]
+
+
+def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Value]:
+    """What `set` says, checked.
+
+    Raises:
+        PatternError: an unknown name, a wrong value, or a setting given twice; it points at the argument.
+    """
+    known = table()
+    out: dict[str, Value] = {}
+    for argument in arguments:
+        if argument.name is None:
+            raise PatternError(text, argument.span, "a setting needs a name", "as in set dim=512, heads=8;")
+        if argument.name not in known:
+            hint = did_you_mean(argument.name, known) or f"settings: {', '.join(sorted(known))}"
+            raise PatternError(text, argument.span, f"unknown setting '{argument.name}'", hint)
+        if argument.name in out:
+            raise PatternError(text, argument.span, f"the setting '{argument.name}' is given twice")
+        if fault := known[argument.name].fault(argument.value):
+            raise PatternError(text, argument.span, f"{argument.name} {fault}")
+        out[argument.name] = argument.value
+    return out
+
+
+def check_keywords(given: Mapping[str, Any], caller: str = "compile") -> None:
+    """Judge settings given as Python keywords.
+
+    Raises:
+        TypeError: an unknown name; the message has the nearest one.
+        UserError: a value out of range.
+    """
+    known = table()
+    for name, value in given.items():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{caller}() got an unknown setting '{name}'" + (f"; {hint}" if hint else ""))
+        if fault := known[name].fault(value):
+            raise UserError(f"{name} {fault}")
+
+
+def resolved(given: Mapping[str, Value]) -> dict[str, Value]:
+    """The stack's own settings with their defaults filled in."""
+    return {option.name: given.get(option.name, option.default) for option in STACK_SETTINGS}
+
+
+def block_default(option: Option, given: Mapping[str, Value]) -> Value:
+    """An option's value for a block that does not set it."""
+    return given.get(option.setting, option.default) if option.setting is not None else option.default
+
+
+__all__ = ["BLOCK_OPTIONS", "STACK_SETTINGS", "block_default", "check_keywords", "from_arguments", "resolved", "table"]

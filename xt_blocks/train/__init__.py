@@ -1,0 +1,42 @@
+"""Training a byte-level language model from a pattern: what `blockdsl train` and `generate` are made of."""
+
+from .data import Corpus, load_corpus
+from .interrupt import StopRequest
+from .loop import Reporter, Trainer, bits_per_byte
+from .metrics import read_metrics
+from .model import build_model, check_causal, compile_graph
+from .pace import steps_within
+from .plot import plot_losses
+from .progress import Progress
+from .run_folder import RunFolder, check_free, default_path
+from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
+from .settings import TrainSettings, check_device
+from .unigram import unigram_bits_per_byte
+
+__all__ = [
+    "Corpus",
+    "Progress",
+    "Reporter",
+    "RunFolder",
+    "StopRequest",
+    "TrainSettings",
+    "Trainer",
+    "bits_per_byte",
+    "build_model",
+    "check_causal",
+    "check_device",
+    "check_free",
+    "compile_graph",
+    "default_path",
+    "example_prompt",
+    "fresh_seed",
+    "load_corpus",
+    "load_trained",
+    "plot_losses",
+    "printable",
+    "read_metrics",
+    "sample",
+    "show_text",
+    "steps_within",
+    "unigram_bits_per_byte",
+]

@@ -1,0 +1,167 @@
+"""The training loop.
+
+Owns the order of things in a step, when to evaluate and when to save. A step is a pure function of the
+weights, the optimiser's state, the settings and the step's number, and nothing else survives from step to
+step; so on a CPU a resumed run gives bit for bit the numbers of one that was never stopped. (A GPU's
+kernels may add in another order from run to run.)
+
+Leaves the screen to a `Reporter` and the files to `metrics`, `checkpoint` and `run_folder`.
+"""
+
+from __future__ import annotations
+
+import time
+from math import ceil, isfinite, log
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+import xt_blocks
+from blockdsl.errors import UserError
+
+from . import checkpoint
+from .data import Corpus, training_batch, validation_sequences
+from .interrupt import StopRequest
+from .metrics import MetricsLog, Record
+from .optimizer import make_optimizer
+from .run_folder import RunFolder
+from .schedule import learning_rate
+from .seeds import seed_for
+from .settings import TrainSettings
+
+EVALUATIONS = 5
+"""Evaluations in a run, after the one before its first step."""
+MOST_STEPS_BETWEEN = 500
+"""Steps between evaluations in a long run."""
+EVALUATION_BYTES = 2**16
+"""Bytes of the validation text that an evaluation predicts."""
+EVALUATION_BATCH = 2**14
+"""Bytes that go through the model at once in an evaluation."""
+SECONDS_BETWEEN_SAVES = 60.0
+MAX_GRADIENT_NORM = 1.0
+
+
+class Reporter(Protocol):
+    """Is told of every record as it is written; see `metrics` for what is in one."""
+
+    def step(self, record: Record) -> None: ...
+
+    def evaluation(self, record: Record) -> None: ...
+
+
+class Trainer:
+    """One run in progress.
+
+    Args:
+        run: the folder it is kept in.
+        model: tokens (batch, seq) -> logits (batch, seq, 256), already on the run's device.
+        corpus: the text.
+    """
+
+    def __init__(self, run: RunFolder, model: nn.Module, corpus: Corpus) -> None:
+        self.run, self.model, self.corpus = run, model, corpus
+        self.optimizer = make_optimizer(model, run.settings.lr)
+        self.step_done = 0
+        self.seconds = 0.0
+        self._saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint; without one (a run killed early), from the beginning."""
+        found = checkpoint.latest(self.run.checkpoints)
+        if found is not None:
+            state = checkpoint.load(found, self.model, self.optimizer)
+            self.step_done, self.seconds = state["step"], state["seconds"]
+
+    def train(self, reporter: Reporter, stop: StopRequest) -> None:
+        """Run to the settings' last step, or to the end of the step at which `stop` is asked for, and save.
+
+        Raises UserError when the loss is no longer a number.
+        """
+        settings = self.run.settings
+        cuda = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
+        with (
+            torch.random.fork_rng(devices=cuda),
+            MetricsLog(self.run.metrics, through=self.step_done if self.step_done else -1) as log,
+        ):
+            if self.step_done == 0:
+                self._evaluate(log, reporter)
+            while self.step_done < settings.steps and stop.signal is None:
+                self._step(log, reporter)
+                if self._evaluation_due():
+                    self._evaluate(log, reporter)
+                    self._save(log)
+                elif time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+                    self._save(log)
+            self._save(log)
+
+    def _step(self, log: MetricsLog, reporter: Reporter) -> None:
+        settings, started = self.run.settings, time.monotonic()
+        rate = learning_rate(self.step_done, settings.steps, settings.lr)
+        loss = train_step(self.model, self.optimizer, self.corpus, settings, self.step_done, rate)
+        if not isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {self.step_done + 1}: try a lower --lr than {settings.lr:g}")
+        self.step_done += 1
+        self.seconds += time.monotonic() - started
+        record = {
+            "step": self.step_done,
+            "loss": loss,
+            "lr": rate,
+            "tokens": self.step_done * settings.batch * settings.seq_len,
+            "seconds": round(self.seconds, 3),
+        }
+        log.write(record)
+        reporter.step(record)
+
+    def _evaluation_due(self) -> bool:
+        steps = self.run.settings.steps
+        between = min(MOST_STEPS_BETWEEN, ceil(steps / EVALUATIONS))
+        return self.step_done == steps or self.step_done % between == 0
+
+    def _evaluate(self, log: MetricsLog, reporter: Reporter) -> None:
+        bits = bits_per_byte(self.model, self.corpus.valid, self.run.settings.seq_len)
+        record = {"step": self.step_done, "val_bits_per_byte": bits}
+        log.write(record)
+        reporter.evaluation(record)
+
+    def _save(self, log: MetricsLog) -> None:
+        log.sync()
+        state = {"seconds": self.seconds}
+        checkpoint.save(self.run.checkpoints, self.step_done, self.model, self.optimizer, state)
+        self._saved = time.monotonic()
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    corpus: Corpus,
+    settings: TrainSettings,
+    step: int,
+    rate: float,
+) -> float:
+    """One update of the weights; returns the batch's loss before it, in bits per byte."""
+    model.train()
+    tokens = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
+    torch.manual_seed(seed_for("dropout", settings.seed, step))
+    loss: Tensor = xt_blocks.AutoregressiveWrapper(model)(tokens.to(settings.device))
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item() / log(2)
+
+
+@torch.no_grad()
+def bits_per_byte(model: nn.Module, text: Tensor, seq_len: int) -> float:
+    """The model's mean bits to code a byte of `text` (bytes,) uint8, over sequences spread across it that
+    each start without context."""
+    model.eval()
+    wrapper = xt_blocks.AutoregressiveWrapper(model)
+    device = next(model.parameters()).device
+    sequences = validation_sequences(text, seq_len, EVALUATION_BYTES)
+    total = 0.0
+    for chunk in sequences.split(max(1, EVALUATION_BATCH // seq_len)):
+        total += wrapper(chunk.to(device)).item() * len(chunk)
+    return total / len(sequences) / log(2)

@@ -1,0 +1,67 @@
+"""The numbers of a run, one JSON object a line, in `metrics.jsonl`.
+
+Owns writing, reading and cutting that file. A training line has step, loss (bits per byte, of that
+step's batch), lr, tokens (bytes trained on so far) and seconds (of training so far); an evaluation line
+has step and val_bits_per_byte. Leaves what the numbers mean to the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .files import write_atomic
+
+Record = dict[str, Any]
+
+
+class MetricsLog:
+    """Appends records to a metrics file; each line reaches the file before `write` returns."""
+
+    def __init__(self, path: Path, through: int) -> None:
+        """Opens `path`, keeping only records of steps up to `through`: those after the checkpoint a run
+        resumes from will be written again."""
+        kept = [record for record in read_metrics(path) if record["step"] <= through]
+        write_atomic(path, "".join(_line(record) for record in kept))
+        self._file = path.open("a", encoding="utf-8", newline="\n")
+
+    def write(self, record: Record) -> None:
+        self._file.write(_line(record))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Force the lines to the disk, so that no checkpoint is ever ahead of its metrics."""
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Every whole record of the file; [] when there is none. A kill can tear the last line: it is skipped."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records

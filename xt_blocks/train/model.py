@@ -1,0 +1,80 @@
+"""From a run's settings to a language model over bytes.
+
+Owns what makes a pattern a byte-level language model (causal, 256 tokens), initialisation from the run's
+seed, and the check that the model cannot see what it is to predict. Leaves the graph to `blockdsl` and its
+modules to `xt_blocks`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import blockdsl
+import xt_blocks
+from blockdsl.errors import UserError
+
+from .seeds import seed_for
+from .settings import TrainSettings
+
+BYTES = 256
+FIXED = {"causal": True, "context": False, "num_tokens": BYTES}
+"""Settings a byte-level language model has whatever the pattern says."""
+
+
+def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
+    """The block graph of the run's model.
+
+    Raises UserError for a setting that clashes with a byte-level language model, PatternError for the
+    pattern's own faults (a block that reads a context among them).
+    """
+    options = dict(settings.options)
+    for name, value in FIXED.items():
+        if options.pop(name, value) != value:
+            shown = str(value).lower()
+            raise UserError(f"training a byte-level language model needs {name}={shown}; leave it out")
+    longest = options.pop("max_seq_len", settings.seq_len)
+    if longest < settings.seq_len:
+        raise UserError(f"max_seq_len={longest} is less than --seq-len {settings.seq_len}")
+    if options.get("attn_dim_head") is None:
+        options["attn_dim_head"] = settings.dim // settings.heads
+    try:
+        return blockdsl.compile(
+            settings.pattern,
+            dim=settings.dim,
+            heads=settings.heads,
+            max_seq_len=longest,
+            **FIXED,
+            **options,
+        )
+    except TypeError as error:  # an unknown setting; the message names the nearest one
+        raise UserError(f"--set: {error}") from None
+
+
+def build_model(graph: blockdsl.BlockGraph, seed: int) -> nn.Module:
+    """Lower `graph`, initialised from `seed`; tokens (batch, seq) int64 -> logits (batch, seq, 256)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("weights", seed))
+        return xt_blocks.lower(graph)
+
+
+@torch.no_grad()
+def check_causal(model: nn.Module, seq_len: int) -> None:
+    """Raises UserError when a later byte changes an earlier prediction.
+
+    A pattern can say so (`a(causal=false)`, a block kind of the user's own); the loss would then fall to
+    nothing while nothing is learned. Tried rather than read off the graph, as it then holds for any kind.
+    """
+    was_training = model.training
+    model.eval()
+    length = min(seq_len, 64)
+    tokens = torch.randint(BYTES, (1, length), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, -1] = (changed[0, -1] + 1) % BYTES
+    before, after = model(tokens)[:, :-1], model(changed)[:, :-1]
+    model.train(was_training)
+    if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
+        raise UserError(
+            "this pattern lets a position see the bytes after it, which it is to predict "
+            "(as a(causal=false) does): there would be nothing to learn"
+        )

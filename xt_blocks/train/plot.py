@@ -1,0 +1,52 @@
+"""The picture of a run: loss over steps, as `loss.png`.
+
+Owns the drawing. Imports matplotlib when called, since it takes longer to load than most commands take to
+run, and uses figures directly (no pyplot), which needs no display and keeps no global state.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .metrics import Record
+
+SMOOTHING_SHARE = 0.02
+"""The share of the run that the smoothed curve averages over."""
+
+
+def plot_losses(records: Sequence[Record], unigram: float, path: Path) -> None:
+    """Draw training and validation bits per byte, and the unigram baseline, into the PNG `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training = [(record["step"], record["loss"]) for record in records if "loss" in record]
+    validation = [(record["step"], record["val_bits_per_byte"]) for record in records if "val_bits_per_byte" in record]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="bits per byte")
+    if training:
+        steps, losses = zip(*training, strict=True)
+        axes.plot(steps, losses, color="C0", alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(losses), color="C0", label="training (smoothed)")
+    if validation:
+        axes.plot(*zip(*validation, strict=True), "o-", color="C1", label="validation")
+    axes.axhline(unigram, color="grey", linestyle="--", label="byte unigram")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    partial = path.with_name(path.name + ".tmp")
+    FigureCanvasAgg(figure).print_png(str(partial))
+    os.replace(partial, path)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """An exponential moving average over about `SMOOTHING_SHARE` of the values, unbiased at the start."""
+    keep = 1 - 1 / max(1.0, SMOOTHING_SHARE * len(values))
+    total = weight = 0.0
+    result = []
+    for value in values:
+        total = keep * total + value
+        weight = keep * weight + 1
+        result.append(total / weight)
+    return result

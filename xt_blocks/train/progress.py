@@ -1,0 +1,76 @@
+"""What a training run shows while it runs.
+
+Owns the progress bar (tqdm) on a terminal and plain lines elsewhere, as a log file full of redrawn bars
+helps nobody. Both go to standard error; results are standard output's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+from .metrics import Record
+
+SMOOTHING = 0.95
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """A `Reporter`: loss, tokens/s and time left for every step, and a line for every evaluation.
+
+    Args:
+        steps: of the whole run.
+        done: steps done before, when resumed.
+        tokens_per_step: bytes that a step trains on.
+        stream: where to; standard error by default.
+    """
+
+    def __init__(self, steps: int, done: int, tokens_per_step: int, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._steps, self._first, self._tokens = steps, done, tokens_per_step
+        self._started = self._shown = time.monotonic()
+        self._loss: float | None = None
+        self._bar = (
+            tqdm(total=steps, initial=done, file=self._stream, unit="step", dynamic_ncols=True)
+            if self._stream.isatty()
+            else None
+        )
+
+    def step(self, record: Record) -> None:
+        loss = record["loss"]
+        self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
+        if self._bar is not None:
+            rate = self._bar.format_dict["rate"] or 0.0
+            self._bar.set_postfix_str(
+                f"loss {self._loss:.3f} bits/byte, {rate * self._tokens:,.0f} tokens/s",
+                refresh=False,
+            )
+            self._bar.update()
+        elif time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
+            self._shown = time.monotonic()
+            self._line(record["step"])
+
+    def _line(self, step: int) -> None:
+        per_step = (time.monotonic() - self._started) / (step - self._first)
+        left = tqdm.format_interval((self._steps - step) * per_step)
+        self.say(
+            f"step {step}/{self._steps}  loss {self._loss:.3f} bits/byte  "
+            f"{self._tokens / per_step:,.0f} tokens/s  {left} left"
+        )
+
+    def evaluation(self, record: Record) -> None:
+        self.say(f"step {record['step']}/{self._steps}  validation {record['val_bits_per_byte']:.3f} bits/byte")
+
+    def say(self, line: str) -> None:
+        """A line that does not disturb the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

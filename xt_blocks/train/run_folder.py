@@ -1,0 +1,103 @@
+"""The folder of one run: what is in it and how it comes to be.
+
+    pattern.txt    the pattern, as canonical text
+    settings.json  everything the numbers depend on
+    graph.json     the block graph the model is lowered from
+    metrics.jsonl  the numbers, line by line (`metrics`)
+    checkpoints/   000200/ and so on (`checkpoint`)
+    loss.png       the loss over the steps (`plot`)
+
+Owns names, creation and opening. Leaves the contents to the modules named above.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from blockdsl.errors import UserError
+
+from .files import write_atomic
+from .settings import TrainSettings
+
+
+class RunFolder:
+    """A run that exists on the disk. Make one with `create`, find one with `open`."""
+
+    def __init__(self, path: Path, settings: TrainSettings) -> None:
+        self.path = path
+        self.settings = settings
+
+    @property
+    def graph_json(self) -> str:
+        """The block graph. Raises UserError when the file is gone."""
+        try:
+            return (self.path / "graph.json").read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{self.path}: graph.json cannot be read ({error.strerror})") from None
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def plot(self) -> Path:
+        return self.path / "loss.png"
+
+    @classmethod
+    def create(cls, path: Path, settings: TrainSettings, graph_json: str) -> RunFolder:
+        """Write a new run's files. Raises UserError when `check_free` does, or the disk refuses."""
+        check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir()
+            write_atomic(path / "pattern.txt", settings.pattern + "\n")
+            write_atomic(path / "graph.json", graph_json)
+            # Last, as its presence makes the folder a run that can be resumed.
+            write_atomic(path / "settings.json", settings.to_json())
+        except OSError as error:
+            raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+        return cls(path, settings)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Raises UserError when `path` is no run folder."""
+        if not path.exists():
+            raise UserError(f"{path}: no such run folder")
+        file = path / "settings.json"
+        if not file.is_file():
+            raise UserError(f"{path}: is no run folder (it has no settings.json)")
+        try:
+            settings = TrainSettings.from_json(file.read_text(encoding="utf-8"))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: settings.json is not a run's settings ({error})") from None
+        return cls(path, settings)
+
+    def update(self, settings: TrainSettings) -> None:
+        """Replace the settings, as when a resumed run is given more steps."""
+        write_atomic(self.path / "settings.json", settings.to_json())
+        self.settings = settings
+
+
+def check_free(path: Path) -> None:
+    """Raises UserError unless `path` can become a new run: absent, or an empty folder."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path}: is a file, not a folder")
+    if path.is_dir() and any(path.iterdir()):
+        run = (path / "settings.json").is_file()
+        advice = f"go on with it by --resume {path}, or name another" if run else "name another"
+        raise UserError(f"--out {path}: the folder is not empty; {advice}")
+
+
+def default_path(parent: Path) -> Path:
+    """A free name in `parent` made from the time: runs/20250131-142501."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    path, count = parent / name, 1
+    while path.exists():
+        count += 1
+        path = parent / f"{name}-{count}"
+    return path

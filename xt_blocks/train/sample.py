@@ -1,0 +1,93 @@
+"""Text from a trained model.
+
+Owns reading a run's model back, the prompt's bytes and what is safe to print. Leaves the sampling itself to
+`xt_blocks.AutoregressiveWrapper`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import blockdsl
+import xt_blocks
+from blockdsl.errors import UserError
+
+from . import checkpoint
+from .run_folder import RunFolder
+
+START = b"\n"
+"""What stands for an empty prompt: a model needs a byte to go on from, and text starts at a line's start."""
+
+EXAMPLE_BYTES = 2**16
+"""How much of the text is looked at for an example prompt."""
+
+
+def load_trained(path: Path, device: str = "cpu") -> nn.Module:
+    """The model of the run at `path` with the weights of its last checkpoint, ready to evaluate.
+
+    tokens (batch, seq) int64 -> logits (batch, seq, 256).
+    Raises UserError when `path` is no run folder, or holds no checkpoint yet.
+    """
+    run = RunFolder.open(path)
+    found = checkpoint.latest(run.checkpoints)
+    if found is None:
+        raise UserError(f"{path}: has no checkpoint yet; `blockdsl train --resume {path}` trains it from the start")
+    model = xt_blocks.lower(blockdsl.BlockGraph.from_json(run.graph_json))
+    checkpoint.load(found, model)
+    return model.to(device).eval()
+
+
+def sample(
+    model: nn.Module,
+    prompt: bytes,
+    tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> bytes:
+    """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time."""
+    device = next(model.parameters()).device
+    start = torch.tensor([list(prompt or START)], device=device)
+    new = xt_blocks.AutoregressiveWrapper(model).generate(
+        start,
+        tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        generator=torch.Generator(device).manual_seed(seed),
+    )
+    return bytes(new[0].tolist())
+
+
+def printable(data: bytes) -> str:
+    """`data` as text. What is no UTF-8, and control characters (a model that has learned little writes any
+    byte, and some command the terminal), become U+FFFD."""
+    text = data.decode("utf-8", errors="replace")
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def show_text(data: bytes) -> None:
+    """Print `data` on standard output, whatever characters that can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(printable(data).encode(encoding, errors="replace").decode(encoding), flush=True)
+
+
+def example_prompt(valid: Tensor) -> str:
+    """A prompt in the manner of the text `valid` (bytes,): "def " for Python, else the first short word that
+    starts a line; "" when there is none."""
+    text = bytes(valid[:EXAMPLE_BYTES].tolist()).decode("utf-8", errors="replace")
+    found = re.search(r"\n(def )", text) or re.search(r"\n([^\W\d_]{2,12} )", text)
+    return found.group(1) if found else ""
+
+
+def fresh_seed() -> int:
+    """A seed of the moment, short enough to type again."""
+    return secrets.randbelow(10**6)

@@ -1,0 +1,104 @@
+"""What defines a run: everything its numbers depend on.
+
+Owns the settings, their checks and their JSON. Leaves the command line's flags and defaults to
+`blockdsl.cli.train`, and the model they describe to `model`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+
+from blockdsl.errors import UserError
+
+MAX_STEP_BYTES = 2**24
+"""The most bytes in one step; more is a slip of the finger that would exhaust memory."""
+
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of one run; the same settings on the same machine give the same numbers.
+
+    Args:
+        pattern: the canonical text of the pattern.
+        text: absolute paths of the text files; None for the standard library's sources.
+        text_digest: of the text as it was when the run began.
+        dim, heads: width of the model and its attention heads.
+        seq_len: bytes of context in a training sequence.
+        batch: sequences per step.
+        steps: steps in all; what the learning rate's curve is laid over.
+        minutes: what `steps` was measured from, or None.
+        lr: the highest learning rate.
+        seed: of the weights, the batches and dropout.
+        device: as torch spells it: "cpu", "cuda:1".
+        options: further settings of the stack, given with --set.
+    """
+
+    pattern: str
+    text: tuple[str, ...] | None
+    text_digest: str
+    dim: int
+    heads: int
+    seq_len: int
+    batch: int
+    steps: int
+    minutes: float | None
+    lr: float
+    seed: int
+    device: str
+    options: dict[str, Any]
+
+    def check(self) -> None:
+        """Raises UserError, in the words of the flags, for a value no run can have."""
+        for flag in ("dim", "heads", "seq_len", "batch", "steps"):
+            value = getattr(self, flag)
+            if value < 1:
+                raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {value}")
+        if self.minutes is not None and not (isfinite(self.minutes) and self.minutes > 0):
+            raise UserError(f"--minutes must be more than 0, not {self.minutes:g}")
+        if not (isfinite(self.lr) and self.lr > 0):
+            raise UserError(f"--lr must be more than 0, not {self.lr:g}")
+        if self.batch * self.seq_len > MAX_STEP_BYTES:
+            raise UserError(
+                f"--batch {self.batch} of --seq-len {self.seq_len} is {self.batch * self.seq_len:,} "
+                f"bytes in one step; at most {MAX_STEP_BYTES:,}"
+            )
+        if self.options.get("attn_dim_head") is None and self.dim % self.heads:
+            raise UserError(
+                f"--dim {self.dim} is not divisible by --heads {self.heads} "
+                "(or say each head's size: --set attn_dim_head=32)"
+            )
+        check_device(self.device)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainSettings:
+        """Raises ValueError (of which JSONDecodeError is one) or TypeError when `text` is no such JSON."""
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("not an object")
+        files = data.get("text")
+        return cls(**{**data, "text": None if files is None else tuple(files)})
+
+
+def check_device(name: str) -> None:
+    """Raises UserError when torch cannot put a tensor on this device here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no such device; try cpu or cuda") from None
+    if device.type not in DEVICE_TYPES:
+        raise UserError(f"--device {name}: cannot train there; try cpu or cuda")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--device {name}: not available here ({reason})") from None
