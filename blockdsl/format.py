@@ -50,6 +50,7 @@ class _Writer:
                 self._newline()
                 text = "| "
             if not self.lines[-1].strip():
+                self.lines[-1] = ""
                 text = text.lstrip() if piece is listed[0] or text.startswith("| ") else _INDENT + text.lstrip()
             self.lines[-1] += text
 

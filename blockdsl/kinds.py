@@ -10,17 +10,20 @@ of their own:
         name="conv",
         title="depthwise convolution",
         prefix="conv",                                     # stack settings are called conv_kernel, ...
-        options=(Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),),
+        options=(
+            Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
+            Option("causal", bool, False, "no token sees a later one", setting="causal"),
+        ),
         inputs=("mask",),                                  # what the module is handed beside x
         shapes=lambda o: {"conv.weight": (o.dim, 1, o.kernel), "conv.bias": (o.dim,)},
         flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * o.kernel,
         module=DepthwiseConv,                              # DepthwiseConv(dim=512, kernel=7, causal=False)
+        cached=None,                                       # it cannot decode one token at a time
     ))
     blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
 
-The module is built with `dim`, the stack's `causal` and every option by name; it is called with
-`x: (batch, seq, dim)` and its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update.
-Norm, token shift, scale, stochastic depth and the residual add are around it and not its business. It is given
+The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
+its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale, stochastic depth and the residual add are around it and not its business. It is given
 as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
 """
 
@@ -229,6 +232,9 @@ FEEDFORWARD = Kind(
 )
 
 
+# Words of the language, and names of the graph's other nodes.
+RESERVED = ("set", "true", "false", "none", "input", "context", "rotary", "absolute", "sum", "output")
+
 # The registry -----------------------------------------------------------------------------------------------------
 
 _KINDS: dict[str, Kind] = {kind.name: kind for kind in (SELF_ATTENTION, CROSS_ATTENTION, FEEDFORWARD)}
@@ -249,9 +255,10 @@ def register(kind: Kind) -> Kind:
     from .macros import MACROS
     from .settings import setting_names
 
-    taken = {*_KINDS, *MACROS, "set", "true", "false", "none"}
-    if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken:
-        raise UserError(f"a block kind cannot be called {kind.name!r}: taken are {', '.join(sorted(taken))}")
+    taken = {*_KINDS, *MACROS, *RESERVED}
+    if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken or kind.name[-1].isdigit():
+        problem = "it is taken" if kind.name in taken else "write letters and '_', with no digit at the end"
+        raise UserError(f"a block kind cannot be called {kind.name!r}: {problem}")
     names = [option.name for option in kind.all_options()]
     if twice := {name for name in names if names.count(name) > 1} | {name for name in names if name == "dim"}:
         raise UserError(f"kind '{kind.name}': options are named twice: {', '.join(sorted(twice))}")

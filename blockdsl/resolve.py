@@ -84,12 +84,13 @@ class _Resolver:
         self.defaults: dict[str, dict[str, Value]] = {}
         self.seen: dict[tuple[str, str], dict[str, Value]] = {}  # options already checked, by kind and text
         self.tied: dict[str, Block] = {}
+        self.kinds = kinds()
         self.kinds_used: set[str] = set()
 
     def step(self, step: Unit | Fork) -> Block | Branches:
         if isinstance(step, Fork):
             return Branches(tuple(tuple(self.step(inner) for inner in branch) for branch in step.branches))
-        kind = kinds()[step.kind] if step.kind not in self.kinds_used else self._kind(step.kind)
+        kind = self.kinds[step.kind]
         self.kinds_used.add(step.kind)
         if "context" in kind.inputs and self.settings["context"] is False:
             raise self._error(step.span, f"'{step.kind}' ({kind.title}) without a context to attend to")
@@ -101,9 +102,6 @@ class _Resolver:
         block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
         self._check_tie(block)
         return block
-
-    def _kind(self, name: str) -> Kind:
-        return kinds()[name]
 
     @property
     def dim(self) -> int:
@@ -154,7 +152,7 @@ class _Resolver:
             raise self._error(block.span, problem, "tied blocks are the same kind with the same options")
 
     def check_stack(self) -> None:
-        used = [kinds()[name] for name in self.kinds_used]
+        used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
         if self.settings["rotary_pos_emb"] and not any("rotary" in kind.inputs for kind in used):

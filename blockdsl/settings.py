@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import PatternError, UserError, did_you_mean
-from .kinds import BLOCK_OPTIONS, kinds
+from .kinds import kinds
 from .options import Option, Value, by_name
 from .syntax import Argument
 
@@ -31,7 +31,7 @@ STACK_SETTINGS = (
         "rotary_emb_dim",
         int,
         None,
-        "features of each head that are rotated; none: half the head, at least 32, at most all",
+        "features of each head that are rotated, an even number; none: half the head",
         least=2,
         optional=True,
     ),
@@ -103,6 +103,3 @@ def resolved(given: Mapping[str, Value]) -> dict[str, Value]:
 def block_default(option: Option, given: Mapping[str, Value]) -> Value:
     """An option's value for a block that does not set it."""
     return given.get(option.setting, option.default) if option.setting is not None else option.default
-
-
-__all__ = ["BLOCK_OPTIONS", "STACK_SETTINGS", "block_default", "check_keywords", "from_arguments", "resolved", "table"]

@@ -129,6 +129,7 @@ def _start(args: argparse.Namespace) -> int:
     settings.check()
     train.check_free(out)
     graph = train.compile_graph(settings)
+    train.check_fits(graph)
     corpus = train.load_corpus(settings.text, settings.seq_len)
     settings = replace(settings, text_digest=corpus.digest)
     _describe(settings, graph, corpus)

@@ -1,0 +1,134 @@
+"""From a resolved pattern to the block graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+
+from .errors import PatternError
+from .graph import BlockGraph
+from .kinds import kinds
+from .pattern import Pattern
+from .resolve import Block, Branches, Stack, resolve
+
+
+def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
+    """The graph of a pattern.
+
+    Args:
+        pattern: a Pattern, or its text.
+        settings: the stack's settings, `dim=512, heads=8, causal=True, ...`; one given here wins over the text's
+            `set`. `blockdsl.settings.table()` has them all.
+
+    Raises:
+        PatternError: the text is at fault.
+        TypeError: an unknown setting; the message names the nearest.
+        UserError: a setting's value is out of range, or settings clash.
+    """
+    return _Builder(resolve(pattern, **settings)).build()
+
+
+class _Builder:
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.settings = stack.settings
+        self.kinds = kinds()
+        self.count = self.sums = 0
+        self.graph = nx.DiGraph(
+            dim=stack.dim,
+            causal=self.settings["causal"],
+            stages=list(stack.pattern.expansion.stages),
+            pattern=str(stack.pattern),
+        )
+
+    def build(self) -> BlockGraph:
+        self.graph.add_node("input", kind="input", num_tokens=None, max_seq_len=None, emb_dropout=0.0)
+        end, _ = self._chain(self.stack.steps, "input", {})
+        pre_norm = self.stack.given.get("pre_norm", True)
+        norm = "rmsnorm" if self.stack.given.get("use_rmsnorm") else "layernorm"
+        self.graph.add_node("output", kind="output", norm=norm if pre_norm else None, num_tokens=None, tied=False)
+        self._edge(end, "output", "stream")
+        graph = BlockGraph(self.graph).lint()
+        if self.settings["num_tokens"] is None:
+            return graph
+        names = ("num_tokens", "max_seq_len", "use_abs_pos_emb", "emb_dropout", "tie_embedding")
+        return graph.with_tokens(**{name: self.settings[name] for name in names})  # type: ignore[arg-type]
+
+    def _chain(
+        self, steps: Sequence[Block | Branches], start: str, scores: dict[str, str]
+    ) -> tuple[str, dict[str, str]]:
+        """Steps one after another from `start`; returns the last node and the newest scores of each kind."""
+        at = start
+        for step in steps:
+            at, scores = self._branches(step, at, scores) if isinstance(step, Branches) else self._block(step, at, scores)
+        return at, scores
+
+    def _branches(self, step: Branches, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
+        newest = dict(scores)
+        ends = []
+        for branch in step.branches:
+            end, after = self._chain(branch, start, dict(scores))
+            newest |= {kind: node for kind, node in after.items() if node != scores.get(kind)}
+            ends.append(end)
+        node, self.sums = f"sum{self.sums}", self.sums + 1
+        self.graph.add_node(node, kind="sum", stage=self.graph.nodes[ends[-1]]["stage"])
+        self._edge(start, node, "base")
+        for end in ends:
+            self._edge(end, node, "stream")
+        return node, newest
+
+    def _block(self, block: Block, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
+        kind = self.kinds[block.kind]
+        node, self.count = f"{block.kind}{self.count}", self.count + 1
+        self.graph.add_node(
+            node,
+            kind="block",
+            block=block.kind,
+            options=block.options,
+            given=block.given,
+            shift=block.shift,
+            scale=block.scale,
+            tie=block.tie,
+            stage=block.stage,
+        )
+        self._edge(start, node, "stream")
+        if "context" in kind.inputs:
+            if "context" not in self.graph:
+                self.graph.add_node("context", kind="context")
+            self._edge("context", node, "context")
+        if "rotary" in kind.inputs and self.settings["rotary_pos_emb"]:
+            self._edge(self._rotary(block), node, "position")
+        if "scores" in kind.inputs:
+            if block.options.get("residual_attn") and block.kind in scores:
+                self._scores(scores[block.kind], node, block)
+            scores = scores | {block.kind: node}
+        return node, scores
+
+    def _rotary(self, block: Block) -> str:
+        head = block.options["dim_head"]
+        assert isinstance(head, int)
+        dim = self.settings["rotary_emb_dim"]
+        dim = max(2, head // 2 // 2 * 2) if dim is None else dim
+        assert isinstance(dim, int)
+        if dim > head or dim % 2:
+            problem = f"rotary positions of {dim} features do not fit a head of {head}"
+            hint = "rotary_emb_dim is even and at most dim_head"
+            raise PatternError(self.stack.pattern.source, block.span, problem, hint)
+        node = f"rotary{dim}"
+        if node not in self.graph:
+            self.graph.add_node(node, kind="position", scheme="rotary", dim=dim)
+        return node
+
+    def _scores(self, source: str, node: str, block: Block) -> None:
+        theirs, ours = self.graph.nodes[source]["options"]["heads"], block.options["heads"]
+        if theirs != ours:
+            problem = f"residual attention adds the scores of {theirs} heads to those of {ours}"
+            hint = "give both blocks the same number of heads, or write residual_attn=false here"
+            raise PatternError(self.stack.pattern.source, block.span, problem, hint)
+        self._edge(source, node, "scores")
+
+    def _edge(self, source: str, target: str, carries: str) -> None:
+        before = self.graph.edges[source, target]["carries"] if self.graph.has_edge(source, target) else ()
+        self.graph.add_edge(source, target, carries=(*before, carries))

@@ -1,0 +1,133 @@
+"""What a graph costs: parameters, FLOPs, cache bytes. No torch.
+
+Each kind's formulas are declared with it (`kinds`); here they are summed over nodes. A test holds the counts
+against the lowered module and against torch.utils.flop_counter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .kinds import Sizes, kinds, namespace
+
+if TYPE_CHECKING:
+    from .graph import BlockGraph
+
+ITEM_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "int8": 1,
+}
+
+_NORM_VECTORS = {None: 0, "rmsnorm": 1, "layernorm": 2}  # a gain; a gain and a bias
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one node, or a sum of them. Each field counts something of one call of the given sizes."""
+
+    blocks: int = 0
+    parameters: int = 0
+    flops: int = 0
+    cached: int = 0  # numbers that decoding keeps
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.blocks + other.blocks,
+            self.parameters + other.parameters,
+            self.flops + other.flops,
+            self.cached + other.cached,
+        )
+
+
+def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
+    """Each node with its cost; a tied block's parameters are its owner's."""
+    owners = graph.tied()
+    for node, attrs in graph.nx.nodes(data=True):
+        kind = attrs["kind"]
+        if kind == "block":
+            yield node, _block(graph.dim, attrs, sizes, owns=node in owners)
+        elif kind == "input" and attrs["num_tokens"] is not None:
+            yield node, Cost(parameters=attrs["num_tokens"] * graph.dim)
+        elif kind == "position" and attrs["scheme"] == "absolute":
+            yield node, Cost(parameters=graph.nx.nodes["input"]["max_seq_len"] * graph.dim)
+        elif kind == "output":
+            yield node, _output(graph.dim, attrs, sizes)
+
+
+def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
+    kind, options = kinds()[attrs["block"]], namespace(dim, attrs["options"])
+    norm = _NORM_VECTORS["rmsnorm" if options.use_rmsnorm else "layernorm"] * dim
+    parameters = norm + sum(math.prod(shape) for shape in kind.shapes(options).values()) if owns else 0
+    tokens = sizes.context if "context" in kind.inputs else sizes.seq
+    cached = kind.cached(options) * sizes.batch * tokens if kind.cached is not None else 0
+    return Cost(1, parameters, round(kind.flops(options, sizes)), cached)
+
+
+def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    parameters = _NORM_VECTORS[attrs["norm"]] * dim
+    tokens = attrs["num_tokens"]
+    if tokens is None:
+        return Cost(parameters=parameters)
+    logits = 0 if attrs["tied"] else (dim + 1) * tokens
+    return Cost(parameters=parameters + logits, flops=2 * sizes.batch * sizes.seq * dim * tokens)
+
+
+def total(graph: BlockGraph, sizes: Sizes) -> Cost:
+    return sum((cost for _, cost in node_costs(graph, sizes)), Cost())
+
+
+def parameters(graph: BlockGraph) -> int:
+    return total(graph, Sizes(1, 1, 1)).parameters
+
+
+def flops(graph: BlockGraph, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
+    return total(graph, _sizes(seq_len, batch, context_len)).flops
+
+
+def kv_cache_bytes(
+    graph: BlockGraph, seq_len: int, batch: int = 1, dtype: Any = "float32", context_len: int | None = None
+) -> int:
+    return total(graph, _sizes(seq_len, batch, context_len)).cached * item_bytes(dtype)
+
+
+def item_bytes(dtype: Any) -> int:
+    """Bytes a number of a torch dtype, given as the dtype or its name."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in ITEM_BYTES:
+        raise UserError(f"unknown dtype {dtype!r}; known: {', '.join(ITEM_BYTES)}")
+    return ITEM_BYTES[name]
+
+
+def _sizes(seq_len: int, batch: int, context_len: int | None) -> Sizes:
+    for name, value in (("seq_len", seq_len), ("batch", batch), ("context_len", context_len)):
+        if value is not None and value < 0:
+            raise UserError(f"{name} must be at least 0, not {value}")
+    return Sizes(batch, seq_len, seq_len if context_len is None else context_len)
+
+
+def by_stage(graph: BlockGraph, sizes: Sizes) -> list[tuple[str, Cost]]:
+    """Costs of each stage, and of the embedding and head where the graph has any; names are unique."""
+    rows: dict[str, Cost] = {}
+    for node, cost in node_costs(graph, sizes):
+        attrs = graph.nx.nodes[node]
+        if attrs["kind"] in ("block", "sum"):
+            row = stage_title(graph, attrs["stage"])
+        else:
+            row = "embedding" if attrs["kind"] in ("input", "position") else "head"
+        rows[row] = rows.get(row, Cost()) + cost
+    return [(row, cost) for row, cost in rows.items() if cost != Cost()]
+
+
+def stage_title(graph: BlockGraph, index: int) -> str:
+    """`2: encoder` or, for a stage without a name, `2`."""
+    name = graph.stages[index]
+    return f"{index + 1}" if name is None else f"{index + 1}: {name}"

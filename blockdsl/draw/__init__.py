@@ -1,0 +1,1 @@
+"""Drawings of a block graph. Each reads the graph and nothing else."""

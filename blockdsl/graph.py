@@ -1,0 +1,243 @@
+"""The block graph: what a model is, as a networkx DiGraph that drawings, costs and lowering read.
+
+Node kinds (attribute `kind`), and the other attributes each has:
+
+    input     where the stream starts. num_tokens, max_seq_len, emb_dropout: of its token embedding, None without
+    context   the sequence that cross-attention reads
+    position  scheme "rotary" with dim, or "absolute"
+    block     block: its kind in the registry; options: all of them; given: those its own text set;
+              shift: token shift; scale: of the branch; tie: class of shared parameters or None; stage: index
+    sum       where parallel branches meet; stage
+    output    norm: "layernorm", "rmsnorm" or None; num_tokens: of its logits or None; tied: to the embedding
+
+Edges say what they carry (attribute `carries`, a tuple; a missing one means the stream):
+
+    stream    the residual stream. A node reads the sum of what its stream edges bring
+    base      of a sum: the stream its branches started from. The sum is base + what each branch added to it
+    context   from the context to a block that attends to it
+    position  from a position to a block, or from "absolute" to the input
+    scores    attention scores of one block, added to those of a later one (residual attention)
+
+Graph attributes: dim, causal, stages (names or None), pattern (the text it was made from; information only).
+
+The graph is the program: change it with plain networkx calls and lower it, and the model is what it says, or
+`lint` says why that cannot be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import networkx as nx
+
+from . import costs
+from .errors import GraphError
+from .kinds import Kind, kinds
+
+EDGES = ("stream", "base", "context", "position", "scores")
+
+
+class BlockGraph:
+    """A stack of blocks as a graph.
+
+    Attributes:
+        nx: the networkx.DiGraph; see the module's text for its nodes and edges.
+    """
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self.nx = graph
+
+    @property
+    def dim(self) -> int:
+        return self.nx.graph["dim"]
+
+    @property
+    def causal(self) -> bool:
+        return self.nx.graph["causal"]
+
+    @property
+    def stages(self) -> list[str | None]:
+        """The name of each stage; None where it has none."""
+        return self.nx.graph["stages"]
+
+    @property
+    def pattern(self) -> str:
+        """The canonical text the graph was made from; edits of the graph do not change it."""
+        return self.nx.graph["pattern"]
+
+    def nodes(self, kind: str) -> list[str]:
+        """The nodes of one kind, in the order they were added."""
+        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("kind") == kind]
+
+    def sources(self, node: str, carries: str) -> list[str]:
+        """The nodes whose edge to `node` carries this."""
+        return [source for source, _, attrs in self.nx.in_edges(node, data=True) if carries in carried(attrs)]
+
+    def order(self) -> list[str]:
+        """All nodes, each behind those it reads."""
+        return list(nx.topological_sort(self.nx))
+
+    def tied(self) -> dict[str, list[str]]:
+        """Blocks with one set of parameters: the owner (the first in order) → all of them, owner included."""
+        owners: dict[str, str] = {}
+        out: dict[str, list[str]] = {}
+        for node in self.nodes("block"):
+            tie = self.nx.nodes[node].get("tie")
+            owner = node if tie is None else owners.setdefault(tie, node)
+            out.setdefault(owner, []).append(node)
+        return out
+
+    def lint(self) -> BlockGraph:
+        """Check that the graph can be lowered; returns it.
+
+        Raises:
+            GraphError: it cannot; the message lists every fault.
+        """
+        from .lint import faults
+
+        if found := faults(self):
+            raise GraphError("the graph cannot be lowered:\n" + "\n".join(f"  {fault}" for fault in found))
+        return self
+
+    def with_tokens(
+        self,
+        num_tokens: int,
+        max_seq_len: int,
+        use_abs_pos_emb: bool = True,
+        emb_dropout: float = 0.0,
+        tie_embedding: bool = False,
+    ) -> BlockGraph:
+        """A copy that embeds tokens and gives logits. Absolute positions give way to rotary ones."""
+        graph = self.copy()
+        graph.nx.nodes["input"].update(num_tokens=num_tokens, max_seq_len=max_seq_len, emb_dropout=emb_dropout)
+        graph.nx.nodes["output"].update(num_tokens=num_tokens, tied=tie_embedding)
+        if use_abs_pos_emb and not graph.nodes("position"):
+            graph.nx.add_node("absolute", kind="position", scheme="absolute")
+            graph.nx.add_edge("absolute", "input", carries=("position",))
+        return graph.lint()
+
+    def without_tokens(self) -> BlockGraph:
+        """A copy of the stack alone, from embedded sequence to normed output."""
+        graph = self.copy()
+        graph.nx.nodes["input"].update(num_tokens=None, max_seq_len=None, emb_dropout=0.0)
+        graph.nx.nodes["output"].update(num_tokens=None, tied=False)
+        if "absolute" in graph.nx:
+            graph.nx.remove_node("absolute")
+        return graph
+
+    # Costs -------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> int:
+        """How many parameters the lowered module has; tied ones count once."""
+        return costs.parameters(self)
+
+    def flops(self, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
+        """Floating-point operations of one forward pass, two a multiply-add, as torch.utils.flop_counter counts.
+
+        Args:
+            seq_len: tokens a row.
+            batch: rows.
+            context_len: tokens of the context a row; seq_len when not given.
+        """
+        return costs.flops(self, seq_len, batch, context_len)
+
+    def kv_cache_bytes(
+        self, seq_len: int, batch: int = 1, dtype: str = "float32", context_len: int | None = None
+    ) -> int:
+        """Bytes of keys and values that decoding keeps for `seq_len` tokens a row.
+
+        Args:
+            dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.
+        """
+        return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
+
+    def why_not_cached(self) -> str | None:
+        """Why the stack cannot be decoded one token at a time, or None when it can.
+
+        It can when no token's value depends on a later one, and every kind keeps what its next step needs.
+        """
+        for node in self.nodes("block"):
+            attrs = self.nx.nodes[node]
+            kind = kinds()[attrs["block"]]
+            if kind.cached is None:
+                return f"{node} ({kind.title}) keeps no state between steps"
+            if attrs["options"].get("causal") is False:
+                return f"{node} ({kind.title}) is not causal"
+            if attrs["shift"] and not self.causal:
+                return f"{node} shifts tokens from both sides"
+        return None
+
+    # Text --------------------------------------------------------------------------------------------------------
+
+    def to_text(self, ascii: bool = False) -> str:
+        """The graph drawn with characters: stages, branches, ties, and each repeat once."""
+        from .draw.text import draw
+
+        return draw(self, ascii=ascii)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={len(self.nodes('block'))})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockGraph) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    # JSON --------------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The whole graph; `BlockGraph.from_json` reads it back."""
+        return json.dumps(self._plain(), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> BlockGraph:
+        """The graph that `to_json` wrote.
+
+        Raises:
+            GraphError: the text is not such a graph, or the graph is at fault.
+        """
+        try:
+            plain = json.loads(text)
+            graph = nx.DiGraph(**plain["graph"])
+            for node in plain["nodes"]:
+                for options in (node[key] for key in ("options", "given") if key in node):
+                    options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+                graph.add_node(node.pop("id"), **node)
+            for edge in plain["edges"]:
+                graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
+        return BlockGraph(graph).lint()
+
+    def _plain(self) -> dict[str, Any]:
+        return {
+            "graph": dict(self.nx.graph),
+            "nodes": [{"id": node, **attrs} for node, attrs in self.nx.nodes(data=True)],
+            "edges": [
+                {"from": source, "to": target, "carries": list(carried(attrs))}
+                for source, target, attrs in self.nx.edges(data=True)
+            ],
+        }
+
+    def copy(self) -> BlockGraph:
+        """An independent copy."""
+        return BlockGraph(deepcopy(self.nx))
+
+
+def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an edge carries; one added without saying is the stream."""
+    return tuple(attrs.get("carries", ("stream",)))
+
+
+def blocks(graph: BlockGraph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
+    """Each block's node, kind and attributes, in order."""
+    known = kinds()
+    for node in graph.nodes("block"):
+        attrs = graph.nx.nodes[node]
+        yield node, known[attrs["block"]], attrs

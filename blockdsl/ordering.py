@@ -1,0 +1,119 @@
+"""The keyword API's ordering options, as a pattern.
+
+`depth`, `cross_attend`, `only_cross`, `macaron`, `sandwich_coef`, `par_ratio`, `custom_layers` and the per-block
+tuples of `shift_tokens` and `layer_dropout` say which blocks there are and in which order, and that is what a
+pattern says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .errors import UserError
+from .expand import MAX_BLOCKS
+from .kinds import kinds
+from .macros import par_layout
+from .pattern import Pattern, parse
+
+
+def pattern_of(
+    depth: int | None = None,
+    *,
+    cross_attend: bool = False,
+    only_cross: bool = False,
+    macaron: bool = False,
+    sandwich_coef: int | None = None,
+    par_ratio: int | None = None,
+    custom_layers: Sequence[str] | None = None,
+    shift_tokens: Sequence[int] | None = None,
+    layer_dropout: Sequence[float] | None = None,
+) -> Pattern:
+    """The pattern that these options stand for.
+
+    Args:
+        depth: how many times the default block, `a f`, is run; with custom_layers the list decides.
+        cross_attend: the default block is `a c f`; with only_cross, `c f`.
+        macaron: a feedforward before each block too, and every feedforward a half step (arXiv:1906.02762).
+        sandwich_coef: attentions first, feedforwards last (arXiv:1911.03864).
+        par_ratio: one attention to so many blocks (arXiv:2009.04534).
+        custom_layers: the kind of each block.
+        shift_tokens: token shift of each block.
+        layer_dropout: stochastic depth of each block.
+
+    Raises:
+        TypeError: two of custom_layers, par_ratio and sandwich_coef, or no depth.
+        UserError: a value that does not fit the others.
+    """
+    ways = {"custom_layers": custom_layers, "par_ratio": par_ratio, "sandwich_coef": sandwich_coef}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise TypeError(f"{' and '.join(given)} each decide the order of the blocks; give one")
+    if only_cross and not cross_attend:
+        raise TypeError("only_cross needs cross_attend=True")
+    layers = _layers(depth, _default_block(cross_attend, only_cross, macaron), sandwich_coef, par_ratio, custom_layers)
+    texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
+    if layer_dropout is not None:
+        texts = [_with_dropout(t, p) for t, p in zip(texts, _each(layer_dropout, layers, "layer_dropout"), strict=True)]
+    if shift_tokens is not None:
+        texts = [_with_shift(t, s) for t, s in zip(texts, _each(shift_tokens, layers, "shift_tokens"), strict=True)]
+    plain = not (macaron or cross_attend or shift_tokens is not None or layer_dropout is not None)
+    if plain and sandwich_coef is not None:
+        return parse(f"sandwich({sandwich_coef}, {depth})")
+    if plain and par_ratio is not None:
+        return parse(f"par({depth}, {par_ratio})")
+    return Pattern.from_layers(texts)
+
+
+def _default_block(cross_attend: bool, only_cross: bool, macaron: bool) -> tuple[str, ...]:
+    block = ("c", "f") if only_cross else ("a", "c", "f") if cross_attend else ("a", "f")
+    return ("f", *block) if macaron else block
+
+
+def _layers(
+    depth: int | None,
+    block: tuple[str, ...],
+    sandwich_coef: int | None,
+    par_ratio: int | None,
+    custom_layers: Sequence[str] | None,
+) -> tuple[str, ...]:
+    if custom_layers is not None:
+        if not custom_layers or unknown_in(custom_layers):
+            raise UserError(f"custom_layers is a list of block kinds ({', '.join(kinds())}), not {custom_layers!r}")
+        return tuple(custom_layers)
+    if depth is None:
+        raise TypeError("give depth=, or the whole order as pattern=")
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+        raise UserError(f"depth must be a whole number of at least 1, not {depth!r}")
+    if depth * len(block) > MAX_BLOCKS:
+        raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the bound is {MAX_BLOCKS:,}")
+    if par_ratio is not None:
+        try:
+            return par_layout(depth, par_ratio, block)
+        except ValueError as error:
+            raise UserError(f"par_ratio={par_ratio}: {error}") from None
+    if sandwich_coef is not None:
+        if not 1 <= sandwich_coef <= depth:
+            raise UserError(f"sandwich_coef must be from 1 to the depth, {depth}, not {sandwich_coef}")
+        return ("a",) * sandwich_coef + block * (depth - sandwich_coef) + ("f",) * sandwich_coef
+    return block * depth
+
+
+def unknown_in(layers: Sequence[str]) -> list[str]:
+    return [layer for layer in layers if layer not in kinds()]
+
+
+def _each(values: Sequence[float], layers: Sequence[str], name: str) -> Sequence[float]:
+    if len(values) != len(layers):
+        raise UserError(f"{name} has {len(values)} values for {len(layers)} blocks")
+    return values
+
+
+def _with_shift(text: str, shift: float) -> str:
+    # the suffix belongs before the half step's, where canonical text has it
+    kind, slash, half = text.partition("/")
+    return f"{kind}>>{shift}{slash}{half}"
+
+
+def _with_dropout(text: str, probability: float) -> str:
+    kind, slash, half = text.partition("/")
+    return f"{kind}(layer_dropout={probability}){slash}{half}"
