@@ -4,7 +4,7 @@ from .data import Corpus, load_corpus
 from .interrupt import StopRequest
 from .loop import Reporter, Trainer, bits_per_byte
 from .metrics import read_metrics
-from .model import build_model, check_causal, compile_graph
+from .model import build_model, check_causal, check_fits, compile_graph
 from .pace import steps_within
 from .plot import plot_losses
 from .progress import Progress
@@ -25,6 +25,7 @@ __all__ = [
     "build_model",
     "check_causal",
     "check_device",
+    "check_fits",
     "check_free",
     "compile_graph",
     "default_path",

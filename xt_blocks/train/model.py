@@ -7,6 +7,8 @@ modules to `xt_blocks`.
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 
@@ -49,6 +51,20 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
         )
     except TypeError as error:  # an unknown setting; the message names the nearest one
         raise UserError(f"--set: {error}") from None
+
+
+def check_fits(graph: blockdsl.BlockGraph) -> None:
+    """Raises UserError when the weights, their gradients and AdamW's two moments outgrow this machine's memory."""
+    needed = 4 * graph.parameters() * torch.float32.itemsize
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # a system that does not tell
+        return
+    if needed > memory:
+        raise UserError(
+            f"{graph.parameters():,} parameters need {needed / 1e9:,.0f} GB to train; "
+            f"this machine has {memory / 1e9:,.0f} GB: take a smaller --dim or pattern"
+        )
 
 
 def build_model(graph: blockdsl.BlockGraph, seed: int) -> nn.Module:

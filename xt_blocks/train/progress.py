@@ -32,7 +32,7 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._steps, self._first, self._tokens = steps, done, tokens_per_step
         self._started = self._shown = time.monotonic()
-        self._loss: float | None = None
+        self._sum = self._weight = 0.0
         self._bar = (
             tqdm(total=steps, initial=done, file=self._stream, unit="step", dynamic_ncols=True)
             if self._stream.isatty()
@@ -40,12 +40,12 @@ class Progress:
         )
 
     def step(self, record: Record) -> None:
-        loss = record["loss"]
-        self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
+        self._sum = SMOOTHING * self._sum + record["loss"]
+        self._weight = SMOOTHING * self._weight + 1
         if self._bar is not None:
             rate = self._bar.format_dict["rate"] or 0.0
             self._bar.set_postfix_str(
-                f"loss {self._loss:.3f} bits/byte, {rate * self._tokens:,.0f} tokens/s",
+                f"loss {self._sum / self._weight:.3f} bits/byte, {rate * self._tokens:,.0f} tokens/s",
                 refresh=False,
             )
             self._bar.update()
@@ -57,7 +57,7 @@ class Progress:
         per_step = (time.monotonic() - self._started) / (step - self._first)
         left = tqdm.format_interval((self._steps - step) * per_step)
         self.say(
-            f"step {step}/{self._steps}  loss {self._loss:.3f} bits/byte  "
+            f"step {step}/{self._steps}  loss {self._sum / self._weight:.3f} bits/byte  "
             f"{self._tokens / per_step:,.0f} tokens/s  {left} left"
         )
 

@@ -1,0 +1,108 @@
+"""`blockdsl generate`: the text of a trained run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from xt_blocks.train import load_trained, printable, sample
+from xt_blocks.train.sample import example_prompt
+
+Blockdsl = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(blockdsl: Blockdsl, small: list[str], tmp_path: Path) -> Path:
+    assert blockdsl("train", *small, "--out", tmp_path / "run")[0] == 0
+    return tmp_path / "run"
+
+
+def test_the_prompt_goes_on_for_so_many_bytes(run: Path, blockdsl: Blockdsl) -> None:
+    # 50 bytes are more than the 19 the model was trained to look back on.
+    status, out, err = blockdsl("generate", run, "--prompt", "the é", "--tokens", "50", "--seed", "3")
+    assert (status, err) == (0, "")
+    assert out.startswith("the é")
+    new = sample(load_trained(run), "the é".encode(), 50, temperature=0.8, seed=3)
+    assert len(new) == 50
+    assert out == "the é" + printable(new) + "\n"
+
+
+def test_a_seed_gives_the_same_text_and_its_absence_another(run: Path, blockdsl: Blockdsl) -> None:
+    texts = [blockdsl("generate", run, "--seed", seed)[1] for seed in "778"]
+    assert texts[0] == texts[1] != texts[2]
+    _, out, err = blockdsl("generate", run)
+    assert blockdsl("generate", run, "--seed", err.removeprefix("seed ").strip())[1] == out
+    assert blockdsl("generate", run)[1] != out
+
+
+def test_the_likeliest_byte_whichever_way_it_is_asked_for(run: Path, blockdsl: Blockdsl) -> None:
+    greedy = blockdsl("generate", run, "--prompt", "the", "--temperature", "0")
+    assert greedy[2] == ""
+    for flags in (["--top-k", "1"], ["--top-p", "1e-9"]):
+        assert blockdsl("generate", run, "--prompt", "the", *flags, "--seed", "1")[1] == greedy[1]
+    assert blockdsl("generate", run, "--prompt", "the", "--seed", "1")[1] != greedy[1]
+
+
+def test_an_empty_prompt_starts_a_line(run: Path) -> None:
+    model = load_trained(run)
+    assert sample(model, b"", 30, seed=1) == sample(model, b"\n", 30, seed=1) != sample(model, b"q", 30, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tokens", "0"], "--tokens must be at least 1, not 0"),
+        (["--temperature", "-1"], "--temperature must be 0 or more, not -1"),
+        (["--temperature", "nan"], "--temperature must be 0 or more, not nan"),
+        (["--top-k", "0"], "--top-k must be at least 1, not 0"),
+        (["--top-p", "1.5"], "--top-p must be more than 0 and at most 1, not 1.5"),
+        (["--device", "toaster"], "--device toaster: no such device; try cpu or cuda"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(run: Path, blockdsl: Blockdsl, flags: list[str], message: str) -> None:
+    status, out, err = blockdsl("generate", run, *flags)
+    assert status in (1, 2)
+    assert (out, err) == ("", f"blockdsl generate: {message}\n")
+
+
+def test_what_is_no_trained_run_is_refused(run: Path, blockdsl: Blockdsl, tmp_path: Path) -> None:
+    _, _, err = blockdsl("generate", tmp_path / "none")
+    assert err == f"blockdsl generate: {tmp_path / 'none'}: no such run folder\n"
+    for checkpoint in (run / "checkpoints").iterdir():
+        (checkpoint / "state.json").unlink()
+    _, _, err = blockdsl("generate", run)
+    assert err == (
+        f"blockdsl generate: {run}: has no checkpoint yet; `blockdsl train --resume {run}` trains it from the start\n"
+    )
+
+
+def test_what_is_printed_commands_no_terminal() -> None:
+    assert printable("ok é\n\t".encode() + b"\x1b[2J\x00\xff\x7f") == "ok é\n\t\ufffd[2J\ufffd\ufffd\ufffd"
+
+
+def test_an_example_prompt_is_in_the_texts_manner() -> None:
+    def prompt(text: bytes) -> str:
+        return example_prompt(torch.tensor(list(text), dtype=torch.uint8))
+
+    assert prompt(b"x = 1\nimport os\n\ndef f(): pass\n") == "def "
+    assert prompt(b"ail of a line\n  1 a\nOnce upon\n") == "Once "
+    assert prompt(b"\xff\xfe" * 9) == ""
+
+
+@pytest.mark.parametrize("command", ["train", "generate"])
+def test_help_loads_no_torch(command: str) -> None:
+    program = (
+        "import argparse, sys, importlib\n"
+        "parser = argparse.ArgumentParser()\n"
+        f"importlib.import_module('blockdsl.cli.{command}').add_parser(parser.add_subparsers())\n"
+        f"try: parser.parse_args(['{command}', '--help'])\n"
+        "except SystemExit: print([name for name in sys.modules if name in ('torch', 'xt_blocks', 'matplotlib')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout
+    assert done.stdout.endswith("[]\n")

@@ -1,0 +1,82 @@
+"""Real processes, really killed: what is left on the disk is always enough to go on with the same numbers."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Blockdsl = Callable[..., tuple[int, str, str]]
+Records = Callable[[Path], list[dict[str, Any]]]
+
+# Saving after every step puts a good part of the time, and so of the kills, inside the saving.
+PROGRAM = """
+import sys
+from xt_blocks.train import loop
+loop.SECONDS_BETWEEN_SAVES = 0
+from blockdsl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def started(run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    """The command line in a process of its own, returned once it is about to train."""
+    before = _written(run)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while _written(run) == before and process.poll() is None:
+        time.sleep(0.002)
+    return process
+
+
+def _written(run: Path) -> float:
+    metrics = run / "metrics.jsonl"
+    return metrics.stat().st_mtime_ns if metrics.exists() else 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_again_and_again(blockdsl: Blockdsl, small: list[str], tmp_path: Path, records: Records) -> None:
+    steps = ["--steps", "120"]
+    blockdsl("train", *small, *steps, "--out", tmp_path / "whole")
+    run, delays = tmp_path / "killed", random.Random()
+    arguments: list[str | Path] = ["train", *small, *steps, "--out", run]
+    reached = []
+    for _ in range(4):
+        process = started(run, *arguments)
+        time.sleep(delays.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        reached.append(sorted(path.name for path in (run / "checkpoints").iterdir()))
+        arguments = ["train", "--resume", run]
+    status, _, err = blockdsl(*arguments)
+    assert status == 0, (err, reached)
+    assert records(run) == records(tmp_path / "whole"), reached
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    blockdsl: Blockdsl, small: list[str], tmp_path: Path, records: Records
+) -> None:
+    blockdsl("train", *small, "--steps", "400", "--out", tmp_path / "whole")
+    run = tmp_path / "stopped"
+    process = started(run, "train", *small, "--steps", "400", "--out", run)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    last = records(run)[-1]["step"]
+    assert last < 400
+    assert err.endswith(f"stopped after step {last}, saved; go on with\n  blockdsl train --resume {run}\n")
+    assert (run / f"checkpoints/{last:06d}").is_dir()
+    assert (run / "loss.png").exists()
+    blockdsl("train", "--resume", run)
+    assert records(run) == records(tmp_path / "whole")

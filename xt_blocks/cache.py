@@ -1,0 +1,97 @@
+"""What decoding keeps between steps, keyed by the graph's nodes.
+
+Every node has its own slot, so a block that is dropped, tied to another, or in a parallel branch cannot take
+another's state. Keys and values are allocated once, for the longest sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Slot:
+    """One node's state. Self-attention extends it, cross-attention fills it once, a token shift keeps a tail."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+        self._tail: Tensor | None = None
+        self.filled = False
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new tokens' `k, v: (batch, heads, new, dim_head)`; returns those of all tokens so far."""
+        if self._keys is None or self._values is None:
+            self._keys, self._values = self._room(k), self._room(v)
+        start, end = self._cache.length, self._cache.length + k.shape[2]
+        self._keys[:, :, start:end] = k
+        self._values[:, :, start:end] = v
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def _room(self, new: Tensor) -> Tensor:
+        """Once, for the longest sequence, in the type that the projections give (autocast's, where it is on)."""
+        return new.new_zeros(new.shape[0], new.shape[1], self._cache.max_len, new.shape[3])
+
+    def store(self, k: Tensor, v: Tensor) -> None:
+        """Keep a context's `k, v: (batch, heads, context, dim_head)`."""
+        self._keys, self._values, self.filled = k, v, True
+
+    def stored(self) -> tuple[Tensor, Tensor]:
+        assert self._keys is not None and self._values is not None
+        return self._keys, self._values
+
+    def swap_tail(self, x: Tensor, length: int) -> Tensor:
+        """Keep the last `length` tokens of `x: (batch, new, dim)`; returns those kept before, zeros at first."""
+        tail = x.new_zeros(x.shape[0], length, x.shape[2]) if self._tail is None else self._tail
+        self._tail = torch.cat((tail, x), dim=1)[:, -length:].clone()
+        return tail
+
+    def bytes(self) -> int:
+        """Of keys and values."""
+        return sum(t.numel() * t.element_size() for t in (self._keys, self._values) if t is not None)
+
+
+class Cache:
+    """The state of one batch of sequences while they are decoded.
+
+    Made by `Stack.new_cache`. `stack(x, cache=cache)` reads it, and adds x to it.
+
+    Attributes:
+        batch, max_len: the rows, and the longest sequence there is room for.
+        length: tokens seen so far.
+        mask: (batch, length) bool, which of them are real; None: all.
+        context_mask: (batch, context) bool of the context seen first; None: all.
+    """
+
+    def __init__(self, batch: int, max_len: int) -> None:
+        self.batch, self.max_len = batch, max_len
+        self.length = 0
+        self.mask: Tensor | None = None
+        self.context_mask: Tensor | None = None
+        self._slots: dict[str, Slot] = {}
+
+    def slot(self, node: str) -> Slot:
+        if node not in self._slots:
+            self._slots[node] = Slot(self)
+        return self._slots[node]
+
+    def check_room(self, batch: int, new: int) -> None:
+        if batch != self.batch:
+            raise ValueError(f"the cache holds {self.batch} rows, not {batch}")
+        if self.length + new > self.max_len:
+            raise ValueError(f"the cache has room for {self.max_len} tokens and holds {self.length}; {new} more do not fit")
+
+    def see_mask(self, mask: Tensor | None, new: int, device: torch.device) -> None:
+        """Add the mask of the new tokens; where one row has padding every token has a mask."""
+        if mask is None and self.mask is None:
+            return
+        before = self.mask
+        if before is None:
+            before = torch.ones(self.batch, self.length, dtype=torch.bool, device=device)
+        now = torch.ones(self.batch, new, dtype=torch.bool, device=device) if mask is None else mask
+        self.mask = torch.cat((before, now), dim=1)
+
+    def bytes(self) -> int:
+        """Of all keys and values."""
+        return sum(slot.bytes() for slot in self._slots.values())

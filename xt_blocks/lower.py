@@ -1,0 +1,36 @@
+"""From block graph to torch module."""
+
+from __future__ import annotations
+
+from blockdsl import BlockGraph
+
+from .stack import Stack
+from .wrappers.transformer import TransformerWrapper
+
+
+def lower(graph: BlockGraph) -> Stack | TransformerWrapper:
+    """The torch module that a graph says.
+
+    Args:
+        graph: from `blockdsl.compile`, and whatever was done to it since. It is copied.
+
+    Returns:
+        A Stack, `stack(x, context=..., mask=...)`; or, where the graph embeds tokens (`num_tokens` is set),
+        the TransformerWrapper around one.
+
+    Raises:
+        GraphError: the graph cannot be lowered; the message lists every fault.
+    """
+    graph.lint()
+    stack = Stack(graph.without_tokens())
+    start, end = graph.nx.nodes[graph.nodes("input")[0]], graph.nx.nodes[graph.nodes("output")[0]]
+    if start["num_tokens"] is None:
+        return stack
+    return TransformerWrapper(
+        num_tokens=start["num_tokens"],
+        max_seq_len=start["max_seq_len"],
+        attn_layers=stack,
+        use_abs_pos_emb=bool(graph.sources(graph.nodes("input")[0], "position")),
+        emb_dropout=start["emb_dropout"],
+        tie_embedding=end["tied"],
+    )

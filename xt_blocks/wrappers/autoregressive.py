@@ -1,0 +1,139 @@
+"""Next-token training and generation around a TransformerWrapper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .sampling import sample
+from .transformer import TransformerWrapper
+
+
+class AutoregressiveWrapper(nn.Module):
+    """Trains a causal model on the next token, and generates with it.
+
+    Args:
+        net: the model; its stack is causal.
+        ignore_index: targets with this value do not count; as input they become pad_value.
+        pad_value: what follows a row's eos in generated text.
+
+    Raises:
+        ValueError: the model's stack is not causal.
+    """
+
+    def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
+        super().__init__()
+        if not net.graph.causal:
+            raise ValueError("the model sees later tokens: wrap a Decoder, or compile with causal=True")
+        self.net = net
+        self.ignore_index, self.pad_value = ignore_index, pad_value
+        self.max_seq_len = net.max_seq_len
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Mean cross-entropy of each token given those before it, in nats.
+
+        Args:
+            x: (batch, seq + 1) tokens; the model sees the first seq and predicts the last seq.
+            mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted.
+            kwargs: for the model, as context=.
+        """
+        tokens, target = x[:, :-1], x[:, 1:]
+        tokens = tokens.masked_fill(tokens == self.ignore_index, self.pad_value)
+        if mask is not None:
+            if mask.shape != x.shape:
+                raise ValueError(f"mask must be {tuple(x.shape)} like the tokens, not {tuple(mask.shape)}")
+            target = target.masked_fill(~mask[:, 1:], self.ignore_index)
+            kwargs["mask"] = mask[:, :-1]
+        logits = self.net(tokens, **kwargs)
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        seq_len: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        eos_token: int | None = None,
+        cache_kv: bool = True,
+        generator: torch.Generator | None = None,
+        mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Tokens that go on from a prompt.
+
+        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to.
+
+        Args:
+            prompt: (batch, n) tokens, or (n,) for one row; n at least 1.
+            seq_len: how many tokens to add.
+            temperature: 0 takes the most likely token.
+            top_k, top_p: sample among so many tokens, or so much of the mass (arXiv:1904.09751).
+            eos_token: a row that has generated it is filled up with pad_value.
+            cache_kv: keep keys and values between steps; the tokens are the same without.
+            generator: for reproducible sampling.
+            mask: (batch, n) bool; rows of different lengths are padded on the left.
+            kwargs: for the model, as context=.
+
+        Returns:
+            (batch, seq_len) new tokens, or (seq_len,).
+        """
+        rows = prompt if prompt.ndim == 2 else prompt[None]
+        if rows.shape[1] == 0:
+            raise ValueError("the prompt is empty: give at least one token")
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            decoder = _Decoder(self.net, rows, seq_len, mask, cache_kv, kwargs)
+            finished = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
+            for _ in range(seq_len):
+                token = sample(decoder.next_logits(), temperature, top_k, top_p, generator)
+                token = token.masked_fill(finished, self.pad_value)
+                decoder.append(token)
+                if eos_token is not None:
+                    finished = finished | (token == eos_token)
+        finally:
+            self.net.train(was_training)
+        out = decoder.tokens[:, rows.shape[1] :]
+        return out if prompt.ndim == 2 else out[0]
+
+
+class _Decoder:
+    """The tokens so far and the logits of the next; with a cache only while everything fits the window."""
+
+    def __init__(
+        self,
+        net: TransformerWrapper,
+        tokens: Tensor,
+        new: int,
+        mask: Tensor | None,
+        cached: bool,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.net, self.kwargs = net, kwargs
+        self.tokens, self.mask = tokens, mask
+        self.window = net.max_seq_len
+        self.cache = None
+        if cached and tokens.shape[1] <= self.window and net.graph.why_not_cached() is None:
+            self.cache = net.new_cache(tokens.shape[0], min(self.window, tokens.shape[1] + new))
+
+    def next_logits(self) -> Tensor:
+        """(batch, num_tokens)"""
+        if self.cache is not None and self.tokens.shape[1] > self.cache.max_len:
+            self.cache = None  # the window slides: every token's value changes with the one that left
+        seen = 0 if self.cache is None else self.cache.length
+        new = slice(seen or -self.window, None)
+        mask = None if self.mask is None else self.mask[:, new]
+        # a context is read once: later steps find its keys and values in the cache
+        context = {} if seen else self.kwargs
+        return self.net(self.tokens[:, new], mask=mask, cache=self.cache, **context)[:, -1]
+
+    def append(self, token: Tensor) -> None:
+        self.tokens = torch.cat((self.tokens, token[:, None]), dim=1)
+        if self.mask is not None:
+            self.mask = F.pad(self.mask, (0, 1), value=True)
