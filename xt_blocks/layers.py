@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from blockdsl import Pattern, compile, parse
+import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
+from blockdsl import Pattern, parse
 from blockdsl.errors import did_you_mean
 from blockdsl.ordering import pattern_of
 from blockdsl.settings import check_keywords, table
@@ -84,7 +85,7 @@ class AttentionLayers(Stack):
             if given:
                 raise TypeError(f"pattern= and {'=, '.join(given)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern
-        super().__init__(compile(built, **settings))
+        super().__init__(blockdsl.compile(built, **settings))
 
     def _check_names(self, settings: dict[str, Any]) -> None:
         name = type(self).__name__

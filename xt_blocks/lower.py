@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from blockdsl import BlockGraph
+from typing import TYPE_CHECKING
 
 from .stack import Stack
 from .wrappers.transformer import TransformerWrapper
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 
 def lower(graph: BlockGraph) -> Stack | TransformerWrapper:

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from blockdsl import BlockGraph
 from blockdsl.kinds import BLOCK_OPTIONS, kinds
 from torch import Tensor, nn
 
@@ -30,6 +29,9 @@ from .block import Block, Use
 from .cache import Cache
 from .norms import norm
 from .positions.rotary import Rotation, rotation
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 
 @dataclass(frozen=True)

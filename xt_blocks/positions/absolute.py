@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..embedding import embedding
+
 
 class AbsolutePositions(nn.Module):
     """One learned vector a position.
@@ -15,8 +17,7 @@ class AbsolutePositions(nn.Module):
 
     def __init__(self, max_seq_len: int, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(max_seq_len, dim)
-        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        self.embedding = embedding(max_seq_len, dim, std=dim**-0.5)
 
     def forward(self, positions: Tensor) -> Tensor:
         """`positions: (seq,) or (batch, seq)` int → (..., seq, dim)."""

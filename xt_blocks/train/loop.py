@@ -17,8 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-import xt_blocks
 from blockdsl.errors import UserError
+from xt_blocks import AutoregressiveWrapper, TransformerWrapper
 
 from . import checkpoint
 from .data import Corpus, training_batch, validation_sequences
@@ -59,7 +59,7 @@ class Trainer:
         corpus: the text.
     """
 
-    def __init__(self, run: RunFolder, model: nn.Module, corpus: Corpus) -> None:
+    def __init__(self, run: RunFolder, model: TransformerWrapper, corpus: Corpus) -> None:
         self.run, self.model, self.corpus = run, model, corpus
         self.optimizer = make_optimizer(model, run.settings.lr)
         self.step_done = 0
@@ -132,7 +132,7 @@ class Trainer:
 
 
 def train_step(
-    model: nn.Module,
+    model: TransformerWrapper,
     optimizer: torch.optim.Optimizer,
     corpus: Corpus,
     settings: TrainSettings,
@@ -143,8 +143,8 @@ def train_step(
     model.train()
     tokens = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
     torch.manual_seed(seed_for("dropout", settings.seed, step))
-    loss: Tensor = xt_blocks.AutoregressiveWrapper(model)(tokens.to(settings.device))
-    loss.backward()
+    loss: Tensor = AutoregressiveWrapper(model)(tokens.to(settings.device))
+    torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -154,14 +154,14 @@ def train_step(
 
 
 @torch.no_grad()
-def bits_per_byte(model: nn.Module, text: Tensor, seq_len: int) -> float:
+def bits_per_byte(model: TransformerWrapper, text: Tensor, seq_len: int) -> float:
     """The model's mean bits to code a byte of `text` (bytes,) uint8, over sequences spread across it that
     each start without context."""
     model.eval()
-    wrapper = xt_blocks.AutoregressiveWrapper(model)
+    wrapper = AutoregressiveWrapper(model)
     device = next(model.parameters()).device
     sequences = validation_sequences(text, seq_len, EVALUATION_BYTES)
     total = 0.0
-    for chunk in sequences.split(max(1, EVALUATION_BATCH // seq_len)):
+    for chunk in torch.split(sequences, max(1, EVALUATION_BATCH // seq_len)):
         total += wrapper(chunk.to(device)).item() * len(chunk)
     return total / len(sequences) / log(2)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import nn
 
 import blockdsl
-import xt_blocks
 from blockdsl.errors import UserError
+from xt_blocks import TransformerWrapper, lower
 
 from .seeds import seed_for
 from .settings import TrainSettings
@@ -67,15 +66,17 @@ def check_fits(graph: blockdsl.BlockGraph) -> None:
         )
 
 
-def build_model(graph: blockdsl.BlockGraph, seed: int) -> nn.Module:
+def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
     """Lower `graph`, initialised from `seed`; tokens (batch, seq) int64 -> logits (batch, seq, 256)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", seed))
-        return xt_blocks.lower(graph)
+        model = lower(graph)
+    assert isinstance(model, TransformerWrapper)  # the graph embeds tokens
+    return model
 
 
 @torch.no_grad()
-def check_causal(model: nn.Module, seq_len: int) -> None:
+def check_causal(model: TransformerWrapper, seq_len: int) -> None:
     """Raises UserError when a later byte changes an earlier prediction.
 
     A pattern can say so (`a(causal=false)`, a block kind of the user's own); the loss would then fall to

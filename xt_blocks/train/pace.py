@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 
-from torch import nn
+from xt_blocks import TransformerWrapper
 
 from .data import Corpus
 from .loop import EVALUATIONS, bits_per_byte, train_step
@@ -22,7 +22,7 @@ TRIAL_SHARE = 0.04
 """The seconds of trial: this share of the time, at most `LONGEST_TRIAL`."""
 
 
-def steps_within(model: nn.Module, corpus: Corpus, settings: TrainSettings, minutes: float) -> int:
+def steps_within(model: TransformerWrapper, corpus: Corpus, settings: TrainSettings, minutes: float) -> int:
     """The steps, at least 1, that take about `minutes` with the evaluations, as timed on a copy of `model`."""
     started = time.monotonic()
     trial = copy.deepcopy(model)

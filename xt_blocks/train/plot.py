@@ -18,7 +18,6 @@ SMOOTHING_SHARE = 0.02
 
 def plot_losses(records: Sequence[Record], unigram: float, path: Path) -> None:
     """Draw training and validation bits per byte, and the unigram baseline, into the PNG `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     training = [(record["step"], record["loss"]) for record in records if "loss" in record]
@@ -36,7 +35,7 @@ def plot_losses(records: Sequence[Record], unigram: float, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     partial = path.with_name(path.name + ".tmp")
-    FigureCanvasAgg(figure).print_png(str(partial))
+    figure.savefig(partial, format="png")
     os.replace(partial, path)
 
 

@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import blockdsl
-import xt_blocks
 from blockdsl.errors import UserError
+from xt_blocks import AutoregressiveWrapper, TransformerWrapper
 
 from . import checkpoint
+from .model import build_model
 from .run_folder import RunFolder
 
 START = b"\n"
@@ -28,7 +29,7 @@ EXAMPLE_BYTES = 2**16
 """How much of the text is looked at for an example prompt."""
 
 
-def load_trained(path: Path, device: str = "cpu") -> nn.Module:
+def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     """The model of the run at `path` with the weights of its last checkpoint, ready to evaluate.
 
     tokens (batch, seq) int64 -> logits (batch, seq, 256).
@@ -38,13 +39,13 @@ def load_trained(path: Path, device: str = "cpu") -> nn.Module:
     found = checkpoint.latest(run.checkpoints)
     if found is None:
         raise UserError(f"{path}: has no checkpoint yet; `blockdsl train --resume {path}` trains it from the start")
-    model = xt_blocks.lower(blockdsl.BlockGraph.from_json(run.graph_json))
+    model = build_model(blockdsl.BlockGraph.from_json(run.graph_json), run.settings.seed)
     checkpoint.load(found, model)
     return model.to(device).eval()
 
 
 def sample(
-    model: nn.Module,
+    model: TransformerWrapper,
     prompt: bytes,
     tokens: int,
     *,
@@ -56,7 +57,7 @@ def sample(
     """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time."""
     device = next(model.parameters()).device
     start = torch.tensor([list(prompt or START)], device=device)
-    new = xt_blocks.AutoregressiveWrapper(model).generate(
+    new = AutoregressiveWrapper(model).generate(
         start,
         tokens,
         temperature=temperature,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
-from blockdsl import BlockGraph
 from torch import Tensor, nn
 
 from ..cache import Cache
+from ..embedding import embedding
 from ..positions.absolute import AbsolutePositions
 from ..stack import Stack, check_mask
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 
 class TransformerWrapper(nn.Module):
@@ -45,8 +50,7 @@ class TransformerWrapper(nn.Module):
         )
         dim = attn_layers.dim
         self.num_tokens, self.max_seq_len = num_tokens, max_seq_len
-        self.token_emb = nn.Embedding(num_tokens, dim)
-        nn.init.kaiming_normal_(self.token_emb.weight)
+        self.token_emb = embedding(num_tokens, dim, std=(2 / dim) ** 0.5)  # He et al., arXiv:1502.01852
         absolute = "absolute" in self.graph.nx
         self.pos_emb = AbsolutePositions(max_seq_len, dim) if absolute else None
         self.emb_dropout = nn.Dropout(emb_dropout)
