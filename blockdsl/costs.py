@@ -81,6 +81,14 @@ def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     return Cost(parameters=parameters + logits, flops=2 * sizes.batch * sizes.seq * dim * tokens)
 
 
+def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:
+    """The sizes of a call, checked; a context is as long as a row unless its length is given."""
+    for name, value in (("seq_len", seq_len), ("batch", batch), ("context_len", context_len)):
+        if value is not None and value < 0:
+            raise UserError(f"{name} must be at least 0, not {value}")
+    return Sizes(batch, seq_len, seq_len if context_len is None else context_len)
+
+
 def total(graph: BlockGraph, sizes: Sizes) -> Cost:
     return sum((cost for _, cost in node_costs(graph, sizes)), Cost())
 
@@ -90,13 +98,13 @@ def parameters(graph: BlockGraph) -> int:
 
 
 def flops(graph: BlockGraph, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
-    return total(graph, _sizes(seq_len, batch, context_len)).flops
+    return total(graph, sizes(seq_len, batch, context_len)).flops
 
 
 def kv_cache_bytes(
     graph: BlockGraph, seq_len: int, batch: int = 1, dtype: Any = "float32", context_len: int | None = None
 ) -> int:
-    return total(graph, _sizes(seq_len, batch, context_len)).cached * item_bytes(dtype)
+    return total(graph, sizes(seq_len, batch, context_len)).cached * item_bytes(dtype)
 
 
 def item_bytes(dtype: Any) -> int:
@@ -105,13 +113,6 @@ def item_bytes(dtype: Any) -> int:
     if name not in ITEM_BYTES:
         raise UserError(f"unknown dtype {dtype!r}; known: {', '.join(ITEM_BYTES)}")
     return ITEM_BYTES[name]
-
-
-def _sizes(seq_len: int, batch: int, context_len: int | None) -> Sizes:
-    for name, value in (("seq_len", seq_len), ("batch", batch), ("context_len", context_len)):
-        if value is not None and value < 0:
-            raise UserError(f"{name} must be at least 0, not {value}")
-    return Sizes(batch, seq_len, seq_len if context_len is None else context_len)
 
 
 def by_stage(graph: BlockGraph, sizes: Sizes) -> list[tuple[str, Cost]]:

@@ -155,7 +155,7 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
         flag = getattr(args, name)
         if flag is not None and name in _given_options(args) and options[name] != flag:
             raise UserError(f"--{name} {flag} and --set {name}={spell(options[name])} contradict each other")
-    own = {name: options.pop(name) for name in ("dim", "heads") if name in options}
+    own: dict[str, Any] = {name: options.pop(name) for name in ("dim", "heads") if name in options}
 
     def value(name: str) -> Any:
         flag = getattr(args, name)

@@ -1,0 +1,69 @@
+"""The command line. Each command is a module with `add_parser` and `run`.
+
+argparse, because it is there and imports in a tenth of the time of the alternatives. torch is imported only by
+the commands that need it, networkx only by those that make a graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import PatternError, UserError
+from . import check, fmt, generate, show, stats, train
+
+COMMANDS = (check, fmt, show, stats, train, generate)
+
+DESCRIPTION = """\
+Transformer variants as layer patterns. A pattern says which blocks, in which order:
+
+  f a f | a*6 f*6 | sandwich(6)
+
+three stages: a feedforward-attention-feedforward start, six attentions and then six feedforwards, and the sandwich
+ordering with coefficient 6.
+
+  a  self-attention       x*6   six times           x>>1   token shift by 1
+  c  cross-attention      a & f parallel branches   x/2    half step: the branch is divided by 2
+  f  feedforward          p | q two stages          x@name one set of weights for all with this name
+
+Options stand in parentheses directly behind the name, f(glu); settings of the stack in front, set dim=512;
+"""
+
+EPILOG = """\
+examples:
+  blockdsl check "f a f | attn*6"              what is wrong, and where
+  blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
+  blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
+  blockdsl train                               two minutes on text that is on every machine
+  blockdsl generate runs/1 --prompt "def "     sample from what it learned
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="blockdsl",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except PatternError as error:
+        print(f"{getattr(args, 'source_name', '')}{error}", file=sys.stderr)
+    except UserError as error:
+        print(f"blockdsl {args.command}: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader, `head` say, has gone; nothing is left to be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

@@ -1,0 +1,43 @@
+"""`blockdsl show`: the drawing in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from . import source
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "show",
+        help="draw a pattern",
+        description="Draw a pattern's blocks: stages, parallel branches, ties, and each repeat once.",
+        epilog='examples:\n  blockdsl show "f a f | a*6 f*6 | sandwich(6)"\n  blockdsl show "(a & f)*12" --dim 1024',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source.add_pattern(parser)
+    source.add_settings(parser)
+    parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..compile import compile
+
+    pattern = source.read_pattern(args)
+    text = compile(pattern, **source.settings(args, pattern)).to_text(ascii=args.ascii)
+    if not args.ascii and not _encodable(text):
+        print("the terminal's encoding cannot show the drawing's lines; drawn in ASCII", file=sys.stderr)
+        text = compile(pattern, **source.settings(args, pattern)).to_text(ascii=True)
+    print(text)
+    return 0
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

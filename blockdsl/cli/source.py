@@ -1,0 +1,89 @@
+"""Where a command's pattern comes from, and the settings given beside it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..pattern import Pattern, parse, parse_settings
+
+
+def add_pattern(parser: argparse.ArgumentParser) -> None:
+    """The argument PATTERN."""
+    parser.add_argument(
+        "pattern",
+        metavar="PATTERN",
+        nargs="?",
+        default="-",
+        help="the pattern's text; or the path of a file (with a dot or a slash in its name); or - for standard input",
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The arguments that set what the pattern's text does not."""
+    parser.add_argument("--dim", type=int, help="features of the stream (default: the pattern's, else 512)")
+    parser.add_argument("--heads", type=int, help="attention heads (default: the pattern's, else 8)")
+    parser.add_argument("--causal", action="store_true", default=None, help="no token sees a later one")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTIONS",
+        help="any other settings, as behind `set` in a pattern: --set rotary_pos_emb,ff_mult=2",
+    )
+
+
+def read_text(args: argparse.Namespace) -> str:
+    """The pattern's text; `args.source_name` becomes what stands before a fault's line and column.
+
+    Raises:
+        UserError: the file cannot be read, or nothing was given.
+    """
+    args.source_name = ""
+    if args.pattern == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UserError('give a pattern, as in "f a f | a*6 f*6", a file, or text on standard input')
+        return sys.stdin.read()
+    path = as_file(args.pattern)
+    if path is None:
+        return args.pattern
+    args.source_name = f"{path}:"
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def as_file(argument: str) -> Path | None:
+    """The file that an argument names, or None when it is a pattern's text.
+
+    `a` is a pattern even beside a file called a; a name with a dot or a slash is a file's if there is one.
+    """
+    path = Path(argument)
+    try:
+        return path if ("." in argument or "/" in argument or "\\" in argument) and path.is_file() else None
+    except (OSError, ValueError):  # far too long for a path, or a NUL in it
+        return None
+
+
+def read_pattern(args: argparse.Namespace) -> Pattern:
+    return parse(read_text(args))
+
+
+def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
+    """Settings from the command line, with a width for a pattern that has none."""
+    given: dict[str, Any] = {}
+    for text in args.set:
+        try:
+            given |= parse_settings(text)
+        except ValueError as error:
+            raise UserError(f"--set: {error}") from None
+    for name in ("dim", "heads", "causal"):
+        if getattr(args, name, None) is not None:
+            given[name] = getattr(args, name)
+    if "dim" not in given and "dim" not in pattern.settings:
+        given["dim"] = 512
+    return given
