@@ -26,7 +26,8 @@ class TransformerWrapper(nn.Module):
         attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones.
         emb_dropout: dropout of the embedded sequence.
-        tie_embedding: logits by the token embedding's own matrix, without a bias (arXiv:1608.05859).
+        tie_embedding: logits by the token embedding's own matrix (arXiv:1608.05859), without a bias and divided by
+            √dim, as T5 does, since the embedding is drawn for the stream and not for logits (arXiv:1910.10683).
 
     Attributes:
         graph: the whole model's BlockGraph.
@@ -101,7 +102,9 @@ class TransformerWrapper(nn.Module):
         )
         if return_embeddings:
             return hidden
-        return F.linear(hidden, self.token_emb.weight) if self.to_logits is None else self.to_logits(hidden)
+        if self.to_logits is None:
+            return F.linear(hidden * self.attn_layers.dim**-0.5, self.token_emb.weight)
+        return self.to_logits(hidden)
 
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(seq,), or (batch, seq) counted from each row's first real token."""

@@ -1,0 +1,163 @@
+"""Reading the parity cases: how to rebuild the peer's model with ours, and fill it with the peer's weights.
+
+A case holds no weights: each tensor of the peer's state dict is filled from its own name. The names are mapped to
+ours here, by the rules of the two releases, independently of the library.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xt_blocks
+from torch import Tensor
+
+FOLDER = Path(__file__).parent / "data"
+BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
+
+# What the library has of the seed document so far: cases that need anything else are not run.
+LAYERS = set(
+    "ff_glu ff_swish ff_relu_squared ff_no_bias ff_mult use_rmsnorm sandwich_coef macaron par_ratio custom_layers "
+    "residual_attn cross_residual_attn pre_norm shift_tokens cross_attend depth rotary_pos_emb rotary_emb_dim "
+    "attn_flash attn_dim_head heads".split()
+)
+WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
+CALL = {"mask", "context", "context_mask", "return_embeddings"}
+CLASSES = {None, "TransformerWrapper"}
+OUTER = {None, "AutoregressiveWrapper"}
+
+
+def cases(release: str) -> list[dict[str, Any]]:
+    found = json.loads((FOLDER / f"x_transformers_{release}.json").read_text())
+    return [case for case in found if supported(case)]
+
+
+def supported(case: dict[str, Any]) -> bool:
+    return (
+        case.get("layers_class") is not None
+        and case.get("wrapper") in CLASSES
+        and case.get("outer") in OUTER
+        and set(case["layers"]) <= LAYERS
+        and set(case.get("wrapper_kwargs") or {}) <= WRAPPER
+        and set(case.get("kwargs", {})) <= CALL
+        and "segments" not in case
+    )
+
+
+def tensor(spec: Any) -> Any:
+    if not isinstance(spec, dict):
+        return spec
+    rng = np.random.RandomState(spec["seed"])
+    shape = spec["shape"]
+    if spec["kind"] == "ints":
+        return torch.from_numpy(rng.randint(0, spec["high"], shape).astype(np.int64))
+    if spec["kind"] == "floats":
+        return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+    if spec["kind"] == "lengths":
+        return torch.arange(shape[1]) < torch.tensor(spec["lengths"])[:, None]
+    bools = torch.from_numpy(rng.random_sample(shape) < 0.7)
+    bools[..., 0] = True
+    return bools
+
+
+def peer_state(case: dict[str, Any]) -> dict[str, Tensor]:
+    out = {}
+    for name, shape in case["state"].items():
+        v = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+        plain = len(shape) <= 1 and not name.endswith("bias")
+        out[name] = torch.from_numpy(1 + np.float32(0.1) * v if plain else np.float32(0.2) * v)
+    return out
+
+
+def expected(case: dict[str, Any]) -> Tensor:
+    raw = base64.b64decode(case["output"]["f32"])
+    return torch.from_numpy(np.frombuffer(raw, dtype="<f4").copy()).reshape(case["output"]["shape"])
+
+
+def build(case: dict[str, Any], old: bool) -> torch.nn.Module:
+    """Our model for a case, with its final norm as the release has it, filled with the peer's weights."""
+    options = BASE | {k: tuple(v) if isinstance(v, list) else v for k, v in case["layers"].items()}
+    if options.get("ff_glu"):  # the peer's gate keeps a bias even under ff_no_bias; our other bias is then zero
+        options.pop("ff_no_bias", None)
+    options.pop("attn_flash", None)  # the fused kernel is the default
+    stack = getattr(xt_blocks, case["layers_class"])(**options)
+    if old:
+        graph = stack.graph
+        post = options.get("pre_norm") is False
+        graph.nx.nodes["output"]["norm"] = "layernorm" if case.get("wrapper") and not post else None
+        stack = xt_blocks.lower(graph)
+    model = xt_blocks.TransformerWrapper(attn_layers=stack, **case["wrapper_kwargs"]) if case.get("wrapper") else stack
+    state = renamed(peer_state(case), case, stack, options, old)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    # today's LayerNorm and logits have no bias
+    assert all(name.endswith("bias") for name in missing), missing
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in missing:
+                parameter.zero_()
+    if case.get("outer"):
+        model = getattr(xt_blocks, case["outer"])(model, **case.get("outer_kwargs", {}))
+    return model.eval()
+
+
+def renamed(peer: dict[str, Tensor], case: dict[str, Any], stack: Any, options: dict[str, Any], old: bool) -> dict[str, Tensor]:
+    nodes = stack.graph.nodes("block")
+    prefix = "attn_layers." if case.get("wrapper") else ""
+    out: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in peer.items():
+        name = name.removeprefix("net.")
+        name = re.sub(r"\.1(\.fn)+\.", ".1.", name)  # around a shifted or scaled block
+        if not old and name.endswith((".gamma", ".g")):
+            value = value + 1  # today's gains are stored less one
+        bare = name.removeprefix(prefix)
+        if found := re.fullmatch(r"layers\.(\d+)\.0\.\d\.(weight|bias|g|gamma)", bare):
+            kind = "bias" if found[2] == "bias" else "weight"
+            out[f"{prefix}blocks.{nodes[int(found[1])]}.norm.{kind}"] = value
+        elif found := re.fullmatch(r"layers\.(\d+)\.1\.(to_[qkv])\.weight", bare):
+            parts.setdefault(nodes[int(found[1])], {})[found[2]] = value
+        elif found := re.fullmatch(r"layers\.(\d+)\.1\.to_out\.weight", bare):
+            out[f"{prefix}blocks.{nodes[int(found[1])]}.layer.to_out.weight"] = value
+        elif found := re.fullmatch(r"layers\.(\d+)\.1\.ff\.(\d)\.(?:proj\.|0\.)?(weight|bias)", bare):
+            linear = "to_hidden" if found[2] == "0" else "to_out"
+            out[f"{prefix}blocks.{nodes[int(found[1])]}.layer.{linear}.{found[3]}"] = value
+        elif found := re.fullmatch(r"(?:attn_layers\.final_)?norm\.(weight|bias|g|gamma)", name):
+            kind = "bias" if found[1] == "bias" else "weight"
+            last = old and options.get("pre_norm") is False  # the old wrapper's norm is the last block's post-norm
+            out[f"attn_layers.blocks.{nodes[-1]}.norm.{kind}" if last else f"{prefix}norm.{kind}"] = value
+        elif name == "final_norm.gamma":
+            out["norm.weight"] = value
+        elif name == "token_emb.emb.weight":
+            out["token_emb.weight"] = value
+        elif name == "pos_emb.emb.weight":
+            out["pos_emb.embedding.weight"] = value * value.shape[1] ** -0.5
+        elif name.startswith("to_logits."):
+            out[name] = value
+        else:
+            raise KeyError(name)
+    for node, weights in parts.items():
+        attrs = stack.graph.nx.nodes[node]
+        q, k, v = weights["to_q"], weights["to_k"], weights["to_v"]
+        if attrs["block"] == "c":
+            out[f"{prefix}blocks.{node}.layer.to_q.weight"] = q
+            out[f"{prefix}blocks.{node}.layer.to_kv.weight"] = torch.cat((k, v))
+            continue
+        for position in stack.graph.sources(node, "position"):
+            rotated, heads = stack.graph.nx.nodes[position]["dim"], attrs["options"]["heads"]
+            q, k = paired(q, rotated, heads), paired(k, rotated, heads)
+        out[f"{prefix}blocks.{node}.layer.to_qkv.weight"] = torch.cat((q, k, v))
+    return out
+
+
+def paired(weight: Tensor, rotated: int, heads: int) -> Tensor:
+    """The peer turns neighbouring features together, we turn feature i with feature i + rotated / 2."""
+    by_head = weight.reshape(heads, -1, weight.shape[1])
+    order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, by_head.shape[1])]
+    return by_head[:, order].reshape(weight.shape)
