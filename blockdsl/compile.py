@@ -62,7 +62,9 @@ class _Builder:
         """Steps one after another from `start`; returns the last node and the newest scores of each kind."""
         at = start
         for step in steps:
-            at, scores = self._branches(step, at, scores) if isinstance(step, Branches) else self._block(step, at, scores)
+            at, scores = (
+                self._branches(step, at, scores) if isinstance(step, Branches) else self._block(step, at, scores)
+            )
         return at, scores
 
     def _branches(self, step: Branches, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:

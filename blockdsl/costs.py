@@ -7,12 +7,13 @@ against the lowered module and against torch.utils.flop_counter.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .kinds import Sizes, kinds, namespace
+from .kinds import Sizes, kind_of, namespace
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -58,13 +59,13 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         elif kind == "input" and attrs["num_tokens"] is not None:
             yield node, Cost(parameters=attrs["num_tokens"] * graph.dim)
         elif kind == "position" and attrs["scheme"] == "absolute":
-            yield node, Cost(parameters=graph.nx.nodes["input"]["max_seq_len"] * graph.dim)
+            yield node, Cost(parameters=graph.nx.nodes[graph.start]["max_seq_len"] * graph.dim)
         elif kind == "output":
             yield node, _output(graph.dim, attrs, sizes)
 
 
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
-    kind, options = kinds()[attrs["block"]], namespace(dim, attrs["options"])
+    kind, options = kind_of(attrs["block"]), namespace(dim, attrs["options"])
     norm = _NORM_VECTORS["rmsnorm" if options.use_rmsnorm else "layernorm"] * dim
     parameters = norm + sum(math.prod(shape) for shape in kind.shapes(options).values()) if owns else 0
     tokens = sizes.context if "context" in kind.inputs else sizes.seq
@@ -83,10 +84,18 @@ def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 
 def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:
     """The sizes of a call, checked; a context is as long as a row unless its length is given."""
-    for name, value in (("seq_len", seq_len), ("batch", batch), ("context_len", context_len)):
-        if value is not None and value < 0:
-            raise UserError(f"{name} must be at least 0, not {value}")
-    return Sizes(batch, seq_len, seq_len if context_len is None else context_len)
+    context_len = seq_len if context_len is None else context_len
+    return Sizes(_size("batch", batch), _size("seq_len", seq_len), _size("context_len", context_len))
+
+
+def _size(name: str, value: Any) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = -1
+    if size < 0:
+        raise UserError(f"{name} must be a whole number of at least 0, not {value!r}")
+    return size
 
 
 def total(graph: BlockGraph, sizes: Sizes) -> Cost:

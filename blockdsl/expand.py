@@ -179,7 +179,9 @@ class _Measure:
     def _bounded(self, size: int, span: Span) -> int:
         if size > self.max_blocks:
             shown = f"{size:,}" if size < 10**15 else "far more"
-            raise Fault(span, f"this makes {shown} blocks; the bound is {self.max_blocks:,}", "raise it with max_blocks")
+            raise Fault(
+                span, f"this makes {shown} blocks; the bound is {self.max_blocks:,}", "raise it with max_blocks"
+            )
         return size
 
     def _unknown(self, ref: Ref) -> Fault:
@@ -193,7 +195,9 @@ class _Measure:
         listed = f"kinds: {', '.join(sorted(kinds()))}; macros: {', '.join(sorted(MACROS))}"
         if self.definitions:
             listed += f"; defined above: {', '.join(sorted(self.definitions))}"
-        return Fault(Span(ref.span.start, ref.span.start + len(ref.name)), f"unknown block '{ref.name}'", found + listed)
+        return Fault(
+            Span(ref.span.start, ref.span.start + len(ref.name)), f"unknown block '{ref.name}'", found + listed
+        )
 
 
 def check_arguments(kind: Kind, ref: Ref) -> None:
@@ -222,7 +226,12 @@ def _option_hint(kind: Kind, name: str) -> str:
     others = [other for other in kinds().values() if name in by_name(other.all_options())]
     if others:
         return f"'{name}' is an option of " + ", ".join(f"'{other.name}' ({other.title})" for other in others)
-    suffixes = {"shift_tokens": ">>, as in a>>1", "shift": ">>, as in a>>1", "scale": "/, as in f/2", "tie": "@, as in a@x"}
+    suffixes = {
+        "shift_tokens": ">>, as in a>>1",
+        "shift": ">>, as in a>>1",
+        "scale": "/, as in f/2",
+        "tie": "@, as in a@x",
+    }
     if name in suffixes:
         return f"written with the suffix {suffixes[name]}"
     return did_you_mean(name, known) or f"options: {', '.join(known)}"
@@ -354,9 +363,7 @@ class _Expander:
             return step
         label, index = self._root(key)
         tie = label if self.group_sizes[label] == 1 else f"{label}.{index}"
-        return Unit(
-            step.kind, step.given, step.shift, step.scale, tie, step.stage, step.span, step.option_spans
-        )
+        return Unit(step.kind, step.given, step.shift, step.scale, tie, step.stage, step.span, step.option_spans)
 
 
 def _at(body: Body, span: Span) -> Body:

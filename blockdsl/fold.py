@@ -100,7 +100,7 @@ class _Folder:
         repeats = _repeats(seq, n // 2 if n <= _EXACT else _LONGEST_UNIT)
         best: list[tuple[int, int, Folded]] = [(0, n, ())] * (n + 1)  # cost, where the rest starts, first part
         for i in range(n - 1, -1, -1):
-            choices = [(self.widths[seq[i]], i + 1, (seq[i],))]
+            choices: list[tuple[int, int, Folded]] = [(self.widths[seq[i]], i + 1, (seq[i],))]
             for period, most in repeats[i]:
                 counts = range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}
                 for count in counts:

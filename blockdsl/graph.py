@@ -35,7 +35,7 @@ import networkx as nx
 
 from . import costs
 from .errors import GraphError
-from .kinds import Kind, kinds
+from .kinds import Kind, kind_of, kinds
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -68,13 +68,23 @@ class BlockGraph:
         """The canonical text the graph was made from; edits of the graph do not change it."""
         return self.nx.graph["pattern"]
 
+    @property
+    def start(self) -> str:
+        """The input node."""
+        return self.nodes("input")[0]
+
+    @property
+    def end(self) -> str:
+        """The output node."""
+        return self.nodes("output")[0]
+
     def nodes(self, kind: str) -> list[str]:
         """The nodes of one kind, in the order they were added."""
         return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("kind") == kind]
 
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
-        return [source for source, _, attrs in self.nx.in_edges(node, data=True) if carries in carried(attrs)]
+        return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
 
     def order(self) -> list[str]:
         """All nodes, each behind those it reads."""
@@ -111,21 +121,20 @@ class BlockGraph:
         tie_embedding: bool = False,
     ) -> BlockGraph:
         """A copy that embeds tokens and gives logits. Absolute positions give way to rotary ones."""
-        graph = self.copy()
-        graph.nx.nodes["input"].update(num_tokens=num_tokens, max_seq_len=max_seq_len, emb_dropout=emb_dropout)
-        graph.nx.nodes["output"].update(num_tokens=num_tokens, tied=tie_embedding)
+        graph = self.without_tokens()
+        graph.nx.nodes[graph.start].update(num_tokens=num_tokens, max_seq_len=max_seq_len, emb_dropout=emb_dropout)
+        graph.nx.nodes[graph.end].update(num_tokens=num_tokens, tied=tie_embedding)
         if use_abs_pos_emb and not graph.nodes("position"):
             graph.nx.add_node("absolute", kind="position", scheme="absolute")
-            graph.nx.add_edge("absolute", "input", carries=("position",))
+            graph.nx.add_edge("absolute", graph.start, carries=("position",))
         return graph.lint()
 
     def without_tokens(self) -> BlockGraph:
         """A copy of the stack alone, from embedded sequence to normed output."""
         graph = self.copy()
-        graph.nx.nodes["input"].update(num_tokens=None, max_seq_len=None, emb_dropout=0.0)
-        graph.nx.nodes["output"].update(num_tokens=None, tied=False)
-        if "absolute" in graph.nx:
-            graph.nx.remove_node("absolute")
+        graph.nx.nodes[graph.start].update(num_tokens=None, max_seq_len=None, emb_dropout=0.0)
+        graph.nx.nodes[graph.end].update(num_tokens=None, tied=False)
+        graph.nx.remove_nodes_from(graph.sources(graph.start, "position"))
         return graph
 
     # Costs -------------------------------------------------------------------------------------------------------
@@ -161,7 +170,7 @@ class BlockGraph:
         """
         for node in self.nodes("block"):
             attrs = self.nx.nodes[node]
-            kind = kinds()[attrs["block"]]
+            kind = kind_of(attrs["block"])
             if kind.cached is None:
                 return f"{node} ({kind.title}) keeps no state between steps"
             if attrs["options"].get("causal") is False:
@@ -232,7 +241,8 @@ class BlockGraph:
 
 def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:
     """What an edge carries; one added without saying is the stream."""
-    return tuple(attrs.get("carries", ("stream",)))
+    carries = attrs.get("carries", ("stream",))
+    return (carries,) if isinstance(carries, str) else tuple(carries)
 
 
 def blocks(graph: BlockGraph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:

@@ -23,8 +23,9 @@ of their own:
     blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
 
 The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
-its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale, stochastic depth and the residual add are around it and not its business. It is given
-as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
+its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
+stochastic depth and the residual add are around it and not its business. It is given as the class itself or as
+"package.module:Class", which is imported only when a graph is lowered.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.stack` says what each of them is.
 INPUTS = ("mask", "attend", "context", "rotary", "scores", "cache")
+
+# Options that a kind has when it asks for an input: the graph reads them.
+_NEEDS = {"rotary": ("dim_head",), "scores": ("heads", "residual_attn")}
 
 
 class Sizes(NamedTuple):
@@ -122,9 +126,7 @@ def _attention_options(residual_setting: str, residual_of: str) -> tuple[Option,
             least=1,
             optional=True,
         ),
-        Option(
-            "dropout", float, 0.0, "dropout of the attention weights", setting="attn_dropout", least=0, below=1
-        ),
+        Option("dropout", float, 0.0, "dropout of the attention weights", setting="attn_dropout", least=0, below=1),
         Option(
             "residual_attn",
             bool,
@@ -195,7 +197,10 @@ def _ff_inner(o: Any) -> int:
 
 def _ff_shapes(o: Any) -> dict[str, Shape]:
     inner = _ff_inner(o)
-    shapes = {"to_hidden.weight": ((2 if o.glu else 1) * inner, o.dim), "to_out.weight": (o.dim, inner)}
+    shapes: dict[str, Shape] = {
+        "to_hidden.weight": ((2 if o.glu else 1) * inner, o.dim),
+        "to_out.weight": (o.dim, inner),
+    }
     if not o.no_bias:
         shapes |= {"to_hidden.bias": ((2 if o.glu else 1) * inner,), "to_out.bias": (o.dim,)}
     return shapes
@@ -245,6 +250,17 @@ def kinds() -> dict[str, Kind]:
     return dict(_KINDS)
 
 
+def kind_of(name: str) -> Kind:
+    """The kind with this name.
+
+    Raises:
+        UserError: there is none, as in a graph or a pattern older than `unregister`.
+    """
+    if name not in _KINDS:
+        raise UserError(f"unknown block kind '{name}'; registered: {', '.join(sorted(_KINDS))}")
+    return _KINDS[name]
+
+
 def register(kind: Kind) -> Kind:
     """Make `kind` known to patterns, settings, costs and lowering; returns it.
 
@@ -267,7 +283,12 @@ def register(kind: Kind) -> Kind:
     if clash := set(own) & set(setting_names()) - shared:
         raise UserError(f"kind '{kind.name}': the settings {', '.join(sorted(clash))} are taken")
     if unknown := set(kind.inputs) - set(INPUTS):
-        raise UserError(f"kind '{kind.name}': unknown inputs {', '.join(sorted(unknown))}; there are {INPUTS}")
+        listed = ", ".join(INPUTS)
+        raise UserError(f"kind '{kind.name}': unknown inputs {', '.join(sorted(unknown))}; there are {listed}")
+    for name in kind.inputs:
+        if missing := set(_NEEDS.get(name, ())) - set(names):
+            needed = ", ".join(sorted(missing))
+            raise UserError(f"kind '{kind.name}': the input {name} needs the option {needed}")
     _KINDS[kind.name] = kind
     return kind
 

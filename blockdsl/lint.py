@@ -6,26 +6,47 @@ an earlier fault run only when there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from .errors import did_you_mean
 from .kinds import kinds, namespace
-from .options import by_name
+from .options import Option, by_name
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
 
-# The attributes each kind of node has.
+# The attributes that the graph and each kind of node have. A block's `options` and `given` are dicts, beside these.
+_TOKENS = Option("num_tokens", int, None, "size of the vocabulary", least=1, optional=True)
+_STAGE = Option("stage", int, 0, "index of the stage", least=0)
+GRAPH_ATTRIBUTES = (
+    Option("dim", int, None, "features of the stream", least=1),
+    Option("causal", bool, False, "no token sees a later one"),
+    Option("pattern", str, "", "the text it was made from"),
+)
 NODE_ATTRIBUTES = {
-    "input": {"num_tokens", "max_seq_len", "emb_dropout"},
-    "context": set(),
-    "position": {"scheme"},
-    "block": {"block", "options", "given", "shift", "scale", "tie", "stage"},
-    "sum": {"stage"},
-    "output": {"norm", "num_tokens", "tied"},
+    "input": (
+        _TOKENS,
+        Option("max_seq_len", int, None, "longest sequence", least=1, optional=True),
+        Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
+    ),
+    "context": (),
+    "position": (Option("scheme", str, "rotary", "how positions enter", choices=("rotary", "absolute")),),
+    "block": (
+        Option("block", str, "", "its kind"),
+        Option("shift", int, 0, "token shift", least=0),
+        Option("scale", float, 1.0, "of the branch"),
+        Option("tie", str, None, "class of shared parameters", optional=True),
+        _STAGE,
+    ),
+    "sum": (_STAGE,),
+    "output": (
+        Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm"), optional=True),
+        _TOKENS,
+        Option("tied", bool, False, "logits by the embedding's matrix"),
+    ),
 }
 
 _STREAM_FROM = {"input", "block", "sum"}
@@ -36,7 +57,7 @@ Rule = Callable[["BlockGraph"], Iterator[str]]
 
 def faults(graph: BlockGraph) -> list[str]:
     """Every reason the graph cannot be lowered; empty when it can."""
-    for rules in (_SHAPE_RULES, _FLOW_RULES):
+    for rules in _RULES:
         found = [fault for rule in rules for fault in rule(graph)]
         if found:
             return found
@@ -44,15 +65,24 @@ def faults(graph: BlockGraph) -> list[str]:
 
 
 def _nodes(graph: BlockGraph) -> Iterator[str]:
-    for name in ("dim", "causal", "stages", "pattern"):
-        if name not in graph.nx.graph:
-            yield f"the graph has no attribute '{name}'"
+    attributes = graph.nx.graph
+    for fault in _attributes(GRAPH_ATTRIBUTES, attributes, ("stages",)):
+        yield f"the graph: {fault}"
+    if "stages" in attributes and not _are_stages(attributes["stages"]):
+        yield f"the graph: stages must be a list of names (or None), not {attributes['stages']!r}"
     for node, attrs in graph.nx.nodes(data=True):
         kind = attrs.get("kind")
-        if kind not in NODE_ATTRIBUTES:
+        if not isinstance(node, str) or not node:
+            yield f"{node!r}: a node's name is a text"
+        if not isinstance(kind, str) or kind not in NODE_ATTRIBUTES:
             yield f"{node}: unknown kind of node {kind!r}; there are {', '.join(NODE_ATTRIBUTES)}"
-        elif missing := NODE_ATTRIBUTES[kind] - attrs.keys():
-            yield f"{node}: has no attribute {', '.join(sorted(missing))}"
+            continue
+        dicts = ("options", "given") if kind == "block" else ()
+        for fault in _attributes(NODE_ATTRIBUTES[kind], attrs, dicts):
+            yield f"{node}: {fault}"
+        for name in dicts:
+            if name in attrs and not isinstance(attrs[name], dict):
+                yield f"{node}: {name} must be a dict, not {attrs[name]!r}"
     for kind in ("input", "output"):
         if len(graph.nodes(kind)) != 1:
             yield f"the graph has {len(graph.nodes(kind))} {kind} nodes and needs one"
@@ -60,11 +90,28 @@ def _nodes(graph: BlockGraph) -> Iterator[str]:
         yield "the graph has more than one context"
 
 
+def _attributes(declared: Iterable[Option], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
+    """What is missing (of the `others` too) or has a wrong value."""
+    declared = tuple(declared)
+    if missing := {*others, *(option.name for option in declared)} - attrs.keys():
+        yield f"has no attribute {', '.join(sorted(missing))}"
+    for option in declared:
+        if option.name in attrs and (fault := option.fault(attrs[option.name])):
+            yield f"{option.name} {fault}"
+
+
+def _are_stages(stages: Any) -> bool:
+    return isinstance(stages, list) and bool(stages) and all(name is None or isinstance(name, str) for name in stages)
+
+
 def _edges(graph: BlockGraph) -> Iterator[str]:
     from .graph import EDGES, carried
 
     kind_of = {node: attrs.get("kind") for node, attrs in graph.nx.nodes(data=True)}
     for source, target, attrs in graph.nx.edges(data=True):
+        if not isinstance(attrs.get("carries", ()), str | tuple | list):
+            yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
+            continue
         for what in carried(attrs):
             ends = kind_of[source], kind_of[target]
             fits = {
@@ -82,34 +129,38 @@ def _edges(graph: BlockGraph) -> Iterator[str]:
 
 def _blocks(graph: BlockGraph) -> Iterator[str]:
     known = kinds()
+    declared = {name: by_name(kind.all_options()) for name, kind in known.items()}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
-        name, options = attrs.get("block"), attrs.get("options")
+        name, options = attrs["block"], attrs["options"]
+        if "." in node:
+            yield f"{node}: a block's name has no '.', for it is its module's name too"
         if name not in known:
             yield f"{node}: unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
             continue
-        if not isinstance(options, dict):
-            continue  # said by _nodes
-        declared = by_name(known[name].all_options())
-        wrong = [f"{key} {declared[key].fault(v)}" for key, v in options.items() if key in declared and declared[key].fault(v)]
-        unknown = [
-            f"unknown option '{key}'" + (f"; {hint}" if (hint := did_you_mean(key, declared)) else "")
-            for key in options
-            if key not in declared
-        ]
-        missing = [f"option '{key}' is missing" for key in declared if key not in options]
-        for problem in wrong + unknown + missing:
+        problems = [*_options(declared[name], options)]
+        if not problems and (clash := known[name].check(namespace(graph.dim, options))):
+            problems.append(clash)
+        for problem in problems:
             yield f"{node}: {problem}"
-        if not wrong + unknown + missing and (clash := known[name].check(namespace(graph.dim, options))):
-            yield f"{node}: {clash}"
         if options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"
-        if not isinstance(attrs.get("shift"), int) or attrs["shift"] < 0:
-            yield f"{node}: shift must be a whole number of at least 0, not {attrs.get('shift')!r}"
-        elif attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
+        if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
             yield f"{node}: a shift of {attrs['shift']} cuts dim={graph.dim} into too many parts"
-        if not isinstance(attrs.get("scale"), int | float) or not attrs["scale"] > 0:
-            yield f"{node}: scale must be a number above 0, not {attrs.get('scale')!r}"
+        if not attrs["scale"] > 0:
+            yield f"{node}: scale must be a number above 0, not {attrs['scale']!r}"
+
+
+def _options(declared: Mapping[str, Option], options: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in options.items():
+        if key not in declared:
+            hint = did_you_mean(str(key), declared)
+            yield f"unknown option '{key}'" + (f"; {hint}" if hint else "")
+        elif fault := declared[key].fault(value):
+            yield f"{key} {fault}"
+    for key in declared:
+        if key not in options:
+            yield f"option '{key}' is missing"
 
 
 def _acyclic(graph: BlockGraph) -> Iterator[str]:
@@ -120,7 +171,7 @@ def _acyclic(graph: BlockGraph) -> Iterator[str]:
 
 def _stream(graph: BlockGraph) -> Iterator[str]:
     stream = _stream_graph(graph)
-    start, end = graph.nodes("input")[0], graph.nodes("output")[0]
+    start, end = graph.start, graph.end
     from_input = {start, *nx.descendants(stream, start)}
     to_output = {end, *nx.ancestors(stream, end)}
     for node in stream:
@@ -194,9 +245,10 @@ def _inputs(graph: BlockGraph) -> Iterator[str]:
             spec = graph.nx.nodes[position]
             dim = spec.get("dim")
             if spec["scheme"] != "rotary":
-                yield f"{node}: reads {spec['scheme']} positions, which belong to the input"
+                yield f"{node}: reads absolute positions, which belong to the input"
             elif not isinstance(dim, int) or dim < 2 or dim % 2 or dim > options["dim_head"]:
-                yield f"{position}: dim must be even, at least 2 and at most the head's {options['dim_head']}, not {dim}"
+                most = options["dim_head"]
+                yield f"{position}: dim must be even, at least 2 and at most the head's {most}, not {dim}"
         if scores and not options.get("residual_attn"):
             yield f"{node}: reads scores, but its option residual_attn is false"
         for source in scores:
@@ -210,17 +262,38 @@ def _inputs(graph: BlockGraph) -> Iterator[str]:
 
 
 def _ends(graph: BlockGraph) -> Iterator[str]:
-    start, end = graph.nx.nodes[graph.nodes("input")[0]], graph.nx.nodes[graph.nodes("output")[0]]
-    if end["norm"] not in (None, "layernorm", "rmsnorm"):
-        yield f"output: norm must be layernorm, rmsnorm or None, not {end['norm']!r}"
-    if end["num_tokens"] is not None and start["num_tokens"] is None:
-        yield "output: gives logits, but the input embeds no tokens"
-    if end["num_tokens"] is None and start["num_tokens"] is not None:
-        yield "output: gives no logits, but the input embeds tokens"
-    if end["tied"] and start["num_tokens"] != end["num_tokens"]:
-        yield "output: is tied to an embedding of another size"
-    if start["num_tokens"] is not None and start["max_seq_len"] is None:
-        yield "input: embeds tokens and needs max_seq_len"
+    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
+    embedded, logits = start["num_tokens"], end["num_tokens"]
+    positions = graph.sources(graph.start, "position")
+    if logits is not None and embedded is None:
+        yield f"{graph.end}: gives logits, but the input embeds no tokens"
+    if logits is None and embedded is not None:
+        yield f"{graph.end}: gives no logits, but the input embeds tokens"
+    if logits is not None and embedded is not None and logits != embedded:
+        yield f"{graph.end}: gives logits of {logits} tokens, but the input embeds {embedded}"
+    if embedded is None:
+        for name, given in (("max_seq_len", start["max_seq_len"]), ("emb_dropout", start["emb_dropout"])):
+            if given:
+                yield f"{graph.start}: has {name}, but embeds no tokens"
+        if positions:
+            yield f"{graph.start}: reads positions, but embeds no tokens"
+        if end["tied"]:
+            yield f"{graph.end}: is tied to an embedding, but the input has none"
+    elif start["max_seq_len"] is None:
+        yield f"{graph.start}: embeds tokens and needs max_seq_len"
+    if len(positions) > 1:
+        yield f"{graph.start}: reads more than one position"
+    for position in positions:
+        if graph.nx.nodes[position]["scheme"] != "absolute":
+            yield f"{graph.start}: reads rotary positions, which belong to blocks"
+        elif len(graph.nodes("position")) > 1:
+            yield f"{graph.start}: reads absolute positions while blocks read rotary ones; a model has one or the other"
+
+
+def _readers(graph: BlockGraph) -> Iterator[str]:
+    for node in graph.nodes("context") + graph.nodes("position"):
+        if not graph.nx.succ[node]:
+            yield f"{node}: nothing reads it; take it out, as in g.nx.remove_node('{node}')"
 
 
 def _ties(graph: BlockGraph) -> Iterator[str]:
@@ -239,7 +312,7 @@ def _stages(graph: BlockGraph) -> Iterator[str]:
     for node, attrs in graph.nx.nodes(data=True):
         if "stage" not in attrs:
             continue
-        if not isinstance(attrs["stage"], int) or not 0 <= attrs["stage"] < len(graph.stages):
+        if attrs["stage"] >= len(graph.stages):
             yield f"{node}: stage must be from 0 to {len(graph.stages) - 1}, not {attrs['stage']!r}"
             continue
         for source in graph.sources(node, "stream"):
@@ -248,5 +321,9 @@ def _stages(graph: BlockGraph) -> Iterator[str]:
                 yield f"{node}: is in stage {attrs['stage']}, before its source {source} in stage {before}"
 
 
-_SHAPE_RULES: tuple[Rule, ...] = (_nodes, _edges, _blocks)
-_FLOW_RULES: tuple[Rule, ...] = (_acyclic, _stream, _sums, _inputs, _ends, _ties, _stages)
+# Each row is judged when those above it hold.
+_RULES: tuple[tuple[Rule, ...], ...] = (
+    (_nodes,),
+    (_edges, _blocks),
+    (_acyclic, _stream, _sums, _inputs, _ends, _readers, _ties, _stages),
+)

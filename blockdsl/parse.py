@@ -135,7 +135,7 @@ def _count(token: Token, what: str, example: str, least: int) -> int:
 
 
 @v_args(meta=True)
-class _TreeBuilder(Transformer_NonRecursive):
+class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     """Grammar rule to node, one method a rule; not recursive, so that nesting cannot exhaust the stack."""
 
     def start(self, meta: Meta, children: list[Any]) -> tuple[tuple[Statement, ...], Body]:
@@ -273,7 +273,7 @@ _EXPECTED = {
 
 def _explain(text: str, error: UnexpectedInput) -> PatternError:
     if isinstance(error, UnexpectedCharacters):
-        at = error.pos_in_stream
+        at = error.pos_in_stream or 0
         hint = _STRANGE.get(text[at], "names are letters, digits and '_'; comments start with '#'")
         return PatternError(text, Span(at, at + 1), f"the character {text[at]!r} has no meaning here", hint)
     assert isinstance(error, UnexpectedToken)
@@ -295,7 +295,12 @@ def _explain(text: str, error: UnexpectedInput) -> PatternError:
     if token.type == "STAR" and last is not None and last.type == "NUMBER":
         return PatternError(text, span, "a repeat is given twice", "group it, as in (a*6)*2")
     if token.type == "SET":
-        return PatternError(text, span, "'set' is a word of the language and not a name", "settings stand before the pattern: set dim=512; a f")
+        return PatternError(
+            text,
+            span,
+            "'set' is a word of the language and not a name",
+            "settings stand before the pattern: set dim=512; a f",
+        )
     if token.type in ("EQUAL", "SEMICOLON"):
         hint = "settings and definitions stand before the pattern and end with ';': set dim=512; x = a f; x*6"
         return PatternError(text, span, f"'{token}' cannot stand here", hint)

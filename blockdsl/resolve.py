@@ -90,6 +90,8 @@ class _Resolver:
     def step(self, step: Unit | Fork) -> Block | Branches:
         if isinstance(step, Fork):
             return Branches(tuple(tuple(self.step(inner) for inner in branch) for branch in step.branches))
+        if step.kind not in self.kinds:  # parsed before it was unregistered
+            raise self._error(step.span, f"unknown block '{step.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
         kind = self.kinds[step.kind]
         self.kinds_used.add(step.kind)
         if "context" in kind.inputs and self.settings["context"] is False:

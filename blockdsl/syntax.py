@@ -125,8 +125,13 @@ def suffixed(item: Item, shift: int | None, divide: float | None, tie: str | Non
     if isinstance(item, Suffixed):
         new, old = (shift, divide, tie), (item.shift, item.divide, item.tie)
         if all(a is None or b is None for a, b in zip(new, old, strict=True)):
-            shift, divide, tie = (b if a is None else a for a, b in zip(new, old, strict=True))
-            return Suffixed(item.item, shift, divide, tie, span)
+            return Suffixed(
+                item.item,
+                item.shift if shift is None else shift,
+                item.divide if divide is None else divide,
+                item.tie if tie is None else tie,
+                span,
+            )
         item = Group((Stage(None, (item,), item.span),), item.span)
     assert isinstance(item, Ref | Group)
     return Suffixed(item, shift, divide, tie, span)

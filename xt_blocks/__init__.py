@@ -1,7 +1,7 @@
 """Transformer blocks lowered from layer patterns, and the keyword API for standard use.
 
-    model = TransformerWrapper(num_tokens=256, max_seq_len=1024, attn_layers=Decoder(dim=512, depth=6, heads=8))
-    stack = lower(blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512, heads=8))
+model = TransformerWrapper(num_tokens=256, max_seq_len=1024, attn_layers=Decoder(dim=512, depth=6, heads=8))
+stack = lower(blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512, heads=8))
 """
 
 from .attention import Attention, CrossAttention

@@ -64,6 +64,6 @@ class Block(nn.Module):
         """The stream after the block."""
         return x + update if self.pre_norm else self.norm(x + update)
 
-    def forward(self, x: Tensor, use: Use = Use(), **inputs: Any) -> Tensor:  # noqa: B008 (frozen)
+    def forward(self, x: Tensor, use: Use | None = None, **inputs: Any) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim): the block on its own."""
-        return self.add(x, self.branch(x, use, inputs, None, None)[0])
+        return self.add(x, self.branch(x, use or Use(), inputs, None, None)[0])

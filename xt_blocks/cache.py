@@ -80,7 +80,9 @@ class Cache:
         if batch != self.batch:
             raise ValueError(f"the cache holds {self.batch} rows, not {batch}")
         if self.length + new > self.max_len:
-            raise ValueError(f"the cache has room for {self.max_len} tokens and holds {self.length}; {new} more do not fit")
+            raise ValueError(
+                f"the cache has room for {self.max_len} tokens and holds {self.length}; {new} more do not fit"
+            )
 
     def see_mask(self, mask: Tensor | None, new: int, device: torch.device) -> None:
         """Add the mask of the new tokens; where one row has padding every token has a mask."""

@@ -68,9 +68,8 @@ class AttentionLayers(Stack):
         layer_dropout: float | Sequence[float] | None = None,
         **settings: Any,
     ) -> None:
-        ordering: dict[str, Any] = dict(
-            zip(_ORDERING, (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers), strict=True)
-        )
+        order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
+        ordering: dict[str, Any] = dict(zip(_ORDERING, order, strict=True))
         each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
         settings |= {n: value for n, value in each.items() if value is not None and n not in per_block}
@@ -78,10 +77,11 @@ class AttentionLayers(Stack):
             settings["dim"] = dim
         self._check_names(settings)
         check_keywords(settings, type(self).__name__)
+        ordering |= per_block
         if pattern is None:
-            built = pattern_of(**ordering, **per_block)
+            built = pattern_of(**ordering)
         else:
-            given = [name for name, value in (ordering | per_block).items() if value not in (None, False)]
+            given = [name for name, value in ordering.items() if value not in (None, False)]
             if given:
                 raise TypeError(f"pattern= and {'=, '.join(given)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern

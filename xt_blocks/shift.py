@@ -9,9 +9,7 @@ from torch import Tensor
 from .cache import Slot
 
 
-def shift_tokens(
-    x: Tensor, shift: int, causal: bool, mask: Tensor | None = None, cache: Slot | None = None
-) -> Tensor:
+def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None, cache: Slot | None = None) -> Tensor:
     """Features in equal parts, the i-th taken from i tokens before; not causal, from `shift` before to `shift` after.
 
     What does not divide evenly stays in place. Beyond the ends, and where the mask hides a token, there are zeros.

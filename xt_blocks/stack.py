@@ -17,12 +17,13 @@ What a block's module is handed, by the names its kind declares in `inputs`:
 from __future__ import annotations
 
 import pkgutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from blockdsl.kinds import BLOCK_OPTIONS, kinds
 from torch import Tensor, nn
+
+from blockdsl.kinds import BLOCK_OPTIONS, kinds
 
 from .attention.masks import Masks
 from .block import Block, Use
@@ -55,7 +56,7 @@ class Step:
     block: str | None = None
     base: str | None = None
     fork: str | None = None
-    use: Use = Use()
+    use: Use = field(default_factory=Use)
     inputs: tuple[str, ...] = ()
     rotary: str | None = None
     scores_from: str | None = None
@@ -126,8 +127,7 @@ class Stack(nn.Module):
             ValueError: a shape or type is wrong, or a context is missing or not asked for.
         """
         self._check(x, context, mask, context_mask, cache)
-        batch, seq, _ = x.shape
-        past = 0
+        seq, past = x.shape[1], 0
         seen = mask
         if cache is not None:
             past = cache.length
@@ -211,7 +211,8 @@ class Stack(nn.Module):
         if context is None and self.reads_context and (cache is None or cache.length == 0):
             raise ValueError("the stack has cross-attention: give context=")
         if context is not None and not self.reads_context:
-            raise ValueError("a context is given, but no block reads one: write 'c' in the pattern or cross_attend=True")
+            hint = "write 'c' in the pattern or cross_attend=True"
+            raise ValueError(f"a context is given, but no block reads one: {hint}")
         if context is not None and (context.ndim != 3 or context.shape[0] != x.shape[0]):
             raise ValueError(f"context must be ({x.shape[0]}, seq, dim), not {tuple(context.shape)}")
         if context_mask is not None and context is None:

@@ -78,7 +78,9 @@ def _table(rows: list[tuple[str, Cost]], seq_len: int, item: int) -> str:
         cells.append((name, *(f"{round(number):,}" for number in numbers)))  # type: ignore[arg-type]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in cells
     ]
     rule = "-" * len(lines[0])

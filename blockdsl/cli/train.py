@@ -18,6 +18,8 @@ import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.options import spell
 
+from . import source
+
 if TYPE_CHECKING:
     from xt_blocks.train import Corpus, RunFolder, TrainSettings
 
@@ -69,7 +71,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--pattern", metavar="PATTERN", help="the pattern's text, or a file that holds it")
+    add("--pattern", metavar="PATTERN", help="the pattern's text; or the path of a file; or - for standard input")
     add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
     add("--dim", type=int, help="width of the model" + _default("dim"))
     add("--heads", type=int, help="attention heads; must divide --dim" + _default("heads"))
@@ -149,11 +151,12 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
 
     Raises PatternError for a faulty pattern or --set, UserError when --set and a flag disagree.
     """
-    pattern = blockdsl.parse(read_pattern(args.pattern))
-    options = {**pattern.settings, **_given_options(args)}
+    pattern = given_pattern(args) or blockdsl.parse(PATTERN)
+    given = given_options(args)
+    options = {**pattern.settings, **given}
     for name in ("dim", "heads"):
         flag = getattr(args, name)
-        if flag is not None and name in _given_options(args) and options[name] != flag:
+        if flag is not None and name in given and options[name] != flag:
             raise UserError(f"--{name} {flag} and --set {name}={spell(options[name])} contradict each other")
     own: dict[str, Any] = {name: options.pop(name) for name in ("dim", "heads") if name in options}
 
@@ -173,10 +176,15 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
     )
 
 
-def _given_options(args: argparse.Namespace) -> dict[str, Any]:
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What every --set says together. Raises UserError when two of them disagree or one is faulty."""
     given: dict[str, Any] = {}
     for text in args.set:
-        for name, value in blockdsl.parse_settings(text).items():
+        try:
+            settings = blockdsl.parse_settings(text)
+        except blockdsl.PatternError as error:
+            raise UserError(f"--set: {error}") from None
+        for name, value in settings.items():
             if given.setdefault(name, value) != value:
                 raise UserError(f"--set gives {name} twice: {spell(given[name])} and {spell(value)}")
     return given
@@ -186,15 +194,9 @@ def _absolute(paths: list[str]) -> tuple[str, ...]:
     return tuple(str(Path(path).resolve()) for path in paths)
 
 
-def read_pattern(given: str | None) -> str:
-    """The pattern's text: of the file `given` names, or `given` itself, or the default."""
-    if given is None:
-        return PATTERN
-    path = Path(given)
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else given
-    except (OSError, ValueError):  # too long for a file's name, or a file that is no text
-        return given
+def given_pattern(args: argparse.Namespace) -> blockdsl.Pattern | None:
+    """What --pattern says, as its text, a file or "-" for standard input; None without it."""
+    return None if args.pattern is None else source.read_pattern(args)
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -229,10 +231,9 @@ def check_agrees(args: argparse.Namespace, run_folder: RunFolder) -> None:
         for name in (*DEFAULTS, "minutes")
         if name != "steps"
     ]
-    wanted += [(f"--set {name}", v, saved.get(name)) for name, v in _given_options(args).items()]
+    wanted += [(f"--set {name}", v, saved.get(name)) for name, v in given_options(args).items()]
     if args.pattern is not None:
-        text = str(blockdsl.parse(read_pattern(args.pattern)))
-        wanted.append(("--pattern", text, settings.pattern))
+        wanted.append(("--pattern", str(given_pattern(args)), settings.pattern))
     if args.text is not None:
         wanted.append(("--text", _absolute(args.text), settings.text))
     if args.out is not None:

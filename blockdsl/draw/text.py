@@ -6,12 +6,14 @@ sum. UTF-8 and ASCII differ by the table of glyphs alone.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..costs import stage_title
 from ..fold import Folded, Loop, fold
-from ..kinds import kinds
+from ..kinds import kind_of
 from ..options import spell
 from .layout import Chain, Split, chain, split_stages
 
@@ -51,22 +53,23 @@ def draw(graph: BlockGraph, ascii: bool = False) -> str:
 class _Text:
     def __init__(self, graph: BlockGraph, glyphs: Glyphs) -> None:
         self.graph, self.glyphs = graph, glyphs
-        self.before: dict[str, str | None] = {}  # each block's predecessor of its own kind, in order
-        last: dict[str, str] = {}
-        for node in graph.nodes("block"):
+        self.items = chain(graph)  # None: drawn as a list
+        self.usual = _usual(graph)
+        self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
+        seen: Counter[str] = Counter()
+        for node in graph.nodes("block") if self.items is None else _blocks_of(self.items):
             kind = graph.nx.nodes[node]["block"]
-            self.before[node] = last.get(kind)
-            last[kind] = node
+            self.rank[node] = seen[kind]
+            seen[kind] += 1
 
     def drawing(self) -> str:
-        items = chain(self.graph)
-        rows = self._listed() if items is None else self._staged(items)
+        rows = self._listed() if self.items is None else self._staged(self.items)
         width = max((len(row.indent) + len(row.text) for row in rows if row.note), default=0) + 3
-        lines = [self._title(), self._ends("input")]
+        lines = [self._title(), self._input()]
         for row in rows:
             left = row.indent + row.text
             lines.append(f"{left:{width}}{row.note}" if row.note else left)
-        return "\n".join([*lines, self._ends("output")])
+        return "\n".join([*lines, self._output()])
 
     def _title(self) -> str:
         graph = self.graph
@@ -80,41 +83,49 @@ class _Text:
         ]
         return f" {self.glyphs.dot} ".join(part for part in parts if part)
 
-    def _ends(self, node: str) -> str:
-        attrs = self.graph.nx.nodes[node]
+    def _input(self) -> str:
+        attrs = self.graph.nx.nodes[self.graph.start]
         tokens = attrs["num_tokens"]
-        if node == "output":
-            norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", None: ""}[attrs["norm"]]
-            logits = f"logits of {tokens:,} tokens{' (tied to the embedding)' if attrs['tied'] else ''}" if tokens else ""
-            notes = [norm, logits]
-        else:
-            embedding = f"{tokens:,} tokens, up to {attrs['max_seq_len']:,} a row" if tokens else ""
-            absolute = "absolute positions" if self.graph.sources(node, "position") else ""
-            context = "beside a context" if self.graph.nodes("context") else ""
-            notes = [embedding, absolute, context]
-        return f" {self.glyphs.dot} ".join([node, *filter(None, notes)])
+        embedding = f"{tokens:,} tokens, up to {attrs['max_seq_len']:,} a row" if tokens else ""
+        absolute = "absolute positions" if self.graph.sources(self.graph.start, "position") else ""
+        context = "beside a context" if self.graph.nodes("context") else ""
+        return f" {self.glyphs.dot} ".join(filter(None, ["input", embedding, absolute, context]))
+
+    def _output(self) -> str:
+        attrs = self.graph.nx.nodes[self.graph.end]
+        reads = self._reads(self.graph.end) if self.items is None else ""
+        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", None: ""}[attrs["norm"]]
+        tokens = attrs["num_tokens"]
+        logits = f"logits of {tokens:,} tokens{' (tied to the embedding)' if attrs['tied'] else ''}" if tokens else ""
+        return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, norm, logits]))
 
     def _staged(self, items: Chain) -> list[_Row]:
-        rail = self.glyphs.rail + "  "
         rows: list[_Row] = []
         for stage, part in split_stages(self.graph, items):
-            rows.append(_Row("", self.glyphs.rail))
-            if self.graph.stages != [None]:
-                rows.append(_Row("", f"{self.glyphs.stage} stage {stage_title(self.graph, stage)}"))
-            rows += self._chain(part, rail)
+            rows += [*self._stage(stage), *self._chain(part, self.glyphs.rail + "  ")]
         return [*rows, _Row("", self.glyphs.rail)]
 
+    def _stage(self, stage: int) -> list[_Row]:
+        """What is above a stage's blocks."""
+        rows = [_Row("", self.glyphs.rail)]
+        if self.graph.stages != [None]:
+            rows.append(_Row("", f"{self.glyphs.stage} stage {stage_title(self.graph, stage)}"))
+        return rows
+
     def _chain(self, items: Chain, indent: str) -> list[_Row]:
+        return self._folded(self._fold(items), items, indent)
+
+    def _fold(self, items: Chain) -> Folded:
         keys = [self._key(item) for item in items]
-        return self._folded(fold(keys, lambda index: len(str(keys[index]))), items, indent)
+        return fold(keys, lambda index: len(str(keys[index])))
 
     def _folded(self, folded: Folded, items: Chain, indent: str) -> list[_Row]:
         rows: list[_Row] = []
         for part in folded:
             if isinstance(part, int):
                 rows += self._item(items[part], indent)
-            elif len(part.body) == 1 and isinstance(part.body[0], int) and isinstance(items[part.body[0]], str):
-                node = items[part.body[0]]
+            elif len(part.body) == 1 and _is_block(part.body[0], items):
+                node = items[part.body[0]]  # type: ignore[index]
                 assert isinstance(node, str)
                 rows.append(_Row(indent, f"{self._name(node)} {self.glyphs.times}{part.count}", self._note(node)))
             else:
@@ -134,35 +145,51 @@ class _Text:
 
     def _heading(self, loop: Loop, items: Chain) -> str:
         inside = self._inline(loop.body, items)
-        blocks = sum(_count(part) for part in loop.body)
+        blocks = sum(_count(part, items) for part in loop.body)
         text = inside if len(inside) <= _HEADING else f"{blocks} in a row"
         return f"({text}) {self.glyphs.times}{loop.count}"
 
     def _inline(self, folded: Folded, items: Chain) -> str:
+        """As a pattern writes it; a lone split has no parentheses of its own."""
         parts = []
         for part in folded:
-            if isinstance(part, int):
-                item = items[part]
-                parts.append(self._name(item) if isinstance(item, str) else self._split_inline(item))
+            if isinstance(part, Loop):
+                inside = self._inline(part.body, items)
+                bare = len(part.body) == 1 and _is_block(part.body[0], items)
+                parts.append(f"{inside if bare else f'({inside})'} {self.glyphs.times}{part.count}")
             else:
-                parts.append(f"({self._inline(part.body, items)}) {self.glyphs.times}{part.count}")
+                item = items[part]
+                text = self._name(item) if isinstance(item, str) else self._split_inline(item)
+                parts.append(text if len(folded) == 1 or isinstance(item, str) else f"({text})")
         return " ".join(parts)
 
     def _split_inline(self, split: Split) -> str:
-        return " & ".join(
-            " ".join(self._name(item) if isinstance(item, str) else "(…)" for item in branch) for branch in split.branches
-        )
+        texts = []
+        for branch in split.branches:
+            folded = self._fold(branch)
+            inside = self._inline(folded, branch)
+            bare = len(folded) == 1 and (isinstance(folded[0], Loop) or _is_block(folded[0], branch))
+            texts.append(inside if bare else f"({inside})")
+        return " & ".join(texts)
 
     def _listed(self) -> list[_Row]:
         """Every block with what it reads: for a graph that is not chains and branches."""
-        rows = [_Row("", self.glyphs.rail)]
-        for node in self.graph.order():
-            if self.graph.nx.nodes[node]["kind"] in ("block", "sum"):
-                reads = " + ".join(self.graph.sources(node, "base") + self.graph.sources(node, "stream"))
+        rows: list[_Row] = []
+        nodes = [node for node in self.graph.order() if self.graph.nx.nodes[node]["kind"] in ("block", "sum")]
+        for stage, part in split_stages(self.graph, tuple(nodes)):
+            rows += self._stage(stage)
+            for node in part:
+                assert isinstance(node, str)
                 is_block = self.graph.nx.nodes[node]["kind"] == "block"
-                note = f"reads {reads}" + (f"; {self._note(node)}" if is_block else "")
-                rows.append(_Row(self.glyphs.rail + "  ", f"{node}: {self._name(node)}" if is_block else node, note))
+                text = f"{node}: {self._name(node)}" if is_block else f"{node}: sum"
+                notes = [self._reads(node), *([self._note(node)] if is_block else [])]
+                rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes)))
         return [*rows, _Row("", self.glyphs.rail)]
+
+    def _reads(self, node: str) -> str:
+        streams = " + ".join(self.graph.sources(node, "stream"))
+        bases = self.graph.sources(node, "base")
+        return f"reads {bases[0]} + what it gained in {streams}" if bases else f"reads {streams}"
 
     def _key(self, item: str | Split) -> Any:
         """Equal for items that are drawn alike."""
@@ -171,9 +198,11 @@ class _Text:
         return tuple(tuple(self._key(inner) for inner in branch) for branch in item.branches)
 
     def _name(self, node: str) -> str:
-        """The block as a pattern writes it."""
+        """The block as a pattern writes it, with the options in which an edit set it apart from most of its kind."""
         attrs = self.graph.nx.nodes[node]
-        flags = [name if value is True else f"{name}={spell(value)}" for name, value in attrs["given"].items()]
+        usual = self.usual[attrs["block"]].items()
+        shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in usual]
+        flags = [name if value is True else f"{name}={spell(value)}" for name, value in shown]
         text = attrs["block"] + (f"({', '.join(flags)})" if flags else "")
         text += f">>{attrs['shift']}" if attrs["shift"] else ""
         if attrs["scale"] != 1:
@@ -183,13 +212,56 @@ class _Text:
     def _note(self, node: str) -> str:
         """The block in words, with what it reads beside the stream."""
         attrs = self.graph.nx.nodes[node]
-        notes = [kinds()[attrs["block"]].title]
+        notes = [kind_of(attrs["block"]).title]
         notes += [f"rotary {self.graph.nx.nodes[p]['dim']}" for p in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
-        for source in self.graph.sources(node, "scores"):
-            notes.append("adds the scores before" if source == self.before[node] else f"adds the scores of {source}")
+        notes += [f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")]
         return f" {self.glyphs.dot} ".join(notes)
 
+    def _scores(self, source: str, node: str) -> str:
+        """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""
+        kind = self.graph.nx.nodes[source]["block"]
+        back = self.rank[node] - self.rank[source]
+        if self.items is None or back < 1 or kind != self.graph.nx.nodes[node]["block"]:
+            return f"of {source}"
+        return "before" if back == 1 else f"of the '{kind}' {back} back"
 
-def _count(part: int | Loop) -> int:
-    return 1 if isinstance(part, int) else part.count * sum(_count(inner) for inner in part.body)
+
+def _usual(graph: BlockGraph) -> dict[str, dict[str, Any]]:
+    """For each kind, the options that more than half of the blocks whose text does not set them have."""
+    values: dict[str, dict[str, Counter[Any]]] = {}
+    for node in graph.nodes("block"):
+        attrs = graph.nx.nodes[node]
+        of_kind = values.setdefault(attrs["block"], {})
+        for name, value in attrs["options"].items():
+            if name not in attrs["given"]:
+                of_kind.setdefault(name, Counter())[value] += 1
+    return {
+        kind: {
+            name: value
+            for name, counter in of_kind.items()
+            for value, count in counter.most_common(1)
+            if 2 * count > counter.total()
+        }
+        for kind, of_kind in values.items()
+    }
+
+
+def _blocks_of(items: Chain) -> Iterator[str]:
+    for item in items:
+        if isinstance(item, str):
+            yield item
+        else:
+            for branch in item.branches:
+                yield from _blocks_of(branch)
+
+
+def _is_block(part: int | Loop, items: Chain) -> bool:
+    return isinstance(part, int) and isinstance(items[part], str)
+
+
+def _count(part: int | Loop, items: Chain) -> int:
+    """How many blocks a part of a folded chain stands for."""
+    if isinstance(part, int):
+        return sum(1 for _ in _blocks_of((items[part],)))
+    return part.count * sum(_count(inner, items) for inner in part.body)

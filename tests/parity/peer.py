@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import xt_blocks
 from torch import Tensor
+
+import xt_blocks
 
 FOLDER = Path(__file__).parent / "data"
 BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 
 # What the library has of the seed document so far: cases that need anything else are not run.
 LAYERS = set(
-    "ff_glu ff_swish ff_relu_squared ff_no_bias ff_mult use_rmsnorm sandwich_coef macaron par_ratio custom_layers "
-    "residual_attn cross_residual_attn pre_norm shift_tokens cross_attend depth rotary_pos_emb rotary_emb_dim "
-    "attn_flash attn_dim_head heads".split()
+    ["ff_glu", "ff_swish", "ff_relu_squared", "ff_no_bias", "ff_mult", "use_rmsnorm", "sandwich_coef", "macaron", "par_ratio", "custom_layers", "residual_attn", "cross_residual_attn", "pre_norm", "shift_tokens", "cross_attend", "depth", "rotary_pos_emb", "rotary_emb_dim", "attn_flash", "attn_dim_head", "heads"]
 )
 WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
 CALL = {"mask", "context", "context_mask", "return_embeddings"}
@@ -107,7 +106,9 @@ def build(case: dict[str, Any], old: bool) -> torch.nn.Module:
     return model.eval()
 
 
-def renamed(peer: dict[str, Tensor], case: dict[str, Any], stack: Any, options: dict[str, Any], old: bool) -> dict[str, Tensor]:
+def renamed(
+    peer: dict[str, Tensor], case: dict[str, Any], stack: Any, options: dict[str, Any], old: bool
+) -> dict[str, Tensor]:
     nodes = stack.graph.nodes("block")
     prefix = "attn_layers." if case.get("wrapper") else ""
     out: dict[str, Tensor] = {}

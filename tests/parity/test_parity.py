@@ -30,4 +30,11 @@ def test_the_cases_cover_what_is_built() -> None:
     names = {case["name"] for case, _ in RUNS}
     assert len(OLD) >= 25
     assert len(NEW) >= 20
-    assert {"macaron", "par_ratio", "shift_tokens_2", "residual_attn_post_norm", "now_rotary_full", "cross_attender"} <= names
+    assert {
+        "macaron",
+        "par_ratio",
+        "shift_tokens_2",
+        "residual_attn_post_norm",
+        "now_rotary_full",
+        "cross_attender",
+    } <= names

@@ -21,9 +21,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, dropout: float = 0.0)
     Returns:
         (b, h, i, d)
     """
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=attend.allowed, dropout_p=dropout, is_causal=attend.causal
-    )
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend.allowed, dropout_p=dropout, is_causal=attend.causal)
     return out if attend.empty is None else out.masked_fill(attend.empty, 0.0)
 
 

@@ -27,7 +27,8 @@ class Rotation(NamedTuple):
     def apply(self, x: Tensor) -> Tensor:
         """Rotate the first `dim` features of `x: (batch, heads, seq, features)`; the others stay."""
         half = self.cos.shape[-1]
-        first, second, rest = x[..., :half].float(), x[..., half : 2 * half].float(), x[..., 2 * half :]
+        first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        # a product with float32 is float32, or float64: low-precision features are not rounded in between
         turned = torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), dim=-1)
         return torch.cat((turned.to(x.dtype), rest), dim=-1)
 

@@ -37,7 +37,8 @@ class AutoregressiveWrapper(nn.Module):
 
         Args:
             x: (batch, seq + 1) tokens; the model sees the first seq and predicts the last seq.
-            mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted.
+            mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
+                predicted from it.
             kwargs: for the model, as context=.
         """
         tokens, target = x[:, :-1], x[:, 1:]
@@ -45,8 +46,8 @@ class AutoregressiveWrapper(nn.Module):
         if mask is not None:
             if mask.shape != x.shape:
                 raise ValueError(f"mask must be {tuple(x.shape)} like the tokens, not {tuple(mask.shape)}")
-            target = target.masked_fill(~mask[:, 1:], self.ignore_index)
-            kwargs["mask"] = mask[:, :-1]
+            kwargs["mask"] = seen = mask[:, :-1]
+            target = target.masked_fill(~(seen & mask[:, 1:]), self.ignore_index)
         logits = self.net(tokens, **kwargs)
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index)
 

@@ -1,0 +1,152 @@
+"""Attention against a loop written out in float64, fused against explicit, and rows that see nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from xt_blocks import Attention, CrossAttention
+from xt_blocks.attention import Attend, Masks, kernel
+from xt_blocks.positions import rotation
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, visible: list[list[bool]]) -> Tensor:
+    """One head of one row, a query at a time: q (i, d), k and v (j, d), visible[i][j]."""
+    out = torch.zeros(q.shape[0], v.shape[1], dtype=torch.float64)
+    for i in range(q.shape[0]):
+        seen = [j for j in range(k.shape[0]) if visible[i][j]]
+        weights = [math.exp((q[i] @ k[j]).item() / math.sqrt(q.shape[1])) for j in seen]
+        for j, weight in zip(seen, weights, strict=True):
+            out[i] += weight / sum(weights) * v[j]
+    return out
+
+
+def by_hand(layer: Attention, x: Tensor, visible: list[list[bool]]) -> Tensor:
+    heads, rows = layer.heads, []
+    d = layer.to_out.in_features // heads
+    qkv = x @ layer.to_qkv.weight.T
+    for row in qkv:
+        q, k, v = row.split(heads * d, dim=-1)
+        cut = [slice(h * d, (h + 1) * d) for h in range(heads)]
+        rows.append(torch.cat([reference(q[:, c], k[:, c], v[:, c], visible) for c in cut], dim=-1))
+    return torch.stack(rows) @ layer.to_out.weight.T
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_is_the_written_out_sum(causal: bool) -> None:
+    layer = Attention(dim=11, heads=3, dim_head=5, causal=causal).double()
+    x = torch.randn(2, 7, 11, dtype=torch.float64)
+    visible = [[not causal or j <= i for j in range(7)] for i in range(7)]
+    torch.testing.assert_close(layer(x), by_hand(layer, x, visible))
+
+
+def test_cross_attention_is_the_written_out_sum() -> None:
+    layer = CrossAttention(dim=11, heads=1, dim_head=5).double()
+    x, context = torch.randn(1, 3, 11, dtype=torch.float64), torch.randn(1, 7, 11, dtype=torch.float64)
+    k, v = (context[0] @ layer.to_kv.weight.T).split(5, dim=-1)
+    out = reference(x[0] @ layer.to_q.weight.T, k, v, [[j != 2 for j in range(7)]] * 3)
+    mask = torch.tensor([[j != 2 for j in range(7)]])
+    torch.testing.assert_close(layer(x, context=context, context_mask=mask)[0], out @ layer.to_out.weight.T)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("past", [0, 4])
+@pytest.mark.parametrize("padded", [False, True])
+def test_fused_and_explicit_agree(causal: bool, past: int, padded: bool) -> None:
+    n, keys = 5, 5 + past
+    q, k, v = torch.randn(3, 2, n, 8), torch.randn(3, 2, keys, 8), torch.randn(3, 2, keys, 8)
+    mask = torch.arange(keys) < torch.tensor([[keys], [3], [0]]) if padded else None
+    attend = Masks(n, past, mask).tokens(causal)
+    explicit, scores = kernel.explicit(q, k, v, attend)
+    torch.testing.assert_close(kernel.fused(q, k, v, attend), explicit)
+    torch.testing.assert_close(scores, torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(8))
+
+
+def test_masks_say_what_is_seen() -> None:
+    masks = Masks(3, 2, torch.tensor([[False, True, True, True, False]]))
+    allowed = masks.tokens(causal=True).allowed
+    assert allowed is not None
+    assert allowed[0, 0].tolist() == [
+        [False, True, True, False, False],
+        [False, True, True, True, False],
+        [False, True, True, True, False],
+    ]
+    assert masks.tokens(causal=True) is masks.tokens(causal=True)  # made once a forward pass
+    assert Masks(3).tokens(causal=True) == Attend(causal=True)  # the fused kernel's own triangle
+    assert Masks(3).tokens(causal=False) == Attend()
+    assert Masks(1, 9).tokens(causal=True) == Attend()  # one new token sees all before it
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_row_that_sees_nothing_is_finite_and_has_finite_gradients(causal: bool) -> None:
+    layer = Attention(dim=8, heads=2, dim_head=4, causal=causal)
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    mask = torch.tensor([[True] * 5, [False] * 5])
+    out = layer(x, mask=mask)
+    assert torch.equal(out[1], torch.zeros(5, 8))
+    out.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_a_masked_context_leaves_no_trace() -> None:
+    layer = CrossAttention(dim=8, heads=2, dim_head=4)
+    x, mask = torch.randn(2, 3, 8), torch.tensor([[False] * 4, [True, False, False, True]])
+    one, two = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    two[1, [0, 3]] = one[1, [0, 3]]
+    assert torch.equal(layer(x, context=one, context_mask=mask), layer(x, context=two, context_mask=mask))
+
+
+def test_kept_scores_are_added_to_the_next_ones() -> None:
+    layer = Attention(dim=8, heads=2, dim_head=4, residual_attn=True)
+    x, before = torch.randn(1, 3, 8), torch.randn(1, 2, 3, 3)
+    q, k, v = layer.split_heads(layer.to_qkv(x), 3)
+    scores = q @ k.transpose(-1, -2) / 2 + before
+    out, kept = layer(x, scores=before, keep_scores=True)
+    torch.testing.assert_close(kept, scores)
+    torch.testing.assert_close(out, layer.to_out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
+    with pytest.raises(ValueError, match="residual_attn is false"):
+        Attention(dim=8)(x, scores=before)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    layer = Attention(dim=8, heads=2, dim_head=4, dropout=0.5)
+    x = torch.randn(2, 9, 8)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+def test_rotary_turns_pairs_by_hand_computed_angles() -> None:
+    x = torch.randn(1, 1, 4, 6, dtype=torch.float64)
+    turned = rotation(torch.tensor([0, 1, 2, 500]), 4).apply(x)
+    for row, position in enumerate([0, 1, 2, 500]):
+        for i in range(2):
+            angle = position * 10_000 ** (-2 * i / 4)
+            a, b = float(x[0, 0, row, i]), float(x[0, 0, row, i + 2])
+            assert float(turned[0, 0, row, i]) == pytest.approx(a * math.cos(angle) - b * math.sin(angle), abs=1e-4)
+            assert float(turned[0, 0, row, i + 2]) == pytest.approx(b * math.cos(angle) + a * math.sin(angle), abs=1e-4)
+    assert torch.equal(turned[..., 4:], x[..., 4:])
+
+
+def test_rotary_angles_are_float32_in_any_module() -> None:
+    far = torch.arange(100_000, 100_008)
+    q = torch.randn(1, 1, 8, 64)
+    exact, low = rotation(far, 64).apply(q), rotation(far, 64).apply(q.bfloat16())
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - exact).abs().max() < 0.05  # the rounding of bfloat16 itself, not of its angles
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(i: int, j: int) -> float:
+        turned = rotation(torch.tensor([i]), 16).apply(q) * rotation(torch.tensor([j]), 16).apply(k)
+        return float(turned.sum())
+
+    assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-3)
+    assert abs(score(7, 3) - score(3, 7)) > 1e-3

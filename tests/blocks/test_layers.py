@@ -1,0 +1,163 @@
+"""The keyword API: what it builds, and what it says to a wrong or clashing argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import blockdsl
+from xt_blocks import AttentionLayers, CrossAttender, Decoder, Encoder
+
+
+def text(**kwargs: Any) -> str:
+    return AttentionLayers(dim=16, heads=2, attn_dim_head=8, **kwargs).pattern
+
+
+def test_keywords_are_written_as_the_pattern_they_are() -> None:
+    assert text(depth=6) == "(a f)*6"
+    assert text(depth=6, cross_attend=True) == "(a c f)*6"
+    assert text(depth=6, cross_attend=True, only_cross=True) == "(c f)*6"
+    assert text(depth=6, macaron=True) == "(f/2 a f/2)*6"
+    assert text(depth=6, sandwich_coef=2) == "sandwich(2, 6)"
+    assert text(depth=6, par_ratio=4) == "par(6, 4)"
+    assert text(custom_layers=["a", "f", "f", "a", "f"]) == "a f f a f"  # no longer than with f*2
+    assert text(depth=2, shift_tokens=(1, 1, 1, 0)) == "a>>1 f>>1 a>>1 f>>0"
+    assert text(depth=2, macaron=True, shift_tokens=(1,) * 6) == "(f>>1/2 a>>1 f>>1/2)*2"
+    assert text(depth=1, layer_dropout=(0.0, 0.1)) == "a(layer_dropout=0.0) f(layer_dropout=0.1)"
+
+
+def test_heads_are_64_wide_unless_said_otherwise() -> None:
+    assert Decoder(dim=32, depth=1, heads=2).graph.nx.nodes["a0"]["options"]["dim_head"] == 64
+    assert Decoder(dim=32, depth=1, heads=2, attn_dim_head=None).graph.nx.nodes["a0"]["options"]["dim_head"] == 16
+
+
+def test_classes_fix_what_they_are() -> None:
+    assert Decoder(dim=16, depth=1).graph.causal
+    assert not Encoder(dim=16, depth=1).graph.causal
+    assert CrossAttender(dim=16, depth=2).pattern == "(c f)*2"
+    assert Decoder(pattern="set dim=16; a f").dim == 16
+    assert Decoder(dim=32, pattern="set dim=16; a f").dim == 32  # a keyword wins over the text
+
+
+def test_a_pattern_object_or_text_may_be_given() -> None:
+    pattern = blockdsl.parse("enc: a f | a*2")
+    assert Encoder(dim=16, pattern=pattern).graph == Encoder(dim=16, pattern=str(pattern)).graph
+
+
+WRONG: list[tuple[type, dict[str, Any], type[Exception], str]] = [
+    (
+        Decoder,
+        {"dim": 16, "depth": 1, "atn_dropout": 0.1},
+        TypeError,
+        "Decoder() got an unknown argument 'atn_dropout'; did you mean 'attn_dropout'?",
+    ),
+    (
+        Decoder,
+        {"dim": 16, "depth": 1, "head": 2},
+        TypeError,
+        "Decoder() got an unknown argument 'head'; did you mean 'heads'?",
+    ),
+    (Decoder, {"dim": 16, "depht": 1}, TypeError, "Decoder() got an unknown argument 'depht'; did you mean 'depth'?"),
+    (
+        Decoder,
+        {"dim": 16, "depth": 1, "num_tokens": 2},
+        TypeError,
+        "Decoder() got 'num_tokens', which belongs to TransformerWrapper",
+    ),
+    (
+        Decoder,
+        {"dim": 16, "depth": 1, "causal": False},
+        TypeError,
+        "Decoder() takes no causal=: a decoder is causal; use Encoder for one that is not",
+    ),
+    (
+        Encoder,
+        {"dim": 16, "depth": 1, "causal": True},
+        TypeError,
+        "Encoder() takes no causal=: an encoder is not causal; use Decoder",
+    ),
+    (
+        CrossAttender,
+        {"dim": 16, "depth": 1, "cross_attend": True},
+        TypeError,
+        "CrossAttender() takes no cross_attend=: a cross-attender attends to its context only",
+    ),
+    (
+        CrossAttender,
+        {"dim": 16, "pattern": "a f"},
+        TypeError,
+        "CrossAttender's pattern has no 'c' to attend to the context with",
+    ),
+    (
+        Decoder,
+        {"dim": 16, "depth": 6, "pattern": "a f"},
+        TypeError,
+        "pattern= and depth= are both given; the pattern has the order",
+    ),
+    (
+        Decoder,
+        {"dim": 16, "macaron": True, "sandwich_coef": 1, "pattern": "a"},
+        TypeError,
+        "pattern= and macaron=, sandwich_coef= are both given; the pattern has the order",
+    ),
+    (Decoder, {"dim": 16}, TypeError, "give depth=, or the whole order as pattern="),
+    (
+        Decoder,
+        {"dim": 16, "depth": 6, "sandwich_coef": 2, "par_ratio": 3},
+        TypeError,
+        "par_ratio and sandwich_coef each decide the order of the blocks; give one",
+    ),
+    (
+        Decoder,
+        {"dim": 16, "depth": 6, "sandwich_coef": 7},
+        ValueError,
+        "sandwich_coef must be from 1 to the depth, 6, not 7",
+    ),
+    (Decoder, {"dim": 16, "depth": 0}, ValueError, "depth must be a whole number of at least 1, not 0"),
+    (Decoder, {"dim": 16, "depth": 1, "only_cross": True}, TypeError, "only_cross needs cross_attend=True"),
+    (Decoder, {"dim": 16, "depth": 2, "shift_tokens": (1, 1, 1)}, ValueError, "shift_tokens has 3 values for 4 blocks"),
+    (
+        Decoder,
+        {"dim": 16, "depth": 2, "ff_swish": True, "ff_relu_squared": True},
+        ValueError,
+        "swish and relu_squared are both set; a feedforward has one activation",
+    ),
+    (Decoder, {"dim": 16, "depth": 2, "heads": 0}, ValueError, "heads must be a whole number of at least 1, not 0"),
+    (
+        Decoder,
+        {"dim": 16, "depth": 2, "heads": 3, "attn_dim_head": None},
+        ValueError,
+        "heads=3 does not divide dim=16, which dim_head=none asks for",
+    ),
+    (Decoder, {"dim": 16, "depth": 2, "ff_glu": 1}, ValueError, "ff_glu must be true or false, not 1"),
+    (Decoder, {"depth": 2}, ValueError, "a stack needs dim: give dim=512, or write set dim=512; in the pattern"),
+    (
+        CrossAttender,
+        {"dim": 16, "depth": 2, "rotary_pos_emb": True},
+        ValueError,
+        "rotary_pos_emb is set, but no block of the pattern uses rotary positions",
+    ),
+    (
+        Decoder,
+        {"dim": 16, "depth": 2, "rotary_emb_dim": 8},
+        ValueError,
+        "rotary_emb_dim is set, but it needs rotary_pos_emb",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "kwargs", "error", "message"), WRONG, ids=[row[3][:50] for row in WRONG])
+def test_a_wrong_argument_is_named(build: Any, kwargs: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as raised:
+        build(**kwargs)
+    assert str(raised.value) == message
+
+
+def test_a_cross_attender_reads_its_context_as_in_the_seed_document() -> None:
+    encoder, model = Encoder(dim=32, depth=2), CrossAttender(dim=32, depth=2)
+    nodes, neighbours = torch.randn(1, 1, 32), torch.randn(1, 5, 32)
+    node_mask, neighbour_mask = torch.ones(1, 1).bool(), torch.ones(1, 5).bool()
+    encoded = encoder(neighbours, mask=neighbour_mask)
+    assert model(nodes, context=encoded, mask=node_mask, context_mask=neighbour_mask).shape == (1, 1, 32)

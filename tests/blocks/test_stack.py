@@ -1,0 +1,139 @@
+"""The stack as a torch module: parallel sums, ties, copies, types, errors."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+import blockdsl
+import xt_blocks
+
+from .variants import SIZES, VARIANTS, inputs, stack
+
+
+def test_parallel_branches_are_summed_as_in_gpt_j() -> None:
+    model = xt_blocks.lower(blockdsl.compile("a & f", causal=True, **SIZES))
+    a, f = model.blocks["a0"], model.blocks["f1"]  # type: ignore[index]
+    x = torch.randn(2, 5, 24)
+    expected = x + a.layer(a.norm(x)) + f.layer(f.norm(x))
+    torch.testing.assert_close(model(x), model.norm(expected))  # type: ignore[operator]
+
+
+def test_a_branch_of_several_blocks_contributes_what_it_adds() -> None:
+    model = xt_blocks.lower(blockdsl.compile("f (a f/2) & f & (a a) f", causal=True, **SIZES))
+    step = {node: model.blocks[node] for node in model.graph.nodes("block")}  # type: ignore[index]
+
+    def run(node: str, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return x + scale * step[node].layer(step[node].norm(x))
+
+    x = torch.randn(2, 5, 24)
+    x1 = run("f0", x)
+    one = run("f2", run("a1", x1), 0.5)
+    two = run("f3", x1) - x1
+    three = run("a5", run("a4", x1)) - x1
+    x2 = x1 + (one - x1) + two + three
+    torch.testing.assert_close(model(x), model.norm(run("f6", x2)))  # type: ignore[operator]
+
+
+def test_tied_blocks_are_one_module_and_appear_once_in_the_state_dict() -> None:
+    model = stack("ties")
+    names = {name.split(".")[1] for name in model.state_dict() if name.startswith("blocks")}
+    assert names == {"a0", "f1"}
+    plain = xt_blocks.lower(blockdsl.compile("(a f)*3", causal=True, rotary_pos_emb=True, **SIZES))
+    for i in range(3):
+        plain.blocks[f"a{2 * i}"].load_state_dict(model.blocks["a0"].state_dict())  # type: ignore[index]
+        plain.blocks[f"f{2 * i + 1}"].load_state_dict(model.blocks["f1"].state_dict())  # type: ignore[index]
+    plain.norm.load_state_dict(model.norm.state_dict())
+    x, _ = inputs(model)
+    assert torch.equal(plain(x), model(x))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_copies_are_equal_and_independent(name: str) -> None:
+    model = stack(name)
+    x, extra = inputs(model)
+    out = model(x, **extra)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    copies = [
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        torch.load(buffer, weights_only=False),
+    ]
+    fresh = stack(name)
+    fresh.load_state_dict(model.state_dict())
+    for other in [*copies, fresh]:
+        assert torch.equal(other(x, **extra), out)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.add_(1.0)
+    assert torch.equal(model(x, **extra), out)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_modules_run_in_their_own_type(name: str, dtype: torch.dtype) -> None:
+    model = stack(name).to(dtype)
+    x, extra = inputs(model)
+    mask = torch.arange(7) < torch.tensor([[7], [3]])
+    out = model(x.to(dtype), mask=mask, **{k: v.to(dtype) for k, v in extra.items()})
+    assert out.dtype == dtype
+    assert out.isfinite().all()
+    reference = copy.deepcopy(model).double()
+    exact = reference(x.to(dtype).double(), mask=mask, **{k: v.to(dtype).double() for k, v in extra.items()})
+    error = (out.double() - exact)[mask].norm() / exact[mask].norm()
+    assert error < {torch.bfloat16: 0.03, torch.float16: 0.004, torch.float64: 1e-6}[dtype]
+
+
+@pytest.mark.parametrize("name", ["rotary", "residual attention", "parallel chains", "cross", "shift 2"])
+def test_autocast_trains_and_decodes(name: str) -> None:
+    model = stack(name)
+    x, extra = inputs(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole = model(x, **extra)
+        cache = model.new_cache(2, 7)
+        parts = [model(x[:, :3], cache=cache, **extra), model(x[:, 3:], cache=cache)]
+    assert whole.isfinite().all()
+    assert (torch.cat(parts, dim=1) - whole).abs().max() < 0.1
+
+
+def test_shape_and_mask_errors_are_in_the_users_words() -> None:
+    model, cross = stack("plain"), stack("cross")
+    x, context = torch.randn(2, 7, 24), torch.randn(2, 5, 24)
+    wrong: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
+        (model, (torch.randn(2, 7, 8),), {}, r"x must be \(batch, seq, 24\), not \(2, 7, 8\)"),
+        (model, (x,), {"context": context}, "a context is given, but no block reads one"),
+        (cross, (x,), {}, "the stack has cross-attention: give context="),
+        (cross, (x,), {"context": context[:1]}, r"context must be \(2, seq, dim\)"),
+        (model, (x,), {"mask": torch.ones(2, 7)}, "mask must be boolean, True = attend, not torch.float32"),
+        (model, (x,), {"mask": torch.ones(2, 6).bool()}, r"mask must be \(2, 7\), not \(2, 6\)"),
+        (cross, (x,), {"context": context, "context_mask": torch.ones(2, 7).bool()}, r"context_mask must be \(2, 5\)"),
+        (model, (x,), {"context_mask": torch.ones(2, 5).bool()}, "a context_mask is given, but no context"),
+    ]
+    for module, args, kwargs, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            module(*args, **kwargs)
+
+
+def test_values_are_dropped_when_nothing_reads_them_any_more() -> None:
+    model = stack("parallel chains")
+    alive = {"input"}
+    for step in model.plan:
+        assert set(step.reads) <= alive
+        assert step.base is None or step.base in alive
+        alive = (alive | {step.node}) - set(step.done)
+    assert alive == {model.plan[-1].node}
+
+
+def test_lowering_leaves_the_graph_alone() -> None:
+    graph = blockdsl.compile("a f", dim=8)
+    before = graph.to_json()
+    model = xt_blocks.lower(graph)
+    graph.nx.nodes["f1"]["options"]["mult"] = 2
+    assert model.graph.to_json() == before
