@@ -1,0 +1,82 @@
+"""The package lists what is in the tree, imports stay light, and the examples run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest depends on it there
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def test_every_package_of_the_tree_is_listed() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    in_tree = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("blockdsl", "xt_blocks")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert listed == in_tree | {"blockdsl.grammar"}
+
+
+def test_both_packages_say_that_they_are_typed() -> None:
+    assert (ROOT / "blockdsl" / "py.typed").is_file()
+    assert (ROOT / "xt_blocks" / "py.typed").is_file()
+
+
+def loaded_after(code: str) -> set[str]:
+    """The modules a fresh interpreter holds after running this."""
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+def test_the_language_and_the_graph_load_no_torch() -> None:
+    work = "g = blockdsl.compile('a f', dim=8); g.flops(4); g.to_text(); blockdsl.BlockGraph.from_json(g.to_json())"
+    assert "torch" not in loaded_after(f"import blockdsl\n{work}")
+
+
+def test_that_check_can_fail() -> None:
+    assert "torch" in loaded_after("import xt_blocks")
+
+
+def test_import_blockdsl_loads_no_networkx() -> None:
+    assert "networkx" not in loaded_after("import blockdsl\nblockdsl.parse('a f')")
+
+
+def test_import_xt_blocks_loads_nothing_heavy_beside_torch() -> None:
+    own = loaded_after("import xt_blocks") - loaded_after("import torch")
+    assert not {"networkx", "matplotlib", "tqdm", "safetensors"} & own
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_prints(example: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, str(example)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+    assert len(example.read_text().splitlines()) < 80  # one screen, give or take
+
+
+def test_no_file_speaks_of_where_it_was_made() -> None:
+    words = re.compile(r"/work/|/tmp/w/|\bsub-?agent", re.IGNORECASE)
+    for path in ROOT.rglob("*"):
+        tracked = path.suffix in {".py", ".md", ".toml", ".lark", ".txt"} and not {".venv", "build", ".git"} & set(path.parts)
+        if tracked and path.name != Path(__file__).name:
+            assert not words.search(path.read_text(encoding="utf-8")), path
