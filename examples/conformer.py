@@ -3,11 +3,12 @@
 Run it: python examples/conformer.py
 """
 
-import blockdsl
 import torch
+from torch import Tensor, nn
+
+import blockdsl
 import xt_blocks
 from blockdsl import Kind, Option
-from torch import Tensor, nn
 
 
 class DepthwiseConv(nn.Module):

@@ -3,8 +3,9 @@
 Run it: python examples/edit_graph.py
 """
 
-import blockdsl
 import torch
+
+import blockdsl
 import xt_blocks
 
 

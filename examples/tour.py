@@ -23,7 +23,9 @@ def main() -> None:
         graph = blockdsl.compile(text, dim=256, heads=4)
         print(f"{title}: {text}")
         print(f"  {len(graph.nodes('block'))} blocks, {graph.parameters():,} parameters,", end=" ")
-        print(f"{graph.flops(1024) / 1e9:.1f} GFLOPs and {graph.kv_cache_bytes(1024) / 2**20:.1f} MiB of cache at 1,024")
+        print(
+            f"{graph.flops(1024) / 1e9:.1f} GFLOPs and {graph.kv_cache_bytes(1024) / 2**20:.1f} MiB of cache at 1,024"
+        )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ def test_an_example_runs_and_prints(example: Path) -> None:
 def test_no_file_speaks_of_where_it_was_made() -> None:
     words = re.compile(r"/work/|/tmp/w/|\bsub-?agent", re.IGNORECASE)
     for path in ROOT.rglob("*"):
-        tracked = path.suffix in {".py", ".md", ".toml", ".lark", ".txt"} and not {".venv", "build", ".git"} & set(path.parts)
+        tracked = path.suffix in {".py", ".md", ".toml", ".lark", ".txt"} and not {".venv", "build", ".git"} & set(
+            path.parts
+        )
         if tracked and path.name != Path(__file__).name:
             assert not words.search(path.read_text(encoding="utf-8")), path

@@ -38,7 +38,8 @@ class Slot:
         self._keys, self._values, self.filled = k, v, True
 
     def stored(self) -> tuple[Tensor, Tensor]:
-        assert self._keys is not None and self._values is not None
+        assert self._keys is not None
+        assert self._values is not None
         return self._keys, self._values
 
     def swap_tail(self, x: Tensor, length: int) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .keywords import names_nearest
+
 
 class FeedForward(nn.Module):
     """Position-wise feedforward.
@@ -22,6 +24,7 @@ class FeedForward(nn.Module):
         ValueError: both swish and relu_squared.
     """
 
+    @names_nearest
     def __init__(
         self,
         dim: int,

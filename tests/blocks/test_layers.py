@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import blockdsl
-from xt_blocks import AttentionLayers, CrossAttender, Decoder, Encoder
+from xt_blocks import (
+    Attention,
+    AttentionLayers,
+    AutoregressiveWrapper,
+    CrossAttender,
+    CrossAttention,
+    Decoder,
+    Encoder,
+    FeedForward,
+    TransformerWrapper,
+)
 
 
 def text(**kwargs: Any) -> str:
@@ -161,3 +171,37 @@ def test_a_cross_attender_reads_its_context_as_in_the_seed_document() -> None:
     node_mask, neighbour_mask = torch.ones(1, 1).bool(), torch.ones(1, 5).bool()
     encoded = encoder(neighbours, mask=neighbour_mask)
     assert model(nodes, context=encoded, mask=node_mask, context_mask=neighbour_mask).shape == (1, 1, 32)
+
+
+@pytest.mark.parametrize(
+    ("build", "kwargs", "message"),
+    [
+        (
+            TransformerWrapper,
+            {"num_token": 4},
+            "TransformerWrapper() got an unknown argument 'num_token'; did you mean 'num_tokens'?",
+        ),
+        (
+            TransformerWrapper,
+            {"ff_glu": True},
+            "TransformerWrapper() got an unknown argument 'ff_glu'; it is a setting of the stack: give it to attn_layers=Decoder(...)",
+        ),
+        (
+            AutoregressiveWrapper,
+            {"pad_val": 4},
+            "AutoregressiveWrapper() got an unknown argument 'pad_val'; did you mean 'pad_value'?",
+        ),
+        (Attention, {"dim": 4, "head": 4}, "Attention() got an unknown argument 'head'; did you mean 'heads'?"),
+        (CrossAttention, {"dim": 4, "causal": True}, "CrossAttention() got an unknown argument 'causal'"),
+        (
+            FeedForward,
+            {"dim": 4, "nobias": True},
+            "FeedForward() got an unknown argument 'nobias'; did you mean 'no_bias'?",
+        ),
+    ],
+    ids=str,
+)
+def test_every_public_class_names_the_nearest_argument(build: Any, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        build(**kwargs)
+    assert str(raised.value) == message

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..cache import Slot
+from ..keywords import names_nearest
 from ..positions.rotary import Rotation
 from . import kernel
 from .masks import Attend, Masks
@@ -53,6 +54,7 @@ class Attention(_Attention):
         residual_attn: scores of an earlier block may be added to these (arXiv:2012.11747).
     """
 
+    @names_nearest
     def __init__(
         self,
         dim: int,
@@ -101,6 +103,7 @@ class Attention(_Attention):
 class CrossAttention(_Attention):
     """Multi-head attention to a context (Vaswani et al., arXiv:1706.03762). Arguments as for Attention."""
 
+    @names_nearest
     def __init__(
         self, dim: int, heads: int = 8, dim_head: int = 64, dropout: float = 0.0, residual_attn: bool = False
     ) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..keywords import names_nearest
 from .sampling import sample
 from .transformer import TransformerWrapper
 
@@ -24,6 +25,7 @@ class AutoregressiveWrapper(nn.Module):
         ValueError: the model's stack is not causal.
     """
 
+    @names_nearest
     def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
         super().__init__()
         if not net.graph.causal:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..cache import Cache
 from ..embedding import embedding
+from ..keywords import names_nearest
 from ..positions.absolute import AbsolutePositions
 from ..stack import Stack, check_mask
 
@@ -33,6 +34,7 @@ class TransformerWrapper(nn.Module):
         graph: the whole model's BlockGraph.
     """
 
+    @names_nearest
     def __init__(
         self,
         *,
