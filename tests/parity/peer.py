@@ -23,31 +23,11 @@ FOLDER = Path(__file__).parent / "data"
 BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 
 # What the library has of the seed document so far: cases that need anything else are not run.
-LAYERS = set(
-    [
-        "ff_glu",
-        "ff_swish",
-        "ff_relu_squared",
-        "ff_no_bias",
-        "ff_mult",
-        "use_rmsnorm",
-        "sandwich_coef",
-        "macaron",
-        "par_ratio",
-        "custom_layers",
-        "residual_attn",
-        "cross_residual_attn",
-        "pre_norm",
-        "shift_tokens",
-        "cross_attend",
-        "depth",
-        "rotary_pos_emb",
-        "rotary_emb_dim",
-        "attn_flash",
-        "attn_dim_head",
-        "heads",
-    ]
-)
+LAYERS = {
+    *("ff_glu", "ff_swish", "ff_relu_squared", "ff_no_bias", "ff_mult", "use_rmsnorm", "pre_norm", "shift_tokens"),
+    *("sandwich_coef", "macaron", "par_ratio", "custom_layers", "cross_attend", "depth", "heads", "attn_dim_head"),
+    *("residual_attn", "cross_residual_attn", "rotary_pos_emb", "rotary_emb_dim", "attn_flash"),
+}
 WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
 CALL = {"mask", "context", "context_mask", "return_embeddings"}
 CLASSES = {None, "TransformerWrapper"}
