@@ -67,7 +67,7 @@ def inside(before: str, timed: str) -> float:
 
 def outside(arguments: list[str]) -> float:
     """Seconds of a whole process."""
-    script = f"import subprocess, sys, time; start = time.perf_counter(); subprocess.run([sys.executable, *{arguments!r}], stdout=subprocess.DEVNULL); print(time.perf_counter() - start)"
+    script = f"import subprocess, sys, time; start = time.perf_counter(); subprocess.run([sys.executable, *{arguments!r}], stdout=subprocess.DEVNULL, check=True); print(time.perf_counter() - start)"
     return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
 
 

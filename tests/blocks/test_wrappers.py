@@ -102,6 +102,14 @@ def test_wrong_tokens_are_refused() -> None:
     assert language_model(max_seq_len=8, rotary_pos_emb=True)(tokens(1, 9)).shape == (1, 9, 17)
 
 
+def test_embeddings_start_as_the_seed_documents_users_expect() -> None:
+    stack = Decoder(dim=64, depth=1, heads=1)
+    model = TransformerWrapper(num_tokens=3000, max_seq_len=2000, attn_layers=stack)
+    assert model.token_emb.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.02)
+    assert model.pos_emb is not None
+    assert model.pos_emb.embedding.weight.std().item() == pytest.approx(64**-0.5, rel=0.02)
+
+
 # Training ----------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +146,8 @@ def test_only_a_causal_model_is_trained_on_the_next_token() -> None:
     encoder = TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=Encoder(depth=1, **SIZES))
     with pytest.raises(ValueError, match="the model sees later tokens: wrap a Decoder"):
         AutoregressiveWrapper(encoder)
+    with pytest.raises(TypeError, match="net must be a TransformerWrapper, not Decoder"):
+        AutoregressiveWrapper(Decoder(depth=1, **SIZES))  # type: ignore[arg-type]
 
 
 # Generation --------------------------------------------------------------------------------------------------------

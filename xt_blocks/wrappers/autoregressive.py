@@ -22,12 +22,15 @@ class AutoregressiveWrapper(nn.Module):
         pad_value: what follows a row's eos in generated text.
 
     Raises:
-        ValueError: the model's stack is not causal.
+        TypeError: net is no TransformerWrapper.
+        ValueError: its stack is not causal.
     """
 
     @names_nearest
     def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
         super().__init__()
+        if not isinstance(net, TransformerWrapper):
+            raise TypeError(f"net must be a TransformerWrapper, not {type(net).__name__}")
         if not net.graph.causal:
             raise ValueError("the model sees later tokens: wrap a Decoder, or compile with causal=True")
         self.net = net
