@@ -146,7 +146,7 @@ def test_only_a_causal_model_is_trained_on_the_next_token() -> None:
     encoder = TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=Encoder(depth=1, **SIZES))
     with pytest.raises(ValueError, match="the model sees later tokens: wrap a Decoder"):
         AutoregressiveWrapper(encoder)
-    with pytest.raises(TypeError, match="net must be a TransformerWrapper, not Decoder"):
+    with pytest.raises(TypeError, match="net must be a model over tokens, as TransformerWrapper is, not Decoder"):
         AutoregressiveWrapper(Decoder(depth=1, **SIZES))  # type: ignore[arg-type]
 
 

@@ -22,15 +22,15 @@ class AutoregressiveWrapper(nn.Module):
         pad_value: what follows a row's eos in generated text.
 
     Raises:
-        TypeError: net is no TransformerWrapper.
+        TypeError: net is no model over tokens.
         ValueError: its stack is not causal.
     """
 
     @names_nearest
     def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
         super().__init__()
-        if not isinstance(net, TransformerWrapper):
-            raise TypeError(f"net must be a TransformerWrapper, not {type(net).__name__}")
+        if not hasattr(net, "max_seq_len"):
+            raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
         if not net.graph.causal:
             raise ValueError("the model sees later tokens: wrap a Decoder, or compile with causal=True")
         self.net = net
