@@ -85,15 +85,15 @@ class Cache:
                 f"the cache has room for {self.max_len} tokens and holds {self.length}; {new} more do not fit"
             )
 
-    def see_mask(self, mask: Tensor | None, new: int, device: torch.device) -> None:
-        """Add the mask of the new tokens; where one row has padding every token has a mask."""
+    def seen(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
+        """(batch, length + new) bool: the mask of the tokens so far and of the `new` ones; None: all are real."""
         if mask is None and self.mask is None:
-            return
+            return None
         before = self.mask
         if before is None:
             before = torch.ones(self.batch, self.length, dtype=torch.bool, device=device)
         now = torch.ones(self.batch, new, dtype=torch.bool, device=device) if mask is None else mask
-        self.mask = torch.cat((before, now), dim=1)
+        return torch.cat((before, now), dim=1)
 
     def bytes(self) -> int:
         """Of all keys and values."""

@@ -13,7 +13,7 @@ from ..cache import Slot
 from ..keywords import names_nearest
 from ..positions.rotary import Rotation
 from . import kernel
-from .masks import Attend, Masks
+from .masks import Attend, Masks, check_mask
 
 
 class _Attention(nn.Module):
@@ -91,6 +91,7 @@ class Attention(_Attention):
         Returns:
             (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, keys).
         """
+        check_mask("mask", mask, x)
         q, k, v = self.split_heads(self.to_qkv(x), 3)
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
@@ -130,6 +131,7 @@ class CrossAttention(_Attention):
         Returns:
             (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, context).
         """
+        check_mask("context_mask", context_mask, context)
         (q,) = self.split_heads(self.to_q(x), 1)
         if cache is not None and cache.filled:
             k, v = cache.stored()

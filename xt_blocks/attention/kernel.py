@@ -37,7 +37,7 @@ def explicit(
     Returns:
         (b, h, i, d) and the scores (b, h, i, j) before masking.
     """
-    own = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    own = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # scaled first: the bare product overflows float16
     if scores is not None:
         own = own + scores
     weights = own.masked_fill(~_allowed(attend, own), float("-inf")).softmax(dim=-1)

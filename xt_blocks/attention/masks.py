@@ -28,6 +28,16 @@ class Attend:
     empty: Tensor | None = None
 
 
+def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
+    """Raise ValueError unless `mask` is boolean and (batch, seq) of `of: (batch, seq, ...)`."""
+    if mask is None or of is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"{name} must be boolean, True = attend, not {mask.dtype}")
+    if mask.shape != of.shape[:2]:
+        raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
+
+
 class Masks:
     """The masks of one forward pass.
 

@@ -1,7 +1,7 @@
 """Rotary positions (Su et al., arXiv:2104.09864): queries and keys turned by angles that grow with position.
 
-Only the difference of two positions reaches a score. Angles are computed in float32 whatever the module's type,
-so that far positions are as exact as near ones.
+Only the difference of two positions reaches a score. Angles are computed in float32 whatever the module's type:
+rounded to a low precision, far positions would fall together.
 """
 
 from __future__ import annotations
