@@ -8,7 +8,7 @@ are one tree and `parse(str(p)) == p`. What the names mean is not known here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .errors import Fault, Span
@@ -118,8 +118,10 @@ def group(body: Body, span: Span = NOWHERE) -> Item:
     """The item that `(body)` is."""
     if len(body) == 1 and body[0].name is None and len(body[0].items) == 1:
         inner = body[0].items[0]
-        if isinstance(inner, Ref | Suffixed):
+        if isinstance(inner, Ref):
             return inner
+        if isinstance(inner, Suffixed):  # its parentheses come back where a second suffix meets the first
+            return replace(inner, span=span)
     return Group(body, span)
 
 

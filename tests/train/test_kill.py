@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 Blockdsl = Callable[..., tuple[int, str, str]]
 Records = Callable[[Path], list[dict[str, Any]]]
@@ -34,6 +36,7 @@ def started(run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums are split by it
     )
     while _written(run) == before and process.poll() is None:
         time.sleep(0.002)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import signal
+import struct
 from dataclasses import replace
 from math import log2
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from blockdsl.errors import PatternError, UserError
 from xt_blocks.train import (
@@ -36,7 +38,7 @@ SETTINGS = TrainSettings(
     pattern="a>>1 f",
     text=None,
     text_digest="",
-    dim=14,
+    dim=20,
     heads=2,
     seq_len=19,
     batch=3,
@@ -87,24 +89,18 @@ def test_training_leaves_the_callers_random_numbers_alone(tmp_path: Path, text: 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-class Frequencies(nn.Module):
-    """Predicts byte i with probability weights[i], whatever came before."""
-
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(weights.log())
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.logits.expand(*tokens.shape, 256)
-
-
 def test_bits_per_byte_by_hand() -> None:
-    weights = torch.ones(256)
-    weights[ord("a")] = 257  # a: 257 of 512, any other: 1 of 512
+    # A model that predicts "a" with 257 of 512 and any other byte with 1 of 512, whatever came before.
+    model = build_model(compile_graph(SETTINGS), 0)
+    odds = torch.ones(256)
+    odds[ord("a")] = 257
+    with torch.no_grad():
+        model.to_logits.weight.zero_()
+        model.to_logits.bias.copy_(odds.log())
     text = torch.tensor(list(b"xaab" * 5), dtype=torch.uint8)
     # 19 bytes are predicted: 10 are a, 9 are not.
     expected = (10 * log2(512 / 257) + 9 * 9) / 19
-    assert bits_per_byte(Frequencies(weights), text, seq_len=19) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_byte(model, text, seq_len=19) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, text: Path) -> None:
@@ -207,25 +203,31 @@ def test_progress_without_a_terminal_is_plain_lines(monkeypatch: pytest.MonkeyPa
     progress.evaluation({"step": 6, "val_bits_per_byte": 2.5})
     progress.close()
     first, second, third = stream.getvalue().splitlines()
-    assert first.startswith("step 5/10  loss 3.000 bits/byte  ")
-    assert "tokens/s" in first
-    assert first.endswith(" left")
-    assert second.startswith("step 6/10  loss 2.487 bits/byte  ")  # (0.95 * 3 + 2) / 1.95
+    assert re.fullmatch(r"step 5/10  loss 3\.000 bits/byte, [\d,]+ tokens/s, 00:00 left", first)
+    assert second.startswith("step 6/10  loss 2.487 bits/byte, ")  # (0.95 * 3 + 2) / 1.95
     assert third == "step 6/10  validation 2.500 bits/byte"
 
 
-def test_progress_on_a_terminal_is_a_bar() -> None:
-    stream = io.StringIO()
-    stream.isatty = lambda: True  # type: ignore[method-assign]
-    progress = Progress(steps=2, done=0, tokens_per_step=57, stream=stream)
-    progress.step({"step": 1, "loss": 3.0})
-    progress.step({"step": 2, "loss": 3.0})
-    progress.evaluation({"step": 2, "val_bits_per_byte": 2.5})
-    progress.close()
-    assert "loss 3.000 bits/byte" in stream.getvalue()
-    assert "tokens/s" in stream.getvalue()
-    assert "2/2" in stream.getvalue()
-    assert "step 2/2  validation 2.500 bits/byte\n" in stream.getvalue()
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
+@pytest.mark.parametrize(("columns", "bar"), [(120, True), (0, False)])
+def test_progress_on_a_terminal_is_a_bar_where_it_has_a_width(columns: int, bar: bool) -> None:
+    import fcntl
+    import termios
+
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+    with os.fdopen(writer, "w", encoding="utf-8") as stream, os.fdopen(reader, "rb", buffering=0) as terminal:
+        progress = Progress(steps=2, done=0, tokens_per_step=57, stream=stream)
+        progress.evaluation({"step": 0, "val_bits_per_byte": 8.25})
+        progress.step({"step": 1, "loss": 3.0})
+        progress.step({"step": 2, "loss": 3.0})
+        progress.evaluation({"step": 2, "val_bits_per_byte": 2.5})
+        progress.close()
+        stream.flush()
+        shown = terminal.read(65536).decode()
+    assert ("2/2" in shown and "loss 3.000 bits/byte" in shown and "tokens/s" in shown) is bar
+    assert "step 0/2  validation 8.250 bits/byte\r\n" in shown
+    assert "step 2/2  validation 2.500 bits/byte\r\n" in shown
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:

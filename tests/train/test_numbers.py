@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import cos, log2, pi
+from pathlib import Path
 
 import pytest
 import torch
 
 from xt_blocks.train.schedule import learning_rate
 from xt_blocks.train.seeds import seed_for
+from xt_blocks.train.threads import granted_cores, limit_threads
 from xt_blocks.train.unigram import unigram_bits_per_byte
 
 
@@ -47,3 +49,24 @@ def test_seeds_differ_by_purpose_run_and_step() -> None:
     assert len(seeds) == 2 * 9 * 9
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_for("batch", 1, 2) == seed_for("batch", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1), ("max 100000", None), ("", None)],
+)
+def test_a_containers_share_of_the_cores(tmp_path: Path, quota: str, cores: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert granted_cores(tmp_path / "cpu.max") == cores
+    assert granted_cores(tmp_path / "none") is None
+
+
+def test_threads_are_only_ever_taken_away(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        for granted, expected in (("9900000 100000", before), ("100000 100000", 1), ("max 100000", 1)):
+            (tmp_path / "cpu.max").write_text(granted)
+            limit_threads(tmp_path / "cpu.max")
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)

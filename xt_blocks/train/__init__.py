@@ -11,6 +11,7 @@ from .progress import Progress
 from .run_folder import RunFolder, check_free, default_path
 from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
 from .settings import TrainSettings, check_device
+from .threads import limit_threads
 from .unigram import unigram_bits_per_byte
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "default_path",
     "example_prompt",
     "fresh_seed",
+    "limit_threads",
     "load_corpus",
     "load_trained",
     "plot_losses",

@@ -6,6 +6,7 @@ helps nobody. Both go to standard error; results are standard output's.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
@@ -35,34 +36,29 @@ class Progress:
         self._sum = self._weight = 0.0
         self._bar = (
             tqdm(total=steps, initial=done, file=self._stream, unit="step", dynamic_ncols=True)
-            if self._stream.isatty()
+            if _draws_bars(self._stream)
             else None
         )
 
     def step(self, record: Record) -> None:
         self._sum = SMOOTHING * self._sum + record["loss"]
         self._weight = SMOOTHING * self._weight + 1
+        per_step = (time.monotonic() - self._started) / (record["step"] - self._first)
+        shown = f"loss {self._sum / self._weight:.3f} bits/byte, {self._tokens / max(per_step, 1e-9):,.0f} tokens/s"
         if self._bar is not None:
-            rate = self._bar.format_dict["rate"] or 0.0
-            self._bar.set_postfix_str(
-                f"loss {self._sum / self._weight:.3f} bits/byte, {rate * self._tokens:,.0f} tokens/s",
-                refresh=False,
-            )
+            self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update()
         elif time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            self._line(record["step"])
-
-    def _line(self, step: int) -> None:
-        per_step = (time.monotonic() - self._started) / (step - self._first)
-        left = tqdm.format_interval((self._steps - step) * per_step)
-        self.say(
-            f"step {step}/{self._steps}  loss {self._sum / self._weight:.3f} bits/byte  "
-            f"{self._tokens / per_step:,.0f} tokens/s  {left} left"
-        )
+            left = tqdm.format_interval((self._steps - record["step"]) * per_step)
+            self.say(f"step {record['step']}/{self._steps}  {shown}, {left} left")
 
     def evaluation(self, record: Record) -> None:
         self.say(f"step {record['step']}/{self._steps}  validation {record['val_bits_per_byte']:.3f} bits/byte")
+        if record["step"] == self._first:  # the time of the evaluation before training is no step's
+            self._started = time.monotonic()
+            if self._bar is not None:
+                self._bar.unpause()
 
     def say(self, line: str) -> None:
         """A line that does not disturb the bar."""
@@ -74,3 +70,11 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _draws_bars(stream: TextIO) -> bool:
+    """Whether it is a terminal, and one that knows its width: without one tqdm would show nothing."""
+    try:
+        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False

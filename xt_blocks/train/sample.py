@@ -21,6 +21,7 @@ from xt_blocks import AutoregressiveWrapper, TransformerWrapper
 from . import checkpoint
 from .model import build_model
 from .run_folder import RunFolder
+from .seeds import seed_for
 
 START = b"\n"
 """What stands for an empty prompt: a model needs a byte to go on from, and text starts at a line's start."""
@@ -63,7 +64,7 @@ def sample(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        generator=torch.Generator(device).manual_seed(seed),
+        generator=torch.Generator(device).manual_seed(seed_for("sample", seed)),
     )
     return bytes(new[0].tolist())
 
