@@ -10,7 +10,8 @@ Node kinds (attribute `kind`), and the other attributes each has:
     sum       where parallel branches meet; stage
     output    norm: "layernorm", "rmsnorm" or None; num_tokens: of its logits or None; tied: to the embedding
 
-Edges say what they carry (attribute `carries`, a tuple; a missing one means the stream):
+Edges say what they carry (attribute `carries`, a tuple or one name; a missing one means the stream). An edge that
+is there already keeps what it carries when it is added again without saying.
 
     stream    the residual stream. A node reads the sum of what its stream edges bring
     base      of a sum: the stream its branches started from. The sum is base + what each branch added to it
@@ -27,7 +28,7 @@ The graph is the program: change it with plain networkx calls and lower it, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -35,7 +36,7 @@ import networkx as nx
 
 from . import costs
 from .errors import GraphError
-from .kinds import Kind, kind_of, kinds
+from .kinds import kind_of
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -213,14 +214,15 @@ class BlockGraph:
         """
         try:
             plain = json.loads(text)
-            graph = nx.DiGraph(**plain["graph"])
+            graph = nx.DiGraph()
+            graph.graph.update(plain["graph"])
             for node in plain["nodes"]:
                 for options in (node[key] for key in ("options", "given") if key in node):
                     options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
                 graph.add_node(node.pop("id"), **node)
             for edge in plain["edges"]:
                 graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
         return BlockGraph(graph).lint()
 
@@ -228,9 +230,11 @@ class BlockGraph:
         return {
             "graph": dict(self.nx.graph),
             "nodes": [{"id": node, **attrs} for node, attrs in self.nx.nodes(data=True)],
+            # by target: the order in which a node reads its sources is that of its branches and of their sum
             "edges": [
                 {"from": source, "to": target, "carries": list(carried(attrs))}
-                for source, target, attrs in self.nx.edges(data=True)
+                for target in self.nx
+                for source, attrs in self.nx.pred[target].items()
             ],
         }
 
@@ -243,11 +247,3 @@ def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:
     """What an edge carries; one added without saying is the stream."""
     carries = attrs.get("carries", ("stream",))
     return (carries,) if isinstance(carries, str) else tuple(carries)
-
-
-def blocks(graph: BlockGraph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
-    """Each block's node, kind and attributes, in order."""
-    known = kinds()
-    for node in graph.nodes("block"):
-        attrs = graph.nx.nodes[node]
-        yield node, known[attrs["block"]], attrs

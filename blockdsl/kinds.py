@@ -4,7 +4,19 @@ Self-attention `a`, cross-attention `c` and feedforward `f` are registered here 
 of their own:
 
     import blockdsl
+    import torch.nn.functional as F
     from blockdsl import Kind, Option
+    from torch import nn
+
+    class DepthwiseConv(nn.Module):
+        def __init__(self, dim, kernel, causal):
+            super().__init__()
+            self.ends = (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
+            self.conv = nn.Conv1d(dim, dim, kernel, groups=dim)
+
+        def forward(self, x, mask):                        # mask: (batch, seq), True = a real token; None: all are
+            x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
+            return self.conv(F.pad(x.transpose(1, 2), self.ends)).transpose(1, 2)
 
     blockdsl.register(Kind(
         name="conv",
@@ -144,13 +156,13 @@ def _attention_shapes(o: Any, sources: Mapping[str, int]) -> dict[str, Shape]:
     }
 
 
-def _attention_flops(o: Any, batch: int, queries: int, keys: int) -> float:
+def _attention_flops(o: Any, batch: int, queries: int, keys: int) -> int:
     """Projections of queries, keys, values and output, and the two products of the attention itself.
 
     The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
     """
     inner = o.heads * o.dim_head
-    return 2.0 * batch * inner * (2 * o.dim * queries + 2 * o.dim * keys + 2 * queries * keys)
+    return 2 * batch * inner * (2 * o.dim * queries + 2 * o.dim * keys + 2 * queries * keys)
 
 
 def _heads_divide(o: Any) -> str | None:
@@ -229,7 +241,7 @@ FEEDFORWARD = Kind(
         Option("dropout", float, 0.0, "dropout of the hidden features", setting="ff_dropout", least=0, below=1),
     ),
     shapes=_ff_shapes,
-    flops=lambda o, sizes: 2.0 * sizes.batch * sizes.seq * o.dim * _ff_inner(o) * (3 if o.glu else 2),
+    flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * _ff_inner(o) * (3 if o.glu else 2),
     cached=lambda o: 0,
     module="xt_blocks.feedforward:FeedForward",
     check=_ff_check,
@@ -265,8 +277,8 @@ def register(kind: Kind) -> Kind:
     """Make `kind` known to patterns, settings, costs and lowering; returns it.
 
     Raises:
-        UserError: its name is taken or cannot be written in a pattern, an option's name or setting clashes,
-            or it asks for an input that does not exist.
+        UserError: its name is taken or cannot be written in a pattern, an option is declared wrongly or clashes
+            with another, or it asks for an input that does not exist.
     """
     from .macros import MACROS
     from .settings import setting_names
@@ -276,8 +288,16 @@ def register(kind: Kind) -> Kind:
         problem = "it is taken" if kind.name in taken else "write letters and '_', with no digit at the end"
         raise UserError(f"a block kind cannot be called {kind.name!r}: {problem}")
     names = [option.name for option in kind.all_options()]
-    if twice := {name for name in names if names.count(name) > 1} | {name for name in names if name == "dim"}:
+    if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"kind '{kind.name}': options are named twice: {', '.join(sorted(twice))}")
+    for option in kind.options:
+        if not (option.name.isascii() and option.name.isidentifier()) or option.name == "dim":
+            problem = "the module is given it anyway" if option.name == "dim" else "write letters, digits and '_'"
+            raise UserError(f"kind '{kind.name}': an option cannot be called {option.name!r}: {problem}")
+        if option.type not in (bool, int, float, str):
+            raise UserError(f"kind '{kind.name}': the type of option '{option.name}' must be bool, int, float or str")
+        if fault := option.fault(option.default):
+            raise UserError(f"kind '{kind.name}': the default of option '{option.name}' {fault}")
     own = [option.setting for option in kind.options if option.setting is not None]
     shared = {"causal", "heads"}  # a new kind may follow these settings of the stack
     if clash := set(own) & set(setting_names()) - shared:

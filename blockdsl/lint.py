@@ -6,7 +6,7 @@ an earlier fault run only when there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -17,6 +17,7 @@ from .options import Option, by_name
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
+    from .kinds import Kind
 
 # The attributes that the graph and each kind of node have. A block's `options` and `given` are dicts, beside these.
 _TOKENS = Option("num_tokens", int, None, "size of the vocabulary", least=1, optional=True)
@@ -90,9 +91,8 @@ def _nodes(graph: BlockGraph) -> Iterator[str]:
         yield "the graph has more than one context"
 
 
-def _attributes(declared: Iterable[Option], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
+def _attributes(declared: tuple[Option, ...], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
     """What is missing (of the `others` too) or has a wrong value."""
-    declared = tuple(declared)
     if missing := {*others, *(option.name for option in declared)} - attrs.keys():
         yield f"has no attribute {', '.join(sorted(missing))}"
     for option in declared:
@@ -112,6 +112,8 @@ def _edges(graph: BlockGraph) -> Iterator[str]:
         if not isinstance(attrs.get("carries", ()), str | tuple | list):
             yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
             continue
+        if not carried(attrs):
+            yield f"{source} → {target}: carries nothing; take it out, as in g.nx.remove_edge('{source}', '{target}')"
         for what in carried(attrs):
             ends = kind_of[source], kind_of[target]
             fits = {
@@ -170,37 +172,21 @@ def _acyclic(graph: BlockGraph) -> Iterator[str]:
 
 
 def _stream(graph: BlockGraph) -> Iterator[str]:
-    stream = _stream_graph(graph)
-    start, end = graph.start, graph.end
-    from_input = {start, *nx.descendants(stream, start)}
-    to_output = {end, *nx.ancestors(stream, end)}
-    for node in stream:
-        if node in (start, end):
-            continue
-        if not stream.pred[node]:
-            yield f"{node}: reads no stream; add an edge to it, as in g.nx.add_edge('…', '{node}')"
-        elif not stream.succ[node]:
-            yield f"{node}: nothing reads what it gives; add an edge from it, as in g.nx.add_edge('{node}', '…')"
-        elif node not in from_input or node not in to_output:
-            yield f"{node}: is not on a way from the input to the output"
-    if not graph.sources(end, "stream"):
-        yield f"{end}: reads no stream; add an edge to it, as in g.nx.add_edge('…', '{end}')"
-    elif end not in from_input:
-        yield f"{end}: is not reached from the input"
-
-
-def _stream_graph(graph: BlockGraph) -> nx.DiGraph:
+    """Dead ends. Without one, and without a cycle, every node is on a way from the input to the output."""
     from .graph import carried
 
-    stream = nx.DiGraph()
-    stream.add_nodes_from(n for n, attrs in graph.nx.nodes(data=True) if attrs["kind"] not in ("context", "position"))
-    stream.add_edges_from(
-        (a, b) for a, b, attrs in graph.nx.edges(data=True) if {"stream", "base"} & set(carried(attrs))
-    )
-    return stream
+    edges = graph.nx.edges(data=True)
+    stream = [(source, target) for source, target, attrs in edges if {"stream", "base"} & {*carried(attrs)}]
+    read, reading = {source for source, _ in stream}, {target for _, target in stream}
+    for node in graph.nodes("block") + graph.nodes("sum") + [graph.end]:
+        if node not in reading:
+            yield f"{node}: reads no stream; add an edge to it, as in g.nx.add_edge('…', '{node}')"
+        if node not in read and node != graph.end:
+            yield f"{node}: nothing reads what it gives; add an edge from it, as in g.nx.add_edge('{node}', '…')"
 
 
 def _sums(graph: BlockGraph) -> Iterator[str]:
+    start = graph.start
     for node in graph.nodes("sum"):
         bases = graph.sources(node, "base")
         if len(bases) > 1:
@@ -209,62 +195,81 @@ def _sums(graph: BlockGraph) -> Iterator[str]:
             yield f"{node}: no branch meets here"
         for base in bases[:1]:
             for branch in graph.sources(node, "stream"):
-                if outside := _leaves(graph, branch, base):
-                    yield f"{node}: the branch {branch} does not start at its base {base} but at {outside}"
+                if base != start and start in _behind(graph, branch, base):
+                    yield f"{node}: the branch {branch} does not start at its base {base} but at {start}"
 
 
-def _leaves(graph: BlockGraph, node: str, base: str) -> str | None:
-    """A node without a source that the stream into `node` comes from past `base`; None if all of it is from `base`."""
+def _behind(graph: BlockGraph, node: str, base: str) -> set[str]:
+    """The nodes that the stream into `node` comes through, back to `base` and not past it.
+
+    Branches inside are left out: their own sum is judged by itself.
+    """
     waiting, seen = [node], {base}
     while waiting:
         at = waiting.pop()
-        if at in seen:
-            continue
-        seen.add(at)
-        sources = graph.sources(at, "stream") + graph.sources(at, "base")
-        if not sources:
-            return at
-        waiting += sources
-    return None
+        if at not in seen:
+            seen.add(at)
+            waiting += graph.sources(at, "base") or graph.sources(at, "stream")
+    return seen
 
 
-def _inputs(graph: BlockGraph) -> Iterator[str]:
+def _each_block(graph: BlockGraph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
     known = kinds()
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
-        kind, options = known[attrs["block"]], attrs["options"]
-        contexts, positions = graph.sources(node, "context"), graph.sources(node, "position")
-        scores = graph.sources(node, "scores")
-        if ("context" in kind.inputs) != bool(contexts):
-            yield f"{node}: {kind.title} {'has no' if not contexts else 'does not read a'} context"
+        yield node, known[attrs["block"]], attrs
+
+
+def _contexts(graph: BlockGraph) -> Iterator[str]:
+    for node, kind, _ in _each_block(graph):
+        reads = bool(graph.sources(node, "context"))
+        if ("context" in kind.inputs) != reads:
+            yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+
+
+def _positions(graph: BlockGraph) -> Iterator[str]:
+    for node, kind, attrs in _each_block(graph):
+        positions = graph.sources(node, "position")
         if positions and "rotary" not in kind.inputs:
             yield f"{node}: {kind.title} does not read positions"
-        if len(positions) > 1 or len(scores) > 1:
-            yield f"{node}: reads more than one position or more than one block's scores"
+            continue
+        if len(positions) > 1:
+            yield f"{node}: reads more than one position"
         for position in positions:
             spec = graph.nx.nodes[position]
-            dim = spec.get("dim")
+            dim, most = spec.get("dim"), attrs["options"]["dim_head"]
             if spec["scheme"] != "rotary":
                 yield f"{node}: reads absolute positions, which belong to the input"
-            elif not isinstance(dim, int) or dim < 2 or dim % 2 or dim > options["dim_head"]:
-                most = options["dim_head"]
+            elif not isinstance(dim, int) or dim < 2 or dim % 2 or dim > most:
                 yield f"{position}: dim must be even, at least 2 and at most the head's {most}, not {dim}"
-        if scores and not options.get("residual_attn"):
+
+
+def _scores(graph: BlockGraph) -> Iterator[str]:
+    known = kinds()
+    for node, kind, attrs in _each_block(graph):
+        sources, options = graph.sources(node, "scores"), attrs["options"]
+        if sources and "scores" not in kind.inputs:
+            yield f"{node}: {kind.title} does not read scores"
+            continue
+        if len(sources) > 1:
+            yield f"{node}: reads the scores of more than one block"
+        if sources and not options["residual_attn"]:
             yield f"{node}: reads scores, but its option residual_attn is false"
-        for source in scores:
+        for source in sources:
             other = graph.nx.nodes[source]
-            if "scores" not in kind.inputs or "scores" not in known[other["block"]].inputs:
-                yield f"{source} → {node}: only attention hands on scores"
-            elif other["options"]["heads"] != options["heads"]:
-                yield f"{source} → {node}: scores of {other['options']['heads']} heads for {options['heads']}"
-            elif ("context" in kind.inputs) != ("context" in known[other["block"]].inputs):
+            other_kind, other_options = known[other["block"]], other["options"]
+            if "scores" not in other_kind.inputs:
+                yield f"{source} → {node}: {other_kind.title} hands on no scores"
+            elif other_options["heads"] != options["heads"]:
+                yield f"{source} → {node}: scores of {other_options['heads']} heads for {options['heads']}"
+            elif ("context" in kind.inputs) != ("context" in other_kind.inputs):
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
 
 
 def _ends(graph: BlockGraph) -> Iterator[str]:
     start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
     embedded, logits = start["num_tokens"], end["num_tokens"]
-    positions = graph.sources(graph.start, "position")
+    schemes = [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")]
     if logits is not None and embedded is None:
         yield f"{graph.end}: gives logits, but the input embeds no tokens"
     if logits is None and embedded is not None:
@@ -275,19 +280,18 @@ def _ends(graph: BlockGraph) -> Iterator[str]:
         for name, given in (("max_seq_len", start["max_seq_len"]), ("emb_dropout", start["emb_dropout"])):
             if given:
                 yield f"{graph.start}: has {name}, but embeds no tokens"
-        if positions:
+        if schemes:
             yield f"{graph.start}: reads positions, but embeds no tokens"
         if end["tied"]:
             yield f"{graph.end}: is tied to an embedding, but the input has none"
     elif start["max_seq_len"] is None:
         yield f"{graph.start}: embeds tokens and needs max_seq_len"
-    if len(positions) > 1:
+    if len(schemes) > 1:
         yield f"{graph.start}: reads more than one position"
-    for position in positions:
-        if graph.nx.nodes[position]["scheme"] != "absolute":
-            yield f"{graph.start}: reads rotary positions, which belong to blocks"
-        elif len(graph.nodes("position")) > 1:
-            yield f"{graph.start}: reads absolute positions while blocks read rotary ones; a model has one or the other"
+    if "rotary" in schemes:
+        yield f"{graph.start}: reads rotary positions, which belong to blocks"
+    elif schemes and any(graph.nx.nodes[position]["scheme"] == "rotary" for position in graph.nodes("position")):
+        yield f"{graph.start}: reads absolute positions while blocks read rotary ones; a model has one or the other"
 
 
 def _readers(graph: BlockGraph) -> Iterator[str]:
@@ -325,5 +329,5 @@ def _stages(graph: BlockGraph) -> Iterator[str]:
 _RULES: tuple[tuple[Rule, ...], ...] = (
     (_nodes,),
     (_edges, _blocks),
-    (_acyclic, _stream, _sums, _inputs, _ends, _readers, _ties, _stages),
+    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _ends, _readers, _ties, _stages),
 )

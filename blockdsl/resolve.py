@@ -6,12 +6,12 @@ and the stack. No graph yet, so `blockdsl check` gets by without networkx.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import PatternError, Span, UserError
-from .expand import Fork, Unit
+from .expand import Fork, Unit, tie_in_words
 from .kinds import Kind, kinds, namespace
 from .options import Value, by_name
 from .pattern import Pattern, parse
@@ -72,15 +72,17 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
     settings = resolved(given)
     if settings["dim"] is None:
         raise UserError("a stack needs dim: give dim=512, or write set dim=512; in the pattern")
-    resolver = _Resolver(pattern, given, settings)
+    resolver = _Resolver(pattern, given, settings, keywords.keys())
     steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
     resolver.check_stack()
     return Stack(pattern, settings, given, steps)
 
 
 class _Resolver:
-    def __init__(self, pattern: Pattern, given: Mapping[str, Value], settings: Mapping[str, Value]) -> None:
-        self.pattern, self.given, self.settings = pattern, given, settings
+    def __init__(
+        self, pattern: Pattern, given: Mapping[str, Value], settings: Mapping[str, Value], keywords: Set[str]
+    ) -> None:
+        self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
         self.seen: dict[tuple[str, str], dict[str, Value]] = {}  # options already checked, by kind and text
         self.tied: dict[str, Block] = {}
@@ -95,11 +97,13 @@ class _Resolver:
         kind = self.kinds[step.kind]
         self.kinds_used.add(step.kind)
         if "context" in kind.inputs and self.settings["context"] is False:
-            raise self._error(step.span, f"'{step.kind}' ({kind.title}) without a context to attend to")
+            problem = f"'{step.kind}' ({kind.title}) without a context to attend to"
+            raise self._error(step.span, problem, "context=false says that the stack is given none")
         shift = self.settings["shift_tokens"] if step.shift is None else step.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:
-            raise self._error(step.span, f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts")
+            problem = f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts"
+            raise self._error(step.span, problem, "each part needs a feature: a wider stack or a smaller shift")
         options = self._options(kind, step)
         block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
         self._check_tie(block)
@@ -136,8 +140,9 @@ class _Resolver:
         return self.defaults[kind.name]
 
     def _clash(self, unit: Unit, problem: str) -> UserError:
-        """Point at the block when its own text has a part in it, else at the keyword."""
-        if unit.given or not self.given:
+        """Point at the block when the text has a part in it, its own or by `set`; else it is the keywords'."""
+        settings = {option.setting for option in self.kinds[unit.kind].all_options()}
+        if unit.given or settings & (self.pattern.settings.keys() - self.keywords):
             return self._error(unit.span, problem)
         return UserError(problem)
 
@@ -150,7 +155,7 @@ class _Resolver:
         other = self.tied.setdefault(block.tie, block)
         if other.options != block.options:
             differ = sorted(name for name in block.options if block.options[name] != other.options[name])
-            problem = f"the tie '{block.tie}' has another {' and '.join(differ)} here than before"
+            problem = f"{tie_in_words(block.tie)} has another {' and '.join(differ)} here than before"
             raise self._error(block.span, problem, "tied blocks are the same kind with the same options")
 
     def check_stack(self) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from blockdsl.errors import GraphError
 from blockdsl.kinds import BLOCK_OPTIONS, kinds
 
 from .attention.masks import Masks
@@ -46,6 +47,7 @@ class Step:
         base: of a sum, where its branches started.
         fork: of a node inside a branch, where the branch started; what it adds is counted from there.
         inputs: what its kind declares.
+        counted: of a sum, the branches whose gain is known from their blocks; that of another is a difference.
         rotary, scores_from: the nodes it reads these from.
         keep_scores: a later block reads its scores.
         done: nodes whose values no later step reads.
@@ -58,6 +60,7 @@ class Step:
     fork: str | None = None
     use: Use = field(default_factory=Use)
     inputs: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
     rotary: str | None = None
     scores_from: str | None = None
     keep_scores: bool = False
@@ -78,6 +81,8 @@ class Stack(nn.Module):
         super().__init__()
         self.graph = graph.lint()
         self.dim = graph.dim
+        if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
+            raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         self.blocks = nn.ModuleDict({owner: _block(graph, owner) for owner in graph.tied()})
         self.norm = norm(graph.nx.nodes[graph.nodes("output")[0]]["norm"], graph.dim)
         self.plan = _plan(graph)
@@ -185,7 +190,7 @@ class Stack(nn.Module):
             values[step.node] = _total(values, step.reads)
             return
         base = values[step.base]
-        gains = [added[end] if end in added else values[end] - base for end in step.reads]
+        gains = [added[end] if end in step.counted else values[end] - base for end in step.reads]
         gained = sum(gains[1:], gains[0])
         values[step.node] = base + gained
         if step.fork is not None:
@@ -290,7 +295,7 @@ def _plan(graph: BlockGraph) -> list[Step]:
     forks = _forks(graph)
     kept = {source for node in graph.nodes("block") for source in graph.sources(node, "scores")}
     steps = [
-        _step(graph, node, owner, forks.get(node), node in kept)
+        _step(graph, node, owner, forks, node in kept)
         for node in graph.order()
         if graph.nx.nodes[node]["kind"] in ("block", "sum")
     ]
@@ -300,18 +305,19 @@ def _plan(graph: BlockGraph) -> list[Step]:
     return _with_lifetimes(steps, graph.nodes("input")[0])
 
 
-def _step(graph: BlockGraph, node: str, owner: dict[str, str], fork: str | None, keep: bool) -> Step:
+def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool) -> Step:
     attrs = graph.nx.nodes[node]
     reads = tuple(graph.sources(node, "stream"))
     if attrs["kind"] == "sum":
         base = graph.sources(node, "base")
-        return Step(node, reads, base=base[0] if base else None, fork=fork)
+        counted = tuple(end for end in reads if base and forks.get(end) == base[0])
+        return Step(node, reads, base=base[0] if base else None, fork=forks.get(node), counted=counted)
     position, scores = graph.sources(node, "position"), graph.sources(node, "scores")
     return Step(
         node,
         reads,
         block=owner[node],
-        fork=fork,
+        fork=forks.get(node),
         use=Use(attrs["shift"], float(attrs["scale"]), graph.causal),
         inputs=kinds()[attrs["block"]].inputs,
         rotary=position[0] if position else None,
@@ -321,18 +327,30 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], fork: str | None,
 
 
 def _forks(graph: BlockGraph) -> dict[str, str]:
-    """Nodes inside a branch → where the innermost branch around them starts; simple chains only."""
+    """Nodes inside a branch → where the innermost branch around them starts; simple chains only.
+
+    What the end of any other branch gained is counted as its value less the base's.
+    """
     out: dict[str, str] = {}
     for meet in graph.nodes("sum"):  # inner sums were added before those around them
         for base in graph.sources(meet, "base"):
             for end in graph.sources(meet, "stream"):
-                at = end
-                while at != base:
-                    out.setdefault(at, base)
-                    before = graph.sources(at, "base") or graph.sources(at, "stream")
-                    if len(before) != 1:
-                        break
-                    at = before[0]
+                branch = _simple_branch(graph, end, base)
+                if all(out.get(node, base) == base for node in branch):
+                    out |= dict.fromkeys(branch, base)
+    return out
+
+
+def _simple_branch(graph: BlockGraph, end: str, base: str) -> list[str]:
+    """The nodes from `end` back to `base`; none when it is more than a chain of blocks and of sums with a base."""
+    out: list[str] = []
+    while end != base:
+        out.append(end)
+        is_sum = graph.nx.nodes[end]["kind"] == "sum"
+        before = graph.sources(end, "base" if is_sum else "stream")
+        if len(before) != 1:
+            return []
+        (end,) = before
     return out
 
 

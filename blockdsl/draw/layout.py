@@ -26,44 +26,30 @@ Chain = tuple["str | Split", ...]
 
 def chain(graph: BlockGraph) -> Chain | None:
     """The graph from input to output (both left out), or None when it is not made of chains and branches."""
-    readers: dict[str, list[str]] = {node: [] for node in graph.nx}
-    bases: dict[str, str] = {}
-    for node in graph.nx:
-        sources = graph.sources(node, "stream")
-        if len(sources) > 1 and graph.nx.nodes[node]["kind"] != "sum":
-            return None
-        for source in sources:
-            readers[source].append(node)
-        for base in graph.sources(node, "base"):
-            if base in bases:
-                return None
-            bases[base] = node
-    if len(set(bases.values())) != len(graph.nodes("sum")):
-        return None
-    return _walk(graph.nodes("input")[0], graph.nodes("output")[0], readers, bases)
+    ends = graph.sources(graph.end, "stream")
+    return _back(graph, ends[0], graph.start, set()) if len(ends) == 1 else None
 
 
-def _walk(start: str, end: str, readers: dict[str, list[str]], bases: dict[str, str]) -> Chain | None:
-    """What lies between two nodes, neither of them included."""
+def _back(graph: BlockGraph, end: str, start: str, seen: set[str]) -> Chain | None:
+    """What lies between `start`, left out, and `end`. Walked backwards, where each node has one way to go."""
     out: list[str | Split] = []
-    at = start
-    while True:
-        while at in bases:
-            meet = bases[at]
-            branches = []
-            for first in readers[at]:
-                rest = _walk(first, meet, readers, bases)
-                if rest is None:
-                    return None
-                branches.append((first, *rest))
-            out.append(Split(tuple(branches), meet))
-            at = meet
-        if len(readers[at]) != 1:
+    at = end
+    while at != start:
+        streams, bases = graph.sources(at, "stream"), graph.sources(at, "base")
+        if at in seen or len(bases or streams) != 1:
             return None
-        at = readers[at][0]
-        if at == end:
-            return tuple(out)
-        out.append(at)
+        seen.add(at)
+        if bases:
+            branches = [_back(graph, stream, bases[0], seen) for stream in streams]
+            if None in branches:
+                return None
+            out.append(Split(tuple(branch for branch in branches if branch is not None), at))
+        elif graph.nx.nodes[at]["kind"] == "block":
+            out.append(at)
+        else:
+            return None
+        (at,) = bases or streams
+    return tuple(reversed(out))
 
 
 def split_stages(graph: BlockGraph, items: Chain) -> list[tuple[int, Chain]]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
+
 from ..costs import stage_title
 from ..fold import Folded, Loop, fold
 from ..kinds import kind_of
@@ -175,7 +177,9 @@ class _Text:
     def _listed(self) -> list[_Row]:
         """Every block with what it reads: for a graph that is not chains and branches."""
         rows: list[_Row] = []
-        nodes = [node for node in self.graph.order() if self.graph.nx.nodes[node]["kind"] in ("block", "sum")]
+        place = {node: i for i, node in enumerate(self.graph.nx)}
+        order = nx.lexicographical_topological_sort(self.graph.nx, key=place.__getitem__)
+        nodes = [node for node in order if self.graph.nx.nodes[node]["kind"] in ("block", "sum")]
         for stage, part in split_stages(self.graph, tuple(nodes)):
             rows += self._stage(stage)
             for node in part:
@@ -187,9 +191,10 @@ class _Text:
         return [*rows, _Row("", self.glyphs.rail)]
 
     def _reads(self, node: str) -> str:
-        streams = " + ".join(self.graph.sources(node, "stream"))
-        bases = self.graph.sources(node, "base")
-        return f"reads {bases[0]} + what it gained in {streams}" if bases else f"reads {streams}"
+        streams, bases = self.graph.sources(node, "stream"), self.graph.sources(node, "base")
+        if bases:
+            return f"reads {bases[0]} + the gains of {', '.join(streams)}"
+        return f"reads {' + '.join(streams) or 'nothing'}"
 
     def _key(self, item: str | Split) -> Any:
         """Equal for items that are drawn alike."""

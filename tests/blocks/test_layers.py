@@ -35,7 +35,7 @@ def test_keywords_are_written_as_the_pattern_they_are() -> None:
     assert text(custom_layers=["a", "f", "f", "a", "f"]) == "a f f a f"  # no longer than with f*2
     assert text(depth=2, shift_tokens=(1, 1, 1, 0)) == "a>>1 f>>1 a>>1 f>>0"
     assert text(depth=2, macaron=True, shift_tokens=(1,) * 6) == "(f>>1/2 a>>1 f>>1/2)*2"
-    assert text(depth=1, layer_dropout=(0.0, 0.1)) == "a(layer_dropout=0.0) f(layer_dropout=0.1)"
+    assert text(depth=1, layer_dropout=(0.0, 0.1)) == "a(layer_dropout=0) f(layer_dropout=0.1)"
 
 
 def test_heads_are_64_wide_unless_said_otherwise() -> None:

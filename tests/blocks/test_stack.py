@@ -7,6 +7,7 @@ import io
 import pickle
 from typing import Any
 
+import networkx as nx
 import pytest
 import torch
 
@@ -137,3 +138,10 @@ def test_lowering_leaves_the_graph_alone() -> None:
     model = xt_blocks.lower(graph)
     graph.nx.nodes["f1"]["options"]["mult"] = 2
     assert model.graph.to_json() == before
+
+
+def test_a_node_that_torch_has_a_name_for_is_refused() -> None:
+    graph = blockdsl.compile("a f", dim=8)
+    graph.nx = nx.relabel_nodes(graph.nx, {"a0": "keys"})
+    with pytest.raises(blockdsl.GraphError, match="keys: torch's modules use this name themselves"):
+        xt_blocks.lower(graph)

@@ -1,0 +1,104 @@
+"""Random patterns, written by this file's own rules beside the list of blocks that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pattern's text, the kind of each of its blocks left to right, and settings that fit it."""
+
+    text: str
+    blocks: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+# Every block with a label has the same text but for its shift and scale, so that no tie is between unlike blocks.
+_TIED = {"t": "a", "u": "f(mult=2, glu)", "v": "f"}
+_OPTIONS = {
+    "a": ("causal", "dim_head=6", "pre_norm=false", "layer_dropout=0.1"),
+    "c": ("dim_head=2", "use_rmsnorm"),
+    "f": ("mult=3", "glu", "swish", "no_bias", "relu_squared", "pre_norm=false"),
+}
+_MOST = 40  # blocks
+
+
+@st.composite
+def _block(draw: st.DrawFn, kinds: str, heads: bool, inside_tie: bool = False) -> tuple[str, tuple[str, ...]]:
+    suffix = draw(st.sampled_from(["", "", ">>1", ">>2"])) + draw(st.sampled_from(["", "", "/2", "/1.5"]))
+    if not inside_tie and draw(st.integers(0, 4)) == 0:
+        label = draw(st.sampled_from([label for label, text in _TIED.items() if text[0] in kinds]))
+        return f"{_TIED[label]}{suffix}@{label}", (_TIED[label][0],)
+    kind = draw(st.sampled_from(kinds))
+    known = _OPTIONS[kind] + (("heads=1",) if heads and kind != "f" else ())
+    options = draw(st.lists(st.sampled_from(known), max_size=2, unique=True))
+    if {"swish", "relu_squared"} <= {*options}:
+        options.remove("swish")
+    return kind + (f"({', '.join(options)})" if options else "") + suffix, (kind,)
+
+
+@st.composite
+def _items(draw: st.DrawFn, kinds: str, heads: bool, depth: int) -> tuple[str, tuple[str, ...]]:
+    texts: list[str] = []
+    blocks: tuple[str, ...] = ()
+    for _ in range(draw(st.integers(1, 3))):
+        shape = draw(st.sampled_from(["block", "block", "repeat", "group", "parallel"] if depth else ["block"]))
+        if shape == "block":
+            text, inside = draw(_block(kinds, heads))
+        elif shape == "repeat":
+            inner, inside = draw(_block(kinds, heads))
+            times = draw(st.integers(1, 4))
+            text, inside = f"{inner}*{times}", inside * times
+        elif shape == "group":
+            inner, inside = draw(_items(kinds, heads, depth - 1))
+            times = draw(st.integers(1, 3))
+            suffix = draw(st.sampled_from(["", "", ">>1", "/2"]))
+            text, inside = f"({inner}){suffix}*{times}", inside * times
+        else:
+            branches = [draw(_items(kinds, heads, depth - 1)) for _ in range(draw(st.integers(2, 3)))]
+            text = " & ".join(f"({inner})" for inner, _ in branches)
+            inside = tuple(kind for _, part in branches for kind in part)
+        if len(blocks) + len(inside) > _MOST:
+            break
+        texts.append(text)
+        blocks += inside
+    if not texts:
+        return "f", ("f",)
+    return " ".join(texts), blocks
+
+
+@st.composite
+def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
+    """A pattern of up to some hundred blocks of these kinds, with settings."""
+    heads = draw(st.booleans())  # else residual attention: its blocks have the same number of heads
+    stages = [draw(_items(kinds, heads, 2)) for _ in range(draw(st.integers(1, 3)))]
+    named = draw(st.booleans())
+    text = " | ".join((f"s{i}: " if named else "") + stage for i, (stage, _) in enumerate(stages))
+    blocks = tuple(kind for _, stage in stages for kind in stage)
+    settings: dict[str, Any] = {
+        "dim": draw(st.sampled_from([12, 16])),
+        "heads": draw(st.sampled_from([2, 3])),
+        "attn_dim_head": draw(st.sampled_from([2, 4, 5])),
+        "causal": draw(st.booleans()),
+        "pre_norm": draw(st.booleans()),
+        "use_rmsnorm": draw(st.booleans()),
+        "shift_tokens": draw(st.integers(0, 1)),
+        "ff_mult": draw(st.sampled_from([1, 2, 2.5])),
+        "ff_glu": draw(st.booleans()),
+        "ff_no_bias": draw(st.booleans()),
+        "residual_attn": not heads and draw(st.booleans()),
+        "cross_residual_attn": not heads and draw(st.booleans()),
+        "rotary_pos_emb": "a" in blocks and draw(st.booleans()),
+    }
+    if tokens and draw(st.booleans()):
+        settings |= {
+            "num_tokens": draw(st.sampled_from([7, 30])),
+            "max_seq_len": 11,
+            "use_abs_pos_emb": draw(st.booleans()),
+            "tie_embedding": draw(st.booleans()),
+        }
+    return Model(text, blocks, settings)

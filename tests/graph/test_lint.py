@@ -1,0 +1,431 @@
+"""Each rule of lint, broken by plain networkx calls: the message is asserted whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import blockdsl
+from blockdsl import BlockGraph, GraphError
+
+from .patterns import Model, models
+
+SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
+HEAD = "the graph cannot be lowered:\n"
+
+
+def graph(pattern: str, **keywords: Any) -> BlockGraph:
+    return blockdsl.compile(pattern, **(SIZES | keywords))
+
+
+def found(g: BlockGraph) -> list[str]:
+    """The faults that lint names."""
+    with pytest.raises(GraphError) as error:
+        g.lint()
+    text = str(error.value)
+    assert text.startswith(HEAD)
+    return [line.removeprefix("  ") for line in text.removeprefix(HEAD).split("\n")]
+
+
+def node(name: str, **values: Any) -> Callable[[BlockGraph], None]:
+    """Set attributes of a node."""
+    return lambda g: g.nx.nodes[name].update(values)
+
+
+def option(name: str, **values: Any) -> Callable[[BlockGraph], None]:
+    """Set options of a block."""
+    return lambda g: g.nx.nodes[name]["options"].update(values)
+
+
+def attribute(**values: Any) -> Callable[[BlockGraph], None]:
+    """Set attributes of the graph."""
+    return lambda g: g.nx.graph.update(values)
+
+
+def edge(source: str, target: str, *carries: str) -> Callable[[BlockGraph], None]:
+    """Add an edge that carries this, the stream by default."""
+    return lambda g: g.nx.add_edge(source, target, **({"carries": carries} if carries else {}))
+
+
+def gone(*path: str) -> Callable[[BlockGraph], None]:
+    """Remove an attribute (of the graph, or of a node), or an option."""
+
+    def remove(g: BlockGraph) -> None:
+        at: Any = g.nx.graph if path[0] == "graph" else g.nx.nodes[path[0]]
+        for step in path[1:-1]:
+            at = at[step]
+        del at[path[-1]]
+
+    return remove
+
+
+def cut(source: str, target: str) -> Callable[[BlockGraph], None]:
+    return lambda g: g.nx.remove_edge(source, target)
+
+
+def both(*edits: Callable[[BlockGraph], None]) -> Callable[[BlockGraph], None]:
+    def edit(g: BlockGraph) -> None:
+        for each in edits:
+            each(g)
+
+    return edit
+
+
+def places(name: str) -> Callable[[BlockGraph], None]:
+    """Hand the input absolute positions of this name."""
+    return both(
+        lambda g: g.nx.add_node(name, kind="position", scheme="absolute"),
+        edge(name, "input", "position"),
+    )
+
+
+def named(old: str, new: Any) -> Callable[[BlockGraph], None]:
+    return lambda g: setattr(g, "nx", nx.relabel_nodes(g.nx, {old: new}))
+
+
+TOKENS: dict[str, Any] = {"num_tokens": 30, "max_seq_len": 9}
+RANGE = "must be a whole number of at least"
+ADD_FROM = "nothing reads what it gives; add an edge from it, as in g.nx.add_edge"
+ADD_TO = "reads no stream; add an edge to it, as in g.nx.add_edge"
+
+# pattern, settings, edit → every fault
+BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]] = [
+    # the graph's attributes
+    ("a", {}, gone("graph", "dim"), ["the graph: has no attribute dim"]),
+    ("a", {}, gone("graph", "stages"), ["the graph: has no attribute stages"]),
+    ("a", {}, attribute(dim=0), [f"the graph: dim {RANGE} 1, not 0"]),
+    ("a", {}, attribute(dim=16.0), [f"the graph: dim {RANGE} 1, not 16.0"]),
+    ("a", {}, attribute(causal=None), ["the graph: causal must be true or false, not none"]),
+    ("a", {}, attribute(pattern=3), ["the graph: pattern must be a name, not 3"]),
+    ("a", {}, attribute(stages=[]), ["the graph: stages must be a list of names (or None), not []"]),
+    ("a", {}, attribute(stages=["x", 2]), ["the graph: stages must be a list of names (or None), not ['x', 2]"]),
+    # the nodes' attributes
+    (
+        "a f",
+        {},
+        node("f1", kind="blok"),
+        ["f1: unknown kind of node 'blok'; there are input, context, position, block, sum, output"],
+    ),
+    (
+        "a f",
+        {},
+        edge("f1", "extra"),
+        ["extra: unknown kind of node None; there are input, context, position, block, sum, output"],
+    ),
+    ("a f", {}, gone("f1", "scale"), ["f1: has no attribute scale"]),
+    ("a f", {}, gone("f1", "options"), ["f1: has no attribute options"]),
+    ("a f", {}, gone("input", "num_tokens"), ["input: has no attribute num_tokens"]),
+    ("a f", {}, gone("output", "norm"), ["output: has no attribute norm"]),
+    ("a & f", {}, gone("sum0", "stage"), ["sum0: has no attribute stage"]),
+    ("a f", {}, node("f1", options=[]), ["f1: options must be a dict, not []"]),
+    ("a f", {}, node("f1", given=None), ["f1: given must be a dict, not None"]),
+    ("a f", {}, node("f1", shift=-1), [f"f1: shift {RANGE} 0, not -1"]),
+    ("a f", {}, node("f1", shift=0.5), [f"f1: shift {RANGE} 0, not 0.5"]),
+    ("a f", {}, node("f1", scale="half"), ["f1: scale must be a number, not half"]),
+    ("a f", {}, node("f1", scale=float("inf")), ["f1: scale must be below 1e18"]),
+    ("a f", {}, node("f1", scale=0), ["f1: scale must be a number above 0, not 0"]),
+    ("a f", {}, node("f1", tie=3), ["f1: tie must be a name or none, not 3"]),
+    ("a f", {}, node("f1", stage=None), [f"f1: stage {RANGE} 0, not none"]),
+    (
+        "a f",
+        {},
+        node("output", norm="batch"),
+        ["output: norm must be one of 'layernorm', 'rmsnorm' or none, not batch"],
+    ),
+    (
+        "a",
+        TOKENS,
+        node("absolute", scheme="alibi"),
+        ["absolute: scheme must be one of 'rotary', 'absolute', not alibi"],
+    ),
+    ("a", TOKENS, node("input", max_seq_len=0), [f"input: max_seq_len {RANGE} 1 or none, not 0"]),
+    (
+        "a",
+        TOKENS,
+        node("input", emb_dropout=1.0),
+        ["input: emb_dropout must be a number of at least 0 and below 1, not 1.0"],
+    ),
+    ("a", TOKENS, node("output", tied="yes"), ["output: tied must be true or false, not yes"]),
+    # which nodes there are
+    ("a f", {}, named("f1", 7), ["7: a node's name is a text"]),
+    ("a f", {}, named("f1", "f.1"), ["f.1: a block's name has no '.', for it is its module's name too"]),
+    ("a f", {}, lambda g: g.nx.remove_node("input"), ["the graph has 0 input nodes and needs one"]),
+    (
+        "a f",
+        {},
+        lambda g: g.nx.add_node("out2", **g.nx.nodes["output"]),
+        ["the graph has 2 output nodes and needs one"],
+    ),
+    ("a c", {}, lambda g: g.nx.add_node("memory", kind="context"), ["the graph has more than one context"]),
+    # what edges carry
+    (
+        "a f",
+        {},
+        edge("input", "f1", "steam"),
+        ["input → f1: carries 'steam', which is none of stream, base, context, position, scores"],
+    ),
+    (
+        "a f",
+        {},
+        lambda g: g.nx.add_edge("input", "f1", carries=1),
+        ["input → f1: carries must be a tuple of names, not 1"],
+    ),
+    (
+        "a f",
+        {},
+        lambda g: g.nx.add_edge("input", "f1", carries=()),
+        ["input → f1: carries nothing; take it out, as in g.nx.remove_edge('input', 'f1')"],
+    ),
+    ("a c", {}, edge("context", "a0"), ["context → a0: context cannot hand stream to block"]),
+    ("a f", {}, edge("f1", "input"), ["f1 → input: block cannot hand stream to input"]),
+    ("a f", {}, edge("output", "f1"), ["output → f1: output cannot hand stream to block"]),
+    ("a f", {}, edge("a0", "f1", "base"), ["a0 → f1: block cannot hand base to block"]),
+    ("a c", {}, edge("a0", "c1", "context"), ["a0 → c1: block cannot hand context to block"]),
+    ("a & c", {}, edge("context", "sum0", "context"), ["context → sum0: context cannot hand context to sum"]),
+    ("a f", {}, edge("input", "a0", "position"), ["input → a0: input cannot hand position to block"]),
+    ("a & a", {}, edge("sum0", "a1", "scores"), ["sum0 → a1: sum cannot hand scores to block"]),
+    # a block's kind and options
+    ("a f", {}, node("f1", block="g"), ["f1: unknown block kind 'g'; registered: a, c, f"]),
+    ("a f", {}, option("a0", heads=0), [f"a0: heads {RANGE} 1, not 0"]),
+    ("a f", {}, option("f1", mult="4"), ["f1: mult must be a number of at least 0, not '4'"]),
+    ("a f", {}, option("f1", hedas=2), ["f1: unknown option 'hedas'"]),
+    ("a f", {}, option("f1", glue=True), ["f1: unknown option 'glue'; did you mean 'glu'?"]),
+    ("a f", {}, gone("f1", "options", "glu"), ["f1: option 'glu' is missing"]),
+    ("a f", {}, option("a0", dim_head=None), ["a0: dim_head is none; in a graph it is a number"]),
+    (
+        "a f",
+        {},
+        option("f1", swish=True, relu_squared=True),
+        ["f1: swish and relu_squared are both set; a feedforward has one activation"],
+    ),
+    ("a f", {}, node("f1", shift=8), ["f1: a shift of 8 cuts dim=16 into too many parts"]),
+    ("a f", {"causal": True}, node("f1", shift=16), ["f1: a shift of 16 cuts dim=16 into too many parts"]),
+    # the stream
+    ("a f f", {}, edge("f2", "f1"), ["f1: is part of a cycle: f1 → f2 → f1"]),
+    ("a f", {}, edge("f1", "f1"), ["f1: is part of a cycle: f1 → f1"]),
+    ("a f f", {}, cut("a0", "f1"), [f"a0: {ADD_FROM}('a0', '…')", f"f1: {ADD_TO}('…', 'f1')"]),
+    ("a f", {}, cut("input", "a0"), [f"a0: {ADD_TO}('…', 'a0')"]),
+    ("a f", {}, cut("f1", "output"), [f"f1: {ADD_FROM}('f1', '…')", f"output: {ADD_TO}('…', 'output')"]),
+    (
+        "a f",
+        {},
+        lambda g: g.nx.add_node("f9", **g.nx.nodes["f1"]),
+        [f"f9: {ADD_TO}('…', 'f9')", f"f9: {ADD_FROM}('f9', '…')"],
+    ),
+    # sums
+    ("f a & f", {}, edge("input", "sum0", "base"), ["sum0: has more than one base: f0, input"]),
+    (
+        "f a & f",
+        {},
+        lambda g: g.nx.remove_edges_from([("a1", "sum0"), ("f2", "sum0")]),
+        [f"a1: {ADD_FROM}('a1', '…')", f"f2: {ADD_FROM}('f2', '…')", "sum0: no branch meets here"],
+    ),
+    (
+        "f a & f",
+        {},
+        both(cut("f0", "f2"), edge("input", "f2")),
+        ["sum0: the branch f2 does not start at its base f0 but at input"],
+    ),
+    ("f a & f", {}, edge("input", "f2"), ["sum0: the branch f2 does not start at its base f0 but at input"]),
+    # context, positions, scores
+    (
+        "a c f",
+        {},
+        cut("context", "c1"),
+        [
+            "c1: cross-attention has no context",
+            "context: nothing reads it; take it out, as in g.nx.remove_node('context')",
+        ],
+    ),
+    ("a c f", {}, edge("context", "f2", "context"), ["f2: feedforward does not read a context"]),
+    ("a f", {"rotary_pos_emb": True}, edge("rotary2", "f1", "position"), ["f1: feedforward does not read positions"]),
+    (
+        "a a(dim_head=16)",
+        {"rotary_pos_emb": True},
+        edge("rotary8", "a0", "position"),
+        [
+            "a0: reads more than one position",
+            "rotary8: dim must be even, at least 2 and at most the head's 4, not 8",
+        ],
+    ),
+    (
+        "a f",
+        {"rotary_pos_emb": True},
+        node("rotary2", dim=3),
+        ["rotary2: dim must be even, at least 2 and at most the head's 4, not 3"],
+    ),
+    (
+        "a f",
+        {"rotary_pos_emb": True},
+        gone("rotary2", "dim"),
+        ["rotary2: dim must be even, at least 2 and at most the head's 4, not None"],
+    ),
+    ("a f", TOKENS, edge("absolute", "a0", "position"), ["a0: reads absolute positions, which belong to the input"]),
+    (
+        "a f",
+        {"rotary_pos_emb": True},
+        cut("rotary2", "a0"),
+        ["rotary2: nothing reads it; take it out, as in g.nx.remove_node('rotary2')"],
+    ),
+    ("a f a", {}, edge("a0", "a2", "scores"), ["a2: reads scores, but its option residual_attn is false"]),
+    (
+        "a f a a",
+        {"residual_attn": True},
+        edge("a0", "a3", "scores"),
+        ["a3: reads the scores of more than one block"],
+    ),
+    (
+        "f a",
+        {"residual_attn": True},
+        edge("f0", "a1", "stream", "scores"),
+        ["f0 → a1: feedforward hands on no scores"],
+    ),
+    ("a f", {}, edge("a0", "f1", "stream", "scores"), ["f1: feedforward does not read scores"]),
+    ("a f a", {"residual_attn": True}, option("a2", heads=3), ["a0 → a2: scores of 2 heads for 3"]),
+    (
+        "a c",
+        {"cross_residual_attn": True},
+        edge("a0", "c1", "stream", "scores"),
+        ["a0 → c1: scores over tokens do not fit scores over the context"],
+    ),
+    # tokens
+    ("a", {}, node("output", num_tokens=30), ["output: gives logits, but the input embeds no tokens"]),
+    ("a", TOKENS, node("output", num_tokens=None), ["output: gives no logits, but the input embeds tokens"]),
+    ("a", TOKENS, node("output", num_tokens=31), ["output: gives logits of 31 tokens, but the input embeds 30"]),
+    ("a", TOKENS, node("input", max_seq_len=None), ["input: embeds tokens and needs max_seq_len"]),
+    ("a", {}, node("output", tied=True), ["output: is tied to an embedding, but the input has none"]),
+    ("a", {}, node("input", max_seq_len=5), ["input: has max_seq_len, but embeds no tokens"]),
+    ("a", {}, node("input", emb_dropout=0.1), ["input: has emb_dropout, but embeds no tokens"]),
+    (
+        "a",
+        {},
+        places("absolute"),
+        ["input: reads positions, but embeds no tokens"],
+    ),
+    (
+        "a",
+        TOKENS,
+        places("second"),
+        ["input: reads more than one position"],
+    ),
+    (
+        "a",
+        TOKENS | {"rotary_pos_emb": True},
+        edge("rotary2", "input", "position"),
+        ["input: reads rotary positions, which belong to blocks"],
+    ),
+    (
+        "a",
+        TOKENS | {"rotary_pos_emb": True},
+        places("absolute"),
+        ["input: reads absolute positions while blocks read rotary ones; a model has one or the other"],
+    ),
+    # ties and stages
+    (
+        "a f",
+        {},
+        both(node("a0", tie="x"), node("f1", tie="x")),
+        ["f1: is tied to a0, which is another kind of block"],
+    ),
+    ("f@x f@x", {}, option("f1", glu=True, mult=2), ["f1: is tied to f0, which has another glu and mult"]),
+    ("a | f", {}, node("f1", stage=2), ["f1: stage must be from 0 to 1, not 2"]),
+    ("a | f f", {}, node("f2", stage=0), ["f2: is in stage 0, before its source f1 in stage 1"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keywords", "edit", "faults"), BROKEN, ids=[f"{i}: {row[3][0][:60]}" for i, row in enumerate(BROKEN)]
+)
+def test_each_rule_names_the_node_and_the_fault(
+    pattern: str, keywords: dict[str, Any], edit: Callable[[BlockGraph], None], faults: list[str]
+) -> None:
+    g = graph(pattern, **keywords)
+    assert g.lint() is g
+    edit(g)
+    assert found(g) == faults
+
+
+def test_every_fault_is_named_at_once() -> None:
+    g = graph("a f & f c", rotary_pos_emb=True)
+    g.nx.nodes["a0"]["options"] |= {"heads": 0, "hheads": 2}
+    del g.nx.nodes["a0"]["options"]["dropout"]
+    g.nx.nodes["f2"]["block"] = "ff"
+    g.nx.add_edge("context", "f1")
+    assert found(g) == [
+        "context → f1: context cannot hand stream to block",
+        "a0: heads must be a whole number of at least 1, not 0",
+        "a0: unknown option 'hheads'; did you mean 'heads'?",
+        "a0: option 'dropout' is missing",
+        "f2: unknown block kind 'ff'; registered: a, c, f",
+    ]
+
+
+def test_a_gap_in_a_long_stack_is_named_once_and_not_for_every_block_behind_it() -> None:
+    g = graph("(a f)*500")
+    g.nx.remove_edge("f499", "a500")
+    assert len(found(g)) == 2
+
+
+def test_edges_without_carries_or_with_a_plain_name_are_read_as_meant() -> None:
+    g = graph("a c f")
+    for source, target in g.nx.edges:
+        attrs = g.nx.edges[source, target]
+        (what,) = attrs["carries"]
+        if what == "stream":
+            del attrs["carries"]
+        else:
+            attrs["carries"] = what
+    assert g.lint() is g
+    assert g == graph("a c f")
+
+
+def test_lowering_and_reading_judge_the_graph_too() -> None:
+    import xt_blocks
+
+    g = graph("a f")
+    g.nx.remove_edge("a0", "f1")
+    with pytest.raises(GraphError, match="f1: reads no stream"):
+        xt_blocks.lower(g)
+    with pytest.raises(GraphError, match="f1: reads no stream"):
+        BlockGraph.from_json(g.to_json())
+    with pytest.raises(GraphError, match="f1: reads no stream"):
+        g.with_tokens(30, 9)
+
+
+@settings(max_examples=80)
+@given(models(), st.data())
+def test_a_random_graph_passes_and_without_any_one_stream_edge_does_not(model: Model, data: st.DataObject) -> None:
+    g = blockdsl.compile(model.text, **model.settings)
+    assert g.lint() is g
+    streams = [edge for edge in g.nx.edges if "stream" in g.nx.edges[edge]["carries"]]
+    g.nx.remove_edge(*data.draw(st.sampled_from(streams)))
+    assert found(g)
+
+
+def test_ten_thousand_blocks_are_judged_in_about_a_second() -> None:
+    for pattern in ("(a f)*5000", "(a & f)*5000", "((a f)*2500)@x ((a f)*2500)@x", "(a*4999 & f) | f*5000"):
+        g = graph(pattern)
+        assert len(g.nodes("block")) == 10_000
+        start = time.process_time()
+        g.lint()
+        assert time.process_time() - start < 1.5, pattern  # about 0.2 s on a quiet machine
+
+
+def test_deeply_nested_branches_take_no_longer_than_flat_ones() -> None:
+    # a rule that walked through every branch once more for each sum around it would take some eight times as long
+    text = "(f a*9000)"
+    for _ in range(60):
+        text = f"(f {text} & f)"
+    nested, flat = graph(text), graph("(a f & f)*3000")
+    took: dict[str, float] = {}
+    for name, g in (("nested", nested), ("flat", flat)) * 3:
+        start = time.process_time()
+        g.lint()
+        took[name] = min(took.get(name, 60.0), time.process_time() - start)
+    assert took["nested"] < 3 * took["flat"]
