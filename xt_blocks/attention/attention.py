@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockdsl.kinds import CROSS_ATTENTION, SELF_ATTENTION, Kind
 from torch import Tensor, nn
+
+from blockdsl.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.kinds import Kind
 
 from ..cache import Slot
 from ..positions.rotary import Rotation

@@ -24,7 +24,7 @@ class Rotation(NamedTuple):
     cos: Tensor
     sin: Tensor
 
-    def apply(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor, keys: bool = False) -> Tensor:
         """Rotate the first `dim` features of `x: (batch, heads, seq, features)`; the others stay."""
         half = self.cos.shape[-1]
         first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
