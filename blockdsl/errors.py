@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _WIDEST_LINE = 100  # columns of a quoted line; a longer one is cut around the fault
+_LONGEST_WORD = 60  # characters of a name or value repeated in a message
 
 
 class Span(NamedTuple):
@@ -51,7 +52,8 @@ class PatternError(UserError):
         return "\n".join(shown + [f"  {line}" for line in self.hint.splitlines()])
 
     def _underlined(self) -> tuple[str, str]:
-        line = self.text.split("\n")[self.line - 1].replace("\t", " ").replace("\r", " ")
+        line = self.text.split("\n")[self.line - 1]
+        line = "".join(char if char.isprintable() else " " for char in line)  # a column each, and no terminal codes
         at = self.column - 1
         width = max(1, min(self.span.end - self.span.start, len(line) - at))
         left = 0
@@ -75,18 +77,29 @@ class Fault(Exception):
         return PatternError(text, self.span, self.problem, self.hint)
 
 
+def shortened(word: str) -> str:
+    """`word` as a message repeats it: cut where it is far longer than anything meant."""
+    return word if len(word) <= _LONGEST_WORD else word[:_LONGEST_WORD] + "…"
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name most like `word`, or None when none is alike."""
+    if len(word) > _LONGEST_WORD:
+        return None
     names = sorted(known)
     found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     if found:
         return found[0]
-    # A word typed short or long (`head` for `heads`, `dropout` for `attn_dropout`) is alike in another way.
-    inside = [name for name in names if len(word) > 2 and (word.lower() in name or name in word.lower())]
+    # A word typed short or long (`mult` for `ff_mult`, `encoder` for `enc`) is alike in another way.
+    inside = [n for n in names if (len(word) > 2 and word.lower() in n) or (len(n) > 2 and n in word.lower())]
     return min(inside, key=len) if inside else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` or the empty string."""
-    found = nearest(word, known)
+    names = sorted(known)
+    longer = [f"'{name}'" for name in names if name.endswith(f"_{word}")]
+    if len(longer) > 1:  # `dropout`, say; which one is meant cannot be told
+        return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"
+    found = nearest(word, names)
     return f"did you mean '{found}'?" if found else ""

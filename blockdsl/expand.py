@@ -7,16 +7,17 @@ anything is copied. What a block's options mean for the stack is decided later, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from .errors import Fault, Span, did_you_mean
+from .errors import Fault, Span, did_you_mean, nearest, shortened
 from .kinds import Kind, kinds
 from .macros import MACROS, values_of
-from .options import Value, by_name, spell
+from .options import TOO_LARGE, Option, Value, by_name, spell
 from .parse import MAX_NESTING, parse_tree
-from .syntax import Body, Definition, Group, Item, Parallel, Ref, Repeat, Settings, Stage, Statement, Suffixed
+from .settings import STACK_SETTINGS
+from .syntax import Body, Definition, Group, Item, Parallel, Ref, Repeat, Stage, Statement, Suffixed
 
 MAX_BLOCKS = 10_000  # unless the caller raises it
 
@@ -25,18 +26,23 @@ MAX_BLOCKS = 10_000  # unless the caller raises it
 class Unit:
     """One block, before the stack's settings are known.
 
-    `given` holds the options its text sets; `shift` is None where no suffix sets it; `scale` is the product
+    `given` holds the options its text sets; `shift` is None where no suffix sets it; `divide` is the product
     of the divisions around it; `tie` names its class of shared parameters.
     """
 
     kind: str
     given: Mapping[str, Value]
     shift: int | None
-    scale: float
+    divide: float
     tie: str | None
     stage: int
     span: Span
     option_spans: Mapping[str, Span] = field(compare=False)
+
+    @property
+    def scale(self) -> float:
+        """What the branch is multiplied by before the residual add."""
+        return 1 / self.divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +82,12 @@ def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_
         Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks, a stage boundary inside
             a parallel branch, or a tie of blocks that differ; it points at the text.
     """
-    definitions = _definitions(statements, max_blocks)
-    measure = _Measure(definitions, max_blocks)
+    definitions = [statement for statement in statements if isinstance(statement, Definition)]
+    measure = _Measure([definition.name for definition in definitions], max_blocks)
+    for definition in definitions:
+        measure.define(definition)
     measure.body(body)
-    return _Expander(definitions).run(body)
-
-
-def _definitions(statements: tuple[Statement, ...], max_blocks: int) -> dict[str, Definition]:
-    """Definitions by name, each checked against those above it."""
-    known: dict[str, Definition] = {}
-    depths: dict[str, int] = {}
-    for statement in statements:
-        if isinstance(statement, Settings):
-            continue
-        name = statement.name
-        where = Span(statement.span.start, statement.span.start + len(name))
-        if name in kinds() or name in MACROS:
-            what = "a block kind" if name in kinds() else "a macro"
-            raise Fault(where, f"'{name}' is {what} and cannot be defined", "choose another name")
-        if name in known:
-            raise Fault(where, f"'{name}' is defined twice")
-        depths[name] = 1 + max((depths.get(ref.name, 0) for ref in _refs(statement.body)), default=0)
-        if depths[name] > MAX_NESTING:
-            raise Fault(where, f"more than {MAX_NESTING} definitions are nested in '{name}'")
-        _Measure(known, max_blocks).body(statement.body)
-        known[name] = statement
-    return known
+    return _Expander(measure.definitions).run(body)
 
 
 def _refs(body: Body) -> Iterator[Ref]:
@@ -135,34 +121,56 @@ def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
 
 
 class _Measure:
-    """Counts blocks without making them, and judges every name and option on the way."""
+    """Counts blocks and nesting without making anything, and judges every name and option on the way.
 
-    def __init__(self, definitions: Mapping[str, Definition], max_blocks: int) -> None:
-        self.definitions, self.max_blocks = definitions, max_blocks
-        self.sizes: dict[str, int] = {}
+    Definitions count as groups where they are used: nesting is bounded as a whole, so that what recurses over
+    a pattern later stays within the interpreter's stack.
+    """
 
-    def body(self, body: Body) -> int:
+    def __init__(self, names: Collection[str], max_blocks: int) -> None:
+        self.names, self.max_blocks = names, max_blocks  # names: all that the text defines, above or below
+        self.definitions: dict[str, Definition] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}  # of each definition: blocks, and how deep it is nested
+        self.deepest = 0
+
+    def define(self, definition: Definition) -> None:
+        """Make a definition known to what is measured after it."""
+        name = definition.name
+        where = Span(definition.span.start, definition.span.start + len(name))
+        if name in kinds() or name in MACROS:
+            what = "a block kind" if name in kinds() else "a macro"
+            raise Fault(where, f"'{name}' is {what} and cannot be defined", "choose another name")
+        if name in self.definitions:
+            raise Fault(where, f"'{shortened(name)}' is defined twice", "choose another name")
+        self.deepest = 0
+        self.sizes[name] = self.body(definition.body), self.deepest
+        self.definitions[name] = definition
+
+    def body(self, body: Body, level: int = 0) -> int:
         total = 0
-        names = [stage.name for stage in body if stage.name is not None]
+        names: set[str] = set()
         for stage in body:
-            if stage.name is not None and names.count(stage.name) > 1:
-                raise Fault(stage.span, f"two stages are named '{stage.name}'")
+            if stage.name in names:
+                raise Fault(stage.name_span, f"two stages are named '{shortened(stage.name)}'", "choose another name")
+            if stage.name is not None:
+                names.add(stage.name)
             for item in stage.items:
-                total = self._bounded(total + self.item(item), item.span)
+                total = self._bounded(total + self.item(item, level), item.span, "up to here there are")
         return total
 
-    def item(self, item: Item) -> int:
+    def item(self, item: Item, level: int) -> int:
         if isinstance(item, Ref):
-            return self._bounded(self.ref(item), item.span)
+            return self._bounded(self.ref(item, level), item.span)
         if isinstance(item, Group):
-            return self.body(item.body)
+            self._nested(level + 1, item.span)
+            return self.body(item.body, level + 1)
         if isinstance(item, Parallel):
-            return self._bounded(sum(map(self.item, item.branches)), item.span)
+            return self._bounded(sum(self.item(branch, level) for branch in item.branches), item.span)
         if isinstance(item, Repeat):
-            return self._bounded(self.item(item.item) * item.count, item.span)
-        return self.item(item.item)
+            return self._bounded(self.item(item.item, level) * item.count, item.span)
+        return self.item(item.item, level)
 
-    def ref(self, ref: Ref) -> int:
+    def ref(self, ref: Ref, level: int) -> int:
         if ref.name in kinds():
             check_arguments(kinds()[ref.name], ref)
             return 1
@@ -170,34 +178,63 @@ class _Measure:
             return MACROS[ref.name].size(**values_of(MACROS[ref.name], ref))
         if ref.name in self.definitions:
             if ref.arguments:
-                raise Fault(ref.arguments[0].span, f"'{ref.name}' is a definition and takes no options")
-            if ref.name not in self.sizes:
-                self.sizes[ref.name] = self.body(self.definitions[ref.name].body)
-            return self.sizes[ref.name]
+                problem = f"'{shortened(ref.name)}' is a definition and takes no options"
+                raise Fault(ref.arguments[0].span, problem, "write them at its blocks, where it is defined")
+            size, depth = self.sizes[ref.name]
+            self._nested(level + 1 + depth, ref.span)
+            return size
         raise self._unknown(ref)
 
-    def _bounded(self, size: int, span: Span) -> int:
+    def _nested(self, level: int, span: Span) -> None:
+        self.deepest = max(self.deepest, level)
+        if level > MAX_NESTING:
+            raise Fault(span, f"more than {MAX_NESTING} groups and definitions are nested here", "write it flatter")
+
+    def _bounded(self, size: int, span: Span, what: str = "this makes") -> int:
         if size > self.max_blocks:
             shown = f"{size:,}" if size < 10**15 else "far more"
-            raise Fault(
-                span, f"this makes {shown} blocks; the bound is {self.max_blocks:,}", "raise it with max_blocks"
-            )
+            problem = f"{what} {shown} blocks; the bound is {self.max_blocks:,}"
+            raise Fault(span, problem, "in Python, parse(text, max_blocks=...) raises it")
         return size
 
     def _unknown(self, ref: Ref) -> Fault:
+        where = Span(ref.span.start, ref.span.start + len(ref.name))
+        if ref.name in self.names:
+            problem = f"'{shortened(ref.name)}' is used above its definition or inside it"
+            return Fault(where, problem, "a definition is known to what stands below it")
+        return Fault(where, f"unknown block '{shortened(ref.name)}'", self._nearest(ref.name) + self._listed())
+
+    def _nearest(self, word: str) -> str:
+        """What was probably meant, with what parts it from a list behind it, or nothing."""
         words = {word: kind.name for kind in kinds().values() for word in (kind.name, *kind.also)}
         words |= {name: name for name in (*MACROS, *self.definitions)}
-        found = did_you_mean(ref.name, words)
-        if found:
-            name = words[found.split("'")[1]]
-            title = f" ({kinds()[name].title})" if name in kinds() else ""
-            found = f"did you mean '{name}'{title}? "
+        if word.lower() not in words:
+            if set(word) <= kinds().keys() and len(word) <= _SHORT:
+                return f"blocks stand apart: {' '.join(word)}\n"
+            letters = word.rstrip("0123456789")
+            if letters in words and letters != word and letters not in MACROS:
+                return f"a count stands behind '*': {words[letters]}*{word[len(letters) :]}\n"
+            for kind in kinds().values():
+                if option := by_name(kind.all_options()).get(word):
+                    example = f"{kind.name}({word}{'' if option.type is bool else '=...'})"
+                    return f"an option stands in parentheses directly behind its block: {example}\n"
+            if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
+                return "settings stand first and without parentheses: set dim=512, pre_norm=false; a f\n"
+        found = nearest(word, words)
+        if found is None:
+            return ""
+        name = words[found]
+        return f"did you mean '{name}'{f' ({kinds()[name].title})' if name in kinds() else ''}? "
+
+    def _listed(self) -> str:
         listed = f"kinds: {', '.join(sorted(kinds()))}; macros: {', '.join(sorted(MACROS))}"
         if self.definitions:
-            listed += f"; defined above: {', '.join(sorted(self.definitions))}"
-        return Fault(
-            Span(ref.span.start, ref.span.start + len(ref.name)), f"unknown block '{ref.name}'", found + listed
-        )
+            names = sorted(self.definitions)
+            listed += f"; defined above: {', '.join(map(shortened, names[:_SHORT]))}{', …' * (len(names) > _SHORT)}"
+        return listed
+
+
+_SHORT = 20  # names in a list, letters in a word
 
 
 def check_arguments(kind: Kind, ref: Ref) -> None:
@@ -207,16 +244,21 @@ def check_arguments(kind: Kind, ref: Ref) -> None:
     for argument in ref.arguments:
         name = argument.name
         if name is None:
-            first = kind.options[0].name if kind.options else "name"
-            hint = f"write {kind.name}({first}={spell(argument.value)}); a bare value is for macros only"
-            raise Fault(argument.span, "an option needs a name", hint)
+            raise Fault(argument.span, "an option needs a name", _example(kind.all_options(), argument.value))
         if name not in known:
-            raise Fault(argument.span, f"'{kind.name}' ({kind.title}) has no option '{name}'", _option_hint(kind, name))
+            problem = f"'{kind.name}' ({kind.title}) has no option '{shortened(name)}'"
+            raise Fault(argument.span, problem, _option_hint(kind, name))
         if name in seen:
-            raise Fault(argument.span, f"the option '{name}' is given twice")
+            raise Fault(argument.span, f"the option '{name}' is given twice", "take one of them out")
         seen.add(name)
         if fault := known[name].fault(argument.value):
-            raise Fault(argument.span, f"{name} {fault}", known[name].doc)
+            raise Fault(argument.span, f"{name} {fault}", f"{name}: {known[name].doc}")
+
+
+def _example(options: tuple[Option, ...], value: Value) -> str:
+    """The first option that could have this value, written out."""
+    fits = [option.name for option in options if option.fault(value) is None]
+    return f"as in {fits[0]}={spell(value)}" if fits else f"options: {', '.join(option.name for option in options)}"
 
 
 def _option_hint(kind: Kind, name: str) -> str:
@@ -233,7 +275,11 @@ def _option_hint(kind: Kind, name: str) -> str:
         "tie": "@, as in a@x",
     }
     if name in suffixes:
-        return f"written with the suffix {suffixes[name]}"
+        return f"it is written with the suffix {suffixes[name]}"
+    if name in kinds() or name in MACROS:
+        return f"a group needs a space before its '(', as in {kind.name} ({name})"
+    if name in by_name(STACK_SETTINGS):
+        return f"'{name}' is a setting of the stack and stands before the pattern: set {name}=...;"
     return did_you_mean(name, known) or f"options: {', '.join(known)}"
 
 
@@ -249,7 +295,7 @@ class _Around:
     """What the groups around an item hand to the blocks inside."""
 
     shift: int | None = None
-    scale: float = 1.0
+    divide: float = 1
     groups: tuple[_Group, ...] = ()
     branch: bool = False
 
@@ -281,11 +327,13 @@ class _Expander:
         if not boundary and stage.name is None:
             return
         if around.branch:
-            raise Fault(stage.span, "a stage cannot start inside a parallel branch", "cut before or after the '&'")
+            problem = "a stage cannot start inside a parallel branch"
+            raise Fault(stage.name_span, problem, "cut before or behind the parallel blocks")
         if boundary or not self.stage_empty:
             self.stages.append(stage.name)
         elif self.stages[-1] is not None:
-            raise Fault(stage.span, f"a stage is named twice: '{self.stages[-1]}' and '{stage.name}'")
+            problem = f"a stage is named twice: '{self.stages[-1]}' and '{stage.name}'"
+            raise Fault(stage.name_span, problem, "write each name directly before its own blocks")
         else:
             self.stages[-1] = stage.name
         self.stage_empty = True
@@ -305,19 +353,23 @@ class _Expander:
 
     def suffixed(self, item: Suffixed, around: _Around, out: list[Step]) -> None:
         shift = around.shift if item.shift is None else item.shift
-        scale = around.scale / (item.divide or 1)
+        divide = around.divide * (1 if item.divide is None else item.divide)
+        if not 1 / TOO_LARGE < divide < TOO_LARGE:
+            problem = f"this divides a branch by {divide:g}"
+            raise Fault(item.span, problem, "the product of all divisions must be above 1e-18 and below 1e18")
         if item.tie is None:
-            self.item(item.item, _Around(shift, scale, around.groups, around.branch), out)
+            self.item(item.item, _Around(shift, divide, around.groups, around.branch), out)
             return
         tied = _Group(item.tie, item.span)
-        self.item(item.item, _Around(shift, scale, (*around.groups, tied), around.branch), out)
+        self.item(item.item, _Around(shift, divide, (*around.groups, tied), around.branch), out)
         size = self.group_sizes.setdefault(item.tie, tied.count)
         if size != tied.count:
-            problem = f"the tie '{item.tie}' holds {tied.count} blocks here and {size} before"
+            blocks = f"{tied.count} block{'s' * (tied.count != 1)}"
+            problem = f"the tie '{shortened(item.tie)}' holds {blocks} here and {size} before"
             raise Fault(item.span, problem, "tied groups have the same number of blocks")
 
     def parallel(self, item: Parallel, around: _Around, out: list[Step]) -> None:
-        inside = _Around(around.shift, around.scale, around.groups, branch=True)
+        inside = replace(around, branch=True)
         branches = []
         for branch in item.branches:
             steps: list[Step] = []
@@ -342,17 +394,19 @@ class _Expander:
             tied.count += 1
         for key in keys:
             self.tie_of.setdefault(key, key)
+        for key in keys:
             self.tie_of[self._root(key)] = self._root(keys[-1])
         self.keys.append(keys[-1] if keys else None)
         self.stage_empty = False
         given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
         spans = {argument.name: argument.span for argument in ref.arguments if argument.name is not None}
         stage = len(self.stages) - 1
-        out.append(Unit(ref.name, given, around.shift, around.scale, None, stage, ref.span, spans))
+        out.append(Unit(ref.name, given, around.shift, around.divide, None, stage, ref.span, spans))
 
     def _root(self, key: tuple[str, int]) -> tuple[str, int]:
-        while self.tie_of[key] != key:
-            key = self.tie_of[key]
+        while (parent := self.tie_of[key]) != key:
+            self.tie_of[key] = self.tie_of[parent]  # halves the path, so that long chains stay quick
+            key = parent
         return key
 
     def _with_tie(self, step: Step, keys: Iterator[tuple[str, int] | None]) -> Step:
@@ -363,7 +417,7 @@ class _Expander:
             return step
         label, index = self._root(key)
         tie = label if self.group_sizes[label] == 1 else f"{label}.{index}"
-        return Unit(step.kind, step.given, step.shift, step.scale, tie, step.stage, step.span, step.option_spans)
+        return replace(step, tie=tie)
 
 
 def _at(body: Body, span: Span) -> Body:
@@ -394,5 +448,11 @@ def _check_ties(units: Iterator[Unit]) -> None:
             continue
         other = first.setdefault(unit.tie, unit)
         if other.kind != unit.kind:
-            problem = f"the tie '{unit.tie}' is a '{unit.kind}' here and a '{other.kind}' before"
+            problem = f"{tie_in_words(unit.tie)} is '{unit.kind}' here and '{other.kind}' before"
             raise Fault(unit.span, problem, "tied blocks are the same kind with the same options")
+
+
+def tie_in_words(tie: str) -> str:
+    """A class of shared parameters as messages name it."""
+    label, _, index = tie.partition(".")
+    return f"block {int(index) + 1} of the tie '{shortened(label)}'" if index else f"the tie '{shortened(label)}'"

@@ -40,8 +40,9 @@ class _Writer:
     def unit(self, pieces: Iterable[Piece]) -> None:
         """A statement or the pattern, starting on a line of its own."""
         listed = list(pieces)
-        last = max(piece.at for piece in listed)
-        broken = len("".join(piece.text for piece in listed)) > LINE or any(at < last for at, _ in self.waiting)
+        first, last = listed[0].at, max(piece.at for piece in listed)
+        long = len("".join(piece.text for piece in listed)) > LINE
+        broken = long or any(first < at < last for at, _ in self.waiting)
         self._newline()
         for piece in listed:
             self.comments_before(piece.at)
@@ -58,14 +59,13 @@ class _Writer:
         while self.waiting and self.waiting[0][0] < at:
             start, comment = self.waiting.pop(0)
             line_start = self.source.rfind("\n", 0, start) + 1
-            if self.source[line_start:start].strip() and self.lines[-1].strip():
-                self.lines[-1] = f"{self.lines[-1].rstrip()}  {comment}"
-            elif self.source[line_start:start].strip() and len(self.lines) > 1 and "#" not in self.lines[-2]:
-                self.lines[-2] = f"{self.lines[-2].rstrip()}  {comment}"
+            last = next((i for i in reversed(range(len(self.lines))) if self.lines[i].strip()), None)
+            if self.source[line_start:start].strip() and last is not None and "#" not in self.lines[last]:
+                self.lines[last] = f"{self.lines[last].rstrip()}  {comment}"
             else:
                 self._newline()
                 self.lines[-1] = comment
-            self.lines.append("")
+            self._newline()
 
     def _newline(self) -> None:
         if self.lines[-1].strip():

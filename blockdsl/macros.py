@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .errors import Fault, did_you_mean
-from .fold import shortest
+from .errors import Fault, did_you_mean, shortened
 from .options import Option, Value, spell
 from .syntax import Ref
 
@@ -41,7 +40,7 @@ class Macro:
 
 
 _REQUIRED = -1  # a default that no caller can type: the parameter must be given
-_DEPTH = Option("n", int, _REQUIRED, "depth: how many attentions", least=1)
+_DEPTH = Option("n", int, _REQUIRED, "the depth, how many attentions", least=1)
 
 
 def _macaron(n: int, cross: bool) -> str:
@@ -87,7 +86,10 @@ def _par_sizes(n: int, ratio: int, block: Sequence[str] = ("a", "f")) -> tuple[i
 
 
 def _par(n: int, ratio: int) -> str:
-    return shortest(par_layout(n, ratio))
+    total, groups, width = _par_sizes(n, ratio)
+    head = f"(a f*{width - 1})*{groups}" if width > 1 else f"a*{groups}"
+    rest = total - groups * width
+    return f"{head} f*{rest}" if rest > 0 else head
 
 
 def _par_size(n: int, ratio: int) -> int:
@@ -115,7 +117,7 @@ MACROS: dict[str, Macro] = {
         ),
         Macro(
             "par",
-            (_DEPTH, Option("ratio", int, _REQUIRED, "blocks for each attention", least=1)),
+            (_DEPTH, Option("ratio", int, _REQUIRED, "how many blocks there are to an attention", least=1)),
             text=_par,
             size=_par_size,
             check=_par_check,
@@ -124,8 +126,8 @@ MACROS: dict[str, Macro] = {
         Macro(
             "sandwich",
             (
-                Option("k", int, _REQUIRED, "attentions at the start, feedforwards at the end", least=1),
-                Option("n", int, None, "depth; defaults to k", least=1, optional=True),
+                Option("k", int, _REQUIRED, "how many attentions start it and feedforwards end it", least=1),
+                Option("n", int, None, "the depth; k if it is left out", least=1, optional=True),
             ),
             text=_sandwich,
             size=lambda k, n: 2 * (k if n is None else n),
@@ -147,15 +149,17 @@ def values_of(macro: Macro, ref: Ref) -> dict[str, Value]:
     out: dict[str, Value] = {}
     for i, argument in enumerate(ref.arguments):
         if argument.name is None and i >= len(positional):
-            raise Fault(argument.span, f"{macro.name} takes at most {len(positional)} numbers", macro.usage)
-        name = positional[i].name if argument.name is None else argument.name
+            numbers = f"{len(positional)} number{'s' * (len(positional) != 1)}"
+            raise Fault(argument.span, f"{macro.name} takes {numbers} at most", f"write {macro.usage}")
+        name = argument.name or positional[i].name
         if name not in params:
             hint = did_you_mean(name, params)
-            raise Fault(argument.span, f"{macro.name} has no parameter '{name}'", hint or f"write {macro.usage}")
+            unknown = f"{macro.name} has no parameter '{shortened(name)}'"
+            raise Fault(argument.span, unknown, hint or f"write {macro.usage}")
         if name in out:
-            raise Fault(argument.span, f"{name} is given twice", macro.usage)
+            raise Fault(argument.span, f"{name} is given twice", f"write {macro.usage}")
         if fault := params[name].fault(argument.value):
-            raise Fault(argument.span, f"{name} {fault}", macro.usage)
+            raise Fault(argument.span, f"{name} {fault}", f"write {macro.usage}; {name}: {params[name].doc}")
         out[name] = argument.value
     for param in macro.params:
         if param.name not in out:

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import shortened
+
 Value = bool | int | float | str | None | tuple["Value", ...]
+
+TOO_LARGE = 10**18  # numbers from here on mean nothing in a model; costs and texts can rely on smaller ones
 
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
@@ -54,15 +58,17 @@ class Option:
             float: number,
             str: isinstance(value, str),
         }[self.type]
+        if right_type and number and abs(value) >= TOO_LARGE:
+            return "must be below 1e18" if value > 0 else "must be above -1e18"
         in_range = right_type and (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
             and (not self.choices or value in self.choices)
             and value == value  # not NaN
-            and value not in (float("inf"), float("-inf"))
         )
-        return None if in_range else f"must be {self.wanted()}, not {spell(value)}"
+        shown = repr(value) if isinstance(value, str) and not value.isidentifier() else spell(value)
+        return None if in_range else f"must be {self.wanted()}, not {shortened(shown)}"
 
     def wanted(self) -> str:
         """The allowed values in words: `a whole number of at least 1`."""

@@ -82,8 +82,9 @@ def _layers(
         return tuple(custom_layers)
     if depth is None:
         raise TypeError("give depth=, or the whole order as pattern=")
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise UserError(f"depth must be a whole number of at least 1, not {depth!r}")
+    for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
     if depth * len(block) > MAX_BLOCKS:
         raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the bound is {MAX_BLOCKS:,}")
     if par_ratio is not None:
@@ -92,7 +93,7 @@ def _layers(
         except ValueError as error:
             raise UserError(f"par_ratio={par_ratio}: {error}") from None
     if sandwich_coef is not None:
-        if not 1 <= sandwich_coef <= depth:
+        if sandwich_coef > depth:
             raise UserError(f"sandwich_coef must be from 1 to the depth, {depth}, not {sandwich_coef}")
         return ("a",) * sandwich_coef + block * (depth - sandwich_coef) + ("f",) * sandwich_coef
     return block * depth

@@ -6,23 +6,23 @@ Immutable. Made by `parse`, or by `Pattern.from_layers` from a list of blocks; w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from . import syntax
 from .errors import Fault, PatternError, Span
-from .expand import MAX_BLOCKS, Expansion, Unit, expand, unused
-from .fold import shortest
+from .expand import MAX_BLOCKS, Expansion, Fork, Step, expand, unused
+from .fold import Folded, fold, shortest
 from .kinds import kinds
 from .macros import MACROS
-from .options import Value, spell
+from .options import Value
 from .parse import parse_options, parse_tree
 from .settings import from_arguments, table
-from .syntax import Argument, Body, Definition, Settings, Statement
+from .syntax import Argument, Body, Definition, Item, Settings, Statement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pattern:
     """A layer pattern.
 
@@ -38,15 +38,27 @@ class Pattern:
 
     statements: tuple[Statement, ...]
     body: Body
-    source: str = field(compare=False, repr=False)
-    max_blocks: int = field(default=MAX_BLOCKS, compare=False, repr=False)
+    source: str
+    max_blocks: int = MAX_BLOCKS
 
-    def __str__(self) -> str:
+    @cached_property
+    def _canonical(self) -> str:
         parts = [syntax.text_of(syntax.statement_pieces(statement)) for statement in self.statements]
         return " ".join([*parts, syntax.text_of(syntax.body_pieces(self.body))])
 
+    def __str__(self) -> str:
+        return self._canonical
+
     def __repr__(self) -> str:
         return f"Pattern({str(self)!r})"
+
+    # The canonical text is the same exactly when the patterns are, and comparing it takes less of the stack than
+    # comparing trees does.
+    def __eq__(self, other: object) -> bool:
+        return self._canonical == other._canonical if isinstance(other, Pattern) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
 
     @cached_property
     def expansion(self) -> Expansion:
@@ -89,11 +101,16 @@ class Pattern:
             return tuple(replace(self, body=(stage,)) for stage in self.body)
         kept = tuple(statement for statement in self.statements if isinstance(statement, Settings))
         head = "".join(syntax.text_of(syntax.statement_pieces(statement)) + " " for statement in kept)
-        out = []
-        for i, name in enumerate(expansion.stages):
-            layers = [_layer_text(step) for step in expansion.steps if _stage_of(step) == i]
-            out.append(parse(f"{head}{name + ': ' if name else ''}{shortest(layers)}", self.max_blocks))
-        return tuple(out)
+        steps: list[list[Step]] = [[] for _ in expansion.stages]
+        for step in expansion.steps:
+            steps[_stage_of(step)].append(step)
+        labels = _labels(unit.tie for unit in expansion.units() if unit.tie is not None)
+        texts = [
+            head + syntax.text_of(syntax.body_pieces(_body_of(part, labels, name)))
+            for part, name in zip(steps, expansion.stages, strict=True)
+        ]
+        parsed = {text: parse(text, self.max_blocks) for text in dict.fromkeys(texts)}  # copies of a group are alike
+        return tuple(parsed[text] for text in texts)
 
     @property
     def stage_names(self) -> tuple[str | None, ...]:
@@ -158,7 +175,7 @@ def _ordered(body: Body) -> Body:
     return tuple(replace(stage, items=tuple(map(_ordered_item, stage.items))) for stage in body)
 
 
-def _ordered_item(item: syntax.Item) -> syntax.Item:
+def _ordered_item(item: Item) -> Item:
     if isinstance(item, syntax.Ref):
         return replace(item, arguments=_sorted(item.arguments, _option_order(item.name))) if item.arguments else item
     if isinstance(item, syntax.Group):
@@ -186,25 +203,55 @@ def _sorted(arguments: tuple[Argument, ...], order: Sequence[str]) -> tuple[Argu
 
 def _single(layer: str) -> str:
     """A block's canonical text, in parentheses where it would otherwise come apart in a repeat."""
-    _, body = parse_tree(layer)
+    statements, body = parse_tree(layer)
     text = syntax.text_of(syntax.body_pieces(_ordered(body)))
-    if len(body) > 1 or len(body[0].items) > 1 or isinstance(body[0].items[0], syntax.Repeat) or body[0].name:
+    (name, items), *more = [(stage.name, stage.items) for stage in body]
+    if statements or more or name is not None or len(items) > 1 or isinstance(items[0], syntax.Repeat):
         raise PatternError(layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f']")
-    return f"({text})" if isinstance(body[0].items[0], syntax.Parallel) else text
+    return f"({text})" if isinstance(items[0], syntax.Parallel) else text
 
 
-def _stage_of(step: object) -> int:
-    while not isinstance(step, Unit):
-        step = step.branches[0][0]  # type: ignore[attr-defined]
+def _stage_of(step: Step) -> int:
+    while isinstance(step, Fork):
+        step = step.branches[0][0]
     return step.stage
 
 
-def _layer_text(step: object) -> str:
-    if not isinstance(step, Unit):
-        branches = [" ".join(map(_layer_text, branch)) for branch in step.branches]  # type: ignore[attr-defined]
-        return "(" + " & ".join(f"({branch})" for branch in branches) + ")"
-    flags = [name if value is True else f"{name}={spell(value)}" for name, value in step.given.items()]
-    text = step.kind + (f"({', '.join(flags)})" if flags else "")
-    text += "" if step.shift is None else f">>{step.shift}"
-    text += "" if step.scale == 1 else f"/{spell(1 / step.scale)}"
-    return text + ("" if step.tie is None else f"@{step.tie.replace('.', '_')}")
+def _labels(ties: Iterable[str]) -> dict[str, str]:
+    """Each class of shared parameters → a label for it; `x.0`, of a group's first block, is no name."""
+    out: dict[str, str] = {}
+    for tie in sorted(set(ties), key=lambda tie: ("." in tie, tie)):
+        label = tie.replace(".", "_")
+        while label in out.values():
+            label += "_"
+        out[tie] = label
+    return out
+
+
+def _body_of(steps: Sequence[Step], labels: Mapping[str, str], name: str | None = None) -> Body:
+    """Blocks as a stage, with their repeats folded."""
+    items = [_item_of(step, labels) for step in steps]
+    widths = [len(syntax.text_of(syntax.body_pieces(_stage(item)))) for item in items]
+    return _stage(*_unfolded(fold(items, widths.__getitem__), items), name=name)
+
+
+def _unfolded(folded: Folded, items: Sequence[Item]) -> Iterator[Item]:
+    for part in folded:
+        if isinstance(part, int):
+            yield items[part]
+        else:
+            unit = syntax.group(_stage(*_unfolded(part.body, items)))
+            assert isinstance(unit, syntax.Ref | syntax.Group | syntax.Suffixed)
+            yield syntax.Repeat(unit, part.count)
+
+
+def _stage(*items: Item, name: str | None = None) -> Body:
+    return (syntax.Stage(name, items),)
+
+
+def _item_of(step: Step, labels: Mapping[str, str]) -> Item:
+    if isinstance(step, Fork):
+        return syntax.parallel([syntax.group(_body_of(branch, labels)) for branch in step.branches])
+    ref = syntax.Ref(step.kind, tuple(Argument(name, value) for name, value in step.given.items()))
+    divide = None if step.divide == 1 else step.divide
+    return syntax.suffixed(ref, step.shift, divide, None if step.tie is None else labels[step.tie])

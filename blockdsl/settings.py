@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import PatternError, UserError, did_you_mean
+from .errors import PatternError, UserError, did_you_mean, shortened
 from .kinds import kinds
 from .options import Option, Value, by_name
 from .syntax import Argument
@@ -70,11 +70,13 @@ def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Valu
             raise PatternError(text, argument.span, "a setting needs a name", "as in set dim=512, heads=8;")
         if argument.name not in known:
             hint = did_you_mean(argument.name, known) or f"settings: {', '.join(sorted(known))}"
-            raise PatternError(text, argument.span, f"unknown setting '{argument.name}'", hint)
+            raise PatternError(text, argument.span, f"unknown setting '{shortened(argument.name)}'", hint)
         if argument.name in out:
-            raise PatternError(text, argument.span, f"the setting '{argument.name}' is given twice")
+            problem = f"the setting '{argument.name}' is given twice"
+            raise PatternError(text, argument.span, problem, "take one of them out")
         if fault := known[argument.name].fault(argument.value):
-            raise PatternError(text, argument.span, f"{argument.name} {fault}")
+            hint = f"{argument.name}: {known[argument.name].doc}"
+            raise PatternError(text, argument.span, f"{argument.name} {fault}", hint)
         out[argument.name] = argument.value
     return out
 

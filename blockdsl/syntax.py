@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .errors import Fault, Span
-from .options import Value, spell
+from .options import TOO_LARGE, Value, spell
 
 NOWHERE = Span(0, 0)
 
@@ -82,6 +82,11 @@ class Stage:
     items: tuple[Item, ...]
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
+    @property
+    def name_span(self) -> Span:
+        """Where its name stands, or all of it when it has none."""
+        return self.span if self.name is None else Span(self.span.start, self.span.start + len(self.name))
+
 
 Body = tuple[Stage, ...]
 
@@ -149,7 +154,7 @@ def sequence(stages: Sequence[Stage]) -> Body:
     """Stages one after another; a bare group stands for what is in it, boundaries included."""
     out: list[Stage] = []
     for stage in stages:
-        name, items = stage.name, []  # type: str | None, list[Item]
+        name, span, items = stage.name, stage.span, []  # type: str | None, Span, list[Item]
         for item in stage.items:
             if not isinstance(item, Group):
                 items.append(item)
@@ -157,14 +162,14 @@ def sequence(stages: Sequence[Stage]) -> Body:
             for i, inner in enumerate(item.body):
                 if i or inner.name is not None:
                     if items:
-                        out.append(Stage(name, tuple(items), stage.span))
+                        out.append(Stage(name, tuple(items), span))
                         name, items = None, []
                     if name is not None:
                         problem = f"a stage is named twice: '{name}' and '{inner.name}'"
-                        raise Fault(inner.span, problem, "write each name directly before its own blocks")
-                    name = inner.name
+                        raise Fault(inner.name_span, problem, "write each name directly before its own blocks")
+                    name, span = inner.name, inner.span
                 items += inner.items
-        out.append(Stage(name, tuple(items), stage.span))
+        out.append(Stage(name, tuple(items), span))
     return tuple(out)
 
 
@@ -178,7 +183,7 @@ def _only_item(item: Item) -> Item | None:
 
 
 class Piece(NamedTuple):
-    """A bit of canonical text and where in the source it came from (for putting comments back)."""
+    """A bit of canonical text and where in the source it came from; a comment may stand behind it, but not in it."""
 
     text: str
     at: int
@@ -188,11 +193,10 @@ def statement_pieces(statement: Statement) -> Iterator[Piece]:
     start = statement.span.start
     if isinstance(statement, Settings):
         yield Piece("set ", start)
-        yield from _arguments(statement.arguments)
+        yield from _ending(_arguments(statement.arguments), ";")
     else:
         yield Piece(f"{statement.name} = ", start)
-        yield from body_pieces(statement.body)
-    yield Piece(";", statement.span.end - 1)
+        yield from _ending(body_pieces(statement.body), ";")
 
 
 def body_pieces(body: Body) -> Iterator[Piece]:
@@ -210,27 +214,23 @@ def body_pieces(body: Body) -> Iterator[Piece]:
 
 def _item(item: Item) -> Iterator[Piece]:
     start, end = item.span.start, item.span.end - 1
-    if isinstance(item, Ref):
+    if isinstance(item, Ref) and not item.arguments:
         yield Piece(item.name, start)
-        if item.arguments:
-            yield Piece("(", start)
-            yield from _arguments(item.arguments)
-            yield Piece(")", end)
+    elif isinstance(item, Ref):
+        yield Piece(f"{item.name}(", start)
+        yield from _arguments(item.arguments)
+        yield Piece(")", end)
     elif isinstance(item, Group):
         yield Piece("(", start)
         yield from body_pieces(item.body)
         yield Piece(")", end)
     elif isinstance(item, Suffixed):
-        yield from _item(item.item)
-        if item.shift is not None:
-            yield Piece(f">>{item.shift}", end)
-        if item.divide is not None:
-            yield Piece(f"/{spell(item.divide)}", end)
-        if item.tie is not None:
-            yield Piece(f"@{item.tie}", end)
+        shift = "" if item.shift is None else f">>{item.shift}"
+        divide = "" if item.divide is None else f"/{spell(item.divide)}"
+        tie = "" if item.tie is None else f"@{item.tie}"
+        yield from _ending(_item(item.item), shift + divide + tie)
     elif isinstance(item, Repeat):
-        yield from _item(item.item)
-        yield Piece(f"*{item.count}", end)
+        yield from _ending(_item(item.item), f"*{item.count}")
     else:
         for i, branch in enumerate(item.branches):
             if i:
@@ -240,15 +240,27 @@ def _item(item: Item) -> Iterator[Piece]:
 
 def _arguments(arguments: Sequence[Argument]) -> Iterator[Piece]:
     for i, argument in enumerate(arguments):
-        if i:
-            yield Piece(", ", arguments[i - 1].span.end - 1)
         if argument.name is None:
-            text = spell(argument.value)
+            text = _shortest(argument.value)
         elif argument.value is True:
             text = argument.name
         else:
-            text = f"{argument.name}={spell(argument.value)}"
-        yield Piece(text, argument.span.start)
+            text = f"{argument.name}={_shortest(argument.value)}"
+        yield Piece(text if i == len(arguments) - 1 else f"{text}, ", argument.span.start)
+
+
+def _shortest(value: Value) -> str:
+    """A value as canonical text has it: 4 for 4.0."""
+    return spell(int(value) if isinstance(value, float) and value.is_integer() and abs(value) < TOO_LARGE else value)
+
+
+def _ending(pieces: Iterator[Piece], end: str) -> Iterator[Piece]:
+    """The pieces with `end` written directly behind the last."""
+    last = next(pieces)
+    for piece in pieces:
+        yield last
+        last = piece
+    yield Piece(last.text + end, last.at)
 
 
 def text_of(pieces: Iterator[Piece]) -> str:

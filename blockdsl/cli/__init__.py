@@ -57,13 +57,22 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage."""
-    args = parser().parse_args(argv)
+    args = argparse.Namespace(command="", source_name="")
     try:
-        return args.run(args)
+        try:
+            parser().parse_args(argv, args)
+            return args.run(args)
+        finally:
+            sys.stdout.flush()  # a fault in writing comes to light here and not when the interpreter ends
     except PatternError as error:
-        print(f"{getattr(args, 'source_name', '')}{error}", file=sys.stderr)
+        print(f"{args.source_name}{error}", file=sys.stderr)
     except UserError as error:
         print(f"blockdsl {args.command}: {error}", file=sys.stderr)
-    except BrokenPipeError:  # the reader, `head` say, has gone; nothing is left to be said to it
+    except UnicodeEncodeError as error:
+        sign = ascii(error.object[error.start])
+        print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # a reader, `head` say, that has gone; there is no one to tell
+            print(f"blockdsl {args.command}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     pattern = source.read_pattern(args)
     resolve(pattern, **source.settings(args, pattern))
-    blocks, stages = len(pattern.layer_types), len(pattern.stages)
+    blocks, stages = len(pattern.layer_types), len(pattern.stage_names)
     for name in pattern.unused_definitions:
         print(f"note: '{name}' is defined and not used", file=sys.stderr)
     print(f"ok: {blocks:,} block{'s' * (blocks != 1)} in {stages:,} stage{'s' * (stages != 1)}")

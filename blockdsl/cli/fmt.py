@@ -7,6 +7,7 @@ import difflib
 import sys
 from typing import Any
 
+from ..errors import UserError
 from ..format import format_text
 from . import source
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     formatted = format_text(text)
     path = source.as_file(args.pattern)
     if args.check:
-        if text.rstrip("\n") == formatted.rstrip("\n"):
+        if text.removesuffix("\n") == formatted.removesuffix("\n"):
             return 0
         before, after = text.splitlines(), formatted.splitlines()
         print("\n".join(difflib.unified_diff(before, after, str(path or "pattern"), "formatted", lineterm="")))
@@ -44,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
             print("blockdsl fmt: --write needs a file", file=sys.stderr)
             return 2
         if text != formatted:
-            path.write_text(formatted, encoding="utf-8")
+            try:
+                path.write_text(formatted, encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"cannot write {path}: {error.strerror}") from None
         return 0
     print(formatted, end="")
     return 0

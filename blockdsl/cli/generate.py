@@ -19,7 +19,7 @@ TEMPERATURE = 0.8
 
 EPILOG = f"""\
 A token is a byte. The output is the prompt and what the model adds to it; bytes that are no UTF-8, and
-control characters, are shown as \N{REPLACEMENT CHARACTER}.
+control characters, are shown as the replacement character U+FFFD.
 
 examples:
   blockdsl generate runs/first --prompt "def "
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     from xt_blocks import train
 
+    train.limit_threads()
     train.check_device(args.device)
     model = train.load_trained(args.run_folder, args.device)
     seed = train.fresh_seed() if args.seed is None else args.seed

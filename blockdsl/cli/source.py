@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,28 @@ def read_text(args: argparse.Namespace) -> str:
         UserError: the file cannot be read, or nothing was given.
     """
     args.source_name = ""
-    if args.pattern == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UserError('give a pattern, as in "f a f | a*6 f*6", a file, or text on standard input')
-        return sys.stdin.read()
-    path = as_file(args.pattern)
-    if path is None:
-        return args.pattern
-    args.source_name = f"{path}:"
+    path = None if args.pattern == "-" else as_file(args.pattern)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        if path is not None:
+            args.source_name = f"{path}:"
+            return path.read_text(encoding="utf-8-sig")  # an editor's byte order mark is no part of the pattern
+        if args.pattern == "-":
+            if sys.stdin is None or sys.stdin.isatty():
+                raise UserError('give a pattern, as in "f a f | a*6 f*6", a file, or text on standard input')
+            text = sys.stdin.read()
+            text.encode()  # fails where the bytes were no text and the locale's decoder let them through
+            return text.removeprefix("\ufeff")
+    except UnicodeError:
+        raise UserError(f"{path or 'standard input'} is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path or 'standard input'}: {error.strerror}") from None
+    if _FILE_NAME.fullmatch(args.pattern):
+        raise UserError(f"there is no file {args.pattern}")
+    return args.pattern
+
+
+# What no pattern looks like: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
+_FILE_NAME = re.compile(r"[^\s()*&|@#=;,:]*\.(?!e\d)[A-Za-z]\w*")
 
 
 def as_file(argument: str) -> Path | None:
@@ -63,8 +74,9 @@ def as_file(argument: str) -> Path | None:
     `a` is a pattern even beside a file called a; a name with a dot or a slash is a file's if there is one.
     """
     path = Path(argument)
+    named = "." in argument or "/" in argument or "\\" in argument
     try:
-        return path if ("." in argument or "/" in argument or "\\" in argument) and path.is_file() else None
+        return path if named and path.exists() and not path.is_dir() else None
     except (OSError, ValueError):  # far too long for a path, or a NUL in it
         return None
 

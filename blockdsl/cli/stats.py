@@ -6,10 +6,14 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UserError
 from . import source
 
 if TYPE_CHECKING:
     from ..costs import Cost
+
+
+_LONGEST = 10**12  # tokens; the figures of longer rows are beyond what a float can tell
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,12 +21,12 @@ def add_parser(subparsers: Any) -> None:
         "stats",
         help="count parameters, FLOPs and cache bytes",
         description=(
-            "A table of a pattern's costs by stage: blocks, parameters (tied ones once), forward FLOPs a token and "
-            "key-value cache bytes a token."
+            "A table of a pattern's costs by stage: blocks, parameters (tied ones once), forward FLOPs a token\n"
+            "and key-value cache bytes a token."
         ),
         epilog=(
             'examples:\n  blockdsl stats "(a f)*12" --dim 768 --heads 12 --seq-len 1024\n'
-            '  blockdsl stats "(a f)*96" --dim 12288 --heads 96 --set attn_dim_head=128,num_tokens=50257,max_seq_len=2048'
+            '  blockdsl stats "(a f)*96" --dim 12288 --heads 96 --set num_tokens=50257,max_seq_len=2048 --dtype float16'
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from ..compile import compile
     from ..costs import Cost, by_stage, item_bytes, sizes
 
+    if max(args.seq_len, args.context_len or 0) > _LONGEST:
+        raise UserError(f"--seq-len and --context-len are at most {_LONGEST:,}")
     pattern = source.read_pattern(args)
     graph = compile(pattern, **source.settings(args, pattern))
     rows = by_stage(graph, sizes(args.seq_len, 1, args.context_len))

@@ -8,8 +8,10 @@ loads torch.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +25,20 @@ from . import source
 if TYPE_CHECKING:
     from xt_blocks.train import Corpus, RunFolder, TrainSettings
 
-PATTERN = "set rotary_pos_emb, ff_glu; (a>>1 f>>1)*4"
+PATTERN = "set rotary_pos_emb, ff_mult=2, ff_glu; (a>>3 f>>3)*3"
 DEFAULTS: dict[str, Any] = {
     "dim": 128,
-    "heads": 4,
-    "seq_len": 256,
-    "batch": 16,
-    "steps": 600,
+    "heads": 2,
+    "seq_len": 128,
+    "batch": 8,
+    "steps": 3000,
     "lr": 3e-3,
     "seed": 0,
     "device": "cpu",
 }
 SAMPLE_TOKENS = 200
+MOST_DRAWN_LINES = 40
+"""A longer drawing would push the rest off the screen; `blockdsl show` has it."""
 
 EPILOG = f"""\
 Without arguments it trains on the .py sources of the Python that runs it: megabytes of real text, on every
@@ -71,7 +75,11 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--pattern", metavar="PATTERN", help="the pattern's text; or the path of a file; or - for standard input")
+    add(
+        "--pattern",
+        metavar="PATTERN",
+        help="the pattern's text; a file (with a dot or a slash in its name); or - for standard input",
+    )
     add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
     add("--dim", type=int, help="width of the model" + _default("dim"))
     add("--heads", type=int, help="attention heads; must divide --dim" + _default("heads"))
@@ -116,6 +124,9 @@ def _default(name: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when done, 130 after Ctrl-C. Raises UserError, or PatternError, before anything is built."""
+    # Threads that wait sleep, instead of spinning: with anything else running on the machine, two spinning threads
+    # train at a fraction of the speed of one. torch reads this when it is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _resume(args) if args.resume is not None else _start(args)
     except KeyboardInterrupt:
@@ -127,6 +138,7 @@ def _start(args: argparse.Namespace) -> int:
     settings = new_settings(args)
     from xt_blocks import train
 
+    train.limit_threads()
     out = train.default_path(Path("runs")) if args.out is None else args.out
     settings.check()
     train.check_free(out)
@@ -202,6 +214,7 @@ def given_pattern(args: argparse.Namespace) -> blockdsl.Pattern | None:
 def _resume(args: argparse.Namespace) -> int:
     from xt_blocks import train
 
+    train.limit_threads()
     run_folder = train.RunFolder.open(args.resume)
     check_agrees(args, run_folder)
     settings = run_folder.settings
@@ -256,7 +269,11 @@ def _shown(value: Any) -> str:
 
 def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus) -> None:
     flops = graph.flops(settings.seq_len) / settings.seq_len
-    print(f"pattern   {settings.pattern}")
+    print(f"pattern   {settings.pattern}\n")
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    drawing = graph.to_text(ascii=not unicode)
+    if drawing.count("\n") < MOST_DRAWN_LINES:
+        print(textwrap.indent(drawing.rstrip(), " " * 10) + "\n")
     print(f"model     {graph.parameters():,} parameters, {flops / 1e6:.1f} MFLOPs per byte forward")
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
     print(

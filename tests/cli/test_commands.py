@@ -1,0 +1,267 @@
+"""check, fmt, show and stats: what they print, whole, and what they exit with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from .conftest import Ran, process
+
+Run = Callable[..., Ran]
+
+
+# check -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ("a", "ok: 1 block in 1 stage\n"),
+        ("f a f | a*6 f*6 | sandwich(6)", "ok: 27 blocks in 3 stages\n"),
+        ("(a | f)*2", "ok: 4 blocks in 3 stages\n"),
+        ("a*10000", "ok: 10,000 blocks in 1 stage\n"),
+        ("(a | f)*5000", "ok: 10,000 blocks in 5,001 stages\n"),
+        ("set dim=8; x = a c; x & f", "ok: 3 blocks in 1 stage\n"),
+    ],
+)
+def test_check_says_what_a_pattern_makes(blockdsl: Run, text: str, out: str) -> None:
+    assert blockdsl("check", text) == Ran(0, out, "")
+
+
+def test_check_tells_of_definitions_that_are_not_used(blockdsl: Run) -> None:
+    note = "note: 'x' is defined and not used\nnote: 'z' is defined and not used\n"
+    assert blockdsl("check", "x = a; y = f; z = y; y") == Ran(0, "ok: 1 block in 1 stage\n", note)
+
+
+def test_check_finds_what_only_the_stack_shows(blockdsl: Run) -> None:
+    error = """\
+        1:5: the tie 'x' has another heads here than before
+          a@x a(heads=2)@x
+              ^^^^^^^^^^
+          tied blocks are the same kind with the same options
+        """
+    error = error.replace("              ^^^^^^^^^^\n", "              ^^^^^^^^^^\n")
+    assert blockdsl("check", "a@x a(heads=2)@x") == Ran(1, "", dedent(error))
+
+
+# fmt ---------------------------------------------------------------------------------------------------------------
+
+MESSY = "set heads=2,dim=8; x=(a  f)*2; # twice\n# then\nx|f\n"
+TIDY = "set dim=8, heads=2;\nx = (a f)*2;  # twice\n# then\nx | f\n"
+
+
+def test_fmt_prints_the_canonical_form(blockdsl: Run) -> None:
+    assert blockdsl("fmt", "((a  f))*6") == Ran(0, "(a f)*6\n", "")
+    assert blockdsl("fmt", stdin=MESSY) == Ran(0, TIDY, "")
+    assert blockdsl("fmt", stdin=TIDY) == Ran(0, TIDY, "")
+
+
+def test_fmt_check_shows_the_difference_and_exits_with_one(blockdsl: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.pattern"
+    path.write_text(MESSY, encoding="utf-8")
+    difference = f"""\
+        --- {path}
+        +++ formatted
+        @@ -1,3 +1,4 @@
+        -set heads=2,dim=8; x=(a  f)*2; # twice
+        +set dim=8, heads=2;
+        +x = (a f)*2;  # twice
+         # then
+        -x|f
+        +x | f
+        """
+    assert blockdsl("fmt", "--check", path) == Ran(1, dedent(difference), "")
+    assert path.read_text(encoding="utf-8") == MESSY
+    assert blockdsl("fmt", "--check", "a  f") == Ran(1, "--- pattern\n+++ formatted\n@@ -1 +1 @@\n-a  f\n+a f\n", "")
+    path.write_text(TIDY, encoding="utf-8")
+    assert blockdsl("fmt", "--check", path) == Ran(0, "", "")
+    assert blockdsl("fmt", "--check", "a f") == Ran(0, "", "")  # an argument ends in no newline
+    assert blockdsl("fmt", "--check", stdin="a f\n\n").status == 1
+
+
+def test_fmt_write_writes_the_file_and_only_where_that_changes_it(blockdsl: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.pattern"
+    path.write_text(MESSY, encoding="utf-8")
+    assert blockdsl("fmt", "--write", path) == Ran(0, "", "")
+    assert path.read_bytes() == TIDY.encode()
+    path.chmod(0o444)
+    before = path.stat().st_mtime_ns
+    assert blockdsl("fmt", "--write", path) == Ran(0, "", "")
+    assert path.stat().st_mtime_ns == before
+
+
+def test_fmt_write_leaves_a_file_with_a_fault_alone(blockdsl: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.pattern"
+    path.write_text("a  f |", encoding="utf-8")
+    ran = blockdsl("fmt", "--write", path)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"{path}:1:7: a stage is empty\n")
+    assert path.read_text(encoding="utf-8") == "a  f |"
+
+
+def test_fmt_write_needs_a_file_that_can_be_written(
+    blockdsl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert blockdsl("fmt", "--write", "a") == Ran(2, "", "blockdsl fmt: --write needs a file\n")
+    assert blockdsl("fmt", "--write", stdin="a") == Ran(2, "", "blockdsl fmt: --write needs a file\n")
+    path = tmp_path / "m.pattern"
+    path.write_text("a  f", encoding="utf-8")
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)  # file modes do not stop the superuser
+    assert blockdsl("fmt", "--write", path) == Ran(1, "", f"blockdsl fmt: cannot write {path}: Permission denied\n")
+
+
+def test_fmt_takes_check_or_write_and_not_both(blockdsl: Run) -> None:
+    ran = blockdsl("fmt", "--check", "--write", "a")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.endswith("blockdsl fmt: error: argument --write: not allowed with argument --check\n")
+
+
+# show --------------------------------------------------------------------------------------------------------------
+
+PATTERN = "(a & f)*2 | n: c>>1 f/2"
+DRAWING = """\
+dim 512 · 6 blocks · 2 stages · 9,452,032 parameters
+input · beside a context
+│
+├─ stage 1
+│  (a & f) ×2
+│     ╭ branch 1
+│     │  a   self-attention
+│     ├ branch 2
+│     │  f   feedforward
+│     ╰ sum
+│
+├─ stage 2: n
+│  c>>1      cross-attention · reads the context
+│  f/2       feedforward
+│
+output · LayerNorm
+"""
+IN_ASCII = DRAWING.translate(str.maketrans("│├─╭╰×·", "|+-/\\x-")).replace("|     + branch", "|     + branch")
+
+
+def test_show_draws_the_pattern(blockdsl: Run) -> None:
+    assert blockdsl("show", PATTERN) == Ran(0, DRAWING, "")
+
+
+def test_show_draws_with_ascii_characters_when_told(blockdsl: Run) -> None:
+    assert IN_ASCII.isascii()
+    assert blockdsl("show", "--ascii", PATTERN) == Ran(0, IN_ASCII, "")
+
+
+def test_show_falls_back_to_ascii_where_the_terminal_has_nothing_else() -> None:
+    utf8 = process("show", PATTERN, PYTHONIOENCODING="utf-8")
+    assert (utf8.returncode, utf8.stdout.decode("utf-8"), utf8.stderr) == (0, DRAWING, b"")
+    ascii_only = process("show", PATTERN, PYTHONIOENCODING="ascii")
+    note = b"the terminal's encoding cannot show the drawing's lines; drawn in ASCII\n"
+    assert (ascii_only.returncode, ascii_only.stdout.decode("ascii"), ascii_only.stderr) == (0, IN_ASCII, note)
+
+
+# stats -------------------------------------------------------------------------------------------------------------
+
+# By hand, with dim d=8, 2 heads of 3 (i=6 features), rows of n=5 tokens and a context of m=7:
+#   a: a norm 2d, q k v 3id, out id                                  16 + 144 + 48          =  208 parameters
+#   f: a norm 2d, two maps of 8 x 32, their biases 32 and 8          16 + 256 + 256 + 40    =  568
+#   c: as a                                                                                 =  208
+#   the last norm                                                                           =   16
+#   a: maps 2 * 4id a token, products 2 * 2ni                        384 + 120              =  504 FLOPs a token
+#   f: 2 * 2 * 8 * 32                                                                       = 1024
+#   c: q and out 2 * 2id a token, k and v 2 * 2id for each of m, products 4mi
+#                                                                    192 + 192 * 7/5 + 168  =  628.8
+#   a: keys and values 2i numbers of 4 bytes a token                                        =   48 bytes
+#   c: the same for each of m                                        48 * 7/5               =   67.2
+STATS = ["stats", "(a f)*2 | n: c", "--dim", 8, "--heads", 2, "--set", "attn_dim_head=3", "--seq-len", 5]
+STATS += ["--context-len", 7]
+
+
+def test_stats_prints_a_table_with_a_row_a_stage_and_the_total(blockdsl: Run) -> None:
+    table = """\
+        stage  blocks  parameters  FLOPs/token  KV bytes/token
+        ------------------------------------------------------
+        1           4       1,552        3,056              96
+        2: n        1         208          629              67
+        head        0          16            0               0
+        ------------------------------------------------------
+        total       5       1,776        3,685             163
+        at 5 tokens a row
+        """
+    assert blockdsl(*STATS) == Ran(0, dedent(table), "")
+
+
+def test_stats_gives_the_same_as_json_unrounded(blockdsl: Run) -> None:
+    def row(blocks: int, parameters: int, flops: float, kv: float) -> dict[str, float]:
+        return {"blocks": blocks, "parameters": parameters, "flops_per_token": flops, "kv_bytes_per_token": kv}
+
+    ran = blockdsl(*STATS, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    assert json.loads(ran.out) == {
+        "pattern": "(a f)*2 | n: c",
+        "seq_len": 5,
+        "stages": [
+            {"stage": "1", **row(4, 2 * (208 + 568), 2 * (504 + 1024), 2 * 48)},
+            {"stage": "2: n", **row(1, 208, 628.8, 67.2)},
+            {"stage": "head", **row(0, 16, 0, 0)},
+        ],
+        "total": row(5, 1776, 3684.8, 163.2),
+    }
+
+
+def test_stats_counts_the_cache_in_the_type_it_is_kept_in(blockdsl: Run) -> None:
+    def kv(*arguments: str) -> float:
+        return json.loads(blockdsl("stats", "a", "--heads", 2, "--json", *arguments).out)["total"]["kv_bytes_per_token"]
+
+    assert kv() == 2 * 2 * 64 * 4
+    assert kv("--dtype", "bfloat16") == 2 * 2 * 64 * 2
+    ran = blockdsl("stats", "a", "--dtype", "float12")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("blockdsl stats: unknown dtype 'float12'; known: float64, float32, float16, bfloat16, ")
+
+
+def test_stats_counts_tied_parameters_once_and_their_flops_every_time(blockdsl: Run) -> None:
+    def total(text: str) -> dict[str, float]:
+        return json.loads(blockdsl("stats", text, "--dim", 8, "--heads", 2, "--json").out)["total"]
+
+    once, twice, tied = total("f"), total("f f"), total("f@x f@x")
+    assert tied["parameters"] == once["parameters"] == twice["parameters"] - 568
+    assert tied["flops_per_token"] == twice["flops_per_token"] == 2 * 1024
+    assert tied["blocks"] == 2
+
+
+def test_stats_has_rows_for_an_embedding_and_its_logits(blockdsl: Run) -> None:
+    ran = blockdsl("stats", "f", "--dim", 8, "--set", "num_tokens=11,max_seq_len=13", "--json")
+    rows = {row["stage"]: row["parameters"] for row in json.loads(ran.out)["stages"]}
+    assert rows == {"embedding": 11 * 8 + 13 * 8, "1": 568, "head": 2 * 8 + 8 * 11 + 11}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seq-len", -1], "blockdsl stats: seq_len must be a whole number of at least 0, not -1\n"),
+        (["--seq-len", "9" * 400], "blockdsl stats: --seq-len and --context-len are at most 1,000,000,000,000\n"),
+        (["--context-len", 10**13], "blockdsl stats: --seq-len and --context-len are at most 1,000,000,000,000\n"),
+    ],
+)
+def test_stats_refuses_lengths_that_no_row_has(blockdsl: Run, arguments: list[object], message: str) -> None:
+    assert blockdsl("stats", "a f", *arguments) == Ran(1, "", message)
+
+
+def test_stats_of_no_tokens_and_of_the_most(blockdsl: Run) -> None:
+    assert blockdsl("stats", "a f", "--seq-len", 0).status == 0
+    total = json.loads(blockdsl("stats", "f", "--dim", 8, "--seq-len", 10**12, "--json").out)["total"]
+    assert total["flops_per_token"] == 1024
+
+
+def test_the_largest_model_that_can_be_written_is_counted(blockdsl: Run) -> None:
+    most = 10**18 - 1
+    text = f"set dim={most}, heads={most}, attn_dim_head={most}; a f(mult={most}) c"
+    for command in ("check", "show", "stats"):
+        ran = blockdsl(command, text)
+        assert (ran.status, ran.err) == (0, "")

@@ -1,0 +1,225 @@
+"""The command line as a whole: help, exit statuses, what is loaded, and readers that go away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blockdsl.cli import COMMANDS, parser
+
+from .conftest import Ran, process
+
+Run = Callable[..., Ran]
+NAMES = ["check", "fmt", "show", "stats", "train", "generate"]
+WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
+
+
+# Help --------------------------------------------------------------------------------------------------------------
+
+
+def examples(help_text: str) -> list[str]:
+    """The command lines below `examples:`, without the remarks behind some of them."""
+    lines = help_text.partition("examples:\n")[2].partition("\n\n")[0].splitlines()
+    return [line.strip().split("    ")[0] for line in lines]
+
+
+def test_help_lists_every_command_and_explains_the_language(blockdsl: Run) -> None:
+    ran = blockdsl("--help")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith("usage: blockdsl [-h] COMMAND ...\n")
+    assert len(COMMANDS) == len(NAMES)
+    for name in NAMES:
+        assert f"\n    {name} " in ran.out
+    for sign in ("x*6", "x>>1", "x/2", "x@name", "a & f", "p | q", "f(glu)", "set dim=512;"):
+        assert sign in ran.out
+    assert len(examples(ran.out)) >= 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_of_each_command_says_what_it_does_and_gives_examples(blockdsl: Run, name: str) -> None:
+    ran = blockdsl(name, "--help")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith(f"usage: blockdsl {name} ")
+    assert len(ran.out.split("\n\n")[1].strip()) > 30, "a description"
+    assert len(examples(ran.out)) >= 2
+    assert all("blockdsl " + name in example for example in examples(ran.out))
+    assert all(action.help for action in subparser(name)), "each argument is explained"
+
+
+def subparser(name: str) -> list[object]:
+    (commands,) = (action for action in parser()._actions if action.dest == "command")
+    return list(commands.choices[name]._actions)  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize("name", WITH_A_PATTERN)
+def test_the_examples_in_the_help_can_be_typed_as_they_are(
+    blockdsl: Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
+    for example in examples(blockdsl(name, "--help").out):
+        piped, _, command = example.rpartition(" | ") if example.startswith("echo ") else ("", "", example)
+        program, *arguments = shlex.split(command)
+        assert program == "blockdsl"
+        ran = blockdsl(*arguments, stdin=shlex.split(piped)[1] if piped else "")
+        assert (ran.status, ran.err) == (0, ""), example
+
+
+def test_the_examples_of_the_whole_show_what_they_promise(
+    blockdsl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
+    lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
+    by_command = {command: arguments for _, command, *arguments in lines}
+    assert sorted(by_command) == sorted(["check", "show", "stats", "train", "generate"])
+    wrong = blockdsl("check", *by_command["check"])
+    assert (wrong.status, wrong.out) == (1, "")
+    assert "^^^^" in wrong.err
+    for name in ("show", "stats"):
+        assert blockdsl(name, *by_command[name]).status == 0
+
+
+# Exit statuses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["check", "a f"], 0),
+        (["fmt", "a f"], 0),
+        (["show", "a f"], 0),
+        (["stats", "a f"], 0),
+        (["check", "a |"], 1),
+        (["fmt", "a |"], 1),
+        (["show", "a |"], 1),
+        (["stats", "a |"], 1),
+        (["stats", "a", "--dim", "-3"], 1),
+        ([], 2),
+        (["chekc", "a"], 2),
+        (["check", "a", "f"], 2),
+        (["check", "--dim", "x", "a"], 2),
+        (["check", "--nope", "a"], 2),
+    ],
+)
+def test_the_status_is_0_for_well_1_for_a_fault_and_2_for_wrong_usage(
+    blockdsl: Run, arguments: list[str], status: int
+) -> None:
+    ran = blockdsl(*arguments)
+    assert ran.status == status
+    assert bool(ran.err) == (status > 0)
+    assert bool(ran.out) == (status == 0)
+    assert "Traceback" not in ran.err
+
+
+def test_the_status_is_that_of_the_process() -> None:
+    good, bad, wrong = process("check", "a f"), process("check", "a | b"), process("check", "a", "b")
+    assert (good.returncode, good.stdout, good.stderr) == (0, b"ok: 2 blocks in 1 stage\n", b"")
+    assert (bad.returncode, bad.stdout) == (1, b"")
+    assert bad.stderr.decode() == (
+        "1:5: unknown block 'b'\n  a | b\n      ^\n  kinds: a, c, f; macros: macaron, par, sandwich\n"
+    )
+    assert (wrong.returncode, wrong.stdout) == (2, b"")
+
+
+def test_a_package_installs_the_command() -> None:
+    ran = process(
+        code="from importlib.metadata import entry_points\nprint(entry_points(name='blockdsl')['blockdsl'].value)"
+    )
+    assert ran.stdout.decode().strip() == "blockdsl.cli:main"
+
+
+# What is loaded ----------------------------------------------------------------------------------------------------
+
+HEAVY = ("torch", "networkx", "numpy", "matplotlib", "tqdm", "safetensors", "einops", "lark")
+
+
+def loaded(code: str) -> list[str]:
+    """Which of the heavy packages a fresh interpreter has loaded after running this code."""
+    ran = process(
+        code=f"{code}\nimport json, sys\nprint()\nprint(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    return json.loads(ran.stdout.decode().splitlines()[-1])
+
+
+def command(*arguments: str) -> str:
+    return f"from blockdsl.cli import main\ntry: main({list(arguments)!r})\nexcept SystemExit: pass"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import blockdsl",
+        "import blockdsl; blockdsl.parse('a f'); blockdsl.format_text('a f'); blockdsl.Pattern.from_layers(['a'])",
+        command("check", "a f"),
+        command("check", "a | b"),
+        command("fmt", "a f"),
+        command("--help"),
+        *(command(name, "--help") for name in NAMES),
+    ],
+)
+def test_the_language_and_its_commands_load_neither_torch_nor_networkx(code: str) -> None:
+    assert set(loaded(code)) <= {"lark"}
+
+
+@pytest.mark.parametrize("name", ["show", "stats"])
+def test_a_graph_is_drawn_and_counted_without_torch(name: str) -> None:
+    found = loaded(command(name, "a f"))
+    assert "torch" not in found
+    assert "networkx" in found
+
+
+def test_the_check_of_what_is_loaded_can_fail() -> None:
+    assert "torch" in loaded("import torch")
+    assert "torch" in loaded("import blockdsl, xt_blocks")
+    assert "networkx" in loaded("import blockdsl; blockdsl.compile('a', dim=8)")
+    assert loaded("pass") == []
+
+
+# Output that cannot be written -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check", "a f"], ["fmt", "a f"], ["show", "a f"], ["stats", "a f"], ["--help"], ["fmt", "a " * 9000]],
+    ids=lambda arguments: " ".join(arguments)[:20],
+)
+def test_a_reader_that_has_gone_is_no_fault(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = process(*arguments, stdout=writing)
+    finally:
+        os.close(writing)
+    assert ran.stderr == b""
+    assert ran.returncode == 1
+
+
+def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "read only"
+    path.touch()
+    with path.open("rb") as stdout:  # a file that was opened for reading
+        ran = process("check", "a f", stdout=stdout)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(b"blockdsl check: [Errno ")
+    assert ran.stderr.count(b"\n") == 1
+
+
+def test_a_comment_that_the_terminal_cannot_show_is_told() -> None:
+    ran = process("fmt", "a # ü", PYTHONIOENCODING="ascii")
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    assert ran.stderr == b"blockdsl fmt: the output's encoding, ascii, has no '\\xfc'\n"
+    fault = process("check", "a ü", PYTHONIOENCODING="ascii")
+    assert fault.stderr.startswith(b"1:3: the character '\\xfc' has no meaning here\n  a \\xfc\n    ^\n")
+
+
+def test_an_argument_that_is_no_text_is_told() -> None:
+    ran = process(code="import sys\nfrom blockdsl.cli import main\nsys.exit(main(['check', 'a \\udcff']))")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(b"1:3: the character '\\udcff' has no meaning here\n")

@@ -1,0 +1,124 @@
+"""Folding repeats: never longer than the shortest text there is, which is found here by trying everything."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blockdsl import Pattern, parse
+from blockdsl.fold import Folded, Loop, fold, shortest
+
+
+@cache
+def fewest(layers: tuple[str, ...]) -> int:
+    """Characters of the shortest text with repeats, by trying every cut and every repeat of every part."""
+    best = len(layers[0]) if len(layers) == 1 else 10**9
+    for cut in range(1, len(layers)):
+        best = min(best, fewest(layers[:cut]) + 1 + fewest(layers[cut:]))
+    for count in range(2, len(layers) + 1):
+        size, rest = divmod(len(layers), count)
+        unit = layers[:size]
+        if not rest and unit * count == layers:
+            parentheses = 0 if size == 1 else 2
+            best = min(best, fewest(unit) + parentheses + len(f"*{count}"))
+    return best
+
+
+@pytest.mark.parametrize("length", range(1, 11))
+def test_every_order_of_two_kinds_gets_the_shortest_text(length: int) -> None:
+    for layers in itertools.product("af", repeat=length):
+        text = shortest(layers)
+        assert len(text) == fewest(layers), text
+        if length < 8:
+            assert parse(text).layer_types == layers
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(["a", "f", "f/2", "a(heads=2)", "f(glu)@x"]), min_size=1, max_size=14))
+def test_blocks_with_longer_texts_get_the_shortest_text(layers: list[str]) -> None:
+    pattern = Pattern.from_layers(layers)
+    assert len(str(pattern)) == fewest(tuple(layers))
+    assert pattern.layer_types == tuple(layer[0] for layer in layers)
+
+
+@settings(max_examples=80)
+@given(st.lists(st.tuples(st.sampled_from(["a", "f", "af", "aaf", "fafc"]), st.integers(1, 9)), min_size=1, max_size=6))
+def test_a_long_order_made_of_repeats_is_given_back_and_is_no_longer_than_the_repeats(
+    runs: list[tuple[str, int]],
+) -> None:
+    layers = [kind for unit, count in runs for kind in unit * count]
+    text = str(Pattern.from_layers(layers))
+    as_made = " ".join(f"({' '.join(unit)})*{count}" for unit, count in runs)
+    assert parse(text).layer_types == parse(as_made).layer_types == tuple(layers)
+    assert len(text) <= len(as_made)
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ("a", "a"),
+        ("af", "a f"),
+        ("aaa", "a*3"),
+        ("afaf", "(a f)*2"),
+        ("af" * 6, "(a f)*6"),
+        ("aafaaf", "(a*2 f)*2"),
+        ("aaaaaaaffffff", "a*7 f*6"),
+        ("aaafafafafff", "a*2 (a f)*4 f*2"),
+        ("faf" + "a" * 6 + "f" * 6, "f a f a*6 f*6"),
+        ("fafcfafc", "(f a f c)*2"),
+        (("aaf" * 3 + "c") * 4, "((a a f)*3 c)*4"),
+    ],
+)
+def test_an_order_of_kinds_prints_as_a_person_would_write_it(layers: str, text: str) -> None:
+    assert len(str(Pattern.from_layers(list(layers)))) == len(text)
+    assert parse(text).layer_types == tuple(layers)
+
+
+def test_twelve_alternating_blocks_print_as_one_repeat() -> None:
+    assert str(Pattern.from_layers(["a", "f"] * 6)) == "(a f)*6"
+    assert str(Pattern.from_layers(("a",) * 12)) == "a*12"
+
+
+def unrolled(folded: Folded) -> list[int]:
+    """What the loops run through, where each index stands for its element."""
+    out: list[int] = []
+    for part in folded:
+        out += [part] if isinstance(part, int) else unrolled(part.body) * part.count
+    return out
+
+
+@given(st.text("abc", min_size=1, max_size=40))
+def test_a_folding_runs_through_the_sequence_and_points_at_first_copies(sequence: str) -> None:
+    folded = fold(sequence)
+    assert "".join(sequence[i] for i in unrolled(folded)) == sequence
+    at = 0
+    for part in folded:  # an index is where the element stands, a loop's that of its first copy
+        assert (part if isinstance(part, int) else unrolled(part.body)[0]) == at
+        at += 1 if isinstance(part, int) else len(unrolled(part.body)) * part.count
+
+
+def test_nothing_folds_to_nothing_and_any_hashable_can_be_folded() -> None:
+    assert fold([]) == ()
+    assert fold([("x", 1), ("x", 1), ("x", 1)]) == (Loop((0,), 3),)
+
+
+@pytest.mark.parametrize("sort", ["random", "two", "long unit", "staircase"])
+def test_thousands_of_blocks_are_folded_in_time_that_grows_with_their_number(sort: str) -> None:
+    pick = random.Random(7)
+    layers = {
+        "random": [pick.choice("acf") for _ in range(5000)],
+        "two": ["a"] * 2500 + ["f"] * 2500,
+        "long unit": [pick.choice("acf") for _ in range(1000)] * 5,
+        "staircase": [kind for n in range(1, 99) for kind in "a" * n + "f"],
+    }[sort]
+    start = time.monotonic()
+    text = str(Pattern.from_layers(layers))
+    assert time.monotonic() - start < 5
+    assert parse(text).layer_types == tuple(layers)
+    assert len(text) <= 2 * len(layers)

@@ -1,0 +1,273 @@
+"""The registry: kinds of one's own in patterns and settings, and what cannot be registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import blockdsl
+from blockdsl import Kind, Option, Pattern, PatternError, UserError, kinds, parse, register, unregister
+from blockdsl.kinds import CROSS_ATTENTION, FEEDFORWARD, INPUTS, SELF_ATTENTION
+from blockdsl.options import spell
+from blockdsl.resolve import Block, resolve
+from blockdsl.settings import table
+
+
+def kind(name: str = "conv", options: tuple[Option, ...] = (), **fields: Any) -> Kind:
+    """A kind that computes nothing; the language never builds its module."""
+    given: dict[str, Any] = {"title": "depthwise convolution", "prefix": "conv", **fields}
+    return Kind(name, options=options, shapes=lambda o: {}, flops=lambda o, sizes: 0, module="nowhere:Conv", **given)
+
+
+KERNEL = Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1, most=99)
+MODE = Option("mode", str, "same", "what is done at the ends", choices=("same", "valid"))
+SHIFTED = Option("offset", float, 0.0, "of the kernel", least=-1.5, most=1.5)
+FOLLOWS = Option("causal", bool, False, "no token sees a later one", setting="causal")
+
+
+@pytest.fixture
+def conv() -> Iterator[Kind]:
+    yield register(kind(options=(KERNEL, MODE, SHIFTED, FOLLOWS), also=("convolution", "dwconv")))
+    unregister("conv")
+
+
+def resolved(text: str, **keywords: Any) -> list[dict[str, Any]]:
+    steps = resolve(text, dim=8, **keywords).steps
+    return [step.options for step in steps if isinstance(step, Block)]
+
+
+# In patterns and settings ------------------------------------------------------------------------------------------
+
+
+def test_a_registered_kind_is_written_like_the_built_in_ones(conv: Kind) -> None:
+    pattern = parse("x = f/2 a conv>>1@t f/2; x*2 | conv(kernel=5) & f")
+    assert pattern.layer_types == (*("f", "a", "conv", "f") * 2, "conv", "f")
+    assert parse(str(pattern)) == pattern
+    assert str(Pattern.from_layers(["a", "conv", "a", "conv"])) == "(a conv)*2"
+
+
+def test_its_options_stand_in_declaration_order_with_those_of_every_block_behind(conv: Kind) -> None:
+    text = "conv(layer_dropout=0.5, causal, mode=valid, pre_norm=false, offset=-0.5, kernel=3)"
+    canonical = "conv(kernel=3, mode=valid, offset=-0.5, causal, pre_norm=false, layer_dropout=0.5)"
+    assert str(parse(text)) == canonical
+
+
+def test_its_settings_are_settings_of_the_stack(conv: Kind) -> None:
+    assert table()["conv_kernel"] is KERNEL
+    assert [o["kernel"] for o in resolved("conv conv(kernel=3)", conv_kernel=5)] == [5, 3]
+    assert [o["kernel"] for o in resolved("set conv_kernel=9; conv")] == [9]
+    assert [o["causal"] for o in resolved("a conv conv(causal=false)", causal=True)] == [True, True, False]
+    assert [o["mode"] for o in resolved("conv conv(mode=valid)")] == ["same", "valid"]
+    assert str(parse("set conv_kernel=9, dim=8; conv")) == "set dim=8, conv_kernel=9; conv"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        (
+            "conv(kernel=0)",
+            "kernel must be a whole number from 1 to 99, not 0",
+            "kernel: width of the kernel",
+        ),
+        ("conv(kernel=100)", "kernel must be a whole number from 1 to 99, not 100", "kernel: width of the kernel"),
+        ("conv(mode=full)", "mode must be one of 'same', 'valid', not full", "mode: what is done at the ends"),
+        ("conv(mode)", "mode must be one of 'same', 'valid', not true", "mode: what is done at the ends"),
+        ("conv(offset=-2)", "offset must be a number from -1.5 to 1.5, not -2", "offset: of the kernel"),
+        ("conv(valid)", "'conv' (depthwise convolution) has no option 'valid'", None),
+        (
+            "conv(conv_kernel=3)",
+            "'conv' (depthwise convolution) has no option 'conv_kernel'",
+            "did you mean 'kernel'? inside a block the prefix is left out",
+        ),
+        (
+            "a(kernel=3)",
+            "'a' (self-attention) has no option 'kernel'",
+            "'kernel' is an option of 'conv' (depthwise convolution)",
+        ),
+        ("conv(3)", "an option needs a name", "as in kernel=3"),
+        (
+            "dwconv",
+            "unknown block 'dwconv'",
+            "did you mean 'conv' (depthwise convolution)? kinds: a, c, conv, f; macros: macaron, par, sandwich",
+        ),
+        ("conv = a; conv", "'conv' is a block kind and cannot be defined", "choose another name"),
+        ("conv@x a@x", "the tie 'x' is 'a' here and 'conv' before", None),
+        (
+            "conv2",
+            "unknown block 'conv2'",
+            "a count stands behind '*': conv*2\nkinds: a, c, conv, f; macros: macaron, par, sandwich",
+        ),
+        ("set conv_kernel=0; a", "conv_kernel must be a whole number from 1 to 99, not 0", None),
+        ("set conv_kernl=3; a", "unknown setting 'conv_kernl'", "did you mean 'conv_kernel'?"),
+    ],
+)
+def test_errors_speak_of_it_as_of_the_built_in_ones(conv: Kind, text: str, problem: str, hint: str | None) -> None:
+    with pytest.raises(PatternError) as caught:
+        parse(text)
+    assert caught.value.problem == problem
+    assert hint is None or caught.value.hint == hint
+
+
+def test_what_its_check_says_is_an_error_at_the_block() -> None:
+    odd = kind(options=(KERNEL,), check=lambda o: None if o.kernel % 2 else f"kernel={o.kernel} is even in dim={o.dim}")
+    register(odd)
+    try:
+        with pytest.raises(PatternError) as caught:
+            resolve("a conv(kernel=4)", dim=8)
+        assert (caught.value.problem, caught.value.column) == ("kernel=4 is even in dim=8", 3)
+        with pytest.raises(UserError, match=r"^kernel=6 is even in dim=8$"):
+            resolve("a conv", dim=8, conv_kernel=6)
+        assert resolve("a conv", dim=8).steps
+    finally:
+        unregister("conv")
+
+
+def test_a_kind_that_is_unregistered_is_unknown_again_and_old_patterns_say_so() -> None:
+    register(kind(options=(KERNEL,)))
+    pattern = parse("a conv")
+    unregister("conv")
+    assert "conv" not in kinds()
+    assert "conv_kernel" not in table()
+    with pytest.raises(PatternError, match=r"unknown block .conv."):
+        parse("a conv")
+    with pytest.raises(PatternError, match=r"unknown block .conv."):
+        resolve(pattern, dim=8)
+    unregister("conv")  # once more does nothing
+
+
+# What cannot be registered -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "f", "macaron", "par", "set", "true", "none", "input", "sum", "output", "context"]
+)
+def test_a_name_that_is_taken_is_refused(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        register(kind(name))
+    assert str(caught.value) == f"a block kind cannot be called '{name}': it is taken"
+
+
+@pytest.mark.parametrize("name", ["", "2d", "x y", "conv-1", "conv2", "ü", "a.b", "f("])
+def test_a_name_that_no_pattern_can_write_is_refused(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        register(kind(name))
+    assert str(caught.value) == (
+        f"a block kind cannot be called '{name}': write letters and '_', with no digit at the end"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"options": (KERNEL, KERNEL)}, "options are named twice: kernel"),
+        ({"options": (Option("pre_norm", bool, True, "x"),)}, "options are named twice: pre_norm"),
+        ({"options": (Option("dim", int, 3, "x"),)}, "an option cannot be called 'dim': the module is given it anyway"),
+        (
+            {"options": (Option("k-size", int, 3, "x"),)},
+            "an option cannot be called 'k-size': write letters, digits and '_'",
+        ),
+        ({"options": (Option("", int, 3, "x"),)}, "an option cannot be called '': write letters, digits and '_'"),
+        (
+            {"options": (Option("sizes", list, [], "x"),)},  # type: ignore[arg-type]
+            "the type of option 'sizes' must be bool, int, float or str",
+        ),
+        (
+            {"options": (Option("k", int, 0, "x", least=1),)},
+            "the default of option 'k' must be a whole number of at least 1, not 0",
+        ),
+        ({"options": (Option("k", int, None, "x"),)}, "the default of option 'k' must be a whole number, not none"),
+        ({"options": (Option("k", int, 3, "x", setting="ff_mult"),)}, "the settings ff_mult are taken"),
+        ({"options": (Option("k", int, 3, "x", setting="dim"),)}, "the settings dim are taken"),
+        (
+            {"inputs": ("mask", "wrong")},
+            "unknown inputs wrong; there are mask, attend, context, rotary, scores, cache",
+        ),
+        ({"inputs": ("rotary",)}, "the input rotary needs the option dim_head"),
+    ],
+)
+def test_a_declaration_that_could_not_work_is_refused_and_nothing_is_registered(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        register(kind(**fields))
+    assert str(caught.value) == f"kind 'conv': {message}"
+    assert list(kinds()) == ["a", "c", "f"]
+
+
+def test_a_kind_is_registered_once_and_the_built_in_ones_stay(conv: Kind) -> None:
+    with pytest.raises(UserError, match=r"^a block kind cannot be called 'conv': it is taken$"):
+        register(kind())
+    for name in ("a", "c", "f"):
+        with pytest.raises(UserError, match=f"^'{name}' is built in$"):
+            unregister(name)
+
+
+def test_what_kinds_gives_is_a_copy() -> None:
+    kinds().clear()
+    assert kinds() == {"a": SELF_ATTENTION, "c": CROSS_ATTENTION, "f": FEEDFORWARD}
+
+
+def test_the_built_in_kinds_are_declared_as_a_user_would_declare_them() -> None:
+    for built_in in kinds().values():
+        assert built_in.title
+        assert set(built_in.inputs) <= set(INPUTS)
+        assert all(option.doc for option in built_in.all_options())
+        assert [option.name for option in built_in.all_options()][-3:] == ["pre_norm", "use_rmsnorm", "layer_dropout"]
+    assert blockdsl.kinds is kinds
+
+
+# Options -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "good", "bad"),
+    [
+        (Option("x", bool, True, ""), [True, False], [None, 0, 1, 1.0, "true", ()]),
+        (Option("x", int, 1, ""), [0, -5, 10**17], [None, True, 1.0, "1", 10**18, (1,)]),
+        (Option("x", int, 1, "", least=1, most=3), [1, 3], [0, 4]),
+        (Option("x", float, 1, ""), [0, 0.5, -2.5], [None, False, "1", float("nan"), float("inf"), -float("inf")]),
+        (Option("x", float, 0, "", least=0, below=1), [0, 0.0, 0.999], [1, 1.0, -1e-9]),
+        (Option("x", str, "a", ""), ["a", "anything"], [None, 1, True]),
+        (Option("x", str, "a", "", choices=("a", "b")), ["a", "b"], ["c", "", None]),
+        (Option("x", int, None, "", least=2, optional=True), [None, 2], [1, "none"]),
+    ],
+)
+def test_an_option_takes_what_it_declares(option: Option, good: list[Any], bad: list[Any]) -> None:
+    assert [value for value in good if option.fault(value) is not None] == []
+    assert [value for value in bad if option.fault(value) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        (Option("x", bool, True, ""), "true or false"),
+        (Option("x", int, 1, ""), "a whole number"),
+        (Option("x", int, 1, "", least=1), "a whole number of at least 1"),
+        (Option("x", int, 1, "", most=9), "a whole number of at most 9"),
+        (Option("x", float, 1, "", least=0.5, most=9), "a number from 0.5 to 9"),
+        (Option("x", float, 1, "", least=0, below=1), "a number of at least 0 and below 1"),
+        (Option("x", str, "a", "", choices=("a", "b")), "one of 'a', 'b'"),
+        (Option("x", str, "a", "", choices=("a", "b"), optional=True), "one of 'a', 'b' or none"),
+    ],
+)
+def test_an_option_says_in_words_what_it_takes(option: Option, wanted: str) -> None:
+    assert option.wanted() == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (None, "none"),
+        (3, "3"),
+        (0.5, "0.5"),
+        (1e-9, "1e-09"),
+        ("x", "x"),
+        ((1, (True,)), "(1, (true))"),
+    ],
+)
+def test_a_value_is_spelt_as_the_language_writes_it(value: Any, text: str) -> None:
+    assert spell(value) == text
