@@ -112,8 +112,10 @@ class Kind:
         given = SimpleNamespace(dim=dim, **options)
         return SimpleNamespace(**(vars(given) | self.derive(given)))
 
-    def complete(self, dim: int, given: Mapping[str, Any]) -> Any:
+    def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
         """The same from options as a caller gives them: checked, with defaults for the others.
+
+        `caller` is what the error of an unknown option speaks of, `Attention()`.
 
         Raises:
             TypeError: an unknown option; the message names the nearest one.
@@ -123,7 +125,7 @@ class Kind:
         for name, value in given.items():
             if name not in known:
                 hint = did_you_mean(name, known)
-                raise TypeError(f"{self.title} has no option '{name}'" + (f"; {hint}" if hint else ""))
+                raise TypeError(f"{caller} got an unknown argument '{name}'" + (f"; {hint}" if hint else ""))
             if fault := known[name].fault(value):
                 raise UserError(f"{name} {fault}")
         options = {name: option.default for name, option in known.items()} | dict(given)

@@ -24,7 +24,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__()
-        o = FEEDFORWARD.complete(dim, options)
+        o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
         inner = int(dim * o.mult)
         self.glu = o.glu
         self.activation = "relu_squared" if o.relu_squared else "silu" if o.swish else "gelu"

@@ -26,7 +26,11 @@ BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 LAYERS = {
     *("ff_glu", "ff_swish", "ff_relu_squared", "ff_no_bias", "ff_mult", "use_rmsnorm", "pre_norm", "shift_tokens"),
     *("sandwich_coef", "macaron", "par_ratio", "custom_layers", "cross_attend", "depth", "heads", "attn_dim_head"),
-    *("residual_attn", "cross_residual_attn", "rotary_pos_emb", "rotary_emb_dim", "attn_flash"),
+    *("residual_attn", "cross_residual_attn", "rotary_pos_emb", "rotary_emb_dim", "attn_flash", "ff_post_act_ln"),
+    *("attn_num_mem_kv", "attn_talking_heads", "attn_one_kv_head", "attn_kv_heads", "attn_on_attn"),
+    *("attn_gate_values", "attn_sparse_topk", "attn_head_scale", "attn_value_dim_head", "attn_shared_kv"),
+    *("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale"),
+    *("attn_tensor_product", "attn_max_attend_past"),
 }
 WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
 CALL = {"mask", "context", "context_mask", "return_embeddings"}

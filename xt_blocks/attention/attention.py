@@ -29,7 +29,7 @@ class _Attention(nn.Module):
 
     def __init__(self, kind: Kind, dim: int, options: dict[str, Any]) -> None:
         super().__init__()
-        o = kind.complete(dim, options)
+        o = kind.complete(dim, options, f"{type(self).__name__}()")
         self.options = o
         self.heads, self.kv_heads = o.heads, o.kv_heads
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
