@@ -57,7 +57,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         ),
         _switch("qk_norm", "queries and keys of unit length (arXiv:2010.04245)"),
         Option("qk_norm_groups", int, 1, "groups of features that are normed", setting="attn_qk_norm_groups", least=1),
-        Option("qk_norm_scale", float, 10, "factor of normed scores", setting="attn_qk_norm_scale"),
+        Option("qk_norm_scale", float, 10, "factor of normed scores", setting="attn_qk_norm_scale", least=0),
         _switch("qk_norm_dim_scale", "a learned gain for each normed feature (arXiv:2302.05442)"),
         _switch("talking_heads", "heads exchange scores and weights (arXiv:2003.02436)"),
         Option(

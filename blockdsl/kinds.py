@@ -53,7 +53,7 @@ from .options import Option, Value, by_name
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.stack` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "cache")
+INPUTS = ("mask", "attend", "context", "rotary", "scores", "cache")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 _NEEDS = {"rotary": ("dim_head",), "scores": ("heads", "residual_attn")}
