@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -29,8 +29,22 @@ class Use:
     causal: bool = False
 
 
+class Residual(NamedTuple):
+    """What a block gives.
+
+    Attributes:
+        stream: (batch, seq, dim) behind the block.
+        gain: (batch, seq, dim) what it added to the stream; None with a post-norm, which does more than add.
+        scores: of the layer, if they were asked for.
+    """
+
+    stream: Tensor
+    gain: Tensor | None
+    scores: Tensor | None
+
+
 class Block(nn.Module):
-    """A layer as a residual block.
+    """A layer as a residual block. Whatever hooks on its call (sharding, checkpointing) sees every pass.
 
     Args:
         layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
@@ -47,23 +61,31 @@ class Block(nn.Module):
         self.layer = layer
         self.pre_norm, self.drop = pre_norm, drop
 
-    def branch(
-        self, x: Tensor, use: Use, inputs: Mapping[str, Any], mask: Tensor | None, cache: Slot | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the block adds to `x: (batch, seq, dim)` (before a post-norm), and the scores if they were asked for."""
+    def forward(
+        self,
+        x: Tensor,
+        use: Use | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        mask: Tensor | None = None,
+        cache: Slot | None = None,
+    ) -> Residual:
+        """
+        Args:
+            x: (batch, seq, dim)
+            inputs: what the layer's kind declares.
+            mask: (batch, seq) bool, True = a real token; for the shift.
+            cache: this node's state while decoding.
+        """
+        use = use or Use()
         hidden = self.norm(x) if self.pre_norm else x
         hidden = shift_tokens(hidden, use.shift, use.causal, mask, cache)
-        out = self.layer(hidden, **inputs)
+        out = self.layer(hidden, **(inputs or {}))
         update, scores = out if isinstance(out, tuple) else (out, None)
         if self.drop and self.training:
             kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)
             update = update * (kept / (1 - self.drop))
-        return (update if use.scale == 1.0 else update * use.scale), scores
-
-    def add(self, x: Tensor, update: Tensor) -> Tensor:
-        """The stream after the block."""
-        return x + update if self.pre_norm else self.norm(x + update)
-
-    def forward(self, x: Tensor, use: Use | None = None, **inputs: Any) -> Tensor:
-        """`x: (batch, seq, dim)` → (batch, seq, dim): the block on its own."""
-        return self.add(x, self.branch(x, use or Use(), inputs, None, None)[0])
+        if use.scale != 1.0:
+            update = update * use.scale
+        if self.pre_norm:
+            return Residual(x + update, update, scores)
+        return Residual(self.norm(x + update), None, scores)

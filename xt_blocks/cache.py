@@ -17,7 +17,7 @@ class Slot:
         self._cache = cache
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
-        self._tail: Tensor | None = None
+        self._tails: dict[int, Tensor] = {}
         self.filled = False
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +43,16 @@ class Slot:
         return self._keys, self._values
 
     def swap_tail(self, x: Tensor, length: int) -> Tensor:
-        """Keep the last `length` tokens of `x: (batch, new, dim)`; returns those kept before, zeros at first."""
-        tail = x.new_zeros(x.shape[0], length, x.shape[2]) if self._tail is None else self._tail
-        self._tail = torch.cat((tail, x), dim=1)[:, -length:].clone()
+        """Keep the last `length` tokens of `x: (batch, new, dim)`; returns those kept before, zeros at first.
+
+        A tail is kept by the place it ends at, so that a step that failed can be run again.
+        """
+        before = self._cache.length
+        tail = self._tails.get(before)
+        if tail is None:
+            tail = x.new_zeros(x.shape[0], length, x.shape[2])
+        after = torch.cat((tail, x), dim=1)[:, -length:].clone()
+        self._tails = {before: tail, before + x.shape[1]: after}
         return tail
 
     def bytes(self) -> int:
@@ -85,15 +92,15 @@ class Cache:
                 f"the cache has room for {self.max_len} tokens and holds {self.length}; {new} more do not fit"
             )
 
-    def see_mask(self, mask: Tensor | None, new: int, device: torch.device) -> None:
-        """Add the mask of the new tokens; where one row has padding every token has a mask."""
+    def seen(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
+        """(batch, length + new) bool: the mask of the tokens so far and of the `new` ones; None: all are real."""
         if mask is None and self.mask is None:
-            return
+            return None
         before = self.mask
         if before is None:
             before = torch.ones(self.batch, self.length, dtype=torch.bool, device=device)
         now = torch.ones(self.batch, new, dtype=torch.bool, device=device) if mask is None else mask
-        self.mask = torch.cat((before, now), dim=1)
+        return torch.cat((before, now), dim=1)
 
     def bytes(self) -> int:
         """Of all keys and values."""

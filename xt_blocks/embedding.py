@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 
-def embedding(rows: int, dim: int, std: float) -> nn.Embedding:
-    """An nn.Embedding whose vectors are drawn once, normal with this standard deviation.
+class Embedding(nn.Embedding):
+    """A table whose vectors are drawn normal with a standard deviation of its own, on `reset_parameters` too."""
 
-    On the meta device there is nothing to draw, and drawing there would load torch's compiler.
-    """
-    table = nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
-    if not table.weight.is_meta:
-        nn.init.normal_(table.weight, std=std)
-    return table
+    def __init__(self, rows: int, dim: int, std: float) -> None:
+        self.std = std
+        super().__init__(rows, dim)
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors. On the meta device there is nothing to draw, and drawing would load torch's compiler."""
+        if not self.weight.is_meta:
+            nn.init.normal_(self.weight, std=self.std)

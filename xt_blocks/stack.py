@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from blockdsl.errors import GraphError
 from blockdsl.kinds import BLOCK_OPTIONS, kinds
 
-from .attention.masks import Masks
-from .block import Block, Use
+from .attention.masks import Masks, check_mask
+from .block import Block, Residual, Use
 from .cache import Cache
 from .norms import norm
 from .positions.rotary import Rotation, rotation
@@ -84,14 +84,14 @@ class Stack(nn.Module):
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         self.blocks = nn.ModuleDict({owner: _block(graph, owner) for owner in graph.tied()})
-        self.norm = norm(graph.nx.nodes[graph.nodes("output")[0]]["norm"], graph.dim)
+        self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
         self.plan = _plan(graph)
         self.rotary_dims = {
             node: graph.nx.nodes[node]["dim"]
             for node in graph.nodes("position")
             if graph.nx.nodes[node]["scheme"] == "rotary"
         }
-        self.start = graph.nodes("input")[0]
+        self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
 
     @property
@@ -132,15 +132,10 @@ class Stack(nn.Module):
             ValueError: a shape or type is wrong, or a context is missing or not asked for.
         """
         self._check(x, context, mask, context_mask, cache)
-        seq, past = x.shape[1], 0
-        seen = mask
+        seq, past, seen = x.shape[1], 0, mask
         if cache is not None:
-            past = cache.length
-            cache.see_mask(mask, seq, x.device)
-            seen = cache.mask
-            if past == 0:
-                cache.context_mask = context_mask
-            context_mask = cache.context_mask
+            past, seen = cache.length, cache.seen(mask, seq, x.device)
+            context_mask = cache.context_mask if past else context_mask
         run = _Run(
             masks=Masks(seq, past, seen, context_mask, x.device),
             mask=mask,
@@ -150,7 +145,7 @@ class Stack(nn.Module):
         )
         out = self._walk(x, run)
         if cache is not None:
-            cache.length += seq
+            cache.length, cache.mask, cache.context_mask = past + seq, seen, context_mask
         return self.norm(out)
 
     def _walk(self, x: Tensor, run: _Run) -> Tensor:
@@ -172,16 +167,14 @@ class Stack(nn.Module):
     def _run_block(
         self, step: Step, run: _Run, values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Tensor]
     ) -> None:
-        block = self.blocks[step.block]  # type: ignore[index]
-        assert isinstance(block, Block)
         x = _total(values, step.reads)
         slot = None if run.cache is None else run.cache.slot(step.node)
-        update, own = block.branch(x, step.use, run.inputs(step, scores), run.mask, slot)
-        values[step.node] = y = block.add(x, update)
-        if own is not None:
-            scores[step.node] = own
+        out: Residual = self.blocks[step.block](x, step.use, run.inputs(step, scores), run.mask, slot)  # type: ignore[index]
+        values[step.node] = out.stream
+        if out.scores is not None:
+            scores[step.node] = out.scores
         if step.fork is not None:
-            gained = update if block.pre_norm else y - x
+            gained = out.stream - x if out.gain is None else out.gain
             before = added.get(step.reads[0]) if step.reads[0] != step.fork else None
             added[step.node] = gained if before is None else before + gained
 
@@ -215,11 +208,13 @@ class Stack(nn.Module):
             raise ValueError(f"x must be (batch, seq, {self.dim}), not {tuple(x.shape)}")
         if context is None and self.reads_context and (cache is None or cache.length == 0):
             raise ValueError("the stack has cross-attention: give context=")
+        if cache is not None and cache.length and (context is not None or context_mask is not None):
+            raise ValueError("the cache holds the context of its first step; later steps take none")
         if context is not None and not self.reads_context:
             hint = "write 'c' in the pattern or cross_attend=True"
             raise ValueError(f"a context is given, but no block reads one: {hint}")
-        if context is not None and (context.ndim != 3 or context.shape[0] != x.shape[0]):
-            raise ValueError(f"context must be ({x.shape[0]}, seq, dim), not {tuple(context.shape)}")
+        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
+            raise ValueError(f"context must be ({x.shape[0]}, seq, {self.dim}), not {tuple(context.shape)}")
         if context_mask is not None and context is None:
             raise ValueError("a context_mask is given, but no context")
         check_mask("mask", mask, x)
@@ -257,16 +252,6 @@ class _Run:
         return out
 
 
-def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
-    """Raise ValueError unless `mask` is boolean and (batch, seq) of `of: (batch, seq, ...)`."""
-    if mask is None or of is None:
-        return
-    if mask.dtype != torch.bool:
-        raise ValueError(f"{name} must be boolean, True = attend, not {mask.dtype}")
-    if mask.shape != of.shape[:2]:
-        raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
-
-
 def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:
     return sum((values[node] for node in nodes[1:]), values[nodes[0]])
 
@@ -299,10 +284,10 @@ def _plan(graph: BlockGraph) -> list[Step]:
         for node in graph.order()
         if graph.nx.nodes[node]["kind"] in ("block", "sum")
     ]
-    ends = tuple(graph.sources(graph.nodes("output")[0], "stream"))
+    ends = tuple(graph.sources(graph.end, "stream"))
     if len(ends) > 1 or not steps:
-        steps.append(Step("output", ends))
-    return _with_lifetimes(steps, graph.nodes("input")[0])
+        steps.append(Step(graph.end, ends))
+    return _with_lifetimes(steps, graph.start)
 
 
 def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool) -> Step:

@@ -150,3 +150,19 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
     assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-3)
     assert abs(score(7, 3) - score(3, 7)) > 1e-3
+
+
+def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:
+    q = torch.full((1, 1, 2, 64), 50.0, dtype=torch.float16)  # q·k is 160,000, its 64-th part fits
+    v = torch.randn(1, 1, 2, 64).half()
+    out, scores = kernel.explicit(q, q, v, Attend(), 1 / 8)
+    assert scores.unique().tolist() == [20_000.0]
+    torch.testing.assert_close(out, kernel.fused(q, q, v, Attend(), 1 / 8))
+
+
+def test_a_layer_on_its_own_checks_its_mask() -> None:
+    x = torch.randn(2, 3, 8)
+    with pytest.raises(ValueError, match=r"mask must be boolean, True = attend, not torch\.float32"):
+        Attention(dim=8)(x, mask=torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"context_mask must be \(2, 5\), not \(1, 5\)"):
+        CrossAttention(dim=8)(x, context=torch.randn(2, 5, 8), context_mask=torch.ones(1, 5).bool())

@@ -106,3 +106,65 @@ def test_a_stack_that_sees_later_tokens_has_no_cache(pattern: str, causal: bool,
     model = xt_blocks.lower(blockdsl.compile(pattern, causal=causal, **SIZES))
     with pytest.raises(ValueError, match=reason):
         model.new_cache(1, 4)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["plain", "rotary", "shift 1"])
+@pytest.mark.parametrize("cuts", [[2, 2, 2, 2], [1] * 8, [5, 3]], ids=str)
+def test_left_padding_may_end_in_any_step(name: str, cuts: list[int]) -> None:
+    model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=stack(name)).eval()
+    x = torch.randint(0, 17, (3, 8))
+    mask = torch.arange(8) >= torch.tensor([[0], [3], [6]])
+    cache, out = model.new_cache(3), []
+    for part, seen in zip(x.split(cuts, 1), mask.split(cuts, 1), strict=True):
+        out.append(model(part, mask=seen, cache=cache))
+    torch.testing.assert_close(torch.cat(out, 1)[mask], model(x, mask=mask)[mask], rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("given", [(True, False, True), (False, True, False), (False, False, True)])
+def test_a_mask_may_be_given_in_some_steps_only(given: tuple[bool, ...]) -> None:
+    model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=9, attn_layers=stack("plain")).eval()
+    x = torch.randint(0, 17, (2, 9))
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[0, [0, 3, 6]] = False  # the first token of each step, where that step has a mask
+    mask |= ~torch.tensor(given).repeat_interleave(3)
+    cache, out = model.new_cache(2), []
+    for part, seen, has in zip(x.split(3, 1), mask.split(3, 1), given, strict=True):
+        out.append(model(part, mask=seen if has else None, cache=cache))
+    torch.testing.assert_close(torch.cat(out, 1)[mask], model(x, mask=mask)[mask], rtol=1e-5, atol=2e-6)
+
+
+def test_a_step_that_failed_leaves_the_masks_of_the_cache_alone() -> None:
+    model = stack("plain")
+    x, _ = inputs(model, seq=6)
+    mask = torch.arange(6) >= torch.tensor([[0], [2]])
+    cache = model.new_cache(2, 6)
+    model(x[:, :3], mask=mask[:, :3], cache=cache)
+    broken = model.blocks["f1"].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(x[:, 3:], mask=mask[:, 3:], cache=cache)
+    broken.remove()
+    out = model(x[:, 3:], mask=mask[:, 3:], cache=cache)
+    torch.testing.assert_close(out, model(x, mask=mask)[:, 3:], rtol=1e-5, atol=2e-6)
+
+
+def test_a_step_that_failed_can_be_run_again() -> None:
+    model = stack("shift 2")
+    x, _ = inputs(model, seq=6)
+    cache = model.new_cache(2, 6)
+    first = model(x[:, :3], cache=cache)
+    last = model.plan[-1].block
+    hook = model.blocks[last].register_forward_pre_hook(lambda *_: 1 / 0)  # type: ignore[index]
+    with pytest.raises(ZeroDivisionError):
+        model(x[:, 3:], cache=cache)
+    hook.remove()
+    out = torch.cat((first, model(x[:, 3:], cache=cache)), dim=1)
+    torch.testing.assert_close(out, model(x), rtol=1e-5, atol=2e-6)
+
+
+def test_a_context_is_given_once() -> None:
+    model = stack("cross")
+    x, extra = inputs(model, seq=4)
+    cache = model.new_cache(2, 4)
+    model(x[:, :2], cache=cache, **extra)
+    with pytest.raises(ValueError, match="the cache holds the context of its first step; later steps take none"):
+        model(x[:, 2:], cache=cache, **extra)

@@ -1,9 +1,11 @@
-"""The stack is one graph for torch.compile, and exports with a dynamic length."""
+"""Stack and wrappers are one graph for torch.compile, and export with a dynamic length."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+import xt_blocks
 
 from .variants import SIZES, inputs, stack
 
@@ -32,3 +34,37 @@ def test_exports_with_a_dynamic_length(name: str) -> None:
     longer = torch.randn(2, 11, SIZES["dim"])
     mask = torch.arange(11) < torch.tensor([[11], [4]])
     torch.testing.assert_close(exported(longer, mask=mask, **extra), model(longer, mask=mask, **extra))
+
+
+def test_the_loss_compiles_once_for_all_lengths() -> None:
+    net = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain"))
+    model = xt_blocks.AutoregressiveWrapper(net)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for seq in (5, 7, 9, 12):
+        x, mask = torch.randint(0, 17, (2, seq)), torch.arange(seq) < torch.tensor([[seq], [3]])
+        torch.testing.assert_close(compiled(x, mask=mask), model(x, mask=mask))
+    assert counter.frame_count <= 2  # the first length, and every other
+
+
+def test_decoding_compiles_once_for_all_steps() -> None:
+    model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain")).eval()
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    x, cache = torch.randint(0, 17, (2, 12)), model.new_cache(2)
+    with torch.no_grad():
+        out = [compiled(part, cache=cache) for part in (x[:, :4], *x[:, 4:].split(1, dim=1))]
+        torch.testing.assert_close(torch.cat(out, dim=1), model(x), rtol=1e-5, atol=2e-6)
+    assert counter.frame_count <= 4
+
+
+def test_a_model_over_tokens_exports_with_dynamic_batch_and_length() -> None:
+    model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("shift 2")).eval()
+    batch, seq = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("seq", min=2, max=16)
+    shapes = {"x": {0: batch, 1: seq}, "mask": {0: batch, 1: seq}}
+    args = (torch.randint(0, 17, (2, 7)), torch.ones(2, 7, dtype=torch.bool))
+    exported = torch.export.export(model, args, dynamic_shapes=shapes, strict=False).module()
+    x, mask = torch.randint(0, 17, (3, 11)), torch.arange(11) < torch.tensor([[11], [4], [2]])
+    torch.testing.assert_close(exported(x, mask), model(x, mask))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import weakref
 from typing import Any
 
 import networkx as nx
 import pytest
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.utils.checkpoint import checkpoint
 
 import blockdsl
 import xt_blocks
+from xt_blocks.block import Residual
 
 from .variants import SIZES, VARIANTS, inputs, stack
 
@@ -111,7 +115,8 @@ def test_shape_and_mask_errors_are_in_the_users_words() -> None:
         (model, (torch.randn(2, 7, 8),), {}, r"x must be \(batch, seq, 24\), not \(2, 7, 8\)"),
         (model, (x,), {"context": context}, "a context is given, but no block reads one"),
         (cross, (x,), {}, "the stack has cross-attention: give context="),
-        (cross, (x,), {"context": context[:1]}, r"context must be \(2, seq, dim\)"),
+        (cross, (x,), {"context": context[:1]}, r"context must be \(2, seq, 24\), not \(1, 5, 24\)"),
+        (cross, (x,), {"context": context[..., :8]}, r"context must be \(2, seq, 24\), not \(2, 5, 8\)"),
         (model, (x,), {"mask": torch.ones(2, 7)}, "mask must be boolean, True = attend, not torch.float32"),
         (model, (x,), {"mask": torch.ones(2, 6).bool()}, r"mask must be \(2, 7\), not \(2, 6\)"),
         (cross, (x,), {"context": context, "context_mask": torch.ones(2, 7).bool()}, r"context_mask must be \(2, 5\)"),
@@ -145,3 +150,65 @@ def test_a_node_that_torch_has_a_name_for_is_refused() -> None:
     graph.nx = nx.relabel_nodes(graph.nx, {"a0": "keys"})
     with pytest.raises(blockdsl.GraphError, match="keys: torch's modules use this name themselves"):
         xt_blocks.lower(graph)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_hook_on_a_block_sees_every_pass_through_it(name: str) -> None:
+    model = stack(name)
+    x, extra = inputs(model)
+    calls: list[str] = []
+    for node, block in model.blocks.items():
+        block.register_forward_hook(lambda *_, node=node: calls.append(node))  # type: ignore[misc]
+    model(x, **extra)
+    assert len(calls) == len(model.graph.nodes("block"))
+    assert set(calls) == set(model.blocks)
+
+
+@pytest.mark.parametrize("name", ["plain", "post-norm", "parallel chains", "ties", "residual attention", "cross"])
+def test_gradients_are_the_same_with_every_block_checkpointed(name: str) -> None:
+    plain = stack(name, attn_dropout=0.2, ff_dropout=0.2, layer_dropout=0.2).train()
+    checkpointed = copy.deepcopy(plain)
+    apply_activation_checkpointing(checkpointed, check_fn=lambda module: isinstance(module, xt_blocks.Block))
+    x, extra = inputs(plain)
+    for model in (plain, checkpointed):
+        torch.manual_seed(1)
+        model(x, **extra).square().mean().backward()
+    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_gradients_are_the_same_with_the_whole_stack_checkpointed() -> None:
+    model = stack("parallel chains", attn_dropout=0.2, layer_dropout=0.2).train()
+    x = inputs(model)[0].requires_grad_()
+    grads = []
+    for run in (model, lambda x: checkpoint(model, x, use_reentrant=False)):
+        torch.manual_seed(1)
+        grads.append(torch.autograd.grad(run(x).square().mean(), [x, *model.parameters()]))
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_without_gradients_a_pass_holds_two_streams_however_deep() -> None:
+    model = stack("plain")
+    x, _ = inputs(model)
+    streams: list[weakref.ref[torch.Tensor]] = []
+    held: list[int] = []
+
+    def count(block: object, args: object, out: Residual) -> None:
+        streams.append(weakref.ref(out.stream))
+        held.append(sum(stream() is not None for stream in streams))
+
+    for block in model.blocks.values():
+        block.register_forward_hook(count)
+    with torch.no_grad():
+        model(x)
+    assert held == [1, 2, 2, 2]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_parameters_may_be_swapped_and_stacked() -> None:
+    models = [stack("ties") for _ in range(3)]
+    x, _ = inputs(models[0])
+    parameters, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
+    out = torch.func.vmap(lambda own: torch.func.functional_call(models[0], own, (x,)))(parameters)
+    for row, model in zip(out, models, strict=True):
+        torch.testing.assert_close(row, model(x), rtol=1e-5, atol=1e-6)

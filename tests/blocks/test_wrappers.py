@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import blockdsl
 import xt_blocks
@@ -95,8 +98,10 @@ def test_wrong_tokens_are_refused() -> None:
     model = language_model(max_seq_len=8)
     with pytest.raises(ValueError, match="the sequence has 9 tokens; max_seq_len is 8"):
         model(tokens(1, 9))
-    with pytest.raises(ValueError, match=r"tokens must be int \(batch, seq\), not torch.float32 \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"tokens must be int64 or int32 \(batch, seq\), not torch.float32 \(1, 3\)"):
         model(torch.randn(1, 3))
+    with pytest.raises(ValueError, match=r"tokens must be int64 or int32 \(batch, seq\), not torch.uint8 \(1, 3\)"):
+        model(tokens(1, 3).byte())
     with pytest.raises(TypeError, match="attn_layers must be a stack"):
         TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     assert language_model(max_seq_len=8, rotary_pos_emb=True)(tokens(1, 9)).shape == (1, 9, 17)
@@ -144,13 +149,79 @@ def test_padding_changes_no_loss(left: int) -> None:
 
 def test_only_a_causal_model_is_trained_on_the_next_token() -> None:
     encoder = TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=Encoder(depth=1, **SIZES))
-    with pytest.raises(ValueError, match="the model sees later tokens: wrap a Decoder"):
+    with pytest.raises(
+        ValueError, match="the model sees later tokens: a0 .self-attention. is not causal; a Decoder is causal"
+    ):
         AutoregressiveWrapper(encoder)
+    with pytest.raises(ValueError, match="the model sees later tokens: a2 .self-attention. is not causal"):
+        AutoregressiveWrapper(language_model(pattern="a f a(causal=false) f"))
     with pytest.raises(TypeError, match="net must be a model over tokens, as TransformerWrapper is, not Decoder"):
         AutoregressiveWrapper(Decoder(depth=1, **SIZES))  # type: ignore[arg-type]
 
 
+def test_a_loss_needs_a_token_to_see_and_one_to_predict() -> None:
+    with pytest.raises(ValueError, match=r"tokens must be \(batch, 2 or more\), .* not \(2, 1\)"):
+        AutoregressiveWrapper(language_model())(tokens(2, 1))
+
+
+def test_tokens_may_be_int32() -> None:
+    model, x = AutoregressiveWrapper(language_model()), tokens()
+    assert torch.equal(model(x.int()), model(x))
+    assert torch.equal(model.generate(x.int(), 4, temperature=0), model.generate(x, 4, temperature=0))
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_parameter_of_the_model_is_trained(name: str, tie: bool) -> None:
+    pattern, settings = VARIANTS[name]
+    stack = Decoder(pattern=pattern, **(SIZES | {"layer_dropout": 0.1} | settings))
+    net = TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=stack, emb_dropout=0.1, tie_embedding=tie)
+    model = AutoregressiveWrapper(net).train()
+    kwargs = {"context": torch.randn(4, 5, 24)} if stack.reads_context else {}
+    model(tokens(4, 9), mask=torch.arange(9) < torch.tensor([[9], [9], [3], [0]]), **kwargs).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("settings", [{}, {"rotary_pos_emb": True, "use_rmsnorm": True}, {"residual_attn": True}])
+def test_a_model_trains_and_generates_in_its_own_type(settings: dict[str, Any], dtype: torch.dtype) -> None:
+    net = language_model(**settings).to(dtype)
+    model, x = AutoregressiveWrapper(net), tokens()
+    assert net(x).dtype == dtype
+    loss = model(x)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert loss.item() == pytest.approx(copy.deepcopy(model).double()(x).item(), rel=0.01)
+    assert torch.equal(model.generate(x, 12, temperature=0), model.generate(x, 12, temperature=0))
+
+
+def test_copies_of_a_trainer_are_equal_and_independent() -> None:
+    stack = Decoder(pattern="(a@x f@y)*2", **SIZES)
+    net = TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack, tie_embedding=True)
+    model, x = AutoregressiveWrapper(net), tokens()
+    loss = model(x)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x), loss)
+        assert len([*other.parameters()]) == len([*model.parameters()])  # what was tied still is
+        torch.nn.init.zeros_(other.net.token_emb.weight)
+    assert torch.equal(model(x), loss)
+
+
 # Generation --------------------------------------------------------------------------------------------------------
+
+
+class RunningMean(nn.Module):
+    """The mean of the tokens so far: causal, and with no state for a next step."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (batch, seq, dim)` → (batch, seq, dim)."""
+        return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1)[:, None]
 
 
 def by_hand(model: TransformerWrapper, prompt: torch.Tensor, new: int, **kwargs: Any) -> torch.Tensor:
@@ -184,9 +255,16 @@ def test_past_the_window_generation_is_windowed_decoding(prompt_len: int, settin
 
 
 def test_a_stack_without_a_cache_generates_all_the_same() -> None:
-    model = language_model(pattern="a f a(causal=false) f")
-    prompt = tokens(2, 3)
-    assert torch.equal(AutoregressiveWrapper(model).generate(prompt, 5, temperature=0), by_hand(model, prompt, 5))
+    blockdsl.register(
+        blockdsl.Kind("mean", "mean of the tokens so far", (), lambda o: {}, lambda o, sizes: 0, module=RunningMean)
+    )
+    try:
+        model = language_model(pattern="a f mean f")
+        prompt = tokens(2, 3)
+        assert model.graph.why_not_cached() is not None
+        assert torch.equal(AutoregressiveWrapper(model).generate(prompt, 5, temperature=0), by_hand(model, prompt, 5))
+    finally:
+        blockdsl.unregister("mean")
 
 
 def test_prompts_of_different_lengths_generate_as_if_alone() -> None:
@@ -234,6 +312,79 @@ def test_generation_leaves_the_training_mode_as_it_was() -> None:
     model.eval()
     model.generate(tokens(1, 3), 2)
     assert not model.net.training
+
+
+def test_generation_leaves_a_part_that_was_frozen_frozen() -> None:
+    model = AutoregressiveWrapper(language_model(attn_dropout=0.5)).train()
+    model.net.attn_layers.blocks["a0"].eval()
+    before = [module.training for module in model.modules()]
+    model.generate(tokens(1, 3), 2)
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("prompt_len", [4, 8, 11])
+def test_past_the_window_a_context_and_its_mask_are_still_read(prompt_len: int) -> None:
+    model = language_model(max_seq_len=8, pattern="(a c f)*2")
+    context_mask = torch.tensor([[True] * 5, [True, False, True, False, False]])
+    kwargs = {"context": torch.randn(2, 5, 24), "context_mask": context_mask}
+    prompt = tokens(2, prompt_len)
+    out = AutoregressiveWrapper(model).generate(prompt, 12, temperature=0, **kwargs)
+    assert torch.equal(out, by_hand(model, prompt, 12, **kwargs))
+
+
+def test_past_the_window_prompts_of_different_lengths_generate_as_if_alone() -> None:
+    model = AutoregressiveWrapper(language_model(max_seq_len=8))
+    long, short = tokens(1, 6), tokens(1, 2)
+    padded = torch.cat((torch.zeros(1, 4, dtype=torch.long), short), dim=1)
+    mask = torch.tensor([[True] * 6, [False] * 4 + [True] * 2])
+    out = model.generate(torch.cat((long, padded)), 14, temperature=0, mask=mask)
+    assert torch.equal(out[:1], model.generate(long, 14, temperature=0))
+    assert torch.equal(out[1:], model.generate(short, 14, temperature=0))
+
+
+def test_a_prompt_that_is_masked_whole_generates_tokens() -> None:
+    model = AutoregressiveWrapper(language_model())
+    mask = torch.tensor([[True] * 4, [False] * 4])
+    prompt = tokens(2, 4)
+    out = model.generate(prompt, 6, mask=mask)
+    assert ((out >= 0) & (out < 17)).all()
+    greedy = model.generate(prompt, 6, temperature=0, mask=mask)
+    assert torch.equal(greedy[:1], model.generate(prompt[:1], 6, temperature=0))
+
+
+def test_the_mask_of_a_prompt_is_checked() -> None:
+    model, prompt = AutoregressiveWrapper(language_model(max_seq_len=4)), tokens(2, 6)
+    with pytest.raises(ValueError, match="the mask hides the end of a prompt: pad shorter prompts on the left"):
+        model.generate(prompt, 3, mask=torch.arange(6) < torch.tensor([[6], [4]]))
+    with pytest.raises(ValueError, match=r"mask must be \(2, 6\), not \(2, 9\)"):
+        model.generate(prompt, 3, mask=torch.ones(2, 9).bool())
+    with pytest.raises(ValueError, match="seq_len must be at least 0, not -1"):
+        model.generate(prompt, -1)
+    one = torch.tensor([False, True, True, True, True, True])
+    assert torch.equal(
+        model.generate(prompt[0], 3, temperature=0, mask=one),
+        model.generate(prompt[:1], 3, temperature=0, mask=one[None])[0],
+    )
+
+
+def test_the_model_is_not_run_for_rows_that_have_all_ended() -> None:
+    model = AutoregressiveWrapper(language_model(), pad_value=16)
+    prompt = tokens(1, 3)
+    eos = int(model.generate(prompt, 1, temperature=0))
+    calls: list[int] = []
+    model.net.register_forward_hook(lambda *_: calls.append(1))
+    assert model.generate(prompt, 9, temperature=0, eos_token=eos).tolist() == [[eos] + [16] * 8]
+    assert len(calls) == 1
+
+
+def test_a_tiny_temperature_is_the_most_likely_token() -> None:
+    logits = torch.tensor([[1.0, 300.0, 299.0], [5.0, 4.0, -7.0]])
+    assert sample(logits, temperature=1e-38).tolist() == [1, 0]
+    assert sample(logits, temperature=1e-38, top_p=0.5).tolist() == [1, 0]
+
+
+def test_top_k_keeps_k_of_equals() -> None:
+    assert keep_top_k(torch.zeros(3, 5), 2).isfinite().sum(dim=-1).tolist() == [2, 2, 2]
 
 
 def test_top_k_keeps_the_k_largest() -> None:

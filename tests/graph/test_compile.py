@@ -46,9 +46,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
         "a0": {
             "kind": "block",
             "block": "a",
-            "options": PLAIN_ATTENTION
-            | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None}
-            | around,
+            "options": PLAIN_ATTENTION | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None} | around,
             "given": {"heads": 4},
             "shift": 1,
             "scale": 1.0,

@@ -17,7 +17,7 @@ from blockdsl.kinds import Kind
 from ..cache import Slot
 from ..positions.rotary import Rotation
 from . import kernel
-from .masks import Attend, Masks, Sight
+from .masks import Attend, Masks, Sight, check_mask
 from .memory import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, SelfProjection, repeat_heads, split_heads
@@ -89,7 +89,6 @@ class Attention(_Attention):
         mask: Tensor | None = None,
         attend: Masks | None = None,
         rotary: Rotation | None = None,
-        bias: Tensor | None = None,
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: Slot | None = None,
@@ -100,7 +99,6 @@ class Attention(_Attention):
             mask: (batch, seq) bool, True = attend; when called alone. In a stack `attend` has it.
             attend: the masks of the forward pass.
             rotary: positions to rotate queries and keys by.
-            bias: (heads, seq, keys) added to the scores.
             scores: (batch, heads, seq, keys) of an earlier block.
             keep_scores: return these scores too.
             cache: this block's keys and values of the tokens before x.
@@ -108,13 +106,14 @@ class Attention(_Attention):
         Returns:
             (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, keys).
         """
+        check_mask("mask", mask, x)
         q, k, v = self.split(*self.to_qkv(x))
         if rotary is not None:
-            q, k = rotary.apply(q), rotary.apply(k, keys=True)
+            q, k = rotary.apply(q), rotary.apply(k)
         if cache is not None:
             k, v = cache.extend(k, v)
         masks = Masks(x.shape[1], mask=mask, device=x.device) if attend is None else attend
-        return self.attend(x, q, k, v, masks.tokens(self.sight, bias), scores, keep_scores)
+        return self.attend(x, q, k, v, masks.tokens(self.sight), scores, keep_scores)
 
 
 class CrossAttention(_Attention):
@@ -154,6 +153,7 @@ class CrossAttention(_Attention):
         Returns:
             (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, context).
         """
+        check_mask("context_mask", context_mask, context)
         q = self.to_q(x)
         if cache is not None and cache.filled:
             k, v = cache.stored()

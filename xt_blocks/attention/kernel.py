@@ -13,7 +13,7 @@ from .scores import TalkingHeads, keep_largest
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ · scale + bias) v by torch's fused kernel, which never holds the scores.
+    """softmax(q kᵀ · scale) v by torch's fused kernel, which never holds the scores.
 
     Args:
         q: (b, h, i, d); k: (b, h, j, d); v: (b, h, j, dv).
@@ -22,9 +22,8 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout
     Returns:
         (b, h, i, dv)
     """
-    mask = attend.allowed if attend.bias is None else attend.biased(q.dtype)
     out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=attend.causal and attend.bias is None, scale=scale
+        q, k, v, attn_mask=attend.allowed, dropout_p=dropout, is_causal=attend.causal, scale=scale
     )
     return out if attend.empty is None else out.masked_fill(attend.empty, 0.0)
 
@@ -50,13 +49,11 @@ def explicit(
     Returns:
         (b, h, i, dv) and the scores (b, h, i, j) as they stand before masking.
     """
-    own = q @ k.transpose(-1, -2) * scale
+    own = (q * scale) @ k.transpose(-1, -2)  # scaled first: the bare product overflows float16
     if scores is not None:
         own = own + scores
     if talking_heads is not None:
         own = talking_heads.mix_scores(own)
-    if attend.bias is not None:
-        own = own + attend.bias.to(own.dtype)
     allowed = attend.everywhere(own)
     masked = own if allowed is None else own.masked_fill(~allowed, float("-inf"))
     if sparse_topk is not None:

@@ -1,4 +1,4 @@
-"""Which query sees which key, and with what bias: all of a forward pass, resolved once.
+"""Which query sees which key: every mask of a forward pass, resolved once.
 
 Owns the reading of masks (boolean, True = attend). The kernel gets an `Attend` and asks nothing more. A row
 that sees nothing is opened so that its softmax is finite, and its output is set to zero: what was masked leaves
@@ -25,13 +25,11 @@ class Attend:
         allowed: (batch or 1, 1, queries or 1, keys) bool, True = attend; None: everything, or what `causal` says.
         causal: the plain triangle, which a fused kernel needs no mask for.
         empty: (batch or 1, 1, queries or 1, 1) bool, the rows that see nothing; None: there is none.
-        bias: (1, heads, queries, keys), added to the scores; None: nothing.
     """
 
     allowed: Tensor | None = None
     causal: bool = False
     empty: Tensor | None = None
-    bias: Tensor | None = None
 
     def everywhere(self, scores: Tensor) -> Tensor | None:
         """`allowed`, the plain triangle written out, for `scores: (..., queries, keys)`."""
@@ -39,12 +37,15 @@ class Attend:
             return self.allowed
         return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
 
-    def biased(self, dtype: torch.dtype) -> Tensor:
-        """Mask and bias as one tensor to add to the scores."""
-        assert self.bias is not None
-        bias = self.bias.to(dtype)
-        allowed = self.everywhere(bias)
-        return bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
+
+def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
+    """Raise ValueError unless `mask` is boolean and (batch, seq) of `of: (batch, seq, ...)`."""
+    if mask is None or of is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"{name} must be boolean, True = attend, not {mask.dtype}")
+    if mask.shape != of.shape[:2]:
+        raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
 
 
 class Sight(NamedTuple):
@@ -85,16 +86,11 @@ class Masks:
         self.device = device
         self._known: dict[object, Attend] = {}
 
-    def tokens(self, sight: Sight, bias: Tensor | None = None) -> Attend:
-        """Self-attention's mask, and with `bias: (heads, queries, past + queries)` its position bias."""
-        key = (sight, id(bias))
-        if key not in self._known:
-            attend = self._tokens(sight)
-            if bias is not None:  # learned memories have no place, and none to be far from
-                bias = F.pad(bias, (sight.memories, 0))[None]
-                attend = Attend(attend.allowed, attend.causal, attend.empty, bias)
-            self._known[key] = attend
-        return self._known[key]
+    def tokens(self, sight: Sight) -> Attend:
+        """Self-attention's mask."""
+        if sight not in self._known:
+            self._known[sight] = self._tokens(sight)
+        return self._known[sight]
 
     def context(self, memories: int = 0) -> Attend:
         """Cross-attention's mask: only the context's own hides any of the context."""

@@ -29,7 +29,7 @@ class SelfProjection(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """`x: (b, n, dim)` → queries, keys and values (b, n, ·); None where the keys serve as values."""
-        q, k, v = torch.split(F.linear(x, self.weight), self.sizes, dim=-1)
+        q, k, v = torch.split(F.linear(x, self.weight), list(self.sizes), dim=-1)
         return q, k, v if self.sizes[2] else None
 
 

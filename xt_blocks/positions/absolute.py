@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..embedding import embedding
+from ..embedding import Embedding
 
 
 class AbsolutePositions(nn.Module):
@@ -17,7 +17,7 @@ class AbsolutePositions(nn.Module):
 
     def __init__(self, max_seq_len: int, dim: int) -> None:
         super().__init__()
-        self.embedding = embedding(max_seq_len, dim, std=dim**-0.5)
+        self.embedding = Embedding(max_seq_len, dim, std=dim**-0.5)
 
     def forward(self, positions: Tensor) -> Tensor:
         """`positions: (seq,) or (batch, seq)` int → (..., seq, dim)."""

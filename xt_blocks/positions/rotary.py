@@ -1,7 +1,7 @@
 """Rotary positions (Su et al., arXiv:2104.09864): queries and keys turned by angles that grow with position.
 
-Only the difference of two positions reaches a score. Angles are computed in float32 whatever the module's type,
-so that far positions are as exact as near ones.
+Only the difference of two positions reaches a score. Angles are computed in float32 whatever the module's type:
+rounded to a low precision, far positions would fall together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Rotation(NamedTuple):
     cos: Tensor
     sin: Tensor
 
-    def apply(self, x: Tensor, keys: bool = False) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """Rotate the first `dim` features of `x: (batch, heads, seq, features)`; the others stay."""
         half = self.cos.shape[-1]
         first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]

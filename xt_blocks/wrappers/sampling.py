@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """The k largest logits of each row; the others become -inf.
+    """The k largest logits of each row, k of them among equals too; the others become -inf.
 
     Args:
         logits: (batch, tokens)
     """
     if k < 1:
         raise ValueError(f"top_k must be at least 1, not {k}")
-    least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < least, float("-inf"))
+    kept = logits.topk(min(k, logits.shape[-1]), dim=-1)
+    return torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
@@ -55,7 +55,7 @@ def sample(
         logits = keep_top_k(logits, top_k)
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # from 0 down, where no division overflows
     if top_p is not None:
         logits = keep_top_p(logits, top_p)
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)

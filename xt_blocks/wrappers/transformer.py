@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention.masks import check_mask
 from ..cache import Cache
-from ..embedding import embedding
+from ..embedding import Embedding
 from ..keywords import names_nearest
 from ..positions.absolute import AbsolutePositions
-from ..stack import Stack, check_mask
+from ..stack import Stack
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -53,7 +54,7 @@ class TransformerWrapper(nn.Module):
         )
         dim = attn_layers.dim
         self.num_tokens, self.max_seq_len = num_tokens, max_seq_len
-        self.token_emb = embedding(num_tokens, dim, std=(2 / dim) ** 0.5)  # He et al., arXiv:1502.01852
+        self.token_emb = Embedding(num_tokens, dim, std=(2 / dim) ** 0.5)  # He et al., arXiv:1502.01852
         absolute = "absolute" in self.graph.nx
         self.pos_emb = AbsolutePositions(max_seq_len, dim) if absolute else None
         self.emb_dropout = nn.Dropout(emb_dropout)
@@ -91,10 +92,10 @@ class TransformerWrapper(nn.Module):
             (batch, seq, num_tokens) logits, or (batch, seq, dim).
 
         Raises:
-            ValueError: x is no (batch, seq), or longer than max_seq_len with absolute positions.
+            ValueError: x is no int (batch, seq), or longer than max_seq_len with absolute positions.
         """
-        if x.ndim != 2 or x.is_floating_point():
-            raise ValueError(f"tokens must be int (batch, seq), not {x.dtype} {tuple(x.shape)}")
+        if x.ndim != 2 or x.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
         check_mask("mask", mask, x)
         hidden = self.token_emb(x)
         if self.pos_emb is not None:
@@ -109,13 +110,13 @@ class TransformerWrapper(nn.Module):
         return self.to_logits(hidden)
 
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
-        """(seq,), or (batch, seq) counted from each row's first real token."""
+        """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
         past = 0 if cache is None else cache.length
         end = past + x.shape[1]
         if end > self.max_seq_len:
             raise ValueError(f"the sequence has {end} tokens; max_seq_len is {self.max_seq_len}")
         positions = torch.arange(past, end, device=x.device)
-        seen = mask if cache is None or cache.mask is None else cache.mask
+        seen = mask if cache is None else cache.seen(mask, x.shape[1], x.device)
         if seen is None:
             return positions
         padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
