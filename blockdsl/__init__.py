@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import builtin as builtin  # registers a, c and f
 from .errors import GraphError, PatternError, UserError
 from .format import format_text
 from .kinds import Kind, Sizes, kinds, register, unregister

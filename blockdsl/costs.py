@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .kinds import Sizes, kind_of, namespace
+from .kinds import Sizes, kind_of
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -65,7 +65,8 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
 
 
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
-    kind, options = kind_of(attrs["block"]), namespace(dim, attrs["options"])
+    kind = kind_of(attrs["block"])
+    options = kind.completed(dim, attrs["options"])
     norm = _NORM_VECTORS["rmsnorm" if options.use_rmsnorm else "layernorm"] * dim
     parameters = norm + sum(math.prod(shape) for shape in kind.shapes(options).values()) if owns else 0
     tokens = sizes.context if "context" in kind.inputs else sizes.seq

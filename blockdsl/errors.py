@@ -7,6 +7,7 @@ where it is found. Each of these is a ValueError, so a caller needs no import to
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -95,9 +96,16 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return min(inside, key=len) if inside else None
 
 
+def listing(title: str, names: Iterable[str]) -> str:
+    """`title: a, b, c`, over as many lines as it takes."""
+    return "\n".join(textwrap.wrap(f"{title}: {', '.join(names)}", _WIDEST_LINE, subsequent_indent="  "))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` or the empty string."""
     names = sorted(known)
+    if len(word) <= _LONGEST_WORD and (all_but := difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.85)):
+        return f"did you mean '{all_but[0]}'?"
     longer = [f"'{name}'" for name in names if name.endswith(f"_{word}")]
     if len(longer) > 1:  # `dropout`, say; which one is meant cannot be told
         return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"

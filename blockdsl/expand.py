@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from .errors import Fault, Span, did_you_mean, nearest, shortened
+from .errors import Fault, Span, did_you_mean, listing, nearest, shortened
 from .kinds import Kind, kinds
 from .macros import MACROS, values_of
 from .options import TOO_LARGE, Option, Value, by_name, spell
@@ -258,7 +258,7 @@ def check_arguments(kind: Kind, ref: Ref) -> None:
 def _example(options: tuple[Option, ...], value: Value) -> str:
     """The first option that could have this value, written out."""
     fits = [option.name for option in options if option.fault(value) is None]
-    return f"as in {fits[0]}={spell(value)}" if fits else f"options: {', '.join(option.name for option in options)}"
+    return f"as in {fits[0]}={spell(value)}" if fits else listing("options", (option.name for option in options))
 
 
 def _option_hint(kind: Kind, name: str) -> str:
@@ -280,7 +280,7 @@ def _option_hint(kind: Kind, name: str) -> str:
         return f"a group needs a space before its '(', as in {kind.name} ({name})"
     if name in by_name(STACK_SETTINGS):
         return f"'{name}' is a setting of the stack and stands before the pattern: set {name}=...;"
-    return did_you_mean(name, known) or f"options: {', '.join(known)}"
+    return did_you_mean(name, known) or listing("options", known)
 
 
 class _Group:

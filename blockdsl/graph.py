@@ -164,21 +164,26 @@ class BlockGraph:
         """
         return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
 
+    def sees_later(self) -> str | None:
+        """Why a token's value may depend on a later token, or None when it cannot."""
+        for node in self.nodes("block"):
+            attrs = self.nx.nodes[node]
+            if attrs["options"].get("causal") is False:
+                return f"{node} ({kind_of(attrs['block']).title}) is not causal"
+            if attrs["shift"] and not self.causal:
+                return f"{node} shifts tokens from both sides"
+        return None
+
     def why_not_cached(self) -> str | None:
         """Why the stack cannot be decoded one token at a time, or None when it can.
 
         It can when no token's value depends on a later one, and every kind keeps what its next step needs.
         """
         for node in self.nodes("block"):
-            attrs = self.nx.nodes[node]
-            kind = kind_of(attrs["block"])
+            kind = kind_of(self.nx.nodes[node]["block"])
             if kind.cached is None:
                 return f"{node} ({kind.title}) keeps no state between steps"
-            if attrs["options"].get("causal") is False:
-                return f"{node} ({kind.title}) is not causal"
-            if attrs["shift"] and not self.causal:
-                return f"{node} shifts tokens from both sides"
-        return None
+        return self.sees_later()
 
     # Text --------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The registry of block kinds: what a block is called, its options, its inputs, its cost and its module.
 
-Self-attention `a`, cross-attention `c` and feedforward `f` are registered here the way a user registers a kind
-of their own:
+Self-attention `a`, cross-attention `c` and feedforward `f` are registered in `builtin`, the way a user registers a
+kind of their own:
 
     import blockdsl
     import torch.nn.functional as F
@@ -47,8 +47,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from .errors import UserError
-from .options import Option, Value
+from .errors import UserError, did_you_mean
+from .options import Option, Value, by_name
 
 Shape = tuple[int, ...]
 
@@ -81,6 +81,7 @@ class Kind:
         module: the torch module's class, or "package.module:Class".
         cached: options → numbers kept a token for later decoding steps; None: it cannot decode stepwise.
         check: options → a sentence on what clashes, or None.
+        derive: options → those whose default follows from others, by name.
         prefix: what the stack's settings for its options start with.
         also: words that people write for it, for `did you mean`.
     """
@@ -94,12 +95,43 @@ class Kind:
     inputs: tuple[str, ...] = ()
     cached: Callable[[Any], int] | None = None
     check: Callable[[Any], str | None] = lambda options: None
+    derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
     also: tuple[str, ...] = ()
 
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has."""
         return self.options + BLOCK_OPTIONS
+
+    def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
+        """What is wrong with options that are each in range, or None."""
+        return self.check(SimpleNamespace(dim=dim, **options))
+
+    def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
+        """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
+        given = SimpleNamespace(dim=dim, **options)
+        return SimpleNamespace(**(vars(given) | self.derive(given)))
+
+    def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
+        """The same from options as a caller gives them: checked, with defaults for the others.
+
+        `caller` is what the error of an unknown option speaks of, `Attention()`.
+
+        Raises:
+            TypeError: an unknown option; the message names the nearest one.
+            UserError: a value out of range, or options that clash.
+        """
+        known = by_name(self.options)
+        for name, value in given.items():
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise TypeError(f"{caller} got an unknown argument '{name}'" + (f"; {hint}" if hint else ""))
+            if fault := known[name].fault(value):
+                raise UserError(f"{name} {fault}")
+        options = {name: option.default for name, option in known.items()} | dict(given)
+        if problem := self.clash(dim, options):
+            raise UserError(problem)
+        return self.completed(dim, options)
 
 
 # Options that every block has, whatever its kind.
@@ -118,143 +150,12 @@ BLOCK_OPTIONS = (
 )
 
 
-def namespace(dim: int, options: Mapping[str, Value]) -> Any:
-    """Options with attribute access, as the cost functions take them."""
-    return SimpleNamespace(dim=dim, **options)
-
-
-# Self-attention, cross-attention, feedforward ---------------------------------------------------------------------
-
-
-def _attention_options(residual_setting: str, residual_of: str) -> tuple[Option, ...]:
-    return (
-        Option("heads", int, 8, "attention heads", setting="heads", least=1),
-        Option(
-            "dim_head",
-            int,
-            64,
-            "features a head; none: dim / heads",
-            setting="attn_dim_head",
-            least=1,
-            optional=True,
-        ),
-        Option("dropout", float, 0.0, "dropout of the attention weights", setting="attn_dropout", least=0, below=1),
-        Option(
-            "residual_attn",
-            bool,
-            False,
-            f"add the {residual_of}'s scores before the softmax: RealFormer (arXiv:2012.11747)",
-            setting=residual_setting,
-        ),
-    )
-
-
-def _attention_shapes(o: Any, sources: Mapping[str, int]) -> dict[str, Shape]:
-    inner = o.heads * o.dim_head
-    return {f"{name}.weight": (parts * inner, o.dim) for name, parts in sources.items()} | {
-        "to_out.weight": (o.dim, inner)
-    }
-
-
-def _attention_flops(o: Any, batch: int, queries: int, keys: int) -> int:
-    """Projections of queries, keys, values and output, and the two products of the attention itself.
-
-    The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
-    """
-    inner = o.heads * o.dim_head
-    return 2 * batch * inner * (2 * o.dim * queries + 2 * o.dim * keys + 2 * queries * keys)
-
-
-def _heads_divide(o: Any) -> str | None:
-    if o.dim_head is None and o.dim % o.heads:
-        return f"heads={o.heads} does not divide dim={o.dim}, which dim_head=none asks for"
-    return None
-
-
-SELF_ATTENTION = Kind(
-    name="a",
-    title="self-attention",
-    prefix="attn",
-    options=(
-        *_attention_options("residual_attn", "previous self-attention"),
-        Option("causal", bool, False, "each token attends to itself and those before it", setting="causal"),
-    ),
-    inputs=("attend", "rotary", "scores", "cache"),
-    shapes=lambda o: _attention_shapes(o, {"to_qkv": 3}),
-    flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
-    cached=lambda o: 2 * o.heads * o.dim_head,
-    module="xt_blocks.attention:Attention",
-    check=_heads_divide,
-    also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
-)
-
-CROSS_ATTENTION = Kind(
-    name="c",
-    title="cross-attention",
-    prefix="attn",
-    options=_attention_options("cross_residual_attn", "previous cross-attention"),
-    inputs=("attend", "context", "scores", "cache"),
-    shapes=lambda o: _attention_shapes(o, {"to_q": 1, "to_kv": 2}),
-    flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
-    cached=lambda o: 2 * o.heads * o.dim_head,
-    module="xt_blocks.attention:CrossAttention",
-    check=_heads_divide,
-    also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
-)
-
-
-def _ff_inner(o: Any) -> int:
-    return int(o.dim * o.mult)
-
-
-def _ff_shapes(o: Any) -> dict[str, Shape]:
-    inner = _ff_inner(o)
-    shapes: dict[str, Shape] = {
-        "to_hidden.weight": ((2 if o.glu else 1) * inner, o.dim),
-        "to_out.weight": (o.dim, inner),
-    }
-    if not o.no_bias:
-        shapes |= {"to_hidden.bias": ((2 if o.glu else 1) * inner,), "to_out.bias": (o.dim,)}
-    return shapes
-
-
-def _ff_check(o: Any) -> str | None:
-    if o.swish and o.relu_squared:
-        return "swish and relu_squared are both set; a feedforward has one activation"
-    if _ff_inner(o) < 1:
-        return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
-    return None
-
-
-FEEDFORWARD = Kind(
-    name="f",
-    title="feedforward",
-    prefix="ff",
-    options=(
-        Option("mult", float, 4, "hidden features as a multiple of dim", setting="ff_mult", least=0),
-        Option("glu", bool, False, "gate the hidden features (arXiv:2002.05202)", setting="ff_glu"),
-        Option("swish", bool, False, "SiLU in place of GELU (arXiv:1710.05941)", setting="ff_swish"),
-        Option(
-            "relu_squared", bool, False, "ReLU squared in place of GELU (arXiv:2109.08668)", setting="ff_relu_squared"
-        ),
-        Option("no_bias", bool, False, "linear maps without a bias (PaLM, arXiv:2204.02311)", setting="ff_no_bias"),
-        Option("dropout", float, 0.0, "dropout of the hidden features", setting="ff_dropout", least=0, below=1),
-    ),
-    shapes=_ff_shapes,
-    flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * _ff_inner(o) * (3 if o.glu else 2),
-    cached=lambda o: 0,
-    module="xt_blocks.feedforward:FeedForward",
-    check=_ff_check,
-    also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
-)
-
-
 # Words of the language, and names of the graph's other nodes.
 RESERVED = ("set", "true", "false", "none", "input", "context", "rotary", "absolute", "sum", "output")
 
 # The registry -----------------------------------------------------------------------------------------------------
 
-_KINDS: dict[str, Kind] = {kind.name: kind for kind in (SELF_ATTENTION, CROSS_ATTENTION, FEEDFORWARD)}
+_KINDS: dict[str, Kind] = {}  # `builtin` registers the first three
 
 
 def kinds() -> dict[str, Kind]:
@@ -281,7 +182,7 @@ def register(kind: Kind) -> Kind:
             with another, or it asks for an input that does not exist.
     """
     from .macros import MACROS
-    from .settings import setting_names
+    from .settings import table
 
     taken = {*_KINDS, *MACROS, *RESERVED}
     if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken or kind.name[-1].isdigit():
@@ -298,9 +199,11 @@ def register(kind: Kind) -> Kind:
             raise UserError(f"kind '{kind.name}': the type of option '{option.name}' must be bool, int, float or str")
         if fault := option.fault(option.default):
             raise UserError(f"kind '{kind.name}': the default of option '{option.name}' {fault}")
-    own = [option.setting for option in kind.options if option.setting is not None]
-    shared = {"causal", "heads"}  # a new kind may follow these settings of the stack
-    if clash := set(own) & set(setting_names()) - shared:
+    # A kind may follow a setting of the stack, and one of another kind by an option that is declared alike.
+    known = table()
+    followed = {option.setting for option in kind.options if known.get(option.setting or "") == option}
+    own = {option.setting for option in kind.options if option.setting is not None}
+    if clash := own & known.keys() - followed - {"causal", "heads"}:
         raise UserError(f"kind '{kind.name}': the settings {', '.join(sorted(clash))} are taken")
     if unknown := set(kind.inputs) - set(INPUTS):
         listed = ", ".join(INPUTS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import did_you_mean
-from .kinds import kinds, namespace
+from .kinds import kinds
 from .options import Option, by_name
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _blocks(graph: BlockGraph) -> Iterator[str]:
             yield f"{node}: unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
             continue
         problems = [*_options(declared[name], options)]
-        if not problems and (clash := known[name].check(namespace(graph.dim, options))):
+        if not problems and (clash := known[name].clash(graph.dim, options)):
             problems.append(clash)
         for problem in problems:
             yield f"{node}: {problem}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import PatternError, Span, UserError
 from .expand import Fork, Unit, tie_in_words
-from .kinds import Kind, kinds, namespace
+from .kinds import Kind, kinds
 from .options import Value, by_name
 from .pattern import Pattern, parse
 from .settings import block_default, check_keywords, resolved
@@ -123,7 +123,7 @@ class _Resolver:
         if key not in self.seen:
             options = dict(self._defaults(kind))
             options |= unit.given
-            problem = kind.check(namespace(self.dim, options))
+            problem = kind.clash(self.dim, options)
             if problem:
                 raise self._clash(unit, problem)
             if "dim_head" in options and options["dim_head"] is None:

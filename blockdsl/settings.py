@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import PatternError, UserError, did_you_mean, shortened
+from .errors import PatternError, UserError, did_you_mean, listing, shortened
 from .kinds import kinds
 from .options import Option, Value, by_name
 from .syntax import Argument
@@ -69,7 +69,7 @@ def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Valu
         if argument.name is None:
             raise PatternError(text, argument.span, "a setting needs a name", "as in set dim=512, heads=8;")
         if argument.name not in known:
-            hint = did_you_mean(argument.name, known) or f"settings: {', '.join(sorted(known))}"
+            hint = did_you_mean(argument.name, known) or listing("settings", sorted(known))
             raise PatternError(text, argument.span, f"unknown setting '{shortened(argument.name)}'", hint)
         if argument.name in out:
             problem = f"the setting '{argument.name}' is given twice"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import settings
 
@@ -12,9 +10,8 @@ settings.load_profile("default")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    yield

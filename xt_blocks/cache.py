@@ -17,7 +17,7 @@ class Slot:
         self._cache = cache
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
-        self._tail: Tensor | None = None
+        self._tails: dict[int, Tensor] = {}
         self.filled = False
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +43,16 @@ class Slot:
         return self._keys, self._values
 
     def swap_tail(self, x: Tensor, length: int) -> Tensor:
-        """Keep the last `length` tokens of `x: (batch, new, dim)`; returns those kept before, zeros at first."""
-        tail = x.new_zeros(x.shape[0], length, x.shape[2]) if self._tail is None else self._tail
-        self._tail = torch.cat((tail, x), dim=1)[:, -length:].clone()
+        """Keep the last `length` tokens of `x: (batch, new, dim)`; returns those kept before, zeros at first.
+
+        A tail is kept by the place it ends at, so that a step that failed can be run again.
+        """
+        before = self._cache.length
+        tail = self._tails.get(before)
+        if tail is None:
+            tail = x.new_zeros(x.shape[0], length, x.shape[2])
+        after = torch.cat((tail, x), dim=1)[:, -length:].clone()
+        self._tails = {before: tail, before + x.shape[1]: after}
         return tail
 
     def bytes(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .keywords import names_nearest
+from blockdsl.builtin import FEEDFORWARD
 
 
 class FeedForward(nn.Module):
@@ -13,37 +15,26 @@ class FeedForward(nn.Module):
 
     Args:
         dim: features of the stream.
-        mult: hidden features as a multiple of dim.
-        glu: the activation gates a second set of hidden features (Shazeer, arXiv:2002.05202).
-        swish: SiLU in place of GELU (arXiv:1710.05941).
-        relu_squared: ReLU squared in place of GELU (Primer, arXiv:2109.08668).
-        no_bias: linear maps without a bias (PaLM, arXiv:2204.02311).
-        dropout: of the hidden features.
+        options: of the block kind `f`: mult, glu, swish, no_bias, dropout, ...; declared in `blockdsl.builtin`.
 
     Raises:
-        ValueError: both swish and relu_squared.
+        TypeError: an unknown option; the message names the nearest one.
+        ValueError: a value out of range, or options that clash.
     """
 
-    @names_nearest
-    def __init__(
-        self,
-        dim: int,
-        mult: float = 4,
-        glu: bool = False,
-        swish: bool = False,
-        relu_squared: bool = False,
-        no_bias: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, dim: int, **options: Any) -> None:
         super().__init__()
-        if swish and relu_squared:
-            raise ValueError("swish and relu_squared are both set; a feedforward has one activation")
-        inner = int(dim * mult)
-        self.glu = glu
-        self.activation = "relu_squared" if relu_squared else "silu" if swish else "gelu"
-        self.to_hidden = nn.Linear(dim, inner * (2 if glu else 1), bias=not no_bias)
-        self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(inner, dim, bias=not no_bias)
+        o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
+        inner = int(dim * o.mult)
+        self.glu = o.glu
+        self.activation = "relu_squared" if o.relu_squared else "silu" if o.swish else "gelu"
+        self.to_hidden = nn.Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.norm = nn.LayerNorm(inner) if o.post_act_ln else None
+        self.dropout = nn.Dropout(o.dropout)
+        self.to_out = nn.Linear(inner, dim, bias=not o.no_bias)
+        if o.zero_init_branch_output:
+            for parameter in self.to_out.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""
@@ -53,6 +44,8 @@ class FeedForward(nn.Module):
             hidden = hidden * self._activate(gate)
         else:
             hidden = self._activate(hidden)
+        if self.norm is not None:
+            hidden = self.norm(hidden)
         return self.to_out(self.dropout(hidden))
 
     def _activate(self, x: Tensor) -> Tensor:

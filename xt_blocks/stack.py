@@ -208,6 +208,8 @@ class Stack(nn.Module):
             raise ValueError(f"x must be (batch, seq, {self.dim}), not {tuple(x.shape)}")
         if context is None and self.reads_context and (cache is None or cache.length == 0):
             raise ValueError("the stack has cross-attention: give context=")
+        if cache is not None and cache.length and (context is not None or context_mask is not None):
+            raise ValueError("the cache holds the context of its first step; later steps take none")
         if context is not None and not self.reads_context:
             hint = "write 'c' in the pattern or cross_attend=True"
             raise ValueError(f"a context is given, but no block reads one: {hint}")

@@ -79,7 +79,9 @@ def main() -> None:
     times |= {name: [outside(command) for _ in runs] for name, command in COMMANDS.items()}
     for name, seconds in times.items():
         if seconds[0] == seconds[0]:
-            print(f"{name:46} median {statistics.median(seconds):.3f} s  (from {min(seconds):.3f} to {max(seconds):.3f})")
+            print(
+                f"{name:46} median {statistics.median(seconds):.3f} s  (from {min(seconds):.3f} to {max(seconds):.3f})"
+            )
         else:
             print(f"{name:46} not installed")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xt_blocks import Attention, CrossAttention
-from xt_blocks.attention import Attend, Masks, kernel
+from xt_blocks.attention import Attend, Masks, Sight, kernel
 from xt_blocks.positions import rotation
 
 
@@ -26,13 +26,13 @@ def reference(q: Tensor, k: Tensor, v: Tensor, visible: list[list[bool]]) -> Ten
 
 def by_hand(layer: Attention, x: Tensor, visible: list[list[bool]]) -> Tensor:
     heads, rows = layer.heads, []
-    d = layer.to_out.in_features // heads
+    d = layer.output.to_out.in_features // heads
     qkv = x @ layer.to_qkv.weight.T
     for row in qkv:
         q, k, v = row.split(heads * d, dim=-1)
         cut = [slice(h * d, (h + 1) * d) for h in range(heads)]
         rows.append(torch.cat([reference(q[:, c], k[:, c], v[:, c], visible) for c in cut], dim=-1))
-    return torch.stack(rows) @ layer.to_out.weight.T
+    return torch.stack(rows) @ layer.output.to_out.weight.T
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -49,7 +49,7 @@ def test_cross_attention_is_the_written_out_sum() -> None:
     k, v = (context[0] @ layer.to_kv.weight.T).split(5, dim=-1)
     out = reference(x[0] @ layer.to_q.weight.T, k, v, [[j != 2 for j in range(7)]] * 3)
     mask = torch.tensor([[j != 2 for j in range(7)]])
-    torch.testing.assert_close(layer(x, context=context, context_mask=mask)[0], out @ layer.to_out.weight.T)
+    torch.testing.assert_close(layer(x, context=context, context_mask=mask)[0], out @ layer.output.to_out.weight.T)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -59,25 +59,25 @@ def test_fused_and_explicit_agree(causal: bool, past: int, padded: bool) -> None
     n, keys = 5, 5 + past
     q, k, v = torch.randn(3, 2, n, 8), torch.randn(3, 2, keys, 8), torch.randn(3, 2, keys, 8)
     mask = torch.arange(keys) < torch.tensor([[keys], [3], [0]]) if padded else None
-    attend = Masks(n, past, mask).tokens(causal)
-    explicit, scores = kernel.explicit(q, k, v, attend)
-    torch.testing.assert_close(kernel.fused(q, k, v, attend), explicit)
+    attend = Masks(n, past, mask).tokens(Sight(causal))
+    explicit, scores = kernel.explicit(q, k, v, attend, 8**-0.5)
+    torch.testing.assert_close(kernel.fused(q, k, v, attend, 8**-0.5), explicit)
     torch.testing.assert_close(scores, torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(8))
 
 
 def test_masks_say_what_is_seen() -> None:
     masks = Masks(3, 2, torch.tensor([[False, True, True, True, False]]))
-    allowed = masks.tokens(causal=True).allowed
+    allowed = masks.tokens(Sight(True)).allowed
     assert allowed is not None
     assert allowed[0, 0].tolist() == [
         [False, True, True, False, False],
         [False, True, True, True, False],
         [False, True, True, True, False],
     ]
-    assert masks.tokens(causal=True) is masks.tokens(causal=True)  # made once a forward pass
-    assert Masks(3).tokens(causal=True) == Attend(causal=True)  # the fused kernel's own triangle
-    assert Masks(3).tokens(causal=False) == Attend()
-    assert Masks(1, 9).tokens(causal=True) == Attend()  # one new token sees all before it
+    assert masks.tokens(Sight(True)) is masks.tokens(Sight(True))  # made once a forward pass
+    assert Masks(3).tokens(Sight(True)) == Attend(causal=True)  # the fused kernel's own triangle
+    assert Masks(3).tokens(Sight(False)) == Attend()
+    assert Masks(1, 9).tokens(Sight(True)) == Attend()  # one new token sees all before it
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -104,11 +104,11 @@ def test_a_masked_context_leaves_no_trace() -> None:
 def test_kept_scores_are_added_to_the_next_ones() -> None:
     layer = Attention(dim=8, heads=2, dim_head=4, residual_attn=True)
     x, before = torch.randn(1, 3, 8), torch.randn(1, 2, 3, 3)
-    q, k, v = layer.split_heads(layer.to_qkv(x), 3)
+    q, k, v = layer.split(*layer.to_qkv(x))
     scores = q @ k.transpose(-1, -2) / 2 + before
     out, kept = layer(x, scores=before, keep_scores=True)
     torch.testing.assert_close(kept, scores)
-    torch.testing.assert_close(out, layer.to_out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
+    torch.testing.assert_close(out, layer.output.to_out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
     with pytest.raises(ValueError, match="residual_attn is false"):
         Attention(dim=8)(x, scores=before)
 
@@ -155,9 +155,9 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:
     q = torch.full((1, 1, 2, 64), 50.0, dtype=torch.float16)  # q·k is 160,000, its 64-th part fits
     v = torch.randn(1, 1, 2, 64).half()
-    out, scores = kernel.explicit(q, q, v, Attend())
+    out, scores = kernel.explicit(q, q, v, Attend(), 1 / 8)
     assert scores.unique().tolist() == [20_000.0]
-    torch.testing.assert_close(out, kernel.fused(q, q, v, Attend()))
+    torch.testing.assert_close(out, kernel.fused(q, q, v, Attend(), 1 / 8))
 
 
 def test_a_layer_on_its_own_checks_its_mask() -> None:

@@ -145,3 +145,26 @@ def test_a_step_that_failed_leaves_the_masks_of_the_cache_alone() -> None:
     broken.remove()
     out = model(x[:, 3:], mask=mask[:, 3:], cache=cache)
     torch.testing.assert_close(out, model(x, mask=mask)[:, 3:], rtol=1e-5, atol=2e-6)
+
+
+def test_a_step_that_failed_can_be_run_again() -> None:
+    model = stack("shift 2")
+    x, _ = inputs(model, seq=6)
+    cache = model.new_cache(2, 6)
+    first = model(x[:, :3], cache=cache)
+    last = model.plan[-1].block
+    hook = model.blocks[last].register_forward_pre_hook(lambda *_: 1 / 0)  # type: ignore[index]
+    with pytest.raises(ZeroDivisionError):
+        model(x[:, 3:], cache=cache)
+    hook.remove()
+    out = torch.cat((first, model(x[:, 3:], cache=cache)), dim=1)
+    torch.testing.assert_close(out, model(x), rtol=1e-5, atol=2e-6)
+
+
+def test_a_context_is_given_once() -> None:
+    model = stack("cross")
+    x, extra = inputs(model, seq=4)
+    cache = model.new_cache(2, 4)
+    model(x[:, :2], cache=cache, **extra)
+    with pytest.raises(ValueError, match="the cache holds the context of its first step; later steps take none"):
+        model(x[:, 2:], cache=cache, **extra)

@@ -44,6 +44,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cross residual attention": ("(a c f)*3", {"cross_residual_attn": True}),
     "cross, parallel": ("a & c f c@t f c@t", {}),
     "feedforwards only": ("f>>1 f", {}),
+    "memory kv": ("(a c f)*2", {"attn_num_mem_kv": 3}),
+    "memory kv, qk norm": ("a f a", {"attn_num_mem_kv": 3, "attn_qk_norm": True, "attn_one_kv_head": True}),
+    "one kv head": ("(a c f)*2", {"attn_one_kv_head": True, "rotary_pos_emb": True}),
+    "kv heads": ("(a c f)*2", {"heads": 6, "attn_kv_heads": 2, "attn_tensor_product": True}),
+    "value heads": ("(a c f)*2", {"attn_value_dim_head": 5, "attn_gate_values": True, "attn_head_scale": True}),
+    "shared kv": ("(a c f)*2", {"attn_shared_kv": True, "rotary_pos_emb": True}),
+    "qk norm": ("(a c f)*2", {"attn_qk_norm": True, "attn_qk_norm_groups": 2, "attn_qk_norm_dim_scale": True}),
+    "qk norm, rotary": ("(a f)*2", {"attn_qk_norm": True, "attn_qk_norm_scale": 7, "rotary_pos_emb": True}),
+    "talking heads": ("(a c f)*2", {"attn_talking_heads": True, "attn_num_mem_kv": 2}),
+    "sparse": ("(a c f)*2", {"attn_sparse_topk": 2}),
+    "sparse, residual": ("(a f)*2", {"attn_sparse_topk": 3, "residual_attn": True, "attn_num_mem_kv": 1}),
+    "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
+    "window": ("(a f)*2", {"attn_max_attend_past": 2, "rotary_pos_emb": True}),
+    "window, memory kv": ("(a f)*2", {"attn_max_attend_past": 1, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
 }
 
 

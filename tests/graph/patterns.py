@@ -102,3 +102,38 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "tie_embedding": draw(st.booleans()),
         }
     return Model(text, blocks, settings)
+
+
+# The options of attention blocks and feedforwards when nobody sets any, written out.
+PLAIN_ATTENTION = {
+    "heads": 8,
+    "dim_head": 64,
+    "kv_heads": None,
+    "one_kv_head": False,
+    "value_dim_head": None,
+    "dropout": 0.0,
+    "shared_kv": False,
+    "num_mem_kv": 0,
+    "qk_norm": False,
+    "qk_norm_groups": 1,
+    "qk_norm_scale": 10,
+    "qk_norm_dim_scale": False,
+    "talking_heads": False,
+    "sparse_topk": None,
+    "head_scale": False,
+    "gate_values": False,
+    "on_attn": False,
+    "tensor_product": False,
+    "zero_init_branch_output": False,
+    "residual_attn": False,
+}
+PLAIN_FEEDFORWARD = {
+    "mult": 4,
+    "glu": False,
+    "swish": False,
+    "relu_squared": False,
+    "post_act_ln": False,
+    "no_bias": False,
+    "dropout": 0.0,
+    "zero_init_branch_output": False,
+}

@@ -105,7 +105,7 @@ class Reference:
             powers = scores.exp() * ~hidden
             outs.append(powers / powers.sum(-1, keepdim=True) @ v[..., part])
         self.scores[node] = torch.stack(all_scores, dim=1)
-        return torch.cat(outs, dim=-1) @ self.weights[f"blocks.{node}.layer.to_out.weight"].T
+        return torch.cat(outs, dim=-1) @ self.weights[f"blocks.{node}.layer.output.to_out.weight"].T
 
     @staticmethod
     def _rotated(x: Tensor, rotary: int) -> Tensor:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph, PatternError, UserError
 
-from .patterns import Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, Model, models
 
 SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
 
@@ -46,7 +46,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
         "a0": {
             "kind": "block",
             "block": "a",
-            "options": {"heads": 4, "dim_head": 4, "dropout": 0.0, "residual_attn": False, "causal": True} | around,
+            "options": PLAIN_ATTENTION | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None} | around,
             "given": {"heads": 4},
             "shift": 1,
             "scale": 1.0,
@@ -56,15 +56,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
         "f1": {
             "kind": "block",
             "block": "f",
-            "options": {
-                "mult": 2,
-                "glu": False,
-                "swish": False,
-                "relu_squared": False,
-                "no_bias": False,
-                "dropout": 0.0,
-            }
-            | around,
+            "options": PLAIN_FEEDFORWARD | {"mult": 2} | around,
             "given": {},
             "shift": 0,
             "scale": 0.5,

@@ -139,7 +139,7 @@ def test_a_changed_head_size_changes_that_block_and_its_cost() -> None:
     before = g.parameters()
     g.nx.nodes["a2"]["options"]["dim_head"] = 7
     stack, x = lowered(g), inputs()
-    assert stack.blocks["a2"].layer.to_qkv.out_features == 3 * HEADS * 7
+    assert stack.blocks["a2"].layer.to_qkv.weight.shape[0] == 3 * HEADS * 7
     assert numbers(stack) == g.parameters() == before + 4 * DIM * HEADS * (7 - HEAD)
     ref = Reference(stack, HEAD)
     h = x + ref.a("a0", x)

@@ -14,7 +14,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError
 
-from .patterns import Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
 
@@ -34,7 +34,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "c0",
                 "kind": "block",
                 "block": "c",
-                "options": {"heads": 2, "dim_head": 4, "dropout": 0.0, "residual_attn": False} | around,
+                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4} | around,
                 "given": {},
                 "shift": 0,
                 "scale": 0.5,
@@ -46,15 +46,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "f1",
                 "kind": "block",
                 "block": "f",
-                "options": {
-                    "mult": 4,
-                    "glu": False,
-                    "swish": False,
-                    "relu_squared": False,
-                    "no_bias": False,
-                    "dropout": 0.0,
-                }
-                | around,
+                "options": PLAIN_FEEDFORWARD | around,
                 "given": {},
                 "shift": 0,
                 "scale": 1.0,

@@ -9,7 +9,8 @@ import pytest
 
 import blockdsl
 from blockdsl import Kind, Option, Pattern, PatternError, UserError, kinds, parse, register, unregister
-from blockdsl.kinds import CROSS_ATTENTION, FEEDFORWARD, INPUTS, SELF_ATTENTION
+from blockdsl.builtin import CROSS_ATTENTION, FEEDFORWARD, SELF_ATTENTION
+from blockdsl.kinds import INPUTS
 from blockdsl.options import spell
 from blockdsl.resolve import Block, resolve
 from blockdsl.settings import table

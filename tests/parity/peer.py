@@ -26,7 +26,11 @@ BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 LAYERS = {
     *("ff_glu", "ff_swish", "ff_relu_squared", "ff_no_bias", "ff_mult", "use_rmsnorm", "pre_norm", "shift_tokens"),
     *("sandwich_coef", "macaron", "par_ratio", "custom_layers", "cross_attend", "depth", "heads", "attn_dim_head"),
-    *("residual_attn", "cross_residual_attn", "rotary_pos_emb", "rotary_emb_dim", "attn_flash"),
+    *("residual_attn", "cross_residual_attn", "rotary_pos_emb", "rotary_emb_dim", "attn_flash", "ff_post_act_ln"),
+    *("attn_num_mem_kv", "attn_talking_heads", "attn_one_kv_head", "attn_kv_heads", "attn_on_attn"),
+    *("attn_gate_values", "attn_sparse_topk", "attn_head_scale", "attn_value_dim_head", "attn_shared_kv"),
+    *("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale"),
+    *("attn_tensor_product", "attn_max_attend_past"),
 }
 WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
 CALL = {"mask", "context", "context_mask", "return_embeddings"}
@@ -118,7 +122,7 @@ def renamed(
     for name, value in peer.items():
         name = name.removeprefix("net.")
         name = re.sub(r"\.1(\.fn)+\.", ".1.", name)  # around a shifted or scaled block
-        if not old and name.endswith((".gamma", ".g")):
+        if not old and name.endswith((".gamma", ".g")) and ".ff." not in name:
             value = value + 1  # today's gains are stored less one
         bare = name.removeprefix(prefix)
         if found := re.fullmatch(r"layers\.(\d+)\.0\.\d\.(weight|bias|g|gamma)", bare):
@@ -126,8 +130,12 @@ def renamed(
             out[f"{prefix}blocks.{nodes[int(found[1])]}.norm.{kind}"] = value
         elif found := re.fullmatch(r"layers\.(\d+)\.1\.(to_[qkv])\.weight", bare):
             parts.setdefault(nodes[int(found[1])], {})[found[2]] = value
-        elif found := re.fullmatch(r"layers\.(\d+)\.1\.to_out\.weight", bare):
-            out[f"{prefix}blocks.{nodes[int(found[1])]}.layer.to_out.weight"] = value
+        elif (found := re.fullmatch(r"layers\.(\d+)\.1\.(.*)", bare)) and found[2] in ATTENTION:
+            node = nodes[int(found[1])]
+            out[f"{prefix}blocks.{node}.layer.{ATTENTION[found[2]]}"] = reshaped(value, stack.graph.nx.nodes[node])
+        elif found := re.fullmatch(r"layers\.(\d+)\.1\.ff\.1\.(weight|bias|gamma)", bare):
+            kind = "bias" if found[2] == "bias" else "weight"
+            out[f"{prefix}blocks.{nodes[int(found[1])]}.layer.norm.{kind}"] = value
         elif found := re.fullmatch(r"layers\.(\d+)\.1\.ff\.(\d)\.(?:proj\.|0\.)?(weight|bias)", bare):
             linear = "to_hidden" if found[2] == "0" else "to_out"
             out[f"{prefix}blocks.{nodes[int(found[1])]}.layer.{linear}.{found[3]}"] = value
@@ -145,18 +153,55 @@ def renamed(
             out[name] = value
         else:
             raise KeyError(name)
+    for name in [name for name in out if name.endswith("qk_norm.q_scale") and not old]:
+        out[name] = out[name] * options["attn_dim_head"] ** -0.5 / 10  # today's scores have the plain factor then
     for node, weights in parts.items():
         attrs = stack.graph.nx.nodes[node]
-        q, k, v = weights["to_q"], weights["to_k"], weights["to_v"]
+        q, k, v = weights["to_q"], weights["to_k"], weights.get("to_v", weights["to_k"][:0])
         if attrs["block"] == "c":
             out[f"{prefix}blocks.{node}.layer.to_q.weight"] = q
             out[f"{prefix}blocks.{node}.layer.to_kv.weight"] = torch.cat((k, v))
             continue
         for position in stack.graph.sources(node, "position"):
             rotated, heads = stack.graph.nx.nodes[position]["dim"], attrs["options"]["heads"]
-            q, k = paired(q, rotated, heads), paired(k, rotated, heads)
+            q, k = paired(q, rotated, heads), paired(k, rotated, heads * len(k) // len(q))
+        if options.get("attn_kv_heads"):
+            name = f"{prefix}blocks.{node}.layer.output.to_out.weight"
+            q, out[name] = regrouped(q, options), regrouped(out[name].T, options).T
         out[f"{prefix}blocks.{node}.layer.to_qkv.weight"] = torch.cat((q, k, v))
     return out
+
+
+def regrouped(weight: Tensor, options: dict[str, Any]) -> Tensor:
+    """The peer's head i reads key-value head i modulo their number; our heads of one group stand together."""
+    groups, heads = options["attn_kv_heads"], options["heads"]
+    return weight.reshape(heads // groups, groups, -1, weight.shape[-1]).transpose(0, 1).reshape(weight.shape)
+
+
+# Names inside an attention block, the peer's and ours.
+ATTENTION = {
+    "to_out.weight": "output.to_out.weight",
+    "to_out.0.weight": "output.to_out.weight",
+    "to_r.weight": "output.to_relation.weight",
+    "to_v_gate.weight": "output.to_gate.weight",
+    "to_v_gate.bias": "output.to_gate.bias",
+    "head_scale_params": "output.head_scale",
+    "mem_k": "memory.keys",
+    "mem_v": "memory.values",
+    "pre_softmax_talking_heads.weight": "talking_heads.before",
+    "post_softmax_talking_heads.weight": "talking_heads.behind",
+    "qk_norm_q_scale": "qk_norm.q_scale",
+    "qk_norm_k_scale": "qk_norm.k_scale",
+}
+
+
+def reshaped(value: Tensor, attrs: dict[str, Any]) -> Tensor:
+    """A tensor in our shape: the old release has one qk gain for all heads, and both keep axes of size one."""
+    if value.ndim == 1 and value.shape[0] == attrs["options"]["dim_head"]:
+        return value.expand(attrs["options"]["heads"], 1, -1)
+    if value.ndim == 4:
+        return value[0] if value.shape[0] == 1 else value[:, :, 0, 0]
+    return value
 
 
 def paired(weight: Tensor, rotated: int, heads: int) -> Tensor:

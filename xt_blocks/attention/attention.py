@@ -1,72 +1,87 @@
-"""Self-attention and cross-attention: project, rotate, attend, project back.
+"""Self-attention and cross-attention: project, norm, rotate, remember, attend, give back.
 
-Owns the order of these steps and nothing of how each is done. Axes: b batch, n tokens, m context, h heads,
-d features of a head.
+Owns the order of these steps and nothing of how each is done. Which options there are, their ranges, defaults and
+sources is declared with the kinds `a` and `c` in `blockdsl.kinds`. Axes: b batch, n tokens, m sources, h heads,
+g key-value heads, d features of a head.
 """
 
 from __future__ import annotations
 
-from einops import rearrange
+from typing import Any
+
 from torch import Tensor, nn
 
+from blockdsl.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.kinds import Kind
+
 from ..cache import Slot
-from ..keywords import names_nearest
 from ..positions.rotary import Rotation
 from . import kernel
-from .masks import Attend, Masks, check_mask
+from .masks import Attend, Masks, Sight, check_mask
+from .memory import MemoryKeyValues
+from .output import Output
+from .project import QKNorm, SelfProjection, repeat_heads, split_heads
+from .scores import TalkingHeads
 
 
 class _Attention(nn.Module):
-    """What self- and cross-attention share: from queries, keys and values to the update."""
+    """What self- and cross-attention share: all but where queries, keys and values come from."""
 
-    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, residual_attn: bool) -> None:
+    def __init__(self, kind: Kind, dim: int, options: dict[str, Any]) -> None:
         super().__init__()
-        self.heads, self.dropout, self.residual_attn = heads, dropout, residual_attn
-        self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
+        o = kind.complete(dim, options, f"{type(self).__name__}()")
+        self.options = o
+        self.heads, self.kv_heads = o.heads, o.kv_heads
+        self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
+        self.scale = float(o.qk_norm_scale) if o.qk_norm else o.dim_head**-0.5
+        self.qk_norm = QKNorm(o) if o.qk_norm else None
+        self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
+        self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
+        self.output = Output(o)
+        self.needs_scores = o.talking_heads or o.sparse_topk is not None
 
-    def split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(b, n, parts·h·d) → parts of (b, h, n, d)."""
-        return rearrange(x, "b n (p h d) -> p b h n d", p=parts, h=self.heads).unbind(0)
+    def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
+        q, k = split_heads(q, self.heads), split_heads(k, self.kv_heads)
+        values = k if v is None else split_heads(v, self.kv_heads)
+        if self.qk_norm is not None:
+            q, k = self.qk_norm(q, k)
+        return q, k, values
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Attend, scores: Tensor | None, keep_scores: bool
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Attend, scores: Tensor | None, keep_scores: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
-        if scores is not None and not self.residual_attn:
+        """From `q: (b, h, n, d)`, `k: (b, g, m, d)`, `v: (b, g, m, dv)` to the update (b, n, dim)."""
+        if scores is not None and not self.options.residual_attn:
             raise ValueError("scores are given, but residual_attn is false")
-        dropout = self.dropout if self.training else 0.0
-        if scores is None and not keep_scores:
-            return self._output(kernel.fused(q, k, v, mask, dropout))
-        out, own = kernel.explicit(q, k, v, mask, dropout, scores)
-        return (self._output(out), own) if keep_scores else self._output(out)
-
-    def _output(self, out: Tensor) -> Tensor:
-        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+        if self.memory is not None:
+            k, v = self.memory(k, v, self.qk_norm)
+        k, v = (repeat_heads(t, self.heads // self.kv_heads) for t in (k, v))
+        dropout = self.options.dropout if self.training else 0.0
+        if scores is None and not keep_scores and not self.needs_scores:
+            return self.output(kernel.fused(q, k, v, mask, self.scale, dropout), x)
+        out, own = kernel.explicit(
+            q, k, v, mask, self.scale, dropout, scores, self.talking_heads, self.options.sparse_topk
+        )
+        return (self.output(out, x), own) if keep_scores else self.output(out, x)
 
 
 class Attention(_Attention):
-    """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), fused unless scores are asked for.
+    """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), fused unless an option needs the scores.
 
     Args:
         dim: features of the stream.
-        heads, dim_head: attention heads and the features of each.
-        dropout: of the attention weights.
-        causal: each token attends to itself and those before it.
-        residual_attn: scores of an earlier block may be added to these (arXiv:2012.11747).
+        options: of the block kind `a`: heads, dim_head, causal, dropout, kv_heads, qk_norm, ...
+
+    Raises:
+        TypeError: an unknown option; the message names the nearest one.
+        ValueError: a value out of range, or options that clash.
     """
 
-    @names_nearest
-    def __init__(
-        self,
-        dim: int,
-        heads: int = 8,
-        dim_head: int = 64,
-        dropout: float = 0.0,
-        causal: bool = False,
-        residual_attn: bool = False,
-    ) -> None:
-        super().__init__(dim, heads, dim_head, dropout, residual_attn)
-        self.causal = causal
-        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(SELF_ATTENTION, dim, options)
+        self.to_qkv = SelfProjection(dim, self.sizes)
+        self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     def forward(
         self,
@@ -92,25 +107,32 @@ class Attention(_Attention):
             (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, keys).
         """
         check_mask("mask", mask, x)
-        q, k, v = self.split_heads(self.to_qkv(x), 3)
+        q, k, v = self.split(*self.to_qkv(x))
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
         if cache is not None:
             k, v = cache.extend(k, v)
         masks = Masks(x.shape[1], mask=mask, device=x.device) if attend is None else attend
-        return self.attend(q, k, v, masks.tokens(self.causal), scores, keep_scores)
+        return self.attend(x, q, k, v, masks.tokens(self.sight), scores, keep_scores)
 
 
 class CrossAttention(_Attention):
-    """Multi-head attention to a context (Vaswani et al., arXiv:1706.03762). Arguments as for Attention."""
+    """Multi-head attention to a context (Vaswani et al., arXiv:1706.03762).
 
-    @names_nearest
-    def __init__(
-        self, dim: int, heads: int = 8, dim_head: int = 64, dropout: float = 0.0, residual_attn: bool = False
-    ) -> None:
-        super().__init__(dim, heads, dim_head, dropout, residual_attn)
-        self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
-        self.to_kv = nn.Linear(dim, 2 * heads * dim_head, bias=False)
+    Args:
+        dim: features of the stream.
+        options: of the block kind `c`: heads, dim_head, dropout, kv_heads, ...
+
+    Raises:
+        TypeError: an unknown option; the message names the nearest one.
+        ValueError: a value out of range, or options that clash.
+    """
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(CROSS_ATTENTION, dim, options)
+        queries, keys, values = self.sizes
+        self.to_q = nn.Linear(dim, queries, bias=False)
+        self.to_kv = nn.Linear(dim, keys + values, bias=False)
 
     def forward(
         self,
@@ -132,14 +154,18 @@ class CrossAttention(_Attention):
             (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, context).
         """
         check_mask("context_mask", context_mask, context)
-        (q,) = self.split_heads(self.to_q(x), 1)
+        q = self.to_q(x)
         if cache is not None and cache.filled:
             k, v = cache.stored()
+            q = split_heads(q, self.heads)
+            q = q if self.qk_norm is None else self.qk_norm.queries(q)
+        elif context is None:
+            raise ValueError("cross-attention needs a context")
         else:
-            if context is None:
-                raise ValueError("cross-attention needs a context")
-            k, v = self.split_heads(self.to_kv(context), 2)
+            kv = self.to_kv(context)
+            values = kv[..., self.sizes[1] :] if self.sizes[2] else None
+            q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:
                 cache.store(k, v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
-        return self.attend(q, k, v, masks.context(), scores, keep_scores)
+        return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)

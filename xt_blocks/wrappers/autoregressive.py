@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,23 +30,26 @@ class AutoregressiveWrapper(nn.Module):
         super().__init__()
         if not hasattr(net, "max_seq_len"):
             raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
-        if not net.graph.causal:
-            raise ValueError("the model sees later tokens: wrap a Decoder, or compile with causal=True")
-        for node in net.graph.nodes("block"):
-            if net.graph.nx.nodes[node]["options"].get("causal") is False:
-                raise ValueError(f"the model sees later tokens: {node} has causal=false")
+        if reason := net.graph.sees_later():
+            raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
         self.net = net
         self.ignore_index, self.pad_value = ignore_index, pad_value
         self.max_seq_len = net.max_seq_len
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
         """Mean cross-entropy of each token given those before it, in nats.
 
         Args:
             x: (batch, seq + 1) tokens, seq at least 1; the model sees the first seq and predicts the last seq.
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
-            kwargs: for the model, as context=.
+            context, context_mask: for the model's cross-attention.
         """
         if x.ndim != 2 or x.shape[1] < 2:
             raise ValueError(f"tokens must be (batch, 2 or more), one to see and one to predict, not {tuple(x.shape)}")
@@ -57,9 +58,9 @@ class AutoregressiveWrapper(nn.Module):
         if mask is not None:
             if mask.shape != x.shape:
                 raise ValueError(f"mask must be {tuple(x.shape)} like the tokens, not {tuple(mask.shape)}")
-            kwargs["mask"] = seen = mask[:, :-1]
-            target = target.masked_fill(~(seen & mask[:, 1:]), self.ignore_index)
-        logits = self.net(tokens, **kwargs)
+            target = target.masked_fill(~(mask[:, :-1] & mask[:, 1:]), self.ignore_index)
+            mask = mask[:, :-1]
+        logits = self.net(tokens, mask=mask, context=context, context_mask=context_mask)
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index)
 
     @torch.no_grad()
@@ -75,7 +76,8 @@ class AutoregressiveWrapper(nn.Module):
         cache_kv: bool = True,
         generator: torch.Generator | None = None,
         mask: Tensor | None = None,
-        **kwargs: Any,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Tokens that go on from a prompt.
 
@@ -90,7 +92,7 @@ class AutoregressiveWrapper(nn.Module):
             cache_kv: keep keys and values between steps; the tokens are the same without.
             generator: for reproducible sampling.
             mask: (batch, n) bool, True = a real token; rows of different lengths are padded on the left.
-            kwargs: for the model, as context=.
+            context, context_mask: for the model's cross-attention.
 
         Returns:
             (batch, seq_len) new tokens, or (seq_len,).
@@ -112,7 +114,8 @@ class AutoregressiveWrapper(nn.Module):
         was_training = [module for module in self.net.modules() if module.training]
         self.net.eval()
         try:
-            decoder = _Decoder(self.net, rows, seq_len, mask, cache_kv, kwargs)
+            read = {"context": context, "context_mask": context_mask}
+            decoder = _Decoder(self.net, rows, seq_len, mask, cache_kv, read)
             finished = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
             for _ in range(seq_len):
                 token = sample(decoder.next_logits(), temperature, top_k, top_p, generator)
@@ -140,9 +143,9 @@ class _Decoder:
         new: int,
         mask: Tensor | None,
         cached: bool,
-        kwargs: dict[str, Any],
+        read: dict[str, Tensor | None],
     ) -> None:
-        self.net, self.kwargs = net, kwargs
+        self.net, self.read = net, read
         self.tokens, self.mask = tokens, mask
         self.window = net.max_seq_len
         self.cache = None
@@ -157,7 +160,7 @@ class _Decoder:
         new = slice(seen or -self.window, None)
         mask = None if self.mask is None else self.mask[:, new]
         # a context is read once: later steps find its keys and values in the cache
-        context = {} if seen else self.kwargs
+        context = {} if seen else self.read
         return self.net(self.tokens[:, new], mask=mask, cache=self.cache, **context)[:, -1]
 
     def append(self, token: Tensor) -> None:

@@ -1,0 +1,79 @@
+"""Queries, keys and values: the linear maps, the heads, what is done to queries and keys before they meet.
+
+Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class SelfProjection(nn.Module):
+    """One matrix for queries, keys and values of the same tokens, its rows in this order.
+
+    Args:
+        dim: features of the stream.
+        sizes: features of all queries, all keys and all values; no values: keys serve as values (shared_kv).
+    """
+
+    def __init__(self, dim: int, sizes: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.weight = nn.Parameter(torch.empty(sum(sizes), dim))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Linear, which this is without a bias
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`x: (b, n, dim)` → queries, keys and values (b, n, ·); None where the keys serve as values."""
+        q, k, v = torch.split(F.linear(x, self.weight), list(self.sizes), dim=-1)
+        return q, k, v if self.sizes[2] else None
+
+
+class QKNorm(nn.Module):
+    """Queries and keys of unit length, so that a score is a cosine (Henry et al., arXiv:2010.04245).
+
+    In `qk_norm_groups` groups of features, a score is bounded by their number. `qk_norm_dim_scale` learns a gain
+    for each feature (Dehghani et al., arXiv:2302.05442).
+
+    Args:
+        o: the options of an attention block.
+    """
+
+    def __init__(self, o: Any) -> None:
+        super().__init__()
+        self.groups = o.qk_norm_groups
+        scaled = o.qk_norm_dim_scale
+        self.q_scale = nn.Parameter(torch.ones(o.heads, 1, o.dim_head)) if scaled else None
+        self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled else None
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, h, n, d) and (b, g, m, d) of the same shapes."""
+        return self.queries(q), _unit(k, self.groups, self.k_scale)
+
+    def queries(self, q: Tensor) -> Tensor:
+        return _unit(q, self.groups, self.q_scale)
+
+    def memories(self, k: Tensor) -> Tensor:
+        """Learned memory keys (g, m, d): of unit length as a whole, whatever their scale."""
+        return _unit(k, 1, self.k_scale)
+
+
+def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:
+    unit = F.normalize(rearrange(x, "... (g d) -> ... g d", g=groups), dim=-1).flatten(-2)
+    return unit if gain is None else unit * gain
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(b, n, h·d) → (b, h, n, d)."""
+    return rearrange(x, "b n (h d) -> b h n d", h=heads)
+
+
+def repeat_heads(x: Tensor, times: int) -> Tensor:
+    """(b, g, m, d) → (b, g·times, m, d), each head `times` in a row (Ainslie et al., arXiv:2305.13245)."""
+    if times == 1:
+        return x
+    return x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)

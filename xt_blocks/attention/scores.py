@@ -1,0 +1,39 @@
+"""What is done to scores by the options that need them in hand.
+
+Axes: b batch, h heads, i queries, j keys.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class TalkingHeads(nn.Module):
+    """Heads exchange scores before the softmax and weights behind it (Shazeer et al., arXiv:2003.02436)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.before = nn.Parameter(torch.empty(heads, heads))
+        self.behind = nn.Parameter(torch.empty(heads, heads))
+        for weight in (self.before, self.behind):
+            nn.init.kaiming_uniform_(weight, a=5**0.5)
+
+    def mix_scores(self, scores: Tensor) -> Tensor:
+        """(b, h, i, j) → (b, h, i, j)"""
+        return torch.einsum("gh, bhij -> bgij", self.before, scores)
+
+    def mix_weights(self, weights: Tensor) -> Tensor:
+        """(b, h, i, j) → (b, h, i, j)"""
+        return torch.einsum("gh, bhij -> bgij", self.behind, weights)
+
+
+def keep_largest(scores: Tensor, k: int) -> Tensor:
+    """Scores with all but the k largest of each row at -inf (Zhao et al., arXiv:1912.11637).
+
+    Exactly k, ties or not; a row no longer than k stays as it is. (b, h, i, j) → the same.
+    """
+    if k >= scores.shape[-1]:
+        return scores
+    kept = scores.topk(k, dim=-1)
+    return torch.full_like(scores, float("-inf")).scatter(-1, kept.indices, kept.values)
