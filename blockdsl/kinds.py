@@ -110,7 +110,7 @@ class Kind:
     def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
         """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
         given = SimpleNamespace(dim=dim, **options)
-        return SimpleNamespace(**(vars(given) | self.derive(given)))
+        return SimpleNamespace(**{**vars(given), **self.derive(given)})
 
     def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
         """The same from options as a caller gives them: checked, with defaults for the others.

@@ -138,7 +138,6 @@ def _start(args: argparse.Namespace) -> int:
     settings = new_settings(args)
     from xt_blocks import train
 
-    train.limit_threads()
     out = train.default_path(Path("runs")) if args.out is None else args.out
     settings.check()
     train.check_free(out)
@@ -176,13 +175,14 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
         flag = getattr(args, name)
         return flag if flag is not None else own.get(name, DEFAULTS[name])
 
-    from xt_blocks.train import TrainSettings
+    from xt_blocks.train import TrainSettings, limit_threads
 
     return TrainSettings(
         pattern=str(pattern),
         text=None if args.text is None else _absolute(args.text),
         text_digest="",
         minutes=args.minutes,
+        threads=limit_threads(),
         options=options,
         **{name: value(name) for name in DEFAULTS},
     )
@@ -214,7 +214,6 @@ def given_pattern(args: argparse.Namespace) -> blockdsl.Pattern | None:
 def _resume(args: argparse.Namespace) -> int:
     from xt_blocks import train
 
-    train.limit_threads()
     run_folder = train.RunFolder.open(args.resume)
     check_agrees(args, run_folder)
     settings = run_folder.settings
@@ -229,6 +228,8 @@ def _resume(args: argparse.Namespace) -> int:
         )
         settings = replace(settings, steps=args.steps)
         run_folder.update(settings)
+    if not train.resume_threads(settings.threads):
+        print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
     graph = blockdsl.BlockGraph.from_json(run_folder.graph_json)
     _describe(settings, graph, corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)

@@ -10,7 +10,7 @@ import torch
 
 from xt_blocks.train.schedule import learning_rate
 from xt_blocks.train.seeds import seed_for
-from xt_blocks.train.threads import granted_cores, limit_threads
+from xt_blocks.train.threads import granted_cores, limit_threads, resume_threads
 from xt_blocks.train.unigram import unigram_bits_per_byte
 
 
@@ -66,7 +66,20 @@ def test_threads_are_only_ever_taken_away(tmp_path: Path) -> None:
     try:
         for granted, expected in (("9900000 100000", before), ("100000 100000", 1), ("max 100000", 1)):
             (tmp_path / "cpu.max").write_text(granted)
-            limit_threads(tmp_path / "cpu.max")
-            assert torch.get_num_threads() == expected
+            assert limit_threads(tmp_path / "cpu.max") == torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_resumed_run_has_the_threads_it_began_with_if_there_are_cores(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        (tmp_path / "cpu.max").write_text("300000 100000")
+        assert resume_threads(3, tmp_path / "cpu.max")
+        assert torch.get_num_threads() == 3
+        (tmp_path / "cpu.max").write_text("200000 100000")
+        assert not resume_threads(5, tmp_path / "cpu.max")
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

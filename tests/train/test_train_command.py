@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import blockdsl as language
 from blockdsl.cli import train as command
@@ -31,6 +32,7 @@ def test_a_run_folder_is_complete(trained: Path, records: Records, text: Path) -
     settings = json.loads((trained / "settings.json").read_text())
     assert (settings["dim"], settings["steps"], settings["text"]) == (14, 40, [str(text)])
     assert settings["options"] == {"ff_dropout": 0.1, "attn_dropout": 0.1}
+    assert settings["threads"] == torch.get_num_threads()
     graph = language.BlockGraph.from_json((trained / "graph.json").read_text())
     assert graph.parameters() > 1000
     assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -185,6 +187,20 @@ def test_a_finished_run_resumed_says_its_numbers_again(trained: Path, blockdsl: 
     assert "resumed   after step 40 of 40" in out
     assert "held out  " in out
     assert records(trained) == before
+
+
+def test_a_resumed_run_computes_as_it_began(trained: Path, blockdsl: Blockdsl) -> None:
+    before = torch.get_num_threads()
+    settings = json.loads((trained / "settings.json").read_text())
+    try:
+        for threads, said in ((1, False), (99_999, True)):
+            (trained / "settings.json").write_text(json.dumps({**settings, "threads": threads}))
+            status, out, _ = blockdsl("train", "--resume", trained)
+            assert status == 0
+            assert ("numbers may differ in the last digits" in out) is said
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_flags_that_agree_may_be_repeated(trained: Path, blockdsl: Blockdsl, small: list[str]) -> None:

@@ -11,7 +11,7 @@ from .progress import Progress
 from .run_folder import RunFolder, check_free, default_path
 from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
 from .settings import TrainSettings, check_device
-from .threads import limit_threads
+from .threads import limit_threads, resume_threads
 from .unigram import unigram_bits_per_byte
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "plot_losses",
     "printable",
     "read_metrics",
+    "resume_threads",
     "sample",
     "show_text",
     "steps_within",

@@ -37,6 +37,7 @@ class TrainSettings:
         lr: the highest learning rate.
         seed: of the weights, the batches and dropout.
         device: as torch spells it: "cpu", "cuda:1".
+        threads: that torch computes with; sums are split among them, so their last digits depend on it.
         options: further settings of the stack, given with --set.
     """
 
@@ -52,6 +53,7 @@ class TrainSettings:
     lr: float
     seed: int
     device: str
+    threads: int
     options: dict[str, Any]
 
     def check(self) -> None:
