@@ -21,7 +21,7 @@ from lark.visitors import Transformer_NonRecursive
 
 from . import syntax
 from .errors import Fault, PatternError, Span, shortened
-from .options import TOO_LARGE, Value
+from .options import Value
 from .syntax import Argument, Body, Definition, Item, Ref, Repeat, Settings, Stage, Statement
 
 MAX_TEXT = 200_000  # characters
@@ -200,7 +200,7 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         if value <= 0:
             problem = f"a branch is divided by a number above 0, not {shortened(children[0])}"
             raise Fault(_span(meta), problem, "as in f/2")
-        return "divide", int(value) if value < TOO_LARGE and value == int(value) else value, _span(meta)
+        return "divide", int(value) if value == int(value) else value, _span(meta)
 
     def tie(self, meta: Meta, children: list[Token]) -> tuple[str, str, Span]:
         return "tie", str(children[0]), _span(meta)

@@ -53,10 +53,6 @@ def table() -> dict[str, Option]:
     return known
 
 
-def setting_names() -> list[str]:
-    return [*table()]
-
-
 def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Value]:
     """What `set` says, checked.
 

@@ -203,15 +203,22 @@ def statement_pieces(statement: Statement) -> Iterator[Piece]:
 
 def body_pieces(body: Body) -> Iterator[Piece]:
     for i, stage in enumerate(body):
-        start = stage.items[0].span.start
+        start = _start(stage.items[0]) if stage.name is None else stage.span.start
         if i:
             yield Piece(" | ", start)
         if stage.name is not None:
             yield Piece(f"{stage.name}: ", start)
         for j, item in enumerate(stage.items):
             if j:
-                yield Piece(" ", item.span.start)
+                yield Piece(" ", _start(item))
             yield from _item(item)
+
+
+def _start(item: Item) -> int:
+    """Where the first of an item's pieces stands; parentheses before it may have gone."""
+    while not isinstance(item, Ref | Group):
+        item = item.branches[0] if isinstance(item, Parallel) else item.item
+    return item.span.start
 
 
 def _item(item: Item) -> Iterator[Piece]:
@@ -236,7 +243,7 @@ def _item(item: Item) -> Iterator[Piece]:
     else:
         for i, branch in enumerate(item.branches):
             if i:
-                yield Piece(" & ", branch.span.start)
+                yield Piece(" & ", _start(branch))
             yield from _item(branch)
 
 

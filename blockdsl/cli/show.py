@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..compile import compile
+    from .. import compile
 
     pattern = source.read_pattern(args)
     text = compile(pattern, **source.settings(args, pattern)).to_text(ascii=args.ascii)

@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..compile import compile
+    from .. import compile
     from ..costs import Cost, by_stage, item_bytes, sizes
 
     if max(args.seq_len, args.context_len or 0) > _LONGEST:

@@ -175,6 +175,13 @@ def test_a_graph_is_drawn_and_counted_without_torch(name: str) -> None:
     assert "networkx" in found
 
 
+@pytest.mark.parametrize("name", ["show", "stats"])
+def test_a_command_run_in_a_program_leaves_the_package_as_it_was(name: str) -> None:
+    # The function `compile` has the name of the module it stands in, which an import can put in its place.
+    ran = process(code=f"{command(name, 'a')}\nimport blockdsl\nprint(blockdsl.compile('a f', dim=8).dim)")
+    assert (ran.stdout.decode().splitlines()[-1], ran.stderr) == ("8", b"")
+
+
 def test_the_check_of_what_is_loaded_can_fail() -> None:
     assert "torch" in loaded("import torch")
     assert "torch" in loaded("import blockdsl, xt_blocks")

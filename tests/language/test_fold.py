@@ -8,7 +8,7 @@ import time
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blockdsl import Pattern, parse
@@ -45,6 +45,14 @@ def test_blocks_with_longer_texts_get_the_shortest_text(layers: list[str]) -> No
     pattern = Pattern.from_layers(layers)
     assert len(str(pattern)) == fewest(tuple(layers))
     assert pattern.layer_types == tuple(layer[0] for layer in layers)
+
+
+@settings(max_examples=80)
+@given(st.lists(st.tuples(st.sampled_from(["a", "f", "af", "fa", "aaf"]), st.integers(1, 13)), min_size=1, max_size=3))
+@example([("aaf", 2), ("f", 9)])  # (a a f)*2 f*9; with f*10 it would be longer
+def test_orders_with_counts_of_two_digits_get_the_shortest_text(runs: list[tuple[str, int]]) -> None:
+    layers = tuple("".join(unit * count for unit, count in runs)[:36])
+    assert len(shortest(layers)) == fewest(layers)
 
 
 @settings(max_examples=80)

@@ -32,6 +32,15 @@ FORMATTED = {
     "(a f # x\n)*2": "(a f  # x\n    )*2\n",
     "stem: f a f | (a f)*6 | head: f": "stem: f a f | (a f)*6 | head: f\n",
     "a\r\nf # x\r\n": "a f  # x\n",
+    "a (a/2 # x\n)>>0/2": "a (a/2  # x\n    )>>0/2\n",
+    "a f | s: (# x\na>>1)*2 f": "a f\n| s:  # x\n    a>>1*2 f\n",
+    "a f | (# x\na>>1)*2 f": "a f  # x\n| a>>1*2 f\n",
+    "s: # x\na f": "s:  # x\n    a f\n",
+    "a | # x\n s: f": "a  # x\n| s: f\n",
+    "a & # x\n (f # y\n)": "a  # x\n    & f  # y\n",
+    "(x: # z\n a | f)*2": "(x:  # z\n    a\n| f)*2\n",
+    "# x\na | f": "# x\na | f\n",
+    "set dim=8;\n# x\na | f": "set dim=8;\n# x\na | f\n",
     "a#": "a  #\n",
 }
 
@@ -39,6 +48,7 @@ FORMATTED = {
 @pytest.mark.parametrize(("text", "formatted"), FORMATTED.items())
 def test_a_text_is_laid_out_like_this(text: str, formatted: str) -> None:
     assert format_text(text) == formatted
+    assert format_text(formatted) == formatted
 
 
 def test_a_pattern_too_long_for_a_line_is_broken_before_each_stage() -> None:
