@@ -18,7 +18,7 @@ from .options import Option
 from .pattern import Pattern, parse, parse_settings
 
 if TYPE_CHECKING:
-    from .compile import compile
+    from .compiler import compile
     from .graph import BlockGraph
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "unregister",
 ]
 
-_NEED_NETWORKX = {"BlockGraph": "graph", "compile": "compile"}
+_NEED_NETWORKX = {"BlockGraph": "graph", "compile": "compiler"}
 
 
 def __getattr__(name: str) -> Any:

@@ -51,6 +51,8 @@ class Stack:
     given: dict[str, Value]
     steps: tuple[Block | Branches, ...]
 
+    wired: bool = False  # by rotary positions or residual attention: the compiler has more to check
+
     @property
     def dim(self) -> int:
         dim = self.settings["dim"]
@@ -75,7 +77,8 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
     resolver = _Resolver(pattern, given, settings, keywords.keys())
     steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
     resolver.check_stack()
-    return Stack(pattern, settings, given, steps)
+    wired = bool(settings["rotary_pos_emb"]) or any(o.get("residual_attn") for o in resolver.seen.values())
+    return Stack(pattern, settings, given, steps, wired)
 
 
 class _Resolver:

@@ -25,7 +25,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     pattern = source.read_pattern(args)
-    resolve(pattern, **source.settings(args, pattern))
+    settings = source.settings(args, pattern)
+    stack = resolve(pattern, **settings)
+    if stack.wired:  # what wires blocks to one another is found by making the graph, which costs networkx's import
+        from .. import compile
+
+        compile(pattern, **settings)
     blocks, stages = len(pattern.layer_types), len(pattern.stage_names)
     for name in pattern.unused_definitions:
         print(f"note: '{name}' is defined and not used", file=sys.stderr)

@@ -9,6 +9,8 @@ from textwrap import dedent
 
 import pytest
 
+from blockdsl.cli import main
+
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
@@ -265,3 +267,15 @@ def test_the_largest_model_that_can_be_written_is_counted(blockdsl: Run) -> None
     for command in ("check", "show", "stats"):
         ran = blockdsl(command, text)
         assert (ran.status, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("set rotary_pos_emb, rotary_emb_dim=3; a", "rotary positions of 3 features do not fit a head of 64"),
+        ("set residual_attn; a a(heads=4)", "residual attention adds the scores of 8 heads to those of 4"),
+    ],
+)
+def test_check_finds_what_only_the_wiring_shows(pattern: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", pattern]) == 1
+    assert problem in capsys.readouterr().err
