@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "heads": 2,
     "seq_len": 128,
     "batch": 8,
-    "steps": 3000,
+    "steps": 2000,
     "lr": 3e-3,
     "seed": 0,
     "device": "cpu",
