@@ -11,7 +11,7 @@ from .errors import PatternError
 from .graph import BlockGraph
 from .kinds import kinds
 from .pattern import Pattern
-from .resolve import Block, Branches, Stack, resolve
+from .resolve import Block, Branches, Stack, resolve, rotary_dim
 
 
 def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
@@ -109,15 +109,7 @@ class _Builder:
         return node, scores
 
     def _rotary(self, block: Block) -> str:
-        head = block.options["dim_head"]
-        assert isinstance(head, int)
-        dim = self.settings["rotary_emb_dim"]
-        dim = max(2, head // 2 // 2 * 2) if dim is None else dim
-        assert isinstance(dim, int)
-        if dim > head or dim % 2:
-            problem = f"rotary positions of {dim} features do not fit a head of {head}"
-            hint = "rotary_emb_dim is even and at most dim_head"
-            raise PatternError(self.stack.pattern.source, block.span, problem, hint)
+        dim = rotary_dim(self.settings, block)
         node = f"rotary{dim}"
         if node not in self.graph:
             self.graph.add_node(node, kind="position", scheme="rotary", dim=dim)

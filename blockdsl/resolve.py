@@ -51,13 +51,21 @@ class Stack:
     given: dict[str, Value]
     steps: tuple[Block | Branches, ...]
 
-    wired: bool = False  # by rotary positions or residual attention: the compiler has more to check
+    wired: bool = False  # by residual attention: the compiler has more to check
 
     @property
     def dim(self) -> int:
         dim = self.settings["dim"]
         assert isinstance(dim, int)
         return dim
+
+
+def rotary_dim(settings: Mapping[str, Value], block: Block) -> int:
+    """How many features of each head of a block are rotated."""
+    head, dim = block.options["dim_head"], settings["rotary_emb_dim"]
+    assert isinstance(head, int)
+    assert dim is None or isinstance(dim, int)
+    return max(2, head // 2 // 2 * 2) if dim is None else dim
 
 
 def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
@@ -77,7 +85,7 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
     resolver = _Resolver(pattern, given, settings, keywords.keys())
     steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
     resolver.check_stack()
-    wired = bool(settings["rotary_pos_emb"]) or any(o.get("residual_attn") for o in resolver.seen.values())
+    wired = any(options.get("residual_attn") for options in resolver.seen.values())
     return Stack(pattern, settings, given, steps, wired)
 
 
@@ -110,7 +118,16 @@ class _Resolver:
         options = self._options(kind, step)
         block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
         self._check_tie(block)
+        if "rotary" in kind.inputs and self.settings["rotary_pos_emb"]:
+            self._check_rotary(block)
         return block
+
+    def _check_rotary(self, block: Block) -> None:
+        dim, head = rotary_dim(self.settings, block), block.options["dim_head"]
+        assert isinstance(head, int)
+        if dim > head or dim % 2:
+            problem = f"rotary positions of {dim} features do not fit a head of {head}"
+            raise self._error(block.span, problem, "rotary_emb_dim is even and at most dim_head")
 
     @property
     def dim(self) -> int:
