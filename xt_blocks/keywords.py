@@ -1,4 +1,4 @@
-"""A mistyped keyword argument of a public class names the nearest right one."""
+"""Keyword arguments of public classes: a mistyped name gets the nearest right one, a wrong value what is allowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from blockdsl.errors import did_you_mean
+from blockdsl.errors import UserError, did_you_mean
+from blockdsl.options import Option
 from blockdsl.settings import table
 
 Init = TypeVar("Init", bound=Callable[..., None])
@@ -32,3 +33,10 @@ def names_nearest(init: Init) -> Init:
         init(self, *args, **kwargs)
 
     return checked  # type: ignore[return-value]
+
+
+def check_values(*given: tuple[Option, Any]) -> None:
+    """Raise UserError at the first value that its option does not allow."""
+    for option, value in given:
+        if fault := option.fault(value):
+            raise UserError(f"{option.name} {fault}")

@@ -2,5 +2,6 @@
 
 from .autoregressive import AutoregressiveWrapper
 from .transformer import TransformerWrapper
+from .vision import ViTransformerWrapper
 
-__all__ = ["AutoregressiveWrapper", "TransformerWrapper"]
+__all__ = ["AutoregressiveWrapper", "TransformerWrapper", "ViTransformerWrapper"]
