@@ -162,4 +162,4 @@ def _pair(name: str, size: Size) -> tuple[int, int]:
     height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
     option = Option(name, int, None, "pixels", least=1)
     check_values((option, height), (option, width))
-    return height, width  # type: ignore[return-value]
+    return height, width
