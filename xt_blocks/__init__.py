@@ -11,7 +11,7 @@ from .feedforward import FeedForward
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .stack import Stack
-from .wrappers import AutoregressiveWrapper, TransformerWrapper, ViTransformerWrapper
+from .wrappers import AutoregressiveWrapper, NonAutoregressiveWrapper, TransformerWrapper, ViTransformerWrapper
 
 __all__ = [
     "Attention",
@@ -24,6 +24,7 @@ __all__ = [
     "Decoder",
     "Encoder",
     "FeedForward",
+    "NonAutoregressiveWrapper",
     "Stack",
     "TransformerWrapper",
     "ViTransformerWrapper",
