@@ -151,7 +151,7 @@ BLOCK_OPTIONS = (
 
 
 # Words of the language, and names of the graph's other nodes.
-RESERVED = ("set", "true", "false", "none", "input", "context", "rotary", "absolute", "sum", "output")
+RESERVED = ("set", "true", "false", "none", "input", "context", "rotary", "absolute", "sinusoidal", "sum", "output")
 
 # The registry -----------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from .kinds import Kind, kinds
 from .options import Value, by_name
 from .pattern import Pattern, parse
 from .settings import block_default, check_keywords, resolved
+from .tokens import clash
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +187,12 @@ class _Resolver:
             raise self._setting_error("rotary_pos_emb", "no block of the pattern uses rotary positions")
         if self.settings["rotary_emb_dim"] is not None and not self.settings["rotary_pos_emb"]:
             raise self._setting_error("rotary_emb_dim", "it needs rotary_pos_emb")
-        if self.settings["num_tokens"] is None:
-            for name in ("max_seq_len", "emb_dropout", "tie_embedding"):
-                if self.settings[name]:
-                    raise self._setting_error(name, "it needs num_tokens, which gives the stack its embedding")
-        elif self.settings["max_seq_len"] is None:
-            raise self._setting_error("num_tokens", "it needs max_seq_len too")
+        if found := clash(self.settings, self.dim, self._schemes()):
+            raise self._setting_error(*found)
+
+    def _schemes(self) -> set[str]:
+        """Of the blocks' positions."""
+        return {"rotary"} if self.settings["rotary_pos_emb"] else set()
 
     def _setting_error(self, name: str, problem: str) -> UserError:
         span = self.pattern.setting_spans.get(name)

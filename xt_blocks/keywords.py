@@ -1,4 +1,4 @@
-"""Keyword arguments of public classes: a mistyped name gets the nearest right one, a wrong value what is allowed."""
+"""A mistyped keyword argument of a public class names the nearest right one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from blockdsl.errors import UserError, did_you_mean
+from blockdsl.errors import did_you_mean
 from blockdsl.options import Option
 from blockdsl.settings import table
 
@@ -35,8 +35,19 @@ def names_nearest(init: Init) -> Init:
     return checked  # type: ignore[return-value]
 
 
-def check_values(*given: tuple[Option, Any]) -> None:
-    """Raise UserError at the first value that its option does not allow."""
-    for option, value in given:
-        if fault := option.fault(value):
-            raise UserError(f"{option.name} {fault}")
+def takes(options: tuple[Option, ...]) -> Callable[[Init], Init]:
+    """Around an `__init__` with a `**` argument: its signature spells out `options` in that argument's place."""
+
+    def spelled(init: Init) -> Init:
+        signature = inspect.signature(init)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {parameter.name for parameter in own}
+        more = [
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
+            for option in options
+            if option.name not in names
+        ]
+        init.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return init
+
+    return spelled

@@ -14,11 +14,12 @@ from blockdsl import Pattern, parse
 from blockdsl.errors import did_you_mean
 from blockdsl.ordering import pattern_of
 from blockdsl.settings import check_keywords, table
+from blockdsl.tokens import TOKEN_OPTIONS
 
 from .stack import Stack
 
 # Settings of the model around a stack; the wrappers take them.
-_WRAPPER_SETTINGS = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "emb_dropout", "tie_embedding"}
+_WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
 
 _ORDERING = (
     "depth",

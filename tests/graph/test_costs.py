@@ -72,6 +72,7 @@ def counted(g: BlockGraph, batch: int, seq: int, context: int) -> int:
 def cached(g: BlockGraph, dtype: torch.dtype, batch: int, max_len: int, context: int) -> int:
     """Bytes of a cache that a lowered stack has filled; a cache is allocated for the longest sequence at once."""
     stack = xt_blocks.lower(g.without_tokens()).to(dtype).eval()
+    max_len += g.nx.nodes["input"]["num_memory_tokens"]  # of the tokens in front, which the cache holds too
     cache = stack.new_cache(batch, max_len)
     beside = {"context": torch.randn(batch, context, g.dim, dtype=dtype)} if g.nodes("context") else {}
     with torch.no_grad():

@@ -14,7 +14,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
 
@@ -29,7 +29,7 @@ def test_a_small_graph_written_out() -> None:
     assert json.loads(g.to_json()) == {
         "graph": {"dim": 12, "causal": True, "stages": ["s", None], "pattern": "s: c/2 | f@x"},
         "nodes": [
-            {"id": "input", "kind": "input", "num_tokens": 9, "max_seq_len": 5, "emb_dropout": 0.0},
+            {"id": "input"} | PLAIN_INPUT | {"num_tokens": 9, "max_seq_len": 5},
             {
                 "id": "c0",
                 "kind": "block",
@@ -53,7 +53,7 @@ def test_a_small_graph_written_out() -> None:
                 "tie": "x",
                 "stage": 1,
             },
-            {"id": "output", "kind": "output", "norm": "layernorm", "num_tokens": 9, "tied": False},
+            {"id": "output", "kind": "output", "norm": "layernorm", "logits_dim": 9, "tied": False},
         ],
         "edges": [
             {"from": "input", "to": "c0", "carries": ["stream"]},

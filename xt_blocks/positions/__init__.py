@@ -1,6 +1,6 @@
-"""Positions: learned absolute ones, and rotations of queries and keys."""
+"""Positions: absolute ones, learned or sinusoidal, and rotations of queries and keys."""
 
-from .absolute import AbsolutePositions
+from .absolute import AbsolutePositions, SinusoidalPositions, input_positions
 from .rotary import Rotation, rotation
 
-__all__ = ["AbsolutePositions", "Rotation", "rotation"]
+__all__ = ["AbsolutePositions", "Rotation", "SinusoidalPositions", "input_positions", "rotation"]
