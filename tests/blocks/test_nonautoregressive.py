@@ -54,7 +54,7 @@ def test_a_schedule_is_a_name_or_a_callable_that_maps_times_to_shares() -> None:
         maskgit(schedule="cubic")
     with pytest.raises(ValueError, match=r"schedule must give shares from 0 to 1; .* gave \[2.0, 1.75, 1.5, 1.25, 1.0"):
         maskgit(schedule=lambda t: 2 - t)
-    with pytest.raises(ValueError, match="tensors both; five times gave 0.5"):
+    with pytest.raises(ValueError, match=r"tensors both; five times gave 0.5"):
         maskgit(schedule=lambda t: 0.5)
 
 
@@ -108,8 +108,8 @@ def test_corrupted_tokens_are_masks_and_in_half_of_the_rows_kept_or_random_ones(
 class Known(TransformerWrapper):
     """A net with logits of our own; it keeps what it was called with."""
 
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__(num_tokens=TOKENS, max_seq_len=LENGTH, attn_layers=Encoder(**SIZES))
+    def __init__(self, logits: Tensor, **kwargs: Any) -> None:
+        super().__init__(num_tokens=TOKENS, max_seq_len=LENGTH, attn_layers=Encoder(**SIZES), **kwargs)
         self.logits = nn.Parameter(logits)
         self.seen: list[Tensor] = []
 
@@ -150,8 +150,8 @@ class Judge(Known):
         return self.logits[x][..., None]
 
 
-def judge() -> Judge:
-    return Judge(torch.randn(TOKENS))
+def judge(scores: Tensor | None = None) -> Judge:
+    return Judge(torch.randn(TOKENS) if scores is None else scores, logits_dim=1)
 
 
 def test_the_critics_loss_is_whether_a_token_was_made_up() -> None:
@@ -206,7 +206,13 @@ def test_generator_and_critic_can_train_alone(own: bool) -> None:
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{}, {"self_cond": True}, {"self_token_critic": True}, {"self_token_critic": True, "self_cond": True}, {"critic": 1}],
+    [
+        {},
+        {"self_cond": True},
+        {"self_token_critic": True},
+        {"self_token_critic": True, "self_cond": True},
+        {"critic": 1},
+    ],
 )
 def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
     if kwargs == {"critic": 1}:
@@ -266,7 +272,7 @@ def test_the_least_certain_are_masked_again_as_the_schedule_says() -> None:
 def test_a_critic_decides_what_is_masked_again() -> None:
     table = torch.zeros(LENGTH, TOKENS)
     table[range(LENGTH), range(LENGTH)] = 5.0
-    critic = Judge(torch.tensor([0.0, 7, 1, 6, 2, 5, 3, 4, 0, 0, 0]))  # higher: rather made up
+    critic = judge(torch.tensor([0.0, 7, 1, 6, 2, 5, 3, 4, 0, 0, 0]))  # higher: rather made up
     model = maskgit(net=Known(table), steps=4, token_critic=critic)
     model.generate(start_temperature=0.0, noise_level_scale=0.0)
     masked = [(seen[0] == MASK).nonzero().flatten().tolist() for seen in model.net.seen]
@@ -407,7 +413,7 @@ def test_wrong_calls_are_refused() -> None:
         model(tokens(), only_train_critic=True, only_train_generator=True)
     with pytest.raises(ValueError, match="generator_sample_temperature must be a number of at least 0 or none, not -1"):
         model(tokens(), generator_sample_temperature=-1)
-    with pytest.raises(ValueError, match="filter_thres must be a number of at least 0 and below 1, not 1.0"):
+    with pytest.raises(ValueError, match=r"filter_thres must be a number of at least 0 and below 1, not 1.0"):
         model.generate(filter_thres=1.0)
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1 or none, not 0"):
         model.generate(batch_size=0)

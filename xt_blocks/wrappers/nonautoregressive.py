@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockdsl.options import Option, by_name
+from blockdsl.options import Option, by_name, check_values
 
 from ..attention.masks import check_mask
-from ..keywords import check_values, names_nearest
+from ..keywords import names_nearest
 from .evaluating import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
 from .sampling import keep_top_k
@@ -111,7 +111,9 @@ class NonAutoregressiveWrapper(nn.Module):
         if net.num_tokens < 2:
             raise ValueError("the net has no token beside mask_id")
         if no_replace_prob + random_token_prob > 1:
-            raise ValueError("no_replace_prob and random_token_prob are shares of the same tokens; their sum is above 1")
+            raise ValueError(
+                "no_replace_prob and random_token_prob are shares of the same tokens; their sum is above 1"
+            )
         if token_critic is not None and self_token_critic:
             raise ValueError("token_critic and self_token_critic are both set; give one")
         if token_critic is not None:
@@ -303,7 +305,7 @@ class NonAutoregressiveWrapper(nn.Module):
 
 
 def _check(**values: Any) -> None:
-    check_values(*((_OPTIONS[name], value) for name, value in values.items()))
+    check_values(values, _OPTIONS)
 
 
 def _check_net(name: str, net: Any) -> None:

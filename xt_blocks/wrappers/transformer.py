@@ -23,7 +23,212 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-class TransformerWrapper(nn.Module):
+class SequenceModel(nn.Module):
+    """What models over tokens and over vectors share: all between the embedded sequence and the outputs.
+
+    A subclass says what a sequence's vectors are (`_vectors`) and what is made of the stack's output (`_outputs`).
+
+    Attributes:
+        max_seq_len: longest sequence; learned absolute positions have so many rows.
+        emb_dim: features of the embedded sequence.
+        dim: features of the stack.
+        num_memory_tokens: learned tokens in front of the sequence while it is in the stack.
+    """
+
+    graph: BlockGraph
+    return_only_embed = False
+
+    def _around(
+        self,
+        attn_layers: Stack,
+        max_seq_len: int,
+        emb_dim: int,
+        scheme: str | None,
+        *,
+        post_emb_norm: bool,
+        emb_dropout: float,
+        num_memory_tokens: int,
+        emb_frac_gradient: float = 1.0,
+        unit: bool = False,
+    ) -> None:
+        """Make the modules behind the sequence's vectors, up to the stack, in the order in which they run."""
+        self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
+        self.num_memory_tokens, self.emb_frac_gradient = num_memory_tokens, emb_frac_gradient
+        self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
+        self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
+        self.emb_dropout = nn.Dropout(emb_dropout)
+        self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
+        memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
+        self.memory_tokens = None if memory is None else nn.Parameter(memory)
+        self.attn_layers = attn_layers
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        """The sequence as (batch, seq, emb_dim), without positions."""
+        raise NotImplementedError
+
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        """Of `hidden: (batch, seq, dim)`, the stack's output."""
+        raise NotImplementedError
+
+    def _check_sequence(self, x: Tensor) -> None:
+        """Raise ValueError unless x is a sequence that `_vectors` takes."""
+        raise NotImplementedError
+
+    @property
+    def pattern(self) -> str:
+        """The canonical text of the stack's pattern."""
+        return self.graph.pattern
+
+    def new_cache(self, batch: int, max_len: int | None = None, prepended: int = 0) -> Cache:
+        """Room to decode `batch` sequences of up to `max_len` tokens, max_seq_len when not given.
+
+        Args:
+            prepended: how many embeddings the first step prepends. There is room for memory tokens anyway.
+
+        Raises:
+            ValueError: a size is no whole number of at least 0, or the model cannot be decoded one token at a time.
+        """
+        max_len = self.max_seq_len if max_len is None else max_len
+        for name, value in (("max_len", max_len), ("prepended", prepended)):
+            if value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
+        return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        return_embeddings: bool = False,
+        return_logits_and_embeddings: bool = False,
+        pos: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+        sum_embeds: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """
+        Args:
+            x: (batch, seq) int tokens, or (batch, seq, dim_in) vectors.
+            mask: (batch, seq) bool, True = a real token; padding may be on either side.
+            context: (batch, context, dim), for cross-attention.
+            context_mask: (batch, context) bool.
+            return_embeddings: the stack's output in place of logits.
+            return_logits_and_embeddings: both, as a pair.
+            pos: (seq,) or (batch, seq) int, the tokens' positions; counted from each row's first real token when not
+                given.
+            prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
+                the input's. With a cache they are given at the first step.
+            prepend_mask: (batch, prepended) bool, True = a real one.
+            sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
+            cache: x goes on behind the tokens it holds.
+
+        Returns:
+            (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim).
+
+        Raises:
+            ValueError: an argument has a wrong type or shape, arguments clash, or the sequence is longer than
+                max_seq_len with learned positions.
+        """
+        self._check(x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, cache)
+        if return_logits_and_embeddings and (return_embeddings or self.return_only_embed):
+            other = "return_embeddings is" if return_embeddings else "the model has no logits: return_only_embed is"
+            raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
+        token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
+        hidden = self._embedded(x, mask, pos, sum_embeds, cache)
+        hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, cache)
+        hidden = self.attn_layers(hidden, context=context, mask=prefix.mask, context_mask=context_mask, cache=cache)
+        if cache is not None:
+            cache.token_mask, cache.prefix = token_mask, cache.prefix + prefix.length
+        hidden = prefix.restored(hidden)
+        if prefix.length:
+            hidden = hidden[:, self.num_memory_tokens :]
+        if return_embeddings or self.return_only_embed:
+            return hidden
+        return (self._outputs(hidden), hidden) if return_logits_and_embeddings else self._outputs(hidden)
+
+    def _embedded(
+        self, x: Tensor, mask: Tensor | None, pos: Tensor | None, sum_embeds: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """(batch, seq, emb_dim): tokens and positions, normed."""
+        hidden = self._vectors(x)
+        if self.pos_emb is not None:
+            hidden = hidden + self.pos_emb(self._positions(x, mask, cache) if pos is None else pos)
+        if sum_embeds is not None:
+            hidden = hidden + sum_embeds.to(hidden.dtype)
+        return self.post_emb_norm(hidden)
+
+    def _with_prefix(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        prepend_embeds: Tensor | None,
+        prepend_mask: Tensor | None,
+        cache: Cache | None,
+    ) -> tuple[Tensor, Prefix]:
+        """The stream that the stack is given, and what stands in front of the tokens in it."""
+        batch, seq, length = *hidden.shape[:2], 0
+        if prepend_embeds is not None:
+            length = prepend_embeds.shape[1]
+            hidden = torch.cat((prepend_embeds.to(hidden.dtype), hidden), dim=1)
+        mask = joined_masks(prepend_mask, length, mask, seq, batch, hidden.device)
+        if self.emb_frac_gradient < 1:
+            hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
+        hidden = self.project_emb(self.emb_dropout(hidden))
+        if self.memory_tokens is not None and (cache is None or cache.length == 0):
+            count = self.num_memory_tokens
+            mask = joined_masks(None, count, mask, length + seq, batch, hidden.device)
+            length += count
+            hidden = torch.cat((self.memory_tokens.expand(batch, -1, -1), hidden), dim=1)
+        prefix = Prefix(length, mask)
+        return prefix.arranged(hidden), prefix
+
+    def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
+        past = 0 if cache is None else cache.length - cache.prefix
+        end = past + x.shape[1]
+        if end > self.max_seq_len and isinstance(self.pos_emb, AbsolutePositions):
+            raise ValueError(f"the sequence has {end} tokens; max_seq_len is {self.max_seq_len}")
+        positions = torch.arange(past, end, device=x.device)
+        seen = mask if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
+        if seen is None:
+            return positions
+        padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
+        return (positions - padding).clamp(min=0)
+
+    def _check(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        pos: Tensor | None,
+        prepend_embeds: Tensor | None,
+        prepend_mask: Tensor | None,
+        sum_embeds: Tensor | None,
+        cache: Cache | None,
+    ) -> None:
+        self._check_sequence(x)
+        check_mask("mask", mask, x)
+        if pos is not None and (pos.dtype not in _INTS or pos.shape not in (x.shape[:2], x.shape[1:2])):
+            wanted = f"{tuple(x.shape[1:2])} or {tuple(x.shape[:2])}"
+            raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+        if pos is not None and self.pos_emb is None:
+            raise ValueError("pos is given, but the model has no positions that it could set")
+        if sum_embeds is not None and sum_embeds.shape != (*x.shape[:2], self.emb_dim):
+            raise ValueError(f"sum_embeds must be {(*x.shape[:2], self.emb_dim)}, not {tuple(sum_embeds.shape)}")
+        if prepend_embeds is None:
+            if prepend_mask is not None:
+                raise ValueError("a prepend_mask is given, but no prepend_embeds")
+            return
+        if prepend_embeds.ndim != 3 or prepend_embeds.shape[::2] != (x.shape[0], self.emb_dim):
+            shape = tuple(prepend_embeds.shape)
+            raise ValueError(f"prepend_embeds must be ({x.shape[0]}, prepended, {self.emb_dim}), not {shape}")
+        check_mask("prepend_mask", prepend_mask, prepend_embeds)
+        if cache is not None and cache.length:
+            raise ValueError("the cache holds the prepended embeddings of its first step; later steps take none")
+
+
+class TransformerWrapper(SequenceModel):
     """A stack over tokens.
 
     The embedded sequence is tokens + positions + sum_embeds, normed, prepended embeddings in front, dropped out, and
@@ -66,187 +271,41 @@ class TransformerWrapper(nn.Module):
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
-        self.graph: BlockGraph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
+        self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
-        dim, emb_dim, unit = self.graph.dim, self.graph.emb_dim, start["l2norm_embed"]
-        self.num_tokens, self.max_seq_len = num_tokens, max_seq_len
-        self.dim, self.emb_dim = dim, emb_dim
-        self.num_memory_tokens: int = start["num_memory_tokens"]
+        emb_dim, unit = self.graph.emb_dim, start["l2norm_embed"]
+        std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
+        self.num_tokens = num_tokens
+        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
+        self._around(
+            attn_layers,
+            max_seq_len,
+            emb_dim,
+            input_scheme(self.graph),
+            post_emb_norm=start["post_emb_norm"],
+            emb_dropout=start["emb_dropout"],
+            num_memory_tokens=start["num_memory_tokens"],
+            emb_frac_gradient=start["emb_frac_gradient"],
+            unit=unit,
+        )
         self.max_mem_len: int = start["max_mem_len"]
         self.shift_mem_down: int = start["shift_mem_down"]
-        self.emb_frac_gradient: float = start["emb_frac_gradient"]
-        std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
-        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
-        self.pos_emb = input_positions(input_scheme(self.graph), max_seq_len, emb_dim, unit)
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
-        self.emb_dropout = nn.Dropout(start["emb_dropout"])
-        self.project_emb = nn.Linear(emb_dim, dim) if emb_dim != dim else nn.Identity()
-        memory = torch.randn(self.num_memory_tokens, dim) if self.num_memory_tokens else None
-        self.memory_tokens = None if memory is None else nn.Parameter(memory)
-        self.attn_layers = attn_layers
         self.tie_embedding: bool = end["tied"]
-        self.return_only_embed: bool = end["logits_dim"] is None
+        self.return_only_embed = end["logits_dim"] is None
         own_logits = not (self.tie_embedding or self.return_only_embed)
-        self.to_logits = nn.Linear(dim, end["logits_dim"]) if own_logits else None
+        self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
 
-    @property
-    def pattern(self) -> str:
-        """The canonical text of the stack's pattern."""
-        return self.graph.pattern
+    def _vectors(self, x: Tensor) -> Tensor:
+        return self.token_emb(x)
 
-    def new_cache(self, batch: int, max_len: int | None = None, prepended: int = 0) -> Cache:
-        """Room to decode `batch` sequences of up to `max_len` tokens, max_seq_len when not given.
-
-        Args:
-            prepended: how many embeddings the first step prepends. There is room for memory tokens anyway.
-
-        Raises:
-            ValueError: a size is no whole number of at least 0, or the model cannot be decoded one token at a time.
-        """
-        max_len = self.max_seq_len if max_len is None else max_len
-        for name, value in (("max_len", max_len), ("prepended", prepended)):
-            if value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
-        return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        return_embeddings: bool = False,
-        return_logits_and_embeddings: bool = False,
-        pos: Tensor | None = None,
-        prepend_embeds: Tensor | None = None,
-        prepend_mask: Tensor | None = None,
-        sum_embeds: Tensor | None = None,
-        cache: Cache | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """
-        Args:
-            x: (batch, seq) int tokens.
-            mask: (batch, seq) bool, True = a real token; padding may be on either side.
-            context: (batch, context, dim), for cross-attention.
-            context_mask: (batch, context) bool.
-            return_embeddings: the stack's output in place of logits.
-            return_logits_and_embeddings: both, as a pair.
-            pos: (seq,) or (batch, seq) int, the tokens' positions; counted from each row's first real token when not
-                given.
-            prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
-                the input's. With a cache they are given at the first step.
-            prepend_mask: (batch, prepended) bool, True = a real one.
-            sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
-            cache: x goes on behind the tokens it holds.
-
-        Returns:
-            (batch, prepended + seq, logits) logits, or (batch, prepended + seq, dim).
-
-        Raises:
-            ValueError: an argument has a wrong type or shape, arguments clash, or the sequence is longer than
-                max_seq_len with learned positions.
-        """
-        self._check(x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, cache)
-        if return_logits_and_embeddings and (return_embeddings or self.return_only_embed):
-            other = "return_embeddings is" if return_embeddings else "the model has no logits: return_only_embed is"
-            raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
-        token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
-        hidden = self._embedded(x, mask, pos, sum_embeds, cache)
-        hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, cache)
-        hidden = self.attn_layers(hidden, context=context, mask=prefix.mask, context_mask=context_mask, cache=cache)
-        if cache is not None:
-            cache.token_mask, cache.prefix = token_mask, cache.prefix + prefix.length
-        hidden = prefix.restored(hidden)
-        if prefix.length:
-            hidden = hidden[:, self.num_memory_tokens :]
-        if return_embeddings or self.return_only_embed:
-            return hidden
-        return (self._logits(hidden), hidden) if return_logits_and_embeddings else self._logits(hidden)
-
-    def _embedded(
-        self, x: Tensor, mask: Tensor | None, pos: Tensor | None, sum_embeds: Tensor | None, cache: Cache | None
-    ) -> Tensor:
-        """(batch, seq, emb_dim): tokens and positions, normed."""
-        hidden = self.token_emb(x)
-        if self.pos_emb is not None:
-            hidden = hidden + self.pos_emb(self._positions(x, mask, cache) if pos is None else pos)
-        if sum_embeds is not None:
-            hidden = hidden + sum_embeds.to(hidden.dtype)
-        return self.post_emb_norm(hidden)
-
-    def _with_prefix(
-        self,
-        hidden: Tensor,
-        mask: Tensor | None,
-        prepend_embeds: Tensor | None,
-        prepend_mask: Tensor | None,
-        cache: Cache | None,
-    ) -> tuple[Tensor, Prefix]:
-        """The stream that the stack is given, and what stands in front of the tokens in it."""
-        batch, seq, length = *hidden.shape[:2], 0
-        if prepend_embeds is not None:
-            length = prepend_embeds.shape[1]
-            hidden = torch.cat((prepend_embeds.to(hidden.dtype), hidden), dim=1)
-        mask = joined_masks(prepend_mask, length, mask, seq, batch, hidden.device)
-        if self.emb_frac_gradient < 1:
-            hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
-        hidden = self.project_emb(self.emb_dropout(hidden))
-        if self.memory_tokens is not None and (cache is None or cache.length == 0):
-            count = self.num_memory_tokens
-            mask = joined_masks(None, count, mask, length + seq, batch, hidden.device)
-            length += count
-            hidden = torch.cat((self.memory_tokens.expand(batch, -1, -1), hidden), dim=1)
-        prefix = Prefix(length, mask)
-        return prefix.arranged(hidden), prefix
-
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
             return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
         return self.to_logits(hidden)
 
-    def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
-        """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
-        past = 0 if cache is None else cache.length - cache.prefix
-        end = past + x.shape[1]
-        if end > self.max_seq_len and isinstance(self.pos_emb, AbsolutePositions):
-            raise ValueError(f"the sequence has {end} tokens; max_seq_len is {self.max_seq_len}")
-        positions = torch.arange(past, end, device=x.device)
-        seen = mask if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
-        if seen is None:
-            return positions
-        padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
-        return (positions - padding).clamp(min=0)
-
-    def _check(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        pos: Tensor | None,
-        prepend_embeds: Tensor | None,
-        prepend_mask: Tensor | None,
-        sum_embeds: Tensor | None,
-        cache: Cache | None,
-    ) -> None:
+    def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 2 or x.dtype not in _INTS:
             raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
-        check_mask("mask", mask, x)
-        if pos is not None and (pos.dtype not in _INTS or pos.shape not in (x.shape, x.shape[1:])):
-            wanted = f"{tuple(x.shape[1:])} or {tuple(x.shape)}"
-            raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
-        if pos is not None and self.pos_emb is None:
-            raise ValueError("pos is given, but the model has no positions that it could set")
-        if sum_embeds is not None and sum_embeds.shape != (*x.shape, self.emb_dim):
-            raise ValueError(f"sum_embeds must be {(*x.shape, self.emb_dim)}, not {tuple(sum_embeds.shape)}")
-        if prepend_embeds is None:
-            if prepend_mask is not None:
-                raise ValueError("a prepend_mask is given, but no prepend_embeds")
-            return
-        if prepend_embeds.ndim != 3 or prepend_embeds.shape[::2] != (x.shape[0], self.emb_dim):
-            shape = tuple(prepend_embeds.shape)
-            raise ValueError(f"prepend_embeds must be ({x.shape[0]}, prepended, {self.emb_dim}), not {shape}")
-        check_mask("prepend_mask", prepend_mask, prepend_embeds)
-        if cache is not None and cache.length:
-            raise ValueError("the cache holds the prepended embeddings of its first step; later steps take none")
 
 
 _INTS = (torch.int64, torch.int32)

@@ -8,11 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from blockdsl.options import Option
-from blockdsl.settings import table
+from blockdsl.options import Option, by_name, check_values
+from blockdsl.tokens import TOKEN_OPTIONS
 
 from ..embedding import Embedding
-from ..keywords import check_values, names_nearest
+from ..keywords import names_nearest
 from ..stack import Stack
 
 if TYPE_CHECKING:
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 Size = int | tuple[int, int]
 
-_CHANNELS = Option("channels", int, 3, "colours of a pixel", least=1)
-_CLASSES = Option("num_classes", int, None, "how many classes there are", least=1, optional=True)
-_REGISTERS = Option("num_register_tokens", int, 0, "learned tokens behind the patches", least=0)
+_OPTIONS = by_name(TOKEN_OPTIONS) | by_name(
+    (
+        Option("image_size", int, None, "pixels", least=1),
+        Option("patch_size", int, None, "pixels", least=1),
+        Option("channels", int, 3, "colours of a pixel", least=1),
+        Option("num_classes", int, None, "how many classes there are", least=1, optional=True),
+        Option("num_register_tokens", int, 0, "learned tokens behind the patches", least=0),
+    )
+)
 
 
 class PatchEmbedding(nn.Module):
@@ -92,12 +98,14 @@ class ViTransformerWrapper(nn.Module):
             raise TypeError(f"attn_layers must be a stack, as Encoder(...) is, not {type(attn_layers).__name__}")
         if attn_layers.reads_context:
             raise ValueError("attn_layers has cross-attention, but an image has no context to give it")
-        check_values(
-            (_CHANNELS, channels),
-            (_CLASSES, num_classes),
-            (_REGISTERS, num_register_tokens),
-            (table()["emb_dropout"], emb_dropout),
-        )
+        given = {
+            "channels": channels,
+            "num_classes": num_classes,
+            "post_emb_norm": post_emb_norm,
+            "emb_dropout": emb_dropout,
+            "num_register_tokens": num_register_tokens,
+        }
+        check_values(given, _OPTIONS)
         self.graph: BlockGraph = attn_layers.graph
         if num_register_tokens and self.graph.sees_later() is None:
             raise ValueError("register tokens stand behind the patches, and no patch of a causal stack sees them")
@@ -160,6 +168,6 @@ class ViTransformerWrapper(nn.Module):
 def _pair(name: str, size: Size) -> tuple[int, int]:
     """(height, width) of a size that may be one number for both."""
     height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
-    option = Option(name, int, None, "pixels", least=1)
-    check_values((option, height), (option, width))
+    for pixels in (height, width):
+        check_values({name: pixels}, _OPTIONS)
     return height, width
