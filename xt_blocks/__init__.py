@@ -11,7 +11,15 @@ from .feedforward import FeedForward
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .stack import Stack
-from .wrappers import AutoregressiveWrapper, NonAutoregressiveWrapper, TransformerWrapper, ViTransformerWrapper
+from .wrappers import (
+    AutoregressiveWrapper,
+    ContinuousAutoregressiveWrapper,
+    ContinuousTransformerWrapper,
+    NonAutoregressiveWrapper,
+    TransformerWrapper,
+    ViTransformerWrapper,
+    XTransformer,
+)
 
 __all__ = [
     "Attention",
@@ -19,6 +27,8 @@ __all__ = [
     "AutoregressiveWrapper",
     "Block",
     "Cache",
+    "ContinuousAutoregressiveWrapper",
+    "ContinuousTransformerWrapper",
     "CrossAttender",
     "CrossAttention",
     "Decoder",
@@ -28,5 +38,6 @@ __all__ = [
     "Stack",
     "TransformerWrapper",
     "ViTransformerWrapper",
+    "XTransformer",
     "lower",
 ]

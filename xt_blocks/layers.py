@@ -21,7 +21,7 @@ from .stack import Stack
 # Settings of the model around a stack; the wrappers take them.
 _WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
 
-_ORDERING = (
+ORDERING = (
     "depth",
     "cross_attend",
     "only_cross",
@@ -30,6 +30,11 @@ _ORDERING = (
     "par_ratio",
     "custom_layers",
 )
+
+
+def stack_keywords() -> list[str]:
+    """Every keyword argument of a stack."""
+    return [*(setting for setting in table() if setting not in _WRAPPER_SETTINGS), *ORDERING, "pattern"]
 
 
 class AttentionLayers(Stack):
@@ -70,7 +75,7 @@ class AttentionLayers(Stack):
         **settings: Any,
     ) -> None:
         order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
-        ordering: dict[str, Any] = dict(zip(_ORDERING, order, strict=True))
+        ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
         each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
         settings |= {n: value for n, value in each.items() if value is not None and n not in per_block}
@@ -90,8 +95,7 @@ class AttentionLayers(Stack):
 
     def _check_names(self, settings: dict[str, Any]) -> None:
         name = type(self).__name__
-        known = [setting for setting in table() if setting not in _WRAPPER_SETTINGS]
-        known += [*_ORDERING, "pattern"]
+        known = stack_keywords()
         for setting in settings:
             if setting in _WRAPPER_SETTINGS:
                 raise TypeError(f"{name}() got '{setting}', which belongs to TransformerWrapper")
