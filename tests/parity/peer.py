@@ -36,9 +36,10 @@ WRAPPER = {
     *("num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding", "l2norm_embed", "post_emb_norm", "emb_dim"),
     *("num_memory_tokens", "scaled_sinu_pos_emb", "logits_dim"),
 }
-CALL = {"mask", "context", "context_mask", "return_embeddings", "prepend_embeds"}
-CLASSES = {None, "TransformerWrapper"}
-OUTER = {None, "AutoregressiveWrapper"}
+WRAPPER |= {"image_size", "patch_size", "num_classes", "dim_in", "dim_out"}
+CALL = {"mask", "context", "context_mask", "return_embeddings", "prepend_embeds", "src_prepend_embeds"}
+CLASSES = {None, "TransformerWrapper", "ViTransformerWrapper", "ContinuousTransformerWrapper", "XTransformer"}
+OUTER = {None, "AutoregressiveWrapper", "ContinuousAutoregressiveWrapper"}
 
 
 def cases(release: str) -> list[dict[str, Any]]:
@@ -47,12 +48,13 @@ def cases(release: str) -> list[dict[str, Any]]:
 
 
 def supported(case: dict[str, Any]) -> bool:
+    seq2seq = case.get("wrapper") == "XTransformer"
     return (
-        case.get("layers_class") is not None
+        (seq2seq or case.get("layers_class") is not None)
         and case.get("wrapper") in CLASSES
         and case.get("outer") in OUTER
-        and set(case["layers"]) <= LAYERS
-        and set(case.get("wrapper_kwargs") or {}) <= WRAPPER
+        and set(case.get("layers", {})) <= LAYERS
+        and (seq2seq or set(case.get("wrapper_kwargs") or {}) <= WRAPPER)
         and set(case.get("kwargs", {})) <= CALL
         and "segments" not in case
     )
@@ -90,6 +92,8 @@ def expected(case: dict[str, Any]) -> Tensor:
 
 def build(case: dict[str, Any], old: bool) -> torch.nn.Module:
     """Our model for a case, with its final norm as the release has it, filled with the peer's weights."""
+    if case.get("wrapper") == "XTransformer":
+        return encoder_decoder(case, old)
     options = BASE | {k: tuple(v) if isinstance(v, list) else v for k, v in case["layers"].items()}
     if options.get("ff_glu"):  # the peer's gate keeps a bias even under ff_no_bias; our other bias is then zero
         options.pop("ff_no_bias", None)
@@ -100,8 +104,31 @@ def build(case: dict[str, Any], old: bool) -> torch.nn.Module:
         post = options.get("pre_norm") is False
         graph.nx.nodes["output"]["norm"] = "layernorm" if case.get("wrapper") and not post else None
         stack = xt_blocks.lower(graph)
-    model = xt_blocks.TransformerWrapper(attn_layers=stack, **case["wrapper_kwargs"]) if case.get("wrapper") else stack
-    state = renamed(peer_state(case), case, stack, options, old)
+    wrapper = case.get("wrapper")
+    model = getattr(xt_blocks, wrapper)(attn_layers=stack, **case["wrapper_kwargs"]) if wrapper else stack
+    fill(model, renamed(peer_state(case), case, stack, options, old))
+    if case.get("outer"):
+        model = getattr(xt_blocks, case["outer"])(model, **case.get("outer_kwargs", {}))
+    return model.eval()
+
+
+def encoder_decoder(case: dict[str, Any], old: bool) -> torch.nn.Module:
+    model = xt_blocks.XTransformer(**case["wrapper_kwargs"])
+    peer, state = peer_state(case), {}
+    if case["wrapper_kwargs"].get("tie_token_emb"):
+        peer["encoder.token_emb.emb.weight"] = peer["decoder.net.token_emb.emb.weight"]
+    for side, net in (("encoder.", model.encoder), ("decoder.net.", model.decoder.net)):
+        own = {name.removeprefix(side): value for name, value in peer.items() if name.startswith(side)}
+        if side == "encoder.":  # the old release's encoder has logits, which nothing reads
+            own = {name: value for name, value in own.items() if not name.startswith("to_logits.")}
+        side_case = {"wrapper": "TransformerWrapper", "wrapper_kwargs": {}}
+        named = renamed(own, side_case, net.attn_layers, BASE, old)
+        state |= {side + name: value for name, value in named.items()}
+    fill(model, state)
+    return model.eval()
+
+
+def fill(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     # today's LayerNorm and logits have no bias
@@ -110,9 +137,6 @@ def build(case: dict[str, Any], old: bool) -> torch.nn.Module:
         for name, parameter in model.named_parameters():
             if name in missing:
                 parameter.zero_()
-    if case.get("outer"):
-        model = getattr(xt_blocks, case["outer"])(model, **case.get("outer_kwargs", {}))
-    return model.eval()
 
 
 def renamed(
@@ -125,7 +149,12 @@ def renamed(
     for name, value in peer.items():
         name = name.removeprefix("net.")
         name = re.sub(r"\.1(\.fn)+\.", ".1.", name)  # around a shifted or scaled block
-        if not old and name.endswith((".gamma", ".g")) and ".ff." not in name and "post_emb" not in name:
+        if (
+            not old
+            and name.endswith((".gamma", ".g"))
+            and ".ff." not in name
+            and not name.startswith(("post_emb", "patch_to"))
+        ):
             value = value + 1  # today's gains inside the stack are stored less one
         bare = name.removeprefix(prefix)
         if found := re.fullmatch(r"layers\.(\d+)\.0\.\d\.(weight|bias|g|gamma)", bare):
@@ -155,6 +184,15 @@ def renamed(
             out["pos_emb.embedding.weight"] = value if unit else value * value.shape[1] ** -0.5
         elif name == "post_emb_norm.gamma":
             out["post_emb_norm.weight"] = value
+        elif name == "pos_embedding":  # the old release's last row is never read
+            out["pos_emb.weight"] = value[0, :-1] if old else value[0]
+        elif found := re.fullmatch(r"patch_to_embedding\.(\d)\.(weight|bias|gamma)", name):
+            part = ("norm_in", "project", "norm_out")[int(found[1])]
+            out[f"patch_emb.{part}.{'bias' if found[2] == 'bias' else 'weight'}"] = value
+        elif name.startswith("mlp_head."):
+            out[name.replace("mlp_head", "to_classes")] = value
+        elif name.startswith(("project_in.", "project_out.")):
+            out[name] = value
         elif name in ("pos_emb.scale", "memory_tokens") or name.startswith(
             ("to_logits.", "project_emb.", "post_emb_norm.")
         ):

@@ -37,4 +37,7 @@ def test_the_cases_cover_what_is_built() -> None:
         "residual_attn_post_norm",
         "now_rotary_full",
         "cross_attender",
+        *("vit_classify", "vit_embeddings", "now_vit_classify"),
+        *("continuous", "now_continuous", "continuous_ar_loss_mask"),
+        *("xtransformer_loss", "xtransformer_tied_loss", "pali_prepend_loss", "now_xtransformer_loss"),
     } <= names
