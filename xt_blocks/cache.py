@@ -77,7 +77,7 @@ class Cache:
     def __init__(self, batch: int, max_len: int) -> None:
         for name, value in (("batch", batch), ("max_len", max_len)):
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} of a cache must be a whole number of at least 0, not {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
         self.batch, self.max_len = batch, max_len
         self.length = self.prefix = 0
         self.mask: Tensor | None = None

@@ -59,5 +59,5 @@ class Prefix:
 
 
 def _taken(x: Tensor, order: Tensor) -> Tensor:
-    order = order.reshape(*order.shape, *(1 for _ in x.shape[2:]))
-    return torch.take_along_dim(x, order, dim=1)
+    rest = x.shape[2:]
+    return x.gather(1, order.reshape(*order.shape, *(1 for _ in rest)).expand(*order.shape, *rest))
