@@ -191,8 +191,10 @@ def renamed(
             out[f"patch_emb.{part}.{'bias' if found[2] == 'bias' else 'weight'}"] = value
         elif name.startswith("mlp_head."):
             out[name.replace("mlp_head", "to_classes")] = value
-        elif name.startswith(("project_in.", "project_out.")) or name in ("pos_emb.scale", "memory_tokens") or name.startswith(
-            ("to_logits.", "project_emb.", "post_emb_norm.")
+        elif (
+            name.startswith(("project_in.", "project_out."))
+            or name in ("pos_emb.scale", "memory_tokens")
+            or name.startswith(("to_logits.", "project_emb.", "post_emb_norm."))
         ):
             out[name] = value
         else:
