@@ -239,7 +239,13 @@ class BlockGraph:
                 graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
-        return BlockGraph(graph).lint()
+        try:
+            return BlockGraph(graph).lint()
+        except GraphError as error:
+            if "has no attribute" not in str(error):
+                raise
+            hint = "an older version may have written it: compile its pattern again"
+            raise GraphError(f"{error}\n  {hint}") from None
 
     def _plain(self) -> dict[str, Any]:
         return {

@@ -17,6 +17,7 @@ import xt_blocks
 from blockdsl import BlockGraph, UserError
 from blockdsl.tokens import TOKEN_OPTIONS
 from xt_blocks import AutoregressiveWrapper, Decoder, Encoder, Stack, TransformerWrapper
+from xt_blocks.wrappers.prefix import Prefix
 
 SIZES: dict[str, Any] = {"dim": 24, "heads": 2, "attn_dim_head": 8}
 TOKENS = {"num_tokens": 17, "max_seq_len": 12}
@@ -436,6 +437,52 @@ def test_export_with_a_length_left_open(options: dict[str, Any]) -> None:
     exported = torch.export.export(net, (x, mask), dynamic_shapes={"x": {1: length}, "mask": {1: length}}).module()
     x, mask = tokens(2, 11), torch.arange(11) >= torch.tensor([[4], [0]])
     close(exported(x, mask), net(x, mask))
+
+
+# The prefix --------------------------------------------------------------------------------------------------------
+
+N, Y = False, True
+
+
+def test_padding_goes_in_front_of_a_prefix() -> None:
+    # two memory tokens, three prepended, four tokens
+    mask = torch.tensor(
+        [
+            [Y, Y, Y, Y, Y, Y, Y, Y, N],  # nothing is padded on the left
+            [Y, Y, Y, Y, Y, N, N, Y, Y],
+            [Y, Y, N, Y, N, N, Y, Y, Y],
+            [Y, Y, Y, N, Y, Y, N, Y, Y],  # masked between real ones
+            [Y, Y, N, N, N, N, N, N, N],
+        ]
+    )
+    want = torch.tensor(
+        [
+            [0, 1, 2, 3, 4, 5, 6, 7, 8],
+            [5, 6, 0, 1, 2, 3, 4, 7, 8],
+            [2, 4, 5, 0, 1, 3, 6, 7, 8],
+            [0, 1, 2, 3, 4, 5, 6, 7, 8],
+            [2, 3, 4, 5, 6, 7, 8, 0, 1],
+        ]
+    )
+    prefix, places = Prefix(2, 3, mask), torch.arange(9).expand(5, 9)
+    assert torch.equal(prefix.arranged(places), want)
+    assert torch.equal(prefix.restored(want), places)
+    assert prefix.mask is not None
+    assert torch.equal(prefix.mask, mask.gather(1, want))
+    x = torch.randn(5, 9, 3, 2)
+    assert torch.equal(prefix.restored(prefix.arranged(x)), x)
+    assert torch.equal(Prefix(0, 0, mask).arranged(x), x)
+
+
+def test_positions_of_a_prefix_count_down_from_the_first_token() -> None:
+    assert Prefix(2, 1, None).positions(torch.tensor([5, 6, 9])).tolist() == [2, 3, 4, 5, 6, 9]
+    rows = torch.tensor([[0, 1, 2], [7, 3, 4]])
+    assert Prefix(1, 0, None).positions(rows).tolist() == [[-1, 0, 1, 2], [6, 7, 3, 4]]
+    padded = Prefix(1, 1, torch.tensor([[Y, Y, Y, Y, Y], [Y, Y, N, Y, Y]]))
+    assert padded.positions(rows)[0].tolist() == [-2, -1, 0, 1, 2]
+    assert padded.positions(rows)[1, 1:].tolist() == [1, 2, 3, 4]  # the first is padding's
+    assert padded.positions(rows[0])[1, 1:].tolist() == [-1, 0, 1, 2]
+    assert torch.equal(Prefix(0, 0, None).positions(rows), rows)
 
 
 # Arguments of a call -----------------------------------------------------------------------------------------------

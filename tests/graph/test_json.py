@@ -23,6 +23,21 @@ def graph(pattern: str, **keywords: Any) -> BlockGraph:
     return blockdsl.compile(pattern, **(SIZES | keywords))
 
 
+def test_a_graph_without_attributes_of_today_says_which() -> None:
+    value = json.loads(graph("a f", num_tokens=9, max_seq_len=5).to_json())
+    for node in value["nodes"]:
+        if node["kind"] == "input":
+            del node["emb_dim"], node["post_emb_norm"]
+        elif node["kind"] == "output":
+            node["num_tokens"] = node.pop("logits_dim")
+    with pytest.raises(GraphError) as caught:
+        BlockGraph.from_json(json.dumps(value))
+    assert str(caught.value) == (
+        "the graph cannot be lowered:\n  input: has no attribute emb_dim, post_emb_norm\n"
+        "  output: has no attribute logits_dim\n  an older version may have written it: compile its pattern again"
+    )
+
+
 def test_a_small_graph_written_out() -> None:
     g = graph("s: c/2 | f@x", num_tokens=9, max_seq_len=5, use_abs_pos_emb=False, causal=True)
     around = {"pre_norm": True, "use_rmsnorm": False, "layer_dropout": 0.0}

@@ -1,8 +1,9 @@
 """What stands in front of a sequence and is no part of it: memory tokens and prepended embeddings.
 
-Where padding stands between the prefix and a row's first token, it changes places with the prefix: the prefix stands
-right before the row's first token, as it does in a row without padding. So whatever goes by place (relative
-positions, windows, token shift) gives a padded row the values of the row alone.
+Padding before a row's first token, of the tokens or of the prepended embeddings, goes to the front of the row: the
+prefix then stands right before the row's first token, as it does in a row without padding. So whatever goes by place
+(relative positions, windows, token shift) gives a padded row the values of the row alone. What is masked between real
+ones is no padding and stays.
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ class Prefix:
     """Where the places of a prefix and of the tokens behind it are in the stream.
 
     Args:
-        length: of the prefix; 0: nothing is moved.
+        memory: how many memory tokens come first.
+        prepended: how many embeddings come next.
         mask: (batch, length + seq) bool of prefix and tokens, True = real; None: all are.
 
     Attributes:
-        length: of the prefix.
+        length: memory + prepended; where it is 0, nothing is moved.
         mask: (batch, length + seq) bool, in the stream's order; None: all are real.
     """
 
-    def __init__(self, length: int, mask: Tensor | None) -> None:
-        self.length = length
+    def __init__(self, memory: int, prepended: int, mask: Tensor | None) -> None:
+        self.length = length = memory + prepended
         self._order: Tensor | None = None  # (batch, length + seq), the place that comes to stand at each
         self._first: Tensor | None = None  # (batch, 1), each row's first real token
         if length and mask is not None:
-            before = F.pad(mask[:, length:].cumsum(dim=-1) == 0, (length, 0), value=True)
-            self._first = mask[:, length:].int().argmax(dim=-1, keepdim=True)
-            self._order = (mask | ~before).int().argsort(dim=-1, stable=True)  # the hidden ones before it to the front
+            tokens, front = mask[:, length:], mask[:, memory:length]
+            self._first = tokens.int().argmax(dim=-1, keepdim=True)
+            later = F.pad(tokens.cumsum(dim=-1) > 0, (length, 0))
+            gaps = (front.cumsum(dim=-1) > 0) & (front.flip(-1).cumsum(dim=-1).flip(-1) > 0)
+            stays = mask | later | F.pad(gaps, (memory, tokens.shape[1]))
+            self._order = stays.int().argsort(dim=-1, stable=True)  # padding to the front
         self.mask = None if mask is None else self.arranged(mask)
 
     def arranged(self, x: Tensor) -> Tensor:

@@ -168,20 +168,19 @@ class SequenceModel(nn.Module):
         cache: Cache | None,
     ) -> tuple[Tensor, Prefix]:
         """The stream that the stack is given, and what stands in front of the tokens in it."""
-        batch, seq, length = *hidden.shape[:2], 0
+        batch, seq, memory, prepended = *hidden.shape[:2], 0, 0
         if prepend_embeds is not None:
-            length = prepend_embeds.shape[1]
+            prepended = prepend_embeds.shape[1]
             hidden = torch.cat((prepend_embeds.to(hidden.dtype), hidden), dim=1)
-        mask = joined_masks(prepend_mask, length, mask, seq, batch, hidden.device)
+        mask = joined_masks(prepend_mask, prepended, mask, seq, batch, hidden.device)
         if self.emb_frac_gradient < 1:
             hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
         hidden = self.project_emb(self.emb_dropout(hidden))
         if self.memory_tokens is not None and (cache is None or cache.length == 0):
-            count = self.num_memory_tokens
-            mask = joined_masks(None, count, mask, length + seq, batch, hidden.device)
-            length += count
+            memory = self.num_memory_tokens
+            mask = joined_masks(None, memory, mask, prepended + seq, batch, hidden.device)
             hidden = torch.cat((self.memory_tokens.expand(batch, -1, -1), hidden), dim=1)
-        prefix = Prefix(length, mask)
+        prefix = Prefix(memory, prepended, mask)
         return prefix.arranged(hidden), prefix
 
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
