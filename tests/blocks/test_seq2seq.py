@@ -219,9 +219,9 @@ def test_each_side_gets_its_own_keywords() -> None:
 def test_patterns_may_say_the_blocks_of_either_side() -> None:
     m = model(enc_depth=None, dec_depth=None, enc_pattern="f a f", dec_pattern="(a c f)*2 f")
     assert (m.encoder.pattern, m.decoder.net.pattern) == ("f a f", "(a c f)*2 f")
-    with pytest.raises(ValueError, match="the decoder's blocks have no 'c' to attend to the encoder's output with"):
+    with pytest.raises(ValueError, match="the decoder: its blocks have no 'c' to attend to the encoder's output with"):
         model(dec_depth=None, dec_pattern="a f")
-    with pytest.raises(ValueError, match=r"the encoder's blocks attend to a context \('c'\), and there is none"):
+    with pytest.raises(ValueError, match=r"the encoder: its blocks attend to a context \('c'\), and there is none"):
         model(enc_depth=None, enc_pattern="a c f")
     assert model(dec_custom_layers=("a", "c", "f", "f"), dec_depth=None).decoder.net.pattern == "a c f f"
 
@@ -242,6 +242,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dec_cross_attend": True}, r"takes no dec_cross_attend=: the decoder attends to the encoder's output anyway"),
     ({"enc_num_tokens": None}, r"XTransformer\(\) needs enc_num_tokens="),
     ({"dec_max_seq_len": None}, r"XTransformer\(\) needs dec_max_seq_len="),
+    ({"dec_depth": None}, r"the decoder: give depth=, or the whole order as pattern="),
+    ({"dec_depth": 2, "dec_pattern": "a c f"}, r"the decoder: pattern= and depth= are both given"),
 ]
 
 
@@ -254,5 +256,9 @@ def test_no_keyword_vanishes(kwargs: dict[str, Any], message: str) -> None:
 def test_wrong_values_are_refused() -> None:
     with pytest.raises(ValueError, match="cross_attn_tokens_dropout must be a number of at least 0 and below 1, not 1"):
         model(cross_attn_tokens_dropout=1.0)
+    with pytest.raises(ValueError, match="the decoder: heads must be a whole number of at least 1, not 0"):
+        model(dec_heads=0)
+    with pytest.raises(ValueError, match="^1:3: unknown block 'x'"):
+        model(enc_depth=None, enc_pattern="a x f")
     with pytest.raises(ValueError, match=r"mask must be \(2, 7\), not \(2, 6\)"):
         model()(tokens(), tokens(), mask=torch.ones(2, 6, dtype=torch.bool))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from blockdsl import parse
-from blockdsl.errors import UserError, did_you_mean
+from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.options import Option, check_values
 from blockdsl.ordering import pattern_of
 from blockdsl.tokens import TOKEN_OPTIONS
@@ -90,13 +92,16 @@ class XTransformer(nn.Module):
             enc_stack, dec_stack = _with_deepnorm(enc_stack, dec_stack)
         if tie_token_emb:
             _check_tie(dim, enc_tokens, dec_tokens)
-        encoder, decoder = Encoder(dim=dim, **enc_stack), Decoder(dim=dim, **dec_stack)
-        if encoder.reads_context:
-            raise UserError("the encoder's blocks attend to a context ('c'), and there is none to give it")
-        if not decoder.reads_context:
-            raise UserError("the decoder's blocks have no 'c' to attend to the encoder's output with")
-        self.encoder = TransformerWrapper(attn_layers=encoder, return_only_embed=True, **enc_tokens)
-        net = TransformerWrapper(attn_layers=decoder, **dec_tokens)
+        with _named("encoder"):
+            encoder = Encoder(dim=dim, **enc_stack)
+            if encoder.reads_context:
+                raise UserError("its blocks attend to a context ('c'), and there is none to give it")
+            self.encoder = TransformerWrapper(attn_layers=encoder, return_only_embed=True, **enc_tokens)
+        with _named("decoder"):
+            decoder = Decoder(dim=dim, **dec_stack)
+            if not decoder.reads_context:
+                raise UserError("its blocks have no 'c' to attend to the encoder's output with")
+            net = TransformerWrapper(attn_layers=decoder, **dec_tokens)
         if tie_token_emb:
             net.token_emb = self.encoder.token_emb
         self.decoder = AutoregressiveWrapper(net, ignore_index=ignore_index, pad_value=pad_value)
@@ -186,6 +191,17 @@ class XTransformer(nn.Module):
         count = real.sum(dim=1)
         dropped = (count * self.cross_attn_tokens_dropout).floor()
         return random_subset(real, (count - dropped).clamp(min=1))
+
+
+@contextmanager
+def _named(side: str) -> Iterator[None]:
+    """What is wrong with the arguments of one side says which; an error in a pattern shows its text."""
+    try:
+        yield
+    except (TypeError, UserError) as error:
+        if isinstance(error, PatternError):
+            raise
+        raise type(error)(f"the {side}: {error}") from error
 
 
 def _check_names(keywords: dict[str, Any]) -> None:
