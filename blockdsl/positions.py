@@ -130,7 +130,7 @@ def _rotary_fault(o: Any, block: Any) -> str | None:
         return f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"
     if o.xpos_scale_base is not None and not getattr(block, "causal", False):
         return "rotary_xpos decays towards the past, and this attention is not causal"
-    if o.xpos_scale_base is not None and getattr(block, "num_mem_kv", 0):
+    if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
         return "rotary_xpos decays with distance, and num_mem_kv's memories stand at none"
     return None
 
