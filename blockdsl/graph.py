@@ -4,7 +4,8 @@ Node kinds (attribute `kind`), and the other attributes each has:
 
     input     where the stream starts, and its token embedding: `tokens.INPUT_OPTIONS`; num_tokens is None without
     context   the sequence that cross-attention reads
-    position  scheme "rotary" with dim, or "absolute" or "sinusoidal"
+    position  scheme: "absolute" or "sinusoidal", which are added to the embedded tokens, or one of `positions.SCHEMES`
+              ("rotary", "t5", "dynamic", "alibi") with its attributes
     block     block: its kind in the registry; options: all of them; given: those its own text set;
               shift: token shift; scale: of the branch; tie: class of shared parameters or None; stage: index
     sum       where parallel branches meet; stage
@@ -123,7 +124,7 @@ class BlockGraph:
         """A copy that embeds tokens and gives logits.
 
         Args:
-            options: the others of `tokens.TOKEN_OPTIONS`. Absolute positions give way to rotary ones and the T5 bias.
+            options: the others of `tokens.TOKEN_OPTIONS`. Absolute positions give way to rotary ones and T5's bias.
 
         Raises:
             TypeError: an unknown option; the message names the nearest.

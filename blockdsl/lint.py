@@ -7,6 +7,7 @@ an earlier fault run only when there is none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -14,7 +15,8 @@ import networkx as nx
 from .errors import did_you_mean
 from .kinds import kinds
 from .options import Option, by_name
-from .tokens import IN_PLACE_OF_ABSOLUTE, INPUT_OPTIONS, INPUT_SCHEMES, odd_sinusoid
+from .positions import REPLACE_ABSOLUTE, SCHEMES
+from .tokens import INPUT_OPTIONS, INPUT_SCHEMES, odd_sinusoid
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -30,7 +32,7 @@ GRAPH_ATTRIBUTES = (
 NODE_ATTRIBUTES = {
     "input": INPUT_OPTIONS,
     "context": (),
-    "position": (Option("scheme", str, "rotary", "how positions enter", choices=("rotary", *INPUT_SCHEMES)),),
+    "position": (Option("scheme", str, "rotary", "how positions enter", choices=(*SCHEMES, *INPUT_SCHEMES)),),
     "block": (
         Option("block", str, "", "its kind"),
         Option("shift", int, 0, "token shift", least=0),
@@ -75,7 +77,10 @@ def _nodes(graph: BlockGraph) -> Iterator[str]:
             yield f"{node}: unknown kind of node {kind!r}; there are {', '.join(NODE_ATTRIBUTES)}"
             continue
         dicts = ("options", "given") if kind == "block" else ()
-        for fault in _attributes(NODE_ATTRIBUTES[kind], attrs, dicts):
+        problems = [*_attributes(NODE_ATTRIBUTES[kind], attrs, dicts)]
+        if kind == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
+            problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
+        for fault in problems:
             yield f"{node}: {fault}"
         for name in dicts:
             if name in attrs and not isinstance(attrs[name], dict):
@@ -225,19 +230,20 @@ def _contexts(graph: BlockGraph) -> Iterator[str]:
 
 def _positions(graph: BlockGraph) -> Iterator[str]:
     for node, kind, attrs in _each_block(graph):
-        positions = graph.sources(node, "position")
-        if positions and "rotary" not in kind.inputs:
-            yield f"{node}: {kind.title} does not read positions"
-            continue
-        if len(positions) > 1:
-            yield f"{node}: reads more than one position"
-        for position in positions:
+        schemes: list[str] = []
+        for position in graph.sources(node, "position"):
             spec = graph.nx.nodes[position]
-            dim, most = spec.get("dim"), attrs["options"]["dim_head"]
+            schemes.append(spec["scheme"])
             if spec["scheme"] in INPUT_SCHEMES:
                 yield f"{node}: reads {spec['scheme']} positions, which belong to the input"
-            elif not isinstance(dim, int) or dim < 2 or dim % 2 or dim > most:
-                yield f"{position}: dim must be even, at least 2 and at most the head's {most}, not {dim}"
+                continue
+            scheme = SCHEMES[spec["scheme"]]
+            if scheme.read_by not in kind.inputs:
+                yield f"{node}: {kind.title} does not read {scheme.title}"
+            elif problem := scheme.fault(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
+                yield f"{position} → {node}: {problem}"
+        for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
+            yield f"{node}: reads more than one position of the scheme {scheme_name}"
 
 
 def _scores(graph: BlockGraph) -> Iterator[str]:
@@ -271,13 +277,12 @@ def _ends(graph: BlockGraph) -> Iterator[str]:
     schemes = [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")]
     if len(schemes) > 1:
         yield f"{graph.start}: reads more than one position"
-    others = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")} & IN_PLACE_OF_ABSOLUTE.keys()
-    for scheme in dict.fromkeys(schemes):
-        if scheme not in INPUT_SCHEMES:
-            yield f"{graph.start}: reads {scheme} positions, which belong to blocks"
-        elif others:
-            theirs = f"while blocks read {min(others)} ones"
-            yield f"{graph.start}: reads {scheme} positions {theirs}; a model has one or the other"
+    if inner := sorted(SCHEMES.keys() & {*schemes}):
+        yield f"{graph.start}: reads {SCHEMES[inner[0]].title}, which belong to blocks"
+    read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
+    if (own := sorted({*schemes} & {*INPUT_SCHEMES})) and (instead := sorted(read & REPLACE_ABSOLUTE)):
+        title = SCHEMES[instead[0]].title
+        yield f"{graph.start}: reads {own[0]} positions while blocks read {title}; a model has one or the other"
 
 
 def _without_tokens(graph: BlockGraph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:

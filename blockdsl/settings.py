@@ -12,6 +12,7 @@ from typing import Any
 from .errors import PatternError, UserError, did_you_mean, listing, shortened
 from .kinds import kinds
 from .options import Option, Value, by_name
+from .positions import POSITION_SETTINGS
 from .syntax import Argument
 from .tokens import TOKEN_OPTIONS
 
@@ -27,15 +28,7 @@ STACK_SETTINGS = (
         optional=True,
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
-    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
-    Option(
-        "rotary_emb_dim",
-        int,
-        None,
-        "features of each head that are rotated, an even number; none: half the head",
-        least=2,
-        optional=True,
-    ),
+    *POSITION_SETTINGS,
     *TOKEN_OPTIONS,
 )
 

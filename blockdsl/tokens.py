@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError, did_you_mean
 from .options import Option, Value, by_name
+from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -26,7 +27,7 @@ TOKEN_OPTIONS = (
         least=1,
         optional=True,
     ),
-    Option("use_abs_pos_emb", bool, True, "absolute positions; off where rotary ones or the T5 bias are on"),
+    Option("use_abs_pos_emb", bool, True, "absolute positions; off where rotary ones or T5's bias are on"),
     Option(
         "scaled_sinu_pos_emb",
         bool,
@@ -64,9 +65,6 @@ INPUT_OPTIONS = tuple(option for option in TOKEN_OPTIONS if option.name in _AT_I
 INPUT_SCHEMES = ("absolute", "sinusoidal")
 """Schemes of positions that are added to the embedded tokens; the others belong to blocks."""
 
-IN_PLACE_OF_ABSOLUTE = {"rotary": "rotary positions", "t5": "the T5 bias"}
-"""Schemes of blocks under which a model has no absolute positions, in words."""
-
 
 def checked(given: Mapping[str, Any], caller: str) -> dict[str, Value]:
     """All options, with defaults for those not given.
@@ -102,8 +100,8 @@ def clash(options: Mapping[str, Value], dim: int, schemes: set[str]) -> tuple[st
         return "num_tokens", "it needs max_seq_len too"
     emb_dim = dim if options["emb_dim"] is None else options["emb_dim"]
     if options["scaled_sinu_pos_emb"]:
-        for scheme in sorted(schemes & IN_PLACE_OF_ABSOLUTE.keys()):
-            return "scaled_sinu_pos_emb", f"{IN_PLACE_OF_ABSOLUTE[scheme]} take the place of absolute positions"
+        for scheme in sorted(schemes & REPLACE_ABSOLUTE):
+            return "scaled_sinu_pos_emb", f"a model with {SCHEMES[scheme].title} has no absolute positions"
         if not options["use_abs_pos_emb"]:
             return "scaled_sinu_pos_emb", "use_abs_pos_emb=false takes absolute positions away"
         if odd_sinusoid(emb_dim):
@@ -135,7 +133,7 @@ def write(graph: BlockGraph, options: Mapping[str, Value], dim: int) -> None:
         start["emb_dim"] = None
     width = options["num_tokens"] if options["logits_dim"] is None else options["logits_dim"]
     end.update(logits_dim=None if options["return_only_embed"] else width, tied=options["tie_embedding"])
-    if options["use_abs_pos_emb"] and not block_schemes(graph) & IN_PLACE_OF_ABSOLUTE.keys():
+    if options["use_abs_pos_emb"] and not block_schemes(graph) & REPLACE_ABSOLUTE:
         scheme = "sinusoidal" if options["scaled_sinu_pos_emb"] else "absolute"
         node = _free_name(graph, scheme)
         graph.nx.add_node(node, kind="position", scheme=scheme)

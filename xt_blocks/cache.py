@@ -24,7 +24,7 @@ class Slot:
         """Write the new tokens' `k, v: (batch, heads, new, dim_head)`; returns those of all tokens so far."""
         if self._keys is None or self._values is None:
             self._keys, self._values = self._room(k), self._room(v)
-        start, end = self._cache.length, self._cache.length + k.shape[2]
+        start, end = self._cache.length, self._cache.end
         self._keys[:, :, start:end] = k
         self._values[:, :, start:end] = v
         return self._keys[:, :, :end], self._values[:, :, :end]
@@ -52,7 +52,7 @@ class Slot:
         if tail is None:
             tail = x.new_zeros(x.shape[0], length, x.shape[2])
         after = torch.cat((tail, x), dim=1)[:, -length:].clone()
-        self._tails = {before: tail, before + x.shape[1]: after}
+        self._tails = {before: tail, self._cache.end: after}
         return tail
 
     def bytes(self) -> int:
@@ -69,6 +69,8 @@ class Cache:
         batch, max_len: the rows, and the longest sequence there is room for.
         length: places of the stream seen so far.
         prefix: how many of them are no tokens of the sequence: memory tokens and prepended embeddings.
+        end: what length will be behind the pass that is running.
+        positions: (length,) or (batch, length) int, where they stand; None: one behind the other.
         mask: (batch, length) bool, which of the places are real; None: all.
         token_mask: (batch, length - prefix) bool, which of the tokens are, in the sequence's order; None: all.
         context_mask: (batch, context) bool of the context seen first; None: all.
@@ -79,7 +81,8 @@ class Cache:
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
         self.batch, self.max_len = batch, max_len
-        self.length = self.prefix = 0
+        self.length = self.end = self.prefix = 0
+        self.positions: Tensor | None = None
         self.mask: Tensor | None = None
         self.token_mask: Tensor | None = None
         self.context_mask: Tensor | None = None
@@ -91,6 +94,7 @@ class Cache:
         return self._slots[node]
 
     def check_room(self, batch: int, new: int) -> None:
+        """Before a pass over `new` more tokens."""
         if batch != self.batch:
             raise ValueError(f"the cache holds {self.batch} rows, not {batch}")
         if self.length + new > self.max_len:

@@ -56,9 +56,9 @@ def test_absolute_positions_give_way_to_rotary_ones() -> None:
     assert model(rotary).pos_emb is None
     assert model(rotary)(torch.randn(1, 20, 5)).shape == (1, 20, 7)
     assert type(model(scaled_sinu_pos_emb=True).pos_emb).__name__ == "SinusoidalPositions"
-    with pytest.raises(ValueError, match="scaled_sinu_pos_emb is set, but rotary positions take the place of absolute"):
+    with pytest.raises(ValueError, match="scaled_sinu_pos_emb is set, but a model with rotary positions has no absolute"):
         model(rotary, scaled_sinu_pos_emb=True)
-    with pytest.raises(ValueError, match="scaled_sinu_pos_emb is set, but use_abs_pos_emb is not"):
+    with pytest.raises(ValueError, match="use_abs_pos_emb=False takes absolute positions away"):
         model(scaled_sinu_pos_emb=True, use_abs_pos_emb=False)
 
 

@@ -258,7 +258,7 @@ def test_wrong_values_are_refused() -> None:
         model(cross_attn_tokens_dropout=1.0)
     with pytest.raises(ValueError, match="the decoder: heads must be a whole number of at least 1, not 0"):
         model(dec_heads=0)
-    with pytest.raises(ValueError, match="^1:3: unknown block 'x'"):
+    with pytest.raises(ValueError, match=r"^1:3: unknown block 'x'"):
         model(enc_depth=None, enc_pattern="a x f")
     with pytest.raises(ValueError, match=r"mask must be \(2, 7\), not \(2, 6\)"):
         model()(tokens(), tokens(), mask=torch.ones(2, 6, dtype=torch.bool))

@@ -53,6 +53,8 @@ STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rotary, shift": {"rotary_pos_emb": True, "shift_tokens": 1},
     "window, shift 2": {"attn_max_attend_past": 2, "shift_tokens": 2},
+    "t5": {"rel_pos_bias": True},
+    "alibi, learned keys": {"alibi_pos_bias": True, "attn_num_mem_kv": 2},
 }
 
 
@@ -166,11 +168,20 @@ def test_a_mistyped_option_names_the_nearest() -> None:
         Decoder(pattern="set num_tokens=5, max_seq_len=5; a f", **SIZES)
 
 
+def test_positions_that_t5_takes_the_place_of_and_alibi_does_not() -> None:
+    assert model(around={"rel_pos_bias": True}).pos_emb is None
+    assert model(around={"alibi_pos_bias": True, "dynamic_pos_bias": True}).pos_emb is not None
+    with pytest.raises(UserError, match="scaled_sinu_pos_emb is set, but a model with T5 bias has no absolute"):
+        model(around={"rel_pos_bias": True}, scaled_sinu_pos_emb=True)
+
+
 def test_positions_that_rotary_ones_take_the_place_of() -> None:
     assert model(around={"rotary_pos_emb": True}).pos_emb is None
-    with pytest.raises(UserError, match="scaled_sinu_pos_emb is set, but rotary positions take the place of absolute"):
+    with pytest.raises(
+        UserError, match="scaled_sinu_pos_emb is set, but a model with rotary positions has no absolute"
+    ):
         model(around={"rotary_pos_emb": True}, scaled_sinu_pos_emb=True)
-    with pytest.raises(blockdsl.PatternError, match="1:5: scaled_sinu_pos_emb is set, but rotary positions"):
+    with pytest.raises(blockdsl.PatternError, match="1:5: scaled_sinu_pos_emb is set, but a model with rotary"):
         blockdsl.compile("set scaled_sinu_pos_emb, rotary_pos_emb; a", **SIZES, **TOKENS)
 
 
@@ -281,6 +292,23 @@ def test_positions_given() -> None:
     close(out, net.to_logits(net.attn_layers(stream)))
 
 
+@pytest.mark.parametrize("around", [{"rotary_pos_emb": True}, {"rel_pos_bias": True}, {"dynamic_pos_bias": True}])
+def test_positions_given_reach_the_stack_and_the_prefix_counts_down_from_them(around: dict[str, Any]) -> None:
+    net = model(True, around, num_memory_tokens=2, use_abs_pos_emb=False)
+    x, front = tokens(2, 4), torch.randn(2, 3, 24)
+    mask = torch.tensor([[True] * 4, [False, True, True, True]])
+    far = torch.arange(4)[None] + torch.tensor([[500], [70]])
+    real = torch.cat((torch.ones(2, 3).bool(), mask), dim=1)
+    want = net(x, mask=mask, prepend_embeds=front)
+    close(net(x, mask=mask, prepend_embeds=front, pos=far)[real], want[real])
+    assert not torch.allclose(net(x, prepend_embeds=front, pos=torch.arange(0, 8, 2)), net(x, prepend_embeds=front))
+    cache, out = net.new_cache(2, prepended=3), []
+    for now in (slice(0, 2), slice(2, 4)):
+        first = {} if cache.length else {"prepend_embeds": front}
+        out.append(net(x[:, now], mask=mask[:, now], pos=far[:, now], cache=cache, **first))
+    close(torch.cat(out, dim=1)[real], want[real])
+
+
 # Invariants --------------------------------------------------------------------------------------------------------
 
 WITH_MEMORY = [options for options in CASES if "num_memory_tokens" in options] + [{}, {"post_emb_norm": True}]
@@ -288,7 +316,7 @@ IN_STACKS = [
     (name, options)
     for options in WITH_MEMORY
     for name, around in STACKS.items()
-    if not ("scaled_sinu_pos_emb" in options and "rotary_pos_emb" in around)
+    if not ("scaled_sinu_pos_emb" in options and around.keys() & {"rotary_pos_emb", "rel_pos_bias"})
 ]
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.options import Option, by_name, check_values
-from blockdsl.tokens import IN_PLACE_OF_ABSOLUTE, TOKEN_OPTIONS, block_schemes
+from blockdsl.positions import REPLACE_ABSOLUTE, SCHEMES
+from blockdsl.tokens import TOKEN_OPTIONS, block_schemes
 
 from ..keywords import names_nearest
 from ..stack import Stack
@@ -90,13 +91,13 @@ class ContinuousTransformerWrapper(SequenceModel):
         self.dim_out = attn_layers.dim if dim_out is None else dim_out
 
     def _scheme(self, use_abs_pos_emb: bool, scaled_sinu_pos_emb: bool) -> str | None:
-        """The positions that are added to the input; a stack with rotary ones or the T5 bias has none."""
-        in_place = [
-            IN_PLACE_OF_ABSOLUTE[scheme] for scheme in sorted(block_schemes(self.graph) & {*IN_PLACE_OF_ABSOLUTE})
-        ]
-        if scaled_sinu_pos_emb and (in_place or not use_abs_pos_emb):
-            reason = f"{in_place[0]} take the place of absolute positions" if in_place else "use_abs_pos_emb is not"
-            raise UserError(f"scaled_sinu_pos_emb is set, but {reason}")
+        """The positions that are added to the input; a stack with rotary ones or T5's bias has none."""
+        in_place = sorted(block_schemes(self.graph) & REPLACE_ABSOLUTE)
+        if scaled_sinu_pos_emb and in_place:
+            title = SCHEMES[in_place[0]].title
+            raise UserError(f"scaled_sinu_pos_emb is set, but a model with {title} has no absolute positions")
+        if scaled_sinu_pos_emb and not use_abs_pos_emb:
+            raise UserError("scaled_sinu_pos_emb is set, but use_abs_pos_emb=False takes absolute positions away")
         if in_place or not use_abs_pos_emb:
             return None
         return "sinusoidal" if scaled_sinu_pos_emb else "absolute"

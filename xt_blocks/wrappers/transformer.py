@@ -138,7 +138,14 @@ class SequenceModel(nn.Module):
         token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
         hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, cache)
-        hidden = self.attn_layers(hidden, context=context, mask=prefix.mask, context_mask=context_mask, cache=cache)
+        hidden = self.attn_layers(
+            hidden,
+            context=context,
+            mask=prefix.mask,
+            context_mask=context_mask,
+            pos=prefix.positions(pos) if pos is not None and self.attn_layers.reads_positions else None,
+            cache=cache,
+        )
         if cache is not None:
             cache.token_mask, cache.prefix = token_mask, cache.prefix + prefix.length
         hidden = prefix.restored(hidden)
@@ -211,7 +218,7 @@ class SequenceModel(nn.Module):
         if pos is not None and (pos.dtype not in _INTS or pos.shape not in (x.shape[:2], x.shape[1:2])):
             wanted = f"{tuple(x.shape[1:2])} or {tuple(x.shape[:2])}"
             raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
-        if pos is not None and self.pos_emb is None:
+        if pos is not None and self.pos_emb is None and not self.attn_layers.reads_positions:
             raise ValueError("pos is given, but the model has no positions that it could set")
         if sum_embeds is not None and sum_embeds.shape != (*x.shape[:2], self.emb_dim):
             raise ValueError(f"sum_embeds must be {(*x.shape[:2], self.emb_dim)}, not {tuple(sum_embeds.shape)}")
@@ -239,7 +246,7 @@ class TransformerWrapper(SequenceModel):
         attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
         emb_dim: features of the embedding where they are not the stack's; a linear map leads from one to the other
             (ALBERT, arXiv:1909.11942).
-        use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or the T5 bias.
+        use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
         scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.
         l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
         post_emb_norm: LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100).
