@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xt_blocks import (
+    AutoregressiveWrapper,
     ContinuousAutoregressiveWrapper,
     ContinuousTransformerWrapper,
     Decoder,
@@ -56,7 +57,9 @@ def test_absolute_positions_give_way_to_rotary_ones() -> None:
     assert model(rotary).pos_emb is None
     assert model(rotary)(torch.randn(1, 20, 5)).shape == (1, 20, 7)
     assert type(model(scaled_sinu_pos_emb=True).pos_emb).__name__ == "SinusoidalPositions"
-    with pytest.raises(ValueError, match="scaled_sinu_pos_emb is set, but a model with rotary positions has no absolute"):
+    with pytest.raises(
+        ValueError, match="scaled_sinu_pos_emb is set, but a model with rotary positions has no absolute"
+    ):
         model(rotary, scaled_sinu_pos_emb=True)
     with pytest.raises(ValueError, match="use_abs_pos_emb=False takes absolute positions away"):
         model(scaled_sinu_pos_emb=True, use_abs_pos_emb=False)
@@ -246,6 +249,8 @@ def test_wrong_nets_and_starts_are_refused() -> None:
     tokens = TransformerWrapper(num_tokens=5, max_seq_len=8, attn_layers=Decoder(**SIZES))
     with pytest.raises(TypeError, match="net must be a ContinuousTransformerWrapper, not TransformerWrapper"):
         ContinuousAutoregressiveWrapper(tokens)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"net must be a model over tokens, .* not ContinuousTransformerWrapper"):
+        AutoregressiveWrapper(model())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pad_value has no meaning for vectors: hide padding with mask="):
         ContinuousAutoregressiveWrapper(model(dim_out=5), pad_value=1)
     m = trainer()

@@ -28,7 +28,7 @@ class AutoregressiveWrapper(nn.Module):
     @names_nearest
     def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
         super().__init__()
-        if not hasattr(net, "max_seq_len"):
+        if not hasattr(net, "num_tokens"):
             raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
         if reason := net.graph.sees_later():
             raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
