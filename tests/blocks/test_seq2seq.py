@@ -226,6 +226,39 @@ def test_patterns_may_say_the_blocks_of_either_side() -> None:
     assert model(dec_custom_layers=("a", "c", "f", "f"), dec_depth=None).decoder.net.pattern == "a c f f"
 
 
+# Table 3 of arXiv:2203.00555 for N encoder and M decoder layers
+DEEPNORM = [
+    ({"enc_depth": 3, "dec_depth": 2}, 3, 2),
+    ({"enc_depth": None, "dec_depth": None, "enc_pattern": "(a f)*4", "dec_pattern": "a c f"}, 4, 1),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "n", "m"), DEEPNORM)
+def test_deepnorm_has_an_encoder_decoders_constants(kwargs: dict[str, Any], n: int, m: int) -> None:
+    built = model(deepnorm=True, **kwargs)
+    for net, scale, gain in (
+        (built.encoder, 0.81 * (n**4 * m) ** (1 / 16), 0.87 * (n**4 * m) ** (-1 / 16)),
+        (built.decoder.net, (3 * m) ** 0.25, (12 * m) ** -0.25),
+    ):
+        for node in net.graph.nodes("block"):
+            options = net.graph.nx.nodes[node]["options"]
+            assert not options["pre_norm"]
+            assert options["scale_residual_constant"] == pytest.approx(scale)
+            assert options["init_gain"] == pytest.approx(gain)
+    built.train()(tokens(), tokens()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
+
+
+def test_one_side_may_have_deepnorm_by_itself_or_other_constants_but_not_twice() -> None:
+    own = model(dec_deepnorm=True)
+    assert own.encoder.graph.nx.nodes["a0"]["options"]["pre_norm"]
+    assert not own.decoder.net.graph.nx.nodes["a0"]["options"]["pre_norm"]
+    scaled = model(deepnorm=True, enc_scale_residual_constant=1.5)
+    assert scaled.encoder.graph.nx.nodes["a0"]["options"]["scale_residual_constant"] == 1.5
+    with pytest.raises(TypeError, match="deepnorm= is of both, and dec_deepnorm= is given too; give one"):
+        model(deepnorm=True, dec_deepnorm=False)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"enc_head": 2}, r"XTransformer\(\) got an unknown argument 'enc_head'; did you mean 'enc_heads'\?"),
     ({"dec_rotary_pos_embed": 1}, r"unknown argument 'dec_rotary_pos_embed'; did you mean 'dec_rotary_pos_emb'\?"),
