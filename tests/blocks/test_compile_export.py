@@ -9,7 +9,11 @@ import xt_blocks
 
 from .variants import SIZES, inputs, stack
 
-NAMES = ["rotary", "shift 2", "parallel chains", "ties that differ in use", "residual attention, parallel", "cross"]
+NAMES = [
+    *("rotary", "shift 2", "parallel chains", "ties that differ in use", "residual attention, parallel", "cross"),
+    *("xpos", "T5 bias", "dynamic bias", "dynamic bias, log", "ALiBi", "ALiBi, learned", "memory kv, rotary"),
+    *("kv heads", "value heads", "qk norm", "sparse", "window, memory kv", "on attention"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

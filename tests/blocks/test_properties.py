@@ -166,9 +166,7 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
         assert parameter.grad.abs().sum() > 0, parameter_name
 
 
-@pytest.mark.parametrize(
-    "name", ["plain", "rotary", "glu", "parallel chains", "residual attention", "cross", "shift 2"]
-)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     model = stack(name).double()
     x, extra = inputs(model, batch=1, seq=3, context=2)

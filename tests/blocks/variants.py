@@ -74,6 +74,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ALiBi on some heads": ("(a f)*2", {"alibi_pos_bias": True, "alibi_num_heads": 2, "attn_max_attend_past": 2}),
     "ALiBi, learned": ("(a f)*2", {"alibi_pos_bias": True, "alibi_learned": True, "attn_one_kv_head": True}),
     "ALiBi, residual": ("(a f)*2", {"alibi_pos_bias": True, "residual_attn": True}),
+    "not fused": ("(a c f)*2", {"attn_flash": False, "alibi_pos_bias": True}),
     "every position": ("(a & f)*2", {"alibi_pos_bias": True, "rel_pos_bias": True, "rotary_pos_emb": True}),
 }
 

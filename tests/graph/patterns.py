@@ -125,6 +125,7 @@ PLAIN_ATTENTION = {
     "on_attn": False,
     "tensor_product": False,
     "zero_init_branch_output": False,
+    "flash": True,
     "residual_attn": False,
 }
 PLAIN_FEEDFORWARD = {

@@ -40,7 +40,7 @@ class _Attention(nn.Module):
         self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
         self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
         self.output = Output(o)
-        self.needs_scores = o.talking_heads or o.sparse_topk is not None
+        self.needs_scores = o.talking_heads or o.sparse_topk is not None or not o.flash
 
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
