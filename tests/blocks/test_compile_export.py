@@ -10,6 +10,7 @@ import xt_blocks
 from .variants import SIZES, inputs, stack
 
 NAMES = ["rotary", "shift 2", "parallel chains", "ties that differ in use", "residual attention, parallel", "cross"]
+NAMES += ["sandwich norm, scalenorm, cross", "gated residual, parallel", "deepnorm"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,6 +33,8 @@ switches = st.fixed_dictionaries(
         "causal": st.booleans(),
         "pre_norm": st.booleans(),
         "use_rmsnorm": st.booleans(),
+        "scale_residual": st.booleans(),
+        "gate_residual": st.booleans(),
         "rotary_pos_emb": st.booleans(),
         "residual_attn": st.booleans(),
         "cross_residual_attn": st.booleans(),
