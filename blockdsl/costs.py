@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .kinds import Sizes, kind_of, norm_of
+from .kinds import Shape, Sizes, kind_of, norm_of
+from .positions import SCHEMES
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -58,6 +59,10 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, Cost(parameters=attrs["num_tokens"] * graph.dim)
         elif kind == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.nx.nodes[graph.start]["max_seq_len"] * graph.dim)
+        elif kind == "position":
+            scheme = SCHEMES[attrs["scheme"]]
+            own = scheme.complete(attrs)
+            yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, sizes))
         elif kind == "output":
             yield node, _output(graph.dim, attrs, sizes)
 
@@ -65,8 +70,7 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
     kind = kind_of(attrs["block"])
     options = kind.completed(dim, attrs["options"])
-    shapes = kind.shapes(options).values()
-    parameters = _around(dim, options) + sum(math.prod(shape) for shape in shapes) if owns else 0
+    parameters = _around(dim, options) + _numbers(kind.shapes(options)) if owns else 0
     tokens = sizes.context if "context" in kind.inputs else sizes.seq
     cached = kind.cached(options) * sizes.batch * tokens if kind.cached is not None else 0
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
@@ -84,6 +88,10 @@ def _around(dim: int, options: Any) -> int:
 def _norm(name: str | None, dim: int) -> int:
     """Parameters of a norm: one gain, one each feature, or a gain and a bias each feature."""
     return {None: 0, "scalenorm": 1, "rmsnorm": dim, "layernorm": 2 * dim}[name]
+
+
+def _numbers(shapes: Mapping[str, Shape]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:

@@ -50,7 +50,8 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-TABLE |= {f"variant: {name}": (pattern, VARIANT_SIZES | own) for name, (pattern, own) in VARIANTS.items()}
+CAUSAL = VARIANT_SIZES | {"causal": True}
+TABLE |= {f"variant: {name}": (pattern, CAUSAL | own) for name, (pattern, own) in VARIANTS.items()}
 
 
 def graph(name: str, **keywords: Any) -> BlockGraph:
