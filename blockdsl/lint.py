@@ -46,7 +46,7 @@ NODE_ATTRIBUTES = {
     ),
     "sum": (_STAGE,),
     "output": (
-        Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm"), optional=True),
+        Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm", "scalenorm"), optional=True),
         _TOKENS,
         Option("tied", bool, False, "logits by the embedding's matrix"),
     ),

@@ -97,7 +97,7 @@ class _Text:
     def _output(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.end]
         reads = self._reads(self.graph.end) if self.items is None else ""
-        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", None: ""}[attrs["norm"]]
+        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
         tokens = attrs["num_tokens"]
         logits = f"logits of {tokens:,} tokens{' (tied to the embedding)' if attrs['tied'] else ''}" if tokens else ""
         return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, norm, logits]))

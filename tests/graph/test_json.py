@@ -14,7 +14,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
 
@@ -25,7 +25,6 @@ def graph(pattern: str, **keywords: Any) -> BlockGraph:
 
 def test_a_small_graph_written_out() -> None:
     g = graph("s: c/2 | f@x", num_tokens=9, max_seq_len=5, use_abs_pos_emb=False, causal=True)
-    around = {"pre_norm": True, "use_rmsnorm": False, "layer_dropout": 0.0}
     assert json.loads(g.to_json()) == {
         "graph": {"dim": 12, "causal": True, "stages": ["s", None], "pattern": "s: c/2 | f@x"},
         "nodes": [
@@ -34,7 +33,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "c0",
                 "kind": "block",
                 "block": "c",
-                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4} | around,
+                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4} | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
                 "scale": 0.5,
@@ -46,7 +45,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "f1",
                 "kind": "block",
                 "block": "f",
-                "options": PLAIN_FEEDFORWARD | around,
+                "options": PLAIN_FEEDFORWARD | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
                 "scale": 1.0,

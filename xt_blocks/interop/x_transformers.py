@@ -396,7 +396,9 @@ def _load_dynamic(module: Any, state: Reader, by_head: Order) -> None:
 def _load_alibi(module: Any, state: Reader, by_head: Order) -> None:
     order = torch.arange(module.heads)[:, None]
     if not torch.equal(by_head(order), order):
-        raise UserError("2.x has ALiBi's slopes in another order of heads where kv_heads groups them, which ours are not")
+        raise UserError(
+            "2.x has ALiBi's slopes in another order of heads where kv_heads groups them, which ours are not"
+        )
     if module.log_slopes is not None:
         state.fill(module.log_slopes, state.need("learned_logslopes"), "learned_logslopes")
 
