@@ -40,4 +40,6 @@ def test_the_cases_cover_what_is_built() -> None:
         *("vit_classify", "vit_embeddings", "now_vit_classify"),
         *("continuous", "now_continuous", "continuous_ar_loss_mask"),
         *("xtransformer_loss", "xtransformer_tied_loss", "pali_prepend_loss", "now_xtransformer_loss"),
+        *("use_scalenorm", "sandwich_norm", "scale_residual", "gate_residual", "deepnorm"),
+        *("now_use_scalenorm", "now_sandwich_norm", "now_sandwich_coef", "now_scale_residual", "now_gate_residual"),
     } <= names
