@@ -73,7 +73,7 @@ def test_registers_stand_behind_the_patches_and_are_not_given_out() -> None:
     img = torch.randn(2, 2, 4, 6)
     out = model(img, return_embeddings=True)
     assert seen[0].shape == (2, 7, 12)
-    assert torch.equal(seen[0][1, 4:], model.register_tokens)
+    assert torch.equal(seen[0][1, 4:], model.registers)
     assert torch.equal(out, seen[1][:, :4])
     message = "register tokens stand behind the patches, and no patch of a causal stack sees them"
     with pytest.raises(ValueError, match=message):

@@ -119,7 +119,7 @@ class ViTransformerWrapper(nn.Module):
         self.pos_emb = Embedding(self.num_patches, dim, std=1.0)  # as large as the normed patches
         self.post_emb_norm = nn.LayerNorm(dim) if post_emb_norm else nn.Identity()
         self.emb_dropout = nn.Dropout(emb_dropout)
-        self.register_tokens = nn.Parameter(torch.randn(num_register_tokens, dim)) if num_register_tokens else None
+        self.registers = nn.Parameter(torch.randn(num_register_tokens, dim)) if num_register_tokens else None
         self.attn_layers = attn_layers
         self.to_classes = None if num_classes is None else nn.Linear(dim, num_classes)
 
@@ -160,9 +160,9 @@ class ViTransformerWrapper(nn.Module):
         """(batch, patches + registers, dim)"""
         patches = self.post_emb_norm(self.patch_emb(img) + self.pos_emb.weight)
         patches = self.emb_dropout(patches)
-        if self.register_tokens is None:
+        if self.registers is None:
             return patches
-        return torch.cat((patches, self.register_tokens.expand(img.shape[0], -1, -1)), dim=1)
+        return torch.cat((patches, self.registers.expand(img.shape[0], -1, -1)), dim=1)
 
 
 def _pair(name: str, size: Size) -> tuple[int, int]:
