@@ -34,6 +34,7 @@ class Option:
         below: an upper end which is itself not allowed.
         choices: the allowed names.
         optional: whether `none` is a value.
+        area: of the reference; empty: that of where it is declared.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Option:
     below: float | None = None
     choices: tuple[str, ...] = ()
     optional: bool = False
+    area: str = ""
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""

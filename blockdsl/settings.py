@@ -25,8 +25,8 @@ STACK_SETTINGS = (
         "whether the stack is given a context to attend to; none: where the pattern has a 'c'",
         optional=True,
     ),
-    Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
-    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
+    Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0, area="ordering"),
+    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)", area="positions"),
     Option(
         "rotary_emb_dim",
         int,
@@ -34,12 +34,17 @@ STACK_SETTINGS = (
         "features of each head that are rotated, an even number; none: half the head",
         least=2,
         optional=True,
+        area="positions",
     ),
-    Option("num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True),
-    Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True),
-    Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on"),
-    Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
-    Option("tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)"),
+    Option(
+        "num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True, area="embedding"
+    ),
+    Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True, area="embedding"),
+    Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on", area="positions"),
+    Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1, area="embedding"),
+    Option(
+        "tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)", area="embedding"
+    ),
 )
 
 
