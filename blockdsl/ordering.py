@@ -17,7 +17,7 @@ from .macros import par_layout
 from .pattern import Pattern, parse
 
 
-class Ordering(NamedTuple):
+class OrderingKeyword(NamedTuple):
     """A keyword that says which blocks there are, for the reference.
 
     `keyword` is an example's arguments, and `pattern` what they stand for.
@@ -31,8 +31,8 @@ class Ordering(NamedTuple):
     pattern: str
 
 
-ORDERING = (
-    Ordering(
+ORDERING_KEYWORDS = (
+    OrderingKeyword(
         "depth",
         "a whole number of at least 1",
         "none",
@@ -40,7 +40,7 @@ ORDERING = (
         "depth=6",
         "(a f)*6",
     ),
-    Ordering(
+    OrderingKeyword(
         "cross_attend",
         "true or false",
         "false",
@@ -48,7 +48,7 @@ ORDERING = (
         "depth=6, cross_attend=True",
         "(a c f)*6",
     ),
-    Ordering(
+    OrderingKeyword(
         "only_cross",
         "true or false",
         "false",
@@ -56,7 +56,7 @@ ORDERING = (
         "depth=6, cross_attend=True, only_cross=True",
         "(c f)*6",
     ),
-    Ordering(
+    OrderingKeyword(
         "macaron",
         "true or false",
         "false",
@@ -64,7 +64,7 @@ ORDERING = (
         "depth=6, macaron=True",
         "macaron(6)",
     ),
-    Ordering(
+    OrderingKeyword(
         "sandwich_coef",
         "a whole number from 1 to depth",
         "none",
@@ -72,7 +72,7 @@ ORDERING = (
         "depth=6, sandwich_coef=2",
         "sandwich(2, 6)",
     ),
-    Ordering(
+    OrderingKeyword(
         "par_ratio",
         "a whole number from 2 to the number of blocks",
         "none",
@@ -80,7 +80,7 @@ ORDERING = (
         "depth=6, par_ratio=4",
         "par(6, 4)",
     ),
-    Ordering(
+    OrderingKeyword(
         "custom_layers",
         "a list of block kinds",
         "none",
@@ -88,7 +88,7 @@ ORDERING = (
         "custom_layers=('a', 'f', 'f')",
         "a f f",
     ),
-    Ordering(
+    OrderingKeyword(
         "shift_tokens",
         "a list of whole numbers of at least 0, one for each block",
         "none",
@@ -96,7 +96,7 @@ ORDERING = (
         "depth=1, shift_tokens=(1, 0)",
         "a>>1 f>>0",
     ),
-    Ordering(
+    OrderingKeyword(
         "layer_dropout",
         "a list of numbers of at least 0 and below 1, one for each block",
         "none",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from .kinds import BLOCK_OPTIONS, kinds
 from .macros import MACROS
 from .options import Option, Value, spell
-from .ordering import ORDERING
+from .ordering import ORDERING_KEYWORDS
 from .settings import STACK_SETTINGS
 
 # The order of the areas. A kind of one's own stands behind them, under its title.
@@ -176,7 +176,7 @@ def _of_option(
 
 def _of_ordering() -> list[Entry]:
     out = []
-    for row in ORDERING:
+    for row in ORDERING_KEYWORDS:
         doc, papers = _sources(row.doc)
         out.append(
             Entry(

@@ -23,7 +23,7 @@ import torch  # noqa: E402
 
 from blockdsl import UserError  # noqa: E402
 from blockdsl.kinds import kinds  # noqa: E402
-from blockdsl.ordering import ORDERING, pattern_of  # noqa: E402
+from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E402
 from blockdsl.reference import NEEDS, telling  # noqa: E402
 from blockdsl.settings import table  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
@@ -51,8 +51,6 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_max_attend_past": {"attn_max_attend_past": 2},
     "num_tokens": {"num_tokens": 9},
     "max_seq_len": {"max_seq_len": 10},
-    "emb_dropout": {"emb_dropout": 0.1},
-    "tie_embedding": {"tie_embedding": True},
     "context": {"context": True, "cross_attend": True},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
     "depth": {"depth": 3},
@@ -80,11 +78,16 @@ class Sample(NamedTuple):
 def samples() -> list[Sample]:
     """A telling value of every option of the tables, ordering included."""
     settings = table()
-    orderings = [f"{row.name} of each block" if row.name in settings else row.name for row in ORDERING]
+    orderings = [f"{row.name} of each block" if row.name in settings else row.name for row in ORDERING_KEYWORDS]
     built_in = {option.setting for name in ("a", "c", "f") for option in kinds()[name].all_options()}
     own = {option.setting for kind in kinds().values() for option in kind.options} - built_in  # of tests' own kinds
+
+    def sample(name: str) -> dict[str, Any]:
+        needs = {need: value for need, value in NEEDS.get(name, {}).items() if need not in BASE}
+        return needs | {name: telling(settings[name])}
+
     return [
-        Sample(name, SAMPLES[name] if name in SAMPLES else {**NEEDS.get(name, {}), name: telling(settings[name])})
+        Sample(name, SAMPLES[name] if name in SAMPLES else sample(name))
         for name in [*settings, *orderings]
         if name not in own
     ]
@@ -96,7 +99,7 @@ def merged(one: Sample, other: Sample) -> dict[str, Any]:
     return out | {sample.keyword: sample.keywords[sample.keyword] for sample in (one, other)}
 
 
-ORDER_NAMES = {row.name for row in ORDERING}
+ORDER_NAMES = {row.name for row in ORDERING_KEYWORDS}
 WRAPPER_NAMES = set(inspect.signature(TransformerWrapper.__init__).parameters)
 
 
@@ -215,7 +218,7 @@ def test_every_sample_differs_from_the_default(sample: Sample) -> None:
 
 def test_every_option_of_the_tables_is_paired() -> None:
     tried = {sample.keyword for sample in samples()}
-    assert tried >= {row.name for row in ORDERING}
+    assert tried >= {row.name for row in ORDERING_KEYWORDS}
     for name in ("a", "c", "f"):
         assert tried >= {option.setting for option in kinds()[name].all_options()} - {None}
     assert set(SAMPLES) <= {sample.name for sample in samples()}, "SAMPLES has an option that there is not"

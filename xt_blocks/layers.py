@@ -12,13 +12,21 @@ from typing import Any
 import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
 from blockdsl import Pattern, parse
 from blockdsl.errors import did_you_mean
-from blockdsl.ordering import ORDERING, pattern_of
+from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.settings import check_keywords, table
 
 from .stack import Stack
 
 # Settings of the model around a stack; the wrappers take them.
 _WRAPPER_SETTINGS = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "emb_dropout", "tie_embedding"}
+
+# Two that say the order block by block are settings of the stack too.
+ORDERING = tuple(row.name for row in ORDERING_KEYWORDS if row.name not in ("shift_tokens", "layer_dropout"))
+
+
+def stack_keywords() -> list[str]:
+    """Every keyword argument of a stack."""
+    return [*(setting for setting in table() if setting not in _WRAPPER_SETTINGS), *ORDERING, "pattern"]
 
 
 class AttentionLayers(Stack):
@@ -58,15 +66,8 @@ class AttentionLayers(Stack):
         layer_dropout: float | Sequence[float] | None = None,
         **settings: Any,
     ) -> None:
-        ordering: dict[str, Any] = {
-            "depth": depth,
-            "cross_attend": cross_attend,
-            "only_cross": only_cross,
-            "macaron": macaron,
-            "sandwich_coef": sandwich_coef,
-            "par_ratio": par_ratio,
-            "custom_layers": custom_layers,
-        }
+        order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
+        ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
         each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
         settings |= {n: value for n, value in each.items() if value is not None and n not in per_block}
@@ -86,7 +87,7 @@ class AttentionLayers(Stack):
 
     def _check_names(self, settings: dict[str, Any]) -> None:
         name = type(self).__name__
-        known = {*table(), *(row.name for row in ORDERING), "pattern"} - _WRAPPER_SETTINGS
+        known = stack_keywords()
         for setting in settings:
             if setting in _WRAPPER_SETTINGS:
                 raise TypeError(f"{name}() got '{setting}', which belongs to TransformerWrapper")

@@ -13,7 +13,7 @@ import blockdsl
 from blockdsl import Kind, Option, Pattern, parse
 from blockdsl.kinds import kinds
 from blockdsl.macros import MACROS
-from blockdsl.ordering import ORDERING, pattern_of
+from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.reference import AREAS, Entry, entries, find, telling
 from blockdsl.settings import STACK_SETTINGS, table
 
@@ -49,7 +49,7 @@ def test_every_setting_ordering_and_macro_is_there_once() -> None:
         entry.keyword for entry in ENTRIES if entry.keyword and entry.keyword not in ("shift_tokens", "layer_dropout")
     ]
     assert len(keywords) == len(set(keywords))
-    assert {entry.keyword for entry in ENTRIES} == {*table(), *(row.name for row in ORDERING), None}
+    assert {entry.keyword for entry in ENTRIES} == {*table(), *(row.name for row in ORDERING_KEYWORDS), None}
     assert [entry.name for entry in ENTRIES if entry.keyword is None] == list(MACROS)
     for kind in kinds().values():
         for option in kind.all_options():
@@ -58,7 +58,7 @@ def test_every_setting_ordering_and_macro_is_there_once() -> None:
 
 
 def test_the_ordering_keywords_are_those_that_are_taken() -> None:
-    assert [row.name for row in ORDERING] == [*inspect.signature(pattern_of).parameters]
+    assert [row.name for row in ORDERING_KEYWORDS] == [*inspect.signature(pattern_of).parameters]
 
 
 def test_each_stands_in_its_area() -> None:
