@@ -8,7 +8,7 @@ generated reference all read that declaration. Which options exist is in `kinds`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import shortened
@@ -99,3 +99,8 @@ def spell(value: Any) -> str:
 
 def by_name(options: Sequence[Option]) -> dict[str, Option]:
     return {option.name: option for option in options}
+
+
+def in_area(area: str, options: Sequence[Option]) -> tuple[Option, ...]:
+    """The options, with this area of the reference where they name none."""
+    return tuple(replace(option, area=option.area or area) for option in options)

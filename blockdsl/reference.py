@@ -14,6 +14,7 @@ from .kinds import BLOCK_OPTIONS, kinds
 from .macros import MACROS
 from .options import Option, Value, spell
 from .ordering import ORDERING_KEYWORDS
+from .positions import POSITION_NEEDS
 from .settings import STACK_SETTINGS
 
 # The order of the areas. A kind of one's own stands behind them, under its title.
@@ -34,27 +35,41 @@ _TELLING: dict[str, Value] = {
     "dim": 512,
     "num_tokens": 256,
     "max_seq_len": 1024,
+    "emb_dim": 128,
+    "logits_dim": 10,
+    "max_mem_len": 512,
+    "shift_mem_down": 1,
     "shift_tokens": 1,
     "dim_head": 32,
     "kv_heads": 2,
     "value_dim_head": 128,
     "qk_norm_groups": 4,
+    "init_gain": 0.5,
+    "alibi_num_heads": 4,
+    "rel_pos_num_buckets": 16,
+    "rel_pos_max_distance": 64,
+    "rotary_xpos_scale_base": 256,
+    "dynamic_pos_bias_mlp_depth": 3,
     "n": 6,
     "k": 2,
     "ratio": 4,
 }
 
-# Settings that go with one, without which it has no meaning.
 _TOKENS: dict[str, Value] = {"num_tokens": 256, "max_seq_len": 1024}
-NEEDS: dict[str | None, dict[str, Value]] = {
+_NEEDS: dict[str, dict[str, Value]] = {
+    **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
-    "rotary_emb_dim": {"rotary_pos_emb": True},
-    "num_tokens": {"max_seq_len": 1024},
-    "max_seq_len": {"num_tokens": 256},
-    "emb_dropout": _TOKENS,
-    "tie_embedding": _TOKENS,
+    "rotary_xpos": {"causal": True},
+    "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
+    "shift_mem_down": {"max_mem_len": 512},
 }
+
+
+def needs(keyword: str, area: str) -> dict[str, Value]:
+    """Settings that go with one, without which it has no meaning."""
+    tokens = _TOKENS if area in ("embedding", "recurrence") else {}
+    return {name: value for name, value in (tokens | _NEEDS.get(keyword, {})).items() if name != keyword}
 
 
 @dataclass(frozen=True)
@@ -153,11 +168,11 @@ def _of_option(
     option: Option, keyword: str | None, kinds: tuple[str, ...], area: str, pattern: str, setting: str, example: str
 ) -> Entry:
     doc, papers = _sources(option.doc)
-    needs = NEEDS.get(keyword, {})
+    others = needs(keyword, area) if keyword else {}
     required = option.default is None and not option.optional
-    if needs:
-        example = f"set {', '.join(_given(*pair) for pair in needs.items())}; {example}"
-    arguments = {**needs, keyword: telling(option)} if keyword else {}
+    if others:
+        example = f"set {', '.join(_given(*pair) for pair in others.items())}; {example}"
+    arguments = {**others, keyword: telling(option)} if keyword else {}
     return Entry(
         area=area,
         name=option.name,

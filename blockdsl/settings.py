@@ -11,7 +11,8 @@ from typing import Any
 
 from .errors import PatternError, UserError, did_you_mean, listing, shortened
 from .kinds import kinds
-from .options import Option, Value, by_name
+from .options import Option, Value, by_name, in_area
+from .positions import POSITION_SETTINGS
 from .syntax import Argument
 
 # Settings that no block option declares.
@@ -26,21 +27,12 @@ STACK_SETTINGS = (
         optional=True,
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0, area="ordering"),
-    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)", area="positions"),
-    Option(
-        "rotary_emb_dim",
-        int,
-        None,
-        "features of each head that are rotated, an even number; none: half the head",
-        least=2,
-        optional=True,
-        area="positions",
-    ),
+    *in_area("positions", POSITION_SETTINGS),
     Option(
         "num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True, area="embedding"
     ),
     Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True, area="embedding"),
-    Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on", area="positions"),
+    Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on", area="embedding"),
     Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1, area="embedding"),
     Option(
         "tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)", area="embedding"

@@ -21,10 +21,10 @@ if __name__ == "__main__":
 
 import torch  # noqa: E402
 
-from blockdsl import UserError  # noqa: E402
+from blockdsl import PatternError, UserError  # noqa: E402
 from blockdsl.kinds import kinds  # noqa: E402
 from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E402
-from blockdsl.reference import NEEDS, telling  # noqa: E402
+from blockdsl.reference import needs, telling  # noqa: E402
 from blockdsl.settings import table  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
 from xt_blocks.layers import AttentionLayers  # noqa: E402
@@ -53,6 +53,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "max_seq_len": {"max_seq_len": 10},
     "context": {"context": True, "cross_attend": True},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
+    "alibi_num_heads": {"alibi_num_heads": 2, "alibi_pos_bias": True},
+    "rel_pos_num_buckets": {"rel_pos_num_buckets": 4, "rel_pos_bias": True},
+    "rel_pos_max_distance": {"rel_pos_max_distance": 64, "rel_pos_bias": True},
     "depth": {"depth": 3},
     "cross_attend": {"cross_attend": True},
     "only_cross": {"only_cross": True, "cross_attend": True},
@@ -83,8 +86,8 @@ def samples() -> list[Sample]:
     own = {option.setting for kind in kinds().values() for option in kind.options} - built_in  # of tests' own kinds
 
     def sample(name: str) -> dict[str, Any]:
-        needs = {need: value for need, value in NEEDS.get(name, {}).items() if need not in BASE}
-        return needs | {name: telling(settings[name])}
+        others = {need: value for need, value in needs(name, settings[name].area).items() if need not in BASE}
+        return others | {name: telling(settings[name])}
 
     return [
         Sample(name, SAMPLES[name] if name in SAMPLES else sample(name))
@@ -138,7 +141,7 @@ def outcome(keywords: dict[str, Any]) -> tuple[str, str]:
     try:
         model = build(keywords)
     except (UserError, TypeError) as error:
-        return "refused", str(error)
+        return "refused", error.problem if isinstance(error, PatternError) else str(error)
     except Exception as error:
         return "wrong", f"{type(error).__name__} at construction: {error}"
     fault = fault_in_training(model)
@@ -159,18 +162,21 @@ def spelled(sample: Sample) -> str:
 
 def page(refused: list[tuple[Sample, Sample, str]], tried: int) -> str:
     """The page's text, from every pair that was refused and the error's words."""
-    rows = [f"| {spelled(a)} | {spelled(b)} | {reason} |" for a, b, reason in refused]
+    together: dict[tuple[str, str], list[str]] = {}
+    for a, b, reason in refused:
+        together.setdefault((spelled(b), reason), []).append(spelled(a))
+    rows = [f"| {', '.join(these)} | {this} | {reason} |" for (this, reason), these in together.items()]
     return "\n".join(
         [
             "# Which options go together",
             "",
-            f"All of them, but for the {len(rows)} pairs below. Each of the {len(samples())} options was paired with every other,"
+            f"All of them, but for the {len(refused)} pairs below. Each of the {len(samples())} options was paired with every other,"
             f" {tried:,} pairs in all, in a",
             "model of two layers over tokens. A pair either trains, with a finite gradient for every parameter, or is refused",
             "when the model is built. What a refusal says is the reason given here. `tests/test_compatibility.py` writes this",
             "page and fails when it is out of date.",
             "",
-            "| this | and this | why not |",
+            "| these | with this | why not |",
             "| --- | --- | --- |",
             *rows,
             "",
@@ -186,7 +192,7 @@ def tried_pairs() -> tuple[list[tuple[Sample, Sample, str]], list[str], int]:
         count += 1
         kind, words = outcome(merged(a, b))
         if kind == "refused":
-            refused.append((a, b, words.partition("\n")[0]))
+            refused.append((a, b, words))
         elif kind == "wrong":
             wrong.append(f"{spelled(a)} and {spelled(b)}: {words}")
     return refused, wrong, count
@@ -206,7 +212,9 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
 def test_every_option_has_a_sample_that_trains_by_itself(sample: Sample) -> None:
     kind, words = outcome(BASE | sample.keywords)
-    assert not kind, f"{spelled(sample)} cannot be tried: {words}; give '{sample.name}' a value in SAMPLES, or NEEDS"
+    assert not kind, (
+        f"{spelled(sample)} cannot be tried: {words}; give '{sample.name}' a value in SAMPLES, or what it needs in blockdsl.reference"
+    )
 
 
 @pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)

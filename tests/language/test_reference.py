@@ -66,11 +66,18 @@ def test_each_stands_in_its_area() -> None:
     assert [area for area in AREAS if area in areas] == list(areas)
     assert areas["stack"] == ["dim", "causal", "context"], "others have an area: give the option area=..."
     some = {
-        "embedding": {"num_tokens", "emb_dropout", "tie_embedding"},
+        "embedding": {"num_tokens", "emb_dropout", "tie_embedding", "use_abs_pos_emb"},
         "attention": {"attn_sparse_topk", "heads", "attn_talking_heads", "residual_attn", "cross_residual_attn"},
         "feedforward": {"ff_glu", "ff_mult", "ff_post_act_ln"},
         "norms and residuals": {"use_rmsnorm", "pre_norm", "zero_init_branch_output"},
-        "positions": {"rotary_pos_emb", "rotary_emb_dim", "use_abs_pos_emb"},
+        "positions": {
+            "rotary_pos_emb",
+            "rotary_emb_dim",
+            "rel_pos_bias",
+            "dynamic_pos_bias",
+            "alibi_num_heads",
+            "rotary_xpos",
+        },
         "ordering": {"depth", "macaron", "sandwich_coef", "par_ratio", "custom_layers", "shift_tokens", "sandwich"},
         "regularisers": {"layer_dropout", "attn_dropout", "ff_dropout"},
     }
