@@ -51,6 +51,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_max_attend_past": {"attn_max_attend_past": 2},
     "num_tokens": {"num_tokens": 9},
     "max_seq_len": {"max_seq_len": 10},
+    "emb_dim": {"emb_dim": 16},
     "context": {"context": True, "cross_attend": True},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
     "alibi_num_heads": {"alibi_num_heads": 2, "alibi_pos_bias": True},

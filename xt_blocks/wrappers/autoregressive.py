@@ -154,9 +154,9 @@ class _Decoder:
 
     def next_logits(self) -> Tensor:
         """(batch, num_tokens)"""
-        if self.cache is not None and self.tokens.shape[1] > self.cache.max_len:
+        if self.cache is not None and self.tokens.shape[1] > self.cache.max_len - self.cache.prefix:
             self.cache = None  # the window slides: every token's value changes with the one that left
-        seen = 0 if self.cache is None else self.cache.length
+        seen = 0 if self.cache is None else self.cache.length - self.cache.prefix
         new = slice(seen or -self.window, None)
         mask = None if self.mask is None else self.mask[:, new]
         # a context is read once: later steps find its keys and values in the cache
