@@ -13,7 +13,7 @@ import blockdsl  # not `from blockdsl import compile`, which loads networkx now 
 from blockdsl import Pattern, parse
 from blockdsl.errors import PatternError
 from blockdsl.options import check_names
-from blockdsl.ordering import pattern_of
+from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.settings import check_keywords, table
 from blockdsl.tokens import TOKEN_OPTIONS
 
@@ -22,15 +22,13 @@ from .stack import Stack
 # Settings of the model around a stack; the wrappers take them.
 _WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
 
-_ORDERING = (
-    "depth",
-    "cross_attend",
-    "only_cross",
-    "macaron",
-    "sandwich_coef",
-    "par_ratio",
-    "custom_layers",
-)
+# Two that say the order block by block are settings of the stack too.
+ORDERING = tuple(row.name for row in ORDERING_KEYWORDS if row.name not in ("shift_tokens", "layer_dropout"))
+
+
+def stack_keywords() -> list[str]:
+    """Every keyword argument of a stack."""
+    return [*(setting for setting in table() if setting not in _WRAPPER_SETTINGS), *ORDERING, "pattern"]
 
 
 class AttentionLayers(Stack):
@@ -71,7 +69,7 @@ class AttentionLayers(Stack):
         **settings: Any,
     ) -> None:
         order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
-        ordering: dict[str, Any] = dict(zip(_ORDERING, order, strict=True))
+        ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
         each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
         settings |= {n: value for n, value in each.items() if value is not None and n not in per_block}
@@ -92,8 +90,7 @@ class AttentionLayers(Stack):
 
     def _check_names(self, settings: dict[str, Any]) -> None:
         name = type(self).__name__
-        known = [setting for setting in table() if setting not in _WRAPPER_SETTINGS]
-        known += [*_ORDERING, "pattern"]
+        known = stack_keywords()
         for setting in settings:
             if setting in _WRAPPER_SETTINGS:
                 raise TypeError(f"{name}() got '{setting}', which belongs to TransformerWrapper")
