@@ -11,7 +11,7 @@ from .feedforward import FeedForward
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .stack import Stack
-from .wrappers import AutoregressiveWrapper, TransformerWrapper
+from .wrappers import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper
 
 __all__ = [
     "Attention",
@@ -26,5 +26,6 @@ __all__ = [
     "FeedForward",
     "Stack",
     "TransformerWrapper",
+    "XLAutoregressiveWrapper",
     "lower",
 ]
