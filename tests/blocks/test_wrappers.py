@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import blockdsl
 import xt_blocks
@@ -197,3 +198,62 @@ def test_copies_of_a_trainer_are_equal_and_independent() -> None:
         assert len([*other.parameters()]) == len([*model.parameters()])  # what was tied still is
         torch.nn.init.zeros_(other.net.token_emb.weight)
     assert torch.equal(model(x), loss)
+
+
+class Recording(TransformerWrapper):
+    """Notes what it is told to hide from self-attention, and hides nothing."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(num_tokens=17, max_seq_len=1000, attn_layers=Decoder(depth=1, **SIZES), **kwargs)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor, *args: Any, self_attn_context_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        if self_attn_context_mask is not None:
+            self.seen.append(self_attn_context_mask)
+        return super().forward(x, *args, **kwargs)
+
+
+@pytest.mark.parametrize(("mask_prob", "hidden"), [(0.3, 30), (0.29, 28), (0.999, 99), (0.009, 0)])
+def test_a_part_of_each_rows_tokens_is_forgotten_in_training(mask_prob: float, hidden: int) -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=mask_prob).train()
+    x = tokens(3, 101)
+    model(x)
+    model(x)
+    first, second = net.seen
+    for seen in (first, second):
+        assert seen.shape == (3, 100)
+        assert (~seen).sum(dim=1).tolist() == [hidden] * 3  # int(100 * 0.29) is 28
+        assert seen[:, 0].all()
+    if hidden == 30:
+        assert len({tuple(row.tolist()) for row in (*first, *second)}) == 6
+    net.seen.clear()
+    torch.testing.assert_close(model.eval()(x), AutoregressiveWrapper(net)(x))
+    assert net.seen == []
+
+
+def test_what_is_forgotten_is_drawn_evenly() -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=0.5).train()
+    model(tokens(4000, 7))
+    drawn = (~net.seen[0]).float().mean(dim=0).tolist()
+    assert drawn == pytest.approx([0, 0.6, 0.6, 0.6, 0.6, 0.6], abs=0.04)  # 3 of 5
+
+
+def test_of_a_padded_row_a_part_of_the_real_tokens_is_forgotten() -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=0.5).train()
+    mask = torch.zeros(4, 11, dtype=torch.bool)
+    mask[0, 5:] = mask[1, :6] = mask[2, 3:4] = True
+    model(tokens(4, 11), mask=mask)
+    hidden = ~net.seen[0]
+    assert hidden.sum(dim=1).tolist() == [2, 3, 0, 0]  # of 5, 6, 1 and 0 that the model sees
+    assert not hidden[0, :6].any()
+    assert not hidden[1, 0]
+    assert not hidden[1, 6:].any()
+
+
+@pytest.mark.parametrize("mask_prob", [-0.1, 1.0, float("nan")])
+def test_all_tokens_cannot_be_forgotten(mask_prob: float) -> None:
+    with pytest.raises(ValueError, match="mask_prob must be from 0 to below 1"):
+        AutoregressiveWrapper(language_model(), mask_prob=mask_prob)

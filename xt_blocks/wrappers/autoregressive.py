@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..attention.masks import check_mask
 from ..keywords import names_nearest, names_nearest_with
-from .decoding import Decoding, DecodingByLength, Prompts, WindowDecoding, check_steps, collect, decode, read_prompts
+from .decoding import WindowDecoding, check_steps, collect, decode, read_prompts
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -166,16 +166,7 @@ class AutoregressiveWrapper(nn.Module):
             context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
         )
         _check_read(rows.tokens.shape[0], read)
-
-        def part(places: Tensor, prompts: Prompts) -> Decoding:
-            own = {name: value[places] for name, value in read.items()}
-            return WindowDecoding(self.net, prompts, seq_len, cache_kv, own)
-
-        decoding: Decoding
-        if rows.ragged and prepend_embeds is not None:  # padding would stand between the two
-            decoding = DecodingByLength(rows, part)
-        else:
-            decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
+        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
 
 

@@ -6,7 +6,7 @@ and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -163,32 +163,6 @@ class WindowDecoding:
     def append(self, token: Tensor) -> None:
         """token: (batch,)"""
         self.tokens.append(token)
-
-
-class DecodingByLength:
-    """Rows of different lengths, each length decoded apart: for what padding inside a row would change.
-
-    Args:
-        prompts: padded on the left.
-        start: makes the decoding of some rows, from their places (rows,) and their prompts without padding.
-    """
-
-    def __init__(self, prompts: Prompts, start: Callable[[Tensor, Prompts], Decoding]) -> None:
-        assert prompts.mask is not None
-        lengths = prompts.mask.sum(dim=1)
-        by_length = {n: (lengths == n).nonzero()[:, 0] for n in sorted(set(lengths.tolist()))}
-        self.rows = [*by_length.values()]
-        self.parts = [start(rows, Prompts(prompts.tokens[rows, -n:])) for n, rows in by_length.items()]
-        self.order = torch.cat(self.rows).argsort()
-
-    def next_logits(self) -> Tensor:
-        """(batch, num_tokens)"""
-        return torch.cat([part.next_logits() for part in self.parts])[self.order]
-
-    def append(self, token: Tensor) -> None:
-        """token: (batch,)"""
-        for rows, part in zip(self.rows, self.parts, strict=True):
-            part.append(token[rows])
 
 
 # The loop ----------------------------------------------------------------------------------------------------------

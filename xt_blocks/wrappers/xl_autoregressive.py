@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..keywords import names_nearest, names_nearest_with
 from .autoregressive import check_causal, shifted
-from .decoding import Decoding, DecodingByLength, Prompts, Tokens, check_steps, collect, decode, read_prompts
+from .decoding import Decoding, Prompts, Tokens, check_steps, collect, decode, read_prompts
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -127,8 +127,8 @@ class XLAutoregressiveWrapper(nn.Module):
         if rows.ragged and mems is not None:
             raise ValueError("memories are of prompts of one length: generate with each length apart")
         decoding: Decoding
-        if rows.ragged:  # padding would move where their segments end
-            decoding = DecodingByLength(rows, lambda _, own: SegmentDecoding(self.net, own, seq_len, cache_kv, None))
+        if rows.ragged:
+            decoding = DecodingByLength(rows, lambda own: SegmentDecoding(self.net, own, seq_len, cache_kv, None))
         else:
             decoding = SegmentDecoding(self.net, rows, seq_len, cache_kv, mems)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
@@ -183,3 +183,29 @@ class SegmentDecoding:
     def append(self, token: Tensor) -> None:
         """token: (batch,)"""
         self.tokens.append(token)
+
+
+class DecodingByLength:
+    """Rows of different lengths, each length apart: padding would move where the segments of a row end.
+
+    Args:
+        prompts: padded on the left.
+        start: makes the decoding of prompts of one length.
+    """
+
+    def __init__(self, prompts: Prompts, start: Callable[[Prompts], Decoding]) -> None:
+        assert prompts.mask is not None
+        lengths = prompts.mask.sum(dim=1)
+        by_length = {n: (lengths == n).nonzero()[:, 0] for n in sorted(set(lengths.tolist()))}
+        self.rows = [*by_length.values()]
+        self.parts = [start(Prompts(prompts.tokens[rows, -n:])) for n, rows in by_length.items()]
+        self.order = torch.cat(self.rows).argsort()
+
+    def next_logits(self) -> Tensor:
+        """(batch, num_tokens)"""
+        return torch.cat([part.next_logits() for part in self.parts])[self.order]
+
+    def append(self, token: Tensor) -> None:
+        """token: (batch,)"""
+        for rows, part in zip(self.rows, self.parts, strict=True):
+            part.append(token[rows])
