@@ -186,7 +186,7 @@ def test_a_filter_is_callable() -> None:
 
 # Extremes ----------------------------------------------------------------------------------------------------------
 
-EXTREMES = st.sampled_from([math.inf, -math.inf, 1e30, -1e30, 3e38, -3e38, 65504.0, 0.0, 1.0, 1e-45])
+EXTREMES = st.sampled_from([math.inf, -math.inf, 1e30, -1e30, 3e38, -3e38, 65504.0, 0.0, 1.0, 1e-30])
 
 
 @given(

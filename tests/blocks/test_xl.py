@@ -34,7 +34,7 @@ class Fading(nn.Module):
         super().__init__()
         self.max_seq_len, self.max_mem_len = max_seq_len, max_mem_len
         self.graph = language_model().graph
-        self.to_logits = nn.Embedding(17, 17)
+        self.to_logits = nn.Embedding(18, 17, padding_idx=17)  # what is masked is read as a token that says nothing
         self.calls: list[int] = []
 
     def new_cache(self, batch: int, max_len: int) -> Seen:
@@ -50,6 +50,7 @@ class Fading(nn.Module):
     ) -> Any:
         assert mems is None or cache is None or cache.length == 0
         self.calls.append(x.shape[1])
+        x = x if mask is None else x.masked_fill(~mask, 17)
         before = [part.tokens for part in (mems, cache) if part is not None]
         seen = torch.cat((*before, x), dim=1)
         if cache is not None:
@@ -100,6 +101,16 @@ def test_a_token_counts_the_same_in_every_segment() -> None:
     logits = net(x[:, :-1].clamp(min=0))
     by_token = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), reduction="none", ignore_index=-100)
     torch.testing.assert_close(xl(net)(x), by_token.sum() / (x[:, 1:] != -100).sum())
+
+
+@pytest.mark.parametrize("left", [0, 2, 6])
+def test_padding_changes_no_loss(left: int) -> None:
+    model, x = xl(Fading()), tokens(1, 9)
+    padded, mask = tokens(1, 15), torch.zeros(1, 15, dtype=torch.bool)
+    padded[:, left : left + 9], mask[:, left : left + 9] = x, True
+    torch.testing.assert_close(model(padded, mask=mask), model(x))
+    with pytest.raises(ValueError, match=r"mask must be \(1, 15\) like the tokens"):
+        model(padded, mask=mask[:, 1:])
 
 
 def test_memories_go_on_from_one_text_to_the_next() -> None:

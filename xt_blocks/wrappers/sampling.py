@@ -43,7 +43,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     _check_top_p(p)
     if p == 1:
         return logits
-    ordered, order = probabilities(logits).sort(dim=-1, descending=True, stable=True)
+    ordered, order = probabilities(logits).sort(dim=-1, descending=True)
     before = ordered.cumsum(dim=-1) - ordered
     drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)
     return logits.masked_fill(drop, float("-inf"))
