@@ -168,7 +168,7 @@ SELF_ATTENTION = register(
                 optional=True,
             ),
         ),
-        inputs=("attend", "rotary", "scores", "cache"),
+        inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
         shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
         cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),

@@ -11,7 +11,8 @@ from .errors import PatternError
 from .graph import BlockGraph
 from .kinds import kinds
 from .pattern import Pattern
-from .resolve import Block, Branches, Stack, resolve, rotary_dim
+from .positions import Scheme
+from .resolve import Block, Branches, Stack, positions_of, resolve
 
 
 def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
@@ -36,6 +37,7 @@ class _Builder:
         self.settings = stack.settings
         self.kinds = kinds()
         self.count = self.sums = 0
+        self.positions: dict[tuple[Any, ...], str] = {}
         self.graph = nx.DiGraph(
             dim=stack.dim,
             causal=self.settings["causal"],
@@ -100,20 +102,24 @@ class _Builder:
             if "context" not in self.graph:
                 self.graph.add_node("context", kind="context")
             self._edge("context", node, "context")
-        if "rotary" in kind.inputs and self.settings["rotary_pos_emb"]:
-            self._edge(self._rotary(block), node, "position")
+        for scheme, attributes in positions_of(self.settings, self.stack.dim, block):
+            self._edge(self._position(scheme, attributes), node, "position")
         if "scores" in kind.inputs:
             if block.options.get("residual_attn") and block.kind in scores:
                 self._scores(scores[block.kind], node, block)
             scores = scores | {block.kind: node}
         return node, scores
 
-    def _rotary(self, block: Block) -> str:
-        dim = rotary_dim(self.settings, block)
-        node = f"rotary{dim}"
-        if node not in self.graph:
-            self.graph.add_node(node, kind="position", scheme="rotary", dim=dim)
-        return node
+    def _position(self, scheme: Scheme, attributes: dict[str, Any]) -> str:
+        """The node of a scheme with these attributes; blocks that ask for the same share it."""
+        key = (scheme.name, *attributes.values())
+        if key not in self.positions:
+            name = f"{scheme.node}{attributes[scheme.size]}"
+            while name in self.graph:
+                name += "x"
+            self.graph.add_node(name, kind="position", scheme=scheme.name, **attributes)
+            self.positions[key] = name
+        return self.positions[key]
 
     def _scores(self, source: str, node: str, block: Block) -> None:
         theirs, ours = self.graph.nodes[source]["options"]["heads"], block.options["heads"]

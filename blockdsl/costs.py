@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .kinds import Sizes, kind_of
+from .kinds import Shape, Sizes, kind_of
+from .positions import SCHEMES
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -60,6 +61,10 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, Cost(parameters=attrs["num_tokens"] * graph.dim)
         elif kind == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.nx.nodes[graph.start]["max_seq_len"] * graph.dim)
+        elif kind == "position":
+            scheme = SCHEMES[attrs["scheme"]]
+            own = scheme.complete(attrs)
+            yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, sizes))
         elif kind == "output":
             yield node, _output(graph.dim, attrs, sizes)
 
@@ -68,10 +73,14 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
     kind = kind_of(attrs["block"])
     options = kind.completed(dim, attrs["options"])
     norm = _NORM_VECTORS["rmsnorm" if options.use_rmsnorm else "layernorm"] * dim
-    parameters = norm + sum(math.prod(shape) for shape in kind.shapes(options).values()) if owns else 0
+    parameters = norm + _numbers(kind.shapes(options)) if owns else 0
     tokens = sizes.context if "context" in kind.inputs else sizes.seq
     cached = kind.cached(options) * sizes.batch * tokens if kind.cached is not None else 0
     return Cost(1, parameters, round(kind.flops(options, sizes)), cached)
+
+
+def _numbers(shapes: Mapping[str, Shape]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:

@@ -106,8 +106,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if len(word) <= _LONGEST_WORD and (all_but := difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.85)):
         return f"did you mean '{all_but[0]}'?"
-    longer = [f"'{name}'" for name in names if name.endswith(f"_{word}")]
-    if len(longer) > 1:  # `dropout`, say; which one is meant cannot be told
+    longer = [f"'{name}'" for name in names if name.endswith(f"_{word}") or name.startswith(f"{word}_")]
+    if 1 < len(longer) < 7:  # `dropout` or `rotary`, say; which one is meant cannot be told
         return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"
     found = nearest(word, names)
     return f"did you mean '{found}'?" if found else ""

@@ -4,7 +4,7 @@ Node kinds (attribute `kind`), and the other attributes each has:
 
     input     where the stream starts. num_tokens, max_seq_len, emb_dropout: of its token embedding, None without
     context   the sequence that cross-attention reads
-    position  scheme "rotary" with dim, or "absolute"
+    position  scheme: "absolute", or one of `positions.SCHEMES` ("rotary", "t5", "dynamic", "alibi") with its attributes
     block     block: its kind in the registry; options: all of them; given: those its own text set;
               shift: token shift; scale: of the branch; tie: class of shared parameters or None; stage: index
     sum       where parallel branches meet; stage
@@ -37,6 +37,7 @@ import networkx as nx
 from . import costs
 from .errors import GraphError
 from .kinds import kind_of
+from .positions import REPLACE_ABSOLUTE
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -121,11 +122,12 @@ class BlockGraph:
         emb_dropout: float = 0.0,
         tie_embedding: bool = False,
     ) -> BlockGraph:
-        """A copy that embeds tokens and gives logits. Absolute positions give way to rotary ones."""
+        """A copy that embeds tokens and gives logits. Absolute positions give way to rotary ones and T5's bias."""
         graph = self.without_tokens()
         graph.nx.nodes[graph.start].update(num_tokens=num_tokens, max_seq_len=max_seq_len, emb_dropout=emb_dropout)
         graph.nx.nodes[graph.end].update(num_tokens=num_tokens, tied=tie_embedding)
-        if use_abs_pos_emb and not graph.nodes("position"):
+        schemes = {graph.nx.nodes[node]["scheme"] for node in graph.nodes("position")}
+        if use_abs_pos_emb and not schemes & REPLACE_ABSOLUTE:
             graph.nx.add_node("absolute", kind="position", scheme="absolute")
             graph.nx.add_edge("absolute", graph.start, carries=("position",))
         return graph.lint()

@@ -53,10 +53,10 @@ from .options import Option, Value, by_name
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.stack` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "scores", "cache")
+INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
 
 # Options that a kind has when it asks for an input: the graph reads them.
-_NEEDS = {"rotary": ("dim_head",), "scores": ("heads", "residual_attn")}
+_NEEDS = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
 
 
 class Sizes(NamedTuple):
@@ -151,7 +151,10 @@ BLOCK_OPTIONS = (
 
 
 # Words of the language, and names of the graph's other nodes.
-RESERVED = ("set", "true", "false", "none", "input", "context", "rotary", "absolute", "sum", "output")
+RESERVED = (
+    *("set", "true", "false", "none", "input", "context", "sum", "output", "absolute"),
+    *("rotary", "t5_bias", "dynamic_bias", "alibi"),
+)
 
 # The registry -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ an earlier fault run only when there is none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -14,6 +15,7 @@ import networkx as nx
 from .errors import did_you_mean
 from .kinds import kinds
 from .options import Option, by_name
+from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -34,7 +36,7 @@ NODE_ATTRIBUTES = {
         Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
     ),
     "context": (),
-    "position": (Option("scheme", str, "rotary", "how positions enter", choices=("rotary", "absolute")),),
+    "position": (Option("scheme", str, "rotary", "how positions enter", choices=(*SCHEMES, "absolute")),),
     "block": (
         Option("block", str, "", "its kind"),
         Option("shift", int, 0, "token shift", least=0),
@@ -79,7 +81,10 @@ def _nodes(graph: BlockGraph) -> Iterator[str]:
             yield f"{node}: unknown kind of node {kind!r}; there are {', '.join(NODE_ATTRIBUTES)}"
             continue
         dicts = ("options", "given") if kind == "block" else ()
-        for fault in _attributes(NODE_ATTRIBUTES[kind], attrs, dicts):
+        problems = [*_attributes(NODE_ATTRIBUTES[kind], attrs, dicts)]
+        if kind == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
+            problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
+        for fault in problems:
             yield f"{node}: {fault}"
         for name in dicts:
             if name in attrs and not isinstance(attrs[name], dict):
@@ -229,19 +234,20 @@ def _contexts(graph: BlockGraph) -> Iterator[str]:
 
 def _positions(graph: BlockGraph) -> Iterator[str]:
     for node, kind, attrs in _each_block(graph):
-        positions = graph.sources(node, "position")
-        if positions and "rotary" not in kind.inputs:
-            yield f"{node}: {kind.title} does not read positions"
-            continue
-        if len(positions) > 1:
-            yield f"{node}: reads more than one position"
-        for position in positions:
+        schemes: list[str] = []
+        for position in graph.sources(node, "position"):
             spec = graph.nx.nodes[position]
-            dim, most = spec.get("dim"), attrs["options"]["dim_head"]
-            if spec["scheme"] != "rotary":
+            schemes.append(spec["scheme"])
+            if spec["scheme"] == "absolute":
                 yield f"{node}: reads absolute positions, which belong to the input"
-            elif not isinstance(dim, int) or dim < 2 or dim % 2 or dim > most:
-                yield f"{position}: dim must be even, at least 2 and at most the head's {most}, not {dim}"
+                continue
+            scheme = SCHEMES[spec["scheme"]]
+            if scheme.read_by not in kind.inputs:
+                yield f"{node}: {kind.title} does not read {scheme.title}"
+            elif problem := scheme.fault(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
+                yield f"{position} → {node}: {problem}"
+        for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
+            yield f"{node}: reads more than one position of the scheme {scheme_name}"
 
 
 def _scores(graph: BlockGraph) -> Iterator[str]:
@@ -288,10 +294,12 @@ def _ends(graph: BlockGraph) -> Iterator[str]:
         yield f"{graph.start}: embeds tokens and needs max_seq_len"
     if len(schemes) > 1:
         yield f"{graph.start}: reads more than one position"
-    if "rotary" in schemes:
-        yield f"{graph.start}: reads rotary positions, which belong to blocks"
-    elif schemes and any(graph.nx.nodes[position]["scheme"] == "rotary" for position in graph.nodes("position")):
-        yield f"{graph.start}: reads absolute positions while blocks read rotary ones; a model has one or the other"
+    if inner := sorted(SCHEMES.keys() & {*schemes}):
+        yield f"{graph.start}: reads {SCHEMES[inner[0]].title}, which belong to blocks"
+    read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
+    if "absolute" in schemes and (instead := sorted(read & REPLACE_ABSOLUTE)):
+        title = SCHEMES[instead[0]].title
+        yield f"{graph.start}: reads absolute positions while blocks read {title}; a model has one or the other"
 
 
 def _readers(graph: BlockGraph) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from .errors import PatternError, Span, UserError
@@ -15,6 +16,7 @@ from .expand import Fork, Unit, tie_in_words
 from .kinds import Kind, kinds
 from .options import Value, by_name
 from .pattern import Pattern, parse
+from .positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
 from .settings import block_default, check_keywords, resolved
 
 
@@ -60,12 +62,10 @@ class Stack:
         return dim
 
 
-def rotary_dim(settings: Mapping[str, Value], block: Block) -> int:
-    """How many features of each head of a block are rotated."""
-    head, dim = block.options["dim_head"], settings["rotary_emb_dim"]
-    assert isinstance(head, int)
-    assert dim is None or isinstance(dim, int)
-    return max(2, head // 2 // 2 * 2) if dim is None else dim
+def positions_of(settings: Mapping[str, Value], dim: int, block: Block) -> list[tuple[Scheme, dict[str, Value]]]:
+    """The position schemes that a block reads, and what the node of each says."""
+    sizes = SimpleNamespace(dim=dim, **block.options)
+    return [(scheme, scheme.of(settings, sizes)) for scheme in readers(kinds()[block.kind], settings)]
 
 
 def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
@@ -99,6 +99,7 @@ class _Resolver:
         self.tied: dict[str, Block] = {}
         self.kinds = kinds()
         self.kinds_used: set[str] = set()
+        self.schemes_used: set[str] = set()
 
     def step(self, step: Unit | Fork) -> Block | Branches:
         if isinstance(step, Fork):
@@ -118,16 +119,15 @@ class _Resolver:
         options = self._options(kind, step)
         block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
         self._check_tie(block)
-        if "rotary" in kind.inputs and self.settings["rotary_pos_emb"]:
-            self._check_rotary(block)
+        self._check_positions(block)
         return block
 
-    def _check_rotary(self, block: Block) -> None:
-        dim, head = rotary_dim(self.settings, block), block.options["dim_head"]
-        assert isinstance(head, int)
-        if dim > head or dim % 2:
-            problem = f"rotary positions of {dim} features do not fit a head of {head}"
-            raise self._error(block.span, problem, "rotary_emb_dim is even and at most dim_head")
+    def _check_positions(self, block: Block) -> None:
+        for scheme, attributes in positions_of(self.settings, self.dim, block):
+            self.schemes_used.add(scheme.name)
+            problem = scheme.fault(SimpleNamespace(**attributes), SimpleNamespace(**block.options))
+            if problem:
+                raise self._error(block.span, problem, scheme.hint)
 
     @property
     def dim(self) -> int:
@@ -182,10 +182,16 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
-        if self.settings["rotary_pos_emb"] and not any("rotary" in kind.inputs for kind in used):
-            raise self._setting_error("rotary_pos_emb", "no block of the pattern uses rotary positions")
-        if self.settings["rotary_emb_dim"] is not None and not self.settings["rotary_pos_emb"]:
-            raise self._setting_error("rotary_emb_dim", "it needs rotary_pos_emb")
+        for scheme in SCHEMES.values():
+            if scheme.on(self.settings) and scheme.name not in self.schemes_used:
+                switch = next(name for name in scheme.switch if self.settings[name])
+                raise self._setting_error(switch, f"no block of the pattern uses {scheme.title}")
+        if self.settings["rotary_xpos"] and self.given.get("rotary_pos_emb") is False:
+            raise self._setting_error("rotary_xpos", "rotary_pos_emb is false; xPos is rotary positions with a decay")
+        for option in POSITION_SETTINGS:
+            needed = POSITION_NEEDS.get(option.name, ())
+            if needed and self.settings[option.name] != option.default and not any(self.settings[n] for n in needed):
+                raise self._setting_error(option.name, f"it needs {needed[0]}")
         if self.settings["num_tokens"] is None:
             for name in ("max_seq_len", "emb_dropout", "tie_embedding"):
                 if self.settings[name]:

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import PatternError, UserError, did_you_mean, listing, shortened
 from .kinds import kinds
 from .options import Option, Value, by_name
+from .positions import POSITION_SETTINGS
 from .syntax import Argument
 
 # Settings that no block option declares.
@@ -26,15 +27,7 @@ STACK_SETTINGS = (
         optional=True,
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
-    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
-    Option(
-        "rotary_emb_dim",
-        int,
-        None,
-        "features of each head that are rotated, an even number; none: half the head",
-        least=2,
-        optional=True,
-    ),
+    *POSITION_SETTINGS,
     Option("num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True),
     Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True),
     Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on"),

@@ -8,8 +8,10 @@ from .attention import Attention, CrossAttention
 from .block import Block
 from .cache import Cache
 from .feedforward import FeedForward
+from .intermediates import Intermediates
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
+from .memories import Memories
 from .stack import Stack
 from .wrappers import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper
 
@@ -24,6 +26,8 @@ __all__ = [
     "Decoder",
     "Encoder",
     "FeedForward",
+    "Intermediates",
+    "Memories",
     "Stack",
     "TransformerWrapper",
     "XLAutoregressiveWrapper",

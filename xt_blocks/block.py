@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .cache import Slot
@@ -35,12 +36,12 @@ class Residual(NamedTuple):
     Attributes:
         stream: (batch, seq, dim) behind the block.
         gain: (batch, seq, dim) what it added to the stream; None with a post-norm, which does more than add.
-        scores: of the layer, if they were asked for.
+        scores: what the layer gave beside its update, if that was asked for.
     """
 
     stream: Tensor
     gain: Tensor | None
-    scores: Tensor | None
+    scores: Any
 
 
 class Block(nn.Module):
@@ -68,18 +69,24 @@ class Block(nn.Module):
         inputs: Mapping[str, Any] | None = None,
         mask: Tensor | None = None,
         cache: Slot | None = None,
+        memory: Tensor | None = None,
     ) -> Residual:
         """
         Args:
             x: (batch, seq, dim)
             inputs: what the layer's kind declares.
-            mask: (batch, seq) bool, True = a real token; for the shift.
+            mask: (batch, memory + seq) bool, True = a real token; for the shift.
             cache: this node's state while decoding.
+            memory: (batch, tokens, dim), the stream this node read in earlier segments.
         """
-        use = use or Use()
-        hidden = self.norm(x) if self.pre_norm else x
+        use, inputs = use or Use(), dict(inputs or {})
+        tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
+        hidden = self.norm(tokens) if self.pre_norm else tokens
         hidden = shift_tokens(hidden, use.shift, use.causal, mask, cache)
-        out = self.layer(hidden, **(inputs or {}))
+        past = tokens.shape[1] - x.shape[1]
+        if "memory" in inputs:
+            inputs["memory"] = hidden[:, :past] if past else None
+        out = self.layer(hidden[:, past:], **inputs)
         update, scores = out if isinstance(out, tuple) else (out, None)
         if self.drop and self.training:
             kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)

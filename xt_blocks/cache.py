@@ -24,7 +24,7 @@ class Slot:
         """Write the new tokens' `k, v: (batch, heads, new, dim_head)`; returns those of all tokens so far."""
         if self._keys is None or self._values is None:
             self._keys, self._values = self._room(k), self._room(v)
-        start, end = self._cache.length, self._cache.length + k.shape[2]
+        start, end = self._cache.length, self._cache.end
         self._keys[:, :, start:end] = k
         self._values[:, :, start:end] = v
         return self._keys[:, :, :end], self._values[:, :, :end]
@@ -52,7 +52,7 @@ class Slot:
         if tail is None:
             tail = x.new_zeros(x.shape[0], length, x.shape[2])
         after = torch.cat((tail, x), dim=1)[:, -length:].clone()
-        self._tails = {before: tail, before + x.shape[1]: after}
+        self._tails = {before: tail, self._cache.end: after}
         return tail
 
     def bytes(self) -> int:
@@ -68,13 +68,16 @@ class Cache:
     Attributes:
         batch, max_len: the rows, and the longest sequence there is room for.
         length: tokens seen so far.
+        end: what it will be behind the pass that is running.
+        positions: (length,) or (batch, length) int, where they stand; None: one behind the other.
         mask: (batch, length) bool, which of them are real; None: all.
         context_mask: (batch, context) bool of the context seen first; None: all.
     """
 
     def __init__(self, batch: int, max_len: int) -> None:
         self.batch, self.max_len = batch, max_len
-        self.length = 0
+        self.length = self.end = 0
+        self.positions: Tensor | None = None
         self.mask: Tensor | None = None
         self.context_mask: Tensor | None = None
         self._slots: dict[str, Slot] = {}
@@ -85,6 +88,7 @@ class Cache:
         return self._slots[node]
 
     def check_room(self, batch: int, new: int) -> None:
+        """Before a pass over `new` more tokens."""
         if batch != self.batch:
             raise ValueError(f"the cache holds {self.batch} rows, not {batch}")
         if self.length + new > self.max_len:

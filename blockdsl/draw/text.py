@@ -17,6 +17,7 @@ from ..costs import stage_title
 from ..fold import Folded, Loop, fold
 from ..kinds import kind_of
 from ..options import spell
+from ..positions import SCHEMES
 from .layout import Chain, Split, chain, split_stages
 
 if TYPE_CHECKING:
@@ -218,10 +219,14 @@ class _Text:
         """The block in words, with what it reads beside the stream."""
         attrs = self.graph.nx.nodes[node]
         notes = [kind_of(attrs["block"]).title]
-        notes += [f"rotary {self.graph.nx.nodes[p]['dim']}" for p in self.graph.sources(node, "position")]
+        notes += [self._position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
         notes += [f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")]
         return f" {self.glyphs.dot} ".join(notes)
+
+    def _position(self, node: str) -> str:
+        attrs = self.graph.nx.nodes[node]
+        return SCHEMES[attrs["scheme"]].note(attrs) if attrs["scheme"] in SCHEMES else attrs["scheme"]
 
     def _scores(self, source: str, node: str) -> str:
         """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""

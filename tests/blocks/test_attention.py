@@ -62,7 +62,7 @@ def test_fused_and_explicit_agree(causal: bool, past: int, padded: bool) -> None
     attend = Masks(n, past, mask).tokens(Sight(causal))
     explicit, scores = kernel.explicit(q, k, v, attend, 8**-0.5)
     torch.testing.assert_close(kernel.fused(q, k, v, attend, 8**-0.5), explicit)
-    torch.testing.assert_close(scores, torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(8))
+    torch.testing.assert_close(scores.before, torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(8))
 
 
 def test_masks_say_what_is_seen() -> None:
@@ -107,7 +107,8 @@ def test_kept_scores_are_added_to_the_next_ones() -> None:
     q, k, v = layer.split(*layer.to_qkv(x))
     scores = q @ k.transpose(-1, -2) / 2 + before
     out, kept = layer(x, scores=before, keep_scores=True)
-    torch.testing.assert_close(kept, scores)
+    torch.testing.assert_close(kept.before, scores)
+    torch.testing.assert_close(kept.weights, scores.softmax(-1))
     torch.testing.assert_close(out, layer.output.to_out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
     with pytest.raises(ValueError, match="residual_attn is false"):
         Attention(dim=8)(x, scores=before)
@@ -156,7 +157,7 @@ def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones(
     q = torch.full((1, 1, 2, 64), 50.0, dtype=torch.float16)  # q·k is 160,000, its 64-th part fits
     v = torch.randn(1, 1, 2, 64).half()
     out, scores = kernel.explicit(q, q, v, Attend(), 1 / 8)
-    assert scores.unique().tolist() == [20_000.0]
+    assert scores.before.unique().tolist() == [20_000.0]
     torch.testing.assert_close(out, kernel.fused(q, q, v, Attend(), 1 / 8))
 
 

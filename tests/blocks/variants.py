@@ -58,6 +58,23 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
     "window": ("(a f)*2", {"attn_max_attend_past": 2, "rotary_pos_emb": True}),
     "window, memory kv": ("(a f)*2", {"attn_max_attend_past": 1, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
+    "xpos": ("(a f)*2", {"rotary_xpos": True, "rotary_xpos_scale_base": 3}),
+    "xpos, kv heads": ("(a f)*2", {"rotary_xpos": True, "rotary_emb_dim": 6, "attn_one_kv_head": True}),
+    "memory kv, rotary": ("(a f)*2", {"rotary_pos_emb": True, "attn_num_mem_kv": 2}),
+    "T5 bias": ("(a c f)*2", {"rel_pos_bias": True, "rel_pos_num_buckets": 8, "rel_pos_max_distance": 6}),
+    "T5 bias, memory kv": ("(a f)*2", {"rel_pos_bias": True, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
+    "T5 bias of two sizes": ("a a(heads=2) f", {"rel_pos_bias": True, "shift_tokens": 1}),
+    "dynamic bias": ("(a f)*2", {"dynamic_pos_bias": True, "attn_sparse_topk": 3}),
+    "dynamic bias, log": ("(a f)*2", {"dynamic_pos_bias": True, "dynamic_pos_bias_log_distance": True}),
+    "dynamic bias, norm": (
+        "(a f)*2",
+        {"dynamic_pos_bias": True, "dynamic_pos_bias_norm": True, "dynamic_pos_bias_mlp_depth": 3},
+    ),
+    "ALiBi": ("(a f)*2", {"alibi_pos_bias": True, "attn_num_mem_kv": 1}),
+    "ALiBi on some heads": ("(a f)*2", {"alibi_pos_bias": True, "alibi_num_heads": 2, "attn_max_attend_past": 2}),
+    "ALiBi, learned": ("(a f)*2", {"alibi_pos_bias": True, "alibi_learned": True, "attn_one_kv_head": True}),
+    "ALiBi, residual": ("(a f)*2", {"alibi_pos_bias": True, "residual_attn": True}),
+    "every position": ("(a & f)*2", {"alibi_pos_bias": True, "rel_pos_bias": True, "rotary_pos_emb": True}),
 }
 
 

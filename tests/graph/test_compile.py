@@ -217,8 +217,13 @@ def test_cross_attention_without_a_context_points_at_the_block() -> None:
 def test_rotary_positions_are_one_node_for_each_size() -> None:
     g = graph("a a(dim_head=12) f c a a(dim_head=3)", rotary_pos_emb=True)
     assert {node: g.nx.nodes[node] for node in g.nodes("position")} == {
-        "rotary2": {"kind": "position", "scheme": "rotary", "dim": 2},  # half of 4, and at least 2
-        "rotary6": {"kind": "position", "scheme": "rotary", "dim": 6},  # half of 12
+        "rotary2": {
+            "kind": "position",
+            "scheme": "rotary",
+            "dim": 2,
+            "xpos_scale_base": None,
+        },  # half of 4, and at least 2
+        "rotary6": {"kind": "position", "scheme": "rotary", "dim": 6, "xpos_scale_base": None},  # half of 12
     }
     assert {edge for edge in edges(g) if edge.startswith("position")} == {
         "position: rotary2 → a0",

@@ -141,8 +141,8 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     (
         "a",
         TOKENS,
-        node("absolute", scheme="alibi"),
-        ["absolute: scheme must be one of 'rotary', 'absolute', not alibi"],
+        node("absolute", scheme="sideways"),
+        ["absolute: scheme must be one of 'rotary', 't5', 'dynamic', 'alibi', 'absolute', not sideways"],
     ),
     ("a", TOKENS, node("input", max_seq_len=0), [f"input: max_seq_len {RANGE} 1 or none, not 0"]),
     (
@@ -244,27 +244,32 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         ],
     ),
     ("a c f", {}, edge("context", "f2", "context"), ["f2: feedforward does not read a context"]),
-    ("a f", {"rotary_pos_emb": True}, edge("rotary2", "f1", "position"), ["f1: feedforward does not read positions"]),
+    (
+        "a f",
+        {"rotary_pos_emb": True},
+        edge("rotary2", "f1", "position"),
+        ["f1: feedforward does not read rotary positions"],
+    ),
     (
         "a a(dim_head=16)",
         {"rotary_pos_emb": True},
         edge("rotary8", "a0", "position"),
         [
-            "a0: reads more than one position",
-            "rotary8: dim must be even, at least 2 and at most the head's 4, not 8",
+            "rotary8 → a0: rotary positions of 8 features do not fit a head of 4",
+            "a0: reads more than one position of the scheme rotary",
         ],
     ),
     (
         "a f",
         {"rotary_pos_emb": True},
         node("rotary2", dim=3),
-        ["rotary2: dim must be even, at least 2 and at most the head's 4, not 3"],
+        ["rotary2 → a0: rotary positions of 3 features do not fit a head of 4"],
     ),
     (
         "a f",
         {"rotary_pos_emb": True},
         gone("rotary2", "dim"),
-        ["rotary2: dim must be even, at least 2 and at most the head's 4, not None"],
+        ["rotary2: has no attribute dim"],
     ),
     ("a f", TOKENS, edge("absolute", "a0", "position"), ["a0: reads absolute positions, which belong to the input"]),
     (
@@ -324,7 +329,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a",
         TOKENS | {"rotary_pos_emb": True},
         places("absolute"),
-        ["input: reads absolute positions while blocks read rotary ones; a model has one or the other"],
+        ["input: reads absolute positions while blocks read rotary positions; a model has one or the other"],
     ),
     # ties and stages
     (

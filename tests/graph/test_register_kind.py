@@ -331,7 +331,10 @@ def test_unregistering_restores_the_language_and_the_settings() -> None:
         ({"name": "conv1"}, "a block kind cannot be called 'conv1': write letters and '_', with no digit at the end"),
         ({"name": "my conv"}, "a block kind cannot be called 'my conv': write letters and '_', with no digit"),
         ({"name": ""}, "a block kind cannot be called '': write letters"),
-        ({"inputs": ("masks",)}, "kind 'conv': unknown inputs masks; there are mask, attend, context, rotary, scores"),
+        (
+            {"inputs": ("masks",)},
+            "kind 'conv': unknown inputs masks; there are mask, attend, context, rotary, bias, scores",
+        ),
         ({"inputs": ("rotary",)}, "kind 'conv': the input rotary needs the option dim_head"),
         ({"inputs": ("scores",)}, "kind 'conv': the input scores needs the option heads, residual_attn"),
         (

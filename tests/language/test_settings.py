@@ -110,7 +110,10 @@ def test_a_text_or_a_pattern_is_resolved() -> None:
     ("keywords", "message"),
     [
         ({"head": 4}, "compile() got an unknown setting 'head'; did you mean 'heads'?"),
-        ({"rotary": True}, "compile() got an unknown setting 'rotary'; did you mean 'rotary_pos_emb'?"),
+        (
+            {"rotary": True},
+            "compile() got an unknown setting 'rotary'; did you mean 'rotary_emb_dim', 'rotary_pos_emb', 'rotary_xpos' or 'rotary_xpos_scale_base'?",
+        ),
         ({"ffmult": 2}, "compile() got an unknown setting 'ffmult'; did you mean 'ff_mult'?"),
         ({"mult": 2}, "compile() got an unknown setting 'mult'; did you mean 'ff_mult'?"),
         (

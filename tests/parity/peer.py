@@ -31,6 +31,8 @@ LAYERS = {
     *("attn_gate_values", "attn_sparse_topk", "attn_head_scale", "attn_value_dim_head", "attn_shared_kv"),
     *("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale"),
     *("attn_tensor_product", "attn_max_attend_past"),
+    *("rotary_xpos", "rotary_xpos_scale_base", "rel_pos_bias", "dynamic_pos_bias", "dynamic_pos_bias_log_distance"),
+    *("alibi_pos_bias", "alibi_num_heads", "alibi_learned"),
 }
 WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
 CALL = {"mask", "context", "context_mask", "return_embeddings"}
@@ -143,6 +145,9 @@ def renamed(
             kind = "bias" if found[1] == "bias" else "weight"
             last = old and options.get("pre_norm") is False  # the old wrapper's norm is the last block's post-norm
             out[f"attn_layers.blocks.{nodes[-1]}.norm.{kind}" if last else f"{prefix}norm.{kind}"] = value
+        elif bare.startswith("rel_pos."):
+            (node,) = [node for node in stack.graph.nodes("position") if not node.startswith("rotary")]
+            out[f"{prefix}positions.{node}.{position_name(bare, peer)}"] = value
         elif name == "final_norm.gamma":
             out["norm.weight"] = value
         elif name == "token_emb.emb.weight":
@@ -162,7 +167,8 @@ def renamed(
             out[f"{prefix}blocks.{node}.layer.to_q.weight"] = q
             out[f"{prefix}blocks.{node}.layer.to_kv.weight"] = torch.cat((k, v))
             continue
-        for position in stack.graph.sources(node, "position"):
+        positions = stack.graph.sources(node, "position")
+        for position in (position for position in positions if position.startswith("rotary")):
             rotated, heads = stack.graph.nx.nodes[position]["dim"], attrs["options"]["heads"]
             q, k = paired(q, rotated, heads), paired(k, rotated, heads * len(k) // len(q))
         if options.get("attn_kv_heads"):
@@ -170,6 +176,13 @@ def renamed(
             q, out[name] = regrouped(q, options), regrouped(out[name].T, options).T
         out[f"{prefix}blocks.{node}.layer.to_qkv.weight"] = torch.cat((q, k, v))
     return out
+
+
+def position_name(bare: str, peer: dict[str, Tensor]) -> str:
+    if found := re.fullmatch(r"rel_pos\.mlp\.(\d)\.(?:0\.)?(weight|bias)", bare):
+        last = max(int(name.split("rel_pos.mlp.")[1][0]) for name in peer if "rel_pos.mlp." in name)
+        return f"to_bias.{found[2]}" if int(found[1]) == last else f"layers.{found[1]}.{found[2]}"
+    return {"relative_attention_bias.weight": "buckets.weight", "learned_logslopes": "log_slopes"}[bare[8:]]
 
 
 def regrouped(weight: Tensor, options: dict[str, Any]) -> Tensor:

@@ -1,6 +1,7 @@
 """Attention: projections, masks, the kernel."""
 
 from .attention import Attention, CrossAttention
-from .masks import Attend, Masks, Sight
+from .kernel import Scores
+from .masks import Attend, Bias, Masks, Sight
 
-__all__ = ["Attend", "Attention", "CrossAttention", "Masks", "Sight"]
+__all__ = ["Attend", "Attention", "Bias", "CrossAttention", "Masks", "Scores", "Sight"]

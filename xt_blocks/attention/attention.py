@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.builtin import CROSS_ATTENTION, SELF_ATTENTION
@@ -17,7 +19,7 @@ from blockdsl.kinds import Kind
 from ..cache import Slot
 from ..positions.rotary import Rotation
 from . import kernel
-from .masks import Attend, Masks, Sight, check_mask
+from .masks import Attend, Bias, Masks, Sight, check_mask
 from .memory import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, SelfProjection, repeat_heads, split_heads
@@ -50,7 +52,7 @@ class _Attention(nn.Module):
 
     def attend(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Attend, scores: Tensor | None, keep_scores: bool
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, kernel.Scores]:
         """From `q: (b, h, n, d)`, `k: (b, g, m, d)`, `v: (b, g, m, dv)` to the update (b, n, dim)."""
         if scores is not None and not self.options.residual_attn:
             raise ValueError("scores are given, but residual_attn is false")
@@ -59,11 +61,12 @@ class _Attention(nn.Module):
         k, v = (repeat_heads(t, self.heads // self.kv_heads) for t in (k, v))
         dropout = self.options.dropout if self.training else 0.0
         if scores is None and not keep_scores and not self.needs_scores:
-            return self.output(kernel.fused(q, k, v, mask, self.scale, dropout), x)
-        out, own = kernel.explicit(
-            q, k, v, mask, self.scale, dropout, scores, self.talking_heads, self.options.sparse_topk
+            return self.output(kernel.fused(q, k, v.to(q.dtype), mask, self.scale, dropout).to(v.dtype), x)
+        out, seen = kernel.explicit(
+            q, k, v.to(q.dtype), mask, self.scale, dropout, scores, self.talking_heads, self.options.sparse_topk
         )
-        return (self.output(out, x), own) if keep_scores else self.output(out, x)
+        out = out.to(v.dtype)
+        return (self.output(out, x), seen) if keep_scores else self.output(out, x)
 
 
 class Attention(_Attention):
@@ -89,31 +92,40 @@ class Attention(_Attention):
         mask: Tensor | None = None,
         attend: Masks | None = None,
         rotary: Rotation | None = None,
+        bias: Bias | None = None,
         scores: Tensor | None = None,
         keep_scores: bool = False,
+        memory: Tensor | None = None,
         cache: Slot | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, kernel.Scores]:
         """
         Args:
             x: (batch, seq, dim)
             mask: (batch, seq) bool, True = attend; when called alone. In a stack `attend` has it.
             attend: the masks of the forward pass.
             rotary: positions to rotate queries and keys by.
+            bias: what positions add to the scores.
             scores: (batch, heads, seq, keys) of an earlier block.
-            keep_scores: return these scores too.
+            keep_scores: return these scores and the weights too.
+            memory: (batch, tokens, dim) of earlier segments, in front of x as keys and values.
             cache: this block's keys and values of the tokens before x.
 
         Returns:
-            (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, keys).
+            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
         """
         check_mask("mask", mask, x)
-        q, k, v = self.split(*self.to_qkv(x))
+        q, k, v = self.split(*self.to_qkv(x if memory is None else torch.cat((memory, x), dim=1)))
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
+        q, past = q[:, :, q.shape[2] - x.shape[1] :], 0 if memory is None else memory.shape[1]
         if cache is not None:
             k, v = cache.extend(k, v)
-        masks = Masks(x.shape[1], mask=mask, device=x.device) if attend is None else attend
-        return self.attend(x, q, k, v, masks.tokens(self.sight), scores, keep_scores)
+        if rotary is not None:
+            q, k = rotary.decayed(q, k)
+        if attend is None:
+            seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
+            attend = Masks(x.shape[1], past, mask=seen, device=x.device)
+        return self.attend(x, q, k, v, attend.tokens(self.sight, bias), scores, keep_scores)
 
 
 class CrossAttention(_Attention):
@@ -143,7 +155,7 @@ class CrossAttention(_Attention):
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: Slot | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, kernel.Scores]:
         """
         Args:
             x: (batch, seq, dim)
@@ -151,7 +163,7 @@ class CrossAttention(_Attention):
             context_mask: (batch, context) bool, True = attend; when called alone.
 
         Returns:
-            (batch, seq, dim), and with keep_scores the scores (batch, heads, seq, context).
+            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
         """
         check_mask("context_mask", context_mask, context)
         q = self.to_q(x)

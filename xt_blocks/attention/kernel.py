@@ -5,11 +5,25 @@ Axes: b batch, h heads, i queries, j keys, d features of a head.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
+
+
+class Scores(NamedTuple):
+    """What an attention saw on its way.
+
+    Attributes:
+        before: (b, h, i, j) the scores before masking.
+        weights: (b, h, i, j) behind the softmax, a row of zeros where nothing is seen.
+    """
+
+    before: Tensor
+    weights: Tensor
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
@@ -22,8 +36,9 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout
     Returns:
         (b, h, i, dv)
     """
+    plain = attend.causal and attend.bias is None
     out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=attend.allowed, dropout_p=dropout, is_causal=attend.causal, scale=scale
+        q, k, v, attn_mask=attend.added(q.dtype), dropout_p=dropout, is_causal=plain, scale=scale
     )
     return out if attend.empty is None else out.masked_fill(attend.empty, 0.0)
 
@@ -38,7 +53,7 @@ def explicit(
     scores: Tensor | None = None,
     talking_heads: TalkingHeads | None = None,
     sparse_topk: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Scores]:
     """The same with the scores in hand, for options that read or change them.
 
     Args:
@@ -47,9 +62,11 @@ def explicit(
         talking_heads, sparse_topk: see `scores`.
 
     Returns:
-        (b, h, i, dv) and the scores (b, h, i, j) as they stand before masking.
+        (b, h, i, dv), and the scores with what positions add to them and before masking.
     """
     own = (q * scale) @ k.transpose(-1, -2)  # scaled first: the bare product overflows float16
+    if attend.bias is not None:
+        own = own + attend.bias_in(own.dtype)
     if scores is not None:
         own = own + scores
     if talking_heads is not None:
@@ -58,8 +75,10 @@ def explicit(
     masked = own if allowed is None else own.masked_fill(~allowed, float("-inf"))
     if sparse_topk is not None:
         masked = keep_largest(masked, sparse_topk)
-    weights = F.dropout(masked.softmax(dim=-1), dropout)
+    weights = masked.softmax(dim=-1)
+    if attend.empty is not None:
+        weights = weights.masked_fill(attend.empty, 0.0)
+    mixed = F.dropout(weights, dropout)
     if talking_heads is not None:
-        weights = talking_heads.mix_weights(weights)
-    out = weights @ v
-    return (out if attend.empty is None else out.masked_fill(attend.empty, 0.0)), own
+        mixed = talking_heads.mix_weights(mixed)
+    return mixed @ v, Scores(own, weights)

@@ -6,7 +6,7 @@ rounded to a low precision, far positions would fall together.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,32 +14,65 @@ from torch import Tensor
 BASE = 10_000.0
 
 
-class Rotation(NamedTuple):
+@dataclass(frozen=True)
+class Rotation:
     """The rotation of each token; feature i turns with feature i + dim/2.
 
     Attributes:
-        cos, sin: (seq, dim / 2) float32
+        cos, sin: (keys, dim / 2) or (batch, 1, keys, dim / 2) float32
+        decay: xPos's factors of queries, of the shape of cos; keys are divided by them. None: plain rotary.
     """
 
     cos: Tensor
     sin: Tensor
+    decay: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """Rotate the first `dim` features of `x: (batch, heads, seq, features)`; the others stay."""
-        half = self.cos.shape[-1]
+        """Rotate the first `dim` features of the last tokens, `x: (batch, heads, seq, features)`; the others stay."""
+        cos, sin = _last(self.cos, x.shape[-2]), _last(self.sin, x.shape[-2])
+        half = cos.shape[-1]
         first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
         # a product with float32 is float32, or float64: low-precision features are not rounded in between
-        turned = torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), dim=-1)
+        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
         return torch.cat((turned.to(x.dtype), rest), dim=-1)
 
+    def decayed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries and the keys of all tokens with xPos's decay (Sun et al., arXiv:2212.10554).
 
-def rotation(positions: Tensor, dim: int) -> Rotation:
+        Apart from the rotation, since the factors are centred on the tokens there are, which keeps them small;
+        a key from the cache cannot know where that will be. float16 has no room for them and becomes float32.
+        """
+        if self.decay is None:
+            return q, k
+        return _scaled(q, _last(self.decay, q.shape[-2])), _scaled(k, 1 / _last(self.decay, k.shape[-2]))
+
+
+def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) -> Rotation:
     """The rotation of tokens at these positions.
 
     Args:
-        positions: (seq,)
+        positions: (keys,) or (batch, keys); with xPos those of all keys there are.
         dim: how many features of a head are rotated; even.
+        xpos_scale_base: distance over which xPos decays by a step; None: no decay.
     """
-    powers = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    angles = positions.to(torch.float32)[:, None] / BASE**powers
-    return Rotation(angles.cos(), angles.sin())
+    where = positions.to(torch.float32)[..., None]
+    if where.ndim == 3:
+        where = where[:, None]  # every head
+    steps = torch.arange(0, dim, 2, device=where.device, dtype=torch.float32)
+    angles = where / BASE ** (steps / dim)
+    decay = None
+    if xpos_scale_base is not None:
+        centre = (where[..., :1, :] + where[..., -1:, :]) / 2
+        decay = ((steps + 0.4 * dim) / (1.4 * dim)) ** ((where - centre) / xpos_scale_base)
+    return Rotation(angles.cos(), angles.sin(), decay)
+
+
+def _last(x: Tensor, count: int) -> Tensor:
+    return x[..., x.shape[-2] - count :, :]
+
+
+def _scaled(x: Tensor, factor: Tensor) -> Tensor:
+    dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
+    both = torch.cat((factor, factor), dim=-1)
+    rotated = both.shape[-1]
+    return torch.cat(((x[..., :rotated] * both).to(dtype), x[..., rotated:].to(dtype)), dim=-1)

@@ -1,0 +1,124 @@
+"""Biases of attention scores by relative position: each is a function of the distance from key to query.
+
+Axes: h heads. A distance is the query's position less the key's: positive for the past. Distances and what is
+computed from them are float32 at least, whatever the module's type: rounded lower, far distances would fall together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class T5Bias(nn.Module):
+    """A learned value for each head and bucket of distances, the near ones exact, the far ones by logarithm.
+
+    Raffel et al., arXiv:1910.10683.
+
+    Args:
+        heads: attention heads.
+        causal: no bucket is for the future.
+        buckets: how many there are.
+        max_distance: from where on all distances share one.
+        scale: factor of the learned values.
+    """
+
+    def __init__(self, heads: int, causal: bool, buckets: int, max_distance: int, scale: float) -> None:
+        super().__init__()
+        self.causal, self.max_distance, self.scale = causal, max_distance, scale
+        self.buckets = nn.Embedding(buckets, heads)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """`distance: (...)` int → (..., h)."""
+        values = self.buckets(self.bucket(distance))
+        return values.to(_precise(values.dtype)) * self.scale
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """`distance: (...)` int → (...) int, which bucket it falls into."""
+        count = self.buckets.num_embeddings // (1 if self.causal else 2)
+        side = torch.zeros_like(distance) if self.causal else count * (distance < 0)
+        distance = distance.clamp(min=0) if self.causal else distance.abs()
+        exact = count // 2
+        share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        far = (exact + (share * (count - exact)).long()).clamp(max=count - 1)
+        return side + torch.where(distance < exact, distance, far)
+
+
+class DynamicBias(nn.Module):
+    """A small network from distance to a bias for each head.
+
+    Wang et al. (CrossFormer), arXiv:2108.00154; with the logarithm of the distance Liu et al. (Swin v2),
+    arXiv:2111.09883.
+
+    Args:
+        heads: attention heads.
+        hidden: features of its layers.
+        depth: hidden layers.
+        log_distance: read sign(distance) · log(1 + |distance|).
+        norm: LayerNorm behind each hidden layer.
+    """
+
+    def __init__(self, heads: int, hidden: int, depth: int = 2, log_distance: bool = False, norm: bool = False) -> None:
+        super().__init__()
+        self.log_distance = log_distance
+        self.layers = nn.ModuleList(nn.Linear(hidden if i else 1, hidden) for i in range(depth))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) if norm else nn.Identity() for _ in range(depth))
+        self.to_bias = nn.Linear(hidden, heads)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """`distance: (...)` int → (..., h)."""
+        x = distance.to(_precise(self.to_bias.weight.dtype))[..., None]
+        if self.log_distance:
+            x = x.sign() * x.abs().log1p()
+        with torch.autocast(distance.device.type, enabled=False):
+            for layer, norm in zip(self.layers, self.norms, strict=True):
+                x = F.silu(_precise_call(norm, _precise_call(layer, x)))
+            return _precise_call(self.to_bias, x)
+
+
+class ALiBi(nn.Module):
+    """A bias that falls with distance, to either side, each head at its own slope.
+
+    Press et al., arXiv:2108.12409.
+
+    Args:
+        heads: attention heads; those behind the `biased` first have no bias.
+        biased: heads with a slope.
+        learned: learn the slopes, as logarithms.
+    """
+
+    def __init__(self, heads: int, biased: int, learned: bool = False) -> None:
+        super().__init__()
+        self.unbiased = heads - biased
+        log_slopes = [math.log(slope) for slope in slopes(biased)]
+        self.log_slopes = nn.Parameter(torch.tensor(log_slopes)[:, None, None]) if learned else None
+        self.fixed = tuple(log_slopes)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """`distance: (...)` int → (..., h)."""
+        if self.log_slopes is None:
+            log_slopes = torch.tensor(self.fixed, device=distance.device)
+        else:
+            log_slopes = self.log_slopes.flatten().to(_precise(self.log_slopes.dtype))
+        return F.pad(-distance.abs()[..., None] * log_slopes.exp(), (0, self.unbiased))
+
+
+def slopes(heads: int) -> list[float]:
+    """ALiBi's: 2^(-8/n), 2^(-16/n), ... for n heads, a power of two; else every other one of the next power follows."""
+    n = 2 ** int(math.log2(heads))
+    powers = [2 ** (-8 * (i + 1) / n) for i in range(n)]
+    between = [2 ** (-4 * (2 * i + 1) / n) for i in range(heads - n)]
+    return powers + between
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _precise_call(module: nn.Module, x: Tensor) -> Tensor:
+    """The module on `x` in the type of x, whatever the type of its parameters."""
+    own = {name: parameter.to(x.dtype) for name, parameter in module.named_parameters()}
+    return torch.func.functional_call(module, own, (x,))
