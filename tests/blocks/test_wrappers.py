@@ -201,16 +201,22 @@ def test_copies_of_a_trainer_are_equal_and_independent() -> None:
 
 
 class Recording(TransformerWrapper):
-    """Notes what it is told to hide from self-attention, and hides nothing."""
+    """Notes what it hides from self-attention, and the logits."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(num_tokens=17, max_seq_len=1000, attn_layers=Decoder(depth=1, **SIZES), **kwargs)
+    def __init__(self) -> None:
+        super().__init__(num_tokens=17, max_seq_len=1000, attn_layers=Decoder(depth=1, **SIZES))
         self.seen: list[Tensor] = []
+        self.logits: list[Tensor] = []
 
-    def forward(self, x: Tensor, *args: Any, self_attn_context_mask: Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mask: Tensor | None = None, self_attn_context_mask: Tensor | None = None
+    ) -> Tensor:
         if self_attn_context_mask is not None:
             self.seen.append(self_attn_context_mask)
-        return super().forward(x, *args, **kwargs)
+        hidden = self.attn_layers(self.token_emb(x), mask=mask, self_attn_context_mask=self_attn_context_mask)
+        assert self.to_logits is not None
+        self.logits.append(self.to_logits(hidden))
+        return self.logits[-1]
 
 
 @pytest.mark.parametrize(("mask_prob", "hidden"), [(0.3, 30), (0.29, 28), (0.999, 99), (0.009, 0)])
@@ -230,6 +236,19 @@ def test_a_part_of_each_rows_tokens_is_forgotten_in_training(mask_prob: float, h
     net.seen.clear()
     torch.testing.assert_close(model.eval()(x), AutoregressiveWrapper(net)(x))
     assert net.seen == []
+
+
+@pytest.mark.parametrize("mask_prob", [0.95, 0])
+def test_what_is_forgotten_is_not_seen(mask_prob: float) -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=mask_prob).train()
+    x = tokens(1, 21)
+    other = x.clone()
+    other[0, 5] = (other[0, 5] + 1) % 17
+    model(x)
+    model(other)
+    changed = (net.logits[0] != net.logits[1]).any(dim=-1)[0].nonzero()[:, 0].tolist()
+    assert changed == ([5] if mask_prob else [*range(5, 20)])  # 19 of 20: only the first token is seen by others
 
 
 def test_what_is_forgotten_is_drawn_evenly() -> None:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xt_blocks import AutoregressiveWrapper, XLAutoregressiveWrapper
+from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper, XLAutoregressiveWrapper
+from xt_blocks.intermediates import Intermediates
+from xt_blocks.memories import Memories
 
-from .variants import language_model, tokens
+from .variants import SIZES, VARIANTS, language_model, tokens
 
 
 class Seen:
@@ -62,17 +64,44 @@ class Fading(nn.Module):
         return (logits, Seen(seen[:, -self.max_mem_len :])) if return_mems else logits
 
 
+class Remembering(TransformerWrapper):
+    """Memories of a stack, around which no positions are added."""
+
+    max_mem_len = 64
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mems: Memories | None = None, return_mems: bool = False, **kwargs: Any
+    ) -> Any:
+        record = Intermediates()
+        hidden = self.attn_layers(self.token_emb(x), mems=mems, intermediates=record, **kwargs)
+        assert self.to_logits is not None
+        logits = self.to_logits(hidden)
+        if not return_mems:
+            return logits
+        return logits, self.attn_layers.remember(mems, record, kwargs.get("mask"), self.max_mem_len)
+
+
+def remembering(name: str, max_mem_len: int = 64) -> tuple[Remembering, dict[str, Tensor]]:
+    """A model of a variant, and what three rows of it read."""
+    pattern, settings = VARIANTS[name]
+    stack = Decoder(pattern=pattern, **(SIZES | settings))
+    net = Remembering(num_tokens=17, max_seq_len=5, attn_layers=stack).eval()
+    net.max_mem_len = max_mem_len
+    read = {"context": torch.randn(3, 4, 24), "context_mask": torch.arange(4) < torch.tensor([[4], [2], [3]])}
+    return net, read if stack.reads_context else {}
+
+
 def xl(net: Any, **kwargs: Any) -> XLAutoregressiveWrapper:
     return XLAutoregressiveWrapper(net, **kwargs)
 
 
-def by_hand(net: Any, prompt: Tensor, new: int, mems: Any = None) -> Tensor:
+def by_hand(net: Any, prompt: Tensor, new: int, mems: Any = None, **read: Tensor) -> Tensor:
     """Greedy: before each token, every segment is read again from the first one on."""
     out = prompt
     for _ in range(new):
         remembered = mems
         for segment in out.split(net.max_seq_len, dim=1):
-            logits, remembered = net(segment, mems=remembered, return_mems=True)
+            logits, remembered = net(segment, mems=remembered, return_mems=True, **read)
         out = torch.cat((out, logits[:, -1].argmax(-1, keepdim=True)), dim=1)
     return out[:, prompt.shape[1] :]
 
@@ -173,3 +202,31 @@ def test_a_model_without_memories_is_refused() -> None:
         xl(Fading(max_mem_len=0))
     with pytest.raises(TypeError, match="net must be a model over tokens"):
         xl(nn.Linear(2, 2))
+
+
+# Every variant -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_stacks_loss_over_segments_is_that_of_one_pass(name: str) -> None:
+    net, read = remembering(name)
+    x = tokens(3, 14)
+    torch.testing.assert_close(xl(net)(x, **read), AutoregressiveWrapper(net)(x, **read), rtol=1e-5, atol=1e-6)
+    mask = torch.arange(14) < torch.tensor([[14], [7], [11]])
+    loss = xl(net)(x, mask=mask, **read)
+    torch.testing.assert_close(loss, AutoregressiveWrapper(net)(x, mask=mask, **read), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("max_mem_len", [3, 64])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_stack_generates_segment_by_segment(name: str, max_mem_len: int) -> None:
+    net, read = remembering(name, max_mem_len)
+    prompts = [tokens(1, n)[0] for n in (2, 7, 5)]
+    out = xl(net).generate(prompts, 9, temperature=0, **read)
+    for i, prompt in enumerate(prompts):
+        own = {name: value[i : i + 1] for name, value in read.items()}
+        assert torch.equal(out[i : i + 1], by_hand(net, prompt[None], 9, **own))
+    _, mems = net(tokens(3, 5), return_mems=True, **read)
+    together = tokens(3, 4)
+    out = xl(net).generate(together, 9, temperature=0, mems=mems, **read)
+    assert torch.equal(out, by_hand(net, together, 9, mems, **read))

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention.masks import check_mask
 from ..keywords import names_nearest, names_nearest_with
-from .decoding import WindowDecoding, check_steps, collect, decode, read_prompts
+from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -67,7 +66,7 @@ class AutoregressiveWrapper(nn.Module):
             attn_mask, pos, sum_embeds: as the model takes them, of the seq tokens that it sees.
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
-        read = _given(
+        read = given(
             context=context,
             context_mask=context_mask,
             prepend_embeds=prepend_embeds,
@@ -162,10 +161,10 @@ class AutoregressiveWrapper(nn.Module):
         sampler = Sampler(**sampling)
         check_steps(self.net, seq_len, eos_token)
         rows = read_prompts(prompts, mask)
-        read = _given(
+        read = given(
             context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
         )
-        _check_read(rows.tokens.shape[0], read)
+        check_read(rows.tokens.shape[0], read)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
 
@@ -198,19 +197,3 @@ def remembered(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
     how_many = torch.tensor([int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device)
     order = torch.rand(tokens.shape, device=tokens.device).masked_fill(~may_hide, 2.0).argsort(dim=1)
     return order.argsort(dim=1) >= how_many[real.sum(dim=1)][:, None]
-
-
-def _given(**arguments: Tensor | None) -> dict[str, Tensor]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _check_read(batch: int, read: dict[str, Tensor]) -> None:
-    """Raise ValueError where a context or prepended embeddings are not (batch, seq, dim), or a mask is not theirs."""
-    for name, mask_name in (("context", "context_mask"), ("prepend_embeds", "prepend_mask")):
-        value = read.get(name)
-        if value is None:
-            if mask_name in read:
-                raise ValueError(f"{mask_name} is given, but no {name}")
-        elif value.ndim != 3 or value.shape[0] != batch:
-            raise ValueError(f"{name} must be ({batch}, seq, dim), not {tuple(value.shape)}")
-        check_mask(mask_name, read.get(mask_name), value)

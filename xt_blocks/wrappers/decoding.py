@@ -102,6 +102,26 @@ def _check_tokens(tokens: Tensor) -> None:
         raise ValueError(f"prompts must be int64 or int32, not {tokens.dtype}")
 
 
+# What is read beside them --------------------------------------------------------------------------------------------
+
+
+def given(**arguments: Tensor | None) -> dict[str, Tensor]:
+    """Those of the arguments that are there."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def check_read(batch: int, read: dict[str, Tensor]) -> None:
+    """Raise ValueError where a context or prepended embeddings are not (batch, seq, dim), or a mask is not theirs."""
+    for name, mask_name in (("context", "context_mask"), ("prepend_embeds", "prepend_mask")):
+        value = read.get(name)
+        if value is None:
+            if mask_name in read:
+                raise ValueError(f"{mask_name} is given, but no {name}")
+        elif value.ndim != 3 or value.shape[0] != batch:
+            raise ValueError(f"{name} must be ({batch}, seq, dim), not {tuple(value.shape)}")
+        check_mask(mask_name, read.get(mask_name), value)
+
+
 # Steps -------------------------------------------------------------------------------------------------------------
 
 

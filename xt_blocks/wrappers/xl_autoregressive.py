@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..keywords import names_nearest, names_nearest_with
 from .autoregressive import check_causal, shifted
-from .decoding import Decoding, Prompts, Tokens, check_steps, collect, decode, read_prompts
+from .decoding import Decoding, Prompts, Tokens, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -47,8 +47,14 @@ class XLAutoregressiveWrapper(nn.Module):
         self.max_seq_len = net.max_seq_len
 
     def forward(
-        self, x: Tensor, mems: Memories | None = None, mask: Tensor | None = None, return_mems: bool = False
-    ) -> Tensor | tuple[Tensor, Memories]:
+        self,
+        x: Tensor,
+        mems: Memories | None = None,
+        mask: Tensor | None = None,
+        return_mems: bool = False,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Any:
         """Mean cross-entropy over all predicted tokens of all segments, in nats.
 
         Args:
@@ -58,16 +64,18 @@ class XLAutoregressiveWrapper(nn.Module):
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
             return_mems: give the memories behind the last segment too.
+            context, context_mask: for the model's cross-attention, which every segment reads.
 
         Returns:
             the loss, or (loss, memories).
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
         losses = []
+        read = given(context=context, context_mask=context_mask)
         for start in range(0, tokens.shape[1], self.max_seq_len):
             segment = slice(start, start + self.max_seq_len)
             seen = None if mask is None else mask[:, segment]
-            logits, mems = self.net(tokens[:, segment], mask=seen, mems=mems, return_mems=True)
+            logits, mems = self.net(tokens[:, segment], mask=seen, mems=mems, return_mems=True, **read)
             loss = F.cross_entropy(
                 logits.flatten(0, 1), target[:, segment].flatten(), ignore_index=self.ignore_index, reduction="sum"
             )
@@ -84,6 +92,8 @@ class XLAutoregressiveWrapper(nn.Module):
         eos_token: int | None = None,
         cache_kv: bool = True,
         mems: Memories | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
         **sampling: Any,
     ) -> Tensor:
         """Tokens that go on from a prompt, which may be longer than a segment, as may be what is added.
@@ -96,6 +106,7 @@ class XLAutoregressiveWrapper(nn.Module):
             cache_kv: keep the keys and values of the current segment between steps; the tokens are the same
                 without.
             mems: what is remembered of the text before the prompts, which then are of one length.
+            context, context_mask: for the model's cross-attention.
             sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
                 `sampling.Sampler` has them.
 
@@ -106,7 +117,16 @@ class XLAutoregressiveWrapper(nn.Module):
             ValueError: a prompt is empty, seq_len negative, or an argument of sampling out of its range.
             TypeError: an unknown keyword; the message names the nearest one.
         """
-        tokens = self.stream(prompts, seq_len, eos_token=eos_token, cache_kv=cache_kv, mems=mems, **sampling)
+        tokens = self.stream(
+            prompts,
+            seq_len,
+            eos_token=eos_token,
+            cache_kv=cache_kv,
+            mems=mems,
+            context=context,
+            context_mask=context_mask,
+            **sampling,
+        )
         return collect(tokens, read_prompts(prompts), seq_len, self.pad_value)
 
     @names_nearest_with(Sampler)
@@ -118,6 +138,8 @@ class XLAutoregressiveWrapper(nn.Module):
         eos_token: int | None = None,
         cache_kv: bool = True,
         mems: Memories | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
         **sampling: Any,
     ) -> Iterator[Tensor]:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
@@ -126,11 +148,13 @@ class XLAutoregressiveWrapper(nn.Module):
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
             raise ValueError("memories are of prompts of one length: generate with each length apart")
-        decoding: Decoding
-        if rows.ragged:
-            decoding = DecodingByLength(rows, lambda own: SegmentDecoding(self.net, own, seq_len, cache_kv, None))
-        else:
-            decoding = SegmentDecoding(self.net, rows, seq_len, cache_kv, mems)
+        read = given(context=context, context_mask=context_mask)
+        check_read(rows.tokens.shape[0], read)
+
+        def start(prompts: Prompts, read: dict[str, Tensor]) -> Decoding:
+            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, mems, read)
+
+        decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
 
 
@@ -145,12 +169,19 @@ class SegmentDecoding:
         new: how many tokens will be appended.
         cached: keep keys and values of the segment where the stack can.
         mems: of the text before the prompts.
+        read: what else the model is given, each time it reads a segment from its start.
     """
 
     def __init__(
-        self, net: TransformerWrapper, prompts: Prompts, new: int, cached: bool, mems: Memories | None
+        self,
+        net: TransformerWrapper,
+        prompts: Prompts,
+        new: int,
+        cached: bool,
+        mems: Memories | None,
+        read: dict[str, Tensor],
     ) -> None:
-        self.net, self.mems = net, mems
+        self.net, self.mems, self.read = net, mems, read
         self.tokens = Tokens(prompts.tokens, new)
         self.cached = cached and net.graph.why_not_cached() is None
         self.start = 0  # of the segment
@@ -162,7 +193,7 @@ class SegmentDecoding:
         logits: Tensor
         while (end := self.start + self.net.max_seq_len) <= self.tokens.length:
             segment = self.tokens.since(self.start, end)
-            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True)
+            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, **self.read)
             self.start, self.seen, self.cache = end, end, None
         if self.start < self.tokens.length:
             logits = self._within_segment()
@@ -170,13 +201,13 @@ class SegmentDecoding:
 
     def _within_segment(self) -> Tensor:
         if not self.cached:
-            return self.net(self.tokens.since(self.start), mems=self.mems)
+            return self.net(self.tokens.since(self.start), mems=self.mems, **self.read)
         if self.cache is not None:
             logits = self.net(self.tokens.since(self.seen), cache=self.cache)
         else:
             remembered = 0 if self.mems is None else self.mems.length
             self.cache = self.net.new_cache(self.tokens.batch, remembered + self.net.max_seq_len)
-            logits = self.net(self.tokens.since(self.start), mems=self.mems, cache=self.cache)
+            logits = self.net(self.tokens.since(self.start), mems=self.mems, cache=self.cache, **self.read)
         self.seen = self.tokens.length
         return logits
 
@@ -190,15 +221,24 @@ class DecodingByLength:
 
     Args:
         prompts: padded on the left.
-        start: makes the decoding of prompts of one length.
+        read: what else the model is given, by row.
+        start: makes the decoding of prompts of one length and of what is read with them.
     """
 
-    def __init__(self, prompts: Prompts, start: Callable[[Prompts], Decoding]) -> None:
+    def __init__(
+        self,
+        prompts: Prompts,
+        read: dict[str, Tensor],
+        start: Callable[[Prompts, dict[str, Tensor]], Decoding],
+    ) -> None:
         assert prompts.mask is not None
         lengths = prompts.mask.sum(dim=1)
         by_length = {n: (lengths == n).nonzero()[:, 0] for n in sorted(set(lengths.tolist()))}
         self.rows = [*by_length.values()]
-        self.parts = [start(Prompts(prompts.tokens[rows, -n:])) for n, rows in by_length.items()]
+        self.parts = [
+            start(Prompts(prompts.tokens[rows, -n:]), {name: value[rows] for name, value in read.items()})
+            for n, rows in by_length.items()
+        ]
         self.order = torch.cat(self.rows).argsort()
 
     def next_logits(self) -> Tensor:
