@@ -132,7 +132,7 @@ class AutoregressiveWrapper(nn.Module):
             prepend_mask=prepend_mask,
             **sampling,
         )
-        return collect(tokens, read_prompts(prompts, mask), seq_len, self.pad_value)
+        return collect(self.net, tokens, read_prompts(prompts, mask), seq_len, self.pad_value)
 
     @names_nearest_with(Sampler)
     def stream(

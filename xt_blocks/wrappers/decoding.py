@@ -194,7 +194,7 @@ def decode(
     """(batch,) int64 tokens, one a step, until all rows have drawn eos_token; a row has pad_value behind its own."""
     finished: Tensor | None = None
     for _ in range(steps):
-        with _evaluating(net):
+        with evaluating(net):
             token = sampler(decoding.next_logits())
             decoding.append(token)
         if eos_token is not None:
@@ -208,7 +208,7 @@ def decode(
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """No dropout and no gradients inside; every module's mode is as it was behind it."""
     training = [module for module in net.modules() if module.training]
     for module in training:
@@ -229,9 +229,10 @@ def check_steps(net: TransformerWrapper, seq_len: int, eos_token: int | None) ->
         raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos_token}")
 
 
-def collect(tokens: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
+def collect(net: nn.Module, tokens: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
     """The steps side by side, (batch, seq_len) or (seq_len,); pad_value where they ended early."""
     out = prompts.tokens.new_full((prompts.tokens.shape[0], seq_len), pad_value)
-    for step, token in enumerate(tokens):
-        out[:, step] = token
+    with evaluating(net):  # once: no step finds a mode to change
+        for step, token in enumerate(tokens):
+            out[:, step] = token
     return out[0] if prompts.single else out

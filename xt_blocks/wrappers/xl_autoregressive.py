@@ -127,7 +127,7 @@ class XLAutoregressiveWrapper(nn.Module):
             context_mask=context_mask,
             **sampling,
         )
-        return collect(tokens, read_prompts(prompts), seq_len, self.pad_value)
+        return collect(self.net, tokens, read_prompts(prompts), seq_len, self.pad_value)
 
     @names_nearest_with(Sampler)
     def stream(
