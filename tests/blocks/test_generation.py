@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,6 +137,7 @@ def test_a_mistyped_keyword_names_the_nearest() -> None:
     model, prompt = AutoregressiveWrapper(language_model()), tokens(1, 3)
     with pytest.raises(TypeError, match=r"generate\(\) got an unknown argument 'topk'; .*'top_k'"):
         model.generate(prompt, 3, topk=4)
+    assert inspect.signature(model.generate).parameters["temperature"].default == 1
     with pytest.raises(TypeError, match=r"stream\(\) got an unknown argument 'contextmask'; .*'context_mask'"):
         model.stream(prompt, 3, contextmask=None)  # type: ignore[call-arg]
 

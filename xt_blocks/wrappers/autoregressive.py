@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..keywords import names_nearest, names_nearest_with
+from ..keywords import hands_on_to, names_nearest
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
 from .transformer import TransformerWrapper
@@ -80,7 +80,8 @@ class AutoregressiveWrapper(nn.Module):
         logits = self.net(tokens, mask=mask, **read)[:, -tokens.shape[1] :]
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index)
 
-    @names_nearest_with(Sampler)
+    @names_nearest
+    @hands_on_to(Sampler)
     def generate(
         self,
         prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
@@ -134,7 +135,8 @@ class AutoregressiveWrapper(nn.Module):
         )
         return collect(self.net, tokens, read_prompts(prompts, mask), seq_len, self.pad_value)
 
-    @names_nearest_with(Sampler)
+    @names_nearest
+    @hands_on_to(Sampler)
     def stream(
         self,
         prompts: Tensor | list[Tensor] | tuple[Tensor, ...],

@@ -102,7 +102,7 @@ def _check_tokens(tokens: Tensor) -> None:
         raise ValueError(f"prompts must be int64 or int32, not {tokens.dtype}")
 
 
-# What is read beside them --------------------------------------------------------------------------------------------
+# What is read beside them ------------------------------------------------------------------------------------------
 
 
 def given(**arguments: Tensor | None) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..keywords import names_nearest, names_nearest_with
+from ..keywords import hands_on_to, names_nearest
 from .autoregressive import check_causal, shifted
 from .decoding import Decoding, Prompts, Tokens, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
@@ -83,7 +83,8 @@ class XLAutoregressiveWrapper(nn.Module):
         mean = torch.stack(losses).sum() / (target != self.ignore_index).sum()
         return (mean, mems) if return_mems else mean
 
-    @names_nearest_with(Sampler)
+    @names_nearest
+    @hands_on_to(Sampler)
     def generate(
         self,
         prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
@@ -129,7 +130,8 @@ class XLAutoregressiveWrapper(nn.Module):
         )
         return collect(self.net, tokens, read_prompts(prompts), seq_len, self.pad_value)
 
-    @names_nearest_with(Sampler)
+    @names_nearest
+    @hands_on_to(Sampler)
     def stream(
         self,
         prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
