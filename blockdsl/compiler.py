@@ -13,6 +13,7 @@ from .kinds import kinds
 from .pattern import Pattern
 from .positions import Scheme
 from .resolve import Block, Branches, Stack, positions_of, resolve
+from .tokens import TOKEN_OPTIONS, input_attributes
 
 
 def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
@@ -46,17 +47,17 @@ class _Builder:
         )
 
     def build(self) -> BlockGraph:
-        self.graph.add_node("input", kind="input", num_tokens=None, max_seq_len=None, emb_dropout=0.0)
+        self.graph.add_node("input", kind="input", **input_attributes())
         end, _ = self._chain(self.stack.steps, "input", {})
         pre_norm = self.stack.given.get("pre_norm", True)
         norm = "rmsnorm" if self.stack.given.get("use_rmsnorm") else "layernorm"
-        self.graph.add_node("output", kind="output", norm=norm if pre_norm else None, num_tokens=None, tied=False)
+        self.graph.add_node("output", kind="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
         self._edge(end, "output", "stream")
         graph = BlockGraph(self.graph).lint()
         if self.settings["num_tokens"] is None:
             return graph
-        names = ("num_tokens", "max_seq_len", "use_abs_pos_emb", "emb_dropout", "tie_embedding")
-        return graph.with_tokens(**{name: self.settings[name] for name in names})  # type: ignore[arg-type]
+        options: dict[str, Any] = {option.name: self.settings[option.name] for option in TOKEN_OPTIONS}
+        return graph.with_tokens(**options)
 
     def _chain(
         self, steps: Sequence[Block | Branches], start: str, scores: dict[str, str]

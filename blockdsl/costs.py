@@ -53,18 +53,22 @@ class Cost:
 def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     """Each node with its cost; a tied block's parameters are its owner's."""
     owners = graph.tied()
+    start = graph.nx.nodes[graph.start]
+    stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"])
     for node, attrs in graph.nx.nodes(data=True):
         kind = attrs["kind"]
         if kind == "block":
-            yield node, _block(graph.dim, attrs, sizes, owns=node in owners)
+            yield node, _block(graph.dim, attrs, stream, owns=node in owners)
         elif kind == "input" and attrs["num_tokens"] is not None:
-            yield node, Cost(parameters=attrs["num_tokens"] * graph.dim)
+            yield node, _embedding(graph.dim, graph.emb_dim, attrs, sizes)
         elif kind == "position" and attrs["scheme"] == "absolute":
-            yield node, Cost(parameters=graph.nx.nodes[graph.start]["max_seq_len"] * graph.dim)
+            yield node, Cost(parameters=start["max_seq_len"] * graph.emb_dim)
+        elif kind == "position" and attrs["scheme"] == "sinusoidal":
+            yield node, Cost(parameters=1)
         elif kind == "position":
             scheme = SCHEMES[attrs["scheme"]]
             own = scheme.complete(attrs)
-            yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, sizes))
+            yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, stream))
         elif kind == "output":
             yield node, _output(graph.dim, attrs, sizes)
 
@@ -83,13 +87,22 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
+def _embedding(dim: int, emb_dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    parameters = attrs["num_tokens"] * emb_dim + attrs["num_memory_tokens"] * dim
+    if attrs["post_emb_norm"]:
+        parameters += _NORM_VECTORS["layernorm"] * emb_dim
+    if emb_dim == dim:
+        return Cost(parameters=parameters)
+    return Cost(parameters=parameters + (emb_dim + 1) * dim, flops=2 * sizes.batch * sizes.seq * emb_dim * dim)
+
+
 def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     parameters = _NORM_VECTORS[attrs["norm"]] * dim
-    tokens = attrs["num_tokens"]
-    if tokens is None:
+    width = attrs["logits_dim"]
+    if width is None:
         return Cost(parameters=parameters)
-    logits = 0 if attrs["tied"] else (dim + 1) * tokens
-    return Cost(parameters=parameters + logits, flops=2 * sizes.batch * sizes.seq * dim * tokens)
+    logits = 0 if attrs["tied"] else (dim + 1) * width
+    return Cost(parameters=parameters + logits, flops=2 * sizes.batch * sizes.seq * dim * width)
 
 
 def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:

@@ -2,13 +2,14 @@
 
 Node kinds (attribute `kind`), and the other attributes each has:
 
-    input     where the stream starts. num_tokens, max_seq_len, emb_dropout: of its token embedding, None without
+    input     where the stream starts, and its token embedding: `tokens.INPUT_OPTIONS`; num_tokens is None without
     context   the sequence that cross-attention reads
-    position  scheme: "absolute", or one of `positions.SCHEMES` ("rotary", "t5", "dynamic", "alibi") with its attributes
+    position  scheme: "absolute" or "sinusoidal", which are added to the embedded tokens, or one of `positions.SCHEMES`
+              ("rotary", "t5", "dynamic", "alibi") with its attributes
     block     block: its kind in the registry; options: all of them; given: those its own text set;
               shift: token shift; scale: of the branch; tie: class of shared parameters or None; stage: index
     sum       where parallel branches meet; stage
-    output    norm: "layernorm", "rmsnorm" or None; num_tokens: of its logits or None; tied: to the embedding
+    output    norm: "layernorm", "rmsnorm" or None; logits_dim: how many logits, or None; tied: to the embedding
 
 Edges say what they carry (attribute `carries`, a tuple or one name; a missing one means the stream). An edge that
 is there already keeps what it carries when it is added again without saying.
@@ -16,7 +17,7 @@ is there already keeps what it carries when it is added again without saying.
     stream    the residual stream. A node reads the sum of what its stream edges bring
     base      of a sum: the stream its branches started from. The sum is base + what each branch added to it
     context   from the context to a block that attends to it
-    position  from a position to a block, or from "absolute" to the input
+    position  from a position to a block, or from one that is added to the tokens to the input
     scores    attention scores of one block, added to those of a later one (residual attention)
 
 Graph attributes: dim, causal, stages (names or None), pattern (the text it was made from; information only).
@@ -34,10 +35,9 @@ from typing import Any
 
 import networkx as nx
 
-from . import costs
-from .errors import GraphError
+from . import costs, tokens
+from .errors import GraphError, UserError
 from .kinds import kind_of
-from .positions import REPLACE_ABSOLUTE
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -114,31 +114,40 @@ class BlockGraph:
             raise GraphError("the graph cannot be lowered:\n" + "\n".join(f"  {fault}" for fault in found))
         return self
 
-    def with_tokens(
-        self,
-        num_tokens: int,
-        max_seq_len: int,
-        use_abs_pos_emb: bool = True,
-        emb_dropout: float = 0.0,
-        tie_embedding: bool = False,
-    ) -> BlockGraph:
-        """A copy that embeds tokens and gives logits. Absolute positions give way to rotary ones and T5's bias."""
+    @property
+    def emb_dim(self) -> int:
+        """Features of the token embedding."""
+        own = self.nx.nodes[self.start]["emb_dim"]
+        return self.dim if own is None else own
+
+    def with_tokens(self, num_tokens: int, max_seq_len: int, **options: Any) -> BlockGraph:
+        """A copy that embeds tokens and gives logits.
+
+        Args:
+            options: the others of `tokens.TOKEN_OPTIONS`. Absolute positions give way to rotary ones and T5's bias.
+
+        Raises:
+            TypeError: an unknown option; the message names the nearest.
+            UserError: a value is out of range, or options clash.
+            GraphError: the graph is at fault.
+        """
+        given = {"num_tokens": num_tokens, "max_seq_len": max_seq_len} | options
+        settings = tokens.checked(given, "with_tokens")
         graph = self.without_tokens()
-        graph.nx.nodes[graph.start].update(num_tokens=num_tokens, max_seq_len=max_seq_len, emb_dropout=emb_dropout)
-        graph.nx.nodes[graph.end].update(num_tokens=num_tokens, tied=tie_embedding)
-        schemes = {graph.nx.nodes[node]["scheme"] for node in graph.nodes("position")}
-        if use_abs_pos_emb and not schemes & REPLACE_ABSOLUTE:
-            graph.nx.add_node("absolute", kind="position", scheme="absolute")
-            graph.nx.add_edge("absolute", graph.start, carries=("position",))
+        if found := tokens.clash(settings, graph.dim, tokens.block_schemes(graph)):
+            raise UserError(f"{found[0]} is set, but {found[1]}")
+        tokens.write(graph, settings, graph.dim)
         return graph.lint()
 
     def without_tokens(self) -> BlockGraph:
         """A copy of the stack alone, from embedded sequence to normed output."""
         graph = self.copy()
-        graph.nx.nodes[graph.start].update(num_tokens=None, max_seq_len=None, emb_dropout=0.0)
-        graph.nx.nodes[graph.end].update(num_tokens=None, tied=False)
-        graph.nx.remove_nodes_from(graph.sources(graph.start, "position"))
+        tokens.erase(graph)
         return graph
+
+    def token_options(self) -> dict[str, Any]:
+        """What `with_tokens` was given, as the graph says it now."""
+        return tokens.read(self)
 
     # Costs -------------------------------------------------------------------------------------------------------
 
@@ -231,7 +240,13 @@ class BlockGraph:
                 graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
-        return BlockGraph(graph).lint()
+        try:
+            return BlockGraph(graph).lint()
+        except GraphError as error:
+            if "has no attribute" not in str(error):
+                raise
+            hint = "an older version may have written it: compile its pattern again"
+            raise GraphError(f"{error}\n  {hint}") from None
 
     def _plain(self) -> dict[str, Any]:
         return {

@@ -152,7 +152,7 @@ BLOCK_OPTIONS = (
 
 # Words of the language, and names of the graph's other nodes.
 RESERVED = (
-    *("set", "true", "false", "none", "input", "context", "sum", "output", "absolute"),
+    *("set", "true", "false", "none", "input", "context", "sum", "output", "absolute", "sinusoidal"),
     *("rotary", "t5_bias", "dynamic_bias", "alibi"),
 )
 

@@ -16,13 +16,13 @@ from .errors import did_you_mean
 from .kinds import kinds
 from .options import Option, by_name
 from .positions import REPLACE_ABSOLUTE, SCHEMES
+from .tokens import INPUT_OPTIONS, INPUT_SCHEMES, odd_sinusoid
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
     from .kinds import Kind
 
 # The attributes that the graph and each kind of node have. A block's `options` and `given` are dicts, beside these.
-_TOKENS = Option("num_tokens", int, None, "size of the vocabulary", least=1, optional=True)
 _STAGE = Option("stage", int, 0, "index of the stage", least=0)
 GRAPH_ATTRIBUTES = (
     Option("dim", int, None, "features of the stream", least=1),
@@ -30,13 +30,9 @@ GRAPH_ATTRIBUTES = (
     Option("pattern", str, "", "the text it was made from"),
 )
 NODE_ATTRIBUTES = {
-    "input": (
-        _TOKENS,
-        Option("max_seq_len", int, None, "longest sequence", least=1, optional=True),
-        Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
-    ),
+    "input": INPUT_OPTIONS,
     "context": (),
-    "position": (Option("scheme", str, "rotary", "how positions enter", choices=(*SCHEMES, "absolute")),),
+    "position": (Option("scheme", str, "rotary", "how positions enter", choices=(*SCHEMES, *INPUT_SCHEMES)),),
     "block": (
         Option("block", str, "", "its kind"),
         Option("shift", int, 0, "token shift", least=0),
@@ -47,7 +43,7 @@ NODE_ATTRIBUTES = {
     "sum": (_STAGE,),
     "output": (
         Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm"), optional=True),
-        _TOKENS,
+        Option("logits_dim", int, None, "how many logits", least=1, optional=True),
         Option("tied", bool, False, "logits by the embedding's matrix"),
     ),
 }
@@ -238,8 +234,8 @@ def _positions(graph: BlockGraph) -> Iterator[str]:
         for position in graph.sources(node, "position"):
             spec = graph.nx.nodes[position]
             schemes.append(spec["scheme"])
-            if spec["scheme"] == "absolute":
-                yield f"{node}: reads absolute positions, which belong to the input"
+            if spec["scheme"] in INPUT_SCHEMES:
+                yield f"{node}: reads {spec['scheme']} positions, which belong to the input"
                 continue
             scheme = SCHEMES[spec["scheme"]]
             if scheme.read_by not in kind.inputs:
@@ -274,32 +270,46 @@ def _scores(graph: BlockGraph) -> Iterator[str]:
 
 def _ends(graph: BlockGraph) -> Iterator[str]:
     start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
-    embedded, logits = start["num_tokens"], end["num_tokens"]
+    if start["num_tokens"] is None:
+        yield from _without_tokens(graph, start, end)
+    else:
+        yield from _with_tokens(graph, start, end)
     schemes = [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")]
-    if logits is not None and embedded is None:
-        yield f"{graph.end}: gives logits, but the input embeds no tokens"
-    if logits is None and embedded is not None:
-        yield f"{graph.end}: gives no logits, but the input embeds tokens"
-    if logits is not None and embedded is not None and logits != embedded:
-        yield f"{graph.end}: gives logits of {logits} tokens, but the input embeds {embedded}"
-    if embedded is None:
-        for name, given in (("max_seq_len", start["max_seq_len"]), ("emb_dropout", start["emb_dropout"])):
-            if given:
-                yield f"{graph.start}: has {name}, but embeds no tokens"
-        if schemes:
-            yield f"{graph.start}: reads positions, but embeds no tokens"
-        if end["tied"]:
-            yield f"{graph.end}: is tied to an embedding, but the input has none"
-    elif start["max_seq_len"] is None:
-        yield f"{graph.start}: embeds tokens and needs max_seq_len"
     if len(schemes) > 1:
         yield f"{graph.start}: reads more than one position"
     if inner := sorted(SCHEMES.keys() & {*schemes}):
         yield f"{graph.start}: reads {SCHEMES[inner[0]].title}, which belong to blocks"
     read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
-    if "absolute" in schemes and (instead := sorted(read & REPLACE_ABSOLUTE)):
+    if (own := sorted({*schemes} & {*INPUT_SCHEMES})) and (instead := sorted(read & REPLACE_ABSOLUTE)):
         title = SCHEMES[instead[0]].title
-        yield f"{graph.start}: reads absolute positions while blocks read {title}; a model has one or the other"
+        yield f"{graph.start}: reads {own[0]} positions while blocks read {title}; a model has one or the other"
+
+
+def _without_tokens(graph: BlockGraph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+    for option in INPUT_OPTIONS:
+        if start[option.name] != option.default:
+            yield f"{graph.start}: has {option.name}, but embeds no tokens"
+    if graph.sources(graph.start, "position"):
+        yield f"{graph.start}: reads positions, but embeds no tokens"
+    if end["logits_dim"] is not None:
+        yield f"{graph.end}: gives logits, but the input embeds no tokens"
+    if end["tied"]:
+        yield f"{graph.end}: is tied to an embedding, but the input has none"
+
+
+def _with_tokens(graph: BlockGraph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+    if start["max_seq_len"] is None:
+        yield f"{graph.start}: embeds tokens and needs max_seq_len"
+    if start["shift_mem_down"] and not start["max_mem_len"]:
+        yield f"{graph.start}: has shift_mem_down, but no max_mem_len keeps memories"
+    if end["tied"] and end["logits_dim"] != start["num_tokens"]:
+        tokens = start["num_tokens"]
+        yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
+    if end["tied"] and graph.emb_dim != graph.dim:
+        yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
+    for position in graph.sources(graph.start, "position"):
+        if graph.nx.nodes[position]["scheme"] == "sinusoidal" and odd_sinusoid(graph.emb_dim):
+            yield f"{position}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
 
 
 def _readers(graph: BlockGraph) -> Iterator[str]:

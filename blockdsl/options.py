@@ -31,7 +31,7 @@ class Option:
         doc: one line for the generated reference.
         setting: the stack's keyword that sets it for every block; None where only a block can set it.
         least, most: the allowed range of a number, both ends in.
-        below: an upper end which is itself not allowed.
+        above, below: a lower and an upper end which are themselves not allowed.
         choices: the allowed names.
         optional: whether `none` is a value.
     """
@@ -43,6 +43,7 @@ class Option:
     setting: str | None = None
     least: float | None = None
     most: float | None = None
+    above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
     optional: bool = False
@@ -63,6 +64,7 @@ class Option:
         in_range = right_type and (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
             and (not self.choices or value in self.choices)
             and value == value  # not NaN
@@ -75,7 +77,9 @@ class Option:
         words = ", ".join(map(repr, self.choices)) if self.choices else _TYPES[self.type]
         if self.choices:
             words = f"one of {words}"
-        if self.least is not None and self.most is not None:
+        if self.above is not None:
+            words += f" above {self.above:g}" + ("" if self.most is None else f" and at most {self.most:g}")
+        elif self.least is not None and self.most is not None:
             words += f" from {self.least:g} to {self.most:g}"
         elif self.least is not None:
             words += f" of at least {self.least:g}"

@@ -18,6 +18,7 @@ from .options import Value, by_name
 from .pattern import Pattern, parse
 from .positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
 from .settings import block_default, check_keywords, resolved
+from .tokens import clash
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +193,8 @@ class _Resolver:
             needed = POSITION_NEEDS.get(option.name, ())
             if needed and self.settings[option.name] != option.default and not any(self.settings[n] for n in needed):
                 raise self._setting_error(option.name, f"it needs {needed[0]}")
-        if self.settings["num_tokens"] is None:
-            for name in ("max_seq_len", "emb_dropout", "tie_embedding"):
-                if self.settings[name]:
-                    raise self._setting_error(name, "it needs num_tokens, which gives the stack its embedding")
-        elif self.settings["max_seq_len"] is None:
-            raise self._setting_error("num_tokens", "it needs max_seq_len too")
+        if found := clash(self.settings, self.dim, self.schemes_used):
+            raise self._setting_error(*found)
 
     def _setting_error(self, name: str, problem: str) -> UserError:
         span = self.pattern.setting_spans.get(name)

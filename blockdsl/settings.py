@@ -14,6 +14,7 @@ from .kinds import kinds
 from .options import Option, Value, by_name
 from .positions import POSITION_SETTINGS
 from .syntax import Argument
+from .tokens import TOKEN_OPTIONS
 
 # Settings that no block option declares.
 STACK_SETTINGS = (
@@ -28,11 +29,7 @@ STACK_SETTINGS = (
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
     *POSITION_SETTINGS,
-    Option("num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True),
-    Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True),
-    Option("use_abs_pos_emb", bool, True, "learned absolute positions; off where rotary ones are on"),
-    Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
-    Option("tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)"),
+    *TOKEN_OPTIONS,
 )
 
 

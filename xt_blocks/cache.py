@@ -67,18 +67,24 @@ class Cache:
 
     Attributes:
         batch, max_len: the rows, and the longest sequence there is room for.
-        length: tokens seen so far.
-        end: what it will be behind the pass that is running.
+        length: places of the stream seen so far.
+        prefix: how many of them are no tokens of the sequence: memory tokens and prepended embeddings.
+        end: what length will be behind the pass that is running.
         positions: (length,) or (batch, length) int, where they stand; None: one behind the other.
-        mask: (batch, length) bool, which of them are real; None: all.
+        mask: (batch, length) bool, which of the places are real; None: all.
+        token_mask: (batch, length - prefix) bool, which of the tokens are, in the sequence's order; None: all.
         context_mask: (batch, context) bool of the context seen first; None: all.
     """
 
     def __init__(self, batch: int, max_len: int) -> None:
+        for name, value in (("batch", batch), ("max_len", max_len)):
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
         self.batch, self.max_len = batch, max_len
-        self.length = self.end = 0
+        self.length = self.end = self.prefix = 0
         self.positions: Tensor | None = None
         self.mask: Tensor | None = None
+        self.token_mask: Tensor | None = None
         self.context_mask: Tensor | None = None
         self._slots: dict[str, Slot] = {}
 
@@ -98,14 +104,23 @@ class Cache:
 
     def seen(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
         """(batch, length + new) bool: the mask of the tokens so far and of the `new` ones; None: all are real."""
-        if mask is None and self.mask is None:
-            return None
-        before = self.mask
-        if before is None:
-            before = torch.ones(self.batch, self.length, dtype=torch.bool, device=device)
-        now = torch.ones(self.batch, new, dtype=torch.bool, device=device) if mask is None else mask
-        return torch.cat((before, now), dim=1)
+        return joined_masks(self.mask, self.length, mask, new, self.batch, device)
+
+    def seen_tokens(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
+        """`seen` without the prefix: (batch, length - prefix + new)."""
+        return joined_masks(self.token_mask, self.length - self.prefix, mask, new, self.batch, device)
 
     def bytes(self) -> int:
         """Of all keys and values."""
         return sum(slot.bytes() for slot in self._slots.values())
+
+
+def joined_masks(
+    first: Tensor | None, first_len: int, second: Tensor | None, second_len: int, batch: int, device: torch.device
+) -> Tensor | None:
+    """(batch, first_len + second_len) bool: one mask behind the other, where None is a mask that hides nothing."""
+    if first is None and second is None:
+        return None
+    pair = ((first, first_len), (second, second_len))
+    masks = [torch.ones(batch, n, dtype=torch.bool, device=device) if mask is None else mask for mask, n in pair]
+    return torch.cat(masks, dim=1)

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALL_STD = 1e-5
+"""Of vectors that are scaled to unit length: the smaller they are, the faster a step turns them."""
 
 
 class Embedding(nn.Embedding):
-    """A table whose vectors are drawn normal with a standard deviation of its own, on `reset_parameters` too."""
+    """A table whose vectors are drawn normal with a standard deviation of its own, on `reset_parameters` too.
 
-    def __init__(self, rows: int, dim: int, std: float) -> None:
-        self.std = std
+    Args:
+        rows, dim: how many vectors, and their features.
+        std: what they are drawn with.
+        unit: each vector that is looked up is scaled to unit length: FixNorm (Nguyen & Salazar, arXiv:1910.05895).
+            Only the directions of those in the table count then; see SMALL_STD.
+    """
+
+    def __init__(self, rows: int, dim: int, std: float, unit: bool = False) -> None:
+        self.std, self.unit = std, unit
         super().__init__(rows, dim)
 
     def reset_parameters(self) -> None:
         """Draw the vectors. On the meta device there is nothing to draw, and drawing would load torch's compiler."""
         if not self.weight.is_meta:
             nn.init.normal_(self.weight, std=self.std)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """`rows: (...)` int → (..., dim)."""
+        vectors = super().forward(rows)
+        return unit_length(vectors) if self.unit else vectors
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """`x` with its last axis scaled to length one, computed in float32 where x has less."""
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.normalize(exact, dim=-1).to(x.dtype)

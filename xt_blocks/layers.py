@@ -11,14 +11,15 @@ from typing import Any
 
 import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
 from blockdsl import Pattern, parse
-from blockdsl.errors import did_you_mean
+from blockdsl.errors import PatternError, did_you_mean
 from blockdsl.ordering import pattern_of
 from blockdsl.settings import check_keywords, table
+from blockdsl.tokens import TOKEN_OPTIONS
 
 from .stack import Stack
 
 # Settings of the model around a stack; the wrappers take them.
-_WRAPPER_SETTINGS = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "emb_dropout", "tie_embedding"}
+_WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
 
 _ORDERING = (
     "depth",
@@ -85,6 +86,7 @@ class AttentionLayers(Stack):
             if given:
                 raise TypeError(f"pattern= and {'=, '.join(given)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern
+            _check_settings(built)
         super().__init__(blockdsl.compile(built, **settings))
 
     def _check_names(self, settings: dict[str, Any]) -> None:
@@ -97,6 +99,15 @@ class AttentionLayers(Stack):
             if setting not in known:
                 hint = did_you_mean(setting, known)
                 raise TypeError(f"{name}() got an unknown argument '{setting}'" + (f"; {hint}" if hint else ""))
+
+
+def _check_settings(pattern: Pattern) -> None:
+    """A stack's text may not set what the wrapper around it is to say."""
+    for name, span in pattern.setting_spans.items():
+        if name in _WRAPPER_SETTINGS:
+            problem = f"{name} belongs to the model around the stack"
+            hint = "give it to TransformerWrapper, or lower the text: xt_blocks.lower(blockdsl.compile(...))"
+            raise PatternError(pattern.source, span, problem, hint)
 
 
 def _without(name: str, settings: dict[str, Any], fixed: dict[str, str]) -> None:

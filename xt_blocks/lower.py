@@ -26,14 +26,6 @@ def lower(graph: BlockGraph) -> Stack | TransformerWrapper:
     """
     graph.lint()
     stack = Stack(graph.without_tokens())
-    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
-    if start["num_tokens"] is None:
+    if graph.nx.nodes[graph.start]["num_tokens"] is None:
         return stack
-    return TransformerWrapper(
-        num_tokens=start["num_tokens"],
-        max_seq_len=start["max_seq_len"],
-        attn_layers=stack,
-        use_abs_pos_emb=bool(graph.sources(graph.start, "position")),
-        emb_dropout=start["emb_dropout"],
-        tie_embedding=end["tied"],
-    )
+    return TransformerWrapper(attn_layers=stack, **graph.token_options())

@@ -18,6 +18,7 @@ from ..fold import Folded, Loop, fold
 from ..kinds import kind_of
 from ..options import spell
 from ..positions import SCHEMES
+from ..tokens import INPUT_OPTIONS, input_scheme
 from .layout import Chain, Split, chain, split_stages
 
 if TYPE_CHECKING:
@@ -89,17 +90,27 @@ class _Text:
     def _input(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.start]
         tokens = attrs["num_tokens"]
-        embedding = f"{tokens:,} tokens, up to {attrs['max_seq_len']:,} a row" if tokens else ""
-        absolute = "absolute positions" if self.graph.sources(self.graph.start, "position") else ""
-        context = "beside a context" if self.graph.nodes("context") else ""
-        return f" {self.glyphs.dot} ".join(filter(None, ["input", embedding, absolute, context]))
+        parts = ["input"]
+        if tokens:
+            parts.append(f"{tokens:,} tokens, up to {attrs['max_seq_len']:,} a row")
+            others = [option for option in INPUT_OPTIONS if option.name not in ("num_tokens", "max_seq_len")]
+            set_ = {option.name: attrs[option.name] for option in others if attrs[option.name] != option.default}
+            parts += [name if value is True else f"{name}={spell(value)}" for name, value in set_.items()]
+        if scheme := input_scheme(self.graph):
+            parts.append(f"{scheme} positions")
+        if self.graph.nodes("context"):
+            parts.append("beside a context")
+        return f" {self.glyphs.dot} ".join(parts)
 
     def _output(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.end]
         reads = self._reads(self.graph.end) if self.items is None else ""
         norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", None: ""}[attrs["norm"]]
-        tokens = attrs["num_tokens"]
-        logits = f"logits of {tokens:,} tokens{' (tied to the embedding)' if attrs['tied'] else ''}" if tokens else ""
+        tokens, width = self.graph.nx.nodes[self.graph.start]["num_tokens"], attrs["logits_dim"]
+        logits = ""
+        if width is not None:
+            logits = f"logits of {width:,} tokens" if width == tokens else f"{width:,} logits"
+            logits += " (tied to the embedding)" if attrs["tied"] else ""
         return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, norm, logits]))
 
     def _staged(self, items: Chain) -> list[_Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -36,8 +38,9 @@ def test_exports_with_a_dynamic_length(name: str) -> None:
     torch.testing.assert_close(exported(longer, mask=mask, **extra), model(longer, mask=mask, **extra))
 
 
-def test_the_loss_compiles_once_for_all_lengths() -> None:
-    net = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain"))
+@pytest.mark.parametrize("options", [{}, {"num_memory_tokens": 2, "l2norm_embed": True, "emb_frac_gradient": 0.1}])
+def test_the_loss_compiles_once_for_all_lengths(options: dict[str, Any]) -> None:
+    net = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain"), **options)
     model = xt_blocks.AutoregressiveWrapper(net)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
@@ -48,8 +51,9 @@ def test_the_loss_compiles_once_for_all_lengths() -> None:
     assert counter.frame_count <= 2  # the first length, and every other
 
 
-def test_decoding_compiles_once_for_all_steps() -> None:
-    model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain")).eval()
+@pytest.mark.parametrize("options", [{}, {"num_memory_tokens": 2, "scaled_sinu_pos_emb": True}])
+def test_decoding_compiles_once_for_all_steps(options: dict[str, Any]) -> None:
+    model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain"), **options).eval()
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(model, backend=counter, fullgraph=True)

@@ -149,6 +149,14 @@ def test_only_a_causal_model_is_trained_on_the_next_token() -> None:
         AutoregressiveWrapper(Decoder(depth=1, **SIZES))  # type: ignore[arg-type]
 
 
+def test_a_model_without_logits_is_not_trained_on_the_next_token() -> None:
+    net = TransformerWrapper(
+        num_tokens=17, max_seq_len=8, attn_layers=Decoder(depth=1, **SIZES), return_only_embed=True
+    )
+    with pytest.raises(ValueError, match="the model has no logits: return_only_embed is set"):
+        AutoregressiveWrapper(net)
+
+
 def test_a_loss_needs_a_token_to_see_and_one_to_predict() -> None:
     with pytest.raises(ValueError, match=r"tokens must be \(batch, 2 or more\), .* not \(2, 1\)"):
         AutoregressiveWrapper(language_model())(tokens(2, 1))

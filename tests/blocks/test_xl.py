@@ -30,7 +30,7 @@ class Seen:
 class Fading(nn.Module):
     """Logits from the tokens seen so far, of which each counts half of the next; memories are the last of them."""
 
-    num_tokens = 17
+    num_tokens, return_only_embed = 17, False
 
     def __init__(self, max_seq_len: int = 5, max_mem_len: int = 100) -> None:
         super().__init__()
@@ -67,8 +67,6 @@ class Fading(nn.Module):
 class Remembering(TransformerWrapper):
     """Memories of a stack, around which no positions are added."""
 
-    max_mem_len = 64
-
     def forward(  # type: ignore[override]
         self, x: Tensor, mems: Memories | None = None, return_mems: bool = False, **kwargs: Any
     ) -> Any:
@@ -85,8 +83,7 @@ def remembering(name: str, max_mem_len: int = 64) -> tuple[Remembering, dict[str
     """A model of a variant, and what three rows of it read."""
     pattern, settings = VARIANTS[name]
     stack = Decoder(pattern=pattern, **(SIZES | settings))
-    net = Remembering(num_tokens=17, max_seq_len=5, attn_layers=stack).eval()
-    net.max_mem_len = max_mem_len
+    net = Remembering(num_tokens=17, max_seq_len=5, attn_layers=stack, max_mem_len=max_mem_len).eval()
     read = {"context": torch.randn(3, 4, 24), "context_mask": torch.arange(4) < torch.tensor([[4], [2], [3]])}
     return net, read if stack.reads_context else {}
 
@@ -200,6 +197,8 @@ def test_eos_sampling_and_streams_are_as_without_memories() -> None:
 def test_a_model_without_memories_is_refused() -> None:
     with pytest.raises(ValueError, match="the model keeps no memories: give it max_mem_len= above 0"):
         xl(Fading(max_mem_len=0))
+    with pytest.raises(ValueError, match="the model keeps no memories"):
+        xl(language_model())
     with pytest.raises(TypeError, match="net must be a model over tokens"):
         xl(nn.Linear(2, 2))
 

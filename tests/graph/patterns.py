@@ -100,9 +100,34 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "max_seq_len": 11,
             "use_abs_pos_emb": draw(st.booleans()),
             "tie_embedding": draw(st.booleans()),
+            "num_memory_tokens": draw(st.integers(0, 2)),
+            "post_emb_norm": draw(st.booleans()),
+            "l2norm_embed": draw(st.booleans()),
         }
+        if not settings["tie_embedding"]:
+            settings |= {
+                "emb_dim": draw(st.sampled_from([None, 6, 12])),
+                "logits_dim": draw(st.sampled_from([None, 3, 7])),
+            }
+        if settings["use_abs_pos_emb"] and not settings["rotary_pos_emb"]:
+            settings["scaled_sinu_pos_emb"] = draw(st.booleans())
     return Model(text, blocks, settings)
 
+
+# The attributes of an input that embeds no tokens, written out.
+PLAIN_INPUT = {
+    "kind": "input",
+    "num_tokens": None,
+    "max_seq_len": None,
+    "emb_dim": None,
+    "l2norm_embed": False,
+    "post_emb_norm": False,
+    "emb_frac_gradient": 1.0,
+    "emb_dropout": 0.0,
+    "num_memory_tokens": 0,
+    "max_mem_len": 0,
+    "shift_mem_down": 0,
+}
 
 # The options of attention blocks and feedforwards when nobody sets any, written out.
 PLAIN_ATTENTION = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph, PatternError, UserError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
 
 SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
 
@@ -42,7 +42,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
     g = blockdsl.compile("x: a(heads=4)>>1 | f/2@t", dim=16, attn_dim_head=4, causal=True, ff_mult=2, use_rmsnorm=True)
     around = {"pre_norm": True, "use_rmsnorm": True, "layer_dropout": 0.0}
     assert dict(g.nx.nodes(data=True)) == {
-        "input": {"kind": "input", "num_tokens": None, "max_seq_len": None, "emb_dropout": 0.0},
+        "input": PLAIN_INPUT,
         "a0": {
             "kind": "block",
             "block": "a",
@@ -63,7 +63,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             "tie": "t",
             "stage": 1,
         },
-        "output": {"kind": "output", "norm": "rmsnorm", "num_tokens": None, "tied": False},
+        "output": {"kind": "output", "norm": "rmsnorm", "logits_dim": None, "tied": False},
     }
     assert [*g.nx.edges(data="carries")] == [
         ("input", "a0", ("stream",)),
@@ -371,8 +371,8 @@ def test_a_blocks_own_norm_option_leaves_the_final_norm_alone() -> None:
 
 def test_tokens_make_an_embedding_absolute_positions_and_logits() -> None:
     g = graph("a f", num_tokens=30, max_seq_len=9, emb_dropout=0.25, tie_embedding=True)
-    assert g.nx.nodes["input"] == {"kind": "input", "num_tokens": 30, "max_seq_len": 9, "emb_dropout": 0.25}
-    assert g.nx.nodes["output"] == {"kind": "output", "norm": "layernorm", "num_tokens": 30, "tied": True}
+    assert g.nx.nodes["input"] == PLAIN_INPUT | {"num_tokens": 30, "max_seq_len": 9, "emb_dropout": 0.25}
+    assert g.nx.nodes["output"] == {"kind": "output", "norm": "layernorm", "logits_dim": 30, "tied": True}
     assert g.nx.nodes["absolute"] == {"kind": "position", "scheme": "absolute"}
     assert edges(g) == {"input → a0", "a0 → f1", "f1 → output", "position: absolute → input"}
     assert graph("a f", num_tokens=30, max_seq_len=9, use_abs_pos_emb=False).nodes("position") == []

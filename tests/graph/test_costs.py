@@ -44,6 +44,12 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "tokens, tied": ("a f", TOKENS | {"tie_embedding": True}),
     "tokens, no positions": ("a f", TOKENS | {"use_abs_pos_emb": False}),
     "tokens, rotary": ("a f", TOKENS | {"rotary_pos_emb": True, "use_rmsnorm": True}),
+    "tokens, memory tokens": ("a c f", TOKENS | {"num_memory_tokens": 3}),
+    "tokens, emb_dim": ("a f", TOKENS | {"emb_dim": 6, "post_emb_norm": True}),
+    "tokens, emb_dim as dim": ("a f", TOKENS | {"emb_dim": 12}),
+    "tokens, sinusoids": ("a f", TOKENS | {"scaled_sinu_pos_emb": True, "l2norm_embed": True}),
+    "tokens, logits": ("a f", TOKENS | {"logits_dim": 5}),
+    "tokens, no logits": ("a f", TOKENS | {"return_only_embed": True}),
     "one block": ("f", {"pre_norm": False}),
 }
 
@@ -72,6 +78,7 @@ def counted(g: BlockGraph, batch: int, seq: int, context: int) -> int:
 def cached(g: BlockGraph, dtype: torch.dtype, batch: int, max_len: int, context: int) -> int:
     """Bytes of a cache that a lowered stack has filled; a cache is allocated for the longest sequence at once."""
     stack = xt_blocks.lower(g.without_tokens()).to(dtype).eval()
+    max_len += g.nx.nodes["input"]["num_memory_tokens"]  # of the tokens in front, which the cache holds too
     cache = stack.new_cache(batch, max_len)
     beside = {"context": torch.randn(batch, context, g.dim, dtype=dtype)} if g.nodes("context") else {}
     with torch.no_grad():
@@ -102,6 +109,19 @@ def test_a_small_decoder_by_hand() -> None:
     assert g.kv_cache_bytes(5, batch=3) == 2 * (2 * 4) * 5 * 3 * 4 == 960
     assert g.kv_cache_bytes(5, batch=3, dtype="bfloat16") == 480
     assert g.kv_cache_bytes(5) == 320
+
+
+def test_a_small_model_over_tokens_by_hand() -> None:
+    around = {"emb_dim": 4, "post_emb_norm": True, "num_memory_tokens": 2, "logits_dim": 3}
+    g = blockdsl.compile("a f", dim=6, heads=2, attn_dim_head=4, causal=True, num_tokens=10, max_seq_len=7, **around)
+    embedding, positions, norm, project, memory, logits = 10 * 4, 7 * 4, 4 + 4, 4 * 6 + 6, 2 * 6, 6 * 3 + 3
+    assert g.parameters() == 546 + embedding + positions + norm + project + memory + logits == 546 + 139
+
+    # 3 rows of 5 tokens, of 7 places in the stack
+    attention = 2 * 21 * 6 * 24 + 2 * (2 * 3 * 2 * 7 * 7 * 4) + 2 * 21 * 8 * 6
+    feedforward, project, logits = 2 * (2 * 21 * 6 * 24), 2 * 15 * 4 * 6, 2 * 15 * 6 * 3
+    assert g.flops(5, batch=3) == attention + feedforward + project + logits == 12_768 + 12_096 + 1260
+    assert g.kv_cache_bytes(5, batch=3) == 2 * (2 * 4) * 7 * 3 * 4
 
 
 def test_a_small_cross_attender_by_hand() -> None:

@@ -14,7 +14,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
 
@@ -23,13 +23,28 @@ def graph(pattern: str, **keywords: Any) -> BlockGraph:
     return blockdsl.compile(pattern, **(SIZES | keywords))
 
 
+def test_a_graph_without_attributes_of_today_says_which() -> None:
+    value = json.loads(graph("a f", num_tokens=9, max_seq_len=5).to_json())
+    for node in value["nodes"]:
+        if node["kind"] == "input":
+            del node["emb_dim"], node["post_emb_norm"]
+        elif node["kind"] == "output":
+            node["num_tokens"] = node.pop("logits_dim")
+    with pytest.raises(GraphError) as caught:
+        BlockGraph.from_json(json.dumps(value))
+    assert str(caught.value) == (
+        "the graph cannot be lowered:\n  input: has no attribute emb_dim, post_emb_norm\n"
+        "  output: has no attribute logits_dim\n  an older version may have written it: compile its pattern again"
+    )
+
+
 def test_a_small_graph_written_out() -> None:
     g = graph("s: c/2 | f@x", num_tokens=9, max_seq_len=5, use_abs_pos_emb=False, causal=True)
     around = {"pre_norm": True, "use_rmsnorm": False, "layer_dropout": 0.0}
     assert json.loads(g.to_json()) == {
         "graph": {"dim": 12, "causal": True, "stages": ["s", None], "pattern": "s: c/2 | f@x"},
         "nodes": [
-            {"id": "input", "kind": "input", "num_tokens": 9, "max_seq_len": 5, "emb_dropout": 0.0},
+            {"id": "input"} | PLAIN_INPUT | {"num_tokens": 9, "max_seq_len": 5},
             {
                 "id": "c0",
                 "kind": "block",
@@ -53,7 +68,7 @@ def test_a_small_graph_written_out() -> None:
                 "tie": "x",
                 "stage": 1,
             },
-            {"id": "output", "kind": "output", "norm": "layernorm", "num_tokens": 9, "tied": False},
+            {"id": "output", "kind": "output", "norm": "layernorm", "logits_dim": 9, "tied": False},
         ],
         "edges": [
             {"from": "input", "to": "c0", "carries": ["stream"]},

@@ -142,7 +142,9 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a",
         TOKENS,
         node("absolute", scheme="sideways"),
-        ["absolute: scheme must be one of 'rotary', 't5', 'dynamic', 'alibi', 'absolute', not sideways"],
+        [
+            "absolute: scheme must be one of 'rotary', 't5', 'dynamic', 'alibi', 'absolute', 'sinusoidal', not sideways",
+        ],
     ),
     ("a", TOKENS, node("input", max_seq_len=0), [f"input: max_seq_len {RANGE} 1 or none, not 0"]),
     (
@@ -300,9 +302,39 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         ["a0 → c1: scores over tokens do not fit scores over the context"],
     ),
     # tokens
-    ("a", {}, node("output", num_tokens=30), ["output: gives logits, but the input embeds no tokens"]),
-    ("a", TOKENS, node("output", num_tokens=None), ["output: gives no logits, but the input embeds tokens"]),
-    ("a", TOKENS, node("output", num_tokens=31), ["output: gives logits of 31 tokens, but the input embeds 30"]),
+    ("a", {}, node("output", logits_dim=30), ["output: gives logits, but the input embeds no tokens"]),
+    (
+        "a",
+        TOKENS | {"tie_embedding": True},
+        node("output", logits_dim=31),
+        ["output: is tied to an embedding of 30 tokens, but has logits_dim=31"],
+    ),
+    (
+        "a",
+        TOKENS | {"tie_embedding": True},
+        node("output", logits_dim=None),
+        ["output: is tied to an embedding of 30 tokens, but has logits_dim=None"],
+    ),
+    (
+        "a",
+        TOKENS | {"tie_embedding": True},
+        node("input", emb_dim=6),
+        ["output: is tied to an embedding of 6 features, but the stream has 16"],
+    ),
+    (
+        "a",
+        TOKENS | {"scaled_sinu_pos_emb": True},
+        node("input", emb_dim=5),
+        ["sinusoidal: sinusoids come in pairs, but the embedding has 5 features"],
+    ),
+    (
+        "a",
+        TOKENS,
+        node("input", emb_frac_gradient=0),
+        ["input: emb_frac_gradient must be a number above 0 and at most 1, not 0"],
+    ),
+    ("a", TOKENS, node("input", shift_mem_down=1), ["input: has shift_mem_down, but no max_mem_len keeps memories"]),
+    ("a", {}, node("input", num_memory_tokens=2), ["input: has num_memory_tokens, but embeds no tokens"]),
     ("a", TOKENS, node("input", max_seq_len=None), ["input: embeds tokens and needs max_seq_len"]),
     ("a", {}, node("output", tied=True), ["output: is tied to an embedding, but the input has none"]),
     ("a", {}, node("input", max_seq_len=5), ["input: has max_seq_len, but embeds no tokens"]),

@@ -342,6 +342,21 @@ def test_embedded_tokens() -> None:
     assert graph("a", num_tokens=300, max_seq_len=9).to_text().endswith("\noutput · LayerNorm · logits of 300 tokens")
 
 
+def test_what_is_around_the_stack() -> None:
+    settings = {
+        **{"num_tokens": 300, "max_seq_len": 9, "emb_dim": 6, "post_emb_norm": True, "num_memory_tokens": 2},
+        **{"scaled_sinu_pos_emb": True, "emb_dropout": 0.1, "logits_dim": 1000},
+    }
+    lines = graph("a", **settings).to_text().splitlines()
+    assert lines[1] == (
+        "input · 300 tokens, up to 9 a row · emb_dim=6 · post_emb_norm · emb_dropout=0.1 · num_memory_tokens=2"
+        " · sinusoidal positions"
+    )
+    assert lines[-1] == "output · LayerNorm · 1,000 logits"
+    text = graph("a", num_tokens=300, max_seq_len=9, return_only_embed=True).to_text()
+    assert text.endswith("\noutput · LayerNorm")
+
+
 def test_nested_repeats() -> None:
     check(
         graph("((a f)*3 (f/2 a)*2 f(glu))*4 f"),

@@ -187,6 +187,20 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         {"tie_embedding": True},
         "tie_embedding is set, but it needs num_tokens, which gives the stack its embedding",
     ),
+    (
+        "a",
+        {"use_abs_pos_emb": False},
+        "use_abs_pos_emb is set, but it needs num_tokens, which gives the stack its embedding",
+    ),
+    (
+        "set scaled_sinu_pos_emb; a",
+        {"num_tokens": 4, "max_seq_len": 4, "use_abs_pos_emb": False},
+        """
+        1:5: scaled_sinu_pos_emb is set, but use_abs_pos_emb=false takes absolute positions away
+          set scaled_sinu_pos_emb; a
+              ^^^^^^^^^^^^^^^^^^^
+        """,
+    ),
     ("a", {"emb_dropout": 0.5}, "emb_dropout is set, but it needs num_tokens, which gives the stack its embedding"),
     # from the text, by `set` or in a block: it is shown
     (

@@ -34,8 +34,11 @@ LAYERS = {
     *("rotary_xpos", "rotary_xpos_scale_base", "rel_pos_bias", "dynamic_pos_bias", "dynamic_pos_bias_log_distance"),
     *("alibi_pos_bias", "alibi_num_heads", "alibi_learned"),
 }
-WRAPPER = {"num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding"}
-CALL = {"mask", "context", "context_mask", "return_embeddings"}
+WRAPPER = {
+    *("num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding", "l2norm_embed", "post_emb_norm", "emb_dim"),
+    *("num_memory_tokens", "scaled_sinu_pos_emb", "logits_dim"),
+}
+CALL = {"mask", "context", "context_mask", "return_embeddings", "prepend_embeds"}
 CLASSES = {None, "TransformerWrapper"}
 OUTER = {None, "AutoregressiveWrapper"}
 
@@ -124,8 +127,8 @@ def renamed(
     for name, value in peer.items():
         name = name.removeprefix("net.")
         name = re.sub(r"\.1(\.fn)+\.", ".1.", name)  # around a shifted or scaled block
-        if not old and name.endswith((".gamma", ".g")) and ".ff." not in name:
-            value = value + 1  # today's gains are stored less one
+        if not old and name.endswith((".gamma", ".g")) and ".ff." not in name and "post_emb" not in name:
+            value = value + 1  # today's gains inside the stack are stored less one
         bare = name.removeprefix(prefix)
         if found := re.fullmatch(r"layers\.(\d+)\.0\.\d\.(weight|bias|g|gamma)", bare):
             kind = "bias" if found[2] == "bias" else "weight"
@@ -153,8 +156,13 @@ def renamed(
         elif name == "token_emb.emb.weight":
             out["token_emb.weight"] = value
         elif name == "pos_emb.emb.weight":
-            out["pos_emb.embedding.weight"] = value * value.shape[1] ** -0.5
-        elif name.startswith("to_logits."):
+            unit = case["wrapper_kwargs"].get("l2norm_embed")  # no factor then
+            out["pos_emb.embedding.weight"] = value if unit else value * value.shape[1] ** -0.5
+        elif name == "post_emb_norm.gamma":
+            out["post_emb_norm.weight"] = value
+        elif name in ("pos_emb.scale", "memory_tokens") or name.startswith(
+            ("to_logits.", "project_emb.", "post_emb_norm.")
+        ):
             out[name] = value
         else:
             raise KeyError(name)

@@ -1,7 +1,16 @@
-"""Positions: absolute ones, rotations of queries and keys, and biases of their scores."""
+"""Positions: absolute ones, learned or sinusoidal, rotations of queries and keys, and biases of their scores."""
 
-from .absolute import AbsolutePositions
+from .absolute import AbsolutePositions, SinusoidalPositions, input_positions
 from .bias import ALiBi, DynamicBias, T5Bias
 from .rotary import Rotation, rotation
 
-__all__ = ["ALiBi", "AbsolutePositions", "DynamicBias", "Rotation", "T5Bias", "rotation"]
+__all__ = [
+    "ALiBi",
+    "AbsolutePositions",
+    "DynamicBias",
+    "Rotation",
+    "SinusoidalPositions",
+    "T5Bias",
+    "input_positions",
+    "rotation",
+]

@@ -1,24 +1,64 @@
-"""Learned absolute positions, added to the embedded tokens (Gehring et al., arXiv:1705.03122)."""
+"""Positions that are added to the embedded tokens: learned vectors or sinusoids."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from ..embedding import Embedding
+from ..embedding import SMALL_STD, Embedding
+
+BASE = 10_000.0
 
 
 class AbsolutePositions(nn.Module):
-    """One learned vector a position.
+    """One learned vector a position (Gehring et al., arXiv:1705.03122).
 
     Args:
         max_seq_len: how many positions there are.
-        dim: features of the stream. The vectors start with unit length, as token embeddings about do.
+        dim: features of the embedding. The vectors start with unit length, as token embeddings about do.
+        unit: they are of unit length always, as token embeddings under l2norm_embed are.
     """
 
-    def __init__(self, max_seq_len: int, dim: int) -> None:
+    def __init__(self, max_seq_len: int, dim: int, unit: bool = False) -> None:
         super().__init__()
-        self.embedding = Embedding(max_seq_len, dim, std=dim**-0.5)
+        self.embedding = Embedding(max_seq_len, dim, std=SMALL_STD if unit else dim**-0.5, unit=unit)
 
     def forward(self, positions: Tensor) -> Tensor:
         """`positions: (seq,) or (batch, seq)` int → (..., seq, dim)."""
         return self.embedding(positions)
+
+
+class SinusoidalPositions(nn.Module):
+    """Sines and cosines of the position (Vaswani et al., arXiv:1706.03762) times a learned scale.
+
+    Feature i of the first half is the sine of position · 10000^(-2i/dim), that of the second half its cosine. They
+    are computed in float32 at least whatever the module's type: in a low precision far positions fall together.
+
+    Args:
+        dim: features of the embedding; even. The scale starts at dim^-0.5, so that the vectors about have unit length.
+
+    Raises:
+        ValueError: dim is odd.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"sinusoidal positions come in pairs of a sine and a cosine; {dim} features are none")
+        self.dim = dim
+        self.scale = nn.Parameter(torch.full((1,), dim**-0.5))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """`positions: (seq,) or (batch, seq)` int → (..., seq, dim)."""
+        exact = torch.promote_types(self.scale.dtype, torch.float32)
+        powers = torch.arange(0, self.dim, 2, device=positions.device, dtype=exact) / self.dim
+        angles = positions.to(exact)[..., None] / BASE**powers
+        waves = torch.cat((angles.sin(), angles.cos()), dim=-1)
+        return (waves * self.scale.to(exact)).to(self.scale.dtype)
+
+
+def input_positions(scheme: str | None, max_seq_len: int, dim: int, unit: bool = False) -> nn.Module | None:
+    """The module of a position that the graph's input reads, "absolute" or "sinusoidal"; None: there is none."""
+    if scheme is None:
+        return None
+    return SinusoidalPositions(dim) if scheme == "sinusoidal" else AbsolutePositions(max_seq_len, dim, unit)

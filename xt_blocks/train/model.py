@@ -8,6 +8,7 @@ modules to `xt_blocks`.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -19,7 +20,10 @@ from .seeds import seed_for
 from .settings import TrainSettings
 
 BYTES = 256
-FIXED = {"causal": True, "context": False, "num_tokens": BYTES}
+FIXED: dict[str, Any] = {
+    **{"causal": True, "context": False, "num_tokens": BYTES},
+    **{"logits_dim": None, "return_only_embed": False, "max_mem_len": 0},
+}
 """Settings a byte-level language model has whatever the pattern says."""
 
 

@@ -27,7 +27,7 @@ class AutoregressiveWrapper(nn.Module):
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, or mask_prob is not from 0 to below 1.
+        ValueError: its stack is not causal, it has no logits, or mask_prob is not from 0 to below 1.
     """
 
     @names_nearest
@@ -172,9 +172,11 @@ class AutoregressiveWrapper(nn.Module):
 
 
 def check_causal(net: TransformerWrapper) -> None:
-    """Raise unless net is a model over tokens, none of which sees a later one."""
+    """Raise unless net is a model over tokens with logits, and no token sees a later one."""
     if not hasattr(net, "max_seq_len"):
         raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
+    if net.return_only_embed:
+        raise ValueError("the model has no logits: return_only_embed is set")
     if reason := net.graph.sees_later():
         raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
 

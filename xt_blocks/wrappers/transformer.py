@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.tokens import TOKEN_OPTIONS, input_scheme
+
 from ..attention.masks import check_mask
-from ..cache import Cache
-from ..embedding import Embedding
-from ..keywords import names_nearest
-from ..positions.absolute import AbsolutePositions
+from ..cache import Cache, joined_masks
+from ..embedding import SMALL_STD, Embedding
+from ..keywords import names_nearest, takes
+from ..norms import norm
+from ..positions.absolute import AbsolutePositions, input_positions
 from ..stack import Stack
+from .prefix import Prefix
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -22,53 +26,88 @@ if TYPE_CHECKING:
 class TransformerWrapper(nn.Module):
     """A stack over tokens.
 
+    The embedded sequence is tokens + positions + sum_embeds, normed, prepended embeddings in front, dropped out, and
+    projected to the stack's features; memory tokens stand in front of all that in the stack.
+
     Args:
         num_tokens: size of the vocabulary.
         max_seq_len: longest sequence; learned absolute positions have so many rows.
         attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
-        use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones.
+        emb_dim: features of the embedding where they are not the stack's; a linear map leads from one to the other
+            (ALBERT, arXiv:1909.11942).
+        use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
+        scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.
+        l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
+        post_emb_norm: LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100).
+        emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
+            arXiv:2105.13290).
         emb_dropout: dropout of the embedded sequence.
+        num_memory_tokens: learned tokens in front of the sequence while it is in the stack (arXiv:2006.11527).
+        max_mem_len: how many tokens of earlier segments are kept (Transformer-XL, arXiv:1901.02860).
+        shift_mem_down: how many layers further down memories are read (arXiv:2012.15688).
         tie_embedding: logits by the token embedding's own matrix (arXiv:1608.05859), without a bias and divided by
             √dim, as T5 does, since the embedding is drawn for the stream and not for logits (arXiv:1910.10683).
+        logits_dim: how many logits, in place of num_tokens.
+        return_only_embed: no logits; the model gives the stack's output.
 
     Attributes:
         graph: the whole model's BlockGraph.
+        num_tokens, max_seq_len, emb_dim, num_memory_tokens, max_mem_len, shift_mem_down: as given.
+        dim: features of the stack.
+
+    Raises:
+        TypeError: an unknown argument; the message names the nearest.
+        UserError: a value is out of range, or two arguments clash.
     """
 
     @names_nearest
-    def __init__(
-        self,
-        *,
-        num_tokens: int,
-        max_seq_len: int,
-        attn_layers: Stack,
-        use_abs_pos_emb: bool = True,
-        emb_dropout: float = 0.0,
-        tie_embedding: bool = False,
-    ) -> None:
+    @takes(TOKEN_OPTIONS)
+    def __init__(self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Any) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
-        self.graph: BlockGraph = attn_layers.graph.with_tokens(
-            num_tokens, max_seq_len, use_abs_pos_emb, emb_dropout, tie_embedding
-        )
-        dim = attn_layers.dim
+        self.graph: BlockGraph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
+        start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
+        dim, emb_dim, unit = self.graph.dim, self.graph.emb_dim, start["l2norm_embed"]
         self.num_tokens, self.max_seq_len = num_tokens, max_seq_len
-        self.token_emb = Embedding(num_tokens, dim, std=(2 / dim) ** 0.5)  # He et al., arXiv:1502.01852
-        absolute = "absolute" in self.graph.nx
-        self.pos_emb = AbsolutePositions(max_seq_len, dim) if absolute else None
-        self.emb_dropout = nn.Dropout(emb_dropout)
+        self.dim, self.emb_dim = dim, emb_dim
+        self.num_memory_tokens: int = start["num_memory_tokens"]
+        self.max_mem_len: int = start["max_mem_len"]
+        self.shift_mem_down: int = start["shift_mem_down"]
+        self.emb_frac_gradient: float = start["emb_frac_gradient"]
+        std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
+        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
+        self.pos_emb = input_positions(input_scheme(self.graph), max_seq_len, emb_dim, unit)
+        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
+        self.emb_dropout = nn.Dropout(start["emb_dropout"])
+        self.project_emb = nn.Linear(emb_dim, dim) if emb_dim != dim else nn.Identity()
+        memory = torch.randn(self.num_memory_tokens, dim) if self.num_memory_tokens else None
+        self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
-        self.to_logits = None if tie_embedding else nn.Linear(dim, num_tokens)
+        self.tie_embedding: bool = end["tied"]
+        self.return_only_embed: bool = end["logits_dim"] is None
+        own_logits = not (self.tie_embedding or self.return_only_embed)
+        self.to_logits = nn.Linear(dim, end["logits_dim"]) if own_logits else None
 
     @property
     def pattern(self) -> str:
         """The canonical text of the stack's pattern."""
         return self.graph.pattern
 
-    def new_cache(self, batch: int, max_len: int | None = None) -> Cache:
-        """Room to decode `batch` sequences of up to `max_len` tokens, max_seq_len when not given."""
-        return self.attn_layers.new_cache(batch, self.max_seq_len if max_len is None else max_len)
+    def new_cache(self, batch: int, max_len: int | None = None, prepended: int = 0) -> Cache:
+        """Room to decode `batch` sequences of up to `max_len` tokens, max_seq_len when not given.
+
+        Args:
+            prepended: how many embeddings the first step prepends. There is room for memory tokens anyway.
+
+        Raises:
+            ValueError: a size is no whole number of at least 0, or the model cannot be decoded one token at a time.
+        """
+        max_len = self.max_seq_len if max_len is None else max_len
+        for name, value in (("max_len", max_len), ("prepended", prepended)):
+            if value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
+        return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
 
     def forward(
         self,
@@ -77,8 +116,13 @@ class TransformerWrapper(nn.Module):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         return_embeddings: bool = False,
+        return_logits_and_embeddings: bool = False,
+        pos: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+        sum_embeds: Tensor | None = None,
         cache: Cache | None = None,
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """
         Args:
             x: (batch, seq) int tokens.
@@ -86,38 +130,129 @@ class TransformerWrapper(nn.Module):
             context: (batch, context, dim), for cross-attention.
             context_mask: (batch, context) bool.
             return_embeddings: the stack's output in place of logits.
+            return_logits_and_embeddings: both, as a pair.
+            pos: (seq,) or (batch, seq) int, the tokens' positions; counted from each row's first real token when not
+                given.
+            prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
+                the input's. With a cache they are given at the first step.
+            prepend_mask: (batch, prepended) bool, True = a real one.
+            sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
             cache: x goes on behind the tokens it holds.
 
         Returns:
-            (batch, seq, num_tokens) logits, or (batch, seq, dim).
+            (batch, prepended + seq, logits) logits, or (batch, prepended + seq, dim).
 
         Raises:
-            ValueError: x is no int (batch, seq), or longer than max_seq_len with absolute positions.
+            ValueError: an argument has a wrong type or shape, arguments clash, or the sequence is longer than
+                max_seq_len with learned positions.
         """
-        if x.ndim != 2 or x.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
-        check_mask("mask", mask, x)
+        self._check(x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, cache)
+        if return_logits_and_embeddings and (return_embeddings or self.return_only_embed):
+            other = "return_embeddings is" if return_embeddings else "the model has no logits: return_only_embed is"
+            raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
+        token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
+        hidden = self._embedded(x, mask, pos, sum_embeds, cache)
+        hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, cache)
+        hidden = self.attn_layers(
+            hidden,
+            context=context,
+            mask=prefix.mask,
+            context_mask=context_mask,
+            pos=prefix.positions(pos) if pos is not None and self.attn_layers.reads_positions else None,
+            cache=cache,
+        )
+        if cache is not None:
+            cache.token_mask, cache.prefix = token_mask, cache.prefix + prefix.length
+        hidden = prefix.restored(hidden)
+        if prefix.length:
+            hidden = hidden[:, self.num_memory_tokens :]
+        if return_embeddings or self.return_only_embed:
+            return hidden
+        return (self._logits(hidden), hidden) if return_logits_and_embeddings else self._logits(hidden)
+
+    def _embedded(
+        self, x: Tensor, mask: Tensor | None, pos: Tensor | None, sum_embeds: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """(batch, seq, emb_dim): tokens and positions, normed."""
         hidden = self.token_emb(x)
         if self.pos_emb is not None:
-            hidden = hidden + self.pos_emb(self._positions(x, mask, cache))
-        hidden = self.attn_layers(
-            self.emb_dropout(hidden), context=context, mask=mask, context_mask=context_mask, cache=cache
-        )
-        if return_embeddings:
-            return hidden
+            hidden = hidden + self.pos_emb(self._positions(x, mask, cache) if pos is None else pos)
+        if sum_embeds is not None:
+            hidden = hidden + sum_embeds.to(hidden.dtype)
+        return self.post_emb_norm(hidden)
+
+    def _with_prefix(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        prepend_embeds: Tensor | None,
+        prepend_mask: Tensor | None,
+        cache: Cache | None,
+    ) -> tuple[Tensor, Prefix]:
+        """The stream that the stack is given, and what stands in front of the tokens in it."""
+        batch, seq, memory, prepended = *hidden.shape[:2], 0, 0
+        if prepend_embeds is not None:
+            prepended = prepend_embeds.shape[1]
+            hidden = torch.cat((prepend_embeds.to(hidden.dtype), hidden), dim=1)
+        mask = joined_masks(prepend_mask, prepended, mask, seq, batch, hidden.device)
+        if self.emb_frac_gradient < 1:
+            hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
+        hidden = self.project_emb(self.emb_dropout(hidden))
+        if self.memory_tokens is not None and (cache is None or cache.length == 0):
+            memory = self.num_memory_tokens
+            mask = joined_masks(None, memory, mask, prepended + seq, batch, hidden.device)
+            hidden = torch.cat((self.memory_tokens.expand(batch, -1, -1), hidden), dim=1)
+        prefix = Prefix(memory, prepended, mask)
+        return prefix.arranged(hidden), prefix
+
+    def _logits(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
-            return F.linear(hidden * self.attn_layers.dim**-0.5, self.token_emb.weight)
+            return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
         return self.to_logits(hidden)
 
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
-        past = 0 if cache is None else cache.length
+        past = 0 if cache is None else cache.length - cache.prefix
         end = past + x.shape[1]
-        if end > self.max_seq_len:
+        if end > self.max_seq_len and isinstance(self.pos_emb, AbsolutePositions):
             raise ValueError(f"the sequence has {end} tokens; max_seq_len is {self.max_seq_len}")
         positions = torch.arange(past, end, device=x.device)
-        seen = mask if cache is None else cache.seen(mask, x.shape[1], x.device)
+        seen = mask if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
         if seen is None:
             return positions
         padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
         return (positions - padding).clamp(min=0)
+
+    def _check(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        pos: Tensor | None,
+        prepend_embeds: Tensor | None,
+        prepend_mask: Tensor | None,
+        sum_embeds: Tensor | None,
+        cache: Cache | None,
+    ) -> None:
+        if x.ndim != 2 or x.dtype not in _INTS:
+            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+        check_mask("mask", mask, x)
+        if pos is not None and (pos.dtype not in _INTS or pos.shape not in (x.shape, x.shape[1:])):
+            wanted = f"{tuple(x.shape[1:])} or {tuple(x.shape)}"
+            raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+        if pos is not None and self.pos_emb is None and not self.attn_layers.reads_positions:
+            raise ValueError("pos is given, but the model has no positions that it could set")
+        if sum_embeds is not None and sum_embeds.shape != (*x.shape, self.emb_dim):
+            raise ValueError(f"sum_embeds must be {(*x.shape, self.emb_dim)}, not {tuple(sum_embeds.shape)}")
+        if prepend_embeds is None:
+            if prepend_mask is not None:
+                raise ValueError("a prepend_mask is given, but no prepend_embeds")
+            return
+        if prepend_embeds.ndim != 3 or prepend_embeds.shape[::2] != (x.shape[0], self.emb_dim):
+            shape = tuple(prepend_embeds.shape)
+            raise ValueError(f"prepend_embeds must be ({x.shape[0]}, prepended, {self.emb_dim}), not {shape}")
+        check_mask("prepend_mask", prepend_mask, prepend_embeds)
+        if cache is not None and cache.length:
+            raise ValueError("the cache holds the prepended embeddings of its first step; later steps take none")
+
+
+_INTS = (torch.int64, torch.int32)

@@ -1,0 +1,68 @@
+"""What stands in front of a sequence and is no part of it: memory tokens and prepended embeddings.
+
+Padding before a row's first token, of the tokens or of the prepended embeddings, goes to the front of the row: the
+prefix then stands right before the row's first token, as it does in a row without padding. So whatever goes by place
+(relative positions, windows, token shift) gives a padded row the values of the row alone. What is masked between real
+ones is no padding and stays.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Prefix:
+    """Where the places of a prefix and of the tokens behind it are in the stream.
+
+    Args:
+        memory: how many memory tokens come first.
+        prepended: how many embeddings come next.
+        mask: (batch, length + seq) bool of prefix and tokens, True = real; None: all are.
+
+    Attributes:
+        length: memory + prepended; where it is 0, nothing is moved.
+        mask: (batch, length + seq) bool, in the stream's order; None: all are real.
+    """
+
+    def __init__(self, memory: int, prepended: int, mask: Tensor | None) -> None:
+        self.length = length = memory + prepended
+        self._order: Tensor | None = None  # (batch, length + seq), the place that comes to stand at each
+        self._first: Tensor | None = None  # (batch, 1), each row's first real token
+        if length and mask is not None:
+            tokens, front = mask[:, length:], mask[:, memory:length]
+            self._first = tokens.int().argmax(dim=-1, keepdim=True)
+            later = F.pad(tokens.cumsum(dim=-1) > 0, (length, 0))
+            gaps = (front.cumsum(dim=-1) > 0) & (front.flip(-1).cumsum(dim=-1).flip(-1) > 0)
+            stays = mask | later | F.pad(gaps, (memory, tokens.shape[1]))
+            self._order = stays.int().argsort(dim=-1, stable=True)  # padding to the front
+        self.mask = None if mask is None else self.arranged(mask)
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """`x: (batch, length + seq, ...)`, prefix and tokens, in the stream's order."""
+        return x if self._order is None else _taken(x, self._order)
+
+    def restored(self, x: Tensor) -> Tensor:
+        """The other way round."""
+        return x if self._order is None else _taken(x, self._order.argsort(dim=-1))
+
+    def positions(self, pos: Tensor) -> Tensor:
+        """Positions of all places: those of the prefix count down from the row's first real token's.
+
+        Args:
+            pos: (seq,) or (batch, seq), the tokens' positions.
+
+        Returns:
+            (length + seq,) or (batch, length + seq), in the stream's order.
+        """
+        first = pos.new_zeros(1) if self._first is None else self._first
+        pos = pos.expand(*first.shape[:-1], -1) if pos.ndim == 1 else pos
+        places = torch.arange(-self.length, pos.shape[-1], device=pos.device) - first
+        counted_down = pos.gather(-1, first.expand(*pos.shape[:-1], 1)) + places
+        return torch.where(places < 0, counted_down, F.pad(pos, (self.length, 0)))
+
+
+def _taken(x: Tensor, order: Tensor) -> Tensor:
+    rest = x.shape[2:]
+    return x.gather(1, order.reshape(*order.shape, *(1 for _ in rest)).expand(*order.shape, *rest))
