@@ -15,8 +15,8 @@ from .options import Option, Value
 # Attention -----------------------------------------------------------------------------------------------------------
 
 
-def _switch(name: str, doc: str, setting: str | None = None) -> Option:
-    return Option(name, bool, False, doc, setting=setting or f"attn_{name}")
+def _switch(name: str, doc: str, setting: str | None = None, default: bool = False) -> Option:
+    return Option(name, bool, default, doc, setting=setting or f"attn_{name}")
 
 
 def _attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
@@ -74,6 +74,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
         _switch("zero_init_branch_output", "the last linear map starts at zero", "zero_init_branch_output"),
+        _switch("flash", "the fused kernel where no option needs the scores in hand (arXiv:2205.14135)", default=True),
         _switch(
             "residual_attn",
             f"add the {residual_of}'s scores before the softmax: RealFormer (arXiv:2012.11747)",

@@ -9,7 +9,7 @@ import networkx as nx
 
 from .errors import PatternError
 from .graph import BlockGraph
-from .kinds import kinds
+from .kinds import kinds, norm_of
 from .pattern import Pattern
 from .positions import Scheme
 from .resolve import Block, Branches, Stack, positions_of, resolve
@@ -50,7 +50,7 @@ class _Builder:
         self.graph.add_node("input", kind="input", **input_attributes())
         end, _ = self._chain(self.stack.steps, "input", {})
         pre_norm = self.stack.given.get("pre_norm", True)
-        norm = "rmsnorm" if self.stack.given.get("use_rmsnorm") else "layernorm"
+        norm = norm_of(self.stack.given)
         self.graph.add_node("output", kind="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
         self._edge(end, "output", "stream")
         graph = BlockGraph(self.graph).lint()

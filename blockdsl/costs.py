@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .kinds import Shape, Sizes, kind_of
+from .kinds import Shape, Sizes, kind_of, norm_of
 from .positions import SCHEMES
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ ITEM_BYTES = {
     "float8_e5m2": 1,
     "int8": 1,
 }
-
-_NORM_VECTORS = {None: 0, "rmsnorm": 1, "layernorm": 2}  # a gain; a gain and a bias
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,24 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
     kind = kind_of(attrs["block"])
     options = kind.completed(dim, attrs["options"])
-    norm = _NORM_VECTORS["rmsnorm" if options.use_rmsnorm else "layernorm"] * dim
-    parameters = norm + _numbers(kind.shapes(options)) if owns else 0
+    parameters = _around(dim, options) + _numbers(kind.shapes(options)) if owns else 0
     tokens = sizes.context if "context" in kind.inputs else sizes.seq
     cached = kind.cached(options) * sizes.batch * tokens if kind.cached is not None else 0
-    return Cost(1, parameters, round(kind.flops(options, sizes)), cached)
+    gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
+    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, cached)
+
+
+def _around(dim: int, options: Any) -> int:
+    """Parameters of a block that are not its module's: norms, the residual's gain, the gate's two maps."""
+    norms = (2 if options.sandwich_norm else 1) * _norm(norm_of(vars(options)), dim)
+    gain = dim if options.scale_residual else 0
+    gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
+    return norms + gain + gate
+
+
+def _norm(name: str | None, dim: int) -> int:
+    """Parameters of a norm: one gain, one each feature, or a gain and a bias each feature."""
+    return {None: 0, "scalenorm": 1, "rmsnorm": dim, "layernorm": 2 * dim}[name]
 
 
 def _numbers(shapes: Mapping[str, Shape]) -> int:
@@ -90,14 +101,14 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
 def _embedding(dim: int, emb_dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     parameters = attrs["num_tokens"] * emb_dim + attrs["num_memory_tokens"] * dim
     if attrs["post_emb_norm"]:
-        parameters += _NORM_VECTORS["layernorm"] * emb_dim
+        parameters += _norm("layernorm", emb_dim)
     if emb_dim == dim:
         return Cost(parameters=parameters)
     return Cost(parameters=parameters + (emb_dim + 1) * dim, flops=2 * sizes.batch * sizes.seq * emb_dim * dim)
 
 
 def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
-    parameters = _NORM_VECTORS[attrs["norm"]] * dim
+    parameters = _norm(attrs["norm"], dim)
     width = attrs["logits_dim"]
     if width is None:
         return Cost(parameters=parameters)

@@ -8,7 +8,7 @@ anything is copied. What a block's options mean for the stack is decided later, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .errors import Fault, Span, did_you_mean, listing, nearest, shortened
@@ -37,7 +37,6 @@ class Unit:
     tie: str | None
     stage: int
     span: Span
-    option_spans: Mapping[str, Span] = field(compare=False)
 
     @property
     def scale(self) -> float:
@@ -399,9 +398,8 @@ class _Expander:
         self.keys.append(keys[-1] if keys else None)
         self.stage_empty = False
         given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
-        spans = {argument.name: argument.span for argument in ref.arguments if argument.name is not None}
         stage = len(self.stages) - 1
-        out.append(Unit(ref.name, given, around.shift, around.divide, None, stage, ref.span, spans))
+        out.append(Unit(ref.name, given, around.shift, around.divide, None, stage, ref.span))
 
     def _root(self, key: tuple[str, int]) -> tuple[str, int]:
         while (parent := self.tie_of[key]) != key:

@@ -9,7 +9,8 @@ Node kinds (attribute `kind`), and the other attributes each has:
     block     block: its kind in the registry; options: all of them; given: those its own text set;
               shift: token shift; scale: of the branch; tie: class of shared parameters or None; stage: index
     sum       where parallel branches meet; stage
-    output    norm: "layernorm", "rmsnorm" or None; logits_dim: how many logits, or None; tied: to the embedding
+    output    norm: "layernorm", "rmsnorm", "scalenorm" or None; logits_dim: how many logits, or None; tied: to the
+              embedding
 
 Edges say what they carry (attribute `carries`, a tuple or one name; a missing one means the stream). An edge that
 is there already keeps what it carries when it is added again without saying.

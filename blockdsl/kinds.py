@@ -36,8 +36,9 @@ kind of their own:
 
 The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
 its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
-stochastic depth and the residual add are around it and not its business. It is given as the class itself or as
-"package.module:Class", which is imported only when a graph is lowered.
+stochastic depth and the residual add are around it and not its business. Under `init_gain` and `deepnorm` its linear
+maps and convolutions are drawn anew with the gain; a module that knows better has a method `init_xavier(gain)`. It is
+given as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from .errors import UserError, did_you_mean
-from .options import Option, Value, by_name
+from .errors import UserError
+from .options import Option, Value, by_name, check_names, check_values
 
 Shape = tuple[int, ...]
 
@@ -104,8 +105,9 @@ class Kind:
         return self.options + BLOCK_OPTIONS
 
     def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
-        """What is wrong with options that are each in range, or None."""
-        return self.check(SimpleNamespace(dim=dim, **options))
+        """What is wrong with all options of a block that are each in range, or None."""
+        given = SimpleNamespace(dim=dim, **options)
+        return _block_check(given) or self.check(given)
 
     def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
         """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
@@ -113,7 +115,7 @@ class Kind:
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
 
     def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
-        """The same from options as a caller gives them: checked, with defaults for the others.
+        """The same from its own options as a caller gives them: checked, with defaults for the others.
 
         `caller` is what the error of an unknown option speaks of, `Attention()`.
 
@@ -122,14 +124,10 @@ class Kind:
             UserError: a value out of range, or options that clash.
         """
         known = by_name(self.options)
-        for name, value in given.items():
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise TypeError(f"{caller} got an unknown argument '{name}'" + (f"; {hint}" if hint else ""))
-            if fault := known[name].fault(value):
-                raise UserError(f"{name} {fault}")
+        check_names(given, known, f"{caller} got an unknown argument")
+        check_values(given, known)
         options = {name: option.default for name, option in known.items()} | dict(given)
-        if problem := self.clash(dim, options):
+        if problem := self.check(SimpleNamespace(dim=dim, **options)):
             raise UserError(problem)
         return self.completed(dim, options)
 
@@ -138,6 +136,14 @@ class Kind:
 BLOCK_OPTIONS = (
     Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
     Option("use_rmsnorm", bool, False, "RMSNorm in place of LayerNorm (arXiv:1910.07467)", setting="use_rmsnorm"),
+    Option("use_scalenorm", bool, False, "ScaleNorm in place of LayerNorm (arXiv:1910.05895)", setting="use_scalenorm"),
+    Option(
+        "sandwich_norm",
+        bool,
+        False,
+        "a second norm, of what the branch gives (CogView, arXiv:2105.13290)",
+        setting="sandwich_norm",
+    ),
     Option(
         "layer_dropout",
         float,
@@ -147,7 +153,53 @@ BLOCK_OPTIONS = (
         least=0,
         below=1,
     ),
+    Option(
+        "scale_residual",
+        bool,
+        False,
+        "a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456)",
+        setting="scale_residual",
+    ),
+    Option(
+        "scale_residual_constant",
+        float,
+        1.0,
+        "a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555)",
+        setting="scale_residual_constant",
+        above=0,
+    ),
+    Option(
+        "gate_residual",
+        bool,
+        False,
+        "a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764)",
+        setting="gate_residual",
+    ),
+    Option(
+        "init_gain",
+        float,
+        None,
+        "Xavier init with this gain on the way of the values (DeepNet's beta, arXiv:2203.00555); none: torch's init",
+        setting="init_gain",
+        above=0,
+        optional=True,
+    ),
 )
+
+NORM_CLASH = "use_rmsnorm and use_scalenorm are both set; give one"
+
+
+def _block_check(o: Any) -> str | None:
+    if o.use_rmsnorm and o.use_scalenorm:
+        return NORM_CLASH
+    if o.sandwich_norm and not o.pre_norm:
+        return "sandwich_norm is set, but it needs pre_norm"
+    return None
+
+
+def norm_of(options: Mapping[str, Value]) -> str:
+    """Which norm a block has by its options, or a stack by its settings."""
+    return "scalenorm" if options.get("use_scalenorm") else "rmsnorm" if options.get("use_rmsnorm") else "layernorm"
 
 
 # Words of the language, and names of the graph's other nodes.

@@ -42,7 +42,7 @@ NODE_ATTRIBUTES = {
     ),
     "sum": (_STAGE,),
     "output": (
-        Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm"), optional=True),
+        Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm", "scalenorm"), optional=True),
         Option("logits_dim", int, None, "how many logits", least=1, optional=True),
         Option("tied", bool, False, "logits by the embedding's matrix"),
     ),

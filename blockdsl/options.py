@@ -7,11 +7,11 @@ generated reference all read that declaration. Which options exist is in `kinds`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import shortened
+from .errors import UserError, did_you_mean, shortened
 
 Value = bool | int | float | str | None | tuple["Value", ...]
 
@@ -31,7 +31,7 @@ class Option:
         doc: one line for the generated reference.
         setting: the stack's keyword that sets it for every block; None where only a block can set it.
         least, most: the allowed range of a number, both ends in.
-        above, below: a lower and an upper end which are themselves not allowed.
+        above, below: ends which are themselves not allowed.
         choices: the allowed names.
         optional: whether `none` is a value.
     """
@@ -101,3 +101,26 @@ def spell(value: Any) -> str:
 
 def by_name(options: Sequence[Option]) -> dict[str, Option]:
     return {option.name: option for option in options}
+
+
+def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Judge the names of keyword arguments; `what` starts the message: `Attention() got an unknown argument`.
+
+    Raises:
+        TypeError: a name that is not known; the message has the nearest one.
+    """
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{what} '{name}'" + (f"; {hint}" if hint else ""))
+
+
+def check_values(given: Mapping[str, Any], known: Mapping[str, Option]) -> None:
+    """Judge the values of known options.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    for name, value in given.items():
+        if fault := known[name].fault(value):
+            raise UserError(f"{name} {fault}")

@@ -13,11 +13,11 @@ from typing import Any
 
 from .errors import PatternError, Span, UserError
 from .expand import Fork, Unit, tie_in_words
-from .kinds import Kind, kinds
+from .kinds import NORM_CLASH, Kind, kinds
 from .options import Value, by_name
 from .pattern import Pattern, parse
 from .positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
-from .settings import block_default, check_keywords, resolved
+from .settings import block_default, check_keywords, deepnorm_settings, resolved
 from .tokens import clash
 
 
@@ -47,7 +47,7 @@ class Branches:
 
 @dataclass(frozen=True)
 class Stack:
-    """A resolved pattern: `settings` are the stack's own, `given` all that were set by text or keyword."""
+    """A resolved pattern: `settings` are the stack's own, `given` all that were set by text, keyword or deepnorm."""
 
     pattern: Pattern
     settings: dict[str, Value]
@@ -83,11 +83,17 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
     settings = resolved(given)
     if settings["dim"] is None:
         raise UserError("a stack needs dim: give dim=512, or write set dim=512; in the pattern")
+    if settings["deepnorm"]:
+        given = deepnorm_settings(sum(1 for _ in pattern.expansion.units())) | given
     resolver = _Resolver(pattern, given, settings, keywords.keys())
+    resolver.check_norms()
     steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
     resolver.check_stack()
     wired = any(options.get("residual_attn") for options in resolver.seen.values())
     return Stack(pattern, settings, given, steps, wired)
+
+
+_DEEPNORM = "deepnorm is a post-norm configuration"
 
 
 class _Resolver:
@@ -144,7 +150,7 @@ class _Resolver:
         if key not in self.seen:
             options = dict(self._defaults(kind))
             options |= unit.given
-            problem = kind.clash(self.dim, options)
+            problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
             if problem:
                 raise self._clash(unit, problem)
             if "dim_head" in options and options["dim_head"] is None:
@@ -167,6 +173,10 @@ class _Resolver:
             return self._error(unit.span, problem)
         return UserError(problem)
 
+    def _against_deepnorm(self, options: Mapping[str, Value]) -> str | None:
+        against = [name for name in ("pre_norm", "sandwich_norm") if self.settings["deepnorm"] and options[name]]
+        return f"{against[0]} is set, but {_DEEPNORM}" if against else None
+
     def _error(self, span: Span, problem: str, hint: str = "") -> PatternError:
         return PatternError(self.pattern.source, span, problem, hint)
 
@@ -178,6 +188,14 @@ class _Resolver:
             differ = sorted(name for name in block.options if block.options[name] != other.options[name])
             problem = f"{tie_in_words(block.tie)} has another {' and '.join(differ)} here than before"
             raise self._error(block.span, problem, "tied blocks are the same kind with the same options")
+
+    def check_norms(self) -> None:
+        """What no block can mend: the stack's own norm is of one kind, too."""
+        if self.given.get("use_rmsnorm") and self.given.get("use_scalenorm"):
+            raise self._at_setting(NORM_CLASH, "use_scalenorm", "use_rmsnorm")
+        for name in ("pre_norm", "sandwich_norm"):
+            if self.settings["deepnorm"] and self.given.get(name):
+                raise self._at_setting(f"{name} is set, but {_DEEPNORM}", name, "deepnorm")
 
     def check_stack(self) -> None:
         used = [self.kinds[name] for name in self.kinds_used]
@@ -197,7 +215,11 @@ class _Resolver:
             raise self._setting_error(*found)
 
     def _setting_error(self, name: str, problem: str) -> UserError:
-        span = self.pattern.setting_spans.get(name)
-        if span is not None:
-            return self._error(span, f"{name} is set, but {problem}")
-        return UserError(f"{name} is set, but {problem}")
+        return self._at_setting(f"{name} is set, but {problem}", name)
+
+    def _at_setting(self, problem: str, *names: str) -> UserError:
+        """Point at the first of these settings that the text has; else they are keywords."""
+        for name in names:
+            if name in self.pattern.setting_spans:
+                return self._error(self.pattern.setting_spans[name], problem)
+        return UserError(problem)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import PatternError, UserError, did_you_mean, listing, shortened
+from .errors import PatternError, did_you_mean, listing, shortened
 from .kinds import kinds
-from .options import Option, Value, by_name
+from .options import Option, Value, by_name, check_names, check_values
 from .positions import POSITION_SETTINGS
 from .syntax import Argument
 from .tokens import TOKEN_OPTIONS
@@ -28,6 +28,7 @@ STACK_SETTINGS = (
         optional=True,
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
+    Option("deepnorm", bool, False, "DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555)"),
     *POSITION_SETTINGS,
     *TOKEN_OPTIONS,
 )
@@ -75,17 +76,27 @@ def check_keywords(given: Mapping[str, Any], caller: str = "compile") -> None:
         UserError: a value out of range.
     """
     known = table()
-    for name, value in given.items():
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise TypeError(f"{caller}() got an unknown setting '{name}'" + (f"; {hint}" if hint else ""))
-        if fault := known[name].fault(value):
-            raise UserError(f"{name} {fault}")
+    check_names(given, known, f"{caller}() got an unknown setting")
+    check_values(given, known)
 
 
 def resolved(given: Mapping[str, Value]) -> dict[str, Value]:
     """The stack's own settings with their defaults filled in."""
     return {option.name: given.get(option.name, option.default) for option in STACK_SETTINGS}
+
+
+def deepnorm_settings(blocks: int) -> dict[str, Value]:
+    """What `deepnorm` sets for a stack of so many blocks (Wang et al., arXiv:2203.00555).
+
+    The paper counts layers: N of two blocks in an encoder or decoder alone, α = (2N)^¼ and β = (8N)^-¼; M of three
+    beside an encoder, α = (3M)^¼ and β = (12M)^-¼. In blocks, both are the same.
+    """
+    return {
+        "pre_norm": False,
+        "scale_residual": True,
+        "scale_residual_constant": blocks**0.25,
+        "init_gain": (4 * blocks) ** -0.25,
+    }
 
 
 def block_default(option: Option, given: Mapping[str, Value]) -> Value:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError, did_you_mean
-from .options import Option, Value, by_name
+from .options import Option, Value, by_name, check_names, check_values
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 if TYPE_CHECKING:
@@ -74,12 +73,8 @@ def checked(given: Mapping[str, Any], caller: str) -> dict[str, Value]:
         UserError: a value out of range.
     """
     known = by_name(TOKEN_OPTIONS)
-    for name, value in given.items():
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise TypeError(f"{caller}() got an unknown argument '{name}'" + (f"; {hint}" if hint else ""))
-        if fault := known[name].fault(value):
-            raise UserError(f"{name} {fault}")
+    check_names(given, known, f"{caller}() got an unknown argument")
+    check_values(given, known)
     return {name: given.get(name, option.default) for name, option in known.items()}
 
 

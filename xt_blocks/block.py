@@ -1,7 +1,10 @@
 """The residual block: norm, shift, the layer itself, stochastic depth, scale, and the add.
 
     pre-norm:   x ── norm ── shift ── layer ── drop ── ·scale ──(+)── y        (the first branch of x joins the add)
+    sandwich:   x ── norm ── shift ── layer ── norm ── drop ── ·scale ──(+)── y
     post-norm:  x ── shift ── layer ── drop ── ·scale ──(+)── norm ── y
+
+(+) is a `residual.ResidualConnection`, which may do more than add.
 
 Owns the arithmetic around a layer. A block's module may run at several nodes (ties), so what differs by node,
 its shift, scale and state, is handed in.
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 
 from .cache import Slot
 from .norms import norm
+from .residual import ResidualConnection
 from .shift import shift_tokens
 
 
@@ -35,7 +39,7 @@ class Residual(NamedTuple):
 
     Attributes:
         stream: (batch, seq, dim) behind the block.
-        gain: (batch, seq, dim) what it added to the stream; None with a post-norm, which does more than add.
+        gain: (batch, seq, dim) what it added to the stream; None where it does more than add, as a post-norm does.
         scores: what the layer gave beside its update, if that was asked for.
     """
 
@@ -50,16 +54,29 @@ class Block(nn.Module):
     Args:
         layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
         dim: features of the stream.
-        norm_name: "layernorm" or "rmsnorm".
+        norm_name: "layernorm", "rmsnorm" or "scalenorm".
         pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
         drop: probability that a row skips the layer in training; the others are scaled up to keep the mean
             (stochastic depth, arXiv:1603.09382).
+        sandwich_norm: a second norm, of the layer's update (arXiv:2105.13290).
+        residual: how the update meets the stream; it is added when not given.
     """
 
-    def __init__(self, layer: nn.Module, dim: int, norm_name: str, pre_norm: bool = True, drop: float = 0.0) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        dim: int,
+        norm_name: str,
+        pre_norm: bool = True,
+        drop: float = 0.0,
+        sandwich_norm: bool = False,
+        residual: ResidualConnection | None = None,
+    ) -> None:
         super().__init__()
         self.norm = norm(norm_name, dim)
         self.layer = layer
+        self.sandwich_norm = norm(norm_name, dim) if sandwich_norm else None
+        self.residual = residual or ResidualConnection(dim)
         self.pre_norm, self.drop = pre_norm, drop
 
     def forward(
@@ -88,11 +105,14 @@ class Block(nn.Module):
             inputs["memory"] = hidden[:, :past] if past else None
         out = self.layer(hidden[:, past:], **inputs)
         update, scores = out if isinstance(out, tuple) else (out, None)
+        if self.sandwich_norm is not None:
+            update = self.sandwich_norm(update)
         if self.drop and self.training:
             kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
+        stream = self.residual(update, x)
         if self.pre_norm:
-            return Residual(x + update, update, scores)
-        return Residual(self.norm(x + update), None, scores)
+            return Residual(stream, update if self.residual.adds else None, scores)
+        return Residual(self.norm(stream), None, scores)

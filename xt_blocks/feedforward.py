@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from blockdsl.builtin import FEEDFORWARD
 
+from .init import xavier
+
 
 class FeedForward(nn.Module):
     """Position-wise feedforward.
@@ -32,9 +34,15 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
         self.to_out = nn.Linear(inner, dim, bias=not o.no_bias)
-        if o.zero_init_branch_output:
+        self.zero_init = o.zero_init_branch_output
+        if self.zero_init:
             for parameter in self.to_out.parameters():
                 nn.init.zeros_(parameter)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights with this gain, biases zero; a last map that starts at zero stays there."""
+        for linear in (self.to_hidden,) if self.zero_init else (self.to_hidden, self.to_out):
+            xavier(linear.weight, linear.bias, gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""

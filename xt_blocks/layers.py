@@ -11,7 +11,8 @@ from typing import Any
 
 import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
 from blockdsl import Pattern, parse
-from blockdsl.errors import PatternError, did_you_mean
+from blockdsl.errors import PatternError
+from blockdsl.options import check_names
 from blockdsl.ordering import pattern_of
 from blockdsl.settings import check_keywords, table
 from blockdsl.tokens import TOKEN_OPTIONS
@@ -96,9 +97,7 @@ class AttentionLayers(Stack):
         for setting in settings:
             if setting in _WRAPPER_SETTINGS:
                 raise TypeError(f"{name}() got '{setting}', which belongs to TransformerWrapper")
-            if setting not in known:
-                hint = did_you_mean(setting, known)
-                raise TypeError(f"{name}() got an unknown argument '{setting}'" + (f"; {hint}" if hint else ""))
+        check_names(settings, known, f"{name}() got an unknown argument")
 
 
 def _check_settings(pattern: Pattern) -> None:

@@ -28,17 +28,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
-from blockdsl.kinds import BLOCK_OPTIONS, kinds
+from blockdsl.kinds import BLOCK_OPTIONS, kinds, norm_of
 from blockdsl.positions import SCHEMES
 
 from .attention.masks import Bias, Masks, check_mask, check_pairs, pairs_of
 from .block import Block, Residual, Use
 from .cache import Cache
+from .init import init_xavier
 from .intermediates import Intermediates
 from .memories import Memories, extended
 from .norms import norm
 from .positions.relative import Positions, consecutive, given, scores_bias
 from .positions.rotary import Rotation, rotation
+from .residual import ResidualConnection
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -438,12 +440,19 @@ def _block(graph: BlockGraph, node: str) -> Block:
     kind, options = kinds()[attrs["block"]], dict(attrs["options"])
     around = {option.name: options.pop(option.name) for option in BLOCK_OPTIONS}
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
+    layer = make(dim=graph.dim, **options)
+    if around["init_gain"] is not None:
+        init_xavier(layer, around["init_gain"])
     return Block(
-        make(dim=graph.dim, **options),
+        layer,
         graph.dim,
-        "rmsnorm" if around["use_rmsnorm"] else "layernorm",
+        norm_of(around),
         around["pre_norm"],
         around["layer_dropout"],
+        around["sandwich_norm"],
+        ResidualConnection(
+            graph.dim, around["scale_residual"], around["scale_residual_constant"], around["gate_residual"]
+        ),
     )
 
 

@@ -105,7 +105,7 @@ class _Text:
     def _output(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.end]
         reads = self._reads(self.graph.end) if self.items is None else ""
-        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", None: ""}[attrs["norm"]]
+        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
         tokens, width = self.graph.nx.nodes[self.graph.start]["num_tokens"], attrs["logits_dim"]
         logits = ""
         if width is not None:

@@ -11,7 +11,12 @@ import xt_blocks
 
 from .variants import SIZES, inputs, stack
 
-NAMES = ["rotary", "shift 2", "parallel chains", "ties that differ in use", "residual attention, parallel", "cross"]
+NAMES = [
+    *("rotary", "shift 2", "parallel chains", "ties that differ in use", "residual attention, parallel", "cross"),
+    *("xpos", "T5 bias", "dynamic bias", "dynamic bias, log", "ALiBi", "ALiBi, learned", "memory kv, rotary"),
+    *("sandwich norm, scalenorm, cross", "gated residual, parallel", "deepnorm"),
+    *("kv heads", "value heads", "qk norm", "sparse", "window, memory kv", "on attention"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

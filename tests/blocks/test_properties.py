@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from xt_blocks import AttentionLayers
 
-from .variants import SIZES, VARIANTS, inputs, stack
+from .variants import EITHER_WAY, SIZES, VARIANTS, inputs, stack
 
 orderings = st.one_of(
     st.fixed_dictionaries({"depth": st.integers(1, 4)}),
@@ -33,6 +33,8 @@ switches = st.fixed_dictionaries(
         "causal": st.booleans(),
         "pre_norm": st.booleans(),
         "use_rmsnorm": st.booleans(),
+        "scale_residual": st.booleans(),
+        "gate_residual": st.booleans(),
         "rotary_pos_emb": st.booleans(),
         "residual_attn": st.booleans(),
         "cross_residual_attn": st.booleans(),
@@ -112,8 +114,7 @@ def test_a_later_token_never_changes_an_earlier_output(name: str, cut: int, seed
     torch.testing.assert_close(model(x, **extra)[:, :cut], model(changed, **extra)[:, :cut], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("name", "causal"), EITHER_WAY)
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2**31))
 @settings(max_examples=4)
 def test_padding_on_either_side_never_changes_real_tokens(
@@ -140,8 +141,7 @@ def test_padding_of_the_context_never_changes_an_output(name: str, causal: bool)
     torch.testing.assert_close(model(x, context=longer, context_mask=mask), model(x, **extra), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("name", "causal"), EITHER_WAY)
 def test_rows_of_a_batch_do_not_affect_each_other(name: str, causal: bool) -> None:
     model = stack(name, causal=causal)
     x, extra = inputs(model, batch=3)
@@ -166,9 +166,7 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
         assert parameter.grad.abs().sum() > 0, parameter_name
 
 
-@pytest.mark.parametrize(
-    "name", ["plain", "rotary", "glu", "parallel chains", "residual attention", "cross", "shift 2"]
-)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     model = stack(name).double()
     x, extra = inputs(model, batch=1, seq=3, context=2)

@@ -56,6 +56,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sparse": ("(a c f)*2", {"attn_sparse_topk": 2}),
     "sparse, residual": ("(a f)*2", {"attn_sparse_topk": 3, "residual_attn": True, "attn_num_mem_kv": 1}),
     "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
+    "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
+    "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),
+    "sandwich norm, scalenorm, cross": ("(a c f)*2", {"sandwich_norm": True, "use_scalenorm": True}),
+    "sandwich norm, parallel": ("(a & f a)*2", {"sandwich_norm": True}),
+    "scaled residual, half steps": ("macaron(2)", {"scale_residual": True, "scale_residual_constant": 1.5}),
+    "scaled residual, parallel": ("(a & f a)*2", {"scale_residual": True, "scale_residual_constant": 0.5}),
+    "gated residual": ("(a f)*2", {"gate_residual": True}),
+    "gated residual, ties": ("(a@x f@y>>1)*2", {"gate_residual": True, "sandwich_norm": True, "use_scalenorm": True}),
+    "gated residual, parallel": ("a & f & (a f/2)", {"gate_residual": True, "scale_residual": True}),
+    "gated residual, post-norm": ("(a f)*2", {"gate_residual": True, "pre_norm": False, "residual_attn": True}),
+    "deepnorm": ("(a f)*2", {"deepnorm": True}),
+    "deepnorm, cross": ("(a c f)*2", {"deepnorm": True, "attn_shared_kv": True, "attn_gate_values": True}),
+    "deepnorm, parallel": ("(a & f a)*2", {"deepnorm": True, "use_rmsnorm": True, "gate_residual": True}),
     "window": ("(a f)*2", {"attn_max_attend_past": 2, "rotary_pos_emb": True}),
     "window, memory kv": ("(a f)*2", {"attn_max_attend_past": 1, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
     "xpos": ("(a f)*2", {"rotary_xpos": True, "rotary_xpos_scale_base": 3}),
@@ -74,8 +87,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ALiBi on some heads": ("(a f)*2", {"alibi_pos_bias": True, "alibi_num_heads": 2, "attn_max_attend_past": 2}),
     "ALiBi, learned": ("(a f)*2", {"alibi_pos_bias": True, "alibi_learned": True, "attn_one_kv_head": True}),
     "ALiBi, residual": ("(a f)*2", {"alibi_pos_bias": True, "residual_attn": True}),
+    "not fused": ("(a c f)*2", {"attn_flash": False, "alibi_pos_bias": True}),
     "every position": ("(a & f)*2", {"alibi_pos_bias": True, "rel_pos_bias": True, "rotary_pos_emb": True}),
 }
+
+# xPos decays towards the past and is refused where attention sees the future
+EITHER_WAY = [(name, causal) for name in VARIANTS for causal in (False, True) if causal or "xpos" not in name]
 
 
 def stack(name: str, causal: bool = True, **settings: Any) -> xt_blocks.Stack:

@@ -86,6 +86,8 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
         "causal": draw(st.booleans()),
         "pre_norm": draw(st.booleans()),
         "use_rmsnorm": draw(st.booleans()),
+        "scale_residual": draw(st.booleans()),
+        "gate_residual": draw(st.booleans()),
         "shift_tokens": draw(st.integers(0, 1)),
         "ff_mult": draw(st.sampled_from([1, 2, 2.5])),
         "ff_glu": draw(st.booleans()),
@@ -129,7 +131,18 @@ PLAIN_INPUT = {
     "shift_mem_down": 0,
 }
 
-# The options of attention blocks and feedforwards when nobody sets any, written out.
+# The options of every block, of attention blocks and of feedforwards when nobody sets any, written out.
+PLAIN_BLOCK = {
+    "pre_norm": True,
+    "use_rmsnorm": False,
+    "use_scalenorm": False,
+    "sandwich_norm": False,
+    "layer_dropout": 0.0,
+    "scale_residual": False,
+    "scale_residual_constant": 1.0,
+    "gate_residual": False,
+    "init_gain": None,
+}
 PLAIN_ATTENTION = {
     "heads": 8,
     "dim_head": 64,
@@ -150,6 +163,7 @@ PLAIN_ATTENTION = {
     "on_attn": False,
     "tensor_product": False,
     "zero_init_branch_output": False,
+    "flash": True,
     "residual_attn": False,
 }
 PLAIN_FEEDFORWARD = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph, PatternError, UserError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
 
 SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
 
@@ -40,7 +40,7 @@ def options(g: BlockGraph, node: str) -> dict[str, Any]:
 
 def test_a_whole_graph_attribute_by_attribute() -> None:
     g = blockdsl.compile("x: a(heads=4)>>1 | f/2@t", dim=16, attn_dim_head=4, causal=True, ff_mult=2, use_rmsnorm=True)
-    around = {"pre_norm": True, "use_rmsnorm": True, "layer_dropout": 0.0}
+    around = PLAIN_BLOCK | {"use_rmsnorm": True}
     assert dict(g.nx.nodes(data=True)) == {
         "input": PLAIN_INPUT,
         "a0": {
@@ -356,6 +356,10 @@ def test_a_shift_wider_than_the_stream_is_refused() -> None:
         ({"use_rmsnorm": True}, "rmsnorm"),
         ({"pre_norm": False}, None),
         ({"pre_norm": False, "use_rmsnorm": True}, None),
+        ({"use_scalenorm": True}, "scalenorm"),
+        ({"sandwich_norm": True, "use_rmsnorm": True}, "rmsnorm"),
+        ({"deepnorm": True}, None),
+        ({"deepnorm": True, "use_scalenorm": True}, None),
     ],
 )
 def test_the_final_norm_follows_the_stack(keywords: dict[str, Any], norm: str | None) -> None:

@@ -19,6 +19,8 @@ import xt_blocks
 from blockdsl import BlockGraph, Sizes, UserError
 from blockdsl.costs import Cost, by_stage, node_costs
 
+from ..blocks.variants import SIZES as VARIANT_SIZES
+from ..blocks.variants import VARIANTS
 from .patterns import Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
@@ -52,6 +54,10 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "tokens, no logits": ("a f", TOKENS | {"return_only_embed": True}),
     "one block": ("f", {"pre_norm": False}),
 }
+
+
+CAUSAL = VARIANT_SIZES | {"causal": True}
+TABLE |= {f"variant: {name}": (pattern, CAUSAL | own) for name, (pattern, own) in VARIANTS.items()}
 
 
 def graph(name: str, **keywords: Any) -> BlockGraph:

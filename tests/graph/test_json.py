@@ -14,7 +14,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
 
@@ -40,7 +40,6 @@ def test_a_graph_without_attributes_of_today_says_which() -> None:
 
 def test_a_small_graph_written_out() -> None:
     g = graph("s: c/2 | f@x", num_tokens=9, max_seq_len=5, use_abs_pos_emb=False, causal=True)
-    around = {"pre_norm": True, "use_rmsnorm": False, "layer_dropout": 0.0}
     assert json.loads(g.to_json()) == {
         "graph": {"dim": 12, "causal": True, "stages": ["s", None], "pattern": "s: c/2 | f@x"},
         "nodes": [
@@ -49,7 +48,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "c0",
                 "kind": "block",
                 "block": "c",
-                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4} | around,
+                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4} | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
                 "scale": 0.5,
@@ -61,7 +60,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "f1",
                 "kind": "block",
                 "block": "f",
-                "options": PLAIN_FEEDFORWARD | around,
+                "options": PLAIN_FEEDFORWARD | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
                 "scale": 1.0,

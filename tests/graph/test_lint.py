@@ -136,7 +136,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a f",
         {},
         node("output", norm="batch"),
-        ["output: norm must be one of 'layernorm', 'rmsnorm' or none, not batch"],
+        ["output: norm must be one of 'layernorm', 'rmsnorm', 'scalenorm' or none, not batch"],
     ),
     (
         "a",
@@ -199,6 +199,19 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     ("a f", {}, option("f1", hedas=2), ["f1: unknown option 'hedas'"]),
     ("a f", {}, option("f1", glue=True), ["f1: unknown option 'glue'; did you mean 'glu'?"]),
     ("a f", {}, gone("f1", "options", "glu"), ["f1: option 'glu' is missing"]),
+    (
+        "a f",
+        {"use_rmsnorm": True},
+        option("f1", use_scalenorm=True),
+        ["f1: use_rmsnorm and use_scalenorm are both set; give one"],
+    ),
+    (
+        "a f",
+        {"sandwich_norm": True},
+        option("a0", pre_norm=False),
+        ["a0: sandwich_norm is set, but it needs pre_norm"],
+    ),
+    ("a f", {}, option("a0", init_gain=0), ["a0: init_gain must be a number above 0 or none, not 0"]),
     ("a f", {}, option("a0", dim_head=None), ["a0: dim_head is none; in a graph it is a number"]),
     (
         "a f",

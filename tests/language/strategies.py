@@ -264,7 +264,17 @@ def _touches(before: str, after: str) -> bool:
 
 FLAG = [("", True), ("true", True), ("false", False)]
 SHARE = [("0.1", 0.1), (".25", 0.25), ("1e-2", 0.01), ("0", 0)]
-COMMON = {"pre_norm": FLAG, "use_rmsnorm": FLAG, "layer_dropout": SHARE}
+COMMON = {
+    "pre_norm": FLAG,
+    "use_rmsnorm": FLAG,
+    "use_scalenorm": FLAG,
+    "sandwich_norm": FLAG,
+    "layer_dropout": SHARE,
+    "scale_residual": FLAG,
+    "scale_residual_constant": [("2", 2), (".75", 0.75)],
+    "gate_residual": FLAG,
+    "init_gain": [("0.5", 0.5), ("none", None)],
+}
 ATTENTION = {
     "heads": [("1", 1), ("16", 16), ("007", 7)],
     "dim_head": [("32", 32), ("none", None)],

@@ -215,7 +215,10 @@ def test_the_built_in_kinds_are_declared_as_a_user_would_declare_them() -> None:
         assert built_in.title
         assert set(built_in.inputs) <= set(INPUTS)
         assert all(option.doc for option in built_in.all_options())
-        assert [option.name for option in built_in.all_options()][-3:] == ["pre_norm", "use_rmsnorm", "layer_dropout"]
+        assert [option.name for option in built_in.all_options()][-9:] == [
+            *("pre_norm", "use_rmsnorm", "use_scalenorm", "sandwich_norm", "layer_dropout"),
+            *("scale_residual", "scale_residual_constant", "gate_residual", "init_gain"),
+        ]
     assert blockdsl.kinds is kinds
 
 
@@ -230,6 +233,7 @@ def test_the_built_in_kinds_are_declared_as_a_user_would_declare_them() -> None:
         (Option("x", int, 1, "", least=1, most=3), [1, 3], [0, 4]),
         (Option("x", float, 1, ""), [0, 0.5, -2.5], [None, False, "1", float("nan"), float("inf"), -float("inf")]),
         (Option("x", float, 0, "", least=0, below=1), [0, 0.0, 0.999], [1, 1.0, -1e-9]),
+        (Option("x", float, 1, "", above=0), [1e-9, 1, 2.5], [0, 0.0, -1]),
         (Option("x", str, "a", ""), ["a", "anything"], [None, 1, True]),
         (Option("x", str, "a", "", choices=("a", "b")), ["a", "b"], ["c", "", None]),
         (Option("x", int, None, "", least=2, optional=True), [None, 2], [1, "none"]),
@@ -249,6 +253,8 @@ def test_an_option_takes_what_it_declares(option: Option, good: list[Any], bad: 
         (Option("x", int, 1, "", most=9), "a whole number of at most 9"),
         (Option("x", float, 1, "", least=0.5, most=9), "a number from 0.5 to 9"),
         (Option("x", float, 1, "", least=0, below=1), "a number of at least 0 and below 1"),
+        (Option("x", float, 1, "", above=0), "a number above 0"),
+        (Option("x", int, 2, "", above=1, below=4, optional=True), "a whole number above 1 and below 4 or none"),
         (Option("x", str, "a", "", choices=("a", "b")), "one of 'a', 'b'"),
         (Option("x", str, "a", "", choices=("a", "b"), optional=True), "one of 'a', 'b' or none"),
     ],

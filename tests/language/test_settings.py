@@ -151,6 +151,8 @@ def test_an_unknown_keyword_is_a_type_error_with_the_nearest_name(keywords: dict
         ({"causal": None}, "causal must be true or false, not none"),
         ({"context": "yes"}, "context must be true or false or none, not yes"),
         ({"rotary_emb_dim": 1}, "rotary_emb_dim must be a whole number of at least 2 or none, not 1"),
+        ({"scale_residual_constant": 0}, "scale_residual_constant must be a number above 0, not 0"),
+        ({"init_gain": -0.5}, "init_gain must be a number above 0 or none, not -0.5"),
         ({"shift_tokens": (1, 0)}, "shift_tokens must be a whole number of at least 0, not (1, 0)"),
     ],
 )
@@ -202,7 +204,96 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         """,
     ),
     ("a", {"emb_dropout": 0.5}, "emb_dropout is set, but it needs num_tokens, which gives the stack its embedding"),
+    (
+        "a f",
+        {"use_rmsnorm": True, "use_scalenorm": True},
+        "use_rmsnorm and use_scalenorm are both set; give one",
+    ),
+    ("a f", {"sandwich_norm": True, "pre_norm": False}, "sandwich_norm is set, but it needs pre_norm"),
+    (
+        "a f",
+        {"deepnorm": True, "pre_norm": True},
+        "pre_norm is set, but deepnorm is a post-norm configuration",
+    ),
+    (
+        "a f",
+        {"deepnorm": True, "sandwich_norm": True},
+        "sandwich_norm is set, but deepnorm is a post-norm configuration",
+    ),
     # from the text, by `set` or in a block: it is shown
+    (
+        "set use_rmsnorm; a f(use_scalenorm)",
+        {},
+        """
+        1:20: use_rmsnorm and use_scalenorm are both set; give one
+          set use_rmsnorm; a f(use_scalenorm)
+                             ^^^^^^^^^^^^^^^^
+        """,
+    ),
+    (
+        # the output's norm is the stack's, whatever the blocks say
+        "set use_rmsnorm, use_scalenorm; a(use_rmsnorm=false)",
+        {},
+        """
+        1:18: use_rmsnorm and use_scalenorm are both set; give one
+          set use_rmsnorm, use_scalenorm; a(use_rmsnorm=false)
+                           ^^^^^^^^^^^^^
+        """,
+    ),
+    (
+        "set use_rmsnorm; a f",
+        {"use_scalenorm": True},
+        """
+        1:5: use_rmsnorm and use_scalenorm are both set; give one
+          set use_rmsnorm; a f
+              ^^^^^^^^^^^
+        """,
+    ),
+    (
+        "a f(pre_norm=false)",
+        {"sandwich_norm": True},
+        """
+        1:3: sandwich_norm is set, but it needs pre_norm
+          a f(pre_norm=false)
+            ^^^^^^^^^^^^^^^^^
+        """,
+    ),
+    (
+        "set deepnorm, pre_norm; a f",
+        {},
+        """
+        1:15: pre_norm is set, but deepnorm is a post-norm configuration
+          set deepnorm, pre_norm; a f
+                        ^^^^^^^^
+        """,
+    ),
+    (
+        "set deepnorm; a f",
+        {"sandwich_norm": True},
+        """
+        1:5: sandwich_norm is set, but deepnorm is a post-norm configuration
+          set deepnorm; a f
+              ^^^^^^^^
+        """,
+    ),
+    (
+        "a f(pre_norm)",
+        {"deepnorm": True},
+        """
+        1:3: pre_norm is set, but deepnorm is a post-norm configuration
+          a f(pre_norm)
+            ^^^^^^^^^^^
+        """,
+    ),
+    (
+        "a(sandwich_norm) f",
+        {"deepnorm": True},
+        """
+        1:1: sandwich_norm is set, but deepnorm is a post-norm configuration
+          a(sandwich_norm) f
+          ^^^^^^^^^^^^^^^^
+        """,
+    ),
     (
         "set ff_swish, ff_relu_squared; a f",
         {},
@@ -356,6 +447,10 @@ def test_what_does_not_go_together_is_refused_and_shown_where_the_text_says_it(
         ("a(heads=3)", {}),  # heads need not divide dim where dim_head is a number
         ("a", {"num_tokens": 4, "max_seq_len": 4, "tie_embedding": True, "emb_dropout": 0.5}),
         ("f", {"heads": 3, "attn_dim_head": None}),  # no block has heads
+        ("a f(use_rmsnorm=false, use_scalenorm)", {"use_rmsnorm": True}),
+        ("a(pre_norm) f(pre_norm)", {"pre_norm": False, "sandwich_norm": True}),
+        ("a(sandwich_norm) f", {"gate_residual": True, "use_scalenorm": True}),
+        ("a f(pre_norm=false)", {"deepnorm": True, "pre_norm": False, "gate_residual": True, "sandwich_norm": False}),
     ],
 )
 def test_what_goes_together_is_taken(text: str, keywords: dict[str, Any]) -> None:
@@ -365,6 +460,15 @@ def test_what_goes_together_is_taken(text: str, keywords: dict[str, Any]) -> Non
 def test_a_keyword_mends_what_set_got_wrong_for_this_stack() -> None:
     assert resolve("set ff_swish, ff_relu_squared; a f", dim=8, ff_swish=False).steps
     assert resolve("set context=false; a c", dim=8, context=None).steps
+    assert resolve("set deepnorm, pre_norm; a", dim=8, deepnorm=False).given["pre_norm"] is True
+
+
+def test_deepnorm_counts_the_blocks_that_run() -> None:
+    for text, blocks in (("a", 1), ("(a f)*3", 6), ("a@x & (a@x f) | macaron(2)", 9)):
+        assert options(text, "scale_residual_constant", deepnorm=True) == [pytest.approx(blocks**0.25)] * blocks
+        assert options(text, "init_gain", deepnorm=True) == [pytest.approx((4 * blocks) ** -0.25)] * blocks
+    assert options("set deepnorm; a f(init_gain=1)", "init_gain") == [pytest.approx(8**-0.25), 1]
+    assert options("a f", "init_gain", init_gain=0.5) == [0.5, 0.5]
 
 
 # The table ---------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ LAYERS = {
     *("attn_gate_values", "attn_sparse_topk", "attn_head_scale", "attn_value_dim_head", "attn_shared_kv"),
     *("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale"),
     *("attn_tensor_product", "attn_max_attend_past"),
+    *("use_scalenorm", "sandwich_norm", "scale_residual", "scale_residual_constant", "gate_residual", "deepnorm"),
     *("rotary_xpos", "rotary_xpos_scale_base", "rel_pos_bias", "dynamic_pos_bias", "dynamic_pos_bias_log_distance"),
     *("alibi_pos_bias", "alibi_num_heads", "alibi_learned"),
 }
@@ -99,7 +100,7 @@ def build(case: dict[str, Any], old: bool) -> torch.nn.Module:
     stack = getattr(xt_blocks, case["layers_class"])(**options)
     if old:
         graph = stack.graph
-        post = options.get("pre_norm") is False
+        post = is_post_norm(options)
         graph.nx.nodes["output"]["norm"] = "layernorm" if case.get("wrapper") and not post else None
         stack = xt_blocks.lower(graph)
     model = xt_blocks.TransformerWrapper(attn_layers=stack, **case["wrapper_kwargs"]) if case.get("wrapper") else stack
@@ -130,9 +131,15 @@ def renamed(
         if not old and name.endswith((".gamma", ".g")) and ".ff." not in name and "post_emb" not in name:
             value = value + 1  # today's gains inside the stack are stored less one
         bare = name.removeprefix(prefix)
-        if found := re.fullmatch(r"layers\.(\d+)\.0\.\d\.(weight|bias|g|gamma)", bare):
-            kind = "bias" if found[2] == "bias" else "weight"
-            out[f"{prefix}blocks.{nodes[int(found[1])]}.norm.{kind}"] = value
+        if found := re.fullmatch(r"layers\.(\d+)\.0\.(\d)\.(weight|bias|g|gamma)", bare):
+            norm = "sandwich_norm" if found[2] == "1" else "norm"
+            kind = "bias" if found[3] == "bias" else "weight"
+            if old and options.get("use_scalenorm"):
+                value = value * options["dim"] ** -0.5  # the old gain has the factor of the width in it
+            out[f"{prefix}blocks.{nodes[int(found[1])]}.{norm}.{kind}"] = value
+        elif found := re.fullmatch(r"layers\.(\d+)\.2\.(residual_scale|gru\.\w+)", bare):
+            part = "scale" if found[2] == "residual_scale" else found[2].replace("gru", "gate")
+            out[f"{prefix}blocks.{nodes[int(found[1])]}.residual.{part}"] = value
         elif found := re.fullmatch(r"layers\.(\d+)\.1\.(to_[qkv])\.weight", bare):
             parts.setdefault(nodes[int(found[1])], {})[found[2]] = value
         elif (found := re.fullmatch(r"layers\.(\d+)\.1\.(.*)", bare)) and found[2] in ATTENTION:
@@ -146,7 +153,7 @@ def renamed(
             out[f"{prefix}blocks.{nodes[int(found[1])]}.layer.{linear}.{found[3]}"] = value
         elif found := re.fullmatch(r"(?:attn_layers\.final_)?norm\.(weight|bias|g|gamma)", name):
             kind = "bias" if found[1] == "bias" else "weight"
-            last = old and options.get("pre_norm") is False  # the old wrapper's norm is the last block's post-norm
+            last = old and is_post_norm(options)  # the old wrapper's norm is the last block's post-norm
             out[f"attn_layers.blocks.{nodes[-1]}.norm.{kind}" if last else f"{prefix}norm.{kind}"] = value
         elif bare.startswith("rel_pos."):
             (node,) = [node for node in stack.graph.nodes("position") if not node.startswith("rotary")]
@@ -184,6 +191,10 @@ def renamed(
             q, out[name] = regrouped(q, options), regrouped(out[name].T, options).T
         out[f"{prefix}blocks.{node}.layer.to_qkv.weight"] = torch.cat((q, k, v))
     return out
+
+
+def is_post_norm(options: dict[str, Any]) -> bool:
+    return options.get("pre_norm") is False or "deepnorm" in options
 
 
 def position_name(bare: str, peer: dict[str, Tensor]) -> str:

@@ -37,4 +37,6 @@ def test_the_cases_cover_what_is_built() -> None:
         "residual_attn_post_norm",
         "now_rotary_full",
         "cross_attender",
+        *("use_scalenorm", "sandwich_norm", "scale_residual", "gate_residual", "deepnorm"),
+        *("now_use_scalenorm", "now_sandwich_norm", "now_sandwich_coef", "now_scale_residual", "now_gate_residual"),
     } <= names

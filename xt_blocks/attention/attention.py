@@ -1,7 +1,7 @@
 """Self-attention and cross-attention: project, norm, rotate, remember, attend, give back.
 
 Owns the order of these steps and nothing of how each is done. Which options there are, their ranges, defaults and
-sources is declared with the kinds `a` and `c` in `blockdsl.kinds`. Axes: b batch, n tokens, m sources, h heads,
+sources is declared with the kinds `a` and `c` in `blockdsl.builtin`. Axes: b batch, n tokens, m sources, h heads,
 g key-value heads, d features of a head.
 """
 
@@ -17,12 +17,13 @@ from blockdsl.builtin import CROSS_ATTENTION, SELF_ATTENTION
 from blockdsl.kinds import Kind
 
 from ..cache import Slot
+from ..init import xavier
 from ..positions.rotary import Rotation
 from . import kernel
 from .masks import Attend, Bias, Masks, Sight, check_mask
 from .memory import MemoryKeyValues
 from .output import Output
-from .project import QKNorm, SelfProjection, repeat_heads, split_heads
+from .project import QKNorm, SelfProjection, init_parts, repeat_heads, split_heads
 from .scores import TalkingHeads
 
 
@@ -40,7 +41,7 @@ class _Attention(nn.Module):
         self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
         self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
         self.output = Output(o)
-        self.needs_scores = o.talking_heads or o.sparse_topk is not None
+        self.needs_scores = o.talking_heads or o.sparse_topk is not None or not o.flash
 
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
@@ -145,6 +146,12 @@ class CrossAttention(_Attention):
         queries, keys, values = self.sizes
         self.to_q = nn.Linear(dim, queries, bias=False)
         self.to_kv = nn.Linear(dim, keys + values, bias=False)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
+        xavier(self.to_q.weight)
+        init_parts(self.to_kv.weight, self.sizes[1:], gain)
+        self.output.init_xavier(gain)
 
     def forward(
         self,

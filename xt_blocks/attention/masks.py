@@ -174,7 +174,7 @@ class Masks:
         places = None
         if causal:
             places = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).tril(self.past)
-        if reach is not None and reach < keys - 1:
+        if reach is not None:
             near = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).triu(self.past - reach)
             places = _both(places, near)
         return None if places is None else places[None, None]

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..init import xavier
 from .project import repeat_heads, split_heads
 
 
@@ -39,8 +40,16 @@ class Output(nn.Module):
             nn.init.zeros_(self.to_gate.weight)
             nn.init.ones_(self.to_gate.bias)
         self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
-        if o.zero_init_branch_output:
+        self.zero_init = o.zero_init_branch_output
+        if self.zero_init:
             nn.init.zeros_(self.to_out.weight)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights, the last map's with this gain; a gate, and a map that starts at zero, stay."""
+        if self.to_relation is not None:
+            xavier(self.to_relation.weight)
+        if not self.zero_init:
+            xavier(self.to_out.weight, gain=gain)
 
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
         """`values: (b, h, n, d)`, `x: (b, n, dim)`, the block's input → (b, n, dim)."""

@@ -5,12 +5,15 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from ..init import xavier
 
 
 class SelfProjection(nn.Module):
@@ -31,6 +34,18 @@ class SelfProjection(nn.Module):
         """`x: (b, n, dim)` → queries, keys and values (b, n, ·); None where the keys serve as values."""
         q, k, v = torch.split(F.linear(x, self.weight), list(self.sizes), dim=-1)
         return q, k, v if self.sizes[2] else None
+
+    def init_xavier(self, gain: float) -> None:
+        """As `init_parts`."""
+        init_parts(self.weight, self.sizes, gain)
+
+
+def init_parts(weight: Tensor, sizes: Sequence[int], gain: float) -> None:
+    """Xavier normal rows, each part as a matrix of its own: the last part that has any is values, with this gain."""
+    parts = [part for part in torch.split(weight.detach(), list(sizes)) if len(part)]
+    for part in parts[:-1]:
+        xavier(part)
+    xavier(parts[-1], gain=gain)
 
 
 class QKNorm(nn.Module):

@@ -6,6 +6,7 @@ Axes: b batch, h heads, i queries, j keys.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -33,7 +34,10 @@ def keep_largest(scores: Tensor, k: int) -> Tensor:
 
     Exactly k, ties or not; a row no longer than k stays as it is. (b, h, i, j) → the same.
     """
-    if k >= scores.shape[-1]:
+    keys = scores.shape[-1]
+    if torch.compiler.is_compiling():  # room for k, whatever the length: a graph then needs no bound on it
+        scores = F.pad(scores, (0, k), value=float("-inf"))
+    elif k >= keys:
         return scores
     kept = scores.topk(k, dim=-1)
-    return torch.full_like(scores, float("-inf")).scatter(-1, kept.indices, kept.values)
+    return torch.full_like(scores, float("-inf")).scatter(-1, kept.indices, kept.values)[..., :keys]

@@ -92,7 +92,7 @@ class ALiBi(nn.Module):
 
     def __init__(self, heads: int, biased: int, learned: bool = False) -> None:
         super().__init__()
-        self.unbiased = heads - biased
+        self.heads, self.unbiased = heads, heads - biased
         log_slopes = [math.log(slope) for slope in slopes(biased)]
         self.log_slopes = nn.Parameter(torch.tensor(log_slopes)[:, None, None]) if learned else None
         self.fixed = tuple(log_slopes)
