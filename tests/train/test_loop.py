@@ -138,6 +138,12 @@ def test_a_pattern_that_reads_a_context_is_refused() -> None:
     [
         ({"causal": False}, "training a byte-level language model needs causal=true; leave it out"),
         ({"num_tokens": 300}, "training a byte-level language model needs num_tokens=256; leave it out"),
+        ({"logits_dim": 300}, "training a byte-level language model needs logits_dim=none; leave it out"),
+        (
+            {"return_only_embed": True},
+            "training a byte-level language model needs return_only_embed=false; leave it out",
+        ),
+        ({"max_mem_len": 5}, "training a byte-level language model needs max_mem_len=0; leave it out"),
         ({"max_seq_len": 18}, "max_seq_len=18 is less than --seq-len 19"),
     ],
 )
@@ -148,7 +154,7 @@ def test_settings_that_no_byte_model_has_are_refused(options: dict[str, object],
 
 
 def test_settings_that_say_the_same_are_taken() -> None:
-    options = {"causal": True, "num_tokens": 256, "max_seq_len": 40}
+    options = {"causal": True, "num_tokens": 256, "max_seq_len": 40, "num_memory_tokens": 2, "emb_dim": 6}
     model = build_model(compile_graph(replace(SETTINGS, options=options)), 0)
     assert model(torch.zeros(1, 40, dtype=torch.int64)).shape == (1, 40, 256)
 

@@ -21,8 +21,12 @@ from .settings import TrainSettings
 
 BYTES = 256
 FIXED: dict[str, Any] = {
-    **{"causal": True, "context": False, "num_tokens": BYTES},
-    **{"logits_dim": None, "return_only_embed": False, "max_mem_len": 0},
+    "causal": True,
+    "context": False,
+    "num_tokens": BYTES,
+    "logits_dim": None,
+    "return_only_embed": False,
+    "max_mem_len": 0,
 }
 """Settings a byte-level language model has whatever the pattern says."""
 

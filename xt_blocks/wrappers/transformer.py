@@ -137,7 +137,8 @@ class TransformerWrapper(nn.Module):
                 the input's. With a cache they are given at the first step.
             prepend_mask: (batch, prepended) bool, True = a real one.
             sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
-            cache: x goes on behind the tokens it holds.
+            cache: x goes on behind the tokens it holds. With memory tokens or prepended embeddings, the first step has
+                a real token of every row: only there its padding can go in front of them.
 
         Returns:
             (batch, prepended + seq, logits) logits, or (batch, prepended + seq, dim).
