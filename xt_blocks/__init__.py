@@ -13,7 +13,7 @@ from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .memories import Memories
 from .stack import Stack
-from .wrappers import AutoregressiveWrapper, TransformerWrapper
+from .wrappers import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper
 
 __all__ = [
     "Attention",
@@ -30,5 +30,6 @@ __all__ = [
     "Memories",
     "Stack",
     "TransformerWrapper",
+    "XLAutoregressiveWrapper",
     "lower",
 ]

@@ -2,5 +2,6 @@
 
 from .autoregressive import AutoregressiveWrapper
 from .transformer import TransformerWrapper
+from .xl_autoregressive import XLAutoregressiveWrapper
 
-__all__ = ["AutoregressiveWrapper", "TransformerWrapper"]
+__all__ = ["AutoregressiveWrapper", "TransformerWrapper", "XLAutoregressiveWrapper"]
