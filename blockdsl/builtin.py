@@ -15,8 +15,8 @@ from .options import Option, Value
 # Attention -----------------------------------------------------------------------------------------------------------
 
 
-def _switch(name: str, doc: str, setting: str | None = None, default: bool = False) -> Option:
-    return Option(name, bool, default, doc, setting=setting or f"attn_{name}")
+def _switch(name: str, doc: str, setting: str | None = None, area: str = "", default: bool = False) -> Option:
+    return Option(name, bool, default, doc, setting=setting or f"attn_{name}", area=area)
 
 
 def _attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
@@ -44,7 +44,16 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             least=1,
             optional=True,
         ),
-        Option("dropout", float, 0.0, "dropout of the attention weights", setting="attn_dropout", least=0, below=1),
+        Option(
+            "dropout",
+            float,
+            0.0,
+            "dropout of the attention weights",
+            setting="attn_dropout",
+            least=0,
+            below=1,
+            area="regularisers",
+        ),
         *own,
         _switch("shared_kv", "keys serve as values"),
         Option(
@@ -73,7 +82,12 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         _switch("gate_values", "a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2)"),
         _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
-        _switch("zero_init_branch_output", "the last linear map starts at zero", "zero_init_branch_output"),
+        _switch(
+            "zero_init_branch_output",
+            "the last linear map starts at zero",
+            "zero_init_branch_output",
+            area="norms and residuals",
+        ),
         _switch("flash", "the fused kernel where no option needs the scores in hand (arXiv:2205.14135)", default=True),
         _switch(
             "residual_attn",
@@ -177,6 +191,7 @@ SELF_ATTENTION = register(
         check=_attention_check,
         derive=_attention_derived,
         also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
+        area="attention",
     )
 )
 
@@ -197,6 +212,7 @@ CROSS_ATTENTION = register(
         check=_attention_check,
         derive=_attention_derived,
         also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
+        area="attention",
     )
 )
 
@@ -246,13 +262,23 @@ FEEDFORWARD = register(
             _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
             _ff_switch("post_act_ln", "LayerNorm behind the activation (NormFormer, arXiv:2110.09456)"),
             _ff_switch("no_bias", "linear maps without a bias (PaLM, arXiv:2204.02311)"),
-            Option("dropout", float, 0.0, "dropout of the hidden features", setting="ff_dropout", least=0, below=1),
+            Option(
+                "dropout",
+                float,
+                0.0,
+                "dropout of the hidden features",
+                setting="ff_dropout",
+                least=0,
+                below=1,
+                area="regularisers",
+            ),
             Option(
                 "zero_init_branch_output",
                 bool,
                 False,
                 "the last linear map starts at zero",
                 setting="zero_init_branch_output",
+                area="norms and residuals",
             ),
         ),
         shapes=_ff_shapes,

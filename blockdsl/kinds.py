@@ -85,6 +85,7 @@ class Kind:
         derive: options → those whose default follows from others, by name.
         prefix: what the stack's settings for its options start with.
         also: words that people write for it, for `did you mean`.
+        area: of the reference, where its options stand; empty: its title.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Kind:
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
     also: tuple[str, ...] = ()
+    area: str = ""
 
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has."""
@@ -152,6 +154,7 @@ BLOCK_OPTIONS = (
         setting="layer_dropout",
         least=0,
         below=1,
+        area="regularisers",
     ),
     Option(
         "scale_residual",

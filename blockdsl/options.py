@@ -8,7 +8,7 @@ generated reference all read that declaration. Which options exist is in `kinds`
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import UserError, did_you_mean, shortened
@@ -34,6 +34,7 @@ class Option:
         above, below: ends which are themselves not allowed.
         choices: the allowed names.
         optional: whether `none` is a value.
+        area: of the reference; empty: that of where it is declared.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Option:
     below: float | None = None
     choices: tuple[str, ...] = ()
     optional: bool = False
+    area: str = ""
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
@@ -124,3 +126,8 @@ def check_values(given: Mapping[str, Any], known: Mapping[str, Option]) -> None:
     for name, value in given.items():
         if fault := known[name].fault(value):
             raise UserError(f"{name} {fault}")
+
+
+def in_area(area: str, options: Sequence[Option]) -> tuple[Option, ...]:
+    """The options, with this area of the reference where they name none."""
+    return tuple(replace(option, area=option.area or area) for option in options)

@@ -8,12 +8,103 @@ pattern says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .errors import UserError
 from .expand import MAX_BLOCKS
 from .kinds import kinds
 from .macros import par_layout
 from .pattern import Pattern, parse
+
+
+class OrderingKeyword(NamedTuple):
+    """A keyword that says which blocks there are, for the reference.
+
+    `keyword` is an example's arguments, and `pattern` what they stand for.
+    """
+
+    name: str
+    values: str
+    default: str
+    doc: str
+    keyword: str
+    pattern: str
+
+
+ORDERING_KEYWORDS = (
+    OrderingKeyword(
+        "depth",
+        "a whole number of at least 1",
+        "none",
+        "how many times the default block, a f, is run",
+        "depth=6",
+        "(a f)*6",
+    ),
+    OrderingKeyword(
+        "cross_attend",
+        "true or false",
+        "false",
+        "the default block is a c f, with cross-attention (arXiv:1706.03762)",
+        "depth=6, cross_attend=True",
+        "(a c f)*6",
+    ),
+    OrderingKeyword(
+        "only_cross",
+        "true or false",
+        "false",
+        "the default block is c f; with cross_attend",
+        "depth=6, cross_attend=True, only_cross=True",
+        "(c f)*6",
+    ),
+    OrderingKeyword(
+        "macaron",
+        "true or false",
+        "false",
+        "a feedforward before each block too, and every feedforward a half step (arXiv:1906.02762)",
+        "depth=6, macaron=True",
+        "macaron(6)",
+    ),
+    OrderingKeyword(
+        "sandwich_coef",
+        "a whole number from 1 to depth",
+        "none",
+        "so many attentions first, and as many feedforwards last (arXiv:1911.03864)",
+        "depth=6, sandwich_coef=2",
+        "sandwich(2, 6)",
+    ),
+    OrderingKeyword(
+        "par_ratio",
+        "a whole number from 2 to the number of blocks",
+        "none",
+        "one attention to so many blocks, early, then feedforwards (arXiv:2009.04534)",
+        "depth=6, par_ratio=4",
+        "par(6, 4)",
+    ),
+    OrderingKeyword(
+        "custom_layers",
+        "a list of block kinds",
+        "none",
+        "the kind of each block; in place of depth",
+        "custom_layers=('a', 'f', 'f')",
+        "a f f",
+    ),
+    OrderingKeyword(
+        "shift_tokens",
+        "a list of whole numbers of at least 0, one for each block",
+        "none",
+        "token shift of each block (RWKV-LM)",
+        "depth=1, shift_tokens=(1, 0)",
+        "a>>1 f>>0",
+    ),
+    OrderingKeyword(
+        "layer_dropout",
+        "a list of numbers of at least 0 and below 1, one for each block",
+        "none",
+        "stochastic depth of each block (arXiv:1603.09382)",
+        "depth=1, layer_dropout=(0.1, 0.2)",
+        "a(layer_dropout=0.1) f(layer_dropout=0.2)",
+    ),
+)
 
 
 def pattern_of(

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import PatternError, did_you_mean, listing, shortened
 from .kinds import kinds
-from .options import Option, Value, by_name, check_names, check_values
+from .options import Option, Value, by_name, check_names, check_values, in_area
 from .positions import POSITION_SETTINGS
 from .syntax import Argument
 from .tokens import TOKEN_OPTIONS
@@ -27,10 +27,16 @@ STACK_SETTINGS = (
         "whether the stack is given a context to attend to; none: where the pattern has a 'c'",
         optional=True,
     ),
-    Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0),
-    Option("deepnorm", bool, False, "DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555)"),
-    *POSITION_SETTINGS,
-    *TOKEN_OPTIONS,
+    Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0, area="ordering"),
+    Option(
+        "deepnorm",
+        bool,
+        False,
+        "DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555)",
+        area="norms and residuals",
+    ),
+    *in_area("positions", POSITION_SETTINGS),
+    *in_area("embedding", TOKEN_OPTIONS),
 )
 
 

@@ -46,9 +46,21 @@ TOKEN_OPTIONS = (
     Option("emb_dropout", float, 0.0, "dropout of the embedded sequence", least=0, below=1),
     Option("num_memory_tokens", int, 0, "learned tokens in front of the sequence (arXiv:2006.11527)", least=0),
     Option(
-        "max_mem_len", int, 0, "tokens of earlier segments that are kept (Transformer-XL, arXiv:1901.02860)", least=0
+        "max_mem_len",
+        int,
+        0,
+        "tokens of earlier segments that are kept (Transformer-XL, arXiv:1901.02860)",
+        least=0,
+        area="recurrence",
     ),
-    Option("shift_mem_down", int, 0, "how many layers down memories are read (arXiv:2012.15688)", least=0),
+    Option(
+        "shift_mem_down",
+        int,
+        0,
+        "how many layers down memories are read (arXiv:2012.15688)",
+        least=0,
+        area="recurrence",
+    ),
     Option("tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)"),
     Option("logits_dim", int, None, "how many logits there are; none: num_tokens", least=1, optional=True),
     Option("return_only_embed", bool, False, "no logits: the model gives the stack's output"),

@@ -1,11 +1,13 @@
 """Every code block of the README runs, and what it shows is what comes out.
 
-The console blocks' outputs are in the README; after a change on purpose, `python tests/test_readme.py` writes them
-anew. The two install commands are run by .ci/run, word for word.
+The console blocks' outputs and the tables of options are in the README; after a change on purpose,
+`python tests/test_readme.py` writes them anew. The two install commands are run by .ci/run, word for word.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -16,6 +18,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+OPTIONS = re.compile(
+    r"(?<=<!-- options: written by tests/test_readme.py -->\n).*?(?=<!-- end of options -->)", re.DOTALL
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -65,8 +70,45 @@ def test_there_are_no_other_blocks_than_these_and_the_two_commands() -> None:
     assert len(blocks("console")) >= 4
 
 
+def option_tables() -> str:
+    """The reference as one Markdown table an area, from a process that has no kinds but the built-in ones."""
+    entries = json.loads(output_of("blockdsl options --json"))
+    parts = []
+    for area, group in itertools.groupby(entries, key=lambda entry: entry["area"]):
+        rows = [
+            f"### {area.capitalize()}",
+            "",
+            "| keyword | pattern | what it does | paper |",
+            "| --- | --- | --- | --- |",
+        ]
+        for entry in group:
+            papers = ", ".join(map(linked, entry["papers"]))
+            keyword = f"`{entry['keyword']}`" if entry["keyword"] else ""
+            rows.append(f"| {keyword} | `{escaped(entry['pattern'])}` | {escaped(entry['doc'], '*')} | {papers} |")
+        parts.append("\n".join([*rows, "", ""]))
+    return "\n" + "".join(parts)
+
+
+def escaped(text: str, signs: str = "") -> str:
+    """As a cell of a table has it, these signs taken as they stand too."""
+    return re.sub(f"[|{re.escape(signs)}]", r"\\\g<0>", text)
+
+
+def linked(paper: str) -> str:
+    """`RealFormer, arXiv:2012.11747` with a link behind the identifier."""
+    sites = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
+    return re.sub(r"(arXiv|doi):([^\s,]+)", lambda found: f"[{found[0]}]({sites[found[1]]}{found[2]})", paper)
+
+
+def test_the_tables_of_options_are_those_of_the_reference() -> None:
+    (shown,) = OPTIONS.findall(README.read_text(encoding="utf-8"))
+    assert shown == option_tables(), "python tests/test_readme.py writes them anew"
+    assert "| `attn_sparse_topk` | `a(sparse_topk=8)` |" in shown
+    assert "[arXiv:2104.09864](https://arxiv.org/abs/2104.09864)" in shown
+
+
 def refresh() -> None:
-    """Write the console blocks' outputs into the README."""
+    """Write the console blocks' outputs and the tables of options into the README."""
 
     def fresh(found: re.Match[str]) -> str:
         if found[1] != "console":
@@ -74,7 +116,9 @@ def refresh() -> None:
         command = found[2].partition("\n")[0]
         return f"```console\n{command}\n{output_of(command.removeprefix('$ '))}```"
 
-    README.write_text(BLOCK.sub(fresh, README.read_text(encoding="utf-8")), encoding="utf-8")
+    text = BLOCK.sub(fresh, README.read_text(encoding="utf-8"))
+    tables = option_tables()
+    README.write_text(OPTIONS.sub(lambda _: tables, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from .wrappers import (
     NonAutoregressiveWrapper,
     TransformerWrapper,
     ViTransformerWrapper,
+    XLAutoregressiveWrapper,
     XTransformer,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "Stack",
     "TransformerWrapper",
     "ViTransformerWrapper",
+    "XLAutoregressiveWrapper",
     "XTransformer",
     "lower",
 ]

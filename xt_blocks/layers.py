@@ -13,7 +13,7 @@ import blockdsl  # not `from blockdsl import compile`, which loads networkx now 
 from blockdsl import Pattern, parse
 from blockdsl.errors import PatternError
 from blockdsl.options import check_names
-from blockdsl.ordering import pattern_of
+from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.settings import check_keywords, table
 from blockdsl.tokens import TOKEN_OPTIONS
 
@@ -22,15 +22,8 @@ from .stack import Stack
 # Settings of the model around a stack; the wrappers take them.
 _WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
 
-ORDERING = (
-    "depth",
-    "cross_attend",
-    "only_cross",
-    "macaron",
-    "sandwich_coef",
-    "par_ratio",
-    "custom_layers",
-)
+# Two that say the order block by block are settings of the stack too.
+ORDERING = tuple(row.name for row in ORDERING_KEYWORDS if row.name not in ("shift_tokens", "layer_dropout"))
 
 
 def stack_keywords() -> list[str]:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import PatternError, UserError
-from . import check, fmt, generate, show, stats, train
+from . import check, fmt, generate, options, show, stats, train
 
-COMMANDS = (check, fmt, show, stats, train, generate)
+COMMANDS = (check, fmt, show, stats, options, train, generate)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
@@ -36,6 +36,7 @@ examples:
   blockdsl check "f a f | attn*6"              what is wrong, and where
   blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
+  blockdsl options sparse_topk                 what an option does, its values and its paper
   blockdsl train                               two minutes on text that is on every machine
   blockdsl generate runs/1 --prompt "def "     sample from what it learned
 """

@@ -8,23 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import blockdsl
 import xt_blocks
 from xt_blocks import AutoregressiveWrapper, Decoder, Encoder, TransformerWrapper
-from xt_blocks.wrappers.sampling import keep_top_k, keep_top_p, sample
 
-from .variants import SIZES, VARIANTS
-
-
-def language_model(max_seq_len: int = 16, pattern: str = "(a f)*2", **settings: Any) -> TransformerWrapper:
-    stack = Decoder(pattern=pattern, **(SIZES | settings))
-    return TransformerWrapper(num_tokens=17, max_seq_len=max_seq_len, attn_layers=stack).eval()
-
-
-def tokens(batch: int = 2, seq: int = 7) -> torch.Tensor:
-    return torch.randint(0, 17, (batch, seq))
+from .variants import SIZES, VARIANTS, language_model, tokens
 
 
 def test_logits_are_the_parts_put_together() -> None:
@@ -159,6 +149,14 @@ def test_only_a_causal_model_is_trained_on_the_next_token() -> None:
         AutoregressiveWrapper(Decoder(depth=1, **SIZES))  # type: ignore[arg-type]
 
 
+def test_a_model_without_logits_is_not_trained_on_the_next_token() -> None:
+    net = TransformerWrapper(
+        num_tokens=17, max_seq_len=8, attn_layers=Decoder(depth=1, **SIZES), return_only_embed=True
+    )
+    with pytest.raises(ValueError, match="the model has no logits: return_only_embed is set"):
+        AutoregressiveWrapper(net)
+
+
 def test_a_loss_needs_a_token_to_see_and_one_to_predict() -> None:
     with pytest.raises(ValueError, match=r"tokens must be \(batch, 2 or more\), .* not \(2, 1\)"):
         AutoregressiveWrapper(language_model())(tokens(2, 1))
@@ -210,216 +208,79 @@ def test_copies_of_a_trainer_are_equal_and_independent() -> None:
     assert torch.equal(model(x), loss)
 
 
-# Generation --------------------------------------------------------------------------------------------------------
+class Recording(TransformerWrapper):
+    """Notes what it hides from self-attention, and the logits."""
+
+    def __init__(self) -> None:
+        super().__init__(num_tokens=17, max_seq_len=1000, attn_layers=Decoder(depth=1, **SIZES))
+        self.seen: list[Tensor] = []
+        self.logits: list[Tensor] = []
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mask: Tensor | None = None, self_attn_context_mask: Tensor | None = None
+    ) -> Tensor:
+        if self_attn_context_mask is not None:
+            self.seen.append(self_attn_context_mask)
+        hidden = self.attn_layers(self.token_emb(x), mask=mask, self_attn_context_mask=self_attn_context_mask)
+        assert self.to_logits is not None
+        self.logits.append(self.to_logits(hidden))
+        return self.logits[-1]
 
 
-class RunningMean(nn.Module):
-    """The mean of the tokens so far: causal, and with no state for a next step."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x: (batch, seq, dim)` → (batch, seq, dim)."""
-        return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1)[:, None]
-
-
-def by_hand(model: TransformerWrapper, prompt: torch.Tensor, new: int, **kwargs: Any) -> torch.Tensor:
-    """Greedy, one whole forward pass a token, the last max_seq_len tokens at a time."""
-    out = prompt
-    for _ in range(new):
-        logits = model(out[:, -model.max_seq_len :], **kwargs)[:, -1]
-        out = torch.cat((out, logits.argmax(-1, keepdim=True)), dim=1)
-    return out[:, prompt.shape[1] :]
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_greedy_generation_is_argmax_over_whole_passes(name: str) -> None:
-    pattern, settings = VARIANTS[name]
-    model = language_model(pattern=pattern, **settings)
-    prompt = tokens(2, 4)
-    kwargs = {"context": torch.randn(2, 5, 24)} if model.attn_layers.reads_context else {}
-    out = AutoregressiveWrapper(model).generate(prompt, 9, temperature=0, **kwargs)
-    assert torch.equal(out, by_hand(model, prompt, 9, **kwargs))
+@pytest.mark.parametrize(("mask_prob", "hidden"), [(0.3, 30), (0.29, 28), (0.999, 99), (0.009, 0)])
+def test_a_part_of_each_rows_tokens_is_forgotten_in_training(mask_prob: float, hidden: int) -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=mask_prob).train()
+    x = tokens(3, 101)
+    model(x)
+    model(x)
+    first, second = net.seen
+    for seen in (first, second):
+        assert seen.shape == (3, 100)
+        assert (~seen).sum(dim=1).tolist() == [hidden] * 3  # int(100 * 0.29) is 28
+        assert seen[:, 0].all()
+    if hidden == 30:
+        assert len({tuple(row.tolist()) for row in (*first, *second)}) == 6
+    net.seen.clear()
+    torch.testing.assert_close(model.eval()(x), AutoregressiveWrapper(net)(x))
+    assert net.seen == []
 
 
-@pytest.mark.parametrize("prompt_len", [1, 6, 8, 11])
-@pytest.mark.parametrize("settings", [{}, {"rotary_pos_emb": True}])
-def test_past_the_window_generation_is_windowed_decoding(prompt_len: int, settings: dict[str, Any]) -> None:
-    model = language_model(max_seq_len=8, **settings)
-    prompt = tokens(2, prompt_len)
-    expected = by_hand(model, prompt, 12)
-    for cache_kv in (True, False):
-        out = AutoregressiveWrapper(model).generate(prompt, 12, temperature=0, cache_kv=cache_kv)
-        assert torch.equal(out, expected)
+@pytest.mark.parametrize("mask_prob", [0.95, 0])
+def test_what_is_forgotten_is_not_seen(mask_prob: float) -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=mask_prob).train()
+    x = tokens(1, 21)
+    other = x.clone()
+    other[0, 5] = (other[0, 5] + 1) % 17
+    model(x)
+    model(other)
+    changed = (net.logits[0] != net.logits[1]).any(dim=-1)[0].nonzero()[:, 0].tolist()
+    assert changed == ([5] if mask_prob else [*range(5, 20)])  # 19 of 20: only the first token is seen by others
 
 
-def test_a_stack_without_a_cache_generates_all_the_same() -> None:
-    blockdsl.register(
-        blockdsl.Kind("mean", "mean of the tokens so far", (), lambda o: {}, lambda o, sizes: 0, module=RunningMean)
-    )
-    try:
-        model = language_model(pattern="a f mean f")
-        prompt = tokens(2, 3)
-        assert model.graph.why_not_cached() is not None
-        assert torch.equal(AutoregressiveWrapper(model).generate(prompt, 5, temperature=0), by_hand(model, prompt, 5))
-    finally:
-        blockdsl.unregister("mean")
+def test_what_is_forgotten_is_drawn_evenly() -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=0.5).train()
+    model(tokens(4000, 7))
+    drawn = (~net.seen[0]).float().mean(dim=0).tolist()
+    assert drawn == pytest.approx([0, 0.6, 0.6, 0.6, 0.6, 0.6], abs=0.04)  # 3 of 5
 
 
-def test_prompts_of_different_lengths_generate_as_if_alone() -> None:
-    model = AutoregressiveWrapper(language_model(shift_tokens=1))
-    long, short = tokens(1, 6), tokens(1, 2)
-    padded = torch.cat((torch.zeros(1, 4, dtype=torch.long), short), dim=1)
-    mask = torch.tensor([[True] * 6, [False] * 4 + [True] * 2])
-    out = model.generate(torch.cat((long, padded)), 8, temperature=0, mask=mask)
-    assert torch.equal(out[:1], model.generate(long, 8, temperature=0))
-    assert torch.equal(out[1:], model.generate(short, 8, temperature=0))
+def test_of_a_padded_row_a_part_of_the_real_tokens_is_forgotten() -> None:
+    net = Recording()
+    model = AutoregressiveWrapper(net, mask_prob=0.5).train()
+    mask = torch.zeros(4, 11, dtype=torch.bool)
+    mask[0, 5:] = mask[1, :6] = mask[2, 3:4] = True
+    model(tokens(4, 11), mask=mask)
+    hidden = ~net.seen[0]
+    assert hidden.sum(dim=1).tolist() == [2, 3, 0, 0]  # of 5, 6, 1 and 0 that the model sees
+    assert not hidden[0, :6].any()
+    assert not hidden[1, 0]
+    assert not hidden[1, 6:].any()
 
 
-def test_a_one_dimensional_prompt_gives_a_one_dimensional_text() -> None:
-    model = AutoregressiveWrapper(language_model())
-    prompt = tokens(1, 3)
-    assert torch.equal(model.generate(prompt[0], 5, temperature=0), model.generate(prompt, 5, temperature=0)[0])
-    with pytest.raises(ValueError, match="the prompt is empty"):
-        model.generate(prompt[:, :0], 5)
-
-
-def test_each_row_is_padded_after_its_own_eos() -> None:
-    model = AutoregressiveWrapper(language_model(), pad_value=16)
-    prompt = tokens(6, 3)
-    plain = model.generate(prompt, 12, temperature=0)
-    eos = int(plain[0, 4])
-    ended = model.generate(prompt, 12, temperature=0, eos_token=eos)
-    for row, whole in zip(ended.tolist(), plain.tolist(), strict=True):
-        stop = whole.index(eos) + 1 if eos in whole else len(whole)
-        assert row == whole[:stop] + [16] * (12 - stop)
-
-
-def test_a_generator_makes_sampling_reproducible() -> None:
-    model = AutoregressiveWrapper(language_model())
-    draws = [model.generate(tokens(1, 3) * 0, 10, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-
-
-def test_generation_leaves_the_training_mode_as_it_was() -> None:
-    model = AutoregressiveWrapper(language_model(attn_dropout=0.5))
-    model.train()
-    greedy = [model.generate(tokens(1, 3) * 0, 8, temperature=0) for _ in range(3)]
-    assert torch.equal(greedy[0], greedy[1])
-    assert model.net.training
-    model.eval()
-    model.generate(tokens(1, 3), 2)
-    assert not model.net.training
-
-
-def test_generation_leaves_a_part_that_was_frozen_frozen() -> None:
-    model = AutoregressiveWrapper(language_model(attn_dropout=0.5)).train()
-    model.net.attn_layers.blocks["a0"].eval()
-    before = [module.training for module in model.modules()]
-    model.generate(tokens(1, 3), 2)
-    assert [module.training for module in model.modules()] == before
-
-
-@pytest.mark.parametrize("prompt_len", [4, 8, 11])
-def test_past_the_window_a_context_and_its_mask_are_still_read(prompt_len: int) -> None:
-    model = language_model(max_seq_len=8, pattern="(a c f)*2")
-    context_mask = torch.tensor([[True] * 5, [True, False, True, False, False]])
-    kwargs = {"context": torch.randn(2, 5, 24), "context_mask": context_mask}
-    prompt = tokens(2, prompt_len)
-    out = AutoregressiveWrapper(model).generate(prompt, 12, temperature=0, **kwargs)
-    assert torch.equal(out, by_hand(model, prompt, 12, **kwargs))
-
-
-def test_past_the_window_prompts_of_different_lengths_generate_as_if_alone() -> None:
-    model = AutoregressiveWrapper(language_model(max_seq_len=8))
-    long, short = tokens(1, 6), tokens(1, 2)
-    padded = torch.cat((torch.zeros(1, 4, dtype=torch.long), short), dim=1)
-    mask = torch.tensor([[True] * 6, [False] * 4 + [True] * 2])
-    out = model.generate(torch.cat((long, padded)), 14, temperature=0, mask=mask)
-    assert torch.equal(out[:1], model.generate(long, 14, temperature=0))
-    assert torch.equal(out[1:], model.generate(short, 14, temperature=0))
-
-
-def test_a_prompt_that_is_masked_whole_generates_tokens() -> None:
-    model = AutoregressiveWrapper(language_model())
-    mask = torch.tensor([[True] * 4, [False] * 4])
-    prompt = tokens(2, 4)
-    out = model.generate(prompt, 6, mask=mask)
-    assert ((out >= 0) & (out < 17)).all()
-    greedy = model.generate(prompt, 6, temperature=0, mask=mask)
-    assert torch.equal(greedy[:1], model.generate(prompt[:1], 6, temperature=0))
-
-
-def test_the_mask_of_a_prompt_is_checked() -> None:
-    model, prompt = AutoregressiveWrapper(language_model(max_seq_len=4)), tokens(2, 6)
-    with pytest.raises(ValueError, match="the mask hides the end of a prompt: pad shorter prompts on the left"):
-        model.generate(prompt, 3, mask=torch.arange(6) < torch.tensor([[6], [4]]))
-    with pytest.raises(ValueError, match=r"mask must be \(2, 6\), not \(2, 9\)"):
-        model.generate(prompt, 3, mask=torch.ones(2, 9).bool())
-    with pytest.raises(ValueError, match="seq_len must be at least 0, not -1"):
-        model.generate(prompt, -1)
-    one = torch.tensor([False, True, True, True, True, True])
-    assert torch.equal(
-        model.generate(prompt[0], 3, temperature=0, mask=one),
-        model.generate(prompt[:1], 3, temperature=0, mask=one[None])[0],
-    )
-
-
-def test_the_model_is_not_run_for_rows_that_have_all_ended() -> None:
-    model = AutoregressiveWrapper(language_model(), pad_value=16)
-    prompt = tokens(1, 3)
-    eos = int(model.generate(prompt, 1, temperature=0))
-    calls: list[int] = []
-    model.net.register_forward_hook(lambda *_: calls.append(1))
-    assert model.generate(prompt, 9, temperature=0, eos_token=eos).tolist() == [[eos] + [16] * 8]
-    assert len(calls) == 1
-
-
-def test_a_tiny_temperature_is_the_most_likely_token() -> None:
-    logits = torch.tensor([[1.0, 300.0, 299.0], [5.0, 4.0, -7.0]])
-    assert sample(logits, temperature=1e-38).tolist() == [1, 0]
-    assert sample(logits, temperature=1e-38, top_p=0.5).tolist() == [1, 0]
-
-
-def test_top_k_keeps_k_of_equals() -> None:
-    assert keep_top_k(torch.zeros(3, 5), 2).isfinite().sum(dim=-1).tolist() == [2, 2, 2]
-
-
-def test_top_k_keeps_the_k_largest() -> None:
-    logits = torch.tensor([[1.0, 5.0, 3.0, 4.0], [9.0, 1.0, 2.0, 3.0]])
-    assert keep_top_k(logits, 2).isfinite().tolist() == [[False, True, False, True], [True, False, False, True]]
-    assert torch.equal(keep_top_k(logits, 99), logits)
-
-
-def test_top_p_keeps_the_smallest_set_with_the_mass() -> None:
-    probabilities = torch.tensor([[0.1, 0.4, 0.3, 0.2]])
-    logits = probabilities.log()
-    for p, kept in [(0.3, [1]), (0.41, [1, 2]), (0.69, [1, 2]), (0.71, [1, 2, 3]), (1.0, [0, 1, 2, 3])]:
-        out = keep_top_p(logits, p)
-        assert out.isfinite().nonzero()[:, 1].tolist() == kept
-        assert torch.equal(out[0, kept], logits[0, kept])  # those kept stay in proportion
-
-
-def test_sampling_follows_the_distribution() -> None:
-    logits = torch.tensor([[0.1, 0.6, 0.3]]).log().expand(20_000, 3)
-    drawn = torch.bincount(sample(logits, generator=torch.Generator().manual_seed(0)), minlength=3) / 20_000
-    assert drawn.tolist() == pytest.approx([0.1, 0.6, 0.3], abs=0.015)
-    sharp = torch.bincount(sample(logits, temperature=0.5), minlength=3) / 20_000
-    assert sharp.tolist() == pytest.approx([0.01 / 0.46, 0.36 / 0.46, 0.09 / 0.46], abs=0.015)
-    assert sample(logits, temperature=0).unique().tolist() == [1]
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"temperature": -1}, "temperature must be at least 0"),
-        ({"top_k": 0}, "top_k must be at least 1"),
-        ({"top_p": 0.0}, "top_p must be above 0"),
-        ({"top_p": 1.5}, "top_p must be above 0"),
-    ],
-)
-def test_wrong_sampling_arguments_are_named(kwargs: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        AutoregressiveWrapper(language_model()).generate(tokens(1, 3), 2, **kwargs)
+@pytest.mark.parametrize("mask_prob", [-0.1, 1.0, float("nan")])
+def test_all_tokens_cannot_be_forgotten(mask_prob: float) -> None:
+    with pytest.raises(ValueError, match="mask_prob must be from 0 to below 1"):
+        AutoregressiveWrapper(language_model(), mask_prob=mask_prob)

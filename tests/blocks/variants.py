@@ -106,3 +106,12 @@ def inputs(model: xt_blocks.Stack, batch: int = 2, seq: int = 7, context: int = 
     """x and, where the stack reads one, a context of another length."""
     x = torch.randn(batch, seq, SIZES["dim"])
     return x, {"context": torch.randn(batch, context, SIZES["dim"])} if model.reads_context else {}
+
+
+def language_model(max_seq_len: int = 16, pattern: str = "(a f)*2", **settings: Any) -> xt_blocks.TransformerWrapper:
+    stack = xt_blocks.Decoder(pattern=pattern, **(SIZES | settings))
+    return xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=max_seq_len, attn_layers=stack).eval()
+
+
+def tokens(batch: int = 2, seq: int = 7) -> Tensor:
+    return torch.randint(0, 17, (batch, seq))

@@ -279,3 +279,89 @@ def test_the_largest_model_that_can_be_written_is_counted(blockdsl: Run) -> None
 def test_check_finds_what_only_the_wiring_shows(pattern: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", pattern]) == 1
     assert problem in capsys.readouterr().err
+
+
+# options -----------------------------------------------------------------------------------------------------------
+
+SPARSE = """\
+attn_sparse_topk
+  only so many of the largest scores of a row count; none: all
+  area     attention
+  blocks   a (self-attention), c (cross-attention)
+  keyword  attn_sparse_topk=8
+  pattern  a(sparse_topk=8), or for every block: set attn_sparse_topk=8;
+  example  (a(sparse_topk=8) f)*6
+  values   a whole number of at least 1 or none
+  default  none
+  paper    arXiv:1912.11637
+"""
+
+DIM = """\
+dim
+  features of the stream
+  area     stack
+  keyword  dim=512
+  pattern  set dim=512;
+  example  set dim=512; (a f)*6
+  values   a whole number of at least 1; must be given
+"""
+
+PAR = """\
+par
+  par(n, ratio): attention early and sparse, then feedforwards
+  area     ordering
+  pattern  par(6, 4)
+  example  par(6, 4)
+  values   n: the depth, how many attentions; ratio: how many blocks there are to an attention
+  paper    arXiv:2009.04534
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "out"), [("attn_sparse_topk", SPARSE), ("sparse_topk", SPARSE), ("dim", DIM), ("par", PAR)]
+)
+def test_options_tells_all_of_one(blockdsl: Run, name: str, out: str) -> None:
+    assert blockdsl("options", name) == Ran(0, out, "")
+
+
+def test_options_tells_of_each_that_has_the_name(blockdsl: Run) -> None:
+    paragraphs = blockdsl("options", "dropout").out.split("\n\n")
+    assert [text.partition("\n")[0] for text in paragraphs] == ["attn_dropout", "ff_dropout"]
+
+
+def test_options_lists_all_by_area(blockdsl: Run) -> None:
+    ran = blockdsl("options")
+    assert (ran.status, ran.err) == (0, "")
+    areas = [text.partition("\n")[0] for text in ran.out.split("\n\n")]
+    assert areas[:4] == ["stack", "embedding", "attention", "feedforward"]
+    lines = ran.out.splitlines()
+    assert lines[:2] == ["stack", "  dim      set dim=512;  a whole number of at least 1; must be given"]
+    at = next(i for i, line in enumerate(lines) if line.startswith("  attn_kv_heads "))
+    words = [word for word in lines[at].split("  ") if word]
+    assert [word.strip() for word in words] == [
+        "attn_kv_heads",
+        "a(kv_heads=2)",
+        "a whole number of at least 1 or none; default none",
+    ]
+    paper = "heads of keys and values, each for heads / kv_heads heads; none: heads (arXiv:2305.13245)"
+    assert lines[at + 1].strip() == paper
+
+
+def test_options_as_json(blockdsl: Run) -> None:
+    (entry,) = json.loads(blockdsl("options", "sparse_topk", "--json").out)
+    assert entry["keyword"] == "attn_sparse_topk"
+    assert entry["kinds"] == ["a", "c"]
+    assert entry["papers"] == ["arXiv:1912.11637"]
+    assert len(json.loads(blockdsl("options", "--json").out)) > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("attn_sparse_topkk", "did you mean 'attn_sparse_topk'?"),
+        ("macron", "did you mean 'macaron'?"),
+        ("xyzzy", "`blockdsl options` lists them all"),
+    ],
+)
+def test_options_names_the_nearest_of_an_unknown_name(blockdsl: Run, name: str, error: str) -> None:
+    assert blockdsl("options", name) == Ran(2, "", f"blockdsl options: there is no option '{name}'; {error}\n")

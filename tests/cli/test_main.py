@@ -15,7 +15,7 @@ from blockdsl.cli import COMMANDS, parser
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "stats", "train", "generate"]
+NAMES = ["check", "fmt", "show", "stats", "options", "train", "generate"]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 
@@ -77,11 +77,11 @@ def test_the_examples_of_the_whole_show_what_they_promise(
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
     lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
     by_command = {command: arguments for _, command, *arguments in lines}
-    assert sorted(by_command) == sorted(["check", "show", "stats", "train", "generate"])
+    assert sorted(by_command) == sorted(["check", "show", "stats", "options", "train", "generate"])
     wrong = blockdsl("check", *by_command["check"])
     assert (wrong.status, wrong.out) == (1, "")
     assert "^^^^" in wrong.err
-    for name in ("show", "stats"):
+    for name in ("show", "stats", "options"):
         assert blockdsl(name, *by_command[name]).status == 0
 
 
@@ -95,6 +95,9 @@ def test_the_examples_of_the_whole_show_what_they_promise(
         (["fmt", "a f"], 0),
         (["show", "a f"], 0),
         (["stats", "a f"], 0),
+        (["options"], 0),
+        (["options", "macaron"], 0),
+        (["options", "nothing_like_it"], 2),
         (["check", "a |"], 1),
         (["fmt", "a |"], 1),
         (["show", "a |"], 1),
@@ -160,6 +163,8 @@ def command(*arguments: str) -> str:
         command("check", "a f"),
         command("check", "a | b"),
         command("fmt", "a f"),
+        command("options"),
+        command("options", "dropout", "--json"),
         command("--help"),
         *(command(name, "--help") for name in NAMES),
     ],

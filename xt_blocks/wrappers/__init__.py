@@ -7,6 +7,7 @@ from .nonautoregressive import NonAutoregressiveWrapper
 from .seq2seq import XTransformer
 from .transformer import TransformerWrapper
 from .vision import ViTransformerWrapper
+from .xl_autoregressive import XLAutoregressiveWrapper
 
 __all__ = [
     "AutoregressiveWrapper",
@@ -15,5 +16,6 @@ __all__ = [
     "NonAutoregressiveWrapper",
     "TransformerWrapper",
     "ViTransformerWrapper",
+    "XLAutoregressiveWrapper",
     "XTransformer",
 ]

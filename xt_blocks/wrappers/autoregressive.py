@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention.masks import check_mask
-from ..keywords import names_nearest
-from .sampling import sample
+from ..keywords import hands_on_to, names_nearest
+from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
+from .sampling import Sampler
 from .transformer import TransformerWrapper
 
 
@@ -19,21 +22,24 @@ class AutoregressiveWrapper(nn.Module):
         net: the model; its stack is causal.
         ignore_index: targets with this value do not count; as input they become pad_value.
         pad_value: what follows a row's eos in generated text.
+        mask_prob: in training, the part of each row's tokens that self-attention does not see, drawn anew each
+            time and never the first one (forgetful causal masking, arXiv:2210.13432).
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal.
+        ValueError: its stack is not causal, it has no logits, or mask_prob is not from 0 to below 1.
     """
 
     @names_nearest
-    def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
+    def __init__(
+        self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0, mask_prob: float = 0.0
+    ) -> None:
         super().__init__()
-        if not hasattr(net, "num_tokens"):
-            raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
-        if reason := net.graph.sees_later():
-            raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
+        check_causal(net)
+        if not 0 <= mask_prob < 1:
+            raise ValueError(f"mask_prob must be from 0 to below 1, not {mask_prob}")
         self.net = net
-        self.ignore_index, self.pad_value = ignore_index, pad_value
+        self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
         self.max_seq_len = net.max_seq_len
 
     def forward(
@@ -42,6 +48,11 @@ class AutoregressiveWrapper(nn.Module):
         mask: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        pos: Tensor | None = None,
+        sum_embeds: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of each token given those before it, in nats.
 
@@ -50,120 +61,143 @@ class AutoregressiveWrapper(nn.Module):
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
             context, context_mask: for the model's cross-attention.
+            prepend_embeds: (batch, p, emb_dim) in front of the tokens; from these nothing is predicted.
+            prepend_mask: (batch, p) bool.
+            attn_mask, pos, sum_embeds: as the model takes them, of the seq tokens that it sees.
         """
-        if x.ndim != 2 or x.shape[1] < 2:
-            raise ValueError(f"tokens must be (batch, 2 or more), one to see and one to predict, not {tuple(x.shape)}")
-        tokens, target = x[:, :-1], x[:, 1:].long()
-        tokens = tokens.masked_fill(tokens == self.ignore_index, self.pad_value)
-        if mask is not None:
-            if mask.shape != x.shape:
-                raise ValueError(f"mask must be {tuple(x.shape)} like the tokens, not {tuple(mask.shape)}")
-            target = target.masked_fill(~(mask[:, :-1] & mask[:, 1:]), self.ignore_index)
-            mask = mask[:, :-1]
-        logits = self.net(tokens, mask=mask, context=context, context_mask=context_mask)
+        tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
+        read = given(
+            context=context,
+            context_mask=context_mask,
+            prepend_embeds=prepend_embeds,
+            prepend_mask=prepend_mask,
+            attn_mask=attn_mask,
+            pos=pos,
+            sum_embeds=sum_embeds,
+        )
+        if self.training and self.mask_prob > 0:
+            read["self_attn_context_mask"] = remembered(tokens, mask, self.mask_prob)
+        logits = self.net(tokens, mask=mask, **read)[:, -tokens.shape[1] :]
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index)
 
-    @torch.no_grad()
+    @names_nearest
+    @hands_on_to(Sampler)
     def generate(
         self,
-        prompt: Tensor,
+        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
         seq_len: int,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
         eos_token: int | None = None,
         cache_kv: bool = True,
-        generator: torch.Generator | None = None,
         mask: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+        **sampling: Any,
     ) -> Tensor:
         """Tokens that go on from a prompt.
 
         Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to.
 
         Args:
-            prompt: (batch, n) tokens, or (n,) for one row; n at least 1.
+            prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
+                goes on as if it were alone; n at least 1.
             seq_len: how many tokens to add.
-            temperature: 0 takes the most likely token.
-            top_k, top_p: sample among so many tokens, or so much of the mass (arXiv:1904.09751).
             eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
             cache_kv: keep keys and values between steps; the tokens are the same without.
-            generator: for reproducible sampling.
             mask: (batch, n) bool, True = a real token; rows of different lengths are padded on the left.
             context, context_mask: for the model's cross-attention.
+            prepend_embeds: (batch, p, emb_dim) in front of the tokens, and of the window when it slides.
+            prepend_mask: (batch, p) bool.
+            sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
+                `sampling.Sampler` has them.
 
         Returns:
             (batch, seq_len) new tokens, or (seq_len,).
 
         Raises:
-            ValueError: the prompt is empty, seq_len negative, the mask of another shape or padded on the right, or
+            ValueError: a prompt is empty, seq_len negative, a mask of another shape or padded on the right, or
                 an argument of sampling out of its range.
+            TypeError: an unknown keyword; the message names the nearest one.
         """
-        rows = prompt if prompt.ndim == 2 else prompt[None]
-        if rows.shape[1] == 0:
-            raise ValueError("the prompt is empty: give at least one token")
-        if seq_len < 0:
-            raise ValueError(f"seq_len must be at least 0, not {seq_len}")
-        if mask is not None:
-            mask = mask if mask.ndim == 2 else mask[None]
-            check_mask("mask", mask, rows)
-            if (mask.any(dim=1) & ~mask[:, -1]).any():
-                raise ValueError("the mask hides the end of a prompt: pad shorter prompts on the left")
-        was_training = [module for module in self.net.modules() if module.training]
-        self.net.eval()
-        try:
-            read = {"context": context, "context_mask": context_mask}
-            decoder = _Decoder(self.net, rows, seq_len, mask, cache_kv, read)
-            finished = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
-            for _ in range(seq_len):
-                token = sample(decoder.next_logits(), temperature, top_k, top_p, generator)
-                token = token.masked_fill(finished, self.pad_value)
-                decoder.append(token)
-                if eos_token is not None:
-                    finished = finished | (token == eos_token)
-                    if finished.all():
-                        break
-        finally:
-            for module in was_training:
-                module.training = True
-        out = decoder.tokens[:, rows.shape[1] :]
-        out = F.pad(out, (0, seq_len - out.shape[1]), value=self.pad_value)
-        return out if prompt.ndim == 2 else out[0]
+        tokens = self.stream(
+            prompts,
+            seq_len,
+            eos_token=eos_token,
+            cache_kv=cache_kv,
+            mask=mask,
+            context=context,
+            context_mask=context_mask,
+            prepend_embeds=prepend_embeds,
+            prepend_mask=prepend_mask,
+            **sampling,
+        )
+        return collect(self.net, tokens, read_prompts(prompts, mask), seq_len, self.pad_value)
 
-
-class _Decoder:
-    """The tokens so far and the logits of the next; with a cache only while everything fits the window."""
-
-    def __init__(
+    @names_nearest
+    @hands_on_to(Sampler)
+    def stream(
         self,
-        net: TransformerWrapper,
-        tokens: Tensor,
-        new: int,
-        mask: Tensor | None,
-        cached: bool,
-        read: dict[str, Tensor | None],
-    ) -> None:
-        self.net, self.read = net, read
-        self.tokens, self.mask = tokens, mask
-        self.window = net.max_seq_len
-        self.cache = None
-        if cached and tokens.shape[1] <= self.window and net.graph.why_not_cached() is None:
-            self.cache = net.new_cache(tokens.shape[0], min(self.window, tokens.shape[1] + new))
+        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_len: int,
+        *,
+        eos_token: int | None = None,
+        cache_kv: bool = True,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+        **sampling: Any,
+    ) -> Iterator[Tensor]:
+        """The tokens of `generate`, one a step, each as soon as it is drawn; the arguments are the same.
 
-    def next_logits(self) -> Tensor:
-        """(batch, num_tokens)"""
-        if self.cache is not None and self.tokens.shape[1] > self.cache.max_len - self.cache.prefix:
-            self.cache = None  # the window slides: every token's value changes with the one that left
-        seen = 0 if self.cache is None else self.cache.length - self.cache.prefix
-        new = slice(seen or -self.window, None)
-        mask = None if self.mask is None else self.mask[:, new]
-        # a context is read once: later steps find its keys and values in the cache
-        context = {} if seen else self.read
-        return self.net(self.tokens[:, new], mask=mask, cache=self.cache, **context)[:, -1]
+        They are checked when this is called. The model is in evaluation mode, and without gradients, only while it
+        makes a token: between two tokens its modes are the caller's, who may change them. Its weights may not
+        change meanwhile, since the cache holds what they gave.
 
-    def append(self, token: Tensor) -> None:
-        self.tokens = torch.cat((self.tokens, token[:, None]), dim=1)
-        if self.mask is not None:
-            self.mask = F.pad(self.mask, (0, 1), value=True)
+        Returns:
+            an iterator of (batch,) int64 tokens, of one row too; seq_len of them, or fewer where every row ends.
+        """
+        sampler = Sampler(**sampling)
+        check_steps(self.net, seq_len, eos_token)
+        rows = read_prompts(prompts, mask)
+        read = given(
+            context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
+        )
+        check_read(rows.tokens.shape[0], read)
+        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
+        return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
+
+
+def check_causal(net: TransformerWrapper) -> None:
+    """Raise unless net is a model over tokens with logits, and no token sees a later one."""
+    if not hasattr(net, "num_tokens"):
+        raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
+    if net.return_only_embed:
+        raise ValueError("the model has no logits: return_only_embed is set")
+    if reason := net.graph.sees_later():
+        raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
+
+
+def shifted(x: Tensor, mask: Tensor | None, ignore_index: int, pad_value: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """From `x: (batch, seq + 1)` what the model sees, what it predicts, and the mask of what it sees, (batch, seq)."""
+    if x.ndim != 2 or x.shape[1] < 2:
+        raise ValueError(f"tokens must be (batch, 2 or more), one to see and one to predict, not {tuple(x.shape)}")
+    tokens, target = x[:, :-1], x[:, 1:].long()
+    tokens = tokens.masked_fill(tokens == ignore_index, pad_value)
+    if mask is None:
+        return tokens, target, None
+    if mask.shape != x.shape:
+        raise ValueError(f"mask must be {tuple(x.shape)} like the tokens, not {tuple(mask.shape)}")
+    return tokens, target.masked_fill(~(mask[:, :-1] & mask[:, 1:]), ignore_index), mask[:, :-1]
+
+
+def remembered(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
+    """(batch, seq) bool, False at int(n · mask_prob) random ones of each row's n real tokens, never at the first."""
+    real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    may_hide = real & (real.cumsum(dim=1) > 1)
+    how_many = torch.tensor([int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device)
+    order = torch.rand(tokens.shape, device=tokens.device).masked_fill(~may_hide, 2.0).argsort(dim=1)
+    return order.argsort(dim=1) >= how_many[real.sum(dim=1)][:, None]

@@ -1,19 +1,32 @@
-"""From logits to the next token."""
+"""From logits to the next token.
+
+The steps, in this order, each on what the one before left: the caller's own filter on the model's logits;
+temperature; top-k; top-p; top-a; min-p; the draw among the tokens that are left, in proportion to their
+probabilities. A filter takes logits `(batch, tokens)` and gives them back with what is dropped at -inf.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
 
+FilterLogits = Callable[[Tensor], Tensor]
+
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """The k largest logits of each row, k of them among equals too; the others become -inf.
+    """The k largest logits of each row, k of them among equals too (Fan et al., arXiv:1805.04833).
 
     Args:
         logits: (batch, tokens)
+
+    Raises:
+        ValueError: k is no whole number of at least 1.
     """
-    if k < 1:
-        raise ValueError(f"top_k must be at least 1, not {k}")
+    _check_top_k(k)
     kept = logits.topk(min(k, logits.shape[-1]), dim=-1)
     return torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
 
@@ -23,39 +36,156 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
     Args:
         logits: (batch, tokens)
+
+    Raises:
+        ValueError: p is not above 0 and at most 1.
     """
-    if not 0 < p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {p}")
-    ordered, order = logits.sort(dim=-1, descending=True)
-    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
+    _check_top_p(p)
+    if p == 1:
+        return logits
+    ordered, order = probabilities(logits).sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
     drop = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)
     return logits.masked_fill(drop, float("-inf"))
 
 
-def sample(
-    logits: Tensor,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """One token a row.
+def keep_top_a(logits: Tensor, a: float) -> Tensor:
+    """Tokens with a probability of at least a · p_max² (top-a, github.com/BlinkDL/RWKV-LM).
+
+    The surer the model, the fewer. The likeliest token always stays.
 
     Args:
         logits: (batch, tokens)
-        temperature: 0 is the most likely token.
 
-    Returns:
-        (batch,) int64
+    Raises:
+        ValueError: a is not from 0 to 1.
     """
-    if temperature < 0:
-        raise ValueError(f"temperature must be at least 0, not {temperature}")
-    logits = logits.float()
-    if top_k is not None:
-        logits = keep_top_k(logits, top_k)
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # from 0 down, where no division overflows
-    if top_p is not None:
-        logits = keep_top_p(logits, top_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+    _check_share("top_a", a)
+    p = probabilities(logits)
+    return logits.masked_fill(p < a * p.amax(dim=-1, keepdim=True) ** 2, float("-inf"))
+
+
+def keep_min_p(logits: Tensor, m: float) -> Tensor:
+    """Tokens with a probability of at least m · p_max (min-p, arXiv:2407.01082).
+
+    Args:
+        logits: (batch, tokens)
+
+    Raises:
+        ValueError: m is not from 0 to 1.
+    """
+    _check_share("min_p", m)
+    p = probabilities(logits)
+    return logits.masked_fill(p < m * p.amax(dim=-1, keepdim=True), float("-inf"))
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the last axis, in float32 at least. Tokens at +inf share all of it."""
+    return _below_largest(logits.to(torch.promote_types(logits.dtype, torch.float32))).softmax(dim=-1)
+
+
+def _below_largest(logits: Tensor) -> Tensor:
+    """Logits less each row's largest, from 0 down: no exponential and no division of them overflows."""
+    largest = logits.amax(dim=-1, keepdim=True)
+    return (logits - largest).masked_fill(logits == largest, 0.0)  # inf - inf is 0 here
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws one token a row: `sampler(logits (batch, tokens)) -> (batch,) int64`.
+
+    Args:
+        temperature: divides the logits; 0 is the most likely token, always.
+        top_k: sample among so many of the most likely tokens.
+        top_p: among the fewest of them that have so much of the mass.
+        top_a: among those with a probability of at least top_a · p_max².
+        min_p: among those with a probability of at least min_p · p_max.
+        filter_logits_fn: any callable, logits (batch, tokens) in float32 or float64 → the same shape; a token at
+            -inf is not drawn. It comes first, and at temperature 0 too.
+        generator: for reproducible draws.
+
+    Raises:
+        ValueError: a number out of its range; when called, logits with a NaN or a row with no token left.
+        TypeError: a filter that cannot be called.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    top_a: float | None = None
+    min_p: float | None = None
+    filter_logits_fn: FilterLogits | None = None
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and isfinite(self.temperature)):
+            raise ValueError(f"temperature must be at least 0 and finite, not {self.temperature}")
+        if self.top_k is not None:
+            _check_top_k(self.top_k)
+        if self.top_p is not None:
+            _check_top_p(self.top_p)
+        if self.top_a is not None:
+            _check_share("top_a", self.top_a)
+        if self.min_p is not None:
+            _check_share("min_p", self.min_p)
+        if self.filter_logits_fn is not None and not callable(self.filter_logits_fn):
+            raise TypeError(f"filter_logits_fn must be callable, not {type(self.filter_logits_fn).__name__}")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        left = self.left(logits)
+        if self.temperature == 0:
+            return left.argmax(dim=-1)
+        return torch.multinomial(left.softmax(dim=-1), 1, generator=self.generator).squeeze(-1)
+
+    def left(self, logits: Tensor) -> Tensor:
+        """The logits (batch, tokens) of the draw, of a row's largest at 0 and of what is not drawn at -inf."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        _check_rows("the model's logits", logits)
+        if self.filter_logits_fn is not None:
+            logits = self._filtered(logits, self.filter_logits_fn)
+        logits = _below_largest(logits)
+        if self.temperature == 0:
+            return logits  # no filter below drops the largest
+        logits = logits / max(self.temperature, torch.finfo(logits.dtype).tiny)
+        if self.top_k is not None:
+            logits = keep_top_k(logits, self.top_k)
+        if self.top_p is not None:
+            logits = keep_top_p(logits, self.top_p)
+        if self.top_a is not None:
+            logits = keep_top_a(logits, self.top_a)
+        if self.min_p is not None:
+            logits = keep_min_p(logits, self.min_p)
+        return logits
+
+    @staticmethod
+    def _filtered(logits: Tensor, filter_logits: FilterLogits) -> Tensor:
+        out = filter_logits(logits)
+        if not isinstance(out, Tensor) or out.shape != logits.shape:
+            what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"filter_logits_fn must return logits {tuple(logits.shape)}, not {what}")
+        out = out.to(logits.dtype)
+        _check_rows("what filter_logits_fn returned", out)
+        return out
+
+
+def _check_rows(what: str, logits: Tensor) -> None:
+    """Raise ValueError where a row has a NaN, or nothing but -inf."""
+    largest = logits.amax(dim=-1)  # a NaN is the largest of its row
+    if (largest.isnan() | largest.isneginf()).any():
+        row = int((largest.isnan() | largest.isneginf()).nonzero()[0])
+        raise ValueError(f"{what}: row {row} has {'a NaN' if largest[row].isnan() else 'no token above -inf'}")
+
+
+def _check_top_k(k: int) -> None:
+    if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
+        raise ValueError(f"top_k must be at least 1, a whole number, not {k}")
+
+
+def _check_top_p(p: float) -> None:
+    if not 0 < p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, not {p}")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {share}")

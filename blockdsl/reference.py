@@ -1,0 +1,237 @@
+"""The reference of every option: its area, keyword, pattern spelling, values, default and paper.
+
+Owns the areas and the values that its examples show. What there is to say of an option is read from where the option
+is declared: the kinds, the stack's settings, the ordering keywords and the macros.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .kinds import BLOCK_OPTIONS, kinds
+from .macros import MACROS
+from .options import Option, Value, spell
+from .ordering import ORDERING_KEYWORDS
+from .positions import POSITION_NEEDS
+from .settings import STACK_SETTINGS
+
+# The order of the areas. A kind of one's own stands behind them, under its title.
+AREAS = (
+    "stack",
+    "embedding",
+    "attention",
+    "feedforward",
+    "norms and residuals",
+    "positions",
+    "ordering",
+    "regularisers",
+    "recurrence",
+)
+
+# Values that say more than what `telling` finds.
+_TELLING: dict[str, Value] = {
+    "dim": 512,
+    "num_tokens": 256,
+    "max_seq_len": 1024,
+    "emb_dim": 128,
+    "logits_dim": 10,
+    "max_mem_len": 512,
+    "shift_mem_down": 1,
+    "shift_tokens": 1,
+    "dim_head": 32,
+    "kv_heads": 2,
+    "value_dim_head": 128,
+    "qk_norm_groups": 4,
+    "init_gain": 0.5,
+    "alibi_num_heads": 4,
+    "rel_pos_num_buckets": 16,
+    "rel_pos_max_distance": 64,
+    "rotary_xpos_scale_base": 256,
+    "dynamic_pos_bias_mlp_depth": 3,
+    "n": 6,
+    "k": 2,
+    "ratio": 4,
+}
+
+_TOKENS: dict[str, Value] = {"num_tokens": 256, "max_seq_len": 1024}
+_NEEDS: dict[str, dict[str, Value]] = {
+    **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
+    "attn_qk_norm_groups": {"attn_qk_norm": True},
+    "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
+    "rotary_xpos": {"causal": True},
+    "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
+    "shift_mem_down": {"max_mem_len": 512},
+}
+
+
+def needs(keyword: str, area: str) -> dict[str, Value]:
+    """Settings that go with one, without which it has no meaning."""
+    tokens = _TOKENS if area in ("embedding", "recurrence") else {}
+    return {name: value for name, value in (tokens | _NEEDS.get(keyword, {})).items() if name != keyword}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the reference says of one option.
+
+    Attributes:
+        area: one of AREAS, or a kind's title.
+        name: as a block's parenthesis has it, `sparse_topk`.
+        keyword: the keyword API's name, `attn_sparse_topk`; None where there is none.
+        kinds: the kinds of block that have it.
+        values: the allowed ones, in words.
+        default: as a pattern writes it; empty where there is none.
+        doc: one line.
+        papers: each as `arXiv:...` or `doi:...`, with what it is called there.
+        keyword_example: keyword arguments that use it; empty where there is no keyword.
+        pattern: the shortest spelling in a pattern, `a(sparse_topk=8)`, `set rotary_pos_emb;`.
+        setting: the same for every block, `set attn_sparse_topk=8;`; empty where only a block can say it.
+        example: a whole pattern that uses it.
+    """
+
+    area: str
+    name: str
+    keyword: str | None
+    kinds: tuple[str, ...]
+    values: str
+    default: str
+    doc: str
+    papers: tuple[str, ...]
+    keyword_example: str
+    pattern: str
+    setting: str
+    example: str
+
+
+def entries() -> list[Entry]:
+    """Every entry, by area."""
+    found: dict[str, Entry] = {}
+    for option in STACK_SETTINGS:
+        found[option.name] = _of_stack(option)
+    for kind in kinds().values():
+        for option in kind.all_options():
+            key = option.setting or f"{kind.name}({option.name})"
+            if key in found:
+                found[key] = replace(found[key], kinds=(*found[key].kinds, kind.name))
+            else:
+                area = "norms and residuals" if option in BLOCK_OPTIONS else kind.area or kind.title
+                found[key] = _of_block(option, kind.name, area)
+    everything = [*found.values(), *_of_ordering(), *_of_macros()]
+    areas = [*AREAS, *dict.fromkeys(entry.area for entry in everything if entry.area not in AREAS)]
+    return sorted(everything, key=lambda entry: areas.index(entry.area))
+
+
+def find(name: str) -> list[Entry]:
+    """The entries that have this name or keyword; `dropout` is an option of several kinds."""
+    return [entry for entry in entries() if name in (entry.name, entry.keyword)]
+
+
+def telling(option: Option) -> Value:
+    """An allowed value other than the default."""
+    if option.name in _TELLING:
+        return _TELLING[option.name]
+    if option.type is bool:
+        return not option.default
+    candidates: Sequence[Value] = option.choices or ((8, 16, 2, 1, 0) if option.type is int else (2, 0.1, 1, 0))
+    fitting = [value for value in candidates if value != option.default and option.fault(value) is None]
+    return fitting[0] if fitting else option.default
+
+
+_PAPER = re.compile(r"\s*\(([^()]*\b(?:arXiv|doi):[^()]*)\)")
+
+
+def _sources(doc: str) -> tuple[str, tuple[str, ...]]:
+    """The text without its papers, and they."""
+    return _PAPER.sub("", doc), tuple(_PAPER.findall(doc))
+
+
+def _given(name: str, value: Value) -> str:
+    return name if value is True else f"{name}={spell(value)}"
+
+
+def _of_stack(option: Option) -> Entry:
+    setting = f"set {_given(option.name, telling(option))};"
+    blocks = "(a c f)*6" if option.name == "context" else "(a f)*6"
+    return _of_option(option, option.name, (), option.area or "stack", setting, setting, f"{setting} {blocks}")
+
+
+def _of_block(option: Option, kind: str, area: str) -> Entry:
+    block = f"{kind}({_given(option.name, telling(option))})"
+    blocks = {"a": f"({block} f)*6", "f": f"(a {block})*6"}.get(kind, f"(a {block} f)*6")
+    setting = f"set {_given(option.setting, telling(option))};" if option.setting else ""
+    return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks)
+
+
+def _of_option(
+    option: Option, keyword: str | None, kinds: tuple[str, ...], area: str, pattern: str, setting: str, example: str
+) -> Entry:
+    doc, papers = _sources(option.doc)
+    others = needs(keyword, area) if keyword else {}
+    required = option.default is None and not option.optional
+    if others:
+        example = f"set {', '.join(_given(*pair) for pair in others.items())}; {example}"
+    arguments = {**others, keyword: telling(option)} if keyword else {}
+    return Entry(
+        area=area,
+        name=option.name,
+        keyword=keyword,
+        kinds=kinds,
+        values=option.wanted() + ("; must be given" if required else ""),
+        default="" if required else spell(option.default),
+        doc=doc,
+        papers=papers,
+        keyword_example=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
+        pattern=pattern,
+        setting=setting,
+        example=example,
+    )
+
+
+def _of_ordering() -> list[Entry]:
+    out = []
+    for row in ORDERING_KEYWORDS:
+        doc, papers = _sources(row.doc)
+        out.append(
+            Entry(
+                area="ordering",
+                name=row.name,
+                keyword=row.name,
+                kinds=(),
+                values=row.values,
+                default=row.default,
+                doc=doc,
+                papers=papers,
+                keyword_example=row.keyword,
+                pattern=row.pattern,
+                setting="",
+                example=row.pattern,
+            )
+        )
+    return out
+
+
+def _of_macros() -> list[Entry]:
+    out = []
+    for macro in MACROS.values():
+        doc, papers = _sources(macro.doc)
+        numbers = [spell(telling(param)) for param in macro.params if param.type is not bool]
+        call = f"{macro.name}({', '.join(numbers)})"
+        out.append(
+            Entry(
+                area="ordering",
+                name=macro.name,
+                keyword=None,
+                kinds=(),
+                values="; ".join(f"{param.name}: {param.doc}" for param in macro.params),
+                default="",
+                doc=f"{macro.usage}: {doc}",
+                papers=papers,
+                keyword_example="",
+                pattern=call,
+                setting="",
+                example=call,
+            )
+        )
+    return out

@@ -1,0 +1,231 @@
+"""Training and generation over segments with memories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper, XLAutoregressiveWrapper
+from xt_blocks.intermediates import Intermediates
+from xt_blocks.memories import Memories
+
+from .variants import SIZES, VARIANTS, language_model, tokens
+
+
+class Seen:
+    """Tokens that were read: the memories, and the cache, of a Fading model."""
+
+    def __init__(self, tokens: Tensor, max_len: int = 10**6) -> None:
+        self.tokens, self.max_len = tokens, max_len
+
+    @property
+    def length(self) -> int:
+        return self.tokens.shape[1]
+
+
+class Fading(nn.Module):
+    """Logits from the tokens seen so far, of which each counts half of the next; memories are the last of them."""
+
+    num_tokens, return_only_embed = 17, False
+
+    def __init__(self, max_seq_len: int = 5, max_mem_len: int = 100) -> None:
+        super().__init__()
+        self.max_seq_len, self.max_mem_len = max_seq_len, max_mem_len
+        self.graph = language_model().graph
+        self.to_logits = nn.Embedding(18, 17, padding_idx=17)  # what is masked is read as a token that says nothing
+        self.calls: list[int] = []
+
+    def new_cache(self, batch: int, max_len: int) -> Seen:
+        return Seen(torch.zeros(batch, 0, dtype=torch.long), max_len)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        mems: Seen | None = None,
+        return_mems: bool = False,
+        cache: Seen | None = None,
+    ) -> Any:
+        assert mems is None or cache is None or cache.length == 0
+        self.calls.append(x.shape[1])
+        x = x if mask is None else x.masked_fill(~mask, 17)
+        before = [part.tokens for part in (mems, cache) if part is not None]
+        seen = torch.cat((*before, x), dim=1)
+        if cache is not None:
+            cache.tokens = seen
+            assert seen.shape[1] <= cache.max_len
+        ages = torch.arange(seen.shape[1]).expand(seen.shape[1], -1)
+        weights = (0.5 ** (ages.T - ages)).tril()
+        logits = (weights @ self.to_logits(seen))[:, -x.shape[1] :]
+        return (logits, Seen(seen[:, -self.max_mem_len :])) if return_mems else logits
+
+
+class Remembering(TransformerWrapper):
+    """Memories of a stack, around which no positions are added."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mems: Memories | None = None, return_mems: bool = False, **kwargs: Any
+    ) -> Any:
+        record = Intermediates()
+        hidden = self.attn_layers(self.token_emb(x), mems=mems, intermediates=record, **kwargs)
+        assert self.to_logits is not None
+        logits = self.to_logits(hidden)
+        if not return_mems:
+            return logits
+        return logits, self.attn_layers.remember(mems, record, kwargs.get("mask"), self.max_mem_len)
+
+
+def remembering(name: str, max_mem_len: int = 64) -> tuple[Remembering, dict[str, Tensor]]:
+    """A model of a variant, and what three rows of it read."""
+    pattern, settings = VARIANTS[name]
+    stack = Decoder(pattern=pattern, **(SIZES | settings))
+    net = Remembering(num_tokens=17, max_seq_len=5, attn_layers=stack, max_mem_len=max_mem_len).eval()
+    read = {"context": torch.randn(3, 4, 24), "context_mask": torch.arange(4) < torch.tensor([[4], [2], [3]])}
+    return net, read if stack.reads_context else {}
+
+
+def xl(net: Any, **kwargs: Any) -> XLAutoregressiveWrapper:
+    return XLAutoregressiveWrapper(net, **kwargs)
+
+
+def by_hand(net: Any, prompt: Tensor, new: int, mems: Any = None, **read: Tensor) -> Tensor:
+    """Greedy: before each token, every segment is read again from the first one on."""
+    out = prompt
+    for _ in range(new):
+        remembered = mems
+        for segment in out.split(net.max_seq_len, dim=1):
+            logits, remembered = net(segment, mems=remembered, return_mems=True, **read)
+        out = torch.cat((out, logits[:, -1].argmax(-1, keepdim=True)), dim=1)
+    return out[:, prompt.shape[1] :]
+
+
+@pytest.mark.parametrize("seq", [1, 4, 5, 6, 10, 13])
+def test_the_loss_over_segments_is_that_of_one_pass(seq: int) -> None:
+    net, x = Fading(), tokens(3, seq + 1)
+    torch.testing.assert_close(xl(net)(x), AutoregressiveWrapper(net)(x))  # type: ignore[arg-type]
+    assert net.calls[:-1] == [5] * (seq // 5) + [seq % 5] * (seq % 5 > 0)
+
+
+def test_short_memories_forget() -> None:
+    net, x = Fading(max_mem_len=2), tokens(1, 12)
+    losses = []
+    for t in range(11):
+        seen = x[:, max(0, t // 5 * 5 - 2) : t + 1]  # two of the segment before, and this one's
+        logits = sum(0.5**age * net.to_logits.weight[seen[0, -1 - age]] for age in range(seen.shape[1]))
+        losses.append(-logits.log_softmax(-1)[x[0, t + 1]])  # type: ignore[union-attr]
+    torch.testing.assert_close(xl(net)(x), torch.stack(losses).mean())
+
+
+def test_a_token_counts_the_same_in_every_segment() -> None:
+    net, x = Fading(), tokens(2, 13)
+    x[:, 7:11] = -100  # most of the second segment's targets
+    x[1, 12] = -100
+    logits = net(x[:, :-1].clamp(min=0))
+    by_token = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), reduction="none", ignore_index=-100)
+    torch.testing.assert_close(xl(net)(x), by_token.sum() / (x[:, 1:] != -100).sum())
+
+
+@pytest.mark.parametrize("left", [0, 2, 6])
+def test_padding_changes_no_loss(left: int) -> None:
+    model, x = xl(Fading()), tokens(1, 9)
+    padded, mask = tokens(1, 15), torch.zeros(1, 15, dtype=torch.bool)
+    padded[:, left : left + 9], mask[:, left : left + 9] = x, True
+    torch.testing.assert_close(model(padded, mask=mask), model(x))
+    with pytest.raises(ValueError, match=r"mask must be \(1, 15\) like the tokens"):
+        model(padded, mask=mask[:, 1:])
+
+
+def test_memories_go_on_from_one_text_to_the_next() -> None:
+    net, x = Fading(), tokens(2, 21)
+    model = xl(net)
+    first, mems = model(x[:, :11], return_mems=True)
+    second, _ = model(x[:, 10:], mems=mems, return_mems=True)
+    torch.testing.assert_close((first + second) / 2, model(x))
+
+
+@pytest.mark.parametrize("cache_kv", [True, False])
+@pytest.mark.parametrize("max_mem_len", [3, 100])
+@pytest.mark.parametrize("prompt_len", [1, 4, 5, 6, 10, 12])
+def test_greedy_generation_reads_segments(prompt_len: int, max_mem_len: int, cache_kv: bool) -> None:
+    net, prompt = Fading(max_mem_len=max_mem_len), tokens(3, prompt_len)
+    out = xl(net).generate(prompt, 13, temperature=0, cache_kv=cache_kv)
+    assert torch.equal(out, by_hand(net, prompt, 13))
+    mems = Seen(tokens(3, 3))
+    out = xl(net).generate(prompt, 13, temperature=0, cache_kv=cache_kv, mems=mems)  # type: ignore[arg-type]
+    assert torch.equal(out, by_hand(net, prompt, 13, mems))
+
+
+def test_a_segment_is_read_with_a_cache_and_once_more_when_full() -> None:
+    net = Fading()
+    xl(net).generate(tokens(1, 7), 10, temperature=0)
+    assert net.calls == [5, 2, 1, 1, 5, 1, 1, 1, 1, 5, 1]
+
+
+def test_prompts_of_different_lengths_generate_as_if_alone() -> None:
+    net = Fading(max_mem_len=3)
+    prompts = [tokens(1, n)[0] for n in (3, 7, 5, 7, 12)]
+    out = xl(net).generate(prompts, 9, temperature=0)
+    assert torch.equal(out, torch.cat([by_hand(net, prompt[None], 9) for prompt in prompts]))
+    with pytest.raises(ValueError, match="memories are of prompts of one length: generate with each length apart"):
+        xl(net).generate(prompts, 9, mems=Seen(tokens(5, 3)))  # type: ignore[arg-type]
+
+
+def test_eos_sampling_and_streams_are_as_without_memories() -> None:
+    model, prompt = xl(Fading(), pad_value=16), tokens(6, 3)
+    plain = model.generate(prompt, 12, temperature=0)
+    eos = int(plain[0, 4])
+    for row, whole in zip(
+        model.generate(prompt, 12, temperature=0, eos_token=eos).tolist(), plain.tolist(), strict=True
+    ):
+        stop = whole.index(eos) + 1 if eos in whole else 12
+        assert row == whole[:stop] + [16] * (12 - stop)
+    assert torch.equal(model.generate(prompt[0], 12, top_k=1), plain[0])
+    drawn = model.generate(prompt, 12, generator=torch.Generator().manual_seed(0))
+    steps = [*model.stream(prompt, 12, generator=torch.Generator().manual_seed(0))]
+    assert torch.equal(torch.stack(steps, dim=1), drawn)
+    for kwargs, message in [({"top_a": 2}, "top_a must be"), ({"eos_token": 99}, "eos_token must be")]:
+        with pytest.raises(ValueError, match=message):
+            model.stream(prompt, 0, **kwargs)
+    with pytest.raises(TypeError, match=r"stream\(\) got an unknown argument 'memss'; .*'mems'"):
+        model.stream(prompt, 0, memss=None)
+
+
+def test_a_model_without_memories_is_refused() -> None:
+    with pytest.raises(ValueError, match="the model keeps no memories: give it max_mem_len= above 0"):
+        xl(Fading(max_mem_len=0))
+    with pytest.raises(ValueError, match="the model keeps no memories"):
+        xl(language_model())
+    with pytest.raises(TypeError, match="net must be a model over tokens"):
+        xl(nn.Linear(2, 2))
+
+
+# Every variant -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_stacks_loss_over_segments_is_that_of_one_pass(name: str) -> None:
+    net, read = remembering(name)
+    x = tokens(3, 14)
+    torch.testing.assert_close(xl(net)(x, **read), AutoregressiveWrapper(net)(x, **read), rtol=1e-5, atol=1e-6)
+    mask = torch.arange(14) < torch.tensor([[14], [7], [11]])
+    loss = xl(net)(x, mask=mask, **read)
+    torch.testing.assert_close(loss, AutoregressiveWrapper(net)(x, mask=mask, **read), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("max_mem_len", [3, 64])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_stack_generates_segment_by_segment(name: str, max_mem_len: int) -> None:
+    net, read = remembering(name, max_mem_len)
+    prompts = [tokens(1, n)[0] for n in (2, 7, 5)]
+    out = xl(net).generate(prompts, 9, temperature=0, **read)
+    for i, prompt in enumerate(prompts):
+        own = {name: value[i : i + 1] for name, value in read.items()}
+        assert torch.equal(out[i : i + 1], by_hand(net, prompt[None], 9, **own))
+    _, mems = net(tokens(3, 5), return_mems=True, **read)
+    together = tokens(3, 4)
+    out = xl(net).generate(together, 9, temperature=0, mems=mems, **read)
+    assert torch.equal(out, by_hand(net, together, 9, mems, **read))

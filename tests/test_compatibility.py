@@ -1,0 +1,260 @@
+"""Every pair of options: it trains, or the error at construction says why not. The page lists those that do not.
+
+A new option is paired with all others by itself, at the value of its example in the reference; SAMPLES has the values
+that small models need. After a change on purpose, `python tests/test_compatibility.py` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from blockdsl import PatternError, UserError  # noqa: E402
+from blockdsl.kinds import kinds  # noqa: E402
+from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E402
+from blockdsl.reference import needs, telling  # noqa: E402
+from blockdsl.settings import table  # noqa: E402
+from xt_blocks import TransformerWrapper  # noqa: E402
+from xt_blocks.layers import AttentionLayers  # noqa: E402
+
+PAGE = ROOT / "xt_blocks" / "COMPATIBILITY.md"
+BASE: dict[str, Any] = {
+    "num_tokens": 7,
+    "max_seq_len": 12,
+    "dim": 24,
+    "depth": 2,
+    "heads": 4,
+    "attn_dim_head": 8,
+}
+EACH = object()  # a list of as many values as the model has blocks
+
+# Of options whose example in the reference is not of this size, or that are no setting; with what goes with them.
+SAMPLES: dict[str, dict[str, Any]] = {
+    "dim": {"dim": 32},
+    "heads": {"heads": 2},
+    "attn_dim_head": {"attn_dim_head": 16},
+    "attn_value_dim_head": {"attn_value_dim_head": 6},
+    "attn_qk_norm_groups": {"attn_qk_norm": True, "attn_qk_norm_groups": 2},
+    "attn_sparse_topk": {"attn_sparse_topk": 2},
+    "attn_max_attend_past": {"attn_max_attend_past": 2},
+    "num_tokens": {"num_tokens": 9},
+    "max_seq_len": {"max_seq_len": 10},
+    "emb_dim": {"emb_dim": 16},
+    "context": {"context": True, "cross_attend": True},
+    "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
+    "alibi_num_heads": {"alibi_num_heads": 2, "alibi_pos_bias": True},
+    "rel_pos_num_buckets": {"rel_pos_num_buckets": 4, "rel_pos_bias": True},
+    "rel_pos_max_distance": {"rel_pos_max_distance": 64, "rel_pos_bias": True},
+    "depth": {"depth": 3},
+    "cross_attend": {"cross_attend": True},
+    "only_cross": {"only_cross": True, "cross_attend": True},
+    "macaron": {"macaron": True},
+    "sandwich_coef": {"sandwich_coef": 1},
+    "par_ratio": {"par_ratio": 3},
+    "custom_layers": {"custom_layers": ("a", "c", "f")},
+    "shift_tokens of each block": {"shift_tokens": EACH},
+    "layer_dropout of each block": {"layer_dropout": EACH},
+}
+VALUES_OF_EACH = {"shift_tokens": 1, "layer_dropout": 0.1}
+
+
+class Sample(NamedTuple):
+    name: str
+    keywords: dict[str, Any]
+
+    @property
+    def keyword(self) -> str:
+        return self.name.partition(" ")[0]
+
+
+def samples() -> list[Sample]:
+    """A telling value of every option of the tables, ordering included."""
+    settings = table()
+    orderings = [f"{row.name} of each block" if row.name in settings else row.name for row in ORDERING_KEYWORDS]
+    built_in = {option.setting for name in ("a", "c", "f") for option in kinds()[name].all_options()}
+    own = {option.setting for kind in kinds().values() for option in kind.options} - built_in  # of tests' own kinds
+
+    def sample(name: str) -> dict[str, Any]:
+        others = {need: value for need, value in needs(name, settings[name].area).items() if need not in BASE}
+        return others | {name: telling(settings[name])}
+
+    return [
+        Sample(name, SAMPLES[name] if name in SAMPLES else sample(name))
+        for name in [*settings, *orderings]
+        if name not in own
+    ]
+
+
+def merged(one: Sample, other: Sample) -> dict[str, Any]:
+    """The keywords of both; what an option says of itself wins over what goes along with the other."""
+    out = BASE | one.keywords | other.keywords
+    return out | {sample.keyword: sample.keywords[sample.keyword] for sample in (one, other)}
+
+
+ORDER_NAMES = {row.name for row in ORDERING_KEYWORDS}
+WRAPPER_NAMES = set(inspect.signature(TransformerWrapper.__init__).parameters)
+
+
+def build(keywords: dict[str, Any]) -> TransformerWrapper:
+    each = [name for name, value in keywords.items() if value is EACH]
+    if each:
+        order = {n: v for n, v in keywords.items() if n in ORDER_NAMES and not (n in table() or v is EACH)}
+        count = len(pattern_of(**order).layer_types)
+        keywords = keywords | {name: (VALUES_OF_EACH[name],) * count for name in each}
+    stack = {name: value for name, value in keywords.items() if name not in WRAPPER_NAMES}
+    wrapper = {name: value for name, value in keywords.items() if name in WRAPPER_NAMES}
+    return TransformerWrapper(attn_layers=AttentionLayers(**stack), **wrapper)
+
+
+def fault_in_training(model: TransformerWrapper) -> str | None:
+    """What goes wrong in a forward and a backward pass, or None."""
+    tokens = torch.randint(0, model.num_tokens, (2, 5))
+    context = torch.randn(2, 4, model.attn_layers.dim) if model.attn_layers.reads_context else None
+    try:
+        logits = model(tokens, context=context)
+        if not logits.isfinite().all():
+            return "the logits are not finite"
+        logits.pow(2).sum().backward()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            return f"{name} gets no gradient"
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name} is not finite"
+    return None
+
+
+def outcome(keywords: dict[str, Any]) -> tuple[str, str]:
+    """("", ""), ("refused", the error's words) or ("wrong", what happened)."""
+    try:
+        model = build(keywords)
+    except (UserError, TypeError) as error:
+        return "refused", error.problem if isinstance(error, PatternError) else str(error)
+    except Exception as error:
+        return "wrong", f"{type(error).__name__} at construction: {error}"
+    fault = fault_in_training(model)
+    return ("wrong", fault) if fault else ("", "")
+
+
+def pairs() -> Iterator[tuple[Sample, Sample]]:
+    return ((a, b) for a, b in itertools.combinations(samples(), 2) if a.keyword != b.keyword)
+
+
+# The page ----------------------------------------------------------------------------------------------------------
+
+
+def spelled(sample: Sample) -> str:
+    value = sample.keywords[sample.keyword]
+    return f"`{sample.keyword}={'(...)' if value is EACH else repr(value)}`"
+
+
+def page(refused: list[tuple[Sample, Sample, str]], tried: int) -> str:
+    """The page's text, from every pair that was refused and the error's words."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for a, b, reason in refused:
+        together.setdefault((spelled(b), reason), []).append(spelled(a))
+    rows = [f"| {', '.join(these)} | {this} | {reason} |" for (this, reason), these in together.items()]
+    return "\n".join(
+        [
+            "# Which options go together",
+            "",
+            f"All of them, but for the {len(refused)} pairs below. Each of the {len(samples())} options was paired with every other,"
+            f" {tried:,} pairs in all, in a",
+            "model of two layers over tokens. A pair either trains, with a finite gradient for every parameter, or is refused",
+            "when the model is built. What a refusal says is the reason given here. `tests/test_compatibility.py` writes this",
+            "page and fails when it is out of date.",
+            "",
+            "| these | with this | why not |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def tried_pairs() -> tuple[list[tuple[Sample, Sample, str]], list[str], int]:
+    """The pairs that are refused, what went wrong with others, and how many were tried."""
+    torch.manual_seed(0)
+    refused, wrong, count = [], [], 0
+    for a, b in pairs():
+        count += 1
+        kind, words = outcome(merged(a, b))
+        if kind == "refused":
+            refused.append((a, b, words))
+        elif kind == "wrong":
+            wrong.append(f"{spelled(a)} and {spelled(b)}: {words}")
+    return refused, wrong, count
+
+
+# The tests ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
+def test_every_option_has_a_sample_that_trains_by_itself(sample: Sample) -> None:
+    kind, words = outcome(BASE | sample.keywords)
+    assert not kind, (
+        f"{spelled(sample)} cannot be tried: {words}; give '{sample.name}' a value in SAMPLES, or what it needs in blockdsl.reference"
+    )
+
+
+@pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
+def test_every_sample_differs_from_the_default(sample: Sample) -> None:
+    if sample.keyword in table():
+        assert sample.keywords[sample.keyword] != table()[sample.keyword].default
+    assert sample.keywords[sample.keyword] != BASE.get(sample.keyword)
+
+
+def test_every_option_of_the_tables_is_paired() -> None:
+    tried = {sample.keyword for sample in samples()}
+    assert tried >= {row.name for row in ORDERING_KEYWORDS}
+    for name in ("a", "c", "f"):
+        assert tried >= {option.setting for option in kinds()[name].all_options()} - {None}
+    assert set(SAMPLES) <= {sample.name for sample in samples()}, "SAMPLES has an option that there is not"
+
+
+def test_every_pair_trains_or_is_refused_for_a_reason_and_the_page_says_which(one_thread: None) -> None:
+    refused, wrong, count = tried_pairs()
+    assert not wrong, "\n".join(wrong)
+    for a, b, words in refused:
+        names = {name.removeprefix("attn_").removeprefix("ff_") for sample in (a, b) for name in sample.keywords}
+        assert any(name in words for name in names), f"{spelled(a)} and {spelled(b)}: neither is named in: {words}"
+    assert page(refused, count) == PAGE.read_text(encoding="utf-8"), "python tests/test_compatibility.py writes it anew"
+
+
+def test_that_a_pair_which_does_not_train_is_found() -> None:
+    model = build(BASE)
+    model.unused = torch.nn.Parameter(torch.zeros(1))
+    assert fault_in_training(model) == "unused gets no gradient"
+    model = build(BASE)
+    torch.nn.init.constant_(model.token_emb.weight, float("nan"))
+    assert fault_in_training(model) == "the logits are not finite"
+    model.num_tokens = 100
+    assert (fault_in_training(model) or "").startswith("IndexError: ")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    refused, wrong, count = tried_pairs()
+    PAGE.write_text(page(refused, count), encoding="utf-8")
+    sys.exit("\n".join(wrong) or None)
