@@ -13,7 +13,7 @@ from ..attention.masks import check_mask
 from ..cache import Cache
 from ..keywords import names_nearest
 from .continuous import ContinuousTransformerWrapper
-from .evaluating import evaluating
+from .decoding import evaluating
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -96,7 +96,6 @@ class ContinuousAutoregressiveWrapper(nn.Module):
             return losses.mean()
         return losses.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
 
-    @torch.no_grad()
     def generate(
         self,
         start: Tensor,

@@ -13,7 +13,7 @@ from blockdsl.options import Option, by_name, check_values
 
 from ..attention.masks import check_mask
 from ..keywords import names_nearest
-from .evaluating import evaluating
+from .decoding import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
 from .sampling import keep_top_k
 from .transformer import TransformerWrapper
@@ -231,7 +231,6 @@ class NonAutoregressiveWrapper(nn.Module):
 
     # Generation ------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def generate(
         self,
         batch_size: int | None = None,

@@ -19,7 +19,7 @@ from ..attention.masks import check_mask
 from ..cache import joined_masks
 from ..layers import ORDERING, Decoder, Encoder, stack_keywords
 from .autoregressive import AutoregressiveWrapper
-from .evaluating import evaluating
+from .decoding import evaluating
 from .masking import random_subset
 from .transformer import TransformerWrapper
 
@@ -138,7 +138,6 @@ class XTransformer(nn.Module):
             context_mask = self._some_of(context, context_mask)
         return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask)
 
-    @torch.no_grad()
     def generate(
         self,
         seq_in: Tensor,
