@@ -6,7 +6,7 @@ that is remembered; a token shift needs the last few tokens alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +24,7 @@ class Memories:
         streams: node → (batch, tokens, dim), what it read.
         length: tokens remembered.
         mask: (batch, length) bool, which of them are real; None: all.
-        pinned: of them, how many at the front stay there for good: memory tokens.
+        pinned: how many of them, the first real ones of each row, stay for good: memory tokens.
     """
 
     streams: dict[str, Tensor]
@@ -35,6 +35,16 @@ class Memories:
     @property
     def batch(self) -> int:
         return next(iter(self.streams.values())).shape[0] if self.streams else 0
+
+    def routed(self, nodes: list[str], down: int) -> Memories:
+        """Each of `nodes` reads what the one `down` places behind it remembers; the last read the first's.
+
+        ERNIE-Doc (Ding et al., arXiv:2012.15688): a layer so sees what the layer above made of an earlier segment.
+        """
+        if not down:
+            return self
+        moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
+        return replace(self, streams=self.streams | moved)
 
 
 def remembered(step: Step) -> int | None:
@@ -64,6 +74,9 @@ def extended(
         pinned = before.pinned
     past = 0 if before is None else before.length
     total = past + (0 if new is None else new.shape[1])
+    masks = None
+    if new is not None and (mask is not None or (before is not None and before.mask is not None)):
+        masks = torch.cat((_mask(before, new), _full(new) if mask is None else mask), dim=1)
     kept: dict[str, Tensor] = {}
     for step in steps:
         shift = remembered(step)
@@ -72,13 +85,11 @@ def extended(
         stream = streams[step.node].detach()
         if before is not None and step.node in before.streams:
             stream = torch.cat((before.streams[step.node].to(stream.dtype), stream), dim=1)
-        kept[step.node] = (
-            _end(stream, most, pinned) if shift is None else stream[:, stream.shape[1] - min(shift, total) :]
-        )
-    masks = None
-    if new is not None and (mask is not None or (before is not None and before.mask is not None)):
-        masks = _end(torch.cat((_mask(before, new), _full(new) if mask is None else mask), dim=1), most, pinned)
-    return Memories(kept, min(total, most + pinned), masks, pinned)
+        tail = stream.shape[1] - min(total, shift or 0)
+        kept[step.node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
+    return Memories(
+        kept, min(total, most + pinned), None if masks is None else _end(masks, most, pinned, masks), pinned
+    )
 
 
 def _mask(before: Memories | None, like: Tensor) -> Tensor:
@@ -91,8 +102,15 @@ def _full(like: Tensor) -> Tensor:
     return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
 
 
-def _end(x: Tensor, most: int, pinned: int) -> Tensor:
-    """The last `most` tokens of `x: (batch, tokens, ...)`, with the pinned ones in front."""
+def _end(x: Tensor, most: int, pinned: int, mask: Tensor | None) -> Tensor:
+    """The last `most` tokens of `x: (batch, tokens, ...)`, behind the pinned ones, each row's first real ones."""
     if x.shape[1] <= most + pinned:
         return x
-    return torch.cat((x[:, :pinned], x[:, x.shape[1] - most :]), dim=1)
+    last = x[:, x.shape[1] - most :]
+    if not pinned:
+        return last
+    first = x[:, :pinned]
+    if mask is not None:
+        places = mask.int().argmax(dim=-1, keepdim=True) + torch.arange(pinned, device=x.device)
+        first = torch.take_along_dim(x, places.reshape(*places.shape, *(1 for _ in x.shape[2:])), dim=1)
+    return torch.cat((first, last), dim=1)

@@ -107,6 +107,21 @@ def test_a_context_is_read() -> None:
     assert not torch.allclose(out, m(x, context=-context, context_mask=mask))
 
 
+def test_masks_of_pairs_and_what_a_pass_went_through() -> None:
+    m = model(Encoder(**SIZES))
+    x = torch.randn(1, 4, 5)
+    pairs = torch.ones(4, 4, dtype=torch.bool).tril()
+    causal = ContinuousTransformerWrapper(max_seq_len=8, dim_in=5, dim_out=7, attn_layers=Decoder(**SIZES)).eval()
+    causal.load_state_dict(m.state_dict())
+    torch.testing.assert_close(m(x, attn_mask=pairs), causal(x))
+    out, weights = m(x, attn_mask=pairs, return_attn=True)
+    torch.testing.assert_close(out, causal(x))
+    assert [w.shape for w in weights] == [(1, 2, 4, 4)] * 2
+    assert not weights[0].masked_select(~pairs).any()
+    with pytest.raises(ValueError, match="return_mems is set, but the model keeps no memories"):
+        m(x, return_mems=True)
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"emb_dim": 6, "num_memory_tokens": 2, "post_emb_norm": True}])
 def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
     m = model(Encoder(**SIZES), **kwargs).train()

@@ -78,6 +78,16 @@ def test_padding_of_source_images_and_target_changes_nothing() -> None:
     torch.testing.assert_close(padded, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_mask_of_pairs_is_the_encoders() -> None:
+    m = model()
+    src, tgt = tokens(seq=6), tokens(seq=5)
+    pairs = torch.ones(6, 6, dtype=torch.bool).tril()
+    context = m.encoder(src, attn_mask=pairs)
+    torch.testing.assert_close(m(src, tgt, attn_mask=pairs), by_hand(m, context, None, tgt))
+    later = torch.cat((src[:, :4], tokens(seq=2)), dim=1)
+    torch.testing.assert_close(m.encoder(later, attn_mask=pairs)[:, :4], context[:, :4])
+
+
 def test_source_and_target_may_have_vocabularies_of_their_own() -> None:
     m = model(enc_num_tokens=5, dec_num_tokens=30, enc_emb_dim=7)
     assert m(tokens(high=5), tokens(high=30)).isfinite()

@@ -22,12 +22,14 @@ class Prefix:
         mask: (batch, length + seq) bool of prefix and tokens, True = real; None: all are.
 
     Attributes:
+        memory: as given.
         length: memory + prepended; where it is 0, nothing is moved.
         mask: (batch, length + seq) bool, in the stream's order; None: all are real.
     """
 
     def __init__(self, memory: int, prepended: int, mask: Tensor | None) -> None:
-        self.length = length = memory + prepended
+        self.memory, self.length = memory, memory + prepended
+        length = self.length
         self._order: Tensor | None = None  # (batch, length + seq), the place that comes to stand at each
         self._first: Tensor | None = None  # (batch, 1), each row's first real token
         if length and mask is not None:
@@ -46,6 +48,32 @@ class Prefix:
     def restored(self, x: Tensor) -> Tensor:
         """The other way round."""
         return x if self._order is None else _taken(x, self._order.argsort(dim=-1))
+
+    def pairs(self, attn_mask: Tensor, seq: int) -> Tensor:
+        """A mask of pairs of tokens for all places; the prefix sees all and is seen by all.
+
+        Args:
+            attn_mask: (..., seq, keys) bool. Of rank 2, 3 or 4, as the stack takes it.
+            seq: tokens of this call.
+
+        Returns:
+            (..., length + seq, length + keys), in the stream's order; of rank 4 where that differs by row.
+        """
+        if not self.length:
+            return attn_mask
+        past = attn_mask.shape[-1] - seq
+        rows = F.pad(attn_mask, (0, 0, self.length, 0), value=True)
+        pairs = torch.cat((rows[..., :past], F.pad(rows[..., past:], (self.length, 0), value=True)), dim=-1)
+        if self._order is None:
+            return pairs
+        pairs = pairs[(None,) * (4 - pairs.ndim)].expand(self._order.shape[0], -1, -1, -1)
+        pairs = torch.take_along_dim(pairs, self._order[:, None, :, None], dim=2)
+        now = torch.take_along_dim(pairs[..., past:], self._order[:, None, None, :], dim=3)
+        return torch.cat((pairs[..., :past], now), dim=-1)
+
+    def tokens_mask(self, mask: Tensor) -> Tensor:
+        """`mask: (batch, seq)` bool of the tokens for all places (batch, length + seq), in the stream's order."""
+        return self.arranged(F.pad(mask, (self.length, 0), value=True))
 
     def positions(self, pos: Tensor) -> Tensor:
         """Positions of all places: those of the prefix count down from the row's first real token's.

@@ -179,8 +179,9 @@ class XTransformer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, p + source, dim) for the decoder to attend to, and its mask (batch, p + source)."""
         check_mask("mask", mask, src)
-        given = {"attn_mask": attn_mask} if attn_mask is not None else {}
-        context = self.encoder(src, mask=mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask, **given)
+        context = self.encoder(
+            src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
+        )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
         return context, joined_masks(prepend_mask, prepended, mask, src.shape[1], src.shape[0], src.device)
 

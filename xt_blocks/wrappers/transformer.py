@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from blockdsl.tokens import TOKEN_OPTIONS, input_scheme
 
-from ..attention.masks import check_mask
+from ..attention.masks import check_mask, check_pairs
 from ..cache import Cache, joined_masks
 from ..embedding import SMALL_STD, Embedding
+from ..intermediates import Intermediates
 from ..keywords import names_nearest, takes
+from ..memories import Memories
 from ..norms import norm
 from ..positions.absolute import AbsolutePositions, input_positions
 from ..stack import Stack
@@ -37,6 +39,7 @@ class SequenceModel(nn.Module):
 
     graph: BlockGraph
     return_only_embed = False
+    max_mem_len = shift_mem_down = 0
 
     def _around(
         self,
@@ -102,12 +105,18 @@ class SequenceModel(nn.Module):
         context_mask: Tensor | None = None,
         return_embeddings: bool = False,
         return_logits_and_embeddings: bool = False,
+        return_intermediates: bool = False,
+        return_attn: bool = False,
+        return_mems: bool = False,
+        mems: Memories | None = None,
         pos: Tensor | None = None,
         prepend_embeds: Tensor | None = None,
         prepend_mask: Tensor | None = None,
         sum_embeds: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        self_attn_context_mask: Tensor | None = None,
         cache: Cache | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Any:
         """
         Args:
             x: (batch, seq) int tokens, or (batch, seq, dim_in) vectors.
@@ -116,17 +125,28 @@ class SequenceModel(nn.Module):
             context_mask: (batch, context) bool.
             return_embeddings: the stack's output in place of logits.
             return_logits_and_embeddings: both, as a pair.
+            return_intermediates: give the Intermediates too, streams and attention of every block; they have the
+                places of memory tokens.
+            return_attn: give a list of the attention weights too, (batch, heads, seq, keys) each.
+            return_mems: give the Memories behind this segment too.
+            mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens stand
+                in front of the first segment alone, and are remembered for good.
             pos: (seq,) or (batch, seq) int, the tokens' positions; counted from each row's first real token when not
                 given.
             prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
                 the input's. With a cache they are given at the first step.
             prepend_mask: (batch, prepended) bool, True = a real one.
             sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
+            attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
+                (batch, heads, seq, keys). keys: seq, or with those of mems and cache in front.
+            self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
             cache: x goes on behind the tokens it holds. With memory tokens or prepended embeddings, the first step has
                 a real token of every row: only there its padding can go in front of them.
 
         Returns:
             (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim).
+            With further things asked for a tuple: this, Intermediates, Memories, attention weights, those of them that
+            were.
 
         Raises:
             ValueError: an argument has a wrong type or shape, arguments clash, or the sequence is longer than
@@ -136,25 +156,59 @@ class SequenceModel(nn.Module):
         if return_logits_and_embeddings and (return_embeddings or self.return_only_embed):
             other = "return_embeddings is" if return_embeddings else "the model has no logits: return_only_embed is"
             raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
+        if return_mems and not self.max_mem_len:
+            raise ValueError("return_mems is set, but the model keeps no memories: give it max_mem_len=")
+        check_mask("self_attn_context_mask", self_attn_context_mask, x)
+        if attn_mask is not None:
+            check_pairs(attn_mask, x, _past(mems, cache))
         token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
-        hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, cache)
+        hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, mems, cache)
+        mems = self._routed(mems)
+        record = None
+        if return_intermediates or return_attn or return_mems:
+            record = Intermediates(keep_attention=return_intermediates or return_attn)
         hidden = self.attn_layers(
             hidden,
             context=context,
             mask=prefix.mask,
             context_mask=context_mask,
+            attn_mask=None if attn_mask is None else prefix.pairs(attn_mask, x.shape[1]),
+            self_attn_context_mask=(
+                None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
+            ),
             pos=prefix.positions(pos) if pos is not None and self.attn_layers.reads_positions else None,
+            mems=mems,
             cache=cache,
+            intermediates=record,
         )
         if cache is not None:
-            cache.token_mask, cache.prefix = token_mask, cache.prefix + prefix.length
-        hidden = prefix.restored(hidden)
-        if prefix.length:
-            hidden = hidden[:, self.num_memory_tokens :]
+            cache.token_mask = token_mask
+            cache.prefix += prefix.length + (0 if mems is None else mems.length)
+        if record is not None and return_mems:
+            pinned = prefix.memory
+            record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
+        out = self._output(prefix, hidden, return_embeddings, return_logits_and_embeddings)
+        if record is None:
+            return out
+        asked = {"record": return_intermediates, "mems": return_mems, "attn": return_attn}
+        parts = {"record": record, "mems": record.mems, "attn": record.attn_maps}
+        return (out, *(part for name, part in parts.items() if asked[name]))
+
+    def _output(
+        self, prefix: Prefix, hidden: Tensor, return_embeddings: bool, return_logits_and_embeddings: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        hidden = prefix.restored(hidden)[:, prefix.memory :]
         if return_embeddings or self.return_only_embed:
             return hidden
         return (self._outputs(hidden), hidden) if return_logits_and_embeddings else self._outputs(hidden)
+
+    def _routed(self, mems: Memories | None) -> Memories | None:
+        """Memories as the layers read them."""
+        if not isinstance(mems, Memories) or not self.shift_mem_down:
+            return mems
+        nodes = [step.node for step in self.attn_layers.plan if "memory" in step.inputs]
+        return mems.routed(nodes, self.shift_mem_down)
 
     def _embedded(
         self, x: Tensor, mask: Tensor | None, pos: Tensor | None, sum_embeds: Tensor | None, cache: Cache | None
@@ -173,6 +227,7 @@ class SequenceModel(nn.Module):
         mask: Tensor | None,
         prepend_embeds: Tensor | None,
         prepend_mask: Tensor | None,
+        mems: Memories | None,
         cache: Cache | None,
     ) -> tuple[Tensor, Prefix]:
         """The stream that the stack is given, and what stands in front of the tokens in it."""
@@ -184,7 +239,7 @@ class SequenceModel(nn.Module):
         if self.emb_frac_gradient < 1:
             hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
         hidden = self.project_emb(self.emb_dropout(hidden))
-        if self.memory_tokens is not None and (cache is None or cache.length == 0):
+        if self.memory_tokens is not None and mems is None and (cache is None or cache.length == 0):
             memory = self.num_memory_tokens
             mask = joined_masks(None, memory, mask, prepended + seq, batch, hidden.device)
             hidden = torch.cat((self.memory_tokens.expand(batch, -1, -1), hidden), dim=1)
@@ -233,6 +288,10 @@ class SequenceModel(nn.Module):
         check_mask("prepend_mask", prepend_mask, prepend_embeds)
         if cache is not None and cache.length:
             raise ValueError("the cache holds the prepended embeddings of its first step; later steps take none")
+
+
+def _past(mems: Memories | None, cache: Cache | None) -> int:
+    return (0 if cache is None else cache.length) + (mems.length if isinstance(mems, Memories) else 0)
 
 
 class TransformerWrapper(SequenceModel):
@@ -295,8 +354,8 @@ class TransformerWrapper(SequenceModel):
             emb_frac_gradient=start["emb_frac_gradient"],
             unit=unit,
         )
-        self.max_mem_len: int = start["max_mem_len"]
-        self.shift_mem_down: int = start["shift_mem_down"]
+        self.max_mem_len = start["max_mem_len"]
+        self.shift_mem_down = start["shift_mem_down"]
         self.tie_embedding: bool = end["tied"]
         self.return_only_embed = end["logits_dim"] is None
         own_logits = not (self.tie_embedding or self.return_only_embed)
