@@ -21,7 +21,7 @@ from blockdsl.errors import UserError
 from ..attention.attention import Attention, CrossAttention
 from ..block import Block
 from ..feedforward import FeedForward
-from ..norms import norm
+from ..norms import ScaleNorm, norm
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..positions.bias import ALiBi, DynamicBias, T5Bias
 from ..stack import Stack
@@ -261,6 +261,8 @@ def _load_norm(module: nn.Module, state: Reader, shifted: bool) -> None:
     gain = state.need("weight", "gamma", "g")
     if gain is not None and shifted:
         gain = gain + 1
+    elif gain is not None and isinstance(module, ScaleNorm):
+        gain = gain * module.dim**-0.5  # 1.x has the factor of the width in its gain
     state.fill(module.weight, gain, "weight")  # type: ignore[arg-type]
     if isinstance(module, nn.LayerNorm):
         _fill_bias(module.bias, state, "bias")
