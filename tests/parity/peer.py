@@ -37,7 +37,7 @@ LAYERS = {
 }
 WRAPPER = {
     *("num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding", "l2norm_embed", "post_emb_norm", "emb_dim"),
-    *("num_memory_tokens", "scaled_sinu_pos_emb", "logits_dim"),
+    *("num_memory_tokens", "scaled_sinu_pos_emb", "logits_dim", "max_mem_len", "shift_mem_down"),
 }
 CALL = {"mask", "context", "context_mask", "return_embeddings", "prepend_embeds"}
 CLASSES = {None, "TransformerWrapper"}
@@ -57,7 +57,6 @@ def supported(case: dict[str, Any]) -> bool:
         and set(case["layers"]) <= LAYERS
         and set(case.get("wrapper_kwargs") or {}) <= WRAPPER
         and set(case.get("kwargs", {})) <= CALL
-        and "segments" not in case
     )
 
 
@@ -75,6 +74,21 @@ def tensor(spec: Any) -> Any:
     bools = torch.from_numpy(rng.random_sample(shape) < 0.7)
     bools[..., 0] = True
     return bools
+
+
+def output(model: torch.nn.Module, case: dict[str, Any]) -> Tensor:
+    """What the model gives for a case's call, or for its segments, one behind the other."""
+    kwargs = {name: tensor(spec) for name, spec in case.get("kwargs", {}).items()}
+    args = [tensor(spec) for spec in case["args"]]
+    if "segments" not in case:
+        out: Tensor = model(*args, **kwargs)
+        return out
+    parts, mems = [], None
+    for i in range(case["segments"]):
+        first = tensor(case["args"][0] | {"seed": case["args"][0]["seed"] + i})
+        part, mems = model(first, *args[1:], mems=mems, return_mems=True, **kwargs)
+        parts.append(part)
+    return torch.stack(parts)
 
 
 def peer_state(case: dict[str, Any]) -> dict[str, Tensor]:

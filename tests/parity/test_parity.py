@@ -16,13 +16,13 @@ RUNS = [(case, True) for case in OLD] + [(case, False) for case in NEW]
 @pytest.mark.parametrize(("case", "old"), RUNS, ids=[case["name"] for case, _ in RUNS])
 def test_output_is_the_peers(case: dict[str, Any], old: bool) -> None:
     model = peer.build(case, old)
-    kwargs = {name: peer.tensor(spec) for name, spec in case.get("kwargs", {}).items()}
     with torch.no_grad():
-        ours = model(*(peer.tensor(spec) for spec in case["args"]), **kwargs)
+        ours = peer.output(model, case)
     theirs = peer.expected(case)
     assert ours.shape == theirs.shape
-    if kwargs.get("mask") is not None and theirs.ndim > 1:
-        ours, theirs = ours[kwargs["mask"]], theirs[kwargs["mask"]]
+    mask = peer.tensor(case.get("kwargs", {}).get("mask"))
+    if mask is not None and theirs.ndim > 1:
+        ours, theirs = ours[mask], theirs[mask]
     assert (ours - theirs).norm() <= 2e-5 * theirs.norm()
 
 
@@ -38,5 +38,6 @@ def test_the_cases_cover_what_is_built() -> None:
         "now_rotary_full",
         "cross_attender",
         *("use_scalenorm", "sandwich_norm", "scale_residual", "gate_residual", "deepnorm"),
+        *("now_xl_mems_rotary", "now_xl_mems_shift_down", "now_rel_pos_mems"),
         *("now_use_scalenorm", "now_sandwich_norm", "now_sandwich_coef", "now_scale_residual", "now_gate_residual"),
     } <= names
