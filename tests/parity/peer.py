@@ -39,7 +39,9 @@ WRAPPER = {
     *("num_tokens", "max_seq_len", "use_abs_pos_emb", "tie_embedding", "l2norm_embed", "post_emb_norm", "emb_dim"),
     *("num_memory_tokens", "scaled_sinu_pos_emb", "logits_dim", "max_mem_len", "shift_mem_down"),
 }
-CALL = {"mask", "context", "context_mask", "return_embeddings", "prepend_embeds"}
+CALL = {
+    *("mask", "context", "context_mask", "return_embeddings", "prepend_embeds", "attn_mask", "self_attn_context_mask"),
+}
 CLASSES = {None, "TransformerWrapper"}
 OUTER = {None, "AutoregressiveWrapper"}
 

@@ -38,6 +38,7 @@ def test_the_cases_cover_what_is_built() -> None:
         "now_rotary_full",
         "cross_attender",
         *("use_scalenorm", "sandwich_norm", "scale_residual", "gate_residual", "deepnorm"),
+        *("attn_mask", "self_attn_context_mask"),
         *("now_xl_mems_rotary", "now_xl_mems_shift_down", "now_rel_pos_mems"),
         *("now_use_scalenorm", "now_sandwich_norm", "now_sandwich_coef", "now_scale_residual", "now_gate_residual"),
     } <= names
