@@ -41,7 +41,7 @@ class Memories:
 
         ERNIE-Doc (Ding et al., arXiv:2012.15688): a layer so sees what the layer above made of an earlier segment.
         """
-        if not down:
+        if not down or not self.streams.keys() >= {*nodes}:  # those of another model: the stack says so
             return self
         moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
         return replace(self, streams=self.streams | moved)
