@@ -157,6 +157,16 @@ def test_a_model_without_logits_is_not_trained_on_the_next_token() -> None:
         AutoregressiveWrapper(net)
 
 
+@pytest.mark.parametrize("trainer", [AutoregressiveWrapper, xt_blocks.XLAutoregressiveWrapper])
+@pytest.mark.parametrize("logits_dim", [5, 18])
+def test_a_model_with_other_logits_than_tokens_is_not_trained_on_the_next_token(logits_dim: int, trainer: Any) -> None:
+    stack = Decoder(depth=1, **SIZES)
+    around = {"num_tokens": 17, "max_seq_len": 8, "max_mem_len": 4}
+    with pytest.raises(ValueError, match=f"logits_dim={logits_dim} gives no logit for each of the 17 tokens"):
+        trainer(TransformerWrapper(attn_layers=stack, logits_dim=logits_dim, **around))
+    trainer(TransformerWrapper(attn_layers=stack, logits_dim=17, **around))
+
+
 def test_a_loss_needs_a_token_to_see_and_one_to_predict() -> None:
     with pytest.raises(ValueError, match=r"tokens must be \(batch, 2 or more\), .* not \(2, 1\)"):
         AutoregressiveWrapper(language_model())(tokens(2, 1))

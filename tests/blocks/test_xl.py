@@ -196,6 +196,15 @@ def test_learned_positions_start_anew_in_each_segment() -> None:
     torch.testing.assert_close(xl(net)(x), want, rtol=1e-5, atol=1e-6)
 
 
+def test_a_missing_context_is_named_when_tokens_are_asked_for() -> None:
+    net, _ = remembering("cross")
+    with pytest.raises(ValueError, match="the model has cross-attention: give context="):
+        xl(net).stream(tokens(1, 3), 2)
+    net, _ = remembering("plain")
+    with pytest.raises(ValueError, match="a context is given, but the model has no cross-attention"):
+        xl(net).generate(tokens(1, 3), 2, context=torch.zeros(1, 2, 24))
+
+
 # Every variant -----------------------------------------------------------------------------------------------------
 
 
