@@ -95,8 +95,8 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
 
 _DEEPNORM = "deepnorm is a post-norm configuration"
 
-# Sizes that are one for a whole family of models: they say how attention would be, and ask for none.
-_SIZES = {"heads", "attn_dim_head"}
+# Sizes that are one for a whole family of models: they say how large a block would be, and ask for none.
+_SIZES = {"heads", "attn_dim_head", "ff_mult"}
 
 
 class _Resolver:
