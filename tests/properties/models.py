@@ -60,12 +60,12 @@ def values(option: Option) -> tuple[Any, ...]:
 _TOKEN_NAMES = {option.name for option in TOKEN_OPTIONS}
 # Those of the built-in kinds: other tests register kinds of their own.
 _BUILT_IN = {option.setting for name in "acf" for option in kinds()[name].all_options()}
-_OF_STACK = {
+OF_STACK = {
     name: option
     for name, option in table().items()
     if name not in {"dim", "causal", "context"} | _TOKEN_NAMES and (name in _BUILT_IN or option.setting is None)
 }
-_AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in TOKENS}
+AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in TOKENS}
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
     for _ in range(draw(st.integers(1, 4))):
         if places and draw(st.integers(0, 2)) == 0:
             place = draw(st.sampled_from(sorted(places)))
-            of_kind = {option.name: option for option in _kind_options(places[place])}
+            of_kind = {option.name: option for option in kind_options(places[place])}
             name = draw(st.sampled_from(sorted(of_kind)))
             own = options.get(place, {}) | {name: draw(st.sampled_from(values(of_kind[name])))}
             if name.startswith("qk_norm_"):
@@ -171,9 +171,9 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
                 own[name] = draw(st.booleans())
             tried = settings, options | {place: own}
         else:
-            name = draw(st.sampled_from(sorted(_OF_STACK)))
-            value = draw(st.sampled_from(values(_OF_STACK[name])))
-            others = {n: v for n, v in needs(name, _OF_STACK[name].area).items() if n not in _TOKEN_NAMES}
+            name = draw(st.sampled_from(sorted(OF_STACK)))
+            value = draw(st.sampled_from(values(OF_STACK[name])))
+            others = {n: v for n, v in needs(name, OF_STACK[name].area).items() if n not in _TOKEN_NAMES}
             tried = others | settings | {name: value}, options
             if causal is not None or name == "rotary_xpos":
                 tried[0]["causal"] = causal is not False
@@ -181,15 +181,15 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
             settings, options = tried
     given: dict[str, Any] = {}
     for _ in range(draw(st.integers(0, 3)) if around else 0):
-        name = draw(st.sampled_from(sorted(_AROUND)))
+        name = draw(st.sampled_from(sorted(AROUND)))
         others = {n: v for n, v in needs(name, "").items() if n in _TOKEN_NAMES and n not in TOKENS}
-        further = others | given | {name: draw(st.sampled_from(values(_AROUND[name])))}
+        further = others | given | {name: draw(st.sampled_from(values(AROUND[name])))}
         if _compiles(shape, settings | TOKENS | further, options):
             given = further
     return Model(_text(shape, options), settings, given, draw(st.integers(0, 2**16)))
 
 
-def _kind_options(kind: str) -> tuple[Option, ...]:
+def kind_options(kind: str) -> tuple[Option, ...]:
     return kinds()[kind].all_options()
 
 

@@ -123,5 +123,5 @@ def test_the_cache_has_the_bytes_that_the_graph_says(drawn: Model, parts: list[i
 
 def test_a_model_that_sees_later_tokens_says_so() -> None:
     model = Model("a(causal=false) f", {"causal": True}, {}, 0).model()
-    with pytest.raises(ValueError, match="no cache can be kept: a0 .self-attention. is not causal"):
+    with pytest.raises(ValueError, match=r"no cache can be kept: a0 .self-attention. is not causal"):
         model.new_cache(1)
