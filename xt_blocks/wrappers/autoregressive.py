@@ -28,7 +28,8 @@ class AutoregressiveWrapper(nn.Module):
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or mask_prob is not from 0 to below 1.
+        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or mask_prob is not from
+            0 to below 1.
     """
 
     @names_nearest
