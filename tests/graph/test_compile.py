@@ -294,6 +294,8 @@ def test_residual_attention_of_other_heads_is_refused_where_it_is_written() -> N
         "      ^^^^^^^^^^\n"
         "  give both blocks the same number of heads, or write residual_attn=false here"
     )
+    with pytest.raises(PatternError, match="adds the scores of 0 memory key-values to those of 3"):
+        graph("a f a(num_mem_kv=3)", residual_attn=True)
     assert scores("a f a(heads=4, residual_attn=false) a(heads=4)", residual_attn=True) == {"a2 → a3"}
     assert scores("a(heads=4) c(heads=4) f c(heads=4)", cross_residual_attn=True) == {"c1 → c3"}
 
