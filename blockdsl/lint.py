@@ -240,8 +240,8 @@ def _positions(graph: BlockGraph) -> Iterator[str]:
             scheme = SCHEMES[spec["scheme"]]
             if scheme.read_by not in kind.inputs:
                 yield f"{node}: {kind.title} does not read {scheme.title}"
-            elif problem := scheme.fault(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
-                yield f"{position} → {node}: {problem}"
+            elif fault := scheme.fault(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
+                yield f"{position} → {node}: {fault.problem}"
         for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
             yield f"{node}: reads more than one position of the scheme {scheme_name}"
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..keywords import hands_on_to, names_nearest
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
+from .masking import random_subset
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -27,7 +28,8 @@ class AutoregressiveWrapper(nn.Module):
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, it has no logits, or mask_prob is not from 0 to below 1.
+        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or mask_prob is not from
+            0 to below 1.
     """
 
     @names_nearest
@@ -166,17 +168,20 @@ class AutoregressiveWrapper(nn.Module):
         read = given(
             context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
         )
-        check_read(rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens.shape[0], read)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
 
 
 def check_causal(net: TransformerWrapper) -> None:
-    """Raise unless net is a model over tokens with logits, and no token sees a later one."""
-    if not hasattr(net, "max_seq_len"):
+    """Raise unless net is a model over tokens with a logit for each, and no token sees a later one."""
+    if not hasattr(net, "num_tokens"):
         raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
     if net.return_only_embed:
         raise ValueError("the model has no logits: return_only_embed is set")
+    logits = net.graph.nx.nodes[net.graph.end]["logits_dim"]
+    if logits != net.num_tokens:
+        raise ValueError(f"logits_dim={logits} gives no logit for each of the {net.num_tokens} tokens: leave it out")
     if reason := net.graph.sees_later():
         raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
 
@@ -199,5 +204,4 @@ def remembered(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     may_hide = real & (real.cumsum(dim=1) > 1)
     how_many = torch.tensor([int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device)
-    order = torch.rand(tokens.shape, device=tokens.device).masked_fill(~may_hide, 2.0).argsort(dim=1)
-    return order.argsort(dim=1) >= how_many[real.sum(dim=1)][:, None]
+    return ~random_subset(may_hide, how_many[real.sum(dim=1)])
