@@ -130,7 +130,8 @@ class SequenceModel(nn.Module):
             return_attn: give a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: give the Memories behind this segment too.
             mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens stand
-                in front of the first segment alone, and are remembered for good.
+                in front of the first segment alone, and are remembered for good. It has a real token of every row:
+                only there a row's padding can go in front of them.
             pos: (seq,) or (batch, seq) int, the tokens' positions. When not given they go on from those of the cache's
                 last step, or are counted from each row's first real token. What mems remember stands right before.
             prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
