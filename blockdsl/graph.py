@@ -32,6 +32,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -204,6 +206,38 @@ class BlockGraph:
         from .draw.text import draw
 
         return draw(self, ascii=ascii)
+
+    def to_svg(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        unfold: bool = False,
+        detail: str = "block",
+        color: str = "kind",
+        seq_len: int = 1024,
+    ) -> str:
+        """The graph as an SVG picture, and each repeat once.
+
+        Args:
+            path: a file to write it to.
+            unfold: draw every block.
+            detail: "block", or "op" for blocks opened to their operations.
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied".
+            seq_len: tokens a row, of the FLOPs.
+
+        Raises:
+            UserError: an option has a value that it cannot have.
+        """
+        from .draw.picture import picture
+        from .draw.svg import svg
+
+        text = svg(picture(self, unfold=unfold, detail=detail, color=color, seq_len=seq_len))
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
 
     def __str__(self) -> str:
         return self.to_text()

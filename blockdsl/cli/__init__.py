@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import PatternError, UserError
-from . import check, fmt, generate, options, show, stats, train
+from . import check, draw, fmt, generate, options, show, stats, train
 
-COMMANDS = (check, fmt, show, stats, options, train, generate)
+COMMANDS = (check, fmt, show, draw, stats, options, train, generate)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
