@@ -236,6 +236,22 @@ class BlockGraph:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
 
+    def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
+        """The SVG picture as PNG, light; `options` are those of `to_svg`.
+
+        Args:
+            scale: pixels of the image for a pixel of the picture.
+
+        Raises:
+            UserError: resvg-py is not installed, or an option has a value that it cannot have.
+        """
+        from .draw.png import png
+
+        image = png(self.to_svg(**options), scale)
+        if path is not None:
+            Path(path).write_bytes(image)
+        return image
+
     def _repr_svg_(self) -> str:
         return self.to_svg()
 

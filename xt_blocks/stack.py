@@ -34,6 +34,7 @@ from blockdsl.positions import SCHEMES
 from .attention.masks import Bias, Masks, check_mask, check_pairs, pairs_of
 from .block import Block, Residual, Use
 from .cache import Cache
+from .drawn import Drawn
 from .init import init_xavier
 from .intermediates import Intermediates
 from .memories import Memories, extended, remembered
@@ -78,7 +79,7 @@ class Step:
     done: tuple[str, ...] = ()
 
 
-class Stack(nn.Module):
+class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:

@@ -7,15 +7,15 @@ off to the blocks that read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..costs import stage_title
-from .face import STUB, Faces
+from .face import SHOULDER, STUB, Faces
 from .layout import Chain, split_stages
 from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text, text_width
-from .tree import Fork, Part, Parts, Repeat, Unit, tree, units
+from .tree import Fork, Parts, Repeat, Unit, tree, units
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 GAP = 12.0  # between what follows one another
 LANE = 9.0  # from one lane to the next
 PAD = 11.0  # from a frame to what is in it
-COLUMNS = 22.0  # between branches
+BETWEEN = 18.0  # branches
 HEADING = 17.0  # of a stage
+
+Lane = tuple[str, ...]
 
 
 class Wire(NamedTuple):
-    """What a block reads beside the stream. Those with the same `lane` run together."""
+    """What a block reads beside the stream."""
 
     role: str
     source: str
     target: str
 
     @property
-    def lane(self) -> tuple[str, ...]:
+    def lane(self) -> Lane:
+        """Wires that run together: those of one source; scores go from block to block."""
         return tuple(self) if self.role == "scores" else (self.role, self.source)
 
 
 @dataclass(frozen=True)
 class Port:
-    """Where a wire arrives at a block or, `out`, leaves one; the points from there to the left, as far as placed."""
+    """Where a wire arrives at a block or, `out`, leaves one: points from there to the left, as far as placed."""
 
     wire: Wire
     out: bool
@@ -51,43 +54,43 @@ class Port:
     def y(self) -> float:
         return self.points[-1][1]
 
-    def along(self, *points: Point) -> Port:
-        return replace(self, points=(*self.points, *points))
-
 
 @dataclass
 class Piece:
     """Parts that are placed.
 
     Attributes:
+        y: where they end.
+        node, rail: the rail goes on behind this node, from this y.
         left, right: how far they reach from the rail.
-        y: where the next part may start.
-        node, rail: the rail goes on behind this node, at this y.
-        entry: the edges that come from where the rail starts.
+        start: the y where the rail began.
     """
 
-    scene: Scene
     y: float
     node: str
     rail: float
+    start: float
     left: float = 0.0
-    right: float = 0.0
+    right: float = RADIUS
+    scene: Scene = field(default_factory=lambda: Scene(""))
     ports: list[Port] = field(default_factory=list)
-    start: float = 0.0
 
-    def reach(self, left: float, right: float = RADIUS) -> None:
-        self.left, self.right = max(self.left, left), max(self.right, right)
-
-    def below(self) -> Piece:
+    def next(self) -> Piece:
         """An empty one that goes on where this ends."""
-        return Piece(Scene(""), self.y, self.node, self.rail, start=self.start)
+        return Piece(self.y, self.node, self.rail, self.start)
 
     def take(self, other: Piece) -> None:
-        """Put what another has into this one, which goes on where the other ends."""
+        """Put what another has into this one, which then ends where the other does."""
         self.scene.add(other.scene)
         self.ports += other.ports
         self.y, self.node, self.rail = other.y, other.node, other.rail
-        self.reach(other.left, other.right)
+        self.left, self.right = max(self.left, other.left), max(self.right, other.right)
+
+    def step(self, node: str, join: float) -> None:
+        """Lead the rail to the circle of a node."""
+        self.scene.edges.append(Edge("rail", self.node, node, ((0.0, self.rail), (0.0, join - RADIUS)), arrow=False))
+        self.node, self.rail = node, join + RADIUS
+        self.y = max(self.y, self.rail)
 
 
 class Column:
@@ -95,217 +98,208 @@ class Column:
 
     def __init__(self, graph: BlockGraph, faces: Faces, unfold: bool) -> None:
         self.graph, self.faces, self.unfold = graph, faces, unfold
-        self.drawn: dict[str, str] = {}  # node → that whose box stands for it
-        self.wires_of: dict[str, list[Wire]] = {}
+        self.arriving: dict[str, list[Wire]] = {}
+        self.leaving: dict[str, list[Wire]] = {}
 
     def stack(self, items: Chain, top: float) -> Piece:
-        """All stages, from a rail that starts at `top`."""
-        stages = [(stage, tree(self.faces.labels, part, self.unfold)) for stage, part in split_stages(self.graph, items)]
+        """All stages, on a rail that starts at `top`."""
+        stages = [
+            (stage, tree(self.faces.labels, part, self.unfold)) for stage, part in split_stages(self.graph, items)
+        ]
         parts = tuple(part for _, stage in stages for part in stage)
-        self.drawn = {node: unit.node for unit in units(parts) for node in unit.nodes}
-        self.faces.measure([*units(parts)])
+        self.faces.measure(unit.node for unit in units(parts))
         self._wire(parts)
-        piece = Piece(Scene(""), top, self.graph.start, top, start=top)
+        piece = Piece(top, self.graph.start, top, top)
         for stage, own in stages:
-            piece.take(self._stage(piece, stage, own))
-        return self._laned(piece)
+            piece.take(self._stage(piece.next(), stage, own))
+        frames = piece.scene.frames
+        for i, frame in enumerate(frames):
+            if frame.role == "stage":
+                rect = Rect(-piece.left, frame.rect.y, piece.left + piece.right, frame.rect.height)
+                frames[i] = replace(frame, rect=rect, label=replace(frame.label, x=rect.x + PAD))
+        return self._join(piece)
 
     def _wire(self, parts: Parts) -> None:
-        graph = self.graph
-        ends: dict[Wire, None] = {}
+        drawn = {node: unit.node for unit in units(parts) for node in unit.nodes}
+        wires: dict[Wire, None] = {}
         for unit in units(parts):
             for role in ("position", "context"):
-                ends |= {Wire(role, source, unit.node): None for source in graph.sources(unit.node, role)}
+                wires |= {Wire(role, source, unit.node): None for source in self.graph.sources(unit.node, role)}
             for node in unit.nodes:
-                for source in graph.sources(node, "scores"):
-                    ends[Wire("scores", self.drawn.get(source, source), unit.node)] = None
-        for wire in ends:
-            self.wires_of.setdefault(wire.target, []).append(wire)
+                wires |= {
+                    Wire("scores", drawn[source], unit.node): None for source in self.graph.sources(node, "scores")
+                }
+        for wire in wires:
+            self.arriving.setdefault(wire.target, []).append(wire)
+            if wire.role == "scores":
+                self.leaving.setdefault(wire.source, []).append(wire)
 
-    def _into(self, parts: Parts) -> list[Wire]:
-        """The wires that come to these parts from elsewhere."""
-        inside = {unit.node for unit in units(parts)}
-        return [wire for node in inside for wire in self.wires_of.get(node, ()) if wire.source not in inside]
-
-    def _from(self, node: str) -> list[Wire]:
-        return [w for wires in self.wires_of.values() for w in wires if w.role == "scores" and w.source == node]
-
-    def _stage(self, before: Piece, stage: int, parts: Parts) -> Piece:
-        piece = before.below()
+    def _stage(self, piece: Piece, stage: int, parts: Parts) -> Piece:
         if self.graph.stages == [None]:
-            self._chain(piece, parts)
-            return self._laned(piece)
+            return self._chain(piece, parts)
         top = piece.y + GAP
         piece.y = top + HEADING
         self._chain(piece, parts)
-        self._laned(piece)
         title = f"stage {stage_title(self.graph, stage)}"
-        piece.left = max(piece.left + PAD, text_width(title, "label") + 3 * PAD)
-        piece.right += PAD
+        piece.left, piece.right = piece.left + PAD, max(piece.right, SHOULDER) + PAD
+        piece.left = max(piece.left, text_width(title, "label") + 2 * PAD)
         rect = Rect(-piece.left, top, piece.left + piece.right, piece.y + PAD - top)
         label = Text(rect.x + PAD, top + 16, title, "label")
         piece.scene.frames.insert(0, Frame("stage", rect, stage, label))
         piece.y = rect.bottom
         return piece
 
-    def _chain(self, piece: Piece, parts: Parts) -> None:
+    def _chain(self, piece: Piece, parts: Parts) -> Piece:
+        """Parts one below the other."""
         for part in parts:
             piece.y += GAP
-            self._part(piece, part)
-
-    def _part(self, piece: Piece, part: Part) -> None:
-        if isinstance(part, Unit):
-            self._unit(piece, part)
-        elif isinstance(part, Fork):
-            self._fork(piece, part)
-        else:
-            self._repeat(piece, part)
+            if isinstance(part, Unit):
+                self._unit(piece, part)
+            elif isinstance(part, Fork):
+                self._fork(piece, part)
+            else:
+                self._repeat(piece, part)
+        return self._join(piece)
 
     def _unit(self, piece: Piece, unit: Unit) -> None:
         box = self.faces.box(unit, -STUB - self.faces.width, piece.y)
         rect = box.rect
         assert rect is not None
-        enter, leave = self.faces.taps(unit, rect)
-        join = (0.0, leave)
-        before, after = piece.node, unit.node
-        scene = piece.scene
-        scene.edges += [
-            Edge("rail", before, after, ((0.0, piece.rail), (0.0, leave - RADIUS)), arrow=False),
-            Edge("branch", before, after, ((0.0, enter), (rect.right, enter))),
-            Edge("branch", after, after, ((rect.right, leave), (-RADIUS, leave))),
+        enter, leave = self.faces.taps(unit.node, rect)
+        piece.scene.edges += [
+            Edge("branch", piece.node, unit.node, ((0.0, enter), (rect.right, enter))),
+            Edge("branch", unit.node, unit.node, ((rect.right, leave), (-RADIUS, leave))),
         ]
-        scene.boxes.append(replace(box, join=join))
+        piece.y = rect.bottom
+        piece.step(unit.node, leave)
+        if pill := self.faces.pill(unit.node, rect.bottom + 4):
+            mark, text = pill
+            box = replace(box, marks=(*box.marks, mark), texts=(*box.texts, text))
+            down = ((0.0, piece.rail), (0.0, mark.rect.y))
+            piece.scene.edges.append(Edge("rail", unit.node, unit.node, down, arrow=False))
+            piece.y = piece.rail = mark.rect.bottom
+            piece.right = max(piece.right, mark.rect.right)
+        piece.scene.boxes.append(replace(box, join=(0.0, leave)))
         piece.ports += self._ports(unit, rect)
-        piece.node, piece.rail, piece.y = after, leave + RADIUS, max(rect.bottom, leave + RADIUS)
-        piece.reach(-rect.x)
+        piece.left = max(piece.left, -rect.x)
 
     def _ports(self, unit: Unit, rect: Rect) -> list[Port]:
-        arriving, leaving = self.wires_of.get(unit.node, []), self._from(unit.node)
-        wires = [(wire, False) for wire in arriving] + [(wire, True) for wire in leaving]
-        heights = self.faces.heights(unit, rect, [("out" if out else wire.role) for wire, out in wires])
+        wires = [(wire, False) for wire in self.arriving.get(unit.node, ())]
+        wires += [(wire, True) for wire in self.leaving.get(unit.node, ())]
+        heights = self.faces.heights(unit.node, rect, [(wire.role, wire.source) for wire, _ in wires])
         return [Port(wire, out, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
 
     def _repeat(self, piece: Piece, repeat: Repeat) -> None:
-        top = piece.y
-        inside = piece.below()
+        top, inside = piece.y, piece.next()
         inside.y = top - GAP + PAD
         self._chain(inside, repeat.parts)
-        self._laned(inside)
-        times = f"×{repeat.times:,}"
-        rect = Rect(-inside.left - PAD, top, inside.left + inside.right + 2 * PAD, inside.y + PAD - top)
-        label = Text(rect.right + 6, rect.middle + 5, times, "times")
+        right = max(inside.right, SHOULDER - 3) + (PAD if inside.right > SHOULDER else 3)
+        rect = Rect(-inside.left - PAD, top, inside.left + PAD + right, inside.y + PAD - top)
+        label = Text(right + 6, rect.middle + 5, f"×{repeat.times:,}", "times")
         inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, label))
-        inside.y = rect.bottom
-        inside.reach(-rect.x, label.extent[1])
+        inside.y, inside.left, inside.right = rect.bottom, -rect.x, label.extent[1]
         piece.take(inside)
 
     # Branches --------------------------------------------------------------------------------------------------------
 
     def _fork(self, piece: Piece, fork: Fork) -> None:
-        """Columns from left to right; the stream is handed out above them and what they add gathered below."""
-        top = piece.y
-        lanes = [*dict.fromkeys(wire.lane for column in fork.columns for wire in self._into(column))]
-        spread = top + len(lanes) * LANE + 2
-        columns = [self._branch(column, piece.node, spread + 2 * GAP) for column in fork.columns]
-        lowest = max(column.y for column in columns)
-        leaving = [port.wire.lane for column in columns for port in column.ports if port.out]
-        gather = lowest + 2 * GAP
+        """Columns from left to right; the stream is handed out above them, and what they add gathered below.
+
+        What their blocks read beside it comes through channels above, and the scores that others read leave below.
+        """
+        base, top = piece.node, piece.y
+        within = [{unit.node for unit in units(column)} for column in fork.columns]
+        entering = _lanes(w for own in within for n in own for w in self.arriving.get(n, ()) if w.source not in own)
+        leaving = _lanes(w for own in within for n in own for w in self.leaving.get(n, ()) if w.target not in own)
+        spread = top + LANE * len(entering)
+        columns = [self._branch(column, base, spread) for column in fork.columns]
+        gather = max(column.y for column in columns) + GAP + RADIUS
+        above = {lane: top + LANE * i for i, lane in enumerate(entering)}
+        below = {lane: gather + RADIUS + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
+        piece.step(fork.node, gather)
+        piece.scene.boxes.append(self.faces.sum(fork.nodes, (0.0, gather)))
+        piece.y = gather + RADIUS + LANE * len(leaving)
         x = -STUB
-        for number in range(len(columns) - 1, -1, -1):
-            column = columns[number]
-            outer = self._imports(column, {lane: top + i * LANE for i, lane in enumerate(lanes)}, leaving, gather)
+        for column in reversed(columns):
+            self._channel(column, above, below)
             x -= column.right
-            self._place(piece, fork, column, x, spread, gather)
-            piece.ports += [
-                replace(port, points=tuple((px + x, py) for px, py in port.points)) for port in column.ports
-            ]
-            x -= max(column.left, outer) + COLUMNS
-        join = (0.0, gather)
-        rail = Edge("rail", piece.node, fork.node, ((0.0, piece.rail), (0.0, gather - RADIUS)), arrow=False)
-        piece.scene.edges.append(rail)
-        piece.scene.boxes.append(self.faces.sum(fork.nodes, join))
-        piece.node, piece.rail = fork.node, gather + RADIUS
-        piece.y = gather + RADIUS + len(leaving) * LANE
-        piece.reach(-x - COLUMNS)
+            self._place(piece, column, x, base, fork.node, spread, gather)
+            x -= column.left + BETWEEN
+        piece.left = max(piece.left, -x - BETWEEN)
 
     def _branch(self, parts: Parts, base: str, top: float) -> Piece:
-        """One column; a lone block stands in its own line, others beside a rail of their own."""
+        """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""
         if len(parts) == 1 and isinstance(parts[0], Unit):
             (unit,) = parts
-            half = self.faces.width / 2
-            box = self.faces.box(unit, -half, top)
+            box = self.faces.box(unit, -self.faces.width / 2, top + 2 * GAP)
             rect = box.rect
             assert rect is not None
-            piece = Piece(Scene("", [box]), rect.bottom, unit.node, rect.bottom, half, half, self._ports(unit, rect), top)
-            return piece
-        piece = Piece(Scene(""), top - GAP, base, top - GAP, start=top - GAP)
+            half = self.faces.width / 2
+            piece = Piece(rect.bottom, unit.node, rect.bottom, top, half, half, ports=self._ports(unit, rect))
+            piece.scene.boxes.append(box)
+            piece.scene.edges.append(Edge("branch", base, unit.node, ((0.0, top), (0.0, rect.y))))
+            return self._join(piece)
+        piece = Piece(top + GAP / 2, base, top, top)
         self._chain(piece, parts)
-        self._laned(piece)
-        piece.reach(RADIUS + 2)
+        piece.y += 4
         return piece
 
-    def _place(self, piece: Piece, fork: Fork, column: Piece, x: float, spread: float, gather: float) -> None:
-        scene, base = piece.scene, piece.node
-        head: tuple[Point, ...] = ((0.0, spread), (x, spread))
-        alone = len(column.scene.boxes) == 1 and column.scene.boxes[0].join is None and column.scene.boxes[0].rect
+    def _place(self, piece: Piece, column: Piece, x: float, base: str, meet: str, spread: float, gather: float) -> None:
+        """Move a column there, and lead the stream into it and what it adds out of it."""
         moved = Scene("")
         moved.add(column.scene, x)
-        if alone:
-            scene.edges.append(Edge("branch", base, column.node, (*head, (x, column.start))))
-        elif not moved.boxes:
-            scene.edges.append(Edge("branch", base, fork.node, (*head, (x, gather), (-RADIUS, gather))))
-            return
-        # The branch's rail starts where the stream is handed out.
-        rails = [e for e in moved.edges if e.role == "rail" and e.points[0] == (x, column.start) and not alone]
-        moved.edges = [replace(e, points=(*head, *e.points[1:])) if e in rails else e for e in moved.edges]
-        scene.add(moved)
-        foot = column.rail
-        if not alone:
-            middle = (x, column.y + RADIUS + 3)
-            scene.edges.append(Edge("rail", column.node, fork.node, ((x, foot), (x, middle[1] - RADIUS)), arrow=False))
-            scene.boxes.append(self.faces.gain(fork.nodes, middle))
-            foot = middle[1] + RADIUS
-        scene.edges.append(Edge("branch", column.node, fork.node, ((x, foot), (x, gather), (-RADIUS, gather))))
+        start, head = (x, column.start), ((0.0, spread), (x, spread))
+        moved.edges = [replace(e, points=(*head, *e.points[1:])) if e.points[0] == start else e for e in moved.edges]
+        foot = (x, column.rail)
+        if column.rail < column.y or not moved.boxes:  # a rail of its own
+            middle = (x, max(column.y, column.start + GAP) + RADIUS)
+            lead = ((x, column.rail),) if moved.boxes else head
+            moved.edges.append(Edge("rail", column.node, meet, (*lead, (x, middle[1] - RADIUS)), arrow=False))
+            moved.boxes.append(self.faces.gain((meet,), middle))
+            foot = (x, middle[1] + RADIUS)
+        points = (foot, (x, gather), (-RADIUS, gather))
+        moved.edges.append(Edge("branch", column.node, meet, points))
+        piece.scene.add(moved)
+        piece.ports += [replace(p, points=tuple((px + x, py) for px, py in p.points)) for p in column.ports]
 
-    def _imports(
-        self, column: Piece, headers: dict[tuple[str, ...], float], leaving: list[tuple[str, ...]], gather: float
-    ) -> float:
-        """Lead a column's ports to the channels above and below it; returns how far left its lanes reach."""
-        lanes = {lane: -column.left - LANE * (i + 1) for i, lane in enumerate({p.wire.lane: None for p in column.ports})}
-        ports = []
-        for port in column.ports:
-            x = lanes[port.wire.lane]
-            y = gather + RADIUS + LANE * (leaving.index(port.wire.lane) + 1) - 4 if port.out else headers[port.wire.lane]
-            ports.append(port.along((x, port.y), (x, y)))
-        column.ports = ports
-        return column.left + LANE * len(lanes)
+    def _channel(self, column: Piece, above: dict[Lane, float], below: dict[Lane, float]) -> None:
+        """Lead a column's ports on its left to the channels of its fork."""
+        lanes = {lane: column.left + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))}
+        for i, port in enumerate(column.ports):
+            x = -lanes[port.wire.lane]
+            y = (below if port.out else above)[port.wire.lane]
+            column.ports[i] = replace(port, points=(*port.points, (x, port.y), (x, y)))
+        column.left += LANE * len(lanes)
 
-    # Lanes -----------------------------------------------------------------------------------------------------------
+    # Scores ----------------------------------------------------------------------------------------------------------
 
-    def _laned(self, piece: Piece) -> Piece:
-        """Join the ends of wires that begin and end in this piece."""
+    def _join(self, piece: Piece) -> Piece:
+        """Draw the wires that begin and end in this piece, each in a lane where no other is in its way."""
         leaving = {port.wire: port for port in piece.ports if port.out}
+        inner = [port for port in piece.ports if not port.out and port.wire in leaving]
         busy: list[list[tuple[float, float]]] = []
-        left = piece.left
-        for port in [port for port in piece.ports if not port.out and port.wire in leaving]:
+        for port in inner:
             out = leaving[port.wire]
-            span = (min(out.y, port.y), max(out.y, port.y))
-            number = next((i for i, lane in enumerate(busy) if all(span[0] > b or span[1] < a for a, b in lane)), len(busy))
+            low, high = sorted((out.y, port.y))
+            free = (i for i, spans in enumerate(busy) if all(high < a or low > b for a, b in spans))
+            number = next(free, len(busy))
             if number == len(busy):
                 busy.append([])
-            busy[number].append(span)
-            x = -left - LANE * (number + 1)
+            busy[number].append((low, high))
+            x = -piece.left - LANE * (number + 1)
             points = (*out.points, (x, out.y), (x, port.y), *reversed(port.points))
             piece.scene.edges.append(Edge("scores", port.wire.source, port.wire.target, points))
-            piece.ports.remove(port)
-            piece.ports.remove(out)
-            piece.left = max(piece.left, -x)
+        done = {port.wire for port in inner}
+        piece.ports = [port for port in piece.ports if port.wire not in done]
+        piece.left += LANE * len(busy)
         return piece
 
 
-def lanes_of(ports: list[Port]) -> Iterator[tuple[str, ...]]:
-    """The lanes that ports ask for, in order."""
-    yield from {port.wire.lane: None for port in ports}
+def _lanes(wires: Iterable[Wire]) -> list[Lane]:
+    """The lanes that wires need, each once, in order."""
+    return [*dict.fromkeys(wire.lane for wire in wires)]
 
 
-__all__ = ["Box", "Column", "Piece", "Port", "Wire", "lanes_of"]
+def box_of(scene: Scene, node: str) -> Box:
+    """The box of a node."""
+    return next(box for box in scene.boxes if box.node == node)

@@ -55,7 +55,9 @@ class Labels:
         notes = [kind_of(self.graph.nx.nodes[node]["block"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
-        return notes + [f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")]
+        return notes + [
+            f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")
+        ]
 
     def position(self, node: str) -> str:
         """A position node in a few words."""

@@ -63,7 +63,7 @@ def style() -> str:
         ".edge.scores{stroke-dasharray:4 3}",
         ".block>rect,.node>rect{stroke-width:1.2}",
         ".mark{stroke-width:.8}",
-        ".mark.flow{stroke:none}",
+        ".block>.mark.flow{stroke:none}",
         ".join{stroke-width:1.4}",
         ".sign{fill:none;stroke-width:1.4}",
         ".repeat>rect{fill:none;stroke-width:1.2;stroke-dasharray:2 3;stroke-linecap:round}",
@@ -89,12 +89,14 @@ def _colours(theme: dict[str, str | tuple[str, str]], mode: int) -> list[str]:
         f".head{{fill:{line}}}",
         f".join{{fill:{ground};stroke:{line}}}",
         f".sign{{stroke:{line}}}",
-        f".mark{{fill:{ground};fill-opacity:.75}}",
+        f".block>.mark{{fill:{ground};fill-opacity:.75}}",
+        f".block>.mark.norm{{fill-opacity:1}}",
     ]
     for role in ("context", "position", "scores"):
         rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
         if role != "scores":
-            rules += [f".node.{role}>rect{{stroke:{theme[role]}}}", f".node.{role}>text{{fill:{theme[role]}}}"]
+            rules += [f".node.{role}>rect{{fill:{ground};stroke:{theme[role]}}}"]
+            rules += [f".node.{role}>text{{fill:{theme[role]}}}"]
     families = [("hue", HUES), ("heat", HEATS), ("grey", (GREY,))]
     for name, colours in families:
         for i, modes in enumerate(colours):

@@ -1,132 +1,185 @@
-"""From graphs to a scene."""
+"""From graphs to a scene: the stack, what is around it, and graphs beside each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ..kinds import kinds
-from ..options import spell
-from ..positions import SCHEMES
-from ..tokens import INPUT_OPTIONS, INPUT_SCHEMES
-from .column import GAP, LANE, Column, Piece
+from .colors import check_choice, colors
+from .column import GAP, Column, Piece
 from .details import Details
-from .face import STUB, Faces
-from .labels import Labels
-from .scene import RADIUS, Box, Edge, Rect, Scene, text_width
-from .widths import cut, wrapped
+from .face import SHOULDER, SOURCE, STUB, Faces
+from .labels import Labels, blocks_of
+from .layered import layered
+from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
 
-SIDE = 18.0  # from the column to what stands beside it
+SIDE = 18.0  # from the stack to what stands beside it
+APART = 46.0  # one graph from the next
+DETAILS = ("block", "op")
 
 
 def picture(
     graph: BlockGraph, *, unfold: bool = False, detail: str = "block", color: str = "kind", seq_len: int = 1024
 ) -> Scene:
-    """The scene of one graph."""
-    return _Picture(graph, unfold, detail, color, seq_len).scene()
+    """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
+    drawn = _Picture(graph, unfold, detail, color, seq_len)
+    scene = drawn.scene
+    _legend(scene, drawn.colors.legend)
+    return scene
+
+
+def side_by_side(
+    graphs: Mapping[str, BlockGraph],
+    *,
+    unfold: bool = False,
+    detail: str = "block",
+    color: str = "kind",
+    seq_len: int = 1024,
+) -> Scene:
+    """The scene of several graphs, each under its name; what one gives is the context of the next.
+
+    A node is called `name.node` in it.
+    """
+    whole = Scene("")
+    legend: dict[tuple[str, str], None] = {}
+    headings: list[Text] = []
+    before: Box | None = None
+    x = 0.0
+    for name, graph in graphs.items():
+        drawn = _Picture(graph, unfold, detail, color, seq_len, feeds=before is not None)
+        scene = drawn.scene
+        extent = scene.extent
+        dx = x - extent.x
+        scene = _renamed(scene, name)
+        headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
+        whole.add(scene, dx)
+        if before is not None and before.rect is not None:
+            whole.edges = [_fed(edge, f"{name}.context", before) for edge in whole.edges]
+        legend |= dict.fromkeys(drawn.colors.legend)
+        before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
+        x = dx + extent.right + APART
+        whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
+    top = whole.extent.y - 14
+    whole.labels += [heading.moved(0, top) for heading in headings]
+    _legend(whole, tuple(legend))
+    return whole
+
+
+def _renamed(scene: Scene, name: str) -> Scene:
+    boxes = [replace(b, node=f"{name}.{b.node}", nodes=tuple(f"{name}.{n}" for n in b.nodes)) for b in scene.boxes]
+    edges = [replace(e, source=f"{name}.{e.source}", target=f"{name}.{e.target}") for e in scene.edges]
+    return replace(scene, boxes=boxes, edges=edges)
+
+
+def _fed(edge: Edge, context: str, output: Box) -> Edge:
+    """An edge from a context that is what another graph gives."""
+    if edge.source != context or output.rect is None:
+        return edge
+    start = output.rect.right, output.rect.middle
+    return replace(edge, source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
+
+
+def _legend(scene: Scene, entries: tuple[tuple[str, str], ...]) -> None:
+    if not entries:
+        return
+    extent = scene.extent
+    y = extent.bottom + 20
+    for hue, meaning in entries:
+        label = Text(extent.x + 22, y + 10.5, meaning, "note")
+        scene.keys.append(Key(hue, Rect(extent.x, y, 14, 14), label))
+        y += 20
 
 
 class _Picture:
-    def __init__(self, graph: BlockGraph, unfold: bool, detail: str, color: str, seq_len: int) -> None:
-        self.graph, self.unfold = graph, unfold
-        self.labels = Labels(graph)
-        self.details = Details(graph, self.labels, seq_len)
-        names = ["a", "c", "f", *(name for name in kinds() if name not in "acf")]
-        self.faces = Faces(
-            graph, self.details, lambda node: f"hue-{names.index(graph.nx.nodes[node]['block']) % 8}", detail
-        )
+    """One graph's scene.
 
-    def scene(self) -> Scene:
-        scene = Scene(self.details.title())
-        items = self.labels.items
-        assert items is not None
-        column = Column(self.graph, self.faces, self.unfold)
-        top = self._top()
-        piece = column.stack(items, top)
-        self._ends(piece, scene)
-        scene.add(piece.scene)
-        self._sources(piece, scene)
-        return scene
+    Args:
+        feeds: the context comes from outside the scene: its edges start at its lane, and it has no box.
+    """
 
-    def _top(self) -> float:
-        """Where the stack starts; the input is above it."""
-        return 0.0
+    def __init__(
+        self, graph: BlockGraph, unfold: bool, detail: str, color: str, seq_len: int, feeds: bool = False
+    ) -> None:
+        check_choice("detail", detail, DETAILS)
+        labels = Labels(graph)
+        details = Details(graph, labels, seq_len)
+        self.graph, self.feeds = graph, feeds
+        self.colors = colors(graph, details, color)
+        self.faces = Faces(graph, details, self.colors.of, detail == "op")
+        self.scene = Scene(details.title())
+        items = labels.items
+        if items is None or {*blocks_of(items)} != {*graph.nodes("block")}:
+            self.feeds = False
+            self.scene.add(layered(graph, self.faces))
+            self.middle = self.scene.extent.x + self.scene.extent.width / 2
+            return
+        piece = Column(graph, self.faces, unfold).stack(items, 0.0)
+        self.left = STUB + self.faces.width
+        self.middle = (SHOULDER - self.left) / 2
+        self._input(piece)
+        self._output(piece)
+        self.scene.add(piece.scene)
+        self._sources(piece)
 
-    def _ends(self, piece: Piece, scene: Scene) -> None:
-        graph = self.graph
-        left, right = max(piece.left, STUB + self.faces.width), max(piece.right, 12.0)
-        right = 14.0
-        start = self._input_lines(left + right)
-        position = graph.sources(graph.start, "position")
-        box = self.faces.end(graph.start, start, -left, 0, left + right)
+    @property
+    def wide(self) -> float:
+        return self.left + SHOULDER
+
+    def _input(self, piece: Piece) -> None:
+        """The input, and below it the positions that are added to the tokens."""
+        graph, start = self.graph, self.graph.start
+        positions = graph.sources(start, "position")
+        top = -(SOURCE + GAP) * len(positions)
+        box = self.faces.input(-self.left, 0, self.wide)
         assert box.rect is not None
-        above = 26 + GAP if position else 0
-        box = box.moved(0, -above - box.rect.height)
+        box = box.moved(0, top - GAP / 2 - box.rect.height)
         assert box.rect is not None
-        if position:
-            title = f"{graph.nx.nodes[position[0]]['scheme']} positions"
-            source = self.faces.source(position[0], title, 0, -26)
+        rail = box.rect.bottom
+        for i, position in enumerate(positions):
+            source = self.faces.source(position, -STUB, top + i * (SOURCE + GAP) + GAP / 2)
             assert source.rect is not None
-            source = source.moved(-STUB - source.rect.width, 0)
-            scene.boxes.append(source)
-            middle = (0.0, -13.0)
-            scene.edges += [
-                Edge("rail", graph.start, graph.start, ((0.0, box.rect.bottom), (0.0, middle[1] - RADIUS)), arrow=False),
-                Edge("position", position[0], graph.start, ((-STUB, -13.0), (-RADIUS, -13.0))),
+            middle = source.rect.middle
+            self.scene.boxes.append(source)
+            self.scene.edges += [
+                Edge("rail", start, start, ((0.0, rail), (0.0, middle - RADIUS)), arrow=False),
+                Edge("position", position, start, ((-STUB, middle), (-RADIUS, middle))),
             ]
-            from dataclasses import replace
+            box, rail = replace(box, join=(0.0, middle)), middle + RADIUS
+        self.scene.boxes.append(box)
+        self.top = box.rect.y
+        first = ((0.0, piece.start), (0.0, rail))
+        piece.scene.edges = [
+            replace(e, points=(first[1], *e.points[1:])) if e.points[0] == first[0] else e for e in piece.scene.edges
+        ]
+        piece.rail = rail if piece.rail == piece.start else piece.rail
 
-            box = replace(box, join=middle)
-            piece.scene.edges = [
-                replace(e, points=((0.0, -13 + RADIUS), *e.points[1:])) if e.points[0] == (0.0, 0.0) else e
-                for e in piece.scene.edges
-            ]
-        scene.boxes.append(box)
-        lines = self._output_lines(left + right)
+    def _output(self, piece: Piece) -> None:
         y = piece.y + GAP + 4
-        out = self.faces.end(graph.end, lines, -left, y, left + right)
-        scene.boxes.append(out)
-        scene.edges.append(Edge("rail", piece.node, graph.end, ((0.0, piece.rail), (0.0, y))))
+        self.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
+        self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
 
-    def _input_lines(self, wide: float) -> list[str]:
-        attrs = self.graph.nx.nodes[self.graph.start]
-        notes = [f"dim {self.graph.dim}", "causal" if self.graph.causal else ""]
-        if tokens := attrs["num_tokens"]:
-            notes += [f"{tokens:,} tokens", f"up to {attrs['max_seq_len']:,} a row"]
-            others = [option for option in INPUT_OPTIONS if option.name not in ("num_tokens", "max_seq_len")]
-            set_ = {option.name: attrs[option.name] for option in others if attrs[option.name] != option.default}
-            notes += [name if value is True else f"{name}={spell(value)}" for name, value in set_.items()]
-        title = "Token embedding" if tokens else "Input"
-        return [title, *wrapped([note for note in notes if note], 10.5, wide - 16, " · ")]
-
-    def _output_lines(self, wide: float) -> list[str]:
-        attrs = self.graph.nx.nodes[self.graph.end]
-        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
-        logits = "" if attrs["logits_dim"] is None else f"{attrs['logits_dim']:,} logits"
-        notes = [norm, logits, "tied to the embedding" if attrs["tied"] else ""]
-        return ["Output", *wrapped([note for note in notes if note], 10.5, wide - 16, " · ")]
-
-    def _sources(self, piece: Piece, scene: Scene) -> None:
-        """Boxes of the context and the shared positions, and the lanes from them."""
-        lanes: dict[str, float] = {}
-        x = -max(piece.left, STUB + self.faces.width) - SIDE
-        top = scene.boxes[-2].rect.y if len(scene.boxes) > 1 and scene.boxes[-2].rect else 0.0
+    def _sources(self, piece: Piece) -> None:
+        """The context and the positions that blocks read, and the lanes from them."""
+        x = -max(piece.left, self.left) - SIDE
+        starts: dict[str, tuple[float, float]] = {}
+        nodes = dict.fromkeys(port.wire.source for port in piece.ports)
+        for node in sorted(nodes, key=lambda node: self.graph.nx.nodes[node]["kind"] == "context"):
+            if self.feeds and self.graph.nx.nodes[node]["kind"] == "context":
+                starts[node] = (x, 0.0)
+                continue
+            box = self.faces.source(node, x, self.top)
+            assert box.rect is not None
+            self.scene.boxes.append(box)
+            starts[node] = (box.rect.x + box.rect.width / 2, box.rect.bottom)
+            x = box.rect.x - GAP
         for port in piece.ports:
-            node = port.wire.source
-            if node not in lanes:
-                attrs = self.graph.nx.nodes[node]
-                title = "context" if attrs["kind"] == "context" else self.labels.position(node)
-                box = self.faces.source(node, title, 0, top)
-                assert box.rect is not None
-                box = box.moved(x - box.rect.width, 0)
-                assert box.rect is not None
-                scene.boxes.append(box)
-                lanes[node] = box.rect.x + box.rect.width / 2
-                x = box.rect.x - GAP
-        for port in piece.ports:
-            lane = lanes[port.wire.source]
-            points = ((lane, top + 26), (lane, port.y), *reversed(port.points))
-            scene.edges.append(Edge(port.wire.role, port.wire.source, port.wire.target, points))
+            lane, y = starts[port.wire.source]
+            points = ((lane, y), (lane, port.y), *reversed(port.points))
+            self.scene.edges.append(Edge(port.wire.role, port.wire.source, port.wire.target, points))
+
+
+__all__ = ["picture", "side_by_side"]

@@ -188,7 +188,9 @@ class Scene:
         rects += [key.swatch for key in self.keys]
         texts = [frame.label for frame in self.frames] + [key.label for key in self.keys] + self.labels
         points = [point for edge in self.edges for point in edge.points]
-        points += [(box.join[0] + side, box.join[1] + side) for box in self.boxes if box.join for side in (-RADIUS, RADIUS)]
+        points += [
+            (box.join[0] + side, box.join[1] + side) for box in self.boxes if box.join for side in (-RADIUS, RADIUS)
+        ]
         xs = [x for rect in rects for x in (rect.x, rect.right)] + [x for text in texts for x in text.extent]
         ys = [y for rect in rects for y in (rect.y, rect.bottom)]
         ys += [y for text in texts for y in (text.y - size(text.role), text.y + size(text.role) / 3)]
@@ -208,6 +210,7 @@ FONTS = {
     "label": (11.0, True, False),
     "times": (14.0, True, False),
     "op": (10.5, False, False),
+    "heading": (13.0, True, False),
 }
 
 

@@ -57,8 +57,7 @@ class _Svg:
     def _frame(self, frame: Frame) -> str:
         data = "data-stage" if frame.role == "stage" else "data-times"
         return (
-            f'<g class="{frame.role}" {data}="{frame.value}">'
-            f'<rect {place(frame.rect)} rx="10"/>{text(frame.label)}</g>'
+            f'<g class="{frame.role}" {data}="{frame.value}"><rect {place(frame.rect)} rx="10"/>{text(frame.label)}</g>'
         )
 
     def _edge(self, edge: Edge) -> str:
@@ -95,7 +94,11 @@ _SIGNS = {
 
 def n(value: float) -> str:
     """A number of at most two decimals."""
-    return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "0") if abs(value) < 0.005 else f"{value:.2f}".rstrip("0").rstrip(".")
+    return (
+        f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "0")
+        if abs(value) < 0.005
+        else f"{value:.2f}".rstrip("0").rstrip(".")
+    )
 
 
 def place(rect: object) -> str:
