@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..costs import stage_title
 from .face import SHOULDER, STUB, Faces
 from .layout import Chain, split_stages
-from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text, text_width
+from .operations import adds
+from .scene import RADIUS, Edge, Frame, Point, Rect, Scene, Text, text_width
 from .tree import Fork, Parts, Repeat, Unit, tree, units
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PAD = 11.0  # from a frame to what is in it
 BETWEEN = 18.0  # branches
 HEADING = 17.0  # of a stage
 
-Lane = tuple[str, ...]
+Lane = tuple[str, str]
 
 
 class Wire(NamedTuple):
@@ -38,8 +39,8 @@ class Wire(NamedTuple):
 
     @property
     def lane(self) -> Lane:
-        """Wires that run together: those of one source; scores go from block to block."""
-        return tuple(self) if self.role == "scores" else (self.role, self.source)
+        """Wires of one source run together."""
+        return self.role, self.source
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class Column:
     def _ports(self, unit: Unit, rect: Rect) -> list[Port]:
         wires = [(wire, False) for wire in self.arriving.get(unit.node, ())]
         wires += [(wire, True) for wire in self.leaving.get(unit.node, ())]
-        heights = self.faces.heights(unit.node, rect, [(wire.role, wire.source) for wire, _ in wires])
+        heights = self.faces.heights(unit.node, rect, [("out", "") if out else wire.lane for wire, out in wires])
         return [Port(wire, out, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
 
     def _repeat(self, piece: Piece, repeat: Repeat) -> None:
@@ -219,18 +220,18 @@ class Column:
         piece.step(fork.node, gather)
         piece.scene.boxes.append(self.faces.sum(fork.nodes, (0.0, gather)))
         piece.y = gather + RADIUS + LANE * len(leaving)
-        x = -STUB
-        for column in reversed(columns):
+        for column in columns:
             self._channel(column, above, below)
-            x -= column.right
-            self._place(piece, column, x, base, fork.node, spread, gather)
-            x -= column.left + BETWEEN
-        piece.left = max(piece.left, -x - BETWEEN)
+        x = -STUB - sum(column.left + column.right for column in columns) - BETWEEN * (len(columns) - 1)
+        piece.left = max(piece.left, -x)
+        for column in columns:
+            self._place(piece, column, x + column.left, fork.node, spread, gather)
+            x += column.left + column.right + BETWEEN
 
     def _branch(self, parts: Parts, base: str, top: float) -> Piece:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""
-        if len(parts) == 1 and isinstance(parts[0], Unit):
-            (unit,) = parts
+        unit = parts[0] if len(parts) == 1 else None
+        if isinstance(unit, Unit) and adds(self.graph, unit.node):
             box = self.faces.box(unit, -self.faces.width / 2, top + 2 * GAP)
             rect = box.rect
             assert rect is not None
@@ -244,7 +245,7 @@ class Column:
         piece.y += 4
         return piece
 
-    def _place(self, piece: Piece, column: Piece, x: float, base: str, meet: str, spread: float, gather: float) -> None:
+    def _place(self, piece: Piece, column: Piece, x: float, meet: str, spread: float, gather: float) -> None:
         """Move a column there, and lead the stream into it and what it adds out of it."""
         moved = Scene("")
         moved.add(column.scene, x)
@@ -277,16 +278,21 @@ class Column:
         """Draw the wires that begin and end in this piece, each in a lane where no other is in its way."""
         leaving = {port.wire: port for port in piece.ports if port.out}
         inner = [port for port in piece.ports if not port.out and port.wire in leaving]
-        busy: list[list[tuple[float, float]]] = []
+        spans: dict[str, list[float]] = {}
         for port in inner:
-            out = leaving[port.wire]
-            low, high = sorted((out.y, port.y))
-            free = (i for i, spans in enumerate(busy) if all(high < a or low > b for a, b in spans))
+            spans.setdefault(port.wire.source, []).extend((port.y, leaving[port.wire].y))
+        busy: list[list[tuple[float, float]]] = []
+        lanes: dict[str, float] = {}
+        for source, heights in spans.items():
+            low, high = min(heights), max(heights)
+            free = (i for i, taken in enumerate(busy) if all(high < a or low > b for a, b in taken))
             number = next(free, len(busy))
             if number == len(busy):
                 busy.append([])
             busy[number].append((low, high))
-            x = -piece.left - LANE * (number + 1)
+            lanes[source] = -piece.left - LANE * (number + 1)
+        for port in inner:
+            out, x = leaving[port.wire], lanes[port.wire.source]
             points = (*out.points, (x, out.y), (x, port.y), *reversed(port.points))
             piece.scene.edges.append(Edge("scores", port.wire.source, port.wire.target, points))
         done = {port.wire for port in inner}
@@ -298,8 +304,3 @@ class Column:
 def _lanes(wires: Iterable[Wire]) -> list[Lane]:
     """The lanes that wires need, each once, in order."""
     return [*dict.fromkeys(wire.lane for wire in wires)]
-
-
-def box_of(scene: Scene, node: str) -> Box:
-    """The box of a node."""
-    return next(box for box in scene.boxes if box.node == node)

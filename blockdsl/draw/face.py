@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..kinds import kind_of
 from ..options import spell
@@ -143,18 +143,24 @@ class Faces:
         return rect.y + TAP, rect.bottom - TAP
 
     def heights(self, node: str, rect: Rect, wires: Sequence[tuple[str, str]]) -> list[float]:
-        """Where wires, each its role and its source, meet a box's left edge."""
+        """Where wires, each its role and its source, meet a box's left edge.
+
+        Scores of several blocks arrive at one place, and those that leave ("out") leave from one.
+        """
         face = self.faces[node]
+        ends = [(role, source if role == "position" else "") for role, source in wires]
+        distinct = [*dict.fromkeys(ends)]
         if not face.operations:
-            return [rect.y + rect.height * (i + 1) / (len(wires) + 1) for i in range(len(wires))]
-        rows = [self._row(face, role, source) for role, source in wires]
-        return [
-            face.row(rect, row) + OP * ((rows[:i].count(row) + 1) / (rows.count(row) + 1) - 0.5)
-            for i, row in enumerate(rows)
-        ]
+            return [rect.y + rect.height * (distinct.index(end) + 1) / (len(distinct) + 1) for end in ends]
+        rows = [self._row(face, role, source) for role, source in distinct]
+        heights = {
+            end: face.row(rect, row) + OP * ((rows[:i].count(row) + 1) / (rows.count(row) + 1) - 0.5)
+            for i, (end, row) in enumerate(zip(distinct, rows, strict=True))
+        }
+        return [heights[end] for end in ends]
 
     def _row(self, face: _Face, role: str, source: str) -> int:
-        reads = read_by(self.graph, source) if role == "position" else role
+        reads = read_by(self.graph, source) if role == "position" else "scores" if role == "out" else role
         return next((i for i, row in enumerate(face.operations) if reads in row.reads), len(face.operations) // 2)
 
     # Other nodes -----------------------------------------------------------------------------------------------------
@@ -173,7 +179,7 @@ class Faces:
         if tokens := attrs["num_tokens"]:
             others = [option for option in INPUT_OPTIONS if option.name not in ("num_tokens", "max_seq_len")]
             set_ = {option.name: attrs[option.name] for option in others if attrs[option.name] != option.default}
-            notes[:0] = [f"{tokens:,} tokens", f"up to {attrs['max_seq_len']:,} a row"]
+            notes[:0] = [f"{tokens:,} tokens · length {attrs['max_seq_len']:,}"]
             notes += [name if value is True else f"{name}={spell(value)}" for name, value in set_.items()]
         return self._end(self.graph.start, "Token embedding" if tokens else "Input", notes, x, y, wide)
 
@@ -185,7 +191,7 @@ class Faces:
 
     def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:
         notes = [note for note in notes if note]
-        lines = wrapped(notes, size("note"), wide - 2 * INSET, " · ")
+        lines = wrapped(notes, size("note"), wide - INSET, " · ")
         rect = Rect(x, y, wide, 30 + LINE * len(lines))
         middle = x + wide / 2
         texts = [Text(middle, y + 19, title, "title", "middle")]

@@ -34,7 +34,18 @@ def operations(graph: BlockGraph, node: str) -> list[Operation]:
     out += steps
     out += [norm] if options.sandwich_norm else []
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
-    return out + ([Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else [])
+    out += [Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else []
+    out += [Operation("stream × a learned gain")] if options.scale_residual else []
+    out += (
+        [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []
+    )
+    return out + ([Operation("GRU gate with the stream")] if options.gate_residual else [])
+
+
+def adds(graph: BlockGraph, node: str) -> bool:
+    """Whether a block adds its update to the stream, and does nothing else to it."""
+    o = graph.nx.nodes[node]["options"]
+    return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
 
 
 def behind(graph: BlockGraph, node: str) -> str:

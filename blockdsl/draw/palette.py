@@ -29,7 +29,8 @@ _LIGHT = {
     "text": "#1f2328",
     "muted": "#57606a",
     "line": "#3d444d",
-    "stage": ("#f8f9fb", "#d5dae0"),
+    "stage": "#f8f9fb",
+    "border": "#d5dae0",
     "repeat": "#9aa4af",
     "context": "#7a5fc0",
     "position": "#2f8f7d",
@@ -40,7 +41,8 @@ _DARK = {
     "text": "#e6edf3",
     "muted": "#9aa4af",
     "line": "#b3bcc6",
-    "stage": ("#151a21", "#2d343d"),
+    "stage": "#151a21",
+    "border": "#2d343d",
     "repeat": "#69737f",
     "context": "#a78bfa",
     "position": "#4fb8a3",
@@ -62,8 +64,8 @@ def style() -> str:
         ".edge.rail{stroke-width:2}",
         ".edge.scores{stroke-dasharray:4 3}",
         ".block>rect,.node>rect{stroke-width:1.2}",
-        ".mark{stroke-width:.8}",
-        ".block>.mark.flow{stroke:none}",
+        ".block>rect.mark{stroke-width:.8}",
+        ".block>rect.mark.flow{stroke:none;fill-opacity:1}",
         ".join{stroke-width:1.4}",
         ".sign{fill:none;stroke-width:1.4}",
         ".repeat>rect{fill:none;stroke-width:1.2;stroke-dasharray:2 3;stroke-linecap:round}",
@@ -75,22 +77,21 @@ def style() -> str:
     return f"{light}@media (prefers-color-scheme:dark){{{dark}}}"
 
 
-def _colours(theme: dict[str, str | tuple[str, str]], mode: int) -> list[str]:
+def _colours(theme: dict[str, str], mode: int) -> list[str]:
     line, ground = theme["line"], theme["ground"]
-    fill, stroke = theme["stage"]
     rules = [
         f".ground{{fill:{ground}}}",
         f"text{{fill:{theme['text']}}}",
         f"text.note,text.op{{fill:{theme['muted']}}}",
-        f".stage>rect{{fill:{fill};stroke:{stroke}}}",
+        f".stage>rect{{fill:{theme['stage']};stroke:{theme['border']}}}",
         f".stage>text{{fill:{theme['muted']}}}",
         f".repeat>rect{{stroke:{theme['repeat']}}}",
         f".edge{{stroke:{line}}}",
         f".head{{fill:{line}}}",
         f".join{{fill:{ground};stroke:{line}}}",
         f".sign{{stroke:{line}}}",
-        f".block>.mark{{fill:{ground};fill-opacity:.75}}",
-        f".block>.mark.norm{{fill-opacity:1}}",
+        f".block>rect.mark{{fill:{ground};fill-opacity:.75}}",
+        ".block>rect.mark.norm{fill-opacity:1}",
     ]
     for role in ("context", "position", "scores"):
         rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
@@ -104,5 +105,5 @@ def _colours(theme: dict[str, str | tuple[str, str]], mode: int) -> list[str]:
             of = f".{name}-{i}"
             rules.append(f"{of}>rect,rect{of}{{fill:{fill};stroke:{stroke}}}")
             rules.append(f"{of}>text.code,{of}>text.mark{{fill:{text}}}")
-            rules.append(f"{of}>.mark{{stroke:{stroke}}}")
+            rules += [f"{of}>rect.mark{{stroke:{stroke}}}", f".block{of}>rect.mark.flow{{fill:{stroke}}}"]
     return rules

@@ -11,7 +11,7 @@ from .column import GAP, Column, Piece
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
 from .labels import Labels, blocks_of
-from .layered import layered
+from .layered import DOWN, layered
 from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ def side_by_side(
         headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
         whole.add(scene, dx)
         if before is not None and before.rect is not None:
-            whole.edges = [_fed(edge, f"{name}.context", before) for edge in whole.edges]
+            context = f"{name}.context"
+            boxes = [box for box in whole.boxes if box.node == context]
+            if not boxes:
+                whole.edges = [_fed(edge, context, before) for edge in whole.edges]
+            whole.edges += [_into(before, box, x) for box in boxes]
         legend |= dict.fromkeys(drawn.colors.legend)
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = dx + extent.right + APART
@@ -81,6 +85,17 @@ def _fed(edge: Edge, context: str, output: Box) -> Edge:
         return edge
     start = output.rect.right, output.rect.middle
     return replace(edge, source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
+
+
+def _into(output: Box, context: Box, x: float) -> Edge:
+    """An edge to the box of a context, from above."""
+    assert output.rect is not None
+    assert context.rect is not None
+    middle, above = context.rect.x + context.rect.width / 2, context.rect.y - DOWN / 2
+    x -= APART / 2
+    start = output.rect.right, output.rect.middle
+    points = (start, (x, start[1]), (x, above), (middle, above), (middle, context.rect.y))
+    return Edge("context", output.node, context.node, points)
 
 
 def _legend(scene: Scene, entries: tuple[tuple[str, str], ...]) -> None:
@@ -136,9 +151,9 @@ class _Picture:
         top = -(SOURCE + GAP) * len(positions)
         box = self.faces.input(-self.left, 0, self.wide)
         assert box.rect is not None
-        box = box.moved(0, top - GAP / 2 - box.rect.height)
-        assert box.rect is not None
-        rail = box.rect.bottom
+        self.top = top - GAP / 2 - box.rect.height
+        box = box.moved(0, self.top)
+        rail = top - GAP / 2
         for i, position in enumerate(positions):
             source = self.faces.source(position, -STUB, top + i * (SOURCE + GAP) + GAP / 2)
             assert source.rect is not None
@@ -150,7 +165,6 @@ class _Picture:
             ]
             box, rail = replace(box, join=(0.0, middle)), middle + RADIUS
         self.scene.boxes.append(box)
-        self.top = box.rect.y
         first = ((0.0, piece.start), (0.0, rail))
         piece.scene.edges = [
             replace(e, points=(first[1], *e.points[1:])) if e.points[0] == first[0] else e for e in piece.scene.edges

@@ -185,7 +185,7 @@ class Scene:
     def extent(self) -> Rect:
         """The smallest rectangle that holds everything."""
         rects = [box.rect for box in self.boxes if box.rect] + [frame.rect for frame in self.frames]
-        rects += [key.swatch for key in self.keys]
+        rects += [mark.rect for box in self.boxes for mark in box.marks] + [key.swatch for key in self.keys]
         texts = [frame.label for frame in self.frames] + [key.label for key in self.keys] + self.labels
         points = [point for edge in self.edges for point in edge.points]
         points += [

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from itertools import pairwise
 
 from .palette import style
-from .scene import RADIUS, Box, Edge, Frame, Point, Scene, Text
+from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
 
 MARGIN = 16.0
 CORNER = 6.0
@@ -94,17 +95,10 @@ _SIGNS = {
 
 def n(value: float) -> str:
     """A number of at most two decimals."""
-    return (
-        f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "0")
-        if abs(value) < 0.005
-        else f"{value:.2f}".rstrip("0").rstrip(".")
-    )
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
 
 
-def place(rect: object) -> str:
-    from .scene import Rect
-
-    assert isinstance(rect, Rect)
+def place(rect: Rect) -> str:
     return f'x="{n(rect.x)}" y="{n(rect.y)}" width="{n(rect.width)}" height="{n(rect.height)}"'
 
 
@@ -133,7 +127,7 @@ def toward(at: Point, other: Point) -> Point:
 def curve(points: tuple[Point, ...]) -> str:
     """A path from point to point that leaves and arrives upright."""
     out = [f"M{n(points[0][0])} {n(points[0][1])}"]
-    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+    for (x, y), (to_x, to_y) in pairwise(points):
         middle = (y + to_y) / 2
         out.append(f"C{n(x)} {n(middle)} {n(to_x)} {n(middle)} {n(to_x)} {n(to_y)}")
     return "".join(out)
