@@ -13,7 +13,16 @@ from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .memories import Memories
 from .stack import Stack
-from .wrappers import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper
+from .wrappers import (
+    AutoregressiveWrapper,
+    ContinuousAutoregressiveWrapper,
+    ContinuousTransformerWrapper,
+    NonAutoregressiveWrapper,
+    TransformerWrapper,
+    ViTransformerWrapper,
+    XLAutoregressiveWrapper,
+    XTransformer,
+)
 
 __all__ = [
     "Attention",
@@ -21,6 +30,8 @@ __all__ = [
     "AutoregressiveWrapper",
     "Block",
     "Cache",
+    "ContinuousAutoregressiveWrapper",
+    "ContinuousTransformerWrapper",
     "CrossAttender",
     "CrossAttention",
     "Decoder",
@@ -28,8 +39,11 @@ __all__ = [
     "FeedForward",
     "Intermediates",
     "Memories",
+    "NonAutoregressiveWrapper",
     "Stack",
     "TransformerWrapper",
+    "ViTransformerWrapper",
     "XLAutoregressiveWrapper",
+    "XTransformer",
     "lower",
 ]

@@ -77,3 +77,49 @@ def test_a_model_over_tokens_exports_with_dynamic_batch_and_length() -> None:
     exported = torch.export.export(model, args, dynamic_shapes=shapes, strict=False).module()
     x, mask = torch.randint(0, 17, (3, 11)), torch.arange(11) < torch.tensor([[11], [4], [2]])
     torch.testing.assert_close(exported(x, mask), model(x, mask))
+
+
+def wrapped(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """A small model of each other kind, and what it is called with."""
+    sizes = {"dim": 12, "heads": 2, "attn_dim_head": 6, "depth": 1}
+    tokens, vectors = torch.randint(0, 8, (2, 8)), torch.randn(2, 8, 5)
+    if name == "vision":
+        encoder = xt_blocks.Encoder(**sizes)
+        image = torch.randn(2, 3, 8, 8)
+        return xt_blocks.ViTransformerWrapper(
+            image_size=8, patch_size=4, num_classes=5, num_register_tokens=1, attn_layers=encoder
+        ), (image,)
+    if name == "vectors":
+        decoder = xt_blocks.Decoder(**sizes)
+        net = xt_blocks.ContinuousTransformerWrapper(
+            max_seq_len=8, dim_in=5, dim_out=5, num_memory_tokens=1, attn_layers=decoder
+        )
+        return xt_blocks.ContinuousAutoregressiveWrapper(net), (vectors, torch.ones(2, 8, dtype=torch.bool))
+    if name == "encoder-decoder":
+        side = sizes | {"num_tokens": 9, "max_seq_len": 8}
+        del side["dim"]
+        keywords = {f"{prefix}_{key}": value for prefix in ("enc", "dec") for key, value in side.items()}
+        return xt_blocks.XTransformer(dim=12, **keywords), (tokens, tokens, torch.ones(2, 8, dtype=torch.bool))
+    net = xt_blocks.TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=xt_blocks.Encoder(**sizes))
+    return xt_blocks.NonAutoregressiveWrapper(net, mask_id=8, self_cond=True, self_token_critic=True), (tokens,)
+
+
+@pytest.mark.parametrize("name", ["vision", "vectors", "encoder-decoder", "masked"])
+def test_every_kind_of_model_compiles_without_a_graph_break(name: str) -> None:
+    model, args = wrapped(name)
+    torch._dynamo.reset()
+    compiled = torch.compile(model.eval(), backend="eager", fullgraph=True)
+    torch.manual_seed(5)
+    ours = compiled(*args)
+    torch.manual_seed(5)
+    torch.testing.assert_close(ours, model(*args))
+
+
+@pytest.mark.parametrize("name", ["vision", "encoder-decoder"])
+def test_every_kind_of_model_exports_with_a_dynamic_batch(name: str) -> None:
+    model, args = wrapped(name)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    shapes = tuple({0: batch} for _ in args)
+    exported = torch.export.export(model.eval(), args, dynamic_shapes=shapes, strict=False).module()
+    more = tuple(torch.cat((arg, arg.flip(0), arg)) for arg in args)
+    torch.testing.assert_close(exported(*more), model(*more))

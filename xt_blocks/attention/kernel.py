@@ -65,12 +65,12 @@ def explicit(
         (b, h, i, dv), and the scores with what positions add to them and before masking.
     """
     own = (q * scale) @ k.transpose(-1, -2)  # scaled first: the bare product overflows float16
-    if attend.bias is not None:
-        own = own + attend.bias_in(own.dtype)
     if scores is not None:
         own = own + scores
     if talking_heads is not None:
         own = talking_heads.mix_scores(own)
+    if attend.bias is not None:  # each head's own, not mixed
+        own = own + attend.bias_in(own.dtype)
     allowed = attend.everywhere(own)
     masked = own if allowed is None else own.masked_fill(~allowed, float("-inf"))
     if sparse_topk is not None:

@@ -73,8 +73,8 @@ class QKNorm(nn.Module):
         return _unit(q, self.groups, self.q_scale)
 
     def memories(self, k: Tensor) -> Tensor:
-        """Learned memory keys (g, m, d): of unit length as a whole, whatever their scale."""
-        return _unit(k, 1, self.k_scale)
+        """Learned memory keys (g, m, d), normed as the others are, whatever their scale."""
+        return _unit(k, self.groups, self.k_scale)
 
 
 def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:

@@ -13,18 +13,19 @@ class Reader:
 
     Args:
         state: names → tensors.
+        old: whether they are of release 1.x.
         prefix: in front of every name that is asked for.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
-        self.state, self.prefix = state, prefix
+    def __init__(self, state: Mapping[str, Tensor], old: bool, prefix: str = "") -> None:
+        self.state, self.old, self.prefix = state, old, prefix
         self.used: set[str] = set()
         self.missing: list[str] = []
         self.wrong: list[str] = []
 
     def under(self, prefix: str) -> Reader:
         """The names that start so, with one record for all."""
-        inner = Reader(self.state, self.prefix + prefix)
+        inner = Reader(self.state, self.old, self.prefix + prefix)
         inner.used, inner.missing, inner.wrong = self.used, self.missing, self.wrong
         return inner
 

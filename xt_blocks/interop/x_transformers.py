@@ -10,6 +10,7 @@ ff_no_bias.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from blockdsl.errors import UserError
 from ..attention.attention import Attention, CrossAttention
 from ..block import Block
 from ..feedforward import FeedForward
-from ..norms import norm
+from ..norms import ScaleNorm, norm
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..positions.bias import ALiBi, DynamicBias, T5Bias
 from ..stack import Stack
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 Model = Any
+Order = Callable[[Tensor], Tensor]
 
 
 def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release: int | None = None) -> Model:
@@ -63,8 +65,8 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
         release = _release(state)
     if release not in (1, 2):
         raise UserError(f"release must be 1 or 2, not {release!r}")
-    reader = Reader(state)
-    _load(model, reader, release == 1)
+    reader = Reader(state, release == 1)
+    _load(model, reader)
     problems = [
         *(f"missing: {name}" for name in reader.missing),
         *(f"unexpected: {name}" for name in reader.unused()),
@@ -93,10 +95,10 @@ def _release(state: Mapping[str, Tensor]) -> int:
     raise UserError("these names do not say which release of x-transformers they are of: give release=1 or release=2")
 
 
-def _load(model: Model, state: Reader, old: bool) -> None:
+def _load(model: Model, state: Reader) -> None:
     for kind, load in _LOADERS.items():
         if isinstance(model, kind):
-            load(model, state, old)
+            load(model, state)
             return
     raise TypeError(f"no way is known to load x-transformers weights into a {type(model).__name__}")
 
@@ -104,21 +106,21 @@ def _load(model: Model, state: Reader, old: bool) -> None:
 # Wrappers -----------------------------------------------------------------------------------------------------------
 
 
-def _load_net(model: Any, state: Reader, old: bool) -> None:
-    _load(model.net, state.under("net."), old)
+def _load_net(model: Any, state: Reader) -> None:
+    _load(model.net, state.under("net."))
 
 
-def _load_seq2seq(model: Any, state: Reader, old: bool) -> None:
-    _load(model.encoder, state.under("encoder."), old)
-    _load(model.decoder, state.under("decoder."), old)
+def _load_seq2seq(model: Any, state: Reader) -> None:
+    _load(model.encoder, state.under("encoder."))
+    _load(model.decoder, state.under("decoder."))
     for name in ("encoder.to_logits.weight", "encoder.to_logits.bias"):
         state.skip(name)  # 1.x gives its encoder logits that nothing reads
 
 
-def _load_tokens(model: Any, state: Reader, old: bool) -> None:
+def _load_tokens(model: Any, state: Reader) -> None:
     state.fill(model.token_emb.weight, state.need("token_emb.emb.weight"), "token_emb.emb.weight")
     _load_positions(model.pos_emb, state)
-    _load_embedded(model, state, old)
+    _load_embedded(model, state)
     if isinstance(model.project_emb, nn.Linear):
         _load_linear(model.project_emb, state, "project_emb")
     if model.to_logits is not None:
@@ -127,15 +129,15 @@ def _load_tokens(model: Any, state: Reader, old: bool) -> None:
         state.skip("to_logits.weight")
 
 
-def _load_continuous(model: Any, state: Reader, old: bool) -> None:
+def _load_continuous(model: Any, state: Reader) -> None:
     _load_positions(model.pos_emb, state)
-    _load_embedded(model, state, old)
+    _load_embedded(model, state)
     for name in ("project_in", "project_out"):
         if isinstance(getattr(model, name), nn.Linear):
             _load_linear(getattr(model, name), state, name)
 
 
-def _load_vision(model: Any, state: Reader, old: bool) -> None:
+def _load_vision(model: Any, state: Reader) -> None:
     patches = model.patch_emb
     _load_norm(patches.norm_in, state.under("patch_to_embedding.0."), shifted=False)
     _load_linear(patches.project, state, "patch_to_embedding.1")
@@ -146,12 +148,12 @@ def _load_vision(model: Any, state: Reader, old: bool) -> None:
     state.fill(model.pos_emb.weight, positions, "pos_embedding")
     if model.registers is not None:
         state.fill(model.registers, state.need("register_tokens"), "register_tokens")
-    _load_embedded(model, state, old)
+    _load_embedded(model, state)
     if model.to_classes is not None:
         _load_linear(model.to_classes, state, "mlp_head")
 
 
-def _load_embedded(model: Any, state: Reader, old: bool) -> None:
+def _load_embedded(model: Any, state: Reader) -> None:
     """What every wrapper has: the norm of its embedding, memory tokens, the stack."""
     if isinstance(model.post_emb_norm, nn.LayerNorm):
         _load_norm(model.post_emb_norm, state.under("post_emb_norm."), shifted=False)
@@ -159,9 +161,9 @@ def _load_embedded(model: Any, state: Reader, old: bool) -> None:
         state.fill(model.memory_tokens, state.need("memory_tokens"), "memory_tokens")
     stack = model.attn_layers
     graphs = [stack.graph, *([] if model.graph is stack.graph else [model.graph])]
-    if old:
+    if state.old:
         _set_final_norm(stack, graphs, None if _is_post_norm(stack) else "layernorm")
-    _load_layers(stack, graphs, state.under("attn_layers."), old, last_norm=state.under("norm.") if old else None)
+    _load_layers(stack, graphs, state.under("attn_layers."), last_norm=state.under("norm.") if state.old else None)
 
 
 def _load_positions(module: nn.Module | None, state: Reader) -> None:
@@ -177,15 +179,15 @@ def _load_positions(module: nn.Module | None, state: Reader) -> None:
 # Stacks -------------------------------------------------------------------------------------------------------------
 
 
-def _load_stack(stack: Stack, state: Reader, old: bool) -> None:
-    if old and _is_post_norm(stack):
+def _load_stack(stack: Stack, state: Reader) -> None:
+    if state.old and _is_post_norm(stack):
         raise UserError("a bare post-norm stack of 1.x has no norm behind its last block, which no graph can say")
-    if old:
+    if state.old:
         _set_final_norm(stack, [stack.graph], None)
-    _load_layers(stack, [stack.graph], state, old, last_norm=None)
+    _load_layers(stack, [stack.graph], state, last_norm=None)
 
 
-def _load_layers(stack: Stack, graphs: list[BlockGraph], state: Reader, old: bool, last_norm: Reader | None) -> None:
+def _load_layers(stack: Stack, graphs: list[BlockGraph], state: Reader, last_norm: Reader | None) -> None:
     """
     Args:
         graphs: those that say what the stack is.
@@ -197,36 +199,36 @@ def _load_layers(stack: Stack, graphs: list[BlockGraph], state: Reader, old: boo
             raise UserError(f"{node} is tied to another block, and x-transformers ties none")
         attrs = [graph.nx.nodes[node] for graph in graphs]
         # 1.x leaves out the last block's post-norm: the wrapper's norm stands there
-        post_norm = last_norm if old and i == len(nodes) - 1 else None
+        post_norm = last_norm if state.old and i == len(nodes) - 1 else None
         block: Any = stack.blocks[node]
-        _load_block(block, stack.dim, attrs, state.under(f"layers.{i}."), old, post_norm)
+        _load_block(block, stack.dim, attrs, state.under(f"layers.{i}."), post_norm)
         if isinstance(block.layer, Attention | CrossAttention):
-            _load_attention(block.layer, state.under(f"layers.{i}.1."), old, _rotated(stack, node))
+            _load_attention(block.layer, state.under(f"layers.{i}.1."), _rotated(stack, node))
         elif isinstance(block.layer, FeedForward):
             _load_feedforward(block.layer, attrs, state.under(f"layers.{i}.1.ff."))
         else:
             raise TypeError(f"x-transformers has no block like {type(block.layer).__name__}")
     for position, module in stack.positions.items():
         readers = (stack.graph.nx.nodes[step.node]["options"] for step in stack.plan if position in step.biases)
-        _BIASES[type(module)](module, state.under("rel_pos."), (lambda t: t) if old else _in_our_order(next(readers)))
+        _BIASES[type(module)](
+            module, state.under("rel_pos."), (lambda t: t) if state.old else _in_our_order(next(readers))
+        )
     if not isinstance(stack.norm, nn.Identity):
-        _load_norm(stack.norm, last_norm or state.under("final_norm."), shifted=not old)
+        _load_norm(stack.norm, last_norm or state.under("final_norm."), shifted=not state.old)
 
 
-def _load_block(
-    block: Block, dim: int, attrs: list[dict[str, Any]], state: Reader, old: bool, post_norm: Reader | None
-) -> None:
+def _load_block(block: Block, dim: int, attrs: list[dict[str, Any]], state: Reader, post_norm: Reader | None) -> None:
     if block.pre_norm:
-        _load_norm(block.norm, state.under("0.0."), shifted=not old)
+        _load_norm(block.norm, state.under("0.0."), shifted=not state.old)
     elif post_norm is None:
-        _load_norm(block.norm, state.under("0.2."), shifted=not old)
+        _load_norm(block.norm, state.under("0.2."), shifted=not state.old)
     else:
         block.norm = norm("layernorm", dim)
         for own in attrs:
             own["options"] |= {"use_rmsnorm": False, "use_scalenorm": False}
         _load_norm(block.norm, post_norm, shifted=False)
     if block.sandwich_norm is not None:
-        _load_norm(block.sandwich_norm, state.under("0.1."), shifted=not old)
+        _load_norm(block.sandwich_norm, state.under("0.1."), shifted=not state.old)
     if block.residual.scale is not None:
         state.fill(block.residual.scale, state.need("2.residual_scale"), "2.residual_scale")
     if block.residual.gate is not None:
@@ -261,20 +263,22 @@ def _load_norm(module: nn.Module, state: Reader, shifted: bool) -> None:
     gain = state.need("weight", "gamma", "g")
     if gain is not None and shifted:
         gain = gain + 1
+    elif gain is not None and isinstance(module, ScaleNorm):
+        gain = gain * module.dim**-0.5  # 1.x has the factor of the width in its gain
     state.fill(module.weight, gain, "weight")  # type: ignore[arg-type]
     if isinstance(module, nn.LayerNorm):
         _fill_bias(module.bias, state, "bias")
 
 
 def _load_linear(module: nn.Module, state: Reader, *names: str) -> None:
-    """A linear map; theirs may lack a bias, and ours is zero then."""
     weight = state.need(*(f"{name}.weight" for name in names))
     state.fill(module.weight, weight, f"{names[0]}.weight")  # type: ignore[arg-type]
     _fill_bias(module.bias, state, *(f"{name}.bias" for name in names))  # type: ignore[arg-type]
 
 
 def _fill_bias(bias: Tensor | None, state: Reader, *names: str) -> None:
-    value = state.take(*names)
+    """A bias; 2.x leaves out many, and ours is zero then."""
+    value = state.need(*names) if state.old and bias is not None else state.take(*names)
     if value is None and bias is not None:
         value = torch.zeros_like(bias)
     state.fill(bias, value, names[0])
@@ -286,56 +290,78 @@ def _load_feedforward(layer: FeedForward, attrs: list[dict[str, Any]], state: Re
             linear.bias = nn.Parameter(linear.weight.new_zeros(linear.out_features))
         for own in attrs:
             own["options"]["no_bias"] = False
+        state.fill(layer.to_out.weight, state.need("3.weight", "2.weight"), "3.weight")
+    else:
+        _load_linear(layer.to_out, state, "3", "2")
     _load_linear(layer.to_hidden, state, "0.proj" if layer.glu else "0.0")
     if layer.norm is not None:
         _load_norm(layer.norm, state.under("1."), shifted=False)
-    _load_linear(layer.to_out, state, "3", "2")
 
 
-def _load_attention(layer: Attention | CrossAttention, state: Reader, old: bool, rotated: int) -> None:
+def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: int) -> None:
+    o = layer.options
+    by_head: Order = (lambda t: t) if state.old else (lambda t: _regrouped(t, o.heads, o.kv_heads))
+    _load_projections(layer, state, rotated, by_head)
+    moved = rotated if o.shared_kv and not state.old else 0  # keys that serve as values have their features moved
+    by_value: Order = lambda rows: by_head(_halves(rows, moved, o.heads))  # noqa: E731
+    out = state.need("to_out.0.weight" if o.on_attn else "to_out.weight")
+    output = layer.output
+    state.fill(output.to_out.weight, None if out is None else by_value(out.T).T, "to_out.weight")
+    if output.to_relation is not None:
+        _load_linear(output.to_relation, state, "to_r")
+    if output.to_gate is not None:
+        gate = output.to_gate
+        _load_linear(gate, state, "to_v_gate")
+        with torch.no_grad():
+            gate.weight.copy_(by_value(gate.weight))
+            gate.bias.copy_(by_value(gate.bias[:, None])[:, 0])
+    if output.head_scale is not None:
+        scale = state.need("head_scale_params")
+        state.fill(output.head_scale, None if scale is None else by_head(scale.flatten()[:, None]), "head_scale_params")
+    if layer.memory is not None:
+        if state.old and o.qk_norm and o.qk_norm_groups > 1:
+            raise UserError("1.x norms memory keys as a whole under qk_norm_groups, and our model by groups")
+        turned = 0 if state.old else rotated
+        for part, name, features in ((layer.memory.keys, "mem_k", turned), (layer.memory.values, "mem_v", moved)):
+            memories = state.need(name)
+            if memories is not None and features:
+                rows = _halves(memories.transpose(1, 2).flatten(0, 1), features, o.kv_heads)
+                memories = rows.reshape(o.kv_heads, -1, o.num_mem_kv).transpose(1, 2)
+            state.fill(part, memories, name)
+    if layer.talking_heads is not None:
+        for ours, name in ((layer.talking_heads.before, "pre"), (layer.talking_heads.behind, "post")):
+            mix = state.need(f"{name}_softmax_talking_heads.weight")
+            if mix is not None:
+                mix = by_head(by_head(mix.flatten(1)).T).T
+                if name == "pre" and not state.old:  # 2.x adds what is mixed to the scores
+                    mix = mix + torch.eye(len(mix))
+            state.fill(ours, mix, f"{name}_softmax_talking_heads.weight")
+    if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
+        _load_qk_gains(layer, state, 0 if state.old else rotated)
+
+
+def _load_projections(layer: Attention | CrossAttention, state: Reader, rotated: int, by_head: Order) -> None:
     o = layer.options
     q, k = state.need("to_q.weight"), state.need("to_k.weight")
     v = None if o.shared_kv else state.need("to_v.weight")
     if q is None or k is None or (v is None and not o.shared_kv):
         return
     values = k[:0] if v is None else v
-    if rotated:
+    if rotated and state.old:
+        warnings.warn("1.x rotates values too where it rotates queries and keys; this model does not", stacklevel=2)
+    elif rotated:
+        if o.qk_norm and o.qk_norm_groups > 1:
+            raise UserError("2.x norms other features together under qk_norm_groups and rotary_pos_emb than our model")
         q, k = _halves(q, rotated, o.heads), _halves(k, rotated, o.kv_heads)
-    out = state.need("to_out.0.weight" if o.on_attn else "to_out.weight")
-    by_head: Callable[[Tensor], Tensor] = (lambda t: t) if old else (lambda t: _regrouped(t, o.heads, o.kv_heads))
     q = by_head(q)
     if isinstance(layer, CrossAttention):
         state.fill(layer.to_q.weight, q, "to_q.weight")
         state.fill(layer.to_kv.weight, torch.cat((k, values)), "to_k.weight")
     else:
         state.fill(layer.to_qkv.weight, torch.cat((q, k, values)), "to_q.weight")
-    output = layer.output
-    state.fill(output.to_out.weight, None if out is None else by_head(out.T).T, "to_out.weight")
-    if output.to_relation is not None:
-        _load_linear(output.to_relation, state, "to_r")
-    if output.to_gate is not None:
-        gate = output.to_gate
-        weight, bias = state.need("to_v_gate.weight"), state.take("to_v_gate.bias")
-        bias = torch.zeros_like(gate.bias) if bias is None else bias
-        state.fill(gate.weight, None if weight is None else by_head(weight), "to_v_gate.weight")
-        state.fill(gate.bias, by_head(bias[:, None])[:, 0], "to_v_gate.bias")
-    if output.head_scale is not None:
-        scale = state.need("head_scale_params")
-        state.fill(output.head_scale, None if scale is None else by_head(scale.flatten()[:, None]), "head_scale_params")
-    if layer.memory is not None:
-        state.fill(layer.memory.keys, state.need("mem_k"), "mem_k")
-        state.fill(layer.memory.values, state.need("mem_v"), "mem_v")
-    if layer.talking_heads is not None:
-        for ours, name in ((layer.talking_heads.before, "pre"), (layer.talking_heads.behind, "post")):
-            mix = state.need(f"{name}_softmax_talking_heads.weight")
-            if mix is not None:
-                mix = by_head(by_head(mix.flatten(1)).T).T
-            state.fill(ours, mix, f"{name}_softmax_talking_heads.weight")
-    if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
-        _load_qk_gains(layer, state, old)
 
 
-def _load_qk_gains(layer: Attention | CrossAttention, state: Reader, old: bool) -> None:
+def _load_qk_gains(layer: Attention | CrossAttention, state: Reader, rotated: int) -> None:
     """1.x has one gain for all heads. 2.x then leaves qk_norm_scale out for the plain factor of scores."""
     o, qk = layer.options, layer.qk_norm
     assert qk is not None
@@ -345,13 +371,14 @@ def _load_qk_gains(layer: Attention | CrossAttention, state: Reader, old: bool) 
             continue
         if gain.ndim == 1:
             gain = gain.expand(heads, 1, -1)
-        if name == "qk_norm_q_scale" and not old:
+        gain = _halves(gain.reshape(-1, 1), rotated, heads).reshape(heads, 1, -1)
+        if name == "qk_norm_q_scale" and not state.old:
             gain = _regrouped(gain * o.dim_head**-0.5 / o.qk_norm_scale, o.heads, o.kv_heads)
         state.fill(ours, gain, name)
 
 
 def _halves(weight: Tensor, rotated: int, heads: int) -> Tensor:
-    """They turn neighbouring features together, we turn feature i with feature i + rotated / 2."""
+    """2.x turns neighbouring features together; we turn feature i with feature i + rotated / 2, as 1.x does."""
     by_head = weight.reshape(heads, -1, weight.shape[1])
     order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, by_head.shape[1])]
     return by_head[:, order].reshape(weight.shape)
@@ -366,8 +393,6 @@ def _regrouped(rows: Tensor, heads: int, groups: int) -> Tensor:
 
 
 # Position biases ----------------------------------------------------------------------------------------------------
-
-Order = Callable[[Tensor], Tensor]
 
 
 def _in_our_order(options: Mapping[str, Any]) -> Order:
@@ -409,7 +434,7 @@ _BIASES: dict[type, Callable[[Any, Reader, Order], None]] = {
     ALiBi: _load_alibi,
 }
 
-_LOADERS: dict[type, Callable[[Any, Reader, bool], None]] = {
+_LOADERS: dict[type, Callable[[Any, Reader], None]] = {
     XTransformer: _load_seq2seq,
     AutoregressiveWrapper: _load_net,
     XLAutoregressiveWrapper: _load_net,

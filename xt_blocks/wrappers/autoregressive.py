@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..keywords import hands_on_to, names_nearest
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
+from .masking import random_subset
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -173,7 +174,7 @@ class AutoregressiveWrapper(nn.Module):
 
 def check_causal(net: TransformerWrapper) -> None:
     """Raise unless net is a model over tokens with logits, and no token sees a later one."""
-    if not hasattr(net, "max_seq_len"):
+    if not hasattr(net, "num_tokens"):
         raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
     if net.return_only_embed:
         raise ValueError("the model has no logits: return_only_embed is set")
@@ -199,5 +200,4 @@ def remembered(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     may_hide = real & (real.cumsum(dim=1) > 1)
     how_many = torch.tensor([int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device)
-    order = torch.rand(tokens.shape, device=tokens.device).masked_fill(~may_hide, 2.0).argsort(dim=1)
-    return order.argsort(dim=1) >= how_many[real.sum(dim=1)][:, None]
+    return ~random_subset(may_hide, how_many[real.sum(dim=1)])

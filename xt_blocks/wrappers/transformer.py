@@ -25,71 +25,57 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-class TransformerWrapper(nn.Module):
-    """A stack over tokens.
+class SequenceModel(nn.Module):
+    """What models over tokens and over vectors share: all between the embedded sequence and the outputs.
 
-    The embedded sequence is tokens + positions + sum_embeds, normed, prepended embeddings in front, dropped out, and
-    projected to the stack's features; memory tokens stand in front of all that in the stack.
-
-    Args:
-        num_tokens: size of the vocabulary.
-        max_seq_len: longest sequence; learned absolute positions have so many rows.
-        attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
-        emb_dim: features of the embedding where they are not the stack's; a linear map leads from one to the other
-            (ALBERT, arXiv:1909.11942).
-        use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
-        scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.
-        l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
-        post_emb_norm: LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100).
-        emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
-            arXiv:2105.13290).
-        emb_dropout: dropout of the embedded sequence.
-        num_memory_tokens: learned tokens in front of the sequence while it is in the stack (arXiv:2006.11527).
-        max_mem_len: how many tokens of earlier segments are kept (Transformer-XL, arXiv:1901.02860).
-        shift_mem_down: how many layers further down memories are read (arXiv:2012.15688).
-        tie_embedding: logits by the token embedding's own matrix (arXiv:1608.05859), without a bias and divided by
-            √dim, as T5 does, since the embedding is drawn for the stream and not for logits (arXiv:1910.10683).
-        logits_dim: how many logits, in place of num_tokens.
-        return_only_embed: no logits; the model gives the stack's output.
+    A subclass says what a sequence's vectors are (`_vectors`) and what is made of the stack's output (`_outputs`).
 
     Attributes:
-        graph: the whole model's BlockGraph.
-        num_tokens, max_seq_len, emb_dim, num_memory_tokens, max_mem_len, shift_mem_down: as given.
+        max_seq_len: longest sequence; learned absolute positions have so many rows.
+        emb_dim: features of the embedded sequence.
         dim: features of the stack.
-
-    Raises:
-        TypeError: an unknown argument; the message names the nearest.
-        UserError: a value is out of range, or two arguments clash.
+        num_memory_tokens: learned tokens in front of the sequence while it is in the stack.
     """
 
-    @names_nearest
-    @takes(TOKEN_OPTIONS)
-    def __init__(self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Any) -> None:
-        super().__init__()
-        if not isinstance(attn_layers, Stack):
-            raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
-        self.graph: BlockGraph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
-        start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
-        dim, emb_dim, unit = self.graph.dim, self.graph.emb_dim, start["l2norm_embed"]
-        self.num_tokens, self.max_seq_len = num_tokens, max_seq_len
-        self.dim, self.emb_dim = dim, emb_dim
-        self.num_memory_tokens: int = start["num_memory_tokens"]
-        self.max_mem_len: int = start["max_mem_len"]
-        self.shift_mem_down: int = start["shift_mem_down"]
-        self.emb_frac_gradient: float = start["emb_frac_gradient"]
-        std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
-        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
-        self.pos_emb = input_positions(input_scheme(self.graph), max_seq_len, emb_dim, unit)
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
-        self.emb_dropout = nn.Dropout(start["emb_dropout"])
-        self.project_emb = nn.Linear(emb_dim, dim) if emb_dim != dim else nn.Identity()
-        memory = torch.randn(self.num_memory_tokens, dim) if self.num_memory_tokens else None
+    graph: BlockGraph
+    return_only_embed = False
+    max_mem_len = shift_mem_down = 0
+
+    def _around(
+        self,
+        attn_layers: Stack,
+        max_seq_len: int,
+        emb_dim: int,
+        scheme: str | None,
+        *,
+        post_emb_norm: bool,
+        emb_dropout: float,
+        num_memory_tokens: int,
+        emb_frac_gradient: float = 1.0,
+        unit: bool = False,
+    ) -> None:
+        """Make the modules behind the sequence's vectors, up to the stack, in the order in which they run."""
+        self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
+        self.num_memory_tokens, self.emb_frac_gradient = num_memory_tokens, emb_frac_gradient
+        self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
+        self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
+        self.emb_dropout = nn.Dropout(emb_dropout)
+        self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
+        memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
-        self.tie_embedding: bool = end["tied"]
-        self.return_only_embed: bool = end["logits_dim"] is None
-        own_logits = not (self.tie_embedding or self.return_only_embed)
-        self.to_logits = nn.Linear(dim, end["logits_dim"]) if own_logits else None
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        """The sequence as (batch, seq, emb_dim), without positions."""
+        raise NotImplementedError
+
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        """Of `hidden: (batch, seq, dim)`, the stack's output."""
+        raise NotImplementedError
+
+    def _check_sequence(self, x: Tensor) -> None:
+        """Raise ValueError unless x is a sequence that `_vectors` takes."""
+        raise NotImplementedError
 
     @property
     def pattern(self) -> str:
@@ -133,7 +119,7 @@ class TransformerWrapper(nn.Module):
     ) -> Any:
         """
         Args:
-            x: (batch, seq) int tokens.
+            x: (batch, seq) int tokens, or (batch, seq, dim_in) vectors.
             mask: (batch, seq) bool, True = a real token; padding may be on either side.
             context: (batch, context, dim), for cross-attention.
             context_mask: (batch, context) bool.
@@ -158,8 +144,9 @@ class TransformerWrapper(nn.Module):
                 a real token of every row: only there its padding can go in front of them.
 
         Returns:
-            (batch, prepended + seq, logits) logits, or (batch, prepended + seq, dim). With further things asked for a
-            tuple: this, Intermediates, Memories, attention weights, those of them that were.
+            (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim).
+            With further things asked for a tuple: this, Intermediates, Memories, attention weights, those of them that
+            were.
 
         Raises:
             ValueError: an argument has a wrong type or shape, arguments clash, or the sequence is longer than
@@ -214,7 +201,7 @@ class TransformerWrapper(nn.Module):
         hidden = prefix.restored(hidden)[:, prefix.memory :]
         if return_embeddings or self.return_only_embed:
             return hidden
-        return (self._logits(hidden), hidden) if return_logits_and_embeddings else self._logits(hidden)
+        return (self._outputs(hidden), hidden) if return_logits_and_embeddings else self._outputs(hidden)
 
     def _routed(self, mems: Memories | None) -> Memories | None:
         """Memories as the layers read them."""
@@ -227,7 +214,7 @@ class TransformerWrapper(nn.Module):
         self, x: Tensor, mask: Tensor | None, pos: Tensor | None, sum_embeds: Tensor | None, cache: Cache | None
     ) -> Tensor:
         """(batch, seq, emb_dim): tokens and positions, normed."""
-        hidden = self.token_emb(x)
+        hidden = self._vectors(x)
         if self.pos_emb is not None:
             hidden = hidden + self.pos_emb(self._positions(x, mask, cache) if pos is None else pos)
         if sum_embeds is not None:
@@ -259,11 +246,6 @@ class TransformerWrapper(nn.Module):
         prefix = Prefix(memory, prepended, mask)
         return prefix.arranged(hidden), prefix
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        if self.to_logits is None:
-            return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        return self.to_logits(hidden)
-
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
         past = 0 if cache is None else cache.length - cache.prefix
@@ -287,16 +269,15 @@ class TransformerWrapper(nn.Module):
         sum_embeds: Tensor | None,
         cache: Cache | None,
     ) -> None:
-        if x.ndim != 2 or x.dtype not in _INTS:
-            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+        self._check_sequence(x)
         check_mask("mask", mask, x)
-        if pos is not None and (pos.dtype not in _INTS or pos.shape not in (x.shape, x.shape[1:])):
-            wanted = f"{tuple(x.shape[1:])} or {tuple(x.shape)}"
+        if pos is not None and (pos.dtype not in _INTS or pos.shape not in (x.shape[:2], x.shape[1:2])):
+            wanted = f"{tuple(x.shape[1:2])} or {tuple(x.shape[:2])}"
             raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
         if pos is not None and self.pos_emb is None and not self.attn_layers.reads_positions:
             raise ValueError("pos is given, but the model has no positions that it could set")
-        if sum_embeds is not None and sum_embeds.shape != (*x.shape, self.emb_dim):
-            raise ValueError(f"sum_embeds must be {(*x.shape, self.emb_dim)}, not {tuple(sum_embeds.shape)}")
+        if sum_embeds is not None and sum_embeds.shape != (*x.shape[:2], self.emb_dim):
+            raise ValueError(f"sum_embeds must be {(*x.shape[:2], self.emb_dim)}, not {tuple(sum_embeds.shape)}")
         if prepend_embeds is None:
             if prepend_mask is not None:
                 raise ValueError("a prepend_mask is given, but no prepend_embeds")
@@ -311,6 +292,86 @@ class TransformerWrapper(nn.Module):
 
 def _past(mems: Memories | None, cache: Cache | None) -> int:
     return (0 if cache is None else cache.length) + (mems.length if isinstance(mems, Memories) else 0)
+
+
+class TransformerWrapper(SequenceModel):
+    """A stack over tokens.
+
+    The embedded sequence is tokens + positions + sum_embeds, normed, prepended embeddings in front, dropped out, and
+    projected to the stack's features; memory tokens stand in front of all that in the stack.
+
+    Args:
+        num_tokens: size of the vocabulary.
+        max_seq_len: longest sequence; learned absolute positions have so many rows.
+        attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
+        emb_dim: features of the embedding where they are not the stack's; a linear map leads from one to the other
+            (ALBERT, arXiv:1909.11942).
+        use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
+        scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.
+        l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
+        post_emb_norm: LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100).
+        emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
+            arXiv:2105.13290).
+        emb_dropout: dropout of the embedded sequence.
+        num_memory_tokens: learned tokens in front of the sequence while it is in the stack (arXiv:2006.11527).
+        max_mem_len: how many tokens of earlier segments are kept (Transformer-XL, arXiv:1901.02860).
+        shift_mem_down: how many layers further down memories are read (arXiv:2012.15688).
+        tie_embedding: logits by the token embedding's own matrix (arXiv:1608.05859), without a bias and divided by
+            √dim, as T5 does, since the embedding is drawn for the stream and not for logits (arXiv:1910.10683).
+        logits_dim: how many logits, in place of num_tokens.
+        return_only_embed: no logits; the model gives the stack's output.
+
+    Attributes:
+        graph: the whole model's BlockGraph.
+        num_tokens, max_seq_len, emb_dim, num_memory_tokens, max_mem_len, shift_mem_down: as given.
+        dim: features of the stack.
+
+    Raises:
+        TypeError: an unknown argument; the message names the nearest.
+        UserError: a value is out of range, or two arguments clash.
+    """
+
+    @names_nearest
+    @takes(TOKEN_OPTIONS)
+    def __init__(self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Any) -> None:
+        super().__init__()
+        if not isinstance(attn_layers, Stack):
+            raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
+        self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
+        start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
+        emb_dim, unit = self.graph.emb_dim, start["l2norm_embed"]
+        std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
+        self.num_tokens = num_tokens
+        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
+        self._around(
+            attn_layers,
+            max_seq_len,
+            emb_dim,
+            input_scheme(self.graph),
+            post_emb_norm=start["post_emb_norm"],
+            emb_dropout=start["emb_dropout"],
+            num_memory_tokens=start["num_memory_tokens"],
+            emb_frac_gradient=start["emb_frac_gradient"],
+            unit=unit,
+        )
+        self.max_mem_len = start["max_mem_len"]
+        self.shift_mem_down = start["shift_mem_down"]
+        self.tie_embedding: bool = end["tied"]
+        self.return_only_embed = end["logits_dim"] is None
+        own_logits = not (self.tie_embedding or self.return_only_embed)
+        self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        return self.token_emb(x)
+
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        if self.to_logits is None:
+            return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
+        return self.to_logits(hidden)
+
+    def _check_sequence(self, x: Tensor) -> None:
+        if x.ndim != 2 or x.dtype not in _INTS:
+            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
 
 
 _INTS = (torch.int64, torch.int32)

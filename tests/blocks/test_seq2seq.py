@@ -1,0 +1,307 @@
+"""Encoder and decoder as one model: its parts put together by hand, keywords by side, generation, ties."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xt_blocks import XTransformer
+
+SIDE: dict[str, Any] = {"num_tokens": 13, "max_seq_len": 16, "depth": 1, "heads": 2, "attn_dim_head": 6}
+
+
+def both(**kwargs: Any) -> dict[str, Any]:
+    """Keywords of a small model; those given win, and None takes one away."""
+    sides = {f"{prefix}_{name}": value for prefix in ("enc", "dec") for name, value in SIDE.items()}
+    merged: dict[str, Any] = {"dim": 12} | sides | kwargs
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def model(**kwargs: Any) -> XTransformer:
+    return XTransformer(**both(**kwargs)).eval()
+
+
+def tokens(batch: int = 2, seq: int = 7, high: int = 13) -> Tensor:
+    return torch.randint(0, high, (batch, seq))
+
+
+# The loss ----------------------------------------------------------------------------------------------------------
+
+
+def by_hand(m: XTransformer, context: Tensor, mask: Tensor | None, tgt: Tensor) -> Tensor:
+    logits = m.decoder.net(tgt[:, :-1], context=context, context_mask=mask)
+    return F.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten())
+
+
+def test_the_loss_is_the_decoders_given_what_the_encoder_makes() -> None:
+    m = model()
+    src, tgt = tokens(seq=6), tokens(seq=5)
+    mask = torch.arange(6) < torch.tensor([[6], [4]])
+    context = m.encoder.attn_layers(
+        m.encoder.token_emb.weight[src] + m.encoder.pos_emb.embedding.weight[:6],  # type: ignore[union-attr]
+        mask=mask,
+    )
+    torch.testing.assert_close(m(src, tgt, mask=mask), by_hand(m, context, mask, tgt))
+
+
+def test_prepended_embeddings_are_context_too_and_the_mask_covers_them() -> None:
+    m = model()
+    src, tgt, image = tokens(seq=6), tokens(seq=5), torch.randn(2, 3, 12)
+    mask = torch.arange(6) < torch.tensor([[6], [4]])
+    context = m.encoder(src, mask=mask, prepend_embeds=image)
+    assert context.shape == (2, 9, 12)
+    wide = torch.cat((torch.ones(2, 3, dtype=torch.bool), mask), dim=1)
+    torch.testing.assert_close(m(src, tgt, mask=mask, src_prepend_embeds=image), by_hand(m, context, wide, tgt))
+    plain = m.encoder(src, prepend_embeds=image)
+    torch.testing.assert_close(m(src, tgt, src_prepend_embeds=image), by_hand(m, plain, None, tgt))
+
+
+def test_padding_of_source_images_and_target_changes_nothing() -> None:
+    m = model()
+    src, tgt, image = tokens(1, 5), tokens(1, 6), torch.randn(1, 3, 12)
+    alone = m(src, tgt, src_prepend_embeds=image)
+    ones = torch.ones(1, 6, dtype=torch.bool)
+    padded = m(
+        torch.cat((src, tokens(1, 2)), dim=1),
+        torch.cat((tgt, tokens(1, 3)), dim=1),
+        mask=F.pad(ones[:, :5], (0, 2)),
+        src_prepend_embeds=torch.cat((image, torch.randn(1, 2, 12)), dim=1),
+        src_prepend_mask=F.pad(ones[:, :3], (0, 2)),
+        tgt_mask=F.pad(ones, (0, 3)),
+    )
+    torch.testing.assert_close(padded, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_of_pairs_is_the_encoders() -> None:
+    m = model()
+    src, tgt = tokens(seq=6), tokens(seq=5)
+    pairs = torch.ones(6, 6, dtype=torch.bool).tril()
+    context = m.encoder(src, attn_mask=pairs)
+    torch.testing.assert_close(m(src, tgt, attn_mask=pairs), by_hand(m, context, None, tgt))
+    later = torch.cat((src[:, :4], tokens(seq=2)), dim=1)
+    torch.testing.assert_close(m.encoder(later, attn_mask=pairs)[:, :4], context[:, :4])
+
+
+def test_source_and_target_may_have_vocabularies_of_their_own() -> None:
+    m = model(enc_num_tokens=5, dec_num_tokens=30, enc_emb_dim=7)
+    assert m(tokens(high=5), tokens(high=30)).isfinite()
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"tie_token_emb": True, "dec_tie_embedding": True}, {"enc_num_memory_tokens": 2}]
+)
+def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
+    m = model(**kwargs).train()
+    mask = torch.arange(7) < torch.tensor([[7], [4]])
+    m(tokens(), tokens(), mask=mask).backward()
+    for name, parameter in m.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+# Dropout of context tokens -----------------------------------------------------------------------------------------
+
+
+def test_in_training_the_decoder_sees_a_random_part_of_the_real_tokens() -> None:
+    m = model(cross_attn_tokens_dropout=0.5).train()
+    seen: list[Tensor] = []
+    m.decoder.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(kwargs["context_mask"]), with_kwargs=True
+    )
+    src, tgt = tokens(4, 9), tokens(4, 5)
+    mask = torch.arange(9) < torch.tensor([[9], [4], [1], [0]])
+    for _ in range(300):
+        m(src, tgt, mask=mask)
+    masks = torch.stack(seen)
+    assert not masks[:, ~mask].any()
+    assert (masks.sum(-1) == torch.tensor([5, 2, 1, 0])).all()  # what is left of 9, 4, 1 and 0 by half, rounded up
+    often = masks.float().mean(0)
+    torch.testing.assert_close(often[0], torch.full((9,), 5 / 9), rtol=0, atol=0.12)
+    torch.testing.assert_close(often[1, :4], torch.full((4,), 0.5), rtol=0, atol=0.12)
+    m(src, tgt)
+    assert (seen[-1].sum(-1) == 5).all()
+    seen.clear()
+    m.eval()(src, tgt, mask=mask)
+    assert torch.equal(seen[0], mask)
+
+
+# Generation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prepended", [False, True])
+def test_generated_tokens_are_the_likeliest_by_the_whole_model(prepended: bool) -> None:
+    m = model()
+    src, start = tokens(2, 6), tokens(2, 2)
+    mask = torch.arange(6) < torch.tensor([[6], [4]])
+    image = {"src_prepend_embeds": torch.randn(2, 3, 12)} if prepended else {}
+    out = m.generate(src, start, 8, mask=mask, temperature=0.0, **image)
+    assert out.shape == (2, 8)
+    context = m.encoder(src, mask=mask, **{name.removeprefix("src_"): value for name, value in image.items()})
+    wide = F.pad(mask, (3, 0), value=True) if prepended else mask
+    now = start
+    for _ in range(8):
+        logits = m.decoder.net(now, context=context, context_mask=wide)[:, -1]
+        now = torch.cat((now, logits.argmax(-1, keepdim=True)), dim=1)
+    assert torch.equal(out, now[:, 2:])
+    assert torch.equal(out, m.generate(src, start, 8, mask=mask, temperature=0.0, cache_kv=False, **image))
+
+
+def test_the_source_is_encoded_once_and_so_are_its_keys_and_values() -> None:
+    m = model().train()
+    m.encoder.attn_layers.eval()
+    calls = {"encoder": 0, "keys": 0}
+    m.encoder.register_forward_hook(lambda *a: calls.update(encoder=calls["encoder"] + 1))
+    cross = m.decoder.net.attn_layers.blocks["c1"].layer
+    cross.to_kv.register_forward_hook(lambda *a: calls.update(keys=calls["keys"] + 1))
+    out = m.generate(tokens(1, 6), tokens(1, 1)[0], 10)
+    assert out.shape == (10,)
+    assert calls == {"encoder": 1, "keys": 1}
+    assert m.training
+    assert m.decoder.net.training
+    assert not m.encoder.attn_layers.training
+
+
+def test_generation_takes_the_decoders_arguments() -> None:
+    m = model(pad_value=3, enc_emb_dropout=0.5)
+    src, start = tokens(2, 6), tokens(2, 3)
+    made = [m.generate(src, start, 5, top_k=4, generator=torch.Generator().manual_seed(2)) for _ in range(2)]
+    assert torch.equal(*made)
+    ended = m.generate(src, start, 5, eos_token=int(made[0][0, 0]), generator=torch.Generator().manual_seed(2), top_k=4)
+    assert ended[0, 1:].tolist() == [3] * 4
+    left = torch.tensor([[True] * 3, [False, True, True]])
+    padded = m.generate(src, start, 5, tgt_mask=left, temperature=0.0)
+    alone = m.generate(src[1:], start[1:, 1:], 5, temperature=0.0)
+    assert torch.equal(padded[1:], alone)
+
+
+# Ties and copies ---------------------------------------------------------------------------------------------------
+
+
+def test_tied_embeddings_are_one_matrix_through_copies_and_state_dicts() -> None:
+    m = model(tie_token_emb=True)
+    other = model(tie_token_emb=True)
+    other.load_state_dict(m.state_dict())
+    src, tgt = tokens(), tokens()
+    for copied in (m, other, copy.deepcopy(m), pickle.loads(pickle.dumps(m))):
+        assert copied.encoder.token_emb.weight is copied.decoder.net.token_emb.weight
+        assert torch.equal(copied(src, tgt), m(src, tgt))
+    apart = model()
+    assert apart.encoder.token_emb.weight is not apart.decoder.net.token_emb.weight
+    assert sum(p.numel() for p in apart.parameters()) - sum(p.numel() for p in m.parameters()) == 13 * 12
+
+
+def test_an_embedding_that_cannot_serve_both_is_not_tied() -> None:
+    with pytest.raises(ValueError, match="tie_token_emb is set, but enc_num_tokens=13 and dec_num_tokens=14 differ"):
+        model(tie_token_emb=True, dec_num_tokens=14)
+    with pytest.raises(ValueError, match="tie_token_emb is set, but enc_emb_dim=7 and dec_emb_dim=12 differ"):
+        model(tie_token_emb=True, enc_emb_dim=7)
+    with pytest.raises(ValueError, match="enc_l2norm_embed=False and dec_l2norm_embed=True differ"):
+        model(tie_token_emb=True, dec_l2norm_embed=True)
+    assert model(tie_token_emb=True, enc_emb_dim=12)
+
+
+# Keywords ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_side_gets_its_own_keywords() -> None:
+    m = model(enc_depth=3, dec_depth=2, enc_heads=3, dec_ff_glu=True, enc_rotary_pos_emb=True, dec_emb_dropout=0.25)
+    assert m.encoder.pattern == "(a f)*3"
+    assert m.decoder.net.pattern == "(a c f)*2"
+    assert m.encoder.graph.nx.nodes["a0"]["options"]["heads"] == 3
+    assert m.decoder.net.graph.nx.nodes["a0"]["options"]["heads"] == 2
+    assert m.decoder.net.graph.nx.nodes["f2"]["options"]["glu"]
+    assert not m.encoder.graph.nx.nodes["f1"]["options"]["glu"]
+    assert m.encoder.pos_emb is None
+    assert m.decoder.net.pos_emb is not None
+    assert (m.encoder.emb_dropout.p, m.decoder.net.emb_dropout.p) == (0.0, 0.25)
+    assert (m.ignore_index, m.pad_value) == (m.decoder.ignore_index, m.decoder.pad_value) == (-100, 0)
+    scaled = model(enc_scaled_sinu_pos_emb=True)
+    assert type(scaled.encoder.pos_emb).__name__ == "SinusoidalPositions"
+
+
+def test_patterns_may_say_the_blocks_of_either_side() -> None:
+    m = model(enc_depth=None, dec_depth=None, enc_pattern="f a f", dec_pattern="(a c f)*2 f")
+    assert (m.encoder.pattern, m.decoder.net.pattern) == ("f a f", "(a c f)*2 f")
+    with pytest.raises(ValueError, match="the decoder: its blocks have no 'c' to attend to the encoder's output with"):
+        model(dec_depth=None, dec_pattern="a f")
+    with pytest.raises(ValueError, match=r"the encoder: its blocks attend to a context \('c'\), and there is none"):
+        model(enc_depth=None, enc_pattern="a c f")
+    assert model(dec_custom_layers=("a", "c", "f", "f"), dec_depth=None).decoder.net.pattern == "a c f f"
+
+
+# Table 3 of arXiv:2203.00555 for N encoder and M decoder layers
+DEEPNORM = [
+    ({"enc_depth": 3, "dec_depth": 2}, 3, 2),
+    ({"enc_depth": None, "dec_depth": None, "enc_pattern": "(a f)*4", "dec_pattern": "a c f"}, 4, 1),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "n", "m"), DEEPNORM)
+def test_deepnorm_has_an_encoder_decoders_constants(kwargs: dict[str, Any], n: int, m: int) -> None:
+    built = model(deepnorm=True, **kwargs)
+    for net, scale, gain in (
+        (built.encoder, 0.81 * (n**4 * m) ** (1 / 16), 0.87 * (n**4 * m) ** (-1 / 16)),
+        (built.decoder.net, (3 * m) ** 0.25, (12 * m) ** -0.25),
+    ):
+        for node in net.graph.nodes("block"):
+            options = net.graph.nx.nodes[node]["options"]
+            assert not options["pre_norm"]
+            assert options["scale_residual_constant"] == pytest.approx(scale)
+            assert options["init_gain"] == pytest.approx(gain)
+    built.train()(tokens(), tokens()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
+
+
+def test_one_side_may_have_deepnorm_by_itself_or_other_constants_but_not_twice() -> None:
+    own = model(dec_deepnorm=True)
+    assert own.encoder.graph.nx.nodes["a0"]["options"]["pre_norm"]
+    assert not own.decoder.net.graph.nx.nodes["a0"]["options"]["pre_norm"]
+    scaled = model(deepnorm=True, enc_scale_residual_constant=1.5)
+    assert scaled.encoder.graph.nx.nodes["a0"]["options"]["scale_residual_constant"] == 1.5
+    with pytest.raises(TypeError, match="deepnorm= is of both, and dec_deepnorm= is given too; give one"):
+        model(deepnorm=True, dec_deepnorm=False)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"enc_head": 2}, r"XTransformer\(\) got an unknown argument 'enc_head'; did you mean 'enc_heads'\?"),
+    ({"dec_rotary_pos_embed": 1}, r"unknown argument 'dec_rotary_pos_embed'; did you mean 'dec_rotary_pos_emb'\?"),
+    ({"num_tokens": 2}, r"unknown argument 'num_tokens'; did you mean 'dec_num_tokens' or 'enc_num_tokens'\?"),
+    ({"tie_token_embed": True}, r"unknown argument 'tie_token_embed'; did you mean 'tie_token_emb'\?"),
+    ({"encoder_depth": 2}, r"unknown argument 'encoder_depth'"),
+    ({"enc_dim": 8}, r"XTransformer\(\) takes no enc_dim=: encoder and decoder are of one width: give dim="),
+    ({"dec_causal": True}, r"takes no dec_causal=: the decoder is causal and the encoder is not"),
+    ({"enc_return_only_embed": True}, r"takes no enc_return_only_embed=: the encoder gives embeddings"),
+    ({"dec_return_only_embed": True}, r"takes no dec_return_only_embed="),
+    ({"enc_tie_embedding": True}, r"takes no enc_tie_embedding=: the encoder gives no logits"),
+    ({"dec_max_mem_len": 4}, r"takes no dec_max_mem_len=: .* keep no memories"),
+    ({"enc_cross_attend": True}, r"takes no enc_cross_attend=: the encoder has no context to attend to"),
+    ({"dec_cross_attend": True}, r"takes no dec_cross_attend=: the decoder attends to the encoder's output anyway"),
+    ({"enc_num_tokens": None}, r"XTransformer\(\) needs enc_num_tokens="),
+    ({"dec_max_seq_len": None}, r"XTransformer\(\) needs dec_max_seq_len="),
+    ({"dec_depth": None}, r"the decoder: give depth=, or the whole order as pattern="),
+    ({"dec_depth": 2, "dec_pattern": "a c f"}, r"the decoder: pattern= and depth= are both given"),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "message"), WRONG)
+def test_no_keyword_vanishes(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        model(**kwargs)
+
+
+def test_wrong_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="cross_attn_tokens_dropout must be a number of at least 0 and below 1, not 1"):
+        model(cross_attn_tokens_dropout=1.0)
+    with pytest.raises(ValueError, match="the decoder: heads must be a whole number of at least 1, not 0"):
+        model(dec_heads=0)
+    with pytest.raises(ValueError, match=r"^1:3: unknown block 'x'"):
+        model(enc_depth=None, enc_pattern="a x f")
+    with pytest.raises(ValueError, match=r"mask must be \(2, 7\), not \(2, 6\)"):
+        model()(tokens(), tokens(), mask=torch.ones(2, 6, dtype=torch.bool))
