@@ -20,7 +20,11 @@ GIVEN, NEW = 48, 16
 def waves(rows: int) -> Tensor:
     """(rows, 64, 1)"""
     time = torch.arange(GIVEN + NEW)
-    frequency, phase, height = 0.1 + 0.5 * torch.rand(rows, 3, 1), 2 * math.pi * torch.rand(rows, 3, 1), torch.rand(rows, 3, 1)
+    frequency, phase, height = (
+        0.1 + 0.5 * torch.rand(rows, 3, 1),
+        2 * math.pi * torch.rand(rows, 3, 1),
+        torch.rand(rows, 3, 1),
+    )
     return (height * torch.sin(frequency * time + phase)).sum(dim=1)[..., None]
 
 

@@ -31,8 +31,8 @@ def shifted(images: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> float:
     """Returns the share of unseen images that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--patch", type=int, default=2, help="pixels along a patch's side")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--patch", type=int, default=4, help="pixels along a patch's side")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     images, labels = digits()
