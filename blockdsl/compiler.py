@@ -9,7 +9,7 @@ import networkx as nx
 
 from .errors import PatternError
 from .graph import BlockGraph
-from .kinds import kinds, norm_of
+from .kinds import SCORE_SIZES, kinds, norm_of
 from .pattern import Pattern
 from .positions import Scheme
 from .resolve import Block, Branches, Stack, positions_of, resolve
@@ -123,11 +123,12 @@ class _Builder:
         return self.positions[key]
 
     def _scores(self, source: str, node: str, block: Block) -> None:
-        theirs, ours = self.graph.nodes[source]["options"]["heads"], block.options["heads"]
-        if theirs != ours:
-            problem = f"residual attention adds the scores of {theirs} heads to those of {ours}"
-            hint = "give both blocks the same number of heads, or write residual_attn=false here"
-            raise PatternError(self.stack.pattern.source, block.span, problem, hint)
+        for name, what in SCORE_SIZES.items():
+            theirs, ours = self.graph.nodes[source]["options"].get(name), block.options.get(name)
+            if theirs != ours:
+                problem = f"residual attention adds the scores of {theirs} {what} to those of {ours}"
+                hint = f"give both blocks the same number of {what}, or write residual_attn=false here"
+                raise PatternError(self.stack.pattern.source, block.span, problem, hint)
         self._edge(source, node, "scores")
 
     def _edge(self, source: str, target: str, carries: str) -> None:

@@ -68,6 +68,10 @@ class Sizes(NamedTuple):
     context: int
 
 
+# Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
+SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of residual block.

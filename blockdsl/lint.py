@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import did_you_mean
-from .kinds import kinds
+from .kinds import SCORE_SIZES, kinds
 from .options import Option, by_name
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 from .tokens import INPUT_OPTIONS, INPUT_SCHEMES, odd_sinusoid
@@ -240,8 +240,8 @@ def _positions(graph: BlockGraph) -> Iterator[str]:
             scheme = SCHEMES[spec["scheme"]]
             if scheme.read_by not in kind.inputs:
                 yield f"{node}: {kind.title} does not read {scheme.title}"
-            elif problem := scheme.fault(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
-                yield f"{position} → {node}: {problem}"
+            elif fault := scheme.fault(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
+                yield f"{position} → {node}: {fault.problem}"
         for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
             yield f"{node}: reads more than one position of the scheme {scheme_name}"
 
@@ -262,8 +262,10 @@ def _scores(graph: BlockGraph) -> Iterator[str]:
             other_kind, other_options = known[other["block"]], other["options"]
             if "scores" not in other_kind.inputs:
                 yield f"{source} → {node}: {other_kind.title} hands on no scores"
-            elif other_options["heads"] != options["heads"]:
-                yield f"{source} → {node}: scores of {other_options['heads']} heads for {options['heads']}"
+            elif unlike := [name for name in SCORE_SIZES if other_options.get(name) != options.get(name)]:
+                for name in unlike:
+                    theirs, ours = other_options.get(name), options.get(name)
+                    yield f"{source} → {node}: scores of {theirs} {SCORE_SIZES[name]} for {ours}"
             elif ("context" in kind.inputs) != ("context" in other_kind.inputs):
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
 

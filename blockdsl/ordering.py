@@ -84,7 +84,7 @@ ORDERING_KEYWORDS = (
         "custom_layers",
         "a list of block kinds",
         "none",
-        "the kind of each block; in place of depth",
+        "the kind of each block; depth, which x-transformers asks for beside it, then says nothing",
         "custom_layers=('a', 'f', 'f')",
         "a f f",
     ),
@@ -122,12 +122,14 @@ def pattern_of(
     """The pattern that these options stand for.
 
     Args:
-        depth: how many times the default block, `a f`, is run; with custom_layers the list decides.
+        depth: how many times the default block, `a f`, is run. x-transformers asks for it beside custom_layers, too,
+            and does not read it then; nor is it read here.
         cross_attend: the default block is `a c f`; with only_cross, `c f`.
         macaron: a feedforward before each block too, and every feedforward a half step (arXiv:1906.02762).
         sandwich_coef: attentions first, feedforwards last (arXiv:1911.03864).
         par_ratio: one attention to so many blocks (arXiv:2009.04534).
-        custom_layers: the kind of each block.
+        custom_layers: the kind of each block. The other arguments must fit it: cross_attend a list with `c`,
+            only_cross one without `a`, macaron one with `f`, each of which is then a half step.
         shift_tokens: token shift of each block.
         layer_dropout: stochastic depth of each block.
 
@@ -141,6 +143,8 @@ def pattern_of(
         raise TypeError(f"{' and '.join(given)} each decide the order of the blocks; give one")
     if only_cross and not cross_attend:
         raise TypeError("only_cross needs cross_attend=True")
+    if custom_layers is not None:
+        _check_custom(custom_layers, cross_attend, only_cross, macaron)
     layers = _layers(depth, _default_block(cross_attend, only_cross, macaron), sandwich_coef, par_ratio, custom_layers)
     texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
     if layer_dropout is not None:
@@ -167,15 +171,13 @@ def _layers(
     par_ratio: int | None,
     custom_layers: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    if custom_layers is not None:
-        if not custom_layers or unknown_in(custom_layers):
-            raise UserError(f"custom_layers is a list of block kinds ({', '.join(kinds())}), not {custom_layers!r}")
-        return tuple(custom_layers)
-    if depth is None:
-        raise TypeError("give depth=, or the whole order as pattern=")
     for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if custom_layers is not None:
+        return tuple(custom_layers)
+    if depth is None:
+        raise TypeError("give depth=, or the whole order as pattern=")
     if depth * len(block) > MAX_BLOCKS:
         raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the bound is {MAX_BLOCKS:,}")
     if par_ratio is not None:
@@ -188,6 +190,17 @@ def _layers(
             raise UserError(f"sandwich_coef must be from 1 to the depth, {depth}, not {sandwich_coef}")
         return ("a",) * sandwich_coef + block * (depth - sandwich_coef) + ("f",) * sandwich_coef
     return block * depth
+
+
+def _check_custom(custom_layers: Sequence[str], cross_attend: bool, only_cross: bool, macaron: bool) -> None:
+    if not custom_layers or unknown_in(custom_layers):
+        raise UserError(f"custom_layers is a list of block kinds ({', '.join(kinds())}), not {custom_layers!r}")
+    if cross_attend and "c" not in custom_layers:
+        raise UserError("cross_attend is set, but custom_layers has no 'c'")
+    if only_cross and "a" in custom_layers:
+        raise UserError("only_cross is set, but custom_layers has an 'a'")
+    if macaron and "f" not in custom_layers:
+        raise UserError("macaron is set, but custom_layers has no 'f' to make a half step")
 
 
 def unknown_in(layers: Sequence[str]) -> list[str]:

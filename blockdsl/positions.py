@@ -10,12 +10,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value
 
 Settings = Mapping[str, Value]
+
+
+class Fault(NamedTuple):
+    """What is wrong with a scheme at a block, and what to do about it."""
+
+    problem: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,6 @@ class Scheme:
         flops: attributes and sizes → floating-point operations of one forward pass.
         module: the torch class, "package.module:Class"; None: it has no parameters, and nothing is built.
         fault: what is wrong with the attributes for a block of these options, or None.
-        hint: what to do about it.
         short: a few words on a node, with its attributes by name.
     """
 
@@ -50,8 +56,7 @@ class Scheme:
     shapes: Callable[[Any], Mapping[str, Shape]] = lambda o: {}
     flops: Callable[[Any, Sizes], int] = lambda o, sizes: 0
     module: str | None = None
-    fault: Callable[[Any, Any], str | None] = lambda o, block: None
-    hint: str = ""
+    fault: Callable[[Any, Any], Fault | None] = lambda o, block: None
     short: str = ""
 
     def on(self, settings: Settings) -> bool:
@@ -125,32 +130,40 @@ def _rotary_of(settings: Settings, block: Any) -> dict[str, Value]:
     return {"dim": max(2, block.dim_head // 2 // 2 * 2) if dim is None else dim, "xpos_scale_base": base}
 
 
-def _rotary_fault(o: Any, block: Any) -> str | None:
+def _rotary_fault(o: Any, block: Any) -> Fault | None:
     if o.dim > block.dim_head or o.dim % 2 or o.dim < 2:
-        return f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"
+        problem = f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"
+        return Fault(problem, "rotary_emb_dim is even and at most dim_head")
     if o.xpos_scale_base is not None and not getattr(block, "causal", False):
-        return "rotary_xpos decays towards the past, and this attention is not causal"
+        problem = "rotary_xpos decays towards the past, and this attention is not causal"
+        return Fault(problem, "make it causal, or leave rotary_xpos out for plain rotary positions")
     if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
-        return "rotary_xpos decays with distance, and num_mem_kv's memories stand at none"
+        problem = "rotary_xpos decays with distance, and num_mem_kv's memories stand at none"
+        return Fault(problem, "leave one of the two out")
     return None
 
 
-def _heads_fault(o: Any, block: Any) -> str | None:
-    return None if o.heads == block.heads else f"a position bias of {o.heads} heads does not fit {block.heads} heads"
+def _heads_fault(o: Any, block: Any) -> Fault | None:
+    if o.heads == block.heads:
+        return None
+    return Fault(f"a position bias of {o.heads} heads does not fit {block.heads} heads")
 
 
-def _t5_fault(o: Any, block: Any) -> str | None:
+def _t5_fault(o: Any, block: Any) -> Fault | None:
     exact = o.buckets // (2 if o.causal else 4)
     if o.max_distance <= exact:
-        return f"rel_pos_max_distance={o.max_distance} must be above {exact}, the distances with a bucket of their own"
+        problem = (
+            f"rel_pos_max_distance={o.max_distance} must be above {exact}, the distances with a bucket of their own"
+        )
+        return Fault(problem)
     if o.causal != bool(getattr(block, "causal", False)):
-        return "T5's bias of causal attention does not fit attention that is not" if o.causal else None
+        return Fault("T5's bias of causal attention does not fit attention that is not") if o.causal else None
     return _heads_fault(o, block)
 
 
-def _alibi_fault(o: Any, block: Any) -> str | None:
+def _alibi_fault(o: Any, block: Any) -> Fault | None:
     if o.biased > o.heads:
-        return f"alibi_num_heads={o.biased} is more than the block's {o.heads} heads"
+        return Fault(f"alibi_num_heads={o.biased} is more than the block's {o.heads} heads")
     return _heads_fault(o, block)
 
 
@@ -190,7 +203,6 @@ SCHEMES = {
             size="dim",
             node="rotary",
             fault=_rotary_fault,
-            hint="rotary_emb_dim is even and at most dim_head",
         ),
         Scheme(
             name="t5",

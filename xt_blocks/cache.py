@@ -68,10 +68,13 @@ class Cache:
     Attributes:
         batch, max_len: the rows, and the longest sequence there is room for.
         length: places of the stream seen so far.
-        prefix: how many of them are no tokens of the sequence: memory tokens and prepended embeddings.
+        prefix: how many of them are no tokens of the sequence: memories, memory tokens and prepended embeddings.
+        order: (batch, places) int, where the first of the places come from, of prefix and tokens one behind the
+            other; None: they stand so.
         end: what length will be behind the pass that is running.
         positions: (length,) or (batch, length) int, where they stand; None: one behind the other.
         mask: (batch, length) bool, which of the places are real; None: all.
+        last_position: (1,) or (batch, 1) int, the last token's as the caller gave it; None: positions are counted.
         token_mask: (batch, length - prefix) bool, which of the tokens are, in the sequence's order; None: all.
         context_mask: (batch, context) bool of the context seen first; None: all.
     """
@@ -83,6 +86,8 @@ class Cache:
         self.batch, self.max_len = batch, max_len
         self.length = self.end = self.prefix = 0
         self.positions: Tensor | None = None
+        self.order: Tensor | None = None
+        self.last_position: Tensor | None = None
         self.mask: Tensor | None = None
         self.token_mask: Tensor | None = None
         self.context_mask: Tensor | None = None

@@ -41,7 +41,7 @@ class Memories:
 
         ERNIE-Doc (Ding et al., arXiv:2012.15688): a layer so sees what the layer above made of an earlier segment.
         """
-        if not down:
+        if not down or not self.streams.keys() >= {*nodes}:  # those of another model: the stack says so
             return self
         moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
         return replace(self, streams=self.streams | moved)
@@ -103,7 +103,10 @@ def _full(like: Tensor) -> Tensor:
 
 
 def _end(x: Tensor, most: int, pinned: int, mask: Tensor | None) -> Tensor:
-    """The last `most` tokens of `x: (batch, tokens, ...)`, behind the pinned ones, each row's first real ones."""
+    """The last `most` tokens of `x: (batch, tokens, ...)`, behind the pinned ones, each row's first real ones.
+
+    A row whose pinned ones are among the last `most + pinned` tokens keeps just these: padding goes first.
+    """
     if x.shape[1] <= most + pinned:
         return x
     last = x[:, x.shape[1] - most :]
@@ -111,6 +114,7 @@ def _end(x: Tensor, most: int, pinned: int, mask: Tensor | None) -> Tensor:
         return last
     first = x[:, :pinned]
     if mask is not None:
-        places = mask.int().argmax(dim=-1, keepdim=True) + torch.arange(pinned, device=x.device)
+        start = mask.int().argmax(dim=-1, keepdim=True).clamp(max=x.shape[1] - most - pinned)
+        places = start + torch.arange(pinned, device=x.device)
         first = torch.take_along_dim(x, places.reshape(*places.shape, *(1 for _ in x.shape[2:])), dim=1)
     return torch.cat((first, last), dim=1)

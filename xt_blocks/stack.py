@@ -36,7 +36,7 @@ from .block import Block, Residual, Use
 from .cache import Cache
 from .init import init_xavier
 from .intermediates import Intermediates
-from .memories import Memories, extended
+from .memories import Memories, extended, remembered
 from .norms import norm
 from .positions.relative import Positions, consecutive, given, scores_bias
 from .positions.rotary import Rotation, rotation
@@ -103,7 +103,10 @@ class Stack(nn.Module):
         options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
         self.anchored = any(own.get("num_mem_kv") for own in options)
         self.reads_positions = bool(self.positions or self.rotary)
-        self.attends = any("attend" in step.inputs and "context" not in step.inputs for step in self.plan)
+        seeing = [step.node for step in self.plan if "attend" in step.inputs and "context" not in step.inputs]
+        self.attends = bool(seeing)
+        self.heads = {self.graph.nx.nodes[node]["options"].get("heads", 1) for node in seeing}
+        self.remembers = {step.node for step in self.plan if step.block is not None and remembered(step) != 0}
 
     @property
     def pattern(self) -> str:
@@ -320,9 +323,15 @@ class Stack(nn.Module):
                 raise ValueError(f"the memories are of {mems.batch} rows, not {x.shape[0]}")
             if held:
                 raise ValueError("memories stand in front of the cache's first step; later steps take none")
+            if mems.length and mems.streams.keys() != self.remembers:
+                raise ValueError("the memories are of a model with other blocks")
         past = held + (0 if mems is None else mems.length)
         if attn_mask is not None:
             check_pairs(attn_mask, x, past)
+            heads = attn_mask.shape[-3] if attn_mask.ndim > 2 else 1
+            if heads != 1 and self.heads != {heads}:
+                own = " and ".join(map(str, sorted(self.heads)))
+                raise ValueError(f"attn_mask is for {heads} heads, and the stack's self-attention has {own}")
         if pos is not None:
             if not self.reads_positions:
                 raise ValueError(

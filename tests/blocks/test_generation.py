@@ -223,14 +223,16 @@ def test_a_list_takes_no_mask() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"context": torch.zeros(3, 5, 24)}, r"context must be \(2, seq, dim\), not \(3, 5, 24\)"),
-        ({"context": torch.zeros(5, 24)}, r"context must be \(2, seq, dim\), not \(5, 24\)"),
+        ({"context": torch.zeros(3, 5, 24)}, r"context must be \(2, seq, 24\), not \(3, 5, 24\)"),
+        ({"context": torch.zeros(5, 24)}, r"context must be \(2, seq, 24\), not \(5, 24\)"),
+        ({"context": torch.zeros(2, 5, 23)}, r"context must be \(2, seq, 24\), not \(2, 5, 23\)"),
+        ({}, "the model has cross-attention: give context="),
         ({"context_mask": torch.ones(2, 5).bool()}, "context_mask is given, but no context"),
         (
             {"context": torch.zeros(2, 5, 24), "context_mask": torch.ones(2, 4).bool()},
             r"context_mask must be \(2, 5\), not \(2, 4\)",
         ),
-        ({"prepend_embeds": torch.zeros(1, 5, 24)}, r"prepend_embeds must be \(2, seq, dim\), not \(1, 5, 24\)"),
+        ({"prepend_embeds": torch.zeros(1, 5, 24)}, r"prepend_embeds must be \(2, seq, 24\), not \(1, 5, 24\)"),
         ({"prepend_mask": torch.ones(2, 5).bool()}, "prepend_mask is given, but no prepend_embeds"),
         (
             {"prepend_embeds": torch.zeros(2, 5, 24), "prepend_mask": torch.ones(2, 5)},

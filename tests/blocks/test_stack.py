@@ -164,7 +164,7 @@ def test_a_hook_on_a_block_sees_every_pass_through_it(name: str) -> None:
     assert set(calls) == set(model.blocks)
 
 
-@pytest.mark.parametrize("name", ["plain", "post-norm", "parallel chains", "ties", "residual attention", "cross"])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_are_the_same_with_every_block_checkpointed(name: str) -> None:
     plain = stack(name, attn_dropout=0.2, ff_dropout=0.2, layer_dropout=0.2).train()
     checkpointed = copy.deepcopy(plain)
@@ -173,6 +173,19 @@ def test_gradients_are_the_same_with_every_block_checkpointed(name: str) -> None
     for model in (plain, checkpointed):
         torch.manual_seed(1)
         model(x, **extra).square().mean().backward()
+    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_half_precision_trains_with_every_block_checkpointed() -> None:
+    plain = stack("T5 bias").train()
+    checkpointed = copy.deepcopy(plain)
+    apply_activation_checkpointing(checkpointed, check_fn=lambda module: isinstance(module, xt_blocks.Block))
+    x, extra = inputs(plain)
+    for model in (plain, checkpointed):
+        with torch.autocast("cpu", dtype=torch.float16):
+            out = model(x, **extra)
+        out.float().square().mean().backward()
     for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
 

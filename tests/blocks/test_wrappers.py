@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -157,6 +157,16 @@ def test_a_model_without_logits_is_not_trained_on_the_next_token() -> None:
         AutoregressiveWrapper(net)
 
 
+@pytest.mark.parametrize("trainer", [AutoregressiveWrapper, xt_blocks.XLAutoregressiveWrapper])
+@pytest.mark.parametrize("logits_dim", [5, 18])
+def test_a_model_with_other_logits_than_tokens_is_not_trained_on_the_next_token(logits_dim: int, trainer: Any) -> None:
+    stack = Decoder(depth=1, **SIZES)
+    around = {"num_tokens": 17, "max_seq_len": 8, "max_mem_len": 4}
+    with pytest.raises(ValueError, match=f"logits_dim={logits_dim} gives no logit for each of the 17 tokens"):
+        trainer(TransformerWrapper(attn_layers=stack, logits_dim=logits_dim, **around))
+    trainer(TransformerWrapper(attn_layers=stack, logits_dim=17, **around))
+
+
 def test_a_loss_needs_a_token_to_see_and_one_to_predict() -> None:
     with pytest.raises(ValueError, match=r"tokens must be \(batch, 2 or more\), .* not \(2, 1\)"):
         AutoregressiveWrapper(language_model())(tokens(2, 1))
@@ -208,72 +218,75 @@ def test_copies_of_a_trainer_are_equal_and_independent() -> None:
     assert torch.equal(model(x), loss)
 
 
-class Recording(TransformerWrapper):
-    """Notes what it hides from self-attention, and the logits."""
+class Recording(NamedTuple):
+    """A model, and of each pass what it hides from self-attention, and the logits."""
 
-    def __init__(self) -> None:
-        super().__init__(num_tokens=17, max_seq_len=1000, attn_layers=Decoder(depth=1, **SIZES))
-        self.seen: list[Tensor] = []
-        self.logits: list[Tensor] = []
+    net: TransformerWrapper
+    seen: list[Tensor]
+    logits: list[Tensor]
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, mask: Tensor | None = None, self_attn_context_mask: Tensor | None = None
-    ) -> Tensor:
-        if self_attn_context_mask is not None:
-            self.seen.append(self_attn_context_mask)
-        hidden = self.attn_layers(self.token_emb(x), mask=mask, self_attn_context_mask=self_attn_context_mask)
-        assert self.to_logits is not None
-        self.logits.append(self.to_logits(hidden))
-        return self.logits[-1]
+
+def recording() -> Recording:
+    stack = Decoder(depth=1, **SIZES)
+    net = TransformerWrapper(num_tokens=17, max_seq_len=1000, attn_layers=stack, use_abs_pos_emb=False)
+    record = Recording(net, [], [])
+
+    def note(module: Any, args: Any, kwargs: dict[str, Any], logits: Tensor) -> None:
+        if "self_attn_context_mask" in kwargs:
+            record.seen.append(kwargs["self_attn_context_mask"])
+        record.logits.append(logits)
+
+    net.register_forward_hook(note, with_kwargs=True)
+    return record
 
 
 @pytest.mark.parametrize(("mask_prob", "hidden"), [(0.3, 30), (0.29, 28), (0.999, 99), (0.009, 0)])
 def test_a_part_of_each_rows_tokens_is_forgotten_in_training(mask_prob: float, hidden: int) -> None:
-    net = Recording()
-    model = AutoregressiveWrapper(net, mask_prob=mask_prob).train()
+    record = recording()
+    model = AutoregressiveWrapper(record.net, mask_prob=mask_prob).train()
     x = tokens(3, 101)
     model(x)
     model(x)
-    first, second = net.seen
+    first, second = record.seen
     for seen in (first, second):
         assert seen.shape == (3, 100)
         assert (~seen).sum(dim=1).tolist() == [hidden] * 3  # int(100 * 0.29) is 28
         assert seen[:, 0].all()
     if hidden == 30:
         assert len({tuple(row.tolist()) for row in (*first, *second)}) == 6
-    net.seen.clear()
-    torch.testing.assert_close(model.eval()(x), AutoregressiveWrapper(net)(x))
-    assert net.seen == []
+    record.seen.clear()
+    torch.testing.assert_close(model.eval()(x), AutoregressiveWrapper(record.net)(x))
+    assert record.seen == []
 
 
 @pytest.mark.parametrize("mask_prob", [0.95, 0])
 def test_what_is_forgotten_is_not_seen(mask_prob: float) -> None:
-    net = Recording()
-    model = AutoregressiveWrapper(net, mask_prob=mask_prob).train()
+    record = recording()
+    model = AutoregressiveWrapper(record.net, mask_prob=mask_prob).train()
     x = tokens(1, 21)
     other = x.clone()
     other[0, 5] = (other[0, 5] + 1) % 17
     model(x)
     model(other)
-    changed = (net.logits[0] != net.logits[1]).any(dim=-1)[0].nonzero()[:, 0].tolist()
+    changed = (record.logits[0] != record.logits[1]).any(dim=-1)[0].nonzero()[:, 0].tolist()
     assert changed == ([5] if mask_prob else [*range(5, 20)])  # 19 of 20: only the first token is seen by others
 
 
 def test_what_is_forgotten_is_drawn_evenly() -> None:
-    net = Recording()
-    model = AutoregressiveWrapper(net, mask_prob=0.5).train()
+    record = recording()
+    model = AutoregressiveWrapper(record.net, mask_prob=0.5).train()
     model(tokens(4000, 7))
-    drawn = (~net.seen[0]).float().mean(dim=0).tolist()
+    drawn = (~record.seen[0]).float().mean(dim=0).tolist()
     assert drawn == pytest.approx([0, 0.6, 0.6, 0.6, 0.6, 0.6], abs=0.04)  # 3 of 5
 
 
 def test_of_a_padded_row_a_part_of_the_real_tokens_is_forgotten() -> None:
-    net = Recording()
-    model = AutoregressiveWrapper(net, mask_prob=0.5).train()
+    record = recording()
+    model = AutoregressiveWrapper(record.net, mask_prob=0.5).train()
     mask = torch.zeros(4, 11, dtype=torch.bool)
     mask[0, 5:] = mask[1, :6] = mask[2, 3:4] = True
     model(tokens(4, 11), mask=mask)
-    hidden = ~net.seen[0]
+    hidden = ~record.seen[0]
     assert hidden.sum(dim=1).tolist() == [2, 3, 0, 0]  # of 5, 6, 1 and 0 that the model sees
     assert not hidden[0, :6].any()
     assert not hidden[1, 0]
@@ -284,3 +297,22 @@ def test_of_a_padded_row_a_part_of_the_real_tokens_is_forgotten() -> None:
 def test_all_tokens_cannot_be_forgotten(mask_prob: float) -> None:
     with pytest.raises(ValueError, match="mask_prob must be from 0 to below 1"):
         AutoregressiveWrapper(language_model(), mask_prob=mask_prob)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_prepended_embeddings_are_never_forgotten(left: bool) -> None:
+    record = recording()
+    model = AutoregressiveWrapper(record.net, mask_prob=0.95).train()
+    x, front = tokens(1, 21), torch.randn(1, 3, 24)
+    shown = {"mask": torch.arange(21)[None] >= 2} if left else {}
+    first, front_too, other = 2 * left, front.clone(), x.clone()
+    front_too[:, 0] += 1
+    other[0, 9] = (other[0, 9] + 1) % 17
+    for tokens_now, embeds in ((x, front), (x, front_too), (other, front)):
+        model(tokens_now, prepend_embeds=embeds, **shown)
+    assert record.seen[0].shape == (1, 20)
+    assert (~record.seen[0]).sum() == int((20 - first) * 0.95)
+    base, moved, told = record.logits
+    assert (base != moved).any(dim=-1)[0, 3 + first :].all()  # every token sees all that is prepended
+    changed = (base != told).any(dim=-1)[0].nonzero()[:, 0].tolist()
+    assert changed == [12]

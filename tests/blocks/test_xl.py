@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper, XLAutoregressiveWrapper
-from xt_blocks.intermediates import Intermediates
-from xt_blocks.memories import Memories
 
 from .variants import SIZES, VARIANTS, language_model, tokens
 
@@ -64,26 +62,12 @@ class Fading(nn.Module):
         return (logits, Seen(seen[:, -self.max_mem_len :])) if return_mems else logits
 
 
-class Remembering(TransformerWrapper):
-    """Memories of a stack, around which no positions are added."""
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, mems: Memories | None = None, return_mems: bool = False, **kwargs: Any
-    ) -> Any:
-        record = Intermediates()
-        hidden = self.attn_layers(self.token_emb(x), mems=mems, intermediates=record, **kwargs)
-        assert self.to_logits is not None
-        logits = self.to_logits(hidden)
-        if not return_mems:
-            return logits
-        return logits, self.attn_layers.remember(mems, record, kwargs.get("mask"), self.max_mem_len)
-
-
-def remembering(name: str, max_mem_len: int = 64) -> tuple[Remembering, dict[str, Tensor]]:
-    """A model of a variant, and what three rows of it read."""
+def remembering(name: str, max_mem_len: int = 64, **options: Any) -> tuple[TransformerWrapper, dict[str, Tensor]]:
+    """A model of a variant, and what three rows of it read; no positions would start anew in each segment."""
     pattern, settings = VARIANTS[name]
     stack = Decoder(pattern=pattern, **(SIZES | settings))
-    net = Remembering(num_tokens=17, max_seq_len=5, attn_layers=stack, max_mem_len=max_mem_len).eval()
+    around = {"max_mem_len": max_mem_len, "use_abs_pos_emb": False} | options
+    net = TransformerWrapper(num_tokens=17, max_seq_len=5, attn_layers=stack, **around).eval()
     read = {"context": torch.randn(3, 4, 24), "context_mask": torch.arange(4) < torch.tensor([[4], [2], [3]])}
     return net, read if stack.reads_context else {}
 
@@ -203,23 +187,45 @@ def test_a_model_without_memories_is_refused() -> None:
         xl(nn.Linear(2, 2))
 
 
+def test_learned_positions_start_anew_in_each_segment() -> None:
+    net, _ = remembering("plain", use_abs_pos_emb=True)
+    x = tokens(2, 11)
+    positions = torch.arange(10) % 5
+    logits = net(x[:, :-1], pos=positions)
+    want = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+    torch.testing.assert_close(xl(net)(x), want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_missing_context_is_named_when_tokens_are_asked_for() -> None:
+    net, _ = remembering("cross")
+    with pytest.raises(ValueError, match="the model has cross-attention: give context="):
+        xl(net).stream(tokens(1, 3), 2)
+    net, _ = remembering("plain")
+    with pytest.raises(ValueError, match="a context is given, but the model has no cross-attention"):
+        xl(net).generate(tokens(1, 3), 2, context=torch.zeros(1, 2, 24))
+
+
 # Every variant -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("memory_tokens", [0, 2])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_stacks_loss_over_segments_is_that_of_one_pass(name: str) -> None:
-    net, read = remembering(name)
+def test_a_models_loss_over_segments_is_that_of_one_pass(name: str, memory_tokens: int) -> None:
+    net, read = remembering(name, num_memory_tokens=memory_tokens)
     x = tokens(3, 14)
     torch.testing.assert_close(xl(net)(x, **read), AutoregressiveWrapper(net)(x, **read), rtol=1e-5, atol=1e-6)
-    mask = torch.arange(14) < torch.tensor([[14], [7], [11]])
-    loss = xl(net)(x, mask=mask, **read)
-    torch.testing.assert_close(loss, AutoregressiveWrapper(net)(x, mask=mask, **read), rtol=1e-5, atol=1e-6)
+    for mask in (
+        torch.arange(14) < torch.tensor([[14], [7], [11]]),
+        torch.arange(14) >= torch.tensor([[0], [2], [4]]),
+    ):
+        loss = xl(net)(x, mask=mask, **read)
+        torch.testing.assert_close(loss, AutoregressiveWrapper(net)(x, mask=mask, **read), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("max_mem_len", [3, 64])
+@pytest.mark.parametrize(("max_mem_len", "memory_tokens"), [(3, 0), (64, 0), (3, 2), (64, 2)])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_stack_generates_segment_by_segment(name: str, max_mem_len: int) -> None:
-    net, read = remembering(name, max_mem_len)
+def test_a_model_generates_segment_by_segment(name: str, max_mem_len: int, memory_tokens: int) -> None:
+    net, read = remembering(name, max_mem_len, num_memory_tokens=memory_tokens)
     prompts = [tokens(1, n)[0] for n in (2, 7, 5)]
     out = xl(net).generate(prompts, 9, temperature=0, **read)
     for i, prompt in enumerate(prompts):

@@ -73,6 +73,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "window, memory kv": ("(a f)*2", {"attn_max_attend_past": 1, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
     "xpos": ("(a f)*2", {"rotary_xpos": True, "rotary_xpos_scale_base": 3}),
     "xpos, kv heads": ("(a f)*2", {"rotary_xpos": True, "rotary_emb_dim": 6, "attn_one_kv_head": True}),
+    "xpos, talking heads": ("(a f)*2", {"rotary_xpos": True, "attn_talking_heads": True}),
     "memory kv, rotary": ("(a f)*2", {"rotary_pos_emb": True, "attn_num_mem_kv": 2}),
     "T5 bias": ("(a c f)*2", {"rel_pos_bias": True, "rel_pos_num_buckets": 8, "rel_pos_max_distance": 6}),
     "T5 bias, memory kv": ("(a f)*2", {"rel_pos_bias": True, "attn_num_mem_kv": 2, "attn_talking_heads": True}),

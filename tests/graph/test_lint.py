@@ -309,6 +309,12 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     ("a f", {}, edge("a0", "f1", "stream", "scores"), ["f1: feedforward does not read scores"]),
     ("a f a", {"residual_attn": True}, option("a2", heads=3), ["a0 → a2: scores of 2 heads for 3"]),
     (
+        "a f a",
+        {"residual_attn": True},
+        option("a2", num_mem_kv=1),
+        ["a0 → a2: scores of 0 memory key-values for 1"],
+    ),
+    (
         "a c",
         {"cross_residual_attn": True},
         edge("a0", "c1", "stream", "scores"),

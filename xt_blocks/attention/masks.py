@@ -43,19 +43,27 @@ class Attend:
         return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
 
     def added(self, dtype: torch.dtype) -> Tensor | None:
-        """Bias and mask as one tensor to add to scores of this type, made once; the mask alone where nothing biases."""
+        """Bias and mask as one tensor to add to scores of this type; the mask alone where nothing biases.
+
+        It is made once, by the first block that asks. No step keeps a tensor for the backward pass: a checkpointed
+        block that runs again finds it made, and must keep as many tensors as the first time.
+        """
         if self.bias is None:
             return self.allowed
         if dtype not in self._added:
             bias, allowed = self.bias_in(dtype), self.everywhere(self.bias)
-            self._added[dtype] = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
+            if allowed is not None:  # added: `masked_fill` would keep the mask for the backward pass
+                bias = bias + torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, float("-inf"))
+            self._added[dtype] = bias
         return self._added[dtype]
 
     def bias_in(self, dtype: torch.dtype) -> Tensor:
         """The bias in another type, not to overflow in it: a row whose bias is -inf throughout has no softmax."""
         assert self.bias is not None
-        bias = self.bias.clamp(min=torch.finfo(dtype).min / 2) if dtype == torch.float16 else self.bias
-        return bias.to(dtype)
+        if dtype != torch.float16:
+            return self.bias.to(dtype)
+        bias = self.bias.detach()
+        return (self.bias + (bias.clamp(min=torch.finfo(dtype).min / 2) - bias)).to(dtype)
 
 
 class Bias(NamedTuple):

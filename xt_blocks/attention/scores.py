@@ -22,11 +22,11 @@ class TalkingHeads(nn.Module):
 
     def mix_scores(self, scores: Tensor) -> Tensor:
         """(b, h, i, j) → (b, h, i, j)"""
-        return torch.einsum("gh, bhij -> bgij", self.before, scores)
+        return torch.einsum("gh, bhij -> bgij", self.before.to(scores.dtype), scores)
 
     def mix_weights(self, weights: Tensor) -> Tensor:
         """(b, h, i, j) → (b, h, i, j)"""
-        return torch.einsum("gh, bhij -> bgij", self.behind, weights)
+        return torch.einsum("gh, bhij -> bgij", self.behind.to(weights.dtype), weights)
 
 
 def keep_largest(scores: Tensor, k: int) -> Tensor:

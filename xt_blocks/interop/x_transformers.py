@@ -302,32 +302,29 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
     o = layer.options
     by_head: Order = (lambda t: t) if state.old else (lambda t: _regrouped(t, o.heads, o.kv_heads))
     _load_projections(layer, state, rotated, by_head)
-    moved = rotated if o.shared_kv and not state.old else 0  # keys that serve as values have their features moved
-    by_value: Order = lambda rows: by_head(_halves(rows, moved, o.heads))  # noqa: E731
     out = state.need("to_out.0.weight" if o.on_attn else "to_out.weight")
     output = layer.output
-    state.fill(output.to_out.weight, None if out is None else by_value(out.T).T, "to_out.weight")
+    state.fill(output.to_out.weight, None if out is None else by_head(out.T).T, "to_out.weight")
     if output.to_relation is not None:
         _load_linear(output.to_relation, state, "to_r")
     if output.to_gate is not None:
         gate = output.to_gate
         _load_linear(gate, state, "to_v_gate")
         with torch.no_grad():
-            gate.weight.copy_(by_value(gate.weight))
-            gate.bias.copy_(by_value(gate.bias[:, None])[:, 0])
+            gate.weight.copy_(by_head(gate.weight))
+            gate.bias.copy_(by_head(gate.bias[:, None])[:, 0])
     if output.head_scale is not None:
         scale = state.need("head_scale_params")
         state.fill(output.head_scale, None if scale is None else by_head(scale.flatten()[:, None]), "head_scale_params")
     if layer.memory is not None:
         if state.old and o.qk_norm and o.qk_norm_groups > 1:
             raise UserError("1.x norms memory keys as a whole under qk_norm_groups, and our model by groups")
-        turned = 0 if state.old else rotated
-        for part, name, features in ((layer.memory.keys, "mem_k", turned), (layer.memory.values, "mem_v", moved)):
-            memories = state.need(name)
-            if memories is not None and features:
-                rows = _halves(memories.transpose(1, 2).flatten(0, 1), features, o.kv_heads)
-                memories = rows.reshape(o.kv_heads, -1, o.num_mem_kv).transpose(1, 2)
-            state.fill(part, memories, name)
+        keys = state.need("mem_k")
+        if keys is not None and rotated and not state.old:
+            keys = _halves(keys.transpose(1, 2).flatten(0, 1), rotated, o.kv_heads)
+            keys = keys.reshape(o.kv_heads, -1, o.num_mem_kv).transpose(1, 2)
+        state.fill(layer.memory.keys, keys, "mem_k")
+        state.fill(layer.memory.values, state.need("mem_v"), "mem_v")
     if layer.talking_heads is not None:
         for ours, name in ((layer.talking_heads.before, "pre"), (layer.talking_heads.behind, "post")):
             mix = state.need(f"{name}_softmax_talking_heads.weight")

@@ -28,7 +28,8 @@ class AutoregressiveWrapper(nn.Module):
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, it has no logits, or mask_prob is not from 0 to below 1.
+        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or mask_prob is not from
+            0 to below 1.
     """
 
     @names_nearest
@@ -167,17 +168,20 @@ class AutoregressiveWrapper(nn.Module):
         read = given(
             context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
         )
-        check_read(rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens.shape[0], read)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
 
 
 def check_causal(net: TransformerWrapper) -> None:
-    """Raise unless net is a model over tokens with logits, and no token sees a later one."""
+    """Raise unless net is a model over tokens with a logit for each, and no token sees a later one."""
     if not hasattr(net, "num_tokens"):
         raise TypeError(f"net must be a model over tokens, as TransformerWrapper is, not {type(net).__name__}")
     if net.return_only_embed:
         raise ValueError("the model has no logits: return_only_embed is set")
+    logits = net.graph.nx.nodes[net.graph.end]["logits_dim"]
+    if logits != net.num_tokens:
+        raise ValueError(f"logits_dim={logits} gives no logit for each of the {net.num_tokens} tokens: leave it out")
     if reason := net.graph.sees_later():
         raise ValueError(f"the model sees later tokens: {reason}; a Decoder is causal, as is causal=True")
 

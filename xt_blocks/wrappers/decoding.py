@@ -110,16 +110,22 @@ def given(**arguments: Tensor | None) -> dict[str, Tensor]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def check_read(batch: int, read: dict[str, Tensor]) -> None:
-    """Raise ValueError where a context or prepended embeddings are not (batch, seq, dim), or a mask is not theirs."""
-    for name, mask_name in (("context", "context_mask"), ("prepend_embeds", "prepend_mask")):
+def check_read(net: TransformerWrapper, batch: int, read: dict[str, Tensor]) -> None:
+    """Raise ValueError where the model lacks a context, or what is read beside the tokens is not as it must be."""
+    reads_context = bool(net.graph.nodes("context"))
+    if "context" in read and not reads_context:
+        raise ValueError("a context is given, but the model has no cross-attention")
+    beside = (("context", "context_mask", net.graph.dim), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
+    for name, mask_name, dim in beside:
         value = read.get(name)
         if value is None:
             if mask_name in read:
                 raise ValueError(f"{mask_name} is given, but no {name}")
-        elif value.ndim != 3 or value.shape[0] != batch:
-            raise ValueError(f"{name} must be ({batch}, seq, dim), not {tuple(value.shape)}")
+        elif value.ndim != 3 or value.shape[::2] != (batch, dim):
+            raise ValueError(f"{name} must be ({batch}, seq, {dim}), not {tuple(value.shape)}")
         check_mask(mask_name, read.get(mask_name), value)
+    if reads_context and "context" not in read:
+        raise ValueError("the model has cross-attention: give context=")
 
 
 # Steps -------------------------------------------------------------------------------------------------------------

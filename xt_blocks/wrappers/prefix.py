@@ -8,9 +8,14 @@ ones is no padding and stays.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..cache import Cache
 
 
 class Prefix:
@@ -49,27 +54,36 @@ class Prefix:
         """The other way round."""
         return x if self._order is None else _taken(x, self._order.argsort(dim=-1))
 
-    def pairs(self, attn_mask: Tensor, seq: int) -> Tensor:
+    def pairs(self, attn_mask: Tensor, seq: int, cache: Cache | None = None) -> Tensor:
         """A mask of pairs of tokens for all places; the prefix sees all and is seen by all.
 
         Args:
             attn_mask: (..., seq, keys) bool. Of rank 2, 3 or 4, as the stack takes it.
             seq: tokens of this call.
+            cache: it may hold a prefix of its own, and keys those of its tokens in front.
 
         Returns:
             (..., length + seq, length + keys), in the stream's order; of rank 4 where that differs by row.
         """
+        past = attn_mask.shape[-1] - seq
+        if cache is not None and cache.prefix and past:
+            attn_mask = F.pad(attn_mask, (cache.prefix, 0), value=True)
+            return attn_mask if cache.order is None else _keys_taken(attn_mask, cache.order)
         if not self.length:
             return attn_mask
-        past = attn_mask.shape[-1] - seq
         rows = F.pad(attn_mask, (0, 0, self.length, 0), value=True)
         pairs = torch.cat((rows[..., :past], F.pad(rows[..., past:], (self.length, 0), value=True)), dim=-1)
-        if self._order is None:
+        order = self.order_behind(past)
+        if self._order is None or order is None:
             return pairs
-        pairs = pairs[(None,) * (4 - pairs.ndim)].expand(self._order.shape[0], -1, -1, -1)
-        pairs = torch.take_along_dim(pairs, self._order[:, None, :, None], dim=2)
-        now = torch.take_along_dim(pairs[..., past:], self._order[:, None, None, :], dim=3)
-        return torch.cat((pairs[..., :past], now), dim=-1)
+        return _keys_taken(pairs, order).take_along_dim(self._order[:, None, :, None], dim=2)
+
+    def order_behind(self, past: int) -> Tensor | None:
+        """(batch, past + length + seq), the place that comes to stand at each behind `past` others; None: its own."""
+        if self._order is None:
+            return None
+        before = torch.arange(past, device=self._order.device).expand(self._order.shape[0], -1)
+        return torch.cat((before, self._order + past), dim=1)
 
     def tokens_mask(self, mask: Tensor) -> Tensor:
         """`mask: (batch, seq)` bool of the tokens for all places (batch, length + seq), in the stream's order."""
@@ -89,6 +103,13 @@ class Prefix:
         places = torch.arange(-self.length, pos.shape[-1], device=pos.device) - first
         counted_down = pos.gather(-1, first.expand(*pos.shape[:-1], 1)) + places
         return torch.where(places < 0, counted_down, F.pad(pos, (self.length, 0)))
+
+
+def _keys_taken(pairs: Tensor, order: Tensor) -> Tensor:
+    """`pairs` (..., seq, keys) of any rank as (batch, heads or 1, seq, keys), its first keys in this order."""
+    pairs = pairs[(None,) * (4 - pairs.ndim)].expand(order.shape[0], -1, -1, -1)
+    first = pairs[..., : order.shape[1]].take_along_dim(order[:, None, None, :], dim=3)
+    return torch.cat((first, pairs[..., order.shape[1] :]), dim=-1)
 
 
 def _taken(x: Tensor, order: Tensor) -> Tensor:

@@ -130,15 +130,17 @@ class SequenceModel(nn.Module):
             return_attn: give a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: give the Memories behind this segment too.
             mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens stand
-                in front of the first segment alone, and are remembered for good.
-            pos: (seq,) or (batch, seq) int, the tokens' positions; counted from each row's first real token when not
-                given.
+                in front of the first segment alone, and are remembered for good. It has a real token of every row:
+                only there a row's padding can go in front of them.
+            pos: (seq,) or (batch, seq) int, the tokens' positions. When not given they go on from those of the cache's
+                last step, or are counted from each row's first real token. What mems remember stands right before.
             prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
                 the input's. With a cache they are given at the first step.
             prepend_mask: (batch, prepended) bool, True = a real one.
             sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
             attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
-                (batch, heads, seq, keys). keys: seq, or with those of mems and cache in front.
+                (batch, heads, seq, keys). keys: seq, or with those of mems, or the tokens of the cache, in front.
+                Memory tokens and prepended embeddings see all and are seen by all.
             self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
             cache: x goes on behind the tokens it holds. With memory tokens or prepended embeddings, the first step has
                 a real token of every row: only there its padding can go in front of them.
@@ -161,10 +163,15 @@ class SequenceModel(nn.Module):
         check_mask("self_attn_context_mask", self_attn_context_mask, x)
         if attn_mask is not None:
             check_pairs(attn_mask, x, _past(mems, cache))
+        if pos is None and cache is not None and cache.last_position is not None:
+            pos = cache.last_position + torch.arange(1, x.shape[1] + 1, device=x.device)
         token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
         hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, mems, cache)
         mems = self._routed(mems)
+        in_front = prefix.length + (mems.length if isinstance(mems, Memories) else 0)
+        if cache is not None and cache.length:
+            in_front = cache.prefix
         record = None
         if return_intermediates or return_attn or return_mems:
             record = Intermediates(keep_attention=return_intermediates or return_attn)
@@ -173,18 +180,20 @@ class SequenceModel(nn.Module):
             context=context,
             mask=prefix.mask,
             context_mask=context_mask,
-            attn_mask=None if attn_mask is None else prefix.pairs(attn_mask, x.shape[1]),
+            attn_mask=None if attn_mask is None else prefix.pairs(attn_mask, x.shape[1], cache),
             self_attn_context_mask=(
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
             ),
-            pos=prefix.positions(pos) if pos is not None and self.attn_layers.reads_positions else None,
+            pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
             mems=mems,
             cache=cache,
             intermediates=record,
         )
         if cache is not None:
             cache.token_mask = token_mask
-            cache.prefix += prefix.length + (0 if mems is None else mems.length)
+            cache.last_position = None if pos is None else pos[..., -1:]
+            if in_front > cache.prefix:
+                cache.prefix, cache.order = in_front, prefix.order_behind(in_front - prefix.length)
         if record is not None and return_mems:
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
@@ -291,7 +300,8 @@ class SequenceModel(nn.Module):
 
 
 def _past(mems: Memories | None, cache: Cache | None) -> int:
-    return (0 if cache is None else cache.length) + (mems.length if isinstance(mems, Memories) else 0)
+    """What an attn_mask may have keys of in front of the tokens'."""
+    return (0 if cache is None else cache.length - cache.prefix) + (mems.length if isinstance(mems, Memories) else 0)
 
 
 class TransformerWrapper(SequenceModel):

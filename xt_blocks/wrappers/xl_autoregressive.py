@@ -33,7 +33,7 @@ class XLAutoregressiveWrapper(nn.Module):
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, or keeps no memories.
+        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or keeps no memories.
     """
 
     @names_nearest
@@ -151,7 +151,7 @@ class XLAutoregressiveWrapper(nn.Module):
         if rows.ragged and mems is not None:
             raise ValueError("memories are of prompts of one length: generate with each length apart")
         read = given(context=context, context_mask=context_mask)
-        check_read(rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens.shape[0], read)
 
         def start(prompts: Prompts, read: dict[str, Tensor]) -> Decoding:
             return SegmentDecoding(self.net, prompts, seq_len, cache_kv, mems, read)

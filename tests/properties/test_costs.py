@@ -1,0 +1,29 @@
+"""What the graph says a model costs is what it costs."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from .models import Model, context_for, examples, models, tokens
+
+
+@examples(60)
+@given(models())
+def test_parameters_are_those_of_the_module(drawn: Model) -> None:
+    model = drawn.model()
+    assert model.graph.parameters() == sum(parameter.numel() for parameter in model.parameters())
+
+
+@examples(40)
+@given(models(), st.integers(1, 3), st.integers(1, 9), st.integers(1, 6))
+def test_flops_are_those_that_torch_counts(drawn: Model, batch: int, seq: int, context: int) -> None:
+    model = drawn.model(torch.float32)
+    x, beside = tokens(batch, seq), context_for(model, batch, context)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(x, **beside)
+    count = counter.get_total_flops()
+    assert abs(model.graph.flops(seq, batch, context) - count) <= 0.02 * count
