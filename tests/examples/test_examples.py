@@ -25,7 +25,7 @@ def run(name: str, *arguments: str) -> Any:
 
 def test_each_has_a_test() -> None:
     here = Path(__file__).read_text()
-    assert {*EXAMPLES} == {*re.findall(r'run\("(\w+)"', here), "conformer"}  # that one is in the README, output and all
+    assert {*EXAMPLES} == {*re.findall(r'run\(\s*"(\w+)"', here), "conformer"}  # that one is in the README, output and all
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -55,7 +55,7 @@ def test_decoder_learns_more_than_which_bytes_are_common(capsys: pytest.CaptureF
 
 
 def test_encoder_finds_more_than_the_commonest_letter(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("encoder", "--steps", "100") > 0.15  # e is 11 %
+    assert run("encoder", "--steps", "80") > 0.13  # e is 11 %
     shown = capsys.readouterr().out
     assert float(re.findall(r"logits by (\S+)", shown)[0]) < 1e-4
     assert len(re.findall(r"^ [a-z]*_[a-z]* +→ [a-z]+ +[a-z]+ *$", shown, re.MULTILINE)) == 10
@@ -83,7 +83,7 @@ def test_transformer_xl_gains_by_its_memories(capsys: pytest.CaptureFixture[str]
 
 
 def test_maskgit_draws_what_is_more_like_a_digit_than_single_pixels(capsys: pytest.CaptureFixture[str]) -> None:
-    drawings, alone = run("maskgit", "--steps", "80", "--draw", "2")
+    drawings, alone = run("maskgit", "--steps", "60", "--draw", "2")
     assert drawings < alone - 2
     picture = [line for line in capsys.readouterr().out.splitlines() if {*line} <= {*" ░▒█"}]
     assert len(picture) == 8
@@ -91,7 +91,7 @@ def test_maskgit_draws_what_is_more_like_a_digit_than_single_pixels(capsys: pyte
 
 
 def test_continuous_beats_the_last_value(capsys: pytest.CaptureFixture[str]) -> None:
-    error, repeated = run("continuous", "--steps", "100")
+    error, repeated = run("continuous", "--steps", "80")
     assert error < 0.8 * repeated
     assert "o" in capsys.readouterr().out
 
