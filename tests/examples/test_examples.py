@@ -25,7 +25,10 @@ def run(name: str, *arguments: str) -> Any:
 
 def test_each_has_a_test() -> None:
     here = Path(__file__).read_text()
-    assert {*EXAMPLES} == {*re.findall(r'run\(\s*"(\w+)"', here), "conformer"}  # that one is in the README, output and all
+    assert {*EXAMPLES} == {
+        *re.findall(r'run\(\s*"(\w+)"', here),
+        "conformer",
+    }  # that one is in the README, output and all
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
