@@ -93,10 +93,11 @@ def test_maskgit_draws_what_is_more_like_a_digit_than_single_pixels(capsys: pyte
     assert {*" ▒█"} <= {*"".join(picture)}
 
 
-def test_continuous_beats_the_last_value(capsys: pytest.CaptureFixture[str]) -> None:
-    error, repeated = run("continuous", "--steps", "80")
-    assert error < 0.8 * repeated
-    assert "o" in capsys.readouterr().out
+def test_continuous_beats_the_last_value_and_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    error, repeated, zero = run("continuous", "--steps", "80", "--new", "4")
+    assert error < 0.8 * min(repeated, zero)
+    curves = [line for line in capsys.readouterr().out.splitlines() if {*line} <= {*" ·o"}]
+    assert "".join(curves).count("o") >= 2
 
 
 def test_tour_shows_costs_a_mistake_a_graph_and_an_edit(capsys: pytest.CaptureFixture[str]) -> None:
