@@ -240,6 +240,6 @@ def test_positions_given_are_of_the_segment(name: str) -> None:
 
 @pytest.mark.parametrize("pos", [[0, 1, 12], [-1, 0, 1]])
 def test_learned_positions_have_an_end(pos: list[int]) -> None:
-    model = xt_blocks.TransformerWrapper(num_tokens=9, max_seq_len=12, attn_layers=stack("plain"))
+    model = TransformerWrapper(num_tokens=9, max_seq_len=12, attn_layers=Decoder(dim=24, depth=1, heads=3))
     with pytest.raises(ValueError, match="learned positions are from 0 to 11; pos goes from"):
         model(torch.zeros(1, 3, dtype=torch.long), pos=torch.tensor(pos))
