@@ -300,6 +300,21 @@ def test_residual_attention_of_other_heads_is_refused_where_it_is_written() -> N
     assert scores("a(heads=4) c(heads=4) f c(heads=4)", cross_residual_attn=True) == {"c1 → c3"}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "settings"),
+    [
+        ("c f", {"attn_max_attend_past": 2, "residual_attn": True, "causal": True}),
+        ("f f", {"attn_dropout": 0.1, "cross_residual_attn": True}),
+        ("set ff_glu; a a", {"ff_swish": True}),
+        ("f f", {"heads": 2, "attn_dim_head": 4, "zero_init_branch_output": True, "layer_dropout": 0.1}),
+        ("a a", {"ff_mult": 2, "ff_dropout": 0, "use_rmsnorm": True}),
+        ("a f(mult=2)", {"ff_mult": 3}),
+    ],
+)
+def test_a_setting_of_every_block_of_a_kind_may_find_none(pattern: str, settings: dict[str, Any]) -> None:
+    assert blockdsl.compile(pattern, dim=16, **settings).nodes("block")
+
+
 def test_settings_come_from_block_then_keyword_then_text_then_default() -> None:
     text = "set heads=3, ff_mult=2; a a(heads=5) f"
     g = blockdsl.compile(text, dim=16)

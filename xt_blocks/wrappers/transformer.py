@@ -169,6 +169,9 @@ class SequenceModel(nn.Module):
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
         hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, mems, cache)
         mems = self._routed(mems)
+        in_front = prefix.length + (mems.length if isinstance(mems, Memories) else 0)
+        if cache is not None and cache.length:
+            in_front = cache.prefix
         record = None
         if return_intermediates or return_attn or return_mems:
             record = Intermediates(keep_attention=return_intermediates or return_attn)
@@ -181,7 +184,7 @@ class SequenceModel(nn.Module):
             self_attn_context_mask=(
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
             ),
-            pos=prefix.positions(pos) if pos is not None and self.attn_layers.reads_positions else None,
+            pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
             mems=mems,
             cache=cache,
             intermediates=record,
@@ -189,9 +192,8 @@ class SequenceModel(nn.Module):
         if cache is not None:
             cache.token_mask = token_mask
             cache.last_position = None if pos is None else pos[..., -1:]
-            if prefix.length or mems is not None:
-                behind = 0 if mems is None else mems.length
-                cache.prefix, cache.order = prefix.length + behind, prefix.order_behind(behind)
+            if in_front > cache.prefix:
+                cache.prefix, cache.order = in_front, prefix.order_behind(in_front - prefix.length)
         if record is not None and return_mems:
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
@@ -283,6 +285,8 @@ class SequenceModel(nn.Module):
             raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
         if pos is not None and self.pos_emb is None and not self.attn_layers.reads_positions:
             raise ValueError("pos is given, but the model has no positions that it could set")
+        if pos is not None and isinstance(self.pos_emb, AbsolutePositions) and not torch.compiler.is_compiling():
+            _check_range(pos, self.max_seq_len)
         if sum_embeds is not None and sum_embeds.shape != (*x.shape[:2], self.emb_dim):
             raise ValueError(f"sum_embeds must be {(*x.shape[:2], self.emb_dim)}, not {tuple(sum_embeds.shape)}")
         if prepend_embeds is None:
@@ -380,6 +384,11 @@ class TransformerWrapper(SequenceModel):
     def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 2 or x.dtype not in _INTS:
             raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+
+
+def _check_range(pos: Tensor, rows: int) -> None:
+    if pos.numel() and not 0 <= int(pos.min()) <= int(pos.max()) < rows:
+        raise ValueError(f"learned positions are from 0 to {rows - 1}; pos goes from {pos.min()} to {pos.max()}")
 
 
 _INTS = (torch.int64, torch.int32)
