@@ -252,6 +252,37 @@ class BlockGraph:
             Path(path).write_bytes(image)
         return image
 
+    def to_html(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        unfold: bool = False,
+        detail: str = "block",
+        color: str = "kind",
+        seq_len: int = 1024,
+        dtype: Any = "float32",
+    ) -> str:
+        """The graph as one HTML page: the picture with search, the pattern's text, and each block's details.
+
+        It asks for no other file and for no network.
+
+        Args:
+            path: a file to write it to.
+            unfold: open it with every block drawn; the page folds and unfolds.
+            detail, color: as in `to_svg`.
+            seq_len: tokens a row, of the FLOPs and of the cache.
+            dtype: of the cache, as in `kv_cache_bytes`.
+
+        Raises:
+            UserError: an option has a value that it cannot have.
+        """
+        from .draw.html import page
+
+        text = page({"": self}, unfold=unfold, detail=detail, color=color, seq_len=seq_len, dtype=dtype)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
     def _repr_svg_(self) -> str:
         return self.to_svg()
 

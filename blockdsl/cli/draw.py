@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FORMS = {
     ".svg": ("to_svg", True),
     ".png": ("to_png", True),
-    ".html": ("to_html", False),
+    ".html": ("to_html", True),
     ".dot": ("to_dot", False),
     ".mmd": ("to_mermaid", False),
     ".txt": ("to_text", False),

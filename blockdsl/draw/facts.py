@@ -1,0 +1,92 @@
+"""What a page tells of each node: a table in which nodes that are alike share a row. No HTML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import costs
+from ..costs import item_bytes, stage_title
+from ..kinds import kind_of
+from ..options import spell
+from .details import Details
+from .labels import Labels
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+Row = dict[str, Any]
+
+_TITLES = {"input": "Input", "output": "Output", "context": "Context", "position": "Positions", "sum": "Sum"}
+
+
+class Table:
+    """Rows for the nodes of graphs, ready for JSON.
+
+    Attributes:
+        nodes: each node's name and the number of its row.
+        rows: options as (name, value, how it came: 2 the text sets it, 1 it differs from the default, 0 the default),
+            shapes as (name, shape); counts as text, because a script's numbers end at 2^53.
+    """
+
+    def __init__(self, seq_len: int, dtype: Any) -> None:
+        self.seq_len, self.bytes = seq_len, item_bytes(dtype)
+        self.nodes: list[tuple[str, int]] = []
+        self.rows: list[Row] = []
+        self._place: dict[str, int] = {}
+
+    def add(self, graph: BlockGraph, name: str) -> None:
+        """All nodes of a graph; with a name they are called `name.node`."""
+        labels = Labels(graph)
+        details = Details(graph, labels, self.seq_len)
+        for node in graph.nx:
+            row = _row(graph, labels, node) | self._costs(details.costs.get(node, costs.Cost()))
+            if tie := graph.nx.nodes[node].get("tie"):
+                row["tie"] = f"{name}.{tie}" if name else tie
+            self.nodes.append((f"{name}.{node}" if name else node, self._index(row)))
+
+    def _costs(self, cost: costs.Cost) -> Row:
+        counts = {"parameters": cost.parameters, "flops": cost.flops, "cache": cost.cached * self.bytes}
+        return {name: str(count) for name, count in counts.items() if count}
+
+    def _index(self, row: Row) -> int:
+        index = self._place.setdefault(repr(row), len(self.rows))
+        if index == len(self.rows):
+            self.rows.append(row)
+        return index
+
+
+def _row(graph: BlockGraph, labels: Labels, node: str) -> Row:
+    attrs = graph.nx.nodes[node]
+    if attrs["kind"] == "block":
+        return _block(graph, labels, node)
+    own = {name: value for name, value in attrs.items() if name not in ("kind", "stage", "scheme")}
+    title = labels.position(node) if attrs["kind"] == "position" else _TITLES[attrs["kind"]]
+    return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}
+
+
+def _block(graph: BlockGraph, labels: Labels, node: str) -> Row:
+    attrs = graph.nx.nodes[node]
+    kind = kind_of(attrs["block"])
+    title, *notes = labels.notes(node)
+    shapes = kind.shapes(kind.completed(graph.dim, attrs["options"]))
+    if attrs["shift"]:
+        notes.append(f"tokens shifted by {attrs['shift']}")
+    if attrs["scale"] != 1:
+        notes.append(f"branch × {attrs['scale']:.3g}")
+    return {
+        "code": labels.name(node),
+        "block": attrs["block"],
+        "title": title[:1].upper() + title[1:],
+        "stage": stage_title(graph, attrs["stage"]) if graph.stages != [None] else "",
+        "notes": notes,
+        "options": _options(attrs),
+        "shapes": [(name, " × ".join(map(str, shape))) for name, shape in shapes.items()],
+    }
+
+
+def _options(attrs: dict[str, Any]) -> list[tuple[str, str, int]]:
+    defaults = {option.name: option.default for option in kind_of(attrs["block"]).all_options()}
+    return [
+        (name, spell(value), 2 if name in attrs["given"] else int(value != defaults.get(name)))
+        for name, value in attrs["options"].items()
+    ]

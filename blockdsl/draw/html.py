@@ -1,0 +1,99 @@
+"""One HTML page: the picture, the pattern's text and what there is to know of each node.
+
+The page is one file that asks for nothing else. All that comes from the graph is in one piece of JSON, deflated and in
+base 64: a hundred unfolded blocks are some kilobytes so, and no text in it can end a script or start a tag.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64encode
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from ..costs import by_stage, sizes
+from .facts import Table
+from .picture import picture, side_by_side
+from .scene import Scene
+from .spans import bits
+from .svg import svg
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+
+def page(
+    graphs: Mapping[str, BlockGraph], *, unfold: bool = False, seq_len: int = 1024, dtype: Any = "float32", **look: Any
+) -> str:
+    """The page of graphs side by side, each under its name; one graph may have the name "".
+
+    Args:
+        unfold: whether it opens with every block drawn.
+        seq_len, dtype: of the FLOPs and the bytes of the cache.
+        look: the other options of `BlockGraph.to_svg`.
+    """
+    scenes = [_scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
+    table = Table(seq_len, dtype)
+    for name, graph in graphs.items():
+        table.add(graph, name)
+    place = {node: i for i, (node, _) in enumerate(table.nodes)}
+    data = {
+        "title": scenes[0].title,
+        "at": f"{seq_len:,} tokens",
+        "dtype": str(dtype).removeprefix("torch."),
+        "unfolded": unfold,
+        "pictures": [_drawn(scene, place) for scene in scenes],
+        "nodes": table.nodes,
+        "rows": table.rows,
+        "texts": [(name, _text(graph, name, place)) for name, graph in graphs.items()],
+        "stages": _stages(graphs, seq_len, table.bytes),
+    }
+    parts = {
+        "title": escape(scenes[0].title),
+        "style": _file("page.css"),
+        "data": _packed(data),
+        "script": _file("page.js"),
+        "text": escape("\n\n".join(f"{name}\n{graph.to_text()}".strip() for name, graph in graphs.items())),
+    }
+    out = _file("page.html")
+    for name, part in parts.items():
+        before, after = out.split(f"{{{{{name}}}}}")
+        out = before + part + after
+    return out
+
+
+def _scene(graphs: Mapping[str, BlockGraph], **options: Any) -> Scene:
+    if [*graphs] == [""]:
+        return picture(graphs[""], **options)
+    return side_by_side(graphs, **options)
+
+
+def _drawn(scene: Scene, place: Mapping[str, int]) -> dict[str, Any]:
+    """The picture, and the nodes of its groups in the order in which they stand there."""
+    return {"svg": svg(scene), "boxes": [[place[node] for node in box.nodes] for box in scene.boxes]}
+
+
+def _text(graph: BlockGraph, name: str, place: Mapping[str, int]) -> list[tuple[str, list[int]]]:
+    prefix = f"{name}." if name else ""
+    return [(bit.text, [place[prefix + node] for node in bit.nodes]) for bit in bits(graph)]
+
+
+def _stages(graphs: Mapping[str, BlockGraph], seq_len: int, item: int) -> list[tuple[str, ...]]:
+    """Costs by stage: its title, blocks, parameters, FLOPs, bytes of the cache."""
+    return [
+        (f"{name} {title}".strip(), *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cached * item)))
+        for name, graph in graphs.items()
+        for title, cost in by_stage(graph, sizes(seq_len, 1))
+    ]
+
+
+def _packed(data: dict[str, Any]) -> str:
+    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return b64encode(zlib.compress(plain.encode(), 9)).decode()
+
+
+def _file(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

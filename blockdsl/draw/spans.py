@@ -1,0 +1,43 @@
+"""A graph's pattern, cut where a bit of its text stands for blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import PatternError
+from ..format import format_text
+from ..pattern import parse
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+
+class Bit(NamedTuple):
+    """A bit of text and the blocks that it stands for: every copy of a repeat, all of a macro."""
+
+    text: str
+    nodes: tuple[str, ...] = ()
+
+
+def bits(graph: BlockGraph) -> list[Bit]:
+    """The whole text, over lines as `blockdsl fmt` writes it.
+
+    A block that an edit took out of the graph is not in it. Where the text cannot be read any more, say because a kind
+    was unregistered, it is one bit.
+    """
+    try:
+        text = format_text(graph.pattern).rstrip("\n")
+        units = [*parse(text).expansion.units()]
+    except PatternError:
+        return [Bit(graph.pattern)]
+    nodes: dict[tuple[int, int], list[str]] = {}
+    for i, unit in enumerate(units):
+        found = nodes.setdefault((unit.span.start, unit.span.end), [])
+        node = f"{unit.kind}{i}"  # as `compile` calls it
+        if graph.nx.nodes.get(node, {}).get("block") == unit.kind:
+            found.append(node)
+    out, at = [], 0
+    for (start, end), found in sorted(nodes.items()):
+        out += [Bit(text[at:start]), Bit(text[start:end], tuple(found))]
+        at = end
+    return [bit for bit in [*out, Bit(text[at:])] if bit.text]
