@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockdsl.draw import side_by_side
+from blockdsl.draw.html import page
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -27,6 +29,13 @@ class Drawn:
             return side_by_side(graphs, path, **options)
         (graph,) = graphs.values()
         return graph.to_svg(path, **options)
+
+    def to_html(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
+        """Its page; the arguments are those of `BlockGraph.to_html`."""
+        text = page(self.graphs, **options)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "draw",
         help="write a picture of a pattern or a run",
-        description="Draw a pattern's blocks into a file: SVG, PNG or text, as its name ends.",
+        description="Draw a pattern's blocks into a file: SVG, PNG, HTML or text, as its name ends.",
         epilog=(
             'examples:\n  blockdsl draw "(a f)*6" -o decoder.svg\n'
             "  blockdsl draw model.pattern -o model.png --detail op\n"
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "input",
     )
     source.add_settings(parser)
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.txt")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.html, x.txt")
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     method, pictured = forms[suffix]
     options = {name: value for name in ("unfold", "detail", "color") if (value := getattr(args, name))}
     if options and not pictured:
-        raise UserError(f"--{' and --'.join(options)}: {suffix} has none of it; .svg and .png have")
+        raise UserError(f"--{' and --'.join(options)}: {suffix} has none of it; .svg, .png and .html have")
     drawn = getattr(graph(args), method)(**options)
     if isinstance(drawn, bytes):
         args.out.write_bytes(drawn)

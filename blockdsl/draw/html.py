@@ -10,12 +10,14 @@ import json
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..costs import by_stage, sizes
 from .facts import Table
+from .palette import style
 from .picture import picture, side_by_side
 from .scene import Scene
 from .spans import bits
@@ -40,12 +42,14 @@ def page(
     for name, graph in graphs.items():
         table.add(graph, name)
     place = {node: i for i, (node, _) in enumerate(table.nodes)}
+    folded, unfolded = (_drawn(scene, place) for scene in scenes)
     data = {
         "title": scenes[0].title,
         "at": f"{seq_len:,} tokens",
         "dtype": str(dtype).removeprefix("torch."),
         "unfolded": unfold,
-        "pictures": [_drawn(scene, place) for scene in scenes],
+        "style": style(),
+        "pictures": [folded] if folded == unfolded else [folded, unfolded],
         "nodes": table.nodes,
         "rows": table.rows,
         "texts": [(name, _text(graph, name, place)) for name, graph in graphs.items()],
@@ -53,9 +57,9 @@ def page(
     }
     parts = {
         "title": escape(scenes[0].title),
-        "style": _file("page.css"),
+        "style": _trimmed("page.css"),
         "data": _packed(data),
-        "script": _file("page.js"),
+        "script": _trimmed("page.js"),
         "text": escape("\n\n".join(f"{name}\n{graph.to_text()}".strip() for name, graph in graphs.items())),
     }
     out = _file("page.html")
@@ -72,8 +76,11 @@ def _scene(graphs: Mapping[str, BlockGraph], **options: Any) -> Scene:
 
 
 def _drawn(scene: Scene, place: Mapping[str, int]) -> dict[str, Any]:
-    """The picture, and the nodes of its groups in the order in which they stand there."""
-    return {"svg": svg(scene), "boxes": [[place[node] for node in box.nodes] for box in scene.boxes]}
+    """The picture without what the page has elsewhere, and the nodes of its groups in the order they have there."""
+    boxes = [replace(box, nodes=(), tip="") for box in scene.boxes]
+    edges = [replace(edge, source="", target="") for edge in scene.edges]
+    text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
+    return {"svg": text, "boxes": [[place[node] for node in box.nodes] for box in scene.boxes]}
 
 
 def _text(graph: BlockGraph, name: str, place: Mapping[str, int]) -> list[tuple[str, list[int]]]:
@@ -93,6 +100,12 @@ def _stages(graphs: Mapping[str, BlockGraph], seq_len: int, item: int) -> list[t
 def _packed(data: dict[str, Any]) -> str:
     plain = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return b64encode(zlib.compress(plain.encode(), 9)).decode()
+
+
+def _trimmed(name: str) -> str:
+    """A file without its comments, which have lines of their own, and without indentation."""
+    lines = [line.strip() for line in _file(name).splitlines()]
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith(("//", "/*")))
 
 
 def _file(name: str) -> str:

@@ -23,11 +23,11 @@
   function short(count) {
     const units = [[15, "P"], [12, "T"], [9, "G"], [6, "M"], [3, "k"]];
     const found = units.find(([power]) => count >= 10n ** BigInt(power));
-    return found ? `${Number((Number(count) / 10 ** found[0]).toPrecision(3))} ${found[1]}` : String(count);
+    return found ? `${Number((Number(count) / 10 ** found[0]).toPrecision(3))}\u00a0${found[1]}` : String(count);
   }
+  const rounded = (count, unit) => short(count) + (unit && (count < 1000n ? `\u00a0${unit}` : unit));
   function cell(count, unit = "") {
-    const rounded = short(count) + (unit && ` ${unit}`);
-    return count < 1000n ? [rounded] : [rounded, make("span", { className: "exact" }, exact(count))];
+    return count < 1000n ? [rounded(count, unit)] : [rounded(count, unit), make("span", { className: "exact" }, exact(count))];
   }
   function total(nodes, what) {
     const tied = new Set();
@@ -45,12 +45,12 @@
   let unfolded = data.unfolded, chosen = [], hits = [], now = -1;
 
   function draw() {
-    const drawn = data.pictures[+unfolded];
+    const drawn = data.pictures[unfolded ? data.pictures.length - 1 : 0];
     picture.innerHTML = drawn.svg;
     const root = picture.firstElementChild;
     root.setAttribute("role", "group");
     boxes = [...root.querySelectorAll("[data-node]")].map((element, i) => ({ element, nodes: drawn.boxes[i] }));
-    root.querySelectorAll("title").forEach((title) => title.remove());
+    root.querySelector("title").remove();
     for (const box of boxes) {
       box.element.setAttribute("role", "button");
       box.element.setAttribute("aria-label", spoken(box.nodes));
@@ -63,7 +63,6 @@
     rove(boxes.map((box) => box.element));
     for (const label of root.querySelectorAll(".repeat > text")) label.addEventListener("click", () => open(label));
     by("fold").setAttribute("aria-pressed", unfolded);
-    theme();
     marked();
   }
   function spoken(nodes) {
@@ -110,7 +109,7 @@
 
   // Where it is seen from --------------------------------------------------------------------------------------------------
 
-  const MARGIN = 24, LEAST = 0.05, MOST = 8;
+  const MARGIN = 24, LEAST = 0.05, READABLE = 0.65, MOST = 8;
   let x = 0, y = 0, scale = 1;
 
   function place(moves = false) {
@@ -132,8 +131,8 @@
   function first() {
     const [across, down] = fitting();
     const whole = Math.min(across, down, 1.4);
-    if (whole >= 0.8) show(whole, false);
-    else show(Math.min(1, Math.max(across, 0.8)), down < 0.8);
+    if (whole >= READABLE) show(whole, false);
+    else show(Math.min(1, Math.max(across, READABLE)), down < READABLE);
   }
   function zoom(factor, px = view.clientWidth / 2, py = view.clientHeight / 2, moves = false) {
     const after = Math.max(LEAST, Math.min(MOST, scale * factor));
@@ -298,21 +297,30 @@
       .map(([label, what, unit]) => [label, BigInt(row(nodes[0])[what] ?? 0), total(nodes, what), unit])
       .filter(([, , all]) => all);
     if (!rows.length) return [];
-    const alike = nodes.every((node) => data.nodes[node][1] === data.nodes[nodes[0]][1]);
-    const many = nodes.length > 1;
-    const head = ["", ...(many && alike ? ["each"] : []), ...(many ? [`all ${nodes.length}`] : [""])];
-    const cells = rows.map(([label, one, all, unit]) =>
-      [label, ...(many && alike ? [cell(one, unit)] : []), cell(all, unit)]);
+    const many = nodes.length > 1, each = many && alike(nodes);
+    const head = ["", ...(each ? ["each"] : []), `all ${nodes.length}`];
+    const cells = rows.map(([label, one, all, unit]) => [label, ...(each ? [cell(one, unit)] : []), cell(all, unit)]);
     return [
       make("h3", {}, "Costs"), listed(cells, many ? head : undefined),
       make("p", {}, `at ${data.at} a row, one row; the cache in ${data.dtype}`),
     ];
   }
-  function details(nodes) {
-    const own = row(nodes[0]);
-    const out = [heading(own.title, ...(own.code ? [make("code", {}, own.code)] : []))];
+  const alike = (nodes) => nodes.every((node) => data.nodes[node][1] === data.nodes[nodes[0]][1]);
+  function named(nodes) {
     const names = nodes.length > 6 ? [...nodes.slice(0, 4).map(name), "…", name(nodes.at(-1))] : nodes.map(name);
-    out.push(make("p", {}, names.join(", ") + (nodes.length > 1 ? ` (${nodes.length} blocks)` : "")));
+    return make("p", {}, names.join(", ") + (nodes.length > 1 ? ` (${nodes.length} blocks)` : ""));
+  }
+  /* Blocks of several sorts, as a macro makes them. */
+  function mixture(nodes) {
+    const sorts = new Map();
+    for (const node of nodes) sorts.set(row(node), (sorts.get(row(node)) ?? 0) + 1);
+    const cells = [...sorts].map(([{ title, code }, times]) => [[title, " ", make("code", {}, code ?? "")], `×${times}`]);
+    return [heading(`${nodes.length} blocks`), named(nodes), make("h3", {}, "Sorts"), listed(cells), ...costs(nodes)];
+  }
+  function details(nodes) {
+    if (!alike(nodes)) return mixture(nodes);
+    const own = row(nodes[0]);
+    const out = [heading(own.title, ...(own.code ? [make("code", {}, own.code)] : [])), named(nodes)];
     if (own.stage) out.push(make("p", {}, `stage ${own.stage}`));
     for (const note of own.notes ?? []) out.push(make("p", {}, note));
     if (own.tie) {
@@ -339,10 +347,12 @@
     const every = data.stages.map(([title, ...counts]) => [title, ...counts.map(BigInt)]);
     const sums = [1, 2, 3, 4].map((i) => every.reduce((sum, line) => sum + line[i], 0n));
     const lines = every.length > 1 ? [...every, ["total", ...sums]] : [["", ...sums]];
-    const cells = lines.map(([title, blocks, ...counts]) => [title, blocks ? exact(blocks) : "", ...counts.map((count) => count ? short(count) : "")]);
+    const cells = lines.map(([title, blocks, ...counts]) => [
+      title, blocks ? exact(blocks) : "", ...counts.map((count, i) => (count ? rounded(count, i === 2 ? "B" : "") : "")),
+    ]);
     return [
-      heading("All of it"), make("p", {}, "Choose a block to see its options, shapes and costs."),
-      make("h3", {}, "Costs by stage"), listed(cells, ["stage", "blocks", "parameters", "FLOPs", "cache B"]),
+      heading("Overview"), make("p", {}, "Choose a block to see its options, shapes and costs."),
+      make("h3", {}, "Costs by stage"), listed(cells, ["stage", "blocks", "parameters", "FLOPs", "cache"]),
       make("p", {}, `at ${data.at} a row, one row; the cache in ${data.dtype}`),
     ];
   }
@@ -384,9 +394,9 @@
     by("next").disabled = by("back").disabled = !hits.length;
     marked();
   }
-  function step(by_) {
+  function step(way) {
     if (!hits.length) return;
-    now = now < 0 && by_ < 0 ? hits.length - 1 : (now + by_ + hits.length) % hits.length;
+    now = now < 0 && way < 0 ? hits.length - 1 : (now + way + hits.length) % hits.length;
     const box = boxes.find((each) => each.element === hits[now]);
     choose(box.nodes);
     reveal(box.element);
@@ -404,15 +414,12 @@
   // Light and dark: the picture's style sheet and the page's ask for the reader's setting, and are told another one -------------------
 
   const setting = matchMedia("(prefers-color-scheme: dark)");
+  document.head.append(make("style", {}, data.style));
+  const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules])
+    .filter((rule) => rule.conditionText?.includes("prefers-color-scheme"));
   let dark = setting.matches;
   function theme() {
-    for (const sheet of document.styleSheets) {
-      for (const rule of sheet.cssRules) {
-        if (rule.media && (rule.dark ??= rule.conditionText.includes("prefers-color-scheme"))) {
-          rule.media.mediaText = dark ? "all" : "not all";
-        }
-      }
-    }
+    for (const rule of rules) rule.media.mediaText = dark ? "all" : "not all";
     by("dark").setAttribute("aria-pressed", dark);
   }
   setting.addEventListener("change", () => { dark = setting.matches; theme(); });
@@ -434,6 +441,8 @@
   });
 
   by("title").textContent = data.title;
+  by("fold").disabled = data.pictures.length < 2;
+  theme();
   written();
   draw();
   search();
