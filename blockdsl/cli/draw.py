@@ -65,10 +65,12 @@ def run(args: argparse.Namespace) -> int:
     if options and not pictured:
         raise UserError(f"--{' and --'.join(options)}: {suffix} has none of it; .svg and .png have")
     drawn = getattr(graph(args), method)(**options)
-    if isinstance(drawn, bytes):
+    if isinstance(drawn, str):
+        drawn = (drawn.removesuffix("\n") + "\n").encode()
+    try:
         args.out.write_bytes(drawn)
-    else:
-        args.out.write_text(drawn if drawn.endswith("\n") else drawn + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {args.out}: {error.strerror}") from None
     return 0
 
 
@@ -83,7 +85,7 @@ def graph(args: argparse.Namespace) -> BlockGraph:
 
     path = Path(args.pattern)
     stored = path / "graph.json" if path.is_dir() and (path / "graph.json").is_file() else path
-    if stored.suffix == ".json":
+    if stored.suffix == ".json" and stored.is_file():
         given = [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name)]
         if given:
             raise UserError(f"{path} is a graph with all its settings; leave {' and '.join(given)} out")
@@ -91,5 +93,7 @@ def graph(args: argparse.Namespace) -> BlockGraph:
             return BlockGraph.from_json(stored.read_text(encoding="utf-8"))
         except UnicodeError:
             raise UserError(f"{stored} is not text in UTF-8") from None
+        except OSError as error:
+            raise UserError(f"cannot read {stored}: {error.strerror}") from None
     pattern = source.read_pattern(args)
     return compile(pattern, **source.settings(args, pattern))
