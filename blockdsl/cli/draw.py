@@ -21,6 +21,7 @@ FORMS = {
     ".mmd": ("to_mermaid", False),
     ".txt": ("to_text", False),
 }
+PICTURED = ("unfold", "detail", "color", "seq_len")
 DETAILS = ("block", "op")
 COLORS = ("kind", "params", "flops", "stage", "tied")
 
@@ -50,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
+    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")
     parser.set_defaults(run=run)
 
 
@@ -61,9 +63,10 @@ def run(args: argparse.Namespace) -> int:
     if suffix not in forms:
         raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
     method, pictured = forms[suffix]
-    options = {name: value for name in ("unfold", "detail", "color") if (value := getattr(args, name))}
+    options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
     if options and not pictured:
-        raise UserError(f"--{' and --'.join(options)}: {suffix} has none of it; .svg and .png have")
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise UserError(f"{given}: {suffix} has none of it; .svg and .png have")
     drawn = getattr(graph(args), method)(**options)
     if isinstance(drawn, str):
         drawn = (drawn.removesuffix("\n") + "\n").encode()
