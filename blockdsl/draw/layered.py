@@ -66,7 +66,12 @@ class _Layers:
             for i, source in enumerate(sources):
                 way = [places[slot] for slot in self.passes[source, target]]
                 head = _head(drawn[target], (i + 1) / (len(sources) + 1) - 0.5)
-                points = (_foot(drawn[source]), *((x, y + s * high / 2) for x, y, high in way for s in (-1, 1)), head)
+                # upright while it passes a layer, that of its ends too, so that it meets no other box
+                foot = _foot(drawn[source])
+                leave = foot[0], places[source][1] + places[source][2] / 2
+                arrive = head[0], places[target][1] - places[target][2] / 2
+                passing = ((x, y + side * high / 2) for x, y, high in way for side in (-1, 1))
+                points = tuple(dict.fromkeys((foot, leave, *passing, arrive, head)))
                 for role in dict.fromkeys(_ROLES[what] for what in carried(self.graph.nx.edges[source, target])):
                     scene.edges.append(Edge(role, source, target, points, curved=True))
         return scene
