@@ -35,6 +35,7 @@ EPILOG = """\
 examples:
   blockdsl check "f a f | attn*6"              what is wrong, and where
   blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
+  blockdsl draw "(a f)*6" -o decoder.svg       a picture
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
   blockdsl options sparse_topk                 what an option does, its values and its paper
   blockdsl train                               two minutes on text that is on every machine

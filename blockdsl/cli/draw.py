@@ -21,6 +21,7 @@ FORMS = {
     ".mmd": ("to_mermaid", False),
     ".txt": ("to_text", False),
 }
+PICTURED = ("unfold", "detail", "color", "seq_len")
 DETAILS = ("block", "op")
 COLORS = ("kind", "params", "flops", "stage", "tied")
 
@@ -50,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
+    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")
     parser.set_defaults(run=run)
 
 
@@ -61,14 +63,17 @@ def run(args: argparse.Namespace) -> int:
     if suffix not in forms:
         raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
     method, pictured = forms[suffix]
-    options = {name: value for name in ("unfold", "detail", "color") if (value := getattr(args, name))}
+    options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
     if options and not pictured:
-        raise UserError(f"--{' and --'.join(options)}: {suffix} has none of it; .svg, .png and .html have")
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise UserError(f"{given}: {suffix} has none of it; .svg, .png and .html have")
     drawn = getattr(graph(args), method)(**options)
-    if isinstance(drawn, bytes):
+    if isinstance(drawn, str):
+        drawn = (drawn.removesuffix("\n") + "\n").encode()
+    try:
         args.out.write_bytes(drawn)
-    else:
-        args.out.write_text(drawn if drawn.endswith("\n") else drawn + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {args.out}: {error.strerror}") from None
     return 0
 
 
@@ -83,7 +88,7 @@ def graph(args: argparse.Namespace) -> BlockGraph:
 
     path = Path(args.pattern)
     stored = path / "graph.json" if path.is_dir() and (path / "graph.json").is_file() else path
-    if stored.suffix == ".json":
+    if stored.suffix == ".json" and stored.is_file():
         given = [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name)]
         if given:
             raise UserError(f"{path} is a graph with all its settings; leave {' and '.join(given)} out")
@@ -91,5 +96,7 @@ def graph(args: argparse.Namespace) -> BlockGraph:
             return BlockGraph.from_json(stored.read_text(encoding="utf-8"))
         except UnicodeError:
             raise UserError(f"{stored} is not text in UTF-8") from None
+        except OSError as error:
+            raise UserError(f"cannot read {stored}: {error.strerror}") from None
     pattern = source.read_pattern(args)
     return compile(pattern, **source.settings(args, pattern))

@@ -15,7 +15,7 @@ from ..costs import stage_title
 from .face import SHOULDER, STUB, Faces
 from .layout import Chain, split_stages
 from .operations import adds
-from .scene import RADIUS, Edge, Frame, Point, Rect, Scene, Text, text_width
+from .scene import RADIUS, Edge, Frame, Point, Rect, Scene, Text, even, text_width
 from .tree import Fork, Parts, Repeat, Unit, tree, units
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Column:
         self._chain(piece, parts)
         title = f"stage {stage_title(self.graph, stage)}"
         piece.left, piece.right = piece.left + PAD, max(piece.right, SHOULDER) + PAD
-        piece.left = max(piece.left, text_width(title, "label") + 2 * PAD)
+        piece.left = max(piece.left, even(text_width(title, "label") + 2 * PAD))
         rect = Rect(-piece.left, top, piece.left + piece.right, piece.y + PAD - top)
         label = Text(rect.x + PAD, top + 16, title, "label")
         piece.scene.frames.insert(0, Frame("stage", rect, stage, label))
@@ -198,7 +198,7 @@ class Column:
         rect = Rect(-inside.left - PAD, top, inside.left + PAD + right, inside.y + PAD - top)
         label = Text(right + 6, rect.middle + 5, f"×{repeat.times:,}", "times")
         inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, label))
-        inside.y, inside.left, inside.right = rect.bottom, -rect.x, label.extent[1]
+        inside.y, inside.left, inside.right = rect.bottom, -rect.x, even(label.extent[1])
         piece.take(inside)
 
     # Branches --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ..tokens import INPUT_OPTIONS
 from .details import Details
 from .labels import Labels
 from .operations import NORMS, Operation, behind, operations, read_by
-from .scene import Box, Mark, Point, Rect, Text, size, text_width, widest
+from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .tree import Unit
 from .widths import cut, wrapped
 
@@ -71,7 +71,7 @@ class Faces:
         """Set the width that all blocks have."""
         for node in nodes:
             face = self.faces[node] = self._face(node)
-            self.width = max(self.width, self._needed(node, face))
+            self.width = max(self.width, even(self._needed(node, face)))
 
     def _face(self, node: str) -> _Face:
         attrs = self.graph.nx.nodes[node]
@@ -132,7 +132,7 @@ class Faces:
         text = behind(self.graph, node)
         if not text:
             return None
-        wide = text_width(text, "mark") + 10
+        wide = even(text_width(text, "mark") + 10)
         return Mark(Rect(-wide / 2, y, wide, PILL), "norm"), Text(0.0, y + 11.5, text, "mark", "middle")
 
     def taps(self, node: str, rect: Rect) -> tuple[float, float]:
@@ -208,7 +208,7 @@ class Faces:
         else:
             title, tip = self.labels.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
-        wide = text_width(title, "label") + 2 * INSET
+        wide = even(text_width(title, "label") + 2 * INSET)
         text = Text(right - wide / 2, y + 17, title, "label", "middle")
         return Box(node, (node,), attrs["kind"], Rect(right - wide, y, wide, SOURCE), (text,), tip=tip)
 

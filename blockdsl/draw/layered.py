@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 from ..errors import UserError
+from ..graph import carried
 from .face import SOURCE, Faces
 from .scene import RADIUS, Box, Edge, Point, Scene
 from .tree import Unit
@@ -18,7 +20,7 @@ DOWN, ASIDE, WIRE = 38.0, 26.0, 16.0  # between layers, between nodes, for a lin
 _ROLES = {"stream": "rail", "base": "branch", "context": "context", "position": "position", "scores": "scores"}
 _SWEEPS = 4
 
-Slot = tuple[str, str] | str  # a node, or an edge on its way through a layer
+Slot = str | tuple[str, str, int]  # a node, or an edge on its way through a layer
 
 
 def layered(graph: BlockGraph, faces: Faces) -> Scene:
@@ -35,6 +37,7 @@ class _Layers:
         self.graph, self.faces = graph, faces
         faces.measure(graph.nodes("block"))
         self.boxes = {node: self._box(node) for node in graph.nx}
+        self.passes: dict[tuple[str, str], list[Slot]] = {}  # each edge → its places in the layers between
 
     def _box(self, node: str) -> Box:
         kind = self.graph.nx.nodes[node]["kind"]
@@ -57,23 +60,21 @@ class _Layers:
             (x, y, _), (wide, high) = places[node], self._size(node)
             scene.boxes.append(box.moved(x - wide / 2, y - high / 2))
         drawn = {box.node: box for box in scene.boxes}
-        from ..graph import carried
-
-        for source, target, attrs in self.graph.nx.edges(data=True):
-            through = [places[slot] for layer in layers for slot in layer if slot == (source, target)]
-            points = (
-                _foot(drawn[source]),
-                *((x, y + side * high / 2) for x, y, high in through for side in (-1, 1)),
-                _head(drawn[target], self._share(source, target)),
-            )
-            for role in dict.fromkeys(_ROLES.get(what, "rail") for what in carried(attrs)):
-                scene.edges.append(Edge(role, source, target, points, curved=True))
+        for target in self.graph.nx:
+            last = {source: (self.passes[source, target] or [source])[-1] for source in self.graph.nx.pred[target]}
+            sources = sorted(last, key=lambda source, last=last: places[last[source]][0])  # type: ignore[misc]
+            for i, source in enumerate(sources):
+                way = [places[slot] for slot in self.passes[source, target]]
+                head = _head(drawn[target], (i + 1) / (len(sources) + 1) - 0.5)
+                # upright while it passes a layer, that of its ends too, so that it meets no other box
+                foot = _foot(drawn[source])
+                leave = foot[0], places[source][1] + places[source][2] / 2
+                arrive = head[0], places[target][1] - places[target][2] / 2
+                passing = ((x, y + side * high / 2) for x, y, high in way for side in (-1, 1))
+                points = tuple(dict.fromkeys((foot, leave, *passing, arrive, head)))
+                for role in dict.fromkeys(_ROLES[what] for what in carried(self.graph.nx.edges[source, target])):
+                    scene.edges.append(Edge(role, source, target, points, curved=True))
         return scene
-
-    def _share(self, source: str, target: str) -> float:
-        """Where along a node's upper edge a line from this source arrives, from -0.5 to 0.5."""
-        sources = [*self.graph.nx.pred[target]]
-        return (sources.index(source) + 1) / (len(sources) + 1) - 0.5
 
     def _layers(self) -> list[list[Slot]]:
         """Each node as far down as the longest way to it; context and positions right above their first reader."""
@@ -94,13 +95,17 @@ class _Layers:
         for node in order:
             layers[depth[node] + up].append(node)
         for source, target in graph.edges:
-            for between in range(depth[source] + up + 1, depth[target] + up):
-                layers[between].append((source, target))
+            passed = range(depth[source] + up + 1, depth[target] + up)
+            self.passes[source, target] = []
+            for layer in passed:
+                slot = (source, target, layer)
+                self.passes[source, target].append(slot)
+                layers[layer].append(slot)
         return layers
 
     def _ordered(self, layers: list[list[Slot]]) -> list[list[Slot]]:
         """Each layer so that few lines cross: by the mean place of the neighbours above, then of those below."""
-        above = self._neighbours(layers)
+        above = self._neighbours()
         below: dict[Slot, list[Slot]] = {}
         for slot, sources in above.items():
             for source in sources:
@@ -115,16 +120,13 @@ class _Layers:
                 place |= {slot: (i + 0.5) / len(layer) for i, slot in enumerate(layer)}
         return layers
 
-    def _neighbours(self, layers: list[list[Slot]]) -> dict[Slot, list[Slot]]:
+    def _neighbours(self) -> dict[Slot, list[Slot]]:
+        """Those above each slot that a line comes from."""
         above: dict[Slot, list[Slot]] = {}
-        last: dict[tuple[str, str], Slot] = {}
-        for layer in layers:
-            for slot in layer:
-                if isinstance(slot, tuple):
-                    above[slot] = [slot[0]]
-                    last[slot] = slot
-                else:
-                    above[slot] = [last.get((source, slot), source) for source in self.graph.nx.pred[slot]]
+        for (source, target), slots in self.passes.items():
+            way = [source, *slots, target]
+            for before, slot in pairwise(way):
+                above.setdefault(slot, []).append(before)
         return above
 
     def _placed(self, layers: list[list[Slot]]) -> dict[Slot, tuple[float, float, float]]:

@@ -62,7 +62,7 @@ def style() -> str:
     rules += [
         ".edge{fill:none;stroke-width:1.4}",
         ".edge.rail{stroke-width:2}",
-        ".edge.scores{stroke-dasharray:4 3}",
+        ".edge.scores{stroke-dasharray:3.5 2.5}",
         ".block>rect,.node>rect{stroke-width:1.2}",
         ".block>rect.mark{stroke-width:.8}",
         ".block>rect.mark.flow{stroke:none;fill-opacity:1}",

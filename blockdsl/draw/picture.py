@@ -53,7 +53,7 @@ def side_by_side(
         drawn = _Picture(graph, unfold, detail, color, seq_len, feeds=before is not None)
         scene = drawn.scene
         extent = scene.extent
-        dx = x - extent.x
+        dx = x - round(extent.x)
         scene = _renamed(scene, name)
         headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
         whole.add(scene, dx)
@@ -65,7 +65,7 @@ def side_by_side(
             whole.edges += [_into(before, box, x) for box in boxes]
         legend |= dict.fromkeys(drawn.colors.legend)
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
-        x = dx + extent.right + APART
+        x = round(dx + extent.right) + APART
         whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
     top = whole.extent.y - 14
     whole.labels += [heading.moved(0, top) for heading in headings]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 from .widths import width
 
@@ -216,6 +217,11 @@ FONTS = {
 
 def size(role: str) -> float:
     return FONTS[role][0]
+
+
+def even(length: float) -> float:
+    """The next even number: halves of it are whole, and lines are sharp."""
+    return 2.0 * ceil(length / 2)
 
 
 def text_width(text: str, role: str) -> float:

@@ -6,9 +6,11 @@ is a group with the names of its nodes, so that a page around the picture can fi
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator
-from html import escape
 from itertools import pairwise
+from math import ceil, floor
 
 from .palette import style
 from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
@@ -27,8 +29,8 @@ class _Svg:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         extent = scene.extent
-        self.dx, self.dy = MARGIN - extent.x, MARGIN - extent.y
-        self.width, self.height = extent.width + 2 * MARGIN, extent.height + 2 * MARGIN
+        self.dx, self.dy = MARGIN - floor(extent.x), MARGIN - floor(extent.y)
+        self.width, self.height = ceil(extent.right) + self.dx + MARGIN, ceil(extent.bottom) + self.dy + MARGIN
 
     def lines(self) -> Iterator[str]:
         wide, high = n(self.width), n(self.height)
@@ -91,6 +93,14 @@ _SIGNS = {
     "+": "M{x} {y}m-4 0h8m-4 -4v8",
     "Δ": "M{x} {y}m0 -4l3.8 6.6h-7.6z",
 }
+
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def escape(words: str) -> str:
+    """As text or in quotes; a sign that XML has no place for becomes U+FFFD."""
+    return html.escape(_NOT_XML.sub("\ufffd", words))
 
 
 def n(value: float) -> str:

@@ -91,6 +91,7 @@ class Line:
     source: str
     target: str
     points: tuple[tuple[float, float], ...]
+    way: tuple[tuple[float, float], ...]  # points along it, close to each other where it is curved
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def read(svg: str) -> Picture:
             nodes.append(_node(element, classes, dx, dy))
         elif "edge" in classes:
             points = _points(element.get("d", ""), dx, dy)
-            lines.append(Line(classes[1], element.get("data-from", ""), element.get("data-to", ""), points))
+            way = _way(element.get("d", ""), dx, dy)
+            lines.append(Line(classes[1], element.get("data-from", ""), element.get("data-to", ""), points, way))
         elif classes[0] in ("stage", "repeat"):
             value = int(element.get("data-stage" if classes[0] == "stage" else "data-times", ""))
             (rect,), (label,) = element.findall(f"{SVG}rect"), element.findall(f"{SVG}text")
@@ -206,6 +208,27 @@ def _points(path: str, dx: float, dy: float) -> tuple[tuple[float, float], ...]:
     return tuple(points)
 
 
+def _way(path: str, dx: float, dy: float) -> tuple[tuple[float, float], ...]:
+    """A path as a polygon: curves in sixteen pieces."""
+    way: list[tuple[float, float]] = []
+    for letter, numbers in re.findall(r"([MLQC])([^MLQC]*)", path):
+        values = [float(value) for value in numbers.split()]
+        ends = [(values[i] + dx, values[i + 1] + dy) for i in range(0, len(values), 2)]
+        if letter in "ML":
+            way += ends
+            continue
+        controls = [way[-1], *ends]
+        for step in range(1, 17):
+            way.append(_bezier(controls, step / 16))
+    return tuple(way)
+
+
+def _bezier(controls: list[tuple[float, float]], t: float) -> tuple[float, float]:
+    while len(controls) > 1:
+        controls = [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b in itertools.pairwise(controls)]
+    return controls[0]
+
+
 # What holds of every picture --------------------------------------------------------------------------------------
 
 
@@ -216,6 +239,7 @@ def check(svg: str, *graphs: BlockGraph, unfolded: bool = False, names: tuple[st
     check_nodes(picture, graphs, prefixes)
     check_places(picture)
     check_ends(picture)
+    check_ways(picture)
     if not names:
         check_edges(picture, graphs[0], unfolded)
     return picture
@@ -279,6 +303,17 @@ def check_ends(picture: Picture) -> None:
         rails = [rail for rail in picture.lines if rail.role == "rail" and rail.source == line.source]
         on_rail = any(_on(start, rail) for rail in rails if rail is not line)
         assert on_rail or any(area.touches(start) for area in own[line.source]), line
+
+
+def check_ways(picture: Picture) -> None:
+    """No edge runs through a box."""
+    rects = [(node.name, node.rect) for node in picture.nodes if node.rect]
+    for line in picture.lines:
+        for a, b in itertools.pairwise(line.way):
+            piece = Area(min(a[0], b[0]) - 0.1, min(a[1], b[1]) - 0.1, max(a[0], b[0]) + 0.1, max(a[1], b[1]) + 0.1)
+            for name, rect in rects:
+                inner = Area(rect.left + 0.5, rect.top + 0.5, rect.right - 0.5, rect.bottom - 0.5)
+                assert not inner.overlaps(piece), (name, line)
 
 
 def _on(point: tuple[float, float], line: Line) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -354,6 +355,43 @@ def test_a_decoder_in_layers_is_fed_too() -> None:
     decoder.nx.add_edge("input", "c1")
     picture = check(side_by_side({"x": encoder, "y": decoder}), encoder, decoder, names=("x", "y"))
     assert picture.edges("context") == {("x.output", "y.context"), ("y.context", "y.c1")}
+
+
+def test_a_pattern_and_a_graph_are_shown_by_notebooks() -> None:
+    assert blockdsl.parse("(a f)*2")._repr_svg_() == graph("(a f)*2", dim=512, heads=8, attn_dim_head=64).to_svg()
+    own = blockdsl.parse("set dim=24, heads=3; a")._repr_svg_()
+    assert own is not None
+    assert read(own).node("input").words == ["Input", "dim 24"]
+    assert blockdsl.parse("set heads=3, attn_dim_head=none; a")._repr_svg_() is None  # 3 heads do not divide 512
+    g = graph("a f")
+    assert g._repr_svg_() == g.to_svg()
+
+
+def test_a_file_is_written(tmp_path: Path) -> None:
+    svg = graph("a f").to_svg(tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8") == svg + "\n"
+
+
+def test_a_kind_of_ones_own_has_a_colour_and_its_title() -> None:
+    kind = blockdsl.Kind(
+        name="convolution_of_a_long_name",
+        title="wide <conv> & more",
+        options=(blockdsl.Option("kernel", int, 7, "width"),),
+        shapes=lambda o: {"weight": (o.dim, 1, o.kernel)},
+        flops=lambda o, sizes: 2 * sizes.seq * o.dim * o.kernel,
+        module="nowhere:Nothing",
+    )
+    blockdsl.register(kind)
+    try:
+        picture = drawn("(a convolution_of_a_long_name(kernel=3))*2")
+        node = picture.node("convolution_of_a_long_name1")
+        assert node.words[1:] == ["Wide <conv> & more", "kernel=3"]
+        assert "hue-3" in node.classes
+        assert "weight: 16 × 1 × 3" in node.tip
+        opened = drawn("convolution_of_a_long_name", detail="op").node("convolution_of_a_long_name0")
+        assert opened.words[2:] == ["LayerNorm", "wide <conv> & more"]
+    finally:
+        blockdsl.unregister(kind.name)
 
 
 def test_no_graph_is_an_error() -> None:
