@@ -47,7 +47,9 @@ def add_parser(subparsers: Any) -> None:
         "input",
     )
     source.add_settings(parser)
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.html, x.txt")
+    parser.add_argument(
+        "-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.html, x.txt"
+    )
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..costs import by_stage, sizes
 from .facts import Table
+from .packed import Packed
 from .palette import style
 from .picture import picture, side_by_side
 from .scene import Scene
@@ -42,13 +43,15 @@ def page(
     for name, graph in graphs.items():
         table.add(graph, name)
     place = {node: i for i, (node, _) in enumerate(table.nodes)}
-    folded, unfolded = (_drawn(scene, place) for scene in scenes)
+    packed = Packed()
+    folded, unfolded = (_drawn(scene, packed, place) for scene in scenes)
     data = {
         "title": scenes[0].title,
         "at": f"{seq_len:,} tokens",
         "dtype": str(dtype).removeprefix("torch."),
         "unfolded": unfold,
         "style": style(),
+        "shapes": packed.shapes,
         "pictures": [folded] if folded == unfolded else [folded, unfolded],
         "nodes": table.nodes,
         "rows": table.rows,
@@ -75,12 +78,12 @@ def _scene(graphs: Mapping[str, BlockGraph], **options: Any) -> Scene:
     return side_by_side(graphs, **options)
 
 
-def _drawn(scene: Scene, place: Mapping[str, int]) -> dict[str, Any]:
+def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:
     """The picture without what the page has elsewhere, and the nodes of its groups in the order they have there."""
     boxes = [replace(box, nodes=(), tip="") for box in scene.boxes]
     edges = [replace(edge, source="", target="") for edge in scene.edges]
     text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
-    return {"svg": text, "boxes": [[place[node] for node in box.nodes] for box in scene.boxes]}
+    return {"lines": packed.add(text), "boxes": [[place[node] for node in box.nodes] for box in scene.boxes]}
 
 
 def _text(graph: BlockGraph, name: str, place: Mapping[str, int]) -> list[tuple[str, list[int]]]:

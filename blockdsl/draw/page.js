@@ -44,9 +44,18 @@
   let boxes = [];  // {element, nodes}, in reading order
   let unfolded = data.unfolded, chosen = [], hits = [], now = -1;
 
+  /* Each line's shape, with the numbers that the shape had last and what is added to them. */
+  function unpacked(lines) {
+    const last = data.shapes.map(() => []);
+    return lines.map(([shape, ...steps]) => {
+      last[shape] = steps.map((step, i) => step + (last[shape][i] ?? 0));
+      let i = 0;
+      return data.shapes[shape].replaceAll("\x1f", () => last[shape][i++] / 100);
+    }).join("\n");
+  }
   function draw() {
     const drawn = data.pictures[unfolded ? data.pictures.length - 1 : 0];
-    picture.innerHTML = drawn.svg;
+    picture.innerHTML = unpacked(drawn.lines);
     const root = picture.firstElementChild;
     root.setAttribute("role", "group");
     boxes = [...root.querySelectorAll("[data-node]")].map((element, i) => ({ element, nodes: drawn.boxes[i] }));
