@@ -92,6 +92,7 @@ class Line:
     target: str
     points: tuple[tuple[float, float], ...]
     way: tuple[tuple[float, float], ...]  # points along it, close to each other where it is curved
+    curved: bool  # from layer to layer; else it runs upright and level
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,16 @@ def read(svg: str) -> Picture:
         elif "edge" in classes:
             points = _points(element.get("d", ""), dx, dy)
             way = _way(element.get("d", ""), dx, dy)
-            lines.append(Line(classes[1], element.get("data-from", ""), element.get("data-to", ""), points, way))
+            lines.append(
+                Line(
+                    classes[1],
+                    element.get("data-from", ""),
+                    element.get("data-to", ""),
+                    points,
+                    way,
+                    "C" in element.get("d", ""),
+                )
+            )
         elif classes[0] in ("stage", "repeat"):
             value = int(element.get("data-stage" if classes[0] == "stage" else "data-times", ""))
             (rect,), (label,) = element.findall(f"{SVG}rect"), element.findall(f"{SVG}text")
@@ -321,7 +331,7 @@ def check_lanes(picture: Picture) -> None:
     """What comes from one source does not run along the line of another."""
     upright: dict[float, list[tuple[float, float, tuple[str, str]]]] = {}
     for line in picture.lines:
-        if line.role in ("rail", "branch") and line.source == line.target:
+        if line.curved:
             continue
         of = ("stream", "") if line.role in ("rail", "branch") else (line.role, line.source)
         for (x, y), (to_x, to_y) in itertools.pairwise(line.points):
