@@ -67,6 +67,7 @@ class Sizes(NamedTuple):
     seq: int
     context: int
 
+
 # Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
 SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
 
