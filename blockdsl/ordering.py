@@ -171,13 +171,13 @@ def _layers(
     par_ratio: int | None,
     custom_layers: Sequence[str] | None,
 ) -> tuple[str, ...]:
+    for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
     if custom_layers is not None:
         return tuple(custom_layers)
     if depth is None:
         raise TypeError("give depth=, or the whole order as pattern=")
-    for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
     if depth * len(block) > MAX_BLOCKS:
         raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the bound is {MAX_BLOCKS:,}")
     if par_ratio is not None:

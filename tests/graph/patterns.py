@@ -90,10 +90,10 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
         "gate_residual": draw(st.booleans()),
         "shift_tokens": draw(st.integers(0, 1)),
         "ff_mult": draw(st.sampled_from([1, 2, 2.5])),
-        "ff_glu": draw(st.booleans()),
-        "ff_no_bias": draw(st.booleans()),
-        "residual_attn": not heads and draw(st.booleans()),
-        "cross_residual_attn": not heads and draw(st.booleans()),
+        "ff_glu": "f" in blocks and draw(st.booleans()),
+        "ff_no_bias": "f" in blocks and draw(st.booleans()),
+        "residual_attn": "a" in blocks and not heads and draw(st.booleans()),
+        "cross_residual_attn": "c" in blocks and not heads and draw(st.booleans()),
         "rotary_pos_emb": "a" in blocks and draw(st.booleans()),
     }
     if tokens and draw(st.booleans()):

@@ -70,6 +70,9 @@ def orderings(draw: st.DrawFn) -> dict[str, Any]:
         out[way] = draw(st.integers(2, 20))
     if way == "custom_layers":
         out[way] = draw(st.lists(st.sampled_from("acf"), min_size=1, max_size=20))
+        out["cross_attend"] = "c" in out[way] and cross
+        out["only_cross"] = out["cross_attend"] and "a" not in out[way]
+        out["macaron"] = "f" in out[way] and out["macaron"]
     return out
 
 
@@ -116,7 +119,8 @@ def test_the_blocks_are_those_that_the_rules_give(options: dict[str, Any], data:
         ({"depth": 6, "sandwich_coef": 2, "cross_attend": True}, "a a (a c f)*4 f f"),
         ({"depth": 6, "par_ratio": 4}, "par(6, 4)"),
         ({"custom_layers": ("a", "f", "a", "f")}, "(a f)*2"),
-        ({"depth": 9, "custom_layers": ["a", "c", "f"]}, "a c f"),
+        ({"depth": 9, "custom_layers": ["a", "c", "f"]}, "a c f"),  # x-transformers asks for a depth, and reads none
+        ({"custom_layers": ["a", "c", "f"], "cross_attend": True, "macaron": True}, "a c f/2"),
         ({"depth": 2, "shift_tokens": (1, 0, 1, 0)}, "(a>>1 f>>0)*2"),
         ({"depth": 1, "macaron": True, "shift_tokens": (0, 1, 2)}, "f>>0/2 a>>1 f>>2/2"),
         ({"depth": 1, "layer_dropout": (0.1, 0)}, "a(layer_dropout=0.1) f(layer_dropout=0)"),
@@ -170,6 +174,22 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
             {"custom_layers": ["a", "x"]},
             UserError,
             "custom_layers is a list of block kinds (a, c, f), not ['a', 'x']",
+        ),
+        ({"depth": 0, "custom_layers": ["a"]}, UserError, "depth must be a whole number of at least 1, not 0"),
+        (
+            {"custom_layers": ["a", "f"], "cross_attend": True},
+            UserError,
+            "cross_attend is set, but custom_layers has no 'c'",
+        ),
+        (
+            {"custom_layers": ["a", "c"], "cross_attend": True, "only_cross": True},
+            UserError,
+            "only_cross is set, but custom_layers has an 'a'",
+        ),
+        (
+            {"custom_layers": ["a", "a"], "macaron": True},
+            UserError,
+            "macaron is set, but custom_layers has no 'f' to make a half step",
         ),
         ({"custom_layers": []}, UserError, "custom_layers is a list of block kinds (a, c, f), not []"),
         ({"depth": 6, "shift_tokens": (1, 0)}, UserError, "shift_tokens has 2 values for 12 blocks"),

@@ -92,9 +92,11 @@ def test_cached_is_uncached_behind_memories(drawn: Model, parts: list[int], mask
 
 
 @examples(25)
-@given(models(causal=True), st.booleans())
-def test_prompts_of_different_lengths_go_on_as_each_alone(drawn: Model, cached: bool) -> None:
-    model = decodable(drawn.without("return_only_embed", "logits_dim"))
+@given(models(causal=True), st.booleans(), st.sampled_from([6, 24]))
+def test_prompts_of_different_lengths_go_on_as_each_alone(drawn: Model, cached: bool, window: int) -> None:
+    drawn = drawn.without("return_only_embed", "logits_dim")
+    drawn.around["max_seq_len"] = window
+    model = decodable(drawn)
     generator = xt_blocks.AutoregressiveWrapper(model)
     prompts = [tokens(1, n)[0] for n in (2, 5, 3)]
     first = context_for(model, BATCH)
@@ -104,7 +106,8 @@ def test_prompts_of_different_lengths_go_on_as_each_alone(drawn: Model, cached: 
         alone = prompt[None]
         with torch.no_grad():  # the loop by hand
             for _ in range(5):
-                alone = torch.cat((alone, model(alone, **own)[:, -1].argmax(dim=-1, keepdim=True)), dim=1)
+                token = model(alone[:, -window:], **own)[:, -1].argmax(dim=-1, keepdim=True)
+                alone = torch.cat((alone, token), dim=1)
         assert torch.equal(out[row], alone[0, len(prompt) :])
 
 

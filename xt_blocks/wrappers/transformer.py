@@ -130,7 +130,8 @@ class SequenceModel(nn.Module):
             return_attn: give a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: give the Memories behind this segment too.
             mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens stand
-                in front of the first segment alone, and are remembered for good.
+                in front of the first segment alone, and are remembered for good. It has a real token of every row:
+                only there a row's padding can go in front of them.
             pos: (seq,) or (batch, seq) int, the tokens' positions. When not given they go on from those of the cache's
                 last step, or are counted from each row's first real token. What mems remember stands right before.
             prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
@@ -168,6 +169,9 @@ class SequenceModel(nn.Module):
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
         hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, mems, cache)
         mems = self._routed(mems)
+        in_front = prefix.length + (mems.length if isinstance(mems, Memories) else 0)
+        if cache is not None and cache.length:
+            in_front = cache.prefix
         record = None
         if return_intermediates or return_attn or return_mems:
             record = Intermediates(keep_attention=return_intermediates or return_attn)
@@ -180,7 +184,7 @@ class SequenceModel(nn.Module):
             self_attn_context_mask=(
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
             ),
-            pos=prefix.positions(pos) if pos is not None and self.attn_layers.reads_positions else None,
+            pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
             mems=mems,
             cache=cache,
             intermediates=record,
@@ -188,9 +192,8 @@ class SequenceModel(nn.Module):
         if cache is not None:
             cache.token_mask = token_mask
             cache.last_position = None if pos is None else pos[..., -1:]
-            if prefix.length or mems is not None:
-                behind = 0 if mems is None else mems.length
-                cache.prefix, cache.order = prefix.length + behind, prefix.order_behind(behind)
+            if in_front > cache.prefix:
+                cache.prefix, cache.order = in_front, prefix.order_behind(in_front - prefix.length)
         if record is not None and return_mems:
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)

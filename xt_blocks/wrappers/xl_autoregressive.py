@@ -33,7 +33,7 @@ class XLAutoregressiveWrapper(nn.Module):
 
     Raises:
         TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, or keeps no memories.
+        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or keeps no memories.
     """
 
     @names_nearest
