@@ -296,10 +296,14 @@ def _cost_changes(before: BlockGraph, after: BlockGraph, seq_len: int) -> tuple[
 
 @dataclass(frozen=True)
 class _Stage:
-    """Where a stage starts, as the number of matched blocks before it, and its name."""
+    """Where a stage starts, as the number of matched blocks before it, and its name.
+
+    `matched`: its first block is one of them.
+    """
 
     start: int
     name: str | None
+    matched: bool
 
 
 def _stage_changes(before: BlockGraph, after: BlockGraph, pairs: Sequence[tuple[str, str]]) -> tuple[StageChange, ...]:
@@ -327,13 +331,13 @@ def _stages(graph: BlockGraph, matched: Sequence[str]) -> tuple[list[_Stage], li
         after = first.get(index, after)
         starts.append(after)
     starts.reverse()
-    stages = [_Stage(start, name) for (start, _), name in zip(starts, names, strict=True)]
+    stages = [_Stage(start, name, node in known) for (start, node), name in zip(starts, names, strict=True)]
     return stages, [node for _, node in starts]
 
 
 def _stage_price(one: _Stage, other: _Stage) -> int | None:
     moved, renamed = one.start != other.start, one.name != other.name
-    return None if moved and renamed else GAP // 2 + moved
+    return None if moved and renamed else (GAP // 2 if moved or renamed else 0) + (one.matched != other.matched)
 
 
 def _unlike(one: _Stage, other: _Stage, at: str | None, to: str | None) -> tuple[Change, ...]:

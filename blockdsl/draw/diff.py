@@ -43,14 +43,18 @@ class _Lines:
         yield from self.costs()
 
     def blocks(self) -> Iterator[str]:
-        for sign, graph, names, nodes in self._sides():
-            of = [node for node in nodes if graph.nx.nodes[node]["kind"] == "block"]
-            yield from _grouped((f"{sign} {names.name(node)}", node) for node in of)
+        rows = [
+            (f"{sign} {names.name(node)}", node)
+            for sign, graph, names, nodes in self._sides()
+            for node in nodes
+            if graph.nx.nodes[node]["kind"] == "block"
+        ]
         kinds = self.diff.before.nx.nodes
-        yield from _grouped(
+        rows += [
             (f"~ {kinds[changed.before]['block']}: {_listed(changed.changes)}", _both(changed.before, changed.after))
             for changed in self.diff.blocks
-        )
+        ]
+        return _grouped(rows)
 
     def _sides(self) -> Iterable[tuple[str, BlockGraph, Names, tuple[str, ...]]]:
         diff = self.diff
