@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from . import source
+from .show import encodable
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("only one of the two patterns can come from standard input")
     before, after = (_graph(args, given) for given in (args.before, args.after))
     found = before.diff(after, args.seq_len)
-    print(found.to_json() if args.json else found.to_text(color=wanted(sys.stdout)))
+    text = found.to_json() if args.json else found.to_text(color=wanted(sys.stdout))
+    print(text if encodable(text) else text.replace("×", "x"))
     return 1 if found else 0
 
 

@@ -33,14 +33,15 @@ def run(args: argparse.Namespace) -> int:
     pattern = source.read_pattern(args)
     graph, color = compile(pattern, **source.settings(args, pattern)), wanted(sys.stdout)
     text = graph.to_text(ascii=args.ascii, color=color)
-    if not args.ascii and not _encodable(text):
+    if not args.ascii and not encodable(text):
         print("the terminal's encoding cannot show the drawing's lines; drawn in ASCII", file=sys.stderr)
         text = graph.to_text(ascii=True, color=color)
     print(text)
     return 0
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether standard output has all signs of a text."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

@@ -46,7 +46,9 @@ def draw(graph: BlockGraph, fold: bool = False) -> str:
         style = _EDGES[edge.carries]
         lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)}" + (f" [{style}];" if style else ";"))
     for tied in drawn.ties():
-        lines += [f"  {_quoted(one)} -> {_quoted(other)} [{_TIED}];" for one, other in zip(tied, tied[1:], strict=False)]
+        lines += [
+            f"  {_quoted(one)} -> {_quoted(other)} [{_TIED}];" for one, other in zip(tied, tied[1:], strict=False)
+        ]
     return "\n".join([*lines, "}", ""])
 
 

@@ -65,7 +65,9 @@ class Outline:
 
     def ties(self) -> list[list[str]]:
         """Blocks that are drawn and share their parameters."""
-        return [drawn for nodes in self.graph.tied().values() if len(drawn := [n for n in nodes if n in self.lines]) > 1]
+        return [
+            drawn for nodes in self.graph.tied().values() if len(drawn := [n for n in nodes if n in self.lines]) > 1
+        ]
 
 
 def outline(graph: BlockGraph, fold: bool) -> Outline:

@@ -15,7 +15,7 @@ from blockdsl.cli import COMMANDS, parser
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "stats", "options", "train", "generate"]
+NAMES = ["check", "fmt", "show", "stats", "diff", "options", "train", "generate", "attention"]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 
@@ -77,7 +77,7 @@ def test_the_examples_of_the_whole_show_what_they_promise(
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
     lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
     by_command = {command: arguments for _, command, *arguments in lines}
-    assert sorted(by_command) == sorted(["check", "show", "stats", "options", "train", "generate"])
+    assert sorted(by_command) == sorted(["check", "show", "stats", "diff", "options", "train", "generate"])
     wrong = blockdsl("check", *by_command["check"])
     assert (wrong.status, wrong.out) == (1, "")
     assert "^^^^" in wrong.err
@@ -95,6 +95,7 @@ def test_the_examples_of_the_whole_show_what_they_promise(
         (["fmt", "a f"], 0),
         (["show", "a f"], 0),
         (["stats", "a f"], 0),
+        (["diff", "a f", "a  f(mult=4)"], 0),
         (["options"], 0),
         (["options", "macaron"], 0),
         (["options", "nothing_like_it"], 2),
@@ -103,6 +104,12 @@ def test_the_examples_of_the_whole_show_what_they_promise(
         (["show", "a |"], 1),
         (["stats", "a |"], 1),
         (["stats", "a", "--dim", "-3"], 1),
+        (["diff", "a", "a |"], 2),
+        (["diff", "a |", "a"], 2),
+        (["diff", "a", "a", "--dim", "-3"], 2),
+        (["diff", "a"], 2),
+        (["diff", "-", "-"], 2),
+        (["diff", "a", "none.pattern"], 2),
         ([], 2),
         (["chekc", "a"], 2),
         (["check", "a", "f"], 2),
@@ -173,9 +180,9 @@ def test_the_language_and_its_commands_load_neither_torch_nor_networkx(code: str
     assert set(loaded(code)) <= {"lark"}
 
 
-@pytest.mark.parametrize("name", ["show", "stats"])
-def test_a_graph_is_drawn_and_counted_without_torch(name: str) -> None:
-    found = loaded(command(name, "a f"))
+@pytest.mark.parametrize("arguments", [["show", "a f"], ["stats", "a f"], ["diff", "a", "f"]])
+def test_a_graph_is_drawn_and_counted_without_torch(arguments: list[str]) -> None:
+    found = loaded(command(*arguments))
     assert "torch" not in found
     assert "networkx" in found
 
