@@ -184,13 +184,13 @@ def _own(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _matched_blocks(before: BlockGraph, after: BlockGraph) -> list[tuple[str, str]]:
     sides = [[*_blocks(graph)] for graph in (before, after)]
-    keys = [[key for _, key in side] for side in sides]
-    return [(sides[0][i][0], sides[1][j][0]) for i, j in align(*keys, _price)]
+    ours, theirs = ([key for _, key in side] for side in sides)
+    return [(sides[0][i][0], sides[1][j][0]) for i, j in align(ours, theirs, _price)]
 
 
 @dataclass(frozen=True)
 class _Key:
-    """Equal for blocks that say the same of themselves, a tie's label aside, and stand in branches of the same number."""
+    """Equal for blocks that say the same of themselves, a tie's label aside, and stand in like branches."""
 
     kind: str
     own: tuple[tuple[str, Any], ...]

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import PatternError, UserError
-from . import check, diff, fmt, generate, options, show, stats, train
+from . import attention, check, diff, fmt, generate, options, show, stats, train
 
-COMMANDS = (check, fmt, show, stats, diff, options, train, generate)
+COMMANDS = (check, fmt, show, stats, diff, options, train, generate, attention)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:

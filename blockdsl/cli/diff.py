@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "diff",
         help="show what differs between two patterns",
         description=(
-            "Match the blocks of two patterns in order and show what is new, gone or changed: blocks and their options,\n"
+            "Match the blocks of two patterns in order and show what is new, gone or changed: blocks and options,\n"
             "stages, settings, wiring, and the costs before and after. A change that many blocks have is one line.\n"
             "Exits with 0 when both are the same model, with 1 when they differ, and with 2 when it cannot be told."
         ),

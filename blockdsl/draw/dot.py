@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from .outline import Cluster, Outline, outline
@@ -46,9 +46,7 @@ def draw(graph: BlockGraph, fold: bool = False) -> str:
         style = _EDGES[edge.carries]
         lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)}" + (f" [{style}];" if style else ";"))
     for tied in drawn.ties():
-        lines += [
-            f"  {_quoted(one)} -> {_quoted(other)} [{_TIED}];" for one, other in zip(tied, tied[1:], strict=False)
-        ]
+        lines += [f"  {_quoted(one)} -> {_quoted(other)} [{_TIED}];" for one, other in pairwise(tied)]
     return "\n".join([*lines, "}", ""])
 
 

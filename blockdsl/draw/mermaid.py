@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .outline import Cluster, Outline, outline
@@ -39,7 +40,7 @@ def draw(graph: BlockGraph, fold: bool = True) -> str:
     lines.append(f"  {_node(drawn, graph.end, names)}")
     lines += [f"  {names[edge.source]} {_LINKS[edge.carries]} {names[edge.target]}" for edge in drawn.edges]
     for tied in drawn.ties():
-        lines += [f"  {names[one]} {_TIED} {names[other]}" for one, other in zip(tied, tied[1:], strict=False)]
+        lines += [f"  {names[one]} {_TIED} {names[other]}" for one, other in pairwise(tied)]
     return "\n".join([*lines, *_classes(drawn, names), *_link_styles(drawn), ""])
 
 

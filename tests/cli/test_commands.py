@@ -205,17 +205,18 @@ blocks
   + f(glu)            f2
   ~ a: shift 0 -> 1   a0
 costs, at 5 tokens a row
-  parameters     792 ->  1,624 (+105.1%)
-  FLOPs        7,640 -> 17,880 (+134.0%)
+  parameters     792 ->  1,648 (+108.1%)
+  FLOPs        7,640 -> 15,320 (+100.5%)
   cache bytes    240
 """
 
 
 def test_diff_shows_what_differs_and_exits_with_one(blockdsl: Run) -> None:
-    # a and f as for stats below; glu adds a map of 8 x 32 and its 32 biases, and 2 * 8 * 32 FLOPs a token
+    # a and f as for stats below; f(glu) has a further map of 8 x 32 with 32 biases, of 2 * 8 * 32 FLOPs a token
     sizes = ["--dim", 8, "--heads", 2, "--set", "attn_dim_head=3", "--seq-len", 5]
     assert 208 + 568 + 16 == 792
-    assert 208 + 568 + 288 + 568 - 8 == 1624
+    assert 792 + 568 + 288 == 1648
+    assert 5 * (504 + 1024) + 5 * 3 * 512 == 15_320
     ran = blockdsl("diff", "a f", "a>>1 f f(glu)", *sizes)
     assert (ran.status, ran.err) == (1, "")
     assert ran.out == DIFFERENCE

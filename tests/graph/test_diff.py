@@ -334,7 +334,7 @@ def test_the_edit_that_was_made_is_what_is_found(
     added = [said(h, node) for node in found.added if node != "context"]
     out = [] if old is None else [said(graph(old), graph(old).nodes("block")[0])]
     put = [] if new is None else [said(graph(new), graph(new).nodes("block")[0])]
-    assert not (found.settings or found.wiring or found.stages or found.stack)
+    assert parts(found).keys() <= {"removed", "added", "blocks"}
     if what == "change" and out == put:
         assert not found
     elif what == "change" and out[0][0] == put[0][0]:
