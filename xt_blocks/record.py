@@ -143,7 +143,7 @@ def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if not passes:
         raise ValueError(f"no stack of blocks ran in {type(model).__name__}")
     if len(stacks) == 1:
-        return {"": one for one in passes.values()}
+        return dict(zip([""], passes.values(), strict=True))
     firsts = [name.partition(".")[0] for name in stacks]
     short = len({*firsts}) == len(firsts)
     return {(name.partition(".")[0] if short else name) + ".": one for name, one in passes.items()}
@@ -166,7 +166,7 @@ def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]
         return lambda _, args: passes[name].updates[owner].append(args[0])
 
     handles = [stack.register_forward_pre_hook(starts, with_kwargs=True)]
-    handles += [block.residual.register_forward_pre_hook(meets(owner)) for owner, block in stack.blocks.items()]  # type: ignore[union-attr, operator]
+    handles += [block.residual.register_forward_pre_hook(meets(owner)) for owner, block in stack.blocks.items()]  # type: ignore[union-attr]
     try:
         yield
     finally:

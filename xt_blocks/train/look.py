@@ -101,7 +101,7 @@ def _figure(weights: Tensor, names: list[str], title: str) -> Any:
         labels = ["mem"] * (count - len(names)) + names
         every = -(-count // _MOST_TICKS)
         axis.set_ticks(range(0, count, every), labels[::every], fontsize=7, family="monospace")
-    axes.tick_params(axis="x", rotation=0 if "mem" not in names and keys == len(names) else 90)
+    axes.tick_params(axis="x", rotation=90 if keys > len(names) else 0)  # "mem" is too wide to lie
     return figure
 
 
