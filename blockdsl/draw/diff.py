@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..costs import stage_title
 from ..options import spell
 from . import escape
-from .names import Names
+from .labels import Labels
 
 if TYPE_CHECKING:
     from ..diff import Change, GraphDiff
@@ -30,7 +30,7 @@ def _painted(line: str) -> str:
 class _Lines:
     def __init__(self, diff: GraphDiff) -> None:
         self.diff = diff
-        self.names = Names(diff.before), Names(diff.after)
+        self.labels = Labels(diff.before), Labels(diff.after)
 
     def lines(self) -> Iterator[str]:
         if not self.diff:
@@ -44,8 +44,8 @@ class _Lines:
 
     def blocks(self) -> Iterator[str]:
         rows = [
-            (f"{sign} {names.name(node)}", node)
-            for sign, graph, names, nodes in self._sides()
+            (f"{sign} {labels.name(node)}", node)
+            for sign, graph, labels, nodes in self._sides()
             for node in nodes
             if graph.nx.nodes[node]["kind"] == "block"
         ]
@@ -56,9 +56,9 @@ class _Lines:
         ]
         return _grouped(rows)
 
-    def _sides(self) -> Iterable[tuple[str, BlockGraph, Names, tuple[str, ...]]]:
+    def _sides(self) -> Iterable[tuple[str, BlockGraph, Labels, tuple[str, ...]]]:
         diff = self.diff
-        return ("-", diff.before, self.names[0], diff.removed), ("+", diff.after, self.names[1], diff.added)
+        return ("-", diff.before, self.labels[0], diff.removed), ("+", diff.after, self.labels[1], diff.added)
 
     def stages(self) -> Iterator[str]:
         for stage in self.diff.stages:
@@ -70,11 +70,11 @@ class _Lines:
                 yield f"  ~ stage {stage_title(self.diff.before, stage.before)}: {_listed(stage.changes)}"
 
     def settings(self) -> Iterator[str]:
-        for sign, graph, names, nodes in self._sides():
+        for sign, graph, labels, nodes in self._sides():
             for node in nodes:
                 kind = graph.nx.nodes[node]["kind"]
                 if kind != "block":
-                    yield f"  {sign} {names.position(node) if kind == 'position' else node}"
+                    yield f"  {sign} {labels.position(node) if kind == 'position' else node}"
         if self.diff.stack:
             yield f"  ~ {_listed(self.diff.stack)}"
         for changed in self.diff.settings:

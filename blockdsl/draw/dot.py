@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+from .hues import hue
 from .outline import Cluster, Outline, outline
-from .palette import hue
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 _EDGES = {
     "stream": "",
     "base": 'color="#888888"',
-    "context": 'style=dashed, color="#8e44ad"',
-    "position": 'style=dotted, color="#2f855a", constraint=false',
-    "scores": 'style=dashed, color="#b7791f", label="scores", constraint=false',
+    "context": 'style=dashed, color="#7a5fc0"',
+    "position": 'style=dotted, color="#2f8f7d", constraint=false',
+    "scores": 'style=dashed, color="#c2527a", label="scores", constraint=false',
 }
 _TIED = 'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false'
 _SHAPES = {
     "input": "shape=plaintext",
     "output": "shape=plaintext",
-    "context": 'shape=box, style=dashed, color="#8e44ad"',
-    "position": 'shape=note, style=filled, fillcolor="#e8f3ea", color="#2f855a"',
+    "context": 'shape=box, style=dashed, color="#7a5fc0"',
+    "position": 'shape=note, style=filled, fillcolor="#ffffff", color="#2f8f7d"',
     "sum": "shape=circle, width=0.3, fixedsize=true",
 }
 

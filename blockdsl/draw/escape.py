@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-from .palette import hue
-
 _CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "grey": 90}
 
 
@@ -18,8 +16,3 @@ def wanted(stream: TextIO) -> bool:
 def painted(text: str, color: str) -> str:
     """`text` in this colour, and what follows in the terminal's own."""
     return f"\x1b[{_CODES[color]}m{text}\x1b[0m"
-
-
-def of_kind(kind: str) -> str:
-    """The colour of a block kind."""
-    return hue(kind).name

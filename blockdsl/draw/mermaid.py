@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from .hues import hue
 from .outline import Cluster, Outline, outline
-from .palette import hue
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -20,7 +20,7 @@ _LINKS = {
     "scores": "-. scores .->",
 }
 _TIED = "-. tied .-"
-_COLORS = {"base": "#888888", "context": "#8e44ad", "position": "#2f855a", "scores": "#b7791f"}
+_COLORS = {"base": "#888888", "context": "#7a5fc0", "position": "#2f8f7d", "scores": "#c2527a"}
 _SHAPES = {
     "input": ("([", "])"),
     "output": ("([", "])"),

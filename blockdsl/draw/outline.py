@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..costs import stage_title
-from ..fold import Folded, Loop
 from ..graph import EDGES, carried
 from ..tokens import INPUT_SCHEMES
-from .layout import Chain, Split, split_stages
-from .names import Names
+from .labels import Labels
+from .layout import split_stages
+from .tree import Fork, Parts, Repeat, tree
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -72,101 +72,48 @@ class Outline:
 
 def outline(graph: BlockGraph, fold: bool) -> Outline:
     """The outline of a graph; with `fold`, each repeat once, unless the graph is more than chains and branches."""
-    names = Names(graph)
-    builder = _Builder(names, fold)
-    parts = tuple(builder.stages())
-    stands_for = builder.first
-    nodes = [node for node in graph.nx if node not in stands_for]
-    seen = {
-        Edge(builder.drawn(source), target, carries): None
+    labels = Labels(graph)
+    items = labels.items
+    if items is None:
+        fold, items = False, tuple(n for n in graph.order() if graph.nx.nodes[n]["kind"] in ("block", "sum"))
+    drawn: dict[str, str] = {}
+    parts: list[str | Cluster] = []
+    for stage, chain in split_stages(graph, items):
+        inside = tuple(_clusters(tree(labels, chain, not fold), drawn))
+        parts += inside if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", inside)]
+    nodes = [node for node in graph.nx if drawn.get(node, node) == node]
+    edges = {
+        Edge(drawn.get(source, source), target, carries): None
         for target in nodes
         for source, attrs in graph.nx.pred[target].items()
         for carries in EDGES
         if carries in carried(attrs)
     }
-    return Outline(graph, parts, tuple(seen), {node: _lines(names, node) for node in nodes})
+    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in nodes})
 
 
-class _Builder:
-    """Makes the clusters, and knows which nodes are not drawn.
-
-    Attributes:
-        first: a node that is not drawn → its like in the repeat's first copy, which may itself not be drawn.
-    """
-
-    def __init__(self, names: Names, fold: bool) -> None:
-        self.names, self.fold = names, fold
-        self.first: dict[str, str] = {}
-
-    def drawn(self, node: str) -> str:
-        """The node that stands for this one."""
-        while node in self.first:
-            node = self.first[node]
-        return node
-
-    def stages(self) -> Iterator[str | Cluster]:
-        graph = self.names.graph
-        items = self.names.items
-        if items is None:
-            items = tuple(node for node in graph.order() if graph.nx.nodes[node]["kind"] in ("block", "sum"))
-        for stage, part in split_stages(graph, items):
-            parts = tuple(self._chain(part))
-            yield from parts if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", parts)]
-
-    def _chain(self, items: Chain) -> Iterator[str | Cluster]:
-        whole: Folded = tuple(range(len(items)))
-        folded = self.names.fold(items) if self.fold and self.names.items is not None else whole
-        yield from self._folded(folded, items)
-
-    def _folded(self, folded: Folded, items: Chain) -> Iterator[str | Cluster]:
-        for part in folded:
-            if isinstance(part, int):
-                yield from self._item(items[part])
-                continue
-            start, width = _start(part), _width(part) // part.count
-            for i in range(start + width, start + width * part.count):
-                like = items[start + (i - start) % width]
-                self.first |= dict(zip(_nodes(items[i]), _nodes(like), strict=True))
-            yield Cluster(f"×{part.count}", tuple(self._folded(part.body, items)))
-
-    def _item(self, item: str | Split) -> Iterator[str | Cluster]:
-        if isinstance(item, str):
-            yield item
-            return
-        for branch in item.branches:
-            yield from self._chain(branch)
-        yield item.sum
+def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
+    """Nodes, with repeats as clusters; `drawn` becomes each node → the one that is drawn for it."""
+    for part in parts:
+        if isinstance(part, Repeat):
+            yield Cluster(f"×{part.times}", tuple(_clusters(part.parts, drawn)))
+            continue
+        for column in part.columns if isinstance(part, Fork) else ():
+            yield from _clusters(column, drawn)
+        drawn |= dict.fromkeys(part.nodes, part.node)
+        yield part.node
 
 
-def _start(part: int | Loop) -> int:
-    return part if isinstance(part, int) else _start(part.body[0])
-
-
-def _width(part: int | Loop) -> int:
-    """How many items of the chain a part of its folding stands for."""
-    return 1 if isinstance(part, int) else part.count * sum(map(_width, part.body))
-
-
-def _nodes(item: str | Split) -> Iterator[str]:
-    if isinstance(item, str):
-        yield item
-        return
-    for branch in item.branches:
-        for inner in branch:
-            yield from _nodes(inner)
-    yield item.sum
-
-
-def _lines(names: Names, node: str) -> tuple[str, ...]:
+def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     """A node's label."""
-    attrs = names.graph.nx.nodes[node]
+    attrs = labels.graph.nx.nodes[node]
     kind = attrs["kind"]
     if kind == "block":
-        return names.name(node), names.notes(node)[0]
+        return labels.name(node), labels.notes(node)[0]
     if kind == "sum":
         return ("+",)
     if kind == "position":
-        return (names.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
+        return (labels.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
     if kind == "input" and attrs["num_tokens"]:
         return "input", f"{attrs['num_tokens']:,} tokens"
     if kind == "output":

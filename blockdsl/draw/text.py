@@ -7,17 +7,18 @@ sum. UTF-8 and ASCII differ by the table of glyphs alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from ..costs import stage_title
-from ..fold import Folded, Loop
+from ..fold import Folded, Loop, fold
 from ..options import spell
 from ..tokens import INPUT_OPTIONS, input_scheme
 from . import escape
+from .hues import hue
+from .labels import Labels, blocks_of
 from .layout import Chain, Split, split_stages
-from .names import Names, blocks_of
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -60,8 +61,8 @@ def draw(graph: BlockGraph, ascii: bool = False, color: bool = False) -> str:
 class _Text:
     def __init__(self, graph: BlockGraph, glyphs: Glyphs, color: bool) -> None:
         self.graph, self.glyphs, self.color = graph, glyphs, color
-        self.names = Names(graph)
-        self.items = self.names.items  # None: drawn as a list
+        self.labels = Labels(graph)
+        self.items = self.labels.items  # None: drawn as a list
 
     def drawing(self) -> str:
         rows = self._listed() if self.items is None else self._staged(self.items)
@@ -70,7 +71,7 @@ class _Text:
         for row in rows:
             text = row.text.ljust(width - len(row.indent)) if row.note else row.text
             if self.color and row.kind:
-                text = escape.painted(text, escape.of_kind(row.kind))
+                text = escape.painted(text, hue(row.kind).name)
             lines.append(row.indent + text + row.note)
         return "\n".join([*lines, self._output()])
 
@@ -126,7 +127,11 @@ class _Text:
         return rows
 
     def _chain(self, items: Chain, indent: str) -> list[_Row]:
-        return self._folded(self.names.fold(items), items, indent)
+        return self._folded(self._fold(items), items, indent)
+
+    def _fold(self, items: Chain) -> Folded:
+        keys = [self._key(item) for item in items]
+        return fold(keys, lambda index: len(str(keys[index])))
 
     def _folded(self, folded: Folded, items: Chain, indent: str) -> list[_Row]:
         rows: list[_Row] = []
@@ -154,10 +159,7 @@ class _Text:
 
     def _block(self, node: str, indent: str, times: str = "") -> _Row:
         kind = self.graph.nx.nodes[node]["block"]
-        return _Row(indent, self.names.name(node) + times, self._note(node), kind)
-
-    def _note(self, node: str) -> str:
-        return f" {self.glyphs.dot} ".join(self.names.notes(node))
+        return _Row(indent, self.labels.name(node) + times, self._note(node), kind)
 
     def _heading(self, loop: Loop, items: Chain) -> str:
         inside = self._inline(loop.body, items)
@@ -175,14 +177,14 @@ class _Text:
                 parts.append(f"{inside if bare else f'({inside})'} {self.glyphs.times}{part.count}")
             else:
                 item = items[part]
-                text = self.names.name(item) if isinstance(item, str) else self._split_inline(item)
+                text = self.labels.name(item) if isinstance(item, str) else self._split_inline(item)
                 parts.append(text if len(folded) == 1 or isinstance(item, str) else f"({text})")
         return " ".join(parts)
 
     def _split_inline(self, split: Split) -> str:
         texts = []
         for branch in split.branches:
-            folded = self.names.fold(branch)
+            folded = self._fold(branch)
             inside = self._inline(folded, branch)
             bare = len(folded) == 1 and (isinstance(folded[0], Loop) or _is_block(folded[0], branch))
             texts.append(inside if bare else f"({inside})")
@@ -199,7 +201,7 @@ class _Text:
             for node in part:
                 assert isinstance(node, str)
                 is_block = self.graph.nx.nodes[node]["kind"] == "block"
-                text = f"{node}: {self.names.name(node)}" if is_block else f"{node}: sum"
+                text = f"{node}: {self.labels.name(node)}" if is_block else f"{node}: sum"
                 notes = [self._reads(node), *([self._note(node)] if is_block else [])]
                 kind = self.graph.nx.nodes[node].get("block", "")
                 rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
@@ -210,6 +212,15 @@ class _Text:
         if bases:
             return f"reads {bases[0]} + the gains of {', '.join(streams)}"
         return f"reads {' + '.join(streams) or 'nothing'}"
+
+    def _key(self, item: str | Split) -> Any:
+        """Equal for items that are drawn alike."""
+        if isinstance(item, str):
+            return self.labels.name(item), self._note(item)
+        return tuple(tuple(self._key(inner) for inner in branch) for branch in item.branches)
+
+    def _note(self, node: str) -> str:
+        return f" {self.glyphs.dot} ".join(self.labels.notes(node))
 
 
 def _is_block(part: int | Loop, items: Chain) -> bool:

@@ -174,7 +174,7 @@ def test_show_colours_blocks_by_kind_on_a_terminal_that_wants_it(monkeypatch: py
     assert plain == DRAWING
     assert shown_on_a_terminal(monkeypatch, "show", PATTERN, TERM="dumb") == DRAWING
     colored = shown_on_a_terminal(monkeypatch, "show", PATTERN, NO_COLOR="")
-    for code, text in (("33", "a   "), ("34", "f   "), ("35", "c>>1      ")):
+    for code, text in (("34", "a   "), ("33", "f   "), ("35", "c>>1      ")):
         assert f"\x1b[{code}m{text}\x1b[0m" in colored
     assert re.sub("\x1b\\[[0-9]+m", "", colored) == DRAWING
 

@@ -41,28 +41,28 @@ digraph blocks {
   node [fontname="sans-serif"];
   edge [fontname="sans-serif", fontsize=10];
   "input" [label="input", shape=plaintext];
-  "context" [label="context", shape=box, style=dashed, color="#8e44ad"];
+  "context" [label="context", shape=box, style=dashed, color="#7a5fc0"];
   subgraph cluster_0 {
     label="stage 1: x";
     labeljust=l; style=rounded; color="#999999";
     subgraph cluster_1 {
       label="×3";
       labeljust=l; style=rounded; color="#999999";
-      "f0" [label="f(glu)/2\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#d3e3f8", color="#2b6cb0"];
+      "f0" [label="f(glu)/2\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#fcedd6", color="#c98a2b"];
     }
   }
   subgraph cluster_2 {
     label="stage 2";
     labeljust=l; style=rounded; color="#999999";
-    "f3" [label="f\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#d3e3f8", color="#2b6cb0"];
-    "c4" [label="c\\ncross-attention", shape=box, style="rounded,filled", fillcolor="#ead6f5", color="#8e44ad"];
+    "f3" [label="f\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#fcedd6", color="#c98a2b"];
+    "c4" [label="c\\ncross-attention", shape=box, style="rounded,filled", fillcolor="#ebe5f8", color="#8067bb"];
     "sum0" [label="+", shape=circle, width=0.3, fixedsize=true];
   }
   "output" [label="output\\nLayerNorm", shape=plaintext];
   "input" -> "f0";
   "f0" -> "f3";
   "f0" -> "c4";
-  "context" -> "c4" [style=dashed, color="#8e44ad"];
+  "context" -> "c4" [style=dashed, color="#7a5fc0"];
   "f0" -> "sum0" [color="#888888"];
   "f3" -> "sum0";
   "c4" -> "sum0";
@@ -92,12 +92,12 @@ flowchart TB
   n2 --> n5
   n3 --> n5
   n5 --> n6
-  classDef k0 fill:#d3e3f8,stroke:#2b6cb0,color:#111
+  classDef k0 fill:#fcedd6,stroke:#c98a2b,color:#111
   class n1,n2 k0
-  classDef k1 fill:#ead6f5,stroke:#8e44ad,color:#111
+  classDef k1 fill:#ebe5f8,stroke:#8067bb,color:#111
   class n3 k1
   linkStyle 4 stroke:#888888
-  linkStyle 3 stroke:#8e44ad
+  linkStyle 3 stroke:#7a5fc0
 """
 
 
@@ -143,9 +143,9 @@ def test_positions_scores_and_ties_have_edges_of_their_own() -> None:
 STYLES = {
     "": "stream",
     'color="#888888"': "base",
-    'style=dashed, color="#8e44ad"': "context",
-    'style=dotted, color="#2f855a", constraint=false': "position",
-    'style=dashed, color="#b7791f", label="scores", constraint=false': "scores",
+    'style=dashed, color="#7a5fc0"': "context",
+    'style=dotted, color="#2f8f7d", constraint=false': "position",
+    'style=dashed, color="#c2527a", label="scores", constraint=false': "scores",
     'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false': "tied",
 }
 QUOTED = r'"((?:[^"\\]|\\.)*)"'  # a quoted string, in which a backslash takes the next sign along

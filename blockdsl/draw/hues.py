@@ -20,17 +20,18 @@ class Hue(NamedTuple):
     line: str
 
 
-_BUILT_IN = {
-    "a": Hue("yellow", "#fce8b2", "#b7791f"),
-    "c": Hue("magenta", "#ead6f5", "#8e44ad"),
-    "f": Hue("blue", "#d3e3f8", "#2b6cb0"),
-}
-_OTHERS = (Hue("green", "#d5efd8", "#2f855a"), Hue("cyan", "#cdeeee", "#1f7a7a"), Hue("red", "#f9d6d5", "#c0392b"))
+_BUILT_IN = ("a", "c", "f")
+_HUES = (
+    Hue("blue", "#e4eefb", "#4a84c4"),
+    Hue("magenta", "#ebe5f8", "#8067bb"),
+    Hue("yellow", "#fcedd6", "#c98a2b"),
+    Hue("cyan", "#dcf2ec", "#3c9684"),
+    Hue("red", "#fbe4e9", "#c4607a"),
+    Hue("green", "#ecf3d7", "#84972f"),
+)
 
 
 def hue(kind: str) -> Hue:
     """The colour of a kind; those that were registered take turns, in the order they were."""
-    if kind in _BUILT_IN:
-        return _BUILT_IN[kind]
-    own = [name for name in kinds() if name not in _BUILT_IN]
-    return _OTHERS[own.index(kind) % len(_OTHERS) if kind in own else 0]
+    names = [*_BUILT_IN, *(name for name in kinds() if name not in _BUILT_IN)]
+    return _HUES[names.index(kind) % len(_HUES)]

@@ -1,4 +1,4 @@
-"""What drawings call a block: as a pattern writes it, and in words."""
+"""What a drawing writes on a block: its name as a pattern has it, and what it reads beside the stream."""
 
 from __future__ import annotations
 
@@ -6,40 +6,44 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..fold import Folded, fold
 from ..kinds import kind_of
 from ..options import spell
 from ..positions import SCHEMES
-from .layout import Chain, Split, chain
+from .layout import Chain, chain
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
 
 
-class Names:
-    """The names of a graph's blocks.
+class Labels:
+    """The words for each block of one graph.
 
     Attributes:
-        items: the graph as chains and branches, or None where it is no such thing.
+        items: the graph's chain; None where it is not made of chains and branches.
     """
 
     def __init__(self, graph: BlockGraph) -> None:
         self.graph = graph
         self.items = chain(graph)
-        self._usual = _usual(graph)
-        self._rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
+        self.usual = _usual(graph)
+        self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
         seen: Counter[str] = Counter()
         for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
             kind = graph.nx.nodes[node]["block"]
-            self._rank[node] = seen[kind]
+            self.rank[node] = seen[kind]
             seen[kind] += 1
 
-    def name(self, node: str) -> str:
-        """The block as a pattern writes it, with the options in which an edit set it apart from most of its kind."""
+    def options(self, node: str) -> list[str]:
+        """The options that its text sets, and those in which an edit set it apart from most of its kind."""
         attrs = self.graph.nx.nodes[node]
-        usual = self._usual[attrs["block"]].items()
+        usual = self.usual[attrs["block"]].items()
         shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in usual]
-        flags = [name if value is True else f"{name}={spell(value)}" for name, value in shown]
+        return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
+
+    def name(self, node: str) -> str:
+        """The block as a pattern writes it."""
+        attrs = self.graph.nx.nodes[node]
+        flags = self.options(node)
         text = attrs["block"] + (f"({', '.join(flags)})" if flags else "")
         text += f">>{attrs['shift']}" if attrs["shift"] else ""
         if attrs["scale"] != 1:
@@ -47,41 +51,30 @@ class Names:
         return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
 
     def notes(self, node: str) -> list[str]:
-        """The block in words, and what it reads beside the stream."""
-        attrs = self.graph.nx.nodes[node]
-        notes = [kind_of(attrs["block"]).title]
+        """The block in words, with what it reads beside the stream."""
+        notes = [kind_of(self.graph.nx.nodes[node]["block"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
-        notes += [f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")]
-        return notes
+        return notes + [
+            f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")
+        ]
 
     def position(self, node: str) -> str:
-        """A position in words."""
+        """A position node in a few words."""
         attrs = self.graph.nx.nodes[node]
         return SCHEMES[attrs["scheme"]].note(attrs) if attrs["scheme"] in SCHEMES else attrs["scheme"]
-
-    def key(self, item: str | Split) -> Any:
-        """Equal for items that are drawn alike."""
-        if isinstance(item, str):
-            return self.name(item), " · ".join(self.notes(item))
-        return tuple(tuple(self.key(inner) for inner in branch) for branch in item.branches)
-
-    def fold(self, items: Chain) -> Folded:
-        """A chain with its repeats folded."""
-        keys = [self.key(item) for item in items]
-        return fold(keys, lambda index: len(str(keys[index])))
 
     def _scores(self, source: str, node: str) -> str:
         """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""
         kind = self.graph.nx.nodes[source]["block"]
-        back = self._rank[node] - self._rank[source]
+        back = self.rank[node] - self.rank[source]
         if self.items is None or back < 1 or kind != self.graph.nx.nodes[node]["block"]:
             return f"of {source}"
         return "before" if back == 1 else f"of the '{kind}' {back} back"
 
 
 def blocks_of(items: Chain) -> Iterator[str]:
-    """The blocks of a chain, those of branches one branch after another."""
+    """The blocks of a chain, branches one after another."""
     for item in items:
         if isinstance(item, str):
             yield item
