@@ -53,7 +53,7 @@ from .options import Option, Value, by_name, check_names, check_values
 
 Shape = tuple[int, ...]
 
-# What a module may ask to be handed beside x. `xt_blocks.stack` says what each of them is.
+# What a module may ask to be handed beside x. `xt_blocks.run` says what each of them is.
 INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
 
 # Options that a kind has when it asks for an input: the graph reads them.

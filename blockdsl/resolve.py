@@ -17,7 +17,7 @@ from .kinds import NORM_CLASH, Kind, kinds
 from .options import Value, by_name
 from .pattern import Pattern, parse
 from .positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
-from .settings import STACK_SETTINGS, block_default, check_keywords, deepnorm_settings, resolved, table
+from .settings import block_default, check_keywords, deepnorm_settings, resolved
 from .tokens import clash
 
 
@@ -96,7 +96,6 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
 _DEEPNORM = "deepnorm is a post-norm configuration"
 
 # Sizes that are one for a whole family of models: they say how large a block would be, and ask for none.
-_SIZES = {"heads", "attn_dim_head", "ff_mult"}
 
 
 class _Resolver:
@@ -204,7 +203,6 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
-        self._check_read(used)
         for scheme in SCHEMES.values():
             if scheme.on(self.settings) and scheme.name not in self.schemes_used:
                 switch = next(name for name in scheme.switch if self.settings[name])
@@ -217,20 +215,6 @@ class _Resolver:
                 raise self._setting_error(option.name, f"it needs {needed[0]}")
         if found := clash(self.settings, self.dim, self.schemes_used):
             raise self._setting_error(*found)
-
-    def _check_read(self, used: list[Kind]) -> None:
-        """A setting of blocks, other than at its default, is read by a block of the pattern."""
-        read = {option.setting for kind in used for option in kind.all_options()}
-        known = table()
-        exempt = read | by_name(STACK_SETTINGS).keys() | _SIZES
-        for name, value in self.given.items():
-            if name not in exempt and value != known[name].default:
-                readers = " and ".join(
-                    f"{kind.title} ({kind.name})"
-                    for kind in self.kinds.values()
-                    if any(option.setting == name for option in kind.options)
-                )
-                raise self._setting_error(name, f"no block of the pattern reads it; {readers} would")
 
     def _setting_error(self, name: str, problem: str) -> UserError:
         return self._at_setting(f"{name} is set, but {problem}", name)

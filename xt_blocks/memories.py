@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .stack import Step
+    from .plan import Step
 
 
 @dataclass(frozen=True)

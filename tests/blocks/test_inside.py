@@ -31,7 +31,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 # What is returned --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", product([False, True], repeat=3), ids=str)
+@pytest.mark.parametrize("asked", list(product([False, True], repeat=3)), ids=str)
 @pytest.mark.parametrize("out", ["logits", "embeddings", "both"])
 def test_what_was_asked_for_comes_in_one_order(out: str, asked: tuple[bool, bool, bool]) -> None:
     net, x = of_pattern("(a f)*2", num_memory_tokens=1), tokens(2, 5)

@@ -236,3 +236,10 @@ def test_positions_given_are_of_the_segment(name: str) -> None:
     want = net(x[:, 4:], mems=mems, pos=torch.tensor([1, 2, 5, 6]))
     out = net(x[:, 4:7], mems=mems, pos=torch.tensor([1, 2, 5]), cache=cache)
     close(torch.cat((out, net(x[:, 7:], cache=cache)), dim=1), want)
+
+
+@pytest.mark.parametrize("pos", [[0, 1, 12], [-1, 0, 1]])
+def test_learned_positions_have_an_end(pos: list[int]) -> None:
+    model = TransformerWrapper(num_tokens=9, max_seq_len=12, attn_layers=Decoder(dim=24, depth=1, heads=3))
+    with pytest.raises(ValueError, match="learned positions are from 0 to 11; pos goes from"):
+        model(torch.zeros(1, 3, dtype=torch.long), pos=torch.tensor(pos))

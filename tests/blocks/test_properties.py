@@ -172,8 +172,14 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    """Of the input and of every parameter, in float64."""
     model = stack(name).double()
     x, extra = inputs(model, batch=1, seq=3, context=2)
-    assert torch.autograd.gradcheck(
-        lambda x: model(x, **{k: v.double() for k, v in extra.items()}), x.double().requires_grad_(), fast_mode=True
-    )
+    extra = {key: value.double() for key, value in extra.items()}
+    names, parameters = zip(*model.named_parameters(), strict=True)
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,), extra)
+
+    own = [parameter.detach().clone().requires_grad_() for parameter in parameters]
+    assert torch.autograd.gradcheck(run, (x.double().requires_grad_(), *own), fast_mode=True)

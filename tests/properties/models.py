@@ -82,6 +82,12 @@ class Model:
         """Of the stack alone."""
         return blockdsl.compile(self.text, **(SIZES | self.settings))
 
+    @property
+    def kinds(self) -> set[str]:
+        """Of its blocks."""
+        graph = self.graph
+        return {graph.nx.nodes[node]["block"] for node in graph.nodes("block")}
+
     def without(self, *around: str) -> Model:
         """The same but for options of the model around the stack."""
         return replace(self, around={name: value for name, value in self.around.items() if name not in around})

@@ -106,7 +106,7 @@ def test_low_precision_trains_and_decodes(drawn: Model, dtype: torch.dtype) -> N
 @examples(50)
 @given(models(around=False), st.booleans())
 def test_fused_and_explicit_attention_agree(drawn: Model, masked: bool) -> None:
-    assume("flash" not in drawn.text and "attn_flash" not in drawn.settings)
+    assume("flash" not in drawn.text and "attn_flash" not in drawn.settings and drawn.kinds & {"a", "c"})
     fused, explicit = drawn.stack(), drawn.stack(attn_flash=False)
     x, beside = torch.randn(2, 7, SIZES["dim"], dtype=torch.float64), context_for(fused, 2)
     mask = torch.arange(7) >= torch.tensor([[0], [4]]) if masked else None

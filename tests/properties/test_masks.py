@@ -143,3 +143,20 @@ def test_masks_of_pairs_of_any_rank_and_of_padding_are_one_thing(drawn: Model, s
         seen = torch.rand(2, 6) < 0.6
         hidden = stack(x, self_attn_context_mask=seen)
         close(hidden, stack(x, attn_mask=seen[:, None, None].expand(2, 1, 6, 6)))
+
+
+@examples(30)
+@given(models(), st.sampled_from([0, 1]), st.sampled_from([0, 1, 3]), st.booleans())
+def test_there_may_be_no_token_and_no_context(drawn: Model, seq: int, context: int, masked: bool) -> None:
+    model = drawn.model()
+    x, beside = tokens(2, seq), context_for(model, 2, context)
+    mask = {"mask": torch.ones(2, seq, dtype=torch.bool)} if masked else {}
+    prepended = torch.randn(2, 2, model.emb_dim, dtype=torch.float64)
+    with torch.no_grad():
+        out = model(x, **mask, **beside)
+        assert out.shape[:2] == (2, seq)
+        assert out.isfinite().all()
+        assert model(x, prepend_embeds=prepended, **mask, **beside).shape[:2] == (2, 2 + seq)
+        if beside and not context:
+            hidden = {"context": context_for(model, 2)["context"], "context_mask": torch.zeros(2, 5, dtype=torch.bool)}
+            close(model(x, **mask, **hidden), out)

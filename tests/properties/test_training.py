@@ -15,11 +15,12 @@ import xt_blocks
 
 from .models import SIZES, Model, close, context_for, examples, models, tokens
 
-DROPOUTS = {"layer_dropout": 0.5, "attn_dropout": 0.5, "ff_dropout": 0.5}
+READERS = {"layer_dropout": "acf", "attn_dropout": "ac", "ff_dropout": "f"}
 
 
 def with_dropout(drawn: Model) -> Model:
-    drops = {name: value for name, value in DROPOUTS.items() if name not in drawn.settings}
+    """The same with every kind of dropout that its blocks have."""
+    drops = {name: 0.5 for name, kinds in READERS.items() if drawn.kinds & {*kinds}}
     return Model(drawn.text, drops | drawn.settings, {"emb_dropout": 0.5} | drawn.around, drawn.seed)
 
 

@@ -62,8 +62,8 @@ def scores_bias(module: nn.Module, positions: Positions) -> Tensor:
         bias = module(distance).movedim(-1, -3)
         return bias if bias.ndim == 4 else bias[None]
     seq, past = queries.shape[-1], keys.shape[-1] - queries.shape[-1]
-    distances = torch.arange(past + seq - 1, -seq, -1, device=keys.device)  # of the last query and first key, and on
-    line = module(distances).transpose(0, 1).contiguous()
+    distances = torch.arange(-seq, past + seq, device=keys.device).flip(0)  # of the last query and first key, and on
+    line = module(distances[:-1]).transpose(0, 1).contiguous()
     heads, count = line.shape
     windows = line.as_strided((heads, seq, past + seq), (count, 1, 1))  # `unfold` would fix the length in an export
     return windows.flip(-2)[None]

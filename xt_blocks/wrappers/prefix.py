@@ -36,10 +36,10 @@ class Prefix:
         self.memory, self.length = memory, memory + prepended
         length = self.length
         self._order: Tensor | None = None  # (batch, length + seq), the place that comes to stand at each
-        self._first: Tensor | None = None  # (batch, 1), each row's first real token
+        self._tokens: Tensor | None = None  # (batch, seq), which of them are real
         if length and mask is not None:
             tokens, front = mask[:, length:], mask[:, memory:length]
-            self._first = tokens.int().argmax(dim=-1, keepdim=True)
+            self._tokens = tokens
             later = F.pad(tokens.cumsum(dim=-1) > 0, (length, 0))
             gaps = (front.cumsum(dim=-1) > 0) & (front.flip(-1).cumsum(dim=-1).flip(-1) > 0)
             stays = mask | later | F.pad(gaps, (memory, tokens.shape[1]))
@@ -98,7 +98,7 @@ class Prefix:
         Returns:
             (length + seq,) or (batch, length + seq), in the stream's order.
         """
-        first = pos.new_zeros(1) if self._first is None else self._first
+        first = pos.new_zeros(1) if self._tokens is None else self._tokens.int().argmax(dim=-1, keepdim=True)
         pos = pos.expand(*first.shape[:-1], -1) if pos.ndim == 1 else pos
         places = torch.arange(-self.length, pos.shape[-1], device=pos.device) - first
         counted_down = pos.gather(-1, first.expand(*pos.shape[:-1], 1)) + places

@@ -285,6 +285,8 @@ class SequenceModel(nn.Module):
             raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
         if pos is not None and self.pos_emb is None and not self.attn_layers.reads_positions:
             raise ValueError("pos is given, but the model has no positions that it could set")
+        if pos is not None and isinstance(self.pos_emb, AbsolutePositions) and not torch.compiler.is_compiling():
+            _check_range(pos, self.max_seq_len)
         if sum_embeds is not None and sum_embeds.shape != (*x.shape[:2], self.emb_dim):
             raise ValueError(f"sum_embeds must be {(*x.shape[:2], self.emb_dim)}, not {tuple(sum_embeds.shape)}")
         if prepend_embeds is None:
@@ -382,6 +384,11 @@ class TransformerWrapper(SequenceModel):
     def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 2 or x.dtype not in _INTS:
             raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+
+
+def _check_range(pos: Tensor, rows: int) -> None:
+    if pos.numel() and not 0 <= int(pos.min()) <= int(pos.max()) < rows:
+        raise ValueError(f"learned positions are from 0 to {rows - 1}; pos goes from {pos.min()} to {pos.max()}")
 
 
 _INTS = (torch.int64, torch.int32)

@@ -1,0 +1,103 @@
+"""What a forward pass hands to its blocks, by the names that their kinds declare in `inputs`:
+
+mask      (batch, seq) bool, True = a real token; None: all are
+attend    attention.Masks: every mask of this forward pass
+context   (batch, context, dim); None when the cache has what the block needs of it
+rotary    positions.Rotation of the tokens in this call, those of earlier segments first, or None
+bias      attention.Bias: what positions add to the scores, or None
+scores    (batch, heads, seq, keys) of an earlier block, or None; with it comes keep_scores: bool. When that is
+          True the module returns (update, its attention.Scores)
+memory    (batch, tokens, dim), what it would have been called with in earlier segments, or None
+cache     cache.Slot, this node's state while decoding, or None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .attention.masks import Bias, Masks
+from .call import Call
+from .intermediates import Intermediates
+from .plan import Step
+from .positions.rotary import Rotation
+
+
+@dataclass
+class Run:
+    """One forward pass.
+
+    Attributes:
+        call: its arguments.
+        masks, rotations, biases: made once for all blocks, the last two by position node.
+        tokens_mask: (batch, remembered + seq) bool, for the token shift; None: all are real.
+        intermediates: filled as blocks run, or None.
+        scores: what blocks gave whose scores later ones read, by node.
+    """
+
+    call: Call
+    masks: Masks
+    rotations: dict[str, Rotation]
+    biases: dict[str, Tensor]
+    tokens_mask: Tensor | None
+    intermediates: Intermediates | None
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    def inputs(self, step: Step) -> dict[str, Any]:
+        """Of a block's module; its memory is set where it is normed, in the block."""
+        out = {name: _HANDED[name](self, step) for name in step.inputs}
+        if "scores" in out:
+            out["keep_scores"] = step.keep_scores or self._keeps_attention
+        return out
+
+    def memory(self, step: Step) -> Tensor | None:
+        """(batch, tokens, dim), the stream that the step read in earlier segments."""
+        return None if self.call.mems is None else self.call.mems.streams.get(step.node)
+
+    def mask(self, memory: Tensor | None) -> Tensor | None:
+        """(batch, memory + seq) bool, for the token shift."""
+        if memory is None:
+            return self.call.mask
+        tokens = memory.shape[1] + self.call.seq
+        return None if self.tokens_mask is None else self.tokens_mask[:, self.tokens_mask.shape[1] - tokens :]
+
+    def record(self, step: Step, x: Tensor, scores: Any) -> None:
+        """What a block read and what it gave beside its update."""
+        if step.keep_scores:
+            self.scores[step.node] = scores
+        if self.intermediates is None:
+            return
+        self.intermediates.streams[step.node] = x
+        if scores is not None and self._keeps_attention:
+            self.intermediates.attention[step.node] = scores
+
+    @property
+    def _keeps_attention(self) -> bool:
+        return self.intermediates is not None and self.intermediates.keep_attention
+
+    def _bias(self, step: Step) -> Bias | None:
+        if not step.biases:
+            return None
+        values = [self.biases[node] for node in step.biases]
+        return Bias(step.biases, sum(values[1:], values[0]))
+
+    def _earlier_scores(self, step: Step) -> Tensor | None:
+        if step.scores_from is None:
+            return None
+        scores = self.scores[step.scores_from]
+        return scores if isinstance(scores, Tensor) else scores.before  # a registered kind may give them as they are
+
+
+_HANDED: dict[str, Callable[[Run, Step], Any]] = {
+    "mask": lambda run, step: run.call.mask,
+    "attend": lambda run, step: run.masks,
+    "context": lambda run, step: run.call.context,
+    "rotary": lambda run, step: None if step.rotary is None else run.rotations[step.rotary],
+    "bias": lambda run, step: run._bias(step),
+    "scores": lambda run, step: run._earlier_scores(step),
+    "memory": lambda run, step: None,
+    "cache": lambda run, step: None if run.call.cache is None else run.call.cache.slot(step.node),
+}
