@@ -83,4 +83,5 @@ def _link_styles(drawn: Outline) -> Iterator[str]:
 
 def _text(text: str) -> str:
     """Text inside quotes: all that Mermaid, Markdown or HTML could read as theirs is given by its code."""
+    text = text.replace("\\n", "\\\u200bn")  # which Mermaid reads as a new line even when it is given by codes
     return "".join(sign if sign.isalnum() or sign in " ,.=×·-:()/@" else f"#{ord(sign)};" for sign in text)

@@ -240,7 +240,9 @@ class Mermaid:
 
 
 def decoded(text: str) -> str:
-    return re.sub(r"#(\d+);", lambda match: chr(int(match[1])), text.replace("<br/>", "\n"))
+    text = re.sub(r"#(\d+);", lambda match: chr(int(match[1])), text.replace("<br/>", "\n"))
+    assert "\\n" not in text, "Mermaid makes a new line of it"
+    return text.replace("\u200b", "")  # a space of no width
 
 
 # Random ones ---------------------------------------------------------------------------------------------------------
