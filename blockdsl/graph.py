@@ -34,13 +34,16 @@ from collections.abc import Mapping
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from . import costs, tokens
 from .errors import GraphError, UserError
 from .kinds import kind_of
+
+if TYPE_CHECKING:
+    from .diff import GraphDiff
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -199,13 +202,47 @@ class BlockGraph:
                 return f"{node} ({kind.title}) keeps no state between steps"
         return self.sees_later()
 
+    def diff(self, other: BlockGraph, seq_len: int = 1024) -> GraphDiff:
+        """What differs from another graph; false when both are the same model.
+
+        Args:
+            seq_len: tokens a row that the costs before and after are given for.
+        """
+        from .diff import diff
+
+        return diff(self, other, seq_len)
+
     # Text --------------------------------------------------------------------------------------------------------
 
-    def to_text(self, ascii: bool = False) -> str:
-        """The graph drawn with characters: stages, branches, ties, and each repeat once."""
+    def to_text(self, ascii: bool = False, color: bool = False) -> str:
+        """The graph drawn with characters: stages, branches, ties, and each repeat once.
+
+        Args:
+            color: colour blocks by their kind, with the escape codes of a terminal.
+        """
         from .draw.text import draw
 
-        return draw(self, ascii=ascii)
+        return draw(self, ascii=ascii, color=color)
+
+    def to_dot(self, fold: bool = False) -> str:
+        """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.
+
+        Args:
+            fold: draw each repeat once.
+        """
+        from .draw.dot import draw
+
+        return draw(self, fold)
+
+    def to_mermaid(self, fold: bool = True) -> str:
+        """The graph as a Mermaid flowchart, for Markdown that renders such.
+
+        Args:
+            fold: draw each repeat once; Mermaid refuses large charts.
+        """
+        from .draw.mermaid import draw
+
+        return draw(self, fold)
 
     def to_svg(
         self,

@@ -15,6 +15,8 @@ from ..costs import stage_title
 from ..fold import Folded, Loop, fold
 from ..options import spell
 from ..tokens import INPUT_OPTIONS, input_scheme
+from . import escape
+from .hues import hue
 from .labels import Labels, blocks_of
 from .layout import Chain, Split, split_stages
 
@@ -44,16 +46,21 @@ class _Row:
     indent: str
     text: str
     note: str = ""
+    kind: str = ""  # of the block that it is, if it is one
 
 
-def draw(graph: BlockGraph, ascii: bool = False) -> str:
-    """The drawing, one string with newlines and no newline at its end."""
-    return _Text(graph, ASCII if ascii else UTF8).drawing()
+def draw(graph: BlockGraph, ascii: bool = False, color: bool = False) -> str:
+    """The drawing, one string with newlines and no newline at its end.
+
+    Args:
+        color: blocks are coloured by their kind, by a terminal's escape codes.
+    """
+    return _Text(graph, ASCII if ascii else UTF8, color).drawing()
 
 
 class _Text:
-    def __init__(self, graph: BlockGraph, glyphs: Glyphs) -> None:
-        self.graph, self.glyphs = graph, glyphs
+    def __init__(self, graph: BlockGraph, glyphs: Glyphs, color: bool) -> None:
+        self.graph, self.glyphs, self.color = graph, glyphs, color
         self.labels = Labels(graph)
         self.items = self.labels.items  # None: drawn as a list
 
@@ -62,8 +69,10 @@ class _Text:
         width = max((len(row.indent) + len(row.text) for row in rows if row.note), default=0) + 3
         lines = [self._title(), self._input()]
         for row in rows:
-            left = row.indent + row.text
-            lines.append(f"{left:{width}}{row.note}" if row.note else left)
+            text = row.text.ljust(width - len(row.indent)) if row.note else row.text
+            if self.color and row.kind:
+                text = escape.painted(text, hue(row.kind).name)
+            lines.append(row.indent + text + row.note)
         return "\n".join([*lines, self._output()])
 
     def _title(self) -> str:
@@ -132,7 +141,7 @@ class _Text:
             elif len(part.body) == 1 and _is_block(part.body[0], items):
                 node = items[part.body[0]]  # type: ignore[index]
                 assert isinstance(node, str)
-                rows.append(_Row(indent, f"{self.labels.name(node)} {self.glyphs.times}{part.count}", self._note(node)))
+                rows.append(self._block(node, indent, f" {self.glyphs.times}{part.count}"))
             else:
                 rows.append(_Row(indent, self._heading(part, items)))
                 rows += self._folded(part.body, items, indent + "   ")
@@ -140,13 +149,17 @@ class _Text:
 
     def _item(self, item: str | Split, indent: str) -> list[_Row]:
         if isinstance(item, str):
-            return [_Row(indent, self.labels.name(item), self._note(item))]
+            return [self._block(item, indent)]
         rows: list[_Row] = []
         for i, branch in enumerate(item.branches):
             mark = self.glyphs.next if i else self.glyphs.open
             rows.append(_Row(indent, f"{mark} branch {i + 1}"))
             rows += self._chain(branch, f"{indent}{self.glyphs.rail}  ")
         return [*rows, _Row(indent, f"{self.glyphs.close} sum")]
+
+    def _block(self, node: str, indent: str, times: str = "") -> _Row:
+        kind = self.graph.nx.nodes[node]["block"]
+        return _Row(indent, self.labels.name(node) + times, self._note(node), kind)
 
     def _heading(self, loop: Loop, items: Chain) -> str:
         inside = self._inline(loop.body, items)
@@ -190,7 +203,8 @@ class _Text:
                 is_block = self.graph.nx.nodes[node]["kind"] == "block"
                 text = f"{node}: {self.labels.name(node)}" if is_block else f"{node}: sum"
                 notes = [self._reads(node), *([self._note(node)] if is_block else [])]
-                rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes)))
+                kind = self.graph.nx.nodes[node].get("block", "")
+                rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
         return [*rows, _Row("", self.glyphs.rail)]
 
     def _reads(self, node: str) -> str:
