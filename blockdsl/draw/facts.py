@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+_ALWAYS = ("heads", "dim_head", "mult", "causal")  # worth telling even where they are the default
 _TITLES = {"input": "Input", "output": "Output", "context": "Context", "position": "Positions", "sum": "Sum"}
 
 
@@ -24,7 +25,7 @@ class Table:
 
     Attributes:
         nodes: each node's name and the number of its row.
-        rows: options as (name, value, how it came: 2 the text sets it, 1 it differs from the default, 0 the default),
+        rows: options as (name, value, weight): 2 where the text sets it, 1 where it is worth telling, else 0;
             shapes as (name, shape); counts as text, because a script's numbers end at 2^53.
     """
 
@@ -87,6 +88,6 @@ def _block(graph: BlockGraph, labels: Labels, node: str) -> Row:
 def _options(attrs: dict[str, Any]) -> list[tuple[str, str, int]]:
     defaults = {option.name: option.default for option in kind_of(attrs["block"]).all_options()}
     return [
-        (name, spell(value), 2 if name in attrs["given"] else int(value != defaults.get(name)))
+        (name, spell(value), 2 if name in attrs["given"] else int(name in _ALWAYS or value != defaults.get(name)))
         for name, value in attrs["options"].items()
     ]

@@ -7,6 +7,7 @@ base 64: a hundred unfolded blocks are some kilobytes so, and no text in it can 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping
@@ -65,11 +66,7 @@ def page(
         "script": _trimmed("page.js"),
         "text": escape("\n\n".join(f"{name}\n{graph.to_text()}".strip() for name, graph in graphs.items())),
     }
-    out = _file("page.html")
-    for name, part in parts.items():
-        before, after = out.split(f"{{{{{name}}}}}")
-        out = before + part + after
-    return out
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
 
 
 def _scene(graphs: Mapping[str, BlockGraph], **options: Any) -> Scene:

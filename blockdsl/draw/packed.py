@@ -1,7 +1,7 @@
 """SVG pictures made small: lines that differ in numbers alone share a shape, and say by how much they differ.
 
-A hundred blocks are a hundred lines of few shapes, each as far below the one before it as that was below its own, so that
-what is left deflates to a fifth of the picture's own text deflated.
+A hundred blocks are a hundred lines of few shapes, each as far below the one before it as that was below its own. What
+is left deflates to a fraction of what the picture itself does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Packed:
         self._place: dict[str, int] = {}
 
     def add(self, svg: str) -> list[list[int]]:
-        """Each line as the number of its shape, then what to add to the numbers, in hundredths, that its shape had last."""
+        """Each line as the number of its shape, then what to add to the numbers it had last, in hundredths."""
         last: dict[str, list[int]] = {}
         out = []
         for line in svg.split("\n"):

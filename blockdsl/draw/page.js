@@ -1,6 +1,10 @@
 "use strict";
 (async () => {
   const by = (id) => document.getElementById(id);
+  if (!self.DecompressionStream) {
+    by("title").textContent = "This page needs a browser of 2023 or later.";
+    return;
+  }
   const bytes = Uint8Array.from(atob(by("data").textContent), (sign) => sign.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const data = await new Response(stream).json();
@@ -65,10 +69,6 @@
       box.element.setAttribute("aria-label", spoken(box.nodes));
     }
     boxes.sort((a, b) => a.nodes[0] - b.nodes[0]);
-    for (const box of boxes.filter((box) => box.element.classList.contains("input")).reverse()) {
-      boxes.splice(boxes.indexOf(box), 1);
-      boxes.unshift(box);
-    }
     rove(boxes.map((box) => box.element));
     for (const label of root.querySelectorAll(".repeat > text")) label.addEventListener("click", () => open(label));
     by("fold").setAttribute("aria-pressed", unfolded);
@@ -198,6 +198,7 @@
     view.addEventListener(kind, (event) => {
       pointers.delete(event.pointerId);
       view.classList.remove("dragged");
+      setTimeout(() => { moved = 0; });  // behind the click that ends a drag
     });
   }
   view.addEventListener("wheel", (event) => {
@@ -329,7 +330,7 @@
   function details(nodes) {
     if (!alike(nodes)) return mixture(nodes);
     const own = row(nodes[0]);
-    const out = [heading(own.title, ...(own.code ? [make("code", {}, own.code)] : [])), named(nodes)];
+    const out = [heading(own.title, ...(own.code ? [" ", make("code", {}, own.code)] : [])), named(nodes)];
     if (own.stage) out.push(make("p", {}, `stage ${own.stage}`));
     for (const note of own.notes ?? []) out.push(make("p", {}, note));
     if (own.tie) {
