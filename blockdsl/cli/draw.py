@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..draw.choices import COLORS, DETAILS
 from ..errors import UserError
 from . import source
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
 
-# Suffix → the graph's method that writes this form, and whether it takes a picture's options.
-FORMS = {
-    ".svg": ("to_svg", True),
-    ".png": ("to_png", True),
-    ".html": ("to_html", False),
-    ".dot": ("to_dot", False),
-    ".mmd": ("to_mermaid", False),
-    ".txt": ("to_text", False),
-}
+
+class Form(NamedTuple):
+    """The graph's method that writes a form, and which of the options it takes."""
+
+    method: str
+    options: tuple[str, ...] = ()
+
+
 PICTURED = ("unfold", "detail", "color", "seq_len")
-DETAILS = ("block", "op")
-COLORS = ("kind", "params", "flops", "stage", "tied")
+FORMS = {
+    ".svg": Form("to_svg", PICTURED),
+    ".png": Form("to_png", PICTURED),
+    ".html": Form("to_html"),
+    ".dot": Form("to_dot", ("unfold",)),
+    ".mmd": Form("to_mermaid", ("unfold",)),
+    ".txt": Form("to_text"),
+}
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "draw",
         help="write a picture of a pattern or a run",
-        description="Draw a pattern's blocks into a file: SVG, PNG or text, as its name ends.",
+        description="Draw a pattern's blocks into a file: SVG, PNG, DOT, Mermaid or text, as its name ends.",
         epilog=(
             'examples:\n  blockdsl draw "(a f)*6" -o decoder.svg\n'
             "  blockdsl draw model.pattern -o model.png --detail op\n"
@@ -47,7 +53,9 @@ def add_parser(subparsers: Any) -> None:
         "input",
     )
     source.add_settings(parser)
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.txt")
+    parser.add_argument(
+        "-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.dot, x.mmd, x.txt"
+    )
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
@@ -58,16 +66,18 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..graph import BlockGraph
 
-    forms = {suffix: form for suffix, form in FORMS.items() if hasattr(BlockGraph, form[0])}
+    forms = {suffix: form for suffix, form in FORMS.items() if hasattr(BlockGraph, form.method)}
     suffix = args.out.suffix.lower()
     if suffix not in forms:
         raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
-    method, pictured = forms[suffix]
+    form = forms[suffix]
     options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
-    if options and not pictured:
-        given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise UserError(f"{given}: {suffix} has none of it; .svg and .png have")
-    drawn = getattr(graph(args), method)(**options)
+    if other := [name for name in options if name not in form.options]:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
+        raise UserError(f"{given}: a {suffix} has none of it")
+    if suffix in (".dot", ".mmd"):
+        options = {"fold": not args.unfold}
+    drawn = getattr(graph(args), form.method)(**options)
     if isinstance(drawn, str):
         drawn = (drawn.removesuffix("\n") + "\n").encode()
     try:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..costs import stage_title
-from ..errors import UserError, did_you_mean
 from ..kinds import kinds
+from .choices import COLORS, check_choice
 from .details import Details
 from .palette import HEATS, HUES
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
-
-COLORS = ("kind", "params", "flops", "stage", "tied")
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,6 @@ def colors(graph: BlockGraph, details: Details, by: str) -> Colors:
     """
     check_choice("color", by, COLORS)
     return {"kind": _kind, "params": _params, "flops": _flops, "stage": _stage, "tied": _tied}[by](graph, details)
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError unless it is one of them."""
-    if value not in choices:
-        hint = did_you_mean(str(value), choices)
-        listed = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
-        raise UserError(f"{name} must be {listed}, not {value!r}" + (f"; {hint}" if hint else ""))
 
 
 def _hue(index: int) -> str:

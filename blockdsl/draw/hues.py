@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..kinds import kinds
+from .palette import HUES
 
 
 class Hue(NamedTuple):
@@ -21,14 +22,8 @@ class Hue(NamedTuple):
 
 
 _BUILT_IN = ("a", "c", "f")
-_HUES = (
-    Hue("blue", "#e4eefb", "#4a84c4"),
-    Hue("magenta", "#ebe5f8", "#8067bb"),
-    Hue("yellow", "#fcedd6", "#c98a2b"),
-    Hue("cyan", "#dcf2ec", "#3c9684"),
-    Hue("red", "#fbe4e9", "#c4607a"),
-    Hue("green", "#ecf3d7", "#84972f"),
-)
+_NAMES = ("blue", "magenta", "yellow", "cyan", "red", "green")
+_HUES = tuple(Hue(name, *light[:2]) for name, (light, _) in zip(_NAMES, HUES, strict=False))
 
 
 def hue(kind: str) -> Hue:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .colors import check_choice, colors
+from .choices import DETAILS, check_choice
+from .colors import colors
 from .column import GAP, Column, Piece
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
-DETAILS = ("block", "op")
 
 
 def picture(
