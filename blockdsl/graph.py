@@ -253,7 +253,7 @@ class BlockGraph:
         color: str = "kind",
         seq_len: int = 1024,
     ) -> str:
-        """The graph as an SVG picture, and each repeat once.
+        """The graph as an SVG picture, in which each repeat is drawn once.
 
         Args:
             path: a file to write it to.
