@@ -32,6 +32,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -241,6 +243,54 @@ class BlockGraph:
         from .draw.mermaid import draw
 
         return draw(self, fold)
+
+    def to_svg(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        unfold: bool = False,
+        detail: str = "block",
+        color: str = "kind",
+        seq_len: int = 1024,
+    ) -> str:
+        """The graph as an SVG picture, and each repeat once.
+
+        Args:
+            path: a file to write it to.
+            unfold: draw every block.
+            detail: "block", or "op" for blocks opened to their operations.
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied".
+            seq_len: tokens a row, of the FLOPs.
+
+        Raises:
+            UserError: an option has a value that it cannot have.
+        """
+        from .draw.picture import picture
+        from .draw.svg import svg
+
+        text = svg(picture(self, unfold=unfold, detail=detail, color=color, seq_len=seq_len))
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
+        """The SVG picture as PNG, light; `options` are those of `to_svg`.
+
+        Args:
+            scale: pixels of the image for a pixel of the picture.
+
+        Raises:
+            UserError: resvg-py is not installed, or an option has a value that it cannot have.
+        """
+        from .draw.png import png
+
+        image = png(self.to_svg(**options), scale)
+        if path is not None:
+            Path(path).write_bytes(image)
+        return image
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
 
     def __str__(self) -> str:
         return self.to_text()

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import PatternError, UserError
-from . import attention, check, diff, fmt, generate, options, show, stats, train
+from . import attention, check, diff, draw, fmt, generate, options, show, stats, train
 
-COMMANDS = (check, fmt, show, stats, diff, options, train, generate, attention)
+COMMANDS = (check, fmt, show, draw, stats, diff, options, train, generate, attention)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
@@ -35,6 +35,7 @@ EPILOG = """\
 examples:
   blockdsl check "f a f | attn*6"              what is wrong, and where
   blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
+  blockdsl draw "(a f)*6" -o decoder.svg       a picture
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
   blockdsl diff "(a f)*6" "(a & f)*6"          what differs
   blockdsl options sparse_topk                 what an option does, its values and its paper

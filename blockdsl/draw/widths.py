@@ -49,8 +49,8 @@ def wrapped(words: list[str], size: float, most: float, between: str = ", ") -> 
         if lines and width(joined + between, size) <= most:
             lines[-1] = joined
         else:
-            if lines:
-                lines[-1] += between.rstrip()
+            if lines and between == ", ":
+                lines[-1] += ","
             lines.append(cut(word, size, most))
     return lines
 

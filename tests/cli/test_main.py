@@ -16,7 +16,7 @@ from blockdsl.cli import COMMANDS, parser
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "stats", "diff", "options", "train", "generate", "attention"]
+NAMES = ["check", "fmt", "show", "draw", "stats", "diff", "options", "train", "generate", "attention"]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 
@@ -78,12 +78,13 @@ def test_the_examples_of_the_whole_show_what_they_promise(
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
     lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
     by_command = {command: arguments for _, command, *arguments in lines}
-    assert sorted(by_command) == sorted(["check", "show", "stats", "diff", "options", "train", "generate"])
+    assert sorted(by_command) == sorted(["check", "show", "draw", "stats", "diff", "options", "train", "generate"])
     wrong = blockdsl("check", *by_command["check"])
     assert (wrong.status, wrong.out) == (1, "")
     assert "^^^^" in wrong.err
-    for name in ("show", "stats", "options"):
+    for name in ("show", "draw", "stats", "options"):
         assert blockdsl(name, *by_command[name]).status == 0
+    assert Path("decoder.svg").read_text(encoding="utf-8").startswith("<svg ")
 
 
 # Exit statuses -----------------------------------------------------------------------------------------------------
@@ -104,6 +105,8 @@ def test_the_examples_of_the_whole_show_what_they_promise(
         (["fmt", "a |"], 1),
         (["show", "a |"], 1),
         (["stats", "a |"], 1),
+        (["draw", "a |", "-o", "x.svg"], 1),
+        (["draw", "a f"], 2),
         (["stats", "a", "--dim", "-3"], 1),
         (["diff", "a", "a |"], 2),
         (["diff", "a |", "a"], 2),
