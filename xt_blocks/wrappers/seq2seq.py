@@ -182,7 +182,7 @@ class XTransformer(nn.Module):
         read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
         return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
 
-    def _read(self, src: Tensor, *rest: Tensor | None) -> dict[str, Tensor | None]:
+    def _read(self, src: Tensor, *rest: Tensor | None) -> dict[str, Any]:
         """What the decoder reads while it generates, from what `_encoded` takes."""
         with evaluating(self.encoder):
             context, context_mask = self._encoded(src, *rest)
