@@ -19,10 +19,12 @@ from .pattern import Pattern, parse, parse_settings
 
 if TYPE_CHECKING:
     from .compiler import compile
+    from .diff import GraphDiff
     from .graph import BlockGraph
 
 __all__ = [
     "BlockGraph",
+    "GraphDiff",
     "GraphError",
     "Kind",
     "Option",
@@ -39,7 +41,7 @@ __all__ = [
     "unregister",
 ]
 
-_NEED_NETWORKX = {"BlockGraph": "graph", "compile": "compiler"}
+_NEED_NETWORKX = {"BlockGraph": "graph", "GraphDiff": "diff", "compile": "compiler"}
 
 
 def __getattr__(name: str) -> Any:

@@ -164,6 +164,26 @@ def _attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
     return 2 * batch * (queries * o.dim * on_tokens + sources * o.dim * _kv_features(o) + products)
 
 
+def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
+    heads = f"{o.heads} head{'' if o.heads == 1 else 's'}"
+    softmax = ["softmax"] + (["causal"] if getattr(o, "causal", False) else [])
+    if getattr(o, "max_attend_past", None) is not None:
+        softmax.append(f"{o.max_attend_past} back")
+    softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
+    steps = [
+        *projections,
+        ("unit q, k", "") if o.qk_norm else None,
+        ("rotate q, k", "rotary"),
+        (f"q·k, {heads} × {o.dim_head}", "bias scores"),
+        (" · ".join(softmax), ""),
+        (f"· v, {heads} × {o.value_dim_head}", ""),
+        ("gate by the input", "") if o.gate_values else None,
+        (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}", ""),
+        ("gated: attention on attention", "") if o.on_attn else None,
+    ]
+    return [step for step in steps if step is not None]
+
+
 SELF_ATTENTION = register(
     Kind(
         name="a",
@@ -190,6 +210,7 @@ SELF_ATTENTION = register(
         module="xt_blocks.attention:Attention",
         check=_attention_check,
         derive=_attention_derived,
+        steps=lambda o: _attention_steps(o, (f"q, k, v {o.dim:,} → {o.heads * o.dim_head + _kv_features(o):,}", "")),
         also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
         area="attention",
     )
@@ -211,6 +232,11 @@ CROSS_ATTENTION = register(
         module="xt_blocks.attention:CrossAttention",
         check=_attention_check,
         derive=_attention_derived,
+        steps=lambda o: _attention_steps(
+            o,
+            (f"q {o.dim:,} → {o.heads * o.dim_head:,}", ""),
+            (f"k, v {o.dim:,} → {_kv_features(o):,}", "context"),
+        ),
         also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
         area="attention",
     )
@@ -250,6 +276,17 @@ def _ff_switch(name: str, doc: str) -> Option:
     return Option(name, bool, False, doc, setting=f"ff_{name}")
 
 
+def _ff_steps(o: Any) -> list[tuple[str, str]]:
+    inner = _ff_inner(o)
+    activation = "SiLU" if o.swish else "ReLU²" if o.relu_squared else "GELU"
+    return [
+        (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
+        (f"{activation} gate" if o.glu else activation, ""),
+        *([("LayerNorm", "")] if o.post_act_ln else []),
+        (f"linear {inner:,} → {o.dim:,}", ""),
+    ]
+
+
 FEEDFORWARD = register(
     Kind(
         name="f",
@@ -286,6 +323,7 @@ FEEDFORWARD = register(
         cached=lambda o: 0,
         module="xt_blocks.feedforward:FeedForward",
         check=_ff_check,
+        steps=_ff_steps,
         also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
     )
 )

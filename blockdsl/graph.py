@@ -32,13 +32,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from . import costs, tokens
 from .errors import GraphError, UserError
 from .kinds import kind_of
+
+if TYPE_CHECKING:
+    from .diff import GraphDiff
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -197,13 +202,95 @@ class BlockGraph:
                 return f"{node} ({kind.title}) keeps no state between steps"
         return self.sees_later()
 
+    def diff(self, other: BlockGraph, seq_len: int = 1024) -> GraphDiff:
+        """What differs from another graph; false when both are the same model.
+
+        Args:
+            seq_len: tokens a row that the costs before and after are given for.
+        """
+        from .diff import diff
+
+        return diff(self, other, seq_len)
+
     # Text --------------------------------------------------------------------------------------------------------
 
-    def to_text(self, ascii: bool = False) -> str:
-        """The graph drawn with characters: stages, branches, ties, and each repeat once."""
+    def to_text(self, ascii: bool = False, color: bool = False) -> str:
+        """The graph drawn with characters: stages, branches, ties, and each repeat once.
+
+        Args:
+            color: colour blocks by their kind, with the escape codes of a terminal.
+        """
         from .draw.text import draw
 
-        return draw(self, ascii=ascii)
+        return draw(self, ascii=ascii, color=color)
+
+    def to_dot(self, fold: bool = False) -> str:
+        """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.
+
+        Args:
+            fold: draw each repeat once.
+        """
+        from .draw.dot import draw
+
+        return draw(self, fold)
+
+    def to_mermaid(self, fold: bool = True) -> str:
+        """The graph as a Mermaid flowchart, for Markdown that renders such.
+
+        Args:
+            fold: draw each repeat once; Mermaid refuses large charts.
+        """
+        from .draw.mermaid import draw
+
+        return draw(self, fold)
+
+    def to_svg(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        unfold: bool = False,
+        detail: str = "block",
+        color: str = "kind",
+        seq_len: int = 1024,
+    ) -> str:
+        """The graph as an SVG picture, and each repeat once.
+
+        Args:
+            path: a file to write it to.
+            unfold: draw every block.
+            detail: "block", or "op" for blocks opened to their operations.
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied".
+            seq_len: tokens a row, of the FLOPs.
+
+        Raises:
+            UserError: an option has a value that it cannot have.
+        """
+        from .draw.picture import picture
+        from .draw.svg import svg
+
+        text = svg(picture(self, unfold=unfold, detail=detail, color=color, seq_len=seq_len))
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
+        """The SVG picture as PNG, light; `options` are those of `to_svg`.
+
+        Args:
+            scale: pixels of the image for a pixel of the picture.
+
+        Raises:
+            UserError: resvg-py is not installed, or an option has a value that it cannot have.
+        """
+        from .draw.png import png
+
+        image = png(self.to_svg(**options), scale)
+        if path is not None:
+            Path(path).write_bytes(image)
+        return image
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
 
     def __str__(self) -> str:
         return self.to_text()

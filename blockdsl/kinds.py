@@ -43,7 +43,7 @@ given as the class itself or as "package.module:Class", which is imported only w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -88,6 +88,8 @@ class Kind:
         check: options → a sentence on what clashes, or None.
         derive: options → those whose default follows from others, by name.
         prefix: what the stack's settings for its options start with.
+        steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
+            "bias", "scores" or nothing); drawings show them.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
     """
@@ -103,6 +105,7 @@ class Kind:
     check: Callable[[Any], str | None] = lambda options: None
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
+    steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     also: tuple[str, ...] = ()
     area: str = ""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from . import syntax
-from .errors import Fault, PatternError, Span
+from .errors import Fault, PatternError, Span, UserError
 from .expand import MAX_BLOCKS, Expansion, Fork, Step, expand, unused
 from .fold import Folded, fold, shortest
 from .kinds import kinds
@@ -116,6 +116,15 @@ class Pattern:
     def stage_names(self) -> tuple[str | None, ...]:
         """The name of each stage; None where it has none."""
         return self.expansion.stages
+
+    def _repr_svg_(self) -> str | None:
+        """For notebooks: the picture, of width 512 where the text sets none; none where it cannot be compiled."""
+        from .compiler import compile
+
+        try:
+            return compile(self, **({} if "dim" in self.settings else {"dim": 512})).to_svg()
+        except UserError:
+            return None
 
     @classmethod
     def from_layers(cls, layers: Iterable[str], max_blocks: int = MAX_BLOCKS) -> Pattern:

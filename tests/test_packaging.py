@@ -37,7 +37,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_language_and_the_graph_load_no_torch() -> None:
-    work = "g = blockdsl.compile('a f', dim=8); g.flops(4); g.to_text(); blockdsl.BlockGraph.from_json(g.to_json())"
+    work = "g = blockdsl.compile('a f', dim=8); g.flops(4); g.to_text(); g.to_svg(); blockdsl.BlockGraph.from_json(g.to_json())"
     assert "torch" not in loaded_after(f"import blockdsl\n{work}")
 
 

@@ -1,6 +1,6 @@
 """Every code block of the README runs, and what it shows is what comes out.
 
-The console blocks' outputs and the tables of options are in the README; after a change on purpose,
+The console blocks' outputs, the tables of options and the pictures are in the README; after a change on purpose,
 `python tests/test_readme.py` writes them anew. The two install commands are run by .ci/run, word for word.
 """
 
@@ -18,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PICTURES = ROOT / "examples" / "pictures"
 OPTIONS = re.compile(
     r"(?<=<!-- options: written by tests/test_readme.py -->\n).*?(?=<!-- end of options -->)", re.DOTALL
 )
@@ -107,8 +108,36 @@ def test_the_tables_of_options_are_those_of_the_reference() -> None:
     assert "[arXiv:2104.09864](https://arxiv.org/abs/2104.09864)" in shown
 
 
+def pictures() -> dict[str, str]:
+    """The README's pictures by the name of their file."""
+    import blockdsl
+    from blockdsl.draw import side_by_side
+
+    tokens = {"num_tokens": 37000, "max_seq_len": 1024}
+    encoder = blockdsl.compile("(a f)*6", dim=512, return_only_embed=True, **tokens)
+    decoder = blockdsl.compile("(a c f)*6", dim=512, causal=True, **tokens)
+    gpt2 = {"dim": 768, "heads": 12, "causal": True, "num_tokens": 50257, "max_seq_len": 1024, "tie_embedding": True}
+    return {
+        "decoder.svg": blockdsl.compile("(a f)*12", **gpt2).to_svg(),
+        "stages.svg": blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512).to_svg(),
+        "encoder_decoder.svg": side_by_side({"encoder": encoder, "decoder": decoder}),
+    }
+
+
+def test_the_pictures_are_those_that_are_drawn() -> None:
+    shown = re.findall(r"!\[[^]]+\]\(examples/pictures/(\w+\.svg)\)", README.read_text(encoding="utf-8"))
+    drawn = pictures()
+    assert sorted(shown) == sorted(drawn) == sorted(path.name for path in PICTURES.iterdir())
+    for name, svg in drawn.items():
+        stored = (PICTURES / name).read_text(encoding="utf-8")
+        assert stored == svg + "\n", f"{name}: python tests/test_readme.py draws it anew"
+
+
 def refresh() -> None:
-    """Write the console blocks' outputs and the tables of options into the README."""
+    """Write the console blocks' outputs and the tables of options into the README, and draw the pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    for name, svg in pictures().items():
+        (PICTURES / name).write_text(svg + "\n", encoding="utf-8")
 
     def fresh(found: re.Match[str]) -> str:
         if found[1] != "console":

@@ -12,6 +12,7 @@ from .intermediates import Intermediates
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .memories import Memories
+from .record import attention_map, record
 from .stack import Stack
 from .wrappers import (
     AutoregressiveWrapper,
@@ -45,5 +46,7 @@ __all__ = [
     "ViTransformerWrapper",
     "XLAutoregressiveWrapper",
     "XTransformer",
+    "attention_map",
     "lower",
+    "record",
 ]

@@ -11,6 +11,7 @@ from blockdsl.errors import GraphError
 from .block import Residual
 from .cache import Cache
 from .call import Call
+from .drawn import Drawn
 from .intermediates import Intermediates
 from .memories import Memories, extended, remembered
 from .modules import block_module, position_modules
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-class Stack(nn.Module):
+class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:

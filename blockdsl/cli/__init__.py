@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import PatternError, UserError
-from . import check, fmt, generate, options, show, stats, train
+from . import attention, check, diff, draw, fmt, generate, options, show, stats, train
 
-COMMANDS = (check, fmt, show, stats, options, train, generate)
+COMMANDS = (check, fmt, show, draw, stats, diff, options, train, generate, attention)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
@@ -35,7 +35,9 @@ EPILOG = """\
 examples:
   blockdsl check "f a f | attn*6"              what is wrong, and where
   blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
+  blockdsl draw "(a f)*6" -o decoder.svg       a picture
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
+  blockdsl diff "(a f)*6" "(a & f)*6"          what differs
   blockdsl options sparse_topk                 what an option does, its values and its paper
   blockdsl train                               two minutes on text that is on every machine
   blockdsl generate runs/1 --prompt "def "     sample from what it learned
@@ -57,8 +59,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage."""
-    args = argparse.Namespace(command="", source_name="")
+    """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage.
+
+    A command whose status 1 says something else has another for what cannot be done, `fault`.
+    """
+    args = argparse.Namespace(command="", source_name="", fault=1)
     try:
         try:
             parser().parse_args(argv, args)
@@ -76,4 +81,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):  # a reader, `head` say, that has gone; there is no one to tell
             print(f"blockdsl {args.command}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return args.fault

@@ -13,7 +13,10 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "show",
         help="draw a pattern",
-        description="Draw a pattern's blocks: stages, parallel branches, ties, and each repeat once.",
+        description=(
+            "Draw a pattern's blocks: stages, parallel branches, ties, and each repeat once. In colour on a terminal,\n"
+            "unless NO_COLOR is set."
+        ),
         epilog='examples:\n  blockdsl show "f a f | a*6 f*6 | sandwich(6)"\n  blockdsl show "(a & f)*12" --dim 1024',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -25,17 +28,20 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .. import compile
+    from ..draw.escape import wanted
 
     pattern = source.read_pattern(args)
-    text = compile(pattern, **source.settings(args, pattern)).to_text(ascii=args.ascii)
-    if not args.ascii and not _encodable(text):
+    graph, color = compile(pattern, **source.settings(args, pattern)), wanted(sys.stdout)
+    text = graph.to_text(ascii=args.ascii, color=color)
+    if not args.ascii and not encodable(text):
         print("the terminal's encoding cannot show the drawing's lines; drawn in ASCII", file=sys.stderr)
-        text = compile(pattern, **source.settings(args, pattern)).to_text(ascii=True)
+        text = graph.to_text(ascii=True, color=color)
     print(text)
     return 0
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether standard output has all signs of a text."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

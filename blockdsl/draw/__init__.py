@@ -1,1 +1,34 @@
-"""Drawings of a block graph. Each reads the graph and nothing else."""
+"""Drawings of block graphs. Each reads the graph and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+
+def side_by_side(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = None, **options: Any) -> str:
+    """Several graphs as one SVG picture, from left to right; what one gives is the context of the next.
+
+    Args:
+        graphs: each with its name, as {"encoder": g, "decoder": h}. A node is called `encoder.a0` in the picture.
+        path: a file to write it to.
+        options: as `BlockGraph.to_svg` has them.
+
+    Raises:
+        UserError: there is no graph, or an option has a value that it cannot have.
+    """
+    from ..errors import UserError
+    from .picture import side_by_side as scene
+    from .svg import svg
+
+    if not graphs:
+        raise UserError("there is no graph to draw; give {'encoder': g, 'decoder': h}, say")
+    text = svg(scene(graphs, **options))
+    if path is not None:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    return text

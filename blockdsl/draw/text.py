@@ -6,8 +6,6 @@ sum. UTF-8 and ASCII differ by the table of glyphs alone.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +13,12 @@ import networkx as nx
 
 from ..costs import stage_title
 from ..fold import Folded, Loop, fold
-from ..kinds import kind_of
 from ..options import spell
-from ..positions import SCHEMES
 from ..tokens import INPUT_OPTIONS, input_scheme
-from .layout import Chain, Split, chain, split_stages
+from . import escape
+from .hues import hue
+from .labels import Labels, blocks_of
+from .layout import Chain, Split, split_stages
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -47,32 +46,33 @@ class _Row:
     indent: str
     text: str
     note: str = ""
+    kind: str = ""  # of the block that it is, if it is one
 
 
-def draw(graph: BlockGraph, ascii: bool = False) -> str:
-    """The drawing, one string with newlines and no newline at its end."""
-    return _Text(graph, ASCII if ascii else UTF8).drawing()
+def draw(graph: BlockGraph, ascii: bool = False, color: bool = False) -> str:
+    """The drawing, one string with newlines and no newline at its end.
+
+    Args:
+        color: blocks are coloured by their kind, by a terminal's escape codes.
+    """
+    return _Text(graph, ASCII if ascii else UTF8, color).drawing()
 
 
 class _Text:
-    def __init__(self, graph: BlockGraph, glyphs: Glyphs) -> None:
-        self.graph, self.glyphs = graph, glyphs
-        self.items = chain(graph)  # None: drawn as a list
-        self.usual = _usual(graph)
-        self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
-        seen: Counter[str] = Counter()
-        for node in graph.nodes("block") if self.items is None else _blocks_of(self.items):
-            kind = graph.nx.nodes[node]["block"]
-            self.rank[node] = seen[kind]
-            seen[kind] += 1
+    def __init__(self, graph: BlockGraph, glyphs: Glyphs, color: bool) -> None:
+        self.graph, self.glyphs, self.color = graph, glyphs, color
+        self.labels = Labels(graph)
+        self.items = self.labels.items  # None: drawn as a list
 
     def drawing(self) -> str:
         rows = self._listed() if self.items is None else self._staged(self.items)
         width = max((len(row.indent) + len(row.text) for row in rows if row.note), default=0) + 3
         lines = [self._title(), self._input()]
         for row in rows:
-            left = row.indent + row.text
-            lines.append(f"{left:{width}}{row.note}" if row.note else left)
+            text = row.text.ljust(width - len(row.indent)) if row.note else row.text
+            if self.color and row.kind:
+                text = escape.painted(text, hue(row.kind).name)
+            lines.append(row.indent + text + row.note)
         return "\n".join([*lines, self._output()])
 
     def _title(self) -> str:
@@ -141,7 +141,7 @@ class _Text:
             elif len(part.body) == 1 and _is_block(part.body[0], items):
                 node = items[part.body[0]]  # type: ignore[index]
                 assert isinstance(node, str)
-                rows.append(_Row(indent, f"{self._name(node)} {self.glyphs.times}{part.count}", self._note(node)))
+                rows.append(self._block(node, indent, f" {self.glyphs.times}{part.count}"))
             else:
                 rows.append(_Row(indent, self._heading(part, items)))
                 rows += self._folded(part.body, items, indent + "   ")
@@ -149,13 +149,17 @@ class _Text:
 
     def _item(self, item: str | Split, indent: str) -> list[_Row]:
         if isinstance(item, str):
-            return [_Row(indent, self._name(item), self._note(item))]
+            return [self._block(item, indent)]
         rows: list[_Row] = []
         for i, branch in enumerate(item.branches):
             mark = self.glyphs.next if i else self.glyphs.open
             rows.append(_Row(indent, f"{mark} branch {i + 1}"))
             rows += self._chain(branch, f"{indent}{self.glyphs.rail}  ")
         return [*rows, _Row(indent, f"{self.glyphs.close} sum")]
+
+    def _block(self, node: str, indent: str, times: str = "") -> _Row:
+        kind = self.graph.nx.nodes[node]["block"]
+        return _Row(indent, self.labels.name(node) + times, self._note(node), kind)
 
     def _heading(self, loop: Loop, items: Chain) -> str:
         inside = self._inline(loop.body, items)
@@ -173,7 +177,7 @@ class _Text:
                 parts.append(f"{inside if bare else f'({inside})'} {self.glyphs.times}{part.count}")
             else:
                 item = items[part]
-                text = self._name(item) if isinstance(item, str) else self._split_inline(item)
+                text = self.labels.name(item) if isinstance(item, str) else self._split_inline(item)
                 parts.append(text if len(folded) == 1 or isinstance(item, str) else f"({text})")
         return " ".join(parts)
 
@@ -197,9 +201,10 @@ class _Text:
             for node in part:
                 assert isinstance(node, str)
                 is_block = self.graph.nx.nodes[node]["kind"] == "block"
-                text = f"{node}: {self._name(node)}" if is_block else f"{node}: sum"
+                text = f"{node}: {self.labels.name(node)}" if is_block else f"{node}: sum"
                 notes = [self._reads(node), *([self._note(node)] if is_block else [])]
-                rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes)))
+                kind = self.graph.nx.nodes[node].get("block", "")
+                rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
         return [*rows, _Row("", self.glyphs.rail)]
 
     def _reads(self, node: str) -> str:
@@ -211,70 +216,11 @@ class _Text:
     def _key(self, item: str | Split) -> Any:
         """Equal for items that are drawn alike."""
         if isinstance(item, str):
-            return self._name(item), self._note(item)
+            return self.labels.name(item), self._note(item)
         return tuple(tuple(self._key(inner) for inner in branch) for branch in item.branches)
 
-    def _name(self, node: str) -> str:
-        """The block as a pattern writes it, with the options in which an edit set it apart from most of its kind."""
-        attrs = self.graph.nx.nodes[node]
-        usual = self.usual[attrs["block"]].items()
-        shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in usual]
-        flags = [name if value is True else f"{name}={spell(value)}" for name, value in shown]
-        text = attrs["block"] + (f"({', '.join(flags)})" if flags else "")
-        text += f">>{attrs['shift']}" if attrs["shift"] else ""
-        if attrs["scale"] != 1:
-            text += f"/{1 / attrs['scale']:g}"
-        return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
-
     def _note(self, node: str) -> str:
-        """The block in words, with what it reads beside the stream."""
-        attrs = self.graph.nx.nodes[node]
-        notes = [kind_of(attrs["block"]).title]
-        notes += [self._position(position) for position in self.graph.sources(node, "position")]
-        notes += ["reads the context" for _ in self.graph.sources(node, "context")]
-        notes += [f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")]
-        return f" {self.glyphs.dot} ".join(notes)
-
-    def _position(self, node: str) -> str:
-        attrs = self.graph.nx.nodes[node]
-        return SCHEMES[attrs["scheme"]].note(attrs) if attrs["scheme"] in SCHEMES else attrs["scheme"]
-
-    def _scores(self, source: str, node: str) -> str:
-        """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""
-        kind = self.graph.nx.nodes[source]["block"]
-        back = self.rank[node] - self.rank[source]
-        if self.items is None or back < 1 or kind != self.graph.nx.nodes[node]["block"]:
-            return f"of {source}"
-        return "before" if back == 1 else f"of the '{kind}' {back} back"
-
-
-def _usual(graph: BlockGraph) -> dict[str, dict[str, Any]]:
-    """For each kind, the options that more than half of the blocks whose text does not set them have."""
-    values: dict[str, dict[str, Counter[Any]]] = {}
-    for node in graph.nodes("block"):
-        attrs = graph.nx.nodes[node]
-        of_kind = values.setdefault(attrs["block"], {})
-        for name, value in attrs["options"].items():
-            if name not in attrs["given"]:
-                of_kind.setdefault(name, Counter())[value] += 1
-    return {
-        kind: {
-            name: value
-            for name, counter in of_kind.items()
-            for value, count in counter.most_common(1)
-            if 2 * count > counter.total()
-        }
-        for kind, of_kind in values.items()
-    }
-
-
-def _blocks_of(items: Chain) -> Iterator[str]:
-    for item in items:
-        if isinstance(item, str):
-            yield item
-        else:
-            for branch in item.branches:
-                yield from _blocks_of(branch)
+        return f" {self.glyphs.dot} ".join(self.labels.notes(node))
 
 
 def _is_block(part: int | Loop, items: Chain) -> bool:
@@ -284,5 +230,5 @@ def _is_block(part: int | Loop, items: Chain) -> bool:
 def _count(part: int | Loop, items: Chain) -> int:
     """How many blocks a part of a folded chain stands for."""
     if isinstance(part, int):
-        return sum(1 for _ in _blocks_of((items[part],)))
+        return sum(1 for _ in blocks_of((items[part],)))
     return part.count * sum(_count(inner, items) for inner in part.body)

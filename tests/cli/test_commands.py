@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -11,7 +13,7 @@ import pytest
 
 from blockdsl.cli import main
 
-from .conftest import Ran, process
+from .conftest import Ran, Terminal, process
 
 Run = Callable[..., Ran]
 
@@ -165,6 +167,97 @@ def test_show_falls_back_to_ascii_where_the_terminal_has_nothing_else() -> None:
     ascii_only = process("show", PATTERN, PYTHONIOENCODING="ascii")
     note = b"the terminal's encoding cannot show the drawing's lines; drawn in ASCII\n"
     assert (ascii_only.returncode, ascii_only.stdout.decode("ascii"), ascii_only.stderr) == (0, IN_ASCII, note)
+
+
+def test_show_colours_blocks_by_kind_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = shown_on_a_terminal(monkeypatch, "show", PATTERN, NO_COLOR="1")
+    assert plain == DRAWING
+    assert shown_on_a_terminal(monkeypatch, "show", PATTERN, TERM="dumb") == DRAWING
+    colored = shown_on_a_terminal(monkeypatch, "show", PATTERN, NO_COLOR="")
+    for code, text in (("34", "a   "), ("33", "f   "), ("35", "c>>1      ")):
+        assert f"\x1b[{code}m{text}\x1b[0m" in colored
+    assert re.sub("\x1b\\[[0-9]+m", "", colored) == DRAWING
+
+
+class Screen(Terminal):
+    """Standard output that is a terminal."""
+
+    encoding = "utf-8"
+
+
+def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: str, **env: str) -> str:
+    """What a command prints when standard output is a terminal."""
+    screen = Screen()
+    with monkeypatch.context() as patch:
+        for name in ("NO_COLOR", "TERM"):
+            patch.delenv(name, raising=False)
+        for name, value in env.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdout", screen)
+        main([*arguments])
+    return screen.getvalue()
+
+
+# diff --------------------------------------------------------------------------------------------------------------
+
+DIFFERENCE = """\
+blocks
+  + f(glu)            f2
+  ~ a: shift 0 -> 1   a0
+costs, at 5 tokens a row
+  parameters     792 ->  1,648 (+108.1%)
+  FLOPs        7,640 -> 15,320 (+100.5%)
+  cache bytes    240
+"""
+
+
+def test_diff_shows_what_differs_and_exits_with_one(blockdsl: Run) -> None:
+    # a and f as for stats below; f(glu) has a further map of 8 x 32 with 32 biases, of 2 * 8 * 32 FLOPs a token
+    sizes = ["--dim", 8, "--heads", 2, "--set", "attn_dim_head=3", "--seq-len", 5]
+    assert 208 + 568 + 16 == 792
+    assert 792 + 568 + 288 == 1648
+    assert 5 * (504 + 1024) + 5 * 3 * 512 == 15_320
+    ran = blockdsl("diff", "a f", "a>>1 f f(glu)", *sizes)
+    assert (ran.status, ran.err) == (1, "")
+    assert ran.out == DIFFERENCE
+    assert blockdsl("diff", "a f", "a(heads=2)  f", *sizes) == Ran(0, "no differences\n", "")
+
+
+def test_diff_gives_json(blockdsl: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.pattern"
+    path.write_text("set dim=8, heads=2; a f", encoding="utf-8")
+    ran = blockdsl("diff", path, "-", "--dim", 8, "--heads", 2, "--json", stdin="a f | c")
+    assert ran.status == 1
+    plain = json.loads(ran.out)
+    assert [row["node"] for row in plain["added"]] == ["context", "c2"]
+    assert plain["stages"] == [{"before": None, "after": 1, "changes": []}]
+    same = blockdsl("diff", path, path, "--json")
+    assert (same.status, json.loads(same.out)["equal"]) == (0, True)
+
+
+def test_diff_tells_a_fault_by_another_status(blockdsl: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.pattern"
+    path.write_text("a |", encoding="utf-8")
+    ran = blockdsl("diff", "a f", path)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith(f"{path}:1:4: a stage is empty\n")
+    assert (
+        blockdsl("diff", "-", "-").err == "blockdsl diff: only one of the two patterns can come from standard input\n"
+    )
+
+
+def test_diff_writes_what_the_terminal_can_show() -> None:
+    ran = process("diff", "a f", "a f f f", PYTHONIOENCODING="ascii")
+    assert (ran.returncode, ran.stderr) == (1, b"")
+    assert ran.stdout.startswith(b"blocks\n  + 2 x f   f2, f3\n")
+
+
+def test_diff_is_in_colour_on_a_terminal_that_wants_it(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = blockdsl("diff", "a f", "a c").out
+    assert shown_on_a_terminal(monkeypatch, "diff", "a f", "a c", NO_COLOR="1") == plain
+    colored = shown_on_a_terminal(monkeypatch, "diff", "a f", "a c")
+    assert "\x1b[31m  - f   f1\x1b[0m\n\x1b[32m  + c   c1\x1b[0m\n" in colored
+    assert re.sub("\x1b\\[[0-9]+m", "", colored) == plain
 
 
 # stats -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from blockdsl.cli import COMMANDS, parser
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "stats", "options", "train", "generate"]
+NAMES = ["check", "fmt", "show", "draw", "stats", "diff", "options", "train", "generate", "attention"]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 
@@ -34,7 +35,7 @@ def test_help_lists_every_command_and_explains_the_language(blockdsl: Run) -> No
     assert ran.out.startswith("usage: blockdsl [-h] COMMAND ...\n")
     assert len(COMMANDS) == len(NAMES)
     for name in NAMES:
-        assert f"\n    {name} " in ran.out
+        assert re.search(rf"\n    {name}\s", ran.out)
     for sign in ("x*6", "x>>1", "x/2", "x@name", "a & f", "p | q", "f(glu)", "set dim=512;"):
         assert sign in ran.out
     assert len(examples(ran.out)) >= 4
@@ -77,12 +78,13 @@ def test_the_examples_of_the_whole_show_what_they_promise(
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
     lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
     by_command = {command: arguments for _, command, *arguments in lines}
-    assert sorted(by_command) == sorted(["check", "show", "stats", "options", "train", "generate"])
+    assert sorted(by_command) == sorted(["check", "show", "draw", "stats", "diff", "options", "train", "generate"])
     wrong = blockdsl("check", *by_command["check"])
     assert (wrong.status, wrong.out) == (1, "")
     assert "^^^^" in wrong.err
-    for name in ("show", "stats", "options"):
+    for name in ("show", "draw", "stats", "options"):
         assert blockdsl(name, *by_command[name]).status == 0
+    assert Path("decoder.svg").read_text(encoding="utf-8").startswith("<svg ")
 
 
 # Exit statuses -----------------------------------------------------------------------------------------------------
@@ -95,6 +97,7 @@ def test_the_examples_of_the_whole_show_what_they_promise(
         (["fmt", "a f"], 0),
         (["show", "a f"], 0),
         (["stats", "a f"], 0),
+        (["diff", "a f", "a  f(mult=4)"], 0),
         (["options"], 0),
         (["options", "macaron"], 0),
         (["options", "nothing_like_it"], 2),
@@ -102,7 +105,15 @@ def test_the_examples_of_the_whole_show_what_they_promise(
         (["fmt", "a |"], 1),
         (["show", "a |"], 1),
         (["stats", "a |"], 1),
+        (["draw", "a |", "-o", "x.svg"], 1),
+        (["draw", "a f"], 2),
         (["stats", "a", "--dim", "-3"], 1),
+        (["diff", "a", "a |"], 2),
+        (["diff", "a |", "a"], 2),
+        (["diff", "a", "a", "--dim", "-3"], 2),
+        (["diff", "a"], 2),
+        (["diff", "-", "-"], 2),
+        (["diff", "a", "none.pattern"], 2),
         ([], 2),
         (["chekc", "a"], 2),
         (["check", "a", "f"], 2),
@@ -173,9 +184,9 @@ def test_the_language_and_its_commands_load_neither_torch_nor_networkx(code: str
     assert set(loaded(code)) <= {"lark"}
 
 
-@pytest.mark.parametrize("name", ["show", "stats"])
-def test_a_graph_is_drawn_and_counted_without_torch(name: str) -> None:
-    found = loaded(command(name, "a f"))
+@pytest.mark.parametrize("arguments", [["show", "a f"], ["stats", "a f"], ["diff", "a", "f"]])
+def test_a_graph_is_drawn_and_counted_without_torch(arguments: list[str]) -> None:
+    found = loaded(command(*arguments))
     assert "torch" not in found
     assert "networkx" in found
 

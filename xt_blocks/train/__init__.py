@@ -2,6 +2,7 @@
 
 from .data import Corpus, load_corpus
 from .interrupt import StopRequest
+from .look import OVERLAYS, draw_attention, overlay, record_run
 from .loop import Reporter, Trainer, bits_per_byte
 from .metrics import read_metrics
 from .model import build_model, check_causal, check_fits, compile_graph
@@ -15,6 +16,7 @@ from .threads import limit_threads, resume_threads
 from .unigram import unigram_bits_per_byte
 
 __all__ = [
+    "OVERLAYS",
     "Corpus",
     "Progress",
     "Reporter",
@@ -30,14 +32,17 @@ __all__ = [
     "check_free",
     "compile_graph",
     "default_path",
+    "draw_attention",
     "example_prompt",
     "fresh_seed",
     "limit_threads",
     "load_corpus",
     "load_trained",
+    "overlay",
     "plot_losses",
     "printable",
     "read_metrics",
+    "record_run",
     "resume_threads",
     "sample",
     "show_text",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention.masks import check_mask
+from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
 from .masking import random_subset
@@ -17,7 +18,7 @@ from .sampling import Sampler
 from .transformer import TransformerWrapper
 
 
-class AutoregressiveWrapper(nn.Module):
+class AutoregressiveWrapper(Drawn, nn.Module):
     """Trains a causal model on the next token, and generates with it.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..attention.masks import check_mask
 from ..cache import Cache
+from ..drawn import Drawn
 from ..keywords import names_nearest
 from .continuous import ContinuousTransformerWrapper
 from .decoding import check_length, evaluating
@@ -18,7 +19,7 @@ from .decoding import check_length, evaluating
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
-class ContinuousAutoregressiveWrapper(nn.Module):
+class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
     """Trains a causal model on the next vector, and generates with it.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from blockdsl.options import Option, by_name, check_values
 
 from ..attention.masks import check_mask
+from ..drawn import Drawn
 from ..keywords import names_nearest
 from .decoding import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
@@ -49,7 +50,7 @@ class Losses(NamedTuple):
     critic_loss: Tensor | None
 
 
-class NonAutoregressiveWrapper(nn.Module):
+class NonAutoregressiveWrapper(Drawn, nn.Module):
     """Trains a model to fill in masked tokens, and generates by filling in a sequence of nothing but masks.
 
     MaskGIT (Chang et al., arXiv:2202.04200): each step fills in every masked token and masks the least certain ones

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,15 @@ from blockdsl.tokens import TOKEN_OPTIONS
 
 from ..attention.masks import check_mask
 from ..cache import joined_masks
+from ..drawn import Drawn
 from ..layers import ORDERING, Decoder, Encoder, stack_keywords
 from .autoregressive import AutoregressiveWrapper
 from .decoding import evaluating
 from .masking import random_subset
 from .transformer import TransformerWrapper
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
@@ -47,7 +51,7 @@ _REFUSED = {
 }
 
 
-class XTransformer(nn.Module):
+class XTransformer(Drawn, nn.Module):
     """An encoder, and a decoder that attends to what it gives (Vaswani et al., arXiv:1706.03762).
 
     Args:
@@ -107,6 +111,11 @@ class XTransformer(nn.Module):
         self.decoder = AutoregressiveWrapper(net, ignore_index=ignore_index, pad_value=pad_value)
         self.ignore_index, self.pad_value = ignore_index, pad_value
         self.cross_attn_tokens_dropout = cross_attn_tokens_dropout
+
+    @property
+    def graphs(self) -> dict[str, BlockGraph]:
+        """The encoder's graph and the decoder's."""
+        return {"encoder": self.encoder.graph, "decoder": self.decoder.net.graph}
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from blockdsl.tokens import TOKEN_OPTIONS, input_scheme
 
 from ..attention.masks import check_mask, check_pairs
 from ..cache import Cache, joined_masks
+from ..drawn import Drawn
 from ..embedding import SMALL_STD, Embedding
 from ..intermediates import Intermediates
 from ..keywords import names_nearest, takes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-class SequenceModel(nn.Module):
+class SequenceModel(Drawn, nn.Module):
     """What models over tokens and over vectors share: all between the embedded sequence and the outputs.
 
     A subclass says what a sequence's vectors are (`_vectors`) and what is made of the stack's output (`_outputs`).

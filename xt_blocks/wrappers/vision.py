@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blockdsl.options import Option, by_name, check_values
 from blockdsl.tokens import TOKEN_OPTIONS
 
+from ..drawn import Drawn
 from ..embedding import Embedding
 from ..keywords import names_nearest
 from ..stack import Stack
@@ -57,7 +58,7 @@ class PatchEmbedding(nn.Module):
         return self.norm_out(self.project(self.norm_in(pixels)))
 
 
-class ViTransformerWrapper(nn.Module):
+class ViTransformerWrapper(Drawn, nn.Module):
     """A stack over the patches of an image: the vision transformer (Dosovitskiy et al., arXiv:2010.11929).
 
     Args:

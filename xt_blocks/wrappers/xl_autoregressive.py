@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from .autoregressive import check_causal, shifted
 from .decoding import Decoding, Prompts, Tokens, check_read, check_steps, collect, decode, given, read_prompts
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..memories import Memories
 
 
-class XLAutoregressiveWrapper(nn.Module):
+class XLAutoregressiveWrapper(Drawn, nn.Module):
     """Trains a causal model with memories on long texts, segment by segment, and generates with it.
 
     A segment has max_seq_len tokens. Each but the first is read together with what the model remembers of those

@@ -1,0 +1,114 @@
+"""What the colour of a block says, and the legend for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..costs import stage_title
+from ..errors import UserError, did_you_mean
+from ..kinds import kinds
+from .details import Details
+from .palette import HEATS, HUES
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+COLORS = ("kind", "params", "flops", "stage", "tied")
+
+
+@dataclass(frozen=True)
+class Colors:
+    """A class for each block's colour, and what the classes mean.
+
+    Attributes:
+        of: node → class.
+        legend: class, meaning; empty where the boxes say it themselves.
+    """
+
+    of: Callable[[str], str]
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def colors(graph: BlockGraph, details: Details, by: str) -> Colors:
+    """The colours by one of COLORS.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    check_choice("color", by, COLORS)
+    return {"kind": _kind, "params": _params, "flops": _flops, "stage": _stage, "tied": _tied}[by](graph, details)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless it is one of them."""
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        listed = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+        raise UserError(f"{name} must be {listed}, not {value!r}" + (f"; {hint}" if hint else ""))
+
+
+def _hue(index: int) -> str:
+    return f"hue-{index % len(HUES)}"
+
+
+def _kind(graph: BlockGraph, details: Details) -> Colors:
+    built_in = ("a", "c", "f")
+    names = [*built_in, *(name for name in kinds() if name not in built_in)]
+    return Colors(lambda node: _hue(names.index(graph.nx.nodes[node]["block"])))
+
+
+def _params(graph: BlockGraph, details: Details) -> Colors:
+    return _heat({node: details.costs[node].parameters for node in graph.nodes("block")}, "parameters")
+
+
+def _flops(graph: BlockGraph, details: Details) -> Colors:
+    unit = f"FLOPs at {details.seq_len:,} tokens"
+    return _heat({node: details.costs[node].flops for node in graph.nodes("block")}, unit)
+
+
+def _heat(values: dict[str, int], unit: str) -> Colors:
+    """From the least to the most; one colour for each value, or for each fifth of the way where there are more."""
+    distinct = sorted({*values.values()})
+    last = len(HEATS) - 1
+    if len(distinct) <= len(HEATS):
+        levels = {value: last * i // max(1, len(distinct) - 1) for i, value in enumerate(distinct)}
+        legend = [(f"heat-{level}", f"{short(value)} {unit}") for value, level in levels.items()]
+        return Colors(lambda node: f"heat-{levels[values[node]]}", tuple(legend))
+    least, most = distinct[0], distinct[-1]
+    step = (most - least) / len(HEATS)
+    levels = {value: min(last, int((value - least) / step)) for value in distinct}
+    ranges: dict[int, list[int]] = {}
+    for value, level in levels.items():
+        ranges.setdefault(level, []).append(value)
+    legend = [(f"heat-{level}", f"{_range(inside)} {unit}") for level, inside in ranges.items()]
+    return Colors(lambda node: f"heat-{levels[values[node]]}", tuple(legend))
+
+
+def _range(values: list[int]) -> str:
+    least, most = short(values[0]), short(values[-1])
+    return least if least == most else f"{least} to {most}"
+
+
+def short(value: int) -> str:
+    """A count with three figures: 1.05 M."""
+    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {letter}"
+    return str(value)
+
+
+def _stage(graph: BlockGraph, details: Details) -> Colors:
+    legend = tuple((_hue(i), f"stage {stage_title(graph, i)}") for i in range(len(graph.stages)))
+    return Colors(lambda node: _hue(graph.nx.nodes[node]["stage"]), legend)
+
+
+def _tied(graph: BlockGraph, details: Details) -> Colors:
+    classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1]
+    of = {node: _hue(i) for i, nodes in enumerate(classes) for node in nodes}
+    names = [f"@{graph.nx.nodes[nodes[0]]['tie']}, {len(nodes)} blocks" for nodes in classes]
+    legend = [(_hue(i), name) for i, name in enumerate(names)]
+    if any(node not in of for node in graph.nodes("block")):
+        legend.append(("grey-0", "parameters of its own"))
+    return Colors(lambda node: of.get(node, "grey-0"), tuple(legend))

@@ -1,0 +1,95 @@
+"""What a picture says of each node beside its name: the lines of a tooltip, the operations inside a block."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .. import costs
+from ..kinds import kind_of
+from ..options import by_name, spell
+from ..positions import SCHEMES
+from .labels import Labels
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+
+class Details:
+    """Of one graph, at so many tokens a row."""
+
+    def __init__(self, graph: BlockGraph, labels: Labels, seq_len: int) -> None:
+        self.graph, self.labels, self.seq_len = graph, labels, seq_len
+        self.shapes: dict[tuple[str, str], list[str]] = {}
+
+    @cached_property
+    def costs(self) -> dict[str, costs.Cost]:
+        """Of each node; a tied block's parameters are those it shares."""
+        found = dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
+        for owner, nodes in self.graph.tied().items():
+            for node in nodes[1:]:
+                found[node] = costs.Cost(1, found[owner].parameters, found[node].flops, found[node].cached)
+        return found
+
+    def title(self) -> str:
+        """The graph in a line."""
+        graph = self.graph
+        count = len(graph.nodes("block"))
+        parts = [f"dim {graph.dim}", "causal" if graph.causal else "", f"{count:,} block{'' if count == 1 else 's'}"]
+        parts += [f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "", f"{graph.parameters():,} parameters"]
+        return " · ".join(part for part in parts if part)
+
+    def of_block(self, nodes: tuple[str, ...]) -> str:
+        """The tooltip of a block and of those that are drawn with it."""
+        node = nodes[0]
+        attrs = self.graph.nx.nodes[node]
+        kind = kind_of(attrs["block"])
+        defaults = {name: option.default for name, option in by_name(kind.all_options()).items()}
+        options = [
+            f"{name}={spell(value)}"
+            for name, value in attrs["options"].items()
+            if value != defaults.get(name) or name in attrs["given"] or name in ("heads", "dim_head", "mult", "causal")
+        ]
+        lines = [
+            f"{_named(nodes)}: {self.labels.name(node)} · {' · '.join(self.labels.notes(node))}",
+            f"options: {', '.join(options)}" if options else "",
+            f"token shift by {attrs['shift']}" if attrs["shift"] else "",
+            f"branch × {attrs['scale']:g}" if attrs["scale"] != 1 else "",
+            f"one set of parameters with all @{attrs['tie']}" if attrs["tie"] else "",
+            *self._shapes(attrs),
+            *self._cost(node, len(nodes)),
+        ]
+        return "\n".join(line for line in lines if line)
+
+    def of_position(self, node: str) -> str:
+        attrs = self.graph.nx.nodes[node]
+        own = {name: value for name, value in attrs.items() if name not in ("kind", "scheme")}
+        title = SCHEMES[attrs["scheme"]].title if attrs["scheme"] in SCHEMES else f"{attrs['scheme']} positions"
+        lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
+        return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
+
+    def of_end(self, node: str, lines: list[str]) -> str:
+        """The tooltip of the input or the output."""
+        return "\n".join([f"{node}: {' · '.join(lines)}", *self._cost(node, 1)])
+
+    def _cost(self, node: str, times: int) -> list[str]:
+        cost = self.costs.get(node, costs.Cost())
+        each = " each" if times > 1 else ""
+        return [
+            f"{cost.parameters:,} parameters{each}",
+            f"{cost.flops:,} FLOPs{each} at {self.seq_len:,} tokens" if cost.flops else "",
+        ]
+
+    def _shapes(self, attrs: dict[str, Any]) -> list[str]:
+        key = attrs["block"], repr(attrs["options"])
+        if key not in self.shapes:
+            kind = kind_of(attrs["block"])
+            shapes = kind.shapes(kind.completed(self.graph.dim, attrs["options"]))
+            self.shapes[key] = [f"{name}: {' × '.join(map(str, shape))}" for name, shape in shapes.items()]
+        return self.shapes[key]
+
+
+def _named(nodes: tuple[str, ...]) -> str:
+    if len(nodes) <= 4:
+        return ", ".join(nodes)
+    return f"{nodes[0]}, {nodes[1]}, … {nodes[-1]} ({len(nodes):,} blocks)"

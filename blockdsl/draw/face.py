@@ -1,0 +1,226 @@
+"""The boxes of a picture by themselves: what is written in them, how large they are, what colour they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..kinds import kind_of
+from ..options import spell
+from ..tokens import INPUT_OPTIONS
+from .details import Details
+from .labels import Labels
+from .operations import NORMS, Operation, behind, operations, read_by
+from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
+from .tree import Unit
+from .widths import cut, wrapped
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+STUB = 30.0  # from a box to the rail
+SHOULDER = 14.0  # how far the input and the output reach beyond the rail
+INSET = 10.0  # from a box's edge to its text
+LEAST, MOST = 140.0, 220.0  # a box's width; the text in it
+LINE = 14.0
+SINGLE = 38.0  # height of a box with a title alone
+OP, OP_GAP = 20.0, 5.0
+SOURCE = 26.0  # height of a position or the context
+TAP = 11.0  # from a box's upper and lower edge to where the stream enters and leaves
+PILL = 16.0  # height of a norm on the rail
+
+
+@dataclass(frozen=True)
+class _Face:
+    """What one block's box has written in it."""
+
+    title: str
+    tie: str
+    lines: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    shift: str
+    scale: str
+
+    @property
+    def height(self) -> float:
+        rows = len(self.operations)
+        return SINGLE + LINE * len(self.lines) + (rows * (OP + OP_GAP) + 5 if rows else 0)
+
+    def row(self, rect: Rect, index: int) -> float:
+        """The middle of an operation, counted from the first; negative ones from the last."""
+        count = len(self.operations)
+        return rect.bottom - INSET - OP / 2 - (OP + OP_GAP) * (count - 1 - index % count)
+
+
+class Faces:
+    """Boxes for the nodes of one graph.
+
+    Args:
+        hue: node → the class of its colour.
+        opened: draw the operations of each block.
+    """
+
+    def __init__(self, graph: BlockGraph, details: Details, hue: Callable[[str], str], opened: bool) -> None:
+        self.graph, self.details, self.hue, self.opened = graph, details, hue, opened
+        self.labels: Labels = details.labels
+        self.width = LEAST
+        self.faces: dict[str, _Face] = {}
+
+    def measure(self, nodes: Iterable[str]) -> None:
+        """Set the width that all blocks have."""
+        for node in nodes:
+            face = self.faces[node] = self._face(node)
+            self.width = max(self.width, even(self._needed(node, face)))
+
+    def _face(self, node: str) -> _Face:
+        attrs = self.graph.nx.nodes[node]
+        rows = tuple(
+            row._replace(text=cut(row.text, size("op"), MOST))
+            for row in (operations(self.graph, node) if self.opened else ())
+        )
+        return _Face(
+            cut(_capital(kind_of(attrs["block"]).title), size("title"), MOST, bold=True),
+            cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
+            tuple(wrapped(self.labels.options(node), size("note"), MOST)),
+            rows,
+            "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
+            "" if self.opened else _scale(attrs["scale"]),
+        )
+
+    def _needed(self, node: str, face: _Face) -> float:
+        title = text_width(face.title, "title") + (text_width(face.tie, "mark") + 14 if face.tie else 0)
+        marks = max((text_width(mark, "mark") + 14 for mark in (face.shift, face.scale) if mark), default=0)
+        beside = self._indent(node) + max(title, widest(face.lines, "note")) + marks + INSET
+        return max(beside, widest([row.text for row in face.operations], "op") + 4 * INSET)
+
+    def _indent(self, node: str) -> float:
+        return INSET + text_width(self._code(node), "code") + 8
+
+    def _code(self, node: str) -> str:
+        return cut(self.graph.nx.nodes[node]["block"], size("code"), 80)
+
+    def height(self, node: str) -> float:
+        return self.faces[node].height
+
+    def box(self, unit: Unit, x: float, y: float) -> Box:
+        """A block's box with its left upper corner there."""
+        node = unit.node
+        face, kind = self.faces[node], self.graph.nx.nodes[node]["block"]
+        rect = Rect(x, y, self.width, face.height)
+        base, indent = y + 23, x + self._indent(node)
+        texts = [Text(x + INSET, base, self._code(node), "code"), Text(indent, base, face.title, "title")]
+        texts += [Text(indent, base + 2 + LINE * (i + 1), line, "note") for i, line in enumerate(face.lines)]
+        marks: list[Mark] = []
+        if face.tie:
+            _mark(marks, texts, face.tie, indent + text_width(face.title, "title") + 6, y + 11.5, "tie")
+        enter, leave = self.taps(node, rect)
+        for text, middle, role in ((face.shift, enter, "shift"), (face.scale, leave, "scale")):
+            if text:
+                _mark(marks, texts, text, rect.right - text_width(text, "mark") - 12, middle - 7.5, role)
+        for i, row in enumerate(face.operations):
+            middle = face.row(rect, i)
+            marks.append(Mark(Rect(x + INSET, middle - OP / 2, rect.width - 2 * INSET, OP), "op"))
+            texts.append(Text(x + rect.width / 2, middle + 3.5, row.text, "op", "middle"))
+            if i:
+                marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
+        tip = self.details.of_block(unit.nodes)
+        return Box(node, unit.nodes, "block", rect, tuple(texts), tuple(marks), None, "+", kind, tip, self.hue(node))
+
+    def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
+        """The norm of the sum behind a post-norm block, on the rail."""
+        text = behind(self.graph, node)
+        if not text:
+            return None
+        wide = even(text_width(text, "mark") + 10)
+        return Mark(Rect(-wide / 2, y, wide, PILL), "norm"), Text(0.0, y + 11.5, text, "mark", "middle")
+
+    def taps(self, node: str, rect: Rect) -> tuple[float, float]:
+        """Where the stream enters a box and its update leaves it."""
+        face = self.faces[node]
+        if face.operations:
+            return face.row(rect, 0), face.row(rect, -1)
+        return rect.y + TAP, rect.bottom - TAP
+
+    def heights(self, node: str, rect: Rect, wires: Sequence[tuple[str, str]]) -> list[float]:
+        """Where wires, each its role and its source, meet a box's left edge.
+
+        Scores of several blocks arrive at one place, and those that leave ("out") leave from one.
+        """
+        face = self.faces[node]
+        ends = [(role, source if role == "position" else "") for role, source in wires]
+        distinct = [*dict.fromkeys(ends)]
+        if not face.operations:
+            return [rect.y + rect.height * (distinct.index(end) + 1) / (len(distinct) + 1) for end in ends]
+        rows = [self._row(face, role, source) for role, source in distinct]
+        heights = {
+            end: face.row(rect, row) + OP * ((rows[:i].count(row) + 1) / (rows.count(row) + 1) - 0.5)
+            for i, (end, row) in enumerate(zip(distinct, rows, strict=True))
+        }
+        return [heights[end] for end in ends]
+
+    def _row(self, face: _Face, role: str, source: str) -> int:
+        reads = read_by(self.graph, source) if role == "position" else "scores" if role == "out" else role
+        return next((i for i, row in enumerate(face.operations) if reads in row.reads), len(face.operations) // 2)
+
+    # Other nodes -----------------------------------------------------------------------------------------------------
+
+    def sum(self, nodes: tuple[str, ...], at: Point) -> Box:
+        tip = f"{nodes[0]}: the stream and what each branch adds to it"
+        return Box(nodes[0], nodes, "sum", None, join=at, tip=tip)
+
+    def gain(self, nodes: tuple[str, ...], at: Point) -> Box:
+        tip = "what this branch added to the stream"
+        return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
+
+    def input(self, x: float, y: float, wide: float) -> Box:
+        attrs = self.graph.nx.nodes[self.graph.start]
+        notes = [f"dim {self.graph.dim:,}", "causal" if self.graph.causal else ""]
+        if tokens := attrs["num_tokens"]:
+            others = [option for option in INPUT_OPTIONS if option.name not in ("num_tokens", "max_seq_len")]
+            set_ = {option.name: attrs[option.name] for option in others if attrs[option.name] != option.default}
+            notes[:0] = [f"{tokens:,} tokens · length {attrs['max_seq_len']:,}"]
+            notes += [name if value is True else f"{name}={spell(value)}" for name, value in set_.items()]
+        return self._end(self.graph.start, "Token embedding" if tokens else "Input", notes, x, y, wide)
+
+    def output(self, x: float, y: float, wide: float) -> Box:
+        attrs = self.graph.nx.nodes[self.graph.end]
+        logits = "" if attrs["logits_dim"] is None else f"{attrs['logits_dim']:,} logits"
+        notes = [NORMS.get(attrs["norm"], ""), logits, "tied to the embedding" if attrs["tied"] else ""]
+        return self._end(self.graph.end, "Output", notes, x, y, wide)
+
+    def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:
+        notes = [note for note in notes if note]
+        lines = wrapped(notes, size("note"), wide - INSET, " · ")
+        rect = Rect(x, y, wide, 30 + LINE * len(lines))
+        middle = x + wide / 2
+        texts = [Text(middle, y + 19, title, "title", "middle")]
+        texts += [Text(middle, y + 20 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
+        kind = self.graph.nx.nodes[node]["kind"]
+        tip = self.details.of_end(node, [title, *notes])
+        return Box(node, (node,), kind, rect, tuple(texts), tip=tip, hue="grey-0")
+
+    def source(self, node: str, right: float, y: float) -> Box:
+        """A position or the context, its right upper corner there."""
+        attrs = self.graph.nx.nodes[node]
+        if attrs["kind"] == "context":
+            title, tip = "context", f"{node}: the sequence that cross-attention reads"
+        else:
+            title, tip = self.labels.position(node), self.details.of_position(node)
+            title += "" if read_by(self.graph, node) else " positions"
+        wide = even(text_width(title, "label") + 2 * INSET)
+        text = Text(right - wide / 2, y + 17, title, "label", "middle")
+        return Box(node, (node,), attrs["kind"], Rect(right - wide, y, wide, SOURCE), (text,), tip=tip)
+
+
+def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:
+    marks.append(Mark(Rect(x, y, text_width(text, "mark") + 8, 15), role))
+    texts.append(Text(x + 4, y + 11, text, "mark"))
+
+
+def _scale(scale: float) -> str:
+    return "" if scale == 1 else "×½" if scale == 0.5 else f"×{scale:.3g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,103 @@
+"""What a drawing writes on a block: its name as a pattern has it, and what it reads beside the stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..kinds import kind_of
+from ..options import spell
+from ..positions import SCHEMES
+from .layout import Chain, chain
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+
+class Labels:
+    """The words for each block of one graph.
+
+    Attributes:
+        items: the graph's chain; None where it is not made of chains and branches.
+    """
+
+    def __init__(self, graph: BlockGraph) -> None:
+        self.graph = graph
+        self.items = chain(graph)
+        self.usual = _usual(graph)
+        self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
+        seen: Counter[str] = Counter()
+        for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
+            kind = graph.nx.nodes[node]["block"]
+            self.rank[node] = seen[kind]
+            seen[kind] += 1
+
+    def options(self, node: str) -> list[str]:
+        """The options that its text sets, and those in which an edit set it apart from most of its kind."""
+        attrs = self.graph.nx.nodes[node]
+        usual = self.usual[attrs["block"]].items()
+        shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in usual]
+        return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
+
+    def name(self, node: str) -> str:
+        """The block as a pattern writes it."""
+        attrs = self.graph.nx.nodes[node]
+        flags = self.options(node)
+        text = attrs["block"] + (f"({', '.join(flags)})" if flags else "")
+        text += f">>{attrs['shift']}" if attrs["shift"] else ""
+        if attrs["scale"] != 1:
+            text += f"/{1 / attrs['scale']:g}"
+        return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
+
+    def notes(self, node: str) -> list[str]:
+        """The block in words, with what it reads beside the stream."""
+        notes = [kind_of(self.graph.nx.nodes[node]["block"]).title]
+        notes += [self.position(position) for position in self.graph.sources(node, "position")]
+        notes += ["reads the context" for _ in self.graph.sources(node, "context")]
+        return notes + [
+            f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")
+        ]
+
+    def position(self, node: str) -> str:
+        """A position node in a few words."""
+        attrs = self.graph.nx.nodes[node]
+        return SCHEMES[attrs["scheme"]].note(attrs) if attrs["scheme"] in SCHEMES else attrs["scheme"]
+
+    def _scores(self, source: str, node: str) -> str:
+        """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""
+        kind = self.graph.nx.nodes[source]["block"]
+        back = self.rank[node] - self.rank[source]
+        if self.items is None or back < 1 or kind != self.graph.nx.nodes[node]["block"]:
+            return f"of {source}"
+        return "before" if back == 1 else f"of the '{kind}' {back} back"
+
+
+def blocks_of(items: Chain) -> Iterator[str]:
+    """The blocks of a chain, branches one after another."""
+    for item in items:
+        if isinstance(item, str):
+            yield item
+        else:
+            for branch in item.branches:
+                yield from blocks_of(branch)
+
+
+def _usual(graph: BlockGraph) -> dict[str, dict[str, Any]]:
+    """For each kind, the options that more than half of the blocks whose text does not set them have."""
+    values: dict[str, dict[str, Counter[Any]]] = {}
+    for node in graph.nodes("block"):
+        attrs = graph.nx.nodes[node]
+        of_kind = values.setdefault(attrs["block"], {})
+        for name, value in attrs["options"].items():
+            if name not in attrs["given"]:
+                of_kind.setdefault(name, Counter())[value] += 1
+    return {
+        kind: {
+            name: value
+            for name, counter in of_kind.items()
+            for value, count in counter.most_common(1)
+            if 2 * count > counter.total()
+        }
+        for kind, of_kind in values.items()
+    }

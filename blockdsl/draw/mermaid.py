@@ -1,0 +1,87 @@
+"""The graph as a Mermaid flowchart (https://mermaid.js.org/syntax/flowchart.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from .hues import hue
+from .outline import Cluster, Outline, outline
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+_LINKS = {
+    "stream": "-->",
+    "base": "-->",
+    "context": "-. context .->",
+    "position": "-.->",
+    "scores": "-. scores .->",
+}
+_TIED = "-. tied .-"
+_COLORS = {"base": "#888888", "context": "#7a5fc0", "position": "#2f8f7d", "scores": "#c2527a"}
+_SHAPES = {
+    "input": ("([", "])"),
+    "output": ("([", "])"),
+    "context": ("[/", "/]"),
+    "position": ("([", "])"),
+    "sum": ("((", "))"),
+}
+
+
+def draw(graph: BlockGraph, fold: bool = True) -> str:
+    """A flowchart with a newline at its end; the same for the same graph. `fold`: each repeat once."""
+    drawn = outline(graph, fold)
+    names = {node: f"n{i}" for i, node in enumerate(drawn.lines)}  # what may be a node's name, Mermaid may not take
+    lines = ["flowchart TB"]
+    lines += [f"  {_node(drawn, node, names)}" for node in drawn.before()]
+    lines += _parts(drawn, drawn.parts, names, "  ", "s")
+    lines.append(f"  {_node(drawn, graph.end, names)}")
+    lines += [f"  {names[edge.source]} {_LINKS[edge.carries]} {names[edge.target]}" for edge in drawn.edges]
+    for tied in drawn.ties():
+        lines += [f"  {names[one]} {_TIED} {names[other]}" for one, other in pairwise(tied)]
+    return "\n".join([*lines, *_classes(drawn, names), *_link_styles(drawn), ""])
+
+
+def _parts(
+    drawn: Outline, parts: Iterable[str | Cluster], names: dict[str, str], indent: str, prefix: str
+) -> Iterator[str]:
+    for i, part in enumerate(parts):
+        if isinstance(part, str):
+            yield indent + _node(drawn, part, names)
+        else:
+            name = f"{prefix}{i}"
+            yield f'{indent}subgraph {name}["{_text(part.title)}"]'
+            yield from _parts(drawn, part.parts, names, indent + "  ", name + "_")
+            yield indent + "end"
+
+
+def _node(drawn: Outline, node: str, names: dict[str, str]) -> str:
+    opened, closed = _SHAPES.get(drawn.graph.nx.nodes[node]["kind"], ("[", "]"))
+    label = "<br/>".join(map(_text, drawn.lines[node]))
+    return f'{names[node]}{opened}"{label}"{closed}'
+
+
+def _classes(drawn: Outline, names: dict[str, str]) -> Iterator[str]:
+    kinds: dict[str, list[str]] = {}
+    for node in drawn.lines:
+        if drawn.graph.nx.nodes[node]["kind"] == "block":
+            kinds.setdefault(drawn.kind(node), []).append(names[node])
+    for i, (kind, nodes) in enumerate(kinds.items()):
+        color = hue(kind)
+        yield f"  classDef k{i} fill:{color.fill},stroke:{color.line},color:#111"
+        yield f"  class {','.join(nodes)} k{i}"
+
+
+def _link_styles(drawn: Outline) -> Iterator[str]:
+    for carries, color in _COLORS.items():
+        places = [str(i) for i, edge in enumerate(drawn.edges) if edge.carries == carries]
+        if places:
+            yield f"  linkStyle {','.join(places)} stroke:{color}"
+
+
+def _text(text: str) -> str:
+    """Text inside quotes: all that Mermaid, Markdown or HTML could read as theirs is given by its code."""
+    text = text.replace("\\n", "\\\u200bn")  # which Mermaid reads as a new line even when it is given by codes
+    return "".join(sign if sign.isalnum() or sign in " ,.=×·-:()/@" else f"#{ord(sign)};" for sign in text)

@@ -1,0 +1,60 @@
+"""What a block does from the stream and back to it, one operation after another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..kinds import kind_of, norm_of
+from ..positions import SCHEMES
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm"}
+
+
+class Operation(NamedTuple):
+    """A few words, and what enters there beside the stream: "context", "rotary", "bias", "scores"."""
+
+    text: str
+    reads: tuple[str, ...] = ()
+
+
+def operations(graph: BlockGraph, node: str) -> list[Operation]:
+    """Those of a block, but for the add and for what is done to the sum."""
+    attrs = graph.nx.nodes[node]
+    kind = kind_of(attrs["block"])
+    options = kind.completed(graph.dim, attrs["options"])
+    norm = Operation(NORMS[norm_of(attrs["options"])])
+    rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
+    inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
+    steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
+    out = [norm] if options.pre_norm else []
+    out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
+    out += steps
+    out += [norm] if options.sandwich_norm else []
+    out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
+    out += [Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else []
+    out += [Operation("stream × a learned gain")] if options.scale_residual else []
+    out += (
+        [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []
+    )
+    return out + ([Operation("GRU gate with the stream")] if options.gate_residual else [])
+
+
+def adds(graph: BlockGraph, node: str) -> bool:
+    """Whether a block adds its update to the stream, and does nothing else to it."""
+    o = graph.nx.nodes[node]["options"]
+    return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
+
+
+def behind(graph: BlockGraph, node: str) -> str:
+    """The norm of the sum, of a post-norm block; else nothing."""
+    options = graph.nx.nodes[node]["options"]
+    return "" if options["pre_norm"] else NORMS[norm_of(options)]
+
+
+def read_by(graph: BlockGraph, position: str) -> str:
+    """By which input a block reads a position."""
+    scheme = graph.nx.nodes[position]["scheme"]
+    return SCHEMES[scheme].read_by if scheme in SCHEMES else ""

@@ -1,0 +1,123 @@
+"""A graph as nodes in nested clusters, for tools that lay graphs out themselves.
+
+Stages are clusters, and so is each repeat where repeats are folded: its first copy stands for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..costs import stage_title
+from ..graph import EDGES, carried
+from ..tokens import INPUT_SCHEMES
+from .labels import Labels
+from .layout import split_stages
+from .tree import Fork, Parts, Repeat, tree
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes, and clusters, under a title."""
+
+    title: str
+    parts: tuple[str | Cluster, ...]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What `source` gives to `target`: one of `graph.EDGES`."""
+
+    source: str
+    target: str
+    carries: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """
+    Attributes:
+        graph: the graph.
+        parts: blocks and sums, in stages and repeats, in order.
+        edges: of the nodes that are drawn.
+        lines: each node that is drawn → the lines of its label.
+    """
+
+    graph: BlockGraph
+    parts: tuple[str | Cluster, ...]
+    edges: tuple[Edge, ...]
+    lines: dict[str, tuple[str, ...]]
+
+    def kind(self, node: str) -> str:
+        """The kind of a node: that of a block in the registry, or `input`, `sum`, ..."""
+        attrs = self.graph.nx.nodes[node]
+        kind: str = attrs["block"] if attrs["kind"] == "block" else attrs["kind"]
+        return kind
+
+    def before(self) -> Iterator[str]:
+        """What is drawn above blocks and sums: the input, positions, the context."""
+        attrs = self.graph.nx.nodes
+        return (node for node in self.lines if attrs[node]["kind"] in ("input", "position", "context"))
+
+    def ties(self) -> list[list[str]]:
+        """Blocks that are drawn and share their parameters."""
+        return [
+            drawn for nodes in self.graph.tied().values() if len(drawn := [n for n in nodes if n in self.lines]) > 1
+        ]
+
+
+def outline(graph: BlockGraph, fold: bool) -> Outline:
+    """The outline of a graph; with `fold`, each repeat once, unless the graph is more than chains and branches."""
+    labels = Labels(graph)
+    items = labels.items
+    if items is None:
+        fold, items = False, tuple(n for n in graph.order() if graph.nx.nodes[n]["kind"] in ("block", "sum"))
+    drawn: dict[str, str] = {}
+    parts: list[str | Cluster] = []
+    for stage, chain in split_stages(graph, items):
+        inside = tuple(_clusters(tree(labels, chain, not fold), drawn))
+        parts += inside if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", inside)]
+    nodes = [node for node in graph.nx if drawn.get(node, node) == node]
+    edges = {
+        Edge(drawn.get(source, source), target, carries): None
+        for target in nodes
+        for source, attrs in graph.nx.pred[target].items()
+        for carries in EDGES
+        if carries in carried(attrs)
+    }
+    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in nodes})
+
+
+def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
+    """Nodes, with repeats as clusters; `drawn` becomes each node → the one that is drawn for it."""
+    for part in parts:
+        if isinstance(part, Repeat):
+            yield Cluster(f"×{part.times}", tuple(_clusters(part.parts, drawn)))
+            continue
+        for column in part.columns if isinstance(part, Fork) else ():
+            yield from _clusters(column, drawn)
+        drawn |= dict.fromkeys(part.nodes, part.node)
+        yield part.node
+
+
+def _lines(labels: Labels, node: str) -> tuple[str, ...]:
+    """A node's label."""
+    attrs = labels.graph.nx.nodes[node]
+    kind = attrs["kind"]
+    if kind == "block":
+        return labels.name(node), labels.notes(node)[0]
+    if kind == "sum":
+        return ("+",)
+    if kind == "position":
+        return (labels.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
+    if kind == "input" and attrs["num_tokens"]:
+        return "input", f"{attrs['num_tokens']:,} tokens"
+    if kind == "output":
+        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
+        logits = "" if attrs["logits_dim"] is None else f"{attrs['logits_dim']:,} logits"
+        return tuple(filter(None, ("output", norm, logits + (" (tied)" if attrs["tied"] else ""))))
+    return (kind,)

@@ -1,0 +1,109 @@
+"""The colours of a picture, light and dark, as a style sheet that is part of it."""
+
+from __future__ import annotations
+
+from .scene import FONTS
+
+# Of a hue: the fill, the stroke and the text of what has it; first light, then dark.
+HUES = (
+    (("#e4eefb", "#4a84c4", "#2a5a92"), ("#1b2f49", "#5b93d1", "#9cc4f2")),  # blue
+    (("#ebe5f8", "#8067bb", "#5c4494"), ("#2b2546", "#9a82d6", "#c6b5f1")),  # violet
+    (("#fcedd6", "#c98a2b", "#8a5a0f"), ("#3a2b14", "#d39a42", "#f0c684")),  # amber
+    (("#dcf2ec", "#3c9684", "#1f6a5b"), ("#14352e", "#4fae9a", "#93dccb")),  # teal
+    (("#fbe4e9", "#c4607a", "#93344e"), ("#401f29", "#d9778f", "#f3b2c1")),  # rose
+    (("#ecf3d7", "#84972f", "#586611"), ("#2c3313", "#9db046", "#ccdc88")),  # olive
+    (("#dcf0f8", "#3b94b3", "#176581"), ("#12323d", "#52aeca", "#98d9ec")),  # sky
+    (("#f0e7de", "#95735a", "#69482f"), ("#342a22", "#b18d72", "#dcc1ac")),  # brown
+)
+HEATS = (
+    (("#f1f5fa", "#9fb3c8", "#51687f"), ("#18212b", "#4a5d70", "#a9bccd")),
+    (("#d9e7f5", "#7fa3c7", "#3f658a"), ("#1b3147", "#4d769e", "#a5c6e6")),
+    (("#b9d4ee", "#5f8fbf", "#2b547d"), ("#1e4468", "#5a90c3", "#b4d6f6")),
+    (("#93bde4", "#447bb0", "#1c4670"), ("#21588a", "#6ba8df", "#cbe4fb")),
+    (("#6aa3d8", "#2c6499", "#0f3355"), ("#2470b3", "#86c0f2", "#e4f2ff")),
+)
+GREY = (("#f4f5f7", "#8a94a0", "#56606b"), ("#1c2128", "#6e7781", "#aab4bf"))
+
+_LIGHT = {
+    "ground": "#ffffff",
+    "text": "#1f2328",
+    "muted": "#57606a",
+    "line": "#3d444d",
+    "stage": "#f8f9fb",
+    "border": "#d5dae0",
+    "repeat": "#9aa4af",
+    "context": "#7a5fc0",
+    "position": "#2f8f7d",
+    "scores": "#c2527a",
+}
+_DARK = {
+    "ground": "#0d1117",
+    "text": "#e6edf3",
+    "muted": "#9aa4af",
+    "line": "#b3bcc6",
+    "stage": "#151a21",
+    "border": "#2d343d",
+    "repeat": "#69737f",
+    "context": "#a78bfa",
+    "position": "#4fb8a3",
+    "scores": "#e0789d",
+}
+
+FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, 'DejaVu Sans', sans-serif"
+CODE = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+
+def style() -> str:
+    """The whole style sheet; every rule is of what is inside `.blockdsl`."""
+    rules = [f"text{{font-family:{FAMILY};font-size:10.5px}}"]
+    for role, (size, bold, monospace) in FONTS.items():
+        family = f";font-family:{CODE}" if monospace else ""
+        rules.append(f"text.{role}{{font-size:{size:g}px{';font-weight:600' if bold else ''}{family}}}")
+    rules += [
+        ".edge{fill:none;stroke-width:1.4}",
+        ".edge.rail{stroke-width:2}",
+        ".edge.scores{stroke-dasharray:3.5 2.5}",
+        ".block>rect,.node>rect{stroke-width:1.2}",
+        ".block>rect.mark{stroke-width:.8}",
+        ".block>rect.mark.flow{stroke:none;fill-opacity:1}",
+        ".join{stroke-width:1.4}",
+        ".sign{fill:none;stroke-width:1.4}",
+        ".repeat>rect{fill:none;stroke-width:1.2;stroke-dasharray:2 3;stroke-linecap:round}",
+        ".block:focus{outline:none}",
+        ".block:hover>rect,.block:focus>rect{stroke-width:2.2}",
+    ]
+    dark = "".join(f".blockdsl {rule}" for rule in _colours(_DARK, 1))
+    light = "".join(f".blockdsl {rule}\n" for rule in [*rules, *_colours(_LIGHT, 0)])
+    return f"{light}@media (prefers-color-scheme:dark){{{dark}}}"
+
+
+def _colours(theme: dict[str, str], mode: int) -> list[str]:
+    line, ground = theme["line"], theme["ground"]
+    rules = [
+        f".ground{{fill:{ground}}}",
+        f"text{{fill:{theme['text']}}}",
+        f"text.note,text.op{{fill:{theme['muted']}}}",
+        f".stage>rect{{fill:{theme['stage']};stroke:{theme['border']}}}",
+        f".stage>text{{fill:{theme['muted']}}}",
+        f".repeat>rect{{stroke:{theme['repeat']}}}",
+        f".edge{{stroke:{line}}}",
+        f".head{{fill:{line}}}",
+        f".join{{fill:{ground};stroke:{line}}}",
+        f".sign{{stroke:{line}}}",
+        f".block>rect.mark{{fill:{ground};fill-opacity:.75}}",
+        ".block>rect.mark.norm{fill-opacity:1}",
+    ]
+    for role in ("context", "position", "scores"):
+        rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
+        if role != "scores":
+            rules += [f".node.{role}>rect{{fill:{ground};stroke:{theme[role]}}}"]
+            rules += [f".node.{role}>text{{fill:{theme[role]}}}"]
+    families = [("hue", HUES), ("heat", HEATS), ("grey", (GREY,))]
+    for name, colours in families:
+        for i, modes in enumerate(colours):
+            fill, stroke, text = modes[mode]
+            of = f".{name}-{i}"
+            rules.append(f"{of}>rect,rect{of}{{fill:{fill};stroke:{stroke}}}")
+            rules.append(f"{of}>text.code,{of}>text.mark{{fill:{text}}}")
+            rules += [f"{of}>rect.mark{{stroke:{stroke}}}", f".block{of}>rect.mark.flow{{fill:{stroke}}}"]
+    return rules

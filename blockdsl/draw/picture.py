@@ -1,0 +1,199 @@
+"""From graphs to a scene: the stack, what is around it, and graphs beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .colors import check_choice, colors
+from .column import GAP, Column, Piece
+from .details import Details
+from .face import SHOULDER, SOURCE, STUB, Faces
+from .labels import Labels, blocks_of
+from .layered import DOWN, layered
+from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+SIDE = 18.0  # from the stack to what stands beside it
+APART = 46.0  # one graph from the next
+DETAILS = ("block", "op")
+
+
+def picture(
+    graph: BlockGraph, *, unfold: bool = False, detail: str = "block", color: str = "kind", seq_len: int = 1024
+) -> Scene:
+    """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
+    drawn = _Picture(graph, unfold, detail, color, seq_len)
+    scene = drawn.scene
+    _legend(scene, drawn.colors.legend)
+    return scene
+
+
+def side_by_side(
+    graphs: Mapping[str, BlockGraph],
+    *,
+    unfold: bool = False,
+    detail: str = "block",
+    color: str = "kind",
+    seq_len: int = 1024,
+) -> Scene:
+    """The scene of several graphs, each under its name; what one gives is the context of the next.
+
+    A node is called `name.node` in it.
+    """
+    whole = Scene("")
+    legend: dict[tuple[str, str], None] = {}
+    headings: list[Text] = []
+    before: Box | None = None
+    x = 0.0
+    for name, graph in graphs.items():
+        drawn = _Picture(graph, unfold, detail, color, seq_len, feeds=before is not None)
+        scene = drawn.scene
+        extent = scene.extent
+        dx = x - round(extent.x)
+        scene = _renamed(scene, name)
+        headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
+        whole.add(scene, dx)
+        if before is not None and before.rect is not None:
+            context = f"{name}.context"
+            boxes = [box for box in whole.boxes if box.node == context]
+            if not boxes:
+                whole.edges = [_fed(edge, context, before) for edge in whole.edges]
+            whole.edges += [_into(before, box, x) for box in boxes]
+        legend |= dict.fromkeys(drawn.colors.legend)
+        before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
+        x = round(dx + extent.right) + APART
+        whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
+    top = whole.extent.y - 14
+    whole.labels += [heading.moved(0, top) for heading in headings]
+    _legend(whole, tuple(legend))
+    return whole
+
+
+def _renamed(scene: Scene, name: str) -> Scene:
+    boxes = [replace(b, node=f"{name}.{b.node}", nodes=tuple(f"{name}.{n}" for n in b.nodes)) for b in scene.boxes]
+    edges = [replace(e, source=f"{name}.{e.source}", target=f"{name}.{e.target}") for e in scene.edges]
+    return replace(scene, boxes=boxes, edges=edges)
+
+
+def _fed(edge: Edge, context: str, output: Box) -> Edge:
+    """An edge from a context that is what another graph gives."""
+    if edge.source != context or output.rect is None:
+        return edge
+    start = output.rect.right, output.rect.middle
+    return replace(edge, source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
+
+
+def _into(output: Box, context: Box, x: float) -> Edge:
+    """An edge to the box of a context, from above."""
+    assert output.rect is not None
+    assert context.rect is not None
+    middle, above = context.rect.x + context.rect.width / 2, context.rect.y - DOWN / 2
+    x -= APART / 2
+    start = output.rect.right, output.rect.middle
+    points = (start, (x, start[1]), (x, above), (middle, above), (middle, context.rect.y))
+    return Edge("context", output.node, context.node, points)
+
+
+def _legend(scene: Scene, entries: tuple[tuple[str, str], ...]) -> None:
+    if not entries:
+        return
+    extent = scene.extent
+    y = extent.bottom + 20
+    for hue, meaning in entries:
+        label = Text(extent.x + 22, y + 10.5, meaning, "note")
+        scene.keys.append(Key(hue, Rect(extent.x, y, 14, 14), label))
+        y += 20
+
+
+class _Picture:
+    """One graph's scene.
+
+    Args:
+        feeds: the context comes from outside the scene: its edges start at its lane, and it has no box.
+    """
+
+    def __init__(
+        self, graph: BlockGraph, unfold: bool, detail: str, color: str, seq_len: int, feeds: bool = False
+    ) -> None:
+        check_choice("detail", detail, DETAILS)
+        labels = Labels(graph)
+        details = Details(graph, labels, seq_len)
+        self.graph, self.feeds = graph, feeds
+        self.colors = colors(graph, details, color)
+        self.faces = Faces(graph, details, self.colors.of, detail == "op")
+        self.scene = Scene(details.title())
+        items = labels.items
+        if items is None or {*blocks_of(items)} != {*graph.nodes("block")}:
+            self.feeds = False
+            self.scene.add(layered(graph, self.faces))
+            self.middle = self.scene.extent.x + self.scene.extent.width / 2
+            return
+        piece = Column(graph, self.faces, unfold).stack(items, 0.0)
+        self.left = STUB + self.faces.width
+        self.middle = (SHOULDER - self.left) / 2
+        self._input(piece)
+        self._output(piece)
+        self.scene.add(piece.scene)
+        self._sources(piece)
+
+    @property
+    def wide(self) -> float:
+        return self.left + SHOULDER
+
+    def _input(self, piece: Piece) -> None:
+        """The input, and below it the positions that are added to the tokens."""
+        graph, start = self.graph, self.graph.start
+        positions = graph.sources(start, "position")
+        top = -(SOURCE + GAP) * len(positions)
+        box = self.faces.input(-self.left, 0, self.wide)
+        assert box.rect is not None
+        self.top = top - GAP / 2 - box.rect.height
+        box = box.moved(0, self.top)
+        rail = top - GAP / 2
+        for i, position in enumerate(positions):
+            source = self.faces.source(position, -STUB, top + i * (SOURCE + GAP) + GAP / 2)
+            assert source.rect is not None
+            middle = source.rect.middle
+            self.scene.boxes.append(source)
+            self.scene.edges += [
+                Edge("rail", start, start, ((0.0, rail), (0.0, middle - RADIUS)), arrow=False),
+                Edge("position", position, start, ((-STUB, middle), (-RADIUS, middle))),
+            ]
+            box, rail = replace(box, join=(0.0, middle)), middle + RADIUS
+        self.scene.boxes.append(box)
+        first = ((0.0, piece.start), (0.0, rail))
+        piece.scene.edges = [
+            replace(e, points=(first[1], *e.points[1:])) if e.points[0] == first[0] else e for e in piece.scene.edges
+        ]
+        piece.rail = rail if piece.rail == piece.start else piece.rail
+
+    def _output(self, piece: Piece) -> None:
+        y = piece.y + GAP + 4
+        self.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
+        self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
+
+    def _sources(self, piece: Piece) -> None:
+        """The context and the positions that blocks read, and the lanes from them."""
+        x = -max(piece.left, self.left) - SIDE
+        starts: dict[str, tuple[float, float]] = {}
+        nodes = dict.fromkeys(port.wire.source for port in piece.ports)
+        for node in sorted(nodes, key=lambda node: self.graph.nx.nodes[node]["kind"] == "context"):
+            if self.feeds and self.graph.nx.nodes[node]["kind"] == "context":
+                starts[node] = (x, 0.0)
+                continue
+            box = self.faces.source(node, x, self.top)
+            assert box.rect is not None
+            self.scene.boxes.append(box)
+            starts[node] = (box.rect.x + box.rect.width / 2, box.rect.bottom)
+            x = box.rect.x - GAP
+        for port in piece.ports:
+            lane, y = starts[port.wire.source]
+            points = ((lane, y), (lane, port.y), *reversed(port.points))
+            self.scene.edges.append(Edge(port.wire.role, port.wire.source, port.wire.target, points))
+
+
+__all__ = ["picture", "side_by_side"]

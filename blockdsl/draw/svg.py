@@ -1,0 +1,155 @@
+"""A scene as SVG.
+
+Text is text, colours are in a style sheet inside the picture and follow the reader's light or dark setting. Every block
+is a group with the names of its nodes, so that a page around the picture can find it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from math import ceil, floor
+
+from .palette import style
+from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
+
+MARGIN = 16.0
+CORNER = 6.0
+HEAD = 6.5, 3.4  # an arrow's length and half its width
+
+
+def svg(scene: Scene) -> str:
+    """The picture, one string."""
+    return "\n".join(_Svg(scene).lines())
+
+
+class _Svg:
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        extent = scene.extent
+        self.dx, self.dy = MARGIN - floor(extent.x), MARGIN - floor(extent.y)
+        self.width, self.height = ceil(extent.right) + self.dx + MARGIN, ceil(extent.bottom) + self.dy + MARGIN
+
+    def lines(self) -> Iterator[str]:
+        wide, high = n(self.width), n(self.height)
+        title = escape(self.scene.title)
+        yield (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="blockdsl" viewBox="0 0 {wide} {high}" '
+            f'width="{wide}" height="{high}" role="img" aria-label="{title}">'
+        )
+        yield f"<title>{title}</title>"
+        yield f"<style>\n{style()}\n</style>"
+        yield f'<rect class="ground" width="{wide}" height="{high}"/>'
+        yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
+        for frame in self.scene.frames:
+            yield self._frame(frame)
+        order = {"rail": 0, "branch": 1, "position": 2, "context": 3, "scores": 4}
+        for edge in sorted(self.scene.edges, key=lambda edge: order[edge.role]):
+            yield self._edge(edge)
+        for box in self.scene.boxes:
+            yield from self._box(box)
+        for key in self.scene.keys:
+            r = key.swatch
+            yield f'<g class="key"><rect class="{key.hue}" {place(r)} rx="3"/>{text(key.label)}</g>'
+        for label in self.scene.labels:
+            yield text(label)
+        yield "</g>\n</svg>"
+
+    def _frame(self, frame: Frame) -> str:
+        data = "data-stage" if frame.role == "stage" else "data-times"
+        return (
+            f'<g class="{frame.role}" {data}="{frame.value}"><rect {place(frame.rect)} rx="10"/>{text(frame.label)}</g>'
+        )
+
+    def _edge(self, edge: Edge) -> str:
+        ends = f'data-from="{escape(edge.source)}" data-to="{escape(edge.target)}"'
+        points, head = edge.points, ""
+        if edge.arrow:
+            head = f'<path class="head {edge.role}" d="{arrow(points)}"/>'
+        path = curve(points) if edge.curved else rounded(points)
+        return f'<path class="edge {edge.role}" {ends} d="{path}"/>{head}'
+
+    def _box(self, box: Box) -> Iterator[str]:
+        nodes = escape(" ".join(box.nodes))
+        kind = f"block kind-{box.block}" if box.kind == "block" else f"node {box.kind}"
+        yield f'<g class="{kind} {box.hue}" data-node="{escape(box.node)}" data-nodes="{nodes}" tabindex="0">'
+        if box.tip:
+            yield f"<title>{escape(box.tip)}</title>"
+        if box.rect:
+            yield f'<rect {place(box.rect)} rx="6"/>'
+        for mark in box.marks:
+            yield f'<rect class="mark {mark.role}" {place(mark.rect)} rx="4"/>'
+        yield from map(text, box.texts)
+        if box.join:
+            x, y = box.join
+            yield f'<circle class="join" cx="{n(x)}" cy="{n(y)}" r="{n(RADIUS)}"/>'
+            yield f'<path class="sign" d="{_SIGNS[box.sign].format(x=n(x), y=n(y))}"/>'
+        yield "</g>"
+
+
+_SIGNS = {
+    "+": "M{x} {y}m-4 0h8m-4 -4v8",
+    "Δ": "M{x} {y}m0 -4l3.8 6.6h-7.6z",
+}
+
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def escape(words: str) -> str:
+    """As text or in quotes; a sign that XML has no place for becomes U+FFFD."""
+    return html.escape(_NOT_XML.sub("\ufffd", words))
+
+
+def n(value: float) -> str:
+    """A number of at most two decimals."""
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
+
+
+def place(rect: Rect) -> str:
+    return f'x="{n(rect.x)}" y="{n(rect.y)}" width="{n(rect.width)}" height="{n(rect.height)}"'
+
+
+def text(line: Text) -> str:
+    anchor = "" if line.anchor == "start" else f' text-anchor="{line.anchor}"'
+    return f'<text class="{line.role}" x="{n(line.x)}" y="{n(line.y)}"{anchor}>{escape(line.text)}</text>'
+
+
+def rounded(points: tuple[Point, ...]) -> str:
+    """A path along the points with round corners."""
+    out = [f"M{n(points[0][0])} {n(points[0][1])}"]
+    for before, at, after in zip(points, points[1:], points[2:], strict=False):
+        start, end = toward(at, before), toward(at, after)
+        out.append(f"L{n(start[0])} {n(start[1])}Q{n(at[0])} {n(at[1])} {n(end[0])} {n(end[1])}")
+    return "".join([*out, f"L{n(points[-1][0])} {n(points[-1][1])}"])
+
+
+def toward(at: Point, other: Point) -> Point:
+    """A corner's length from one point to another, at most half the way."""
+    dx, dy = other[0] - at[0], other[1] - at[1]
+    length = abs(dx) + abs(dy)
+    share = min(CORNER, length / 2) / length if length else 0
+    return at[0] + dx * share, at[1] + dy * share
+
+
+def curve(points: tuple[Point, ...]) -> str:
+    """A path from point to point that leaves and arrives upright."""
+    out = [f"M{n(points[0][0])} {n(points[0][1])}"]
+    for (x, y), (to_x, to_y) in pairwise(points):
+        middle = (y + to_y) / 2
+        out.append(f"C{n(x)} {n(middle)} {n(to_x)} {n(middle)} {n(to_x)} {n(to_y)}")
+    return "".join(out)
+
+
+def arrow(points: tuple[Point, ...]) -> str:
+    """A triangle with its tip at the last point."""
+    (x, y), (to_x, to_y) = points[-2:]
+    length, half = HEAD
+    dx, dy = (to_x > x) - (to_x < x), (to_y > y) - (to_y < y)
+    if dx and dy:
+        dx = 0
+    back = to_x - dx * length, to_y - dy * length
+    left, right = (back[0] - dy * half, back[1] + dx * half), (back[0] + dy * half, back[1] - dx * half)
+    return f"M{n(to_x)} {n(to_y)}L{n(left[0])} {n(left[1])}L{n(right[0])} {n(right[1])}Z"

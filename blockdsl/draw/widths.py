@@ -1,0 +1,64 @@
+"""How wide a text is, without a font at hand.
+
+The table is that of DejaVu Sans, wider than the fonts that systems have for their own texts; what fits in it fits in
+those too.
+"""
+
+from __future__ import annotations
+
+# Thousandths of the font's size, of the signs from the space to the tilde.
+# fmt: off
+_REGULAR = (
+    318, 401, 460, 838, 636, 950, 780, 275, 390, 390, 500, 838, 318, 361, 318, 337, 636, 636, 636, 636, 636, 636, 636,
+    636, 636, 636, 337, 337, 838, 838, 838, 531, 1000, 684, 686, 698, 770, 632, 575, 775, 752, 295, 295, 656, 557, 863,
+    748, 787, 603, 787, 695, 635, 611, 732, 684, 989, 685, 611, 685, 390, 337, 390, 838, 500, 500, 613, 635, 550, 635,
+    615, 352, 635, 634, 278, 278, 579, 278, 974, 634, 612, 635, 635, 411, 521, 392, 634, 592, 818, 592, 592, 525, 636,
+    337, 636, 838,
+)
+_BOLD = (
+    348, 456, 521, 838, 696, 1002, 872, 306, 457, 457, 523, 838, 380, 415, 380, 365, 696, 696, 696, 696, 696, 696, 696,
+    696, 696, 696, 400, 400, 838, 838, 838, 580, 1000, 774, 762, 734, 830, 683, 683, 821, 837, 372, 372, 775, 637, 995,
+    837, 850, 733, 850, 770, 720, 682, 812, 774, 1103, 771, 724, 725, 457, 365, 457, 838, 500, 500, 675, 716, 593, 716,
+    678, 435, 716, 712, 343, 343, 665, 343, 1042, 712, 687, 716, 716, 493, 595, 478, 712, 652, 924, 645, 652, 582, 712,
+    365, 712, 838,
+)
+# fmt: on
+_OTHERS = {"·": 380, "×": 838, "→": 838, "−": 838, "Δ": 774}
+_MONOSPACE = 602
+_WIDEST = 1150  # of a sign that is in no table
+
+
+def width(text: str, size: float, bold: bool = False, monospace: bool = False) -> float:
+    """Of one line, in the unit of `size`."""
+    if monospace:
+        return sum(_MONOSPACE if char.isascii() else _WIDEST for char in text) * size / 1000
+    table = _BOLD if bold else _REGULAR
+    return sum(_of(char, table) for char in text) * size / 1000
+
+
+def _of(char: str, table: tuple[int, ...]) -> int:
+    place = ord(char) - 32
+    return table[place] if 0 <= place < len(table) else _OTHERS.get(char, _WIDEST)
+
+
+def wrapped(words: list[str], size: float, most: float, between: str = ", ") -> list[str]:
+    """Words joined to lines of at most this width; a word that is wider is cut."""
+    lines: list[str] = []
+    for word in words:
+        joined = lines[-1] + between + word if lines else word
+        if lines and width(joined + between, size) <= most:
+            lines[-1] = joined
+        else:
+            if lines and between == ", ":
+                lines[-1] += ","
+            lines.append(cut(word, size, most))
+    return lines
+
+
+def cut(text: str, size: float, most: float, bold: bool = False) -> str:
+    """The text, with its end left out where it is wider than `most`."""
+    if width(text, size, bold) <= most:
+        return text
+    while text and width(text + "…", size, bold) > most:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,109 @@
+"""`blockdsl draw`: the file's name says the form, and what it cannot do is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blockdsl import compile
+from blockdsl.cli import draw
+
+from ..draw.reading import check, read
+from .conftest import Ran
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def text(name: str) -> str:
+    return Path(name).read_text(encoding="utf-8")
+
+
+def test_an_svg_of_a_pattern_with_settings(blockdsl: Run) -> None:
+    ran = blockdsl("draw", "(a f)*6", "-o", "x.svg", "--dim", 64, "--causal", "--set", "rotary_pos_emb")
+    assert ran == (0, "", "")
+    picture = check(text("x.svg"), compile("(a f)*6", dim=64, causal=True, rotary_pos_emb=True))
+    assert picture.node("input").words == ["Input", "dim 64 · causal"]
+    assert picture.width < 400
+
+
+def test_options_of_a_picture(blockdsl: Run) -> None:
+    assert blockdsl("draw", "a f", "-o", "x.svg", "--unfold", "--detail", "op", "--color", "params").status == 0
+    picture = read(text("x.svg"))
+    assert len(picture.keys) == 2
+    assert "softmax" in picture.node("a0").words
+
+
+def test_a_file_standard_input_and_a_graph(blockdsl: Run) -> None:
+    Path("m.pattern").write_text("(a f)*3\n", encoding="utf-8")
+    Path("run").mkdir()
+    Path("run/graph.json").write_text(compile("(a f)*3", dim=512).to_json(), encoding="utf-8")
+    assert blockdsl("draw", "m.pattern", "-o", "file.svg").status == 0
+    assert blockdsl("draw", "-o", "piped.svg", stdin="(a f)*3").status == 0
+    assert blockdsl("draw", "run", "-o", "run.svg").status == 0
+    assert blockdsl("draw", "run/graph.json", "-o", "json.SVG").status == 0
+    assert text("file.svg") == text("piped.svg") == text("run.svg") == text("json.SVG")
+
+
+def test_the_text_drawing_as_a_file(blockdsl: Run) -> None:
+    assert blockdsl("draw", "(a f)*3", "-o", "x.txt").status == 0
+    assert text("x.txt") == compile("(a f)*3", dim=512).to_text() + "\n"
+
+
+def test_a_png(blockdsl: Run) -> None:
+    from PIL import Image
+
+    assert blockdsl("draw", "(a f)*3", "-o", "x.png").status == 0
+    picture = read(compile("(a f)*3", dim=512).to_svg())
+    image = Image.open("x.png").convert("L")
+    assert image.size == pytest.approx((2 * picture.width, 2 * picture.height), abs=2)
+    # the title of a block is written, and dark
+    area = picture.node("a0").texts[1].area
+    words = image.crop(tuple(round(2 * side) for side in (area.left, area.top, area.right, area.bottom)))
+    assert words.getextrema()[0] < 80
+
+
+def test_png_without_its_extra(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    ran = blockdsl("draw", "a", "-o", "x.png")
+    assert ran == (1, "", "blockdsl draw: PNG needs resvg-py: python -m pip install 'xt-blocks[png]'\n")
+    assert not Path("x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "-o", "x"], "x: a picture's name ends in "),
+        (["a", "-o", "x.gif"], "x.gif: a picture's name ends in .svg, .png"),
+        (["a", "-o", "x.txt", "--unfold"], "--unfold: .txt has none of it; .svg and .png have"),
+        (["a", "-o", "x.txt", "--detail", "op", "--color", "kind"], "--detail and --color: .txt has none of it"),
+        (["run", "-o", "x.svg", "--dim", "8"], "run is a graph with all its settings; leave --dim out"),
+        (["nothing.json", "-o", "x.svg"], "there is no file nothing.json"),
+        (["wrong.json", "-o", "x.svg"], "this is no block graph in JSON"),
+        (["a", "-o", "nowhere/x.svg"], "cannot write nowhere/x.svg: No such file or directory"),
+        (["folder", "-o", "x.svg"], "unknown block 'folder'"),
+    ],
+)
+def test_what_cannot_be_drawn(blockdsl: Run, arguments: list[str], message: str) -> None:
+    Path("run").mkdir()
+    Path("run/graph.json").write_text(compile("a", dim=8, heads=1).to_json(), encoding="utf-8")
+    Path("wrong.json").write_text("[]", encoding="utf-8")
+    Path("folder").mkdir()
+    ran = blockdsl("draw", *arguments)
+    assert (ran.status, ran.out) == (1, "")
+    assert message in ran.err
+    assert not Path("x.svg").exists()
+
+
+def test_every_form_names_a_method_or_is_left_out() -> None:
+    from blockdsl import BlockGraph
+
+    there = {suffix for suffix, (method, _) in draw.FORMS.items() if hasattr(BlockGraph, method)}
+    assert there >= {".svg", ".png", ".txt"}

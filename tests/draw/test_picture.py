@@ -1,0 +1,428 @@
+"""Pictures by their structure: the language's constructs, the seed document's models, random patterns and graphs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import blockdsl
+from blockdsl import BlockGraph
+from blockdsl.draw import side_by_side
+
+from ..graph.patterns import Model, models
+from ..language.strategies import Program, plain, programs
+from .reading import Picture, check, read
+
+SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
+TOKENS = {"num_tokens": 300, "max_seq_len": 32}
+
+
+def graph(pattern: str, **keywords: Any) -> BlockGraph:
+    return blockdsl.compile(pattern, **(SIZES | keywords))
+
+
+def drawn(pattern: str, unfold: bool = False, detail: str = "block", color: str = "kind", **keywords: Any) -> Picture:
+    g = graph(pattern, **keywords)
+    return check(g.to_svg(unfold=unfold, detail=detail, color=color), g, unfolded=unfold)
+
+
+CONSTRUCTS: list[tuple[str, dict[str, Any]]] = [
+    ("a", {}),
+    ("(a f)*6", {"causal": True}),
+    ("f a f | a*6 f*6 | sandwich(6)", {}),
+    ("f | deep: (a f*2 & f)*3", {}),
+    ("a very_long_name_of_a_stage_that_is_wider_than_its_blocks: a f".removeprefix("a "), {}),
+    ("encoder: (a f)*2 | (a c f)*2 | head: f", {}),
+    ("f (a f f) & a (f & a) f & f(glu)", {}),
+    ("((a & f) f) & (a & f)*2", {}),
+    ("((a f) & f)*4 ((a & f) f)*2", {}),
+    ("(a@x f@y)*12", {}),
+    ("(a f)@g*2 a@x f a@x>>1/2", {}),
+    ("a a(dim_head=8) c f", {"rotary_pos_emb": True}),
+    ("(a f)*4 | a & (f a) a", {"residual_attn": True}),
+    ("(a f)*4 | (a & c) & (f a) a", {"residual_attn": True, "rel_pos_bias": True}),
+    ("c (c & c)*50", {"cross_residual_attn": True}),
+    ("(a c f)*4", {"residual_attn": True, "cross_residual_attn": True, "alibi_pos_bias": True}),
+    ("(a f)*3", TOKENS | {"tie_embedding": True, "use_rmsnorm": True}),
+    ("(a f)*3", TOKENS | {"scaled_sinu_pos_emb": True, "dynamic_pos_bias": True, "emb_dim": 8}),
+    ("(a f)*3", TOKENS | {"num_memory_tokens": 4, "l2norm_embed": True, "post_emb_norm": True, "logits_dim": 3}),
+    ("((a f)*3 (f/2 a)*2 f(glu))*4 f", {}),
+    ("(a(heads=4, dim_head=8, causal)>>1 f(glu, swish)/2 (a & f*2))*12", {}),
+    ("macaron(6) par(6, 4)", {"shift_tokens": 1}),
+    ("(a f)*3", {"pre_norm": False}),
+    ("(a & f) f a", {"pre_norm": False, "use_scalenorm": True}),
+    ("(a f)*3", {"deepnorm": True}),
+    (
+        "a(heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values)/3@tie_with_a_long_name",
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("pattern", "keywords"), CONSTRUCTS)
+@pytest.mark.parametrize("detail", ["block", "op"])
+@pytest.mark.parametrize("unfold", [False, True])
+def test_every_construct_is_drawn(pattern: str, keywords: dict[str, Any], detail: str, unfold: bool) -> None:
+    drawn(pattern, unfold, detail, **keywords)
+
+
+@given(models(), st.booleans(), st.sampled_from(["block", "op"]))
+@settings(deadline=None, max_examples=60)
+def test_random_models_are_drawn(model: Model, unfold: bool, detail: str) -> None:
+    g = blockdsl.compile(model.text, **model.settings)
+    check(g.to_svg(unfold=unfold, detail=detail), g, unfolded=unfold)
+
+
+@given(programs(), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_random_programs_are_drawn(program: Program, unfold: bool) -> None:
+    try:
+        g = blockdsl.compile(
+            plain(program), **({} if "dim" in blockdsl.parse(plain(program)).settings else {"dim": 64})
+        )
+    except ValueError:  # the strategy knows the language and not what blocks can be
+        assume(False)
+    assume(len(g.nodes("block")) < 120)
+    check(g.to_svg(unfold=unfold), g, unfolded=unfold)
+
+
+@given(models(), st.data())
+@settings(deadline=None, max_examples=40)
+def test_random_edits_are_drawn_in_layers(model: Model, data: st.DataObject) -> None:
+    g = blockdsl.compile(model.text, **model.settings)
+    assume(len(g.nx) < 80)
+    order = [node for node in g.order() if g.nx.nodes[node]["kind"] in ("input", "block", "sum", "output")]
+    for _ in range(data.draw(st.integers(1, 4))):
+        low = data.draw(st.integers(0, len(order) - 2))
+        high = data.draw(st.integers(low + 1, len(order) - 1))
+        if g.nx.nodes[order[high]]["kind"] != "input":
+            g.nx.add_edge(order[low], order[high])
+    check(g.to_svg(), g)
+
+
+# What is on the boxes ---------------------------------------------------------------------------------------------
+
+
+def words(picture: Picture, node: str) -> list[str]:
+    return picture.node(node).words
+
+
+def test_a_repeat_is_drawn_once_with_its_count() -> None:
+    picture = drawn("(a f)*6")
+    assert [node.name for node in picture.of("block")] == ["a0", "f1"]
+    assert picture.node("a0").nodes == ("a0", "a2", "a4", "a6", "a8", "a10")
+    (frame,) = picture.frames
+    assert (frame.role, frame.value, frame.label.words) == ("repeat", 6, "×6")
+    unfolded = drawn("(a f)*6", unfold=True)
+    assert len(unfolded.of("block")) == 12
+    assert unfolded.frames == []
+
+
+def test_repeats_nest() -> None:
+    picture = drawn("((a f)*3 f/2)*4 f")
+    outer, inner = picture.frames
+    assert (outer.value, inner.value) == (4, 3)
+    assert outer.area.holds(inner.area)
+    assert [picture.times(node) for node in picture.of("block")] == [12, 12, 4, 1]
+
+
+def test_stages_are_clusters_of_one_width_with_their_names() -> None:
+    picture = drawn("f | deep: (a & f) f | a")
+    stages = [frame for frame in picture.frames if frame.role == "stage"]
+    assert [stage.label.words for stage in stages] == ["stage 1", "stage 2: deep", "stage 3"]
+    assert [stage.value for stage in stages] == [0, 1, 2]
+    assert len({(stage.area.left, stage.area.right) for stage in stages}) == 1
+    inside = [[n.name for n in picture.of("block") if stage.area.holds(n.rect)] for stage in stages]
+    assert inside == [["f0"], ["a1", "f2", "f3"], ["a4"]]
+
+
+def test_branches_stand_side_by_side_and_meet_in_a_sum() -> None:
+    picture = drawn("a & f & f(glu)", unfold=True)
+    rects = [picture.node(name).rect for name in ("a0", "f1", "f2")]
+    assert len({rect.top for rect in rects if rect}) == 1
+    assert [rect.left for rect in rects if rect] == sorted(rect.left for rect in rects if rect)
+    assert picture.edges("branch") == {(a, b) for n in ("a0", "f1", "f2") for a, b in (("input", n), (n, "sum0"))}
+    assert picture.edges("rail") == {("input", "sum0"), ("sum0", "output")}
+
+
+def test_a_branch_of_several_blocks_ends_in_what_it_added() -> None:
+    picture = drawn("(a f) & f")
+    (gain,) = picture.of("gain")
+    assert gain.nodes == ("sum0",)
+    assert picture.edges("rail", "branch") == {
+        ("input", "a0"),
+        ("a0", "f1"),
+        ("f1", "sum0"),
+        ("input", "f2"),
+        ("f2", "sum0"),
+        ("input", "sum0"),
+        ("sum0", "output"),
+    }
+
+
+def test_a_block_says_its_options_shift_scale_and_tie() -> None:
+    picture = drawn("a(heads=4, qk_norm)>>2/2@x f/1.5")
+    assert words(picture, "a0") == ["a", "Self-attention", "heads=4, qk_norm", "@x", "shift 2", "×½"]
+    assert words(picture, "f1") == ["f", "Feedforward", "×0.667"]
+
+
+def test_an_edited_option_is_written_and_not_folded_away() -> None:
+    g = graph("(a f)*6")
+    g.nx.nodes["f3"]["options"]["glu"] = True
+    picture = check(g.to_svg(), g)
+    assert words(picture, "f3") == ["f", "Feedforward", "glu"]
+
+
+def test_many_options_take_several_lines() -> None:
+    picture = drawn("a(heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values)")
+    lines = words(picture, "a0")[2:]
+    assert len(lines) > 1
+    assert " ".join(lines) == "heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values"
+
+
+def test_a_tooltip_has_options_shapes_parameters_and_flops() -> None:
+    g = graph("(a f(mult=2))*3")
+    tip = check(g.to_svg(seq_len=10), g).node("f1").tip
+    # 2·(16·32) weights, 32 + 16 biases and 2·16 of the norm; two operations a weight and token
+    assert "f1, f3, f5: f(mult=2) · feedforward" in tip
+    assert "to_hidden.weight: 32 × 16" in tip
+    assert "1,104 parameters each" in tip
+    assert "20,480 FLOPs each at 10 tokens" in tip
+    assert "options: mult=2" in tip
+
+
+def test_positions_and_the_context_come_from_the_side() -> None:
+    picture = drawn("a c f", rel_pos_bias=True)
+    assert words(picture, "t5_bias2") == ["T5 bias"]
+    assert words(picture, "context") == ["context"]
+    assert picture.edges("position") == {("t5_bias2", "a0")}
+    assert picture.edges("context") == {("context", "c1")}
+    for line in picture.lines:
+        if line.role in ("position", "context"):
+            rect = picture.node(line.target).rect
+            assert rect
+            assert line.points[-1][0] == pytest.approx(rect.left)
+
+
+@pytest.mark.parametrize(("setting", "name"), [("scaled_sinu_pos_emb", "sinusoidal"), ("tie_embedding", "absolute")])
+def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None:
+    picture = drawn("a", **TOKENS, **{setting: True})
+    assert words(picture, name) == [f"{name} positions"]
+    assert picture.edges("position") == {(name, "input")}
+    assert picture.node("input").circle is not None
+
+
+def test_the_ends_say_what_is_around_the_stack() -> None:
+    picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
+    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 num_memory_tokens=2")
+    assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding"
+    assert words(drawn("f", pre_norm=False), "output") == ["Output"]
+
+
+def test_scores_of_a_copy_before_are_a_loop() -> None:
+    picture = drawn("(a f)*4", residual_attn=True)
+    scores = {(line.source, line.target) for line in picture.lines if line.role == "scores"}
+    assert scores == {("a0", "a2"), ("a2", "a2")}
+
+
+def test_a_post_norm_stands_on_the_rail() -> None:
+    picture = drawn("a f", pre_norm=False, use_rmsnorm=True)
+    for name in ("a0", "f1"):
+        node = picture.node(name)
+        assert node.words[-1] == "RMSNorm"
+        (pill,) = [mark for mark in node.marks if not node.rect.holds(mark)]
+        assert pill.top > node.circle.bottom
+
+
+def test_operations_of_a_block() -> None:
+    picture = drawn("a(qk_norm)>>1/2 c f(glu, swish)", detail="op", causal=True, rotary_pos_emb=True)
+    assert words(picture, "a0")[3:] == [
+        "LayerNorm",
+        "token shift by 1",
+        "q, k, v 16 → 24",
+        "unit q, k",
+        "rotate q, k",
+        "q·k, 2 heads × 4",
+        "softmax · causal",
+        "· v, 2 heads × 4",
+        "out 8 → 16",
+        "× 0.5",
+    ]
+    assert words(picture, "c1")[2:5] == ["LayerNorm", "q 16 → 8", "k, v 16 → 16"]
+    assert words(picture, "f2")[3:] == ["LayerNorm", "linear 16 → 128", "SiLU gate", "linear 64 → 16"]
+    # each wire meets the operation that reads it
+    (context,) = [line for line in picture.lines if line.role == "context"]
+    c1 = picture.node("c1")
+    row = next(mark for mark in c1.marks if mark.holds(next(t.area for t in c1.texts if t.words.startswith("k, v"))))
+    assert row.top < context.points[-1][1] < row.bottom
+
+
+# Colours ----------------------------------------------------------------------------------------------------------
+
+
+def hues(picture: Picture) -> dict[str, str]:
+    return {
+        node.name: next(c for c in node.classes if c[:4] in ("hue-", "heat", "grey")) for node in picture.of("block")
+    }
+
+
+def test_colours_by_kind() -> None:
+    picture = drawn("a c f a")
+    assert hues(picture) == {"a0": "hue-0", "c1": "hue-1", "f2": "hue-2", "a3": "hue-0"}
+    assert [node.name for node in picture.of("kind-a")] == ["a0", "a3"]
+    assert picture.keys == []
+
+
+def test_colours_by_cost() -> None:
+    picture = drawn("a f(mult=1) f(mult=8)", color="params")
+    assert hues(picture) == {"a0": "heat-0", "f1": "heat-2", "f2": "heat-4"}
+    # 4·16·8 + 32; 2·16·16 + 2·16 + 32; 2·16·128 + 128 + 16 + 32
+    assert [key.words for key in picture.keys] == ["544 parameters", "576 parameters", "4.27 k parameters"]
+    picture = drawn("a " + " ".join(f"f(mult={i})" for i in range(1, 10)), color="params")
+    assert hues(picture)["f1"] == "heat-0"
+    assert hues(picture)["f9"] == "heat-4"
+    assert len(picture.keys) == 5
+
+
+def test_colours_by_stage_and_tie() -> None:
+    picture = drawn("a | x: f", color="stage")
+    assert hues(picture) == {"a0": "hue-0", "f1": "hue-1"}
+    assert [key.words for key in picture.keys] == ["stage 1", "stage 2: x"]
+    picture = drawn("a@x f a@x f@alone", color="tied")
+    assert hues(picture) == {"a0": "hue-0", "f1": "grey-0", "a2": "hue-0", "f3": "grey-0"}
+    assert [key.words for key in picture.keys] == ["@x, 2 blocks", "parameters of its own"]
+
+
+@pytest.mark.parametrize("color", ["params", "flops", "stage", "tied"])
+def test_every_colour_goes_with_every_construct(color: str) -> None:
+    for pattern, keywords in CONSTRUCTS:
+        picture = drawn(pattern, color=color, **keywords)
+        assert picture.keys
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"color": "colour"}, "color must be 'kind', 'params', 'flops', 'stage' or 'tied', not 'colour'"),
+        ({"detail": "ops"}, "detail must be 'block' or 'op', not 'ops'; did you mean 'op'?"),
+        ({"seq_len": -1}, "seq_len must be a whole number of at least 0, not -1"),
+    ],
+)
+def test_what_there_is_not(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(blockdsl.UserError) as raised:
+        graph("a").to_svg(**options)
+    assert str(raised.value) == message
+
+
+# Other shapes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_is_no_chain_is_drawn_in_layers() -> None:
+    g = graph("a f | (a & f f) f c", residual_attn=True, rotary_pos_emb=True)
+    g.nx.add_edge("a0", "f3")
+    picture = check(g.to_svg(), g, unfolded=True)
+    tops = {name: picture.node(name).areas[0].top for name in g.nx}
+    for source, target in g.nx.edges:
+        assert tops[source] < tops[target], (source, target)
+
+
+def test_a_cycle_is_an_error() -> None:
+    g = graph("a f")
+    g.nx.add_edge("f1", "a0")
+    with pytest.raises(blockdsl.UserError, match="cycle: a0 → f1 → a0"):
+        g.to_svg()
+
+
+def test_an_encoder_beside_a_decoder_feeds_it() -> None:
+    encoder = graph("(a f)*2", **TOKENS, return_only_embed=True)
+    decoder = graph("(a c f)*2 c", causal=True, **TOKENS, dynamic_pos_bias=True)
+    svg = side_by_side({"encoder": encoder, "decoder": decoder})
+    picture = check(svg, encoder, decoder, names=("encoder", "decoder"))
+    assert picture.edges("context") == {("encoder.output", "decoder.c1"), ("encoder.output", "decoder.c6")}
+    assert [label.words for label in picture.labels] == ["encoder", "decoder"]
+    left, right = picture.node("encoder.a0").rect, picture.node("decoder.a0").rect
+    assert left.right < right.left
+    assert left.top == right.top
+
+
+def test_a_decoder_in_layers_is_fed_too() -> None:
+    encoder, decoder = graph("(a f)*2"), graph("a c f")
+    decoder.nx.add_edge("input", "c1")
+    picture = check(side_by_side({"x": encoder, "y": decoder}), encoder, decoder, names=("x", "y"))
+    assert picture.edges("context") == {("x.output", "y.context"), ("y.context", "y.c1")}
+
+
+def test_a_pattern_and_a_graph_are_shown_by_notebooks() -> None:
+    assert blockdsl.parse("(a f)*2")._repr_svg_() == graph("(a f)*2", dim=512, heads=8, attn_dim_head=64).to_svg()
+    own = blockdsl.parse("set dim=24, heads=3; a")._repr_svg_()
+    assert own is not None
+    assert read(own).node("input").words == ["Input", "dim 24"]
+    assert blockdsl.parse("set heads=3, attn_dim_head=none; a")._repr_svg_() is None  # 3 heads do not divide 512
+    g = graph("a f")
+    assert g._repr_svg_() == g.to_svg()
+
+
+def test_a_file_is_written(tmp_path: Path) -> None:
+    svg = graph("a f").to_svg(tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8") == svg + "\n"
+
+
+def test_a_kind_of_ones_own_has_a_colour_and_its_title() -> None:
+    kind = blockdsl.Kind(
+        name="convolution_of_a_long_name",
+        title="wide <conv> & more",
+        options=(blockdsl.Option("kernel", int, 7, "width"),),
+        shapes=lambda o: {"weight": (o.dim, 1, o.kernel)},
+        flops=lambda o, sizes: 2 * sizes.seq * o.dim * o.kernel,
+        module="nowhere:Nothing",
+    )
+    blockdsl.register(kind)
+    try:
+        picture = drawn("(a convolution_of_a_long_name(kernel=3))*2")
+        node = picture.node("convolution_of_a_long_name1")
+        assert node.words[1:] == ["Wide <conv> & more", "kernel=3"]
+        assert "hue-3" in node.classes
+        assert "weight: 16 × 1 × 3" in node.tip
+        opened = drawn("convolution_of_a_long_name", detail="op").node("convolution_of_a_long_name0")
+        assert opened.words[2:] == ["LayerNorm", "wide <conv> & more"]
+    finally:
+        blockdsl.unregister(kind.name)
+
+
+def test_no_graph_is_an_error() -> None:
+    with pytest.raises(blockdsl.UserError, match="there is no graph to draw"):
+        side_by_side({})
+
+
+# Names and speed --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_user_names_is_escaped() -> None:
+    g = graph("first: a f | second: a f")
+    g.nx.graph["stages"] = ["<script>alert('&\"')</script>", "b"]
+    import networkx as nx
+
+    g.nx = nx.relabel_nodes(g.nx, {"a0": '<a&">'})
+    picture = check(g.to_svg(), g)
+    assert picture.frames[0].label.words == "stage 1: <script>alert('&\"')</script>"
+    assert picture.node('<a&">').words[1] == "Self-attention"
+    assert "<script>" not in g.to_svg()
+
+
+def test_two_hundred_blocks_take_milliseconds_and_a_thousand_stay_small() -> None:
+    g = graph("(a f)*100")
+    g.to_svg()
+    start = time.perf_counter()
+    g.to_svg(unfold=True)
+    assert time.perf_counter() - start < 1  # some 30 ms on a quiet machine
+    large = graph("(a f)*250 | ((a & (f f)) f)*100 (a@x f)*50")
+    start = time.perf_counter()
+    svg = large.to_svg()
+    assert time.perf_counter() - start < 2
+    assert len(svg) < 40_000
+    assert read(svg).height < 1000

@@ -1,0 +1,32 @@
+"""Modules that draw themselves, as a notebook shows them."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from blockdsl.draw import side_by_side
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
+
+
+class Drawn:
+    """A module made of block graphs."""
+
+    @property
+    def graphs(self) -> dict[str, BlockGraph]:
+        """Its graphs by name, in the order in which they run."""
+        inner = getattr(self, "net", None)
+        return {"": self.graph} if inner is None else inner.graphs  # type: ignore[attr-defined]
+
+    def to_svg(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
+        """Its picture; the arguments are those of `BlockGraph.to_svg`."""
+        graphs = self.graphs
+        if len(graphs) > 1:
+            return side_by_side(graphs, path, **options)
+        (graph,) = graphs.values()
+        return graph.to_svg(path, **options)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()

@@ -1,0 +1,111 @@
+"""Looking into the model of a run: what each block does with a text, and where a head looks.
+
+Owns the drawing of an attention map, and what a text's bytes are called on it. What a pass went through is
+`xt_blocks.record`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from blockdsl.errors import UserError
+
+from ..record import BlockRecord, attention_map, record
+from .sample import load_trained
+
+if TYPE_CHECKING:
+    from xt_blocks import TransformerWrapper
+
+OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
+FORMATS = (".png", ".svg", ".pdf")
+_MOST_TICKS = 100  # tokens that are named, at a size that can be read
+_INCHES = 0.16  # a token
+
+
+def record_run(path: Path, text: bytes, device: str = "cpu") -> dict[str, BlockRecord]:
+    """What the blocks of the run at `path` do with a text, as `record` says it.
+
+    Raises:
+        UserError: there is no trained run at `path`, or the text is empty or longer than the model reads.
+    """
+    model = load_trained(path, device)
+    return record(model, tokens_of(model, text))
+
+
+def overlay(path: Path, text: bytes, value: str, device: str = "cpu") -> dict[str, float]:
+    """One number a block, to colour a drawing of the run's graph with.
+
+    Args:
+        value: one of OVERLAYS; the entropy of attention is the mean of the heads', and only attention has one.
+
+    Returns:
+        node → the number.
+
+    Raises:
+        UserError: as `record_run`, or there is no such value.
+    """
+    if value not in OVERLAYS:
+        raise UserError(f"there is no overlay {value!r}; there are {', '.join(OVERLAYS)}")
+    return {
+        node: float(torch.tensor(number).mean())
+        for node, row in record_run(path, text, device).items()
+        if (number := dict(row)[value]) is not None
+    }
+
+
+def tokens_of(model: TransformerWrapper, text: bytes) -> Tensor:
+    """(1, seq) int64, the bytes of a text.
+
+    Raises:
+        UserError: it is empty, or longer than the model reads.
+    """
+    if not text:
+        raise UserError("the text is empty: give at least one byte")
+    if len(text) > model.max_seq_len:
+        raise UserError(f"the text has {len(text):,} bytes, and the model reads {model.max_seq_len:,}")
+    return torch.tensor([[*text]], device=next(model.parameters()).device)
+
+
+def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, device: str = "cpu") -> None:
+    """Draw where a head of a block of the run at `path` looks in a text, as an image at `to`.
+
+    Raises:
+        UserError: as `record_run`; the block has no attention or no such head; or `to` is no image's name.
+    """
+    if to.suffix.lower() not in FORMATS:
+        raise UserError(f"{to}: an image's name ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    model = load_trained(path, device)
+    weights = attention_map(model, tokens_of(model, text), block, head)
+    figure = _figure(weights, [byte_name(byte) for byte in text], f"{block}, head {head}")
+    partial = to.with_name(to.name + ".tmp")
+    figure.savefig(partial, format=to.suffix[1:].lower(), dpi=150)
+    os.replace(partial, to)
+
+
+def _figure(weights: Tensor, names: list[str], title: str) -> Any:
+    """`weights: (queries, keys)`; tokens are last in both, behind memories."""
+    from matplotlib.figure import Figure
+
+    queries, keys = weights.shape
+    size = [min(max(count, 12), 2 * _MOST_TICKS) * _INCHES for count in (keys, queries)]
+    figure = Figure(figsize=(size[0] + 1.6, size[1] + 1.2), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="key", ylabel="query")
+    image = axes.imshow(weights.float().cpu().numpy(), cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, label="weight")
+    for axis, count in ((axes.xaxis, keys), (axes.yaxis, queries)):
+        labels = ["mem"] * (count - len(names)) + names
+        every = -(-count // _MOST_TICKS)
+        axis.set_ticks(range(0, count, every), labels[::every], fontsize=7, family="monospace")
+    axes.tick_params(axis="x", rotation=90 if keys > len(names) else 0)  # "mem" is too wide to lie
+    return figure
+
+
+def byte_name(byte: int) -> str:
+    """A byte as a tick is labelled: the sign itself where it is one in ASCII that can be seen."""
+    known = {ord(" "): "␣", ord("\n"): "↵", ord("\t"): "⇥", ord("$"): r"\$"}
+    return known.get(byte) or (chr(byte) if 0x20 < byte < 0x7F else f"{byte:02x}")
