@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..graph import BlockGraph
 
 DOWN, ASIDE, WIRE = 38.0, 26.0, 16.0  # between layers, between nodes, for a line that passes a layer
+ABREAST = 6.0  # between what one edge carries
 _ROLES = {"stream": "rail", "base": "branch", "context": "context", "position": "position", "scores": "scores"}
 _SWEEPS = 4
 
@@ -72,8 +73,11 @@ class _Layers:
                 arrive = head[0], places[target][1] - places[target][2] / 2
                 passing = ((x, y + side * high / 2) for x, y, high in way for side in (-1, 1))
                 points = tuple(dict.fromkeys((foot, leave, *passing, arrive, head)))
-                for role in dict.fromkeys(_ROLES[what] for what in carried(self.graph.nx.edges[source, target])):
-                    scene.edges.append(Edge(role, source, target, points, curved=True))
+                roles = dict.fromkeys(_ROLES[what] for what in carried(self.graph.nx.edges[source, target]))
+                if "rail" in roles:
+                    roles.pop("branch", None)
+                for k, role in enumerate(roles):  # beside each other
+                    scene.edges.append(Edge(role, source, target, points, curved=True).moved(ABREAST * k, 0))
         return scene
 
     def _layers(self) -> list[list[Slot]]:

@@ -37,7 +37,7 @@ class _Svg:
         title = escape(self.scene.title)
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="blockdsl" viewBox="0 0 {wide} {high}" '
-            f'width="{wide}" height="{high}" role="img" aria-label="{title}">'
+            f'width="{wide}" height="{high}" role="group" aria-label="{title}">'
         )
         yield f"<title>{title}</title>"
         yield f"<style>\n{style()}\n</style>"
@@ -72,9 +72,7 @@ class _Svg:
         return f'<path class="edge {edge.role}" {ends} d="{path}"/>{head}'
 
     def _box(self, box: Box) -> Iterator[str]:
-        nodes = escape(" ".join(box.nodes))
-        kind = f"block kind-{box.block}" if box.kind == "block" else f"node {box.kind}"
-        yield f'<g class="{kind} {box.hue}" data-node="{escape(box.node)}" data-nodes="{nodes}" tabindex="0">'
+        yield f"<g {self._names(box)}>"
         if box.tip:
             yield f"<title>{escape(box.tip)}</title>"
         if box.rect:
@@ -87,6 +85,15 @@ class _Svg:
             yield f'<circle class="join" cx="{n(x)}" cy="{n(y)}" r="{n(RADIUS)}"/>'
             yield f'<path class="sign" d="{_SIGNS[box.sign].format(x=n(x), y=n(y))}"/>'
         yield "</g>"
+
+    def _names(self, box: Box) -> str:
+        """The attributes by which a page finds a box."""
+        if box.kind == "gain":
+            return f'class="node gain" data-sum="{escape(box.node)}"'
+        kind = f"block kind-{box.block}" if box.kind == "block" else f"node {box.kind}"
+        nodes = escape(" ".join(box.nodes))
+        classes = f"{kind} {box.hue}".strip()
+        return f'class="{classes}" data-node="{escape(box.node)}" data-nodes="{nodes}" role="img" tabindex="0"'
 
 
 _SIGNS = {

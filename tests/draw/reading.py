@@ -92,6 +92,7 @@ class Line:
     target: str
     points: tuple[tuple[float, float], ...]
     way: tuple[tuple[float, float], ...]  # points along it, close to each other where it is curved
+    curved: bool  # from layer to layer; else it runs upright and level
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,21 @@ def read(svg: str) -> Picture:
     nodes, lines, frames, keys, labels = [], [], [], [], []
     for element in body:
         classes = tuple((element.get("class") or "").split())
-        if element.get("data-node") is not None:
+        if element.get("data-node") is not None or "gain" in classes:
             nodes.append(_node(element, classes, dx, dy))
         elif "edge" in classes:
             points = _points(element.get("d", ""), dx, dy)
             way = _way(element.get("d", ""), dx, dy)
-            lines.append(Line(classes[1], element.get("data-from", ""), element.get("data-to", ""), points, way))
+            lines.append(
+                Line(
+                    classes[1],
+                    element.get("data-from", ""),
+                    element.get("data-to", ""),
+                    points,
+                    way,
+                    "C" in element.get("d", ""),
+                )
+            )
         elif classes[0] in ("stage", "repeat"):
             value = int(element.get("data-stage" if classes[0] == "stage" else "data-times", ""))
             (rect,), (label,) = element.findall(f"{SVG}rect"), element.findall(f"{SVG}text")
@@ -166,8 +176,8 @@ def _node(group: Any, classes: tuple[str, ...], dx: float, dy: float) -> Node:
         x, y, r = (float(found.get(name)) for name in ("cx", "cy", "r"))
         circle = Area(x - r + dx, y - r + dy, x + r + dx, y + r + dy)
     return Node(
-        group.get("data-node"),
-        tuple(group.get("data-nodes").split(" ")),
+        group.get("data-node") or group.get("data-sum"),
+        tuple((group.get("data-nodes") or group.get("data-sum")).split(" ")),
         classes,
         next((area for area, mark in rects if mark is None), None),
         tuple(area for area, mark in rects if mark),
@@ -240,6 +250,7 @@ def check(svg: str, *graphs: BlockGraph, unfolded: bool = False, names: tuple[st
     check_places(picture)
     check_ends(picture)
     check_ways(picture)
+    check_lanes(picture)
     if not names:
         check_edges(picture, graphs[0], unfolded)
     return picture
@@ -314,6 +325,21 @@ def check_ways(picture: Picture) -> None:
             for name, rect in rects:
                 inner = Area(rect.left + 0.5, rect.top + 0.5, rect.right - 0.5, rect.bottom - 0.5)
                 assert not inner.overlaps(piece), (name, line)
+
+
+def check_lanes(picture: Picture) -> None:
+    """What comes from one source does not run along the line of another."""
+    upright: dict[float, list[tuple[float, float, tuple[str, str]]]] = {}
+    for line in picture.lines:
+        if line.curved:
+            continue
+        of = ("stream", "") if line.role in ("rail", "branch") else (line.role, line.source)
+        for (x, y), (to_x, to_y) in itertools.pairwise(line.points):
+            if abs(x - to_x) < SLACK and abs(y - to_y) > 1:
+                upright.setdefault(round(x, 1), []).append((min(y, to_y), max(y, to_y), of))
+    for runs in upright.values():
+        for (low, high, of), (other_low, other_high, other) in itertools.combinations(runs, 2):
+            assert of == other or min(high, other_high) - max(low, other_low) < 1, (of, other)
 
 
 def _on(point: tuple[float, float], line: Line) -> bool:
