@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..costs import stage_title
 from ..errors import UserError, did_you_mean
-from ..kinds import kinds
 from .details import Details
+from .hues import place
 from .palette import HEATS, HUES
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def _hue(index: int) -> str:
 
 
 def _kind(graph: BlockGraph, details: Details) -> Colors:
-    built_in = ("a", "c", "f")
-    names = [*built_in, *(name for name in kinds() if name not in built_in)]
-    return Colors(lambda node: _hue(names.index(graph.nx.nodes[node]["block"])))
+    return Colors(lambda node: _hue(place(graph.nx.nodes[node]["block"])))
 
 
 def _params(graph: BlockGraph, details: Details) -> Colors:
