@@ -44,6 +44,7 @@ from .kinds import kind_of
 
 if TYPE_CHECKING:
     from .diff import GraphDiff
+    from .draw.colors import Shade
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -250,7 +251,7 @@ class BlockGraph:
         *,
         unfold: bool = False,
         detail: str = "block",
-        color: str = "kind",
+        color: str | Shade = "kind",
         seq_len: int = 1024,
     ) -> str:
         """The graph as an SVG picture, in which each repeat is drawn once.
@@ -259,7 +260,8 @@ class BlockGraph:
             path: a file to write it to.
             unfold: draw every block.
             detail: "block", or "op" for blocks opened to their operations.
-            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied".
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
+                of values from elsewhere, and every block is drawn.
             seq_len: tokens a row, of the FLOPs.
 
         Raises:

@@ -11,6 +11,7 @@ from ..errors import UserError
 from . import source
 
 if TYPE_CHECKING:
+    from ..draw.colors import Shade
     from ..graph import BlockGraph
 
 
@@ -30,6 +31,7 @@ FORMS = {
     ".mmd": Form("to_mermaid", ("unfold",)),
     ".txt": Form("to_text"),
 }
+OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=(
             'examples:\n  blockdsl draw "(a f)*6" -o decoder.svg\n'
             "  blockdsl draw model.pattern -o model.png --detail op\n"
-            "  blockdsl draw runs/1 -o run.svg --color params"
+            "  blockdsl draw runs/1 -o run.svg --color params\n"
+            '  blockdsl draw runs/1 -o run.svg --overlay stream_norm --text "def main"'
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,6 +63,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
     parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")
+    parser.add_argument(
+        "--overlay", choices=OVERLAYS, help="colour the blocks of a trained run by what they do with --text"
+    )
+    parser.add_argument("--text", metavar="TEXT", help="what the run's model reads for --overlay")
     parser.set_defaults(run=run)
 
 
@@ -72,6 +79,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
     form = forms[suffix]
     options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
+    if args.overlay is not None:
+        options["color"] = overlay(args)
+    elif args.text is not None:
+        raise UserError("--text is what --overlay reads, and that is not given")
     if other := [name for name in options if name not in form.options]:
         given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
         raise UserError(f"{given}: a {suffix} has none of it")
@@ -80,11 +91,32 @@ def run(args: argparse.Namespace) -> int:
     drawn = getattr(graph(args), form.method)(**options)
     if isinstance(drawn, str):
         drawn = (drawn.removesuffix("\n") + "\n").encode()
-    try:
-        args.out.write_bytes(drawn)
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}") from None
+    write(args.out, drawn)
     return 0
+
+
+def write(path: Path, content: bytes) -> None:
+    """Raises UserError when the disk refuses."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def overlay(args: argparse.Namespace) -> Shade:
+    """What the blocks of a run do with a text, as colours."""
+    from xt_blocks.train.look import overlay as measured
+
+    from ..draw.colors import Shade
+
+    if args.color is not None:
+        raise UserError("--overlay and --color are both given; a block has one colour")
+    if args.text is None:
+        raise UserError("--overlay needs --text, which the run's model is to read")
+    path = Path(args.pattern)
+    if not path.is_dir():
+        raise UserError(f"--overlay is of a trained run, and {args.pattern} is no run's folder")
+    return Shade(measured(path, args.text.encode(), args.overlay), args.overlay.replace("_", " "))
 
 
 def graph(args: argparse.Namespace) -> BlockGraph:

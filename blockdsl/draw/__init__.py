@@ -7,8 +7,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .colors import Shade
+
 if TYPE_CHECKING:
     from ..graph import BlockGraph
+
+__all__ = ["Shade", "side_by_side"]
 
 
 def side_by_side(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = None, **options: Any) -> str:

@@ -266,7 +266,9 @@ class Column:
 
     def _channel(self, column: Piece, above: dict[Lane, float], below: dict[Lane, float]) -> None:
         """Lead a column's ports on its left to the channels of its fork."""
-        lanes = {lane: column.left + NEAR + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))}
+        lanes = {
+            lane: column.left + NEAR + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))
+        }
         for i, port in enumerate(column.ports):
             x = -lanes[port.wire.lane]
             y = (below if port.out else above)[port.wire.lane]

@@ -1,4 +1,4 @@
-"""The colours of block kinds in drawings."""
+"""The colours of block kinds, alike in pictures, in text for other tools and in a terminal."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ class Hue(NamedTuple):
 
 
 _BUILT_IN = ("a", "c", "f")
-_NAMES = ("blue", "magenta", "yellow", "cyan", "red", "green")
-_HUES = tuple(Hue(name, *light[:2]) for name, (light, _) in zip(_NAMES, HUES, strict=False))
+_IN_A_TERMINAL = ("blue", "magenta", "yellow", "cyan", "red", "green", "cyan", "yellow")  # each of HUES
+
+
+def place(kind: str) -> int:
+    """The kind's place in HUES; those that were registered take turns, in the order they were."""
+    names = [*_BUILT_IN, *(name for name in kinds() if name not in _BUILT_IN)]
+    return names.index(kind) % len(HUES)
 
 
 def hue(kind: str) -> Hue:
-    """The colour of a kind; those that were registered take turns, in the order they were."""
-    names = [*_BUILT_IN, *(name for name in kinds() if name not in _BUILT_IN)]
-    return _HUES[names.index(kind) % len(_HUES)]
+    """The colour of a kind."""
+    (fill, line, _), _ = HUES[place(kind)]
+    return Hue(_IN_A_TERMINAL[place(kind)], fill, line)
