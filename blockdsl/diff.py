@@ -10,6 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import costs
@@ -113,6 +115,27 @@ class GraphDiff:
         from .draw.diff import draw
 
         return draw(self, color)
+
+    def to_svg(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
+        """Both graphs side by side as an SVG picture, coloured by what is the same, changed, gone and new.
+
+        Args:
+            path: a file to write it to.
+            options: `detail` and `seq_len`, as `BlockGraph.to_svg` has them.
+        """
+        from .draw.colors import Shade
+        from .draw.picture import side_by_side
+        from .draw.svg import svg
+
+        ours, theirs = self.status()
+        graphs, shades = {"before": self.before, "after": self.after}, {"before": Shade(ours), "after": Shade(theirs)}
+        text = svg(side_by_side(graphs, color=shades, joined=False, **options))
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
 
     def __str__(self) -> str:
         return self.to_text()

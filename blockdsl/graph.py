@@ -44,6 +44,7 @@ from .kinds import kind_of
 
 if TYPE_CHECKING:
     from .diff import GraphDiff
+    from .draw.colors import Shade
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -250,16 +251,17 @@ class BlockGraph:
         *,
         unfold: bool = False,
         detail: str = "block",
-        color: str = "kind",
+        color: str | Shade = "kind",
         seq_len: int = 1024,
     ) -> str:
-        """The graph as an SVG picture, and each repeat once.
+        """The graph as an SVG picture, in which each repeat is drawn once.
 
         Args:
             path: a file to write it to.
             unfold: draw every block.
             detail: "block", or "op" for blocks opened to their operations.
-            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied".
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
+                of values from elsewhere, and every block is drawn.
             seq_len: tokens a row, of the FLOPs.
 
         Raises:
@@ -295,7 +297,7 @@ class BlockGraph:
         *,
         unfold: bool = False,
         detail: str = "block",
-        color: str = "kind",
+        color: str | Shade = "kind",
         seq_len: int = 1024,
         dtype: Any = "float32",
     ) -> str:
@@ -313,12 +315,9 @@ class BlockGraph:
         Raises:
             UserError: an option has a value that it cannot have.
         """
-        from .draw.html import page
+        from .draw import page
 
-        text = page({"": self}, unfold=unfold, detail=detail, color=color, seq_len=seq_len, dtype=dtype)
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        return page({"": self}, path, unfold=unfold, detail=detail, color=color, seq_len=seq_len, dtype=dtype)
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -22,6 +23,14 @@ def test_every_package_of_the_tree_is_listed() -> None:
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert listed == in_tree | {"blockdsl.grammar"}
+
+
+def test_every_other_file_of_a_package_is_listed() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for top in ("blockdsl", "grammar", "xt_blocks") for path in (ROOT / top).rglob("*.*")]
+    others = {path.name for path in files if path.suffix not in (".py", ".pyc")}
+    assert {"page.css", "page.html", "page.js", "py.typed"} <= others
+    assert [name for name in others if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
 def test_both_packages_say_that_they_are_typed() -> None:

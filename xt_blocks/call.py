@@ -119,6 +119,8 @@ class Call:
             raise ValueError(f"a context is given, but no block reads one: {hint}")
         if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
             raise ValueError(f"context must be ({x.shape[0]}, seq, {stack.dim}), not {tuple(context.shape)}")
+        if context is not None and not context.is_floating_point():
+            raise ValueError(f"context must be of floating point, not {context.dtype}")
         if self.context_mask is not None and context is None:
             raise ValueError("a context_mask is given, but no context")
         check_mask("context_mask", self.context_mask, context)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockdsl.draw import side_by_side
-from blockdsl.draw.html import page
+from blockdsl.draw import page, side_by_side
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -32,10 +30,7 @@ class Drawn:
 
     def to_html(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
         """Its page; the arguments are those of `BlockGraph.to_html`."""
-        text = page(self.graphs, **options)
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        return page(self.graphs, path, **options)
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

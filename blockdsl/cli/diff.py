@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from . import source
+from .draw import write
 from .show import encodable
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
             "Exits with 0 when both are the same model, with 1 when they differ, and with 2 when it cannot be told."
         ),
         epilog=(
-            'examples:\n  blockdsl diff "(a f)*12" "(a(heads=16) f)*12" --dim 1024\n'
+            'examples:\n  blockdsl diff "(a f)*12" "(a(heads=16) f)*12" --dim 1024 -o change.svg\n'
             '  blockdsl diff model.pattern "sandwich(6)" --json'
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="also draw both side by side: x.svg")
     parser.set_defaults(run=run, fault=FAULT)
 
 
@@ -46,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("only one of the two patterns can come from standard input")
     before, after = (_graph(args, given) for given in (args.before, args.after))
     found = before.diff(after, args.seq_len)
+    if args.out is not None:
+        if args.out.suffix.lower() != ".svg":
+            raise UserError(f"{args.out}: the picture's name ends in .svg")
+        write(args.out, (found.to_svg(seq_len=args.seq_len) + "\n").encode())
     text = found.to_json() if args.json else found.to_text(color=wanted(sys.stdout))
     print(text if encodable(text) else text.replace("×", "x"))
     return 1 if found else 0

@@ -7,8 +7,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .colors import Shade
+
 if TYPE_CHECKING:
     from ..graph import BlockGraph
+
+__all__ = ["Shade", "side_by_side"]
 
 
 def side_by_side(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = None, **options: Any) -> str:
@@ -22,13 +26,38 @@ def side_by_side(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | N
     Raises:
         UserError: there is no graph, or an option has a value that it cannot have.
     """
-    from ..errors import UserError
     from .picture import side_by_side as scene
     from .svg import svg
 
-    if not graphs:
-        raise UserError("there is no graph to draw; give {'encoder': g, 'decoder': h}, say")
+    _check(graphs)
     text = svg(scene(graphs, **options))
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def page(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = None, **options: Any) -> str:
+    """Several graphs as one HTML page, as `side_by_side` draws them.
+
+    Args:
+        graphs: each with its name; one alone may be called "".
+        path: a file to write it to.
+        options: as `BlockGraph.to_html` has them.
+
+    Raises:
+        UserError: there is no graph, or an option has a value that it cannot have.
+    """
+    from .html import html
+
+    _check(graphs)
+    text = html(graphs, **options)
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
+
+
+def _check(graphs: Mapping[str, BlockGraph]) -> None:
+    from ..errors import UserError
+
+    if not graphs:
+        raise UserError("there is no graph to draw; give {'encoder': g, 'decoder': h}, say")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..costs import stage_title
-from ..errors import UserError, did_you_mean
-from ..kinds import kinds
+from .choices import COLORS, check_choice
 from .details import Details
+from .hues import place
 from .palette import HEATS, HUES
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
-
-COLORS = ("kind", "params", "flops", "stage", "tied")
 
 
 @dataclass(frozen=True)
@@ -31,22 +29,33 @@ class Colors:
     legend: tuple[tuple[str, str], ...] = ()
 
 
-def colors(graph: BlockGraph, details: Details, by: str) -> Colors:
-    """The colours by one of COLORS.
+@dataclass(frozen=True)
+class Shade:
+    """Colours from elsewhere: what a run measured, or how a graph differs from another.
+
+    Args:
+        values: node → a number, from light for the least to dark for the most; or one of STATUSES. A block without one
+            is grey.
+        meaning: of the numbers, for the legend.
+    """
+
+    values: Mapping[str, float | str]
+    meaning: str = ""
+
+
+STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-3", "removed": "hue-4"}
+
+
+def colors(graph: BlockGraph, details: Details, by: str | Shade) -> Colors:
+    """The colours by one of COLORS, or by a Shade.
 
     Raises:
         UserError: it is none of them.
     """
+    if isinstance(by, Shade):
+        return _shade(by)
     check_choice("color", by, COLORS)
     return {"kind": _kind, "params": _params, "flops": _flops, "stage": _stage, "tied": _tied}[by](graph, details)
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError unless it is one of them."""
-    if value not in choices:
-        hint = did_you_mean(str(value), choices)
-        listed = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
-        raise UserError(f"{name} must be {listed}, not {value!r}" + (f"; {hint}" if hint else ""))
 
 
 def _hue(index: int) -> str:
@@ -54,9 +63,7 @@ def _hue(index: int) -> str:
 
 
 def _kind(graph: BlockGraph, details: Details) -> Colors:
-    built_in = ("a", "c", "f")
-    names = [*built_in, *(name for name in kinds() if name not in built_in)]
-    return Colors(lambda node: _hue(names.index(graph.nx.nodes[node]["block"])))
+    return Colors(lambda node: _hue(place(graph.nx.nodes[node]["block"])))
 
 
 def _params(graph: BlockGraph, details: Details) -> Colors:
@@ -68,9 +75,22 @@ def _flops(graph: BlockGraph, details: Details) -> Colors:
     return _heat({node: details.costs[node].flops for node in graph.nodes("block")}, unit)
 
 
-def _heat(values: dict[str, int], unit: str) -> Colors:
+def _shade(shade: Shade) -> Colors:
+    numbers = {node: value for node, value in shade.values.items() if not isinstance(value, str)}
+    if numbers or not shade.values:
+        heat = _heat(numbers, shade.meaning)
+        return Colors(lambda node: heat.of(node) if node in numbers else "grey-0", heat.legend)
+    for value in shade.values.values():
+        check_choice("a status", str(value), (*STATUSES,))
+    legend = tuple((look, status) for status, look in STATUSES.items() if status in shade.values.values())
+    return Colors(lambda node: STATUSES[str(shade.values.get(node, "same"))], legend)
+
+
+def _heat(values: Mapping[str, float], unit: str) -> Colors:
     """From the least to the most; one colour for each value, or for each fifth of the way where there are more."""
     distinct = sorted({*values.values()})
+    if not distinct:
+        return Colors(lambda node: "grey-0")
     last = len(HEATS) - 1
     if len(distinct) <= len(HEATS):
         levels = {value: last * i // max(1, len(distinct) - 1) for i, value in enumerate(distinct)}
@@ -79,24 +99,24 @@ def _heat(values: dict[str, int], unit: str) -> Colors:
     least, most = distinct[0], distinct[-1]
     step = (most - least) / len(HEATS)
     levels = {value: min(last, int((value - least) / step)) for value in distinct}
-    ranges: dict[int, list[int]] = {}
+    ranges: dict[int, list[float]] = {}
     for value, level in levels.items():
         ranges.setdefault(level, []).append(value)
     legend = [(f"heat-{level}", f"{_range(inside)} {unit}") for level, inside in ranges.items()]
     return Colors(lambda node: f"heat-{levels[values[node]]}", tuple(legend))
 
 
-def _range(values: list[int]) -> str:
+def _range(values: list[float]) -> str:
     least, most = short(values[0]), short(values[-1])
     return least if least == most else f"{least} to {most}"
 
 
-def short(value: int) -> str:
-    """A count with three figures: 1.05 M."""
+def short(value: float) -> str:
+    """A number with three figures: 1.05 M."""
     for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if value >= 10**power:
             return f"{value / 10**power:.3g} {letter}"
-    return str(value)
+    return f"{value:.3g}"
 
 
 def _stage(graph: BlockGraph, details: Details) -> Colors:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GAP = 12.0  # between what follows one another
 LANE = 9.0  # from one lane to the next
+NEAR = 5.0  # more than that from a box to the first lane, for an arrow to end in
 PAD = 11.0  # from a frame to what is in it
 BETWEEN = 18.0  # branches
 HEADING = 17.0  # of a stage
@@ -265,12 +266,14 @@ class Column:
 
     def _channel(self, column: Piece, above: dict[Lane, float], below: dict[Lane, float]) -> None:
         """Lead a column's ports on its left to the channels of its fork."""
-        lanes = {lane: column.left + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))}
+        lanes = {
+            lane: column.left + NEAR + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))
+        }
         for i, port in enumerate(column.ports):
             x = -lanes[port.wire.lane]
             y = (below if port.out else above)[port.wire.lane]
             column.ports[i] = replace(port, points=(*port.points, (x, port.y), (x, y)))
-        column.left += LANE * len(lanes)
+        column.left += NEAR + LANE * len(lanes) if lanes else 0
 
     # Scores ----------------------------------------------------------------------------------------------------------
 
@@ -290,14 +293,14 @@ class Column:
             if number == len(busy):
                 busy.append([])
             busy[number].append((low, high))
-            lanes[source] = -piece.left - LANE * (number + 1)
+            lanes[source] = -piece.left - NEAR - LANE * (number + 1)
         for port in inner:
             out, x = leaving[port.wire], lanes[port.wire.source]
             points = (*out.points, (x, out.y), (x, port.y), *reversed(port.points))
             piece.scene.edges.append(Edge("scores", port.wire.source, port.wire.target, points))
         done = {port.wire for port in inner}
         piece.ports = [port for port in piece.ports if port.wire not in done]
-        piece.left += LANE * len(busy)
+        piece.left += NEAR + LANE * len(busy) if busy else 0
         return piece
 
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ..graph import BlockGraph
 
 
-def page(
+def html(
     graphs: Mapping[str, BlockGraph], *, unfold: bool = False, seq_len: int = 1024, dtype: Any = "float32", **look: Any
 ) -> str:
-    """The page of graphs side by side, each under its name; one graph may have the name "".
+    """The page of graphs side by side, each under its name; one alone may be called "".
 
     Args:
         unfold: whether it opens with every block drawn.

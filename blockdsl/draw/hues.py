@@ -1,10 +1,11 @@
-"""The colours of block kinds in drawings."""
+"""The colours of block kinds, alike in pictures, in text for other tools and in a terminal."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from ..kinds import kinds
+from .palette import HUES
 
 
 class Hue(NamedTuple):
@@ -21,17 +22,16 @@ class Hue(NamedTuple):
 
 
 _BUILT_IN = ("a", "c", "f")
-_HUES = (
-    Hue("blue", "#e4eefb", "#4a84c4"),
-    Hue("magenta", "#ebe5f8", "#8067bb"),
-    Hue("yellow", "#fcedd6", "#c98a2b"),
-    Hue("cyan", "#dcf2ec", "#3c9684"),
-    Hue("red", "#fbe4e9", "#c4607a"),
-    Hue("green", "#ecf3d7", "#84972f"),
-)
+_IN_A_TERMINAL = ("blue", "magenta", "yellow", "cyan", "red", "green", "cyan", "yellow")  # each of HUES
+
+
+def place(kind: str) -> int:
+    """The kind's place in HUES; those that were registered take turns, in the order they were."""
+    names = [*_BUILT_IN, *(name for name in kinds() if name not in _BUILT_IN)]
+    return names.index(kind) % len(HUES)
 
 
 def hue(kind: str) -> Hue:
-    """The colour of a kind; those that were registered take turns, in the order they were."""
-    names = [*_BUILT_IN, *(name for name in kinds() if name not in _BUILT_IN)]
-    return _HUES[names.index(kind) % len(_HUES)]
+    """The colour of a kind."""
+    (fill, line, _), _ = HUES[place(kind)]
+    return Hue(_IN_A_TERMINAL[place(kind)], fill, line)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .colors import check_choice, colors
+from .choices import DETAILS, check_choice
+from .colors import Shade, colors
 from .column import GAP, Column, Piece
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
-DETAILS = ("block", "op")
 
 
 def picture(
-    graph: BlockGraph, *, unfold: bool = False, detail: str = "block", color: str = "kind", seq_len: int = 1024
+    graph: BlockGraph, *, unfold: bool = False, detail: str = "block", color: str | Shade = "kind", seq_len: int = 1024
 ) -> Scene:
     """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
     drawn = _Picture(graph, unfold, detail, color, seq_len)
@@ -37,12 +37,17 @@ def side_by_side(
     *,
     unfold: bool = False,
     detail: str = "block",
-    color: str = "kind",
+    color: str | Mapping[str, Shade] = "kind",
     seq_len: int = 1024,
+    joined: bool = True,
 ) -> Scene:
-    """The scene of several graphs, each under its name; what one gives is the context of the next.
+    """The scene of several graphs, each under its name.
 
     A node is called `name.node` in it.
+
+    Args:
+        color: for all of them, or a Shade for each by its name.
+        joined: what one gives is the context of the next.
     """
     whole = Scene("")
     legend: dict[tuple[str, str], None] = {}
@@ -50,14 +55,15 @@ def side_by_side(
     before: Box | None = None
     x = 0.0
     for name, graph in graphs.items():
-        drawn = _Picture(graph, unfold, detail, color, seq_len, feeds=before is not None)
+        own = color if isinstance(color, str) else color[name]
+        drawn = _Picture(graph, unfold, detail, own, seq_len, feeds=joined and before is not None)
         scene = drawn.scene
         extent = scene.extent
         dx = x - round(extent.x)
         scene = _renamed(scene, name)
         headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
         whole.add(scene, dx)
-        if before is not None and before.rect is not None:
+        if joined and before is not None and before.rect is not None:
             context = f"{name}.context"
             boxes = [box for box in whole.boxes if box.node == context]
             if not boxes:
@@ -117,7 +123,7 @@ class _Picture:
     """
 
     def __init__(
-        self, graph: BlockGraph, unfold: bool, detail: str, color: str, seq_len: int, feeds: bool = False
+        self, graph: BlockGraph, unfold: bool, detail: str, color: str | Shade, seq_len: int, feeds: bool = False
     ) -> None:
         check_choice("detail", detail, DETAILS)
         labels = Labels(graph)
@@ -132,6 +138,7 @@ class _Picture:
             self.scene.add(layered(graph, self.faces))
             self.middle = self.scene.extent.x + self.scene.extent.width / 2
             return
+        unfold = unfold or isinstance(color, Shade)  # blocks of a repeat are alike, and their shades may not be
         piece = Column(graph, self.faces, unfold).stack(items, 0.0)
         self.left = STUB + self.faces.width
         self.middle = (SHOULDER - self.left) / 2

@@ -271,7 +271,7 @@ def test_wrong_nets_and_starts_are_refused() -> None:
     m = trainer()
     with pytest.raises(ValueError, match=r"start must be \(n, 5\) or \(batch, n, 5\), n at least 1, not \(0, 5\)"):
         m.generate(torch.randn(0, 5), 3)
-    with pytest.raises(ValueError, match="seq_len must be at least 0, not -1"):
+    with pytest.raises(ValueError, match="seq_len must be at least 0, a whole number, not -1"):
         m.generate(torch.randn(1, 5), -1)
     with pytest.raises(ValueError, match=r"x must be \(batch, 2 or more, 5\), not \(2, 1, 5\)"):
         m(torch.randn(2, 1, 5))

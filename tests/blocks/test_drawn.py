@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import blockdsl
+from blockdsl.draw import page
 from xt_blocks import (
     AutoregressiveWrapper,
     ContinuousAutoregressiveWrapper,
@@ -59,3 +60,12 @@ def test_an_encoder_beside_its_decoder(tmp_path: Path) -> None:
     assert (tmp_path / "x.svg").read_text(encoding="utf-8") == unfolded + "\n"
     with pytest.raises(blockdsl.UserError, match="detail must be"):
         model.to_svg(detail="all")
+
+
+def test_models_as_pages(tmp_path: Path) -> None:
+    stack = decoder()
+    assert stack.to_html(tmp_path / "x.html", seq_len=9) == stack.graph.to_html(seq_len=9)
+    assert (tmp_path / "x.html").read_text(encoding="utf-8") == stack.graph.to_html(seq_len=9)
+    sizes = {"num_tokens": 9, "max_seq_len": 8, "depth": 2, "heads": 2}
+    model = XTransformer(dim=16, **{f"{side}_{name}": v for side in ("enc", "dec") for name, v in sizes.items()})
+    assert model.to_html(unfold=True) == page(model.graphs, unfold=True)

@@ -205,8 +205,10 @@ def test_the_mask_of_a_prompt_is_checked() -> None:
         model.generate(prompt, 3, mask=torch.arange(6) < torch.tensor([[6], [4]]))
     with pytest.raises(ValueError, match=r"mask must be \(2, 6\), not \(2, 9\)"):
         model.generate(prompt, 3, mask=torch.ones(2, 9).bool())
-    with pytest.raises(ValueError, match="seq_len must be at least 0, not -1"):
+    with pytest.raises(ValueError, match="seq_len must be at least 0, a whole number, not -1"):
         model.generate(prompt, -1)
+    with pytest.raises(ValueError, match=r"seq_len must be at least 0, a whole number, not 2\.5"):
+        model.generate(prompt, 2.5)  # type: ignore[arg-type]
     one = torch.tensor([False, True, True, True, True, True])
     assert torch.equal(
         model.generate(prompt[0], 3, temperature=0, mask=one),
@@ -239,6 +241,7 @@ def test_a_list_takes_no_mask() -> None:
             "prepend_mask must be boolean, True = attend, not torch.float32",
         ),
         ({"eos_token": 17}, "eos_token must be a token, from 0 to 16, not 17"),
+        ({"eos_token": 1.5}, "eos_token must be a token, from 0 to 16, not 1.5"),
         ({"eos_token": -1}, "eos_token must be a token, from 0 to 16, not -1"),
     ],
 )

@@ -171,6 +171,20 @@ def test_both_sides_of_an_encoder_and_decoder() -> None:
     assert attention_map(model, src, "decoder.c1", 0, tgt=tgt).shape == (3, 6)
 
 
+def test_wrappers_around_a_model_and_several_passes() -> None:
+    def model(**tokens: Any) -> TransformerWrapper:
+        layers = Decoder(pattern="a f", **SIZES)
+        return plain(TransformerWrapper(num_tokens=9, max_seq_len=4, attn_layers=layers, **tokens))
+
+    tokens = torch.randint(0, 9, (2, 5))
+    found = record(xt_blocks.AutoregressiveWrapper(model()), tokens)
+    assert found["a0"]["attention_entropy"] == pytest.approx([mean_log(1, 2, 3, 4)] * 2)
+    # Two segments of 4 and 3 tokens; the second sees the first, and is the last pass.
+    found = record(xt_blocks.XLAutoregressiveWrapper(model(max_mem_len=4)), torch.randint(0, 9, (2, 8)))
+    assert found["a0"]["attention_entropy"] == pytest.approx([mean_log(5, 6, 7)] * 2)
+    assert norms(found)["f1"][1] == 2
+
+
 def test_a_model_of_ones_own_with_stacks_deep_inside() -> None:
     class Own(nn.Module):
         def __init__(self) -> None:

@@ -168,6 +168,18 @@ def test_the_source_is_encoded_once_and_so_are_its_keys_and_values() -> None:
     assert not m.encoder.attn_layers.training
 
 
+def test_a_stream_has_the_tokens_of_generate() -> None:
+    m = model().train()
+    src, starts = tokens(seq=6), [tokens(1, 1)[0], tokens(1, 3)[0]]
+    mask = torch.arange(6) < torch.tensor([[6], [4]])
+    whole = m.generate(src, starts, 20, mask=mask, temperature=0.0)
+    steps = [token.clone() for token in m.stream(src, starts, 20, mask=mask, temperature=0.0)]
+    assert torch.equal(torch.stack(steps, dim=1), whole)
+    assert all(module.training for module in m.modules())
+    with pytest.raises(TypeError, match="did you mean 'temperature'"):
+        m.stream(src, starts, 20, temprature=0.0)
+
+
 def test_generation_takes_the_decoders_arguments() -> None:
     m = model(pad_value=3, enc_emb_dropout=0.5)
     src, start = tokens(2, 6), tokens(2, 3)

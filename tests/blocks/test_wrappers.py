@@ -12,7 +12,7 @@ from torch import Tensor
 
 import blockdsl
 import xt_blocks
-from xt_blocks import AutoregressiveWrapper, Decoder, Encoder, TransformerWrapper
+from xt_blocks import AutoregressiveWrapper, Decoder, Encoder, TransformerWrapper, ViTransformerWrapper
 
 from .variants import SIZES, VARIANTS, language_model, tokens
 
@@ -92,6 +92,11 @@ def test_wrong_tokens_are_refused() -> None:
         model(torch.randn(1, 3))
     with pytest.raises(ValueError, match=r"tokens must be int64 or int32 \(batch, seq\), not torch.uint8 \(1, 3\)"):
         model(tokens(1, 3).byte())
+    for wrong in (17, -1):
+        with pytest.raises(
+            ValueError, match=f"tokens are from 0 to 16; these go from {min(wrong, 3)} to {max(wrong, 3)}"
+        ):
+            model(torch.tensor([[3, wrong]]))
     with pytest.raises(TypeError, match="attn_layers must be a stack"):
         TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     assert language_model(max_seq_len=8, rotary_pos_emb=True)(tokens(1, 9)).shape == (1, 9, 17)
@@ -133,7 +138,7 @@ def test_padding_changes_no_loss(left: int) -> None:
     mask = torch.zeros(1, 9, dtype=torch.bool)
     mask[:, left : left + 6] = True
     torch.testing.assert_close(model(padded, mask=mask), model(x), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match=r"mask must be \(1, 9\) like the tokens"):
+    with pytest.raises(ValueError, match=r"mask must be \(1, 9\), not"):
         model(padded, mask=mask[:, 1:])
 
 
@@ -165,6 +170,20 @@ def test_a_model_with_other_logits_than_tokens_is_not_trained_on_the_next_token(
     with pytest.raises(ValueError, match=f"logits_dim={logits_dim} gives no logit for each of the 17 tokens"):
         trainer(TransformerWrapper(attn_layers=stack, logits_dim=logits_dim, **around))
     trainer(TransformerWrapper(attn_layers=stack, logits_dim=17, **around))
+
+
+def test_masks_context_and_images_of_another_type_are_refused() -> None:
+    x, float_mask = tokens(2, 5), torch.ones(2, 5)
+    model = AutoregressiveWrapper(language_model())
+    with pytest.raises(ValueError, match=r"mask must be boolean, True = attend, not torch\.float32"):
+        model(x, mask=float_mask)
+    with pytest.raises(ValueError, match="mask must be boolean, True = attend, not list"):
+        model.net(x, mask=[True] * 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"context must be of floating point, not torch\.int64"):
+        language_model(pattern="a c f")(x, context=torch.ones(2, 3, 24).long())
+    vision = ViTransformerWrapper(image_size=8, patch_size=4, attn_layers=Encoder(dim=24, depth=1))
+    with pytest.raises(ValueError, match=r"img must be of floating point, as img / 255 is of bytes, not torch\.uint8"):
+        vision(torch.zeros(1, 3, 8, 8).byte())
 
 
 def test_a_loss_needs_a_token_to_see_and_one_to_predict() -> None:

@@ -458,3 +458,26 @@ def test_options_as_json(blockdsl: Run) -> None:
 )
 def test_options_names_the_nearest_of_an_unknown_name(blockdsl: Run, name: str, error: str) -> None:
     assert blockdsl("options", name) == Ran(2, "", f"blockdsl options: there is no option '{name}'; {error}\n")
+
+
+def test_diff_draws_both_sides(blockdsl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = blockdsl("diff", "a f", "a f f", "-o", "x.svg")
+    assert ran.status == 1
+    assert 'data-node="after.f2"' in Path("x.svg").read_text(encoding="utf-8")
+    assert "ends in .svg" in blockdsl("diff", "a f", "a f f", "-o", "x.png").err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--overlay", "stream_norm", "--text", "x"], "no run's folder"),
+        (["--overlay", "stream_norm"], "needs --text"),
+        (["--overlay", "stream_norm", "--color", "kind", "--text", "x"], "a block has one colour"),
+        (["--text", "x"], "that is not given"),
+    ],
+)
+def test_an_overlay_is_of_a_run_and_a_text(blockdsl: Run, words: list[str], message: str) -> None:
+    ran = blockdsl("draw", "a f", "-o", "x.svg", *words)
+    assert ran.status == 1
+    assert message in ran.err

@@ -57,6 +57,23 @@ def test_the_text_drawing_as_a_file(blockdsl: Run) -> None:
     assert text("x.txt") == compile("(a f)*3", dim=512).to_text() + "\n"
 
 
+def test_dot_and_mermaid(blockdsl: Run) -> None:
+    g = compile("(a f)*3", dim=512)
+    for arguments, written in (
+        (["x.dot"], g.to_dot(fold=True)),
+        (["x.dot", "--unfold"], g.to_dot()),
+        (["x.mmd"], g.to_mermaid()),
+        (["x.mmd", "--unfold"], g.to_mermaid(fold=False)),
+    ):
+        assert blockdsl("draw", "(a f)*3", "-o", *arguments).status == 0
+        assert text(arguments[0]).rstrip("\n") == written.rstrip("\n")
+
+
+def test_a_page(blockdsl: Run) -> None:
+    assert blockdsl("draw", "(a f)*3", "-o", "x.html", "--detail", "op", "--unfold").status == 0
+    assert text("x.html") == compile("(a f)*3", dim=512).to_html(detail="op", unfold=True)
+
+
 def test_a_png(blockdsl: Run) -> None:
     from PIL import Image
 
@@ -82,8 +99,8 @@ def test_png_without_its_extra(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -
     [
         (["a", "-o", "x"], "x: a picture's name ends in "),
         (["a", "-o", "x.gif"], "x.gif: a picture's name ends in .svg, .png"),
-        (["a", "-o", "x.txt", "--unfold"], "--unfold: .txt has none of it; .svg, .png and .html have"),
-        (["a", "-o", "x.txt", "--detail", "op", "--color", "kind"], "--detail and --color: .txt has none of it"),
+        (["a", "-o", "x.txt", "--unfold"], "--unfold: a .txt has none of it"),
+        (["a", "-o", "x.txt", "--detail", "op", "--color", "kind"], "--detail and --color: a .txt has none of it"),
         (["run", "-o", "x.svg", "--dim", "8"], "run is a graph with all its settings; leave --dim out"),
         (["nothing.json", "-o", "x.svg"], "there is no file nothing.json"),
         (["wrong.json", "-o", "x.svg"], "this is no block graph in JSON"),
@@ -105,5 +122,5 @@ def test_what_cannot_be_drawn(blockdsl: Run, arguments: list[str], message: str)
 def test_every_form_names_a_method_or_is_left_out() -> None:
     from blockdsl import BlockGraph
 
-    there = {suffix for suffix, (method, _) in draw.FORMS.items() if hasattr(BlockGraph, method)}
-    assert there >= {".svg", ".png", ".txt"}
+    there = {suffix for suffix, form in draw.FORMS.items() if hasattr(BlockGraph, form.method)}
+    assert there >= {".svg", ".png", ".html", ".txt"}

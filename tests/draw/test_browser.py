@@ -13,7 +13,7 @@ import pytest
 
 import blockdsl
 from blockdsl import BlockGraph
-from blockdsl.draw.html import page
+from blockdsl.draw import page
 
 from .test_html import PATTERN, evil, graph  # noqa: F401 - evil is a fixture
 

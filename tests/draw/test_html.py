@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph, UserError
-from blockdsl.draw.html import page
+from blockdsl.draw import page
 from blockdsl.draw.packed import Packed
 
 from .pages import parsed, unpacked
@@ -93,6 +93,8 @@ def test_it_is_written_and_options_are_checked(tmp_path: Path) -> None:
         graph().to_html(dtype="float3")
     with pytest.raises(UserError, match="seq_len must be"):
         graph().to_html(seq_len=-1)
+    with pytest.raises(UserError, match="there is no graph to draw"):
+        page({})
 
 
 # Size --------------------------------------------------------------------------------------------------------------

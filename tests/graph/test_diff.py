@@ -51,6 +51,14 @@ def test_a_block_that_is_taken_out() -> None:
     assert parts(diff("a f(glu) f f", "a f f")) == {"removed": ("f1",)}
 
 
+def test_of_blocks_alike_those_in_the_same_branch_or_tied_alike_are_pairs() -> None:
+    heads = Changed("a3", "a4", (Change("heads", 2, 1),))
+    found = diff("(f & (f(glu) a)) a", "f (f & (f(glu) a)) a(heads=1)")
+    assert parts(found) == {"added": ("f0",), "blocks": (heads,)}
+    found = diff("a a@x f a@x", "a@x f a@x f(glu)")
+    assert parts(found) == {"removed": ("a0",), "added": ("f3",)}
+
+
 def test_kinds_are_no_pair() -> None:
     assert parts(diff("a f a", "a a a")) == {"removed": ("f1",), "added": ("a1",)}
 
@@ -153,7 +161,7 @@ def test_scores_of_another_block() -> None:
         "blocks": (Changed("a1", "a1", (Change("residual_attn", True, False),)),),
         "wiring": (rewired,),
     }
-    assert parts(diff("a a a", "a a", residual_attn=True)).keys() == {"removed"}
+    assert parts(diff("a a(dropout=0.1) a", "a a", residual_attn=True)) == {"removed": ("a1",)}
 
 
 # Stages --------------------------------------------------------------------------------------------------------------
@@ -167,6 +175,9 @@ def test_stages_that_move_come_go_and_are_named() -> None:
     assert parts(diff("a | x: f", "a | y: f")) == {"stages": (StageChange(1, 1, (Change("name", "x", "y"),)),)}
     assert parts(diff("a f | a f", "a f f | a f")) == {"added": ("f2",)}, "the boundary is where it was"
     assert parts(diff("a | a f", "a | f | a f")) == {"added": ("f1",), "stages": (StageChange(None, 1),)}
+    renamed = StageChange(2, 3, (Change("name", "x", "y"),))
+    found = diff("a | a f | x: f", "a | f | a f | y: f")
+    assert parts(found) == {"added": ("f1",), "stages": (StageChange(None, 1), renamed)}
 
 
 # Costs and texts -----------------------------------------------------------------------------------------------------
@@ -370,6 +381,14 @@ def test_the_matching_is_one_of_least_cost(a: str, b: str) -> None:
     paid = [0 if a[i] == b[j] else cost(a[i], b[j]) for i, j in pairs]
     assert sum(paid) + 100 * (len(a) + len(b) - 2 * len(pairs)) == cheapest(a, b)  # type: ignore[arg-type]
     assert align(b, a, cost) == [(j, i) for i, j in pairs]
+
+
+def test_long_sequences_are_matched_a_good_way_off_the_diagonal() -> None:
+    before, after = graph("(a f)*585 f(mult=2)*30"), graph("c*30 (a f(glu))*585", heads=4)
+    found = before.diff(after)
+    assert found.removed == tuple(before.nodes("block")[1170:])
+    assert [node for node in found.added if node != "context"] == after.nodes("block")[:30]
+    assert len(found.blocks) == 1170
 
 
 def test_two_thousand_blocks_that_all_changed_take_seconds_at_most() -> None:

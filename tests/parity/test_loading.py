@@ -124,3 +124,45 @@ def test_tied_weights_cannot_be_those_of_the_peer() -> None:
     model = xt_blocks.Decoder(dim=32, heads=2, attn_dim_head=16, pattern="(a@x f@y)*2")
     with pytest.raises(UserError, match="is tied to another block"):
         load_x_transformers(model, state("1_10_0-encoder_layers_only"))
+
+
+@pytest.mark.parametrize("critic", ["none", "own", "other"])
+@pytest.mark.parametrize("release", ["1_10_0", "2_31_10"])
+def test_what_fills_in_masks_is_loaded_with_its_critic(release: str, critic: str) -> None:
+    """The peer keeps the net's names below `net.`, and a critic of itself has them once more."""
+    case = next(c for c in peer.cases(release) if c.get("layers_class") == "Encoder" and len(c["args"]) == 1)
+    weights, n = peer.peer_state(case), case["wrapper_kwargs"]["num_tokens"]
+    net, judge = peer.build(case), peer.build({**case, "wrapper_kwargs": {**case["wrapper_kwargs"], "logits_dim": 1}})
+    dim = net.dim
+    state = {f"net.{name}": value for name, value in weights.items()}
+    state |= {"null_embed": torch.randn(dim), "to_self_cond.weight": torch.randn(dim, dim)}
+    head = {"weight": torch.randn(1, dim), "bias": torch.randn(1)}
+    if critic == "own":
+        state |= {f"token_critic.net.{name}": value for name, value in weights.items()}
+        state |= {f"token_critic.to_logits.{name}": value for name, value in head.items()}
+    if critic == "other":
+        state |= {f"token_critic.{name}": value for name, value in weights.items() if "to_logits" not in name}
+        state |= {f"token_critic.to_logits.{name}": value for name, value in head.items()}
+    model = xt_blocks.NonAutoregressiveWrapper(
+        net,
+        mask_id=n - 1,
+        self_cond=True,
+        self_token_critic=critic == "own",
+        token_critic=judge if critic == "other" else None,
+    )
+    load_x_transformers(model, state)
+    assert torch.equal(model.null_embed, state["null_embed"])
+    assert torch.equal(model.to_self_cond.weight, state["to_self_cond.weight"])
+    x = peer.tensor(case["args"][0])
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    if not case.get("kwargs"):
+        torch.testing.assert_close(model.net.eval()(x), peer.expected(case), **close)
+    if critic == "own":
+        torch.testing.assert_close(model.to_critic.weight, head["weight"])
+    if critic == "other":
+        hidden = judge.eval()(x, return_embeddings=True)
+        torch.testing.assert_close(judge(x), hidden @ head["weight"].T + head["bias"], **close)
+
+    del state["null_embed"]
+    with pytest.raises(UserError, match="missing: null_embed"):
+        load_x_transformers(model, state)

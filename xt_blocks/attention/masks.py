@@ -82,8 +82,9 @@ def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
     """Raise ValueError unless `mask` is boolean and (batch, seq) of `of: (batch, seq, ...)`."""
     if mask is None or of is None:
         return
-    if mask.dtype != torch.bool:
-        raise ValueError(f"{name} must be boolean, True = attend, not {mask.dtype}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"{name} must be boolean, True = attend, not {what}")
     if mask.shape != of.shape[:2]:
         raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
 

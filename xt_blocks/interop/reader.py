@@ -32,6 +32,10 @@ class Reader:
     def has(self, name: str) -> bool:
         return self.prefix + name in self.state
 
+    def names(self, start: str) -> list[str]:
+        """Those that start so, without this reader's prefix."""
+        return [name.removeprefix(self.prefix) for name in self.state if name.startswith(self.prefix + start)]
+
     def take(self, *names: str) -> Tensor | None:
         """The first of these that there is."""
         for name in names:

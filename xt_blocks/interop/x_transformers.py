@@ -30,6 +30,7 @@ from ..wrappers import (
     AutoregressiveWrapper,
     ContinuousAutoregressiveWrapper,
     ContinuousTransformerWrapper,
+    NonAutoregressiveWrapper,
     TransformerWrapper,
     ViTransformerWrapper,
     XLAutoregressiveWrapper,
@@ -108,6 +109,20 @@ def _load(model: Model, state: Reader) -> None:
 
 def _load_net(model: Any, state: Reader) -> None:
     _load(model.net, state.under("net."))
+
+
+def _load_nonautoregressive(model: Any, state: Reader) -> None:
+    _load_net(model, state)
+    if model.null_embed is not None:
+        state.fill(model.null_embed, state.need("null_embed"), "null_embed")
+        _load_linear(model.to_self_cond, state, "to_self_cond")
+    critic = state.under("token_critic.")
+    if model.token_critic is not None:
+        _load(model.token_critic, critic)
+    elif model.to_critic is not None:
+        _load_linear(model.to_critic, critic, "to_logits")
+        for name in critic.names("net."):  # a critic of itself: the net once more
+            critic.skip(name)
 
 
 def _load_seq2seq(model: Any, state: Reader) -> None:
@@ -436,6 +451,7 @@ _LOADERS: dict[type, Callable[[Any, Reader], None]] = {
     AutoregressiveWrapper: _load_net,
     XLAutoregressiveWrapper: _load_net,
     ContinuousAutoregressiveWrapper: _load_net,
+    NonAutoregressiveWrapper: _load_nonautoregressive,
     TransformerWrapper: _load_tokens,
     ContinuousTransformerWrapper: _load_continuous,
     ViTransformerWrapper: _load_vision,

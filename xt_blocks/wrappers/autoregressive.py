@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention.masks import check_mask
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
@@ -195,8 +196,7 @@ def shifted(x: Tensor, mask: Tensor | None, ignore_index: int, pad_value: int) -
     tokens = tokens.masked_fill(tokens == ignore_index, pad_value)
     if mask is None:
         return tokens, target, None
-    if mask.shape != x.shape:
-        raise ValueError(f"mask must be {tuple(x.shape)} like the tokens, not {tuple(mask.shape)}")
+    check_mask("mask", mask, x)
     return tokens, target.masked_fill(~(mask[:, :-1] & mask[:, 1:]), ignore_index), mask[:, :-1]
 
 

@@ -14,7 +14,7 @@ from ..cache import Cache
 from ..drawn import Drawn
 from ..keywords import names_nearest
 from .continuous import ContinuousTransformerWrapper
-from .decoding import evaluating
+from .decoding import check_length, evaluating
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,6 +97,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             return losses.mean()
         return losses.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
 
+    @names_nearest
     def generate(
         self,
         start: Tensor,
@@ -124,8 +125,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         if start.ndim not in (2, 3) or start.shape[-2] == 0:
             dim = self.net.dim_in
             raise ValueError(f"start must be (n, {dim}) or (batch, n, {dim}), n at least 1, not {tuple(start.shape)}")
-        if seq_len < 0:
-            raise ValueError(f"seq_len must be at least 0, not {seq_len}")
+        check_length(seq_len)
         rows = start if start.ndim == 3 else start[None]
         read = {"context": context, "context_mask": context_mask}
         out = rows

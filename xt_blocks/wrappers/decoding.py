@@ -227,11 +227,16 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def check_length(seq_len: int) -> None:
+    """Raise ValueError unless seq_len is a number of steps."""
+    if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
+        raise ValueError(f"seq_len must be at least 0, a whole number, not {seq_len}")
+
+
 def check_steps(net: TransformerWrapper, seq_len: int, eos_token: int | None) -> None:
     """Raise ValueError unless seq_len is a number of tokens and eos_token one of the model's."""
-    if seq_len < 0:
-        raise ValueError(f"seq_len must be at least 0, not {seq_len}")
-    if eos_token is not None and not 0 <= eos_token < net.num_tokens:
+    check_length(seq_len)
+    if eos_token is not None and not (hasattr(eos_token, "__index__") and 0 <= eos_token < net.num_tokens):
         raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos_token}")
 
 

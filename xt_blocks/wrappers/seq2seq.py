@@ -150,7 +150,7 @@ class XTransformer(Drawn, nn.Module):
     def generate(
         self,
         seq_in: Tensor,
-        seq_out_start: Tensor,
+        seq_out_start: Tensor | list[Tensor] | tuple[Tensor, ...],
         seq_len: int,
         mask: Tensor | None = None,
         attn_mask: Tensor | None = None,
@@ -163,7 +163,7 @@ class XTransformer(Drawn, nn.Module):
 
         Args:
             seq_in: (batch, source) tokens.
-            seq_out_start: (batch, n) tokens, or (n,) for one row; n at least 1.
+            seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
             seq_len: how many tokens to add.
             mask, attn_mask, src_prepend_embeds, src_prepend_mask: as in training.
             tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
@@ -172,11 +172,30 @@ class XTransformer(Drawn, nn.Module):
         Returns:
             (batch, seq_len) new tokens, or (seq_len,).
         """
+        read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        return self.decoder.generate(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
+
+    def stream(
+        self,
+        seq_in: Tensor,
+        seq_out_start: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_len: int,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        src_prepend_embeds: Tensor | None = None,
+        src_prepend_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        **generation: Any,
+    ) -> Iterator[Tensor]:
+        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
+
+    def _read(self, src: Tensor, *rest: Tensor | None) -> dict[str, Any]:
+        """What the decoder reads while it generates, from what `_encoded` takes."""
         with evaluating(self.encoder):
-            context, context_mask = self._encoded(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
-        return self.decoder.generate(
-            seq_out_start, seq_len, mask=tgt_mask, context=context, context_mask=context_mask, **generation
-        )
+            context, context_mask = self._encoded(src, *rest)
+        return {"context": context, "context_mask": context_mask}
 
     def _encoded(
         self,

@@ -152,8 +152,8 @@ class SequenceModel(Drawn, nn.Module):
             were.
 
         Raises:
-            ValueError: an argument has a wrong type or shape, arguments clash, or the sequence is longer than
-                max_seq_len with learned positions.
+            ValueError: an argument has a wrong type or shape, arguments clash, a token is not of the vocabulary, or
+                the sequence is longer than max_seq_len with learned positions.
         """
         self._check(x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, cache)
         if return_logits_and_embeddings and (return_embeddings or self.return_only_embed):
@@ -375,7 +375,13 @@ class TransformerWrapper(SequenceModel):
         self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
 
     def _vectors(self, x: Tensor) -> Tensor:
-        return self.token_emb(x)
+        if torch.compiler.is_compiling():
+            return self.token_emb(x)
+        try:
+            return self.token_emb(x)
+        except IndexError:  # asked for afterwards: a check before would wait for a GPU
+            span = f"from {x.min()} to {x.max()}"
+            raise ValueError(f"tokens are from 0 to {self.num_tokens - 1}; these go {span}") from None
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:

@@ -147,6 +147,8 @@ class ViTransformerWrapper(Drawn, nn.Module):
         if img.ndim != 4 or img.shape[1:] != (self.channels, *self.image):
             wanted = ", ".join(map(str, (self.channels, *self.image)))
             raise ValueError(f"img must be (batch, {wanted}), not {tuple(img.shape)}")
+        if not img.is_floating_point():
+            raise ValueError(f"img must be of floating point, as img / 255 is of bytes, not {img.dtype}")
         if return_embeddings and return_logits_and_embeddings:
             raise ValueError("return_embeddings and return_logits_and_embeddings are both set; give one")
         if return_logits_and_embeddings and self.to_classes is None:

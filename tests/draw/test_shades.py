@@ -1,0 +1,61 @@
+"""Colours from elsewhere: how two graphs differ, and what a run measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import blockdsl
+from blockdsl import UserError
+from blockdsl.draw import Shade
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def looks(svg: str) -> dict[str, str]:
+    """Each block's node → the class of its colour."""
+    blocks = [g for g in ElementTree.fromstring(svg).iter(f"{SVG}g") if "block" in g.get("class", "").split()]
+    return {g.attrib["data-node"]: re.search(r"(hue|heat|grey)-\d", g.attrib["class"])[0] for g in blocks}  # type: ignore[index]
+
+
+def meanings(svg: str) -> list[str]:
+    return [text.text or "" for text in ElementTree.fromstring(svg).iter(f"{SVG}text") if text.get("class") == "note"]
+
+
+def test_numbers_go_from_light_to_dark_and_every_block_is_drawn() -> None:
+    graph = blockdsl.compile("(a f)*2", dim=16)
+    svg = graph.to_svg(color=Shade({"a0": 0.5, "f1": 2.5, "a2": 1.0}, "stream norm"))
+    assert looks(svg) == {"a0": "heat-0", "f1": "heat-4", "a2": "heat-2", "f3": "grey-0"}
+    assert {"0.5 stream norm", "1 stream norm", "2.5 stream norm"} <= {*meanings(svg)}
+
+
+def test_more_numbers_than_colours_share_them_by_fifths_of_the_way() -> None:
+    graph = blockdsl.compile("f*11", dim=16)
+    svg = graph.to_svg(color=Shade({f"f{i}": float(i) for i in range(11)}))
+    assert [look[-1] for look in looks(svg).values()] == [*"00112233444"]
+
+
+def test_a_difference_is_both_graphs_in_the_colours_of_what_became_of_their_blocks(tmp_path: Path) -> None:
+    before = blockdsl.compile("(a f)*2", dim=16)
+    after = blockdsl.compile("a(heads=4) f a f f", dim=16)
+    svg = before.diff(after).to_svg(tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8") == svg + "\n"
+    found = looks(svg)
+    assert [found[f"before.{node}"] for node in ("a0", "f1", "a2", "f3")] == ["hue-2", "grey-0", "grey-0", "grey-0"]
+    assert [found[f"after.{node}"] for node in ("a0", "f1", "a2")] == ["hue-2", "grey-0", "grey-0"]
+    assert sorted(found[f"after.{node}"] for node in ("f3", "f4")) == ["grey-0", "hue-3"]
+    assert [text for text in meanings(svg) if text in ("same", "changed", "added", "removed")] == [
+        "same",
+        "changed",
+        "added",
+    ]
+    edges = [path.attrib for path in ElementTree.fromstring(svg).iter(f"{SVG}path") if "data-from" in path.attrib]
+    assert not [e for e in edges if e["data-from"].split(".")[0] != e["data-to"].split(".")[0]], "nothing joins the two"
+
+
+def test_a_shade_of_a_word_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="a status must be 'same', 'changed', 'added' or 'removed', not 'wrong'"):
+        blockdsl.compile("a f", dim=16).to_svg(color=Shade({"a0": "wrong"}))
