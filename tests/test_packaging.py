@@ -28,7 +28,7 @@ def test_every_package_of_the_tree_is_listed() -> None:
 def test_every_other_file_of_a_package_is_listed() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
     files = [path for top in ("blockdsl", "grammar", "xt_blocks") for path in (ROOT / top).rglob("*.*")]
-    others = {path.name for path in files if path.suffix not in (".py", ".pyc")}
+    others = {path.name for path in files if path.suffix not in (".py", ".pyc", ".md")}
     assert {"page.css", "page.html", "page.js", "py.typed"} <= others
     assert [name for name in others if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 

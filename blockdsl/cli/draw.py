@@ -57,7 +57,12 @@ def add_parser(subparsers: Any) -> None:
     )
     source.add_settings(parser)
     parser.add_argument(
-        "-o", "--out", required=True, type=Path, metavar="FILE", help="where to: x.svg, x.png, x.html, x.dot, x.mmd, x.txt"
+        "-o",
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="where to: x.svg, x.png, x.html, x.dot, x.mmd, x.txt",
     )
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
