@@ -46,7 +46,7 @@ _NO_CONTEXT = "the encoder has no context to attend to"
 _REFUSED = {
     "enc_": _NOT_OF_EITHER
     | {"tie_embedding": _NO_LOGITS, "logits_dim": _NO_LOGITS}
-    | {"cross_attend": _NO_CONTEXT, "only_cross": _NO_CONTEXT},
+    | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
 }
 
