@@ -221,7 +221,20 @@ CROSS_ATTENTION = register(
         name="c",
         title="cross-attention",
         prefix="attn",
-        options=_attention_options("cross_residual_attn", "previous cross-attention"),
+        options=_attention_options(
+            "cross_residual_attn",
+            "previous cross-attention",
+            Option(
+                "tokens_dropout",
+                float,
+                0.0,
+                "share of the context's tokens that a row does not see in training (arXiv:2202.07765)",
+                setting="cross_attn_tokens_dropout",
+                least=0,
+                below=1,
+                area="regularisers",
+            ),
+        ),
         inputs=("attend", "context", "scores", "cache"),
         shapes=lambda o: (
             {"to_q.weight": (o.heads * o.dim_head, o.dim), "to_kv.weight": (_kv_features(o), o.dim)}

@@ -95,8 +95,6 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
 
 _DEEPNORM = "deepnorm is a post-norm configuration"
 
-# Sizes that are one for a whole family of models: they say how large a block would be, and ask for none.
-
 
 class _Resolver:
     def __init__(

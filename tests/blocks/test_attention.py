@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import xt_blocks
 from xt_blocks import Attention, CrossAttention
 from xt_blocks.attention import Attend, Masks, Sight, kernel
 from xt_blocks.positions import rotation
@@ -167,3 +169,20 @@ def test_a_layer_on_its_own_checks_its_mask() -> None:
         Attention(dim=8)(x, mask=torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"context_mask must be \(2, 5\), not \(1, 5\)"):
         CrossAttention(dim=8)(x, context=torch.randn(2, 5, 8), context_mask=torch.ones(1, 5).bool())
+
+
+@pytest.mark.parametrize("how", [{"cross_attn_tokens_dropout": 0.5}, {"pattern": "c(tokens_dropout=0.5)"}])
+def test_in_training_a_row_does_not_see_a_share_of_the_contexts_real_tokens(how: dict[str, Any]) -> None:
+    order = {} if "pattern" in how else {"pattern": "c"}
+    stack = xt_blocks.Decoder(dim=12, heads=2, attn_dim_head=6, **(order | how))
+    x, context = torch.randn(3, 2, 12), torch.randn(3, 8, 12)
+    real = torch.arange(8) < torch.tensor([[8], [5], [1]])
+    record = xt_blocks.Intermediates(keep_attention=True)
+    stack.train()(x, context=context, context_mask=real, intermediates=record)
+    seen = record.attn_maps[0].gt(0)
+    assert (seen == seen[:, :1, :1]).all(), "one draw a row"
+    assert not (seen[:, 0, 0] & ~real).any()
+    assert seen[:, 0, 0].sum(dim=1).tolist() == [4, 3, 1]
+    record = xt_blocks.Intermediates(keep_attention=True)
+    stack.eval()(x, context=context, context_mask=real, intermediates=record)
+    assert torch.equal(record.attn_maps[0][:, 0, 0].gt(0), real)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from xt_blocks import Decoder, Encoder, NonAutoregressiveWrapper, TransformerWrapper
-from xt_blocks.wrappers.masking import SCHEDULES, corrupted, masked_at_random, random_subset, schedule_of
+from xt_blocks.subset import random_subset
+from xt_blocks.wrappers.masking import SCHEDULES, corrupted, masked_at_random, schedule_of
 from xt_blocks.wrappers.nonautoregressive import Losses
 
 SIZES: dict[str, Any] = {"dim": 12, "heads": 2, "attn_dim_head": 6, "depth": 1}

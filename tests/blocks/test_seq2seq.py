@@ -294,6 +294,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"enc_tie_embedding": True}, r"takes no enc_tie_embedding=: the encoder gives no logits"),
     ({"dec_max_mem_len": 4}, r"takes no dec_max_mem_len=: .* keep no memories"),
     ({"enc_cross_attend": True}, r"takes no enc_cross_attend=: the encoder has no context to attend to"),
+    ({"enc_cross_attn_tokens_dropout": 0.1}, r"takes no enc_cross_attn_tokens_dropout=: the encoder has no context"),
     ({"dec_cross_attend": True}, r"takes no dec_cross_attend=: the decoder attends to the encoder's output anyway"),
     ({"enc_num_tokens": None}, r"XTransformer\(\) needs enc_num_tokens="),
     ({"dec_max_seq_len": None}, r"XTransformer\(\) needs dec_max_seq_len="),

@@ -48,7 +48,7 @@ def test_a_small_graph_written_out() -> None:
                 "id": "c0",
                 "kind": "block",
                 "block": "c",
-                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4} | PLAIN_BLOCK,
+                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0} | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
                 "scale": 0.5,

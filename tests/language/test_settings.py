@@ -119,7 +119,7 @@ def test_a_text_or_a_pattern_is_resolved() -> None:
         (
             {"dropout": 0.1},
             "compile() got an unknown setting 'dropout'; "
-            "did you mean 'attn_dropout', 'emb_dropout', 'ff_dropout' or 'layer_dropout'?",
+            "did you mean 'attn_dropout', 'cross_attn_tokens_dropout', 'emb_dropout', 'ff_dropout' or 'layer_dropout'?",
         ),
         ({"qqq": 1}, "compile() got an unknown setting 'qqq'"),
     ],

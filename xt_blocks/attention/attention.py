@@ -19,6 +19,7 @@ from blockdsl.kinds import Kind
 from ..cache import Slot
 from ..init import xavier
 from ..positions.rotary import Rotation
+from ..subset import without_share
 from . import kernel
 from .masks import Attend, Bias, Masks, Sight, check_mask
 from .memory import MemoryKeyValues
@@ -187,4 +188,9 @@ class CrossAttention(_Attention):
             if cache is not None:
                 cache.store(k, v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
+        if self.training and self.options.tokens_dropout:
+            real = masks.context_mask
+            real = torch.ones_like(k[:, 0, :, 0], dtype=torch.bool) if real is None else real
+            seen = without_share(real, self.options.tokens_dropout)
+            masks = Masks(x.shape[1], context_mask=seen, device=x.device)
         return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..attention.masks import check_mask
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
+from ..subset import random_subset
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
-from .masking import random_subset
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 

@@ -1,4 +1,4 @@
-"""Which tokens are masked: schedules over time, random subsets, and the corrupted copy that a model is trained on."""
+"""Which tokens are masked: schedules over time, and the corrupted copy that a model is trained on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from ..subset import random_subset
 
 Schedule = Callable[[Tensor], Tensor]
 
@@ -42,21 +44,6 @@ def schedule_of(schedule: str | Schedule) -> Schedule:
     if not ((shares > -1e-6) & (shares < 1 + 1e-6)).all():
         raise ValueError(f"schedule must give shares from 0 to 1; the times 0, 0.25, ... 1 gave {shares.tolist()}")
     return schedule
-
-
-def random_subset(among: Tensor, count: Tensor) -> Tensor:
-    """So many places of each row, at random.
-
-    Args:
-        among: (batch, seq) bool, the places to choose from.
-        count: (batch,) how many.
-
-    Returns:
-        (batch, seq) bool
-    """
-    order = torch.rand(among.shape, device=among.device).masked_fill(~among, 2.0)
-    rank = order.argsort(dim=-1).argsort(dim=-1)
-    return (rank < count[:, None]) & among
 
 
 def masked_at_random(real: Tensor, schedule: Schedule) -> Tensor:

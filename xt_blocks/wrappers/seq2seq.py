@@ -19,9 +19,9 @@ from ..attention.masks import check_mask
 from ..cache import joined_masks
 from ..drawn import Drawn
 from ..layers import ORDERING, Decoder, Encoder, stack_keywords
+from ..subset import without_share
 from .autoregressive import AutoregressiveWrapper
 from .decoding import evaluating
-from .masking import random_subset
 from .transformer import TransformerWrapper
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _NO_CONTEXT = "the encoder has no context to attend to"
 _REFUSED = {
     "enc_": _NOT_OF_EITHER
     | {"tie_embedding": _NO_LOGITS, "logits_dim": _NO_LOGITS}
-    | {"cross_attend": _NO_CONTEXT, "only_cross": _NO_CONTEXT},
+    | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
 }
 
@@ -216,9 +216,7 @@ class XTransformer(Drawn, nn.Module):
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, context) bool, True at a random part of the real tokens, at one of each row at least."""
         real = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device) if mask is None else mask
-        count = real.sum(dim=1)
-        dropped = (count * self.cross_attn_tokens_dropout).floor()
-        return random_subset(real, (count - dropped).clamp(min=1))
+        return without_share(real, self.cross_attn_tokens_dropout)
 
 
 @contextmanager

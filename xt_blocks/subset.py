@@ -1,0 +1,31 @@
+"""Random parts of sequences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def random_subset(among: Tensor, count: Tensor) -> Tensor:
+    """So many places of each row, at random.
+
+    Args:
+        among: (batch, seq) bool, the places to choose from.
+        count: (batch,) how many.
+
+    Returns:
+        (batch, seq) bool
+    """
+    order = torch.rand(among.shape, device=among.device).masked_fill(~among, 2.0)
+    rank = order.argsort(dim=-1).argsort(dim=-1)
+    return (rank < count[:, None]) & among
+
+
+def without_share(real: Tensor, share: float) -> Tensor:
+    """(batch, seq) bool: of each row's real tokens all but this share, at random, and one at least.
+
+    Args:
+        real: (batch, seq) bool.
+    """
+    count = real.sum(dim=1)
+    return random_subset(real, (count - (count * share).floor()).clamp(min=1))
