@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import costs
@@ -123,16 +122,31 @@ class GraphDiff:
             path: a file to write it to.
             options: `detail` and `seq_len`, as `BlockGraph.to_svg` has them.
         """
-        from .draw.colors import Shade
-        from .draw.picture import side_by_side
-        from .draw.svg import svg
+        from .draw import side_by_side
+
+        return side_by_side(self._graphs, path, **self._look, **options)
+
+    def to_html(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
+        """The same as one HTML page.
+
+        Args:
+            path: a file to write it to.
+            options: `detail`, `seq_len` and `dtype`, as `BlockGraph.to_html` has them.
+        """
+        from .draw import page
+
+        return page(self._graphs, path, **self._look, **options)
+
+    @property
+    def _graphs(self) -> dict[str, BlockGraph]:
+        return {"before": self.before, "after": self.after}
+
+    @property
+    def _look(self) -> dict[str, Any]:
+        from .draw import Shade
 
         ours, theirs = self.status()
-        graphs, shades = {"before": self.before, "after": self.after}, {"before": Shade(ours), "after": Shade(theirs)}
-        text = svg(side_by_side(graphs, color=shades, joined=False, **options))
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        return {"color": {"before": Shade(ours), "after": Shade(theirs)}, "joined": False}
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

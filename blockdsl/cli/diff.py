@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="also draw both side by side: x.svg")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="also draw both side by side: x.svg, x.html")
     parser.set_defaults(run=run, fault=FAULT)
 
 
@@ -50,9 +50,12 @@ def run(args: argparse.Namespace) -> int:
     before, after = (_graph(args, given) for given in (args.before, args.after))
     found = before.diff(after, args.seq_len)
     if args.out is not None:
-        if args.out.suffix.lower() != ".svg":
-            raise UserError(f"{args.out}: the picture's name ends in .svg")
-        write(args.out, (found.to_svg(seq_len=args.seq_len) + "\n").encode())
+        forms = {".svg": found.to_svg, ".html": found.to_html}
+        suffix = args.out.suffix.lower()
+        if suffix not in forms:
+            raise UserError(f"{args.out}: the picture's name ends in {' or '.join(forms)}")
+        drawn = forms[suffix](seq_len=args.seq_len)
+        write(args.out, (drawn.removesuffix("\n") + "\n").encode())
     text = found.to_json() if args.json else found.to_text(color=wanted(sys.stdout))
     print(text if encodable(text) else text.replace("×", "x"))
     return 1 if found else 0

@@ -13,6 +13,7 @@ from .labels import Labels
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
+    from .colors import Shade
 
 Row = dict[str, Any]
 
@@ -35,12 +36,14 @@ class Table:
         self.rows: list[Row] = []
         self._place: dict[str, int] = {}
 
-    def add(self, graph: BlockGraph, name: str) -> None:
-        """All nodes of a graph; with a name they are called `name.node`."""
+    def add(self, graph: BlockGraph, name: str, shade: Shade | None = None) -> None:
+        """All nodes of a graph, with what a shade says of them; with a name they are called `name.node`."""
         labels = Labels(graph)
         details = Details(graph, labels, self.seq_len)
         for node in graph.nx:
             row = _row(graph, labels, node) | self._costs(details.costs.get(node, costs.Cost()))
+            if shade is not None and node in shade.values:
+                row["notes"] = [_shaded(shade, node), *row.get("notes", [])]
             if tie := graph.nx.nodes[node].get("tie"):
                 row["tie"] = f"{name}.{tie}" if name else tie
             self.nodes.append((f"{name}.{node}" if name else node, self._index(row)))
@@ -83,6 +86,12 @@ def _block(graph: BlockGraph, labels: Labels, node: str) -> Row:
         "options": _options(attrs),
         "shapes": [(name, " × ".join(map(str, shape))) for name, shape in shapes.items()],
     }
+
+
+def _shaded(shade: Shade, node: str) -> str:
+    value = shade.values[node]
+    shown = value if isinstance(value, str) else f"{value:.4g}"
+    return f"{shade.meaning}: {shown}" if shade.meaning else shown
 
 
 def _options(attrs: dict[str, Any]) -> list[tuple[str, str, int]]:

@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..costs import by_stage, sizes
+from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
@@ -42,7 +43,7 @@ def html(
     scenes = [_scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
     table = Table(seq_len, dtype)
     for name, graph in graphs.items():
-        table.add(graph, name)
+        table.add(graph, name, _shade(look.get("color"), name))
     place = {node: i for i, (node, _) in enumerate(table.nodes)}
     packed = Packed()
     folded, unfolded = (_drawn(scene, packed, place) for scene in scenes)
@@ -73,6 +74,12 @@ def _scene(graphs: Mapping[str, BlockGraph], **options: Any) -> Scene:
     if [*graphs] == [""]:
         return picture(graphs[""], **options)
     return side_by_side(graphs, **options)
+
+
+def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade | None:
+    if isinstance(color, Mapping):
+        return color.get(name)
+    return color if isinstance(color, Shade) else None
 
 
 def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from textwrap import dedent
 
 import pytest
 
+from blockdsl import compile
 from blockdsl.cli import main
 
 from .conftest import Ran, Terminal, process
@@ -465,7 +466,10 @@ def test_diff_draws_both_sides(blockdsl: Run, tmp_path: Path, monkeypatch: pytes
     ran = blockdsl("diff", "a f", "a f f", "-o", "x.svg")
     assert ran.status == 1
     assert 'data-node="after.f2"' in Path("x.svg").read_text(encoding="utf-8")
-    assert "ends in .svg" in blockdsl("diff", "a f", "a f f", "-o", "x.png").err
+    assert blockdsl("diff", "a f", "a f f", "-o", "x.html", "--seq-len", 7).status == 1
+    before, after = compile("a f", dim=512), compile("a f f", dim=512)
+    assert Path("x.html").read_text(encoding="utf-8") == before.diff(after, 7).to_html(seq_len=7)
+    assert "ends in .svg or .html" in blockdsl("diff", "a f", "a f f", "-o", "x.png").err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph, UserError
-from blockdsl.draw import page
+from blockdsl.draw import Shade, page
 from blockdsl.draw.packed import Packed
 
 from .pages import parsed, unpacked
@@ -223,6 +223,29 @@ def test_counts_are_text_for_a_script_has_no_numbers_that_large() -> None:
     read = data(graph("a", dim=10**9, heads=1), seq_len=10**6)
     assert int(row(read, "a0")["flops"]) > 2**53
     assert isinstance(row(read, "a0")["flops"], str)
+
+
+def test_a_shade_tells_its_value() -> None:
+    shade = Shade({"a0": 0.51234, "f1": 3.0}, "stream norm")
+    read = data(graph("(a f)*2"), color=shade)
+    assert [row(read, node)["notes"] for node in ("a0", "f1", "a2")] == [
+        ["stream norm: 0.5123"],
+        ["stream norm: 3"],
+        [],
+    ]
+    assert len(read["pictures"]) == 1  # every block is drawn
+
+
+def test_a_difference_is_a_page_of_both_graphs(tmp_path: Path) -> None:
+    found = graph("(a f)*2").diff(graph("a(heads=2) f a f f"))
+    text = found.to_html(tmp_path / "x.html", seq_len=7)
+    assert (tmp_path / "x.html").read_text(encoding="utf-8") == text
+    read = parsed(text).data
+    assert row(read, "before.a0")["notes"] == row(read, "after.a0")["notes"] == ["changed"]
+    assert row(read, "before.f1")["notes"] == ["same"]
+    assert sorted(row(read, f"after.{node}")["notes"][0] for node in ("f3", "f4")) == ["added", "same"]
+    assert read["at"] == "7 tokens"
+    assert unpacked(read["shapes"], read["pictures"][0]["lines"]) == bare(found.to_svg(seq_len=7))
 
 
 # The pattern's text ------------------------------------------------------------------------------------------------
