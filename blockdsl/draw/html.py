@@ -58,7 +58,7 @@ def html(
         "nodes": table.nodes,
         "rows": table.rows,
         "texts": [(name, _text(graph, name, place)) for name, graph in graphs.items()],
-        "stages": _stages(graphs, seq_len, table.bytes),
+        "stages": [(name, _stages(graph, seq_len, table.bytes)) for name, graph in graphs.items()],
     }
     parts = {
         "title": escape(scenes[0].title),
@@ -95,11 +95,10 @@ def _text(graph: BlockGraph, name: str, place: Mapping[str, int]) -> list[tuple[
     return [(bit.text, [place[prefix + node] for node in bit.nodes]) for bit in bits(graph)]
 
 
-def _stages(graphs: Mapping[str, BlockGraph], seq_len: int, item: int) -> list[tuple[str, ...]]:
+def _stages(graph: BlockGraph, seq_len: int, item: int) -> list[tuple[str, ...]]:
     """Costs by stage: its title, blocks, parameters, FLOPs, bytes of the cache."""
     return [
-        (f"{name} {title}".strip(), *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cached * item)))
-        for name, graph in graphs.items()
+        (title, *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cached * item)))
         for title, cost in by_stage(graph, sizes(seq_len, 1))
     ]
 

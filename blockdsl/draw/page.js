@@ -312,9 +312,10 @@
     const cells = rows.map(([label, one, all, unit]) => [label, ...(each ? [cell(one, unit)] : []), cell(all, unit)]);
     return [
       make("h3", {}, "Costs"), listed(cells, many ? head : undefined),
-      make("p", {}, `at ${data.at} a row, one row; the cache in ${data.dtype}`),
+      sizes(),
     ];
   }
+  const sizes = () => make("p", {}, `at ${data.at} a row, one row; the cache in ${data.dtype}`);
   const alike = (nodes) => nodes.every((node) => data.nodes[node][1] === data.nodes[nodes[0]][1]);
   function named(nodes) {
     const names = nodes.length > 6 ? [...nodes.slice(0, 4).map(name), "…", name(nodes.at(-1))] : nodes.map(name);
@@ -353,17 +354,18 @@
     }
     return out;
   }
-  function overview() {
-    const every = data.stages.map(([title, ...counts]) => [title, ...counts.map(BigInt)]);
+  function stages([title, stages]) {
+    const every = stages.map(([stage, ...counts]) => [stage, ...counts.map(BigInt)]);
     const sums = [1, 2, 3, 4].map((i) => every.reduce((sum, line) => sum + line[i], 0n));
-    const lines = every.length > 1 ? [...every, ["total", ...sums]] : [["", ...sums]];
-    const cells = lines.map(([title, blocks, ...counts]) => [
-      title, blocks ? exact(blocks) : "", ...counts.map((count, i) => (count ? rounded(count, i === 2 ? "B" : "") : "")),
+    const cells = [...every, ["total", ...sums]].map(([stage, blocks, ...counts]) => [
+      stage, blocks ? exact(blocks) : "", ...counts.map((count, i) => (count ? rounded(count, i === 2 ? "B" : "") : "")),
     ]);
+    return [make("h3", {}, title || "Costs"), listed(cells, ["stage", "blocks", "parameters", "FLOPs", "cache"])];
+  }
+  function overview() {
     return [
       heading("Overview"), make("p", {}, "Choose a block to see its options, shapes and costs."),
-      make("h3", {}, "Costs by stage"), listed(cells, ["stage", "blocks", "parameters", "FLOPs", "cache"]),
-      make("p", {}, `at ${data.at} a row, one row; the cache in ${data.dtype}`),
+      ...data.stages.flatMap(stages), sizes(),
     ];
   }
 

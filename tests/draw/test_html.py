@@ -216,7 +216,10 @@ def test_notes_ties_and_stages() -> None:
     assert row(read, "f1")["tie"] == row(read, "f2")["tie"] == "x"
     assert row(read, "f1")["parameters"] == row(read, "f2")["parameters"] != "0"
     assert [row(read, node)["stage"] for node in ("a0", "f2")] == ["1: one", "2"]
-    assert [line[:2] for line in read["stages"]] == [["1: one", "2"], ["2", "1"], ["head", "0"]]
+    ((_, stages),) = read["stages"]
+    assert [line[:2] for line in stages] == [["1: one", "2"], ["2", "1"], ["head", "0"]]
+    assert stages[0][2] == str(sum(int(row(read, node)["parameters"]) for node in ("a0", "f1")))
+    assert stages[1][2] == "0"  # tied to the first
 
 
 def test_counts_are_text_for_a_script_has_no_numbers_that_large() -> None:
@@ -305,7 +308,7 @@ def test_graphs_side_by_side() -> None:
     assert [(t, names(read, n)) for t, n in read["texts"][1][1] if t == "c"] == [
         ("c", ["decoder.c1", "decoder.c4", "decoder.c7"])
     ]
-    assert [title for title, *_ in read["stages"]] == ["encoder 1", "encoder head", "decoder 1", "decoder head"]
+    assert [(name, len(stages)) for name, stages in read["stages"]] == [("encoder", 2), ("decoder", 2)]
 
 
 @pytest.fixture
