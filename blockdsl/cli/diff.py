@@ -29,11 +29,12 @@ def add_parser(subparsers: Any) -> None:
         ),
         epilog=(
             'examples:\n  blockdsl diff "(a f)*12" "(a(heads=16) f)*12" --dim 1024 -o change.svg\n'
-            '  blockdsl diff model.pattern "sandwich(6)" --json'
+            '  blockdsl diff model.pattern "sandwich(6)" --json\n'
+            "  blockdsl diff runs/1 runs/2"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("before", metavar="PATTERN", help="a pattern's text, the path of a file, or -")
+    parser.add_argument("before", metavar="PATTERN", help=source.GRAPH)
     parser.add_argument("after", metavar="OTHER", help="the same, of what it is compared with")
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
@@ -62,8 +63,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _graph(args: argparse.Namespace, given: str) -> BlockGraph:
-    from .. import compile
-
     args.pattern = given
-    pattern = source.read_pattern(args)
-    return compile(pattern, **source.settings(args, pattern))
+    return source.graph(args)

@@ -12,7 +12,6 @@ from . import source
 
 if TYPE_CHECKING:
     from ..draw.colors import Shade
-    from ..graph import BlockGraph
 
 
 class Form(NamedTuple):
@@ -47,15 +46,7 @@ def add_parser(subparsers: Any) -> None:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "pattern",
-        metavar="PATTERN",
-        nargs="?",
-        default="-",
-        help="the pattern's text; or the path of a file, of a graph in JSON, or of a run's folder; or - for standard "
-        "input",
-    )
-    source.add_settings(parser)
+    source.add_graph(parser)
     parser.add_argument(
         "-o",
         "--out",
@@ -84,16 +75,19 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
     form = forms[suffix]
     options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
+    other = [name for name in options if name not in form.options]
+    if args.overlay is not None and "color" not in form.options:
+        other.append("overlay")
+    if other:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
+        raise UserError(f"{given}: a {suffix} has none of it")
     if args.overlay is not None:
         options["color"] = overlay(args)
     elif args.text is not None:
         raise UserError("--text is what --overlay reads, and that is not given")
-    if other := [name for name in options if name not in form.options]:
-        given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
-        raise UserError(f"{given}: a {suffix} has none of it")
     if suffix in (".dot", ".mmd"):
         options = {"fold": not args.unfold}
-    drawn = getattr(graph(args), form.method)(**options)
+    drawn = getattr(source.graph(args), form.method)(**options)
     if isinstance(drawn, str):
         drawn = (drawn.removesuffix("\n") + "\n").encode()
     write(args.out, drawn)
@@ -122,28 +116,3 @@ def overlay(args: argparse.Namespace) -> Shade:
     if not path.is_dir():
         raise UserError(f"--overlay is of a trained run, and {args.pattern} is no run's folder")
     return Shade(measured(path, args.text.encode(), args.overlay), args.overlay.replace("_", " "))
-
-
-def graph(args: argparse.Namespace) -> BlockGraph:
-    """The graph that the command line names.
-
-    Raises:
-        UserError: a file cannot be read, or settings are given beside a graph that has them all.
-    """
-    from .. import compile
-    from ..graph import BlockGraph
-
-    path = Path(args.pattern)
-    stored = path / "graph.json" if path.is_dir() and (path / "graph.json").is_file() else path
-    if stored.suffix == ".json" and stored.is_file():
-        given = [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name)]
-        if given:
-            raise UserError(f"{path} is a graph with all its settings; leave {' and '.join(given)} out")
-        try:
-            return BlockGraph.from_json(stored.read_text(encoding="utf-8"))
-        except UnicodeError:
-            raise UserError(f"{stored} is not text in UTF-8") from None
-        except OSError as error:
-            raise UserError(f"cannot read {stored}: {error.strerror}") from None
-    pattern = source.read_pattern(args)
-    return compile(pattern, **source.settings(args, pattern))

@@ -20,18 +20,15 @@ def add_parser(subparsers: Any) -> None:
         epilog='examples:\n  blockdsl show "f a f | a*6 f*6 | sandwich(6)"\n  blockdsl show "(a & f)*12" --dim 1024',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source.add_pattern(parser)
-    source.add_settings(parser)
+    source.add_graph(parser)
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import compile
     from ..draw.escape import wanted
 
-    pattern = source.read_pattern(args)
-    graph, color = compile(pattern, **source.settings(args, pattern)), wanted(sys.stdout)
+    graph, color = source.graph(args), wanted(sys.stdout)
     text = graph.to_text(ascii=args.ascii, color=color)
     if not args.ascii and not encodable(text):
         print("the terminal's encoding cannot show the drawing's lines; drawn in ASCII", file=sys.stderr)

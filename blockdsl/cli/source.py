@@ -6,10 +6,15 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..pattern import Pattern, parse, parse_settings
+
+if TYPE_CHECKING:
+    from ..graph import BlockGraph
+
+GRAPH = "the pattern's text; or the path of a file, of a graph in JSON, or of a run's folder; or - for standard input"
 
 
 def add_pattern(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +26,12 @@ def add_pattern(parser: argparse.ArgumentParser) -> None:
         default="-",
         help="the pattern's text; or the path of a file (with a dot or a slash in its name); or - for standard input",
     )
+
+
+def add_graph(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command about a graph: PATTERN, which may be a stored graph, and the settings."""
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="-", help=GRAPH)
+    add_settings(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +78,8 @@ def read_text(args: argparse.Namespace) -> str:
 # What no pattern looks like: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
 _FILE_NAME = re.compile(r"[^\s()*&|@#=;,:]*\.(?!e\d)[A-Za-z]\w*")
 
+_NAMES_A_FOLDER = re.compile(r"[/\\]|^\.+$")
+
 
 def as_file(argument: str) -> Path | None:
     """The file that an argument names, or None when it is a pattern's text.
@@ -99,3 +112,53 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
     if "dim" not in given and "dim" not in pattern.settings:
         given["dim"] = 512
     return given
+
+
+def graph(args: argparse.Namespace) -> BlockGraph:
+    """The graph that the command line names: a pattern's, or one stored in a file or a run's folder.
+
+    Raises:
+        UserError: a file cannot be read, or settings are given beside a graph that has them all.
+    """
+    from .. import compile
+
+    stored = _stored(args.pattern)
+    if stored is None:
+        pattern = read_pattern(args)
+        return compile(pattern, **settings(args, pattern))
+    if given := [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name) not in (None, [])]:
+        raise UserError(f"{args.pattern} is a graph with all its settings; leave {' and '.join(given)} out")
+    return _read_graph(stored)
+
+
+def _stored(argument: str) -> Path | None:
+    """The JSON file that an argument names, itself or by the folder it is in; None when it names none.
+
+    Raises:
+        UserError: it can only be a folder, and there is no graph in it.
+    """
+    path = Path(argument)
+    try:
+        inside = path / "graph.json"
+        found = inside if inside.is_file() else path if path.suffix == ".json" and path.is_file() else None
+        bare = found is None and path.is_dir()
+    except (OSError, ValueError):  # far too long for a path, or a NUL in it
+        return None
+    if bare and _NAMES_A_FOLDER.search(argument):
+        raise UserError(f"{argument} is a folder without a graph.json")
+    return found
+
+
+def _read_graph(path: Path) -> BlockGraph:
+    from ..graph import BlockGraph
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeError:
+        raise UserError(f"{path} is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return BlockGraph.from_json(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -30,8 +30,7 @@ def add_parser(subparsers: Any) -> None:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source.add_pattern(parser)
-    source.add_settings(parser)
+    source.add_graph(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--context-len", type=int, metavar="N", help="tokens of the context (default: as --seq-len)")
     parser.add_argument("--dtype", default="float32", help="type of the cache (default: float32)")
@@ -40,18 +39,16 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import compile
     from ..costs import Cost, by_stage, item_bytes, sizes
 
     if max(args.seq_len, args.context_len or 0) > _LONGEST:
         raise UserError(f"--seq-len and --context-len are at most {_LONGEST:,}")
-    pattern = source.read_pattern(args)
-    graph = compile(pattern, **source.settings(args, pattern))
+    graph = source.graph(args)
     rows = by_stage(graph, sizes(args.seq_len, 1, args.context_len))
     total = sum((cost for _, cost in rows), Cost())
     item = item_bytes(args.dtype)
     if args.json:
-        print(json.dumps(_as_json(str(pattern), args.seq_len, rows, total, item), indent=1))
+        print(json.dumps(_as_json(graph.pattern, args.seq_len, rows, total, item), indent=1))
     else:
         print(_table([*rows, ("total", total)], args.seq_len, item))
     return 0

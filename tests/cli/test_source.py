@@ -9,6 +9,8 @@ from textwrap import dedent
 
 import pytest
 
+from blockdsl import compile
+
 from .conftest import Ran, Terminal, process
 
 Run = Callable[..., Ran]
@@ -176,3 +178,21 @@ def test_a_wrong_setting_is_told_without_pointing_into_the_pattern(
     blockdsl: Run, arguments: list[object], message: str
 ) -> None:
     assert blockdsl("check", "a f", *arguments) == Ran(1, "", message)
+
+
+# Stored graphs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_graph_stands_where_a_pattern_does(
+    blockdsl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/graph.json").write_text(compile("a f", dim=32, heads=4).to_json(), encoding="utf-8")
+    for stored in ("run", "run/", "run/graph.json"):
+        assert blockdsl("show", stored).out.startswith("dim 32 · 2 blocks")
+        assert json.loads(blockdsl("stats", stored, "--json").out)["pattern"] == "a f"
+        assert blockdsl("diff", stored, "run") == Ran(0, "no differences\n", "")
+        assert blockdsl("diff", "a f f", stored).status == 1
+    ran = blockdsl("diff", "run", "a f", "--dim", 32, "--heads", 4)
+    assert ran == Ran(2, "", "blockdsl diff: run is a graph with all its settings; leave --dim and --heads out\n")

@@ -79,6 +79,7 @@ def test_bytes_are_named_by_what_can_be_seen() -> None:
         ({"--text": ""}, "the text is empty: give at least one byte"),
         ({"--text": "x" * 20}, "the text has 20 bytes, and the model reads 19"),
         ({"-o": "map.doc"}, "map.doc: an image's name ends in .png, .svg or .pdf"),
+        ({"-o": "nowhere/map.png"}, "cannot write nowhere/map.png: No such file or directory"),
         ({"--device": "toaster"}, "--device toaster: no such device; try cpu or cuda"),
     ],
 )

@@ -75,7 +75,8 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, dev
     """Draw where a head of a block of the run at `path` looks in a text, as an image at `to`.
 
     Raises:
-        UserError: as `record_run`; the block has no attention or no such head; or `to` is no image's name.
+        UserError: as `record_run`; the block has no attention or no such head; or `to` is no image's name
+            or cannot be written.
     """
     if to.suffix.lower() not in FORMATS:
         raise UserError(f"{to}: an image's name ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
@@ -83,8 +84,11 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, dev
     weights = attention_map(model, tokens_of(model, text), block, head)
     figure = _figure(weights, [byte_name(byte) for byte in text], f"{block}, head {head}")
     partial = to.with_name(to.name + ".tmp")
-    figure.savefig(partial, format=to.suffix[1:].lower(), dpi=150)
-    os.replace(partial, to)
+    try:
+        figure.savefig(partial, format=to.suffix[1:].lower(), dpi=150)
+        os.replace(partial, to)
+    except OSError as error:
+        raise UserError(f"cannot write {to}: {error.strerror}") from None
 
 
 def _figure(weights: Tensor, names: list[str], title: str) -> Any:
