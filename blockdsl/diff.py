@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import costs
 from .align import GAP, align
 from .draw.layout import Chain, chain
+from .lint import check_readable
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -163,7 +164,10 @@ def diff(before: BlockGraph, after: BlockGraph, seq_len: int = 1024) -> GraphDif
 
     Raises:
         UserError: seq_len is no number of tokens.
+        GraphError: a graph cannot be read at all.
     """
+    check_readable(before)
+    check_readable(after)
     blocks = _matched_blocks(before, after)
     positions = _matched_positions(before, after)
     single = [(before.start, after.start), (before.end, after.end)]

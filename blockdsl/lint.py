@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from .errors import did_you_mean
+from .errors import GraphError, did_you_mean
 from .kinds import SCORE_SIZES, kinds
 from .options import Option, by_name
 from .positions import REPLACE_ABSOLUTE, SCHEMES
@@ -54,9 +54,19 @@ _STREAM_TO = {"block", "sum", "output"}
 Rule = Callable[["BlockGraph"], Iterator[str]]
 
 
-def faults(graph: BlockGraph) -> list[str]:
-    """Every reason the graph cannot be lowered; empty when it can."""
-    for rules in _RULES:
+def check_readable(graph: BlockGraph) -> None:
+    """Whether a graph can be drawn and compared, which takes less than lowering it.
+
+    Raises:
+        GraphError: a node or an edge says of itself what none can, or there is a cycle.
+    """
+    if found := faults(graph, _READABLE):
+        raise GraphError("the graph cannot be read:\n" + "\n".join(f"  {fault}" for fault in found))
+
+
+def faults(graph: BlockGraph, groups: tuple[tuple[Rule, ...], ...] | None = None) -> list[str]:
+    """Every reason the graph cannot be lowered; empty when it can. `groups`: of rules, instead of all."""
+    for rules in _RULES if groups is None else groups:
         found = [fault for rule in rules for fault in rule(graph)]
         if found:
             return found
@@ -351,3 +361,4 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
     (_edges, _blocks),
     (_acyclic, _stream, _sums, _contexts, _positions, _scores, _ends, _readers, _ties, _stages),
 )
+_READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _acyclic))

@@ -57,7 +57,7 @@ class Scheme:
     flops: Callable[[Any, Sizes], int] = lambda o, sizes: 0
     module: str | None = None
     fault: Callable[[Any, Any], Fault | None] = lambda o, block: None
-    short: str = ""
+    short: Callable[[Any], str] = lambda o: ""
 
     def on(self, settings: Settings) -> bool:
         """Whether the stack's settings turn it on."""
@@ -65,7 +65,7 @@ class Scheme:
 
     def note(self, attrs: Mapping[str, Any]) -> str:
         """A node in a few words."""
-        return self.short.format_map(attrs)
+        return self.short(self.complete(attrs))
 
     def complete(self, attrs: Mapping[str, Any]) -> Any:
         """A node's attributes with attribute access."""
@@ -191,7 +191,7 @@ SCHEMES = {
     for scheme in (
         Scheme(
             name="rotary",
-            short="rotary {dim}",
+            short=lambda o: f"rotary {o.dim}" + ("" if o.xpos_scale_base is None else ", xPos"),
             title="rotary positions",
             read_by="rotary",
             switch=("rotary_pos_emb", "rotary_xpos"),
@@ -206,7 +206,7 @@ SCHEMES = {
         ),
         Scheme(
             name="t5",
-            short="T5 bias",
+            short=lambda o: "T5 bias",
             title="T5 bias",
             read_by="bias",
             switch=("rel_pos_bias",),
@@ -232,7 +232,7 @@ SCHEMES = {
         ),
         Scheme(
             name="dynamic",
-            short="dynamic bias",
+            short=lambda o: "dynamic bias",
             title="dynamic bias",
             read_by="bias",
             switch=("dynamic_pos_bias",),
@@ -259,7 +259,7 @@ SCHEMES = {
         ),
         Scheme(
             name="alibi",
-            short="ALiBi on {biased} heads",
+            short=lambda o: f"ALiBi on {o.biased} heads" + (", learned" if o.learned else ""),
             title="ALiBi",
             read_by="bias",
             switch=("alibi_pos_bias",),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..kinds import kind_of
+from ..lint import check_readable
 from ..options import spell
 from ..positions import SCHEMES
 from .layout import Chain, chain
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 class Labels:
     """The words for each block of one graph.
 
+    Raises:
+        GraphError: the graph cannot be read at all.
+
     Attributes:
         items: the graph's chain; None where it is not made of chains and branches.
     """
 
     def __init__(self, graph: BlockGraph) -> None:
+        check_readable(graph)
         self.graph = graph
         self.items = chain(graph)
         self.usual = _usual(graph)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from ..errors import UserError
 from ..graph import carried
 from .face import SOURCE, Faces
 from .scene import RADIUS, Box, Edge, Point, Scene
@@ -25,11 +24,7 @@ Slot = str | tuple[str, str, int]  # a node, or an edge on its way through a lay
 
 
 def layered(graph: BlockGraph, faces: Faces) -> Scene:
-    """The scene of any graph without a cycle.
-
-    Raises:
-        UserError: there is a cycle.
-    """
+    """The scene of any graph without a cycle."""
     return _Layers(graph, faces).scene()
 
 
@@ -83,11 +78,7 @@ class _Layers:
     def _layers(self) -> list[list[Slot]]:
         """Each node as far down as the longest way to it; context and positions right above their first reader."""
         graph = self.graph.nx
-        try:
-            order = [*nx.topological_sort(graph)]
-        except nx.NetworkXUnfeasible:
-            cycle = [source for source, _ in nx.find_cycle(graph)]
-            raise UserError(f"the graph has a cycle: {' → '.join([*cycle, cycle[0]])}") from None
+        order = [*nx.topological_sort(graph)]
         depth: dict[str, int] = {}
         for node in order:
             depth[node] = max((depth[source] + 1 for source in graph.pred[node]), default=0)

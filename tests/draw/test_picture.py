@@ -426,3 +426,28 @@ def test_two_hundred_blocks_take_milliseconds_and_a_thousand_stay_small() -> Non
     assert time.perf_counter() - start < 2
     assert len(svg) < 40_000
     assert read(svg).height < 1000
+
+
+DRAWINGS = ["to_svg", "to_dot", "to_mermaid", "to_html", "to_text"]
+
+
+@pytest.mark.parametrize("method", DRAWINGS)
+def test_a_graph_that_cannot_be_read_is_refused_in_words(method: str) -> None:
+    foreign, cyclic = (blockdsl.compile("(a f)*2", dim=16) for _ in range(2))
+    foreign.nx.add_node("zz")
+    cyclic.nx.add_edge("f3", "a0")
+    with pytest.raises(blockdsl.GraphError, match="zz: unknown kind of node None"):
+        getattr(foreign, method)()
+    with pytest.raises(blockdsl.GraphError, match="cycle: a0 → f1 → a2 → f3 → a0"):
+        getattr(cyclic, method)()
+    with pytest.raises(blockdsl.GraphError, match="zz: unknown kind"):
+        blockdsl.compile("a f", dim=16).diff(foreign)
+
+
+def test_positions_say_of_which_sort_they_are() -> None:
+    def written(**settings: Any) -> str:
+        return blockdsl.compile("a f", dim=64, heads=4, causal=True, **settings).to_svg()
+
+    assert ">rotary 32<" in written(rotary_pos_emb=True)
+    assert ">rotary 32, xPos<" in written(rotary_xpos=True)
+    assert ">ALiBi on 4 heads, learned<" in written(alibi_pos_bias=True, alibi_learned=True)
