@@ -72,9 +72,15 @@ def style() -> str:
         ".block:focus{outline:none}",
         ".block:hover>rect,.block:focus>rect{stroke-width:2.2}",
     ]
-    dark = "".join(f".blockdsl {rule}" for rule in _colours(_DARK, 1))
-    light = "".join(f".blockdsl {rule}\n" for rule in [*rules, *_colours(_LIGHT, 0)])
+    dark = "".join(_scoped(rule) for rule in _colours(_DARK, 1))
+    light = "".join(f"{_scoped(rule)}\n" for rule in [*rules, *_colours(_LIGHT, 0)])
     return f"{light}@media (prefers-color-scheme:dark){{{dark}}}"
+
+
+def _scoped(rule: str) -> str:
+    """A rule, of the picture alone: a notebook has pictures of others beside it, on one page."""
+    selectors, body = rule.split("{", 1)
+    return ",".join(f".blockdsl {selector}" for selector in selectors.split(",")) + "{" + body
 
 
 def _colours(theme: dict[str, str], mode: int) -> list[str]:
@@ -104,6 +110,7 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
             fill, stroke, text = modes[mode]
             of = f".{name}-{i}"
             rules.append(f"{of}>rect,rect{of}{{fill:{fill};stroke:{stroke}}}")
-            rules.append(f"{of}>text.code,{of}>text.mark{{fill:{text}}}")
+            marks = ("code", "mark", "note") if name == "heat" else ("code", "mark")  # muted is too pale on the hottest
+            rules.append(",".join(f"{of}>text.{role}" for role in marks) + f"{{fill:{text}}}")
             rules += [f"{of}>rect.mark{{stroke:{stroke}}}", f".block{of}>rect.mark.flow{{fill:{stroke}}}"]
     return rules

@@ -11,6 +11,7 @@ import pytest
 import blockdsl
 from blockdsl import UserError
 from blockdsl.draw import Shade
+from blockdsl.draw.palette import style
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,3 +60,30 @@ def test_a_difference_is_both_graphs_in_the_colours_of_what_became_of_their_bloc
 def test_a_shade_of_a_word_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="a status must be 'same', 'changed', 'added' or 'removed', not 'wrong'"):
         blockdsl.compile("a f", dim=16).to_svg(color=Shade({"a0": "wrong"}))
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance of "#rrggbb"."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_options_on_a_block_can_be_read_on_every_heat(mode: str) -> None:
+    sheet = style()
+    part = sheet.partition("@media")[0 if mode == "light" else 2]
+    for heat in range(5):
+        fill = re.search(rf"\.heat-{heat}>rect,[^{{]*{{fill:(#\w+)", part)
+        text = re.search(rf"\.heat-{heat}>text\.note{{fill:(#\w+)", part)
+        assert fill
+        assert text
+        darker, lighter = sorted(map(luminance, (fill[1], text[1])))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_no_rule_of_a_picture_is_of_what_is_beside_it_on_a_page() -> None:
+    rules = style().replace("@media (prefers-color-scheme:dark){", "")
+    selectors = [selector.strip() for rule in re.findall(r"([^{}]+){", rules) for selector in rule.split(",")]
+    assert len(selectors) > 100
+    assert {selector.split()[0] for selector in selectors} == {".blockdsl"}
