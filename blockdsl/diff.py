@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from . import costs
 from .align import GAP, align
 from .draw.layout import Chain, chain
-from .lint import check_readable
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -166,6 +165,8 @@ def diff(before: BlockGraph, after: BlockGraph, seq_len: int = 1024) -> GraphDif
         UserError: seq_len is no number of tokens.
         GraphError: a graph cannot be read at all.
     """
+    from .lint import check_readable
+
     check_readable(before)
     check_readable(after)
     blocks = _matched_blocks(before, after)

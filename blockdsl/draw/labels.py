@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..kinds import kind_of
-from ..lint import check_readable
 from ..options import spell
 from ..positions import SCHEMES
 from .layout import Chain, chain
@@ -27,6 +26,8 @@ class Labels:
     """
 
     def __init__(self, graph: BlockGraph) -> None:
+        from ..lint import check_readable
+
         check_readable(graph)
         self.graph = graph
         self.items = chain(graph)
