@@ -206,7 +206,9 @@ def test_the_keys_alone_do_it_all(show: Open) -> None:
     assert tab.node("f1").get_attribute("aria-pressed") == "true"
     tab.keys("END")
     assert tab.focused == "output"
-    tab.keys("HOME", "ARROW_UP")
+    tab.keys("HOME")
+    assert tab.focused == "input"
+    tab.keys("ARROW_UP")
     assert tab.focused == "input"
     tab.keys("TAB", "ARROW_RIGHT", "ARROW_RIGHT")
     assert tab.names(".lit[data-node]") == ["c4"]
@@ -353,10 +355,13 @@ def test_pan(show: Open) -> None:
     assert tab.place == pytest.approx((x + 40, y + 50, scale), abs=0.6)
     assert tab.names(".chosen[data-node]") == []  # a drag is no click
     tab.click(tab.node("a3"))
+    tab.point(tab.node("f4")).click_and_hold().move_by_offset(-20, -30).release().perform()
     assert tab.names(".chosen[data-node]") == ["a3"]
     tab.js("document.getElementById('view').focus()")
     tab.keys("ARROW_LEFT", "ARROW_UP", "ARROW_UP")
-    assert tab.place == pytest.approx((x + 100, y + 170, scale), abs=0.6)
+    assert tab.place == pytest.approx((x + 80, y + 140, scale), abs=0.6)
+    tab.click(tab.one(".ground"))
+    assert tab.names(".chosen[data-node]") == []
 
 
 @pytest.mark.parametrize("setting", ["light", "dark"])
@@ -402,7 +407,7 @@ def test_nothing_overlaps_or_leaves_the_window(show: Open, wide: int, high: int)
         for other in areas[i + 1 :]:
             apart = right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
             assert apart, (areas[i], other)
-    for cell in tab.all("#details td, #details p, #details h2"):
+    for cell in tab.all("#text pre, #details td, #details p, #details h2"):
         assert tab.js("arguments[0].scrollWidth <= arguments[0].clientWidth", cell)
 
 
