@@ -306,7 +306,7 @@ def test_where_there_is_nothing_to_fold(show: Open) -> None:
 def test_the_pointer_lights_up_the_text_and_the_reverse(show: Open) -> None:
     tab = show(graph())
     tab.point(tab.node("a3")).perform()
-    assert tab.bits(".lit") == ["a(heads=4)"]
+    assert tab.bits(".lit") == ["a(heads=4)>>1"]
     (sandwich,) = [bit for bit in tab.all(".bit") if bit.text == "sandwich(6)"]
     tab.point(tab.node("a24")).perform()
     assert tab.bits(".lit") == ["sandwich(6)"]

@@ -271,6 +271,18 @@ def test_each_block_of_the_text_knows_its_nodes() -> None:
     ]
 
 
+def test_suffixes_are_part_of_a_block() -> None:
+    bits = text_of(graph("a>>1/2 f(glu)/0.00001@x sandwich(1)@y (a f)/2 f(glu)@x/0.00001"))
+    assert [text for text, nodes in bits if nodes] == [
+        "a>>1/2",
+        "f(glu)/1e-05@x",
+        "sandwich(1)@y",
+        "a",
+        "f",
+        "f(glu)/1e-05@x",
+    ]
+
+
 def test_blocks_of_a_definition_stand_where_it_is_defined() -> None:
     bits = text_of(graph("layer = a f; layer*2 f"))
     assert "".join(text for text, _ in bits) == "layer = a f;\nlayer*2 f"
