@@ -291,8 +291,9 @@ def test_repeats_fold_and_unfold(show: Open) -> None:
     assert tab.details.startswith("Self-attention a\na1\n")
     assert tab.bits(".chosen") == ["a"]
     tab.js("document.getElementById('view').focus()")
-    tab.keys("u")
+    tab.keys("TAB", "u")
     assert tab.names(".block") == ["f0", "a1", "f2"]
+    assert tab.focused == "a1"
     assert "(6 blocks)" in tab.details
     tab.click(tab.one(".repeat > text"))
     assert len(tab.all(".block")) == 13
