@@ -23,6 +23,7 @@ FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # a container has little of it
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -363,6 +364,26 @@ def test_pan(show: Open) -> None:
     assert tab.place == pytest.approx((x + 80, y + 140, scale), abs=0.6)
     tab.click(tab.one(".ground"))
     assert tab.names(".chosen[data-node]") == []
+
+
+def test_two_fingers_zoom_and_one_pans(show: Open) -> None:
+    tab = show(graph(), 420, 800)
+    x, y, scale = tab.place
+
+    def touch(kind: str, *points: tuple[int, int]) -> None:
+        touches = [{"x": left, "y": top, "id": i} for i, (left, top) in enumerate(points)]
+        tab.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+    touch("touchStart", (150, 300), (250, 300))
+    touch("touchMove", (100, 300), (300, 300))
+    touch("touchEnd")
+    assert tab.place[2] == pytest.approx(2 * scale, rel=0.02)
+    before = tab.place
+    touch("touchStart", (200, 300))
+    touch("touchMove", (200, 340))
+    touch("touchMove", (220, 350))
+    touch("touchEnd")
+    assert tab.place == pytest.approx((before[0] + 20, before[1] + 50, before[2]), abs=1)
 
 
 @pytest.mark.parametrize("setting", ["light", "dark"])
