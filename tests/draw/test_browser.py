@@ -368,7 +368,7 @@ def test_pan(show: Open) -> None:
 
 def test_two_fingers_zoom_and_one_pans(show: Open) -> None:
     tab = show(graph(), 420, 800)
-    x, y, scale = tab.place
+    *_, scale = tab.place
 
     def touch(kind: str, *points: tuple[int, int]) -> None:
         touches = [{"x": left, "y": top, "id": i} for i, (left, top) in enumerate(points)]
