@@ -301,6 +301,13 @@ def test_repeats_fold_and_unfold(show: Open) -> None:
     assert tab.inside_view(tab.node("a1"))
 
 
+def test_a_click_beside_branches_shows_what_was_clicked(show: Open) -> None:
+    tab = show(graph("(a (f a f) & f a@x)*6 c"))  # whose gains are circles that stand for no node
+    tab.click(tab.one('[data-node="c36"]'))
+    assert tab.details.startswith("Cross-attention c\nc36\n")
+    assert tab.bits(".chosen") == ["c"]
+
+
 def test_where_there_is_nothing_to_fold(show: Open) -> None:
     assert not show(graph("a f c")).one("#fold").is_enabled()
 
@@ -439,7 +446,7 @@ def test_no_name_runs_as_a_script(show: Open, evil: BlockGraph) -> None:  # noqa
         tab.click(tab.all(".block")[0])
         tab.search("style")
         assert tab.all("img") == []
-        assert "onerror" in tab.details
+        assert tab.js("document.getElementById('details').textContent.includes('onerror')")
         assert tab.driver.title != "1"
 
 
