@@ -12,7 +12,6 @@ import zlib
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from .palette import style
 from .picture import picture, side_by_side
 from .scene import Scene
 from .spans import bits
-from .svg import svg
+from .svg import escape, svg
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -87,7 +86,8 @@ def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, 
     boxes = [replace(box, nodes=(), tip="") for box in scene.boxes]
     edges = [replace(edge, source="", target="") for edge in scene.edges]
     text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
-    return {"lines": packed.add(text), "boxes": [[place[node] for node in box.nodes] for box in scene.boxes]}
+    named = [box.nodes for box in scene.boxes if box.kind != "gain"]  # that one stands for no node
+    return {"lines": packed.add(text), "boxes": [[place[node] for node in nodes] for nodes in named]}
 
 
 def _text(graph: BlockGraph, name: str, place: Mapping[str, int]) -> list[tuple[str, list[int]]]:
@@ -104,7 +104,7 @@ def _stages(graph: BlockGraph, seq_len: int, item: int) -> list[tuple[str, ...]]
 
 
 def _packed(data: dict[str, Any]) -> str:
-    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    plain = json.dumps(data, separators=(",", ":"))
     return b64encode(zlib.compress(plain.encode(), 9)).decode()
 
 

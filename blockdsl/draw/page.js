@@ -21,7 +21,7 @@
   const row = (node) => data.rows[data.nodes[node][1]];
   const some = (nodes, set) => nodes.some((node) => set.has(node));
 
-  // Numbers: counts come as text and may be larger than a script's numbers ---------------------------------------------
+  // Numbers: counts come as text and may be larger than a script's numbers ------------------------------------------
 
   const exact = (count) => count.toLocaleString("en");
   function short(count) {
@@ -31,7 +31,8 @@
   }
   const rounded = (count, unit) => short(count) + (unit && (count < 1000n ? `\u00a0${unit}` : unit));
   function cell(count, unit = "") {
-    return count < 1000n ? [rounded(count, unit)] : [rounded(count, unit), make("span", { className: "exact" }, exact(count))];
+    const more = make("span", { className: "exact" }, exact(count));
+    return count < 1000n ? [rounded(count, unit)] : [rounded(count, unit), more];
   }
   function total(nodes, what) {
     const tied = new Set();
@@ -43,7 +44,7 @@
     }, 0n);
   }
 
-  // The picture: folded or unfolded --------------------------------------------------------------------------------------
+  // The picture: folded or unfolded ---------------------------------------------------------------------------------
 
   let boxes = [];  // {element, nodes}, in reading order
   let unfolded = data.unfolded, chosen = [], hits = [], now = -1;
@@ -76,11 +77,11 @@
   }
   function spoken(nodes) {
     const { title, code } = row(nodes[0]);
-    const named = nodes.length > 1 ? `${name(nodes[0])} to ${name(nodes.at(-1))}, ${nodes.length} blocks` : name(nodes[0]);
-    return `${title}${code && code !== name(nodes[0]) ? `, ${code}` : ""}, ${named}`;
+    const others = nodes.length > 1 ? ` to ${name(nodes.at(-1))}, ${nodes.length} blocks` : "";
+    return `${title}${code ? `, ${code}` : ""}, ${name(nodes[0])}${others}`;
   }
   function fold(flag) {
-    const kept = chosen[0];
+    const kept = chosen[0], focused = picture.contains(document.activeElement);
     unfolded = flag;
     draw();
     search();
@@ -88,6 +89,7 @@
     if (box) choose(box.nodes);
     first();
     if (box) reveal(box.element);
+    if (focused) (box?.element ?? view).focus({ preventScroll: true });
     say(unfolded ? "Every block is drawn." : "Each repeat is drawn once.");
   }
   /* Unfold, and go to what was inside the repeat. */
@@ -116,7 +118,7 @@
     return true;
   }
 
-  // Where it is seen from --------------------------------------------------------------------------------------------------
+  // Where it is seen from -------------------------------------------------------------------------------------------
 
   const MARGIN = 24, LEAST = 0.05, READABLE = 0.65, MOST = 8;
   let x = 0, y = 0, scale = 1;
@@ -126,7 +128,7 @@
     picture.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
     by("zoom").textContent = `${Math.round(scale * 100)}%`;
   }
-  const size = () => [...["width", "height"]].map((side) => Number(picture.firstElementChild.getAttribute(side)));
+  const size = () => ["width", "height"].map((side) => Number(picture.firstElementChild.getAttribute(side)));
   function show(factor, top) {
     const [wide, high] = size();
     scale = Math.max(LEAST, Math.min(MOST, factor));
@@ -190,8 +192,8 @@
       const other = [...pointers.values()].find((one) => one.pointerId !== event.pointerId);
       const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY) || 1;
       const frame = view.getBoundingClientRect();
-      const middle = [(event.clientX + other.clientX) / 2 - frame.left, (event.clientY + other.clientY) / 2 - frame.top];
-      zoom(apart(event) / apart(before), ...middle);
+      const middle = (side) => (event[side] + other[side]) / 2;
+      zoom(apart(event) / apart(before), middle("clientX") - frame.left, middle("clientY") - frame.top);
     }
   });
   for (const kind of ["pointerup", "pointercancel"]) {
@@ -214,14 +216,14 @@
       event.preventDefault();
       choose(box.nodes, true);
     } else if (!(box && !event.shiftKey && walk(boxes.map((each) => each.element), event, "ArrowUp", "ArrowDown"))) {
-      const by = { ArrowUp: [0, 60], ArrowDown: [0, -60], ArrowLeft: [60, 0], ArrowRight: [-60, 0] }[event.key];
-      if (!by) return;
+      const way = { ArrowUp: [0, 60], ArrowDown: [0, -60], ArrowLeft: [60, 0], ArrowRight: [-60, 0] }[event.key];
+      if (!way) return;
       event.preventDefault();
-      pan(...by);
+      pan(...way);
     }
   });
 
-  // A block and its text: under the pointer, and chosen ----------------------------------------------------------------------
+  // A block and its text: under the pointer, and chosen -------------------------------------------------------------
 
   let bits = [];  // {element, nodes}
   function written() {
@@ -286,7 +288,7 @@
     } else walk(bits.map((each) => each.element), event, "ArrowLeft", "ArrowRight");
   });
 
-  // The details ----------------------------------------------------------------------------------------------------------------
+  // The details -----------------------------------------------------------------------------------------------------
 
   function choose(nodes, aloud = false) {
     chosen = nodes;
@@ -325,7 +327,7 @@
   function mixture(nodes) {
     const sorts = new Map();
     for (const node of nodes) sorts.set(row(node), (sorts.get(row(node)) ?? 0) + 1);
-    const cells = [...sorts].map(([{ title, code }, times]) => [[title, " ", make("code", {}, code ?? "")], `×${times}`]);
+    const cells = [...sorts].map(([{ title, code = "" }, times]) => [[title, " ", make("code", {}, code)], `×${times}`]);
     return [heading(`${nodes.length} blocks`), named(nodes), make("h3", {}, "Sorts"), listed(cells), ...costs(nodes)];
   }
   function details(nodes) {
@@ -339,27 +341,26 @@
       out.push(make("p", {}, `one set of parameters for all ${others} blocks @${own.tie}`));
     }
     out.push(...costs(nodes));
-    const options = (some) => listed(some.map(([key, value, how]) =>
-      [make("span", { className: how === 2 ? "mono set" : "mono" }, key), make("span", { className: how === 2 ? "mono set" : "mono" }, value)]));
-    const told = own.options?.filter(([, , how]) => how || !own.code) ?? [];
-    const others = own.options?.filter(([, , how]) => !how && own.code) ?? [];
+    const code = (text, weight) => make("span", { className: weight === 2 ? "mono set" : "mono" }, text);
+    const options = (list) => listed(list.map(([key, value, weight]) => [code(key, weight), code(value, weight)]));
+    const told = own.options?.filter(([, , weight]) => weight || !own.code) ?? [];
+    const others = own.options?.filter(([, , weight]) => !weight && own.code) ?? [];
     if (told.length || others.length) out.push(make("h3", {}, "Options"));
     if (told.length) out.push(options(told));
     if (others.length) {
-      const summary = `${others.length} at ${told.length ? "their" : "the"} default`;
-      out.push(make("details", { open: !told.length && others.length < 6 }, make("summary", {}, summary), options(others)));
+      out.push(make("details", {}, make("summary", {}, `${others.length} at their default`), options(others)));
     }
     if (own.shapes?.length) {
-      out.push(make("h3", {}, "Shapes"), listed(own.shapes.map(([key, shape]) => [make("span", { className: "mono" }, key), shape])));
+      out.push(make("h3", {}, "Shapes"), listed(own.shapes.map(([key, shape]) => [code(key), shape])));
     }
     return out;
   }
   function stages([title, stages]) {
     const every = stages.map(([stage, ...counts]) => [stage, ...counts.map(BigInt)]);
     const sums = [1, 2, 3, 4].map((i) => every.reduce((sum, line) => sum + line[i], 0n));
-    const cells = [...every, ["total", ...sums]].map(([stage, blocks, ...counts]) => [
-      stage, blocks ? exact(blocks) : "", ...counts.map((count, i) => (count ? rounded(count, i === 2 ? "B" : "") : "")),
-    ]);
+    const shown = (count, i) => (count ? rounded(count, i === 2 ? "B" : "") : "");
+    const cells = [...every, ["total", ...sums]].map(([stage, blocks, ...counts]) =>
+      [stage, blocks ? exact(blocks) : "", ...counts.map(shown)]);
     return [make("h3", {}, title || "Costs"), listed(cells, ["stage", "blocks", "parameters", "FLOPs", "cache"])];
   }
   function overview() {
@@ -369,17 +370,17 @@
     ];
   }
 
-  // Search -----------------------------------------------------------------------------------------------------------------------
+  // Search ----------------------------------------------------------------------------------------------------------
 
   /* What a node is found by: words that name it, its options that say something, and all its options. */
   function words(node) {
     const { title, code, block = "", stage, tie, options = [], notes = [] } = row(node);
     const spelled = ([key, value]) => (value === "true" ? [key, `${key}=true`] : [key, `${key}=${value}`]);
-    const names = [name(node), block, code, stage && `stage ${stage}`, tie && `@${tie}`, title, ...title.split(/[\s-]+/), ...notes];
+    const names = [name(node), block, code, tie && `@${tie}`, stage && `stage ${stage}`, title, ...title.split(/[\s-]+/)];
     const lower = (list) => list.filter(Boolean).map((word) => word.toLowerCase());
-    const telling = options.filter(([, value, how]) => how === 2 || value !== "false" && value !== "none" && how);
+    const telling = options.filter(([, value, weight]) => weight === 2 || weight && !["false", "none"].includes(value));
     return {
-      named: lower([...names, ...telling.flatMap(spelled)]),
+      named: lower([...names, ...notes, ...telling.flatMap(spelled)]),
       any: lower(options.flatMap(spelled)),
     };
   }
@@ -423,7 +424,7 @@
     if (event.key === "Escape") { by("query").value = ""; search(); view.focus(); }
   });
 
-  // Light and dark: the picture's style sheet and the page's ask for the reader's setting, and are told another one -------------------
+  // Light and dark: the picture's style sheet and the page's ask for the reader's setting, and are told another one -
 
   const setting = matchMedia("(prefers-color-scheme: dark)");
   document.head.append(make("style", {}, data.style));
@@ -437,7 +438,7 @@
   setting.addEventListener("change", () => { dark = setting.matches; theme(); });
   by("dark").addEventListener("click", () => { dark = !dark; theme(); });
 
-  // The buttons and their keys ---------------------------------------------------------------------------------------------------
+  // The buttons and their keys --------------------------------------------------------------------------------------
 
   const actions = {
     fold: () => fold(!unfolded), in: () => zoom(1.25, undefined, undefined, true),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import PatternError
@@ -10,6 +11,9 @@ from ..pattern import parse
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
+
+
+_SUFFIXES = re.compile(r"(?:>>-?\d+|/[\d.]+(?:e[+-]?\d+)?|@\w+)*")
 
 
 class Bit(NamedTuple):
@@ -38,6 +42,8 @@ def bits(graph: BlockGraph) -> list[Bit]:
             found.append(node)
     out, at = [], 0
     for (start, end), found in sorted(nodes.items()):
-        out += [Bit(text[at:start]), Bit(text[start:end], tuple(found))]
-        at = end
+        suffixes = _SUFFIXES.match(text, end)
+        assert suffixes is not None
+        out += [Bit(text[at:start]), Bit(text[start : suffixes.end()], tuple(found))]
+        at = suffixes.end()
     return [bit for bit in [*out, Bit(text[at:])] if bit.text]
