@@ -11,7 +11,7 @@ from ..options import spell
 from ..tokens import INPUT_OPTIONS
 from .details import Details
 from .labels import Labels
-from .operations import NORMS, Operation, behind, operations, read_by
+from .operations import NORMS, Operation, behind, gated, operations, read_by
 from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .tree import Unit
 from .widths import cut, wrapped
@@ -125,7 +125,8 @@ class Faces:
             if i:
                 marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
         tip = self.details.of_block(unit.nodes)
-        return Box(node, unit.nodes, "block", rect, tuple(texts), tuple(marks), None, "+", kind, tip, self.hue(node))
+        sign = "⋈" if gated(self.graph, node) else "+"
+        return Box(node, unit.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
         """The norm of the sum behind a post-norm block, on the rail."""

@@ -10,6 +10,7 @@ from ..kinds import kind_of
 from ..options import spell
 from ..positions import SCHEMES
 from .layout import Chain, chain
+from .operations import gated
 
 if TYPE_CHECKING:
     from ..graph import BlockGraph
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 class Labels:
     """The words for each block of one graph.
 
+    Args:
+        beside: another graph, whose usual options go without saying here too.
+
     Raises:
         GraphError: the graph cannot be read at all.
 
@@ -25,13 +29,13 @@ class Labels:
         items: the graph's chain; None where it is not made of chains and branches.
     """
 
-    def __init__(self, graph: BlockGraph) -> None:
+    def __init__(self, graph: BlockGraph, beside: BlockGraph | None = None) -> None:
         from ..lint import check_readable
 
         check_readable(graph)
         self.graph = graph
         self.items = chain(graph)
-        self.usual = _usual(graph)
+        self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
         seen: Counter[str] = Counter()
         for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
@@ -61,6 +65,7 @@ class Labels:
         notes = [kind_of(self.graph.nx.nodes[node]["block"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
+        notes += ["a GRU cell in place of the add"] if gated(self.graph, node) else []
         return notes + [
             f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")
         ]

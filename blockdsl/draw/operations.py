@@ -39,13 +39,18 @@ def operations(graph: BlockGraph, node: str) -> list[Operation]:
     out += (
         [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []
     )
-    return out + ([Operation("GRU gate with the stream")] if options.gate_residual else [])
+    return out
 
 
 def adds(graph: BlockGraph, node: str) -> bool:
     """Whether a block adds its update to the stream, and does nothing else to it."""
     o = graph.nx.nodes[node]["options"]
     return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
+
+
+def gated(graph: BlockGraph, node: str) -> bool:
+    """Whether a GRU cell stands where others add."""
+    return bool(graph.nx.nodes[node]["options"].get("gate_residual"))
 
 
 def behind(graph: BlockGraph, node: str) -> str:

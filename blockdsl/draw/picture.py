@@ -56,7 +56,8 @@ def side_by_side(
     x = 0.0
     for name, graph in graphs.items():
         own = color if isinstance(color, str) else color[name]
-        drawn = _Picture(graph, unfold, detail, own, seq_len, feeds=joined and before is not None)
+        beside = None if joined else next(iter(graphs.values()))
+        drawn = _Picture(graph, unfold, detail, own, seq_len, joined and before is not None, beside)
         scene = drawn.scene
         extent = scene.extent
         dx = x - round(extent.x)
@@ -120,13 +121,21 @@ class _Picture:
 
     Args:
         feeds: the context comes from outside the scene: its edges start at its lane, and it has no box.
+        beside: a graph that this one is held against.
     """
 
     def __init__(
-        self, graph: BlockGraph, unfold: bool, detail: str, color: str | Shade, seq_len: int, feeds: bool = False
+        self,
+        graph: BlockGraph,
+        unfold: bool,
+        detail: str,
+        color: str | Shade,
+        seq_len: int,
+        feeds: bool = False,
+        beside: BlockGraph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        labels = Labels(graph)
+        labels = Labels(graph, beside)
         details = Details(graph, labels, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = colors(graph, details, color)

@@ -98,6 +98,7 @@ class _Svg:
 
 _SIGNS = {
     "+": "M{x} {y}m-4 0h8m-4 -4v8",
+    "⋈": "M{x} {y}m-3.6 -3.2v6.4l7.2 -6.4v6.4z",  # a gate: a GRU cell joins branch and stream
     "Δ": "M{x} {y}m0 -4l3.8 6.6h-7.6z",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import assume, given, settings
@@ -451,3 +452,13 @@ def test_positions_say_of_which_sort_they_are() -> None:
     assert ">rotary 32<" in written(rotary_pos_emb=True)
     assert ">rotary 32, xPos<" in written(rotary_xpos=True)
     assert ">ALiBi on 4 heads, learned<" in written(alibi_pos_bias=True, alibi_learned=True)
+
+
+def test_a_gated_residual_has_a_sign_of_its_own_and_is_told_in_text() -> None:
+    graph = blockdsl.compile("a f(gate_residual=false)", dim=16, gate_residual=True)
+    signs = [path.get("d", "") for path in ElementTree.fromstring(graph.to_svg()).iter() if path.get("class") == "sign"]
+    gate, plus = signs
+    assert gate.count("v") == 2, "two triangles"
+    assert plus.count("h") == 1
+    assert "self-attention · a GRU cell in place of the add" in graph.to_text()
+    assert "feedforward · a GRU" not in graph.to_text()

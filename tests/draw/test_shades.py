@@ -87,3 +87,10 @@ def test_no_rule_of_a_picture_is_of_what_is_beside_it_on_a_page() -> None:
     selectors = [selector.strip() for rule in re.findall(r"([^{}]+){", rules) for selector in rule.split(",")]
     assert len(selectors) > 100
     assert {selector.split()[0] for selector in selectors} == {".blockdsl"}
+
+
+def test_a_setting_that_all_blocks_changed_is_written_on_those_behind() -> None:
+    before, after = (blockdsl.compile("(a f)*2", dim=16, heads=heads) for heads in (4, 8))
+    svg = before.diff(after).to_svg()
+    assert svg.count(">heads=8<") == 2
+    assert ">heads=4<" not in svg
