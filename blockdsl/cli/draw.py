@@ -60,9 +60,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
     parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")
     parser.add_argument(
-        "--overlay", choices=OVERLAYS, help="colour the blocks of a trained run by what they do with --text"
+        "--overlay", choices=OVERLAYS, help="colour the blocks of a trained run by what they do with a text"
     )
-    parser.add_argument("--text", metavar="TEXT", help="what the run's model reads for --overlay")
+    parser.add_argument(
+        "--text",
+        metavar="TEXT",
+        help="what the run's model reads for --overlay (default: text that it did not train on)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -110,9 +114,7 @@ def overlay(args: argparse.Namespace) -> Shade:
 
     if args.color is not None:
         raise UserError("--overlay and --color are both given; a block has one colour")
-    if args.text is None:
-        raise UserError("--overlay needs --text, which the run's model is to read")
-    path = Path(args.pattern)
+    path, text = Path(args.pattern), None if args.text is None else args.text.encode()
     if not path.is_dir():
         raise UserError(f"--overlay is of a trained run, and {args.pattern} is no run's folder")
-    return Shade(measured(path, args.text.encode(), args.overlay), args.overlay.replace("_", " "))
+    return Shade(measured(path, text, args.overlay), args.overlay.replace("_", " "))

@@ -476,7 +476,7 @@ def test_diff_draws_both_sides(blockdsl: Run, tmp_path: Path, monkeypatch: pytes
     ("words", "message"),
     [
         (["--overlay", "stream_norm", "--text", "x"], "no run's folder"),
-        (["--overlay", "stream_norm"], "needs --text"),
+        (["--overlay", "stream_norm"], "no run's folder"),
         (["--overlay", "stream_norm", "--color", "kind", "--text", "x"], "a block has one colour"),
         (["--text", "x"], "that is not given"),
     ],

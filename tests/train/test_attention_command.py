@@ -14,7 +14,9 @@ import torch
 from blockdsl import UserError
 from xt_blocks import attention_map, record
 from xt_blocks.train import OVERLAYS, load_trained, overlay, record_run
+from xt_blocks.train.data import load_corpus
 from xt_blocks.train.look import _figure, byte_name
+from xt_blocks.train.run_folder import RunFolder
 
 Blockdsl = Callable[..., tuple[int, str, str]]
 
@@ -108,3 +110,14 @@ def test_overlays_are_the_numbers_of_the_record(run: Path) -> None:
     assert len(OVERLAYS) == 3
     with pytest.raises(UserError, match="there is no overlay 'size'; there are stream_norm, branch_norm"):
         overlay(run, text, "size")
+
+
+def test_an_overlay_reads_what_the_run_held_out_unless_told_otherwise(
+    run: Path, blockdsl: Blockdsl, tmp_path: Path
+) -> None:
+    settings = RunFolder.open(run).settings
+    held = load_corpus(settings.text, settings.seq_len).valid[: settings.seq_len]
+    assert overlay(run, None, "stream_norm") == overlay(run, bytes(held.tolist()), "stream_norm")
+    out = tmp_path / "x.svg"
+    assert blockdsl("draw", run, "-o", out, "--overlay", "stream_norm") == (0, "", "")
+    assert "stream norm" in out.read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 from ..record import BlockRecord, attention_map, record
+from .data import load_corpus
+from .run_folder import RunFolder
 from .sample import load_trained
 
 if TYPE_CHECKING:
@@ -27,17 +29,26 @@ _MOST_TICKS = 100  # tokens that are named, at a size that can be read
 _INCHES = 0.16  # a token
 
 
-def record_run(path: Path, text: bytes, device: str = "cpu") -> dict[str, BlockRecord]:
+def record_run(path: Path, text: bytes | None, device: str = "cpu") -> dict[str, BlockRecord]:
     """What the blocks of the run at `path` do with a text, as `record` says it.
+
+    Args:
+        text: None: the first sequence of what the run held out of training.
 
     Raises:
         UserError: there is no trained run at `path`, or the text is empty or longer than the model reads.
     """
     model = load_trained(path, device)
-    return record(model, tokens_of(model, text))
+    return record(model, tokens_of(model, held_out(path) if text is None else text))
 
 
-def overlay(path: Path, text: bytes, value: str, device: str = "cpu") -> dict[str, float]:
+def held_out(path: Path) -> bytes:
+    """The first sequence of the text that the run at `path` did not train on."""
+    settings = RunFolder.open(path).settings
+    return bytes(load_corpus(settings.text, settings.seq_len).valid[: settings.seq_len].tolist())
+
+
+def overlay(path: Path, text: bytes | None, value: str, device: str = "cpu") -> dict[str, float]:
     """One number a block, to colour a drawing of the run's graph with.
 
     Args:
