@@ -342,12 +342,13 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
         state.fill(layer.memory.values, state.need("mem_v"), "mem_v")
     if layer.talking_heads is not None:
         for ours, name in ((layer.talking_heads.before, "pre"), (layer.talking_heads.behind, "post")):
-            mix = state.need(f"{name}_softmax_talking_heads.weight")
+            theirs = f"{name}_softmax_talking_heads.weight"  # 2.x has it a module further down
+            mix = state.need(theirs, f"attend.{theirs}")
             if mix is not None:
                 mix = by_head(by_head(mix.flatten(1)).T).T
                 if name == "pre" and not state.old:  # 2.x adds what is mixed to the scores
                     mix = mix + torch.eye(len(mix))
-            state.fill(ours, mix, f"{name}_softmax_talking_heads.weight")
+            state.fill(ours, mix, theirs)
     if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
         _load_qk_gains(layer, state, 0 if state.old else rotated)
 
