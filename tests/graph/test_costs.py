@@ -328,3 +328,14 @@ def loads_torch(script: str) -> bool:
 def test_a_graph_is_compiled_costed_drawn_and_written_without_torch() -> None:
     assert not loads_torch(EVERYTHING)
     assert loads_torch(EVERYTHING + "import xt_blocks; xt_blocks.lower(g)")  # so the check can see it
+
+
+def test_the_network_of_a_dynamic_bias_counts() -> None:
+    """Its share of a model is within the bound of the other tests, so it is held by itself."""
+    plain, biased = (
+        blockdsl.compile("a f", **SIZES, dynamic_pos_bias=on, dynamic_pos_bias_mlp_depth=3 if on else 2)
+        for on in (False, True)
+    )
+    added = counted(biased, 2, 9, 0) - counted(plain, 2, 9, 0)
+    assert added == 2 * 17 * (1 * 3 + 2 * 3 * 3 + 3 * 2)  # 17 distances, 12 // 4 hidden features, 2 heads
+    assert biased.flops(9, 2) - plain.flops(9, 2) == added
