@@ -96,14 +96,17 @@ class Block(nn.Module):
             cache: this node's state while decoding.
             memory: (batch, tokens, dim), the stream this node read in earlier segments.
         """
-        use, inputs = use or Use(), dict(inputs or {})
+        use, inputs = use or Use(), inputs or {}
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
         hidden = self.norm(tokens) if self.pre_norm else tokens
-        hidden = shift_tokens(hidden, use.shift, use.causal, mask, cache)
-        past = tokens.shape[1] - x.shape[1]
-        if "memory" in inputs:
-            inputs["memory"] = hidden[:, :past] if past else None
-        out = self.layer(hidden[:, past:], **inputs)
+        if use.shift:
+            hidden = shift_tokens(hidden, use.shift, use.causal, mask, cache)
+        if memory is not None:
+            past = memory.shape[1]
+            if "memory" in inputs:
+                inputs = {**inputs, "memory": hidden[:, :past] if past else None}
+            hidden = hidden[:, past:]
+        out = self.layer(hidden, **inputs)
         update, scores = out if isinstance(out, tuple) else (out, None)
         if self.sandwich_norm is not None:
             update = self.sandwich_norm(update)

@@ -54,7 +54,9 @@ class FeedForward(nn.Module):
             hidden = self._activate(hidden)
         if self.norm is not None:
             hidden = self.norm(hidden)
-        return self.to_out(self.dropout(hidden))
+        if self.dropout.training:
+            hidden = self.dropout(hidden)
+        return self.to_out(hidden)
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.activation == "relu_squared":

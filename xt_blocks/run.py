@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from .attention.masks import Bias, Masks
+from .cache import Slot
 from .call import Call
 from .intermediates import Intermediates
 from .plan import Step
@@ -52,6 +53,10 @@ class Run:
         if "scores" in out:
             out["keep_scores"] = step.keep_scores or self._keeps_attention
         return out
+
+    def slot(self, step: Step) -> Slot | None:
+        """The step's state while decoding."""
+        return None if self.call.cache is None else self.call.cache.slot(step.node)
 
     def memory(self, step: Step) -> Tensor | None:
         """(batch, tokens, dim), the stream that the step read in earlier segments."""
@@ -99,5 +104,5 @@ _HANDED: dict[str, Callable[[Run, Step], Any]] = {
     "bias": lambda run, step: run._bias(step),
     "scores": lambda run, step: run._earlier_scores(step),
     "memory": lambda run, step: None,
-    "cache": lambda run, step: None if run.call.cache is None else run.call.cache.slot(step.node),
+    "cache": lambda run, step: run.slot(step),
 }

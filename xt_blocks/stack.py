@@ -157,15 +157,13 @@ class Stack(Drawn, nn.Module):
             else:
                 self._run_block(step, run, values, added)
             for node in step.done:
-                values.pop(node, None)
-                added.pop(node, None)
-                run.scores.pop(node, None)
+                for state in (values, added, run.scores):
+                    state.pop(node, None)
         (last,) = values.values()
         return last
 
     def _run_block(self, step: Step, run: Run, values: dict[str, Tensor], added: dict[str, Tensor]) -> None:
-        x, memory = _total(values, step.reads), run.memory(step)
-        slot = None if run.call.cache is None else run.call.cache.slot(step.node)
+        x, memory, slot = _total(values, step.reads), run.memory(step), run.slot(step)
         block = self.blocks[step.block]  # type: ignore[index]
         out: Residual = block(x, step.use, run.inputs(step), run.mask(memory), slot, memory)
         values[step.node] = out.stream
@@ -200,4 +198,5 @@ class Stack(Drawn, nn.Module):
 
 
 def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:
-    return sum((values[node] for node in nodes[1:]), values[nodes[0]])
+    first, *others = nodes
+    return sum((values[node] for node in others), values[first]) if others else values[first]

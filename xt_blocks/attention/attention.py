@@ -60,7 +60,8 @@ class _Attention(nn.Module):
             raise ValueError("scores are given, but residual_attn is false")
         if self.memory is not None:
             k, v = self.memory(k, v, self.qk_norm)
-        k, v = (repeat_heads(t, self.heads // self.kv_heads) for t in (k, v))
+        repeats = self.heads // self.kv_heads
+        k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         dropout = self.options.dropout if self.training else 0.0
         if scores is None and not keep_scores and not self.needs_scores:
             return self.output(kernel.fused(q, k, v.to(q.dtype), mask, self.scale, dropout).to(v.dtype), x)
@@ -119,7 +120,10 @@ class Attention(_Attention):
         q, k, v = self.split(*self.to_qkv(x if memory is None else torch.cat((memory, x), dim=1)))
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
-        q, past = q[:, :, q.shape[2] - x.shape[1] :], 0 if memory is None else memory.shape[1]
+        past = 0
+        if memory is not None:
+            past = memory.shape[1]
+            q = q[:, :, past:]
         if cache is not None:
             k, v = cache.extend(k, v)
         if rotary is not None:

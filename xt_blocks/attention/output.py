@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..init import xavier
@@ -58,7 +57,7 @@ class Output(nn.Module):
             values = values * relation + values
         if self.head_scale is not None:
             values = values * self.head_scale
-        merged = rearrange(values, "b h n d -> b n (h d)")
+        merged = values.transpose(1, 2).flatten(2)
         if self.to_gate is not None:
             merged = merged * self.to_gate(x).sigmoid()
         out = self.to_out(merged)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..init import xavier
@@ -32,7 +31,7 @@ class SelfProjection(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """`x: (b, n, dim)` → queries, keys and values (b, n, ·); None where the keys serve as values."""
-        q, k, v = torch.split(F.linear(x, self.weight), list(self.sizes), dim=-1)
+        q, k, v = F.linear(x, self.weight).split_with_sizes(self.sizes, dim=-1)
         return q, k, v if self.sizes[2] else None
 
     def init_xavier(self, gain: float) -> None:
@@ -78,13 +77,14 @@ class QKNorm(nn.Module):
 
 
 def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:
-    unit = F.normalize(rearrange(x, "... (g d) -> ... g d", g=groups), dim=-1).flatten(-2)
+    unit = F.normalize(x, dim=-1) if groups == 1 else F.normalize(x.unflatten(-1, (groups, -1)), dim=-1).flatten(-2)
     return unit if gain is None else unit * gain
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(b, n, h·d) → (b, h, n, d)."""
-    return rearrange(x, "b n (h d) -> b h n d", h=heads)
+    batch, seq, features = x.shape
+    return x.view(batch, seq, heads, features // heads).transpose(1, 2)
 
 
 def repeat_heads(x: Tensor, times: int) -> Tensor:
