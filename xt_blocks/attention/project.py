@@ -77,7 +77,8 @@ class QKNorm(nn.Module):
 
 
 def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:
-    unit = F.normalize(x, dim=-1) if groups == 1 else F.normalize(x.unflatten(-1, (groups, -1)), dim=-1).flatten(-2)
+    parts = x.view(*x.shape[:-1], groups, x.shape[-1] // groups)
+    unit = F.normalize(parts, dim=-1).flatten(-2)
     return unit if gain is None else unit * gain
 
 

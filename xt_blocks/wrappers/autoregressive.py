@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention.masks import check_mask
+from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from ..subset import random_subset
 from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
-from .transformer import TransformerWrapper
+from .transformer import TransformerWrapper, loss_of
 
 
 class AutoregressiveWrapper(Drawn, nn.Module):
@@ -81,8 +81,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         )
         if self.training and self.mask_prob > 0:
             read["self_attn_context_mask"] = remembered(tokens, mask, self.mask_prob)
-        logits = self.net(tokens, mask=mask, **read)[:, -tokens.shape[1] :]
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index)
+        loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
+        return loss
 
     @names_nearest
     @hands_on_to(Sampler)

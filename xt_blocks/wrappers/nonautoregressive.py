@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from blockdsl.options import Option, by_name, check_values
 
 from ..attention.masks import check_mask
+from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import names_nearest
 from .decoding import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
 from .sampling import keep_top_k
-from .transformer import TransformerWrapper
+from .transformer import TransformerWrapper, loss_of
 
 _OPTIONS = by_name(
     (
@@ -34,6 +35,9 @@ _OPTIONS = by_name(
         Option("noise_level_scale", float, 1.0, "noise of the choice of places", least=0),
     )
 )
+
+
+_IGNORED = -100  # in place of a target that is no token's to predict
 
 
 class Losses(NamedTuple):
@@ -174,12 +178,15 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
         masked = masked_at_random(real, self.schedule)
         seen = corrupted(x, masked, self.mask_id, self.num_tokens, self.no_replace_prob, self.random_token_prob)
+        wanted = Target(x.long().masked_fill(~masked, _IGNORED), _IGNORED, "sum")
+        count = masked.sum().clamp(min=1)
+        if only_train_generator or not has_critic:
+            read = self._conditioned(self._trained_condition(seen, read), read)
+            generator_loss = loss_of(self.net, seen, wanted, **read) / count
+            return Losses(generator_loss, generator_loss, None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not only_train_critic):
             logits, _ = self._fill(seen, self._trained_condition(seen, read), read)
-        losses = F.cross_entropy(logits.transpose(1, 2), x.long(), reduction="none")
-        generator_loss = _mean(losses, masked)
-        if only_train_generator or not has_critic:
-            return Losses(generator_loss, generator_loss, None)
+        generator_loss = wanted.of_logits(logits) / count
         made_up = self._made_up(logits.detach(), generator_sample_temperature)
         guess = torch.where(masked, made_up, x)
         scores = self._scores(guess, read)
@@ -191,9 +198,11 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     def _fill(self, tokens: Tensor, condition: Tensor | None, read: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(batch, seq, num_tokens) logits and (batch, seq, dim) embeddings; `condition` is of the same shape."""
-        if self.to_self_cond is not None:
-            read = read | {"sum_embeds": self.to_self_cond(condition)}
-        return self.net(tokens, return_logits_and_embeddings=True, **read)
+        return self.net(tokens, return_logits_and_embeddings=True, **self._conditioned(condition, read))
+
+    def _conditioned(self, condition: Tensor | None, read: dict[str, Any]) -> dict[str, Any]:
+        """What the net reads, `condition: (batch, seq, dim)` with it."""
+        return read if self.to_self_cond is None else read | {"sum_embeds": self.to_self_cond(condition)}
 
     def _nothing_known(self, tokens: Tensor) -> Tensor | None:
         """(batch, seq, dim), what the first step is conditioned on."""

@@ -12,6 +12,7 @@ from blockdsl.tokens import TOKEN_OPTIONS, input_scheme
 
 from ..attention.masks import check_mask, check_pairs
 from ..cache import Cache, joined_masks
+from ..cross_entropy import Target, runs_as_written
 from ..drawn import Drawn
 from ..embedding import SMALL_STD, Embedding
 from ..intermediates import Intermediates
@@ -74,6 +75,10 @@ class SequenceModel(Drawn, nn.Module):
         """Of `hidden: (batch, seq, dim)`, the stack's output."""
         raise NotImplementedError
 
+    def _loss(self, hidden: Tensor, target: Target) -> Tensor:
+        """Of `hidden: (batch, seq, dim)`, the cross-entropy of its last tokens' logits."""
+        raise ValueError("a target is given, but the model gives no logits of tokens")
+
     def _check_sequence(self, x: Tensor) -> None:
         """Raise ValueError unless x is a sequence that `_vectors` takes."""
         raise NotImplementedError
@@ -117,6 +122,7 @@ class SequenceModel(Drawn, nn.Module):
         attn_mask: Tensor | None = None,
         self_attn_context_mask: Tensor | None = None,
         cache: Cache | None = None,
+        target: Target | None = None,
     ) -> Any:
         """
         Args:
@@ -145,9 +151,12 @@ class SequenceModel(Drawn, nn.Module):
             self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
             cache: x goes on behind the tokens it holds. With memory tokens or prepended embeddings, the first step has
                 a real token of every row: only there its padding can go in front of them.
+            target: what the last tokens are to predict, `cross_entropy.Target` of (batch, up to seq): the model gives
+                the loss in place of logits, which it then need not hold.
 
         Returns:
-            (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim).
+            (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim), or
+            the target's cross-entropy in nats.
             With further things asked for a tuple: this, Intermediates, Memories, attention weights, those of them that
             were.
 
@@ -159,6 +168,8 @@ class SequenceModel(Drawn, nn.Module):
         if return_logits_and_embeddings and (return_embeddings or self.return_only_embed):
             other = "return_embeddings is" if return_embeddings else "the model has no logits: return_only_embed is"
             raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
+        if target is not None:
+            self._check_target(target, x, return_embeddings or return_logits_and_embeddings)
         if return_mems and not self.max_mem_len:
             raise ValueError("return_mems is set, but the model keeps no memories: give it max_mem_len=")
         check_mask("self_attn_context_mask", self_attn_context_mask, x)
@@ -198,20 +209,19 @@ class SequenceModel(Drawn, nn.Module):
         if record is not None and return_mems:
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
-        out = self._output(prefix, hidden, return_embeddings, return_logits_and_embeddings)
+        hidden = prefix.restored(hidden)[:, prefix.memory :]
+        out: Any = hidden
+        if target is not None:
+            out = self._loss(hidden, target)
+        elif return_logits_and_embeddings:
+            out = self._outputs(hidden), hidden
+        elif not (return_embeddings or self.return_only_embed):
+            out = self._outputs(hidden)
         if record is None:
             return out
         asked = {"record": return_intermediates, "mems": return_mems, "attn": return_attn}
         parts = {"record": record, "mems": record.mems, "attn": record.attn_maps}
         return (out, *(part for name, part in parts.items() if asked[name]))
-
-    def _output(
-        self, prefix: Prefix, hidden: Tensor, return_embeddings: bool, return_logits_and_embeddings: bool
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        hidden = prefix.restored(hidden)[:, prefix.memory :]
-        if return_embeddings or self.return_only_embed:
-            return hidden
-        return (self._outputs(hidden), hidden) if return_logits_and_embeddings else self._outputs(hidden)
 
     def _routed(self, mems: Memories | None) -> Memories | None:
         """Memories as the layers read them."""
@@ -268,6 +278,14 @@ class SequenceModel(Drawn, nn.Module):
             return positions
         padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
         return (positions - padding).clamp(min=0)
+
+    def _check_target(self, target: Target, x: Tensor, others: bool) -> None:
+        if others or self.return_only_embed:
+            raise ValueError("a target asks for the loss, and embeddings are asked for in its place")
+        tokens = target.tokens
+        if tokens.dtype != torch.int64 or tokens.ndim != 2 or len(tokens) != len(x) or tokens.shape[1] > x.shape[1]:
+            wanted = f"({x.shape[0]}, {x.shape[1]} or fewer)"
+            raise ValueError(f"the target's tokens must be int64 {wanted}, not {tokens.dtype} {tuple(tokens.shape)}")
 
     def _check(
         self,
@@ -388,9 +406,35 @@ class TransformerWrapper(SequenceModel):
             return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
         return self.to_logits(hidden)
 
+    def _loss(self, hidden: Tensor, target: Target) -> Tensor:
+        hidden = _last(hidden, target)
+        if self.to_logits is None:
+            return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
+        if runs_as_written(self.to_logits, nn.Linear.forward):
+            return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
+        return target.of_logits(self.to_logits(hidden))
+
     def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 2 or x.dtype not in _INTS:
             raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+
+
+def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
+    """What `net(tokens, **read)` gives, with the target's cross-entropy in place of the logits.
+
+    Logits that someone else makes, or looks at by a hook on the net, are there as they were.
+    """
+    if runs_as_written(net, TransformerWrapper.forward):
+        return net(tokens, target=target, **read)
+    out = net(tokens, **read)
+    if isinstance(out, tuple):
+        return target.of_logits(_last(out[0], target)), *out[1:]
+    return target.of_logits(_last(out, target))
+
+
+def _last(x: Tensor, target: Target) -> Tensor:
+    """The end of `x: (batch, prepended + seq, ...)` that has a target."""
+    return x[:, x.shape[1] - target.tokens.shape[1] :]
 
 
 def _check_range(pos: Tensor, rows: int) -> None:

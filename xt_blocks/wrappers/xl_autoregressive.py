@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from .autoregressive import check_causal, shifted
 from .decoding import Decoding, Prompts, Tokens, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
-from .transformer import TransformerWrapper
+from .transformer import TransformerWrapper, loss_of
 
 if TYPE_CHECKING:
     from ..cache import Cache
@@ -76,10 +76,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         for start in range(0, tokens.shape[1], self.max_seq_len):
             segment = slice(start, start + self.max_seq_len)
             seen = None if mask is None else mask[:, segment]
-            logits, mems = self.net(tokens[:, segment], mask=seen, mems=mems, return_mems=True, **read)
-            loss = F.cross_entropy(
-                logits.flatten(0, 1), target[:, segment].flatten(), ignore_index=self.ignore_index, reduction="sum"
-            )
+            wanted = Target(target[:, segment], self.ignore_index, "sum")
+            loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, return_mems=True, **read)
             losses.append(loss)
         mean = torch.stack(losses).sum() / (target != self.ignore_index).sum()
         return (mean, mems) if return_mems else mean

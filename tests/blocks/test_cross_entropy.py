@@ -1,0 +1,212 @@
+"""The loss of a large vocabulary: what the plain formula gives, without the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from xt_blocks import AutoregressiveWrapper, ContinuousTransformerWrapper, Decoder, TransformerWrapper, cross_entropy
+from xt_blocks.cross_entropy import Target
+
+CLASSES, DIM, TOKENS = 37, 12, (2, 50)
+
+
+@pytest.fixture(autouse=True)
+def always_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "FEWEST", 0)
+    monkeypatch.setattr(cross_entropy, "ROWS", 7)  # does not divide the tokens
+
+
+def inputs(dtype: torch.dtype = torch.float64, bias: bool = True) -> list[Tensor]:
+    made = [torch.randn(*TOKENS, DIM), torch.randn(CLASSES, DIM), *([torch.randn(CLASSES)] if bias else [])]
+    return [own.to(dtype).requires_grad_() for own in made]
+
+
+def targets(ignored: int | None = None) -> Tensor:
+    out = torch.randint(CLASSES, TOKENS)
+    if ignored is not None:
+        out[:, ::3] = ignored
+    return out
+
+
+def plain(target: Target, *made: Tensor) -> Tensor:
+    return target.of_logits(F.linear(*made))
+
+
+def gradients(loss: Tensor, made: list[Tensor]) -> list[Tensor]:
+    return [loss, *torch.autograd.grad(loss, made)]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("ignored", [None, -100, 5, 1000])
+@pytest.mark.parametrize("bias", [False, True])
+def test_it_is_the_plain_formula(reduction: str, ignored: int | None, bias: bool) -> None:
+    target = Target(targets(ignored), -100 if ignored is None else ignored, reduction)
+    made = inputs(bias=bias)
+    for own, wanted in zip(
+        gradients(target.of_linear(*made), made), gradients(plain(target, *made), made), strict=True
+    ):
+        torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_derivatives_of_both_orders() -> None:
+    target, made = Target(torch.tensor([[1, 4, -100, 0]])), [torch.randn(1, 4, 3), torch.randn(5, 3), torch.randn(5)]
+    made = [own.double().requires_grad_() for own in made]
+    assert torch.autograd.gradcheck(target.of_linear, made, nondet_tol=1e-12)
+    assert torch.autograd.gradgradcheck(target.of_linear, made, nondet_tol=1e-12)
+
+
+def test_nothing_to_count_is_no_number_and_teaches_nothing() -> None:
+    target, made = Target(torch.full(TOKENS, -100)), inputs()
+    loss, *found = gradients(target.of_linear(*made), made)
+    assert loss.isnan()
+    assert all((own == 0).all() for own in found)
+    assert gradients(plain(target, *made), made)[0].isnan()
+
+
+def test_scores_far_apart_do_not_overflow() -> None:
+    x, weight, bias = (own.float().detach() for own in inputs())
+    target = Target(targets())
+    torch.testing.assert_close(target.of_linear(x * 1e4, weight, bias), plain(target, x * 1e4, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, None])
+def test_low_precision_is_as_exact_as_the_plain_formula(dtype: torch.dtype | None) -> None:
+    """None: float32 under autocast. Errors are measured against float64."""
+    target, low = Target(targets(-100)), inputs(dtype or torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is None):
+        ours, theirs = (gradients(f(*low), low) for f in (target.of_linear, lambda *made: plain(target, *made)))
+    exact = [own.detach().double().requires_grad_() for own in low]
+    for own, other, wanted in zip(ours, theirs, gradients(plain(target, *exact), exact), strict=True):
+        assert own.dtype == other.dtype
+        worst = (other - wanted).abs().max().item()
+        assert (own - wanted).abs().max().item() <= 2 * worst + torch.finfo(torch.bfloat16).eps * wanted.abs().max()
+
+
+def test_small_gradients_survive_float16() -> None:
+    """A loss that is scaled up has gradients that the mean alone would have rounded away."""
+    target, made = Target(targets()), inputs(torch.float16)
+    ours = torch.autograd.grad(target.of_linear(*made) * 2**10, made)
+    for own, wanted in zip(ours, torch.autograd.grad(plain(target, *made) * 2**10, made), strict=True):
+        torch.testing.assert_close(own, wanted, rtol=2e-2, atol=2e-2)
+
+
+def test_the_graph_may_be_kept_and_gradients_add_up() -> None:
+    target, made = Target(targets(-100)), inputs()
+    wanted = gradients(plain(target, *made), made)[1:]
+    loss = target.of_linear(*made)
+    for times in (1, 2, 3):
+        loss.backward(retain_graph=True)
+        for own, once in zip(made, wanted, strict=True):
+            torch.testing.assert_close(own.grad, times * once)
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_what_is_frozen_gets_no_gradient(frozen: int) -> None:
+    target, made = Target(targets()), inputs()
+    wanted = gradients(plain(target, *made), made)[1:]
+    made[frozen].requires_grad_(False)
+    target.of_linear(*made).backward()
+    for i, own in enumerate(made):
+        if i == frozen:
+            assert own.grad is None
+        else:
+            torch.testing.assert_close(own.grad, wanted[i])
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in any tensor that an operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for own in out if isinstance(out, tuple) else (out,):
+            if isinstance(own, Tensor):
+                self.numbers = max(self.numbers, own.numel())
+        return out
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_all_logits_are_never_there(learns: bool) -> None:
+    target, made = Target(targets()), inputs()
+    with Largest() as largest, torch.set_grad_enabled(learns):
+        loss = target.of_linear(*made)
+        if learns:
+            loss.backward()
+    assert largest.numbers < 50 * CLASSES
+    with Largest() as largest:
+        plain(target, *made)
+    assert largest.numbers == 100 * CLASSES
+
+
+def test_function_transforms_take_the_plain_formula() -> None:
+    target, made = Target(targets()), inputs()
+    wanted = torch.autograd.grad(plain(target, *made), made[0])[0]
+    torch.testing.assert_close(torch.func.grad(target.of_linear)(*made), wanted)
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+def model(**options: Any) -> TransformerWrapper:
+    stack = Decoder(dim=DIM, depth=1, heads=2, attn_dim_head=6)
+    return TransformerWrapper(num_tokens=CLASSES, max_seq_len=60, attn_layers=stack, **options).double()
+
+
+@pytest.mark.parametrize("options", [{}, {"tie_embedding": True}, {"num_memory_tokens": 3}, {"emb_dim": 5}])
+def test_a_model_gives_the_loss_in_place_of_logits(options: dict[str, Any]) -> None:
+    net, x, target = model(**options), targets(), Target(targets(-100)[:, 20:])
+    loss = net(x, target=target)
+    wanted = target.of_logits(net(x)[:, 20:])
+    parameters = [own for own in net.parameters() if own.requires_grad]
+    for own, other in zip(gradients(loss, parameters), gradients(wanted, parameters), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def hook_on_the_head(net: TransformerWrapper, hook: Callable[..., Any]) -> None:
+    assert net.to_logits is not None
+    net.to_logits.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("add_hook", [hook_on_the_head, lambda net, hook: net.register_forward_hook(hook)])
+def test_a_hook_sees_and_changes_the_logits(add_hook: Callable[..., None]) -> None:
+    net, x = model(), targets()
+    wanted = F.cross_entropy(2 * net(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+    add_hook(net, lambda module, args, logits: 2 * logits)
+    torch.testing.assert_close(AutoregressiveWrapper(net)(x), wanted)
+
+
+def test_a_head_of_ones_own_is_called() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    net, x = model(), targets()
+    net.to_logits = Doubled(DIM, CLASSES).double()
+    wanted = F.cross_entropy(net(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+    torch.testing.assert_close(AutoregressiveWrapper(net)(x), wanted)
+
+
+def test_a_compiled_model_has_the_same_loss() -> None:
+    wrapper, x = AutoregressiveWrapper(model()), targets()
+    compiled = torch.compile(wrapper, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), wrapper(x))
+
+
+def test_a_target_that_does_not_fit_is_named() -> None:
+    net, x = model(), targets()
+    for tokens in (x.int(), x[:1], x[0], torch.zeros(2, 51, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"the target's tokens must be int64 \(2, 50 or fewer\), not"):
+            net(x, target=Target(tokens))
+    with pytest.raises(ValueError, match="a target asks for the loss, and embeddings are asked for in its place"):
+        net(x, target=Target(x), return_embeddings=True)
+    vectors = ContinuousTransformerWrapper(max_seq_len=60, attn_layers=Decoder(dim=DIM, depth=1, heads=2), dim_in=3)
+    with pytest.raises(ValueError, match="a target is given, but the model gives no logits of tokens"):
+        vectors(torch.randn(2, 5, 3), target=Target(x[:, :5]))
