@@ -113,10 +113,13 @@ def _by_parts(
     dw = torch.zeros_like(weight, dtype=exact) if needed[1] else None
     db = torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None
     rows = ROWS if x.device.type == "cpu" else ROWS_ELSEWHERE
+    room = x.new_empty(min(rows, len(x)), len(weight))
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         own, target, counts = x[part], targets[part, None], seen[part, None]
-        logits = F.linear(own, weight, bias).to(exact)
+        logits = torch.mm(own, weight.T, out=room[: len(own)]).to(exact)
+        if bias is not None:
+            logits += bias
         logits -= logits.amax(dim=-1, keepdim=True)
         picked = logits.gather(-1, target)
         scale = logits.exp_().sum(dim=-1, keepdim=True)
