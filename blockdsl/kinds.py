@@ -194,6 +194,17 @@ BLOCK_OPTIONS = (
         above=0,
         optional=True,
     ),
+    Option(
+        "checkpoint",
+        str,
+        None,
+        "what the backward pass computes again, not to keep it: the block, or its stage's blocks in a row as one "
+        "(arXiv:1604.06174); none: nothing",
+        setting="checkpoint",
+        choices=("block", "stage"),
+        optional=True,
+        area="memory in training",
+    ),
 )
 
 NORM_CLASH = "use_rmsnorm and use_scalenorm are both set; give one"

@@ -28,6 +28,7 @@ AREAS = (
     "ordering",
     "regularisers",
     "recurrence",
+    "memory in training",
 )
 
 # Values that say more than what `telling` finds.

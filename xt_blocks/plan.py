@@ -30,6 +30,8 @@ class Step:
         counted: of a sum, the branches whose gain is known from their blocks; that of another is a difference.
         rotary, biases, scores_from: the nodes it reads these from.
         keep_scores: a later block reads its scores.
+        stage: its index; None behind the last one.
+        checkpoint: of a block, what is computed again in the backward pass: "block", "stage" or nothing.
         done: nodes whose values no later step reads.
     """
 
@@ -45,6 +47,8 @@ class Step:
     biases: tuple[str, ...] = ()
     scores_from: str | None = None
     keep_scores: bool = False
+    stage: int | None = None
+    checkpoint: str | None = None
     done: tuple[str, ...] = ()
 
 
@@ -70,7 +74,8 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
     if attrs["kind"] == "sum":
         base = graph.sources(node, "base")
         counted = tuple(end for end in reads if base and forks.get(end) == base[0])
-        return Step(node, reads, base=base[0] if base else None, fork=forks.get(node), counted=counted)
+        start = base[0] if base else None
+        return Step(node, reads, base=start, fork=forks.get(node), counted=counted, stage=attrs["stage"])
     positions, scores = graph.sources(node, "position"), graph.sources(node, "scores")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     return Step(
@@ -84,6 +89,8 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
         biases=tuple(position for position in positions if position not in rotary),
         scores_from=scores[0] if scores else None,
         keep_scores=keep,
+        stage=attrs["stage"],
+        checkpoint=attrs["options"]["checkpoint"],
     )
 
 

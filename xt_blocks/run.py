@@ -36,6 +36,8 @@ class Run:
         masks, rotations, biases: made once for all blocks, the last two by position node.
         tokens_mask: (batch, remembered + seq) bool, for the token shift; None: all are real.
         intermediates: filled as blocks run, or None.
+        values: the stream behind each node.
+        added: of nodes inside a branch, the stream less what it was at the fork.
         scores: what blocks gave whose scores later ones read, by node.
     """
 
@@ -45,6 +47,8 @@ class Run:
     biases: dict[str, Tensor]
     tokens_mask: Tensor | None
     intermediates: Intermediates | None
+    values: dict[str, Tensor] = field(default_factory=dict)
+    added: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
 
     def inputs(self, step: Step) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
@@ -19,6 +21,7 @@ from .norms import norm
 from .plan import Step, plan
 from .positions.relative import Positions, scores_bias
 from .positions.rotary import Rotation, rotation
+from .recompute import run_again, segments
 from .run import Run
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Stack(Drawn, nn.Module):
         self.positions, self.rotary = position_modules(graph)
         self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
         self.plan = plan(graph)
+        self.segments = segments(self.plan)
         self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
         options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
@@ -149,31 +153,40 @@ class Stack(Drawn, nn.Module):
         return extended(mems, self.plan, intermediates.streams, mask, max_mem_len, pinned)
 
     def _walk(self, x: Tensor, run: Run) -> Tensor:
-        values: dict[str, Tensor] = {self.start: x}  # the stream behind each node
-        added: dict[str, Tensor] = {}  # inside a branch: the stream less what it was at the fork
-        for step in self.plan:
-            if step.block is None:
-                self._sum(step, values, added)
+        run.values[self.start] = x
+        learns = self.training and torch.is_grad_enabled() and run.call.cache is None
+        learns = learns and not torch.compiler.is_compiling()  # a compiler chooses itself what to compute again
+        for segment in self.segments:
+            if segment.again and learns:
+                run_again(partial(self._run_steps, segment.steps), run)
             else:
-                self._run_block(step, run, values, added)
-            for node in step.done:
-                for state in (values, added, run.scores):
-                    state.pop(node, None)
-        (last,) = values.values()
+                self._run_steps(segment.steps, run)
+        (last,) = run.values.values()
         return last
 
-    def _run_block(self, step: Step, run: Run, values: dict[str, Tensor], added: dict[str, Tensor]) -> None:
-        x, memory, slot = _total(values, step.reads), run.memory(step), run.slot(step)
+    def _run_steps(self, steps: tuple[Step, ...], run: Run) -> None:
+        for step in steps:
+            if step.block is None:
+                self._sum(step, run)
+            else:
+                self._run_block(step, run)
+            for node in step.done:
+                for state in (run.values, run.added, run.scores):
+                    state.pop(node, None)
+
+    def _run_block(self, step: Step, run: Run) -> None:
+        x, memory = _total(run.values, step.reads), run.memory(step)
         block = self.blocks[step.block]  # type: ignore[index]
-        out: Residual = block(x, step.use, run.inputs(step), run.mask(memory), slot, memory)
-        values[step.node] = out.stream
+        out: Residual = block(x, step.use, run.inputs(step), run.mask(memory), run.slot(step), memory)
+        run.values[step.node] = out.stream
         run.record(step, x, out.scores)
         if step.fork is not None:
             gained = out.stream - x if out.gain is None else out.gain
-            before = added.get(step.reads[0]) if step.reads[0] != step.fork else None
-            added[step.node] = gained if before is None else before + gained
+            before = run.added.get(step.reads[0]) if step.reads[0] != step.fork else None
+            run.added[step.node] = gained if before is None else before + gained
 
-    def _sum(self, step: Step, values: dict[str, Tensor], added: dict[str, Tensor]) -> None:
+    def _sum(self, step: Step, run: Run) -> None:
+        values, added = run.values, run.added
         if step.base is None:
             values[step.node] = _total(values, step.reads)
             return

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 import xt_blocks
 
@@ -48,7 +49,7 @@ def test_the_loss_compiles_once_for_all_lengths(options: dict[str, Any]) -> None
     net = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain"), **options)
     model = xt_blocks.AutoregressiveWrapper(net)
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(model, backend=counter, fullgraph=True)
     for seq in (5, 7, 9, 12):
         x, mask = torch.randint(0, 17, (2, seq)), torch.arange(seq) < torch.tensor([[seq], [3]])
@@ -56,11 +57,27 @@ def test_the_loss_compiles_once_for_all_lengths(options: dict[str, Any]) -> None
     assert counter.frame_count <= 2  # the first length, and every other
 
 
+@pytest.mark.parametrize("name", [*NAMES, "plain", "checkpoint", "residual attention", "talking heads"])
+def test_a_train_step_compiles_once(name: str) -> None:
+    """One graph, and no other at the next steps; dropout and stochastic depth are drawn inside it."""
+    model = stack(name, ff_dropout=0.1, attn_dropout=0.1, layer_dropout=0.1).train()
+    x, extra = inputs(model)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        compiled(torch.randn_like(x), **extra).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert counter.frame_count == 1
+
+
 @pytest.mark.parametrize("options", [{}, {"num_memory_tokens": 2, "scaled_sinu_pos_emb": True}])
 def test_decoding_compiles_once_for_all_steps(options: dict[str, Any]) -> None:
     model = xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack("plain"), **options).eval()
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(model, backend=counter, fullgraph=True)
     x, cache = torch.randint(0, 17, (2, 12)), model.new_cache(2)
     with torch.no_grad():

@@ -89,6 +89,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ALiBi, learned": ("(a f)*2", {"alibi_pos_bias": True, "alibi_learned": True, "attn_one_kv_head": True}),
     "ALiBi, residual": ("(a f)*2", {"alibi_pos_bias": True, "residual_attn": True}),
     "not fused": ("(a c f)*2", {"attn_flash": False, "alibi_pos_bias": True}),
+    "checkpoint": ("(a & f a)*2 | a c f", {"checkpoint": "stage", "residual_attn": True, "rel_pos_bias": True}),
+    "checkpoint of some": ("a@x>>1 f a(checkpoint=none) f | a@x f", {"checkpoint": "block", "rotary_pos_emb": True}),
     "every position": ("(a & f)*2", {"alibi_pos_bias": True, "rel_pos_bias": True, "rotary_pos_emb": True}),
 }
 

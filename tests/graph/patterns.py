@@ -142,6 +142,7 @@ PLAIN_BLOCK = {
     "scale_residual_constant": 1.0,
     "gate_residual": False,
     "init_gain": None,
+    "checkpoint": None,
 }
 PLAIN_ATTENTION = {
     "heads": 8,

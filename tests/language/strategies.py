@@ -274,6 +274,7 @@ COMMON = {
     "scale_residual_constant": [("2", 2), (".75", 0.75)],
     "gate_residual": FLAG,
     "init_gain": [("0.5", 0.5), ("none", None)],
+    "checkpoint": [("block", "block"), ("stage", "stage"), ("none", None)],
 }
 ATTENTION = {
     "heads": [("1", 1), ("16", 16), ("007", 7)],

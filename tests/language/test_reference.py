@@ -81,6 +81,7 @@ def test_each_stands_in_its_area() -> None:
         "ordering": {"depth", "macaron", "sandwich_coef", "par_ratio", "custom_layers", "shift_tokens", "sandwich"},
         "regularisers": {"layer_dropout", "attn_dropout", "ff_dropout"},
         "recurrence": {"max_mem_len", "shift_mem_down"},
+        "memory in training": {"checkpoint"},
     }
     for area, names in some.items():
         assert names <= set(areas[area]), area

@@ -492,7 +492,7 @@ def test_every_default_is_a_value_that_may_be_given() -> None:
 @pytest.mark.parametrize("setting", sorted(table()))
 def test_every_setting_can_be_written_with_set(setting: str) -> None:
     option = table()[setting]
-    value = {bool: True, int: 4, float: 0.5, str: "x"}[option.type]
+    value = {bool: True, int: 4, float: 0.5, str: "x"}[option.type] if not option.choices else option.choices[0]
     written = setting if value is True else f"{setting}={value}"
     assert parse(f"set {written}; a c f").settings == {setting: value}
     assert str(parse(f"set {written}; a")) == f"set {written}; a"
