@@ -63,7 +63,7 @@ class _Attention(nn.Module):
         k, v = (repeat_heads(t, self.heads // self.kv_heads) for t in (k, v))
         dropout = self.options.dropout if self.training else 0.0
         if scores is None and not keep_scores and not self.needs_scores:
-            return self.output(kernel.fused(q, k, v.to(q.dtype), mask, self.scale, dropout).to(v.dtype), x)
+            return self.output(kernel.attention(q, k, v.to(q.dtype), mask, self.scale, dropout).to(v.dtype), x)
         out, seen = kernel.explicit(
             q, k, v.to(q.dtype), mask, self.scale, dropout, scores, self.talking_heads, self.options.sparse_topk
         )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import blockwise
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
 
@@ -26,6 +28,35 @@ class Scores(NamedTuple):
     weights: Tensor
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
+    """softmax(q kᵀ · scale) v by the fastest way there is that never holds the scores.
+
+    Args:
+        q: (b, h, i, d); k: (b, h, j, d); v: (b, h, j, dv).
+        dropout: of the attention weights; 0 outside training.
+
+    Returns:
+        (b, h, i, dv)
+    """
+    way = blockwise.attention if _by_tiles(q, attend, dropout) else fused
+    return way(q, k, v, attend, scale, dropout)
+
+
+def _by_tiles(q: Tensor, attend: Attend, dropout: float) -> bool:
+    """Whether tiles are faster than torch's fused kernel, or need less memory: measured on a CPU.
+
+    The fused kernel reads a mask of every pair. On a CPU it has no gradient of such a mask and no dropout.
+    """
+    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 2 * blockwise.ROWS:
+        return False
+    if attend.bias is not None and not attend.bias.by_distance:
+        return False
+    around = attend.past or attend.memories or attend.mask is not None or attend.pairs is not None
+    if attend.bias is not None or attend.reach is not None or (attend.causal and around) or dropout > 0:
+        return True
+    return attend.causal and torch.is_grad_enabled() and q.requires_grad and q.dtype == torch.float32
+
+
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
     """softmax(q kᵀ · scale) v by torch's fused kernel, which never holds the scores.
 
@@ -36,10 +67,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout
     Returns:
         (b, h, i, dv)
     """
-    plain = attend.causal and attend.bias is None
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=attend.added(q.dtype), dropout_p=dropout, is_causal=plain, scale=scale
-    )
+    plain = attend.triangle
+    mask = None if plain else attend.added(q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=plain, scale=scale)
+    if plain:
+        return out
     return out if attend.empty is None else out.masked_fill(attend.empty, 0.0)
 
 
@@ -69,10 +101,10 @@ def explicit(
         own = own + scores
     if talking_heads is not None:
         own = talking_heads.mix_scores(own)
-    if attend.bias is not None:  # each head's own, not mixed
-        own = own + attend.bias_in(own.dtype)
-    allowed = attend.everywhere(own)
-    masked = own if allowed is None else own.masked_fill(~allowed, float("-inf"))
+    bias = attend.whole_bias(own.dtype)
+    if bias is not None:  # each head's own, not mixed
+        own = own + bias
+    masked = own if attend.allowed is None else own.masked_fill(~attend.allowed, float("-inf"))
     if sparse_topk is not None:
         masked = keep_largest(masked, sparse_topk)
     weights = masked.softmax(dim=-1)
