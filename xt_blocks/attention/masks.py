@@ -125,7 +125,7 @@ class Attend:
     Args:
         queries: tokens in this call.
         past: tokens before them whose keys there are.
-        sight: what decides it apart from the tokens.
+        sight: what decides it apart from the tokens; None: all are seen.
         mask: (batch, tokens) bool of the keys behind learned memories; None: all are real.
         pairs: (batch or 1, heads or 1, queries, tokens) bool; None: all.
         bias: of the tokens; None: nothing is added.
@@ -136,12 +136,13 @@ class Attend:
         self,
         queries: int = 0,
         past: int = 0,
-        sight: Sight = Sight(False),
+        sight: Sight | None = None,
         mask: Tensor | None = None,
         pairs: Tensor | None = None,
         bias: RelativeBias | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        sight = sight or Sight(causal=False)
         self.queries, self.past = queries, past
         self.causal = sight.causal and queries > 1  # one query is the newest token and sees all before it
         self.reach, self.memories = sight.reach, sight.memories
@@ -149,6 +150,7 @@ class Attend:
         self.device = device
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
+        self._hidden: dict[torch.dtype, Tensor] = {}
 
     @property
     def triangle(self) -> bool:
@@ -174,14 +176,21 @@ class Attend:
         It is made once, by the first block that asks. No step keeps a tensor for the backward pass, as in
         `RelativeBias`.
         """
-        bias = self.whole_bias(dtype)
-        if bias is None:
+        if self.bias is None:
             return self.allowed
         if dtype not in self._added:
-            if self.allowed is not None:  # added: `masked_fill` would keep the mask for the backward pass
-                bias = bias + torch.zeros_like(self.allowed, dtype=dtype).masked_fill_(~self.allowed, float("-inf"))
-            self._added[dtype] = bias
+            bias, hidden = self.whole_bias(dtype), self.hidden(dtype)
+            assert bias is not None
+            self._added[dtype] = bias if hidden is None else bias + hidden
         return self._added[dtype]
+
+    def hidden(self, dtype: torch.dtype) -> Tensor | None:
+        """0 where `allowed`, else -inf, to be added: a mask to fill by would be kept for the backward pass."""
+        if self.allowed is None:
+            return None
+        if dtype not in self._hidden:
+            self._hidden[dtype] = torch.zeros_like(self.allowed, dtype=dtype).masked_fill_(~self.allowed, float("-inf"))
+        return self._hidden[dtype]
 
     def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
         """(batch or 1, heads, queries, keys): the bias in this type, not to overflow in it; None: there is none.

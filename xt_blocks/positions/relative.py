@@ -102,7 +102,7 @@ def scores_bias(module: nn.Module, positions: Positions) -> RelativeBias:
     queries, keys = positions.queries, positions.keys
     seq, total = queries.shape[-1], keys.shape[-1]
     if positions.consecutive:
-        distances = torch.arange(1 - seq, total, device=keys.device).flip(0)
+        distances = torch.arange(-seq, total, device=keys.device).flip(0)[:-1]
         return RelativeBias(module(distances).transpose(0, 1), seq, total)
     bias = module(queries[..., :, None] - keys[..., None, :]).movedim(-1, -3)
     return RelativeBias(bias if bias.ndim == 4 else bias[None], seq, total)
