@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import blockdsl
 import xt_blocks
 from xt_blocks import stack as stack_module
+from xt_blocks.attention import blockwise
 
 from .variants import EITHER_WAY, SIZES, inputs, language_model, stack, tokens
 
@@ -51,6 +52,17 @@ def test_a_step_is_the_same(name: str, causal: bool, kind: str) -> None:
     x, extra = inputs(plain)
     mask = torch.arange(7) < torch.tensor([[7], [3]])
     same(trained(plain, x, mask=mask, **extra), trained(other, x, mask=mask, **extra))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name", ["plain", "T5 bias, memory kv", "window", "dynamic bias", "ALiBi, learned", "talking heads"]
+)
+def test_a_step_by_tiles_is_the_same(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blockwise, "ROWS", 2)
+    plain, other = alike(name, kind, attn_dropout=0.2, ff_dropout=0.2)
+    x, extra = inputs(plain)
+    same(trained(plain, x, **extra), trained(other, x, **extra))
 
 
 @pytest.mark.parametrize("kind", KINDS)
