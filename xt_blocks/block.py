@@ -39,12 +39,14 @@ class Residual(NamedTuple):
 
     Attributes:
         stream: (batch, seq, dim) behind the block.
-        gain: (batch, seq, dim) what it added to the stream; None where it does more than add, as a post-norm does.
+        update: (batch, seq, dim) what its branch gave to be added.
+        adds: the stream gained the update and no more happened to it, as by a post-norm.
         scores: what the layer gave beside its update, if that was asked for.
     """
 
     stream: Tensor
-    gain: Tensor | None
+    update: Tensor
+    adds: bool
     scores: Any
 
 
@@ -115,7 +117,8 @@ class Block(nn.Module):
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
-        stream = self.residual(update, x)
+        residual = self.residual
+        stream = x + update if residual.adds else residual(update, x)
         if self.pre_norm:
-            return Residual(stream, update if self.residual.adds else None, scores)
-        return Residual(self.norm(stream), None, scores)
+            return Residual(stream, update, residual.adds, scores)
+        return Residual(self.norm(stream), update, False, scores)

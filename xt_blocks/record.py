@@ -162,11 +162,11 @@ def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]
         bound.arguments["intermediates"] = seen
         return bound.args, bound.kwargs
 
-    def meets(owner: str) -> Any:
-        return lambda _, args: passes[name].updates[owner].append(args[0])
+    def gives(owner: str) -> Any:
+        return lambda _, args, out: passes[name].updates[owner].append(out.update)
 
     handles = [stack.register_forward_pre_hook(starts, with_kwargs=True)]
-    handles += [block.residual.register_forward_pre_hook(meets(owner)) for owner, block in stack.blocks.items()]  # type: ignore[union-attr]
+    handles += [block.register_forward_hook(gives(owner)) for owner, block in stack.blocks.items()]
     try:
         yield
     finally:

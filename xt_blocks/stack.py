@@ -181,7 +181,7 @@ class Stack(Drawn, nn.Module):
         run.values[step.node] = out.stream
         run.record(step, x, out.scores)
         if step.fork is not None:
-            gained = out.stream - x if out.gain is None else out.gain
+            gained = out.update if out.adds else out.stream - x
             before = run.added.get(step.reads[0]) if step.reads[0] != step.fork else None
             run.added[step.node] = gained if before is None else before + gained
 

@@ -112,10 +112,8 @@ def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any])
     y = normed(y, kind, w, "norm") if place == "post" else y
     out = block(x, Use(scale=0.5))
     torch.testing.assert_close(out.stream, y)
-    if residual or place == "post":
-        assert out.gain is None
-    else:
-        torch.testing.assert_close(out.gain, 0.5 * update)
+    torch.testing.assert_close(out.update, 0.5 * update)
+    assert out.adds == (not residual and place != "post")
 
 
 @pytest.mark.parametrize("name", ["scale_residual", "gate_residual", "sandwich_norm", "use_scalenorm"])

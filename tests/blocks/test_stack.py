@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import networkx as nx
@@ -225,3 +227,41 @@ def test_parameters_may_be_swapped_and_stacked() -> None:
     out = torch.func.vmap(lambda own: torch.func.functional_call(models[0], own, (x,)))(parameters)
     for row, model in zip(out, models, strict=True):
         torch.testing.assert_close(row, model(x), rtol=1e-5, atol=1e-6)
+
+
+# Deep stacks ---------------------------------------------------------------------------------------------------------
+
+
+def calls(run: Callable[[], Any]) -> int:
+    """How many Python functions run."""
+    count = 0
+
+    def note(_: Any, event: str, __: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+DEEP = ["(a f)*{}", "(a & f)*{}", "(a@x f@y)*{}", "a & (a f)*{}"]
+
+
+@pytest.mark.parametrize("pattern", DEEP)
+def test_building_a_stack_is_linear_in_its_blocks(pattern: str) -> None:
+    graphs = [blockdsl.compile(pattern.format(n), **SIZES, residual_attn=True) for n in (20, 60, 100)]
+    few, some, many = (calls(lambda graph=graph: xt_blocks.lower(graph)) for graph in graphs)  # type: ignore[misc]
+    assert many - some == pytest.approx(some - few, rel=0.02)
+
+
+@pytest.mark.parametrize("pattern", DEEP)
+def test_running_a_stack_is_linear_in_its_blocks(pattern: str) -> None:
+    models = [xt_blocks.Decoder(pattern=pattern.format(n), **SIZES).eval() for n in (20, 60, 100)]
+    x = torch.randn(1, 3, SIZES["dim"])
+    few, some, many = (calls(lambda model=model: model(x)) for model in models)  # type: ignore[misc]
+    assert many - some == pytest.approx(some - few, rel=0.02)
+    assert (many - few) / 160 < 80  # a block; half of them are those of modules
