@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xt_blocks import AutoregressiveWrapper, ContinuousTransformerWrapper, Decoder, TransformerWrapper, cross_entropy
+from xt_blocks import (
+    AutoregressiveWrapper,
+    ContinuousTransformerWrapper,
+    Decoder,
+    Encoder,
+    NonAutoregressiveWrapper,
+    TransformerWrapper,
+    XLAutoregressiveWrapper,
+    cross_entropy,
+)
 from xt_blocks.cross_entropy import Target
 
 CLASSES, DIM, TOKENS = 37, 12, (2, 50)
@@ -168,6 +177,29 @@ def test_a_model_gives_the_loss_in_place_of_logits(options: dict[str, Any]) -> N
     parameters = [own for own in net.parameters() if own.requires_grad]
     for own, other in zip(gradients(loss, parameters), gradients(wanted, parameters), strict=True):
         torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("ignored", [None, 3])
+def test_every_wrapper_has_the_loss_of_the_logits(ignored: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    around = {"ignore_index": -100 if ignored is None else ignored}
+    encoder = Encoder(dim=DIM, depth=1, heads=2, attn_dim_head=6)
+    unordered = TransformerWrapper(num_tokens=CLASSES, max_seq_len=50, attn_layers=encoder).double()
+    wrappers = [
+        AutoregressiveWrapper(model(num_memory_tokens=2), **around),
+        XLAutoregressiveWrapper(model(max_mem_len=20), **around),
+        NonAutoregressiveWrapper(net=unordered, mask_id=0, self_cond=True).double(),
+    ]
+    x, mask = targets(), torch.arange(50) < torch.tensor([[50], [31]])
+    for wrapper in wrappers:
+        found = []
+        for fewest in (0, 10**9):
+            monkeypatch.setattr(cross_entropy, "FEWEST", fewest)
+            torch.manual_seed(1)
+            loss = wrapper(x, mask=mask)
+            loss = loss if isinstance(loss, Tensor) else loss.loss
+            found.append([loss, *torch.autograd.grad(loss, [*wrapper.parameters()], allow_unused=True)])
+        for own, other in zip(*found, strict=True):
+            torch.testing.assert_close(own, other)
 
 
 def hook_on_the_head(net: TransformerWrapper, hook: Callable[..., Any]) -> None:
