@@ -22,8 +22,8 @@ from .scores import TalkingHeads, only
 
 ROWS = 64
 """Queries of a tile."""
-MOST_SCORES = 2**21
-"""Scores of a tile, to fit in a cache: heads are split where there would be more."""
+MOST_SCORES = 2**19
+"""Scores of a tile, 2 MB, to stay in a core's cache: heads are split where there would be more."""
 
 
 class Tile(NamedTuple):

@@ -16,6 +16,10 @@ from .masks import Attend
 from .scores import TalkingHeads, keep_largest
 
 
+MOST_PLAIN, FEW_THREADS = 1024, 2
+"""Up to so many queries and on so few threads tiles train a plain causal attention faster than the fused kernel."""
+
+
 class Scores(NamedTuple):
     """What an attention saw on its way.
 
@@ -73,7 +77,8 @@ def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
     around = attend.past or attend.memories or attend.mask is not None or attend.pairs is not None
     if unknown or attend.bias is not None or attend.reach is not None or (attend.causal and around):
         return True
-    return attend.causal and torch.is_grad_enabled() and q.requires_grad and q.dtype == torch.float32
+    trains = torch.is_grad_enabled() and q.requires_grad and q.dtype == torch.float32
+    return attend.causal and trains and attend.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
