@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import xt_blocks
-from xt_blocks.attention import Bias, Masks, Sight, blockwise, kernel
+from xt_blocks.attention import Bias, Masks, Sight, blockwise, flex, kernel
 from xt_blocks.attention.scores import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
@@ -91,6 +92,31 @@ def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(blockwise, "attention", lambda *args: used.append(1) or tiles(*args))  # type: ignore[func-returns-value]
     torch.testing.assert_close(run(), plain)
     assert used or not any(causal_attention(step.node, model) for step in model.plan)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("reach", [None, 30])
+@pytest.mark.parametrize("memories", [0, 3])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_flex_attention_sees_and_adds_the_same(
+    causal: bool, reach: int | None, memories: int, padded: bool, biased: bool
+) -> None:
+    seq, past = 150, 20
+    tokens = seq + past
+    q, k, v = (
+        torch.randn(2, 3, seq, 16),
+        torch.randn(2, 3, memories + tokens, 16),
+        torch.randn(2, 3, memories + tokens, 16),
+    )
+    mask = torch.arange(tokens) >= torch.tensor([[0], [50]]) if padded else None
+    bias = Bias(("bias",), RelativeBias(torch.randn(3, seq + tokens - 1), seq, tokens)) if biased else None
+    attend = Masks(seq, past, mask).tokens(Sight(causal, reach, memories), bias)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is slow when it is not compiled
+        out = flex.attention(q, k, v, attend, 0.3)
+    torch.testing.assert_close(out, kernel.explicit(q, k, v, attend, 0.3)[0])
+    assert flex.block_mask(attend, q, k) is flex.block_mask(attend, q, k)
 
 
 def causal_attention(node: str, model: xt_blocks.Stack) -> bool:

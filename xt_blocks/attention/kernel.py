@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import blockwise
+from . import blockwise, flex
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
-
 
 MOST_PLAIN, FEW_THREADS = 1024, 2
 """Up to so many queries and on so few threads tiles train a plain causal attention faster than the fused kernel."""
@@ -57,6 +56,8 @@ def attention(
     changed = talking_heads is not None or sparse_topk is not None
     if flash and _by_tiles(q, attend, changed or dropout > 0):
         return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
+    if flash and not changed and flex.serves(q, v, attend, dropout):
+        return flex.attention(q, k, v, attend, scale)
     if flash and not changed:
         return fused(q, k, v, attend, scale, dropout)
     return explicit(q, k, v, attend, scale, dropout, None, talking_heads, sparse_topk)[0]

@@ -10,7 +10,7 @@ tokens of this call.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -148,6 +148,7 @@ class Attend:
         self.reach, self.memories = sight.reach, sight.memories
         self.mask, self.pairs, self.bias = mask, pairs, bias
         self.device = device
+        self.blocks: Any = None  # flex's own form of it, once that was asked for
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
         self._hidden: dict[torch.dtype, Tensor] = {}
