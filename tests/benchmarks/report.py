@@ -1,0 +1,114 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .case import Case, Goal, StartCase
+from .measure import Spread
+from .result import Result, Row, met
+
+COLUMNS = {
+    "case": "<",
+    "contestant": "<",
+    "median": ">",
+    "tokens/s": ">",
+    "ours is faster by": ">",
+    "at least": ">",
+    "memory": ">",
+    "ours of it": ">",
+    "at most": ">",
+    "of the limit": ">",
+}
+
+GROUPS = {
+    "train": "Training: forward, loss, backward",
+    "option": "Training with one option",
+    "forward": "Forward",
+    "generate": "Cached generation, the likeliest token each time",
+    "start": "Starting and building",
+}
+
+LEGEND = """\
+Contestants were run in rounds, A B C A B C ...; a first round does not count. *Median* is of the times, *ours is
+faster by* the median of the ratios within rounds, with their quartiles: above 1, ours is faster. *At least* and *at
+most* are figures to reach; an exclamation mark stands at one that was not. *Memory* is by how much the work raises the
+highest mark of a fresh process that has made the model and worked over a few tokens. *Of the limit* is how much of
+the possible speed is reached: that of a large matrix product (p) or of reading the weights and the cache from memory
+(m), both measured in the same rounds; of attention only pairs that may meet count.
+"""
+
+
+def report(results: Iterable[Result], cases: Mapping[str, Case | StartCase]) -> str:
+    """Markdown: a table a group of cases, what the numbers mean, and what was left out."""
+    results = list(results)
+    parts = ["# Speed\n", LEGEND]
+    parts += [f"- {line}\n" for line in sorted({result.conditions for result in results})]
+    for group, title in GROUPS.items():
+        own = [result for result in results if result.case.startswith(f"{group}/")]
+        if own:
+            parts += [f"\n## {title}\n\n", tables(own, cases)]
+    return "".join(parts)
+
+
+def tables(results: Sequence[Result], cases: Mapping[str, Case | StartCase]) -> str:
+    """A table of these cases, and notes of them."""
+    rows = [line for result in results for line in lines(result, cases[result.case].goals)]
+    notes = [f"- `{result.case}`: {result.title}; {result.sizes}\n" for result in results]
+    notes += [f"- {note}\n" for note in told(results)]
+    return (table(rows) + "\n" if rows else "") + "".join(notes)
+
+
+def told(results: Iterable[Result]) -> list[str]:
+    """Once each: who was left out, and whose model is of another size."""
+    lines = [f"{name} left out: {reason}" for result in results for name, reason in result.left_out.items()]
+    lines += [f"`{result.case}`: {note}" for result in results for note in result.unequal()]
+    return list(dict.fromkeys(lines))
+
+
+def lines(result: Result, goals: Mapping[str, Goal]) -> list[list[str]]:
+    """The cells of each of a case's rows."""
+    return [cells(result, row, goals.get(row.contestant, Goal())) for row in result.rows]
+
+
+def cells(result: Result, row: Row, goal: Goal) -> list[str]:
+    faster, memory = result.faster(row), result.memory(row)
+    speed_met, memory_met = met(goal, faster, memory)
+    return [
+        f"`{result.case}`" if row is result.rows[0] else "",
+        row.contestant,
+        seconds(row.time.median),
+        "" if row.tokens is None else f"{row.tokens / row.time.median:,.0f}",
+        "" if faster is None else spread(faster),
+        "" if goal.faster is None else f"{goal.faster:.2f}{'!' if speed_met is False else ''}",
+        "" if row.memory is None else f"{row.memory / 2**20:,.0f} MB",
+        "" if memory is None else f"{memory:.2f}",
+        "" if goal.memory is None else f"{goal.memory:.2f}{'!' if memory_met is False else ''}",
+        "" if row.of_limit is None else f"{row.of_limit.median:.0%} {(row.bound or ' ')[0]}",
+    ]
+
+
+def seconds(value: float) -> str:
+    """Three digits of it, in the unit that suits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            break
+    return f"{value / size:.3g} {unit}"
+
+
+def spread(value: Spread) -> str:
+    """`1.02 (1.01 to 1.04)`"""
+    return f"{value.median:.2f} ({value.low:.2f} to {value.high:.2f})"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown that reads well as text too; a column that says nothing is left out."""
+    shown = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
+    names = list(COLUMNS)
+    widths = {place: max(len(names[place]), *(len(row[place]) for row in rows)) for place in shown}
+
+    def line(texts: Sequence[str]) -> str:
+        return "| " + " | ".join(f"{texts[p]:{COLUMNS[names[p]]}{widths[p]}}" for p in shown) + " |\n"
+
+    rule = [("-" * (widths.get(p, 1) - 1)) + (":" if COLUMNS[name] == ">" else "-") for p, name in enumerate(names)]
+    return line(names) + line(rule) + "".join(line(row) for row in rows)
