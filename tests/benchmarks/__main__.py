@@ -98,7 +98,9 @@ def write(folder: Path, results: list[Result]) -> None:
     store(folder / "results.json", results)
     plot(results, folder / "speed.svg")
     text = report(results, CASES)
-    (folder / "README.md").write_text(text.replace("# Speed\n", "# Speed\n\n![times as fast](speed.svg)\n\n", 1), encoding="utf-8")
+    (folder / "README.md").write_text(
+        text.replace("# Speed\n", "# Speed\n\n![times as fast](speed.svg)\n\n", 1), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from .result import Result, Row, met
 COLUMNS = {
     "case": "<",
     "contestant": "<",
+    "parameters": ">",
     "median": ">",
     "tokens/s": ">",
-    "ours is faster by": ">",
+    "ours, times as fast": ">",
     "at least": ">",
     "memory": ">",
-    "ours of it": ">",
+    "ours, part of it": ">",
     "at most": ">",
     "of the limit": ">",
 }
@@ -30,8 +31,8 @@ GROUPS = {
 }
 
 LEGEND = """\
-Contestants were run in rounds, A B C A B C ...; a first round does not count. *Median* is of the times, *ours is
-faster by* the median of the ratios within rounds, with their quartiles: above 1, ours is faster. *At least* and *at
+Contestants were run in rounds, A B C A B C ...; a first round does not count. *Median* is of the times, *ours,
+times as fast* of the ratios within rounds, with their quartiles: above 1, the first one is faster. *At least* and *at
 most* are figures to reach; an exclamation mark stands at one that was not. *Memory* is by how much the work raises the
 highest mark of a fresh process that has made the model and worked over a few tokens. *Of the limit* is how much of
 the possible speed is reached: that of a large matrix product (p) or of reading the weights and the cache from memory
@@ -52,7 +53,7 @@ def report(results: Iterable[Result], cases: Mapping[str, Case | StartCase]) -> 
 
 
 def tables(results: Sequence[Result], cases: Mapping[str, Case | StartCase]) -> str:
-    """A table of these cases, and notes of them."""
+    """A table of these cases, what they are, and who was left out."""
     rows = [line for result in results for line in lines(result, cases[result.case].goals)]
     notes = [f"- `{result.case}`: {result.title}; {result.sizes}\n" for result in results]
     notes += [f"- {note}\n" for note in told(results)]
@@ -60,10 +61,9 @@ def tables(results: Sequence[Result], cases: Mapping[str, Case | StartCase]) -> 
 
 
 def told(results: Iterable[Result]) -> list[str]:
-    """Once each: who was left out, and whose model is of another size."""
-    lines = [f"{name} left out: {reason}" for result in results for name, reason in result.left_out.items()]
-    lines += [f"`{result.case}`: {note}" for result in results for note in result.unequal()]
-    return list(dict.fromkeys(lines))
+    """Who was left out and why; a reason is told once, with the first case."""
+    reasons = {reason: (result, name) for result in [*results][::-1] for name, reason in result.left_out.items()}
+    return [f"`{result.case}`: {name} left out: {reason}" for reason, (result, name) in [*reasons.items()][::-1]]
 
 
 def lines(result: Result, goals: Mapping[str, Goal]) -> list[list[str]]:
@@ -77,6 +77,7 @@ def cells(result: Result, row: Row, goal: Goal) -> list[str]:
     return [
         f"`{result.case}`" if row is result.rows[0] else "",
         row.contestant,
+        parameters(result, row),
         seconds(row.time.median),
         "" if row.tokens is None else f"{row.tokens / row.time.median:,.0f}",
         "" if faster is None else spread(faster),
@@ -88,12 +89,19 @@ def cells(result: Result, row: Row, goal: Goal) -> list[str]:
     ]
 
 
+def parameters(result: Result, row: Row) -> str:
+    """How many the first has, and how many more or fewer another."""
+    if row.parameters is None:
+        return ""
+    ours = result.rows[0].parameters
+    if row is result.rows[0] or not ours:
+        return f"{row.parameters:,}"
+    return "as many" if row.parameters == ours else f"{row.parameters / ours - 1:+.1%}"
+
+
 def seconds(value: float) -> str:
     """Three digits of it, in the unit that suits."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
-            break
-    return f"{value / size:.3g} {unit}"
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
 def spread(value: Spread) -> str:

@@ -32,7 +32,9 @@ class Row:
     memory: int | None = None
 
     def with_limit(self, least: Least, rates: Sequence[Rates]) -> Row:
-        typical = Rates(*(statistics.median(values) for values in zip(*((r.flops, r.bytes) for r in rates))))
+        typical = Rates(
+            statistics.median(rate.flops for rate in rates), statistics.median(rate.bytes for rate in rates)
+        )
         return replace(self, least=[least.seconds(rate) for rate in rates], bound=least.bound(typical))
 
     def with_memory(self, memory: int | None) -> Row:
@@ -72,14 +74,6 @@ class Result:
         """The part of this one's memory that the first takes."""
         ours = self.rows[0].memory
         return None if row is self.rows[0] or ours is None or not row.memory else ours / row.memory
-
-    def unequal(self) -> list[str]:
-        """Contestants whose models have other numbers of parameters than the first's."""
-        counts = {row.contestant: row.parameters for row in self.rows if row.parameters is not None}
-        ours = next(iter(counts.values()), 0)
-        return [
-            f"{name}: {count:,} parameters, {count / ours - 1:+.1%}" for name, count in counts.items() if count != ours
-        ]
 
 
 def met(goal: Goal, faster: Spread | None, memory: float | None) -> tuple[bool | None, bool | None]:

@@ -32,6 +32,8 @@ class Snippet:
             raise LeftOut(f"{self.needs.replace('_', '-')} is not installed")
 
     def seconds(self) -> float:
-        script = f"import time\n{self.before}\nstart = time.perf_counter()\n{self.timed}\nprint(time.perf_counter() - start)"
+        script = (
+            f"import time\n{self.before}\nstart = time.perf_counter()\n{self.timed}\nprint(time.perf_counter() - start)"
+        )
         run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         return float(run.stdout.split()[-1])

@@ -35,7 +35,9 @@ class Work:
 def training(contestant: Contestant, setting: Setting) -> Callable[[], object]:
     contestant.net.train()
     tokens = drawn(setting, setting.seq + 1)
-    autocast = torch.autocast(torch.device(setting.device).type, torch.bfloat16, enabled=setting.precision == "autocast")
+    autocast = torch.autocast(
+        torch.device(setting.device).type, torch.bfloat16, enabled=setting.precision == "autocast"
+    )
 
     def step() -> None:
         with autocast:
@@ -112,7 +114,7 @@ def forward_least(graph: BlockGraph, setting: Setting) -> Least:
 def generating_least(graph: BlockGraph, setting: Setting) -> Least:
     """Every step reads the weights, and keys and values of the tokens before."""
     weights = weight_bytes(graph, setting)
-    token = graph.kv_cache_bytes(1, setting.batch, dtype=setting.weights)
+    token = graph.kv_cache_bytes(1, setting.batch, str(setting.weights))
     read = setting.new * weights + sum(range(setting.seq, setting.length)) * token
     return Least(useful_flops(graph, setting.length, setting.batch), read, weights)
 

@@ -18,7 +18,9 @@ class Ours(Contestant):
 
     def __init__(self, setting: Setting, **layers: Any) -> None:
         super().__init__(setting)
-        stack = Decoder(dim=setting.dim, depth=setting.depth, heads=setting.heads, attn_dim_head=setting.dim_head, **layers)
+        stack = Decoder(
+            dim=setting.dim, depth=setting.depth, heads=setting.heads, attn_dim_head=setting.dim_head, **layers
+        )
         self.net = self.placed(
             TransformerWrapper(num_tokens=setting.vocabulary, max_seq_len=setting.length, attn_layers=stack)
         )

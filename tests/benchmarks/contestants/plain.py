@@ -78,7 +78,9 @@ class Decoder(nn.Module):
         if self.places is not None:
             x = x + self.places.weight[here]
         for number, layer in enumerate(self.layers):
-            x = layer(x, self.angles[here] if self.places is None else None, None if caches is None else caches[number], past)
+            x = layer(
+                x, self.angles[here] if self.places is None else None, None if caches is None else caches[number], past
+            )
         return self.head(self.norm(x))
 
     @torch.no_grad()
