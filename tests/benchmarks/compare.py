@@ -33,9 +33,7 @@ def compare(
         contestants: globs of names; the first contestant always takes part.
     """
     entries, left_out = ready(case, options, contestants)
-    rows = []
-    if next(iter(case.contestants)) in entries:
-        rows = timed(case, entries, options, runs)
+    rows = timed(case, entries, options, runs) if entries else []
     if memory and case.memory:
         rows = [row.with_memory(growth(case.name, row.contestant, options)) for row in rows]
     return Result(case.name, case.title, case.sizes, rows, left_out, conditions(options, runs))
@@ -44,15 +42,17 @@ def compare(
 def ready(
     case: Case | StartCase, options: Options, contestants: tuple[str, ...]
 ) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Those that take part, and why others do not."""
-    entries, left_out = {}, {}
-    for number, name in enumerate(case.contestants):
-        if number and not any(fnmatchcase(name, glob) for glob in contestants):
-            continue
+    """Those that take part, and why others do not; without the first, nobody does."""
+    first, *others = case.contestants
+    entries: dict[str, Entry] = {}
+    left_out: dict[str, str] = {}
+    for name in [first, *(name for name in others if any(fnmatchcase(name, glob) for glob in contestants))]:
         try:
             entries[name] = case.entry(name, options)
         except LeftOut as reason:
             left_out[name] = str(reason)
+        if first in left_out:
+            break
     return entries, left_out
 
 

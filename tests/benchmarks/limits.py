@@ -10,7 +10,7 @@ import torch
 
 from .measure import synchronizer
 
-PRODUCT = "matrix product"
+PRODUCT = "product"
 READING = "memory"
 
 

@@ -31,12 +31,12 @@ GROUPS = {
 }
 
 LEGEND = """\
-Contestants were run in rounds, A B C A B C ...; a first round does not count. *Median* is of the times, *ours,
-times as fast* of the ratios within rounds, with their quartiles: above 1, the first one is faster. *At least* and *at
-most* are figures to reach; an exclamation mark stands at one that was not. *Memory* is by how much the work raises the
-highest mark of a fresh process that has made the model and worked over a few tokens. *Of the limit* is how much of
-the possible speed is reached: that of a large matrix product (p) or of reading the weights and the cache from memory
-(m), both measured in the same rounds; of attention only pairs that may meet count.
+Contestants were run in rounds, A B C A B C ..., after one that does not count. *Median* is of the times, *ours, times as
+fast* of the ratios within rounds, with their quartiles; above 1, the first contestant is faster. *At least* and *at
+most* are figures to reach, and an exclamation mark stands at one that was not. *Memory* is by how much the work raises
+the highest mark of a fresh process that has made the model and worked over a few tokens; gradients are in it. *Of the
+limit* is how much of the possible speed is reached: that of a large matrix product (p), or of reading weights and cache
+from memory (m), measured in the same rounds; of attention only pairs that may meet count.
 """
 
 
@@ -96,7 +96,7 @@ def parameters(result: Result, row: Row) -> str:
     ours = result.rows[0].parameters
     if row is result.rows[0] or not ours:
         return f"{row.parameters:,}"
-    return "as many" if row.parameters == ours else f"{row.parameters / ours - 1:+.1%}"
+    return "as many" if row.parameters == ours else f"{row.parameters / ours - 1:+.2%}"
 
 
 def seconds(value: float) -> str:
