@@ -201,7 +201,12 @@ def generation() -> Iterator[Case]:
                 "bfloat16 weights, the step compiled",
                 GENERATING,
                 low,
-                {OURS: partial(Compiled, **layers), "ours, not compiled": ours, **peers},
+                {
+                    OURS: partial(Compiled, **layers),
+                    "ours, not compiled": ours,
+                    "ours, packed": partial(Packed, **layers),
+                    **peers,
+                },
             )
 
 

@@ -55,7 +55,7 @@ class Setting:
             batch=min(self.batch, 2),
             new=min(self.new, 4),
             vocabulary=min(self.vocabulary, 64),
-            dim=32,
+            dim=64,
             depth=min(self.depth, 2),
             heads=2,
         )

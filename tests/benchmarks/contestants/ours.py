@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import xt_blocks
-from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper
+from xt_blocks import AutoregressiveWrapper, Cache, Decoder, TransformerWrapper
 
 from ..setting import Setting
 from .base import Contestant, LeftOut
@@ -46,8 +48,23 @@ class Packed(Ours):
 
 
 class Compiled(Ours):
-    """With a step of decoding that torch.compile takes whole."""
+    """With a step of decoding that torch.compile takes whole, behind a prompt that is read without."""
 
     def __init__(self, setting: Setting, **layers: Any) -> None:
         super().__init__(setting, **layers)
-        raise LeftOut("this release compiles no step of decoding")
+        on_cpu = torch.device(setting.device).type == "cpu"
+        if not hasattr(Cache, "fix_shapes"):
+            raise LeftOut("this release fixes no shapes of a cache")
+        if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise LeftOut("torch.compile finds no C++ compiler")
+        self.step = torch.compile(self.net, fullgraph=True, mode=None if on_cpu else "reduce-overhead")
+
+    @torch.no_grad()
+    def generate(self, prompt: Tensor, new: int) -> Tensor:
+        batch, seq = prompt.shape
+        cache = self.net.new_cache(batch, seq + new)
+        out = [self.net(prompt, cache=cache)[:, -1:].argmax(dim=-1)]
+        cache.fix_shapes()
+        for _ in range(new - 1):
+            out.append(self.step(out[-1], cache=cache)[:, -1:].argmax(dim=-1))
+        return torch.cat(out, dim=1)
