@@ -1,6 +1,6 @@
 """How fast it is: training, generation and start-up beside other libraries, in one interleaved run.
 
-A peer that is not installed is left out, and so is a GPU.
+Peers are x-transformers and transformers, where they are installed, and plain torch. A GPU is used where there is one.
 
 Examples:
   python -m tests.benchmarks --list                             what there is
@@ -25,7 +25,7 @@ from .case import Options
 from .cases import CASES
 from .compare import compare
 from .plot import plot
-from .report import report, tables
+from .report import PICTURE, report, tables
 from .result import Result, store, stored
 
 
@@ -96,11 +96,8 @@ def write(folder: Path, results: list[Result]) -> None:
     """The numbers, the table and the picture."""
     folder.mkdir(parents=True, exist_ok=True)
     store(folder / "results.json", results)
-    plot(results, folder / "speed.svg")
-    text = report(results, CASES)
-    (folder / "README.md").write_text(
-        text.replace("# Speed\n", "# Speed\n\n![times as fast](speed.svg)\n\n", 1), encoding="utf-8"
-    )
+    plot(results, folder / PICTURE)
+    (folder / "README.md").write_text(report(results, CASES), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ COLUMNS = {
     "of the limit": ">",
 }
 
+PICTURE = "speed.svg"  # beside the report
+
 GROUPS = {
     "train": "Training: forward, loss, backward",
     "option": "Training with one option",
@@ -43,13 +45,21 @@ from memory (m), measured in the same rounds; of attention only pairs that may m
 def report(results: Iterable[Result], cases: Mapping[str, Case | StartCase]) -> str:
     """Markdown: a table a group of cases, what the numbers mean, and what was left out."""
     results = list(results)
-    parts = ["# Speed\n", LEGEND]
-    parts += [f"- {line}\n" for line in sorted({result.conditions for result in results})]
+    parts = [f"# Speed\n\n![how many times as fast]({PICTURE})\n\n{LEGEND}\n"]
+    parts += [f"- {line}\n" for line in conditions(results)]
     for group, title in GROUPS.items():
         own = [result for result in results if result.case.startswith(f"{group}/")]
         if own:
             parts += [f"\n## {title}\n\n", tables(own, cases)]
     return "".join(parts)
+
+
+def conditions(results: Iterable[Result]) -> list[str]:
+    """Under which ones they were measured; where these differ, each with its cases."""
+    cases: dict[str, list[str]] = {}
+    for result in results:
+        cases.setdefault(result.conditions, []).append(f"`{result.case}`")
+    return [*cases] if len(cases) < 2 else [f"{line}: {', '.join(names)}" for line, names in cases.items()]
 
 
 def tables(results: Sequence[Result], cases: Mapping[str, Case | StartCase]) -> str:

@@ -234,6 +234,12 @@ def test_the_report() -> None:
     assert text.startswith("# Speed\n")
 
 
+def test_measured_under_different_conditions() -> None:
+    later = replace(RESULT, case="train/plain-4096", conditions="another machine")
+    text = report([RESULT, later], CASES)
+    assert "\n- a machine, 3 rounds: `train/plain-1024`\n- another machine: `train/plain-4096`\n" in text
+
+
 def test_a_reason_for_being_left_out_is_told_once() -> None:
     other = replace(RESULT, case="train/plain-256")
     assert tables([RESULT, other], CASES).count("transformers is not installed") == 1

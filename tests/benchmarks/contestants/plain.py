@@ -25,16 +25,16 @@ class Layer(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.up, self.down = nn.Linear(dim, 4 * dim * (2 if glu else 1)), nn.Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor, angles: Tensor | None, cache: Tensor | None = None, past: int = 0) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None, cache: Tensor | None = None, past: int = 0) -> Tensor:
         """
         Args:
             x: (batch, seq, dim)
-            angles: (seq, features / 2) by which the first features of queries and keys are turned.
+            rotation: (2, seq, features / 2), cosines and sines that turn the first features of queries and keys.
             cache: (2, batch, heads, length, dim_head), keys and values; those of x are written behind `past` ones.
         """
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if angles is not None:
-            q, k = turned(q, angles), turned(k, angles)
+        if rotation is not None:
+            q, k = turned(q, *rotation), turned(k, *rotation)
         if cache is not None:
             seen = past + x.shape[1]
             cache[0, :, :, past:seen], cache[1, :, :, past:seen] = k, v
@@ -48,9 +48,8 @@ class Layer(nn.Module):
         return x + self.down(F.gelu(hidden))
 
 
-def turned(x: Tensor, angles: Tensor) -> Tensor:
-    """Feature i of `x: (..., seq, features)` turned with feature i + half."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Feature i of `x: (..., seq, features)` turned with feature i + half; cosines and sines are (seq, half)."""
     half = cos.shape[-1]
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
@@ -67,7 +66,8 @@ class Decoder(nn.Module):
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, vocabulary)
         rotated = dim // heads // 2
         frequencies = BASE ** -(torch.arange(0, rotated, 2) / rotated)
-        self.register_buffer("angles", torch.outer(torch.arange(length).float(), frequencies), persistent=False)
+        angles = torch.outer(torch.arange(length).float(), frequencies)
+        self.register_buffer("rotation", torch.stack((angles.cos(), angles.sin())), persistent=False)
         for embedding in filter(None, (self.tokens, self.places)):
             nn.init.normal_(embedding.weight, std=0.02)
 
@@ -77,10 +77,9 @@ class Decoder(nn.Module):
         x = self.tokens(tokens)
         if self.places is not None:
             x = x + self.places.weight[here]
+        rotation = self.rotation[:, here] if self.places is None else None
         for number, layer in enumerate(self.layers):
-            x = layer(
-                x, self.angles[here] if self.places is None else None, None if caches is None else caches[number], past
-            )
+            x = layer(x, rotation, None if caches is None else caches[number], past)
         return self.head(self.norm(x))
 
     @torch.no_grad()
