@@ -61,7 +61,7 @@ def timed(case: Case | StartCase, entries: dict[str, Entry], options: Options, r
     rounds: dict[str, Callable[[], Any]] = {name: entry.seconds for name, entry in entries.items()}
     first = next(iter(entries.values())).least
     if first is not None:
-        rounds[LIMIT] = Machine(options.device, case.arithmetic, first.span, 64 if options.quick else 2048).rates
+        rounds[LIMIT] = Machine(options.device, case.arithmetic, first.span, product(options)).rates
     seconds = interleaved(rounds, runs)
     rows = []
     for name, entry in entries.items():
@@ -69,6 +69,13 @@ def timed(case: Case | StartCase, entries: dict[str, Entry], options: Options, r
         least = entry.least or first
         rows.append(row if least is None else row.with_limit(least, seconds[LIMIT]))
     return rows
+
+
+def product(options: Options) -> int:
+    """Rows of matrices whose product is large for the device."""
+    if options.quick:
+        return 64
+    return 8192 if torch.device(options.device).type == "cuda" else 2048
 
 
 def conditions(options: Options, runs: int) -> str:
