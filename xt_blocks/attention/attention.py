@@ -42,7 +42,6 @@ class _Attention(nn.Module):
         self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
         self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
         self.output = Output(o)
-        self.needs_scores = o.talking_heads or o.sparse_topk is not None or not o.flash
 
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
@@ -62,13 +61,13 @@ class _Attention(nn.Module):
             k, v = self.memory(k, v, self.qk_norm)
         k, v = (repeat_heads(t, self.heads // self.kv_heads) for t in (k, v))
         dropout = self.options.dropout if self.training else 0.0
-        if scores is None and not keep_scores and not self.needs_scores:
-            return self.output(kernel.fused(q, k, v.to(q.dtype), mask, self.scale, dropout).to(v.dtype), x)
-        out, seen = kernel.explicit(
-            q, k, v.to(q.dtype), mask, self.scale, dropout, scores, self.talking_heads, self.options.sparse_topk
-        )
-        out = out.to(v.dtype)
-        return (self.output(out, x), seen) if keep_scores else self.output(out, x)
+        options = self.talking_heads, self.options.sparse_topk
+        if scores is None and not keep_scores:
+            out = kernel.attention(q, k, v.to(q.dtype), mask, self.scale, dropout, *options, self.options.flash)
+            return self.output(out.to(v.dtype), x)
+        out, seen = kernel.explicit(q, k, v.to(q.dtype), mask, self.scale, dropout, scores, *options)
+        out = self.output(out.to(v.dtype), x)
+        return (out, seen) if keep_scores else out
 
 
 class Attention(_Attention):
@@ -116,10 +115,10 @@ class Attention(_Attention):
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
         """
         check_mask("mask", mask, x)
-        q, k, v = self.split(*self.to_qkv(x if memory is None else torch.cat((memory, x), dim=1)))
+        q, k, v = self.split(*self.to_qkv(x, memory))
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
-        q, past = q[:, :, q.shape[2] - x.shape[1] :], 0 if memory is None else memory.shape[1]
+        past = 0 if memory is None else memory.shape[1]
         if cache is not None:
             k, v = cache.extend(k, v)
         if rotary is not None:

@@ -30,9 +30,16 @@ class SelfProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(sum(sizes), dim))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Linear, which this is without a bias
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`x: (b, n, dim)` → queries, keys and values (b, n, ·); None where the keys serve as values."""
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Queries of `x: (b, n, dim)`, keys and values of `memory: (b, m, dim)` and x, (b, m + n, ·).
+
+        No values where the keys serve as them.
+        """
+        queries, *rest = self.sizes
         q, k, v = torch.split(F.linear(x, self.weight), list(self.sizes), dim=-1)
+        if memory is not None:
+            before = torch.split(F.linear(memory, self.weight[queries:]), rest, dim=-1)
+            k, v = (torch.cat(pair, dim=1) for pair in zip(before, (k, v), strict=True))
         return q, k, v if self.sizes[2] else None
 
     def init_xavier(self, gain: float) -> None:
