@@ -87,16 +87,27 @@ def training() -> Iterator[Case]:
         {OURS: Ours, FUSED: fused, HUGGING_FACE: GPT2, PLAIN: Plain},
         memory=True,
     )
-    head = {"custom_layers": ("f",), "ff_mult": 1}
+    small = {"custom_layers": ("f",), "ff_mult": 1}
     yield Case(
         "train/head-1024",
-        "head and loss over 20,000 tokens, one small feedforward in front",
+        "head and loss over 20,000 tokens, behind an embedding that does not learn and one small feedforward",
         TRAINING,
         Setting(seq=1024, vocabulary=20_000, depth=1),
-        {OURS: partial(Ours, **head), DEFAULT: partial(XTransformers, **head)},
+        {OURS: head(partial(Ours, **small)), DEFAULT: head(partial(XTransformers, **small))},
         {DEFAULT: Goal(1.05, 0.3)},
         memory=True,
     )
+
+
+def head(make: Make) -> Make:
+    """With an embedding that takes no gradients, whose matrix is as large as the head's."""
+
+    def made(setting: Setting) -> Contestant:
+        contestant = make(setting)
+        contestant.net.get_submodule("token_emb").requires_grad_(False)
+        return contestant
+
+    return made
 
 
 def options() -> Iterator[Case]:
