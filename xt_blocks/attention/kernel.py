@@ -19,6 +19,10 @@ MOST_PLAIN, FEW_THREADS = 1024, 2
 """Up to so many queries and on so few threads tiles train a plain causal attention faster than the fused kernel."""
 
 
+MOST_MASK = 2**22
+"""Elements of a mask that all blocks share, 16 MB, up to which the fused kernel may read one."""
+
+
 class Scores(NamedTuple):
     """What an attention saw on its way.
 
@@ -64,22 +68,25 @@ def attention(
 
 
 def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
-    """Whether tiles are faster or need less memory than the other ways, as measured on a CPU.
+    """Whether tiles are faster than the other ways or need less memory, as measured on a CPU.
 
     The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
 
     Args:
         unknown: something is asked for that it does not know there.
     """
-    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 2 * blockwise.ROWS:
+    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 4 * blockwise.ROWS:
         return False
-    if attend.bias is not None and not attend.bias.by_distance:
+    bias, trains = attend.bias, torch.is_grad_enabled()
+    if bias is not None and not bias.by_distance:
         return False
     around = attend.past or attend.memories or attend.mask is not None or attend.pairs is not None
-    if unknown or attend.bias is not None or attend.reach is not None or (attend.causal and around):
+    if unknown or attend.reach is not None or (attend.causal and (around or bias is not None)):
         return True
-    trains = torch.is_grad_enabled() and q.requires_grad and q.dtype == torch.float32
-    return attend.causal and trains and attend.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
+    if bias is not None:  # all keys are seen: tiles have nothing to leave out but the mask itself
+        return (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK
+    few = attend.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
+    return attend.causal and few and trains and q.requires_grad and q.dtype == torch.float32
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
