@@ -160,6 +160,21 @@ def test_a_checkpointed_block_draws_and_computes_the_same() -> None:
     torch.testing.assert_close(run(True), run(False))
 
 
+@pytest.mark.parametrize("name", ["T5 bias", "window"])
+def test_gradients_of_each_row_by_torch_func(name: str) -> None:
+    model = xt_blocks.Decoder(dim=8, depth=1, heads=2, attn_dim_head=4, **LINEAR[name]).double()
+    x, parameters = torch.randn(2, 270, 8, dtype=torch.float64), dict(model.named_parameters())
+
+    def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        out: Tensor = torch.func.functional_call(model, parameters, (row[None],))
+        return out.square().sum()
+
+    by_row = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    model(x).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(by_row[key].sum(dim=0), parameter.grad)
+
+
 @pytest.mark.parametrize("name", ["T5 bias", "window", "talking heads", "memory kv"])
 @pytest.mark.parametrize("how", ["autocast", "half"])
 def test_low_precision_by_tiles_is_near_the_exact_one(name: str, how: str) -> None:

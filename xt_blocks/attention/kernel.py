@@ -77,6 +77,8 @@ def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
     """
     if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 4 * blockwise.ROWS:
         return False
+    if torch._C._are_functorch_transforms_active():  # vmap and grad of torch.func trace what they transform
+        return False
     bias, trains = attend.bias, torch.is_grad_enabled()
     if bias is not None and not bias.by_distance:
         return False
