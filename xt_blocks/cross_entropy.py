@@ -75,11 +75,9 @@ def runs_as_written(module: nn.Module, forward: Any) -> bool:
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
     many = x.shape[:-1].numel() * weight.shape[0] >= FEWEST
-    return many and not torch.compiler.is_compiling() and _plain(x) and _plain(weight)
-
-
-def _plain(x: Tensor) -> bool:
-    return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    plain = all(type(own) in (Tensor, nn.Parameter) for own in (x, weight))
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return many and plain and not traced
 
 
 class _Sum(torch.autograd.Function):

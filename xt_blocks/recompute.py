@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -40,6 +41,11 @@ def segments(plan: Sequence[Step]) -> list[Segment]:
             parts.append((key, []))
         parts[-1][1].append(step)
     return [Segment(tuple(steps), key is not None) for key, steps in parts]
+
+
+def may_run_again() -> bool:
+    """A compiler chooses itself what to compute again, and transforms of torch.func see every tensor that is kept."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 def run_again(steps: Callable[[Run], None], run: Run) -> None:

@@ -21,7 +21,7 @@ from .norms import norm
 from .plan import Step, plan
 from .positions.relative import Positions, scores_bias
 from .positions.rotary import Rotation, rotation
-from .recompute import run_again, segments
+from .recompute import may_run_again, run_again, segments
 from .run import Run
 
 if TYPE_CHECKING:
@@ -154,10 +154,9 @@ class Stack(Drawn, nn.Module):
 
     def _walk(self, x: Tensor, run: Run) -> Tensor:
         run.values[self.start] = x
-        learns = self.training and torch.is_grad_enabled() and run.call.cache is None
-        learns = learns and not torch.compiler.is_compiling()  # a compiler chooses itself what to compute again
+        again = self.training and torch.is_grad_enabled() and run.call.cache is None and may_run_again()
         for segment in self.segments:
-            if segment.again and learns:
+            if segment.again and again:
                 run_again(partial(self._run_steps, segment.steps), run)
             else:
                 self._run_steps(segment.steps, run)

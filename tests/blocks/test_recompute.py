@@ -193,6 +193,19 @@ def test_it_compiles_whole(kind: str) -> None:
     same(trained(plain, x), trained(torch.compile(other, backend="eager", fullgraph=True), x))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_function_transforms_go_through_it(kind: str) -> None:
+    plain, other = alike("plain", kind)
+    x, _ = inputs(plain)
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(other, parameters, (x,)).square().mean()  # type: ignore[no-any-return]
+
+    found = torch.func.grad(loss)(dict(other.named_parameters()))
+    for own, wanted in zip(found.values(), trained(plain, x)[1:], strict=True):
+        torch.testing.assert_close(own, wanted)
+
+
 # Segments ------------------------------------------------------------------------------------------------------------
 
 
