@@ -77,7 +77,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     many = x.shape[:-1].numel() * weight.shape[0] >= FEWEST
     plain = all(type(own) in (Tensor, nn.Parameter) for own in (x, weight))
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return many and plain and not traced
+    return many and plain and not traced and not x.is_meta
 
 
 class _Sum(torch.autograd.Function):

@@ -161,6 +161,11 @@ def test_function_transforms_take_the_plain_formula() -> None:
     torch.testing.assert_close(torch.func.grad(target.of_linear)(*made), wanted)
 
 
+def test_there_is_nothing_to_save_on_the_meta_device() -> None:
+    target = Target(targets().to("meta"))
+    assert target.of_linear(*(own.detach().to("meta") for own in inputs())).is_meta
+
+
 # Models --------------------------------------------------------------------------------------------------------------
 
 
