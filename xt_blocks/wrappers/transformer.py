@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.tokens import TOKEN_OPTIONS, input_scheme
@@ -385,7 +384,7 @@ class TransformerWrapper(SequenceModel):
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
-            return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
+            return self.token_emb.scores(hidden * self.dim**-0.5)
         return self.to_logits(hidden)
 
     def _check_sequence(self, x: Tensor) -> None:
