@@ -6,7 +6,7 @@ and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -181,7 +181,7 @@ class WindowDecoding:
         else:
             start = max(0, self.tokens.length - self.net.max_seq_len)
             mask = {} if self.mask is None else {"mask": self.mask[:, start : self.tokens.length]}
-            logits = self.net(self.tokens.since(start), cache=self.cache, **mask, **self.read)
+            logits = self.net(self.tokens.since(start), cache=self.cache, last_only=True, **mask, **self.read)
         if self.cache is not None:
             self.seen = self.tokens.length
         return logits[:, -1]
@@ -199,8 +199,9 @@ def decode(
 ) -> Iterator[Tensor]:
     """(batch,) int64 tokens, one a step, until all rows have drawn eos_token; a row has pad_value behind its own."""
     finished: Tensor | None = None
+    modules = [*net.modules()]
     for _ in range(steps):
-        with evaluating(net):
+        with _evaluating(modules):
             token = sampler(decoding.next_logits())
             decoding.append(token)
         if eos_token is not None:
@@ -216,7 +217,13 @@ def decode(
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """No dropout and no gradients inside; every module's mode is as it was behind it."""
-    training = [module for module in net.modules() if module.training]
+    with _evaluating([*net.modules()]):
+        yield
+
+
+@contextmanager
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

@@ -116,6 +116,7 @@ class SequenceModel(Drawn, nn.Module):
         attn_mask: Tensor | None = None,
         self_attn_context_mask: Tensor | None = None,
         cache: Cache | None = None,
+        last_only: bool = False,
     ) -> Any:
         """
         Args:
@@ -144,6 +145,7 @@ class SequenceModel(Drawn, nn.Module):
             self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
             cache: x goes on behind the tokens it holds. With memory tokens or prepended embeddings, the first step has
                 a real token of every row: only there its padding can go in front of them.
+            last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
             (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim).
@@ -197,7 +199,7 @@ class SequenceModel(Drawn, nn.Module):
         if record is not None and return_mems:
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
-        out = self._output(prefix, hidden, return_embeddings, return_logits_and_embeddings)
+        out = self._output(prefix, hidden, last_only, return_embeddings, return_logits_and_embeddings)
         if record is None:
             return out
         asked = {"record": return_intermediates, "mems": return_mems, "attn": return_attn}
@@ -205,9 +207,15 @@ class SequenceModel(Drawn, nn.Module):
         return (out, *(part for name, part in parts.items() if asked[name]))
 
     def _output(
-        self, prefix: Prefix, hidden: Tensor, return_embeddings: bool, return_logits_and_embeddings: bool
+        self,
+        prefix: Prefix,
+        hidden: Tensor,
+        last_only: bool,
+        return_embeddings: bool,
+        return_logits_and_embeddings: bool,
     ) -> Tensor | tuple[Tensor, Tensor]:
         hidden = prefix.restored(hidden)[:, prefix.memory :]
+        hidden = hidden[:, -1:] if last_only else hidden
         if return_embeddings or self.return_only_embed:
             return hidden
         return (self._outputs(hidden), hidden) if return_logits_and_embeddings else self._outputs(hidden)

@@ -196,7 +196,7 @@ class SegmentDecoding:
         logits: Tensor
         while (end := self.start + self.net.max_seq_len) <= self.tokens.length:
             segment = self.tokens.since(self.start, end)
-            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, **self.read)
+            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
             self.start, self.seen, self.cache = end, end, None
         if self.start < self.tokens.length:
             logits = self._within_segment()
@@ -204,13 +204,14 @@ class SegmentDecoding:
 
     def _within_segment(self) -> Tensor:
         if not self.cached:
-            return self.net(self.tokens.since(self.start), mems=self.mems, **self.read)
+            return self.net(self.tokens.since(self.start), mems=self.mems, last_only=True, **self.read)
         if self.cache is not None:
             logits = self.net(self.tokens.since(self.seen), cache=self.cache)
         else:
             remembered = 0 if self.mems is None else self.mems.length
             self.cache = self.net.new_cache(self.tokens.batch, remembered + self.net.max_seq_len)
-            logits = self.net(self.tokens.since(self.start), mems=self.mems, cache=self.cache, **self.read)
+            start = self.tokens.since(self.start)
+            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
         self.seen = self.tokens.length
         return logits
 
