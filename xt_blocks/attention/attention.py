@@ -132,7 +132,8 @@ class Attention(_Attention):
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
-        return self.attend(x, q, k, v, attend.tokens(self.sight, bias), scores, keep_scores)
+        mask_of = attend.tokens(self.sight, bias, k.shape[2])
+        return self.attend(x, q, k, v, mask_of, scores, keep_scores)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, dim) to the heads of queries, keys and values, all by one matrix, its rows in this order."""

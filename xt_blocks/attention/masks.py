@@ -134,6 +134,7 @@ class Masks:
         context_mask: (batch, context) bool; None: all.
         pairs: (batch or 1, heads or 1, queries, past + queries) bool, which query may see which key; None: all.
         device: where the masks are made.
+        place: (1,) int, among the keys, of the one query there is; None: queries are the last of them.
     """
 
     def __init__(
@@ -144,17 +145,19 @@ class Masks:
         context_mask: Tensor | None = None,
         pairs: Tensor | None = None,
         device: torch.device | str = "cpu",
+        place: Tensor | None = None,
     ) -> None:
         self.queries, self.past = queries, past
         self.mask, self.context_mask, self.pairs = mask, context_mask, pairs
-        self.device = device
+        self.device, self.place = device, place
         self._known: dict[object, Attend] = {}
 
-    def tokens(self, sight: Sight, bias: Bias | None = None) -> Attend:
-        """Self-attention's mask."""
-        key = (sight, bias.nodes if bias is not None else ())
+    def tokens(self, sight: Sight, bias: Bias | None = None, keys: int | None = None) -> Attend:
+        """Self-attention's mask, of all keys or of so many of the last, where a cache keeps no others."""
+        keys = self.past + self.queries if keys is None else keys
+        key = (sight, keys, bias.nodes if bias is not None else ())
         if key not in self._known:
-            self._known[key] = self._tokens(sight) if bias is None else self._biased(sight, bias.values)
+            self._known[key] = self._tokens(sight, keys) if bias is None else self._biased(sight, keys, bias.values)
         return self._known[key]
 
     def context(self, memories: int = 0) -> Attend:
@@ -165,28 +168,39 @@ class Masks:
             self._known[key] = _resolved(hidden, memories)
         return self._known[key]
 
-    def _biased(self, sight: Sight, bias: Tensor) -> Attend:
-        return replace(self.tokens(sight), bias=F.pad(bias, (sight.memories, 0)), _added={})
+    def _biased(self, sight: Sight, keys: int, bias: Tensor) -> Attend:
+        bias = F.pad(_last(bias, keys), (sight.memories, 0))
+        return replace(self.tokens(sight, None, keys), bias=bias, _added={})
 
-    def _tokens(self, sight: Sight) -> Attend:
+    def _tokens(self, sight: Sight, keys: int) -> Attend:
         # one query is the newest token and sees all before it
         causal = sight.causal and self.queries > 1
+        reach = sight.reach
+        if reach is not None and self.queries == 1 and self.place is None and keys <= reach + 1:
+            reach = None
         whole = self.mask is None and self.pairs is None and self.past == 0
-        if causal and whole and sight.reach is None and not sight.memories:
+        if causal and whole and reach is None and not sight.memories:
             return Attend(causal=True)
         mask = None if self.mask is None else self.mask[:, None, None, :]
-        return _resolved(_both(_both(mask, self._places(causal, sight.reach)), self.pairs), sight.memories)
+        allowed = _both(_both(mask, self._places(causal, reach)), self.pairs)
+        return _resolved(None if allowed is None else _last(allowed, keys), sight.memories)
 
     def _places(self, causal: bool, reach: int | None) -> Tensor | None:
-        """(1, 1, queries, past + queries) bool by place alone; None: all."""
+        """(1, 1, queries, past + queries) bool by place alone, or (past + queries,) of one query; None: all."""
         keys = self.past + self.queries
         places = None
+        if self.place is not None:
+            return None if reach is None else torch.arange(keys, device=self.device) >= self.place - reach
         if causal:
             places = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).tril(self.past)
         if reach is not None:
             near = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).triu(self.past - reach)
             places = _both(places, near)
         return None if places is None else places[None, None]
+
+
+def _last(x: Tensor, keys: int) -> Tensor:
+    return x if x.shape[-1] == keys else x[..., x.shape[-1] - keys :]
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:

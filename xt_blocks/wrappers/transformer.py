@@ -167,7 +167,9 @@ class SequenceModel(Drawn, nn.Module):
             check_pairs(attn_mask, x, _past(mems, cache))
         if pos is None and cache is not None and cache.last_position is not None:
             pos = cache.last_position + torch.arange(1, x.shape[1] + 1, device=x.device)
-        token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
+        token_mask = None
+        if cache is not None and cache.fixed is None:
+            token_mask = cache.seen_tokens(mask, x.shape[1], x.device)
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
         hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, mems, cache)
         mems = self._routed(mems)
@@ -191,7 +193,10 @@ class SequenceModel(Drawn, nn.Module):
             cache=cache,
             intermediates=record,
         )
-        if cache is not None:
+        if cache is not None and cache.fixed is not None:
+            if pos is not None and cache.last_position is not None:
+                cache.last_position.copy_(pos)
+        elif cache is not None:
             cache.token_mask = token_mask
             cache.last_position = None if pos is None else pos[..., -1:]
             if in_front > cache.prefix:
@@ -265,6 +270,9 @@ class SequenceModel(Drawn, nn.Module):
 
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
+        if cache is not None and cache.fixed is not None:
+            place, padding = cache.fixed.place - cache.prefix, cache.fixed.padding
+            return place if padding is None else (place - padding).clamp(min=0)
         past = 0 if cache is None else cache.length - cache.prefix
         end = past + x.shape[1]
         if end > self.max_seq_len and isinstance(self.pos_emb, AbsolutePositions):
