@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import networkx as nx
-
 from .kinds import kind_of
 
 if TYPE_CHECKING:
@@ -23,12 +21,15 @@ def windows(graph: BlockGraph) -> dict[str, int]:
 
     Blocks that hand scores on to each other keep alike, as much as the one that sees farthest: their scores are added.
     """
-    chains = nx.Graph()
-    for node in graph.nodes("block"):
-        chains.add_node(node)
-        chains.add_edges_from((node, source) for source in graph.sources(node, "scores"))
+    chains = {node: [node] for node in graph.nodes("block")}
+    for node in [*chains]:
+        for source in graph.sources(node, "scores"):
+            fewer, more = sorted((chains[node], chains[source]), key=len)
+            if fewer is not more:
+                more += fewer
+                chains |= dict.fromkeys(fewer, more)
     out: dict[str, int] = {}
-    for chain in nx.connected_components(chains):
+    for chain in {id(chain): chain for chain in chains.values()}.values():
         reach = [_window(graph, node) for node in chain]
         known = [tokens for tokens in reach if tokens is not None]
         if len(known) == len(reach):

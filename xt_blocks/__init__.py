@@ -12,7 +12,7 @@ from .intermediates import Intermediates
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .memories import Memories
-from .pack import pack, unpack
+from .packed import pack, unpack
 from .record import attention_map, record
 from .stack import Stack
 from .wrappers import (

@@ -26,7 +26,7 @@ class Slot:
     """
 
     def __init__(self, cache: Cache, window: int | None = None) -> None:
-        self._cache, self._window = cache, window
+        self._cache, self.window = cache, window
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
         self._begin = 0  # the place of the first key that is kept
@@ -38,7 +38,7 @@ class Slot:
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new tokens' `k, v: (batch, heads, new, dim_head)`; returns those of all tokens so far.
 
-        With a window these are the last `window + new`, and with fixed shapes those of all places.
+        With a window these are the queries' own and so many before, and with fixed shapes those of all places.
         """
         if self._keys is None or self._values is None:
             self._keys, self._values = self._room(k), self._room(v)
@@ -47,9 +47,9 @@ class Slot:
             return self._keys.index_copy_(2, place, k), self._values.index_copy_(2, place, v)
         start, end = self._cache.length, self._cache.end
         first = 0
-        if self._window is not None:
+        if self.window is not None:
             self._undo_failed(start)
-            first = max(0, start - self._window)
+            first = max(0, end - self._cache.queries - self.window)
             if end - self._begin > self._keys.shape[2]:
                 if end - first > self._keys.shape[2]:
                     return self._replace(k, v, first)
@@ -61,7 +61,7 @@ class Slot:
 
     def _room(self, new: Tensor) -> Tensor:
         """Once, for the longest sequence, in the type that the projections give (autocast's, where it is on)."""
-        return new.new_zeros(new.shape[0], new.shape[1], room(self._window, self._cache.max_len), new.shape[3])
+        return new.new_zeros(new.shape[0], new.shape[1], room(self.window, self._cache.max_len), new.shape[3])
 
     def _move_to(self, first: int) -> None:
         """Take what is kept from place `first` on to the front."""
@@ -75,12 +75,12 @@ class Slot:
 
         The old one stays for a step that failed and is run again.
         """
-        assert self._window is not None
+        assert self.window is not None
         start, end, old = self._cache.length, self._cache.end, self.stored()
         self._replaced = (start, self._begin, *old)
         past = slice(first - self._begin, start - self._begin)
-        k, v = (torch.cat((t[:, :, past], new), dim=2) for t, new in zip(old, (k, v), strict=True))
-        kept = min(self._window, k.shape[2])
+        k, v = (torch.cat((t[:, :, past], new), dim=2)[:, :, first - end :] for t, new in zip(old, (k, v), strict=True))
+        kept = min(self.window, k.shape[2])
         self._keys, self._values, self._begin = self._room(k), self._room(v), end - kept
         for t, new in zip(self.stored(), (k, v), strict=True):
             t[:, :, :kept] = new[:, :, new.shape[2] - kept :]
@@ -112,9 +112,8 @@ class Slot:
             self._ring.index_copy_(1, place % (length + 1), x)
             return tail
         before = self._cache.length
-        tail = self._tails.get(before)
-        if tail is None:
-            tail = x.new_zeros(x.shape[0], length, x.shape[2])
+        kept = self._tails.get(before)
+        tail = x.new_zeros(x.shape[0], length, x.shape[2]) if kept is None else kept
         after = torch.cat((tail, x), dim=1)[:, -length:].clone()
         self._tails = {before: tail, self._cache.end: after}
         return tail
@@ -122,10 +121,10 @@ class Slot:
     def fix_shapes(self) -> None:
         """See `Cache.fix_shapes`. A window has all places then, and a tail becomes a ring, each token at its place."""
         length = self._cache.length
-        if self._keys is not None and not self.filled and self._window is not None:
+        window, self.window, self._replaced = self.window, None, None
+        if self._keys is not None and window is not None:
             kept = slice(self._begin, length)
             shown = [t[:, :, : length - self._begin] for t in self.stored()]
-            self._window = self._replaced = None
             self._keys, self._values = (self._room(t) for t in shown)
             for t, old in zip(self.stored(), shown, strict=True):
                 t[:, :, kept] = old
@@ -189,6 +188,7 @@ class Cache:
         order: (batch, places) int, where the first of the places come from, of prefix and tokens one behind the
             other; None: they stand so.
         end: what length will be behind the pass that is running.
+        queries: how many tokens of that pass attend; the others are memories in front of the first.
         positions: (length,) or (batch, length) int, where they stand; None: one behind the other.
         mask: (batch, length) bool, which of the places are real; None: all.
         last_position: (1,) or (batch, 1) int, the last token's as the caller gave it; None: positions are counted.
@@ -204,7 +204,7 @@ class Cache:
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
         self.batch, self.max_len = batch, max_len
-        self.length = self.end = self.prefix = 0
+        self.length = self.end = self.queries = self.prefix = 0
         self.positions: Tensor | None = None
         self.order: Tensor | None = None
         self.last_position: Tensor | None = None
@@ -213,12 +213,12 @@ class Cache:
         self.context_mask: Tensor | None = None
         self.device: torch.device | None = None
         self.fixed: Fixed | None = None
-        self._windows = windows or {}
+        self.windows = windows or {}
         self._slots: dict[str, Slot] = {}
 
     def slot(self, node: str) -> Slot:
         if node not in self._slots:
-            self._slots[node] = Slot(self, self._windows.get(node))
+            self._slots[node] = Slot(self, self.windows.get(node))
         return self._slots[node]
 
     def check_room(self, batch: int, new: int) -> None:

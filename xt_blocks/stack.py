@@ -111,7 +111,7 @@ class Stack(Drawn, nn.Module):
         if return_hiddens and intermediates is None:
             intermediates = Intermediates()
         if cache is not None and cache.fixed is None:
-            cache.end = call.past + call.seq
+            cache.end, cache.queries = call.past + call.seq, call.seq
         positions, seen = call.positions(), call.seen()
         run = Run(
             call,

@@ -132,8 +132,10 @@ class Attention(_Attention):
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
-        mask_of = attend.tokens(self.sight, bias, k.shape[2])
-        return self.attend(x, q, k, v, mask_of, scores, keep_scores)
+        sight = self.sight
+        if cache is not None and cache.window is not None:
+            sight = Sight(sight.causal, sight.reach, sight.memories, cache.window)
+        return self.attend(x, q, k, v, attend.tokens(sight, bias), scores, keep_scores)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, dim) to the heads of queries, keys and values, all by one matrix, its rows in this order."""

@@ -117,11 +117,13 @@ class Sight(NamedTuple):
         causal: no token sees a later one.
         reach: how far back a token sees; None: to the start.
         memories: learned keys in front of the tokens'.
+        window: how many keys before the queries' own there are; None: all, of a cache that keeps no less.
     """
 
     causal: bool
     reach: int | None = None
     memories: int = 0
+    window: int | None = None
 
 
 class Masks:
@@ -152,12 +154,11 @@ class Masks:
         self.device, self.place = device, place
         self._known: dict[object, Attend] = {}
 
-    def tokens(self, sight: Sight, bias: Bias | None = None, keys: int | None = None) -> Attend:
-        """Self-attention's mask, of all keys or of so many of the last, where a cache keeps no others."""
-        keys = self.past + self.queries if keys is None else keys
-        key = (sight, keys, bias.nodes if bias is not None else ())
+    def tokens(self, sight: Sight, bias: Bias | None = None) -> Attend:
+        """Self-attention's mask."""
+        key = (sight, bias.nodes if bias is not None else ())
         if key not in self._known:
-            self._known[key] = self._tokens(sight, keys) if bias is None else self._biased(sight, keys, bias.values)
+            self._known[key] = self._tokens(sight) if bias is None else self._biased(sight, bias.values)
         return self._known[key]
 
     def context(self, memories: int = 0) -> Attend:
@@ -168,22 +169,27 @@ class Masks:
             self._known[key] = _resolved(hidden, memories)
         return self._known[key]
 
-    def _biased(self, sight: Sight, keys: int, bias: Tensor) -> Attend:
-        bias = F.pad(_last(bias, keys), (sight.memories, 0))
-        return replace(self.tokens(sight, None, keys), bias=bias, _added={})
+    def _biased(self, sight: Sight, bias: Tensor) -> Attend:
+        return replace(self.tokens(sight), bias=F.pad(self._kept(bias, sight), (sight.memories, 0)), _added={})
 
-    def _tokens(self, sight: Sight, keys: int) -> Attend:
+    def _kept(self, x: Tensor, sight: Sight) -> Tensor:
+        """`x: (..., past + queries or 1)` of the keys that there are."""
+        if sight.window is None or x.shape[-1] == 1:
+            return x
+        return x[..., max(0, self.past - sight.window) :]
+
+    def _tokens(self, sight: Sight) -> Attend:
         # one query is the newest token and sees all before it
         causal = sight.causal and self.queries > 1
         reach = sight.reach
-        if reach is not None and self.queries == 1 and self.place is None and keys <= reach + 1:
+        if self.queries == 1 and reach is not None and reach == sight.window:
             reach = None
         whole = self.mask is None and self.pairs is None and self.past == 0
         if causal and whole and reach is None and not sight.memories:
             return Attend(causal=True)
         mask = None if self.mask is None else self.mask[:, None, None, :]
         allowed = _both(_both(mask, self._places(causal, reach)), self.pairs)
-        return _resolved(None if allowed is None else _last(allowed, keys), sight.memories)
+        return _resolved(None if allowed is None else self._kept(allowed, sight), sight.memories)
 
     def _places(self, causal: bool, reach: int | None) -> Tensor | None:
         """(1, 1, queries, past + queries) bool by place alone, or (past + queries,) of one query; None: all."""
@@ -197,10 +203,6 @@ class Masks:
             near = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).triu(self.past - reach)
             places = _both(places, near)
         return None if places is None else places[None, None]
-
-
-def _last(x: Tensor, keys: int) -> Tensor:
-    return x if x.shape[-1] == keys else x[..., x.shape[-1] - keys :]
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:

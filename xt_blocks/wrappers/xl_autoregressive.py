@@ -12,7 +12,19 @@ from torch import Tensor, nn
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from .autoregressive import check_causal, shifted
-from .decoding import Decoding, Prompts, Tokens, check_read, check_steps, collect, decode, given, read_prompts
+from .decoding import (
+    Decoding,
+    Prompts,
+    Tokens,
+    check_compiled,
+    check_read,
+    check_steps,
+    collect,
+    compiled_step,
+    decode,
+    given,
+    read_prompts,
+)
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -93,6 +105,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         *,
         eos_token: int | None = None,
         cache_kv: bool = True,
+        compile: bool = False,
         mems: Memories | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
@@ -107,6 +120,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
             cache_kv: keep the keys and values of the current segment between steps; the tokens are the same
                 without.
+            compile: compile the steps within a segment, as `AutoregressiveWrapper.generate` does.
             mems: what is remembered of the text before the prompts, which then are of one length.
             context, context_mask: for the model's cross-attention.
             sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
@@ -124,6 +138,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             seq_len,
             eos_token=eos_token,
             cache_kv=cache_kv,
+            compile=compile,
             mems=mems,
             context=context,
             context_mask=context_mask,
@@ -140,6 +155,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         *,
         eos_token: int | None = None,
         cache_kv: bool = True,
+        compile: bool = False,
         mems: Memories | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
@@ -148,6 +164,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         sampler = Sampler(**sampling)
         check_steps(self.net, seq_len, eos_token)
+        if compile:
+            check_compiled(self.net, cache_kv)
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
             raise ValueError("memories are of prompts of one length: generate with each length apart")
@@ -155,7 +173,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         check_read(self.net, rows.tokens.shape[0], read)
 
         def start(prompts: Prompts, read: dict[str, Tensor]) -> Decoding:
-            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, mems, read)
+            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, compile, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
@@ -171,6 +189,7 @@ class SegmentDecoding:
         prompts: of one length.
         new: how many tokens will be appended.
         cached: keep keys and values of the segment where the stack can.
+        compiled: compile the steps behind the first of a segment.
         mems: of the text before the prompts.
         read: what else the model is given, each time it reads a segment from its start.
     """
@@ -181,11 +200,13 @@ class SegmentDecoding:
         prompts: Prompts,
         new: int,
         cached: bool,
+        compiled: bool,
         mems: Memories | None,
         read: dict[str, Tensor],
     ) -> None:
         self.net, self.mems, self.read = net, mems, read
         self.tokens = Tokens(prompts.tokens, new)
+        self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
         self.cached = cached and net.graph.why_not_cached() is None
         self.start = 0  # of the segment
         self.cache: Cache | None = None
@@ -206,7 +227,7 @@ class SegmentDecoding:
         if not self.cached:
             return self.net(self.tokens.since(self.start), mems=self.mems, last_only=True, **self.read)
         if self.cache is not None:
-            logits = self.net(self.tokens.since(self.seen), cache=self.cache)
+            logits = self.step(self.tokens.since(self.seen), cache=self.cache)
         else:
             remembered = 0 if self.mems is None else self.mems.length
             self.cache = self.net.new_cache(self.tokens.batch, remembered + self.net.max_seq_len)

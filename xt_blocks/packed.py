@@ -9,11 +9,16 @@ first use, and anew once the weight has changed. Parameters, keys of the state d
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import count
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .embedding import Embedding
 
@@ -27,12 +32,14 @@ def pack(model: M) -> M:
     instructions for them: `pack(model.to(torch.bfloat16))`. Everything else, training too, takes the plain way, and a
     torch without oneDNN always does. They take the memory of the weights once more.
 
-    Whatever torch counts as a change is noticed: an optimiser's step, `load_state_dict`, `to`, a new parameter. A
-    write past its count, through `weight.data` or a NumPy view, is not: call `pack` again after it.
+    A change of the weights is noticed: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
+    parameter, any operation in place. What torch itself does not see is not, which is a write through `weight.data` or
+    a NumPy view between two passes without gradients: call `pack` again after it.
 
     Args:
         model: any module. Its `nn.Linear`s are packed, and the embedding whose matrix gives the logits too.
     """
+    _watch_optimisers()
     for module in model.modules():
         for packed, plain in _CLASSES.items():
             if type(module) in (plain, packed):
@@ -55,41 +62,61 @@ class _Packed:
 
     def __init__(self) -> None:
         self.source: Tensor | None = None  # shares the weight's memory, which so is not given to another
-        self.place = self.version = 0
+        self.state: tuple[int, int, int] | None = None
         self.copy: Tensor | None = None
+        self.key = next(_KEYS)
+        _ALL[self.key] = self
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`F.linear`"""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not _usable(x, weight):
+        """`F.linear`; in a compiled graph one operation, which looks at the weight whenever it runs."""
+        if torch.is_grad_enabled():
+            if not torch.compiler.is_compiling():
+                self.source = self.state = self.copy = None  # training, which changes the weight
             return F.linear(x, weight, bias)
-        if self.source is None or weight.data_ptr() != self.place or _version(weight) != self.version:
-            self.take(weight)
-        return F.linear(x, weight, bias) if self.copy is None else _RUN(x, self.copy, bias, "none", [], "")
+        if is_exporting() or not _fit(x, weight):
+            return F.linear(x, weight, bias)
+        if torch.compiler.is_compiling():
+            return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
+        return self.run(x, weight, bias)
 
-    def take(self, weight: Tensor) -> None:
-        self.source, self.place, self.version = weight.detach(), weight.data_ptr(), _version(weight)
-        self.copy = _packed(self.source)
+    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if weight.is_inference() or not x.numel() or forward_ad._current_level >= 0:
+            return F.linear(x, weight, bias)  # inference mode counts no changes; the kernel has no forward derivative
+        state = (weight.data_ptr(), weight._version, _steps)
+        if state != self.state:
+            self.source, self.state = weight.detach(), state
+            self.copy = _packed(self.source)
+        return F.linear(x, weight, bias) if self.copy is None else _RUN(x, self.copy, bias, "none", [], "")
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
 
 
-def _usable(x: Tensor, weight: Tensor) -> bool:
-    """Whether the packed kernel takes the place of `F.linear` for these."""
-    return (
-        type(x) is Tensor
-        and type(weight) is nn.Parameter
-        and x.dtype == weight.dtype
-        and x.device.type == weight.device.type == "cpu"
-        and x.ndim > 1
-        and x.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
-    )
+_KEYS = count()
+_ALL: WeakValueDictionary[int, _Packed] = WeakValueDictionary()
+
+_LIBRARY: Any = torch.library.Library("xt_blocks", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int key) -> Tensor")
 
 
-def _version(weight: Tensor) -> int:
-    """How often torch has seen the weight change; what inference mode made cannot."""
-    return -1 if weight.is_inference() else weight._version
+def _run_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
+    packed = _ALL.get(key)
+    return F.linear(x, weight, bias) if packed is None else packed.run(x, weight, bias)
+
+
+def _shape_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+_LIBRARY.impl("packed_linear", _run_of, "CompositeExplicitAutograd")
+torch.library.register_fake("xt_blocks::packed_linear", _shape_of, lib=_LIBRARY)
+
+
+def _fit(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are what the packed kernel takes; a weight that stands in for the module's own is not."""
+    if x.device.type != "cpu" or x.dtype != weight.dtype or x.ndim < 2:
+        return False
+    return type(weight) is nn.Parameter and not torch.is_autocast_enabled("cpu")
 
 
 def _packed(weight: Tensor) -> Tensor | None:
@@ -98,7 +125,7 @@ def _packed(weight: Tensor) -> Tensor | None:
     if supported is None or not supported() or 0 in weight.shape:
         return None
     try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight)  # type: ignore[no-any-return]
+        return torch.ops.mkldnn._reorder_linear_weight(weight)
     except RuntimeError:  # this CPU's oneDNN packs none
         return None
 
@@ -119,7 +146,22 @@ class _PackedEmbedding(Embedding):
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {_PackedLinear: nn.Linear, _PackedEmbedding: Embedding}
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_steps = 0
+"""Of all optimisers: the fused ones change weights past torch's own count."""
+
+
+@cache
+def _watch_optimisers() -> None:
+    def stepped(*_: Any) -> None:
+        global _steps
+        _steps += 1
+
+    register_optimizer_step_post_hook(stepped)
+
+
+is_exporting: Any = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.6
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 _RUN: Any = torch.ops.mkldnn._linear_pointwise.default if _HAS_ONEDNN else None
 _SUPPORTED: dict[torch.dtype, Any] = {}
 if _HAS_ONEDNN:
