@@ -13,8 +13,10 @@ cache     cache.Slot, this node's state while decoding, or None
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +25,7 @@ from .attention.masks import Bias, Masks
 from .call import Call
 from .intermediates import Intermediates
 from .plan import Step
+from .positions.relative import RelativeBias
 from .positions.rotary import Rotation
 
 
@@ -41,7 +44,7 @@ class Run:
     call: Call
     masks: Masks
     rotations: dict[str, Rotation]
-    biases: dict[str, Tensor]
+    biases: dict[str, RelativeBias]
     tokens_mask: Tensor | None
     intermediates: Intermediates | None
     scores: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Run:
         if not step.biases:
             return None
         values = [self.biases[node] for node in step.biases]
-        return Bias(step.biases, sum(values[1:], values[0]))
+        return Bias(step.biases, reduce(operator.add, values))
 
     def _earlier_scores(self, step: Step) -> Tensor | None:
         if step.scores_from is None:

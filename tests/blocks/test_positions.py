@@ -62,7 +62,7 @@ def test_alibi_slopes(heads: int, expected: list[float]) -> None:
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_alibi_falls_to_both_sides_and_leaves_the_other_heads(learned: bool) -> None:
-    bias = scores_bias(ALiBi(5, 2, learned), consecutive(3, 2, "cpu"))[0]
+    bias = scores_bias(ALiBi(5, 2, learned), consecutive(3, 2, "cpu")).whole()[0]
     for i in range(3):
         for j in range(5):
             far = abs(i + 2 - j)
@@ -76,7 +76,7 @@ def test_dynamic_bias_is_its_network_of_the_distance(log: bool) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter))
-    bias = scores_bias(module, consecutive(2, 1, "cpu"))[0]
+    bias = scores_bias(module, consecutive(2, 1, "cpu")).whole()[0]
     for i in range(2):
         for j in range(3):
             d = float(i + 1 - j)
@@ -89,9 +89,9 @@ def test_dynamic_bias_is_its_network_of_the_distance(log: bool) -> None:
 
 @pytest.mark.parametrize("module", [T5Bias(3, True, 8, 9, 2.0), DynamicBias(3, 4, norm=True), ALiBi(3, 2)])
 def test_consecutive_positions_and_the_same_given_one_by_one_agree(module: nn.Module) -> None:
-    plain = scores_bias(module, consecutive(4, 3, "cpu"))
-    one = scores_bias(module, given(torch.arange(3, 7), None, 3))
-    rows = scores_bias(module, given(torch.stack((torch.arange(3, 7), torch.arange(9, 13))), None, 3))
+    plain = scores_bias(module, consecutive(4, 3, "cpu")).whole()
+    one = scores_bias(module, given(torch.arange(3, 7), None, 3)).whole()
+    rows = scores_bias(module, given(torch.stack((torch.arange(3, 7), torch.arange(9, 13))), None, 3)).whole()
     torch.testing.assert_close(plain, one)
     torch.testing.assert_close(plain.expand(2, -1, -1, -1), rows)
 
@@ -139,14 +139,14 @@ def test_memory_keys_have_no_bias() -> None:
     attention = xt_blocks.Attention(24, heads=3, dim_head=8, num_mem_kv=2, causal=True)
     seen: list[torch.Tensor] = []
     attend = attention.attend
-    attention.attend = lambda *args: seen.append(args[4].bias) or attend(*args)  # type: ignore[method-assign, func-returns-value]
+    attention.attend = lambda *args: seen.append(args[4].whole_bias(torch.float32)) or attend(*args)  # type: ignore[method-assign, func-returns-value]
     model = stack("plain")
     values = scores_bias(ALiBi(3, 3), consecutive(5, 0, "cpu"))
     attention(torch.randn(2, 5, 24), bias=xt_blocks.attention.Bias(("alibi3",), values))
     assert model is not None
     assert seen[0].shape == (1, 3, 5, 7)
     assert (seen[0][..., :2] == 0).all()
-    assert torch.equal(seen[0][..., 2:], values)
+    assert torch.equal(seen[0][..., 2:], values.whole())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

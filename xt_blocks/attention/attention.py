@@ -42,7 +42,6 @@ class _Attention(nn.Module):
         self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
         self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
         self.output = Output(o)
-        self.needs_scores = o.talking_heads or o.sparse_topk is not None or not o.flash
 
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
@@ -62,13 +61,13 @@ class _Attention(nn.Module):
             k, v = self.memory(k, v, self.qk_norm)
         k, v = (repeat_heads(t, self.heads // self.kv_heads) for t in (k, v))
         dropout = self.options.dropout if self.training else 0.0
-        if scores is None and not keep_scores and not self.needs_scores:
-            return self.output(kernel.fused(q, k, v.to(q.dtype), mask, self.scale, dropout).to(v.dtype), x)
-        out, seen = kernel.explicit(
-            q, k, v.to(q.dtype), mask, self.scale, dropout, scores, self.talking_heads, self.options.sparse_topk
-        )
-        out = out.to(v.dtype)
-        return (self.output(out, x), seen) if keep_scores else self.output(out, x)
+        options = self.talking_heads, self.options.sparse_topk
+        if scores is None and not keep_scores:
+            out = kernel.attention(q, k, v.to(q.dtype), mask, self.scale, dropout, *options, self.options.flash)
+            return self.output(out.to(v.dtype), x)
+        out, seen = kernel.explicit(q, k, v.to(q.dtype), mask, self.scale, dropout, scores, *options)
+        out = self.output(out.to(v.dtype), x)
+        return (out, seen) if keep_scores else out
 
 
 class Attention(_Attention):
@@ -121,10 +120,10 @@ class Attention(_Attention):
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
         """
         check_mask("mask", mask, x)
-        q, k, v = self.project(x if memory is None else torch.cat((memory, x), dim=1))
+        q, k, v = self.project(x, memory)
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
-        q, past = q[:, :, q.shape[2] - x.shape[1] :], 0 if memory is None else memory.shape[1]
+        past = 0 if memory is None else memory.shape[1]
         if cache is not None:
             k, v = cache.extend(k, v)
         if rotary is not None:
@@ -134,12 +133,19 @@ class Attention(_Attention):
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
         sight = self.sight
         if cache is not None and cache.window is not None:
-            sight = Sight(sight.causal, sight.reach, sight.memories, cache.window)
+            sight = sight._replace(window=cache.window)
         return self.attend(x, q, k, v, attend.tokens(sight, bias), scores, keep_scores)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(b, n, dim) to the heads of queries, keys and values, all by one matrix, its rows in this order."""
-        q, k, v = self.to_qkv(x).split(self.sizes, dim=-1)
+    def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
+
+        One matrix makes them, its rows in this order.
+        """
+        q, k, v = torch.split(self.to_qkv(x), list(self.sizes), dim=-1)
+        if memory is not None:
+            queries, *rest = self.sizes
+            before = torch.split(F.linear(memory, self.to_qkv.weight[queries:]), rest, dim=-1)
+            k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
         return self.split(q, k, v if self.sizes[2] else None)
 
 

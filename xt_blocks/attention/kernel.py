@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import blockwise
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
 
@@ -26,6 +28,54 @@ class Scores(NamedTuple):
     weights: Tensor
 
 
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attend: Attend,
+    scale: float,
+    dropout: float = 0.0,
+    talking_heads: TalkingHeads | None = None,
+    sparse_topk: int | None = None,
+    flash: bool = True,
+) -> Tensor:
+    """softmax(q kᵀ · scale) v by the fastest way there is.
+
+    Args:
+        q: (b, h, i, d); k: (b, h, j, d); v: (b, h, j, dv).
+        dropout: of the attention weights; 0 outside training.
+        talking_heads, sparse_topk: see `scores`.
+        flash: False asks for `explicit`.
+
+    Returns:
+        (b, h, i, dv)
+    """
+    changed = talking_heads is not None or sparse_topk is not None
+    if flash and _by_tiles(q, attend, changed or dropout > 0):
+        return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
+    if flash and not changed:
+        return fused(q, k, v, attend, scale, dropout)
+    return explicit(q, k, v, attend, scale, dropout, None, talking_heads, sparse_topk)[0]
+
+
+def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
+    """Whether tiles are faster or need less memory than the other ways, as measured on a CPU.
+
+    The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
+
+    Args:
+        unknown: something is asked for that it does not know there.
+    """
+    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 2 * blockwise.ROWS:
+        return False
+    if attend.bias is not None and not attend.bias.by_distance:
+        return False
+    around = attend.past or attend.memories or attend.mask is not None or attend.pairs is not None
+    if unknown or attend.bias is not None or attend.reach is not None or (attend.causal and around):
+        return True
+    return attend.causal and torch.is_grad_enabled() and q.requires_grad and q.dtype == torch.float32
+
+
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
     """softmax(q kᵀ · scale) v by torch's fused kernel, which never holds the scores.
 
@@ -36,10 +86,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout
     Returns:
         (b, h, i, dv)
     """
-    plain = attend.causal and attend.bias is None
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=attend.added(q.dtype), dropout_p=dropout, is_causal=plain, scale=scale
-    )
+    plain = attend.triangle
+    mask = None if plain else attend.added(q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=plain, scale=scale)
+    if plain:
+        return out
     return out if attend.empty is None else out.masked_fill(attend.empty, 0.0)
 
 
@@ -64,15 +115,13 @@ def explicit(
     Returns:
         (b, h, i, dv), and the scores with what positions add to them and before masking.
     """
-    own = (q * scale) @ k.transpose(-1, -2)  # scaled first: the bare product overflows float16
-    if scores is not None:
-        own = own + scores
+    own = _products(q * scale, k, scores)  # scaled first: the bare product overflows float16
     if talking_heads is not None:
         own = talking_heads.mix_scores(own)
-    if attend.bias is not None:  # each head's own, not mixed
-        own = own + attend.bias_in(own.dtype)
-    allowed = attend.everywhere(own)
-    masked = own if allowed is None else own.masked_fill(~allowed, float("-inf"))
+    bias, hidden = attend.whole_bias(own.dtype), attend.hidden(own.dtype)
+    if bias is not None:  # each head's own, not mixed
+        own = own + bias
+    masked = own if hidden is None else own + hidden
     if sparse_topk is not None:
         masked = keep_largest(masked, sparse_topk)
     weights = masked.softmax(dim=-1)
@@ -82,3 +131,11 @@ def explicit(
     if talking_heads is not None:
         mixed = talking_heads.mix_weights(mixed)
     return mixed @ v, Scores(own, weights)
+
+
+def _products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
+    """(b, h, i, j): q kᵀ, with an earlier block's scores added."""
+    if scores is None:
+        return q @ k.transpose(-1, -2)
+    added = torch.baddbmm(scores.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+    return added.view(*q.shape[:2], *added.shape[1:])

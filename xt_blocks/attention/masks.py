@@ -10,60 +10,13 @@ tokens of this call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Attend:
-    """A resolved mask, and what positions add to the scores.
-
-    Attributes:
-        allowed: (batch or 1, heads or 1, queries or 1, keys) bool, True = attend; None: everything, or what `causal`
-            says.
-        causal: the plain triangle, which a fused kernel needs no mask for.
-        empty: (batch or 1, heads or 1, queries or 1, 1) bool, the rows that see nothing; None: there is none.
-        bias: (batch or 1, heads, queries, keys) added to the scores; None: nothing is.
-    """
-
-    allowed: Tensor | None = None
-    causal: bool = False
-    empty: Tensor | None = None
-    bias: Tensor | None = None
-    _added: dict[torch.dtype, Tensor] = field(default_factory=dict, compare=False, repr=False)
-
-    def everywhere(self, scores: Tensor) -> Tensor | None:
-        """`allowed`, the plain triangle written out, for `scores: (..., queries, keys)`."""
-        if self.allowed is not None or not self.causal:
-            return self.allowed
-        return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-
-    def added(self, dtype: torch.dtype) -> Tensor | None:
-        """Bias and mask as one tensor to add to scores of this type; the mask alone where nothing biases.
-
-        It is made once, by the first block that asks. No step keeps a tensor for the backward pass: a checkpointed
-        block that runs again finds it made, and must keep as many tensors as the first time.
-        """
-        if self.bias is None:
-            return self.allowed
-        if dtype not in self._added:
-            bias, allowed = self.bias_in(dtype), self.everywhere(self.bias)
-            if allowed is not None:  # added: `masked_fill` would keep the mask for the backward pass
-                bias = bias + torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, float("-inf"))
-            self._added[dtype] = bias
-        return self._added[dtype]
-
-    def bias_in(self, dtype: torch.dtype) -> Tensor:
-        """The bias in another type, not to overflow in it: a row whose bias is -inf throughout has no softmax."""
-        assert self.bias is not None
-        if dtype != torch.float16:
-            return self.bias.to(dtype)
-        bias = self.bias.detach()
-        return (self.bias + (bias.clamp(min=torch.finfo(dtype).min / 2) - bias)).to(dtype)
+from ..positions.relative import RelativeBias
 
 
 class Bias(NamedTuple):
@@ -71,11 +24,11 @@ class Bias(NamedTuple):
 
     Attributes:
         nodes: the position nodes it is from, by which a forward pass knows it.
-        values: (batch or 1, heads, queries, keys)
+        values: of the tokens there are; learned memories have none.
     """
 
     nodes: tuple[str, ...]
-    values: Tensor
+    values: RelativeBias
 
 
 def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
@@ -158,49 +111,177 @@ class Masks:
         """Self-attention's mask."""
         key = (sight, bias.nodes if bias is not None else ())
         if key not in self._known:
-            self._known[key] = self._tokens(sight) if bias is None else self._biased(sight, bias.values)
+            values = None if bias is None else bias.values
+            self._known[key] = self._all(sight, values) if sight.window is None else self._window(sight, values)
         return self._known[key]
+
+    def _all(self, sight: Sight, bias: RelativeBias | None) -> Attend:
+        return Attend(self.queries, self.past, sight, self.mask, self.pairs, bias, self.device, self.place)
+
+    def _window(self, sight: Sight, bias: RelativeBias | None) -> Attend:
+        """Of the last keys, where a cache keeps no others."""
+        assert sight.window is not None
+        past = min(self.past, sight.window)
+        left_out = self.past - past
+        if self.queries == 1 and sight.reach == sight.window:  # and the newest token sees them all
+            sight = sight._replace(reach=None)
+        mask = None if self.mask is None else self.mask[:, left_out:]
+        pairs = None if self.pairs is None else self.pairs[..., left_out:]
+        bias = None if bias is None else bias.behind(left_out)
+        return Attend(self.queries, past, sight, mask, pairs, bias, self.device)
 
     def context(self, memories: int = 0) -> Attend:
         """Cross-attention's mask: only the context's own hides any of the context."""
         key = ("context", memories)
         if key not in self._known:
-            hidden = None if self.context_mask is None else self.context_mask[:, None, None, :]
-            self._known[key] = _resolved(hidden, memories)
+            self._known[key] = Attend(self.queries, 0, Sight(False, None, memories), self.context_mask)
         return self._known[key]
 
-    def _biased(self, sight: Sight, bias: Tensor) -> Attend:
-        return replace(self.tokens(sight), bias=F.pad(self._kept(bias, sight), (sight.memories, 0)), _added={})
 
-    def _kept(self, x: Tensor, sight: Sight) -> Tensor:
-        """`x: (..., past + queries or 1)` of the keys that there are."""
-        if sight.window is None or x.shape[-1] == 1:
-            return x
-        return x[..., max(0, self.past - sight.window) :]
+class Attend:
+    """Which key each query sees, and what positions add to its score: whole, or tile by tile.
 
-    def _tokens(self, sight: Sight) -> Attend:
-        # one query is the newest token and sees all before it
-        causal = sight.causal and self.queries > 1
-        reach = sight.reach
-        if self.queries == 1 and reach is not None and reach == sight.window:
-            reach = None
-        whole = self.mask is None and self.pairs is None and self.past == 0
-        if causal and whole and reach is None and not sight.memories:
-            return Attend(causal=True)
-        mask = None if self.mask is None else self.mask[:, None, None, :]
-        allowed = _both(_both(mask, self._places(causal, reach)), self.pairs)
-        return _resolved(None if allowed is None else self._kept(allowed, sight), sight.memories)
+    Args:
+        queries: tokens in this call.
+        past: tokens before them whose keys there are.
+        sight: what decides it apart from the tokens; None: all are seen.
+        mask: (batch, tokens) bool of the keys behind learned memories; None: all are real.
+        pairs: (batch or 1, heads or 1, queries, tokens) bool; None: all.
+        bias: of the tokens; None: nothing is added.
+        device: where masks are made.
+        place: (1,) int, among the tokens, of the one query there is; None: queries are the last of them.
+    """
 
-    def _places(self, causal: bool, reach: int | None) -> Tensor | None:
-        """(1, 1, queries, past + queries) bool by place alone, or (past + queries,) of one query; None: all."""
-        keys = self.past + self.queries
+    def __init__(
+        self,
+        queries: int = 0,
+        past: int = 0,
+        sight: Sight | None = None,
+        mask: Tensor | None = None,
+        pairs: Tensor | None = None,
+        bias: RelativeBias | None = None,
+        device: torch.device | str = "cpu",
+        place: Tensor | None = None,
+    ) -> None:
+        sight = sight or Sight(causal=False)
+        self.queries, self.past = queries, past
+        self.causal = sight.causal and queries > 1  # one query is the newest token and sees all before it
+        self.reach, self.memories = sight.reach, sight.memories
+        self.mask, self.pairs, self.bias = mask, pairs, bias
+        self.device, self.place = device, place
+        self._whole: tuple[Tensor | None, Tensor | None] | None = None
+        self._added: dict[torch.dtype, Tensor] = {}
+        self._hidden: dict[torch.dtype, Tensor] = {}
+
+    @property
+    def triangle(self) -> bool:
+        """Whether it is the plain triangle, which a fused kernel needs no mask for."""
+        around = self.past or self.memories or self.reach is not None
+        return self.causal and not around and self.mask is None and self.pairs is None and self.bias is None
+
+    # Whole -------------------------------------------------------------------------------------------------------
+
+    @property
+    def allowed(self) -> Tensor | None:
+        """(batch or 1, heads or 1, queries or 1, keys) bool; None: all. A row that sees nothing is open in it."""
+        return self._resolved()[0]
+
+    @property
+    def empty(self) -> Tensor | None:
+        """(batch or 1, heads or 1, queries or 1, 1) bool, the rows that see nothing; None: there is none."""
+        return self._resolved()[1]
+
+    def added(self, dtype: torch.dtype) -> Tensor | None:
+        """Bias and mask as one tensor to add to scores of this type; the mask alone where nothing biases.
+
+        It is made once, by the first block that asks. No step keeps a tensor for the backward pass, as in
+        `RelativeBias`.
+        """
+        if self.bias is None:
+            return self.allowed
+        if dtype not in self._added:
+            bias, hidden = self.whole_bias(dtype), self.hidden(dtype)
+            assert bias is not None
+            self._added[dtype] = bias if hidden is None else bias + hidden
+        return self._added[dtype]
+
+    def hidden(self, dtype: torch.dtype) -> Tensor | None:
+        """0 where `allowed`, else -inf, to be added: a mask to fill by would be kept for the backward pass."""
+        if self.allowed is None:
+            return None
+        if dtype not in self._hidden:
+            self._hidden[dtype] = torch.zeros_like(self.allowed, dtype=dtype).masked_fill_(~self.allowed, float("-inf"))
+        return self._hidden[dtype]
+
+    def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
+        """(batch or 1, heads, queries, keys): the bias in this type, not to overflow in it; None: there is none.
+
+        A row whose bias is -inf throughout has no softmax.
+        """
+        if self.bias is None:
+            return None
+        whole = F.pad(self.bias.whole(), (self.memories, 0))
+        if dtype != torch.float16:
+            return whole.to(dtype)
+        values = whole.detach()
+        return (whole + (values.clamp(min=torch.finfo(dtype).min / 2) - values)).to(dtype)
+
+    # Tile by tile ------------------------------------------------------------------------------------------------
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether a row may see nothing; by place alone each token sees itself."""
+        return not self.memories and (self.mask is not None or self.pairs is not None)
+
+    def in_sight(self, queries: slice) -> slice:
+        """The places, of the past and of this call, that lie between the first and the last that any of them sees."""
+        last = self.past + (queries.stop if self.causal else self.queries)
+        return slice(0 if self.reach is None else max(0, self.past + queries.start - self.reach), last)
+
+    def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> None:
+        """Set scores of what is not seen to -inf, in place.
+
+        Args:
+            scores: (heads, queries, tokens) of a row of the batch.
+        """
+        start, rows = self.past + queries.start - tokens.start, queries.stop - queries.start
+        edge = torch.ones(rows, rows - 1, dtype=torch.bool, device=scores.device)
+        if self.causal:
+            _hide(scores[:, :, start + 1 :], edge.triu())
+        if self.reach is not None and (far := start - self.reach + rows - 1) > 0:
+            _hide(scores[:, :, :far], edge[:, :far].tril(start - self.reach - 1))
+        if self.mask is not None:
+            _hide(scores, ~self.mask[row, tokens])
+        if self.pairs is not None:
+            pairs = self.pairs[row if self.pairs.shape[0] > 1 else 0]
+            pairs = pairs if pairs.shape[0] == 1 else pairs[heads]
+            _hide(scores, ~pairs[:, queries, tokens])
+
+    def _resolved(self) -> tuple[Tensor | None, Tensor | None]:
+        if self._whole is None:
+            mask = None if self.mask is None else self.mask[:, None, None, :]
+            given = _both(mask, self.pairs)
+            allowed = _both(self._places(), given)
+            if allowed is not None and self.memories:
+                allowed = F.pad(allowed, (self.memories, 0), value=True)
+            if allowed is None or given is None or self.memories:  # each token sees itself, or the memories
+                self._whole = allowed, None
+            else:
+                empty = ~allowed.any(dim=-1, keepdim=True)
+                self._whole = allowed | empty, empty
+        return self._whole
+
+    def _places(self) -> Tensor | None:
+        """(1, 1, queries, tokens) bool by place alone; None: all."""
+        shape = self.queries, self.past + self.queries
         places = None
-        if self.place is not None:
-            return None if reach is None else torch.arange(keys, device=self.device) >= self.place - reach
-        if causal:
-            places = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).tril(self.past)
-        if reach is not None:
-            near = torch.ones(self.queries, keys, dtype=torch.bool, device=self.device).triu(self.past - reach)
+        if self.causal:
+            places = torch.ones(shape, dtype=torch.bool, device=self.device).tril(self.past)
+        if self.reach is not None and self.place is not None:
+            near = torch.arange(shape[1], device=self.device)[None] >= self.place - self.reach
+            places = _both(places, near)
+        elif self.reach is not None:
+            near = torch.ones(shape, dtype=torch.bool, device=self.device).triu(self.past - self.reach)
             places = _both(places, near)
         return None if places is None else places[None, None]
 
@@ -211,11 +292,5 @@ def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return one & other
 
 
-def _resolved(allowed: Tensor | None, memories: int) -> Attend:
-    """What is `allowed: (batch or 1, heads or 1, queries or 1, keys)`, behind memories that all see."""
-    if allowed is None:
-        return Attend()
-    if memories:
-        return Attend(F.pad(allowed, (memories, 0), value=True))
-    empty = ~allowed.any(dim=-1, keepdim=True)
-    return Attend(allowed | empty, empty=empty)
+def _hide(scores: Tensor, hidden: Tensor) -> None:
+    scores.masked_fill_(hidden, float("-inf"))

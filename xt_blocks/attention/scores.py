@@ -39,5 +39,9 @@ def keep_largest(scores: Tensor, k: int) -> Tensor:
         scores = F.pad(scores, (0, k), value=float("-inf"))
     elif k >= keys:
         return scores
-    kept = scores.topk(k, dim=-1)
-    return torch.full_like(scores, float("-inf")).scatter(-1, kept.indices, kept.values)[..., :keys]
+    return only(scores, scores.topk(k, dim=-1).indices)[..., :keys]
+
+
+def only(scores: Tensor, chosen: Tensor) -> Tensor:
+    """Scores (..., j) with all but the `chosen: (..., k)` int of each row at -inf."""
+    return torch.full_like(scores, float("-inf")).scatter(-1, chosen, scores.gather(-1, chosen))

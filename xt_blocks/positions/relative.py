@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -45,25 +47,66 @@ def given(pos: Tensor, before: Tensor | None, past: int) -> Positions:
     return Positions(pos, torch.cat((before, pos), dim=-1), consecutive=False)
 
 
-def scores_bias(module: nn.Module, positions: Positions) -> Tensor:
-    """What a bias module adds to the score of each query and key.
+@dataclass(frozen=True)
+class RelativeBias:
+    """What positions add to the score of each query and key.
 
-    Consecutive positions have seq + keys - 1 distances in all: each is computed once and laid along its diagonal.
+    Consecutive tokens have seq + keys - 1 distances in all: each is computed once, and laid along its diagonal by
+    those who read it. Nothing here keeps a tensor for the backward pass: a checkpointed block that runs again finds
+    what the first run made, and must keep as many tensors.
 
-    Args:
-        module: distance (...) → (..., heads)
-
-    Returns:
-        (batch or 1, heads, seq, past + seq)
+    Attributes:
+        values: (heads, seq + keys - 1), from the last query's distance to the first key down to the first query's to
+            the last key; or of any positions (batch or 1, heads, seq, keys).
+        seq: queries.
+        keys: those of the past and of this call.
     """
+
+    values: Tensor
+    seq: int
+    keys: int
+    _bands: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def by_distance(self) -> bool:
+        return self.values.ndim == 2
+
+    def __add__(self, other: RelativeBias) -> RelativeBias:
+        """Both, of the same tokens."""
+        return RelativeBias(self.values + other.values, self.seq, self.keys)
+
+    def behind(self, count: int) -> RelativeBias:
+        """That of all keys but the first `count`."""
+        return RelativeBias(self.values[..., count:], self.seq, self.keys - count)
+
+    def whole(self) -> Tensor:
+        """(batch or 1, heads, seq, keys)"""
+        if not self.by_distance:
+            return self.values
+        line = self.values.contiguous()
+        heads, count = line.shape
+        # `unfold` would fix the length in an export
+        return line.as_strided((heads, self.seq, self.keys), (count, 1, 1)).flip(-2)[None]
+
+    def band(self, rows: int) -> Tensor:
+        """(heads, rows, seq + keys - 1): the bias of `rows` queries in a row, of which any others are a slice.
+
+        Of queries from place s on, key j has column j - s + seq - 1.
+        """
+        if rows not in self._bands:
+            line = F.pad(self.values, (rows - 1, 0))
+            heads, count = line.shape
+            windows = line.as_strided((heads, rows, count - rows + 1), (count, 1, 1))
+            self._bands[rows] = windows.flip(-2)
+        return self._bands[rows]
+
+
+def scores_bias(module: nn.Module, positions: Positions) -> RelativeBias:
+    """The bias that a module, distance (...) → (..., heads), gives tokens at these positions."""
     queries, keys = positions.queries, positions.keys
-    if not positions.consecutive:
-        distance = queries[..., :, None] - keys[..., None, :]
-        bias = module(distance).movedim(-1, -3)
-        return bias if bias.ndim == 4 else bias[None]
-    seq, past = queries.shape[-1], keys.shape[-1] - queries.shape[-1]
-    distances = torch.arange(-seq, past + seq, device=keys.device).flip(0)  # of the last query and first key, and on
-    line = module(distances[:-1]).transpose(0, 1).contiguous()
-    heads, count = line.shape
-    windows = line.as_strided((heads, seq, past + seq), (count, 1, 1))  # `unfold` would fix the length in an export
-    return windows.flip(-2)[None]
+    seq, total = queries.shape[-1], keys.shape[-1]
+    if positions.consecutive:
+        distances = torch.arange(-seq, total, device=keys.device).flip(0)[:-1]
+        return RelativeBias(module(distances).transpose(0, 1), seq, total)
+    bias = module(queries[..., :, None] - keys[..., None, :]).movedim(-1, -3)
+    return RelativeBias(bias if bias.ndim == 4 else bias[None], seq, total)

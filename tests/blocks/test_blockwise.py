@@ -1,0 +1,210 @@
+"""Attention by tiles against the scores written out, in float64, and what it must never hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils import flop_counter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import xt_blocks
+from xt_blocks.attention import Bias, Masks, Sight, blockwise, kernel
+from xt_blocks.attention.scores import TalkingHeads
+from xt_blocks.positions.relative import RelativeBias
+
+from .variants import VARIANTS, inputs, stack
+
+HEADS, DIM, VALUES = 3, 5, 4
+
+
+@given(
+    seq=st.integers(1, 150),
+    past=st.sampled_from([0, 0, 37]),
+    causal=st.booleans(),
+    reach=st.none() | st.integers(0, 160),
+    memories=st.sampled_from([0, 0, 3]),
+    hidden=st.none() | st.integers(0, 150),
+    pairs=st.booleans(),
+    biased=st.booleans(),
+    talking=st.booleans(),
+    topk=st.none() | st.sampled_from([1, 7, 300]),
+    seed=st.integers(0, 2**16),
+)
+def test_tiles_are_the_written_out_attention(
+    seq: int,
+    past: int,
+    causal: bool,
+    reach: int | None,
+    memories: int,
+    hidden: int | None,
+    pairs: bool,
+    biased: bool,
+    talking: bool,
+    topk: int | None,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    tokens, keys = past + seq, memories + past + seq
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    q, k, v = drawn(2, HEADS, seq, DIM), drawn(2, HEADS, keys, DIM), drawn(2, HEADS, keys, VALUES)
+    line = drawn(HEADS, seq + tokens - 1)
+    mask = None if hidden is None else torch.arange(tokens) >= torch.tensor([[0], [hidden]])
+    seen = torch.rand(1, HEADS, seq, tokens) > 0.5 if pairs else None
+    bias = Bias(("bias",), RelativeBias(line, seq, tokens)) if biased else None
+    attend = Masks(seq, past, mask, pairs=seen).tokens(Sight(causal, reach, memories), bias)
+    mix = TalkingHeads(HEADS).double() if talking else None
+    read = [q, k, v, *([line] if biased else []), *([] if mix is None else mix.parameters())]
+    plain, _ = kernel.explicit(q, k, v, attend, 0.3, 0.0, None, mix, topk)
+    tiled = blockwise.attention(q, k, v, attend, 0.3, 0.0, mix, topk)
+    torch.testing.assert_close(tiled, plain)
+    grad = torch.randn_like(plain)
+    torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = stack(name).double()
+    x, extra = inputs(model)
+    extra = {key: value.double() if value.is_floating_point() else value for key, value in extra.items()}
+    mask = torch.arange(7) < torch.tensor([[7], [3]])
+
+    def run() -> list[Tensor]:
+        out = model(x.double(), mask=mask, **extra)[mask]
+        out.square().sum().backward()  # type: ignore[no-untyped-call]
+        grads = [parameter.grad for parameter in model.parameters()]
+        model.zero_grad()
+        return [out, *(grad for grad in grads if grad is not None)]
+
+    plain = run()
+    used: list[int] = []
+    tiles = blockwise.attention
+    monkeypatch.setattr(blockwise, "ROWS", 2)
+    monkeypatch.setattr(blockwise, "attention", lambda *args: used.append(1) or tiles(*args))  # type: ignore[func-returns-value]
+    torch.testing.assert_close(run(), plain)
+    assert used or not any(causal_attention(step.node, model) for step in model.plan)
+
+
+def causal_attention(node: str, model: xt_blocks.Stack) -> bool:
+    attrs = model.graph.nx.nodes[node]
+    options = attrs.get("options", {})
+    explicit = options.get("residual_attn") or not options.get("flash", True)
+    return attrs.get("block") == "a" and bool(options["causal"]) and not explicit
+
+
+def test_dropout_keeps_the_mean_and_its_gradient_is_of_the_same_draw() -> None:
+    q, k, v = (torch.randn(2, 3, 130, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    attend = Masks(130).tokens(Sight(True))
+
+    def drawn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return blockwise.attention(q, k, v, attend, 0.5, 0.4)
+
+    out = drawn(q, k, v)
+    steps = [torch.randn_like(x) * 1e-6 for x in (q, k, v)]
+    grads = torch.autograd.grad(out.sum(), (q, k, v))
+    there = drawn(*(x + step for x, step in zip((q, k, v), steps, strict=True))).sum()
+    back = drawn(*(x - step for x, step in zip((q, k, v), steps, strict=True))).sum()
+    expected = sum((grad * step).sum() for grad, step in zip(grads, steps, strict=True))
+    torch.testing.assert_close((there - back) / 2, expected, rtol=1e-6, atol=1e-12)
+    ones = torch.ones(1, 1, 130, 1, dtype=torch.float64)
+    sums = torch.stack([blockwise.attention(q[:1, :1], k[:1, :1], ones, attend, 0.5, 0.4) for _ in range(200)])
+    assert abs(sums.mean().item() - 1) < 0.02
+    assert sums.std() > 0.1
+
+
+def test_a_checkpointed_block_draws_and_computes_the_same() -> None:
+    settings = {"attn_dropout": 0.2, "rel_pos_bias": True, "attn_sparse_topk": 9}
+    model = xt_blocks.Decoder(dim=8, depth=1, heads=2, attn_dim_head=4, **settings)
+    x = torch.randn(2, 140, 8, requires_grad=True)
+
+    def run(again: bool) -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        out = checkpoint(model, x, use_reentrant=False) if again else model(x)
+        return out, *torch.autograd.grad(out.square().sum(), [x, *model.parameters()])
+
+    torch.testing.assert_close(run(True), run(False))
+
+
+@pytest.mark.parametrize("name", ["T5 bias", "window", "talking heads", "memory kv"])
+@pytest.mark.parametrize("how", ["autocast", "half"])
+def test_low_precision_by_tiles_is_near_the_exact_one(name: str, how: str) -> None:
+    model = xt_blocks.Decoder(dim=16, depth=2, heads=2, attn_dim_head=8, **LINEAR[name])
+    x = torch.randn(2, 200, 16)
+    exact = model(x)
+    if how == "half":
+        out = model.bfloat16()(x.bfloat16())
+        assert out.dtype == torch.bfloat16
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(x)
+    out.float().sum().backward()
+    assert (out.float() - exact).abs().mean() < 0.02
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of any tensor that is made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [x for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, Tensor)]
+        for x in made:
+            self.numel = max(self.numel, x.untyped_storage().nbytes() // x.element_size())
+        return out
+
+
+LINEAR: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ALiBi": {"alibi_pos_bias": True},
+    "ALiBi, learned": {"alibi_pos_bias": True, "alibi_learned": True},
+    "T5 bias": {"rel_pos_bias": True},
+    "dynamic bias": {"dynamic_pos_bias": True},
+    "window": {"attn_max_attend_past": 9},
+    "memory kv": {"attn_num_mem_kv": 3},
+    "talking heads": {"attn_talking_heads": True},
+    "sparse": {"attn_sparse_topk": 3},
+    "dropout": {"attn_dropout": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_option_holds_the_scores_of_a_long_sequence(name: str, padded: bool) -> None:
+    seq, heads = 1024, 2
+    model = xt_blocks.Decoder(dim=8, depth=1, heads=heads, attn_dim_head=8, ff_mult=1, **LINEAR[name])
+    mask = torch.arange(seq) < torch.tensor([[900]]) if padded else None
+    with Largest() as made:
+        model(torch.randn(1, seq, 8), mask=mask).sum().backward()
+    assert made.numel < heads * seq * seq / 4  # a band of a bias has heads · 64 · 2 seq
+
+
+def test_a_window_costs_its_width() -> None:
+    def products(seq: int) -> int:
+        attend, q = Masks(seq).tokens(Sight(True, 20)), torch.randn(1, 1, seq, 4)
+        with flop_counter.FlopCounterMode(display=False) as counter:
+            blockwise.attention(q, q, q, attend, 0.5)
+        return counter.get_total_flops()
+
+    assert products(4096) - products(3072) == products(3072) - products(2048)
+    assert products(4096) < 4096 * (64 + 20) * 2 * 4 * 2  # two products a query, with no more keys than a tile's
+
+
+@pytest.mark.parametrize("name", [name for name in LINEAR if "bias" in name or "ALiBi" in name])
+def test_a_bias_is_made_once_a_forward_pass(name: str) -> None:
+    model = xt_blocks.Decoder(dim=8, depth=3, heads=2, attn_dim_head=4, **LINEAR[name])
+    made: list[torch.Size] = []
+    for module in model.positions.values():
+        module.register_forward_hook(lambda module, args, out: made.append(out.shape))
+    model(torch.randn(2, 140, 8))
+    assert made == [(279, 2)]  # one value a distance and head
