@@ -135,6 +135,10 @@ class Slot:
             self._ring.index_copy_(1, places, tail)
             self._tails = {}
 
+    def tensors(self) -> list[Tensor]:
+        """Those that steps of fixed shapes read and write."""
+        return [t for t in (self._keys, self._values, self._ring) if t is not None]
+
     def bytes(self) -> int:
         """Of keys and values."""
         return sum(t.numel() * t.element_size() for t in (self._keys, self._values) if t is not None)
@@ -264,6 +268,9 @@ class Cache:
             self.last_position = self.last_position.clone()
         self.fixed = Fixed(torch.tensor([self.length], device=self.device), real, positions, padding)
         self.length = self.end = self.max_len  # a number of tokens would bind a compiled step to it
+        if real.is_cuda:  # a CUDA graph writes to tensors that stay where they are
+            for t in (real, self.fixed.place, *(t for slot in self._slots.values() for t in slot.tensors())):
+                torch._dynamo.mark_static_address(t, guard=False)
         return self
 
     def seen(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
