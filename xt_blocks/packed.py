@@ -80,8 +80,10 @@ class _Packed:
         return self.run(x, weight, bias)
 
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if weight.is_inference() or not x.numel() or forward_ad._current_level >= 0:
-            return F.linear(x, weight, bias)  # inference mode counts no changes; the kernel has no forward derivative
+        if not x.numel() or weight.is_inference():  # inference mode counts no changes
+            return F.linear(x, weight, bias)
+        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+            return F.linear(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
         if state != self.state:
             self.source, self.state = weight.detach(), state

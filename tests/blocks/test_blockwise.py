@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import xt_blocks
-from xt_blocks.attention import Bias, Masks, Sight, blockwise, kernel
+from xt_blocks.attention import Bias, Masks, Sight, blockwise, flex, kernel
 from xt_blocks.attention.scores import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
@@ -87,10 +88,35 @@ def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.Monkey
     plain = run()
     used: list[int] = []
     tiles = blockwise.attention
-    monkeypatch.setattr(blockwise, "ROWS", 2)
+    monkeypatch.setattr(blockwise, "ROWS", 1)
     monkeypatch.setattr(blockwise, "attention", lambda *args: used.append(1) or tiles(*args))  # type: ignore[func-returns-value]
     torch.testing.assert_close(run(), plain)
     assert used or not any(causal_attention(step.node, model) for step in model.plan)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("reach", [None, 30])
+@pytest.mark.parametrize("memories", [0, 3])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_flex_attention_sees_and_adds_the_same(
+    causal: bool, reach: int | None, memories: int, padded: bool, biased: bool
+) -> None:
+    seq, past = 150, 20
+    tokens = seq + past
+    q, k, v = (
+        torch.randn(2, 3, seq, 16),
+        torch.randn(2, 3, memories + tokens, 16),
+        torch.randn(2, 3, memories + tokens, 16),
+    )
+    mask = torch.arange(tokens) >= torch.tensor([[0], [50]]) if padded else None
+    bias = Bias(("bias",), RelativeBias(torch.randn(3, seq + tokens - 1), seq, tokens)) if biased else None
+    attend = Masks(seq, past, mask).tokens(Sight(causal, reach, memories), bias)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is slow when it is not compiled
+        out = flex.attention(q, k, v, attend, 0.3)
+    torch.testing.assert_close(out, kernel.explicit(q, k, v, attend, 0.3)[0])
+    assert flex.block_mask(attend, q, k) is flex.block_mask(attend, q, k)
 
 
 def causal_attention(node: str, model: xt_blocks.Stack) -> bool:
@@ -124,7 +150,7 @@ def test_dropout_keeps_the_mean_and_its_gradient_is_of_the_same_draw() -> None:
 def test_a_checkpointed_block_draws_and_computes_the_same() -> None:
     settings = {"attn_dropout": 0.2, "rel_pos_bias": True, "attn_sparse_topk": 9}
     model = xt_blocks.Decoder(dim=8, depth=1, heads=2, attn_dim_head=4, **settings)
-    x = torch.randn(2, 140, 8, requires_grad=True)
+    x = torch.randn(2, 270, 8, requires_grad=True)
 
     def run(again: bool) -> tuple[Tensor, ...]:
         torch.manual_seed(0)
@@ -134,11 +160,26 @@ def test_a_checkpointed_block_draws_and_computes_the_same() -> None:
     torch.testing.assert_close(run(True), run(False))
 
 
+@pytest.mark.parametrize("name", ["T5 bias", "window"])
+def test_gradients_of_each_row_by_torch_func(name: str) -> None:
+    model = xt_blocks.Decoder(dim=8, depth=1, heads=2, attn_dim_head=4, **LINEAR[name]).double()
+    x, parameters = torch.randn(2, 270, 8, dtype=torch.float64), dict(model.named_parameters())
+
+    def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        out: Tensor = torch.func.functional_call(model, parameters, (row[None],))
+        return out.square().sum()
+
+    by_row = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    model(x).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(by_row[key].sum(dim=0), parameter.grad)
+
+
 @pytest.mark.parametrize("name", ["T5 bias", "window", "talking heads", "memory kv"])
 @pytest.mark.parametrize("how", ["autocast", "half"])
 def test_low_precision_by_tiles_is_near_the_exact_one(name: str, how: str) -> None:
     model = xt_blocks.Decoder(dim=16, depth=2, heads=2, attn_dim_head=8, **LINEAR[name])
-    x = torch.randn(2, 200, 16)
+    x = torch.randn(2, 270, 16)
     exact = model(x)
     if how == "half":
         out = model.bfloat16()(x.bfloat16())
@@ -206,5 +247,5 @@ def test_a_bias_is_made_once_a_forward_pass(name: str) -> None:
     made: list[torch.Size] = []
     for module in model.positions.values():
         module.register_forward_hook(lambda module, args, out: made.append(out.shape))
-    model(torch.randn(2, 140, 8))
-    assert made == [(279, 2)]  # one value a distance and head
+    model(torch.randn(2, 270, 8))
+    assert made == [(539, 2)]  # one value a distance and head

@@ -161,6 +161,13 @@ def test_gradients_take_the_plain_way() -> None:
     torch.testing.assert_close(tangent, linear.weight.detach().sum(1).expand(4, -1), rtol=1e-4, atol=1e-5)
 
 
+def test_transforms_take_the_plain_way() -> None:
+    linear, x = layer(), torch.randn(3, 4, 37)
+    is_right(linear)
+    with torch.no_grad():
+        assert torch.equal(torch.vmap(linear)(x), torch.vmap(copy.deepcopy(unpack(linear)))(x))
+
+
 def test_autocast_and_other_types_take_the_plain_way() -> None:
     linear = layer()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

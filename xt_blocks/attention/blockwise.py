@@ -22,8 +22,8 @@ from .scores import TalkingHeads, only
 
 ROWS = 64
 """Queries of a tile."""
-MOST_SCORES = 2**21
-"""Scores of a tile, to fit in a cache: heads are split where there would be more."""
+MOST_SCORES = 2**19
+"""Scores of a tile, 2 MB, to stay in a core's cache: heads are split where there would be more."""
 
 
 class Tile(NamedTuple):
@@ -114,11 +114,11 @@ class _Blockwise(torch.autograd.Function):
         out = q.new_empty(batch, seq, heads, v.shape[-1]).transpose(1, 2)  # heads side by side, as the stream has them
         kept: list[Tensor] = []  # tile by tile what a second pass cannot draw again, or would find more slowly
         for tile in tiles(attend, batch, heads, split=before is None):
-            scores = _seen(tile, _mixed(before, _scores(tile, q, k, scale)), band, attend)
+            scores, empty = _seen(tile, _mixed(before, _scores(tile, q, k, scale)), band, attend)
             if sparse_topk is not None:
                 kept.append(scores.topk(min(sparse_topk, scores.shape[-1]), dim=-1, sorted=False).indices)
                 scores = only(scores, kept[-1])
-            weights = _softmax(scores, attend)
+            weights = _softmax(scores, empty)
             if dropout:
                 kept.append(torch.empty_like(weights, dtype=torch.bool).bernoulli_(1 - dropout))
                 weights.mul_(kept[-1]).div_(1 - dropout)
@@ -146,8 +146,8 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     mean = (grad * out).sum(dim=-1, keepdim=True)  # a row's gradient, weighted; of mixed heads it is another
     for tile in tiles(attend, q.shape[0], q.shape[1], split=before is None):
         raw = _scores(tile, q, k, scale)
-        scores = _seen(tile, _mixed(before, raw), band, attend)
-        weights = _softmax(only(scores, next(kept)) if ctx.sparse else scores, attend)
+        scores, empty = _seen(tile, _mixed(before, raw), band, attend)
+        weights = _softmax(only(scores, next(kept)) if ctx.sparse else scores, empty)
         share = next(kept) / (1 - dropout) if dropout else None
         dropped = weights if share is None else weights * share
         of_out = grad[tile.place]
@@ -196,21 +196,20 @@ def _scores(tile: Tile, q: Tensor, k: Tensor, scale: float) -> Tensor:
     return torch.bmm(q[tile.place] * scale, tile.taken(k).transpose(1, 2))
 
 
-def _seen(tile: Tile, scores: Tensor, band: Tensor | None, attend: Attend) -> Tensor:
-    """Biased and masked, in place where nothing else needs them as they were."""
+def _seen(tile: Tile, scores: Tensor, band: Tensor | None, attend: Attend) -> tuple[Tensor, Tensor | None]:
+    """The scores biased and masked, in place, and which rows see nothing, (h', i', 1) bool; None: there is none."""
     of_tokens = scores[:, :, -tile.width :]
     if band is not None:
         of_tokens.add_(band_of(tile, band, attend))
-    attend.hide(of_tokens, tile.row, tile.heads, tile.queries, tile.tokens)
-    return scores
+    if not attend.hide(of_tokens, tile.row, tile.heads, tile.queries, tile.tokens):
+        return scores, None
+    return scores, scores.amax(dim=-1, keepdim=True).isneginf()
 
 
-def _softmax(scores: Tensor, attend: Attend) -> Tensor:
+def _softmax(scores: Tensor, empty: Tensor | None) -> Tensor:
     """(h', i', j'), a row of zeros where nothing is seen."""
     weights = scores.softmax(dim=-1)
-    if attend.may_be_empty:
-        weights.masked_fill_(weights.isnan().all(dim=-1, keepdim=True), 0.0)
-    return weights
+    return weights if empty is None else weights.masked_fill_(empty, 0.0)
 
 
 def _mixed(mix: Tensor | None, x: Tensor) -> Tensor:

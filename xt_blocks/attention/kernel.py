@@ -11,9 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import blockwise
+from . import blockwise, flex
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
+
+MOST_PLAIN, FEW_THREADS = 1024, 2
+"""Up to so many queries and on so few threads tiles train a plain causal attention faster than the fused kernel."""
+
+
+MOST_MASK = 2**22
+"""Elements of a mask that all blocks share, 16 MB, up to which the fused kernel may read one."""
 
 
 class Scores(NamedTuple):
@@ -53,27 +60,35 @@ def attention(
     changed = talking_heads is not None or sparse_topk is not None
     if flash and _by_tiles(q, attend, changed or dropout > 0):
         return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
+    if flash and not changed and flex.serves(q, v, attend, dropout):
+        return flex.attention(q, k, v, attend, scale)
     if flash and not changed and not _by_products(q, k):
         return fused(q, k, v, attend, scale, dropout)
     return explicit(q, k, v, attend, scale, dropout, None, talking_heads, sparse_topk)[0]
 
 
 def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
-    """Whether tiles are faster or need less memory than the other ways, as measured on a CPU.
+    """Whether tiles are faster than the other ways or need less memory, as measured on a CPU.
 
     The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
 
     Args:
         unknown: something is asked for that it does not know there.
     """
-    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 2 * blockwise.ROWS:
+    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 4 * blockwise.ROWS:
         return False
-    if attend.bias is not None and not attend.bias.by_distance:
+    if torch._C._are_functorch_transforms_active():  # vmap and grad of torch.func trace what they transform
+        return False
+    bias, trains = attend.bias, torch.is_grad_enabled()
+    if bias is not None and not bias.by_distance:
         return False
     around = attend.past or attend.memories or attend.mask is not None or attend.pairs is not None
-    if unknown or attend.bias is not None or attend.reach is not None or (attend.causal and around):
+    if unknown or attend.reach is not None or (attend.causal and (around or bias is not None)):
         return True
-    return attend.causal and torch.is_grad_enabled() and q.requires_grad and q.dtype == torch.float32
+    if bias is not None:  # all keys are seen: tiles have nothing to leave out but the mask itself
+        return (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK
+    few = attend.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
+    return attend.causal and few and trains and q.requires_grad and q.dtype == torch.float32
 
 
 def _by_products(q: Tensor, k: Tensor) -> bool:

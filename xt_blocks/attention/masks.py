@@ -10,7 +10,7 @@ tokens of this call.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -169,6 +169,7 @@ class Attend:
         self.reach, self.memories = sight.reach, sight.memories
         self.mask, self.pairs, self.bias = mask, pairs, bias
         self.device, self.place = device, place
+        self.blocks: Any = None  # flex's own form of it, once that was asked for
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
         self._hidden: dict[torch.dtype, Tensor] = {}
@@ -228,21 +229,19 @@ class Attend:
 
     # Tile by tile ------------------------------------------------------------------------------------------------
 
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether a row may see nothing; by place alone each token sees itself."""
-        return not self.memories and (self.mask is not None or self.pairs is not None)
-
     def in_sight(self, queries: slice) -> slice:
         """The places, of the past and of this call, that lie between the first and the last that any of them sees."""
         last = self.past + (queries.stop if self.causal else self.queries)
         return slice(0 if self.reach is None else max(0, self.past + queries.start - self.reach), last)
 
-    def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> None:
+    def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> bool:
         """Set scores of what is not seen to -inf, in place.
 
         Args:
             scores: (heads, queries, tokens) of a row of the batch.
+
+        Returns:
+            whether a query may be left with nothing; by place alone each sees itself.
         """
         start, rows = self.past + queries.start - tokens.start, queries.stop - queries.start
         edge = torch.ones(rows, rows - 1, dtype=torch.bool, device=scores.device)
@@ -250,12 +249,14 @@ class Attend:
             _hide(scores[:, :, start + 1 :], edge.triu())
         if self.reach is not None and (far := start - self.reach + rows - 1) > 0:
             _hide(scores[:, :, :far], edge[:, :far].tril(start - self.reach - 1))
-        if self.mask is not None:
-            _hide(scores, ~self.mask[row, tokens])
+        mask = None if self.mask is None else self.mask[row, tokens]
+        if mask is not None and not (whole := bool(mask.all())):
+            _hide(scores, ~mask)
         if self.pairs is not None:
             pairs = self.pairs[row if self.pairs.shape[0] > 1 else 0]
             pairs = pairs if pairs.shape[0] == 1 else pairs[heads]
             _hide(scores, ~pairs[:, queries, tokens])
+        return not self.memories and (self.pairs is not None or not (mask is None or whole))
 
     def _resolved(self) -> tuple[Tensor | None, Tensor | None]:
         if self._whole is None:

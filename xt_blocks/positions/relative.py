@@ -94,7 +94,7 @@ class RelativeBias:
         Of queries from place s on, key j has column j - s + seq - 1.
         """
         if rows not in self._bands:
-            line = F.pad(self.values, (rows - 1, 0))
+            line = F.pad(self.values, (rows - 1, 0)).contiguous()
             heads, count = line.shape
             windows = line.as_strided((heads, rows, count - rows + 1), (count, 1, 1))
             self._bands[rows] = windows.flip(-2)

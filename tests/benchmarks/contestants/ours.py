@@ -1,0 +1,70 @@
+"""This library, through its public names."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import xt_blocks
+from xt_blocks import AutoregressiveWrapper, Cache, Decoder, TransformerWrapper
+
+from ..setting import Setting
+from .base import Contestant, LeftOut
+
+
+class Ours(Contestant):
+    """Decoder and wrappers of the keyword API; `layers` are the Decoder's."""
+
+    def __init__(self, setting: Setting, **layers: Any) -> None:
+        super().__init__(setting)
+        stack = Decoder(
+            dim=setting.dim, depth=setting.depth, heads=setting.heads, attn_dim_head=setting.dim_head, **layers
+        )
+        self.net = self.placed(
+            TransformerWrapper(num_tokens=setting.vocabulary, max_seq_len=setting.length, attn_layers=stack)
+        )
+        self.graph = self.net.graph
+        self.wrapper = AutoregressiveWrapper(self.net)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        return self.wrapper(tokens)
+
+    def generate(self, prompt: Tensor, new: int) -> Tensor:
+        return self.wrapper.generate(prompt, new, temperature=0.0)
+
+
+class Packed(Ours):
+    """With its weights packed for the kernels of the CPU."""
+
+    def __init__(self, setting: Setting, **layers: Any) -> None:
+        super().__init__(setting, **layers)
+        if not hasattr(xt_blocks, "pack"):
+            raise LeftOut("this release packs no weights")
+        self.net.eval()
+        xt_blocks.pack(self.net)
+
+
+class Compiled(Ours):
+    """With a step of decoding that torch.compile takes whole, behind a prompt that is read without."""
+
+    def __init__(self, setting: Setting, **layers: Any) -> None:
+        super().__init__(setting, **layers)
+        on_cpu = torch.device(setting.device).type == "cpu"
+        if not hasattr(Cache, "fix_shapes"):
+            raise LeftOut("this release fixes no shapes of a cache")
+        if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise LeftOut("torch.compile finds no C++ compiler")
+        self.step = torch.compile(self.net, fullgraph=True, mode=None if on_cpu else "reduce-overhead")
+
+    @torch.no_grad()
+    def generate(self, prompt: Tensor, new: int) -> Tensor:
+        batch, seq = prompt.shape
+        cache = self.net.new_cache(batch, seq + new)
+        out = [self.net(prompt, cache=cache)[:, -1:].argmax(dim=-1)]
+        cache.fix_shapes()
+        for _ in range(new - 1):
+            out.append(self.step(out[-1], cache=cache)[:, -1:].argmax(dim=-1))
+        return torch.cat(out, dim=1)
