@@ -207,6 +207,7 @@ SELF_ATTENTION = register(
         shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
         cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
+        window=lambda o: o.max_attend_past,
         module="xt_blocks.attention:Attention",
         check=_attention_check,
         derive=_attention_derived,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import UserError
 from .kinds import Shape, Sizes, kind_of, norm_of
 from .positions import SCHEMES
+from .windows import room, windows
 
 if TYPE_CHECKING:
     from .graph import BlockGraph
@@ -50,13 +51,13 @@ class Cost:
 
 def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     """Each node with its cost; a tied block's parameters are its owner's."""
-    owners = graph.tied()
+    owners, kept = graph.tied(), windows(graph)
     start = graph.nx.nodes[graph.start]
     stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"])
     for node, attrs in graph.nx.nodes(data=True):
         kind = attrs["kind"]
         if kind == "block":
-            yield node, _block(graph.dim, attrs, stream, owns=node in owners)
+            yield node, _block(graph.dim, attrs, stream, node in owners, kept.get(node))
         elif kind == "input" and attrs["num_tokens"] is not None:
             yield node, _embedding(graph.dim, graph.emb_dim, attrs, sizes)
         elif kind == "position" and attrs["scheme"] == "absolute":
@@ -71,11 +72,11 @@ def node_costs(graph: BlockGraph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, _output(graph.dim, attrs, sizes)
 
 
-def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool) -> Cost:
+def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, window: int | None) -> Cost:
     kind = kind_of(attrs["block"])
     options = kind.completed(dim, attrs["options"])
     parameters = _around(dim, options) + _numbers(kind.shapes(options)) if owns else 0
-    tokens = sizes.context if "context" in kind.inputs else sizes.seq
+    tokens = sizes.context if "context" in kind.inputs else room(window, sizes.seq)
     cached = kind.cached(options) * sizes.batch * tokens if kind.cached is not None else 0
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
     return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, cached)

@@ -175,7 +175,7 @@ class BlockGraph:
     def kv_cache_bytes(
         self, seq_len: int, batch: int = 1, dtype: str = "float32", context_len: int | None = None
     ) -> int:
-        """Bytes of keys and values that decoding keeps for `seq_len` tokens a row.
+        """Bytes of keys and values that decoding keeps for `seq_len` tokens a row; under max_attend_past, of a window.
 
         Args:
             dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.

@@ -85,6 +85,7 @@ class Kind:
         flops: options, sizes → floating-point operations of one forward pass, two a multiply-add.
         module: the torch module's class, or "package.module:Class".
         cached: options → numbers kept a token for later decoding steps; None: it cannot decode stepwise.
+        window: options → how many tokens before its own a token attends to, so that decoding keeps no more; None: all.
         check: options → a sentence on what clashes, or None.
         derive: options → those whose default follows from others, by name.
         prefix: what the stack's settings for its options start with.
@@ -102,6 +103,7 @@ class Kind:
     module: str | Callable[..., Any]
     inputs: tuple[str, ...] = ()
     cached: Callable[[Any], int] | None = None
+    window: Callable[[Any], int | None] = lambda options: None
     check: Callable[[Any], str | None] = lambda options: None
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""

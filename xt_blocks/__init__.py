@@ -12,6 +12,7 @@ from .intermediates import Intermediates
 from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
 from .lower import lower
 from .memories import Memories
+from .packed import pack, unpack
 from .record import attention_map, record
 from .stack import Stack
 from .wrappers import (
@@ -48,5 +49,7 @@ __all__ = [
     "XTransformer",
     "attention_map",
     "lower",
+    "pack",
     "record",
+    "unpack",
 ]

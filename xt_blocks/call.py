@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention.masks import Masks, check_mask, check_pairs, pairs_of
-from .cache import Cache, joined_masks
+from .cache import Cache, Fixed, joined_masks
 from .memories import Memories
 from .positions.relative import Positions, consecutive, given
 
@@ -60,14 +60,18 @@ class Call:
         return joined_masks(before, self.remembered, self.mask, self.seq, batch, device)
 
     def seen(self) -> Tensor | None:
-        """(batch, past + seq) bool: which of all tokens are real; None: all."""
+        """(batch, past + seq) bool: which of all tokens are real; None: all. Of fixed shapes (batch, max_len)."""
         mask = self.tokens_mask()
         if self.cache is None:
             return mask
+        if self.cache.fixed is not None:
+            return self.cache.fixed.seen()
         return self.cache.seen(mask, self.remembered + self.seq, self.x.device)
 
-    def masks(self) -> Masks:
-        seen = self.seen()
+    def masks(self, seen: Tensor | None) -> Masks:
+        if self.cache is not None and self.cache.fixed is not None:
+            place = self.cache.fixed.place
+            return Masks(1, self.held - 1, seen, self.context_seen(), None, self.x.device, place)
         if self.self_attn_context_mask is not None:
             further = F.pad(self.self_attn_context_mask, (self.past, 0), value=True)
             seen = further if seen is None else seen & further
@@ -79,6 +83,8 @@ class Call:
         return self.cache.context_mask if self.cache is not None and self.held else self.context_mask
 
     def positions(self) -> Positions:
+        if self.cache is not None and self.cache.fixed is not None:
+            return Positions(*self.cache.fixed.placed(self.pos), consecutive=False)
         before = None if self.cache is None else self.cache.positions
         pos, device = self.pos, self.x.device
         if pos is None and before is None:
@@ -107,6 +113,15 @@ class Call:
         self._check_pos(stack)
         if self.cache is not None:
             self.cache.check_room(self.x.shape[0], self.remembered + self.seq)
+            if self.cache.fixed is not None:
+                self._check_fixed(self.cache.fixed)
+
+    def _check_fixed(self, fixed: Fixed) -> None:
+        for name in ("mask", "attn_mask"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is given, but the cache's shapes are fixed: its steps take none")
+        if self.pos is not None and (fixed.positions is None or fixed.positions.ndim != self.pos.ndim):
+            raise ValueError("pos is given, but the cache's shapes were fixed behind steps with no such pos")
 
     def _check_context(self, stack: Stack) -> None:
         context, x = self.context, self.x

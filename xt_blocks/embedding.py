@@ -34,6 +34,10 @@ class Embedding(nn.Embedding):
         vectors = super().forward(rows)
         return unit_length(vectors) if self.unit else vectors
 
+    def scores(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., rows), its products with the vectors in the table."""
+        return F.linear(x, self.weight)
+
 
 def unit_length(x: Tensor) -> Tensor:
     """`x` with its last axis scaled to length one, computed in float32 where x has less."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
+from blockdsl.windows import windows
 
 from .block import Residual
 from .cache import Cache
@@ -47,7 +48,7 @@ class Stack(Drawn, nn.Module):
         self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
         self.positions, self.rotary = position_modules(graph)
         self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
-        self.plan = plan(graph)
+        self.plan, self.windows = plan(graph), windows(graph)
         self.segments = segments(self.plan)
         self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
@@ -72,7 +73,7 @@ class Stack(Drawn, nn.Module):
         """
         if reason := self.graph.why_not_cached():
             raise ValueError(f"no cache can be kept: {reason}")
-        return Cache(batch, max_len)
+        return Cache(batch, max_len, self.windows)
 
     def forward(
         self,
@@ -113,21 +114,23 @@ class Stack(Drawn, nn.Module):
         call.check(self)
         if return_hiddens and intermediates is None:
             intermediates = Intermediates()
-        if cache is not None:
-            cache.end = call.past + call.seq
+        if cache is not None and cache.fixed is None:
+            cache.end, cache.queries = call.past + call.seq, call.seq
         positions, seen = call.positions(), call.seen()
         run = Run(
             call,
-            call.masks(),
+            call.masks(seen),
             self._rotations(positions, call.remembered + call.seq, seen if pos is None else None),
             {node: scores_bias(module, positions) for node, module in self.positions.items()},
             call.tokens_mask(),
             intermediates,
         )
         out = self._walk(x, run)
-        if cache is not None:
+        if cache is not None and cache.fixed is not None:
+            cache.fixed.place += 1
+        elif cache is not None:
             cache.length, cache.mask, cache.context_mask = cache.end, seen, call.context_seen()
-            cache.positions = None if positions.consecutive else positions.keys
+            cache.positions, cache.device = None if positions.consecutive else positions.keys, x.device
         if intermediates is not None:
             intermediates.last = out
         out = self.norm(out)

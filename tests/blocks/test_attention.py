@@ -106,7 +106,7 @@ def test_a_masked_context_leaves_no_trace() -> None:
 def test_kept_scores_are_added_to_the_next_ones() -> None:
     layer = Attention(dim=8, heads=2, dim_head=4, residual_attn=True)
     x, before = torch.randn(1, 3, 8), torch.randn(1, 2, 3, 3)
-    q, k, v = layer.split(*layer.to_qkv(x))
+    q, k, v = layer.project(x)
     scores = q @ k.transpose(-1, -2) / 2 + before
     out, kept = layer(x, scores=before, keep_scores=True)
     torch.testing.assert_close(kept.before, scores)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor
 
 import blockdsl
 import xt_blocks
+from blockdsl import windows
 
-from .variants import SIZES, VARIANTS, inputs, stack
+from .variants import SIZES, VARIANTS, inputs, language_model, stack, tokens
 
 CUTS = [[1] * 9, [5, 1, 1, 1, 1], [3, 4, 2], [9]]
 
@@ -168,3 +172,186 @@ def test_a_context_is_given_once() -> None:
     model(x[:, :2], cache=cache, **extra)
     with pytest.raises(ValueError, match="the cache holds the context of its first step; later steps take none"):
         model(x[:, 2:], cache=cache, **extra)
+
+
+def in_front(pattern: str, settings: dict[str, Any], **options: Any) -> xt_blocks.TransformerWrapper:
+    """A model with memory tokens."""
+    decoder = xt_blocks.Decoder(pattern=pattern, **(SIZES | settings))
+    options = {"num_memory_tokens": 2} | options
+    return xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=40, attn_layers=decoder, **options).eval()
+
+
+# Windows ----------------------------------------------------------------------------------------------------------
+
+WINDOWED = [name for name in VARIANTS if "window" in name or name == "ALiBi on some heads"]
+
+
+@pytest.fixture
+def little_slack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows move within their room every few steps."""
+    monkeypatch.setattr(windows, "SLACK", 3)
+
+
+@pytest.mark.usefixtures("little_slack")
+@pytest.mark.parametrize("name", WINDOWED)
+@pytest.mark.parametrize("cuts", [[1] * 30, [17, *[1] * 13], [2, 20, 1, 1, 6], [3] * 10], ids=str)
+@pytest.mark.parametrize("padded", [False, True])
+def test_far_beyond_the_window_cached_is_uncached(name: str, cuts: list[int], padded: bool) -> None:
+    model = stack(name)
+    x, extra = inputs(model, seq=30)
+    mask = torch.arange(30) >= torch.tensor([[0], [2]]) if padded else None
+    seen = torch.ones(2, 30, dtype=torch.bool) if mask is None else mask
+    out, cache = decoded(model, x, cuts, **({} if mask is None else {"mask": mask}), **extra)
+    torch.testing.assert_close(out[seen], model(x, mask=mask, **extra)[seen], rtol=1e-5, atol=5e-6)
+    assert cache.bytes() == model.graph.kv_cache_bytes(30, batch=2)
+
+
+def test_a_window_has_room_for_itself_and_some_slack() -> None:
+    model = stack("window")
+    cache = model.new_cache(2, 5000)
+    x = torch.randn(2, 300, SIZES["dim"])
+    whole = model(x)
+    out = torch.cat([model(part, cache=cache) for part in (x[:, :100], *x[:, 100:].split(1, dim=1))], dim=1)
+    torch.testing.assert_close(out, whole, rtol=1e-5, atol=5e-6)
+    keys, values = cache.slot("a0").stored()
+    assert keys.shape == values.shape == (2, 3, 2 + 64, 8)
+    assert cache.bytes() == model.graph.kv_cache_bytes(5000, batch=2) == 2 * 2 * (2 * 3 * 66 * 8) * 4
+    assert model.graph.kv_cache_bytes(50, batch=2) == 2 * 2 * (2 * 3 * 50 * 8) * 4
+
+
+def test_blocks_that_add_scores_keep_as_many_keys_as_the_widest() -> None:
+    kept = {node: attrs["options"]["max_attend_past"] for node, attrs in stack("window").graph.nx.nodes(data=True)
+            if attrs["kind"] == "block" and attrs["block"] == "a"}  # fmt: skip
+    assert windows.windows(stack("window").graph) == kept == {"a0": 2, "a2": 2}
+    assert windows.windows(stack("window, residual attention").graph) == {"a0": 4, "a2": 4, "a4": 4}
+    assert windows.windows(stack("windows of some, residual attention").graph) == {}
+    assert windows.windows(stack("plain").graph) == {}
+
+
+@pytest.mark.usefixtures("little_slack")
+@pytest.mark.parametrize("size", [1, 4, 20], ids=["in its room", "moved", "in a new room"])
+def test_a_step_over_a_window_that_failed_can_be_run_again(size: int) -> None:
+    model = stack("window")
+    x, _ = inputs(model, seq=32)
+    cache = model.new_cache(2, 32)
+    out = [model(part, cache=cache) for part in x[:, :11].split(1, dim=1)]
+    hook = model.blocks["f3"].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(x[:, 11 : 11 + size], cache=cache)
+    hook.remove()
+    out += [model(x[:, 11 : 11 + size], cache=cache), model(x[:, 11 + size :], cache=cache)]
+    torch.testing.assert_close(torch.cat(out, dim=1), model(x), rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.usefixtures("little_slack")
+def test_memories_and_memory_tokens_in_front_of_a_window() -> None:
+    model = in_front("(a>>1 f)*2", {"attn_max_attend_past": 3, "rotary_pos_emb": True}, max_mem_len=12)
+    x = tokens(2, 30)
+    with torch.no_grad():
+        _, mems = model(tokens(2, 11), return_mems=True)
+        for remembered in (None, mems):
+            cache = model.new_cache(2, 60)
+            parts = (x[:, :4], *x[:, 4:20].split(1, dim=1), x[:, 20:])
+            out = [model(part, cache=cache, mems=None if i else remembered) for i, part in enumerate(parts)]
+            torch.testing.assert_close(torch.cat(out, dim=1), model(x, mems=remembered), rtol=1e-5, atol=5e-6)
+
+
+# Fixed shapes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("prompt", [1, 4])
+def test_fixed_shapes_change_no_number(name: str, prompt: int) -> None:
+    model = stack(name)
+    x, extra = inputs(model, seq=12)
+    mask = torch.arange(12) >= torch.tensor([[0], [prompt - 1]])
+    if extra:
+        extra["context_mask"] = torch.tensor([[True] * 5, [True, False, True, False, False]])
+    with torch.no_grad():
+        cache = model.new_cache(2, 17)
+        out = [model(x[:, :prompt], mask=mask[:, :prompt], cache=cache, **extra)]
+        cache.fix_shapes()
+        room = {node: cache.slot(node).bytes() for node in cache._slots}
+        out += [model(token, cache=cache) for token in x[:, prompt:].split(1, dim=1)]
+        want = model(x, mask=mask, **extra)
+    torch.testing.assert_close(torch.cat(out, dim=1)[mask], want[mask], rtol=1e-5, atol=5e-6)
+    assert room == {node: cache.slot(node).bytes() for node in cache._slots}
+
+
+@pytest.mark.parametrize("name", ["plain", "rotary", "ALiBi", "xpos", "shift 2"])
+@pytest.mark.parametrize("given", [False, True])
+def test_fixed_shapes_keep_positions_padding_and_what_stands_in_front(name: str, given: bool) -> None:
+    pattern, settings = VARIANTS[name]
+    model = in_front(pattern, settings)
+    x, prepended = tokens(3, 12), torch.randn(3, 2, SIZES["dim"])
+    mask = torch.arange(12) >= torch.tensor([[0], [2], [3]])
+    pos = {"pos": torch.tensor([[3], [0], [7]]) + torch.arange(12)} if given else {}
+    first = {name: value[..., :5] for name, value in pos.items()}
+    with torch.no_grad():
+        cache = model.new_cache(3, prepended=2)
+        out = [model(x[:, :5], mask=mask[:, :5], prepend_embeds=prepended, cache=cache, **first)]
+        cache.fix_shapes()
+        out += [model(token, cache=cache) for token in x[:, 5:].split(1, dim=1)]
+        want = model(x, mask=mask, prepend_embeds=prepended, **pos)
+    torch.testing.assert_close(torch.cat(out, dim=1)[:, 2:][mask], want[:, 2:][mask], rtol=1e-5, atol=5e-6)
+
+
+def test_a_step_of_fixed_shapes_that_failed_can_be_run_again() -> None:
+    model = stack("shift 2")
+    x, _ = inputs(model, seq=9)
+    cache = model.new_cache(2, 9)
+    with torch.no_grad():
+        out = [model(x[:, :3], cache=cache)]
+        cache.fix_shapes()
+        for token in x[:, 3:].split(1, dim=1):
+            hook = model.blocks[model.plan[-1].block].register_forward_pre_hook(lambda *_: 1 / 0)  # type: ignore[index]
+            with pytest.raises(ZeroDivisionError):
+                model(token, cache=cache)
+            hook.remove()
+            out.append(model(token, cache=cache))
+        torch.testing.assert_close(torch.cat(out, dim=1), model(x), rtol=1e-5, atol=5e-6)
+
+
+def test_what_steps_of_fixed_shapes_do_not_take() -> None:
+    model = stack("rotary")
+    x, _ = inputs(model, seq=4)
+    cache = model.new_cache(2, 9)
+    with pytest.raises(ValueError, match="the cache is empty: its shapes are fixed behind the first step"):
+        cache.fix_shapes()
+    model(x, cache=cache)
+    assert cache.fix_shapes() is cache.fix_shapes()
+    with pytest.raises(ValueError, match="fixed for steps of one token, not of 4"):
+        model(x, cache=cache)
+    one = torch.ones(2, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match="mask is given, but the cache's shapes are fixed"):
+        model(x[:, :1], mask=one, cache=cache)
+    with pytest.raises(ValueError, match="attn_mask is given, but the cache's shapes are fixed"):
+        model(x[:, :1], attn_mask=torch.ones(1, 1, dtype=torch.bool), cache=cache)
+    with pytest.raises(ValueError, match="fixed behind steps with no such pos"):
+        model(x[:, :1], pos=torch.zeros(2, 1, dtype=torch.long), cache=cache)
+
+
+COMPILED = [
+    *("rotary", "shift 2", "cross, rotary", "residual attention, parallel", "window, memory kv"),
+    *("xpos", "T5 bias", "every position", "sparse, residual", "value heads"),
+]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_step_of_fixed_shapes_compiles_whole_and_once(name: str) -> None:
+    pattern, settings = VARIANTS[name]
+    model = language_model(pattern=pattern, **settings)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    step = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
+    x, mask = tokens(2, 10), torch.arange(10) >= torch.tensor([[0], [2]])
+    extra = {"context": torch.randn(2, 5, SIZES["dim"])} if model.attn_layers.reads_context else {}
+    with torch.no_grad():
+        want = model(x, mask=mask, **extra)
+        for prompt in (4, 7):  # a new cache of the same room, and prompts of another length
+            cache = model.new_cache(2, 16)
+            out = [model(x[:, :prompt], mask=mask[:, :prompt], cache=cache, **extra)]
+            cache.fix_shapes()
+            out += [step(token, cache=cache) for token in x[:, prompt:].split(1, dim=1)]
+            torch.testing.assert_close(torch.cat(out, dim=1)[mask], want[mask], rtol=1e-5, atol=5e-6)
+    assert counter.frame_count == 1

@@ -391,3 +391,45 @@ def test_two_streams_of_one_model_do_not_meet() -> None:
     both = zip(*(model.stream(prompt, 6, temperature=0) for prompt in prompts), strict=True)
     out = torch.stack([torch.cat(pair) for pair in both], dim=1)
     assert torch.equal(out, model.generate(prompts, 6, temperature=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("rotary", ()), ("cross, rotary", ("context",)), ("plain", ("prepend_embeds",)), ("shift 2", ())],
+)
+def test_compiled_steps_give_the_same_tokens(name: str, read: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+    run = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: given.append(kwargs) or run(*args, backend="eager"))
+    pattern, settings = VARIANTS[name]
+    model = AutoregressiveWrapper(language_model(pattern=pattern, **settings))
+    torch._dynamo.reset()
+    prompts = [torch.randint(0, 17, (n,)) for n in (2, 5, 3)]
+    kwargs = {key: torch.randn(3, 4, 24) for key in read}
+    plain = model.generate(prompts, 14, temperature=0.0, **kwargs)  # the window slides at the end
+    assert torch.equal(model.generate(prompts, 14, temperature=0.0, compile=True, **kwargs), plain)
+    assert given == [{"dynamic": False, "mode": None}]
+
+
+def test_what_cannot_be_compiled_is_said() -> None:
+    model = AutoregressiveWrapper(language_model())
+    with pytest.raises(ValueError, match="compile is set, but cache_kv is off"):
+        model.generate(tokens(1, 3), 4, compile=True, cache_kv=False)
+    kind = blockdsl.Kind("mean", "mean", (), lambda o: {}, lambda o, sizes: 0, module=RunningMean)
+    blockdsl.register(kind)
+    try:
+        model = AutoregressiveWrapper(language_model(pattern="mean a"))
+        with pytest.raises(ValueError, match="compile is set, but no cache can be kept: mean0"):
+            model.generate(tokens(1, 3), 4, compile=True)
+    finally:
+        blockdsl.unregister("mean")
+
+
+def test_only_the_last_place_has_logits_when_asked() -> None:
+    stack = language_model().attn_layers
+    model = TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=stack, num_memory_tokens=2).eval()
+    x = tokens()
+    torch.testing.assert_close(model(x, last_only=True), model(x)[:, -1:])
+    both = model(x, last_only=True, return_logits_and_embeddings=True, return_intermediates=True)
+    assert both[0][0].shape == (2, 1, 17)
+    assert both[0][1].shape == (2, 1, 24)

@@ -47,6 +47,7 @@ class Fading(nn.Module):
         mems: Seen | None = None,
         return_mems: bool = False,
         cache: Seen | None = None,
+        last_only: bool = False,
     ) -> Any:
         assert mems is None or cache is None or cache.length == 0
         self.calls.append(x.shape[1])
@@ -58,7 +59,7 @@ class Fading(nn.Module):
             assert seen.shape[1] <= cache.max_len
         ages = torch.arange(seen.shape[1]).expand(seen.shape[1], -1)
         weights = (0.5 ** (ages.T - ages)).tril()
-        logits = (weights @ self.to_logits(seen))[:, -x.shape[1] :]
+        logits = (weights @ self.to_logits(seen))[:, -(1 if last_only else x.shape[1]) :]
         return (logits, Seen(seen[:, -self.max_mem_len :])) if return_mems else logits
 
 

@@ -71,6 +71,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "deepnorm, parallel": ("(a & f a)*2", {"deepnorm": True, "use_rmsnorm": True, "gate_residual": True}),
     "window": ("(a f)*2", {"attn_max_attend_past": 2, "rotary_pos_emb": True}),
     "window, memory kv": ("(a f)*2", {"attn_max_attend_past": 1, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
+    "window, residual attention": (
+        "a(max_attend_past=4) f a(max_attend_past=1) f a(max_attend_past=2)",
+        {"residual_attn": True, "attn_talking_heads": True},
+    ),
+    "windows of some, residual attention": ("a(max_attend_past=1) a a(max_attend_past=2) f", {"residual_attn": True}),
+    "window, xpos, biases": (
+        "a(max_attend_past=0) f a",
+        {"rotary_xpos": True, "rotary_xpos_scale_base": 30, "alibi_pos_bias": True, "attn_max_attend_past": 3},
+    ),
     "xpos": ("(a f)*2", {"rotary_xpos": True, "rotary_xpos_scale_base": 3}),
     "xpos, kv heads": ("(a f)*2", {"rotary_xpos": True, "rotary_emb_dim": 6, "attn_one_kv_head": True}),
     "xpos, talking heads": ("(a f)*2", {"rotary_xpos": True, "attn_talking_heads": True}),

@@ -24,7 +24,7 @@ from . import kernel
 from .masks import Attend, Bias, Masks, Sight, check_mask
 from .memory import MemoryKeyValues
 from .output import Output
-from .project import QKNorm, SelfProjection, init_parts, repeat_heads, split_heads
+from .project import QKNorm, init_parts, repeat_heads, split_heads
 from .scores import TalkingHeads
 
 
@@ -85,8 +85,13 @@ class Attention(_Attention):
 
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
-        self.to_qkv = SelfProjection(dim, self.sizes)
+        self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
         self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
+        self.output.init_xavier(gain)
+        init_parts(self.to_qkv.weight, self.sizes, gain)
 
     def forward(
         self,
@@ -116,7 +121,7 @@ class Attention(_Attention):
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
         """
         check_mask("mask", mask, x)
-        q, k, v = self.split(*self.to_qkv(x, memory))
+        q, k, v = self.project(x, memory)
         if rotary is not None:
             q, k = rotary.apply(q), rotary.apply(k)
         past = 0 if memory is None else memory.shape[1]
@@ -127,7 +132,22 @@ class Attention(_Attention):
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
-        return self.attend(x, q, k, v, attend.tokens(self.sight, bias), scores, keep_scores)
+        sight = self.sight
+        if cache is not None and cache.window is not None:
+            sight = sight._replace(window=cache.window)
+        return self.attend(x, q, k, v, attend.tokens(sight, bias), scores, keep_scores)
+
+    def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
+
+        One matrix makes them, its rows in this order.
+        """
+        q, k, v = self.to_qkv(x).split_with_sizes(self.sizes, dim=-1)
+        if memory is not None:
+            queries, *rest = self.sizes
+            before = F.linear(memory, self.to_qkv.weight[queries:]).split_with_sizes(rest, dim=-1)
+            k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
+        return self.split(q, k, v if self.sizes[2] else None)
 
 
 class CrossAttention(_Attention):

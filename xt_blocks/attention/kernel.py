@@ -62,7 +62,7 @@ def attention(
         return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
     if flash and not changed and flex.serves(q, v, attend, dropout):
         return flex.attention(q, k, v, attend, scale)
-    if flash and not changed:
+    if flash and not changed and not _by_products(q, k):
         return fused(q, k, v, attend, scale, dropout)
     return explicit(q, k, v, attend, scale, dropout, None, talking_heads, sparse_topk)[0]
 
@@ -89,6 +89,16 @@ def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
         return (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK
     few = attend.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
     return attend.causal and few and trains and q.requires_grad and q.dtype == torch.float32
+
+
+def _by_products(q: Tensor, k: Tensor) -> bool:
+    """Whether plain products read keys and values faster than the fused kernel, as they do of many for one query.
+
+    Measured on a CPU. In a low precision the kernel keeps its scores in float32, which is worth more.
+    """
+    if torch.compiler.is_compiling() or q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
+        return False
+    return q.shape[2] == 1 and k.numel() >= 2**17
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
@@ -150,6 +160,8 @@ def explicit(
 
 def _products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
     """(b, h, i, j): q kᵀ, with an earlier block's scores added."""
+    if scores is None and q.shape[2] == 1:
+        return (k @ q.transpose(-1, -2)).transpose(-1, -2)  # reads the keys in order
     if scores is None:
         return q @ k.transpose(-1, -2)
     added = torch.baddbmm(scores.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))

@@ -70,11 +70,13 @@ class Sight(NamedTuple):
         causal: no token sees a later one.
         reach: how far back a token sees; None: to the start.
         memories: learned keys in front of the tokens'.
+        window: how many keys before the queries' own there are; None: all, of a cache that keeps no less.
     """
 
     causal: bool
     reach: int | None = None
     memories: int = 0
+    window: int | None = None
 
 
 class Masks:
@@ -87,6 +89,7 @@ class Masks:
         context_mask: (batch, context) bool; None: all.
         pairs: (batch or 1, heads or 1, queries, past + queries) bool, which query may see which key; None: all.
         device: where the masks are made.
+        place: (1,) int, among the keys, of the one query there is; None: queries are the last of them.
     """
 
     def __init__(
@@ -97,10 +100,11 @@ class Masks:
         context_mask: Tensor | None = None,
         pairs: Tensor | None = None,
         device: torch.device | str = "cpu",
+        place: Tensor | None = None,
     ) -> None:
         self.queries, self.past = queries, past
         self.mask, self.context_mask, self.pairs = mask, context_mask, pairs
-        self.device = device
+        self.device, self.place = device, place
         self._known: dict[object, Attend] = {}
 
     def tokens(self, sight: Sight, bias: Bias | None = None) -> Attend:
@@ -108,8 +112,23 @@ class Masks:
         key = (sight, bias.nodes if bias is not None else ())
         if key not in self._known:
             values = None if bias is None else bias.values
-            self._known[key] = Attend(self.queries, self.past, sight, self.mask, self.pairs, values, self.device)
+            self._known[key] = self._all(sight, values) if sight.window is None else self._window(sight, values)
         return self._known[key]
+
+    def _all(self, sight: Sight, bias: RelativeBias | None) -> Attend:
+        return Attend(self.queries, self.past, sight, self.mask, self.pairs, bias, self.device, self.place)
+
+    def _window(self, sight: Sight, bias: RelativeBias | None) -> Attend:
+        """Of the last keys, where a cache keeps no others."""
+        assert sight.window is not None
+        past = min(self.past, sight.window)
+        left_out = self.past - past
+        if self.queries == 1 and sight.reach == sight.window:  # and the newest token sees them all
+            sight = sight._replace(reach=None)
+        mask = None if self.mask is None else self.mask[:, left_out:]
+        pairs = None if self.pairs is None else self.pairs[..., left_out:]
+        bias = None if bias is None else bias.behind(left_out)
+        return Attend(self.queries, past, sight, mask, pairs, bias, self.device)
 
     def context(self, memories: int = 0) -> Attend:
         """Cross-attention's mask: only the context's own hides any of the context."""
@@ -130,6 +149,7 @@ class Attend:
         pairs: (batch or 1, heads or 1, queries, tokens) bool; None: all.
         bias: of the tokens; None: nothing is added.
         device: where masks are made.
+        place: (1,) int, among the tokens, of the one query there is; None: queries are the last of them.
     """
 
     def __init__(
@@ -141,13 +161,14 @@ class Attend:
         pairs: Tensor | None = None,
         bias: RelativeBias | None = None,
         device: torch.device | str = "cpu",
+        place: Tensor | None = None,
     ) -> None:
         sight = sight or Sight(causal=False)
         self.queries, self.past = queries, past
         self.causal = sight.causal and queries > 1  # one query is the newest token and sees all before it
         self.reach, self.memories = sight.reach, sight.memories
         self.mask, self.pairs, self.bias = mask, pairs, bias
-        self.device = device
+        self.device, self.place = device, place
         self.blocks: Any = None  # flex's own form of it, once that was asked for
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
@@ -257,7 +278,10 @@ class Attend:
         places = None
         if self.causal:
             places = torch.ones(shape, dtype=torch.bool, device=self.device).tril(self.past)
-        if self.reach is not None:
+        if self.reach is not None and self.place is not None:
+            near = torch.arange(shape[1], device=self.device)[None] >= self.place - self.reach
+            places = _both(places, near)
+        elif self.reach is not None:
             near = torch.ones(shape, dtype=torch.bool, device=self.device).triu(self.past - self.reach)
             places = _both(places, near)
         return None if places is None else places[None, None]

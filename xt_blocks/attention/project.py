@@ -15,37 +15,6 @@ from torch import Tensor, nn
 from ..init import xavier
 
 
-class SelfProjection(nn.Module):
-    """One matrix for queries, keys and values of the same tokens, its rows in this order.
-
-    Args:
-        dim: features of the stream.
-        sizes: features of all queries, all keys and all values; no values: keys serve as values (shared_kv).
-    """
-
-    def __init__(self, dim: int, sizes: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.weight = nn.Parameter(torch.empty(sum(sizes), dim))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Linear, which this is without a bias
-
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Queries of `x: (b, n, dim)`, keys and values of `memory: (b, m, dim)` and x, (b, m + n, ·).
-
-        No values where the keys serve as them.
-        """
-        queries, *rest = self.sizes
-        q, k, v = F.linear(x, self.weight).split_with_sizes(self.sizes, dim=-1)
-        if memory is not None:
-            before = F.linear(memory, self.weight[queries:]).split_with_sizes(rest, dim=-1)
-            k, v = (torch.cat(pair, dim=1) for pair in zip(before, (k, v), strict=True))
-        return q, k, v if self.sizes[2] else None
-
-    def init_xavier(self, gain: float) -> None:
-        """As `init_parts`."""
-        init_parts(self.weight, self.sizes, gain)
-
-
 def init_parts(weight: Tensor, sizes: Sequence[int], gain: float) -> None:
     """Xavier normal rows, each part as a matrix of its own: the last part that has any is values, with this gain."""
     parts = [part for part in torch.split(weight.detach(), list(sizes)) if len(part)]

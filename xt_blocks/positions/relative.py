@@ -75,6 +75,10 @@ class RelativeBias:
         """Both, of the same tokens."""
         return RelativeBias(self.values + other.values, self.seq, self.keys)
 
+    def behind(self, count: int) -> RelativeBias:
+        """That of all keys but the first `count`."""
+        return RelativeBias(self.values[..., count:], self.seq, self.keys - count)
+
     def whole(self) -> Tensor:
         """(batch or 1, heads, seq, keys)"""
         if not self.by_distance:

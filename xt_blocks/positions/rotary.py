@@ -19,8 +19,9 @@ class Rotation:
     """The rotation of each token; feature i turns with feature i + dim/2.
 
     Attributes:
-        cos, sin: (keys, dim / 2) or (batch, 1, keys, dim / 2) float32
-        decay: xPos's factors of queries, of the shape of cos; keys are divided by them. None: plain rotary.
+        cos: (keys, dim) or (batch, 1, keys, dim) float32, what a feature is multiplied by.
+        sin: of the same shape, what the feature it turns with is; negative for the first half.
+        decay: xPos's factors of queries, of the same shape; keys are divided by them. None: plain rotary.
     """
 
     cos: Tensor
@@ -30,11 +31,12 @@ class Rotation:
     def apply(self, x: Tensor) -> Tensor:
         """Rotate the first `dim` features of the last tokens, `x: (batch, heads, seq, features)`; the others stay."""
         cos, sin = _last(self.cos, x.shape[-2]), _last(self.sin, x.shape[-2])
-        half = cos.shape[-1]
-        first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        dim = cos.shape[-1]
+        own = x if x.shape[-1] == dim else x[..., :dim]
+        first, second = own.chunk(2, dim=-1)
         # a product with float32 is float32, or float64: low-precision features are not rounded in between
-        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-        return torch.cat((turned.to(x.dtype), rest), dim=-1)
+        turned = (own * cos + torch.cat((second, first), dim=-1) * sin).to(x.dtype)
+        return turned if own is x else torch.cat((turned, x[..., dim:]), dim=-1)
 
     def decayed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated queries and the keys of all tokens with xPos's decay (Sun et al., arXiv:2212.10554).
@@ -64,15 +66,16 @@ def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) ->
     if xpos_scale_base is not None:
         centre = (where[..., :1, :] + where[..., -1:, :]) / 2
         decay = ((steps + 0.4 * dim) / (1.4 * dim)) ** ((where - centre) / xpos_scale_base)
-    return Rotation(angles.cos(), angles.sin(), decay)
+        decay = torch.cat((decay, decay), dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1), decay)
 
 
 def _last(x: Tensor, count: int) -> Tensor:
-    return x[..., x.shape[-2] - count :, :]
+    return x if x.shape[-2] == count else x[..., x.shape[-2] - count :, :]
 
 
 def _scaled(x: Tensor, factor: Tensor) -> Tensor:
     dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
-    both = torch.cat((factor, factor), dim=-1)
-    rotated = both.shape[-1]
-    return torch.cat(((x[..., :rotated] * both).to(dtype), x[..., rotated:].to(dtype)), dim=-1)
+    rotated = factor.shape[-1]
+    return torch.cat(((x[..., :rotated] * factor).to(dtype), x[..., rotated:].to(dtype)), dim=-1)

@@ -13,7 +13,7 @@ from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from ..subset import random_subset
-from .decoding import WindowDecoding, check_read, check_steps, collect, decode, given, read_prompts
+from .decoding import WindowDecoding, check_compiled, check_read, check_steps, collect, decode, given, read_prompts
 from .sampling import Sampler
 from .transformer import TransformerWrapper, loss_of
 
@@ -93,6 +93,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         *,
         eos_token: int | None = None,
         cache_kv: bool = True,
+        compile: bool = False,
         mask: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
@@ -110,6 +111,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             seq_len: how many tokens to add.
             eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
             cache_kv: keep keys and values between steps; the tokens are the same without.
+            compile: compile the steps behind the prompt, once for each batch size and for each 128 tokens of length;
+                on a GPU they are a CUDA graph.
             mask: (batch, n) bool, True = a real token; rows of different lengths are padded on the left.
             context, context_mask: for the model's cross-attention.
             prepend_embeds: (batch, p, emb_dim) in front of the tokens, and of the window when it slides.
@@ -130,6 +133,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             seq_len,
             eos_token=eos_token,
             cache_kv=cache_kv,
+            compile=compile,
             mask=mask,
             context=context,
             context_mask=context_mask,
@@ -148,6 +152,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         *,
         eos_token: int | None = None,
         cache_kv: bool = True,
+        compile: bool = False,
         mask: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
@@ -166,12 +171,14 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         """
         sampler = Sampler(**sampling)
         check_steps(self.net, seq_len, eos_token)
+        if compile:
+            check_compiled(self.net, cache_kv)
         rows = read_prompts(prompts, mask)
         read = given(
             context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
         )
         check_read(self.net, rows.tokens.shape[0], read)
-        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, read)
+        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compile, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
 
 

@@ -147,7 +147,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
     def _next(self, out: Tensor, cache: Cache | None, read: dict[str, Any]) -> Tensor:
         """(batch, 1, dim)"""
         if cache is None:
-            return self.net(out[:, -self.max_seq_len :], **read)[:, -1:]
+            return self.net(out[:, -self.max_seq_len :], last_only=True, **read)
         if cache.length == 0:
-            return self.net(out, cache=cache, **read)[:, -1:]
-        return self.net(out[:, -1:], cache=cache)[:, -1:]
+            return self.net(out, cache=cache, last_only=True, **read)
+        return self.net(out[:, -1:], cache=cache)

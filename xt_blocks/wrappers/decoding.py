@@ -6,7 +6,7 @@ and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -157,31 +157,40 @@ class WindowDecoding:
         prompts: as they were read.
         new: how many tokens will be appended.
         cached: keep keys and values where the stack can.
+        compiled: compile the steps behind the prompt.
         read: what else the model is given, each time it reads the tokens from the first one on.
     """
 
     def __init__(
-        self, net: TransformerWrapper, prompts: Prompts, new: int, cached: bool, read: dict[str, Tensor]
+        self,
+        net: TransformerWrapper,
+        prompts: Prompts,
+        new: int,
+        cached: bool,
+        compiled: bool,
+        read: dict[str, Tensor],
     ) -> None:
         self.net, self.read = net, read
+        self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
         self.tokens, self.mask = Tokens(prompts.tokens, new), None
         if prompts.mask is not None:
             self.mask = F.pad(prompts.mask, (0, new), value=True)
         self.cache, self.seen = None, 0
         if cached and self.tokens.length <= net.max_seq_len and net.graph.why_not_cached() is None:
             prepended = {"prepended": read["prepend_embeds"].shape[1]} if "prepend_embeds" in read else {}
-            self.cache = net.new_cache(self.tokens.batch, min(net.max_seq_len, self.tokens.room), **prepended)
+            room = room_for(self.tokens.room, net.max_seq_len, compiled)
+            self.cache = net.new_cache(self.tokens.batch, room, **prepended)
 
     def next_logits(self) -> Tensor:
         """(batch, num_tokens)"""
         if self.tokens.length > self.net.max_seq_len:
             self.cache, self.seen = None, 0
         if self.seen:
-            logits = self.net(self.tokens.since(self.seen), cache=self.cache)
+            logits = self.step(self.tokens.since(self.seen), cache=self.cache)
         else:
             start = max(0, self.tokens.length - self.net.max_seq_len)
             mask = {} if self.mask is None else {"mask": self.mask[:, start : self.tokens.length]}
-            logits = self.net(self.tokens.since(start), cache=self.cache, **mask, **self.read)
+            logits = self.net(self.tokens.since(start), cache=self.cache, last_only=True, **mask, **self.read)
         if self.cache is not None:
             self.seen = self.tokens.length
         return logits[:, -1]
@@ -189,6 +198,29 @@ class WindowDecoding:
     def append(self, token: Tensor) -> None:
         """token: (batch,)"""
         self.tokens.append(token)
+
+
+def compiled_step(net: TransformerWrapper) -> Callable[..., Tensor]:
+    """`net(token, cache=cache)` behind what a cache holds, compiled once for all caches of one shape.
+
+    It is one graph. `fullgraph` is not asked for: beyond the number of shapes that torch compiles, it runs uncompiled.
+    """
+    on_gpu = any(parameter.is_cuda for parameter in net.parameters())
+    step = torch.compile(net, dynamic=False, mode="reduce-overhead" if on_gpu else None)
+    return lambda token, cache: step(token, cache=cache.fix_shapes())
+
+
+def check_compiled(net: TransformerWrapper, cached: bool) -> None:
+    """Raise ValueError where there are no steps behind a cache to compile."""
+    if not cached:
+        raise ValueError("compile is set, but cache_kv is off: what is compiled is a step with a cache")
+    if reason := net.graph.why_not_cached():
+        raise ValueError(f"compile is set, but no cache can be kept: {reason}")
+
+
+def room_for(tokens: int, most: int, compiled: bool) -> int:
+    """Of a cache for so many tokens, at most so many; in steps of 128 where each is a shape to compile for."""
+    return min(most, -(-tokens // 128) * 128 if compiled else tokens)
 
 
 # The loop ----------------------------------------------------------------------------------------------------------
@@ -199,8 +231,9 @@ def decode(
 ) -> Iterator[Tensor]:
     """(batch,) int64 tokens, one a step, until all rows have drawn eos_token; a row has pad_value behind its own."""
     finished: Tensor | None = None
+    modules = [*net.modules()]
     for _ in range(steps):
-        with evaluating(net):
+        with _evaluating(modules):
             token = sampler(decoding.next_logits())
             decoding.append(token)
         if eos_token is not None:
@@ -216,7 +249,13 @@ def decode(
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """No dropout and no gradients inside; every module's mode is as it was behind it."""
-    training = [module for module in net.modules() if module.training]
+    with _evaluating([*net.modules()]):
+        yield
+
+
+@contextmanager
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

@@ -81,13 +81,35 @@ def keep_min_p(logits: Tensor, m: float) -> Tensor:
 
 def probabilities(logits: Tensor) -> Tensor:
     """Softmax over the last axis, in float32 at least. Tokens at +inf share all of it."""
-    return _below_largest(logits.to(torch.promote_types(logits.dtype, torch.float32))).softmax(dim=-1)
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return _below(exact, exact.amax(dim=-1, keepdim=True)).softmax(dim=-1)
 
 
-def _below_largest(logits: Tensor) -> Tensor:
-    """Logits less each row's largest, from 0 down: no exponential and no division of them overflows."""
-    largest = logits.amax(dim=-1, keepdim=True)
-    return (logits - largest).masked_fill(logits == largest, 0.0)  # inf - inf is 0 here
+def _below(logits: Tensor, largest: Tensor) -> Tensor:
+    """Logits less each row's `largest: (batch, 1)`, from 0 down: no exponential and no division of them overflows."""
+    below = logits - largest
+    if not torch.compiler.is_compiling() and isfinite(largest.sum()):
+        return below
+    return below.masked_fill(logits == largest, 0.0)  # inf - inf is 0 here
+
+
+def draw(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One place of each row, with a probability in proportion to its weight.
+
+    On the CPU it is where the running sum of the weights passes a random share of the total: one random number a row,
+    where torch.multinomial draws one a token.
+
+    Args:
+        weights: (batch, tokens), none negative.
+
+    Returns:
+        (batch,) int64
+    """
+    if weights.device.type != "cpu":
+        return torch.multinomial(weights, 1, generator=generator).squeeze(-1)
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
+    share = 1 - torch.rand(len(weights), 1, dtype=torch.float64, generator=generator)  # above 0: no weight of 0 is met
+    return torch.searchsorted(sums, share * sums[:, -1:]).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -135,18 +157,20 @@ class Sampler:
         left = self.left(logits)
         if self.temperature == 0:
             return left.argmax(dim=-1)
-        return torch.multinomial(left.softmax(dim=-1), 1, generator=self.generator).squeeze(-1)
+        return draw(left.exp(), self.generator)
 
     def left(self, logits: Tensor) -> Tensor:
         """The logits (batch, tokens) of the draw, of a row's largest at 0 and of what is not drawn at -inf."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        _check_rows("the model's logits", logits)
+        largest = _checked_largest("the model's logits", logits)
         if self.filter_logits_fn is not None:
             logits = self._filtered(logits, self.filter_logits_fn)
-        logits = _below_largest(logits)
+            largest = _checked_largest("what filter_logits_fn returned", logits)
+        logits = _below(logits, largest)
         if self.temperature == 0:
             return logits  # no filter below drops the largest
-        logits = logits / max(self.temperature, torch.finfo(logits.dtype).tiny)
+        if self.temperature != 1:
+            logits = logits / max(self.temperature, torch.finfo(logits.dtype).tiny)
         if self.top_k is not None:
             logits = keep_top_k(logits, self.top_k)
         if self.top_p is not None:
@@ -163,17 +187,16 @@ class Sampler:
         if not isinstance(out, Tensor) or out.shape != logits.shape:
             what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"filter_logits_fn must return logits {tuple(logits.shape)}, not {what}")
-        out = out.to(logits.dtype)
-        _check_rows("what filter_logits_fn returned", out)
-        return out
+        return out.to(logits.dtype)
 
 
-def _check_rows(what: str, logits: Tensor) -> None:
-    """Raise ValueError where a row has a NaN, or nothing but -inf."""
-    largest = logits.amax(dim=-1)  # a NaN is the largest of its row
-    if (largest.isnan() | largest.isneginf()).any():
-        row = int((largest.isnan() | largest.isneginf()).nonzero()[0])
+def _checked_largest(what: str, logits: Tensor) -> Tensor:
+    """(batch, 1), the largest of each row; raise ValueError where a row has a NaN, or nothing but -inf."""
+    largest = logits.amax(dim=-1, keepdim=True)  # a NaN is the largest of its row
+    if not isfinite(largest.sum()) and (wrong := largest.isnan() | largest.isneginf()).any():
+        row = int(wrong.nonzero()[0, 0])
         raise ValueError(f"{what}: row {row} has {'a NaN' if largest[row].isnan() else 'no token above -inf'}")
+    return largest
 
 
 def _check_top_k(k: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.tokens import TOKEN_OPTIONS, input_scheme
@@ -123,6 +122,7 @@ class SequenceModel(Drawn, nn.Module):
         self_attn_context_mask: Tensor | None = None,
         cache: Cache | None = None,
         target: Target | None = None,
+        last_only: bool = False,
     ) -> Any:
         """
         Args:
@@ -153,6 +153,7 @@ class SequenceModel(Drawn, nn.Module):
                 a real token of every row: only there its padding can go in front of them.
             target: what the last tokens are to predict, `cross_entropy.Target` of (batch, up to seq): the model gives
                 the loss in place of logits, which it then need not hold.
+            last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
             (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim), or
@@ -170,6 +171,8 @@ class SequenceModel(Drawn, nn.Module):
             raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
         if target is not None:
             self._check_target(target, x, return_embeddings or return_logits_and_embeddings)
+            if last_only:
+                raise ValueError("last_only is set, but a target's loss is of all its tokens")
         if return_mems and not self.max_mem_len:
             raise ValueError("return_mems is set, but the model keeps no memories: give it max_mem_len=")
         check_mask("self_attn_context_mask", self_attn_context_mask, x)
@@ -177,7 +180,9 @@ class SequenceModel(Drawn, nn.Module):
             check_pairs(attn_mask, x, _past(mems, cache))
         if pos is None and cache is not None and cache.last_position is not None:
             pos = cache.last_position + torch.arange(1, x.shape[1] + 1, device=x.device)
-        token_mask = None if cache is None else cache.seen_tokens(mask, x.shape[1], x.device)
+        token_mask = None
+        if cache is not None and cache.fixed is None:
+            token_mask = cache.seen_tokens(mask, x.shape[1], x.device)
         hidden = self._embedded(x, mask, pos, sum_embeds, cache)
         hidden, prefix = self._with_prefix(hidden, mask, prepend_embeds, prepend_mask, mems, cache)
         mems = self._routed(mems)
@@ -201,7 +206,10 @@ class SequenceModel(Drawn, nn.Module):
             cache=cache,
             intermediates=record,
         )
-        if cache is not None:
+        if cache is not None and cache.fixed is not None:
+            if pos is not None and cache.last_position is not None:
+                cache.last_position.copy_(pos)
+        elif cache is not None:
             cache.token_mask = token_mask
             cache.last_position = None if pos is None else pos[..., -1:]
             if in_front > cache.prefix:
@@ -210,6 +218,7 @@ class SequenceModel(Drawn, nn.Module):
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
         hidden = prefix.restored(hidden)[:, prefix.memory :]
+        hidden = hidden[:, -1:] if last_only else hidden
         out: Any = hidden
         if target is not None:
             out = self._loss(hidden, target)
@@ -268,6 +277,9 @@ class SequenceModel(Drawn, nn.Module):
 
     def _positions(self, x: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(seq,), or (batch, seq) counted from each row's first real token, which a cache may hold."""
+        if cache is not None and cache.fixed is not None:
+            place, padding = cache.fixed.place - cache.prefix, cache.fixed.padding
+            return place if padding is None else (place - padding).clamp(min=0)
         past = 0 if cache is None else cache.length - cache.prefix
         end = past + x.shape[1]
         if end > self.max_seq_len and isinstance(self.pos_emb, AbsolutePositions):
@@ -403,7 +415,7 @@ class TransformerWrapper(SequenceModel):
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
-            return F.linear(hidden * self.dim**-0.5, self.token_emb.weight)
+            return self.token_emb.scores(hidden * self.dim**-0.5)
         return self.to_logits(hidden)
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:

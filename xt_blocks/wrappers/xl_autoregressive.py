@@ -12,7 +12,19 @@ from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from .autoregressive import check_causal, shifted
-from .decoding import Decoding, Prompts, Tokens, check_read, check_steps, collect, decode, given, read_prompts
+from .decoding import (
+    Decoding,
+    Prompts,
+    Tokens,
+    check_compiled,
+    check_read,
+    check_steps,
+    collect,
+    compiled_step,
+    decode,
+    given,
+    read_prompts,
+)
 from .sampling import Sampler
 from .transformer import TransformerWrapper, loss_of
 
@@ -91,6 +103,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         *,
         eos_token: int | None = None,
         cache_kv: bool = True,
+        compile: bool = False,
         mems: Memories | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
@@ -105,6 +118,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
             cache_kv: keep the keys and values of the current segment between steps; the tokens are the same
                 without.
+            compile: compile the steps within a segment, as `AutoregressiveWrapper.generate` does.
             mems: what is remembered of the text before the prompts, which then are of one length.
             context, context_mask: for the model's cross-attention.
             sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
@@ -122,6 +136,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             seq_len,
             eos_token=eos_token,
             cache_kv=cache_kv,
+            compile=compile,
             mems=mems,
             context=context,
             context_mask=context_mask,
@@ -138,6 +153,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         *,
         eos_token: int | None = None,
         cache_kv: bool = True,
+        compile: bool = False,
         mems: Memories | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
@@ -146,6 +162,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         sampler = Sampler(**sampling)
         check_steps(self.net, seq_len, eos_token)
+        if compile:
+            check_compiled(self.net, cache_kv)
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
             raise ValueError("memories are of prompts of one length: generate with each length apart")
@@ -153,7 +171,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         check_read(self.net, rows.tokens.shape[0], read)
 
         def start(prompts: Prompts, read: dict[str, Tensor]) -> Decoding:
-            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, mems, read)
+            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, compile, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
         return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
@@ -169,6 +187,7 @@ class SegmentDecoding:
         prompts: of one length.
         new: how many tokens will be appended.
         cached: keep keys and values of the segment where the stack can.
+        compiled: compile the steps behind the first of a segment.
         mems: of the text before the prompts.
         read: what else the model is given, each time it reads a segment from its start.
     """
@@ -179,11 +198,13 @@ class SegmentDecoding:
         prompts: Prompts,
         new: int,
         cached: bool,
+        compiled: bool,
         mems: Memories | None,
         read: dict[str, Tensor],
     ) -> None:
         self.net, self.mems, self.read = net, mems, read
         self.tokens = Tokens(prompts.tokens, new)
+        self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
         self.cached = cached and net.graph.why_not_cached() is None
         self.start = 0  # of the segment
         self.cache: Cache | None = None
@@ -194,7 +215,7 @@ class SegmentDecoding:
         logits: Tensor
         while (end := self.start + self.net.max_seq_len) <= self.tokens.length:
             segment = self.tokens.since(self.start, end)
-            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, **self.read)
+            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
             self.start, self.seen, self.cache = end, end, None
         if self.start < self.tokens.length:
             logits = self._within_segment()
@@ -202,13 +223,14 @@ class SegmentDecoding:
 
     def _within_segment(self) -> Tensor:
         if not self.cached:
-            return self.net(self.tokens.since(self.start), mems=self.mems, **self.read)
+            return self.net(self.tokens.since(self.start), mems=self.mems, last_only=True, **self.read)
         if self.cache is not None:
-            logits = self.net(self.tokens.since(self.seen), cache=self.cache)
+            logits = self.step(self.tokens.since(self.seen), cache=self.cache)
         else:
             remembered = 0 if self.mems is None else self.mems.length
             self.cache = self.net.new_cache(self.tokens.batch, remembered + self.net.max_seq_len)
-            logits = self.net(self.tokens.since(self.start), mems=self.mems, cache=self.cache, **self.read)
+            start = self.tokens.since(self.start)
+            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
         self.seen = self.tokens.length
         return logits
 

@@ -1,0 +1,174 @@
+"""Weights packed for the CPU's matrix kernels, to run a model faster.
+
+    pack(model)      # its linear maps run on packed weights where no gradients are recorded
+    unpack(model)    # and it is what it was
+
+Beside the weight of a linear map stands a copy in the blocked layout that oneDNN reads fastest. It is made at the
+first use, and anew once the weight has changed. Parameters, keys of the state dict, ties and copies stay as they are.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import count
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from .embedding import Embedding
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def pack(model: M) -> M:
+    """Run the linear maps of a model on packed weights, in place; returns the model.
+
+    Packed weights are used on the CPU without gradients, for float32, and for bfloat16 and float16 where the CPU has
+    instructions for them: `pack(model.to(torch.bfloat16))`. Everything else, training too, takes the plain way, and a
+    torch without oneDNN always does. They take the memory of the weights once more.
+
+    A change of the weights is noticed: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
+    parameter, any operation in place. What torch itself does not see is not, which is a write through `weight.data` or
+    a NumPy view between two passes without gradients: call `pack` again after it.
+
+    Args:
+        model: any module. Its `nn.Linear`s are packed, and the embedding whose matrix gives the logits too.
+    """
+    _watch_optimisers()
+    for module in model.modules():
+        for packed, plain in _CLASSES.items():
+            if type(module) in (plain, packed):
+                module.__class__ = packed
+                module._packed = _Packed()  # type: ignore[assignment]
+    return model
+
+
+def unpack(model: M) -> M:
+    """Undo `pack`, in place; returns the model."""
+    for module in model.modules():
+        if type(module) in _CLASSES:
+            module.__class__ = _CLASSES[type(module)]
+            del module._packed
+    return model
+
+
+class _Packed:
+    """The packed copy of one weight. A copy of a module, or what is unpickled, starts without."""
+
+    def __init__(self) -> None:
+        self.source: Tensor | None = None  # shares the weight's memory, which so is not given to another
+        self.state: tuple[int, int, int] | None = None
+        self.copy: Tensor | None = None
+        self.key = next(_KEYS)
+        _ALL[self.key] = self
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`F.linear`; in a compiled graph one operation, which looks at the weight whenever it runs."""
+        if torch.is_grad_enabled():
+            if not torch.compiler.is_compiling():
+                self.source = self.state = self.copy = None  # training, which changes the weight
+            return F.linear(x, weight, bias)
+        if is_exporting() or not _fit(x, weight):
+            return F.linear(x, weight, bias)
+        if torch.compiler.is_compiling():
+            return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
+        return self.run(x, weight, bias)
+
+    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not x.numel() or weight.is_inference():  # inference mode counts no changes
+            return F.linear(x, weight, bias)
+        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+            return F.linear(x, weight, bias)
+        state = (weight.data_ptr(), weight._version, _steps)
+        if state != self.state:
+            self.source, self.state = weight.detach(), state
+            self.copy = _packed(self.source)
+        return F.linear(x, weight, bias) if self.copy is None else _RUN(x, self.copy, bias, "none", [], "")
+
+    def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
+        return _Packed, ()
+
+
+_KEYS = count()
+_ALL: WeakValueDictionary[int, _Packed] = WeakValueDictionary()
+
+_LIBRARY: Any = torch.library.Library("xt_blocks", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int key) -> Tensor")
+
+
+def _run_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
+    packed = _ALL.get(key)
+    return F.linear(x, weight, bias) if packed is None else packed.run(x, weight, bias)
+
+
+def _shape_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+_LIBRARY.impl("packed_linear", _run_of, "CompositeExplicitAutograd")
+torch.library.register_fake("xt_blocks::packed_linear", _shape_of, lib=_LIBRARY)
+
+
+def _fit(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are what the packed kernel takes; a weight that stands in for the module's own is not."""
+    if x.device.type != "cpu" or x.dtype != weight.dtype or x.ndim < 2:
+        return False
+    return type(weight) is nn.Parameter and not torch.is_autocast_enabled("cpu")
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """The weight (out, in) in the kernels' layout; None where there is none for it."""
+    supported = _SUPPORTED.get(weight.dtype)
+    if supported is None or not supported() or 0 in weight.shape:
+        return None
+    try:
+        return torch.ops.mkldnn._reorder_linear_weight(weight)
+    except RuntimeError:  # this CPU's oneDNN packs none
+        return None
+
+
+class _PackedLinear(nn.Linear):
+    _packed: _Packed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._packed.linear(x, self.weight, self.bias)
+
+
+class _PackedEmbedding(Embedding):
+    _packed: _Packed
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self._packed.linear(x, self.weight, None)
+
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {_PackedLinear: nn.Linear, _PackedEmbedding: Embedding}
+
+_steps = 0
+"""Of all optimisers: the fused ones change weights past torch's own count."""
+
+
+@cache
+def _watch_optimisers() -> None:
+    def stepped(*_: Any) -> None:
+        global _steps
+        _steps += 1
+
+    register_optimizer_step_post_hook(stepped)
+
+
+is_exporting: Any = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.6
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_RUN: Any = torch.ops.mkldnn._linear_pointwise.default if _HAS_ONEDNN else None
+_SUPPORTED: dict[torch.dtype, Any] = {}
+if _HAS_ONEDNN:
+    _SUPPORTED = {
+        torch.float32: lambda: True,
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
