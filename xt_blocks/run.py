@@ -52,7 +52,7 @@ class Run:
     intermediates: Intermediates | None
     values: dict[str, Tensor] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
     def inputs(self, step: Step) -> dict[str, Any]:
         """Of a block's module; its memory is set where it is normed, in the block."""
@@ -79,7 +79,7 @@ class Run:
     def record(self, step: Step, x: Tensor, scores: Any) -> None:
         """What a block read and what it gave beside its update."""
         if step.keep_scores:
-            self.scores[step.node] = scores
+            self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may give them as they are
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
@@ -96,12 +96,6 @@ class Run:
         values = [self.biases[node] for node in step.biases]
         return Bias(step.biases, reduce(operator.add, values))
 
-    def _earlier_scores(self, step: Step) -> Tensor | None:
-        if step.scores_from is None:
-            return None
-        scores = self.scores[step.scores_from]
-        return scores if isinstance(scores, Tensor) else scores.before  # a registered kind may give them as they are
-
 
 _HANDED: dict[str, Callable[[Run, Step], Any]] = {
     "mask": lambda run, step: run.call.mask,
@@ -109,7 +103,7 @@ _HANDED: dict[str, Callable[[Run, Step], Any]] = {
     "context": lambda run, step: run.call.context,
     "rotary": lambda run, step: None if step.rotary is None else run.rotations[step.rotary],
     "bias": lambda run, step: run._bias(step),
-    "scores": lambda run, step: run._earlier_scores(step),
+    "scores": lambda run, step: None if step.scores_from is None else run.scores[step.scores_from],
     "memory": lambda run, step: None,
     "cache": lambda run, step: run.slot(step),
 }
