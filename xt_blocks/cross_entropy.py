@@ -74,10 +74,10 @@ def runs_as_written(module: nn.Module, forward: Any) -> bool:
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
-    many = x.shape[:-1].numel() * weight.shape[0] >= FEWEST
-    plain = all(type(own) in (Tensor, nn.Parameter) for own in (x, weight))
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return many and plain and not traced and not x.is_meta
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    plain = all(type(own) in (Tensor, nn.Parameter) and not own.is_meta for own in (x, weight))
+    return plain and x.shape[:-1].numel() * weight.shape[0] >= FEWEST
 
 
 class _Sum(torch.autograd.Function):

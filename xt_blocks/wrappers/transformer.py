@@ -295,7 +295,8 @@ class SequenceModel(Drawn, nn.Module):
         if others or self.return_only_embed:
             raise ValueError("a target asks for the loss, and embeddings are asked for in its place")
         tokens = target.tokens
-        if tokens.dtype != torch.int64 or tokens.ndim != 2 or len(tokens) != len(x) or tokens.shape[1] > x.shape[1]:
+        fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
+        if tokens.dtype != torch.int64 or not fits:
             wanted = f"({x.shape[0]}, {x.shape[1]} or fewer)"
             raise ValueError(f"the target's tokens must be int64 {wanted}, not {tokens.dtype} {tuple(tokens.shape)}")
 
