@@ -1,10 +1,11 @@
 """Weights packed for the CPU's matrix kernels, to run a model faster.
 
-    pack(model)      # its linear maps run on packed weights where no gradients are recorded
+    pack(model)      # its linear maps run on oneDNN's kernels, without gradients on packed weights
     unpack(model)    # and it is what it was
 
 Beside the weight of a linear map stands a copy in the blocked layout that oneDNN reads fastest. It is made at the
 first use, and anew once the weight has changed. Parameters, keys of the state dict, ties and copies stay as they are.
+Training, which changes a weight after every use, runs on the weight itself.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from . import onednn
 from .embedding import Embedding
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def pack(model: M) -> M:
-    """Run the linear maps of a model on packed weights, in place; returns the model.
+    """Run the linear maps of a model by oneDNN's kernels on the CPU, in place; returns the model.
 
-    Packed weights are used on the CPU without gradients, for float32, and for bfloat16 and float16 where the CPU has
-    instructions for them: `pack(model.to(torch.bfloat16))`. Everything else, training too, takes the plain way, and a
-    torch without oneDNN always does. They take the memory of the weights once more.
+    Without gradients they run on packed weights, in float32, and in bfloat16 and float16 where the CPU has instructions
+    for them: `pack(model.to(torch.bfloat16))`. With gradients they run on the weights as they are, in float32.
+    Everything else takes the plain way, and a torch without oneDNN always does. Packed weights take the memory of the
+    weights once more.
 
     A change of the weights is noticed: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
     parameter, any operation in place. What torch itself does not see is not, which is a write through `weight.data` or
@@ -72,6 +75,8 @@ class _Packed:
         if torch.is_grad_enabled():
             if not torch.compiler.is_compiling():
                 self.source = self.state = self.copy = None  # training, which changes the weight
+                if _trains(x, weight):
+                    return onednn.linear(x, weight, bias)
             return F.linear(x, weight, bias)
         if is_exporting() or not _fit(x, weight):
             return F.linear(x, weight, bias)
@@ -82,13 +87,13 @@ class _Packed:
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not x.numel() or weight.is_inference():  # inference mode counts no changes
             return F.linear(x, weight, bias)
-        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        if _transformed():
             return F.linear(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
         if state != self.state:
             self.source, self.state = weight.detach(), state
             self.copy = _packed(self.source)
-        return F.linear(x, weight, bias) if self.copy is None else _RUN(x, self.copy, bias, "none", [], "")
+        return F.linear(x, weight, bias) if self.copy is None else onednn.RUN(x, self.copy, bias, "none", [], "")
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
@@ -121,6 +126,17 @@ def _fit(x: Tensor, weight: Tensor) -> bool:
     return type(weight) is nn.Parameter and not torch.is_autocast_enabled("cpu")
 
 
+def _trains(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are what oneDNN multiplies faster than torch does by itself, with gradients."""
+    if not onednn.HAS_ONEDNN or x.dtype != torch.float32 or not x.numel() or 0 in weight.shape:
+        return False
+    return _fit(x, weight) and not is_exporting() and not _transformed()
+
+
+def _transformed() -> bool:
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
 def _packed(weight: Tensor) -> Tensor | None:
     """The weight (out, in) in the kernels' layout; None where there is none for it."""
     supported = _SUPPORTED.get(weight.dtype)
@@ -132,7 +148,9 @@ def _packed(weight: Tensor) -> Tensor | None:
         return None
 
 
-class _PackedLinear(nn.Linear):
+class PackedLinear(nn.Linear):
+    """What `pack` makes of an nn.Linear."""
+
     _packed: _Packed
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,7 +164,7 @@ class _PackedEmbedding(Embedding):
         return self._packed.linear(x, self.weight, None)
 
 
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {_PackedLinear: nn.Linear, _PackedEmbedding: Embedding}
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {PackedLinear: nn.Linear, _PackedEmbedding: Embedding}
 
 _steps = 0
 """Of all optimisers: the fused ones change weights past torch's own count."""
@@ -163,10 +181,8 @@ def _watch_optimisers() -> None:
 
 is_exporting: Any = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.6
 
-_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-_RUN: Any = torch.ops.mkldnn._linear_pointwise.default if _HAS_ONEDNN else None
 _SUPPORTED: dict[torch.dtype, Any] = {}
-if _HAS_ONEDNN:
+if onednn.HAS_ONEDNN:
     _SUPPORTED = {
         torch.float32: lambda: True,
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,

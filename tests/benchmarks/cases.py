@@ -19,6 +19,7 @@ from .snippet import Snippet
 from .work import FORWARD, GENERATING, TRAINING
 
 OURS = "ours"
+OURS_PACKED = "ours, packed"
 WITHOUT = "ours without it"
 FUSED = "x-transformers, fused"
 DEFAULT = "x-transformers"
@@ -67,7 +68,7 @@ def training() -> Iterator[Case]:
             "a plain decoder",
             TRAINING,
             Setting(seq=seq),
-            {OURS: Ours, **PEERS},
+            {OURS: Ours, OURS_PACKED: Packed, **PEERS},
             goals.get(seq, {}),
             memory=True,
         )
@@ -142,7 +143,7 @@ def forward() -> Iterator[Case]:
             "a plain decoder",
             FORWARD,
             Setting(seq=seq),
-            {OURS: Ours, **PEERS},
+            {OURS: Ours, OURS_PACKED: Packed, **PEERS},
             {FUSED: Goal(memory=0.5)} if seq == 4096 else {},
             memory=True,
         )
@@ -215,7 +216,7 @@ def generation() -> Iterator[Case]:
                 {
                     OURS: partial(Compiled, **layers),
                     "ours, not compiled": ours,
-                    "ours, packed": partial(Packed, **layers),
+                    OURS_PACKED: partial(Packed, **layers),
                     **peers,
                 },
             )

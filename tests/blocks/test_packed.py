@@ -13,7 +13,16 @@ import torch._dynamo.testing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper, XTransformer, pack, unpack
+from xt_blocks import (
+    AutoregressiveWrapper,
+    Decoder,
+    TransformerWrapper,
+    XTransformer,
+    cross_entropy,
+    onednn,
+    pack,
+    unpack,
+)
 
 from .variants import SIZES, VARIANTS, inputs, language_model, stack, tokens
 
@@ -148,14 +157,85 @@ def test_weights_of_inference_mode_are_not_packed_since_their_changes_are_not_co
         torch.testing.assert_close(linear(x), F.linear(x, linear.weight, linear.bias))
 
 
-def test_gradients_take_the_plain_way() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [(), ("x",), ("weight",), ("bias",)])
+@pytest.mark.parametrize("shape", [(3, 37), (2, 3, 37), (2, 3, 2, 37), (1, 37)])
+def test_gradients_are_those_of_the_product(bias: bool, frozen: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    linear, x = layer(bias=bias), torch.randn(*shape)
+    read = {"x": x, "weight": linear.weight} | ({"bias": linear.bias} if bias else {})
+    for name, tensor in read.items():
+        tensor.requires_grad_(name not in frozen)
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in read.items()}
+    out, expected = linear(x), F.linear(*exact.values())
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    grad = torch.randn(53).expand_as(out)  # without memory of its own
+    out.backward(grad)
+    expected.backward(grad.double())
+    for name, tensor in read.items():
+        if name in frozen:
+            assert tensor.grad is None
+        else:
+            torch.testing.assert_close(tensor.grad.double(), exact[name].grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="torch without oneDNN trains the plain way")
+def test_training_runs_on_onednn_and_its_gradients_can_be_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
     linear, x = layer(), torch.randn(4, 37, requires_grad=True)
+    used: list[int] = []
+    run = onednn._run
+    monkeypatch.setattr(onednn, "_run", lambda *args: used.append(1) or run(*args))  # type: ignore[func-returns-value]
+    linear(x).square().sum().backward()
+    assert len(used) == 3  # the map, and the gradients of its input and weight
+    (first,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
+    first.square().sum().backward()
+    plain, y = copy.deepcopy(unpack(linear)).double(), x.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(plain(y).square().sum(), y, create_graph=True)
+    y.grad = None
+    expected.square().sum().backward()
+    torch.testing.assert_close(first.double(), expected, rtol=1e-4, atol=1e-4)
+    assert y.grad is not None
+    x_grad, x.grad = x.grad, None
+    (second,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
+    second.square().sum().backward()
+    assert x_grad is not None
+    torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-4, atol=1e-4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_packed_stack_trains_the_same(name: str) -> None:
+    model = stack(name)
+    x, extra = inputs(model)
+
+    def gradients() -> list[Tensor | None]:
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(x, **extra).square().mean().backward()
+        return [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()]
+
+    plain = gradients()
+    pack(model)
+    for own, expected in zip(gradients(), plain, strict=True):
+        assert (own is None) == (expected is None)
+        if own is not None:
+            torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_packed_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=stack("plain"))
+    model, x = AutoregressiveWrapper(net), torch.randint(0, 17, (2, 9))
+    plain = model(x)
+    monkeypatch.setattr(cross_entropy, "FEWEST", 1)
+    pack(net)
+    made: list[int] = []
+    by_parts = cross_entropy._by_parts
+    monkeypatch.setattr(cross_entropy, "_by_parts", lambda *args: made.append(1) or by_parts(*args))  # type: ignore[func-returns-value]
+    torch.testing.assert_close(model(x), plain)
+    assert made
+
+
+def test_forward_gradients_take_the_plain_way() -> None:
+    linear, x = layer(), torch.randn(4, 37)
     is_right(linear)
-    out = linear(x)
-    out.sum().backward()
-    assert torch.equal(out, F.linear(x, linear.weight, linear.bias))
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, linear.weight.detach().sum(0).expand(4, -1))
     with torch.no_grad():
         _, tangent = torch.func.jvp(linear, (x,), (torch.ones_like(x),))
     torch.testing.assert_close(tangent, linear.weight.detach().sum(1).expand(4, -1), rtol=1e-4, atol=1e-5)

@@ -18,6 +18,7 @@ from ..intermediates import Intermediates
 from ..keywords import names_nearest, takes
 from ..memories import Memories
 from ..norms import norm
+from ..packed import PackedLinear
 from ..positions.absolute import AbsolutePositions, input_positions
 from ..stack import Stack
 from .prefix import Prefix
@@ -423,7 +424,7 @@ class TransformerWrapper(SequenceModel):
         hidden = _last(hidden, target)
         if self.to_logits is None:
             return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        if runs_as_written(self.to_logits, nn.Linear.forward):
+        if runs_as_written(self.to_logits, nn.Linear.forward, PackedLinear.forward):
             return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
         return target.of_logits(self.to_logits(hidden))
 

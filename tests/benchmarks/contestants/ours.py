@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import xt_blocks
-from xt_blocks import AutoregressiveWrapper, Cache, Decoder, TransformerWrapper
+from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper
 
 from ..setting import Setting
 from .base import Contestant, LeftOut
@@ -37,13 +37,10 @@ class Ours(Contestant):
 
 
 class Packed(Ours):
-    """With its weights packed for the kernels of the CPU."""
+    """On the kernels that `pack` chooses for the CPU."""
 
     def __init__(self, setting: Setting, **layers: Any) -> None:
         super().__init__(setting, **layers)
-        if not hasattr(xt_blocks, "pack"):
-            raise LeftOut("this release packs no weights")
-        self.net.eval()
         xt_blocks.pack(self.net)
 
 
@@ -53,8 +50,6 @@ class Compiled(Ours):
     def __init__(self, setting: Setting, **layers: Any) -> None:
         super().__init__(setting, **layers)
         on_cpu = torch.device(setting.device).type == "cpu"
-        if not hasattr(Cache, "fix_shapes"):
-            raise LeftOut("this release fixes no shapes of a cache")
         if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise LeftOut("torch.compile finds no C++ compiler")
         self.step = torch.compile(self.net, fullgraph=True, mode=None if on_cpu else "reduce-overhead")
