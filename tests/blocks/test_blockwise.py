@@ -71,6 +71,24 @@ def test_tiles_are_the_written_out_attention(
     torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
 
 
+@pytest.mark.parametrize("sources", [0, 1, 40, 100, 200])
+@pytest.mark.parametrize("memories", [0, 3])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("topk", [None, 4])
+def test_a_context_of_any_length_is_seen_by_tiles(sources: int, memories: int, padded: bool, topk: int | None) -> None:
+    def drawn(seq: int, dim: int) -> Tensor:
+        return torch.randn(2, HEADS, seq, dim, dtype=torch.float64, requires_grad=True)
+
+    read = q, k, v = drawn(100, DIM), drawn(memories + sources, DIM), drawn(memories + sources, VALUES)
+    mask = torch.arange(sources) < torch.tensor([[sources // 2], [0]]) if padded else None
+    attend = Masks(100, context_mask=mask).context(memories)
+    plain, _ = kernel.explicit(q, k, v, attend, 0.3, sparse_topk=topk)
+    tiled = blockwise.attention(q, k, v, attend, 0.3, sparse_topk=topk)
+    torch.testing.assert_close(tiled, plain)
+    grad = torch.randn_like(plain)
+    torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = stack(name).double()
