@@ -51,7 +51,7 @@ class Target(NamedTuple):
         if not _pays(x, weight):
             return self.of_logits(F.linear(x, weight, bias))
         device, dtype = x.device.type, x.dtype
-        if torch.is_autocast_enabled(device):
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which autocast leaves alone
             low, dtype = torch.get_autocast_dtype(device), torch.float32
             x, weight, bias = x.to(low), weight.to(low), None if bias is None else bias.to(low)
         targets = self.tokens.flatten()
@@ -140,6 +140,7 @@ def _whole(saved: Sequence[Any], needed: Sequence[bool], gradient: Tensor) -> li
     """The gradients by the plain formula, which can be differentiated again."""
     *inputs, targets, seen = saved
     with torch.enable_grad():
+        inputs = [own if own is None else own.view_as(own) for own in inputs]  # a tied weight may be behind x too
         losses = F.cross_entropy(F.linear(*inputs), targets, reduction="none")
         wanted = [own for own, needs in zip(inputs, needed, strict=True) if needs]
         total = losses.where(seen, 0).sum()

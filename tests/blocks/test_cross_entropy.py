@@ -161,6 +161,27 @@ def test_function_transforms_take_the_plain_formula() -> None:
     torch.testing.assert_close(torch.func.grad(target.of_linear)(*made), wanted)
 
 
+def test_a_weight_behind_the_input_too_gets_each_gradient_once() -> None:
+    _, weight, _ = inputs()
+    target = Target(targets())
+    x = weight[target.tokens.roll(1, dims=-1)].tanh()
+    by_parts, whole = target.of_linear(x, weight), plain(target, x, weight)
+    (want,) = torch.autograd.grad(whole, weight, create_graph=True)
+    for create in (False, False, True):
+        (found,) = torch.autograd.grad(by_parts, weight, retain_graph=True, create_graph=create)
+        torch.testing.assert_close(found, want)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(first.square().sum(), weight, retain_graph=True) for first in (found, want))
+    )
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    made, target = inputs(), Target(targets())
+    want = target.of_linear(*made)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(target.of_linear(*made), want)
+
+
 def test_there_is_nothing_to_save_on_the_meta_device() -> None:
     target = Target(targets().to("meta"))
     assert target.of_linear(*(own.detach().to("meta") for own in inputs())).is_meta
