@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import transforms
+
 FEWEST = 2**21
 """Logits from which it pays."""
 
@@ -74,7 +76,7 @@ def runs_as_written(module: nn.Module, forward: Any) -> bool:
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transforms.active():
         return False
     plain = all(type(own) in (Tensor, nn.Parameter) and not own.is_meta for own in (x, weight))
     return plain and x.shape[:-1].numel() * weight.shape[0] >= FEWEST

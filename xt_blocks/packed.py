@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from . import transforms
 from .embedding import Embedding
 
 M = TypeVar("M", bound=nn.Module)
@@ -82,7 +82,7 @@ class _Packed:
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not x.numel() or weight.is_inference():  # inference mode counts no changes
             return F.linear(x, weight, bias)
-        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        if transforms.active():
             return F.linear(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
         if state != self.state:

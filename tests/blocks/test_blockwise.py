@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -191,6 +193,28 @@ def test_gradients_of_each_row_by_torch_func(name: str) -> None:
     model(x).square().sum().backward()
     for key, parameter in model.named_parameters():
         torch.testing.assert_close(by_row[key].sum(dim=0), parameter.grad)
+
+
+def test_forward_derivatives_and_fake_tensors_go_the_plain_way() -> None:
+    model = stack("talking heads").double()
+    x, along, context = torch.randn(3, 1, 300, 24, dtype=torch.float64).unbind()
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(model(forward_ad.make_dual(x, along), context=context)).tangent
+    step = 1e-6 * along
+    want = (model(x + step, context=context) - model(x - step, context=context)) / 2e-6
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-7)
+    with FakeTensorMode():
+        made, x = stack("T5 bias", dim=24), torch.randn(2, 300, 24)
+        assert made(x, mask=torch.ones(2, 300, dtype=torch.bool), context=x).shape == x.shape
+
+
+def test_a_traced_model_hides_what_another_mask_hides() -> None:
+    model = stack("window").requires_grad_(False)
+    x, mask = torch.randn(2, 300, 24), torch.rand(2, 300) > 0.4
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(lambda x, mask: model(x, mask=mask), (x, torch.ones_like(mask)), check_trace=False)
+        torch.testing.assert_close(traced(x, mask)[mask], model(x, mask=mask)[mask])
 
 
 @pytest.mark.parametrize("name", ["T5 bias", "window", "talking heads", "memory kv"])
