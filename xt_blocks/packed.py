@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -57,13 +57,24 @@ def unpack(model: M) -> M:
     return model
 
 
+class _Made(NamedTuple):
+    """A packed copy, None where there is none, and what it was made from.
+
+    Attributes:
+        state: by which a change of the weight is noticed.
+        source: shares the weight's memory, which so is not given to another.
+    """
+
+    state: tuple[int, int, int]
+    source: Tensor
+    copy: Tensor | None
+
+
 class _Packed:
     """The packed copy of one weight. A copy of a module, or what is unpickled, starts without."""
 
     def __init__(self) -> None:
-        self.source: Tensor | None = None  # shares the weight's memory, which so is not given to another
-        self.state: tuple[int, int, int] | None = None
-        self.copy: Tensor | None = None
+        self.made: _Made | None = None
         self.key = next(_KEYS)
         _ALL[self.key] = self
 
@@ -71,7 +82,7 @@ class _Packed:
         """`F.linear`; in a compiled graph one operation, which looks at the weight whenever it runs."""
         if torch.is_grad_enabled():
             if not torch.compiler.is_compiling():
-                self.source = self.state = self.copy = None  # training, which changes the weight
+                self.made = None  # training, which changes the weight
             return F.linear(x, weight, bias)
         if is_exporting() or not _fit(x, weight):
             return F.linear(x, weight, bias)
@@ -85,10 +96,11 @@ class _Packed:
         if transforms.active():
             return F.linear(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
-        if state != self.state:
-            self.source, self.state = weight.detach(), state
-            self.copy = _packed(self.source)
-        return F.linear(x, weight, bias) if self.copy is None else _RUN(x, self.copy, bias, "none", [], "")
+        made = self.made  # read once and written whole: another thread may run the model too
+        if made is None or made.state != state:
+            source = weight.detach()
+            made = self.made = _Made(state, source, _packed(source))
+        return F.linear(x, weight, bias) if made.copy is None else _RUN(x, made.copy, bias, "none", [], "")
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
