@@ -263,6 +263,10 @@ def test_a_target_that_does_not_fit_is_named() -> None:
     for tokens in (x.int(), x[:1], x[0], torch.zeros(2, 51, dtype=torch.long)):
         with pytest.raises(ValueError, match=r"the target's tokens must be int64 \(2, 50 or fewer\), not"):
             net(x, target=Target(tokens))
+    with pytest.raises(TypeError, match=r"target must be a cross_entropy\.Target of tokens, not Tensor"):
+        net(x, target=x)
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum', not"):
+        net(x, target=Target(x, reduction="none"))
     with pytest.raises(ValueError, match="a target asks for the loss, and embeddings are asked for in its place"):
         net(x, target=Target(x), return_embeddings=True)
     vectors = ContinuousTransformerWrapper(max_seq_len=60, attn_layers=Decoder(dim=DIM, depth=1, heads=2), dim_in=3)
