@@ -51,7 +51,7 @@ class Slot:
             self._undo_failed(start)
             first = max(0, end - self._cache.queries - self.window)
             if end - self._begin > self._keys.shape[2]:
-                if end - first > self._keys.shape[2]:
+                if end - first > self._keys.shape[2] or first > start:  # memories may be out of sight at once
                     return self._replace(k, v, first)
                 self._move_to(first)
         begin = self._begin
@@ -173,6 +173,7 @@ class Fixed:
             return self.place, self._places().minimum(self.place)
         if pos is None:
             pos = self.positions.index_select(-1, self.place - 1) + 1
+        pos = pos.expand(*self.positions.shape[:-1], 1)
         self.positions.index_copy_(-1, self.place, pos)
         return pos, torch.where(self._places() <= self.place, self.positions, pos)
 

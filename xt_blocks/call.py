@@ -120,7 +120,7 @@ class Call:
         for name in ("mask", "attn_mask"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is given, but the cache's shapes are fixed: its steps take none")
-        if self.pos is not None and (fixed.positions is None or fixed.positions.ndim != self.pos.ndim):
+        if self.pos is not None and (fixed.positions is None or fixed.positions.ndim < self.pos.ndim):
             raise ValueError("pos is given, but the cache's shapes were fixed behind steps with no such pos")
 
     def _check_context(self, stack: Stack) -> None:

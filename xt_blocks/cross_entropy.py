@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import transforms
+
 FEWEST = 2**21
 """Logits from which it pays."""
 
@@ -51,7 +53,7 @@ class Target(NamedTuple):
         if not _pays(x, weight):
             return self.of_logits(F.linear(x, weight, bias))
         device, dtype = x.device.type, x.dtype
-        if torch.is_autocast_enabled(device):
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which autocast leaves alone
             low, dtype = torch.get_autocast_dtype(device), torch.float32
             x, weight, bias = x.to(low), weight.to(low), None if bias is None else bias.to(low)
         targets = self.tokens.flatten()
@@ -74,7 +76,7 @@ def runs_as_written(module: nn.Module, *forwards: Any) -> bool:
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transforms.active():
         return False
     plain = all(type(own) in (Tensor, nn.Parameter) and not own.is_meta for own in (x, weight))
     return plain and x.shape[:-1].numel() * weight.shape[0] >= FEWEST
@@ -140,6 +142,7 @@ def _whole(saved: Sequence[Any], needed: Sequence[bool], gradient: Tensor) -> li
     """The gradients by the plain formula, which can be differentiated again."""
     *inputs, targets, seen = saved
     with torch.enable_grad():
+        inputs = [own if own is None else own.view_as(own) for own in inputs]  # a tied weight may be behind x too
         losses = F.cross_entropy(F.linear(*inputs), targets, reduction="none")
         wanted = [own for own, needs in zip(inputs, needed, strict=True) if needs]
         total = losses.where(seen, 0).sum()

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from . import onednn
+from . import onednn, transforms
 from .embedding import Embedding
 
 M = TypeVar("M", bound=nn.Module)
@@ -60,13 +59,24 @@ def unpack(model: M) -> M:
     return model
 
 
+class _Made(NamedTuple):
+    """A packed copy, None where there is none, and what it was made from.
+
+    Attributes:
+        state: by which a change of the weight is noticed.
+        source: shares the weight's memory, which so is not given to another.
+    """
+
+    state: tuple[int, int, int]
+    source: Tensor
+    copy: Tensor | None
+
+
 class _Packed:
     """The packed copy of one weight. A copy of a module, or what is unpickled, starts without."""
 
     def __init__(self) -> None:
-        self.source: Tensor | None = None  # shares the weight's memory, which so is not given to another
-        self.state: tuple[int, int, int] | None = None
-        self.copy: Tensor | None = None
+        self.made: _Made | None = None
         self.key = next(_KEYS)
         _ALL[self.key] = self
 
@@ -74,7 +84,7 @@ class _Packed:
         """`F.linear`; in a compiled graph one operation, which looks at the weight whenever it runs."""
         if torch.is_grad_enabled():
             if not torch.compiler.is_compiling():
-                self.source = self.state = self.copy = None  # training, which changes the weight
+                self.made = None  # training, which changes the weight
                 if _trains(x, weight):
                     return onednn.linear(x, weight, bias)
             return F.linear(x, weight, bias)
@@ -87,13 +97,14 @@ class _Packed:
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not x.numel() or weight.is_inference():  # inference mode counts no changes
             return F.linear(x, weight, bias)
-        if _transformed():
+        if transforms.active():
             return F.linear(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
-        if state != self.state:
-            self.source, self.state = weight.detach(), state
-            self.copy = _packed(self.source)
-        return F.linear(x, weight, bias) if self.copy is None else onednn.RUN(x, self.copy, bias, "none", [], "")
+        made = self.made  # read once and written whole: another thread may run the model too
+        if made is None or made.state != state:
+            source = weight.detach()
+            made = self.made = _Made(state, source, _packed(source))
+        return F.linear(x, weight, bias) if made.copy is None else onednn.RUN(x, made.copy, bias, "none", [], "")
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
@@ -130,11 +141,7 @@ def _trains(x: Tensor, weight: Tensor) -> bool:
     """Whether these are what oneDNN multiplies faster than torch does by itself, with gradients."""
     if not onednn.HAS_ONEDNN or x.dtype != torch.float32 or not x.numel() or 0 in weight.shape:
         return False
-    return _fit(x, weight) and not is_exporting() and not _transformed()
-
-
-def _transformed() -> bool:
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    return _fit(x, weight) and type(x) in (Tensor, nn.Parameter) and not is_exporting() and not transforms.active()
 
 
 def _packed(weight: Tensor) -> Tensor | None:

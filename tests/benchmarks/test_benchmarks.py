@@ -88,7 +88,7 @@ def test_a_peer_that_is_not_installed_is_left_out_and_told(name: str, monkeypatc
     monkeypatch.setitem(sys.modules, "transformers", None)
     case = CASES[name]
     result = compare(case, QUICK, runs=1, memory=False)
-    there = [who for who in case.contestants if who in (OURS, PLAIN)]
+    there = [who for who in case.contestants if who in (OURS, OURS_PACKED, PLAIN)]
     assert [row.contestant for row in result.rows] == there
     assert {*result.left_out} == {*case.contestants} - {*there}
     assert "x-transformers left out: x-transformers is not installed" in tables([result], CASES).replace(", fused", "")

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -66,6 +68,24 @@ def test_tiles_are_the_written_out_attention(
     read = [q, k, v, *([line] if biased else []), *([] if mix is None else mix.parameters())]
     plain, _ = kernel.explicit(q, k, v, attend, 0.3, 0.0, None, mix, topk)
     tiled = blockwise.attention(q, k, v, attend, 0.3, 0.0, mix, topk)
+    torch.testing.assert_close(tiled, plain)
+    grad = torch.randn_like(plain)
+    torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
+
+
+@pytest.mark.parametrize("sources", [0, 1, 40, 100, 200])
+@pytest.mark.parametrize("memories", [0, 3])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("topk", [None, 4])
+def test_a_context_of_any_length_is_seen_by_tiles(sources: int, memories: int, padded: bool, topk: int | None) -> None:
+    def drawn(seq: int, dim: int) -> Tensor:
+        return torch.randn(2, HEADS, seq, dim, dtype=torch.float64, requires_grad=True)
+
+    read = q, k, v = drawn(100, DIM), drawn(memories + sources, DIM), drawn(memories + sources, VALUES)
+    mask = torch.arange(sources) < torch.tensor([[sources // 2], [0]]) if padded else None
+    attend = Masks(100, context_mask=mask).context(memories)
+    plain, _ = kernel.explicit(q, k, v, attend, 0.3, sparse_topk=topk)
+    tiled = blockwise.attention(q, k, v, attend, 0.3, sparse_topk=topk)
     torch.testing.assert_close(tiled, plain)
     grad = torch.randn_like(plain)
     torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
@@ -173,6 +193,28 @@ def test_gradients_of_each_row_by_torch_func(name: str) -> None:
     model(x).square().sum().backward()
     for key, parameter in model.named_parameters():
         torch.testing.assert_close(by_row[key].sum(dim=0), parameter.grad)
+
+
+def test_forward_derivatives_and_fake_tensors_go_the_plain_way() -> None:
+    model = stack("talking heads").double()
+    x, along, context = torch.randn(3, 1, 300, 24, dtype=torch.float64).unbind()
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(model(forward_ad.make_dual(x, along), context=context)).tangent
+    step = 1e-6 * along
+    want = (model(x + step, context=context) - model(x - step, context=context)) / 2e-6
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-7)
+    with FakeTensorMode():
+        made, x = stack("T5 bias", dim=24), torch.randn(2, 300, 24)
+        assert made(x, mask=torch.ones(2, 300, dtype=torch.bool), context=x).shape == x.shape
+
+
+def test_a_traced_model_hides_what_another_mask_hides() -> None:
+    model = stack("window").requires_grad_(False)
+    x, mask = torch.randn(2, 300, 24), torch.rand(2, 300) > 0.4
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(lambda x, mask: model(x, mask=mask), (x, torch.ones_like(mask)), check_trace=False)
+        torch.testing.assert_close(traced(x, mask)[mask], model(x, mask=mask)[mask])
 
 
 @pytest.mark.parametrize("name", ["T5 bias", "window", "talking heads", "memory kv"])

@@ -244,14 +244,15 @@ def test_a_step_over_a_window_that_failed_can_be_run_again(size: int) -> None:
 
 
 @pytest.mark.usefixtures("little_slack")
-def test_memories_and_memory_tokens_in_front_of_a_window() -> None:
+@pytest.mark.parametrize("prompt", [1, 2, 4, 9])
+def test_memories_and_memory_tokens_in_front_of_a_window(prompt: int) -> None:
     model = in_front("(a>>1 f)*2", {"attn_max_attend_past": 3, "rotary_pos_emb": True}, max_mem_len=12)
     x = tokens(2, 30)
     with torch.no_grad():
         _, mems = model(tokens(2, 11), return_mems=True)
         for remembered in (None, mems):
             cache = model.new_cache(2, 60)
-            parts = (x[:, :4], *x[:, 4:20].split(1, dim=1), x[:, 20:])
+            parts = (x[:, :prompt], *x[:, prompt:20].split(1, dim=1), x[:, 20:])
             out = [model(part, cache=cache, mems=None if i else remembered) for i, part in enumerate(parts)]
             torch.testing.assert_close(torch.cat(out, dim=1), model(x, mems=remembered), rtol=1e-5, atol=5e-6)
 
@@ -294,6 +295,18 @@ def test_fixed_shapes_keep_positions_padding_and_what_stands_in_front(name: str,
         out += [model(token, cache=cache) for token in x[:, 5:].split(1, dim=1)]
         want = model(x, mask=mask, prepend_embeds=prepended, **pos)
     torch.testing.assert_close(torch.cat(out, dim=1)[:, 2:][mask], want[:, 2:][mask], rtol=1e-5, atol=5e-6)
+
+
+def test_fixed_shapes_behind_padded_memory_tokens_take_positions_of_all_rows() -> None:
+    model = in_front("a f", {"rotary_pos_emb": True})
+    x, mask, pos = tokens(2, 9), torch.arange(9) >= torch.tensor([[0], [2]]), torch.arange(9) * 2
+    with torch.no_grad():
+        cache = model.new_cache(2)
+        out = [model(x[:, :5], mask=mask[:, :5], pos=pos[:5], cache=cache)]
+        cache.fix_shapes()
+        out += [model(x[:, i : i + 1], pos=pos[i : i + 1], cache=cache) for i in range(5, 9)]
+        want = model(x, mask=mask, pos=pos)
+    torch.testing.assert_close(torch.cat(out, dim=1)[mask], want[mask], rtol=1e-5, atol=5e-6)
 
 
 def test_a_step_of_fixed_shapes_that_failed_can_be_run_again() -> None:

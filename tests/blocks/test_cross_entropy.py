@@ -161,6 +161,27 @@ def test_function_transforms_take_the_plain_formula() -> None:
     torch.testing.assert_close(torch.func.grad(target.of_linear)(*made), wanted)
 
 
+def test_a_weight_behind_the_input_too_gets_each_gradient_once() -> None:
+    _, weight, _ = inputs()
+    target = Target(targets())
+    x = weight[target.tokens.roll(1, dims=-1)].tanh()
+    by_parts, whole = target.of_linear(x, weight), plain(target, x, weight)
+    (want,) = torch.autograd.grad(whole, weight, create_graph=True)
+    for create in (False, False, True):
+        (found,) = torch.autograd.grad(by_parts, weight, retain_graph=True, create_graph=create)
+        torch.testing.assert_close(found, want)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(first.square().sum(), weight, retain_graph=True) for first in (found, want))
+    )
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    made, target = inputs(), Target(targets())
+    want = target.of_linear(*made)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(target.of_linear(*made), want)
+
+
 def test_there_is_nothing_to_save_on_the_meta_device() -> None:
     target = Target(targets().to("meta"))
     assert target.of_linear(*(own.detach().to("meta") for own in inputs())).is_meta
@@ -242,6 +263,10 @@ def test_a_target_that_does_not_fit_is_named() -> None:
     for tokens in (x.int(), x[:1], x[0], torch.zeros(2, 51, dtype=torch.long)):
         with pytest.raises(ValueError, match=r"the target's tokens must be int64 \(2, 50 or fewer\), not"):
             net(x, target=Target(tokens))
+    with pytest.raises(TypeError, match=r"target must be a cross_entropy\.Target of tokens, not Tensor"):
+        net(x, target=x)
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum', not"):
+        net(x, target=Target(x, reduction="none"))
     with pytest.raises(ValueError, match="a target asks for the loss, and embeddings are asked for in its place"):
         net(x, target=Target(x), return_embeddings=True)
     vectors = ContinuousTransformerWrapper(max_seq_len=60, attn_layers=Decoder(dim=DIM, depth=1, heads=2), dim_in=3)

@@ -21,6 +21,7 @@ from xt_blocks import (
     cross_entropy,
     onednn,
     pack,
+    packed,
     unpack,
 )
 
@@ -43,7 +44,8 @@ def is_right(linear: nn.Linear, x: Tensor | None = None, tolerance: float = 1e-5
 
 
 def is_packed(linear: nn.Linear) -> bool:
-    return linear._packed.copy is not None  # type: ignore[union-attr]
+    made = linear._packed.made  # type: ignore[union-attr]
+    return made is not None and made.copy is not None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -281,6 +283,22 @@ def test_the_model_is_what_it_was_but_for_its_speed() -> None:
     assert {type(module).__name__ for module in model.modules()} >= {"Linear", "Embedding"}
     assert not any("acked" in type(module).__name__ + str(vars(module)) for module in model.modules())
     assert torch.equal(unpack(model)(x), plain)
+
+
+def test_another_thread_never_runs_on_what_was_packed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, x, seen = pack(nn.Linear(8, 8, bias=False)), torch.randn(2, 8), []
+
+    def packed_while_another_runs(weight: Tensor) -> Tensor | None:
+        monkeypatch.undo()
+        seen.append(linear(x))
+        return packed._packed(weight)
+
+    with torch.no_grad():
+        linear(x)
+        linear.weight.add_(1)
+        monkeypatch.setattr(packed, "_packed", packed_while_another_runs)
+        torch.testing.assert_close(linear(x), x @ linear.weight.T)
+        torch.testing.assert_close(seen, [x @ linear.weight.T])
 
 
 def test_copies_are_packed_and_apart() -> None:

@@ -5,7 +5,8 @@ w tokens costs w keys a query. Scores are computed again in the backward pass (F
 that time and memory grow with what is seen. A bias by distance is read from a band of a tile's rows, of which
 each tile is a slice, and its gradient is added up there.
 
-Written for a CPU with few threads, whose time goes into the matrix products of a tile.
+Written for a CPU with few threads, whose time goes into the matrix products of a tile. As torch's fused kernels, it has
+first derivatives alone; `flash=False` takes the way that has all.
 Axes: b batch, h heads, i queries, j keys, d features of a head.
 """
 
@@ -113,7 +114,7 @@ class _Blockwise(torch.autograd.Function):
         batch, heads, seq, _ = q.shape
         out = q.new_empty(batch, seq, heads, v.shape[-1]).transpose(1, 2)  # heads side by side, as the stream has them
         kept: list[Tensor] = []  # tile by tile what a second pass cannot draw again, or would find more slowly
-        for tile in tiles(attend, batch, heads, split=before is None):
+        for tile in tiles(attend, q, k, split=before is None):
             scores, empty = _seen(tile, _mixed(before, _scores(tile, q, k, scale)), band, attend)
             if sparse_topk is not None:
                 kept.append(scores.topk(min(sparse_topk, scores.shape[-1]), dim=-1, sorted=False).indices)
@@ -144,7 +145,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for x, needed in zip((band, before, behind), ctx.needs_input_grad[3:6], strict=True)
     )
     mean = (grad * out).sum(dim=-1, keepdim=True)  # a row's gradient, weighted; of mixed heads it is another
-    for tile in tiles(attend, q.shape[0], q.shape[1], split=before is None):
+    for tile in tiles(attend, q, k, split=before is None):
         raw = _scores(tile, q, k, scale)
         scores, empty = _seen(tile, _mixed(before, raw), band, attend)
         weights = _softmax(only(scores, next(kept)) if ctx.sparse else scores, empty)
@@ -160,7 +161,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows = mean[tile.place] if behind is None else (of_weights * weights).sum(dim=-1, keepdim=True)
         of_scores = of_weights.sub_(rows).mul_(weights)
         if grad_band is not None:
-            band_of(tile, grad_band, attend).add_(of_scores[:, :, -tile.width :])
+            band_of(tile, grad_band, attend).add_(of_scores[:, :, of_scores.shape[2] - tile.width :])
         if grad_before is not None:
             grad_before += _product(of_scores, raw)
         of_scores = _mixed(None if before is None else before.T, of_scores)
@@ -169,17 +170,18 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_q, grad_k, grad_v, grad_band, grad_before, grad_behind
 
 
-def tiles(attend: Attend, batch: int, heads: int, split: bool = True) -> Iterator[Tile]:
+def tiles(attend: Attend, q: Tensor, k: Tensor, split: bool = True) -> Iterator[Tile]:
     """All tiles; the heads of a row together as far as they fit, or always if not `split`."""
-    for start in range(0, attend.queries, ROWS):
-        queries = slice(start, min(start + ROWS, attend.queries))
-        tokens = attend.in_sight(queries)
+    batch, heads, seq, _ = q.shape
+    for start in range(0, seq, ROWS):
+        queries = slice(start, min(start + ROWS, seq))
+        tokens = attend.in_sight(queries, k.shape[2] - attend.memories)
         first, last = (place + attend.memories for place in (tokens.start, tokens.stop))
         keys: tuple[slice, ...] = (slice(0 if tokens.start == 0 else first, last),)
         if attend.memories and tokens.start > 0:
             keys = (slice(0, attend.memories), *keys)
         columns = tokens.stop - tokens.start + attend.memories
-        step = max(1, MOST_SCORES // (ROWS * columns)) if split else heads
+        step = max(1, MOST_SCORES // (ROWS * max(1, columns))) if split else heads
         for row in range(batch):
             for head in range(0, heads, step):
                 yield Tile(row, slice(head, min(head + step, heads)), queries, keys, tokens)
@@ -198,7 +200,7 @@ def _scores(tile: Tile, q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 def _seen(tile: Tile, scores: Tensor, band: Tensor | None, attend: Attend) -> tuple[Tensor, Tensor | None]:
     """The scores biased and masked, in place, and which rows see nothing, (h', i', 1) bool; None: there is none."""
-    of_tokens = scores[:, :, -tile.width :]
+    of_tokens = scores[:, :, scores.shape[2] - tile.width :]
     if band is not None:
         of_tokens.add_(band_of(tile, band, attend))
     if not attend.hide(of_tokens, tile.row, tile.heads, tile.queries, tile.tokens):

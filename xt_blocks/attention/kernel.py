@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import transforms
 from . import blockwise, flex
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
@@ -77,7 +78,7 @@ def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
     """
     if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 4 * blockwise.ROWS:
         return False
-    if torch._C._are_functorch_transforms_active():  # vmap and grad of torch.func trace what they transform
+    if transforms.active() or type(q) is not Tensor:  # of another type, such as a fake one, no value can be asked for
         return False
     bias, trains = attend.bias, torch.is_grad_enabled()
     if bias is not None and not bias.by_distance:

@@ -229,9 +229,9 @@ class Attend:
 
     # Tile by tile ------------------------------------------------------------------------------------------------
 
-    def in_sight(self, queries: slice) -> slice:
-        """The places, of the past and of this call, that lie between the first and the last that any of them sees."""
-        last = self.past + (queries.stop if self.causal else self.queries)
+    def in_sight(self, queries: slice, tokens: int) -> slice:
+        """The places, of so many tokens, that lie between the first and the last that any of these queries sees."""
+        last = self.past + queries.stop if self.causal else tokens
         return slice(0 if self.reach is None else max(0, self.past + queries.start - self.reach), last)
 
     def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> bool:

@@ -295,6 +295,10 @@ class SequenceModel(Drawn, nn.Module):
     def _check_target(self, target: Target, x: Tensor, others: bool) -> None:
         if others or self.return_only_embed:
             raise ValueError("a target asks for the loss, and embeddings are asked for in its place")
+        if not isinstance(target, Target):
+            raise TypeError(f"target must be a cross_entropy.Target of tokens, not {type(target).__name__}")
+        if target.reduction not in ("mean", "sum"):
+            raise ValueError(f"the target's reduction must be 'mean' or 'sum', not {target.reduction!r}")
         tokens = target.tokens
         fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
         if tokens.dtype != torch.int64 or not fits:
