@@ -17,7 +17,7 @@ import blockdsl
 
 from .__main__ import main, selected
 from .case import Case, Goal, Options, StartCase
-from .cases import CASES, DEFAULT, FUSED, HUGGING_FACE, OURS, PLAIN
+from .cases import CASES, DEFAULT, FUSED, HUGGING_FACE, OURS, OURS_PACKED, PLAIN
 from .compare import compare
 from .contestants.ours import Ours
 from .contestants.plain import Plain
