@@ -40,7 +40,12 @@ def pack(model: M) -> M:
 
     Args:
         model: any module. Its `nn.Linear`s are packed, and the embedding whose matrix gives the logits too.
+
+    Raises:
+        TypeError: it is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"pack() takes a model, a torch module, not {type(model).__name__}")
     _watch_optimisers()
     for module in model.modules():
         for packed, plain in _CLASSES.items():

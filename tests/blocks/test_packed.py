@@ -389,3 +389,8 @@ def test_an_old_torch_or_another_machine_packs_nothing(monkeypatch: pytest.Monke
     linear = layer()
     is_right(linear)
     assert not is_packed(linear)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(TypeError, match="pack\\(\\) takes a model, a torch module, not dict"):
+        pack({})  # type: ignore[type-var]
