@@ -392,5 +392,5 @@ def test_an_old_torch_or_another_machine_packs_nothing(monkeypatch: pytest.Monke
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(TypeError, match="pack\\(\\) takes a model, a torch module, not dict"):
+    with pytest.raises(TypeError, match=r"pack\(\) takes a model, a torch module, not dict"):
         pack({})  # type: ignore[type-var]
