@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import linear
+
 SMALL_STD = 1e-5
 """Of vectors that are scaled to unit length: the smaller they are, the faster a step turns them."""
 
@@ -36,7 +38,7 @@ class Embedding(nn.Embedding):
 
     def scores(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` → (..., rows), its products with the vectors in the table."""
-        return F.linear(x, self.weight)
+        return linear(x, self.weight)
 
 
 def unit_length(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blockdsl.builtin import FEEDFORWARD
 
 from .init import xavier
+from .linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -30,10 +31,10 @@ class FeedForward(nn.Module):
         inner = int(dim * o.mult)
         self.glu = o.glu
         self.activation = "relu_squared" if o.relu_squared else "silu" if o.swish else "gelu"
-        self.to_hidden = nn.Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.to_hidden = Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
         self.norm = nn.LayerNorm(inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
-        self.to_out = nn.Linear(inner, dim, bias=not o.no_bias)
+        self.to_out = Linear(inner, dim, bias=not o.no_bias)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from . import onednn, transforms
+from . import onednn
 from .embedding import Embedding
+from .linear import Linear
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -88,28 +89,31 @@ class _Packed:
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`; in a compiled graph one operation, which looks at the weight whenever it runs."""
         if torch.is_grad_enabled():
-            if not torch.compiler.is_compiling():
-                self.made = None  # training, which changes the weight
-                if _trains(x, weight):
-                    return onednn.linear(x, weight, bias)
-            return F.linear(x, weight, bias)
-        if is_exporting() or not _fit(x, weight):
-            return F.linear(x, weight, bias)
+            return self._with_gradients(x, weight, bias)
         if torch.compiler.is_compiling():
+            fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
+            if not fits or is_exporting() or torch.is_autocast_enabled("cpu"):
+                return F.linear(x, weight, bias)
             return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
         return self.run(x, weight, bias)
 
+    def _with_gradients(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self.made = None  # training, which changes the weight
+            if onednn.HAS_ONEDNN and x.dtype == torch.float32 and onednn.takes(x, weight):
+                return onednn.linear(x, weight, bias)
+        return F.linear(x, weight, bias)
+
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not x.numel() or weight.is_inference():  # inference mode counts no changes
-            return F.linear(x, weight, bias)
-        if transforms.active():
+        """Without gradients, and not compiled."""
+        if not onednn.takes(x, weight) or weight.is_inference():  # inference mode counts no changes
             return F.linear(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
         made = self.made  # read once and written whole: another thread may run the model too
         if made is None or made.state != state:
             source = weight.detach()
             made = self.made = _Made(state, source, _packed(source))
-        return F.linear(x, weight, bias) if made.copy is None else onednn.RUN(x, made.copy, bias, "none", [], "")
+        return F.linear(x, weight, bias) if made.copy is None else onednn.run(x, made.copy, bias)
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
@@ -135,20 +139,6 @@ _LIBRARY.impl("packed_linear", _run_of, "CompositeExplicitAutograd")
 torch.library.register_fake("xt_blocks::packed_linear", _shape_of, lib=_LIBRARY)
 
 
-def _fit(x: Tensor, weight: Tensor) -> bool:
-    """Whether these are what the packed kernel takes; a weight that stands in for the module's own is not."""
-    if x.device.type != "cpu" or x.dtype != weight.dtype or x.ndim < 2:
-        return False
-    return type(weight) is nn.Parameter and not torch.is_autocast_enabled("cpu")
-
-
-def _trains(x: Tensor, weight: Tensor) -> bool:
-    """Whether these are what oneDNN multiplies faster than torch does by itself, with gradients."""
-    if not onednn.HAS_ONEDNN or x.dtype != torch.float32 or not x.numel() or 0 in weight.shape:
-        return False
-    return _fit(x, weight) and type(x) in (Tensor, nn.Parameter) and not is_exporting() and not transforms.active()
-
-
 def _packed(weight: Tensor) -> Tensor | None:
     """The weight (out, in) in the kernels' layout; None where there is none for it."""
     supported = _SUPPORTED.get(weight.dtype)
@@ -160,13 +150,17 @@ def _packed(weight: Tensor) -> Tensor | None:
         return None
 
 
-class PackedLinear(nn.Linear):
-    """What `pack` makes of an nn.Linear."""
+class PackedLinear(Linear):
+    """What `pack` makes of a linear map of ours."""
 
     _packed: _Packed
 
     def forward(self, x: Tensor) -> Tensor:
         return self._packed.linear(x, self.weight, self.bias)
+
+
+class _PackedPlainLinear(PackedLinear):
+    """What `pack` makes of another nn.Linear."""
 
 
 class _PackedEmbedding(Embedding):
@@ -176,7 +170,11 @@ class _PackedEmbedding(Embedding):
         return self._packed.linear(x, self.weight, None)
 
 
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {PackedLinear: nn.Linear, _PackedEmbedding: Embedding}
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    PackedLinear: Linear,
+    _PackedPlainLinear: nn.Linear,
+    _PackedEmbedding: Embedding,
+}
 
 _steps = 0
 """Of all optimisers: the fused ones change weights past torch's own count."""

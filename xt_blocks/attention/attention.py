@@ -18,6 +18,7 @@ from blockdsl.kinds import Kind
 
 from ..cache import Slot
 from ..init import xavier
+from ..linear import Linear
 from ..positions.rotary import Rotation
 from ..subset import without_share
 from . import kernel
@@ -85,7 +86,7 @@ class Attention(_Attention):
 
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
-        self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
+        self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
         self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     def init_xavier(self, gain: float) -> None:
@@ -165,8 +166,8 @@ class CrossAttention(_Attention):
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
         queries, keys, values = self.sizes
-        self.to_q = nn.Linear(dim, queries, bias=False)
-        self.to_kv = nn.Linear(dim, keys + values, bias=False)
+        self.to_q = Linear(dim, queries, bias=False)
+        self.to_kv = Linear(dim, keys + values, bias=False)
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""

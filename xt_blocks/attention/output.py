@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..init import xavier
+from ..linear import Linear
 from .project import repeat_heads, split_heads
 
 
@@ -32,13 +33,13 @@ class Output(nn.Module):
         self.kv_heads, self.repeats, self.on_attn = o.kv_heads, o.heads // o.kv_heads, o.on_attn
         inner = o.heads * o.value_dim_head
         relation = o.kv_heads * o.value_dim_head
-        self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
+        self.to_relation = Linear(o.dim, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
-        self.to_gate = nn.Linear(o.dim, inner) if o.gate_values else None
+        self.to_gate = Linear(o.dim, inner) if o.gate_values else None
         if self.to_gate is not None:  # as open for every input at first
             nn.init.zeros_(self.to_gate.weight)
             nn.init.ones_(self.to_gate.bias)
-        self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
+        self.to_out = Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             nn.init.zeros_(self.to_out.weight)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..linear import Linear
+
 
 class T5Bias(nn.Module):
     """A learned value for each head and bucket of distances, the near ones exact, the far ones by logarithm.
@@ -64,9 +66,9 @@ class DynamicBias(nn.Module):
     def __init__(self, heads: int, hidden: int, depth: int = 2, log_distance: bool = False, norm: bool = False) -> None:
         super().__init__()
         self.log_distance = log_distance
-        self.layers = nn.ModuleList(nn.Linear(hidden if i else 1, hidden) for i in range(depth))
+        self.layers = nn.ModuleList(Linear(hidden if i else 1, hidden) for i in range(depth))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) if norm else nn.Identity() for _ in range(depth))
-        self.to_bias = nn.Linear(hidden, heads)
+        self.to_bias = Linear(hidden, heads)
 
     def forward(self, distance: Tensor) -> Tensor:
         """`distance: (...)` int → (..., h)."""

@@ -10,6 +10,7 @@ from blockdsl.positions import REPLACE_ABSOLUTE, SCHEMES
 from blockdsl.tokens import TOKEN_OPTIONS, block_schemes
 
 from ..keywords import names_nearest
+from ..linear import Linear
 from ..stack import Stack
 from .transformer import SequenceModel
 
@@ -76,7 +77,7 @@ class ContinuousTransformerWrapper(SequenceModel):
         check_values(given, _OPTIONS)
         self.graph = attn_layers.graph
         emb_dim = attn_layers.dim if emb_dim is None else emb_dim
-        self.project_in = nn.Identity() if dim_in is None else nn.Linear(dim_in, emb_dim)
+        self.project_in = nn.Identity() if dim_in is None else Linear(dim_in, emb_dim)
         self._around(
             attn_layers,
             max_seq_len,
@@ -86,7 +87,7 @@ class ContinuousTransformerWrapper(SequenceModel):
             emb_dropout=emb_dropout,
             num_memory_tokens=num_memory_tokens,
         )
-        self.project_out = nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out)
+        self.project_out = nn.Identity() if dim_out is None else Linear(attn_layers.dim, dim_out)
         self.dim_in = emb_dim if dim_in is None else dim_in
         self.dim_out = attn_layers.dim if dim_out is None else dim_out
 

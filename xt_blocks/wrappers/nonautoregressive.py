@@ -15,6 +15,7 @@ from ..attention.masks import check_mask
 from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import names_nearest
+from ..linear import Linear
 from .decoding import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
 from .sampling import keep_top_k
@@ -134,9 +135,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         self.can_mask_prev_unmasked = can_mask_prev_unmasked
         self.self_cond_train_prob = self_cond_train_prob
         self.null_embed = nn.Parameter(torch.randn(net.dim)) if self_cond else None
-        self.to_self_cond = nn.Linear(net.dim, net.emb_dim, bias=False) if self_cond else None
+        self.to_self_cond = Linear(net.dim, net.emb_dim, bias=False) if self_cond else None
         self.token_critic = token_critic
-        self.to_critic = nn.Linear(net.dim, 1) if self_token_critic else None
+        self.to_critic = Linear(net.dim, 1) if self_token_critic else None
         self.critic_loss_weight = critic_loss_weight
 
     # Training --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ..drawn import Drawn
 from ..embedding import SMALL_STD, Embedding
 from ..intermediates import Intermediates
 from ..keywords import names_nearest, takes
+from ..linear import Linear
 from ..memories import Memories
 from ..norms import norm
 from ..packed import PackedLinear
@@ -62,7 +63,7 @@ class SequenceModel(Drawn, nn.Module):
         self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
         self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
         self.emb_dropout = nn.Dropout(emb_dropout)
-        self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
+        self.project_emb = Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
@@ -408,7 +409,7 @@ class TransformerWrapper(SequenceModel):
         self.tie_embedding: bool = end["tied"]
         self.return_only_embed = end["logits_dim"] is None
         own_logits = not (self.tie_embedding or self.return_only_embed)
-        self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
+        self.to_logits = Linear(self.dim, end["logits_dim"]) if own_logits else None
 
     def _vectors(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -428,7 +429,7 @@ class TransformerWrapper(SequenceModel):
         hidden = _last(hidden, target)
         if self.to_logits is None:
             return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        if runs_as_written(self.to_logits, nn.Linear.forward, PackedLinear.forward):
+        if runs_as_written(self.to_logits, nn.Linear.forward, Linear.forward, PackedLinear.forward):
             return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
         return target.of_logits(self.to_logits(hidden))
 

@@ -14,6 +14,7 @@ from blockdsl.tokens import TOKEN_OPTIONS
 from ..drawn import Drawn
 from ..embedding import Embedding
 from ..keywords import names_nearest
+from ..linear import Linear
 from ..stack import Stack
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class PatchEmbedding(nn.Module):
         self.patch = patch
         pixels = patch[0] * patch[1] * channels
         self.norm_in = nn.LayerNorm(pixels)
-        self.project = nn.Linear(pixels, dim)
+        self.project = Linear(pixels, dim)
         self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, img: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         self.emb_dropout = nn.Dropout(emb_dropout)
         self.registers = nn.Parameter(torch.randn(num_register_tokens, dim)) if num_register_tokens else None
         self.attn_layers = attn_layers
-        self.to_classes = None if num_classes is None else nn.Linear(dim, num_classes)
+        self.to_classes = None if num_classes is None else Linear(dim, num_classes)
 
     @property
     def pattern(self) -> str:
