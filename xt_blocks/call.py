@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from .stack import Stack
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
-    """The arguments of `Stack.forward`, by the same names."""
+    """The arguments of `Stack.forward`, by the same names.
+
+    Attributes:
+        seq: tokens of x.
+        remembered: tokens of earlier segments.
+        held: tokens that the cache holds.
+        past: tokens in front of x whose keys there are.
+    """
 
     x: Tensor
     context: Tensor | None = None
@@ -32,24 +39,11 @@ class Call:
     mems: Memories | None = None
     cache: Cache | None = None
 
-    @property
-    def seq(self) -> int:
-        return self.x.shape[1]
-
-    @property
-    def remembered(self) -> int:
-        """Tokens of earlier segments."""
-        return 0 if self.mems is None else self.mems.length
-
-    @property
-    def held(self) -> int:
-        """Tokens that the cache holds."""
-        return 0 if self.cache is None else self.cache.length
-
-    @property
-    def past(self) -> int:
-        """Tokens in front of x whose keys there are."""
-        return self.remembered + self.held
+    def __post_init__(self) -> None:  # `check` says what is wrong with the arguments
+        self.seq = self.x.shape[1] if self.x.ndim > 1 else 0
+        self.remembered = self.mems.length if isinstance(self.mems, Memories) else 0
+        self.held = 0 if self.cache is None else self.cache.length
+        self.past = self.remembered + self.held
 
     # What follows ------------------------------------------------------------------------------------------------
 
@@ -59,9 +53,12 @@ class Call:
         before = None if self.mems is None else self.mems.mask
         return joined_masks(before, self.remembered, self.mask, self.seq, batch, device)
 
-    def seen(self) -> Tensor | None:
-        """(batch, past + seq) bool: which of all tokens are real; None: all. Of fixed shapes (batch, max_len)."""
-        mask = self.tokens_mask()
+    def seen(self, mask: Tensor | None) -> Tensor | None:
+        """(batch, past + seq) bool: which of all tokens are real; None: all. Of fixed shapes (batch, max_len).
+
+        Args:
+            mask: the `tokens_mask`.
+        """
         if self.cache is None:
             return mask
         if self.cache.fixed is not None:

@@ -1,6 +1,6 @@
 """Weights packed for the CPU's matrix kernels, to run a model faster.
 
-    pack(model)      # its linear maps run on oneDNN's kernels, without gradients on packed weights
+    pack(model)      # without gradients its linear maps run on packed weights
     unpack(model)    # and it is what it was
 
 Beside the weight of a linear map stands a copy in the blocked layout that oneDNN reads fastest. It is made at the
@@ -22,18 +22,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from . import onednn
 from .embedding import Embedding
-from .linear import Linear
+from .linear import Linear, linear
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def pack(model: M) -> M:
-    """Run the linear maps of a model by oneDNN's kernels on the CPU, in place; returns the model.
+    """Run the linear maps of a model on packed weights on the CPU, in place; returns the model.
 
-    Without gradients they run on packed weights, in float32, and in bfloat16 and float16 where the CPU has instructions
-    for them: `pack(model.to(torch.bfloat16))`. With gradients they run on the weights as they are, in float32.
-    Everything else takes the plain way, and a torch without oneDNN always does. Packed weights take the memory of the
-    weights once more.
+    That is without gradients, in float32, and in bfloat16 and float16 where the CPU has instructions for them:
+    `pack(model.to(torch.bfloat16))`. Everything else takes the plain way, and a torch without oneDNN always does.
+    Packed weights take the memory of the weights once more.
 
     A change of the weights is noticed: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
     parameter, any operation in place. What torch itself does not see is not, which is a write through `weight.data` or
@@ -87,33 +86,27 @@ class _Packed:
         _ALL[self.key] = self
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`F.linear`; in a compiled graph one operation, which looks at the weight whenever it runs."""
-        if torch.is_grad_enabled():
-            return self._with_gradients(x, weight, bias)
-        if torch.compiler.is_compiling():
-            fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
-            if not fits or is_exporting() or torch.is_autocast_enabled("cpu"):
-                return F.linear(x, weight, bias)
-            return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
-        return self.run(x, weight, bias)
-
-    def _with_gradients(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not torch.compiler.is_compiling():
-            self.made = None  # training, which changes the weight
-            if onednn.HAS_ONEDNN and x.dtype == torch.float32 and onednn.takes(x, weight):
-                return onednn.linear(x, weight, bias)
-        return F.linear(x, weight, bias)
-
-    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Without gradients, and not compiled."""
-        if not onednn.takes(x, weight) or weight.is_inference():  # inference mode counts no changes
-            return F.linear(x, weight, bias)
+        """`F.linear`."""
+        # inference mode counts no changes of a weight that was made in it
+        if torch.is_grad_enabled() or not onednn.takes(x, weight) or weight.is_inference():
+            return self._unpacked(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
         made = self.made  # read once and written whole: another thread may run the model too
         if made is None or made.state != state:
             source = weight.detach()
             made = self.made = _Made(state, source, _packed(source))
-        return F.linear(x, weight, bias) if made.copy is None else onednn.run(x, made.copy, bias)
+        return F.linear(x, weight, bias) if made.copy is None else onednn.RUN(x, made.copy, bias, "none", [], "")
+
+    def _unpacked(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """With gradients, or otherwise than by itself; in a compiled graph one operation, which comes back here."""
+        if not torch.compiler.is_compiling():
+            if torch.is_grad_enabled():
+                self.made = None  # training, which changes the weight
+            return linear(x, weight, bias)
+        fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
+        if torch.is_grad_enabled() or not fits or is_exporting() or torch.is_autocast_enabled("cpu"):
+            return F.linear(x, weight, bias)
+        return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
@@ -128,7 +121,7 @@ _LIBRARY.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int key) -
 
 def _run_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
     packed = _ALL.get(key)
-    return F.linear(x, weight, bias) if packed is None else packed.run(x, weight, bias)
+    return F.linear(x, weight, bias) if packed is None else packed.linear(x, weight, bias)
 
 
 def _shape_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:

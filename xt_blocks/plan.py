@@ -27,6 +27,7 @@ class Step:
         base: of a sum, where its branches started.
         fork: of a node inside a branch, where the branch started; what it adds is counted from there.
         inputs: what its kind declares.
+        gets: those of the inputs that there is something for; the others are None.
         counted: of a sum, the branches whose gain is known from their blocks; that of another is a difference.
         rotary, biases, scores_from: the nodes it reads these from.
         keep_scores: a later block reads its scores.
@@ -42,6 +43,7 @@ class Step:
     fork: str | None = None
     use: Use = field(default_factory=Use)
     inputs: tuple[str, ...] = ()
+    gets: tuple[str, ...] = ()
     counted: tuple[str, ...] = ()
     rotary: str | None = None
     biases: tuple[str, ...] = ()
@@ -78,13 +80,16 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
         return Step(node, reads, base=start, fork=forks.get(node), counted=counted, stage=attrs["stage"])
     positions, scores = graph.sources(node, "position"), graph.sources(node, "scores")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
+    inputs = kinds()[attrs["block"]].inputs
+    found = {"rotary": rotary, "bias": len(positions) > len(rotary), "scores": scores, "memory": False}
     return Step(
         node,
         reads,
         block=owner[node],
         fork=forks.get(node),
         use=Use(attrs["shift"], float(attrs["scale"]), graph.causal),
-        inputs=kinds()[attrs["block"]].inputs,
+        inputs=inputs,
+        gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,
         biases=tuple(position for position in positions if position not in rotary),
         scores_from=scores[0] if scores else None,

@@ -36,9 +36,10 @@ class Run:
 
     Attributes:
         call: its arguments.
-        masks, rotations, biases: made once for all blocks, the last two by position node.
+        masks: made once for all blocks.
         tokens_mask: (batch, remembered + seq) bool, for the token shift; None: all are real.
         intermediates: filled as blocks run, or None.
+        rotations, biases: made once for all blocks, by position node.
         values: the stream behind each node.
         added: of nodes inside a branch, the stream less what it was at the fork.
         scores: what blocks gave whose scores later ones read, by node.
@@ -46,17 +47,19 @@ class Run:
 
     call: Call
     masks: Masks
-    rotations: dict[str, Rotation]
-    biases: dict[str, RelativeBias]
     tokens_mask: Tensor | None
     intermediates: Intermediates | None
+    rotations: dict[str, Rotation] = field(default_factory=dict)
+    biases: dict[str, RelativeBias] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)
 
     def inputs(self, step: Step) -> dict[str, Any]:
         """Of a block's module; its memory is set where it is normed, in the block."""
-        out = {name: _HANDED[name](self, step) for name in step.inputs}
+        out = dict.fromkeys(step.inputs)
+        for name in step.gets:
+            out[name] = _HANDED[name](self, step)
         if "scores" in out:
             out["keep_scores"] = step.keep_scores or self._keeps_attention
         return out
@@ -76,6 +79,15 @@ class Run:
         tokens = memory.shape[1] + self.call.seq
         return None if self.tokens_mask is None else self.tokens_mask[:, self.tokens_mask.shape[1] - tokens :]
 
+    def forget(self, nodes: tuple[str, ...]) -> None:
+        """What no later step reads."""
+        for node in nodes:
+            self.values.pop(node, None)
+            if self.added:
+                self.added.pop(node, None)
+            if self.scores:
+                self.scores.pop(node, None)
+
     def record(self, step: Step, x: Tensor, scores: Any) -> None:
         """What a block read and what it gave beside its update."""
         if step.keep_scores:
@@ -90,9 +102,8 @@ class Run:
     def _keeps_attention(self) -> bool:
         return self.intermediates is not None and self.intermediates.keep_attention
 
-    def _bias(self, step: Step) -> Bias | None:
-        if not step.biases:
-            return None
+    def bias(self, step: Step) -> Bias:
+        """What positions add to the scores of a step that reads any."""
         values = [self.biases[node] for node in step.biases]
         return Bias(step.biases, reduce(operator.add, values))
 
@@ -101,9 +112,8 @@ _HANDED: dict[str, Callable[[Run, Step], Any]] = {
     "mask": lambda run, step: run.call.mask,
     "attend": lambda run, step: run.masks,
     "context": lambda run, step: run.call.context,
-    "rotary": lambda run, step: None if step.rotary is None else run.rotations[step.rotary],
-    "bias": lambda run, step: run._bias(step),
-    "scores": lambda run, step: None if step.scores_from is None else run.scores[step.scores_from],
-    "memory": lambda run, step: None,
+    "rotary": lambda run, step: run.rotations[step.rotary or ""],
+    "bias": lambda run, step: run.bias(step),
+    "scores": lambda run, step: run.scores[step.scores_from or ""],
     "cache": lambda run, step: run.slot(step),
 }

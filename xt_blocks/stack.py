@@ -116,21 +116,20 @@ class Stack(Drawn, nn.Module):
             intermediates = Intermediates()
         if cache is not None and cache.fixed is None:
             cache.end, cache.queries = call.past + call.seq, call.seq
-        positions, seen = call.positions(), call.seen()
-        run = Run(
-            call,
-            call.masks(seen),
-            self._rotations(positions, call.remembered + call.seq, seen if pos is None else None),
-            {node: scores_bias(module, positions) for node, module in self.positions.items()},
-            call.tokens_mask(),
-            intermediates,
-        )
+        tokens_mask = call.tokens_mask()
+        seen, positions = call.seen(tokens_mask), None
+        run = Run(call, call.masks(seen), tokens_mask, intermediates)
+        if self.reads_positions:
+            positions = call.positions()
+            run.rotations = self._rotations(positions, call.remembered + call.seq, seen if pos is None else None)
+            run.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._walk(x, run)
         if cache is not None and cache.fixed is not None:
             cache.fixed.place += 1
         elif cache is not None:
             cache.length, cache.mask, cache.context_mask = cache.end, seen, call.context_seen()
-            cache.positions, cache.device = None if positions.consecutive else positions.keys, x.device
+            cache.positions = None if positions is None or positions.consecutive else positions.keys
+            cache.device = x.device
         if intermediates is not None:
             intermediates.last = out
         out = self.norm(out)
@@ -167,21 +166,21 @@ class Stack(Drawn, nn.Module):
         return last
 
     def _run_steps(self, steps: tuple[Step, ...], run: Run) -> None:
+        blocks = self.blocks
         for step in steps:
             if step.block is None:
                 self._sum(step, run)
             else:
-                self._run_block(step, run)
-            for node in step.done:
-                for state in (run.values, run.added, run.scores):
-                    state.pop(node, None)
+                self._run_block(blocks[step.block], step, run)
+            run.forget(step.done)
 
-    def _run_block(self, step: Step, run: Run) -> None:
+    def _run_block(self, block: nn.Module, step: Step, run: Run) -> None:
         x, memory = _total(run.values, step.reads), run.memory(step)
-        block = self.blocks[step.block]  # type: ignore[index]
-        out: Residual = block(x, step.use, run.inputs(step), run.mask(memory), run.slot(step), memory)
+        shift = (run.mask(memory), run.slot(step)) if step.use.shift else (None, None)
+        out: Residual = block(x, step.use, run.inputs(step), *shift, memory)
         run.values[step.node] = out.stream
-        run.record(step, x, out.scores)
+        if step.keep_scores or run.intermediates is not None:
+            run.record(step, x, out.scores)
         if step.fork is not None:
             gained = out.update if out.adds else out.stream - x
             before = run.added.get(step.reads[0]) if step.reads[0] != step.fork else None
@@ -213,5 +212,6 @@ class Stack(Drawn, nn.Module):
 
 
 def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:
-    first, *others = nodes
-    return sum((values[node] for node in others), values[first]) if others else values[first]
+    if len(nodes) == 1:
+        return values[nodes[0]]
+    return sum((values[node] for node in nodes[1:]), values[nodes[0]])

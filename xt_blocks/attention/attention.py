@@ -47,10 +47,11 @@ class _Attention(nn.Module):
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
         q, k = split_heads(q, self.heads), split_heads(k, self.kv_heads)
-        values = k if v is None else split_heads(v, self.kv_heads)
-        if self.qk_norm is not None:
-            q, k = self.qk_norm(q, k)
-        return q, k, values
+        return *self.normed(q, k), k if v is None else split_heads(v, self.kv_heads)
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """`q: (b, h, n, d)`, `k: (b, g, m, d)` of unit length, where that is asked for."""
+        return (q, k) if self.qk_norm is None else self.qk_norm(q, k)
 
     def attend(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Attend, scores: Tensor | None, keep_scores: bool
@@ -60,8 +61,8 @@ class _Attention(nn.Module):
             raise ValueError("scores are given, but residual_attn is false")
         if self.memory is not None:
             k, v = self.memory(k, v, self.qk_norm)
-        repeats = self.heads // self.kv_heads
-        k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
+        if (repeats := self.heads // self.kv_heads) > 1:
+            k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         dropout = self.options.dropout if self.training else 0.0
         options = self.talking_heads, self.options.sparse_topk
         if scores is None and not keep_scores:
@@ -87,6 +88,7 @@ class Attention(_Attention):
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
         self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
+        self.alike = self.sizes[1] == self.sizes[2]
         self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     def init_xavier(self, gain: float) -> None:
@@ -121,10 +123,11 @@ class Attention(_Attention):
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
         """
-        check_mask("mask", mask, x)
+        if mask is not None:
+            check_mask("mask", mask, x)
         q, k, v = self.project(x, memory)
         if rotary is not None:
-            q, k = rotary.apply(q), rotary.apply(k)
+            q, k = rotary.both(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
             k, v = cache.extend(k, v)
@@ -143,7 +146,13 @@ class Attention(_Attention):
 
         One matrix makes them, its rows in this order.
         """
-        q, k, v = self.to_qkv(x).split_with_sizes(self.sizes, dim=-1)
+        projected = self.to_qkv(x)
+        if memory is None and self.alike:  # all heads are of one size: fewer views
+            each = self.heads, self.kv_heads, self.kv_heads
+            heads = projected.view(*x.shape[:2], sum(each), projected.shape[-1] // sum(each))
+            q, k, v = heads.split_with_sizes(each, dim=2)
+            return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
+        q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
         if memory is not None:
             queries, *rest = self.sizes
             before = F.linear(memory, self.to_qkv.weight[queries:]).split_with_sizes(rest, dim=-1)

@@ -22,7 +22,7 @@ FEWEST = 512
 
 def serves(q: Tensor, v: Tensor, attend: Attend, dropout: float) -> bool:
     """Whether it can be used, and has something to win."""
-    if q.device.type != "cuda" or torch.compiler.is_compiling() or attend.queries < FEWEST or dropout:
+    if attend.queries < FEWEST or q.device.type != "cuda" or dropout:
         return False
     biased = attend.bias is not None and attend.bias.by_distance
     if attend.pairs is not None or not (biased or (attend.bias is None and attend.reach is not None)):

@@ -59,11 +59,14 @@ def attention(
         (b, h, i, dv)
     """
     changed = talking_heads is not None or sparse_topk is not None
-    if flash and _by_tiles(q, attend, changed or dropout > 0):
-        return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
-    if flash and not changed and flex.serves(q, v, attend, dropout):
-        return flex.attention(q, k, v, attend, scale)
-    if flash and not changed and not _by_products(q, k):
+    fuses = flash and not changed
+    if flash and not torch.compiler.is_compiling():  # by sizes, which would bind a graph to them
+        if _by_tiles(q, attend, changed or dropout > 0):
+            return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
+        if fuses and flex.serves(q, v, attend, dropout):
+            return flex.attention(q, k, v, attend, scale)
+        fuses = fuses and not _by_products(q, k)
+    if fuses:
         return fused(q, k, v, attend, scale, dropout)
     return explicit(q, k, v, attend, scale, dropout, None, talking_heads, sparse_topk)[0]
 
@@ -76,7 +79,7 @@ def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
     Args:
         unknown: something is asked for that it does not know there.
     """
-    if torch.compiler.is_compiling() or q.device.type != "cpu" or attend.queries < 4 * blockwise.ROWS:
+    if attend.queries < 4 * blockwise.ROWS or q.device.type != "cpu":
         return False
     if transforms.active() or type(q) is not Tensor:  # of another type, such as a fake one, no value can be asked for
         return False
@@ -97,9 +100,9 @@ def _by_products(q: Tensor, k: Tensor) -> bool:
 
     Measured on a CPU. In a low precision the kernel keeps its scores in float32, which is worth more.
     """
-    if torch.compiler.is_compiling() or q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
+    if q.shape[2] != 1 or k.numel() < 2**17 or q.device.type != "cpu":
         return False
-    return q.shape[2] == 1 and k.numel() >= 2**17
+    return q.dtype in (torch.float32, torch.float64)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:
@@ -113,11 +116,9 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout
         (b, h, i, dv)
     """
     plain = attend.triangle
-    mask = None if plain else attend.added(q.dtype)
+    mask = None if plain or attend.all else attend.added(q.dtype)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=plain, scale=scale)
-    if plain:
-        return out
-    return out if attend.empty is None else out.masked_fill(attend.empty, 0.0)
+    return out if mask is None or attend.empty is None else out.masked_fill(attend.empty, 0.0)
 
 
 def explicit(

@@ -150,6 +150,10 @@ class Attend:
         bias: of the tokens; None: nothing is added.
         device: where masks are made.
         place: (1,) int, among the tokens, of the one query there is; None: queries are the last of them.
+
+    Attributes:
+        all: each query sees each key, and nothing is added.
+        triangle: it is the plain triangle, which a fused kernel needs no mask for.
     """
 
     def __init__(
@@ -169,16 +173,13 @@ class Attend:
         self.reach, self.memories = sight.reach, sight.memories
         self.mask, self.pairs, self.bias = mask, pairs, bias
         self.device, self.place = device, place
+        given = mask is not None or pairs is not None or bias is not None or self.reach is not None
+        self.all = not (self.causal or given)
+        self.triangle = self.causal and not (given or past or self.memories)
         self.blocks: Any = None  # flex's own form of it, once that was asked for
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
         self._hidden: dict[torch.dtype, Tensor] = {}
-
-    @property
-    def triangle(self) -> bool:
-        """Whether it is the plain triangle, which a fused kernel needs no mask for."""
-        around = self.past or self.memories or self.reach is not None
-        return self.causal and not around and self.mask is None and self.pairs is None and self.bias is None
 
     # Whole -------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,14 @@ class Rotation:
     sin: Tensor
     decay: Tensor | None = None
 
+    def both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """`apply` to queries and keys: of a single token to all at once, whose cost is that of the calls."""
+        if q.shape[2] == k.shape[2] == 1:
+            heads = q.shape[1], k.shape[1]
+            q, k = self.apply(torch.cat((q, k), dim=1)).split_with_sizes(heads, dim=1)
+            return q, k
+        return self.apply(q), self.apply(k)
+
     def apply(self, x: Tensor) -> Tensor:
         """Rotate the first `dim` features of the last tokens, `x: (batch, heads, seq, features)`; the others stay."""
         cos, sin = _last(self.cos, x.shape[-2]), _last(self.sin, x.shape[-2])

@@ -13,7 +13,17 @@ from ..cross_entropy import Target
 from ..drawn import Drawn
 from ..keywords import hands_on_to, names_nearest
 from ..subset import random_subset
-from .decoding import WindowDecoding, check_compiled, check_read, check_steps, collect, decode, given, read_prompts
+from .decoding import (
+    Stream,
+    WindowDecoding,
+    check_compiled,
+    check_read,
+    check_steps,
+    collect,
+    decode,
+    given,
+    read_prompts,
+)
 from .sampling import Sampler
 from .transformer import TransformerWrapper, loss_of
 
@@ -179,7 +189,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         )
         check_read(self.net, rows.tokens.shape[0], read)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compile, read)
-        return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
+        return Stream(self.net, decode(decoding, sampler, seq_len, eos_token, self.pad_value))
 
 
 def check_causal(net: TransformerWrapper) -> None:

@@ -226,16 +226,34 @@ def room_for(tokens: int, most: int, compiled: bool) -> int:
 # The loop ----------------------------------------------------------------------------------------------------------
 
 
-def decode(
-    net: nn.Module, decoding: Decoding, sampler: Sampler, steps: int, eos_token: int | None, pad_value: int
-) -> Iterator[Tensor]:
+class Stream:
+    """An iterator over the tokens of `steps`, for whose time the model is in evaluation mode, without gradients.
+
+    Attributes:
+        steps: to be gone through by who sees to that himself.
+    """
+
+    def __init__(self, net: nn.Module, steps: Iterator[Tensor]) -> None:
+        self.steps = steps
+        self._modules = [*net.modules()]
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Tensor:
+        with _evaluating(self._modules):
+            token = next(self.steps, None)
+        if token is None:
+            raise StopIteration
+        return token
+
+
+def decode(decoding: Decoding, sampler: Sampler, steps: int, eos_token: int | None, pad_value: int) -> Iterator[Tensor]:
     """(batch,) int64 tokens, one a step, until all rows have drawn eos_token; a row has pad_value behind its own."""
     finished: Tensor | None = None
-    modules = [*net.modules()]
     for _ in range(steps):
-        with _evaluating(modules):
-            token = sampler(decoding.next_logits())
-            decoding.append(token)
+        token = sampler(decoding.next_logits())
+        decoding.append(token)
         if eos_token is not None:
             ended = token == eos_token
             if finished is not None:
@@ -279,10 +297,11 @@ def check_steps(net: TransformerWrapper, seq_len: int, eos_token: int | None) ->
         raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos_token}")
 
 
-def collect(net: nn.Module, tokens: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
-    """The steps side by side, (batch, seq_len) or (seq_len,); pad_value where they ended early."""
+def collect(net: nn.Module, stream: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
+    """The steps of a stream side by side, (batch, seq_len) or (seq_len,); pad_value where they ended early."""
+    with evaluating(net):  # once for all steps
+        tokens = [*(stream.steps if isinstance(stream, Stream) else stream)]
     out = prompts.tokens.new_full((prompts.tokens.shape[0], seq_len), pad_value)
-    with evaluating(net):  # once: no step finds a mode to change
-        for step, token in enumerate(tokens):
-            out[:, step] = token
+    if tokens:
+        out[:, : len(tokens)] = torch.stack(tokens, dim=1)
     return out[0] if prompts.single else out

@@ -154,19 +154,13 @@ class Sampler:
             raise TypeError(f"filter_logits_fn must be callable, not {type(self.filter_logits_fn).__name__}")
 
     def __call__(self, logits: Tensor) -> Tensor:
-        left = self.left(logits)
         if self.temperature == 0:
-            return left.argmax(dim=-1)
-        return draw(left.exp(), self.generator)
+            return self._filtered(logits)[0].argmax(dim=-1)
+        return draw(self.left(logits).exp(), self.generator)
 
     def left(self, logits: Tensor) -> Tensor:
         """The logits (batch, tokens) of the draw, of a row's largest at 0 and of what is not drawn at -inf."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        largest = _checked_largest("the model's logits", logits)
-        if self.filter_logits_fn is not None:
-            logits = self._filtered(logits, self.filter_logits_fn)
-            largest = _checked_largest("what filter_logits_fn returned", logits)
-        logits = _below(logits, largest)
+        logits = _below(*self._filtered(logits))
         if self.temperature == 0:
             return logits  # no filter below drops the largest
         if self.temperature != 1:
@@ -181,13 +175,18 @@ class Sampler:
             logits = keep_min_p(logits, self.min_p)
         return logits
 
-    @staticmethod
-    def _filtered(logits: Tensor, filter_logits: FilterLogits) -> Tensor:
-        out = filter_logits(logits)
+    def _filtered(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits in float32 at least, behind the caller's own filter, and the largest of each row (batch, 1)."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        largest = _checked_largest("the model's logits", logits)
+        if self.filter_logits_fn is None:
+            return logits, largest
+        out = self.filter_logits_fn(logits)
         if not isinstance(out, Tensor) or out.shape != logits.shape:
             what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"filter_logits_fn must return logits {tuple(logits.shape)}, not {what}")
-        return out.to(logits.dtype)
+        out = out.to(logits.dtype)
+        return out, _checked_largest("what filter_logits_fn returned", out)
 
 
 def _checked_largest(what: str, logits: Tensor) -> Tensor:

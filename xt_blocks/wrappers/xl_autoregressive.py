@@ -15,6 +15,7 @@ from .autoregressive import check_causal, shifted
 from .decoding import (
     Decoding,
     Prompts,
+    Stream,
     Tokens,
     check_compiled,
     check_read,
@@ -174,7 +175,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             return SegmentDecoding(self.net, prompts, seq_len, cache_kv, compile, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
-        return decode(self.net, decoding, sampler, seq_len, eos_token, self.pad_value)
+        return Stream(self.net, decode(decoding, sampler, seq_len, eos_token, self.pad_value))
 
 
 class SegmentDecoding:
