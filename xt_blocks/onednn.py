@@ -28,7 +28,7 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     """
     if torch.compiler.is_dynamo_compiling() or type(x) not in _PLAIN or type(weight) is not nn.Parameter:
         return False
-    if not x.is_cpu or x.dtype != weight.dtype or x.ndim < 2 or not x.numel() or not weight.numel():
+    if not x.is_cpu or x.dtype != weight.dtype or x.ndim < 2 or not x.numel():
         return False
     watched = torch._C._len_torch_dispatch_stack() or torch.is_autocast_enabled("cpu") or transforms.active()
     return torch._C._get_mkldnn_enabled() and not watched
