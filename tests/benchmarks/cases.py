@@ -68,7 +68,7 @@ def training() -> Iterator[Case]:
             "a plain decoder",
             TRAINING,
             Setting(seq=seq),
-            {OURS: Ours, OURS_PACKED: Packed, **PEERS},
+            {OURS: Ours, **PEERS},
             goals.get(seq, {}),
             memory=True,
         )
@@ -143,7 +143,7 @@ def forward() -> Iterator[Case]:
             "a plain decoder",
             FORWARD,
             Setting(seq=seq),
-            {OURS: Ours, OURS_PACKED: Packed, **PEERS},
+            {OURS: Ours, **PEERS},
             {FUSED: Goal(memory=0.5)} if seq == 4096 else {},
             memory=True,
         )
