@@ -88,7 +88,7 @@ class _Packed:
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`."""
         # inference mode counts no changes of a weight that was made in it
-        if torch.is_grad_enabled() or not onednn.takes(x, weight) or weight.is_inference():
+        if torch.is_grad_enabled() or not onednn.takes(x, weight, bias) or weight.is_inference():
             return self._unpacked(x, weight, bias)
         state = (weight.data_ptr(), weight._version, _steps)
         made = self.made  # read once and written whole: another thread may run the model too
