@@ -31,7 +31,7 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether these are what it multiplies, `x: (..., features)`, `weight: (out, features)` and `bias: (out,)`, and may.
+    """Whether it multiplies these, `x: (..., features)`, `weight: (out, features)` and `bias: (out,)`, and may do so.
 
     They are plain dense tensors on the CPU, of one type and not empty, and nothing watches or changes the operations.
     A weight that stands in for a module's own is none of its. It checks little itself, and so what torch refuses, or
@@ -76,12 +76,13 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, rows, (for_x, for_weight, for_bias) = grads[0], grads[0].flatten(0, -2), ctx.needs_input_grad
+        grad, (for_x, for_weight, for_bias) = grads[0], ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
         # the plain one can be differentiated again
         product = F.linear if torch.is_grad_enabled() or watched() else run
         return (
             product(grad, weight.T) if for_x else None,
-            product(rows.T, x.flatten(0, -2).T) if for_weight else None,
+            product(rows.T, x.reshape(-1, x.shape[-1]).contiguous().T) if for_weight else None,
             rows.sum(dim=0) if for_bias else None,
         )
 
