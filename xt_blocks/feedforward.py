@@ -11,6 +11,7 @@ from blockdsl.builtin import FEEDFORWARD
 
 from .init import xavier
 from .linear import Linear
+from .packed import PackedLinear
 
 
 class FeedForward(nn.Module):
@@ -47,15 +48,16 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""
-        hidden = self.to_hidden(x)
         if self.glu:
-            hidden, gate = hidden.chunk(2, dim=-1)
+            hidden, gate = self.to_hidden(x).chunk(2, dim=-1)
             hidden = hidden * self._activate(gate)
         else:
-            hidden = self._activate(hidden)
+            to_hidden = self.to_hidden
+            fused = to_hidden.activated(x, self.activation) if type(to_hidden) is PackedLinear else None
+            hidden = self._activate(to_hidden(x)) if fused is None else fused
         if self.norm is not None:
             hidden = self.norm(hidden)
-        if self.dropout.training:
+        if self.training:
             hidden = self.dropout(hidden)
         return self.to_out(hidden)
 

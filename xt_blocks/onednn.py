@@ -41,7 +41,7 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
         return False
     if not x.layout is weight.layout is torch.strided:
         return False
-    if x.dtype != weight.dtype or x.ndim < 2 or x.shape[-1:] != weight.shape[1:] or not x.numel() or not weight.numel():
+    if x.dtype != weight.dtype or x.ndim < 2 or x.shape[-1:] != weight.shape[1:] or not x.numel():
         return False
     return (bias is None or _adds(bias, weight)) and not watched()
 

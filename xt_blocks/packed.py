@@ -87,15 +87,20 @@ class _Packed:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`."""
+        copy = self.of(x, weight, bias)
+        return self._unpacked(x, weight, bias) if copy is None else onednn.RUN(x, copy, bias, "none", [], "")
+
+    def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The packed weight to multiply x by, before that bias is added; None: x is to take another way."""
         # inference mode counts no changes of a weight that was made in it
         if torch.is_grad_enabled() or not onednn.takes(x, weight, bias) or weight.is_inference():
-            return self._unpacked(x, weight, bias)
+            return None
         state = (weight.data_ptr(), weight._version, _steps)
         made = self.made  # read once and written whole: another thread may run the model too
         if made is None or made.state != state:
             source = weight.detach()
             made = self.made = _Made(state, source, _packed(source))
-        return F.linear(x, weight, bias) if made.copy is None else onednn.RUN(x, made.copy, bias, "none", [], "")
+        return made.copy
 
     def _unpacked(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """With gradients, or otherwise than by itself; in a compiled graph one operation, which comes back here."""
@@ -150,6 +155,17 @@ class PackedLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._packed.linear(x, self.weight, self.bias)
+
+    def activated(self, x: Tensor, activation: str) -> Tensor | None:
+        """What `forward` gives behind an activation, in one pass; None: that is not to be had, or a hook looks on."""
+        if activation not in _ACTIVATIONS or self._forward_hooks or self._forward_pre_hooks:
+            return None
+        copy = self._packed.of(x, self.weight, self.bias)
+        return None if copy is None else onednn.RUN(x, copy, self.bias, *_ACTIVATIONS[activation])
+
+
+_ACTIVATIONS: dict[str, tuple[str, list[float], str]] = {"gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}
+"""By oneDNN's names."""
 
 
 class _PackedPlainLinear(PackedLinear):

@@ -61,7 +61,8 @@ class Run:
         for name in step.gets:
             out[name] = _HANDED[name](self, step)
         if "scores" in out:
-            out["keep_scores"] = step.keep_scores or self._keeps_attention
+            seen = self.intermediates
+            out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
         return out
 
     def slot(self, step: Step) -> Slot | None:
@@ -95,12 +96,8 @@ class Run:
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
-        if scores is not None and self._keeps_attention:
+        if scores is not None and self.intermediates.keep_attention:
             self.intermediates.attention[step.node] = scores
-
-    @property
-    def _keeps_attention(self) -> bool:
-        return self.intermediates is not None and self.intermediates.keep_attention
 
     def bias(self, step: Step) -> Bias:
         """What positions add to the scores of a step that reads any."""

@@ -166,7 +166,7 @@ class Stack(Drawn, nn.Module):
         return last
 
     def _run_steps(self, steps: tuple[Step, ...], run: Run) -> None:
-        blocks = self.blocks
+        blocks = dict(self.blocks.items())
         for step in steps:
             if step.block is None:
                 self._sum(step, run)
@@ -175,9 +175,10 @@ class Stack(Drawn, nn.Module):
             run.forget(step.done)
 
     def _run_block(self, block: nn.Module, step: Step, run: Run) -> None:
-        x, memory = _total(run.values, step.reads), run.memory(step)
+        x = _total(run.values, step.reads) if len(step.reads) > 1 else run.values[step.reads[0]]
+        memory = None if run.call.mems is None else run.memory(step)
         shift = (run.mask(memory), run.slot(step)) if step.use.shift else (None, None)
-        out: Residual = block(x, step.use, run.inputs(step), *shift, memory)
+        out: Residual = block(x, step.use, run.inputs(step) if step.inputs else None, *shift, memory)
         run.values[step.node] = out.stream
         if step.keep_scores or run.intermediates is not None:
             run.record(step, x, out.scores)
@@ -212,6 +213,4 @@ class Stack(Drawn, nn.Module):
 
 
 def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:
-    if len(nodes) == 1:
-        return values[nodes[0]]
     return sum((values[node] for node in nodes[1:]), values[nodes[0]])

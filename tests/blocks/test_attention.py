@@ -155,6 +155,17 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
     assert abs(score(7, 3) - score(3, 7)) > 1e-3
 
 
+@pytest.mark.parametrize("kv_heads", [3, 1])
+@pytest.mark.parametrize("dim", [8, 4])
+def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: int) -> None:
+    q, k = torch.randn(2, 3, 1, 8), torch.randn(2, kv_heads, 1, 8)
+    for turns in (rotation(torch.tensor([5]), dim), rotation(torch.tensor([[5], [9]]), dim)):  # of all rows, of each
+        for own, x in zip(turns.both(q, k), (q, k), strict=True):
+            torch.testing.assert_close(own, turns.apply(x))
+    for own, x in zip(rotation(torch.tensor([5]), dim).both(q.bfloat16(), k.bfloat16()), (q, k), strict=True):
+        assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x.bfloat16()))
+
+
 def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:
     q = torch.full((1, 1, 2, 64), 50.0, dtype=torch.float16)  # q·k is 160,000, its 64-th part fits
     v = torch.randn(1, 1, 2, 64).half()

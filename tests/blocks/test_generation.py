@@ -356,6 +356,53 @@ def test_between_two_tokens_the_model_is_the_callers() -> None:
     assert set(seen) == {(False, False)}
 
 
+def captured(model: TransformerWrapper, how: str) -> list[Tensor]:
+    """What code that is not the model's own sees while it generates."""
+    seen: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    wrapper, block = AutoregressiveWrapper(model), next(iter(model.attn_layers.blocks.values()))
+    if how == "hook":
+        block.register_forward_hook(lambda module, args, out: seen.append(out.stream))
+    elif how == "pre-hook":
+        block.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    elif how == "forward":
+        forward = block.forward
+        block.forward = lambda x, *args: forward(keep(x), *args)  # type: ignore[method-assign]
+    elif how == "module":
+        model.post_emb_norm = Kept(keep)
+    wrapper.generate(tokens(1, 3), 2, **({"filter_logits_fn": keep} if how == "filter" else {}))
+    return seen
+
+
+class Kept(nn.Module):
+    def __init__(self, keep: Any) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.keep(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["hook", "pre-hook", "forward", "module", "filter"])
+def test_what_others_see_during_generation_can_go_into_training(how: str) -> None:
+    seen = captured(language_model(), how)
+    assert seen
+    weight = torch.ones(seen[0].shape[-1], requires_grad=True)
+    (seen[0] * weight).sum().backward()  # torch refuses a tensor of inference mode here
+    torch.testing.assert_close(weight.grad, seen[0].sum(dim=list(range(seen[0].ndim - 1))))
+
+
+def test_generated_tokens_can_be_trained_on() -> None:
+    model = AutoregressiveWrapper(language_model())
+    for out in (model.generate(tokens(2, 3), 4), torch.stack([*model.stream(tokens(2, 3), 4)], dim=1)):
+        assert not out.is_inference()
+        model(out).backward()
+
+
 @pytest.mark.parametrize("how", ["stops", "raises", "the model raises"])
 def test_a_stream_that_is_left_early_leaves_the_model_as_it_was(how: str) -> None:
     model = AutoregressiveWrapper(language_model(attn_dropout=0.5)).train()

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from xt_blocks import (
     AutoregressiveWrapper,
     Decoder,
+    FeedForward,
     TransformerWrapper,
     XTransformer,
     cross_entropy,
@@ -237,6 +239,39 @@ def test_a_packed_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cross_entropy, "_by_parts", lambda *args: made.append(1) or by_parts(*args))  # type: ignore[func-returns-value]
     torch.testing.assert_close(model(x), plain)
     assert made
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="torch without oneDNN packs nothing")
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [({}, [("gelu", [], "none"), ("none", [], "")]), ({"swish": True}, [("swish", [], ""), ("none", [], "")])],
+)
+def test_a_packed_map_and_its_activation_are_one_pass(
+    options: dict[str, Any], passes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = FeedForward(dim=24, **options), torch.randn(2, 5, 24)
+    exact = copy.deepcopy(layer).double()(x.double())
+    pack(layer)
+    ran: list[Any] = []
+    run = onednn.RUN
+    monkeypatch.setattr(onednn, "RUN", lambda *args: ran.append(args[3:]) or run(*args))  # type: ignore[func-returns-value]
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x).double(), exact, rtol=1e-5, atol=1e-6)
+    assert ran == passes
+
+
+@pytest.mark.parametrize("pre", [False, True])
+def test_a_hook_on_a_packed_map_sees_what_the_map_gives(pre: bool) -> None:
+    layer, x, seen = pack(FeedForward(dim=24)), torch.randn(2, 5, 24), []
+    with torch.no_grad():
+        expected = layer(x)
+        if pre:
+            layer.to_hidden.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        else:
+            layer.to_hidden.register_forward_hook(lambda module, args, out: seen.append(out))
+        torch.testing.assert_close(layer(x), expected)
+    plain = x if pre else F.linear(x, layer.to_hidden.weight, layer.to_hidden.bias)
+    torch.testing.assert_close(seen, [plain])
 
 
 def test_forward_gradients_take_the_plain_way() -> None:

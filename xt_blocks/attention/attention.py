@@ -88,7 +88,8 @@ class Attention(_Attention):
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
         self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
-        self.alike = self.sizes[1] == self.sizes[2]
+        alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
+        self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     def init_xavier(self, gain: float) -> None:
@@ -147,10 +148,10 @@ class Attention(_Attention):
         One matrix makes them, its rows in this order.
         """
         projected = self.to_qkv(x)
-        if memory is None and self.alike:  # all heads are of one size: fewer views
-            each = self.heads, self.kv_heads, self.kv_heads
-            heads = projected.view(*x.shape[:2], sum(each), projected.shape[-1] // sum(each))
-            q, k, v = heads.split_with_sizes(each, dim=2)
+        if memory is None and self.parts is not None:
+            batch, seq, _ = x.shape
+            heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
+            q, k, v = heads.split_with_sizes(self.parts, dim=2)
             return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
         q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
         if memory is not None:

@@ -60,12 +60,13 @@ def attention(
     """
     changed = talking_heads is not None or sparse_topk is not None
     fuses = flash and not changed
-    if flash and not torch.compiler.is_compiling():  # by sizes, which would bind a graph to them
+    if attend.queries == 1:
+        fuses = fuses and not _by_products(q, k)
+    elif flash and not torch.compiler.is_compiling():  # by sizes, which would bind a graph to them
         if _by_tiles(q, attend, changed or dropout > 0):
             return blockwise.attention(q, k, v, attend, scale, dropout, talking_heads, sparse_topk)
         if fuses and flex.serves(q, v, attend, dropout):
             return flex.attention(q, k, v, attend, scale)
-        fuses = fuses and not _by_products(q, k)
     if fuses:
         return fused(q, k, v, attend, scale, dropout)
     return explicit(q, k, v, attend, scale, dropout, None, talking_heads, sparse_topk)[0]
@@ -100,9 +101,9 @@ def _by_products(q: Tensor, k: Tensor) -> bool:
 
     Measured on a CPU. In a low precision the kernel keeps its scores in float32, which is worth more.
     """
-    if q.shape[2] != 1 or k.numel() < 2**17 or q.device.type != "cpu":
+    if torch.compiler.is_compiling() or k.numel() < 2**17:
         return False
-    return q.dtype in (torch.float32, torch.float64)
+    return q.is_cpu and q.dtype in (torch.float32, torch.float64)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float, dropout: float = 0.0) -> Tensor:

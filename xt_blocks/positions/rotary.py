@@ -6,7 +6,7 @@ rounded to a low precision, far positions would fall together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,14 +27,23 @@ class Rotation:
     cos: Tensor
     sin: Tensor
     decay: Tensor | None = None
+    _matrices: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """`apply` to queries and keys: of a single token to all at once, whose cost is that of the calls."""
-        if q.shape[2] == k.shape[2] == 1:
-            heads = q.shape[1], k.shape[1]
-            q, k = self.apply(torch.cat((q, k), dim=1)).split_with_sizes(heads, dim=1)
+        """`apply` to queries and keys. Of a single token, where it is the calls that cost, by one product for all."""
+        if q.shape[2] == k.shape[2] == 1 and self.cos.ndim == 2 and q.dtype == torch.float32:
+            q, k = (torch.cat((q, k), dim=1) @ self._matrix(q.shape[3])).split_with_sizes((q.shape[1], k.shape[1]), 1)
             return q, k
         return self.apply(q), self.apply(k)
+
+    def _matrix(self, features: int) -> Tensor:
+        """(features, features), by which the last token's heads are multiplied."""
+        if features not in self._matrices:
+            dim = self.cos.shape[-1]
+            matrix = torch.eye(features, device=self.cos.device)
+            matrix[:dim, :dim] = self.cos[-1].diag() + self.sin[-1].diag().roll(dim // 2, dims=0)
+            self._matrices[features] = matrix
+        return self._matrices[features]
 
     def apply(self, x: Tensor) -> Tensor:
         """Rotate the first `dim` features of the last tokens, `x: (batch, heads, seq, features)`; the others stay."""

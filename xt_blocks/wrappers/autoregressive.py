@@ -189,7 +189,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         )
         check_read(self.net, rows.tokens.shape[0], read)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compile, read)
-        return Stream(self.net, decode(decoding, sampler, seq_len, eos_token, self.pad_value))
+        steps = decode(decoding, sampler, seq_len, eos_token, self.pad_value)
+        return Stream(self.net, steps, sampler.filter_logits_fn is not None)
 
 
 def check_causal(net: TransformerWrapper) -> None:

@@ -7,7 +7,7 @@ and what is kept between steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
@@ -231,10 +231,11 @@ class Stream:
 
     Attributes:
         steps: to be gone through by who sees to that himself.
+        filtered: a filter of the caller's reads the logits.
     """
 
-    def __init__(self, net: nn.Module, steps: Iterator[Tensor]) -> None:
-        self.steps = steps
+    def __init__(self, net: nn.Module, steps: Iterator[Tensor], filtered: bool = False) -> None:
+        self.steps, self.filtered = steps, filtered
         self._modules = [*net.modules()]
 
     def __iter__(self) -> Stream:
@@ -262,6 +263,19 @@ def decode(decoding: Decoding, sampler: Sampler, steps: int, eos_token: int | No
         yield token
         if finished is not None and finished.all():
             return
+
+
+def _unseen(net: nn.Module) -> bool:
+    """Whether no other code than torch's and ours sees what modules compute, which autograd then need not know ever.
+
+    Others may keep a tensor for a pass with gradients, and one that was made in inference mode cannot go into it.
+    """
+    for module in net.modules():
+        if type(module).__module__.partition(".")[0] not in ("torch", "xt_blocks"):
+            return False
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return False
+    return True
 
 
 @contextmanager
@@ -299,8 +313,11 @@ def check_steps(net: TransformerWrapper, seq_len: int, eos_token: int | None) ->
 
 def collect(net: nn.Module, stream: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
     """The steps of a stream side by side, (batch, seq_len) or (seq_len,); pad_value where they ended early."""
-    with evaluating(net):  # once for all steps
-        tokens = [*(stream.steps if isinstance(stream, Stream) else stream)]
+    steps, hidden = stream, False
+    if isinstance(stream, Stream):
+        steps, hidden = stream.steps, not stream.filtered and _unseen(net)
+    with evaluating(net), torch.inference_mode() if hidden else nullcontext():  # once for all steps
+        tokens = [*steps]
     out = prompts.tokens.new_full((prompts.tokens.shape[0], seq_len), pad_value)
     if tokens:
         out[:, : len(tokens)] = torch.stack(tokens, dim=1)

@@ -219,7 +219,8 @@ class SequenceModel(Drawn, nn.Module):
         if record is not None and return_mems:
             pinned = prefix.memory
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, pinned)
-        hidden = prefix.restored(hidden)[:, prefix.memory :]
+        hidden = prefix.restored(hidden)
+        hidden = hidden[:, prefix.memory :] if prefix.memory else hidden
         hidden = hidden[:, -1:] if last_only else hidden
         out: Any = hidden
         if target is not None:
@@ -269,7 +270,7 @@ class SequenceModel(Drawn, nn.Module):
         mask = joined_masks(prepend_mask, prepended, mask, seq, batch, hidden.device)
         if self.emb_frac_gradient < 1:
             hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
-        hidden = self.project_emb(self.emb_dropout(hidden))
+        hidden = self.project_emb(self.emb_dropout(hidden) if self.training else hidden)
         if self.memory_tokens is not None and mems is None and (cache is None or cache.length == 0):
             memory = self.num_memory_tokens
             mask = joined_masks(None, memory, mask, prepended + seq, batch, hidden.device)

@@ -175,7 +175,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             return SegmentDecoding(self.net, prompts, seq_len, cache_kv, compile, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
-        return Stream(self.net, decode(decoding, sampler, seq_len, eos_token, self.pad_value))
+        steps = decode(decoding, sampler, seq_len, eos_token, self.pad_value)
+        return Stream(self.net, steps, sampler.filter_logits_fn is not None)
 
 
 class SegmentDecoding:
