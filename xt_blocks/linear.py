@@ -20,9 +20,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     `torch.backends.mkldnn.flags(enabled=False)` keeps it from oneDNN.
     """
-    if onednn.BEATS_MKL and x.dtype == torch.float32 and onednn.takes(x, weight):
+    if onednn.BEATS_MKL and onednn.plain(x, weight) and x.dtype == torch.float32:
         trains = torch.is_grad_enabled()
-        if x.numel() * weight.shape[0] >= MANY_PRODUCTS or (not trains and weight.numel() >= LARGE):
+        pays = x.numel() * weight.shape[0] >= MANY_PRODUCTS or (not trains and weight.numel() >= LARGE)
+        if pays and onednn.takes(x, weight, bias):
             return onednn.linear(x, weight, bias) if trains else onednn.run(x, weight, bias)
     return F.linear(x, weight, bias)
 

@@ -20,25 +20,50 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 RUN: Any = torch.ops.mkldnn._linear_pointwise.default._op if HAS_ONEDNN else None
 
 
-def takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether these are what it multiplies, `x: (..., features)` and `weight: (out, features)`, and may.
-
-    They are plain tensors on the CPU, of one type and not empty, and nothing watches or changes the operations: no
-    compiler, no transform, no counter of FLOPs, no autocast. A weight that stands in for a module's own is none of its.
-    """
-    if torch.compiler.is_dynamo_compiling() or type(x) not in _PLAIN or type(weight) is not nn.Parameter:
+def plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether a program may depend on their sizes: none is recorded from them, and they are no other kind of tensor."""
+    if torch.compiler.is_dynamo_compiling() or torch._C._is_tracing():
         return False
-    if not x.is_cpu or x.dtype != weight.dtype or x.ndim < 2 or not x.numel():
-        return False
-    watched = torch._C._len_torch_dispatch_stack() or torch.is_autocast_enabled("cpu") or transforms.active()
-    return torch._C._get_mkldnn_enabled() and not watched
+    return type(x) in _PLAIN and type(weight) is nn.Parameter
 
 
 _PLAIN = (Tensor, nn.Parameter)
 
 
+def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether it multiplies these, `x: (..., features)`, `weight: (out, features)` and `bias: (out,)`, and may do so.
+
+    They are plain dense tensors on the CPU, of one type and not empty, and nothing watches or changes the operations.
+    A weight that stands in for a module's own is none of its. It checks little itself, and so what torch refuses, or
+    understands otherwise, is left to torch.
+    """
+    if not plain(x, weight) or not (x.is_cpu and weight.is_cpu) or x.is_nested:
+        return False
+    if not x.layout is weight.layout is torch.strided:
+        return False
+    if x.dtype != weight.dtype or x.ndim < 2 or x.shape[-1:] != weight.shape[1:] or not x.numel():
+        return False
+    return (bias is None or _adds(bias, weight)) and not watched()
+
+
+def _adds(bias: Tensor, weight: Tensor) -> bool:
+    """The kernel reads a bias as if its numbers lay side by side."""
+    if type(bias) not in _PLAIN or not bias.is_cpu or bias.layout is not torch.strided or bias.dtype != weight.dtype:
+        return False
+    return bias.shape == weight.shape[:1] and bias.is_contiguous()
+
+
+def watched() -> bool:
+    """Whether something follows or changes each operation, or is not to have oneDNN's.
+
+    That is a transform, a counter of FLOPs, autocast, or `torch.backends.mkldnn.flags(enabled=False)`.
+    """
+    modes = torch._C._len_torch_dispatch_stack() or torch._C._is_torch_function_mode_enabled()
+    return bool(modes) or torch.is_autocast_enabled("cpu") or transforms.active() or not torch._C._get_mkldnn_enabled()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`, gradients included, of a float32 x and weight that it `takes`."""
+    """`F.linear`, gradients included, of a float32 x, weight and bias that it `takes`."""
     return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
 
 
@@ -51,11 +76,13 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, rows, (for_x, for_weight, for_bias) = grads[0], grads[0].flatten(0, -2), ctx.needs_input_grad
-        product = F.linear if torch.is_grad_enabled() else run  # the plain one can be differentiated again
+        grad, (for_x, for_weight, for_bias) = grads[0], ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
+        # the plain one can be differentiated again
+        product = F.linear if torch.is_grad_enabled() or watched() else run
         return (
             product(grad, weight.T) if for_x else None,
-            product(rows.T, x.flatten(0, -2).T) if for_weight else None,
+            product(rows.T, x.reshape(-1, x.shape[-1]).contiguous().T) if for_weight else None,
             rows.sum(dim=0) if for_bias else None,
         )
 

@@ -87,13 +87,13 @@ class _Packed:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`."""
-        copy = self.of(x, weight)
+        copy = self.of(x, weight, bias)
         return self._unpacked(x, weight, bias) if copy is None else onednn.RUN(x, copy, bias, "none", [], "")
 
-    def of(self, x: Tensor, weight: Tensor) -> Tensor | None:
-        """The packed weight to multiply x by; None: x is to take another way."""
+    def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The packed weight to multiply x by, before that bias is added; None: x is to take another way."""
         # inference mode counts no changes of a weight that was made in it
-        if torch.is_grad_enabled() or not onednn.takes(x, weight) or weight.is_inference():
+        if torch.is_grad_enabled() or not onednn.takes(x, weight, bias) or weight.is_inference():
             return None
         state = (weight.data_ptr(), weight._version, _steps)
         made = self.made  # read once and written whole: another thread may run the model too
@@ -160,7 +160,7 @@ class PackedLinear(Linear):
         """What `forward` gives behind an activation, in one pass; None: that is not to be had, or a hook looks on."""
         if activation not in _ACTIVATIONS or self._forward_hooks or self._forward_pre_hooks:
             return None
-        copy = self._packed.of(x, self.weight)
+        copy = self._packed.of(x, self.weight, self.bias)
         return None if copy is None else onednn.RUN(x, copy, self.bias, *_ACTIVATIONS[activation])
 
 

@@ -26,6 +26,7 @@ from xt_blocks import (
     packed,
     unpack,
 )
+from xt_blocks.linear import MANY_PRODUCTS
 
 from .variants import SIZES, VARIANTS, inputs, language_model, stack, tokens
 
@@ -184,25 +185,28 @@ def test_gradients_are_those_of_the_product(bias: bool, frozen: tuple[str, ...],
 
 @pytest.mark.skipif(not HAS_ONEDNN, reason="torch without oneDNN trains the plain way")
 def test_training_runs_on_onednn_and_its_gradients_can_be_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
-    linear, x = layer(), torch.randn(4, 37, requires_grad=True)
     used: list[int] = []
     run = onednn.run
     monkeypatch.setattr(onednn, "run", lambda *args: used.append(1) or run(*args))  # type: ignore[func-returns-value]
-    linear(x).square().sum().backward()
+    monkeypatch.setattr(onednn, "BEATS_MKL", True)
+    linear = layer()
+    rows = -(-MANY_PRODUCTS // linear.weight.numel())  # the fewest whose training pays
+    x = torch.randn(rows, 37, requires_grad=True)
+    linear(x).square().mean().backward()
     assert len(used) == 3  # the map, and the gradients of its input and weight
-    (first,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
-    first.square().sum().backward()
-    plain, y = copy.deepcopy(unpack(linear)).double(), x.detach().double().requires_grad_()
-    (expected,) = torch.autograd.grad(plain(y).square().sum(), y, create_graph=True)
-    y.grad = None
-    expected.square().sum().backward()
-    torch.testing.assert_close(first.double(), expected, rtol=1e-4, atol=1e-4)
-    assert y.grad is not None
-    x_grad, x.grad = x.grad, None
-    (second,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
-    second.square().sum().backward()
-    assert x_grad is not None
-    torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-4, atol=1e-4)  # type: ignore[union-attr]
+    assert not is_packed(linear)
+    linear(x[1:]).square().mean().backward()
+    assert len(used) == 3  # of one row less, none
+    for map_of in (linear, lambda x: onednn.linear(x, linear.weight, linear.bias)):
+        y = torch.randn(4, 37, requires_grad=True)
+        exact, z = copy.deepcopy(linear).double(), y.detach().double().requires_grad_()
+        (first,) = torch.autograd.grad(map_of(y).square().sum(), y, create_graph=True)
+        (expected,) = torch.autograd.grad(exact(z).square().sum(), z, create_graph=True)
+        torch.testing.assert_close(first.double(), expected, rtol=1e-4, atol=1e-4)
+        (second,) = torch.autograd.grad(first.square().sum(), y)
+        (expected,) = torch.autograd.grad(expected.square().sum(), z)
+        torch.testing.assert_close(second.double(), expected, rtol=1e-4, atol=1e-4)
+    assert len(used) == 6  # the map itself, and the last two gradients: what is differentiated again is plain
 
 
 @pytest.mark.parametrize("name", VARIANTS)
