@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from . import transforms
 
@@ -70,8 +71,10 @@ class Target(NamedTuple):
 
 def runs_as_written(module: nn.Module, *forwards: Any) -> bool:
     """Whether calling the module is one of these and nothing else: no other subclass's, and nothing hooks on it."""
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return type(module).forward in forwards and "forward" not in vars(module) and not any(hooks)
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return False
+    watched = _has_any_global_hook()  # type: ignore[no-untyped-call]
+    return type(module).forward in forwards and "forward" not in vars(module) and not watched
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:

@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
             hidden = self._activate(to_hidden(x)) if fused is None else fused
         if self.norm is not None:
             hidden = self.norm(hidden)
-        if self.training:
+        if self.dropout.training:
             hidden = self.dropout(hidden)
         return self.to_out(hidden)
 

@@ -37,20 +37,22 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     A weight that stands in for a module's own is none of its. It checks little itself, and so what torch refuses, or
     understands otherwise, is left to torch.
     """
-    if not plain(x, weight) or not (x.is_cpu and weight.is_cpu) or x.is_nested:
-        return False
-    if not x.layout is weight.layout is torch.strided:
-        return False
-    if x.dtype != weight.dtype or x.ndim < 2 or x.shape[-1:] != weight.shape[1:] or not x.numel():
-        return False
-    return (bias is None or _adds(bias, weight)) and not watched()
+    return plain(x, weight) and has(weight, bias) and reads(x, weight)
 
 
-def _adds(bias: Tensor, weight: Tensor) -> bool:
-    """The kernel reads a bias as if its numbers lay side by side."""
-    if type(bias) not in _PLAIN or not bias.is_cpu or bias.layout is not torch.strided or bias.dtype != weight.dtype:
+def has(weight: Tensor, bias: Tensor | None) -> bool:
+    """The part of it that asks for the map: the kernel reads a bias as if its numbers lay side by side."""
+    for own in (weight, bias):
+        if own is not None and not (own.is_cpu and own.layout is torch.strided and own.dtype == weight.dtype):
+            return False
+    return bias is None or (type(bias) in _PLAIN and bias.shape == weight.shape[:1] and bias.is_contiguous())
+
+
+def reads(x: Tensor, weight: Tensor) -> bool:
+    """The part of it that asks for x, one that is `plain`."""
+    if not x.is_cpu or x.layout is not torch.strided or x.is_nested or x.dtype != weight.dtype:
         return False
-    return bias.shape == weight.shape[:1] and bias.is_contiguous()
+    return x.ndim > 1 and x.shape[-1:] == weight.shape[1:] and x.numel() > 0 and not watched()
 
 
 def watched() -> bool:

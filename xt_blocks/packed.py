@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from . import onednn
+from .cross_entropy import runs_as_written
 from .embedding import Embedding
 from .linear import Linear, linear
 
@@ -68,13 +69,25 @@ class _Made(NamedTuple):
     """A packed copy, None where there is none, and what it was made from.
 
     Attributes:
-        state: by which a change of the weight is noticed.
-        source: shares the weight's memory, which so is not given to another.
+        weight, bias: the parameters.
+        state: by which a change of them is noticed.
+        sources: share their memory, which so is not given to another.
     """
 
-    state: tuple[int, int, int]
-    source: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    state: tuple[int, ...]
+    sources: tuple[Tensor, ...]
     copy: Tensor | None
+
+
+def _made(weight: Tensor, bias: Tensor | None) -> _Made:
+    sources = (weight.detach(),) if bias is None else (weight.detach(), bias.detach())
+    return _Made(weight, bias, _state(weight, bias), sources, _packed(sources[0]))
+
+
+def _state(weight: Tensor, bias: Tensor | None) -> tuple[int, ...]:
+    return weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight._version, _steps
 
 
 class _Packed:
@@ -92,14 +105,15 @@ class _Packed:
 
     def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The packed weight to multiply x by, before that bias is added; None: x is to take another way."""
-        # inference mode counts no changes of a weight that was made in it
-        if torch.is_grad_enabled() or not onednn.takes(x, weight, bias) or weight.is_inference():
+        if torch.is_grad_enabled() or not onednn.plain(x, weight) or not onednn.reads(x, weight):
             return None
-        state = (weight.data_ptr(), weight._version, _steps)
         made = self.made  # read once and written whole: another thread may run the model too
-        if made is None or made.state != state:
-            source = weight.detach()
-            made = self.made = _Made(state, source, _packed(source))
+        known = made is not None and made.weight is weight and made.bias is bias
+        if made is None or not known or made.state != _state(weight, bias):
+            # inference mode counts no changes of a weight that was made in it
+            if weight.is_inference() or not onednn.has(weight, bias):
+                return None
+            made = self.made = _made(weight, bias)
         return made.copy
 
     def _unpacked(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -157,11 +171,12 @@ class PackedLinear(Linear):
         return self._packed.linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, activation: str) -> Tensor | None:
-        """What `forward` gives behind an activation, in one pass; None: that is not to be had, or a hook looks on."""
-        if activation not in _ACTIVATIONS or self._forward_hooks or self._forward_pre_hooks:
+        """What `forward` gives behind an activation, in one pass; None: there is no such pass, or a hook would miss it."""
+        bias = self.bias
+        copy = self._packed.of(x, self.weight, bias) if activation in _ACTIVATIONS else None
+        if copy is None or not runs_as_written(self, PackedLinear.forward):
             return None
-        copy = self._packed.of(x, self.weight, self.bias)
-        return None if copy is None else onednn.RUN(x, copy, self.bias, *_ACTIVATIONS[activation])
+        return onednn.RUN(x, copy, bias, *_ACTIVATIONS[activation])
 
 
 _ACTIVATIONS: dict[str, tuple[str, list[float], str]] = {"gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}

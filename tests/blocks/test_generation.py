@@ -396,6 +396,13 @@ def test_what_others_see_during_generation_can_go_into_training(how: str) -> Non
     torch.testing.assert_close(weight.grad, seen[0].sum(dim=list(range(seen[0].ndim - 1))))
 
 
+def test_a_stream_can_be_closed() -> None:
+    stream = AutoregressiveWrapper(language_model()).stream(tokens(1, 3), 4)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert [*stream] == []
+
+
 def test_generated_tokens_can_be_trained_on() -> None:
     model = AutoregressiveWrapper(language_model())
     for out in (model.generate(tokens(2, 3), 4), torch.stack([*model.stream(tokens(2, 3), 4)], dim=1)):

@@ -274,6 +274,15 @@ def test_a_hook_on_a_packed_map_sees_what_the_map_gives(pre: bool) -> None:
     torch.testing.assert_close(seen, [plain])
 
 
+def test_a_packed_map_with_a_forward_of_its_own_runs_it() -> None:
+    layer, x = pack(FeedForward(dim=24)), torch.randn(2, 5, 24)
+    with torch.no_grad():
+        layer(x)
+        forward = layer.to_hidden.forward
+        layer.to_hidden.forward = lambda x: 0 * forward(x)  # type: ignore[method-assign]
+        torch.testing.assert_close(layer(x), layer.to_out.bias.expand(2, 5, -1))
+
+
 def test_forward_gradients_take_the_plain_way() -> None:
     linear, x = layer(), torch.randn(4, 37)
     is_right(linear)

@@ -120,3 +120,10 @@ def test_embeddings_are_drawn_with_the_asked_for_spread() -> None:
     assert table.weight.is_meta
     table.to_empty(device="cpu").reset_parameters()
     assert table.weight.std().item() == pytest.approx(0.3, rel=0.02)
+
+
+def test_dropout_may_train_alone() -> None:
+    layer, x = FeedForward(dim=24, dropout=0.5).eval(), torch.randn(1, 4, 24)
+    assert torch.equal(layer(x), layer(x))
+    layer.dropout.train()  # as for a model that is uncertain by dropout, arXiv:1506.02142
+    assert not torch.equal(layer(x), layer(x))

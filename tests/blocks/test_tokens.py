@@ -565,3 +565,12 @@ def test_a_cache_of_impossible_size(sizes: tuple[int, ...], message: str) -> Non
         model(num_memory_tokens=8).new_cache(*sizes)
     with pytest.raises(ValueError, match="max_len must be a whole number of at least 0, not -4"):
         stack().new_cache(2, -4)
+
+
+def test_the_embeddings_dropout_may_train_alone() -> None:
+    stack = Decoder(dim=24, depth=1, heads=2, attn_dim_head=12)
+    net = TransformerWrapper(num_tokens=7, max_seq_len=8, attn_layers=stack, emb_dropout=0.5).eval()
+    x = torch.zeros(1, 4, dtype=torch.int64)
+    assert torch.equal(net(x), net(x))
+    net.emb_dropout.train()
+    assert not torch.equal(net(x), net(x))

@@ -6,7 +6,7 @@ and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention.masks import check_mask
+from ..cross_entropy import runs_as_written
 from .sampling import Sampler
 from .transformer import TransformerWrapper
 
@@ -234,7 +235,7 @@ class Stream:
         filtered: a filter of the caller's reads the logits.
     """
 
-    def __init__(self, net: nn.Module, steps: Iterator[Tensor], filtered: bool = False) -> None:
+    def __init__(self, net: nn.Module, steps: Generator[Tensor, None, None], filtered: bool = False) -> None:
         self.steps, self.filtered = steps, filtered
         self._modules = [*net.modules()]
 
@@ -248,8 +249,14 @@ class Stream:
             raise StopIteration
         return token
 
+    def close(self) -> None:
+        """No more tokens."""
+        self.steps.close()
 
-def decode(decoding: Decoding, sampler: Sampler, steps: int, eos_token: int | None, pad_value: int) -> Iterator[Tensor]:
+
+def decode(
+    decoding: Decoding, sampler: Sampler, steps: int, eos_token: int | None, pad_value: int
+) -> Generator[Tensor, None, None]:
     """(batch,) int64 tokens, one a step, until all rows have drawn eos_token; a row has pad_value behind its own."""
     finished: Tensor | None = None
     for _ in range(steps):
@@ -273,7 +280,7 @@ def _unseen(net: nn.Module) -> bool:
     for module in net.modules():
         if type(module).__module__.partition(".")[0] not in ("torch", "xt_blocks"):
             return False
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        if not runs_as_written(module, type(module).forward):
             return False
     return True
 

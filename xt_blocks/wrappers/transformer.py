@@ -270,7 +270,7 @@ class SequenceModel(Drawn, nn.Module):
         mask = joined_masks(prepend_mask, prepended, mask, seq, batch, hidden.device)
         if self.emb_frac_gradient < 1:
             hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
-        hidden = self.project_emb(self.emb_dropout(hidden) if self.training else hidden)
+        hidden = self.project_emb(self.emb_dropout(hidden) if self.emb_dropout.training else hidden)
         if self.memory_tokens is not None and mems is None and (cache is None or cache.length == 0):
             memory = self.num_memory_tokens
             mask = joined_masks(None, memory, mask, prepended + seq, batch, hidden.device)
