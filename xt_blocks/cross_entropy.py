@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from . import transforms
+from . import onednn, transforms
 
 FEWEST = 2**21
 """Logits from which it pays."""
@@ -116,11 +116,12 @@ def _by_parts(
     dw = torch.zeros_like(weight, dtype=exact) if needed[1] else None
     db = torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None
     rows = ROWS if x.device.type == "cpu" else ROWS_ELSEWHERE
-    room = x.new_empty(min(rows, len(x)), len(weight))
+    fast = onednn.BEATS_MKL and x.dtype == torch.float32 and onednn.takes(x, weight)
+    room = None if fast else x.new_empty(min(rows, len(x)), len(weight))
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         own, target, counts = x[part], targets[part, None], seen[part, None]
-        logits = torch.mm(own, weight.T, out=room[: len(own)]).to(exact)
+        logits = onednn.run(own, weight) if room is None else torch.mm(own, weight.T, out=room[: len(own)]).to(exact)
         if bias is not None:
             logits += bias
         logits -= logits.amax(dim=-1, keepdim=True)
@@ -132,12 +133,15 @@ def _by_parts(
         logits *= counts / scale  # the gradient: the probabilities, less one at the target
         logits.scatter_add_(-1, target, -counts.to(exact))
         error = logits.to(x.dtype)
-        if dx is not None:
+        if dx is not None and fast:
+            dx[part] = onednn.run(error, weight.T)
+        elif dx is not None:
             torch.mm(error, weight, out=dx[part])
         if dw is not None:
             _ = dw.addmm_(error.T, own) if dw.dtype == own.dtype else dw.add_(error.T @ own)
         if db is not None:
             db += logits.sum(dim=0)
+        del logits, error  # before there are others
     return total, [dx, dw, db]
 
 

@@ -171,7 +171,7 @@ class PackedLinear(Linear):
         return self._packed.linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, activation: str) -> Tensor | None:
-        """What `forward` gives behind an activation, in one pass; None: there is no such pass, or a hook would miss it."""
+        """What `forward` gives behind an activation, in one pass; None: there is none, or a hook would miss it."""
         bias = self.bias
         copy = self._packed.of(x, self.weight, bias) if activation in _ACTIVATIONS else None
         if copy is None or not runs_as_written(self, PackedLinear.forward):

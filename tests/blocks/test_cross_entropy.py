@@ -20,6 +20,7 @@ from xt_blocks import (
     TransformerWrapper,
     XLAutoregressiveWrapper,
     cross_entropy,
+    onednn,
 )
 from xt_blocks.cross_entropy import Target
 
@@ -62,6 +63,23 @@ def test_it_is_the_plain_formula(reduction: str, ignored: int | None, bias: bool
         gradients(target.of_linear(*made), made), gradients(plain(target, *made), made), strict=True
     ):
         torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not onednn.HAS_ONEDNN, reason="torch without oneDNN has one way")
+@pytest.mark.parametrize("beats_mkl", [False, True])
+def test_by_either_kernel_it_is_the_plain_formula(beats_mkl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", beats_mkl)
+    ran: list[int] = []
+    run = onednn.run
+    monkeypatch.setattr(onednn, "run", lambda *args: ran.append(1) or run(*args))  # type: ignore[func-returns-value]
+    target, (x, *own) = Target(targets(5), 5), inputs(torch.float32)
+    made = [x, *map(nn.Parameter, own)]
+    exact = [t.detach().double().requires_grad_() for t in made]
+    for got, wanted in zip(
+        gradients(target.of_linear(*made), made), gradients(plain(target, *exact), exact), strict=True
+    ):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-6)
+    assert len(ran) == (2 * 15 if beats_mkl else 0)  # logits and the gradient of x, seven tokens of a hundred at a time
 
 
 def test_derivatives_of_both_orders() -> None:
