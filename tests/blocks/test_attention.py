@@ -164,6 +164,9 @@ def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: 
             torch.testing.assert_close(own, turns.apply(x))
     for own, x in zip(rotation(torch.tensor([5]), dim).both(q.bfloat16(), k.bfloat16()), (q, k), strict=True):
         assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x.bfloat16()))
+    with torch.autocast("cpu", torch.bfloat16):  # multiplies float32 in bfloat16
+        for own, x in zip(rotation(torch.tensor([5]), dim).both(q, k), (q, k), strict=True):
+            assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x))
 
 
 def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:

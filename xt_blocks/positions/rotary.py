@@ -31,7 +31,7 @@ class Rotation:
 
     def both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """`apply` to queries and keys. Of a single token, where it is the calls that cost, by one product for all."""
-        if q.shape[2] == k.shape[2] == 1 and self.cos.ndim == 2 and q.dtype == torch.float32:
+        if q.shape[2] == k.shape[2] == 1 and self.cos.ndim == 2 and _exact(q):
             q, k = (torch.cat((q, k), dim=1) @ self._matrix(q.shape[3])).split_with_sizes((q.shape[1], k.shape[1]), 1)
             return q, k
         return self.apply(q), self.apply(k)
@@ -86,6 +86,11 @@ def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) ->
         decay = torch.cat((decay, decay), dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1), decay)
+
+
+def _exact(x: Tensor) -> bool:
+    """Whether a matrix product keeps float32: on a GPU TF32 may be allowed, and autocast multiplies in less."""
+    return x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def _last(x: Tensor, count: int) -> Tensor:
