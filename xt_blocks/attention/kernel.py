@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import transforms
-from . import blockwise, flex
+from .. import onednn, transforms
+from . import blockwise, flex, single
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
 
@@ -101,7 +101,7 @@ def _by_products(q: Tensor, k: Tensor) -> bool:
 
     Measured on a CPU. In a low precision the kernel keeps its scores in float32, which is worth more.
     """
-    if torch.compiler.is_compiling() or k.numel() < 2**17:
+    if torch.compiler.is_compiling() or k.numel() < (2**16 if onednn.BEATS_MKL else 2**17):
         return False
     return q.is_cpu and q.dtype in (torch.float32, torch.float64)
 
@@ -155,16 +155,17 @@ def explicit(
     weights = masked.softmax(dim=-1)
     if attend.empty is not None:
         weights = weights.masked_fill(attend.empty, 0.0)
-    mixed = F.dropout(weights, dropout)
+    mixed = F.dropout(weights, dropout) if dropout else weights
     if talking_heads is not None:
         mixed = talking_heads.mix_weights(mixed)
-    return mixed @ v, Scores(own, weights)
+    out = single.mixed(mixed, v, attend.bags) if attend.queries == 1 else mixed @ v
+    return out, Scores(own, weights)
 
 
 def _products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
     """(b, h, i, j): q kᵀ, with an earlier block's scores added."""
-    if scores is None and q.shape[2] == 1:
-        return (k @ q.transpose(-1, -2)).transpose(-1, -2)  # reads the keys in order
+    if scores is None and q.shape[2] == 1:  # reads the keys in order
+        return torch.bmm(k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2)).view(*q.shape[:3], k.shape[2])
     if scores is None:
         return q @ k.transpose(-1, -2)
     added = torch.baddbmm(scores.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))

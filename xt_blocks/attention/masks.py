@@ -177,6 +177,7 @@ class Attend:
         self.all = not (self.causal or given)
         self.triangle = self.causal and not (given or past or self.memories)
         self.blocks: Any = None  # flex's own form of it, once that was asked for
+        self.bags: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # of `single`
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
         self._hidden: dict[torch.dtype, Tensor] = {}

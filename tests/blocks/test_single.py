@@ -1,0 +1,85 @@
+"""Values mixed for a single query: what a product in float64 gives, from wherever the values lie."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from xt_blocks import onednn
+from xt_blocks.attention import kernel, single
+
+from .variants import VARIANTS, inputs, stack
+
+
+def room(batch: int, heads: int, keys: int, features: int) -> Tensor:
+    """Of a cache, with no number behind the keys."""
+    out = torch.full((batch, heads, keys + 5, features), torch.nan)
+    out[:, :, :keys] = torch.randn(batch, heads, keys, features)
+    return out
+
+
+PLACES = {
+    "a cache": lambda *size: room(*size)[:, :, : size[2]],
+    "a window of a cache": lambda *size: torch.cat((room(*size)[:, :, -3:], room(*size)), dim=2)[:, :, 3 : size[2] + 3],
+    "by themselves": lambda *size: torch.randn(size),
+    "tokens first": lambda *size: torch.randn(size[0], size[2], size[1], size[3]).transpose(1, 2),
+    "one head for all": lambda *size: torch.randn(size[0], 1, *size[2:]).expand(size),
+    "every other row": lambda *size: torch.randn(2 * size[0], *size[1:])[::2],
+    "every other feature": lambda *size: torch.randn(*size[:3], 2 * size[3])[..., ::2],
+    "part of the features": lambda *size: torch.randn(*size[:3], size[3] + 1)[..., 1:],
+}
+
+
+@pytest.mark.parametrize("keys", [1, 9])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("place", PLACES)
+def test_it_is_the_product(place: str, batch: int, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", True)
+    v = PLACES[place](batch, 4, keys, 6)
+    assert v.shape == (batch, 4, keys, 6)
+    weights = torch.randn(batch, 4, 1, keys)
+    with torch.no_grad():
+        out = single.mixed(weights, v, {})
+    torch.testing.assert_close(out.double(), weights.double() @ v.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_is_read_as_a_table_whose_rows_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", True)
+    bag, ran = torch.embedding_bag, []
+    monkeypatch.setattr(torch, "embedding_bag", lambda *args: ran.append(args[1]) or bag(*args))
+    known: dict[tuple[int, ...], single.Bags] = {}
+    weights = torch.randn(2, 4, 1, 9)
+    with torch.no_grad():
+        for _ in range(2):
+            single.mixed(weights, PLACES["a cache"](2, 4, 9, 6), known)
+    assert len(ran) == 2
+    assert ran[0] is ran[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_types_and_gradients_take_the_product(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", True)
+    monkeypatch.setattr(torch, "embedding_bag", None)
+    weights, v = torch.randn(2, 4, 1, 9, dtype=dtype), torch.randn(2, 4, 9, 6, dtype=dtype)
+    with torch.no_grad():
+        assert torch.equal(single.mixed(weights, v, {}), weights @ v)
+    v = v.float().requires_grad_()
+    out = single.mixed(weights.float(), v, {})
+    (gradient,) = torch.autograd.grad(out.sum(), v)
+    torch.testing.assert_close(gradient, weights.float().transpose(2, 3).expand(2, 4, 9, 6))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_steps_by_products_are_those_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option, with the threshold out of the way."""
+    monkeypatch.setattr(onednn, "BEATS_MKL", True)
+    monkeypatch.setattr(kernel, "_by_products", lambda q, k: True)
+    model = stack(name)
+    x, extra = inputs(model)
+    with torch.no_grad():
+        whole = model(x, **extra)
+        cache = model.new_cache(x.shape[0], x.shape[1])
+        parts = [model(x[:, :2], cache=cache, **extra)]
+        parts += [model(x[:, i : i + 1], cache=cache) for i in range(2, x.shape[1])]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
