@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from xt_blocks import onednn
 from xt_blocks.attention import kernel, single
@@ -68,6 +69,13 @@ def test_other_types_and_gradients_take_the_product(dtype: torch.dtype, monkeypa
     out = single.mixed(weights.float(), v, {})
     (gradient,) = torch.autograd.grad(out.sum(), v)
     torch.testing.assert_close(gradient, weights.float().transpose(2, 3).expand(2, 4, 9, 6))
+
+
+def test_a_counter_of_flops_sees_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", True)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        single.mixed(torch.randn(2, 4, 1, 9), torch.randn(2, 4, 9, 6), {})
+    assert counter.get_total_flops() == 2 * 2 * 4 * 9 * 6
 
 
 @pytest.mark.parametrize("name", VARIANTS)

