@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import onednn, transforms
+from .. import transforms
 from . import blockwise, flex, single
 from .masks import Attend
 from .scores import TalkingHeads, keep_largest
@@ -101,7 +101,7 @@ def _by_products(q: Tensor, k: Tensor) -> bool:
 
     Measured on a CPU. In a low precision the kernel keeps its scores in float32, which is worth more.
     """
-    if torch.compiler.is_compiling() or k.numel() < (2**16 if onednn.BEATS_MKL else 2**17):
+    if torch.compiler.is_compiling() or k.numel() < 2**17:
         return False
     return q.is_cpu and q.dtype in (torch.float32, torch.float64)
 
