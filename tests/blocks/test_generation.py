@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import blockdsl
 from xt_blocks import AutoregressiveWrapper, TransformerWrapper
+from xt_blocks.attention import kernel
 
 from .variants import VARIANTS, language_model, tokens
 
@@ -401,6 +402,27 @@ def test_a_stream_can_be_closed() -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert [*stream] == []
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_generation_is_in_inference_mode_where_nobody_looks_on(hooked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[bool] = []
+    fused = kernel.fused
+
+    def seen(*args: Any) -> Tensor:
+        modes.append(torch.is_inference_mode_enabled())
+        return fused(*args)
+
+    monkeypatch.setattr(kernel, "fused", seen)
+    model = language_model()
+    if hooked:
+        model.register_forward_hook(lambda module, args, out: None)
+    wrapper = AutoregressiveWrapper(model)
+    wrapper.generate(tokens(1, 3), 2)
+    assert {*modes} == {not hooked}
+    modes.clear()
+    assert len([*wrapper.stream(tokens(1, 3), 2)]) == 2
+    assert {*modes} == {False}  # between two tokens the caller has the model
 
 
 def test_generated_tokens_can_be_trained_on() -> None:
