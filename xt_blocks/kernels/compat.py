@@ -38,7 +38,7 @@ def _yes() -> bool:
 
 # Questions: what follows or changes each operation?
 
-is_tracing: Callable[[], bool] = _look_up("_C._is_tracing", lambda: bool(torch.jit.is_tracing()))
+is_tracing: Callable[[], bool] = _look_up("_C._is_tracing", torch.jit.is_tracing)  # type: ignore[attr-defined]
 """Whether torch.jit records the operations."""
 
 is_exporting: Callable[[], bool] = _look_up("compiler.is_exporting", torch.compiler.is_compiling)
