@@ -82,9 +82,7 @@ def _imports(node: ast.AST, how: str) -> Iterator[tuple[ast.Import | ast.ImportF
             yield from _imports(child, "lazy" if lazy and how == "at import" else how)
 
 
-def _targets(
-    node: ast.Import | ast.ImportFrom, name: str, is_package: bool, known: Mapping[str, str]
-) -> Iterator[str]:
+def _targets(node: ast.Import | ast.ImportFrom, name: str, is_package: bool, known: Mapping[str, str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (_module(alias.name, known) for alias in node.names if alias.name.split(".")[0] in PACKAGES)
         return
