@@ -14,7 +14,8 @@ from ..models.continuous import ContinuousTransformerWrapper
 from ..models.keywords import names_nearest
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
-from .decoding import check_length, evaluating
+from ..runtime.evaluation import evaluating
+from .decoding import check_length
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 

@@ -6,8 +6,8 @@ and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..kernels.cross_entropy import runs_as_written
 from ..kernels.masks import check_mask
 from ..models.transformer import TransformerWrapper
+from ..runtime.evaluation import evaluating, evaluating_all
 from .sampling import Sampler
 
 
@@ -243,7 +244,7 @@ class Stream:
         return self
 
     def __next__(self) -> Tensor:
-        with _evaluating(self._modules):
+        with evaluating_all(self._modules):
             token = next(self.steps, None)
         if token is None:
             raise StopIteration
@@ -283,26 +284,6 @@ def _unseen(net: nn.Module) -> bool:
         if not runs_as_written(module, type(module).forward):
             return False
     return True
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; every module's mode is as it was behind it."""
-    with _evaluating([*net.modules()]):
-        yield
-
-
-@contextmanager
-def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def check_length(seq_len: int) -> None:

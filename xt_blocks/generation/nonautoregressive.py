@@ -17,7 +17,7 @@ from ..kernels.masks import check_mask
 from ..models.keywords import names_nearest
 from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.drawn import Drawn
-from .decoding import evaluating
+from ..runtime.evaluation import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
 from .sampling import keep_top_k
 

@@ -17,10 +17,10 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..generation.autoregressive import AutoregressiveWrapper
-from ..generation.decoding import evaluating
 from ..kernels.masks import check_mask
 from ..runtime.cache import joined_masks
 from ..runtime.drawn import Drawn
+from ..runtime.evaluation import evaluating
 from .layers import ORDERING, Decoder, Encoder, stack_keywords
 from .transformer import TransformerWrapper
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
-from ..generation.decoding import evaluating
 from ..kernels.attention import Scores
+from .evaluation import evaluating
 from .intermediates import Intermediates
 from .stack import Stack
 
