@@ -51,7 +51,7 @@ def test_the_language_and_the_graph_load_no_torch() -> None:
 
 
 def test_that_check_can_fail() -> None:
-    assert "torch" in loaded_after("import xt_blocks")
+    assert "torch" in loaded_after("import xt_blocks.models.lower")
 
 
 def test_import_blockdsl_loads_no_networkx() -> None:
@@ -59,5 +59,5 @@ def test_import_blockdsl_loads_no_networkx() -> None:
 
 
 def test_import_xt_blocks_loads_nothing_heavy_beside_torch() -> None:
-    own = loaded_after("import xt_blocks") - loaded_after("import torch")
+    own = loaded_after("import xt_blocks; xt_blocks.Decoder") - loaded_after("import torch")
     assert not {"networkx", "matplotlib", "tqdm", "safetensors"} & own

@@ -35,7 +35,7 @@ def output_of(command: str) -> str:
     if words[0] == "python":
         argv = [sys.executable, *words[1:]]
     else:
-        argv = [sys.executable, "-c", "import sys; from blockdsl.cli import main; sys.exit(main())", *words[1:]]
+        argv = [sys.executable, "-c", "import sys; from xt_blocks.cli import main; sys.exit(main())", *words[1:]]
         assert words[0] == "blockdsl"
     run = subprocess.run(
         argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=utf8(), timeout=120

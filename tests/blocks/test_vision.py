@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xt_blocks import AttentionLayers, Decoder, Encoder, ViTransformerWrapper
-from xt_blocks.wrappers.vision import PatchEmbedding
+from xt_blocks.models.vision import PatchEmbedding
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 6}
 
