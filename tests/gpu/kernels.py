@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xt_blocks.attention import Bias, Masks, Sight, blockwise, flex, kernel
-from xt_blocks.attention.scores import TalkingHeads
+from xt_blocks.kernels import attention, flex, tiles
+from xt_blocks.kernels.masks import Bias, Masks, Sight
+from xt_blocks.kernels.scores import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
 from ..benchmarks.case import Options
@@ -101,18 +102,18 @@ def _mix(inputs: Inputs) -> Any:
 
 def _explicit(case: Case, inputs: Inputs) -> Tensor:
     attend, mix = _attend(case, inputs), _mix(inputs)
-    return kernel.explicit(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, None, mix, case.sparse_topk)[0]
+    return attention.explicit(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, None, mix, case.sparse_topk)[0]
 
 
 def _fused(case: Case, inputs: Inputs) -> Tensor:
     if case.talking_heads or case.sparse_topk:
         raise NotHere
-    return kernel.fused(inputs.q, inputs.k, inputs.v, _attend(case, inputs), case.scale)
+    return attention.fused(inputs.q, inputs.k, inputs.v, _attend(case, inputs), case.scale)
 
 
 def _tiles(case: Case, inputs: Inputs) -> Tensor:
     attend, mix = _attend(case, inputs), _mix(inputs)
-    return blockwise.attention(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, mix, case.sparse_topk)
+    return tiles.attention(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, mix, case.sparse_topk)
 
 
 def _flex(case: Case, inputs: Inputs) -> Tensor:
@@ -124,7 +125,7 @@ def _flex(case: Case, inputs: Inputs) -> Tensor:
 
 def _chosen(case: Case, inputs: Inputs) -> Tensor:
     attend, mix = _attend(case, inputs), _mix(inputs)
-    return kernel.attention(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, mix, case.sparse_topk)
+    return attention.attention(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, mix, case.sparse_topk)
 
 
 KERNELS = {"explicit": _explicit, "fused": _fused, "tiles": _tiles, "flex": _flex, "chosen": _chosen}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper
-from xt_blocks.cross_entropy import Target
+from xt_blocks.kernels.cross_entropy import Target
 
 from ..benchmarks.case import Options
 from .check import Check, NotHere
@@ -152,7 +152,7 @@ def command(options: Options) -> dict[str, float]:
     """`blockdsl train` learns, goes on where it stopped, and `blockdsl generate` samples from it."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise NotHere(f"{', '.join(missing)} is not installed")
-    from blockdsl.cli import main
+    from xt_blocks.cli import main
 
     words = random.Random(0).choices(["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"], k=4000)
     dim, steps = (16, 12) if options.quick else (128, 200)
