@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+
+CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 
 
 @runtime_checkable
@@ -24,7 +25,7 @@ def init_xavier(module: nn.Module, gain: float) -> None:
     if isinstance(module, KnowsValues):
         module.init_xavier(gain)
         return
-    if isinstance(module, nn.Linear | _ConvNd):
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         xavier(module.weight, module.bias, gain=gain)
     for child in module.children():
         init_xavier(child, gain)

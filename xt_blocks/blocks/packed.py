@@ -18,9 +18,8 @@ from weakref import WeakValueDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ..kernels import onednn
+from ..kernels import compat, onednn
 from ..kernels.cross_entropy import runs_as_written
 from .embedding import Embedding
 from .linear import Linear, linear
@@ -87,7 +86,7 @@ def _made(weight: Tensor, bias: Tensor | None) -> _Made:
 
 
 def _state(weight: Tensor, bias: Tensor | None) -> tuple[int, ...]:
-    return weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight._version, _steps
+    return weight.data_ptr(), 0 if bias is None else bias.data_ptr(), compat.version(weight), _steps
 
 
 class _Packed:
@@ -123,7 +122,7 @@ class _Packed:
                 self.made = None  # training, which changes the weight
             return linear(x, weight, bias)
         fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
-        if torch.is_grad_enabled() or not fits or is_exporting() or torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() or not fits or compat.is_exporting() or torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
         return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
 
@@ -153,13 +152,14 @@ torch.library.register_fake("xt_blocks::packed_linear", _shape_of, lib=_LIBRARY)
 
 def _packed(weight: Tensor) -> Tensor | None:
     """The weight (out, in) in the kernels' layout; None where there is none for it."""
-    supported = _SUPPORTED.get(weight.dtype)
-    if supported is None or not supported() or 0 in weight.shape:
+    reorder = compat.reorder_linear_weight
+    if reorder is None or not compat.SEES_CHANGES or not compat.onednn_supports(weight.dtype) or 0 in weight.shape:
         return None
     try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight)
+        packed: Tensor = reorder(weight)
     except RuntimeError:  # this CPU's oneDNN packs none
         return None
+    return packed
 
 
 class PackedLinear(Linear):
@@ -210,15 +210,4 @@ def _watch_optimisers() -> None:
         global _steps
         _steps += 1
 
-    register_optimizer_step_post_hook(stepped)
-
-
-is_exporting: Any = getattr(torch.compiler, "is_exporting", lambda: False)  # of torch 2.6
-
-_SUPPORTED: dict[torch.dtype, Any] = {}
-if onednn.HAS_ONEDNN:
-    _SUPPORTED = {
-        torch.float32: lambda: True,
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
-    }
+    compat.after_each_step(stepped)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import flex, transforms
+from . import compat, flex
 from . import single_query as single
 from . import tiles as blockwise
 from .masks import Attend
@@ -83,7 +83,7 @@ def _by_tiles(q: Tensor, attend: Attend, unknown: bool) -> bool:
     """
     if attend.queries < 4 * blockwise.ROWS or q.device.type != "cpu":
         return False
-    if transforms.active() or type(q) is not Tensor:  # of another type, such as a fake one, no value can be asked for
+    if compat.transforms_active() or type(q) is not Tensor:  # no value can be asked of another type, such as a fake one
         return False
     bias, trains = attend.bias, torch.is_grad_enabled()
     if bias is not None and not bias.by_distance:

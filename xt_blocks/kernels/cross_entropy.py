@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from . import onednn, transforms
+from . import compat, onednn
 
 FEWEST = 2**21
 """Logits from which it pays."""
@@ -71,15 +70,12 @@ class Target(NamedTuple):
 
 def runs_as_written(module: nn.Module, *forwards: Any) -> bool:
     """Whether calling the module is one of these and nothing else: no other subclass's, and nothing hooks on it."""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-        return False
-    watched = _has_any_global_hook()  # type: ignore[no-untyped-call]
-    return type(module).forward in forwards and "forward" not in vars(module) and not watched
+    return type(module).forward in forwards and "forward" not in vars(module) and not compat.hooked(module)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
-    if torch.compiler.is_compiling() or transforms.active():
+    if torch.compiler.is_compiling() or compat.transforms_active():
         return False
     plain = all(type(own) in (Tensor, nn.Parameter) and not own.is_meta for own in (x, weight))
     return plain and x.shape[:-1].numel() * weight.shape[0] >= FEWEST

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import compat
 from .masks import Attend
 
 FEWEST = 512
@@ -33,7 +34,7 @@ def serves(q: Tensor, v: Tensor, attend: Attend, dropout: float) -> bool:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float) -> Tensor:
     """softmax(q kᵀ · scale + bias) v, of `q: (b, h, i, d)`, `k, v: (b, h, j, d)` → (b, h, i, d)."""
-    flex = _compiled() if q.device.type == "cuda" else _flex()
+    flex = _compiled() if q.device.type == "cuda" else compat.flex_attention().flex_attention
     out: Tensor = flex(q, k, v, score_mod=_bias(attend), block_mask=block_mask(attend, q, k), scale=scale)
     return out
 
@@ -41,11 +42,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float) -> 
 def block_mask(attend: Attend, q: Tensor, k: Tensor) -> Any:
     """Which blocks of keys each block of queries needs; made once for all blocks of a forward pass."""
     if attend.blocks is None:
-        from torch.nn.attention.flex_attention import create_block_mask
-
         rows = None if attend.mask is None else q.shape[0]
         sizes = rows, None, q.shape[2], k.shape[2]
-        attend.blocks = create_block_mask(_sees(attend), *sizes, device=str(q.device))
+        attend.blocks = compat.flex_attention().create_block_mask(_sees(attend), *sizes, device=str(q.device))
     return attend.blocks
 
 
@@ -76,16 +75,12 @@ def _bias(attend: Attend) -> Any:
     return biased
 
 
-def _flex() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return flex_attention
-
-
 @lru_cache(maxsize=1)
 def _compiled() -> Any:
     """The compiled kernel, tried once on a GPU; None where it can't be made, which is told."""
-    compiled = torch.compile(_flex())
+    if compat.flex_attention() is None:
+        return None
+    compiled = torch.compile(compat.flex_attention().flex_attention)
     x = torch.zeros(1, 1, 128, 16, device="cuda")
     try:
         compiled(x, x, x)  # type: ignore[no-untyped-call]

@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import transforms
+from . import compat
 
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-RUN: Any = torch.ops.mkldnn._linear_pointwise.default._op if HAS_ONEDNN else None
+RUN = compat.linear_pointwise
+HAS_ONEDNN = RUN is not None
 
 
 def plain(x: Tensor, weight: Tensor) -> bool:
     """Whether a program may depend on their sizes: none is recorded from them, and they are no other kind of tensor."""
-    if torch.compiler.is_dynamo_compiling() or torch._C._is_tracing():
+    if torch.compiler.is_dynamo_compiling() or compat.is_tracing():
         return False
     return type(x) in _PLAIN and type(weight) is nn.Parameter
 
@@ -60,8 +60,8 @@ def watched() -> bool:
 
     That is a transform, a counter of FLOPs, autocast, or `torch.backends.mkldnn.flags(enabled=False)`.
     """
-    modes = torch._C._len_torch_dispatch_stack() or torch._C._is_torch_function_mode_enabled()
-    return bool(modes) or torch.is_autocast_enabled("cpu") or transforms.active() or not torch._C._get_mkldnn_enabled()
+    followed = compat.modes_active() or torch.is_autocast_enabled("cpu") or compat.transforms_active()
+    return followed or not compat.onednn_enabled()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

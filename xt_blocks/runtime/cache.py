@@ -17,6 +17,8 @@ from torch import Tensor
 
 from blockdsl.graph.windows import room
 
+from ..kernels import compat
+
 
 class Slot:
     """One node's state. Self-attention extends it, cross-attention fills it once, a token shift keeps a tail.
@@ -271,7 +273,7 @@ class Cache:
         self.length = self.end = self.max_len  # a number of tokens would bind a compiled step to it
         if real.is_cuda:  # a CUDA graph writes to tensors that stay where they are
             for t in (real, self.fixed.place, *(t for slot in self._slots.values() for t in slot.tensors())):
-                torch._dynamo.mark_static_address(t, guard=False)
+                compat.mark_static_address(t)
         return self
 
     def seen(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..kernels import transforms
+from ..kernels import compat
 from .intermediates import Intermediates
 from .plan import Step
 from .run import Run
@@ -46,7 +46,7 @@ def segments(plan: Sequence[Step]) -> list[Segment]:
 
 def may_run_again() -> bool:
     """A compiler chooses itself what to compute again, and transforms of torch.func see every tensor that is kept."""
-    return not (torch.compiler.is_compiling() or transforms.active())
+    return not (torch.compiler.is_compiling() or compat.transforms_active())
 
 
 def run_again(steps: Callable[[Run], None], run: Run) -> None:
