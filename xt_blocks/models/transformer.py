@@ -15,7 +15,7 @@ from ..blocks.linear import Linear
 from ..blocks.norms import norm
 from ..blocks.packed import PackedLinear
 from ..kernels.cross_entropy import Target, runs_as_written
-from ..kernels.masks import check_mask, check_pairs
+from ..kernels.masks import check_attn_mask, check_mask
 from ..positions.absolute import AbsolutePositions, input_positions
 from ..runtime.cache import Cache, joined_masks
 from ..runtime.drawn import Drawn
@@ -180,7 +180,7 @@ class SequenceModel(Drawn, nn.Module):
             raise ValueError("return_mems is set, but the model keeps no memories: give it max_mem_len=")
         check_mask("self_attn_context_mask", self_attn_context_mask, x)
         if attn_mask is not None:
-            check_pairs(attn_mask, x, _past(mems, cache))
+            check_attn_mask(attn_mask, x, _past(mems, cache))
         if pos is None and cache is not None and cache.last_position is not None:
             pos = cache.last_position + torch.arange(1, x.shape[1] + 1, device=x.device)
         token_mask = None
