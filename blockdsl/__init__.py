@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import builtin as builtin  # registers a, c and f
 from .errors import GraphError, PatternError, UserError
-from .format import format_text
-from .kinds import Kind, Sizes, kinds, register, unregister
-from .options import Option
-from .pattern import Pattern, parse, parse_settings
+from .language.format import format_text
+from .language.pattern import Pattern, parse, parse_settings
+from .registry import builtin as builtin  # registers a, c and f
+from .registry.kinds import Kind, Sizes, kinds
+from .registry.options import Option
+from .registry.register import register, unregister
 
 if TYPE_CHECKING:
-    from .compiler import compile
-    from .diff import GraphDiff
-    from .graph import BlockGraph
+    from .api import BlockGraph, GraphDiff, compile
+
+__version__ = "0.2.0.dev0"  # of both packages; the one place that says it
 
 __all__ = [
     "BlockGraph",
@@ -41,15 +42,31 @@ __all__ = [
     "unregister",
 ]
 
-_NEED_NETWORKX = {"BlockGraph": "graph", "GraphDiff": "diff", "compile": "compiler"}
+# networkx takes longer to import than the rest together and is loaded when a graph is first asked for.
+_NEED_NETWORKX = ("BlockGraph", "GraphDiff", "compile")
 
 
 def __getattr__(name: str) -> Any:
-    # networkx takes longer to import than the rest together and is loaded when a graph is first asked for.
-    if name in _NEED_NETWORKX:
-        from importlib import import_module
+    if name not in _NEED_NETWORKX:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import api
 
-        value = getattr(import_module(f"{__name__}.{_NEED_NETWORKX[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(api, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _picture(pattern: Pattern) -> str | None:
+    """For notebooks: the picture, of width 512 where the text sets none; none where it cannot be compiled."""
+    from .api import compile
+
+    try:
+        return compile(pattern, **({} if "dim" in pattern.settings else {"dim": 512})).to_svg()
+    except UserError:
+        return None
+
+
+Pattern._repr_svg_ = _picture  # type: ignore[attr-defined]  # the language does not know that graphs are drawn

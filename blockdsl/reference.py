@@ -10,12 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .kinds import BLOCK_OPTIONS, kinds
-from .macros import MACROS
-from .options import Option, Value, spell
-from .ordering import ORDERING_KEYWORDS
-from .positions import POSITION_NEEDS
-from .settings import STACK_SETTINGS
+from .language.macros import MACROS
+from .language.ordering import ORDERING_KEYWORDS
+from .registry.kinds import BLOCK_OPTIONS, kinds
+from .registry.options import Option, Value, spell
+from .registry.positions import POSITION_NEEDS
+from .registry.settings import STACK_SETTINGS
 
 # The order of the areas. A kind of one's own stands behind them, under its title.
 AREAS = (

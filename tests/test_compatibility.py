@@ -22,12 +22,12 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 
 from blockdsl import PatternError, UserError  # noqa: E402
-from blockdsl.kinds import kinds  # noqa: E402
-from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E402
+from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E402
 from blockdsl.reference import needs, telling  # noqa: E402
-from blockdsl.settings import table  # noqa: E402
+from blockdsl.registry.kinds import kinds  # noqa: E402
+from blockdsl.registry.settings import table  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
-from xt_blocks.layers import AttentionLayers  # noqa: E402
+from xt_blocks.models.layers import AttentionLayers  # noqa: E402
 
 PAGE = ROOT / "docs" / "compatibility.md"
 BASE: dict[str, Any] = {

@@ -4,27 +4,73 @@ model = TransformerWrapper(num_tokens=256, max_seq_len=1024, attn_layers=Decoder
 stack = lower(blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512, heads=8))
 """
 
-from .attention import Attention, CrossAttention
-from .block import Block
-from .cache import Cache
-from .feedforward import FeedForward
-from .intermediates import Intermediates
-from .layers import AttentionLayers, CrossAttender, Decoder, Encoder
-from .lower import lower
-from .memories import Memories
-from .packed import pack, unpack
-from .record import attention_map, record
-from .stack import Stack
-from .wrappers import (
-    AutoregressiveWrapper,
-    ContinuousAutoregressiveWrapper,
-    ContinuousTransformerWrapper,
-    NonAutoregressiveWrapper,
-    TransformerWrapper,
-    ViTransformerWrapper,
-    XLAutoregressiveWrapper,
-    XTransformer,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from blockdsl import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .blocks.attention import Attention, CrossAttention
+    from .blocks.block import Block
+    from .blocks.feedforward import FeedForward
+    from .blocks.packed import pack, unpack
+    from .generation.autoregressive import AutoregressiveWrapper
+    from .generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
+    from .generation.nonautoregressive import NonAutoregressiveWrapper
+    from .generation.xl_autoregressive import XLAutoregressiveWrapper
+    from .kernels.cross_entropy import Target
+    from .models.continuous import ContinuousTransformerWrapper
+    from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
+    from .models.lower import lower
+    from .models.seq2seq import XTransformer
+    from .models.transformer import TransformerWrapper
+    from .models.vision import ViTransformerWrapper
+    from .runtime.cache import Cache
+    from .runtime.intermediates import Intermediates
+    from .runtime.memories import Memories
+    from .runtime.record import attention_map, record
+    from .runtime.stack import Stack
+
+# A name's module is loaded when the name is first asked for, so that a command that needs no torch does not load it.
+_HOMES = {
+    "blocks.attention": (
+        "Attention",
+        "CrossAttention",
+    ),
+    "blocks.block": ("Block",),
+    "blocks.feedforward": ("FeedForward",),
+    "blocks.packed": (
+        "pack",
+        "unpack",
+    ),
+    "generation.autoregressive": ("AutoregressiveWrapper",),
+    "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
+    "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
+    "generation.xl_autoregressive": ("XLAutoregressiveWrapper",),
+    "kernels.cross_entropy": ("Target",),
+    "models.continuous": ("ContinuousTransformerWrapper",),
+    "models.layers": (
+        "AttentionLayers",
+        "CrossAttender",
+        "Decoder",
+        "Encoder",
+    ),
+    "models.lower": ("lower",),
+    "models.seq2seq": ("XTransformer",),
+    "models.transformer": ("TransformerWrapper",),
+    "models.vision": ("ViTransformerWrapper",),
+    "runtime.cache": ("Cache",),
+    "runtime.intermediates": ("Intermediates",),
+    "runtime.memories": ("Memories",),
+    "runtime.record": (
+        "attention_map",
+        "record",
+    ),
+    "runtime.stack": ("Stack",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Attention",
@@ -43,6 +89,7 @@ __all__ = [
     "Memories",
     "NonAutoregressiveWrapper",
     "Stack",
+    "Target",
     "TransformerWrapper",
     "ViTransformerWrapper",
     "XLAutoregressiveWrapper",
@@ -53,3 +100,14 @@ __all__ = [
     "record",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from .colors import Shade
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 __all__ = ["Shade", "side_by_side"]
 
 
-def side_by_side(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = None, **options: Any) -> str:
+def side_by_side(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, **options: Any) -> str:
     """Several graphs as one SVG picture, from left to right; what one gives is the context of the next.
 
     Args:
@@ -36,7 +36,7 @@ def side_by_side(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | N
     return text
 
 
-def page(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = None, **options: Any) -> str:
+def page(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, **options: Any) -> str:
     """Several graphs as one HTML page, as `side_by_side` draws them.
 
     Args:
@@ -56,7 +56,7 @@ def page(graphs: Mapping[str, BlockGraph], path: str | PathLike[str] | None = No
     return text
 
 
-def _check(graphs: Mapping[str, BlockGraph]) -> None:
+def _check(graphs: Mapping[str, Graph]) -> None:
     from ..errors import UserError
 
     if not graphs:

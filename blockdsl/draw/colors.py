@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..costs import stage_title
+from ..graph.costs import stage_title
 from .choices import COLORS, check_choice
 from .details import Details
 from .hues import place
 from .palette import HEATS, HUES
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Shade:
 STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-3", "removed": "hue-4"}
 
 
-def colors(graph: BlockGraph, details: Details, by: str | Shade) -> Colors:
+def colors(graph: Graph, details: Details, by: str | Shade) -> Colors:
     """The colours by one of COLORS, or by a Shade.
 
     Raises:
@@ -62,15 +62,15 @@ def _hue(index: int) -> str:
     return f"hue-{index % len(HUES)}"
 
 
-def _kind(graph: BlockGraph, details: Details) -> Colors:
+def _kind(graph: Graph, details: Details) -> Colors:
     return Colors(lambda node: _hue(place(graph.nx.nodes[node]["block"])))
 
 
-def _params(graph: BlockGraph, details: Details) -> Colors:
+def _params(graph: Graph, details: Details) -> Colors:
     return _heat({node: details.costs[node].parameters for node in graph.nodes("block")}, "parameters")
 
 
-def _flops(graph: BlockGraph, details: Details) -> Colors:
+def _flops(graph: Graph, details: Details) -> Colors:
     unit = f"FLOPs at {details.seq_len:,} tokens"
     return _heat({node: details.costs[node].flops for node in graph.nodes("block")}, unit)
 
@@ -119,12 +119,12 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _stage(graph: BlockGraph, details: Details) -> Colors:
+def _stage(graph: Graph, details: Details) -> Colors:
     legend = tuple((_hue(i), f"stage {stage_title(graph, i)}") for i in range(len(graph.stages)))
     return Colors(lambda node: _hue(graph.nx.nodes[node]["stage"]), legend)
 
 
-def _tied(graph: BlockGraph, details: Details) -> Colors:
+def _tied(graph: Graph, details: Details) -> Colors:
     classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1]
     of = {node: _hue(i) for i, nodes in enumerate(classes) for node in nodes}
     names = [f"@{graph.nx.nodes[nodes[0]]['tie']}, {len(nodes)} blocks" for nodes in classes]

@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..costs import stage_title
+from ..graph.costs import stage_title
+from ..graph.layout import Chain, split_stages
 from .face import SHOULDER, STUB, Faces
-from .layout import Chain, split_stages
 from .operations import adds
 from .scene import RADIUS, Edge, Frame, Point, Rect, Scene, Text, even, text_width
 from .tree import Fork, Parts, Repeat, Unit, tree, units
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 GAP = 12.0  # between what follows one another
 LANE = 9.0  # from one lane to the next
@@ -98,7 +98,7 @@ class Piece:
 class Column:
     """Places the parts of one graph."""
 
-    def __init__(self, graph: BlockGraph, faces: Faces, unfold: bool) -> None:
+    def __init__(self, graph: Graph, faces: Faces, unfold: bool) -> None:
         self.graph, self.faces, self.unfold = graph, faces, unfold
         self.arriving: dict[str, list[Wire]] = {}
         self.leaving: dict[str, list[Wire]] = {}

@@ -5,20 +5,20 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .. import costs
-from ..kinds import kind_of
-from ..options import by_name, spell
-from ..positions import SCHEMES
+from ..graph import costs
+from ..registry.kinds import kind_of
+from ..registry.options import by_name, spell
+from ..registry.positions import SCHEMES
 from .labels import Labels
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 class Details:
     """Of one graph, at so many tokens a row."""
 
-    def __init__(self, graph: BlockGraph, labels: Labels, seq_len: int) -> None:
+    def __init__(self, graph: Graph, labels: Labels, seq_len: int) -> None:
         self.graph, self.labels, self.seq_len = graph, labels, seq_len
         self.shapes: dict[tuple[str, str], list[str]] = {}
 
@@ -36,7 +36,10 @@ class Details:
         graph = self.graph
         count = len(graph.nodes("block"))
         parts = [f"dim {graph.dim}", "causal" if graph.causal else "", f"{count:,} block{'' if count == 1 else 's'}"]
-        parts += [f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "", f"{graph.parameters():,} parameters"]
+        parts += [
+            f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
+            f"{costs.parameters(graph):,} parameters",
+        ]
         return " · ".join(part for part in parts if part)
 
     def of_block(self, nodes: tuple[str, ...]) -> str:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..costs import stage_title
-from ..options import spell
+from ..graph.costs import stage_title
+from ..registry.options import spell
 from . import escape
 from .labels import Labels
 
 if TYPE_CHECKING:
-    from ..diff import Change, GraphDiff
-    from ..graph import BlockGraph
+    from ..graph.diff import Change, Difference
+    from ..graph.graph import Graph
 
 _COLORS = {"-": "red", "+": "green", "~": "yellow"}
 _MOST = 6  # nodes named on a line
 
 
-def draw(diff: GraphDiff, color: bool = False) -> str:
+def draw(diff: Difference, color: bool = False) -> str:
     """The difference, one string with newlines and no newline at its end; `color`: by a terminal's escape codes."""
     return "\n".join(_painted(line) if color else line for line in _Lines(diff).lines())
 
@@ -28,7 +28,7 @@ def _painted(line: str) -> str:
 
 
 class _Lines:
-    def __init__(self, diff: GraphDiff) -> None:
+    def __init__(self, diff: Difference) -> None:
         self.diff = diff
         self.labels = Labels(diff.before), Labels(diff.after)
 
@@ -56,7 +56,7 @@ class _Lines:
         ]
         return _grouped(rows)
 
-    def _sides(self) -> Iterable[tuple[str, BlockGraph, Labels, tuple[str, ...]]]:
+    def _sides(self) -> Iterable[tuple[str, Graph, Labels, tuple[str, ...]]]:
         diff = self.diff
         return ("-", diff.before, self.labels[0], diff.removed), ("+", diff.after, self.labels[1], diff.added)
 
@@ -139,7 +139,7 @@ def _both(before: str, after: str) -> str:
     return before if before == after else f"{before} -> {after}"
 
 
-def _sort(graph: BlockGraph, node: str) -> str:
+def _sort(graph: Graph, node: str) -> str:
     attrs: dict[str, Any] = graph.nx.nodes[node]
     return str(attrs.get("block") or attrs.get("scheme") or attrs["kind"])
 

@@ -10,7 +10,7 @@ from .hues import hue
 from .outline import Cluster, Outline, outline
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 _EDGES = {
     "stream": "",
@@ -29,7 +29,7 @@ _SHAPES = {
 }
 
 
-def draw(graph: BlockGraph, fold: bool = False) -> str:
+def draw(graph: Graph, fold: bool = False) -> str:
     """A digraph with a newline at its end; the same for the same graph. `fold`: each repeat once."""
     drawn = outline(graph, fold)
     lines = [

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..kinds import kind_of
-from ..options import spell
-from ..tokens import INPUT_OPTIONS
+from ..registry.kinds import kind_of
+from ..registry.options import spell
+from ..registry.tokens import INPUT_OPTIONS
 from .details import Details
 from .labels import Labels
 from .operations import NORMS, Operation, behind, gated, operations, read_by
@@ -17,7 +17,7 @@ from .tree import Unit
 from .widths import cut, wrapped
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 STUB = 30.0  # from a box to the rail
 SHOULDER = 14.0  # how far the input and the output reach beyond the rail
@@ -61,7 +61,7 @@ class Faces:
         opened: draw the operations of each block.
     """
 
-    def __init__(self, graph: BlockGraph, details: Details, hue: Callable[[str], str], opened: bool) -> None:
+    def __init__(self, graph: Graph, details: Details, hue: Callable[[str], str], opened: bool) -> None:
         self.graph, self.details, self.hue, self.opened = graph, details, hue, opened
         self.labels: Labels = details.labels
         self.width = LEAST

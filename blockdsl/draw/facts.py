@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import costs
-from ..costs import item_bytes, stage_title
-from ..kinds import kind_of
-from ..options import spell
+from ..graph import costs
+from ..graph.costs import item_bytes, stage_title
+from ..registry.kinds import kind_of
+from ..registry.options import spell
 from .details import Details
 from .labels import Labels
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
     from .colors import Shade
 
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ class Table:
         self.rows: list[Row] = []
         self._place: dict[str, int] = {}
 
-    def add(self, graph: BlockGraph, name: str, shade: Shade | None = None) -> None:
+    def add(self, graph: Graph, name: str, shade: Shade | None = None) -> None:
         """All nodes of a graph, with what a shade says of them; with a name they are called `name.node`."""
         labels = Labels(graph)
         details = Details(graph, labels, self.seq_len)
@@ -59,7 +59,7 @@ class Table:
         return index
 
 
-def _row(graph: BlockGraph, labels: Labels, node: str) -> Row:
+def _row(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     if attrs["kind"] == "block":
         return _block(graph, labels, node)
@@ -68,7 +68,7 @@ def _row(graph: BlockGraph, labels: Labels, node: str) -> Row:
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}
 
 
-def _block(graph: BlockGraph, labels: Labels, node: str) -> Row:
+def _block(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["block"])
     title, *notes = labels.notes(node)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ..costs import by_stage, sizes
+from ..graph.costs import by_stage, sizes
 from .colors import Shade
 from .facts import Table
 from .packed import Packed
@@ -24,13 +24,14 @@ from .picture import picture, side_by_side
 from .scene import Scene
 from .spans import bits
 from .svg import escape, svg
+from .text import draw
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 def html(
-    graphs: Mapping[str, BlockGraph], *, unfold: bool = False, seq_len: int = 1024, dtype: Any = "float32", **look: Any
+    graphs: Mapping[str, Graph], *, unfold: bool = False, seq_len: int = 1024, dtype: Any = "float32", **look: Any
 ) -> str:
     """The page of graphs side by side, each under its name; one alone may be called "".
 
@@ -64,12 +65,12 @@ def html(
         "style": _trimmed("page.css"),
         "data": _packed(data),
         "script": _trimmed("page.js"),
-        "text": escape("\n\n".join(f"{name}\n{graph.to_text()}".strip() for name, graph in graphs.items())),
+        "text": escape("\n\n".join(f"{name}\n{draw(graph)}".strip() for name, graph in graphs.items())),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
 
 
-def _scene(graphs: Mapping[str, BlockGraph], **options: Any) -> Scene:
+def _scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
     if [*graphs] == [""]:
         return picture(graphs[""], **options)
     return side_by_side(graphs, **options)
@@ -90,12 +91,12 @@ def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, 
     return {"lines": packed.add(text), "boxes": [[place[node] for node in nodes] for nodes in named]}
 
 
-def _text(graph: BlockGraph, name: str, place: Mapping[str, int]) -> list[tuple[str, list[int]]]:
+def _text(graph: Graph, name: str, place: Mapping[str, int]) -> list[tuple[str, list[int]]]:
     prefix = f"{name}." if name else ""
     return [(bit.text, [place[prefix + node] for node in bit.nodes]) for bit in bits(graph)]
 
 
-def _stages(graph: BlockGraph, seq_len: int, item: int) -> list[tuple[str, ...]]:
+def _stages(graph: Graph, seq_len: int, item: int) -> list[tuple[str, ...]]:
     """Costs by stage: its title, blocks, parameters, FLOPs, bytes of the cache."""
     return [
         (title, *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cached * item)))

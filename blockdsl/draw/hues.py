@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..kinds import kinds
+from ..registry.kinds import kinds
 from .palette import HUES
 
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..kinds import kind_of
-from ..options import spell
-from ..positions import SCHEMES
-from .layout import Chain, chain
+from ..graph.layout import Chain, chain
+from ..registry.kinds import kind_of
+from ..registry.options import spell
+from ..registry.positions import SCHEMES
 from .operations import gated
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 class Labels:
@@ -29,8 +29,8 @@ class Labels:
         items: the graph's chain; None where it is not made of chains and branches.
     """
 
-    def __init__(self, graph: BlockGraph, beside: BlockGraph | None = None) -> None:
-        from ..lint import check_readable
+    def __init__(self, graph: Graph, beside: Graph | None = None) -> None:
+        from ..graph.lint import check_readable
 
         check_readable(graph)
         self.graph = graph
@@ -94,7 +94,7 @@ def blocks_of(items: Chain) -> Iterator[str]:
                 yield from blocks_of(branch)
 
 
-def _usual(graph: BlockGraph) -> dict[str, dict[str, Any]]:
+def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
     """For each kind, the options that more than half of the blocks whose text does not set them have."""
     values: dict[str, dict[str, Counter[Any]]] = {}
     for node in graph.nodes("block"):

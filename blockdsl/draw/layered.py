@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from ..graph import carried
+from ..graph.nodes import carried
 from .face import SOURCE, Faces
 from .scene import RADIUS, Box, Edge, Point, Scene
 from .tree import Unit
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 DOWN, ASIDE, WIRE = 38.0, 26.0, 16.0  # between layers, between nodes, for a line that passes a layer
 ABREAST = 6.0  # between what one edge carries
@@ -23,13 +23,13 @@ _SWEEPS = 4
 Slot = str | tuple[str, str, int]  # a node, or an edge on its way through a layer
 
 
-def layered(graph: BlockGraph, faces: Faces) -> Scene:
+def layered(graph: Graph, faces: Faces) -> Scene:
     """The scene of any graph without a cycle."""
     return _Layers(graph, faces).scene()
 
 
 class _Layers:
-    def __init__(self, graph: BlockGraph, faces: Faces) -> None:
+    def __init__(self, graph: Graph, faces: Faces) -> None:
         self.graph, self.faces = graph, faces
         faces.measure(graph.nodes("block"))
         self.boxes = {node: self._box(node) for node in graph.nx}

@@ -10,7 +10,7 @@ from .hues import hue
 from .outline import Cluster, Outline, outline
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 _LINKS = {
     "stream": "-->",
@@ -30,7 +30,7 @@ _SHAPES = {
 }
 
 
-def draw(graph: BlockGraph, fold: bool = True) -> str:
+def draw(graph: Graph, fold: bool = True) -> str:
     """A flowchart with a newline at its end; the same for the same graph. `fold`: each repeat once."""
     drawn = outline(graph, fold)
     names = {node: f"n{i}" for i, node in enumerate(drawn.lines)}  # what may be a node's name, Mermaid may not take

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..kinds import kind_of, norm_of
-from ..positions import SCHEMES
+from ..registry.kinds import kind_of, norm_of
+from ..registry.positions import SCHEMES
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm"}
 
@@ -20,7 +20,7 @@ class Operation(NamedTuple):
     reads: tuple[str, ...] = ()
 
 
-def operations(graph: BlockGraph, node: str) -> list[Operation]:
+def operations(graph: Graph, node: str) -> list[Operation]:
     """Those of a block, but for the add and for what is done to the sum."""
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["block"])
@@ -42,24 +42,24 @@ def operations(graph: BlockGraph, node: str) -> list[Operation]:
     return out
 
 
-def adds(graph: BlockGraph, node: str) -> bool:
+def adds(graph: Graph, node: str) -> bool:
     """Whether a block adds its update to the stream, and does nothing else to it."""
     o = graph.nx.nodes[node]["options"]
     return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
 
 
-def gated(graph: BlockGraph, node: str) -> bool:
+def gated(graph: Graph, node: str) -> bool:
     """Whether a GRU cell stands where others add."""
     return bool(graph.nx.nodes[node]["options"].get("gate_residual"))
 
 
-def behind(graph: BlockGraph, node: str) -> str:
+def behind(graph: Graph, node: str) -> str:
     """The norm of the sum, of a post-norm block; else nothing."""
     options = graph.nx.nodes[node]["options"]
     return "" if options["pre_norm"] else NORMS[norm_of(options)]
 
 
-def read_by(graph: BlockGraph, position: str) -> str:
+def read_by(graph: Graph, position: str) -> str:
     """By which input a block reads a position."""
     scheme = graph.nx.nodes[position]["scheme"]
     return SCHEMES[scheme].read_by if scheme in SCHEMES else ""

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..costs import stage_title
-from ..graph import EDGES, carried
-from ..tokens import INPUT_SCHEMES
+from ..graph.costs import stage_title
+from ..graph.layout import split_stages
+from ..graph.nodes import EDGES, carried
+from ..registry.tokens import INPUT_SCHEMES
 from .labels import Labels
-from .layout import split_stages
 from .tree import Fork, Parts, Repeat, tree
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Outline:
         lines: each node that is drawn → the lines of its label.
     """
 
-    graph: BlockGraph
+    graph: Graph
     parts: tuple[str | Cluster, ...]
     edges: tuple[Edge, ...]
     lines: dict[str, tuple[str, ...]]
@@ -70,7 +70,7 @@ class Outline:
         ]
 
 
-def outline(graph: BlockGraph, fold: bool) -> Outline:
+def outline(graph: Graph, fold: bool) -> Outline:
     """The outline of a graph; with `fold`, each repeat once, unless the graph is more than chains and branches."""
     labels = Labels(graph)
     items = labels.items

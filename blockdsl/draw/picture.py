@@ -16,14 +16,14 @@ from .layered import DOWN, layered
 from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
 
 
 def picture(
-    graph: BlockGraph, *, unfold: bool = False, detail: str = "block", color: str | Shade = "kind", seq_len: int = 1024
+    graph: Graph, *, unfold: bool = False, detail: str = "block", color: str | Shade = "kind", seq_len: int = 1024
 ) -> Scene:
     """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
     drawn = _Picture(graph, unfold, detail, color, seq_len)
@@ -33,7 +33,7 @@ def picture(
 
 
 def side_by_side(
-    graphs: Mapping[str, BlockGraph],
+    graphs: Mapping[str, Graph],
     *,
     unfold: bool = False,
     detail: str = "block",
@@ -126,13 +126,13 @@ class _Picture:
 
     def __init__(
         self,
-        graph: BlockGraph,
+        graph: Graph,
         unfold: bool,
         detail: str,
         color: str | Shade,
         seq_len: int,
         feeds: bool = False,
-        beside: BlockGraph | None = None,
+        beside: Graph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
         labels = Labels(graph, beside)

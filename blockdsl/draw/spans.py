@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import PatternError
-from ..format import format_text
-from ..pattern import parse
+from ..language.format import format_text
+from ..language.pattern import parse
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 _SUFFIXES = re.compile(r"(?:>>-?\d+|/[\d.]+(?:e[+-]?\d+)?|@\w+)*")
@@ -23,7 +23,7 @@ class Bit(NamedTuple):
     nodes: tuple[str, ...] = ()
 
 
-def bits(graph: BlockGraph) -> list[Bit]:
+def bits(graph: Graph) -> list[Bit]:
     """The whole text, over lines as `blockdsl fmt` writes it.
 
     A block that an edit took out of the graph is not in it. Where the text cannot be read any more, say because a kind

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from ..costs import stage_title
-from ..fold import Folded, Loop, fold
-from ..options import spell
-from ..tokens import INPUT_OPTIONS, input_scheme
+from ..graph import costs
+from ..graph.costs import stage_title
+from ..graph.layout import Chain, Split, split_stages
+from ..graph.tokens import input_scheme
+from ..language.fold import Folded, Loop, fold
+from ..registry.options import spell
+from ..registry.tokens import INPUT_OPTIONS
 from . import escape
 from .hues import hue
 from .labels import Labels, blocks_of
-from .layout import Chain, Split, split_stages
 
 if TYPE_CHECKING:
-    from ..graph import BlockGraph
+    from ..graph.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class _Row:
     kind: str = ""  # of the block that it is, if it is one
 
 
-def draw(graph: BlockGraph, ascii: bool = False, color: bool = False) -> str:
+def draw(graph: Graph, ascii: bool = False, color: bool = False) -> str:
     """The drawing, one string with newlines and no newline at its end.
 
     Args:
@@ -59,7 +61,7 @@ def draw(graph: BlockGraph, ascii: bool = False, color: bool = False) -> str:
 
 
 class _Text:
-    def __init__(self, graph: BlockGraph, glyphs: Glyphs, color: bool) -> None:
+    def __init__(self, graph: Graph, glyphs: Glyphs, color: bool) -> None:
         self.graph, self.glyphs, self.color = graph, glyphs, color
         self.labels = Labels(graph)
         self.items = self.labels.items  # None: drawn as a list
@@ -83,7 +85,7 @@ class _Text:
             "causal" if graph.causal else "",
             f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            f"{graph.parameters():,} parameters",
+            f"{costs.parameters(graph):,} parameters",
         ]
         return f" {self.glyphs.dot} ".join(part for part in parts if part)
 

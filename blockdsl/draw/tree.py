@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..fold import Folded, Loop, fold
+from ..graph.layout import Chain, Split
+from ..language.fold import Folded, Loop, fold
 from .labels import Labels
-from .layout import Chain, Split
 
 
 @dataclass(frozen=True)

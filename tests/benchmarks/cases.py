@@ -241,7 +241,7 @@ def start() -> Iterator[StartCase]:
         "blockdsl check, the whole process",
         {
             OURS: whole_process(
-                "import sys; from blockdsl.cli import main; sys.exit(main(['check', 'f a f | a*6 f*6 | sandwich(6)']))"
+                "import sys; from xt_blocks.cli import main; sys.exit(main(['check', 'f a f | a*6 f*6 | sandwich(6)']))"
             ),
             "an empty process": whole_process("pass"),
         },

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blockdsl import BlockGraph
-from blockdsl.costs import item_bytes, node_costs, sizes
+from blockdsl.graph.costs import item_bytes, node_costs, sizes
 
 from .contestants.base import Contestant
 from .limits import Least

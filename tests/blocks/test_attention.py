@@ -11,7 +11,8 @@ from torch import Tensor
 
 import xt_blocks
 from xt_blocks import Attention, CrossAttention
-from xt_blocks.attention import Attend, Masks, Sight, kernel
+from xt_blocks.attention import Attend, Masks, Sight
+from xt_blocks.kernels import attention as kernel
 from xt_blocks.positions import rotation
 
 

@@ -17,8 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import xt_blocks
-from xt_blocks.attention import Bias, Masks, Sight, blockwise, flex, kernel
-from xt_blocks.attention.scores import TalkingHeads
+from xt_blocks.attention import Bias, Masks, Sight
+from xt_blocks.kernels import attention as kernel
+from xt_blocks.kernels import flex
+from xt_blocks.kernels import tiles as blockwise
+from xt_blocks.kernels.scores import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
 from .variants import VARIANTS, inputs, stack

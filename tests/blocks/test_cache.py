@@ -11,7 +11,7 @@ from torch import Tensor
 
 import blockdsl
 import xt_blocks
-from blockdsl import windows
+from blockdsl.graph import windows
 
 from .variants import SIZES, VARIANTS, inputs, language_model, stack, tokens
 

@@ -19,10 +19,9 @@ from xt_blocks import (
     NonAutoregressiveWrapper,
     TransformerWrapper,
     XLAutoregressiveWrapper,
-    cross_entropy,
-    onednn,
 )
-from xt_blocks.cross_entropy import Target
+from xt_blocks.kernels import cross_entropy, onednn
+from xt_blocks.kernels.cross_entropy import Target
 
 CLASSES, DIM, TOKENS = 37, 12, (2, 50)
 

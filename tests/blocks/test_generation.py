@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import blockdsl
 from xt_blocks import AutoregressiveWrapper, TransformerWrapper
-from xt_blocks.attention import kernel
+from xt_blocks.kernels import attention as kernel
 
 from .variants import VARIANTS, language_model, tokens
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import xt_blocks
 from xt_blocks import Decoder, Encoder, TransformerWrapper
-from xt_blocks.attention import kernel
-from xt_blocks.intermediates import Intermediates
-from xt_blocks.memories import Memories
+from xt_blocks.kernels import attention as kernel
+from xt_blocks.runtime.intermediates import Intermediates
+from xt_blocks.runtime.memories import Memories
 
 from .variants import EITHER_WAY, SIZES, VARIANTS, inputs, stack, tokens
 

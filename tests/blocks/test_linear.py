@@ -20,8 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import xt_blocks
-from xt_blocks import onednn, pack, unpack
-from xt_blocks.linear import LARGE, MANY_PRODUCTS, Linear, linear
+from xt_blocks import pack, unpack
+from xt_blocks.blocks.linear import LARGE, MANY_PRODUCTS, Linear, linear
+from xt_blocks.kernels import onednn
 
 pytestmark = pytest.mark.skipif(not onednn.HAS_ONEDNN, reason="torch without oneDNN takes the plain way always")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import xt_blocks
-from xt_blocks.intermediates import Intermediates
-from xt_blocks.memories import Memories
+from xt_blocks.runtime.intermediates import Intermediates
+from xt_blocks.runtime.memories import Memories
 
 from .variants import SIZES, VARIANTS, inputs, stack
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from xt_blocks import Decoder, Encoder, NonAutoregressiveWrapper, TransformerWrapper
-from xt_blocks.subset import random_subset
-from xt_blocks.wrappers.masking import SCHEDULES, corrupted, masked_at_random, schedule_of
-from xt_blocks.wrappers.nonautoregressive import Losses
+from xt_blocks.blocks.subset import random_subset
+from xt_blocks.generation.masking import SCHEDULES, corrupted, masked_at_random, schedule_of
+from xt_blocks.generation.nonautoregressive import Losses
 
 SIZES: dict[str, Any] = {"dim": 12, "heads": 2, "attn_dim_head": 6, "depth": 1}
 TOKENS, LENGTH, MASK = 11, 8, 10

@@ -14,19 +14,10 @@ import torch._dynamo.testing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xt_blocks import (
-    AutoregressiveWrapper,
-    Decoder,
-    FeedForward,
-    TransformerWrapper,
-    XTransformer,
-    cross_entropy,
-    onednn,
-    pack,
-    packed,
-    unpack,
-)
-from xt_blocks.linear import MANY_PRODUCTS
+from xt_blocks import AutoregressiveWrapper, Decoder, FeedForward, TransformerWrapper, XTransformer, pack, unpack
+from xt_blocks.blocks import packed
+from xt_blocks.blocks.linear import MANY_PRODUCTS
+from xt_blocks.kernels import cross_entropy, onednn
 
 from .variants import SIZES, VARIANTS, inputs, language_model, stack, tokens
 
@@ -433,7 +424,7 @@ def test_a_packed_model_exports_as_a_plain_one() -> None:
 
 
 def test_an_old_torch_or_another_machine_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xt_blocks.packed._SUPPORTED", {})
+    monkeypatch.setattr("xt_blocks.kernels.compat.reorder_linear_weight", None)
     linear = layer()
     is_right(linear)
     assert not is_packed(linear)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from xt_blocks import Block, FeedForward
-from xt_blocks.block import Use
-from xt_blocks.embedding import Embedding
-from xt_blocks.norms import norm
-from xt_blocks.shift import shift_tokens
+from xt_blocks.blocks.block import Use
+from xt_blocks.blocks.embedding import Embedding
+from xt_blocks.blocks.norms import norm
+from xt_blocks.blocks.shift import shift_tokens
 
 
 def gelu(x: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockdsl
 import xt_blocks
-from xt_blocks import stack as stack_module
-from xt_blocks.attention import blockwise
+from xt_blocks.kernels import tiles as blockwise
+from xt_blocks.runtime import stack as stack_module
 
 from .variants import EITHER_WAY, SIZES, inputs, language_model, stack, tokens
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xt_blocks import Decoder, TransformerWrapper
-from xt_blocks.memories import Memories
+from xt_blocks.runtime.memories import Memories
 
 from .variants import SIZES, VARIANTS, tokens
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import blockdsl
 import xt_blocks
 from xt_blocks import Attention, CrossAttention, Decoder, Encoder, FeedForward
-from xt_blocks.block import Block, Use
-from xt_blocks.init import init_xavier
-from xt_blocks.norms import ScaleNorm, norm
-from xt_blocks.residual import ResidualConnection
+from xt_blocks.blocks.block import Block, Use
+from xt_blocks.blocks.init import init_xavier
+from xt_blocks.blocks.norms import ScaleNorm, norm
+from xt_blocks.blocks.residual import ResidualConnection
 
 DIM = 6
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from xt_blocks import AutoregressiveWrapper
-from xt_blocks.wrappers.sampling import Sampler, keep_min_p, keep_top_a, keep_top_k, keep_top_p
+from xt_blocks.generation.sampling import Sampler, keep_min_p, keep_top_a, keep_top_k, keep_top_p
 
 from .variants import language_model, tokens
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from xt_blocks import onednn
-from xt_blocks.attention import kernel, single
+from xt_blocks.kernels import attention as kernel
+from xt_blocks.kernels import onednn
+from xt_blocks.kernels import single_query as single
 
 from .variants import VARIANTS, inputs, stack
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import blockdsl
 import xt_blocks
-from xt_blocks.block import Residual
+from xt_blocks.blocks.block import Residual
 
 from .variants import SIZES, VARIANTS, inputs, stack
 

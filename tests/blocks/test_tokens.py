@@ -15,9 +15,9 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, UserError
-from blockdsl.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import TOKEN_OPTIONS
 from xt_blocks import AutoregressiveWrapper, Decoder, Encoder, Stack, TransformerWrapper
-from xt_blocks.wrappers.prefix import Prefix
+from xt_blocks.models.prefix import Prefix
 
 SIZES: dict[str, Any] = {"dim": 24, "heads": 2, "attn_dim_head": 8}
 TOKENS = {"num_tokens": 17, "max_seq_len": 12}

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import pytest
 
-from blockdsl.cli import main
+from xt_blocks.cli import main
 
 
 class Ran(NamedTuple):
@@ -46,7 +46,7 @@ def process(
     *arguments: object, stdin: bytes = b"", stdout: int | IO[Any] = subprocess.PIPE, code: str = "", **env: str
 ) -> subprocess.CompletedProcess[bytes]:
     """The command line (or other Python code) in a fresh interpreter that knows nothing of the terminal it is in."""
-    code = code or "import sys; from blockdsl.cli import main; sys.exit(main())"
+    code = code or "import sys; from xt_blocks.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
     environment = inherited | {"PYTHONUTF8": "1", "COLUMNS": "100"} | env

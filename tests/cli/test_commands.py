@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from blockdsl import compile
-from blockdsl.cli import main
+from xt_blocks.cli import main
 
 from .conftest import Ran, Terminal, process
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blockdsl import compile
-from blockdsl.cli import draw
+from xt_blocks.cli import draw
 
 from ..draw.reading import check, read
 from .conftest import Ran

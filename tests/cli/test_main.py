@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blockdsl.cli import COMMANDS, parser
+from xt_blocks.cli import COMMANDS, parser
 
 from .conftest import Ran, process
 
@@ -145,7 +145,7 @@ def test_a_package_installs_the_command() -> None:
     ran = process(
         code="from importlib.metadata import entry_points\nprint(entry_points(name='blockdsl')['blockdsl'].value)"
     )
-    assert ran.stdout.decode().strip() == "blockdsl.cli:main"
+    assert ran.stdout.decode().strip() == "xt_blocks.cli:main"
 
 
 # What is loaded ----------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def loaded(code: str) -> list[str]:
 
 
 def command(*arguments: str) -> str:
-    return f"from blockdsl.cli import main\ntry: main({list(arguments)!r})\nexcept SystemExit: pass"
+    return f"from xt_blocks.cli import main\ntry: main({list(arguments)!r})\nexcept SystemExit: pass"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_command_run_in_a_program_leaves_the_package_as_it_was(name: str) -> N
 
 def test_the_check_of_what_is_loaded_can_fail() -> None:
     assert "torch" in loaded("import torch")
-    assert "torch" in loaded("import blockdsl, xt_blocks")
+    assert "torch" in loaded("import blockdsl; from xt_blocks import lower")
     assert "networkx" in loaded("import blockdsl; blockdsl.compile('a', dim=8)")
     assert loaded("pass") == []
 
@@ -243,6 +243,6 @@ def test_a_comment_that_the_terminal_cannot_show_is_told() -> None:
 
 
 def test_an_argument_that_is_no_text_is_told() -> None:
-    ran = process(code="import sys\nfrom blockdsl.cli import main\nsys.exit(main(['check', 'a \\udcff']))")
+    ran = process(code="import sys\nfrom xt_blocks.cli import main\nsys.exit(main(['check', 'a \\udcff']))")
     assert ran.returncode == 1
     assert ran.stderr.startswith(b"1:3: the character '\\udcff' has no meaning here\n")

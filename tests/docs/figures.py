@@ -24,13 +24,20 @@ def with_figures(text: str) -> str:
     tables = "\n".join(_table(prefix, title) for prefix, title in PARTS.items())
     conditions = sorted({re.sub(r", \d+ rounds?$", "", result.conditions) for result in _results()})
     measured = "; ".join(conditions).replace("1 thread", "one thread")
-    return PLACE.sub(lambda found: f"{found[1]}\nMeasured on: {measured}.\nModels have dim 512, 6 layers and 8 heads where nothing else is said.\n\n{tables}\n", text)
+    return PLACE.sub(
+        lambda found: (
+            f"{found[1]}\nMeasured on: {measured}.\nModels have dim 512, 6 layers and 8 heads where nothing else is said.\n\n{tables}\n"
+        ),
+        text,
+    )
 
 
 def with_readme_figures(text: str) -> str:
     """README with the medians of its comparison."""
     cases = {result.case: _medians(result) for result in _results()}
-    train, generate, packed = (cases[name] for name in ("train/plain-1024", "generate/gpt-16", "generate/gpt-16-packed"))
+    train, generate, packed = (
+        cases[name] for name in ("train/plain-1024", "generate/gpt-16", "generate/gpt-16-packed")
+    )
     rows = {
         "a train step of 1,024 tokens, CPU": [
             train["ours"],

@@ -1,7 +1,7 @@
 """The Markdown pages and the fenced blocks on them.
 
 A comment right above a block keeps it from being run: `<!-- not run: the reason -->` always, `<!-- needs: package -->`
-where that package is not installed.
+where that package is not installed, and `<!-- from: path -->` since it is quoted from that file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.*?) -->\n+)?(?:<!-- needs: (?P<needs>.*?) -->\n+)?```(?P<language>[\w.]*)(?P<more>[^\n]*)\n(?P<body>.*?)^```$",
+    r"^(?:<!-- (?P<note>not run|needs|from): (?P<why>[^\n]*) -->\n+)?```(?P<language>[\w.]*)(?P<more>[^\n]*)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -31,19 +31,19 @@ class Block(NamedTuple):
 
     Attributes:
         line: where its body starts on the page.
-        not_run: the reason, if it is not run.
-        needs: packages without which it is not run.
+        notes: what the comment above it says, by its first words.
     """
 
     language: str
     body: str
     line: int
-    not_run: str | None
-    needs: tuple[str, ...]
+    notes: dict[str, str]
 
     @property
     def runs(self) -> bool:
-        return self.not_run is None and all(map(importlib.util.find_spec, self.needs))
+        if not self.notes:
+            return True
+        return "needs" in self.notes and importlib.util.find_spec(self.notes["needs"]) is not None
 
 
 def pages() -> list[Path]:
@@ -60,8 +60,8 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
 def _blocks(text: str) -> Iterator[Block]:
     for found in BLOCK.finditer(text):
         line = text.count("\n", 0, found.start("body")) + 1
-        needs = tuple((found["needs"] or "").split())
-        yield Block(found["language"], found["body"], line, found["reason"], needs)
+        notes = {found["note"]: found["why"]} if found["note"] else {}
+        yield Block(found["language"], found["body"], line, notes)
 
 
 def run_python(page: Path, namespace: dict[str, object]) -> int:
@@ -81,7 +81,7 @@ def output_of(command: str) -> str:
     words = shlex.split(command)
     programs = {
         "python": [sys.executable],
-        "blockdsl": [sys.executable, "-c", "import sys; from blockdsl.cli import main; sys.exit(main())"],
+        "blockdsl": [sys.executable, "-c", "import sys; from xt_blocks.cli import main; sys.exit(main())"],
     }
     run = subprocess.run(
         [*programs[words[0]], *words[1:]],
@@ -99,7 +99,7 @@ def with_outputs(text: str) -> str:
     """A page's text with the output of each console block as it is printed now."""
 
     def fresh(found: re.Match[str]) -> str:
-        if found["language"] != "console" or found["reason"] is not None:
+        if found["language"] != "console" or found["note"]:
             return found[0]
         command = found["body"].partition("\n")[0]
         return f"```console\n{command}\n{output_of(command.removeprefix('$ '))}```"

@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 import pytest
 
-from blockdsl.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import TOKEN_OPTIONS
 from xt_blocks import Decoder, TransformerWrapper
-from xt_blocks.layers import stack_keywords
+from xt_blocks.models.layers import stack_keywords
 
 from .pages import DOCS
 

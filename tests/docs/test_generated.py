@@ -20,7 +20,11 @@ def test_the_options_are_those_of_the_tables() -> None:
 
 
 def test_every_table_of_options_has_defaults() -> None:
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in options.PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1]
+        for line in options.PAGE.read_text(encoding="utf-8").splitlines()
+        if line[:1] == "|"
+    ]
     assert len(rows) > 80
     assert {len(row) for row in rows} == {6}
     given = {row[0].strip(): row[4].strip() for row in rows}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import blockdsl
+
 from . import pages
 from .pages import DOCS, README, ROOT, Block, blocks, output_of, run_python
 
@@ -23,7 +25,20 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_python_blocks_run(page: Path) -> None:
-    run_python(page, {})
+    before = blockdsl.kinds()
+    try:
+        assert run_python(page, {}) > 0
+    finally:
+        for kind in blockdsl.kinds().keys() - before:
+            blockdsl.unregister(kind)
+
+
+QUOTED = [(page, block) for page in PAGES for block in blocks(page) if "from" in block.notes]
+
+
+@pytest.mark.parametrize(("page", "block"), QUOTED, ids=[f"{name(page)}:{block.line}" for page, block in QUOTED])
+def test_quoted_code_is_in_its_file(page: Path, block: Block) -> None:
+    assert block.body in (ROOT / block.notes["from"]).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("page", "block"), CONSOLE, ids=[f"{name(page)}:{block.line}" for page, block in CONSOLE])
@@ -36,7 +51,8 @@ def test_a_console_block_shows_what_is_printed(page: Path, block: Block) -> None
 def test_blocks_are_of_known_languages_and_reasons_are_given(page: Path) -> None:
     for block in blocks(page):
         assert block.language in ("python", "console", "sh", "text"), f"{name(page)}:{block.line}"
-        assert block.not_run is None or len(block.not_run.split()) > 2, f"{name(page)}:{block.line} is not run: why?"
+        reason = block.notes.get("not run")
+        assert reason is None or len(reason.split()) > 2, f"{name(page)}:{block.line} is not run: why?"
 
 
 def test_a_block_that_fails_is_found(tmp_path: Path) -> None:
@@ -70,7 +86,9 @@ def test_links_of_readme_are_absolute_and_lead_to_files() -> None:
     assert pictures
     assert all(link.startswith(raw) for link in pictures)
     links = re.findall(r"(?<!!)\[[^]]+\]\(([^)]+)\)", text)
-    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^##+ (.*)$", text, re.M)}
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^##+ (.*)$", text, re.M)
+    }
     for link in [*pictures, *links]:
         if link.startswith("#"):
             assert link[1:] in headings, link

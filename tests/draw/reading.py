@@ -16,7 +16,7 @@ import matplotlib
 from PIL import ImageFont
 
 from blockdsl import BlockGraph
-from blockdsl.graph import carried
+from blockdsl.graph.graph import carried
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIZES = {"title": 12.5, "note": 10.5, "code": 11, "mark": 9.5, "label": 11, "times": 14, "op": 10.5, "heading": 13}

@@ -9,7 +9,7 @@ import pytest
 import blockdsl
 from blockdsl import BlockGraph
 from blockdsl.draw import side_by_side
-from blockdsl.ordering import pattern_of
+from blockdsl.language.ordering import pattern_of
 
 from .reading import check
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, Sizes, UserError
-from blockdsl.costs import Cost, by_stage, node_costs
+from blockdsl.graph.costs import Cost, by_stage, node_costs
 
 from ..blocks.variants import SIZES as VARIANT_SIZES
 from ..blocks.variants import VARIANTS
@@ -311,7 +311,7 @@ def test_sizes_that_are_no_counts_are_refused() -> None:
 
 EVERYTHING = """
 import sys, blockdsl
-from blockdsl.costs import by_stage, sizes
+from blockdsl.graph.costs import by_stage, sizes
 g = blockdsl.compile("(a@x c f)*2 | a & f", dim=12, num_tokens=9, max_seq_len=5, rotary_pos_emb=True, residual_attn=True)
 g.parameters(), g.flops(4), g.kv_cache_bytes(4, dtype="bfloat16"), by_stage(g, sizes(4, 1)), g.why_not_cached()
 g.to_text(), blockdsl.BlockGraph.from_json(g.to_json()).lint(), g.with_tokens(7, 5), g.without_tokens(), repr(g)

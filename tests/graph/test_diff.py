@@ -7,14 +7,15 @@ import time
 from textwrap import dedent
 from typing import Any
 
+import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blockdsl
-from blockdsl import BlockGraph, UserError
-from blockdsl.align import align
-from blockdsl.diff import Change, Changed, GraphDiff, StageChange
+from blockdsl import BlockGraph, GraphDiff, UserError
+from blockdsl.graph.align import align
+from blockdsl.graph.diff import Change, Changed, StageChange
 
 from .patterns import Model, models
 
@@ -84,7 +85,7 @@ def test_what_says_nothing_of_the_model_does_not_count() -> None:
     assert not diff("(a@x f@y)*2", "(a@q f@x)*2")
     assert not diff("a@x f", "a f"), "a tie of one block"
     renamed = graph("a f")
-    renamed.nx = blockdsl.graph.nx.relabel_nodes(renamed.nx, {"a0": "first", "f1": "second"})
+    renamed.nx = nx.relabel_nodes(renamed.nx, {"a0": "first", "f1": "second"})
     assert not graph("a f").diff(renamed)
 
 

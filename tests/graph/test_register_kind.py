@@ -1,4 +1,4 @@
-"""A kind of one's own, as the text of `blockdsl.kinds` describes it: a depthwise convolution, for the Conformer."""
+"""A kind of one's own, as the text of `blockdsl.registry.kinds` describes it: a depthwise convolution, for the Conformer."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def kernels(g: BlockGraph) -> list[int]:
 
 
 def test_the_documented_example_works_to_the_letter() -> None:
-    text = import_module("blockdsl.kinds").__doc__  # `blockdsl.kinds` is the function of that name
+    text = import_module("blockdsl.registry.kinds").__doc__
     assert text is not None
     start = text.index("    import blockdsl")
     code = dedent(text[start : text.index("\n\nThe module is built")])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from blockdsl import Pattern, PatternError, parse
-from blockdsl.expand import Fork, Step, Unit
+from blockdsl.language.expand import Fork, Step, Unit
 
 from .strategies import Block, Program, meaning, plain, programs
 

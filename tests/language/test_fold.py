@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blockdsl import Pattern, parse
-from blockdsl.fold import Folded, Loop, fold, shortest
+from blockdsl.language.fold import Folded, Loop, fold, shortest
 
 
 @cache

@@ -9,7 +9,7 @@ import pytest
 from lark import Lark
 from lark.exceptions import GrammarError, LexError, UnexpectedInput
 
-from blockdsl.parse import PARSER_SETTINGS, grammar_text
+from blockdsl.language.parse import PARSER_SETTINGS, grammar_text
 
 
 def strict(text: str) -> Lark:

@@ -9,11 +9,11 @@ import pytest
 
 import blockdsl
 from blockdsl import Kind, Option, Pattern, PatternError, UserError, kinds, parse, register, unregister
-from blockdsl.builtin import CROSS_ATTENTION, FEEDFORWARD, SELF_ATTENTION
-from blockdsl.kinds import INPUTS
-from blockdsl.options import spell
-from blockdsl.resolve import Block, resolve
-from blockdsl.settings import table
+from blockdsl.graph.resolve import Block, resolve
+from blockdsl.registry.builtin import CROSS_ATTENTION, FEEDFORWARD, SELF_ATTENTION
+from blockdsl.registry.kinds import INPUTS
+from blockdsl.registry.options import spell
+from blockdsl.registry.settings import table
 
 
 def kind(name: str = "conv", options: tuple[Option, ...] = (), **fields: Any) -> Kind:

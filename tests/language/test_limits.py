@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from blockdsl import Pattern, PatternError, format_text, parse
-from blockdsl.expand import MAX_BLOCKS
-from blockdsl.fold import shortest
-from blockdsl.parse import MAX_NESTING, MAX_TEXT
-from blockdsl.resolve import resolve
+from blockdsl.graph.resolve import resolve
+from blockdsl.language.expand import MAX_BLOCKS
+from blockdsl.language.fold import shortest
+from blockdsl.language.parse import MAX_NESTING, MAX_TEXT
 
 
 def refused_at_once(text: str, problem: str, **options: Any) -> PatternError:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockdsl import PatternError, parse
-from blockdsl.expand import Unit
-from blockdsl.macros import MACROS
+from blockdsl.language.expand import Unit
+from blockdsl.language.macros import MACROS
 
 from .test_ordering import par_rule
 

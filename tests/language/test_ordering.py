@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockdsl import PatternError, UserError, parse
-from blockdsl.ordering import pattern_of
+from blockdsl.language.ordering import pattern_of
 
 
 def par_rule(depth: int, ratio: int, block: list[str]) -> list[str] | None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import PatternError, parse, parse_settings
-from blockdsl.parse import comments
+from blockdsl.language.parse import comments
 
 from .strategies import Program, plain, programs, spaced
 

@@ -11,11 +11,11 @@ import pytest
 
 import blockdsl
 from blockdsl import Kind, Option, Pattern, parse
-from blockdsl.kinds import kinds
-from blockdsl.macros import MACROS
-from blockdsl.ordering import ORDERING_KEYWORDS, pattern_of
+from blockdsl.language.macros import MACROS
+from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.reference import AREAS, Entry, entries, find, telling
-from blockdsl.settings import STACK_SETTINGS, table
+from blockdsl.registry.kinds import kinds
+from blockdsl.registry.settings import STACK_SETTINGS, table
 
 ENTRIES = entries()
 ids = [f"{entry.keyword or entry.name} {entry.pattern}" for entry in ENTRIES]

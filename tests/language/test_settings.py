@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from blockdsl import PatternError, UserError, parse
-from blockdsl.kinds import kinds
-from blockdsl.resolve import Block, Branches, Stack, resolve
-from blockdsl.settings import STACK_SETTINGS, table
+from blockdsl.graph.resolve import Block, Branches, Stack, resolve
+from blockdsl.registry.kinds import kinds
+from blockdsl.registry.settings import STACK_SETTINGS, table
 
 
 def blocks(stack: Stack) -> list[Block]:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import blockdsl
 import xt_blocks
 from blockdsl import UserError
-from blockdsl.kinds import kinds
-from blockdsl.options import Option, spell
 from blockdsl.reference import needs
-from blockdsl.settings import table
-from blockdsl.tokens import TOKEN_OPTIONS
+from blockdsl.registry.kinds import kinds
+from blockdsl.registry.options import Option, spell
+from blockdsl.registry.settings import table
+from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 SIZES: dict[str, Any] = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 TOKENS: dict[str, Any] = {"num_tokens": 11, "max_seq_len": 24}

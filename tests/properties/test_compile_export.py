@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from blockdsl.reference import needs
-from blockdsl.settings import table
+from blockdsl.registry.settings import table
 
 from ..blocks.test_compile_export import NAMES
 from ..blocks.variants import VARIANTS

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import blockdsl
 import xt_blocks
-from blockdsl.options import spell
+from blockdsl.registry.options import spell
 
 from .models import SIZES, TOKENS, Model, close, context_for, examples, models, stirred, tokens
 

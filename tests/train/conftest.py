@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from blockdsl.cli import main
+from xt_blocks.cli import main
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "wizards", "brew", "coffee"]
 

@@ -100,7 +100,7 @@ def test_help_loads_no_torch(command: str) -> None:
     program = (
         "import argparse, sys, importlib\n"
         "parser = argparse.ArgumentParser()\n"
-        f"importlib.import_module('blockdsl.cli.{command}').add_parser(parser.add_subparsers())\n"
+        f"importlib.import_module('xt_blocks.cli.{command}').add_parser(parser.add_subparsers())\n"
         f"try: parser.parse_args(['{command}', '--help'])\n"
         "except SystemExit: print([name for name in sys.modules if name in ('torch', 'xt_blocks', 'matplotlib')])\n"
     )

@@ -23,7 +23,7 @@ PROGRAM = """
 import sys
 from xt_blocks.train import loop
 loop.SECONDS_BETWEEN_SAVES = 0
-from blockdsl.cli import main
+from xt_blocks.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import blockdsl as language
-from blockdsl.cli import train as command
+from xt_blocks.cli import train as command
 
 Blockdsl = Callable[..., tuple[int, str, str]]
 Records = Callable[[Path], list[dict[str, Any]]]

@@ -19,23 +19,21 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
-from ..attention.attention import Attention, CrossAttention
-from ..block import Block
-from ..feedforward import FeedForward
-from ..norms import ScaleNorm, norm
+from ..blocks.attention import Attention, CrossAttention
+from ..blocks.block import Block
+from ..blocks.feedforward import FeedForward
+from ..blocks.norms import ScaleNorm, norm
+from ..generation.autoregressive import AutoregressiveWrapper
+from ..generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
+from ..generation.nonautoregressive import NonAutoregressiveWrapper
+from ..generation.xl_autoregressive import XLAutoregressiveWrapper
+from ..models.continuous import ContinuousTransformerWrapper
+from ..models.seq2seq import XTransformer
+from ..models.transformer import TransformerWrapper
+from ..models.vision import ViTransformerWrapper
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..positions.bias import ALiBi, DynamicBias, T5Bias
-from ..stack import Stack
-from ..wrappers import (
-    AutoregressiveWrapper,
-    ContinuousAutoregressiveWrapper,
-    ContinuousTransformerWrapper,
-    NonAutoregressiveWrapper,
-    TransformerWrapper,
-    ViTransformerWrapper,
-    XLAutoregressiveWrapper,
-    XTransformer,
-)
+from ..runtime.stack import Stack
 from .reader import Reader
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..embedding import SMALL_STD, Embedding
+from ..blocks.embedding import SMALL_STD, Embedding
 
 BASE = 10_000.0
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..linear import Linear
+from ..blocks.linear import Linear
 
 
 class T5Bias(nn.Module):

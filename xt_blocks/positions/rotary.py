@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .. import onednn
+from ..kernels import onednn
 
 BASE = 10_000.0
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from blockdsl.errors import UserError
 
-from ..record import BlockRecord, attention_map, record
+from ..runtime.record import BlockRecord, attention_map, record
 from .data import load_corpus
 from .run_folder import RunFolder
 from .sample import load_trained
 
 if TYPE_CHECKING:
-    from xt_blocks import TransformerWrapper
+    from .. import TransformerWrapper
 
 OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
 FORMATS = (".png", ".svg", ".pdf")

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
-from xt_blocks import AutoregressiveWrapper, TransformerWrapper
 
+from .. import AutoregressiveWrapper, TransformerWrapper
 from . import checkpoint
 from .data import Corpus, training_batch, validation_sequences
 from .interrupt import StopRequest

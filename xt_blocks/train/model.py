@@ -14,8 +14,9 @@ import torch
 
 import blockdsl
 from blockdsl.errors import UserError
-from xt_blocks import TransformerWrapper, lower
 
+from ..models.lower import lower
+from ..models.transformer import TransformerWrapper
 from .seeds import seed_for
 from .settings import TrainSettings
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import time
 
-from xt_blocks import TransformerWrapper
-
+from .. import TransformerWrapper
 from .data import Corpus
 from .loop import EVALUATIONS, bits_per_byte, train_step
 from .optimizer import make_optimizer

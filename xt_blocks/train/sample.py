@@ -16,8 +16,8 @@ from torch import Tensor
 
 import blockdsl
 from blockdsl.errors import UserError
-from xt_blocks import AutoregressiveWrapper, TransformerWrapper
 
+from .. import AutoregressiveWrapper, TransformerWrapper
 from . import checkpoint
 from .model import build_model
 from .run_folder import RunFolder

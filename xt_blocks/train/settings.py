@@ -1,7 +1,7 @@
 """What defines a run: everything its numbers depend on.
 
 Owns the settings, their checks and their JSON. Leaves the command line's flags and defaults to
-`blockdsl.cli.train`, and the model they describe to `model`.
+`xt_blocks.cli.train`, and the model they describe to `model`.
 """
 
 from __future__ import annotations

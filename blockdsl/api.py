@@ -1,0 +1,315 @@
+"""The public values, with all that can be done with them as thin methods: BlockGraph, GraphDiff, and `compile`.
+
+Owns no logic: a graph is read by `graph`, costed by `graph.costs`, judged by `graph.lint`, compared by `graph.diff` and
+drawn by `draw`, none of which knows this file.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import GraphError, UserError
+from .graph import costs, json, lint, tokens
+from .graph.compile import build
+from .graph.diff import Difference
+from .graph.graph import Graph
+from .graph.resolve import resolve
+from .language.pattern import Pattern
+from .registry.tokens import TOKEN_OPTIONS, checked, clash
+
+if TYPE_CHECKING:
+    from .draw.colors import Shade
+
+
+def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
+    """The graph of a pattern.
+
+    Args:
+        pattern: a Pattern, or its text.
+        settings: the stack's settings, `dim=512, heads=8, causal=True, ...`; one given here wins over the text's
+            `set`. `blockdsl.registry.settings.table()` has them all.
+
+    Raises:
+        PatternError: the text is at fault.
+        TypeError: an unknown setting; the message names the nearest.
+        UserError: a setting's value is out of range, or settings clash.
+    """
+    stack = resolve(pattern, **settings)
+    graph = BlockGraph(build(stack)).lint()
+    if stack.settings["num_tokens"] is None:
+        return graph
+    options: dict[str, Any] = {option.name: stack.settings[option.name] for option in TOKEN_OPTIONS}
+    return graph.with_tokens(**options)
+
+
+class BlockGraph(Graph):
+    """A stack of blocks as a graph.
+
+    Attributes:
+        nx: the networkx.DiGraph; see `blockdsl.graph.nodes` for its nodes and edges.
+    """
+
+    def lint(self) -> BlockGraph:
+        """Check that the graph can be lowered; returns it.
+
+        Raises:
+            GraphError: it cannot; the message lists every fault.
+        """
+        lint.check(self)
+        return self
+
+    def with_tokens(self, num_tokens: int, max_seq_len: int, **options: Any) -> BlockGraph:
+        """A copy that embeds tokens and gives logits.
+
+        Args:
+            options: the others of `TOKEN_OPTIONS`. Absolute positions give way to rotary ones and T5's bias.
+
+        Raises:
+            TypeError: an unknown option; the message names the nearest.
+            UserError: a value is out of range, or options clash.
+            GraphError: the graph is at fault.
+        """
+        given = {"num_tokens": num_tokens, "max_seq_len": max_seq_len} | options
+        settings = checked(given, "with_tokens")
+        graph = self.without_tokens()
+        if found := clash(settings, graph.dim, tokens.block_schemes(graph)):
+            raise UserError(f"{found[0]} is set, but {found[1]}")
+        tokens.write(graph, settings, graph.dim)
+        return graph.lint()
+
+    def without_tokens(self) -> BlockGraph:
+        """A copy of the stack alone, from embedded sequence to normed output."""
+        graph = self.copy()
+        tokens.erase(graph)
+        return graph
+
+    def token_options(self) -> dict[str, Any]:
+        """What `with_tokens` was given, as the graph says it now."""
+        return tokens.read(self)
+
+    # Costs -------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> int:
+        """How many parameters the lowered module has; tied ones count once."""
+        return costs.parameters(self)
+
+    def flops(self, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
+        """Floating-point operations of one forward pass, two a multiply-add, as torch.utils.flop_counter counts.
+
+        Args:
+            seq_len: tokens a row.
+            batch: rows.
+            context_len: tokens of the context a row; seq_len when not given.
+        """
+        return costs.flops(self, seq_len, batch, context_len)
+
+    def kv_cache_bytes(
+        self, seq_len: int, batch: int = 1, dtype: str = "float32", context_len: int | None = None
+    ) -> int:
+        """Bytes of keys and values that decoding keeps for `seq_len` tokens a row; under max_attend_past, of a window.
+
+        Args:
+            dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.
+        """
+        return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
+
+    def diff(self, other: BlockGraph, seq_len: int = 1024) -> GraphDiff:
+        """What differs from another graph; false when both are the same model.
+
+        Args:
+            seq_len: tokens a row that the costs before and after are given for.
+        """
+        return GraphDiff.between(self, other, seq_len)
+
+    # Text --------------------------------------------------------------------------------------------------------
+
+    def to_text(self, ascii: bool = False, color: bool = False) -> str:
+        """The graph drawn with characters: stages, branches, ties, and each repeat once.
+
+        Args:
+            color: colour blocks by their kind, with the escape codes of a terminal.
+        """
+        from .draw.text import draw
+
+        return draw(self, ascii=ascii, color=color)
+
+    def to_dot(self, fold: bool = False) -> str:
+        """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.
+
+        Args:
+            fold: draw each repeat once.
+        """
+        from .draw.dot import draw
+
+        return draw(self, fold)
+
+    def to_mermaid(self, fold: bool = True) -> str:
+        """The graph as a Mermaid flowchart, for Markdown that renders such.
+
+        Args:
+            fold: draw each repeat once; Mermaid refuses large charts.
+        """
+        from .draw.mermaid import draw
+
+        return draw(self, fold)
+
+    def to_svg(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        unfold: bool = False,
+        detail: str = "block",
+        color: str | Shade = "kind",
+        seq_len: int = 1024,
+    ) -> str:
+        """The graph as an SVG picture, in which each repeat is drawn once.
+
+        Args:
+            path: a file to write it to.
+            unfold: draw every block.
+            detail: "block", or "op" for blocks opened to their operations.
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
+                of values from elsewhere, and every block is drawn.
+            seq_len: tokens a row, of the FLOPs.
+
+        Raises:
+            UserError: an option has a value that it cannot have.
+        """
+        from .draw.picture import picture
+        from .draw.svg import svg
+
+        text = svg(picture(self, unfold=unfold, detail=detail, color=color, seq_len=seq_len))
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
+        """The SVG picture as PNG, light; `options` are those of `to_svg`.
+
+        Args:
+            scale: pixels of the image for a pixel of the picture.
+
+        Raises:
+            UserError: resvg-py is not installed, or an option has a value that it cannot have.
+        """
+        from .draw.png import png
+
+        image = png(self.to_svg(**options), scale)
+        if path is not None:
+            Path(path).write_bytes(image)
+        return image
+
+    def to_html(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        unfold: bool = False,
+        detail: str = "block",
+        color: str | Shade = "kind",
+        seq_len: int = 1024,
+        dtype: Any = "float32",
+    ) -> str:
+        """The graph as one HTML page: the picture with search, the pattern's text, and each block's details.
+
+        It asks for no other file and for no network.
+
+        Args:
+            path: a file to write it to.
+            unfold: open it with every block drawn; the page folds and unfolds.
+            detail, color: as in `to_svg`.
+            seq_len: tokens a row, of the FLOPs and of the cache.
+            dtype: of the cache, as in `kv_cache_bytes`.
+
+        Raises:
+            UserError: an option has a value that it cannot have.
+        """
+        from .draw import page
+
+        return page({"": self}, path, unfold=unfold, detail=detail, color=color, seq_len=seq_len, dtype=dtype)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={len(self.nodes('block'))})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockGraph) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    # JSON --------------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The whole graph; `BlockGraph.from_json` reads it back."""
+        return json.to_json(self)
+
+    @staticmethod
+    def from_json(text: str) -> BlockGraph:
+        """The graph that `to_json` wrote.
+
+        Raises:
+            GraphError: the text is not such a graph, or the graph is at fault.
+        """
+        graph = BlockGraph(json.from_json(text))
+        try:
+            return graph.lint()
+        except GraphError as error:
+            if "has no attribute" not in str(error):
+                raise
+            hint = "an older version may have written it: compile its pattern again"
+            raise GraphError(f"{error}\n  {hint}") from None
+
+
+class GraphDiff(Difference):
+    """What `before.diff(after)` finds; false when they are the same model. Its attributes are those of `Difference`."""
+
+    def to_text(self, color: bool = False) -> str:
+        """For people; a change that many blocks have is one line. `color`: by a terminal's escape codes."""
+        from .draw.diff import draw
+
+        return draw(self, color)
+
+    def to_svg(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
+        """Both graphs side by side as an SVG picture, coloured by what is the same, changed, gone and new.
+
+        Args:
+            path: a file to write it to.
+            options: `detail` and `seq_len`, as `BlockGraph.to_svg` has them.
+        """
+        from .draw import side_by_side
+
+        return side_by_side(self._graphs, path, **self._look, **options)
+
+    def to_html(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
+        """The same as one HTML page.
+
+        Args:
+            path: a file to write it to.
+            options: `detail`, `seq_len` and `dtype`, as `BlockGraph.to_html` has them.
+        """
+        from .draw import page
+
+        return page(self._graphs, path, **self._look, **options)
+
+    @property
+    def _graphs(self) -> dict[str, Graph]:
+        return {"before": self.before, "after": self.after}
+
+    @property
+    def _look(self) -> dict[str, Any]:
+        from .draw import Shade
+
+        ours, theirs = self.status()
+        return {"color": {"before": Shade(ours), "after": Shade(theirs)}, "joined": False}
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def __str__(self) -> str:
+        return self.to_text()

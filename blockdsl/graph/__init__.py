@@ -1,0 +1,1 @@
+"""What a model is: the block graph, how it is made, judged, costed and compared."""

@@ -1,0 +1,123 @@
+"""From a resolved pattern to the block graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+
+from ..errors import PatternError
+from ..registry.kinds import SCORE_SIZES, kinds, norm_of
+from ..registry.positions import Scheme
+from ..registry.tokens import input_attributes
+from .resolve import Block, Branches, Stack, positions_of
+
+
+def build(stack: Stack) -> nx.DiGraph:
+    """The graph of a resolved pattern, without the model around the stack.
+
+    Raises:
+        PatternError: residual attention joins blocks whose scores do not fit.
+    """
+    return _Builder(stack).build()
+
+
+class _Builder:
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.settings = stack.settings
+        self.kinds = kinds()
+        self.count = self.sums = 0
+        self.positions: dict[tuple[Any, ...], str] = {}
+        self.graph = nx.DiGraph(
+            dim=stack.dim,
+            causal=self.settings["causal"],
+            stages=list(stack.pattern.expansion.stages),
+            pattern=str(stack.pattern),
+        )
+
+    def build(self) -> nx.DiGraph:
+        self.graph.add_node("input", kind="input", **input_attributes())
+        end, _ = self._chain(self.stack.steps, "input", {})
+        pre_norm = self.stack.given.get("pre_norm", True)
+        norm = norm_of(self.stack.given)
+        self.graph.add_node("output", kind="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
+        self._edge(end, "output", "stream")
+        return self.graph
+
+    def _chain(
+        self, steps: Sequence[Block | Branches], start: str, scores: dict[str, str]
+    ) -> tuple[str, dict[str, str]]:
+        """Steps one after another from `start`; returns the last node and the newest scores of each kind."""
+        at = start
+        for step in steps:
+            at, scores = (
+                self._branches(step, at, scores) if isinstance(step, Branches) else self._block(step, at, scores)
+            )
+        return at, scores
+
+    def _branches(self, step: Branches, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
+        newest = dict(scores)
+        ends = []
+        for branch in step.branches:
+            end, after = self._chain(branch, start, dict(scores))
+            newest |= {kind: node for kind, node in after.items() if node != scores.get(kind)}
+            ends.append(end)
+        node, self.sums = f"sum{self.sums}", self.sums + 1
+        self.graph.add_node(node, kind="sum", stage=self.graph.nodes[ends[-1]]["stage"])
+        self._edge(start, node, "base")
+        for end in ends:
+            self._edge(end, node, "stream")
+        return node, newest
+
+    def _block(self, block: Block, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
+        kind = self.kinds[block.kind]
+        node, self.count = f"{block.kind}{self.count}", self.count + 1
+        self.graph.add_node(
+            node,
+            kind="block",
+            block=block.kind,
+            options=block.options,
+            given=block.given,
+            shift=block.shift,
+            scale=block.scale,
+            tie=block.tie,
+            stage=block.stage,
+        )
+        self._edge(start, node, "stream")
+        if "context" in kind.inputs:
+            if "context" not in self.graph:
+                self.graph.add_node("context", kind="context")
+            self._edge("context", node, "context")
+        for scheme, attributes in positions_of(self.settings, self.stack.dim, block):
+            self._edge(self._position(scheme, attributes), node, "position")
+        if "scores" in kind.inputs:
+            if block.options.get("residual_attn") and block.kind in scores:
+                self._scores(scores[block.kind], node, block)
+            scores = scores | {block.kind: node}
+        return node, scores
+
+    def _position(self, scheme: Scheme, attributes: dict[str, Any]) -> str:
+        """The node of a scheme with these attributes; blocks that ask for the same share it."""
+        key = (scheme.name, *attributes.values())
+        if key not in self.positions:
+            name = f"{scheme.node}{attributes[scheme.size]}"
+            while name in self.graph:
+                name += "x"
+            self.graph.add_node(name, kind="position", scheme=scheme.name, **attributes)
+            self.positions[key] = name
+        return self.positions[key]
+
+    def _scores(self, source: str, node: str, block: Block) -> None:
+        for name, what in SCORE_SIZES.items():
+            theirs, ours = self.graph.nodes[source]["options"].get(name), block.options.get(name)
+            if theirs != ours:
+                problem = f"residual attention adds the scores of {theirs} {what} to those of {ours}"
+                hint = f"give both blocks the same number of {what}, or write residual_attn=false here"
+                raise PatternError(self.stack.pattern.source, block.span, problem, hint)
+        self._edge(source, node, "scores")
+
+    def _edge(self, source: str, target: str, carries: str) -> None:
+        before = self.graph.edges[source, target]["carries"] if self.graph.has_edge(source, target) else ()
+        self.graph.add_edge(source, target, carries=(*before, carries))

@@ -1,0 +1,421 @@
+"""What differs between two graphs: their blocks, matched in order, and all around them.
+
+Names of nodes, the labels of ties and the text a graph was made from do not count: a graph differs where the model
+that it lowers to does, or its stages are called otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from . import costs
+from .align import GAP, align
+from .graph import Graph
+from .layout import Chain, chain
+from .lint import check_readable
+
+D = TypeVar("D", bound="Difference")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that differs: an option, an attribute, or the names of the nodes whose edges bring something."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What both graphs have, by its node in each, and what of it differs."""
+
+    before: str
+    after: str
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """A stage by its index in each graph, None where there is none; its changes are of `name` and `starts at`."""
+
+    before: int | None
+    after: int | None
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between two graphs; false when they are the same model.
+
+    Attributes:
+        before, after: the graphs.
+        pairs: nodes that belong together, of every kind.
+        removed, added: blocks, positions and contexts that only one of them has.
+        blocks: options, `shift`, `scale` and `tie` of blocks.
+        stack: `dim` and `causal`.
+        settings: attributes of the input, the output and positions.
+        wiring: what a block or the output reads: `stream`, `context`, `position`, `scores`. What merely follows from
+            a block that is gone or new does not count.
+        stages: those that are new, gone, named otherwise, or start at another block.
+        costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not.
+        seq_len: tokens a row that the costs are for.
+    """
+
+    before: Graph = field(repr=False)
+    after: Graph = field(repr=False)
+    pairs: tuple[tuple[str, str], ...] = field(repr=False)
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    blocks: tuple[Changed, ...]
+    stack: tuple[Change, ...]
+    settings: tuple[Changed, ...]
+    wiring: tuple[Changed, ...]
+    stages: tuple[StageChange, ...]
+    costs: tuple[Change, ...]
+    seq_len: int
+
+    def __bool__(self) -> bool:
+        parts = (self.removed, self.added, self.blocks, self.stack, self.settings, self.wiring, self.stages)
+        return any(parts)
+
+    def status(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Each node of the first graph → "same", "changed" or "removed"; of the second → "same", "changed", "added"."""
+        changed = {(c.before, c.after) for c in (*self.blocks, *self.settings, *self.wiring)}
+        ours = dict.fromkeys(self.before.nx, "removed")
+        theirs = dict.fromkeys(self.after.nx, "added")
+        for node, other in self.pairs:
+            ours[node] = theirs[other] = "changed" if (node, other) in changed else "same"
+        return ours, theirs
+
+    def to_json(self) -> str:
+        """All of it but the graphs."""
+        plain = {
+            "equal": not self,
+            "removed": [{"node": node, **_shown(self.before, node)} for node in self.removed],
+            "added": [{"node": node, **_shown(self.after, node)} for node in self.added],
+            "blocks": [asdict(changed) for changed in self.blocks],
+            "stack": [asdict(change) for change in self.stack],
+            "settings": [asdict(changed) for changed in self.settings],
+            "wiring": [asdict(changed) for changed in self.wiring],
+            "stages": [asdict(stage) for stage in self.stages],
+            "costs": [asdict(change) for change in self.costs],
+            "seq_len": self.seq_len,
+            "pairs": self.pairs,
+        }
+        return json.dumps(plain, indent=1)
+
+    @classmethod
+    def between(cls: type[D], before: Graph, after: Graph, seq_len: int = 1024) -> D:
+        """What differs between two graphs.
+
+        Args:
+            seq_len: tokens a row that costs are given for.
+
+        Raises:
+            UserError: seq_len is no number of tokens.
+            GraphError: a graph cannot be read at all.
+        """
+        check_readable(before)
+        check_readable(after)
+        blocks = _matched_blocks(before, after)
+        positions = _matched_positions(before, after)
+        single = [(before.start, after.start), (before.end, after.end)]
+        contexts = list(zip(before.nodes("context"), after.nodes("context"), strict=False))
+        known: dict[Hashable, int] = {}
+        ours = _Wiring(before, [pair[0] for pair in blocks], [pair[0] for pair in positions], known)
+        theirs = _Wiring(after, [pair[1] for pair in blocks], [pair[1] for pair in positions], known)
+        pairs = (*single, *contexts, *positions, *blocks, *_matched_sums(ours, theirs))
+        sides = (0, before), (1, after)
+        removed, added = (
+            tuple(node for node in _in_order(graph) if node not in {pair[side] for pair in pairs})
+            for side, graph in sides
+        )
+        return cls(
+            before,
+            after,
+            pairs,
+            tuple(node for node in removed if before.nx.nodes[node]["kind"] != "sum"),
+            tuple(node for node in added if after.nx.nodes[node]["kind"] != "sum"),
+            blocks=_block_changes(before, after, blocks),
+            stack=_changes(*({"dim": graph.dim, "causal": graph.causal} for graph in (before, after))),
+            settings=_found((*pair, _setting_changes(before, after, pair)) for pair in (*single, *positions)),
+            wiring=_found((*pair, _wiring_changes(ours, theirs, pair)) for pair in (*blocks, single[1])),
+            stages=_stage_changes(before, after, blocks),
+            costs=_cost_changes(before, after, seq_len),
+            seq_len=seq_len,
+        )
+
+
+def _found(changed: Iterable[tuple[str, str, tuple[Change, ...]]]) -> tuple[Changed, ...]:
+    return tuple(Changed(before, after, changes) for before, after, changes in changed if changes)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """What differs between two mappings of names to values; a name that one lacks has None there."""
+    names = dict.fromkeys([*before, *after])
+    values = ((name, before.get(name), after.get(name)) for name in names)
+    return tuple(Change(name, old, new) for name, old, new in values if old != new)
+
+
+def _in_order(graph: Graph) -> list[str]:
+    """All nodes, each behind those it reads, and otherwise as they were added."""
+    import networkx as nx
+
+    place = {node: i for i, node in enumerate(graph.nx)}
+    return list(nx.lexicographical_topological_sort(graph.nx, key=place.__getitem__))
+
+
+# Blocks ----------------------------------------------------------------------------------------------------------
+
+
+def _own(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a block says of itself, its options and suffixes."""
+    return {**attrs["options"], "shift": attrs["shift"], "scale": attrs["scale"]}
+
+
+def _matched_blocks(before: Graph, after: Graph) -> list[tuple[str, str]]:
+    sides = [[*_blocks(graph)] for graph in (before, after)]
+    ours, theirs = ([key for _, key in side] for side in sides)
+    return [(sides[0][i][0], sides[1][j][0]) for i, j in align(ours, theirs, _price)]
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Equal for blocks that say the same of themselves, a tie's label aside, and stand in like branches."""
+
+    kind: str
+    own: tuple[tuple[str, Any], ...]
+    tied: bool
+    branch: tuple[int, ...]
+
+
+def _blocks(graph: Graph) -> Iterator[tuple[str, _Key]]:
+    branches = dict(_branches(chain(graph) or ()))
+    for node in _in_order(graph):
+        attrs = graph.nx.nodes[node]
+        if attrs["kind"] == "block":
+            yield node, _Key(attrs["block"], (*_own(attrs).items(),), attrs["tie"] is not None, branches.get(node, ()))
+
+
+def _branches(items: Chain, outer: tuple[int, ...] = ()) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each block with the numbers of the branches around it, from the outermost on."""
+    for item in items:
+        if isinstance(item, str):
+            yield item, outer
+        else:
+            for number, branch in enumerate(item.branches):
+                yield from _branches(branch, (*outer, number))
+
+
+def _price(one: _Key, other: _Key) -> int | None:
+    """Blocks of one kind are a pair, the more willingly the more they are alike."""
+    if one.kind != other.kind:
+        return None
+    unlike = len(_changes(dict(one.own), dict(other.own))) + (one.tied != other.tied)
+    return (GAP // 2 + min(unlike, GAP // 4) if unlike else 0) + (one.branch != other.branch)
+
+
+def _block_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]) -> tuple[Changed, ...]:
+    ours, theirs = _ties(before, [pair[0] for pair in pairs]), _ties(after, [pair[1] for pair in pairs])
+    same = _same_ties(ours, theirs)
+    found = []
+    for pair, old, new in zip(pairs, ours, theirs, strict=True):
+        changes = _changes(_own(before.nx.nodes[pair[0]]), _own(after.nx.nodes[pair[1]]))
+        if (old is None) != (new is None) or (old is not None and same.get(old) != new):
+            changes += (Change("tie", old, new),)
+        found.append((*pair, changes))
+    return _found(found)
+
+
+def _ties(graph: Graph, nodes: Sequence[str]) -> list[str | None]:
+    """The label of the parameters that each node shares with another of these; None where it shares none."""
+    labels = [graph.nx.nodes[node]["tie"] for node in nodes]
+    counts = Counter(labels)
+    return [label if counts[label] > 1 else None for label in labels]
+
+
+def _same_ties(ours: Sequence[str | None], theirs: Sequence[str | None]) -> dict[str, str]:
+    """Labels of the first → those of the second that stand for the same, by most of the nodes that have them."""
+    out: dict[str, str] = {}
+    for (old, new), _ in Counter(zip(ours, theirs, strict=True)).most_common():
+        if old is not None and new is not None and old not in out and new not in out.values():
+            out[old] = new
+    return out
+
+
+# The model around them ---------------------------------------------------------------------------------------------
+
+
+def _matched_positions(before: Graph, after: Graph) -> list[tuple[str, str]]:
+    """Positions with the same attributes, and then those left of the same scheme, in order."""
+    left = after.nodes("position")
+    pairs: dict[str, str] = {}
+    for alike in (_attributes, _scheme):
+        for node in before.nodes("position"):
+            same = [other for other in left if alike(after, other) == alike(before, node)]
+            if node not in pairs and same:
+                pairs[node] = same[0]
+                left.remove(same[0])
+    return [*pairs.items()]
+
+
+def _attributes(graph: Graph, node: str) -> dict[str, Any]:
+    return {name: value for name, value in graph.nx.nodes[node].items() if name != "kind"}
+
+
+def _scheme(graph: Graph, node: str) -> Any:
+    return graph.nx.nodes[node].get("scheme")
+
+
+def _setting_changes(before: Graph, after: Graph, pair: tuple[str, str]) -> tuple[Change, ...]:
+    return _changes(_attributes(before, pair[0]), _attributes(after, pair[1]))
+
+
+def _cost_changes(before: Graph, after: Graph, seq_len: int) -> tuple[Change, ...]:
+    sizes = costs.sizes(seq_len, 1, None)
+    old, new = costs.total(before, sizes), costs.total(after, sizes)
+    item = costs.item_bytes("float32")
+    return (
+        Change("parameters", old.parameters, new.parameters),
+        Change("flops", old.flops, new.flops),
+        Change("kv_cache_bytes", old.cached * item, new.cached * item),
+    )
+
+
+# Stages --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where a stage starts, as the number of matched blocks before it, and its name.
+
+    `matched`: its first block is one of them.
+    """
+
+    start: int
+    name: str | None
+    matched: bool
+
+
+def _stage_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]) -> tuple[StageChange, ...]:
+    (ours, at), (theirs, to) = _stages(before, [p[0] for p in pairs]), _stages(after, [p[1] for p in pairs])
+    matched = align(ours, theirs, _stage_price)
+    found = [StageChange(i, j, _unlike(ours[i], theirs[j], at[i], to[j])) for i, j in matched]
+    found += [StageChange(i, None) for i in {*range(len(ours))} - {i for i, _ in matched}]
+    found += [StageChange(None, j) for j in {*range(len(theirs))} - {j for _, j in matched}]
+    changed = [stage for stage in found if stage.changes or stage.before is None or stage.after is None]
+    return tuple(sorted(changed, key=lambda stage: (stage.after if stage.before is None else stage.before) or 0))
+
+
+def _stages(graph: Graph, matched: Sequence[str]) -> tuple[list[_Stage], list[str | None]]:
+    """The stages, and the block that each starts with; one without a block starts where the next does."""
+    names = graph.stages
+    first: dict[int, tuple[int, str]] = {}
+    passed, known = 0, {*matched}
+    for node in _in_order(graph):
+        if graph.nx.nodes[node]["kind"] == "block":
+            first.setdefault(graph.nx.nodes[node]["stage"], (passed, node))
+            passed += node in known
+    starts: list[tuple[int, str | None]] = []
+    after: tuple[int, str | None] = passed, None
+    for index in reversed(range(len(names))):
+        after = first.get(index, after)
+        starts.append(after)
+    starts.reverse()
+    stages = [_Stage(start, name, node in known) for (start, node), name in zip(starts, names, strict=True)]
+    return stages, [node for _, node in starts]
+
+
+def _stage_price(one: _Stage, other: _Stage) -> int | None:
+    moved, renamed = one.start != other.start, one.name != other.name
+    return None if moved and renamed else (GAP // 2 if moved or renamed else 0) + (one.matched != other.matched)
+
+
+def _unlike(one: _Stage, other: _Stage, at: str | None, to: str | None) -> tuple[Change, ...]:
+    names = _changes({"name": one.name}, {"name": other.name})
+    return names + ((Change("starts at", at, to),) if one.start != other.start else ())
+
+
+# Wiring --------------------------------------------------------------------------------------------------------------
+
+
+class _Wiring:
+    """What the nodes of a graph read, said in terms of what both graphs have.
+
+    A block that the other graph lacks is looked through, to what it reads itself, and a branch of nothing but such
+    blocks is no branch. So what a block reads is the same in both where nothing but these blocks lies between.
+
+    Attributes:
+        graph: the graph.
+        stream, scores: node → codes of what it reads; of one code table for both graphs.
+        sums: the code of what a sum gives → the sum.
+    """
+
+    def __init__(
+        self, graph: Graph, blocks: Sequence[str], positions: Sequence[str], known: dict[Hashable, int]
+    ) -> None:
+        self.graph, self.known = graph, known
+        self.stream: dict[str, tuple[int, ...]] = {}
+        self.scores: dict[str, tuple[int, ...]] = {}
+        self.sums: dict[int, str] = {}
+        self.positions = {node: self._code(object()) for node in graph.nodes("position")}
+        self.positions |= {node: self._code("position", i) for i, node in enumerate(positions)}
+        own = {node: self._code("block", i) for i, node in enumerate(blocks)} | {graph.start: self._code("input")}
+        gives: dict[str, tuple[int, ...]] = {}  # node → codes of the streams whose sum it gives
+        for node in _in_order(graph):
+            self.stream[node] = _joined(gives[source] for source in graph.sources(node, "stream"))
+            self.scores[node] = _joined(
+                (own[source],) if source in own else self.scores[source] for source in graph.sources(node, "scores")
+            )
+            is_sum = graph.nx.nodes[node]["kind"] == "sum"
+            gives[node] = (own[node],) if node in own else self._summed(node, gives) if is_sum else self.stream[node]
+
+    def _code(self, *key: Hashable) -> int:
+        return self.known.setdefault(key, len(self.known))
+
+    def _summed(self, node: str, gives: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        bases = self.graph.sources(node, "base")
+        if not bases:
+            return self.stream[node]
+        base = gives[bases[0]]
+        ends = sorted(gives[end] for end in self.graph.sources(node, "stream") if gives[end] != base)
+        if len(ends) < 2:
+            return ends[0] if ends else base
+        code = self._code("sum", base, *ends)
+        self.sums.setdefault(code, node)
+        return (code,)
+
+    def reads(self, node: str) -> dict[str, Any]:
+        graph = self.graph
+        return {
+            "stream": self.stream[node],
+            "context": len(graph.sources(node, "context")),
+            "position": sorted(self.positions[source] for source in graph.sources(node, "position")),
+            "scores": self.scores[node],
+        }
+
+    def names(self, node: str, carries: str) -> tuple[str, ...]:
+        return tuple(self.graph.sources(node, carries))
+
+
+def _joined(codes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sorted(code for some in codes for code in some))
+
+
+def _matched_sums(ours: _Wiring, theirs: _Wiring) -> list[tuple[str, str]]:
+    return [(node, theirs.sums[code]) for code, node in ours.sums.items() if code in theirs.sums]
+
+
+def _wiring_changes(ours: _Wiring, theirs: _Wiring, pair: tuple[str, str]) -> tuple[Change, ...]:
+    differ = _changes(ours.reads(pair[0]), theirs.reads(pair[1]))
+    return tuple(Change(c.name, ours.names(pair[0], c.name), theirs.names(pair[1], c.name)) for c in differ)
+
+
+def _shown(graph: Graph, node: str) -> dict[str, Any]:
+    """A node's attributes, for JSON."""
+    return {name: value for name, value in graph.nx.nodes[node].items() if name != "given"}

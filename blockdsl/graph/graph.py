@@ -1,0 +1,112 @@
+"""The block graph: what a model is, as a networkx DiGraph that costs, drawings and lowering read.
+
+Owns reading the graph. What its nodes and edges say is in `nodes`; what is made of a graph (costs, differences,
+drawings) reads it from above, and `blockdsl.api.BlockGraph` has all of it as methods.
+
+The graph is the program: change it with plain networkx calls and lower it, and the model is what it says, or
+`lint` says why that cannot be.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TypeVar
+
+import networkx as nx
+
+from ..registry.kinds import kind_of
+from .nodes import carried
+
+G = TypeVar("G", bound="Graph")
+
+
+class Graph:
+    """A stack of blocks as a graph.
+
+    Attributes:
+        nx: the networkx.DiGraph; see `nodes` for its nodes and edges.
+    """
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self.nx = graph
+
+    @property
+    def dim(self) -> int:
+        return self.nx.graph["dim"]
+
+    @property
+    def causal(self) -> bool:
+        return self.nx.graph["causal"]
+
+    @property
+    def stages(self) -> list[str | None]:
+        """The name of each stage; None where it has none."""
+        return self.nx.graph["stages"]
+
+    @property
+    def pattern(self) -> str:
+        """The canonical text the graph was made from; edits of the graph do not change it."""
+        return self.nx.graph["pattern"]
+
+    @property
+    def start(self) -> str:
+        """The input node."""
+        return self.nodes("input")[0]
+
+    @property
+    def end(self) -> str:
+        """The output node."""
+        return self.nodes("output")[0]
+
+    def nodes(self, kind: str) -> list[str]:
+        """The nodes of one kind, in the order they were added."""
+        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("kind") == kind]
+
+    def sources(self, node: str, carries: str) -> list[str]:
+        """The nodes whose edge to `node` carries this."""
+        return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
+
+    def order(self) -> list[str]:
+        """All nodes, each behind those it reads."""
+        return list(nx.topological_sort(self.nx))
+
+    def tied(self) -> dict[str, list[str]]:
+        """Blocks with one set of parameters: the owner (the first in order) → all of them, owner included."""
+        owners: dict[str, str] = {}
+        out: dict[str, list[str]] = {}
+        for node in self.nodes("block"):
+            tie = self.nx.nodes[node].get("tie")
+            owner = node if tie is None else owners.setdefault(tie, node)
+            out.setdefault(owner, []).append(node)
+        return out
+
+    @property
+    def emb_dim(self) -> int:
+        """Features of the token embedding."""
+        own = self.nx.nodes[self.start]["emb_dim"]
+        return self.dim if own is None else own
+
+    def sees_later(self) -> str | None:
+        """Why a token's value may depend on a later token, or None when it cannot."""
+        for node in self.nodes("block"):
+            attrs = self.nx.nodes[node]
+            if attrs["options"].get("causal") is False:
+                return f"{node} ({kind_of(attrs['block']).title}) is not causal"
+            if attrs["shift"] and not self.causal:
+                return f"{node} shifts tokens from both sides"
+        return None
+
+    def why_not_cached(self) -> str | None:
+        """Why the stack cannot be decoded one token at a time, or None when it can.
+
+        It can when no token's value depends on a later one, and every kind keeps what its next step needs.
+        """
+        for node in self.nodes("block"):
+            kind = kind_of(self.nx.nodes[node]["block"])
+            if kind.cached is None:
+                return f"{node} ({kind.title}) keeps no state between steps"
+        return self.sees_later()
+
+    def copy(self: G) -> G:
+        """An independent copy."""
+        return type(self)(deepcopy(self.nx))

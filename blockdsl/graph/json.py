@@ -1,0 +1,47 @@
+"""A graph as JSON, and back."""
+
+from __future__ import annotations
+
+import json
+
+import networkx as nx
+
+from ..errors import GraphError
+from .graph import Graph
+from .nodes import carried
+
+
+def to_json(graph: Graph) -> str:
+    """The whole graph."""
+    plain = {
+        "graph": dict(graph.nx.graph),
+        "nodes": [{"id": node, **attrs} for node, attrs in graph.nx.nodes(data=True)],
+        # by target: the order in which a node reads its sources is that of its branches and of their sum
+        "edges": [
+            {"from": source, "to": target, "carries": list(carried(attrs))}
+            for target in graph.nx
+            for source, attrs in graph.nx.pred[target].items()
+        ],
+    }
+    return json.dumps(plain, indent=1)
+
+
+def from_json(text: str) -> nx.DiGraph:
+    """The networkx graph that `to_json` wrote, as yet unchecked.
+
+    Raises:
+        GraphError: the text is not such a graph.
+    """
+    try:
+        plain = json.loads(text)
+        graph = nx.DiGraph()
+        graph.graph.update(plain["graph"])
+        for node in plain["nodes"]:
+            for options in (node[key] for key in ("options", "given") if key in node):
+                options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+            graph.add_node(node.pop("id"), **node)
+        for edge in plain["edges"]:
+            graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
+    return graph

@@ -1,0 +1,342 @@
+"""Whether a graph can be lowered, and if not, every reason why.
+
+One function a rule; each yields sentences that start with the node they are about. Rules that would trip over
+an earlier fault run only when there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import networkx as nx
+
+from ..errors import GraphError, did_you_mean
+from ..registry.kinds import SCORE_SIZES, Kind, kinds
+from ..registry.options import Option, by_name
+from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, odd_sinusoid
+from .graph import Graph
+from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried
+
+_STREAM_FROM = {"input", "block", "sum"}
+_STREAM_TO = {"block", "sum", "output"}
+
+Rule = Callable[[Graph], Iterator[str]]
+
+
+def check(graph: Graph) -> None:
+    """Whether a graph can be lowered.
+
+    Raises:
+        GraphError: it cannot; the message lists every fault.
+    """
+    if found := faults(graph):
+        raise GraphError("the graph cannot be lowered:\n" + "\n".join(f"  {fault}" for fault in found))
+
+
+def check_readable(graph: Graph) -> None:
+    """Whether a graph can be drawn and compared, which takes less than lowering it.
+
+    Raises:
+        GraphError: a node or an edge says of itself what none can, or there is a cycle.
+    """
+    if found := faults(graph, _READABLE):
+        raise GraphError("the graph cannot be read:\n" + "\n".join(f"  {fault}" for fault in found))
+
+
+def faults(graph: Graph, groups: tuple[tuple[Rule, ...], ...] | None = None) -> list[str]:
+    """Every reason the graph cannot be lowered; empty when it can. `groups`: of rules, instead of all."""
+    for rules in _RULES if groups is None else groups:
+        found = [fault for rule in rules for fault in rule(graph)]
+        if found:
+            return found
+    return []
+
+
+def _nodes(graph: Graph) -> Iterator[str]:
+    attributes = graph.nx.graph
+    for fault in _attributes(GRAPH_ATTRIBUTES, attributes, ("stages",)):
+        yield f"the graph: {fault}"
+    if "stages" in attributes and not _are_stages(attributes["stages"]):
+        yield f"the graph: stages must be a list of names (or None), not {attributes['stages']!r}"
+    for node, attrs in graph.nx.nodes(data=True):
+        kind = attrs.get("kind")
+        if not isinstance(node, str) or not node:
+            yield f"{node!r}: a node's name is a text"
+        if not isinstance(kind, str) or kind not in NODE_ATTRIBUTES:
+            yield f"{node}: unknown kind of node {kind!r}; there are {', '.join(NODE_ATTRIBUTES)}"
+            continue
+        dicts = ("options", "given") if kind == "block" else ()
+        problems = [*_attributes(NODE_ATTRIBUTES[kind], attrs, dicts)]
+        if kind == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
+            problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
+        for fault in problems:
+            yield f"{node}: {fault}"
+        for name in dicts:
+            if name in attrs and not isinstance(attrs[name], dict):
+                yield f"{node}: {name} must be a dict, not {attrs[name]!r}"
+    for kind in ("input", "output"):
+        if len(graph.nodes(kind)) != 1:
+            yield f"the graph has {len(graph.nodes(kind))} {kind} nodes and needs one"
+    if len(graph.nodes("context")) > 1:
+        yield "the graph has more than one context"
+
+
+def _attributes(declared: tuple[Option, ...], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
+    """What is missing (of the `others` too) or has a wrong value."""
+    if missing := {*others, *(option.name for option in declared)} - attrs.keys():
+        yield f"has no attribute {', '.join(sorted(missing))}"
+    for option in declared:
+        if option.name in attrs and (fault := option.fault(attrs[option.name])):
+            yield f"{option.name} {fault}"
+
+
+def _are_stages(stages: Any) -> bool:
+    return isinstance(stages, list) and bool(stages) and all(name is None or isinstance(name, str) for name in stages)
+
+
+def _edges(graph: Graph) -> Iterator[str]:
+    kind_of = {node: attrs.get("kind") for node, attrs in graph.nx.nodes(data=True)}
+    for source, target, attrs in graph.nx.edges(data=True):
+        if not isinstance(attrs.get("carries", ()), str | tuple | list):
+            yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
+            continue
+        if not carried(attrs):
+            yield f"{source} → {target}: carries nothing; take it out, as in g.nx.remove_edge('{source}', '{target}')"
+        for what in carried(attrs):
+            ends = kind_of[source], kind_of[target]
+            fits = {
+                "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
+                "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
+                "context": ends == ("context", "block"),
+                "position": ends[0] == "position" and ends[1] in ("block", "input"),
+                "scores": ends == ("block", "block"),
+            }
+            if what not in EDGES:
+                yield f"{source} → {target}: carries {what!r}, which is none of {', '.join(EDGES)}"
+            elif not fits[what]:
+                yield f"{source} → {target}: {ends[0]} cannot hand {what} to {ends[1]}"
+
+
+def _blocks(graph: Graph) -> Iterator[str]:
+    known = kinds()
+    declared = {name: by_name(kind.all_options()) for name, kind in known.items()}
+    for node in graph.nodes("block"):
+        attrs = graph.nx.nodes[node]
+        name, options = attrs["block"], attrs["options"]
+        if "." in node:
+            yield f"{node}: a block's name has no '.', for it is its module's name too"
+        if name not in known:
+            yield f"{node}: unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
+            continue
+        problems = [*_options(declared[name], options)]
+        if not problems and (clash := known[name].clash(graph.dim, options)):
+            problems.append(clash)
+        for problem in problems:
+            yield f"{node}: {problem}"
+        if options.get("dim_head", 0) is None:
+            yield f"{node}: dim_head is none; in a graph it is a number"
+        if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
+            yield f"{node}: a shift of {attrs['shift']} cuts dim={graph.dim} into too many parts"
+        if not attrs["scale"] > 0:
+            yield f"{node}: scale must be a number above 0, not {attrs['scale']!r}"
+
+
+def _options(declared: Mapping[str, Option], options: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in options.items():
+        if key not in declared:
+            hint = did_you_mean(str(key), declared)
+            yield f"unknown option '{key}'" + (f"; {hint}" if hint else "")
+        elif fault := declared[key].fault(value):
+            yield f"{key} {fault}"
+    for key in declared:
+        if key not in options:
+            yield f"option '{key}' is missing"
+
+
+def _acyclic(graph: Graph) -> Iterator[str]:
+    if not nx.is_directed_acyclic_graph(graph.nx):
+        cycle = [source for source, _ in nx.find_cycle(graph.nx)]
+        yield f"{cycle[0]}: is part of a cycle: {' → '.join([*cycle, cycle[0]])}"
+
+
+def _stream(graph: Graph) -> Iterator[str]:
+    """Dead ends. Without one, and without a cycle, every node is on a way from the input to the output."""
+    edges = graph.nx.edges(data=True)
+    stream = [(source, target) for source, target, attrs in edges if {"stream", "base"} & {*carried(attrs)}]
+    read, reading = {source for source, _ in stream}, {target for _, target in stream}
+    for node in graph.nodes("block") + graph.nodes("sum") + [graph.end]:
+        if node not in reading:
+            yield f"{node}: reads no stream; add an edge to it, as in g.nx.add_edge('…', '{node}')"
+        if node not in read and node != graph.end:
+            yield f"{node}: nothing reads what it gives; add an edge from it, as in g.nx.add_edge('{node}', '…')"
+
+
+def _sums(graph: Graph) -> Iterator[str]:
+    start = graph.start
+    for node in graph.nodes("sum"):
+        bases = graph.sources(node, "base")
+        if len(bases) > 1:
+            yield f"{node}: has more than one base: {', '.join(bases)}"
+        if not graph.sources(node, "stream"):
+            yield f"{node}: no branch meets here"
+        for base in bases[:1]:
+            for branch in graph.sources(node, "stream"):
+                if base != start and start in _behind(graph, branch, base):
+                    yield f"{node}: the branch {branch} does not start at its base {base} but at {start}"
+
+
+def _behind(graph: Graph, node: str, base: str) -> set[str]:
+    """The nodes that the stream into `node` comes through, back to `base` and not past it.
+
+    Branches inside are left out: their own sum is judged by itself.
+    """
+    waiting, seen = [node], {base}
+    while waiting:
+        at = waiting.pop()
+        if at not in seen:
+            seen.add(at)
+            waiting += graph.sources(at, "base") or graph.sources(at, "stream")
+    return seen
+
+
+def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
+    known = kinds()
+    for node in graph.nodes("block"):
+        attrs = graph.nx.nodes[node]
+        yield node, known[attrs["block"]], attrs
+
+
+def _contexts(graph: Graph) -> Iterator[str]:
+    for node, kind, _ in _each_block(graph):
+        reads = bool(graph.sources(node, "context"))
+        if ("context" in kind.inputs) != reads:
+            yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+
+
+def _positions(graph: Graph) -> Iterator[str]:
+    for node, kind, attrs in _each_block(graph):
+        schemes: list[str] = []
+        for position in graph.sources(node, "position"):
+            spec = graph.nx.nodes[position]
+            schemes.append(spec["scheme"])
+            if spec["scheme"] in INPUT_SCHEMES:
+                yield f"{node}: reads {spec['scheme']} positions, which belong to the input"
+                continue
+            scheme = SCHEMES[spec["scheme"]]
+            if scheme.read_by not in kind.inputs:
+                yield f"{node}: {kind.title} does not read {scheme.title}"
+            elif misfit := scheme.misfit(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
+                yield f"{position} → {node}: {misfit.problem}"
+        for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
+            yield f"{node}: reads more than one position of the scheme {scheme_name}"
+
+
+def _scores(graph: Graph) -> Iterator[str]:
+    known = kinds()
+    for node, kind, attrs in _each_block(graph):
+        sources, options = graph.sources(node, "scores"), attrs["options"]
+        if sources and "scores" not in kind.inputs:
+            yield f"{node}: {kind.title} does not read scores"
+            continue
+        if len(sources) > 1:
+            yield f"{node}: reads the scores of more than one block"
+        if sources and not options["residual_attn"]:
+            yield f"{node}: reads scores, but its option residual_attn is false"
+        for source in sources:
+            other = graph.nx.nodes[source]
+            other_kind, other_options = known[other["block"]], other["options"]
+            if "scores" not in other_kind.inputs:
+                yield f"{source} → {node}: {other_kind.title} hands on no scores"
+            elif unlike := [name for name in SCORE_SIZES if other_options.get(name) != options.get(name)]:
+                for name in unlike:
+                    theirs, ours = other_options.get(name), options.get(name)
+                    yield f"{source} → {node}: scores of {theirs} {SCORE_SIZES[name]} for {ours}"
+            elif ("context" in kind.inputs) != ("context" in other_kind.inputs):
+                yield f"{source} → {node}: scores over tokens do not fit scores over the context"
+
+
+def _ends(graph: Graph) -> Iterator[str]:
+    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
+    if start["num_tokens"] is None:
+        yield from _without_tokens(graph, start, end)
+    else:
+        yield from _with_tokens(graph, start, end)
+    schemes = [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")]
+    if len(schemes) > 1:
+        yield f"{graph.start}: reads more than one position"
+    if inner := sorted(SCHEMES.keys() & {*schemes}):
+        yield f"{graph.start}: reads {SCHEMES[inner[0]].title}, which belong to blocks"
+    read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
+    if (own := sorted({*schemes} & {*INPUT_SCHEMES})) and (instead := sorted(read & REPLACE_ABSOLUTE)):
+        title = SCHEMES[instead[0]].title
+        yield f"{graph.start}: reads {own[0]} positions while blocks read {title}; a model has one or the other"
+
+
+def _without_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+    for option in INPUT_OPTIONS:
+        if start[option.name] != option.default:
+            yield f"{graph.start}: has {option.name}, but embeds no tokens"
+    if graph.sources(graph.start, "position"):
+        yield f"{graph.start}: reads positions, but embeds no tokens"
+    if end["logits_dim"] is not None:
+        yield f"{graph.end}: gives logits, but the input embeds no tokens"
+    if end["tied"]:
+        yield f"{graph.end}: is tied to an embedding, but the input has none"
+
+
+def _with_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+    if start["max_seq_len"] is None:
+        yield f"{graph.start}: embeds tokens and needs max_seq_len"
+    if start["shift_mem_down"] and not start["max_mem_len"]:
+        yield f"{graph.start}: has shift_mem_down, but no max_mem_len keeps memories"
+    if end["tied"] and end["logits_dim"] != start["num_tokens"]:
+        tokens = start["num_tokens"]
+        yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
+    if end["tied"] and graph.emb_dim != graph.dim:
+        yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
+    for position in graph.sources(graph.start, "position"):
+        if graph.nx.nodes[position]["scheme"] == "sinusoidal" and odd_sinusoid(graph.emb_dim):
+            yield f"{position}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+
+
+def _readers(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes("context") + graph.nodes("position"):
+        if not graph.nx.succ[node]:
+            yield f"{node}: nothing reads it; take it out, as in g.nx.remove_node('{node}')"
+
+
+def _ties(graph: Graph) -> Iterator[str]:
+    for owner, nodes in graph.tied().items():
+        first = graph.nx.nodes[owner]
+        for node in nodes[1:]:
+            attrs = graph.nx.nodes[node]
+            if attrs["block"] != first["block"]:
+                yield f"{node}: is tied to {owner}, which is another kind of block"
+            elif attrs["options"] != first["options"]:
+                differ = [key for key in attrs["options"] if attrs["options"][key] != first["options"].get(key)]
+                yield f"{node}: is tied to {owner}, which has another {' and '.join(sorted(differ))}"
+
+
+def _stages(graph: Graph) -> Iterator[str]:
+    for node, attrs in graph.nx.nodes(data=True):
+        if "stage" not in attrs:
+            continue
+        if attrs["stage"] >= len(graph.stages):
+            yield f"{node}: stage must be from 0 to {len(graph.stages) - 1}, not {attrs['stage']!r}"
+            continue
+        for source in graph.sources(node, "stream"):
+            before = graph.nx.nodes[source].get("stage", 0)
+            if before > attrs["stage"]:
+                yield f"{node}: is in stage {attrs['stage']}, before its source {source} in stage {before}"
+
+
+# Each row is judged when those above it hold.
+_RULES: tuple[tuple[Rule, ...], ...] = (
+    (_nodes,),
+    (_edges, _blocks),
+    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _ends, _readers, _ties, _stages),
+)
+_READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _acyclic))

@@ -1,0 +1,225 @@
+"""Settings and blocks brought together: every block with all its options, and the stack's own settings.
+
+Owns which value wins (block, then keyword, then `set`, then default) and the checks that need both the block
+and the stack. No graph yet, so `blockdsl check` gets by without networkx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from ..errors import PatternError, Span, UserError
+from ..language.expand import Fork, Unit, tie_in_words
+from ..language.pattern import Pattern, parse
+from ..registry.kinds import NORM_CLASH, Kind, kinds
+from ..registry.options import Value, by_name
+from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
+from ..registry.settings import block_default, check_keywords, deepnorm_settings, resolved
+from ..registry.tokens import clash
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block with nothing left open.
+
+    `given` holds what its own text sets. `scale` multiplies the branch before the residual add.
+    """
+
+    kind: str
+    options: dict[str, Value]
+    given: dict[str, Value]
+    shift: int
+    scale: float
+    tie: str | None
+    stage: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Parallel branches, each a chain of steps."""
+
+    branches: tuple[tuple[Block | Branches, ...], ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A resolved pattern: `settings` are the stack's own, `given` all that were set by text, keyword or deepnorm."""
+
+    pattern: Pattern
+    settings: dict[str, Value]
+    given: dict[str, Value]
+    steps: tuple[Block | Branches, ...]
+
+    wired: bool = False  # by residual attention: the compiler has more to check
+
+    @property
+    def dim(self) -> int:
+        dim = self.settings["dim"]
+        assert isinstance(dim, int)
+        return dim
+
+
+def positions_of(settings: Mapping[str, Value], dim: int, block: Block) -> list[tuple[Scheme, dict[str, Value]]]:
+    """The position schemes that a block reads, and what the node of each says."""
+    sizes = SimpleNamespace(dim=dim, **block.options)
+    return [(scheme, scheme.of(settings, sizes)) for scheme in readers(kinds()[block.kind], settings)]
+
+
+def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
+    """The pattern with settings from its text and from keywords; a keyword wins.
+
+    Raises:
+        PatternError: the fault is in the text.
+        TypeError: an unknown keyword; the message names the nearest.
+        UserError: a keyword's value is out of range, or settings clash.
+    """
+    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    check_keywords(keywords)
+    given = pattern.settings | keywords
+    settings = resolved(given)
+    if settings["dim"] is None:
+        raise UserError("a stack needs dim: give dim=512, or write set dim=512; in the pattern")
+    if settings["deepnorm"]:
+        given = deepnorm_settings(sum(1 for _ in pattern.expansion.units())) | given
+    resolver = _Resolver(pattern, given, settings, keywords.keys())
+    resolver.check_norms()
+    steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
+    resolver.check_stack()
+    wired = any(options.get("residual_attn") for options in resolver.seen.values())
+    return Stack(pattern, settings, given, steps, wired)
+
+
+_DEEPNORM = "deepnorm is a post-norm configuration"
+
+
+class _Resolver:
+    def __init__(
+        self, pattern: Pattern, given: Mapping[str, Value], settings: Mapping[str, Value], keywords: Set[str]
+    ) -> None:
+        self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
+        self.defaults: dict[str, dict[str, Value]] = {}
+        self.seen: dict[tuple[str, str], dict[str, Value]] = {}  # options already checked, by kind and text
+        self.tied: dict[str, Block] = {}
+        self.kinds = kinds()
+        self.kinds_used: set[str] = set()
+        self.schemes_used: set[str] = set()
+
+    def step(self, step: Unit | Fork) -> Block | Branches:
+        if isinstance(step, Fork):
+            return Branches(tuple(tuple(self.step(inner) for inner in branch) for branch in step.branches))
+        if step.kind not in self.kinds:  # parsed before it was unregistered
+            raise self._error(step.span, f"unknown block '{step.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
+        kind = self.kinds[step.kind]
+        self.kinds_used.add(step.kind)
+        if "context" in kind.inputs and self.settings["context"] is False:
+            problem = f"'{step.kind}' ({kind.title}) without a context to attend to"
+            raise self._error(step.span, problem, "context=false says that the stack is given none")
+        shift = self.settings["shift_tokens"] if step.shift is None else step.shift
+        assert isinstance(shift, int)
+        if shift and self._pieces(shift) > self.dim:
+            problem = f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts"
+            raise self._error(step.span, problem, "each part needs a feature: a wider stack or a smaller shift")
+        options = self._options(kind, step)
+        block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
+        self._check_tie(block)
+        self._check_positions(block)
+        return block
+
+    def _check_positions(self, block: Block) -> None:
+        for scheme, attributes in positions_of(self.settings, self.dim, block):
+            self.schemes_used.add(scheme.name)
+            misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**block.options))
+            if misfit:
+                raise self._error(block.span, misfit.problem, misfit.hint)
+
+    @property
+    def dim(self) -> int:
+        dim = self.settings["dim"]
+        assert isinstance(dim, int)
+        return dim
+
+    def _pieces(self, shift: int) -> int:
+        return shift + 1 if self.settings["causal"] else 2 * shift + 1
+
+    def _options(self, kind: Kind, unit: Unit) -> dict[str, Value]:
+        key = (kind.name, repr(unit.given))
+        if key not in self.seen:
+            options = dict(self._defaults(kind))
+            options |= unit.given
+            problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
+            if problem:
+                raise self._clash(unit, problem)
+            if "dim_head" in options and options["dim_head"] is None:
+                heads = options["heads"]
+                assert isinstance(heads, int)
+                options["dim_head"] = self.dim // heads
+            self.seen[key] = options
+        return dict(self.seen[key])
+
+    def _defaults(self, kind: Kind) -> dict[str, Value]:
+        if kind.name not in self.defaults:
+            declared = by_name(kind.all_options())
+            self.defaults[kind.name] = {name: block_default(o, self.given) for name, o in declared.items()}
+        return self.defaults[kind.name]
+
+    def _clash(self, unit: Unit, problem: str) -> UserError:
+        """Point at the block when the text has a part in it, its own or by `set`; else it is the keywords'."""
+        settings = {option.setting for option in self.kinds[unit.kind].all_options()}
+        if unit.given or settings & (self.pattern.settings.keys() - self.keywords):
+            return self._error(unit.span, problem)
+        return UserError(problem)
+
+    def _against_deepnorm(self, options: Mapping[str, Value]) -> str | None:
+        against = [name for name in ("pre_norm", "sandwich_norm") if self.settings["deepnorm"] and options[name]]
+        return f"{against[0]} is set, but {_DEEPNORM}" if against else None
+
+    def _error(self, span: Span, problem: str, hint: str = "") -> PatternError:
+        return PatternError(self.pattern.source, span, problem, hint)
+
+    def _check_tie(self, block: Block) -> None:
+        if block.tie is None:
+            return
+        other = self.tied.setdefault(block.tie, block)
+        if other.options != block.options:
+            differ = sorted(name for name in block.options if block.options[name] != other.options[name])
+            problem = f"{tie_in_words(block.tie)} has another {' and '.join(differ)} here than before"
+            raise self._error(block.span, problem, "tied blocks are the same kind with the same options")
+
+    def check_norms(self) -> None:
+        """What no block can mend: the stack's own norm is of one kind, too."""
+        if self.given.get("use_rmsnorm") and self.given.get("use_scalenorm"):
+            raise self._at_setting(NORM_CLASH, "use_scalenorm", "use_rmsnorm")
+        for name in ("pre_norm", "sandwich_norm"):
+            if self.settings["deepnorm"] and self.given.get(name):
+                raise self._at_setting(f"{name} is set, but {_DEEPNORM}", name, "deepnorm")
+
+    def check_stack(self) -> None:
+        used = [self.kinds[name] for name in self.kinds_used]
+        if self.settings["context"] and not any("context" in kind.inputs for kind in used):
+            raise self._setting_error("context", "no block of the pattern attends to a context")
+        for scheme in SCHEMES.values():
+            if scheme.on(self.settings) and scheme.name not in self.schemes_used:
+                switch = next(name for name in scheme.switch if self.settings[name])
+                raise self._setting_error(switch, f"no block of the pattern uses {scheme.title}")
+        if self.settings["rotary_xpos"] and self.given.get("rotary_pos_emb") is False:
+            raise self._setting_error("rotary_xpos", "rotary_pos_emb is false; xPos is rotary positions with a decay")
+        for option in POSITION_SETTINGS:
+            needed = POSITION_NEEDS.get(option.name, ())
+            if needed and self.settings[option.name] != option.default and not any(self.settings[n] for n in needed):
+                raise self._setting_error(option.name, f"it needs {needed[0]}")
+        if found := clash(self.settings, self.dim, self.schemes_used):
+            raise self._setting_error(*found)
+
+    def _setting_error(self, name: str, problem: str) -> UserError:
+        return self._at_setting(f"{name} is set, but {problem}", name)
+
+    def _at_setting(self, problem: str, *names: str) -> UserError:
+        """Point at the first of these settings that the text has; else they are keywords."""
+        for name in names:
+            if name in self.pattern.setting_spans:
+                return self._error(self.pattern.setting_spans[name], problem)
+        return UserError(problem)

@@ -1,0 +1,32 @@
+"""What `set` statements say: settings read from their arguments, each fault pointing at the text."""
+
+from __future__ import annotations
+
+from ..errors import PatternError, did_you_mean, listing, shortened
+from ..registry.options import Value
+from ..registry.settings import table
+from .syntax import Argument
+
+
+def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Value]:
+    """What `set` says, checked.
+
+    Raises:
+        PatternError: an unknown name, a wrong value, or a setting given twice; it points at the argument.
+    """
+    known = table()
+    out: dict[str, Value] = {}
+    for argument in arguments:
+        if argument.name is None:
+            raise PatternError(text, argument.span, "a setting needs a name", "as in set dim=512, heads=8;")
+        if argument.name not in known:
+            hint = did_you_mean(argument.name, known) or listing("settings", sorted(known))
+            raise PatternError(text, argument.span, f"unknown setting '{shortened(argument.name)}'", hint)
+        if argument.name in out:
+            problem = f"the setting '{argument.name}' is given twice"
+            raise PatternError(text, argument.span, problem, "take one of them out")
+        if fault := known[argument.name].fault(argument.value):
+            hint = f"{argument.name}: {known[argument.name].doc}"
+            raise PatternError(text, argument.span, f"{argument.name} {fault}", hint)
+        out[argument.name] = argument.value
+    return out

@@ -1,0 +1,456 @@
+"""From syntax tree to the blocks it stands for.
+
+Owns what the constructs mean: repeats are copied, definitions and macros replaced, group suffixes handed to
+the blocks inside, ties resolved to classes, stages numbered. How many blocks that makes is measured before
+anything is copied. What a block's options mean for the stack is decided later, in `resolve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from ..errors import Fault, Span, did_you_mean, listing, nearest, shortened
+from ..registry.kinds import Kind, kinds
+from ..registry.options import TOO_LARGE, Option, Value, by_name, spell
+from ..registry.settings import STACK_SETTINGS
+from .macros import MACROS, values_of
+from .parse import MAX_NESTING, parse_tree
+from .syntax import Body, Definition, Group, Item, Parallel, Ref, Repeat, Stage, Statement, Suffixed
+
+MAX_BLOCKS = 10_000  # unless the caller raises it
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One block, before the stack's settings are known.
+
+    `given` holds the options its text sets; `shift` is None where no suffix sets it; `divide` is the product
+    of the divisions around it; `tie` names its class of shared parameters.
+    """
+
+    kind: str
+    given: Mapping[str, Value]
+    shift: int | None
+    divide: float
+    tie: str | None
+    stage: int
+    span: Span
+
+    @property
+    def scale(self) -> float:
+        """What the branch is multiplied by before the residual add."""
+        return 1 / self.divide
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Branches that read the same input."""
+
+    branches: tuple[tuple[Step, ...], ...]
+
+
+Step = Unit | Fork
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All blocks in order, and the name of each stage (None where it has none)."""
+
+    steps: tuple[Step, ...]
+    stages: tuple[str | None, ...]
+
+    def units(self) -> Iterator[Unit]:
+        return _units(self.steps)
+
+
+def _units(steps: tuple[Step, ...]) -> Iterator[Unit]:
+    for step in steps:
+        if isinstance(step, Unit):
+            yield step
+        else:
+            for branch in step.branches:
+                yield from _units(branch)
+
+
+def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS) -> Expansion:
+    """Every block that the pattern stands for.
+
+    Raises:
+        Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks, a stage boundary inside
+            a parallel branch, or a tie of blocks that differ; it points at the text.
+    """
+    definitions = [statement for statement in statements if isinstance(statement, Definition)]
+    measure = _Measure([definition.name for definition in definitions], max_blocks)
+    for definition in definitions:
+        measure.define(definition)
+    measure.body(body)
+    return _Expander(measure.definitions).run(body)
+
+
+def _refs(body: Body) -> Iterator[Ref]:
+    for stage in body:
+        for item in stage.items:
+            yield from _refs_of(item)
+
+
+def _refs_of(item: Item) -> Iterator[Ref]:
+    if isinstance(item, Ref):
+        yield item
+    elif isinstance(item, Group):
+        yield from _refs(item.body)
+    elif isinstance(item, Parallel):
+        for branch in item.branches:
+            yield from _refs_of(branch)
+    else:
+        yield from _refs_of(item.item)
+
+
+@lru_cache(maxsize=256)
+def _macro_body(text: str) -> Body:
+    return parse_tree(text)[1]
+
+
+def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
+    """Definitions that nothing uses."""
+    bodies = [statement.body for statement in statements if isinstance(statement, Definition)]
+    used = {ref.name for each in [*bodies, body] for ref in _refs(each)}
+    return [s for s in statements if isinstance(s, Definition) and s.name not in used]
+
+
+class _Measure:
+    """Counts blocks and nesting without making anything, and judges every name and option on the way.
+
+    Definitions count as groups where they are used: nesting is bounded as a whole, so that what recurses over
+    a pattern later stays within the interpreter's stack.
+    """
+
+    def __init__(self, names: Collection[str], max_blocks: int) -> None:
+        self.names, self.max_blocks = names, max_blocks  # names: all that the text defines, above or below
+        self.definitions: dict[str, Definition] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}  # of each definition: blocks, and how deep it is nested
+        self.deepest = 0
+
+    def define(self, definition: Definition) -> None:
+        """Make a definition known to what is measured after it."""
+        name = definition.name
+        where = Span(definition.span.start, definition.span.start + len(name))
+        if name in kinds() or name in MACROS:
+            what = "a block kind" if name in kinds() else "a macro"
+            raise Fault(where, f"'{name}' is {what} and cannot be defined", "choose another name")
+        if name in self.definitions:
+            raise Fault(where, f"'{shortened(name)}' is defined twice", "choose another name")
+        self.deepest = 0
+        self.sizes[name] = self.body(definition.body), self.deepest
+        self.definitions[name] = definition
+
+    def body(self, body: Body, level: int = 0) -> int:
+        total = 0
+        names: set[str] = set()
+        for stage in body:
+            if stage.name in names:
+                raise Fault(stage.name_span, f"two stages are named '{shortened(stage.name)}'", "choose another name")
+            if stage.name is not None:
+                names.add(stage.name)
+            for item in stage.items:
+                total = self._bounded(total + self.item(item, level), item.span, "up to here there are")
+        return total
+
+    def item(self, item: Item, level: int) -> int:
+        if isinstance(item, Ref):
+            return self._bounded(self.ref(item, level), item.span)
+        if isinstance(item, Group):
+            self._nested(level + 1, item.span)
+            return self.body(item.body, level + 1)
+        if isinstance(item, Parallel):
+            return self._bounded(sum(self.item(branch, level) for branch in item.branches), item.span)
+        if isinstance(item, Repeat):
+            return self._bounded(self.item(item.item, level) * item.count, item.span)
+        return self.item(item.item, level)
+
+    def ref(self, ref: Ref, level: int) -> int:
+        if ref.name in kinds():
+            check_arguments(kinds()[ref.name], ref)
+            return 1
+        if ref.name in MACROS:
+            return MACROS[ref.name].size(**values_of(MACROS[ref.name], ref))
+        if ref.name in self.definitions:
+            if ref.arguments:
+                problem = f"'{shortened(ref.name)}' is a definition and takes no options"
+                raise Fault(ref.arguments[0].span, problem, "write them at its blocks, where it is defined")
+            size, depth = self.sizes[ref.name]
+            self._nested(level + 1 + depth, ref.span)
+            return size
+        raise self._unknown(ref)
+
+    def _nested(self, level: int, span: Span) -> None:
+        self.deepest = max(self.deepest, level)
+        if level > MAX_NESTING:
+            raise Fault(span, f"more than {MAX_NESTING} groups and definitions are nested here", "write it flatter")
+
+    def _bounded(self, size: int, span: Span, what: str = "this makes") -> int:
+        if size > self.max_blocks:
+            shown = f"{size:,}" if size < 10**15 else "far more"
+            problem = f"{what} {shown} blocks; the bound is {self.max_blocks:,}"
+            raise Fault(span, problem, "in Python, parse(text, max_blocks=...) raises it")
+        return size
+
+    def _unknown(self, ref: Ref) -> Fault:
+        where = Span(ref.span.start, ref.span.start + len(ref.name))
+        if ref.name in self.names:
+            problem = f"'{shortened(ref.name)}' is used above its definition or inside it"
+            return Fault(where, problem, "a definition is known to what stands below it")
+        return Fault(where, f"unknown block '{shortened(ref.name)}'", self._nearest(ref.name) + self._listed())
+
+    def _nearest(self, word: str) -> str:
+        """What was probably meant, with what parts it from a list behind it, or nothing."""
+        words = {word: kind.name for kind in kinds().values() for word in (kind.name, *kind.also)}
+        words |= {name: name for name in (*MACROS, *self.definitions)}
+        if word.lower() not in words:
+            if set(word) <= kinds().keys() and len(word) <= _SHORT:
+                return f"blocks stand apart: {' '.join(word)}\n"
+            letters = word.rstrip("0123456789")
+            if letters in words and letters != word and letters not in MACROS:
+                return f"a count stands behind '*': {words[letters]}*{word[len(letters) :]}\n"
+            for kind in kinds().values():
+                if option := by_name(kind.all_options()).get(word):
+                    example = f"{kind.name}({word}{'' if option.type is bool else '=...'})"
+                    return f"an option stands in parentheses directly behind its block: {example}\n"
+            if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
+                return "settings stand first and without parentheses: set dim=512, pre_norm=false; a f\n"
+        found = nearest(word, words)
+        if found is None:
+            return ""
+        name = words[found]
+        return f"did you mean '{name}'{f' ({kinds()[name].title})' if name in kinds() else ''}? "
+
+    def _listed(self) -> str:
+        listed = f"kinds: {', '.join(sorted(kinds()))}; macros: {', '.join(sorted(MACROS))}"
+        if self.definitions:
+            names = sorted(self.definitions)
+            listed += f"; defined above: {', '.join(map(shortened, names[:_SHORT]))}{', …' * (len(names) > _SHORT)}"
+        return listed
+
+
+_SHORT = 20  # names in a list, letters in a word
+
+
+def check_arguments(kind: Kind, ref: Ref) -> None:
+    """Judge a block's options against its kind's declarations."""
+    known = by_name(kind.all_options())
+    seen: set[str] = set()
+    for argument in ref.arguments:
+        name = argument.name
+        if name is None:
+            raise Fault(argument.span, "an option needs a name", _example(kind.all_options(), argument.value))
+        if name not in known:
+            problem = f"'{kind.name}' ({kind.title}) has no option '{shortened(name)}'"
+            raise Fault(argument.span, problem, _option_hint(kind, name))
+        if name in seen:
+            raise Fault(argument.span, f"the option '{name}' is given twice", "take one of them out")
+        seen.add(name)
+        if fault := known[name].fault(argument.value):
+            raise Fault(argument.span, f"{name} {fault}", f"{name}: {known[name].doc}")
+
+
+def _example(options: tuple[Option, ...], value: Value) -> str:
+    """The first option that could have this value, written out."""
+    fits = [option.name for option in options if option.fault(value) is None]
+    return f"as in {fits[0]}={spell(value)}" if fits else listing("options", (option.name for option in options))
+
+
+def _option_hint(kind: Kind, name: str) -> str:
+    known = by_name(kind.all_options())
+    if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
+        return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
+    others = [other for other in kinds().values() if name in by_name(other.all_options())]
+    if others:
+        return f"'{name}' is an option of " + ", ".join(f"'{other.name}' ({other.title})" for other in others)
+    suffixes = {
+        "shift_tokens": ">>, as in a>>1",
+        "shift": ">>, as in a>>1",
+        "scale": "/, as in f/2",
+        "tie": "@, as in a@x",
+    }
+    if name in suffixes:
+        return f"it is written with the suffix {suffixes[name]}"
+    if name in kinds() or name in MACROS:
+        return f"a group needs a space before its '(', as in {kind.name} ({name})"
+    if name in by_name(STACK_SETTINGS):
+        return f"'{name}' is a setting of the stack and stands before the pattern: set {name}=...;"
+    return did_you_mean(name, known) or listing("options", known)
+
+
+class _Group:
+    """A tied group while it is expanded: its n-th block is tied to the n-th of the others."""
+
+    def __init__(self, label: str, span: Span) -> None:
+        self.label, self.span, self.count = label, span, 0
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What the groups around an item hand to the blocks inside."""
+
+    shift: int | None = None
+    divide: float = 1
+    groups: tuple[_Group, ...] = ()
+    branch: bool = False
+
+
+class _Expander:
+    def __init__(self, definitions: Mapping[str, Definition]) -> None:
+        self.definitions = definitions
+        self.stages: list[str | None] = [None]
+        self.stage_empty = True
+        self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)
+        self.group_sizes: dict[str, int] = {}
+        self.keys: list[tuple[str, int] | None] = []  # of each unit, in order
+
+    def run(self, body: Body) -> Expansion:
+        steps: list[Step] = []
+        self.body(body, _Around(), steps)
+        keys = iter(self.keys)
+        tied = tuple(self._with_tie(step, keys) for step in steps)
+        _check_ties(_units(tied))
+        return Expansion(tied, tuple(self.stages))
+
+    def body(self, body: Body, around: _Around, out: list[Step]) -> None:
+        for i, stage in enumerate(body):
+            self._enter(stage, bool(i), around)
+            for item in stage.items:
+                self.item(item, around, out)
+
+    def _enter(self, stage: Stage, boundary: bool, around: _Around) -> None:
+        if not boundary and stage.name is None:
+            return
+        if around.branch:
+            problem = "a stage cannot start inside a parallel branch"
+            raise Fault(stage.name_span, problem, "cut before or behind the parallel blocks")
+        if boundary or not self.stage_empty:
+            self.stages.append(stage.name)
+        elif self.stages[-1] is not None:
+            problem = f"a stage is named twice: '{self.stages[-1]}' and '{stage.name}'"
+            raise Fault(stage.name_span, problem, "write each name directly before its own blocks")
+        else:
+            self.stages[-1] = stage.name
+        self.stage_empty = True
+
+    def item(self, item: Item, around: _Around, out: list[Step]) -> None:
+        if isinstance(item, Ref):
+            self.ref(item, around, out)
+        elif isinstance(item, Group):
+            self.body(item.body, around, out)
+        elif isinstance(item, Repeat):
+            for _ in range(item.count):
+                self.item(item.item, around, out)
+        elif isinstance(item, Suffixed):
+            self.suffixed(item, around, out)
+        else:
+            self.parallel(item, around, out)
+
+    def suffixed(self, item: Suffixed, around: _Around, out: list[Step]) -> None:
+        shift = around.shift if item.shift is None else item.shift
+        divide = around.divide * (1 if item.divide is None else item.divide)
+        if not 1 / TOO_LARGE < divide < TOO_LARGE:
+            problem = f"this divides a branch by {divide:g}"
+            raise Fault(item.span, problem, "the product of all divisions must be above 1e-18 and below 1e18")
+        if item.tie is None:
+            self.item(item.item, _Around(shift, divide, around.groups, around.branch), out)
+            return
+        tied = _Group(item.tie, item.span)
+        self.item(item.item, _Around(shift, divide, (*around.groups, tied), around.branch), out)
+        size = self.group_sizes.setdefault(item.tie, tied.count)
+        if size != tied.count:
+            blocks = f"{tied.count} block{'s' * (tied.count != 1)}"
+            problem = f"the tie '{shortened(item.tie)}' holds {blocks} here and {size} before"
+            raise Fault(item.span, problem, "tied groups have the same number of blocks")
+
+    def parallel(self, item: Parallel, around: _Around, out: list[Step]) -> None:
+        inside = replace(around, branch=True)
+        branches = []
+        for branch in item.branches:
+            steps: list[Step] = []
+            self.item(branch, inside, steps)
+            branches.append(tuple(steps))
+        out.append(Fork(tuple(branches)))
+
+    def ref(self, ref: Ref, around: _Around, out: list[Step]) -> None:
+        if ref.name in self.definitions:
+            self.body(self.definitions[ref.name].body, around, out)
+        elif ref.name in MACROS:
+            macro = MACROS[ref.name]
+            text = macro.text(**values_of(macro, ref))
+            self.body(_at(_macro_body(text), ref.span), around, out)
+        else:
+            self.unit(ref, around, out)
+
+    def unit(self, ref: Ref, around: _Around, out: list[Step]) -> None:
+        keys = []
+        for tied in around.groups:
+            keys.append((tied.label, tied.count))
+            tied.count += 1
+        for key in keys:
+            self.tie_of.setdefault(key, key)
+        for key in keys:
+            self.tie_of[self._root(key)] = self._root(keys[-1])
+        self.keys.append(keys[-1] if keys else None)
+        self.stage_empty = False
+        given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
+        stage = len(self.stages) - 1
+        out.append(Unit(ref.name, given, around.shift, around.divide, None, stage, ref.span))
+
+    def _root(self, key: tuple[str, int]) -> tuple[str, int]:
+        while (parent := self.tie_of[key]) != key:
+            self.tie_of[key] = self.tie_of[parent]  # halves the path, so that long chains stay quick
+            key = parent
+        return key
+
+    def _with_tie(self, step: Step, keys: Iterator[tuple[str, int] | None]) -> Step:
+        if isinstance(step, Fork):
+            return Fork(tuple(tuple(self._with_tie(inner, keys) for inner in branch) for branch in step.branches))
+        key = next(keys)
+        if key is None:
+            return step
+        label, index = self._root(key)
+        tie = label if self.group_sizes[label] == 1 else f"{label}.{index}"
+        return replace(step, tie=tie)
+
+
+def _at(body: Body, span: Span) -> Body:
+    """A macro's body, with everything in it said to stand at the macro's call."""
+    return tuple(Stage(stage.name, tuple(_item_at(item, span) for item in stage.items), span) for stage in body)
+
+
+def _item_at(item: Item, span: Span) -> Item:
+    if isinstance(item, Ref):
+        return Ref(item.name, item.arguments, span)
+    if isinstance(item, Group):
+        return Group(_at(item.body, span), span)
+    if isinstance(item, Repeat):
+        inner = _item_at(item.item, span)
+        assert isinstance(inner, Ref | Group | Suffixed)
+        return Repeat(inner, item.count, span)
+    if isinstance(item, Suffixed):
+        within = _item_at(item.item, span)
+        assert isinstance(within, Ref | Group)
+        return Suffixed(within, item.shift, item.divide, item.tie, span)
+    return Parallel(tuple(_item_at(branch, span) for branch in item.branches), span)
+
+
+def _check_ties(units: Iterator[Unit]) -> None:
+    first: dict[str, Unit] = {}
+    for unit in units:
+        if unit.tie is None:
+            continue
+        other = first.setdefault(unit.tie, unit)
+        if other.kind != unit.kind:
+            problem = f"{tie_in_words(unit.tie)} is '{unit.kind}' here and '{other.kind}' before"
+            raise Fault(unit.span, problem, "tied blocks are the same kind with the same options")
+
+
+def tie_in_words(tie: str) -> str:
+    """A class of shared parameters as messages name it."""
+    label, _, index = tie.partition(".")
+    return f"block {int(index) + 1} of the tie '{shortened(label)}'" if index else f"the tie '{shortened(label)}'"

@@ -1,0 +1,224 @@
+"""The keyword API's ordering options, as a pattern.
+
+`depth`, `cross_attend`, `only_cross`, `macaron`, `sandwich_coef`, `par_ratio`, `custom_layers` and the per-block
+tuples of `shift_tokens` and `layer_dropout` say which blocks there are and in which order, and that is what a
+pattern says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import UserError
+from ..registry.kinds import kinds
+from .expand import MAX_BLOCKS
+from .macros import par_layout
+from .pattern import Pattern, parse
+
+
+class OrderingKeyword(NamedTuple):
+    """A keyword that says which blocks there are, for the reference.
+
+    `keyword` is an example's arguments, and `pattern` what they stand for.
+    """
+
+    name: str
+    values: str
+    default: str
+    doc: str
+    keyword: str
+    pattern: str
+
+
+ORDERING_KEYWORDS = (
+    OrderingKeyword(
+        "depth",
+        "a whole number of at least 1",
+        "none",
+        "how many times the default block, a f, is run",
+        "depth=6",
+        "(a f)*6",
+    ),
+    OrderingKeyword(
+        "cross_attend",
+        "true or false",
+        "false",
+        "the default block is a c f, with cross-attention (arXiv:1706.03762)",
+        "depth=6, cross_attend=True",
+        "(a c f)*6",
+    ),
+    OrderingKeyword(
+        "only_cross",
+        "true or false",
+        "false",
+        "the default block is c f; with cross_attend",
+        "depth=6, cross_attend=True, only_cross=True",
+        "(c f)*6",
+    ),
+    OrderingKeyword(
+        "macaron",
+        "true or false",
+        "false",
+        "a feedforward before each block too, and every feedforward a half step (arXiv:1906.02762)",
+        "depth=6, macaron=True",
+        "macaron(6)",
+    ),
+    OrderingKeyword(
+        "sandwich_coef",
+        "a whole number from 1 to depth",
+        "none",
+        "so many attentions first, and as many feedforwards last (arXiv:1911.03864)",
+        "depth=6, sandwich_coef=2",
+        "sandwich(2, 6)",
+    ),
+    OrderingKeyword(
+        "par_ratio",
+        "a whole number from 2 to the number of blocks",
+        "none",
+        "one attention to so many blocks, early, then feedforwards (arXiv:2009.04534)",
+        "depth=6, par_ratio=4",
+        "par(6, 4)",
+    ),
+    OrderingKeyword(
+        "custom_layers",
+        "a list of block kinds",
+        "none",
+        "the kind of each block; depth, which x-transformers asks for beside it, then says nothing",
+        "custom_layers=('a', 'f', 'f')",
+        "a f f",
+    ),
+    OrderingKeyword(
+        "shift_tokens",
+        "a list of whole numbers of at least 0, one for each block",
+        "none",
+        "token shift of each block (RWKV-LM)",
+        "depth=1, shift_tokens=(1, 0)",
+        "a>>1 f>>0",
+    ),
+    OrderingKeyword(
+        "layer_dropout",
+        "a list of numbers of at least 0 and below 1, one for each block",
+        "none",
+        "stochastic depth of each block (arXiv:1603.09382)",
+        "depth=1, layer_dropout=(0.1, 0.2)",
+        "a(layer_dropout=0.1) f(layer_dropout=0.2)",
+    ),
+)
+
+
+def pattern_of(
+    depth: int | None = None,
+    *,
+    cross_attend: bool = False,
+    only_cross: bool = False,
+    macaron: bool = False,
+    sandwich_coef: int | None = None,
+    par_ratio: int | None = None,
+    custom_layers: Sequence[str] | None = None,
+    shift_tokens: Sequence[int] | None = None,
+    layer_dropout: Sequence[float] | None = None,
+) -> Pattern:
+    """The pattern that these options stand for.
+
+    Args:
+        depth: how many times the default block, `a f`, is run. x-transformers asks for it beside custom_layers, too,
+            and does not read it then; nor is it read here.
+        cross_attend: the default block is `a c f`; with only_cross, `c f`.
+        macaron: a feedforward before each block too, and every feedforward a half step (arXiv:1906.02762).
+        sandwich_coef: attentions first, feedforwards last (arXiv:1911.03864).
+        par_ratio: one attention to so many blocks (arXiv:2009.04534).
+        custom_layers: the kind of each block. The other arguments must fit it: cross_attend a list with `c`,
+            only_cross one without `a`, macaron one with `f`, each of which is then a half step.
+        shift_tokens: token shift of each block.
+        layer_dropout: stochastic depth of each block.
+
+    Raises:
+        TypeError: two of custom_layers, par_ratio and sandwich_coef, or no depth.
+        UserError: a value that does not fit the others.
+    """
+    ways = {"custom_layers": custom_layers, "par_ratio": par_ratio, "sandwich_coef": sandwich_coef}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise TypeError(f"{' and '.join(given)} each decide the order of the blocks; give one")
+    if only_cross and not cross_attend:
+        raise TypeError("only_cross needs cross_attend=True")
+    if custom_layers is not None:
+        _check_custom(custom_layers, cross_attend, only_cross, macaron)
+    layers = _layers(depth, _default_block(cross_attend, only_cross, macaron), sandwich_coef, par_ratio, custom_layers)
+    texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
+    if layer_dropout is not None:
+        texts = [_with_dropout(t, p) for t, p in zip(texts, _each(layer_dropout, layers, "layer_dropout"), strict=True)]
+    if shift_tokens is not None:
+        texts = [_with_shift(t, s) for t, s in zip(texts, _each(shift_tokens, layers, "shift_tokens"), strict=True)]
+    plain = not (macaron or cross_attend or shift_tokens is not None or layer_dropout is not None)
+    if plain and sandwich_coef is not None:
+        return parse(f"sandwich({sandwich_coef}, {depth})")
+    if plain and par_ratio is not None:
+        return parse(f"par({depth}, {par_ratio})")
+    return Pattern.from_layers(texts)
+
+
+def _default_block(cross_attend: bool, only_cross: bool, macaron: bool) -> tuple[str, ...]:
+    block = ("c", "f") if only_cross else ("a", "c", "f") if cross_attend else ("a", "f")
+    return ("f", *block) if macaron else block
+
+
+def _layers(
+    depth: int | None,
+    block: tuple[str, ...],
+    sandwich_coef: int | None,
+    par_ratio: int | None,
+    custom_layers: Sequence[str] | None,
+) -> tuple[str, ...]:
+    for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if custom_layers is not None:
+        return tuple(custom_layers)
+    if depth is None:
+        raise TypeError("give depth=, or the whole order as pattern=")
+    if depth * len(block) > MAX_BLOCKS:
+        raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the bound is {MAX_BLOCKS:,}")
+    if par_ratio is not None:
+        try:
+            return par_layout(depth, par_ratio, block)
+        except ValueError as error:
+            raise UserError(f"par_ratio={par_ratio}: {error}") from None
+    if sandwich_coef is not None:
+        if sandwich_coef > depth:
+            raise UserError(f"sandwich_coef must be from 1 to the depth, {depth}, not {sandwich_coef}")
+        return ("a",) * sandwich_coef + block * (depth - sandwich_coef) + ("f",) * sandwich_coef
+    return block * depth
+
+
+def _check_custom(custom_layers: Sequence[str], cross_attend: bool, only_cross: bool, macaron: bool) -> None:
+    if not custom_layers or unknown_in(custom_layers):
+        raise UserError(f"custom_layers is a list of block kinds ({', '.join(kinds())}), not {custom_layers!r}")
+    if cross_attend and "c" not in custom_layers:
+        raise UserError("cross_attend is set, but custom_layers has no 'c'")
+    if only_cross and "a" in custom_layers:
+        raise UserError("only_cross is set, but custom_layers has an 'a'")
+    if macaron and "f" not in custom_layers:
+        raise UserError("macaron is set, but custom_layers has no 'f' to make a half step")
+
+
+def unknown_in(layers: Sequence[str]) -> list[str]:
+    return [layer for layer in layers if layer not in kinds()]
+
+
+def _each(values: Sequence[float], layers: Sequence[str], name: str) -> Sequence[float]:
+    if len(values) != len(layers):
+        raise UserError(f"{name} has {len(values)} values for {len(layers)} blocks")
+    return values
+
+
+def _with_shift(text: str, shift: float) -> str:
+    # the suffix belongs before the half step's, where canonical text has it
+    kind, slash, half = text.partition("/")
+    return f"{kind}>>{shift}{slash}{half}"
+
+
+def _with_dropout(text: str, probability: float) -> str:
+    kind, slash, half = text.partition("/")
+    return f"{kind}(layer_dropout={probability}){slash}{half}"

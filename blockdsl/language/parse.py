@@ -1,0 +1,395 @@
+"""From text to syntax tree.
+
+Owns the use of lark: building the parser once, turning its callbacks into the nodes of `syntax`, and saying
+in the language's own words what lark found wrong. Names and numbers are judged by `check`.
+
+lark, because a grammar file reads as documentation and its LALR tables know what may follow at every point,
+which is what the error messages are made of.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Token, v_args
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
+from lark.tree import Meta
+from lark.visitors import Transformer_NonRecursive
+
+from ..errors import Fault, PatternError, Span, shortened
+from ..registry.options import Value
+from . import syntax
+from .syntax import Argument, Body, Definition, Item, Ref, Repeat, Settings, Stage, Statement
+
+MAX_TEXT = 200_000  # characters
+MAX_NESTING = 64  # parentheses inside parentheses
+
+_WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
+
+
+def parse_tree(text: str) -> tuple[tuple[Statement, ...], Body]:
+    """The statements and the pattern of `text`.
+
+    Raises:
+        PatternError: the text does not follow the grammar, or is longer or deeper than the bounds.
+    """
+    return _parse(text, "start")
+
+
+def parse_options(text: str) -> tuple[Argument, ...]:
+    """`heads=8, rotary_pos_emb` as arguments, as they stand after `set`."""
+    return _parse(text, "settings_only")
+
+
+def _parse(text: str, start: str) -> Any:
+    if not isinstance(text, str):
+        raise TypeError(f"a pattern is a string, not {type(text).__name__}")
+    if len(text) > MAX_TEXT:
+        where = Span(MAX_TEXT, MAX_TEXT + 1)
+        raise PatternError(text, where, f"the text is {len(text):,} characters long; the bound is {MAX_TEXT:,}")
+    _check_nesting(text)
+    try:
+        return _TreeBuilder().transform(_parser().parse(text, start=start))
+    except UnexpectedInput as error:
+        raise _explain(text, error, start) from None
+    except VisitError as error:  # lark wraps what its transformer's methods raise
+        if isinstance(error.orig_exc, Fault):
+            raise error.orig_exc.within(text) from None
+        raise error.orig_exc from None
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Lark:
+    return Lark(grammar_text(), **PARSER_SETTINGS)
+
+
+def grammar_text() -> str:
+    """The grammar file: `blockdsl/grammar/` when installed, `grammar/` beside the package in a checkout."""
+    here = Path(__file__).parent.parent
+    installed, checkout = (folder / "grammar" / "pattern.lark" for folder in (here, here.parent))
+    return (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
+
+
+PARSER_SETTINGS: dict[str, Any] = {
+    "parser": "lalr",
+    "propagate_positions": True,
+    "maybe_placeholders": True,
+    "start": ["start", "settings_only"],
+}
+
+
+def comments(text: str) -> list[tuple[int, str]]:
+    """Each comment of `text` with where it starts; the language has no strings a `#` could be part of."""
+    return [(found.start(), found.group().rstrip()) for found in re.finditer(r"#[^\n]*", text)]
+
+
+def _check_nesting(text: str) -> None:
+    open_at: list[int] = []
+    for found in re.finditer(r"#[^\n]*|[()]", text):
+        if found.group() == "(":
+            open_at.append(found.start())
+            if len(open_at) > MAX_NESTING:
+                where = Span(found.start(), found.end())
+                problem = f"more than {MAX_NESTING} parentheses are nested here"
+                raise PatternError(text, where, problem, "write it flatter")
+        elif found.group() == ")" and open_at:
+            open_at.pop()
+
+
+# Tree ------------------------------------------------------------------------------------------------------------
+
+
+def _span(meta: Meta) -> Span:
+    return Span(meta.start_pos, meta.end_pos)
+
+
+def _span_of(token: Token | None) -> Span:
+    assert token is not None
+    return Span(token.start_pos or 0, token.end_pos or 0)
+
+
+_LARGEST = "numbers are below 1e18"
+
+
+def _number(token: Token, hint: str = "write it as 6, 0.5 or 1e-4") -> int | float:
+    span = _span_of(token)
+    if re.fullmatch(r"-?\d+", token):
+        return _whole(token, span)
+    if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", token):
+        value = float(token)
+        if value not in (float("inf"), float("-inf")):
+            return value
+        raise Fault(span, "the number is too large", _LARGEST)
+    raise Fault(span, f"'{shortened(token)}' is not a number", hint)
+
+
+def _whole(token: Token, span: Span) -> int:
+    digits = token.lstrip("-0")
+    if len(digits) > 18:
+        raise Fault(span, "the number is too large", _LARGEST)
+    return int(digits or "0") * (-1 if token.startswith("-") else 1)
+
+
+def _behind(token: Token, example: str) -> int | float:
+    """The number behind an operator, where a name may be meant to follow it: `a*6f`."""
+    glued = re.fullmatch(r"(\d+)([A-Za-z_]\w*)", token)
+    apart = f"put a space between them: {glued[1]} {shortened(glued[2])}" if glued else f"as in {example}"
+    return _number(token, apart)
+
+
+def _count(token: Token, what: str, example: str, least: int) -> int:
+    value = _behind(token, example)
+    if not isinstance(value, int) or value < least:
+        problem = f"{what} must be a whole number of at least {least}, not {shortened(token)}"
+        raise Fault(_span_of(token), problem, f"as in {example}")
+    return value
+
+
+@v_args(meta=True)
+class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
+    """Grammar rule to node, one method a rule; not recursive, so that nesting cannot exhaust the stack."""
+
+    def start(self, meta: Meta, children: list[Any]) -> tuple[tuple[Statement, ...], Body]:
+        return tuple(children[:-1]), children[-1]
+
+    def settings_only(self, meta: Meta, children: list[Argument]) -> tuple[Argument, ...]:
+        return tuple(children)
+
+    def settings(self, meta: Meta, children: list[Argument]) -> Settings:
+        return Settings(tuple(children), _span(meta))
+
+    def definition(self, meta: Meta, children: list[Any]) -> Definition:
+        return Definition(str(children[0]), children[1], _span(meta))
+
+    def pattern(self, meta: Meta, children: list[Stage]) -> Body:
+        return syntax.sequence(children)
+
+    def stage(self, meta: Meta, children: list[Any]) -> Stage:
+        name, *items = children if isinstance(children[0], str) else [None, *children]
+        return Stage(name, tuple(items), _span(meta))
+
+    def stage_name(self, meta: Meta, children: list[Token]) -> str:
+        if children[0] == "set":  # it would be taken for settings where it stands first
+            raise Fault(_span_of(children[0]), "'set' is a word of the language and no name", "choose another name")
+        return str(children[0])
+
+    def term(self, meta: Meta, children: list[Item]) -> Item:
+        return syntax.parallel(children, _span(meta))
+
+    def factor(self, meta: Meta, children: list[Any]) -> Item:
+        item, count = children
+        return item if count is None else Repeat(item, _count(count, "a repeat", "a*6", 1), _span(meta))
+
+    def suffixed(self, meta: Meta, children: list[Any]) -> Item:
+        item, *suffixes = children
+        given: dict[str, Any] = {}
+        for name, value, span in suffixes:
+            if name in given:
+                raise Fault(span, f"a {_SUFFIXES[name]} is given twice", "each suffix is given at most once")
+            given[name] = value
+        return syntax.suffixed(item, given.get("shift"), given.get("divide"), given.get("tie"), _span(meta))
+
+    def shift(self, meta: Meta, children: list[Token]) -> tuple[str, int, Span]:
+        return "shift", _count(children[1], "a shift", "a>>1", 0), _span(meta)
+
+    def divide(self, meta: Meta, children: list[Token]) -> tuple[str, float, Span]:
+        value = _behind(children[0], "f/2")
+        if value <= 0:
+            problem = f"a branch is divided by a number above 0, not {shortened(children[0])}"
+            raise Fault(_span(meta), problem, "as in f/2")
+        return "divide", int(value) if value == int(value) else value, _span(meta)
+
+    def tie(self, meta: Meta, children: list[Token]) -> tuple[str, str, Span]:
+        return "tie", str(children[0]), _span(meta)
+
+    def name(self, meta: Meta, children: list[Token]) -> Ref:
+        return Ref(str(children[0]), (), _span(meta))
+
+    def call(self, meta: Meta, children: list[Any]) -> Ref:
+        arguments = tuple(child for child in children[1:] if child is not None)
+        return Ref(str(children[0])[:-1], arguments, _span(meta))
+
+    def group(self, meta: Meta, children: list[Body]) -> Item:
+        return syntax.group(children[0], _span(meta))
+
+    def named(self, meta: Meta, children: list[Any]) -> Argument:
+        return Argument(str(children[0]), children[1][1], _span(meta))
+
+    def bare(self, meta: Meta, children: list[Any]) -> Argument:
+        kind, value = children[0]
+        if kind == "word" and isinstance(value, str):
+            return Argument(value, True, _span(meta))
+        return Argument(None, value, _span(meta))
+
+    def number(self, meta: Meta, children: list[Token]) -> tuple[str, Value]:
+        return "number", _number(children[0])
+
+    def word(self, meta: Meta, children: list[Token]) -> tuple[str, Value]:
+        word = str(children[0])
+        return "word", _WORDS.get(word, word)
+
+    def tuple(self, meta: Meta, children: list[Any]) -> tuple[str, Value]:
+        return "tuple", tuple(value for _, value in children)
+
+
+_SUFFIXES = {"shift": "shift (>>)", "divide": "scale (/)", "tie": "tie (@)"}
+
+
+# Errors ----------------------------------------------------------------------------------------------------------
+
+# What is missing after a token that cannot end a pattern.
+_AFTER = {
+    "STAR": ("a repeat needs a count", "as in a*6"),
+    "SHIFT": ("a shift needs a whole number", "as in a>>1"),
+    "SLASH": ("a scale needs a number to divide by", "as in f/2"),
+    "AT": ("a tie needs a label", "as in a@x f a@x f"),
+    "VBAR": ("a stage is empty", "write its blocks behind the '|', as in a f | a*6"),
+    "AMPERSAND": ("a parallel branch is missing", "as in a & f"),
+    "COLON": ("a stage is empty", "write its blocks behind the name, as in stem: f a f"),
+    "SET": ("'set' needs a setting", "as in set dim=512, heads=8;"),
+}
+
+# What is missing before a token that cannot start one.
+_BEFORE = {
+    "STAR": ("there is nothing to repeat before '*'", "as in a*6"),
+    "SHIFT": ("there is nothing to shift before '>>'", "as in a>>1"),
+    "SLASH": ("there is nothing to scale before '/'", "as in f/2"),
+    "AT": ("there is nothing to tie before '@'", "as in a@x f a@x f"),
+    "VBAR": ("a stage is empty", "write its blocks before the '|', as in a f | a*6"),
+    "AMPERSAND": _AFTER["AMPERSAND"],
+    "COLON": ("a stage's name is missing before ':'", "as in stem: f a f"),
+    "RPAR": ("the group is empty", "write blocks between the parentheses"),
+}
+
+_APART = "blocks stand one after another with a space between"
+_REPEAT = "a repeat is written a*6"
+_GROUP = "groups are written with ( )"
+_SHIFT = "a token shift is written a>>1"
+_QUOTES = "names stand without quotation marks"
+
+_SET_TAKES_NONE = "'set' takes no parentheses: set dim=512, heads=8; a f"
+_OPENS_OPTIONS = "'(' directly behind a name opens its options, as in a(heads=8, causal); a group has a space before it"
+
+_STRANGE = {
+    "+": "'&' sums parallel branches; a space puts blocks one after another",
+    "-": f"{_APART}; a minus sign stands only in front of a number",
+    "→": _APART,
+    "^": _REPEAT,
+    "×": _REPEAT,
+    **dict.fromkeys("[]{}", _GROUP),
+    **dict.fromkeys("<>", _SHIFT),
+    **dict.fromkeys("'\"`“”‘’", _QUOTES),
+}
+
+
+def _explain(text: str, error: UnexpectedInput, start: str) -> PatternError:
+    if isinstance(error, UnexpectedToken):
+        return PatternError(text, *_Unexpected(text, error, start).fault())
+    assert isinstance(error, UnexpectedCharacters)
+    at: int = error.pos_in_stream  # type: ignore[assignment]
+    char = text[at]
+    hint = "write a plain space" if char.isspace() else "names are letters, digits and '_'; comments start with '#'"
+    shown = f"'{char}'" if char == "\\" else repr(char)
+    problem = f"the character {shown} has no meaning here"
+    return PatternError(text, Span(at, at + 1), problem, _STRANGE.get(char, hint))
+
+
+class _Unexpected:
+    """A token, or the end, where the grammar has no place for it; the parser's state tells what was begun."""
+
+    def __init__(self, text: str, error: UnexpectedToken, start: str) -> None:
+        self.text = text
+        self.token: Token = error.token
+        self.end = self.token.type == "$END"
+        self.accepts = error.accepts or set()
+        stack = error.interactive_parser.parser_state.value_stack
+        begun = [value for value in stack if isinstance(value, Token)]  # tokens of what is not complete yet
+        self.last = stack[-1] if stack and isinstance(stack[-1], Token) else None
+        self.after = None if self.last is None else self.last.type
+        self.opened = next((token for token in reversed(begun) if token.type in ("LPAR", "CALL")), None)
+        self.alone = start == "settings_only"
+        called = self.after != "SEMICOLON" and any(token.type in ("CALL", "SET") for token in begun)
+        self.options = self.alone or called
+
+    def fault(self) -> tuple[Span, str, str]:
+        """Where, what is wrong, and what to do instead."""
+        if self.token.type == "RPAR" and self.opened is None:
+            return _span_of(self.token), "this ')' closes nothing", "take it out, or open a '(' before it"
+        ends = self.end or (self.token.type == "SEMICOLON" and not self.options)
+        if self.opened is not None and ends:
+            at = _span_of(self.opened).end - 1
+            return Span(at, at + 1), "this '(' is never closed", "close it with ')'"
+        if not self.end:
+            return _span_of(self.token), *self._problem()
+        code = re.sub(r"#[^\n]*", lambda comment: " " * len(comment.group()), self.text).rstrip()
+        if code:
+            return Span(len(code), len(code) + 1), *self._problem()
+        if self.alone:
+            return Span(0, 1), "no setting is given", "as in dim=512, rotary_pos_emb"
+        return Span(0, 1), "the pattern is empty", "write blocks in their order, as in (a f)*6"
+
+    def _problem(self) -> tuple[str, str]:
+        token, after = self.token.type, self.after
+        if after == "SLASH" and token == "SLASH":
+            return _AFTER["SLASH"][0], "comments start with '#'"
+        if after in _AFTER:
+            return _AFTER[after]
+        if after == "EQUAL" and "NUMBER" in self.accepts:
+            return "a value is missing behind '='", "as in heads=8"
+        if after == "EQUAL":
+            is_setting = token == "NUMBER"  # heads=8;
+            hint = "settings start with 'set': set heads=8; a f" if is_setting else "as in x = a f;"
+            return "a pattern is missing behind '='", hint
+        cannot = "the text ends too early" if self.end else f"'{shortened(self.token)}' cannot stand here"
+        return self._in_options(cannot) if self.options else self._in_pattern(cannot)
+
+    def _in_pattern(self, cannot: str) -> tuple[str, str]:
+        token, after = self.token.type, self.after
+        if token in _BEFORE and "NAME" in self.accepts and "VBAR" not in self.accepts:
+            return _BEFORE[token]
+        if self.end and "SET" in self.accepts:
+            return "the pattern is missing", "write its blocks behind the last ';', as in set dim=512; (a f)*6"
+        if self.end:
+            return cannot, "a definition ends with ';', as in x = a f; x*6"
+        if after == "NUMBER" and token == "STAR":
+            return "a repeat is given twice", "group it, as in (a*6)*2"
+        if after == "NUMBER" and token in ("SHIFT", "SLASH", "AT"):
+            suffix = {"SHIFT": ">>1", "SLASH": "/2", "AT": "@x"}[token]
+            hint = f"write it before the '*', as in a{suffix}*6, or behind a group, as in (a*6){suffix}"
+            return f"'{self.token}' cannot stand behind a count", hint
+        if token == "COLON":
+            return "a stage's name stands at its start", "as in a f | stem: a f"
+        if token == "COMMA":
+            return cannot, _APART
+        if token == "NUMBER":
+            spaced = after == "LPAR" and re.search(r"\w\s+\($", self.text[: _span_of(self.last).end])
+            if spaced:
+                return cannot, "arguments stand directly behind the name, without a space: sandwich(6)"
+            count = "a count stands behind '*', as in a*6"
+            return cannot, count if "VBAR" not in self.accepts else f"{count}; arguments in parentheses: sandwich(6)"
+        if re.search(r"\bset\s*\(", self.text):
+            return cannot, _SET_TAKES_NONE
+        if self.opened is not None:
+            return cannot, "options stand directly behind the name, without a space: a(heads=8)"
+        return cannot, "settings and definitions stand before the pattern and end with ';': set dim=512; x = a f; x*6"
+
+    def _in_options(self, cannot: str) -> tuple[str, str]:
+        """Inside `a(...)`, behind `set`, or in settings alone."""
+        if self.after == "COMMA" or self.token.type == "COMMA":
+            what = "an option" if self.opened is not None else "a setting"
+            return f"{what} is missing {'behind' if self.after == 'COMMA' else 'before'} ','", "as in heads=8, causal"
+        if self.token.type == "COLON" and "EQUAL" in self.accepts:
+            return cannot, "a value stands behind '=', as in heads=8"
+        if self.opened is not None:
+            before, inside = self.text[: _span_of(self.opened).end], self.text[_span_of(self.opened).end :]
+            if re.search(r"\bset\s*\($", before):
+                return cannot, _SET_TAKES_NONE
+            if re.match(r"\s*\w+\s*[=,]", inside):
+                return cannot, "options are separated by ',' and end with ')', as in a(heads=8, causal)"
+            return cannot, _OPENS_OPTIONS
+        if self.alone:
+            return cannot, "settings are separated by ',', as in dim=512, rotary_pos_emb"
+        return cannot, "settings are separated by ',' and end with ';', as in set dim=512, heads=8; a f"

@@ -1,0 +1,258 @@
+"""The public value: a parsed, checked pattern.
+
+Immutable. Made by `parse`, or by `Pattern.from_layers` from a list of blocks; what it means as a graph is
+`compile`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..errors import Fault, PatternError, Span
+from ..registry.kinds import kinds
+from ..registry.options import Value
+from ..registry.settings import table
+from . import syntax
+from .arguments import from_arguments
+from .expand import MAX_BLOCKS, Expansion, Fork, Step, expand, unused
+from .fold import Folded, fold, shortest
+from .macros import MACROS
+from .parse import parse_options, parse_tree
+from .syntax import Argument, Body, Definition, Item, Settings, Statement
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """A layer pattern.
+
+    Two patterns are equal when they say the same: spacing, redundant parentheses, the order of options and
+    comments do not count. `str(pattern)` is the canonical text.
+
+    Attributes:
+        statements: the `set` statements and definitions, in order.
+        body: the pattern proper, as a tuple of stages as written.
+        source: the text it was parsed from, which errors point into.
+        max_blocks: the bound its expansion was held to.
+    """
+
+    statements: tuple[Statement, ...]
+    body: Body
+    source: str
+    max_blocks: int = MAX_BLOCKS
+
+    @cached_property
+    def _canonical(self) -> str:
+        parts = [syntax.text_of(syntax.statement_pieces(statement)) for statement in self.statements]
+        return " ".join([*parts, syntax.text_of(syntax.body_pieces(self.body))])
+
+    def __str__(self) -> str:
+        return self._canonical
+
+    def __repr__(self) -> str:
+        return f"Pattern({str(self)!r})"
+
+    # The canonical text is the same exactly when the patterns are, and comparing it takes less of the stack than
+    # comparing trees does.
+    def __eq__(self, other: object) -> bool:
+        return self._canonical == other._canonical if isinstance(other, Pattern) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """Every block in order, with parallel branches nested."""
+        try:
+            return expand(self.statements, self.body, self.max_blocks)
+        except Fault as fault:
+            raise fault.within(self.source) from None
+
+    @property
+    def layer_types(self) -> tuple[str, ...]:
+        """The kind of every block, left to right; branches one after another."""
+        return tuple(unit.kind for unit in self.expansion.units())
+
+    @cached_property
+    def settings(self) -> dict[str, Value]:
+        """What the text's `set` statements say, by name."""
+        arguments = [a for s in self.statements if isinstance(s, Settings) for a in s.arguments]
+        return from_arguments(tuple(arguments), self.source)
+
+    @property
+    def setting_spans(self) -> dict[str, Span]:
+        """Where the text sets each setting."""
+        arguments = [a for s in self.statements if isinstance(s, Settings) for a in s.arguments]
+        return {argument.name: argument.span for argument in arguments if argument.name is not None}
+
+    @property
+    def unused_definitions(self) -> tuple[str, ...]:
+        return tuple(definition.name for definition in unused(self.statements, self.body))
+
+    @property
+    def stages(self) -> tuple[Pattern, ...]:
+        """One pattern a stage, each with the statements it needs.
+
+        A stage that stands in the text as itself keeps its writing; where a boundary lies inside a repeated
+        group the stages are written from their blocks.
+        """
+        expansion = self.expansion
+        if len(expansion.stages) == len(self.body):
+            return tuple(replace(self, body=(stage,)) for stage in self.body)
+        kept = tuple(statement for statement in self.statements if isinstance(statement, Settings))
+        head = "".join(syntax.text_of(syntax.statement_pieces(statement)) + " " for statement in kept)
+        steps: list[list[Step]] = [[] for _ in expansion.stages]
+        for step in expansion.steps:
+            steps[_stage_of(step)].append(step)
+        labels = _labels(unit.tie for unit in expansion.units() if unit.tie is not None)
+        texts = [
+            head + syntax.text_of(syntax.body_pieces(_body_of(part, labels, name)))
+            for part, name in zip(steps, expansion.stages, strict=True)
+        ]
+        parsed = {text: parse(text, self.max_blocks) for text in dict.fromkeys(texts)}  # copies of a group are alike
+        return tuple(parsed[text] for text in texts)
+
+    @property
+    def stage_names(self) -> tuple[str | None, ...]:
+        """The name of each stage; None where it has none."""
+        return self.expansion.stages
+
+    @classmethod
+    def from_layers(cls, layers: Iterable[str], max_blocks: int = MAX_BLOCKS) -> Pattern:
+        """The pattern with these blocks in order, as the shortest text: ['a', 'f', 'a', 'f'] is (a f)*2.
+
+        Args:
+            layers: the text of each block, `a`, `f/2`, `a(heads=4)>>1`, ...
+
+        Raises:
+            PatternError: there is none, or one is not a block.
+        """
+        if isinstance(layers, str):
+            raise TypeError("from_layers takes a list of blocks; parse() takes a text")
+        texts = [_single(layer) for layer in layers]
+        return parse(shortest(texts), max_blocks)
+
+
+def parse(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
+    """The pattern that `text` is, parsed and checked.
+
+    Args:
+        text: see the language reference; `f a f | a*6 f*6 | sandwich(6)`.
+        max_blocks: how many blocks it may stand for.
+
+    Raises:
+        PatternError: the text is at fault; the error shows where, and what was expected.
+    """
+    statements, body = parse_tree(text)
+    pattern = Pattern(_ordered_statements(statements), _ordered(body), text, max_blocks)
+    _ = pattern.expansion, pattern.settings
+    return pattern
+
+
+def parse_settings(text: str) -> dict[str, Value]:
+    """`rotary_pos_emb, ff_mult=2` as a dict, checked as after `set`.
+
+    Raises:
+        PatternError: a syntax fault, an unknown name or a wrong value.
+    """
+    return from_arguments(parse_options(text), text)
+
+
+# Options in declaration order ------------------------------------------------------------------------------------
+
+
+def _ordered_statements(statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    order = [*table()]
+    return tuple(
+        replace(statement, arguments=_sorted(statement.arguments, order))
+        if isinstance(statement, Settings)
+        else Definition(statement.name, _ordered(statement.body), statement.span)
+        for statement in statements
+    )
+
+
+def _ordered(body: Body) -> Body:
+    return tuple(replace(stage, items=tuple(map(_ordered_item, stage.items))) for stage in body)
+
+
+def _ordered_item(item: Item) -> Item:
+    if isinstance(item, syntax.Ref):
+        return replace(item, arguments=_sorted(item.arguments, _option_order(item.name))) if item.arguments else item
+    if isinstance(item, syntax.Group):
+        return replace(item, body=_ordered(item.body))
+    if isinstance(item, syntax.Parallel):
+        return replace(item, branches=tuple(map(_ordered_item, item.branches)))
+    inner = _ordered_item(item.item)
+    return item if inner is item.item else replace(item, item=inner)  # type: ignore[arg-type]
+
+
+def _option_order(name: str) -> list[str]:
+    if name in kinds():
+        return [option.name for option in kinds()[name].all_options()]
+    return [param.name for param in MACROS[name].params] if name in MACROS else []
+
+
+def _sorted(arguments: tuple[Argument, ...], order: Sequence[str]) -> tuple[Argument, ...]:
+    """Bare values first as they stand, then names as declared; unknown ones last, for `expand` to refuse."""
+    place = {name: i for i, name in enumerate(order)}
+    return tuple(sorted(arguments, key=lambda a: -1 if a.name is None else place.get(a.name, len(place))))
+
+
+# Blocks back to text ---------------------------------------------------------------------------------------------
+
+
+def _single(layer: str) -> str:
+    """A block's canonical text, in parentheses where it would otherwise come apart in a repeat."""
+    statements, body = parse_tree(layer)
+    text = syntax.text_of(syntax.body_pieces(_ordered(body)))
+    (name, items), *more = [(stage.name, stage.items) for stage in body]
+    if statements or more or name is not None or len(items) > 1 or isinstance(items[0], syntax.Repeat):
+        raise PatternError(layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f']")
+    return f"({text})" if isinstance(items[0], syntax.Parallel) else text
+
+
+def _stage_of(step: Step) -> int:
+    while isinstance(step, Fork):
+        step = step.branches[0][0]
+    return step.stage
+
+
+def _labels(ties: Iterable[str]) -> dict[str, str]:
+    """Each class of shared parameters → a label for it; `x.0`, of a group's first block, is no name."""
+    out: dict[str, str] = {}
+    for tie in sorted(set(ties), key=lambda tie: ("." in tie, tie)):
+        label = tie.replace(".", "_")
+        while label in out.values():
+            label += "_"
+        out[tie] = label
+    return out
+
+
+def _body_of(steps: Sequence[Step], labels: Mapping[str, str], name: str | None = None) -> Body:
+    """Blocks as a stage, with their repeats folded."""
+    items = [_item_of(step, labels) for step in steps]
+    widths = [len(syntax.text_of(syntax.body_pieces(_stage(item)))) for item in items]
+    return _stage(*_unfolded(fold(items, widths.__getitem__), items), name=name)
+
+
+def _unfolded(folded: Folded, items: Sequence[Item]) -> Iterator[Item]:
+    for part in folded:
+        if isinstance(part, int):
+            yield items[part]
+        else:
+            unit = syntax.group(_stage(*_unfolded(part.body, items)))
+            assert isinstance(unit, syntax.Ref | syntax.Group | syntax.Suffixed)
+            yield syntax.Repeat(unit, part.count)
+
+
+def _stage(*items: Item, name: str | None = None) -> Body:
+    return (syntax.Stage(name, items),)
+
+
+def _item_of(step: Step, labels: Mapping[str, str]) -> Item:
+    if isinstance(step, Fork):
+        return syntax.parallel([syntax.group(_body_of(branch, labels)) for branch in step.branches])
+    ref = syntax.Ref(step.kind, tuple(Argument(name, value) for name, value in step.given.items()))
+    divide = None if step.divide == 1 else step.divide
+    return syntax.suffixed(ref, step.shift, divide, None if step.tie is None else labels[step.tie])

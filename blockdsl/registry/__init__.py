@@ -1,0 +1,1 @@
+"""What can be written: options, block kinds, position schemes and settings, each declared once."""

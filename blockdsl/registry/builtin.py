@@ -1,0 +1,347 @@
+"""The three built-in block kinds: self-attention `a`, cross-attention `c`, feedforward `f`.
+
+Owns the declaration of their options (name, type, default, range, one line of documentation, the stack setting that
+goes with each), what clashes, and what they cost. The language, the keyword API, the costs, the errors and the torch
+modules all read it from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .kinds import Kind, Shape, Sizes
+from .options import Option, Value
+from .register import register
+
+# Attention -----------------------------------------------------------------------------------------------------------
+
+
+def _switch(name: str, doc: str, setting: str | None = None, area: str = "", default: bool = False) -> Option:
+    return Option(name, bool, default, doc, setting=setting or f"attn_{name}", area=area)
+
+
+def _attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
+    return (
+        Option("heads", int, 8, "attention heads", setting="heads", least=1),
+        Option(
+            "dim_head", int, 64, "features a head; none: dim / heads", setting="attn_dim_head", least=1, optional=True
+        ),
+        Option(
+            "kv_heads",
+            int,
+            None,
+            "heads of keys and values, each for heads / kv_heads heads (arXiv:2305.13245); none: heads",
+            setting="attn_kv_heads",
+            least=1,
+            optional=True,
+        ),
+        _switch("one_kv_head", "one head of keys and values for all (arXiv:1911.02150)"),
+        Option(
+            "value_dim_head",
+            int,
+            None,
+            "features of a value; none: dim_head",
+            setting="attn_value_dim_head",
+            least=1,
+            optional=True,
+        ),
+        Option(
+            "dropout",
+            float,
+            0.0,
+            "dropout of the attention weights",
+            setting="attn_dropout",
+            least=0,
+            below=1,
+            area="regularisers",
+        ),
+        *own,
+        _switch("shared_kv", "keys serve as values"),
+        Option(
+            "num_mem_kv",
+            int,
+            0,
+            "learned keys and values that all tokens see (arXiv:1907.01470)",
+            setting="attn_num_mem_kv",
+            least=0,
+        ),
+        _switch("qk_norm", "queries and keys of unit length (arXiv:2010.04245)"),
+        Option("qk_norm_groups", int, 1, "groups of features that are normed", setting="attn_qk_norm_groups", least=1),
+        Option("qk_norm_scale", float, 10, "factor of normed scores", setting="attn_qk_norm_scale", least=0),
+        _switch("qk_norm_dim_scale", "a learned gain for each normed feature (arXiv:2302.05442)"),
+        _switch("talking_heads", "heads exchange scores and weights (arXiv:2003.02436)"),
+        Option(
+            "sparse_topk",
+            int,
+            None,
+            "only so many of the largest scores of a row count (arXiv:1912.11637); none: all",
+            setting="attn_sparse_topk",
+            least=1,
+            optional=True,
+        ),
+        _switch("head_scale", "a learned gain for each head (arXiv:2110.09456)"),
+        _switch("gate_values", "a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2)"),
+        _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
+        _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
+        _switch(
+            "zero_init_branch_output",
+            "the last linear map starts at zero",
+            "zero_init_branch_output",
+            area="norms and residuals",
+        ),
+        _switch("flash", "the fused kernel where no option needs the scores in hand (arXiv:2205.14135)", default=True),
+        _switch(
+            "residual_attn",
+            f"add the {residual_of}'s scores before the softmax: RealFormer (arXiv:2012.11747)",
+            residual_setting,
+        ),
+    )
+
+
+def _attention_check(o: Any) -> str | None:
+    if o.dim_head is None and o.dim % o.heads:
+        return f"heads={o.heads} does not divide dim={o.dim}, which dim_head=none asks for"
+    if o.one_kv_head and o.kv_heads not in (None, 1):
+        return f"one_kv_head and kv_heads={o.kv_heads} are both set; give one"
+    if o.kv_heads is not None and o.heads % o.kv_heads:
+        return f"kv_heads={o.kv_heads} does not divide heads={o.heads}"
+    dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
+    if o.shared_kv and o.value_dim_head not in (None, dim_head):
+        return f"shared_kv makes values of the keys' {dim_head} features, and value_dim_head={o.value_dim_head} is set"
+    if o.qk_norm and dim_head % o.qk_norm_groups:
+        return f"qk_norm_groups={o.qk_norm_groups} does not divide a head's {dim_head} features"
+    if not o.qk_norm and (o.qk_norm_groups != 1 or o.qk_norm_dim_scale):
+        name = "qk_norm_dim_scale" if o.qk_norm_dim_scale else "qk_norm_groups"
+        return f"{name} is set, but it needs qk_norm"
+    return None
+
+
+def _attention_derived(o: Any) -> dict[str, Value]:
+    dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
+    return {
+        "dim_head": dim_head,
+        "kv_heads": 1 if o.one_kv_head else o.heads if o.kv_heads is None else o.kv_heads,
+        "value_dim_head": dim_head if o.value_dim_head is None else o.value_dim_head,
+    }
+
+
+def _kv_features(o: Any) -> int:
+    """Features that keys and values are projected to."""
+    return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
+
+
+def _attention_shapes(o: Any) -> dict[str, Shape]:
+    values = o.heads * o.value_dim_head
+    shapes: dict[str, Shape] = {"output.to_out.weight": ((2 if o.on_attn else 1) * o.dim, values)}
+    if o.tensor_product:
+        shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim)
+    if o.head_scale:
+        shapes["output.head_scale"] = (o.heads, 1, 1)
+    if o.gate_values:
+        shapes |= {"output.to_gate.weight": (values, o.dim), "output.to_gate.bias": (values,)}
+    if o.qk_norm_dim_scale:
+        shapes |= {"qk_norm.q_scale": (o.heads, 1, o.dim_head), "qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)}
+    if o.num_mem_kv:
+        shapes |= {
+            "memory.keys": (o.kv_heads, o.num_mem_kv, o.dim_head),
+            "memory.values": (o.kv_heads, o.num_mem_kv, o.value_dim_head),
+        }
+    if o.talking_heads:
+        shapes |= {"talking_heads.before": (o.heads, o.heads), "talking_heads.behind": (o.heads, o.heads)}
+    return shapes
+
+
+def _attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
+    """Projections, and the products of the attention itself.
+
+    The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
+    """
+    keys = sources + o.num_mem_kv
+    values = o.heads * o.value_dim_head
+    on_tokens = o.heads * o.dim_head + (2 if o.on_attn else 1) * values
+    on_tokens += o.kv_heads * o.value_dim_head if o.tensor_product else 0
+    on_tokens += values if o.gate_values else 0
+    products = queries * keys * (o.heads * o.dim_head + values + (2 * o.heads**2 if o.talking_heads else 0))
+    return 2 * batch * (queries * o.dim * on_tokens + sources * o.dim * _kv_features(o) + products)
+
+
+def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
+    heads = f"{o.heads} head{'' if o.heads == 1 else 's'}"
+    softmax = ["softmax"] + (["causal"] if getattr(o, "causal", False) else [])
+    if getattr(o, "max_attend_past", None) is not None:
+        softmax.append(f"{o.max_attend_past} back")
+    softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
+    steps = [
+        *projections,
+        ("unit q, k", "") if o.qk_norm else None,
+        ("rotate q, k", "rotary"),
+        (f"q·k, {heads} × {o.dim_head}", "bias scores"),
+        (" · ".join(softmax), ""),
+        (f"· v, {heads} × {o.value_dim_head}", ""),
+        ("gate by the input", "") if o.gate_values else None,
+        (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}", ""),
+        ("gated: attention on attention", "") if o.on_attn else None,
+    ]
+    return [step for step in steps if step is not None]
+
+
+SELF_ATTENTION = register(
+    Kind(
+        name="a",
+        title="self-attention",
+        prefix="attn",
+        options=_attention_options(
+            "residual_attn",
+            "previous self-attention",
+            Option("causal", bool, False, "each token attends to itself and those before it", setting="causal"),
+            Option(
+                "max_attend_past",
+                int,
+                None,
+                "how many tokens back a token attends; none: all",
+                setting="attn_max_attend_past",
+                least=0,
+                optional=True,
+            ),
+        ),
+        inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
+        shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
+        flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
+        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
+        window=lambda o: o.max_attend_past,
+        module="xt_blocks.blocks.attention:Attention",
+        check=_attention_check,
+        derive=_attention_derived,
+        steps=lambda o: _attention_steps(o, (f"q, k, v {o.dim:,} → {o.heads * o.dim_head + _kv_features(o):,}", "")),
+        also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
+        area="attention",
+        builtin=True,
+    )
+)
+
+CROSS_ATTENTION = register(
+    Kind(
+        name="c",
+        title="cross-attention",
+        prefix="attn",
+        options=_attention_options(
+            "cross_residual_attn",
+            "previous cross-attention",
+            Option(
+                "tokens_dropout",
+                float,
+                0.0,
+                "share of the context's tokens that a row does not see in training (arXiv:2202.07765)",
+                setting="cross_attn_tokens_dropout",
+                least=0,
+                below=1,
+                area="regularisers",
+            ),
+        ),
+        inputs=("attend", "context", "scores", "cache"),
+        shapes=lambda o: (
+            {"to_q.weight": (o.heads * o.dim_head, o.dim), "to_kv.weight": (_kv_features(o), o.dim)}
+            | _attention_shapes(o)
+        ),
+        flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
+        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
+        module="xt_blocks.blocks.attention:CrossAttention",
+        check=_attention_check,
+        derive=_attention_derived,
+        steps=lambda o: _attention_steps(
+            o,
+            (f"q {o.dim:,} → {o.heads * o.dim_head:,}", ""),
+            (f"k, v {o.dim:,} → {_kv_features(o):,}", "context"),
+        ),
+        also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
+        area="attention",
+        builtin=True,
+    )
+)
+
+# Feedforward ---------------------------------------------------------------------------------------------------------
+
+
+def _ff_inner(o: Any) -> int:
+    return int(o.dim * o.mult)
+
+
+def _ff_shapes(o: Any) -> dict[str, Shape]:
+    inner = _ff_inner(o)
+    hidden = (2 if o.glu else 1) * inner
+    shapes: dict[str, Shape] = {"to_hidden.weight": (hidden, o.dim), "to_out.weight": (o.dim, inner)}
+    if not o.no_bias:
+        shapes |= {"to_hidden.bias": (hidden,), "to_out.bias": (o.dim,)}
+    if o.post_act_ln:
+        shapes |= {"norm.weight": (inner,), "norm.bias": (inner,)}
+    return shapes
+
+
+def _ff_check(o: Any) -> str | None:
+    if o.swish and o.relu_squared:
+        return "swish and relu_squared are both set; a feedforward has one activation"
+    if _ff_inner(o) < 1:
+        return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
+    return None
+
+
+def _ff_flops(o: Any, sizes: Sizes) -> int:
+    return 2 * sizes.batch * sizes.seq * o.dim * _ff_inner(o) * (3 if o.glu else 2)
+
+
+def _ff_switch(name: str, doc: str) -> Option:
+    return Option(name, bool, False, doc, setting=f"ff_{name}")
+
+
+def _ff_steps(o: Any) -> list[tuple[str, str]]:
+    inner = _ff_inner(o)
+    activation = "SiLU" if o.swish else "ReLU²" if o.relu_squared else "GELU"
+    return [
+        (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
+        (f"{activation} gate" if o.glu else activation, ""),
+        *([("LayerNorm", "")] if o.post_act_ln else []),
+        (f"linear {inner:,} → {o.dim:,}", ""),
+    ]
+
+
+FEEDFORWARD = register(
+    Kind(
+        name="f",
+        title="feedforward",
+        prefix="ff",
+        options=(
+            Option("mult", float, 4, "hidden features as a multiple of dim", setting="ff_mult", least=0),
+            _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
+            _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
+            _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
+            _ff_switch("post_act_ln", "LayerNorm behind the activation (NormFormer, arXiv:2110.09456)"),
+            _ff_switch("no_bias", "linear maps without a bias (PaLM, arXiv:2204.02311)"),
+            Option(
+                "dropout",
+                float,
+                0.0,
+                "dropout of the hidden features",
+                setting="ff_dropout",
+                least=0,
+                below=1,
+                area="regularisers",
+            ),
+            Option(
+                "zero_init_branch_output",
+                bool,
+                False,
+                "the last linear map starts at zero",
+                setting="zero_init_branch_output",
+                area="norms and residuals",
+            ),
+        ),
+        shapes=_ff_shapes,
+        flops=_ff_flops,
+        cached=lambda o: 0,
+        module="xt_blocks.blocks.feedforward:FeedForward",
+        check=_ff_check,
+        steps=_ff_steps,
+        also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
+        builtin=True,
+    )
+)

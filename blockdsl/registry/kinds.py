@@ -1,0 +1,248 @@
+"""The registry of block kinds: what a block is called, its options, its inputs, its cost and its module.
+
+Self-attention `a`, cross-attention `c` and feedforward `f` are registered in `builtin`, the way a user registers a
+kind of their own:
+
+    import blockdsl
+    import torch.nn.functional as F
+    from blockdsl import Kind, Option
+    from torch import nn
+
+    class DepthwiseConv(nn.Module):
+        def __init__(self, dim, kernel, causal):
+            super().__init__()
+            self.ends = (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
+            self.conv = nn.Conv1d(dim, dim, kernel, groups=dim)
+
+        def forward(self, x, mask):                        # mask: (batch, seq), True = a real token; None: all are
+            x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
+            return self.conv(F.pad(x.transpose(1, 2), self.ends)).transpose(1, 2)
+
+    blockdsl.register(Kind(
+        name="conv",
+        title="depthwise convolution",
+        prefix="conv",                                     # stack settings are called conv_kernel, ...
+        options=(
+            Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
+            Option("causal", bool, False, "no token sees a later one", setting="causal"),
+        ),
+        inputs=("mask",),                                  # what the module is handed beside x
+        shapes=lambda o: {"conv.weight": (o.dim, 1, o.kernel), "conv.bias": (o.dim,)},
+        flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * o.kernel,
+        module=DepthwiseConv,                              # DepthwiseConv(dim=512, kernel=7, causal=False)
+        cached=None,                                       # it cannot decode one token at a time
+    ))
+    blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
+
+The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
+its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
+stochastic depth and the residual add are around it and not its business. Under `init_gain` and `deepnorm` its linear
+maps and convolutions are drawn anew with the gain; a module that knows better has a method `init_xavier(gain)`. It is
+given as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+from .options import Option, Value, by_name, check_names, check_values
+
+Shape = tuple[int, ...]
+
+# What a module may ask to be handed beside x. `xt_blocks.runtime.run` says what each of them is.
+INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
+
+# Options that a kind has when it asks for an input: the graph reads them.
+INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
+
+
+class Sizes(NamedTuple):
+    """The shape of a call: rows, tokens a row, and tokens of the context a row."""
+
+    batch: int
+    seq: int
+    context: int
+
+
+# Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
+SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of residual block.
+
+    Args:
+        name: how a pattern writes it.
+        title: what it is, in a few words.
+        options: its own options, in the order canonical text gives them.
+        inputs: which of INPUTS its module is called with.
+        shapes: options → the shape of each parameter of the module, by name.
+        flops: options, sizes → floating-point operations of one forward pass, two a multiply-add.
+        module: the torch module's class, or "package.module:Class".
+        cached: options → numbers kept a token for later decoding steps; None: it cannot decode stepwise.
+        window: options → how many tokens before its own a token attends to, so that decoding keeps no more; None: all.
+        check: options → a sentence on what clashes, or None.
+        derive: options → those whose default follows from others, by name.
+        prefix: what the stack's settings for its options start with.
+        steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
+            "bias", "scores" or nothing); drawings show them.
+        also: words that people write for it, for `did you mean`.
+        area: of the reference, where its options stand; empty: its title.
+        builtin: it came with the package and stays.
+    """
+
+    name: str
+    title: str
+    options: tuple[Option, ...]
+    shapes: Callable[[Any], Mapping[str, Shape]]
+    flops: Callable[[Any, Sizes], float]
+    module: str | Callable[..., Any]
+    inputs: tuple[str, ...] = ()
+    cached: Callable[[Any], int] | None = None
+    window: Callable[[Any], int | None] = lambda options: None
+    check: Callable[[Any], str | None] = lambda options: None
+    derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
+    prefix: str = ""
+    steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    also: tuple[str, ...] = ()
+    area: str = ""
+    builtin: bool = False
+
+    def all_options(self) -> tuple[Option, ...]:
+        """Its own options and those that every block has."""
+        return self.options + BLOCK_OPTIONS
+
+    def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
+        """What is wrong with all options of a block that are each in range, or None."""
+        given = SimpleNamespace(dim=dim, **options)
+        return _block_check(given) or self.check(given)
+
+    def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
+        """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
+        given = SimpleNamespace(dim=dim, **options)
+        return SimpleNamespace(**{**vars(given), **self.derive(given)})
+
+    def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
+        """The same from its own options as a caller gives them: checked, with defaults for the others.
+
+        `caller` is what the error of an unknown option speaks of, `Attention()`.
+
+        Raises:
+            TypeError: an unknown option; the message names the nearest one.
+            UserError: a value out of range, or options that clash.
+        """
+        known = by_name(self.options)
+        check_names(given, known, f"{caller} got an unknown argument")
+        check_values(given, known)
+        options = {name: option.default for name, option in known.items()} | dict(given)
+        if problem := self.check(SimpleNamespace(dim=dim, **options)):
+            raise UserError(problem)
+        return self.completed(dim, options)
+
+
+# Options that every block has, whatever its kind.
+BLOCK_OPTIONS = (
+    Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
+    Option("use_rmsnorm", bool, False, "RMSNorm in place of LayerNorm (arXiv:1910.07467)", setting="use_rmsnorm"),
+    Option("use_scalenorm", bool, False, "ScaleNorm in place of LayerNorm (arXiv:1910.05895)", setting="use_scalenorm"),
+    Option(
+        "sandwich_norm",
+        bool,
+        False,
+        "a second norm, of what the branch gives (CogView, arXiv:2105.13290)",
+        setting="sandwich_norm",
+    ),
+    Option(
+        "layer_dropout",
+        float,
+        0.0,
+        "probability that a row skips the branch in training: stochastic depth (arXiv:1603.09382)",
+        setting="layer_dropout",
+        least=0,
+        below=1,
+        area="regularisers",
+    ),
+    Option(
+        "scale_residual",
+        bool,
+        False,
+        "a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456)",
+        setting="scale_residual",
+    ),
+    Option(
+        "scale_residual_constant",
+        float,
+        1.0,
+        "a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555)",
+        setting="scale_residual_constant",
+        above=0,
+    ),
+    Option(
+        "gate_residual",
+        bool,
+        False,
+        "a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764)",
+        setting="gate_residual",
+    ),
+    Option(
+        "init_gain",
+        float,
+        None,
+        "Xavier init with this gain on the way of the values (DeepNet's beta, arXiv:2203.00555); none: torch's init",
+        setting="init_gain",
+        above=0,
+        optional=True,
+    ),
+    Option(
+        "checkpoint",
+        str,
+        None,
+        "what the backward pass computes again, not to keep it: the block, or its stage's blocks in a row as one "
+        "(arXiv:1604.06174); none: nothing",
+        setting="checkpoint",
+        choices=("block", "stage"),
+        optional=True,
+        area="memory in training",
+    ),
+)
+
+NORM_CLASH = "use_rmsnorm and use_scalenorm are both set; give one"
+
+
+def _block_check(o: Any) -> str | None:
+    if o.use_rmsnorm and o.use_scalenorm:
+        return NORM_CLASH
+    if o.sandwich_norm and not o.pre_norm:
+        return "sandwich_norm is set, but it needs pre_norm"
+    return None
+
+
+def norm_of(options: Mapping[str, Value]) -> str:
+    """Which norm a block has by its options, or a stack by its settings."""
+    return "scalenorm" if options.get("use_scalenorm") else "rmsnorm" if options.get("use_rmsnorm") else "layernorm"
+
+
+# The registry -----------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, Kind] = {}  # `builtin` registers the first three
+
+
+def kinds() -> dict[str, Kind]:
+    """The registered kinds by name, in the order they were registered."""
+    return dict(_KINDS)
+
+
+def kind_of(name: str) -> Kind:
+    """The kind with this name.
+
+    Raises:
+        UserError: there is none, as in a graph or a pattern older than `unregister`.
+    """
+    if name not in _KINDS:
+        raise UserError(f"unknown block kind '{name}'; registered: {', '.join(sorted(_KINDS))}")
+    return _KINDS[name]

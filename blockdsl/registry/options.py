@@ -1,0 +1,133 @@
+"""The declaration of an option, and the check of one value against it.
+
+An option is declared once; the language, the keyword API, the cost model, the error messages and the
+generated reference all read that declaration. Which options exist is in `kinds` (of a block) and
+`settings` (of the stack).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import UserError, did_you_mean, shortened
+
+Value = bool | int | float | str | None | tuple["Value", ...]
+
+TOO_LARGE = 10**18  # numbers from here on mean nothing in a model; costs and texts can rely on smaller ones
+
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a block kind or of the stack.
+
+    Args:
+        name: as written in a pattern, `a(heads=16)`.
+        type: bool, int, float or str; an int is taken where a float is asked for.
+        default: the value when neither the block nor the stack says otherwise.
+        doc: one line for the generated reference.
+        setting: the stack's keyword that sets it for every block; None where only a block can set it.
+        least, most: the allowed range of a number, both ends in.
+        above, below: ends which are themselves not allowed.
+        choices: the allowed names.
+        optional: whether `none` is a value.
+        area: of the reference; empty: that of where it is declared.
+    """
+
+    name: str
+    type: type
+    default: Value
+    doc: str
+    setting: str | None = None
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    area: str = ""
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
+        if value is None:
+            return None if self.optional else f"must be {self.wanted()}, not none"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        right_type = {
+            bool: isinstance(value, bool),
+            int: number and isinstance(value, int),
+            float: number,
+            str: isinstance(value, str),
+        }[self.type]
+        if right_type and number and abs(value) >= TOO_LARGE:
+            return "must be below 1e18" if value > 0 else "must be above -1e18"
+        in_range = right_type and (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+            and (not self.choices or value in self.choices)
+            and value == value  # not NaN
+        )
+        shown = repr(value) if isinstance(value, str) and not value.isidentifier() else spell(value)
+        return None if in_range else f"must be {self.wanted()}, not {shortened(shown)}"
+
+    def wanted(self) -> str:
+        """The allowed values in words: `a whole number of at least 1`."""
+        words = ", ".join(map(repr, self.choices)) if self.choices else _TYPES[self.type]
+        if self.choices:
+            words = f"one of {words}"
+        if self.above is not None:
+            words += f" above {self.above:g}" + ("" if self.most is None else f" and at most {self.most:g}")
+        elif self.least is not None and self.most is not None:
+            words += f" from {self.least:g} to {self.most:g}"
+        elif self.least is not None:
+            words += f" of at least {self.least:g}"
+        elif self.most is not None:
+            words += f" of at most {self.most:g}"
+        if self.below is not None:
+            words += f" and below {self.below:g}"
+        return words + (" or none" if self.optional else "")
+
+
+def spell(value: Any) -> str:
+    """A value as the language writes it: `true`, `0.5`, `(1, 2)`."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(map(spell, value)) + ")"
+    return value if isinstance(value, str) else repr(value)
+
+
+def by_name(options: Sequence[Option]) -> dict[str, Option]:
+    return {option.name: option for option in options}
+
+
+def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Judge the names of keyword arguments; `what` starts the message: `Attention() got an unknown argument`.
+
+    Raises:
+        TypeError: a name that is not known; the message has the nearest one.
+    """
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{what} '{name}'" + (f"; {hint}" if hint else ""))
+
+
+def check_values(given: Mapping[str, Any], known: Mapping[str, Option]) -> None:
+    """Judge the values of known options.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    for name, value in given.items():
+        if fault := known[name].fault(value):
+            raise UserError(f"{name} {fault}")
+
+
+def in_area(area: str, options: Sequence[Option]) -> tuple[Option, ...]:
+    """The options, with this area of the reference where they name none."""
+    return tuple(replace(option, area=option.area or area) for option in options)

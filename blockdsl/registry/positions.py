@@ -1,0 +1,291 @@
+"""The schemes of relative position: what their nodes say, the settings that make them, what they cost.
+
+A scheme is read by blocks, as a rotation of queries and keys ("rotary") or as a bias of the scores ("bias"), by
+every block whose kind declares that input. Blocks that need the same of it share one node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from .kinds import Kind, Shape, Sizes
+from .options import Option, Value
+
+Settings = Mapping[str, Value]
+
+
+class Misfit(NamedTuple):
+    """What is wrong with a scheme at a block, and what to do about it."""
+
+    problem: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way for positions to reach the blocks.
+
+    Args:
+        name: the node's `scheme`.
+        title: what people call it.
+        read_by: the input by which a kind reads it, "rotary" or "bias".
+        switch: the stack's settings that turn it on, any of them.
+        attributes: what its node says.
+        of: from the stack's settings and a block's dim_head, heads and causality to these attributes.
+        size: the attribute that its node is named by.
+        node: what its nodes' names start with.
+        shapes: attributes → its parameters by name.
+        flops: attributes and sizes → floating-point operations of one forward pass.
+        module: the torch class, "package.module:Class"; None: it has no parameters, and nothing is built.
+        misfit: what is wrong with the attributes for a block of these options, or None.
+        short: a few words on a node, with its attributes by name.
+    """
+
+    name: str
+    title: str
+    read_by: str
+    switch: tuple[str, ...]
+    attributes: tuple[Option, ...]
+    of: Callable[[Settings, Any], dict[str, Value]]
+    size: str
+    node: str
+    shapes: Callable[[Any], Mapping[str, Shape]] = lambda o: {}
+    flops: Callable[[Any, Sizes], int] = lambda o, sizes: 0
+    module: str | None = None
+    misfit: Callable[[Any, Any], Misfit | None] = lambda o, block: None
+    short: Callable[[Any], str] = lambda o: ""
+
+    def on(self, settings: Settings) -> bool:
+        """Whether the stack's settings turn it on."""
+        return any(settings[name] for name in self.switch)
+
+    def note(self, attrs: Mapping[str, Any]) -> str:
+        """A node in a few words."""
+        return self.short(self.complete(attrs))
+
+    def complete(self, attrs: Mapping[str, Any]) -> Any:
+        """A node's attributes with attribute access."""
+        return SimpleNamespace(**self.with_defaults(attrs))
+
+    def with_defaults(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Its attributes of a node, those left out filled in where there is a default."""
+        known = [option for option in self.attributes if option.name in attrs or option.fault(option.default) is None]
+        return {option.name: attrs.get(option.name, option.default) for option in known}
+
+
+# Settings of the stack --------------------------------------------------------------------------------------------
+
+POSITION_SETTINGS = (
+    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
+    Option(
+        "rotary_emb_dim",
+        int,
+        None,
+        "features of each head that are rotated, an even number; none: half the head",
+        least=2,
+        optional=True,
+    ),
+    Option("rotary_xpos", bool, False, "rotary positions with a decay over distance, xPos (arXiv:2212.10554)"),
+    Option("rotary_xpos_scale_base", int, 512, "distance over which xPos decays by a step", least=1),
+    Option("rel_pos_bias", bool, False, "a learned bias for each bucket of distances, as in T5 (arXiv:1910.10683)"),
+    Option("rel_pos_num_buckets", int, 32, "buckets of T5's bias", least=4),
+    Option("rel_pos_max_distance", int, 128, "distance from where on T5's bias is one bucket", least=2),
+    Option("dynamic_pos_bias", bool, False, "a bias computed from the distance by a small network (arXiv:2108.00154)"),
+    Option(
+        "dynamic_pos_bias_log_distance",
+        bool,
+        False,
+        "give that network the logarithm of the distance (arXiv:2111.09883)",
+    ),
+    Option("dynamic_pos_bias_mlp_depth", int, 2, "hidden layers of that network", least=1),
+    Option("dynamic_pos_bias_norm", bool, False, "LayerNorm in that network"),
+    Option("alibi_pos_bias", bool, False, "a bias that falls with distance, ALiBi (arXiv:2108.12409)"),
+    Option("alibi_num_heads", int, None, "heads with ALiBi's bias; none: all", least=1, optional=True),
+    Option("alibi_learned", bool, False, "learn the slopes of ALiBi's bias"),
+)
+
+# Settings that mean nothing without one of others → these.
+POSITION_NEEDS = {
+    "rotary_emb_dim": ("rotary_pos_emb", "rotary_xpos"),
+    "rotary_xpos_scale_base": ("rotary_xpos",),
+    "rel_pos_num_buckets": ("rel_pos_bias",),
+    "rel_pos_max_distance": ("rel_pos_bias",),
+    "dynamic_pos_bias_log_distance": ("dynamic_pos_bias",),
+    "dynamic_pos_bias_mlp_depth": ("dynamic_pos_bias",),
+    "dynamic_pos_bias_norm": ("dynamic_pos_bias",),
+    "alibi_num_heads": ("alibi_pos_bias",),
+    "alibi_learned": ("alibi_pos_bias",),
+}
+
+# Schemes ----------------------------------------------------------------------------------------------------------
+
+
+def _rotary_of(settings: Settings, block: Any) -> dict[str, Value]:
+    dim = settings["rotary_emb_dim"]
+    base = settings["rotary_xpos_scale_base"] if settings["rotary_xpos"] else None
+    return {"dim": max(2, block.dim_head // 2 // 2 * 2) if dim is None else dim, "xpos_scale_base": base}
+
+
+def _rotary_misfit(o: Any, block: Any) -> Misfit | None:
+    if o.dim > block.dim_head or o.dim % 2 or o.dim < 2:
+        problem = f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"
+        return Misfit(problem, "rotary_emb_dim is even and at most dim_head")
+    if o.xpos_scale_base is not None and not getattr(block, "causal", False):
+        problem = "rotary_xpos decays towards the past, and this attention is not causal"
+        return Misfit(problem, "make it causal, or leave rotary_xpos out for plain rotary positions")
+    if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
+        problem = "rotary_xpos decays with distance, and num_mem_kv's memories stand at none"
+        return Misfit(problem, "leave one of the two out")
+    return None
+
+
+def _heads_misfit(o: Any, block: Any) -> Misfit | None:
+    if o.heads == block.heads:
+        return None
+    return Misfit(f"a position bias of {o.heads} heads does not fit {block.heads} heads")
+
+
+def _t5_misfit(o: Any, block: Any) -> Misfit | None:
+    exact = o.buckets // (2 if o.causal else 4)
+    if o.max_distance <= exact:
+        problem = (
+            f"rel_pos_max_distance={o.max_distance} must be above {exact}, the distances with a bucket of their own"
+        )
+        return Misfit(problem)
+    if o.causal != bool(getattr(block, "causal", False)):
+        return Misfit("T5's bias of causal attention does not fit attention that is not") if o.causal else None
+    return _heads_misfit(o, block)
+
+
+def _alibi_misfit(o: Any, block: Any) -> Misfit | None:
+    if o.biased > o.heads:
+        return Misfit(f"alibi_num_heads={o.biased} is more than the block's {o.heads} heads")
+    return _heads_misfit(o, block)
+
+
+def _dynamic_shapes(o: Any) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for layer in range(o.depth):
+        shapes |= {f"layers.{layer}.weight": (o.hidden, o.hidden if layer else 1), f"layers.{layer}.bias": (o.hidden,)}
+        if o.norm:
+            shapes |= {f"norms.{layer}.weight": (o.hidden,), f"norms.{layer}.bias": (o.hidden,)}
+    return shapes | {"to_bias.weight": (o.heads, o.hidden), "to_bias.bias": (o.heads,)}
+
+
+def _dynamic_flops(o: Any, sizes: Sizes) -> int:
+    """The network runs once for each distance, to either side."""
+    weights = sum(
+        math.prod(shape) for name, shape in _dynamic_shapes(o).items() if name.endswith("weight") and len(shape) == 2
+    )
+    return 2 * max(0, 2 * sizes.seq - 1) * weights
+
+
+_HEADS = Option("heads", int, None, "attention heads that it biases", least=1)
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme(
+            name="rotary",
+            short=lambda o: f"rotary {o.dim}" + ("" if o.xpos_scale_base is None else ", xPos"),
+            title="rotary positions",
+            read_by="rotary",
+            switch=("rotary_pos_emb", "rotary_xpos"),
+            attributes=(
+                Option("dim", int, None, "features of a head that are rotated", least=2),
+                Option("xpos_scale_base", int, None, "of xPos; none: plain rotary", least=1, optional=True),
+            ),
+            of=_rotary_of,
+            size="dim",
+            node="rotary",
+            misfit=_rotary_misfit,
+        ),
+        Scheme(
+            name="t5",
+            short=lambda o: "T5 bias",
+            title="T5 bias",
+            read_by="bias",
+            switch=("rel_pos_bias",),
+            attributes=(
+                _HEADS,
+                Option("causal", bool, False, "all buckets are for the past"),
+                Option("buckets", int, 32, "buckets of distances", least=4),
+                Option("max_distance", int, 128, "from where on there is one bucket", least=2),
+                Option("scale", float, 8.0, "factor of the learned values"),
+            ),
+            of=lambda settings, block: {
+                "heads": block.heads,
+                "causal": bool(getattr(block, "causal", False)),
+                "buckets": settings["rel_pos_num_buckets"],
+                "max_distance": settings["rel_pos_max_distance"],
+                "scale": block.dim_head**0.5,
+            },
+            size="heads",
+            node="t5_bias",
+            shapes=lambda o: {"buckets.weight": (o.buckets, o.heads)},
+            module="xt_blocks.positions.bias:T5Bias",
+            misfit=_t5_misfit,
+        ),
+        Scheme(
+            name="dynamic",
+            short=lambda o: "dynamic bias",
+            title="dynamic bias",
+            read_by="bias",
+            switch=("dynamic_pos_bias",),
+            attributes=(
+                _HEADS,
+                Option("hidden", int, None, "features of its network", least=1),
+                Option("depth", int, 2, "hidden layers", least=1),
+                Option("log_distance", bool, False, "reads the logarithm of the distance"),
+                Option("norm", bool, False, "LayerNorm behind each hidden layer"),
+            ),
+            of=lambda settings, block: {
+                "heads": block.heads,
+                "hidden": max(1, block.dim // 4),
+                "depth": settings["dynamic_pos_bias_mlp_depth"],
+                "log_distance": settings["dynamic_pos_bias_log_distance"],
+                "norm": settings["dynamic_pos_bias_norm"],
+            },
+            size="heads",
+            node="dynamic_bias",
+            shapes=_dynamic_shapes,
+            flops=_dynamic_flops,
+            module="xt_blocks.positions.bias:DynamicBias",
+            misfit=_heads_misfit,
+        ),
+        Scheme(
+            name="alibi",
+            short=lambda o: f"ALiBi on {o.biased} heads" + (", learned" if o.learned else ""),
+            title="ALiBi",
+            read_by="bias",
+            switch=("alibi_pos_bias",),
+            attributes=(
+                _HEADS,
+                Option("biased", int, None, "how many of them have a slope", least=1),
+                Option("learned", bool, False, "whether the slopes are learned"),
+            ),
+            of=lambda settings, block: {
+                "heads": block.heads,
+                "biased": block.heads if settings["alibi_num_heads"] is None else settings["alibi_num_heads"],
+                "learned": settings["alibi_learned"],
+            },
+            size="heads",
+            node="alibi",
+            shapes=lambda o: {"log_slopes": (o.biased, 1, 1)} if o.learned else {},
+            module="xt_blocks.positions.bias:ALiBi",
+            misfit=_alibi_misfit,
+        ),
+    )
+}
+
+# Schemes in whose presence a model has no absolute positions, as the users of x-transformers expect.
+REPLACE_ABSOLUTE = frozenset({"rotary", "t5"})
+
+
+def readers(kind: Kind, settings: Settings) -> list[Scheme]:
+    """The schemes that a block of this kind reads under these settings."""
+    return [scheme for scheme in SCHEMES.values() if scheme.read_by in kind.inputs and scheme.on(settings)]

@@ -1,0 +1,64 @@
+"""Registering a kind: what is checked before patterns, settings, costs and lowering know it."""
+
+from __future__ import annotations
+
+from ..errors import UserError
+from .kinds import _KINDS, INPUTS, INPUTS_NEED, Kind, kinds
+from .settings import table
+
+# Words of the language, and names of the graph's other nodes.
+_RESERVED = {
+    *("set", "true", "false", "none", "input", "context", "sum", "output", "absolute", "sinusoidal"),
+    *("rotary", "t5_bias", "dynamic_bias", "alibi"),
+}
+
+
+def reserve(*names: str) -> None:
+    """Keep names from kinds, as the language does those of its macros."""
+    _RESERVED.update(names)
+
+
+def register(kind: Kind) -> Kind:
+    """Make `kind` known to patterns, settings, costs and lowering; returns it.
+
+    Raises:
+        UserError: its name is taken or cannot be written in a pattern, an option is declared wrongly or clashes
+            with another, or it asks for an input that does not exist.
+    """
+    taken = kinds().keys() | _RESERVED
+    if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken or kind.name[-1].isdigit():
+        problem = "it is taken" if kind.name in taken else "write letters and '_', with no digit at the end"
+        raise UserError(f"a block kind cannot be called {kind.name!r}: {problem}")
+    names = [option.name for option in kind.all_options()]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"kind '{kind.name}': options are named twice: {', '.join(sorted(twice))}")
+    for option in kind.options:
+        if not (option.name.isascii() and option.name.isidentifier()) or option.name == "dim":
+            problem = "the module is given it anyway" if option.name == "dim" else "write letters, digits and '_'"
+            raise UserError(f"kind '{kind.name}': an option cannot be called {option.name!r}: {problem}")
+        if option.type not in (bool, int, float, str):
+            raise UserError(f"kind '{kind.name}': the type of option '{option.name}' must be bool, int, float or str")
+        if fault := option.fault(option.default):
+            raise UserError(f"kind '{kind.name}': the default of option '{option.name}' {fault}")
+    # A kind may follow a setting of the stack, and one of another kind by an option that is declared alike.
+    known = table()
+    followed = {option.setting for option in kind.options if known.get(option.setting or "") == option}
+    own = {option.setting for option in kind.options if option.setting is not None}
+    if clash := own & known.keys() - followed - {"causal", "heads"}:
+        raise UserError(f"kind '{kind.name}': the settings {', '.join(sorted(clash))} are taken")
+    if unknown := set(kind.inputs) - set(INPUTS):
+        listed = ", ".join(INPUTS)
+        raise UserError(f"kind '{kind.name}': unknown inputs {', '.join(sorted(unknown))}; there are {listed}")
+    for name in kind.inputs:
+        if missing := set(INPUTS_NEED.get(name, ())) - set(names):
+            needed = ", ".join(sorted(missing))
+            raise UserError(f"kind '{kind.name}': the input {name} needs the option {needed}")
+    _KINDS[kind.name] = kind
+    return kind
+
+
+def unregister(name: str) -> None:
+    """Forget a kind that was registered; the built-in ones stay."""
+    if name in _KINDS and _KINDS[name].builtin:
+        raise UserError(f"'{name}' is built in")
+    _KINDS.pop(name, None)

@@ -1,0 +1,117 @@
+"""Whole models with each option: logits and gradients as `flash=False` gives them in float64."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xt_blocks import AttentionLayers, TransformerWrapper
+
+from ..benchmarks.case import Options
+from .check import Check
+from .precision import PRECISIONS, Precision, held_to
+
+# name → pattern, and settings of the stack
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("(a f)*2", {}),
+    "alibi": ("(a f)*2", {"alibi_pos_bias": True}),
+    "t5": ("(a f)*2", {"rel_pos_bias": True}),
+    "dynamic": ("(a f)*2", {"dynamic_pos_bias": True}),
+    "window": ("(a f)*2", {"attn_max_attend_past": 100, "rotary_pos_emb": True}),
+    "rotary": ("(a f)*2", {"rotary_pos_emb": True}),
+    "xpos": ("(a f)*2", {"rotary_pos_emb": True, "rotary_xpos": True}),
+    "memory-kv": ("(a f)*2", {"attn_num_mem_kv": 16}),
+    "qk-norm": ("(a f)*2", {"attn_qk_norm": True, "rotary_pos_emb": True}),
+    "grouped-heads": ("(a f)*2", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
+    "glu": ("(a f)*2", {"ff_glu": True, "use_rmsnorm": True}),
+    "token-shift": ("(a>>1 f>>1)*2", {"rotary_pos_emb": True}),
+    "talking-heads": ("(a f)*2", {"attn_talking_heads": True}),
+    "sparse-topk": ("(a f)*2", {"attn_sparse_topk": 8}),
+    "residual-attention": ("(a f)*2", {"residual_attn": True}),
+    "parallel": ("(a & f)*2", {"rotary_pos_emb": True}),
+    "alibi, memory-kv, window": (
+        "(a f)*2",
+        {"alibi_pos_bias": True, "attn_num_mem_kv": 16, "attn_max_attend_past": 100},
+    ),
+    "t5, learned alibi": ("(a f)*2", {"rel_pos_bias": True, "alibi_pos_bias": True, "alibi_learned": True}),
+}
+
+COMPILED = {name for name, (_, own) in OPTIONS.items() if any("bias" in key or "past" in key for key in own)}
+"""Those whose kernel may be compiled; the kernels' own checks have every number format."""
+
+
+class Sizes(NamedTuple):
+    """Enough queries for every kernel, and no multiple of a block of them."""
+
+    batch: int = 2
+    seq: int = 700
+    dim: int = 256
+    heads: int = 4
+    vocabulary: int = 64
+
+    @classmethod
+    def of(cls, options: Options) -> Sizes:
+        return cls(2, 24, 32, 2, 16) if options.quick else cls()
+
+
+def checks() -> list[Check]:
+    return [Check(f"options/{name}", partial(check, name), 150 if name in COMPILED else 60) for name in OPTIONS]
+
+
+def check(name: str, options: Options) -> dict[str, Any]:
+    """Of the option in each number format: as near to the exact results as `flash=False` is."""
+    sizes = Sizes.of(options)
+    model = built(name, sizes, options.device)
+    plain = built(name, sizes, options.device, attn_flash=False)
+    plain.load_state_dict(model.state_dict())
+    tokens = drawn(sizes, options.device)
+    names = ("float32", "autocast") if name in COMPILED else PRECISIONS  # each that is compiled takes its time
+    return {
+        own.name: held_to(
+            passed(copy.deepcopy(plain).to(own.weights).double(), tokens),
+            passed(copy.deepcopy(model).to(own.weights), tokens, own),
+            passed(copy.deepcopy(plain).to(own.weights), tokens, own),
+            own.arithmetic,
+        )
+        for own in map(PRECISIONS.__getitem__, names)
+    }
+
+
+def built(name: str, sizes: Sizes, device: str, **settings: Any) -> TransformerWrapper:
+    """A causal model with the option; nothing learned is a zero or a one that hides what it does."""
+    torch.manual_seed(0)
+    pattern, own = OPTIONS[name]
+    stack = AttentionLayers(
+        pattern=pattern,
+        dim=sizes.dim,
+        heads=sizes.heads,
+        attn_dim_head=sizes.dim // sizes.heads,
+        causal=True,
+        **own,
+        **settings,
+    )
+    model = TransformerWrapper(num_tokens=sizes.vocabulary, max_seq_len=sizes.seq, attn_layers=stack)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return model.to(device)
+
+
+def drawn(sizes: Sizes, device: str) -> Tensor:
+    """(batch, seq) random tokens."""
+    return torch.randint(sizes.vocabulary, (sizes.batch, sizes.seq)).to(device)
+
+
+def passed(net: nn.Module, tokens: Tensor, precision: Precision | None = None) -> dict[str, Tensor]:
+    """Logits, and the gradient of each parameter by a fixed weighted sum of them."""
+    autocast = (precision or PRECISIONS["float32"]).autocast(tokens.device.type)
+    with autocast:
+        logits = net(tokens)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits.backward(weights.to(logits.device, logits.dtype))
+    gradients = {name: own.grad for name, own in net.named_parameters() if own.grad is not None}
+    return {"logits": logits.detach(), **gradients}

@@ -1,0 +1,10 @@
+"""All checks, the most important first: where the time is over, those at the end are left out."""
+
+from __future__ import annotations
+
+from . import decoding, devices, kernels, options, speed, training
+from .check import Check
+
+_ALL = [check for room in (kernels, options, decoding, training, devices, speed) for check in room.checks()]
+
+CHECKS: dict[str, Check] = {check.name: check for check in sorted(_ALL, key=lambda check: check.later)}

@@ -1,0 +1,227 @@
+"""Self-attention and cross-attention: project, norm, rotate, remember, attend, give back.
+
+Owns the order of these steps and nothing of how each is done. Which options there are, their ranges, defaults and
+sources is declared with the kinds `a` and `c` in `blockdsl.registry.builtin`.
+Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blockdsl.registry.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.registry.kinds import Kind
+
+from ..kernels import attention as kernel
+from ..kernels.masks import Attend, Bias, Masks, Sight, check_mask
+from ..kernels.scores import TalkingHeads
+from ..positions.rotary import Rotation
+from ..runtime.cache import Slot
+from .init import xavier
+from .linear import Linear
+from .mem_kv import MemoryKeyValues
+from .output import Output
+from .project import QKNorm, init_parts, repeat_heads, split_heads
+from .subset import without_share
+
+
+class _Attention(nn.Module):
+    """What self- and cross-attention share: all but where queries, keys and values come from."""
+
+    def __init__(self, kind: Kind, dim: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        o = kind.complete(dim, options, f"{type(self).__name__}()")
+        self.options = o
+        self.heads, self.kv_heads = o.heads, o.kv_heads
+        self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
+        self.scale = float(o.qk_norm_scale) if o.qk_norm else o.dim_head**-0.5
+        self.qk_norm = QKNorm(o) if o.qk_norm else None
+        self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
+        self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
+        self.output = Output(o)
+
+    def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
+        q, k = split_heads(q, self.heads), split_heads(k, self.kv_heads)
+        return *self.normed(q, k), k if v is None else split_heads(v, self.kv_heads)
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """`q: (b, h, n, d)`, `k: (b, g, m, d)` of unit length, where that is asked for."""
+        return (q, k) if self.qk_norm is None else self.qk_norm(q, k)
+
+    def attend(
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Attend, scores: Tensor | None, keep_scores: bool
+    ) -> Tensor | tuple[Tensor, kernel.Scores]:
+        """From `q: (b, h, n, d)`, `k: (b, g, m, d)`, `v: (b, g, m, dv)` to the update (b, n, dim)."""
+        if scores is not None and not self.options.residual_attn:
+            raise ValueError("scores are given, but residual_attn is false")
+        if self.memory is not None:
+            k, v = self.memory(k, v, self.qk_norm)
+        if (repeats := self.heads // self.kv_heads) > 1:
+            k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
+        dropout = self.options.dropout if self.training else 0.0
+        options = self.talking_heads, self.options.sparse_topk
+        if scores is None and not keep_scores:
+            out = kernel.attention(q, k, v.to(q.dtype), mask, self.scale, dropout, *options, self.options.flash)
+            return self.output(out.to(v.dtype), x)
+        out, seen = kernel.explicit(q, k, v.to(q.dtype), mask, self.scale, dropout, scores, *options)
+        out = self.output(out.to(v.dtype), x)
+        return (out, seen) if keep_scores else out
+
+
+class Attention(_Attention):
+    """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), fused unless an option needs the scores.
+
+    Args:
+        dim: features of the stream.
+        options: of the block kind `a`: heads, dim_head, causal, dropout, kv_heads, qk_norm, ...
+
+    Raises:
+        TypeError: an unknown option; the message names the nearest one.
+        ValueError: a value out of range, or options that clash.
+    """
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(SELF_ATTENTION, dim, options)
+        self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
+        alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
+        self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
+        self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
+        self.output.init_xavier(gain)
+        init_parts(self.to_qkv.weight, self.sizes, gain)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        attend: Masks | None = None,
+        rotary: Rotation | None = None,
+        bias: Bias | None = None,
+        scores: Tensor | None = None,
+        keep_scores: bool = False,
+        memory: Tensor | None = None,
+        cache: Slot | None = None,
+    ) -> Tensor | tuple[Tensor, kernel.Scores]:
+        """
+        Args:
+            x: (batch, seq, dim)
+            mask: (batch, seq) bool, True = attend; when called alone. In a stack `attend` has it.
+            attend: the masks of the forward pass.
+            rotary: positions to rotate queries and keys by.
+            bias: what positions add to the scores.
+            scores: (batch, heads, seq, keys) of an earlier block.
+            keep_scores: return these scores and the weights too.
+            memory: (batch, tokens, dim) of earlier segments, in front of x as keys and values.
+            cache: this block's keys and values of the tokens before x.
+
+        Returns:
+            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
+        """
+        if mask is not None:
+            check_mask("mask", mask, x)
+        q, k, v = self.project(x, memory)
+        if rotary is not None:
+            q, k = rotary.both(q, k)
+        past = 0 if memory is None else memory.shape[1]
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        if rotary is not None:
+            q, k = rotary.decayed(q, k)
+        if attend is None:
+            seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
+            attend = Masks(x.shape[1], past, mask=seen, device=x.device)
+        sight = self.sight
+        if cache is not None and cache.window is not None:
+            sight = sight._replace(window=cache.window)
+        return self.attend(x, q, k, v, attend.tokens(sight, bias), scores, keep_scores)
+
+    def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
+
+        One matrix makes them, its rows in this order.
+        """
+        projected = self.to_qkv(x)
+        if memory is None and self.parts is not None:
+            batch, seq, _ = x.shape
+            heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
+            q, k, v = heads.split_with_sizes(self.parts, dim=2)
+            return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
+        q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
+        if memory is not None:
+            queries, *rest = self.sizes
+            before = F.linear(memory, self.to_qkv.weight[queries:]).split_with_sizes(rest, dim=-1)
+            k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
+        return self.split(q, k, v if self.sizes[2] else None)
+
+
+class CrossAttention(_Attention):
+    """Multi-head attention to a context (Vaswani et al., arXiv:1706.03762).
+
+    Args:
+        dim: features of the stream.
+        options: of the block kind `c`: heads, dim_head, dropout, kv_heads, ...
+
+    Raises:
+        TypeError: an unknown option; the message names the nearest one.
+        ValueError: a value out of range, or options that clash.
+    """
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(CROSS_ATTENTION, dim, options)
+        queries, keys, values = self.sizes
+        self.to_q = Linear(dim, queries, bias=False)
+        self.to_kv = Linear(dim, keys + values, bias=False)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
+        xavier(self.to_q.weight)
+        init_parts(self.to_kv.weight, self.sizes[1:], gain)
+        self.output.init_xavier(gain)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        attend: Masks | None = None,
+        scores: Tensor | None = None,
+        keep_scores: bool = False,
+        cache: Slot | None = None,
+    ) -> Tensor | tuple[Tensor, kernel.Scores]:
+        """
+        Args:
+            x: (batch, seq, dim)
+            context: (batch, context, dim); None when the cache has its keys and values already.
+            context_mask: (batch, context) bool, True = attend; when called alone.
+
+        Returns:
+            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
+        """
+        check_mask("context_mask", context_mask, context)
+        q = self.to_q(x)
+        if cache is not None and cache.filled:
+            k, v = cache.stored()
+            q = split_heads(q, self.heads)
+            q = q if self.qk_norm is None else self.qk_norm.queries(q)
+        elif context is None:
+            raise ValueError("cross-attention needs a context")
+        else:
+            kv = self.to_kv(context)
+            values = kv[..., self.sizes[1] :] if self.sizes[2] else None
+            q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
+            if cache is not None:
+                cache.store(k, v)
+        masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
+        if self.training and self.options.tokens_dropout:
+            real = masks.context_mask
+            real = torch.ones_like(k[:, 0, :, 0], dtype=torch.bool) if real is None else real
+            seen = without_share(real, self.options.tokens_dropout)
+            masks = Masks(x.shape[1], context_mask=seen, device=x.device)
+        return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)

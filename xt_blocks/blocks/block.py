@@ -1,0 +1,124 @@
+"""The residual block: norm, shift, the layer itself, stochastic depth, scale, and the add.
+
+    pre-norm:   x ── norm ── shift ── layer ── drop ── ·scale ──(+)── y        (the first branch of x joins the add)
+    sandwich:   x ── norm ── shift ── layer ── norm ── drop ── ·scale ──(+)── y
+    post-norm:  x ── shift ── layer ── drop ── ·scale ──(+)── norm ── y
+
+(+) is a `residual.ResidualConnection`, which may do more than add.
+
+Owns the arithmetic around a layer. A block's module may run at several nodes (ties), so what differs by node,
+its shift, scale and state, is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..runtime.cache import Slot
+from .norms import norm
+from .residual import ResidualConnection
+from .shift import shift_tokens
+
+
+@dataclass(frozen=True)
+class Use:
+    """How one node runs its block."""
+
+    shift: int = 0
+    scale: float = 1.0
+    causal: bool = False
+
+
+class Residual(NamedTuple):
+    """What a block gives.
+
+    Attributes:
+        stream: (batch, seq, dim) behind the block.
+        update: (batch, seq, dim) what its branch gave to be added.
+        adds: the stream gained the update and no more happened to it, as by a post-norm.
+        scores: what the layer gave beside its update, if that was asked for.
+    """
+
+    stream: Tensor
+    update: Tensor
+    adds: bool
+    scores: Any
+
+
+class Block(nn.Module):
+    """A layer as a residual block. Whatever hooks on its call (sharding, checkpointing) sees every pass.
+
+    Args:
+        layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
+        dim: features of the stream.
+        norm_name: "layernorm", "rmsnorm" or "scalenorm".
+        pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
+        drop: probability that a row skips the layer in training; the others are scaled up to keep the mean
+            (stochastic depth, arXiv:1603.09382).
+        sandwich_norm: a second norm, of the layer's update (arXiv:2105.13290).
+        residual: how the update meets the stream; it is added when not given.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        dim: int,
+        norm_name: str,
+        pre_norm: bool = True,
+        drop: float = 0.0,
+        sandwich_norm: bool = False,
+        residual: ResidualConnection | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm = norm(norm_name, dim)
+        self.layer = layer
+        self.sandwich_norm = norm(norm_name, dim) if sandwich_norm else None
+        self.residual = residual or ResidualConnection(dim)
+        self.pre_norm, self.drop = pre_norm, drop
+
+    def forward(
+        self,
+        x: Tensor,
+        use: Use | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        mask: Tensor | None = None,
+        cache: Slot | None = None,
+        memory: Tensor | None = None,
+    ) -> Residual:
+        """
+        Args:
+            x: (batch, seq, dim)
+            inputs: what the layer's kind declares.
+            mask: (batch, memory + seq) bool, True = a real token; for the shift.
+            cache: this node's state while decoding.
+            memory: (batch, tokens, dim), the stream this node read in earlier segments.
+        """
+        use, inputs = use or Use(), inputs or {}
+        tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
+        hidden = self.norm(tokens) if self.pre_norm else tokens
+        if use.shift:
+            hidden = shift_tokens(hidden, use.shift, use.causal, mask, cache)
+        if memory is not None:
+            past = memory.shape[1]
+            if "memory" in inputs:
+                inputs = {**inputs, "memory": hidden[:, :past] if past else None}
+            hidden = hidden[:, past:]
+        out = self.layer(hidden, **inputs)
+        update, scores = out if isinstance(out, tuple) else (out, None)
+        if self.sandwich_norm is not None:
+            update = self.sandwich_norm(update)
+        if self.drop and self.training:
+            kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)
+            update = update * (kept / (1 - self.drop))
+        if use.scale != 1.0:
+            update = update * use.scale
+        residual = self.residual
+        stream = x + update if residual.adds else residual(update, x)
+        if self.pre_norm:
+            return Residual(stream, update, residual.adds, scores)
+        return Residual(self.norm(stream), update, False, scores)

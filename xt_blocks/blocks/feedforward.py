@@ -1,0 +1,67 @@
+"""The feedforward block: two linear maps with an activation between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blockdsl.registry.builtin import FEEDFORWARD
+
+from .init import xavier
+from .linear import Linear
+from .packed import PackedLinear
+
+
+class FeedForward(nn.Module):
+    """Position-wise feedforward.
+
+    Args:
+        dim: features of the stream.
+        options: of the block kind `f`: mult, glu, swish, no_bias, dropout, ...; see `blockdsl.registry.builtin`.
+
+    Raises:
+        TypeError: an unknown option; the message names the nearest one.
+        ValueError: a value out of range, or options that clash.
+    """
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__()
+        o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
+        inner = int(dim * o.mult)
+        self.glu = o.glu
+        self.activation = "relu_squared" if o.relu_squared else "silu" if o.swish else "gelu"
+        self.to_hidden = Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.norm = nn.LayerNorm(inner) if o.post_act_ln else None
+        self.dropout = nn.Dropout(o.dropout)
+        self.to_out = Linear(inner, dim, bias=not o.no_bias)
+        self.zero_init = o.zero_init_branch_output
+        if self.zero_init:
+            for parameter in self.to_out.parameters():
+                nn.init.zeros_(parameter)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights with this gain, biases zero; a last map that starts at zero stays there."""
+        for linear in (self.to_hidden,) if self.zero_init else (self.to_hidden, self.to_out):
+            xavier(linear.weight, linear.bias, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (batch, seq, dim)` → (batch, seq, dim)."""
+        if self.glu:
+            hidden, gate = self.to_hidden(x).chunk(2, dim=-1)
+            hidden = hidden * self._activate(gate)
+        else:
+            to_hidden = self.to_hidden
+            fused = to_hidden.activated(x, self.activation) if type(to_hidden) is PackedLinear else None
+            hidden = self._activate(to_hidden(x)) if fused is None else fused
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        if self.dropout.training:
+            hidden = self.dropout(hidden)
+        return self.to_out(hidden)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.activation == "relu_squared":
+            return F.relu(x).square()
+        return F.silu(x) if self.activation == "silu" else F.gelu(x)

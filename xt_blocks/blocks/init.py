@@ -1,0 +1,38 @@
+"""Xavier initialisation with a gain for the way of the values, as DeepNet has it (Wang et al., arXiv:2203.00555)."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
+
+
+@runtime_checkable
+class KnowsValues(Protocol):
+    """A module that knows which of its matrices values go through."""
+
+    def init_xavier(self, gain: float) -> None: ...
+
+
+def init_xavier(module: nn.Module, gain: float) -> None:
+    """Draw the weights of a block's layer anew: Xavier normal with this gain, biases zero.
+
+    The layer's own `init_xavier(gain)` does it where it has one. Else all values are taken to go through all of its
+    linear maps and convolutions.
+    """
+    if isinstance(module, KnowsValues):
+        module.init_xavier(gain)
+        return
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        xavier(module.weight, module.bias, gain=gain)
+    for child in module.children():
+        init_xavier(child, gain)
+
+
+def xavier(weight: Tensor, bias: Tensor | None = None, gain: float = 1.0) -> None:
+    """Fill a matrix and its bias in place: Xavier normal (Glorot & Bengio, AISTATS 2010) and zeros."""
+    nn.init.xavier_normal_(weight, gain)
+    if bias is not None:
+        nn.init.zeros_(bias)

@@ -1,0 +1,213 @@
+"""Weights packed for the CPU's matrix kernels, to run a model faster.
+
+    pack(model)      # without gradients its linear maps run on packed weights
+    unpack(model)    # and it is what it was
+
+Beside the weight of a linear map stands a copy in the blocked layout that oneDNN reads fastest. It is made at the
+first use, and anew once the weight has changed. Parameters, keys of the state dict, ties and copies stay as they are.
+Training, which changes a weight after every use, runs on the weight itself.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels import compat, onednn
+from ..kernels.cross_entropy import runs_as_written
+from .embedding import Embedding
+from .linear import Linear, linear
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def pack(model: M) -> M:
+    """Run the linear maps of a model on packed weights on the CPU, in place; returns the model.
+
+    That is without gradients, in float32, and in bfloat16 and float16 where the CPU has instructions for them:
+    `pack(model.to(torch.bfloat16))`. Everything else takes the plain way, and a torch without oneDNN always does.
+    Packed weights take the memory of the weights once more.
+
+    A change of the weights is noticed: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
+    parameter, any operation in place. What torch itself does not see is not, which is a write through `weight.data` or
+    a NumPy view between two passes without gradients: call `pack` again after it.
+
+    Args:
+        model: any module. Its `nn.Linear`s are packed, and the embedding whose matrix gives the logits too.
+
+    Raises:
+        TypeError: it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"pack() takes a model, a torch module, not {type(model).__name__}")
+    _watch_optimisers()
+    for module in model.modules():
+        for packed, plain in _CLASSES.items():
+            if type(module) in (plain, packed):
+                module.__class__ = packed
+                module._packed = _Packed()  # type: ignore[assignment]
+    return model
+
+
+def unpack(model: M) -> M:
+    """Undo `pack`, in place; returns the model."""
+    for module in model.modules():
+        if type(module) in _CLASSES:
+            module.__class__ = _CLASSES[type(module)]
+            del module._packed
+    return model
+
+
+class _Made(NamedTuple):
+    """A packed copy, None where there is none, and what it was made from.
+
+    Attributes:
+        weight, bias: the parameters.
+        state: by which a change of them is noticed.
+        sources: share their memory, which so is not given to another.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    state: tuple[int, ...]
+    sources: tuple[Tensor, ...]
+    copy: Tensor | None
+
+
+def _made(weight: Tensor, bias: Tensor | None) -> _Made:
+    sources = (weight.detach(),) if bias is None else (weight.detach(), bias.detach())
+    return _Made(weight, bias, _state(weight, bias), sources, _packed(sources[0]))
+
+
+def _state(weight: Tensor, bias: Tensor | None) -> tuple[int, ...]:
+    return weight.data_ptr(), 0 if bias is None else bias.data_ptr(), compat.version(weight), _steps
+
+
+class _Packed:
+    """The packed copy of one weight. A copy of a module, or what is unpickled, starts without."""
+
+    def __init__(self) -> None:
+        self.made: _Made | None = None
+        self.key = next(_KEYS)
+        _ALL[self.key] = self
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`F.linear`."""
+        copy = self.of(x, weight, bias)
+        return self._unpacked(x, weight, bias) if copy is None else onednn.RUN(x, copy, bias, "none", [], "")
+
+    def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The packed weight to multiply x by, before that bias is added; None: x is to take another way."""
+        if torch.is_grad_enabled() or not onednn.plain(x, weight) or not onednn.reads(x, weight):
+            return None
+        made = self.made  # read once and written whole: another thread may run the model too
+        known = made is not None and made.weight is weight and made.bias is bias
+        if made is None or not known or made.state != _state(weight, bias):
+            # inference mode counts no changes of a weight that was made in it
+            if weight.is_inference() or not onednn.has(weight, bias):
+                return None
+            made = self.made = _made(weight, bias)
+        return made.copy
+
+    def _unpacked(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """With gradients, or otherwise than by itself; in a compiled graph one operation, which comes back here."""
+        if not torch.compiler.is_compiling():
+            if torch.is_grad_enabled():
+                self.made = None  # training, which changes the weight
+            return linear(x, weight, bias)
+        fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
+        if torch.is_grad_enabled() or not fits or compat.is_exporting() or torch.is_autocast_enabled("cpu"):
+            return F.linear(x, weight, bias)
+        return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
+
+    def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
+        return _Packed, ()
+
+
+_KEYS = count()
+_ALL: WeakValueDictionary[int, _Packed] = WeakValueDictionary()
+
+_LIBRARY: Any = torch.library.Library("xt_blocks", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int key) -> Tensor")
+
+
+def _run_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
+    packed = _ALL.get(key)
+    return F.linear(x, weight, bias) if packed is None else packed.linear(x, weight, bias)
+
+
+def _shape_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+_LIBRARY.impl("packed_linear", _run_of, "CompositeExplicitAutograd")
+torch.library.register_fake("xt_blocks::packed_linear", _shape_of, lib=_LIBRARY)
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """The weight (out, in) in the kernels' layout; None where there is none for it."""
+    reorder = compat.reorder_linear_weight
+    if reorder is None or not compat.SEES_CHANGES or not compat.onednn_supports(weight.dtype) or 0 in weight.shape:
+        return None
+    try:
+        packed: Tensor = reorder(weight)
+    except RuntimeError:  # this CPU's oneDNN packs none
+        return None
+    return packed
+
+
+class PackedLinear(Linear):
+    """What `pack` makes of a linear map of ours."""
+
+    _packed: _Packed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._packed.linear(x, self.weight, self.bias)
+
+    def activated(self, x: Tensor, activation: str) -> Tensor | None:
+        """What `forward` gives behind an activation, in one pass; None: there is none, or a hook would miss it."""
+        bias = self.bias
+        copy = self._packed.of(x, self.weight, bias) if activation in _ACTIVATIONS else None
+        if copy is None or not runs_as_written(self, PackedLinear.forward):
+            return None
+        return onednn.RUN(x, copy, bias, *_ACTIVATIONS[activation])
+
+
+_ACTIVATIONS: dict[str, tuple[str, list[float], str]] = {"gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}
+"""By oneDNN's names."""
+
+
+class _PackedPlainLinear(PackedLinear):
+    """What `pack` makes of another nn.Linear."""
+
+
+class _PackedEmbedding(Embedding):
+    _packed: _Packed
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self._packed.linear(x, self.weight, None)
+
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    PackedLinear: Linear,
+    _PackedPlainLinear: nn.Linear,
+    _PackedEmbedding: Embedding,
+}
+
+_steps = 0
+"""Of all optimisers: the fused ones change weights past torch's own count."""
+
+
+@cache
+def _watch_optimisers() -> None:
+    def stepped(*_: Any) -> None:
+        global _steps
+        _steps += 1
+
+    compat.after_each_step(stepped)

@@ -1,0 +1,71 @@
+"""Queries, keys and values: the linear maps, the heads, what is done to queries and keys before they meet.
+
+Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .init import xavier
+
+
+def init_parts(weight: Tensor, sizes: Sequence[int], gain: float) -> None:
+    """Xavier normal rows, each part as a matrix of its own: the last part that has any is values, with this gain."""
+    parts = [part for part in torch.split(weight.detach(), list(sizes)) if len(part)]
+    for part in parts[:-1]:
+        xavier(part)
+    xavier(parts[-1], gain=gain)
+
+
+class QKNorm(nn.Module):
+    """Queries and keys of unit length, so that a score is a cosine (Henry et al., arXiv:2010.04245).
+
+    In `qk_norm_groups` groups of features, a score is bounded by their number. `qk_norm_dim_scale` learns a gain
+    for each feature (Dehghani et al., arXiv:2302.05442).
+
+    Args:
+        o: the options of an attention block.
+    """
+
+    def __init__(self, o: Any) -> None:
+        super().__init__()
+        self.groups = o.qk_norm_groups
+        scaled = o.qk_norm_dim_scale
+        self.q_scale = nn.Parameter(torch.ones(o.heads, 1, o.dim_head)) if scaled else None
+        self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled else None
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, h, n, d) and (b, g, m, d) of the same shapes."""
+        return self.queries(q), _unit(k, self.groups, self.k_scale)
+
+    def queries(self, q: Tensor) -> Tensor:
+        return _unit(q, self.groups, self.q_scale)
+
+    def memories(self, k: Tensor) -> Tensor:
+        """Learned memory keys (g, m, d), normed as the others are, whatever their scale."""
+        return _unit(k, self.groups, self.k_scale)
+
+
+def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:
+    parts = x.view(*x.shape[:-1], groups, x.shape[-1] // groups)
+    unit = F.normalize(parts, dim=-1).flatten(-2)
+    return unit if gain is None else unit * gain
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(b, n, h·d) → (b, h, n, d)."""
+    batch, seq, features = x.shape
+    return x.view(batch, seq, heads, features // heads).transpose(1, 2)
+
+
+def repeat_heads(x: Tensor, times: int) -> Tensor:
+    """(b, g, m, d) → (b, g·times, m, d), each head `times` in a row (Ainslie et al., arXiv:2305.13245)."""
+    if times == 1:
+        return x
+    return x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)

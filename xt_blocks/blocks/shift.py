@@ -1,0 +1,43 @@
+"""Token shift: part of the features come from neighbouring tokens (RWKV-LM, doi:10.5281/zenodo.5196578)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runtime.cache import Slot
+
+
+def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None, cache: Slot | None = None) -> Tensor:
+    """Features in equal parts, the i-th taken from i tokens before; not causal, from `shift` before to `shift` after.
+
+    What does not divide evenly stays in place. Beyond the ends, and where the mask hides a token, there are zeros.
+
+    Args:
+        x: (batch, seq, dim)
+        shift: the farthest neighbour; 0 changes nothing.
+        mask: (batch, seq) bool, True = real.
+        cache: keeps the tokens before x while decoding; only with causal.
+
+    Returns:
+        (batch, seq, dim)
+    """
+    if shift == 0:
+        return x
+    offsets = range(0, shift + 1) if causal else range(-shift, shift + 1)
+    size, seq = x.shape[-1] // len(offsets), x.shape[1]
+    real = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
+    after = 0 if causal else shift
+    if cache is None:
+        padded = F.pad(real, (0, 0, shift, after))
+    else:
+        padded = torch.cat((cache.swap_tail(real, shift), real), dim=1)
+    parts = [
+        # an unshifted part is the token's own, real or not
+        x[..., i * size : (i + 1) * size]
+        if offset == 0
+        else padded[:, shift - offset : shift - offset + seq, i * size : (i + 1) * size]
+        for i, offset in enumerate(offsets)
+    ]
+    return torch.cat((*parts, x[..., len(offsets) * size :]), dim=-1)

@@ -1,0 +1,85 @@
+"""The command line. Each command is a module with `add_parser` and `run`.
+
+argparse, because it is there and imports in a tenth of the time of the alternatives. torch is imported only by
+the commands that need it, networkx only by those that make a graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from blockdsl.errors import PatternError, UserError
+
+from . import attention, check, diff, draw, fmt, generate, options, show, stats, train
+
+COMMANDS = (check, fmt, show, draw, stats, diff, options, train, generate, attention)
+
+DESCRIPTION = """\
+Transformer variants as layer patterns. A pattern says which blocks, in which order:
+
+  f a f | a*6 f*6 | sandwich(6)
+
+three stages: a feedforward-attention-feedforward start, six attentions and then six feedforwards, and the sandwich
+ordering with coefficient 6.
+
+  a  self-attention       x*6   six times           x>>1   token shift by 1
+  c  cross-attention      a & f parallel branches   x/2    half step: the branch is divided by 2
+  f  feedforward          p | q two stages          x@name one set of weights for all with this name
+
+Options stand in parentheses directly behind the name, f(glu); settings of the stack in front, set dim=512;
+"""
+
+EPILOG = """\
+examples:
+  blockdsl check "f a f | attn*6"              what is wrong, and where
+  blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
+  blockdsl draw "(a f)*6" -o decoder.svg       a picture
+  blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
+  blockdsl diff "(a f)*6" "(a & f)*6"          what differs
+  blockdsl options sparse_topk                 what an option does, its values and its paper
+  blockdsl train                               two minutes on text that is on every machine
+  blockdsl generate runs/1 --prompt "def "     sample from what it learned
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="blockdsl",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage.
+
+    A command whose status 1 says something else has another for what cannot be done, `fault`.
+    """
+    args = argparse.Namespace(command="", source_name="", fault=1)
+    try:
+        try:
+            parser().parse_args(argv, args)
+            return args.run(args)
+        finally:
+            sys.stdout.flush()  # a fault in writing comes to light here and not when the interpreter ends
+    except PatternError as error:
+        print(f"{args.source_name}{error}", file=sys.stderr)
+    except UserError as error:
+        print(f"blockdsl {args.command}: {error}", file=sys.stderr)
+    except UnicodeEncodeError as error:
+        sign = ascii(error.object[error.start])
+        print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # a reader, `head` say, that has gone; there is no one to tell
+            print(f"blockdsl {args.command}: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return args.fault

@@ -1,0 +1,39 @@
+"""`blockdsl check`: is a pattern right, and if not, where."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from blockdsl.graph.resolve import resolve
+
+from . import source
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="say whether a pattern is right, and where it is not",
+        description="Check a pattern. Prints what it makes, or the fault, underlined, and exits with 1.",
+        epilog='examples:\n  blockdsl check "(a f)*6"\n  blockdsl check model.pattern\n  echo "a f" | blockdsl check',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source.add_pattern(parser)
+    source.add_settings(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    pattern = source.read_pattern(args)
+    settings = source.settings(args, pattern)
+    stack = resolve(pattern, **settings)
+    if stack.wired:  # what wires blocks to one another is found by making the graph, which costs networkx's import
+        from blockdsl import compile
+
+        compile(pattern, **settings)
+    blocks, stages = len(pattern.layer_types), len(pattern.stage_names)
+    for name in pattern.unused_definitions:
+        print(f"note: '{name}' is defined and not used", file=sys.stderr)
+    print(f"ok: {blocks:,} block{'s' * (blocks != 1)} in {stages:,} stage{'s' * (stages != 1)}")
+    return 0

@@ -1,0 +1,121 @@
+"""`blockdsl draw`: the picture as a file; the file's name says in which form."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blockdsl.draw.choices import COLORS, DETAILS
+from blockdsl.errors import UserError
+
+from . import source
+
+if TYPE_CHECKING:
+    from blockdsl.draw.colors import Shade
+
+
+class Form(NamedTuple):
+    """The graph's method that writes a form, and which of the options it takes."""
+
+    method: str
+    options: tuple[str, ...] = ()
+
+
+PICTURED = ("unfold", "detail", "color", "seq_len")
+FORMS = {
+    ".svg": Form("to_svg", PICTURED),
+    ".png": Form("to_png", PICTURED),
+    ".html": Form("to_html", PICTURED),
+    ".dot": Form("to_dot", ("unfold",)),
+    ".mmd": Form("to_mermaid", ("unfold",)),
+    ".txt": Form("to_text"),
+}
+OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "draw",
+        help="write a picture of a pattern or a run",
+        description="Draw a pattern's blocks into a file: SVG, PNG, HTML, DOT, Mermaid or text, as its name ends.",
+        epilog=(
+            'examples:\n  blockdsl draw "(a f)*6" -o decoder.svg\n'
+            "  blockdsl draw model.pattern -o model.png --detail op\n"
+            "  blockdsl draw runs/1 -o run.svg --color params\n"
+            '  blockdsl draw runs/1 -o run.svg --overlay stream_norm --text "def main"'
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source.add_graph(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="where to: x.svg, x.png, x.html, x.dot, x.mmd, x.txt",
+    )
+    parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
+    parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
+    parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
+    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")
+    parser.add_argument(
+        "--overlay", choices=OVERLAYS, help="colour the blocks of a trained run by what they do with a text"
+    )
+    parser.add_argument(
+        "--text",
+        metavar="TEXT",
+        help="what the run's model reads for --overlay (default: text that it did not train on)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from blockdsl.api import BlockGraph
+
+    forms = {suffix: form for suffix, form in FORMS.items() if hasattr(BlockGraph, form.method)}
+    suffix = args.out.suffix.lower()
+    if suffix not in forms:
+        raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
+    form = forms[suffix]
+    options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
+    other = [name for name in options if name not in form.options]
+    if args.overlay is not None and "color" not in form.options:
+        other.append("overlay")
+    if other:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
+        raise UserError(f"{given}: a {suffix} has none of it")
+    if args.overlay is not None:
+        options["color"] = overlay(args)
+    elif args.text is not None:
+        raise UserError("--text is what --overlay reads, and that is not given")
+    if suffix in (".dot", ".mmd"):
+        options = {"fold": not args.unfold}
+    drawn = getattr(source.graph(args), form.method)(**options)
+    if isinstance(drawn, str):
+        drawn = (drawn.removesuffix("\n") + "\n").encode()
+    write(args.out, drawn)
+    return 0
+
+
+def write(path: Path, content: bytes) -> None:
+    """Raises UserError when the disk refuses."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def overlay(args: argparse.Namespace) -> Shade:
+    """What the blocks of a run do with a text, as colours."""
+    from blockdsl.draw.colors import Shade
+
+    from ..train.look import overlay as measured
+
+    if args.color is not None:
+        raise UserError("--overlay and --color are both given; a block has one colour")
+    path, text = Path(args.pattern), None if args.text is None else args.text.encode()
+    if not path.is_dir():
+        raise UserError(f"--overlay is of a trained run, and {args.pattern} is no run's folder")
+    return Shade(measured(path, text, args.overlay), args.overlay.replace("_", " "))

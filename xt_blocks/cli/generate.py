@@ -1,0 +1,104 @@
+"""`blockdsl generate`: text from a trained run.
+
+Owns the command's flags and their checks. Leaves sampling to `xt_blocks`, which is imported when the command
+runs: `--help` never loads torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from blockdsl.errors import UserError
+
+TOKENS = 256
+TEMPERATURE = 0.8
+
+EPILOG = f"""\
+A token is a byte. The output is the prompt and what the model adds to it; bytes that are no UTF-8, and
+control characters, are shown as the replacement character U+FFFD.
+
+examples:
+  blockdsl generate runs/first --prompt "def "
+  blockdsl generate runs/first --prompt "import " --tokens 1000 --top-k 40 --seed 7
+  blockdsl generate runs/first --temperature 0          the likeliest byte each time, always the same
+  blockdsl generate runs/first --top-p 0.9              from the likeliest bytes that make up 90%
+
+Without --temperature it is {TEMPERATURE}: less than 1 keeps closer to what the model is sure of.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the `generate` command to argparse's subparsers."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="write text with a model that `blockdsl train` trained",
+        description="Write text with the model of a run folder.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run's folder, as in runs/first")
+    parser.add_argument("--prompt", default="", help="what the text starts with; without it, the start of a line")
+    parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"bytes to add (default: {TOKENS})")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=TEMPERATURE,
+        metavar="T",
+        help=f"0 for the likeliest byte, 1 for the model's own odds (default: {TEMPERATURE})",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest bytes")
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="choose among the likeliest bytes that make up P, 0 to 1",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="for the same text again (default: a new one, told on standard error)",
+    )
+    parser.add_argument("--device", default="cpu", help="where to run, as in cuda (default: cpu)")
+    parser.set_defaults(run=run)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UserError for a value that no sampling can have."""
+    if args.tokens < 1:
+        raise UserError(f"--tokens must be at least 1, not {args.tokens}")
+    if not (math.isfinite(args.temperature) and args.temperature >= 0):
+        raise UserError(f"--temperature must be 0 or more, not {args.temperature:g}")
+    if args.top_k is not None and args.top_k < 1:
+        raise UserError(f"--top-k must be at least 1, not {args.top_k}")
+    if args.top_p is not None and not 0 < args.top_p <= 1:
+        raise UserError(f"--top-p must be more than 0 and at most 1, not {args.top_p:g}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raises UserError when a flag or the run folder is no use."""
+    check(args)
+    from .. import train
+
+    train.limit_threads()
+    train.check_device(args.device)
+    model = train.load_trained(args.run_folder, args.device)
+    seed = train.fresh_seed() if args.seed is None else args.seed
+    # The bytes of the prompt as typed, also where they were no valid text for the shell's locale.
+    prompt = args.prompt.encode("utf-8", errors="surrogateescape")
+    new = train.sample(
+        model,
+        prompt,
+        args.tokens,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        seed=seed,
+    )
+    if args.seed is None and args.temperature > 0:
+        print(f"seed {seed}", file=sys.stderr)
+    train.show_text(prompt + new)
+    return 0

@@ -1,0 +1,77 @@
+"""`blockdsl options`: the reference of every option, printed."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from blockdsl.errors import did_you_mean, shortened
+from blockdsl.reference import Entry, entries, find
+from blockdsl.registry.kinds import kinds
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "options",
+        help="list the options, or explain one",
+        description=(
+            "The options by area: the keyword, what a pattern writes, the values and the default. With a NAME, all\n"
+            "that there is to say of that one."
+        ),
+        epilog=(
+            "examples:\n  blockdsl options\n  blockdsl options attn_sparse_topk    a keyword\n"
+            "  blockdsl options dropout    an option of blocks: of two kinds, so two are told\n"
+            "  blockdsl options macaron    an ordering, and the macro"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a keyword, an option of blocks, or a macro")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    found = entries() if args.name is None else find(args.name)
+    if not found:
+        known = {name for entry in entries() for name in (entry.name, entry.keyword) if name}
+        hint = did_you_mean(args.name, known) or "`blockdsl options` lists them all"
+        print(f"blockdsl options: there is no option '{shortened(args.name)}'; {hint}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps([asdict(entry) for entry in found], indent=1, ensure_ascii=False))
+    elif args.name is None:
+        print("\n\n".join(_area(area, list(group)) for area, group in itertools.groupby(found, lambda e: e.area)))
+    else:
+        print("\n\n".join(map(_whole, found)))
+    return 0
+
+
+def _area(title: str, group: list[Entry]) -> str:
+    keyword = max(len(entry.keyword or "") for entry in group)
+    pattern = max(len(entry.pattern) for entry in group)
+    lines = [title]
+    for entry in group:
+        values = f"{entry.values}; default {entry.default}" if entry.default else entry.values
+        lines.append(f"  {entry.keyword or '':{keyword}}  {entry.pattern:{pattern}}  {values}")
+        lines.append(f"      {entry.doc}{''.join(f' ({paper})' for paper in entry.papers)}")
+    return "\n".join(lines)
+
+
+def _whole(entry: Entry) -> str:
+    everywhere = f", or for every block: {entry.setting}" if entry.setting not in ("", entry.pattern) else ""
+    rows = {
+        "area": entry.area,
+        "blocks": ", ".join(f"{name} ({kinds()[name].title})" for name in entry.kinds),
+        "keyword": entry.keyword_example,
+        "pattern": entry.pattern + everywhere,
+        "example": entry.example,
+        "values": entry.values,
+        "default": entry.default,
+        "paper": ", ".join(entry.papers),
+    }
+    lines = [entry.keyword or entry.name, f"  {entry.doc}"]
+    return "\n".join([*lines, *(f"  {title:8} {text}" for title, text in rows.items() if text)])

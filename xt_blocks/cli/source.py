@@ -1,0 +1,164 @@
+"""Where a command's pattern comes from, and the settings given beside it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blockdsl.errors import UserError
+from blockdsl.language.pattern import Pattern, parse, parse_settings
+
+if TYPE_CHECKING:
+    from blockdsl.api import BlockGraph
+
+GRAPH = "the pattern's text; or the path of a file, of a graph in JSON, or of a run's folder; or - for standard input"
+
+
+def add_pattern(parser: argparse.ArgumentParser) -> None:
+    """The argument PATTERN."""
+    parser.add_argument(
+        "pattern",
+        metavar="PATTERN",
+        nargs="?",
+        default="-",
+        help="the pattern's text; or the path of a file (with a dot or a slash in its name); or - for standard input",
+    )
+
+
+def add_graph(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command about a graph: PATTERN, which may be a stored graph, and the settings."""
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="-", help=GRAPH)
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The arguments that set what the pattern's text does not."""
+    parser.add_argument("--dim", type=int, help="features of the stream (default: the pattern's, else 512)")
+    parser.add_argument("--heads", type=int, help="attention heads (default: the pattern's, else 8)")
+    parser.add_argument("--causal", action="store_true", default=None, help="no token sees a later one")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTIONS",
+        help="any other settings, as behind `set` in a pattern: --set rotary_pos_emb,ff_mult=2",
+    )
+
+
+def read_text(args: argparse.Namespace) -> str:
+    """The pattern's text; `args.source_name` becomes what stands before a fault's line and column.
+
+    Raises:
+        UserError: the file cannot be read, or nothing was given.
+    """
+    args.source_name = ""
+    path = None if args.pattern == "-" else as_file(args.pattern)
+    try:
+        if path is not None:
+            args.source_name = f"{path}:"
+            return path.read_text(encoding="utf-8-sig")  # an editor's byte order mark is no part of the pattern
+        if args.pattern == "-":
+            if sys.stdin is None or sys.stdin.isatty():
+                raise UserError('give a pattern, as in "f a f | a*6 f*6", a file, or text on standard input')
+            text = sys.stdin.read()
+            text.encode()  # fails where the bytes were no text and the locale's decoder let them through
+            return text.removeprefix("\ufeff")
+    except UnicodeError:
+        raise UserError(f"{path or 'standard input'} is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path or 'standard input'}: {error.strerror}") from None
+    if _FILE_NAME.fullmatch(args.pattern):
+        raise UserError(f"there is no file {args.pattern}")
+    return args.pattern
+
+
+# What no pattern looks like: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
+_FILE_NAME = re.compile(r"[^\s()*&|@#=;,:]*\.(?!e\d)[A-Za-z]\w*")
+
+_NAMES_A_FOLDER = re.compile(r"[/\\]|^\.+$")
+
+
+def as_file(argument: str) -> Path | None:
+    """The file that an argument names, or None when it is a pattern's text.
+
+    `a` is a pattern even beside a file called a; a name with a dot or a slash is a file's if there is one.
+    """
+    path = Path(argument)
+    named = "." in argument or "/" in argument or "\\" in argument
+    try:
+        return path if named and path.exists() and not path.is_dir() else None
+    except (OSError, ValueError):  # far too long for a path, or a NUL in it
+        return None
+
+
+def read_pattern(args: argparse.Namespace) -> Pattern:
+    return parse(read_text(args))
+
+
+def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
+    """Settings from the command line, with a width for a pattern that has none."""
+    given: dict[str, Any] = {}
+    for text in args.set:
+        try:
+            given |= parse_settings(text)
+        except ValueError as error:
+            raise UserError(f"--set: {error}") from None
+    for name in ("dim", "heads", "causal"):
+        if getattr(args, name, None) is not None:
+            given[name] = getattr(args, name)
+    if "dim" not in given and "dim" not in pattern.settings:
+        given["dim"] = 512
+    return given
+
+
+def graph(args: argparse.Namespace) -> BlockGraph:
+    """The graph that the command line names: a pattern's, or one stored in a file or a run's folder.
+
+    Raises:
+        UserError: a file cannot be read, or settings are given beside a graph that has them all.
+    """
+    from blockdsl import compile
+
+    stored = _stored(args.pattern)
+    if stored is None:
+        pattern = read_pattern(args)
+        return compile(pattern, **settings(args, pattern))
+    if given := [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name) not in (None, [])]:
+        raise UserError(f"{args.pattern} is a graph with all its settings; leave {' and '.join(given)} out")
+    return _read_graph(stored)
+
+
+def _stored(argument: str) -> Path | None:
+    """The JSON file that an argument names, itself or by the folder it is in; None when it names none.
+
+    Raises:
+        UserError: it can only be a folder, and there is no graph in it.
+    """
+    path = Path(argument)
+    try:
+        inside = path / "graph.json"
+        found = inside if inside.is_file() else path if path.suffix == ".json" and path.is_file() else None
+        bare = found is None and path.is_dir()
+    except (OSError, ValueError):  # far too long for a path, or a NUL in it
+        return None
+    if bare and _NAMES_A_FOLDER.search(argument):
+        raise UserError(f"{argument} is a folder without a graph.json")
+    return found
+
+
+def _read_graph(path: Path) -> BlockGraph:
+    from blockdsl.api import BlockGraph
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeError:
+        raise UserError(f"{path} is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return BlockGraph.from_json(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

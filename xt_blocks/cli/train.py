@@ -1,0 +1,322 @@
+"""`blockdsl train`: a pattern, some text, two minutes.
+
+Owns the command's flags, their defaults, what a resumed run may change, and what is printed around the
+training. Leaves the training to `xt_blocks.train`, which is imported when the command runs: `--help` never
+loads torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import blockdsl
+from blockdsl.errors import UserError
+from blockdsl.registry.options import spell
+
+from . import source
+
+if TYPE_CHECKING:
+    from ..train import Corpus, RunFolder, TrainSettings
+
+PATTERN = "set rotary_pos_emb, ff_mult=2, ff_glu; (a>>3 f>>3)*3"
+DEFAULTS: dict[str, Any] = {
+    "dim": 128,
+    "heads": 2,
+    "seq_len": 128,
+    "batch": 8,
+    "steps": 2000,
+    "lr": 3e-3,
+    "seed": 0,
+    "device": "cpu",
+}
+SAMPLE_TOKENS = 200
+MOST_DRAWN_LINES = 40
+"""A longer drawing would push the rest off the screen; `blockdsl show` has it."""
+
+EPILOG = f"""\
+Without arguments it trains on the .py sources of the Python that runs it: megabytes of real text, on every
+machine. A token is a byte; losses are in bits per byte, so 8 is a blind guess, and what guessing by the bytes'
+frequencies would cost is printed beside them.
+
+The default pattern is
+  {PATTERN}
+and a pattern's own `set` statements count as --set does; a flag wins over them.
+
+examples:
+  blockdsl train                                         two minutes on two cores
+  blockdsl train --steps 20                              a quick look
+  blockdsl train --pattern "macaron(4)" --dim 256 --minutes 10
+  blockdsl train --pattern model.pattern --text book.txt letters.txt --out runs/book
+  blockdsl train --set ff_mult=2 --set attn_dropout=0.1,ff_dropout=0.1
+  blockdsl train --resume runs/book                      after Ctrl-C, a kill or a power cut
+  blockdsl train --resume runs/book --steps 5000         train longer
+
+A run's folder holds pattern.txt, settings.json, graph.json, metrics.jsonl (a line a step), loss.png and
+checkpoints. A stopped run goes on from its last checkpoint with the very numbers it would have had. Given more
+steps than before, the learning rate follows the longer run's curve from there on: it rises again, and the
+numbers are those of no uninterrupted run.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the `train` command to argparse's subparsers."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a byte-level language model from a pattern, on real text",
+        description="Train a causal, byte-level language model from a pattern and save it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--pattern",
+        metavar="PATTERN",
+        help="the pattern's text; a file (with a dot or a slash in its name); or - for standard input",
+    )
+    add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
+    add("--dim", type=int, help="width of the model" + _default("dim"))
+    add("--heads", type=int, help="attention heads; must divide --dim" + _default("heads"))
+    add(
+        "--seq-len",
+        type=int,
+        metavar="N",
+        help="bytes of context in training" + _default("seq_len"),
+    )
+    add("--batch", type=int, metavar="N", help="sequences per step" + _default("batch"))
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="steps in all" + _default("steps"))
+    length.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="as many steps as take about M minutes here; timed, and fixed, before the first",
+    )
+    add("--lr", type=float, help="the highest learning rate" + _default("lr"))
+    add("--seed", type=int, help="of weights, batches and dropout" + _default("seed"))
+    add("--device", help="where to train, as in cuda" + _default("device"))
+    add("--out", type=Path, metavar="RUN", help="folder to save in (default: runs/ and the time)")
+    add(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run; other flags must agree with it",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTIONS",
+        help="stack settings, as after `set` in a pattern: --set rotary_pos_emb=false,ff_mult=2",
+    )
+    parser.set_defaults(run=run)
+
+
+def _default(name: str) -> str:
+    return f" (default: {DEFAULTS[name]})"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; 0 when done, 130 after Ctrl-C. Raises UserError, or PatternError, before anything is built."""
+    # Threads that wait sleep, instead of spinning: with anything else running on the machine, two spinning threads
+    # train at a fraction of the speed of one. torch reads this when it is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _resume(args) if args.resume is not None else _start(args)
+    except KeyboardInterrupt:
+        print("stopped at once; a saved run goes on from its last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _start(args: argparse.Namespace) -> int:
+    settings = new_settings(args)
+    from .. import train
+
+    out = train.default_path(Path("runs")) if args.out is None else args.out
+    settings.check()
+    train.check_free(out)
+    graph = train.compile_graph(settings)
+    train.check_fits(graph)
+    corpus = train.load_corpus(settings.text, settings.seq_len)
+    settings = replace(settings, text_digest=corpus.digest)
+    _describe(settings, graph, corpus)
+
+    model = train.build_model(graph, settings.seed)
+    train.check_causal(model, settings.seq_len)
+    model.to(settings.device)
+    if settings.minutes is not None:
+        steps = train.steps_within(model, corpus, settings, settings.minutes)
+        print(f"steps     {steps:,} take about {settings.minutes:g} minutes here")
+        settings = replace(settings, steps=steps)
+    return _train(train.RunFolder.create(out, settings, graph.to_json()), model, corpus)
+
+
+def new_settings(args: argparse.Namespace) -> TrainSettings:
+    """The settings of a new run: flags over --set over the pattern's own over the defaults.
+
+    Raises PatternError for a faulty pattern or --set, UserError when --set and a flag disagree.
+    """
+    pattern = given_pattern(args) or blockdsl.parse(PATTERN)
+    given = given_options(args)
+    options = {**pattern.settings, **given}
+    for name in ("dim", "heads"):
+        flag = getattr(args, name)
+        if flag is not None and name in given and options[name] != flag:
+            raise UserError(f"--{name} {flag} and --set {name}={spell(options[name])} contradict each other")
+    own: dict[str, Any] = {name: options.pop(name) for name in ("dim", "heads") if name in options}
+
+    def value(name: str) -> Any:
+        flag = getattr(args, name)
+        return flag if flag is not None else own.get(name, DEFAULTS[name])
+
+    from ..train import TrainSettings, limit_threads
+
+    return TrainSettings(
+        pattern=str(pattern),
+        text=None if args.text is None else _absolute(args.text),
+        text_digest="",
+        minutes=args.minutes,
+        threads=limit_threads(),
+        options=options,
+        **{name: value(name) for name in DEFAULTS},
+    )
+
+
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What every --set says together. Raises UserError when two of them disagree or one is faulty."""
+    given: dict[str, Any] = {}
+    for text in args.set:
+        try:
+            settings = blockdsl.parse_settings(text)
+        except blockdsl.PatternError as error:
+            raise UserError(f"--set: {error}") from None
+        for name, value in settings.items():
+            if given.setdefault(name, value) != value:
+                raise UserError(f"--set gives {name} twice: {spell(given[name])} and {spell(value)}")
+    return given
+
+
+def _absolute(paths: list[str]) -> tuple[str, ...]:
+    return tuple(str(Path(path).resolve()) for path in paths)
+
+
+def given_pattern(args: argparse.Namespace) -> blockdsl.Pattern | None:
+    """What --pattern says, as its text, a file or "-" for standard input; None without it."""
+    return None if args.pattern is None else source.read_pattern(args)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from .. import train
+
+    run_folder = train.RunFolder.open(args.resume)
+    check_agrees(args, run_folder)
+    settings = run_folder.settings
+    settings.check()
+    corpus = train.load_corpus(settings.text, settings.seq_len)
+    if corpus.digest != settings.text_digest:
+        raise UserError(f"--resume {args.resume}: the text ({corpus.source}) has changed since the run began")
+    if args.steps is not None and args.steps > settings.steps:
+        print(
+            f"steps     raised from {settings.steps:,} to {args.steps:,}: from here on the learning rate "
+            "follows the longer run's curve, so it rises again"
+        )
+        settings = replace(settings, steps=args.steps)
+        run_folder.update(settings)
+    if not train.resume_threads(settings.threads):
+        print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
+    graph = blockdsl.BlockGraph.from_json(run_folder.graph_json)
+    _describe(settings, graph, corpus)
+    model = train.build_model(graph, settings.seed).to(settings.device)
+    return _train(run_folder, model, corpus)
+
+
+def check_agrees(args: argparse.Namespace, run_folder: RunFolder) -> None:
+    """Raises UserError for a flag that the resumed run was not started with; --steps may be raised."""
+    settings = run_folder.settings
+    saved = {**settings.options, "dim": settings.dim, "heads": settings.heads}
+    wanted: list[tuple[str, Any, Any]] = [
+        (f"--{name.replace('_', '-')}", getattr(args, name), getattr(settings, name))
+        for name in (*DEFAULTS, "minutes")
+        if name != "steps"
+    ]
+    wanted += [(f"--set {name}", v, saved.get(name)) for name, v in given_options(args).items()]
+    if args.pattern is not None:
+        wanted.append(("--pattern", str(given_pattern(args)), settings.pattern))
+    if args.text is not None:
+        wanted.append(("--text", _absolute(args.text), settings.text))
+    if args.out is not None:
+        wanted.append(("--out", args.out.resolve(), run_folder.path.resolve()))
+    for flag, given, kept in wanted:
+        if given is not None and given != kept:
+            raise UserError(
+                f"{flag} {_shown(given)} contradicts the resumed run's {_shown(kept)}: "
+                "leave the flag out, or start a new run"
+            )
+    if args.steps is not None and args.steps < settings.steps:
+        raise UserError(f"--steps {args.steps} contradicts the resumed run's {settings.steps}: it can only be raised")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "default"
+    return " ".join(value) if isinstance(value, tuple) else spell(value)
+
+
+def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus) -> None:
+    flops = graph.flops(settings.seq_len) / settings.seq_len
+    print(f"pattern   {settings.pattern}\n")
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    drawing = graph.to_text(ascii=not unicode)
+    if drawing.count("\n") < MOST_DRAWN_LINES:
+        print(textwrap.indent(drawing.rstrip(), " " * 10) + "\n")
+    print(f"model     {graph.parameters():,} parameters, {flops / 1e6:.1f} MFLOPs per byte forward")
+    train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
+    print(
+        f"text      {corpus.source}: {train:.2f} MB to train on, {valid:.2f} MB held out",
+        flush=True,
+    )
+
+
+def _train(run_folder: RunFolder, model: Any, corpus: Corpus) -> int:
+    from .. import train
+
+    settings, trainer = run_folder.settings, train.Trainer(run_folder, model, corpus)
+    trainer.restore()
+    if trainer.step_done:
+        print(f"resumed   after step {trainer.step_done:,} of {settings.steps:,}", flush=True)
+    progress = train.Progress(settings.steps, trainer.step_done, settings.batch * settings.seq_len)
+    with train.StopRequest() as stop:
+        try:
+            trainer.train(progress, stop)
+        finally:
+            progress.close()
+    unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid)
+    records = train.read_metrics(run_folder.metrics)
+    train.plot_losses(records, unigram, run_folder.plot)
+    if stop.signal is not None:
+        print(f"stopped after step {trainer.step_done}, saved; go on with", file=sys.stderr)
+        print(f"  blockdsl train --resume {shlex.quote(str(run_folder.path))}", file=sys.stderr)
+        return stop.exit_code
+    _conclude(run_folder, model, corpus, unigram)
+    return 0
+
+
+def _conclude(run_folder: RunFolder, model: Any, corpus: Corpus, unigram: float) -> None:
+    from .. import train
+
+    evaluations = [r for r in train.read_metrics(run_folder.metrics) if "val_bits_per_byte" in r]
+    before, after = evaluations[0]["val_bits_per_byte"], evaluations[-1]["val_bits_per_byte"]
+    prompt = train.example_prompt(corpus.valid)
+    folder = shlex.quote(str(run_folder.path))
+    print(f"held out  {before:.3f} bits per byte before, {after:.3f} after; byte unigram entropy {unigram:.3f}")
+    print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
+    print("sample")
+    train.show_text(prompt.encode() + train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8))
+    print(f"saved     {run_folder.path}")
+    print(f'more      blockdsl generate {folder} --prompt "{prompt}"')

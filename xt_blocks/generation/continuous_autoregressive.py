@@ -1,0 +1,154 @@
+"""Next-vector training and generation around a ContinuousTransformerWrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels.masks import check_mask
+from ..models.continuous import ContinuousTransformerWrapper
+from ..models.keywords import names_nearest
+from ..runtime.cache import Cache
+from ..runtime.drawn import Drawn
+from ..runtime.evaluation import evaluating
+from .decoding import check_length
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
+    """Trains a causal model on the next vector, and generates with it.
+
+    Args:
+        net: the model; its stack is causal, and its outputs have the features of its inputs.
+        ignore_index, pad_value: of AutoregressiveWrapper's arguments; a vector has no index to ignore and a mask hides
+            padding, so anything but the default is refused.
+        loss_fn: predictions and targets, both (batch, seq, dim), → their loss, number by number or vector by vector:
+            (batch, seq, dim) or (batch, seq). None: the squared difference.
+
+    Raises:
+        TypeError: net is no model over vectors.
+        ValueError: it is not causal, or its outputs are no inputs.
+    """
+
+    @names_nearest
+    def __init__(
+        self,
+        net: ContinuousTransformerWrapper,
+        ignore_index: int = -100,
+        pad_value: float = 0,
+        loss_fn: LossFn | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(net, ContinuousTransformerWrapper):
+            raise TypeError(f"net must be a ContinuousTransformerWrapper, not {type(net).__name__}")
+        if reason := net.graph.sees_later():
+            raise ValueError(f"the model sees later vectors: {reason}; a Decoder is causal, as is causal=True")
+        if net.dim_in != net.dim_out:
+            raise ValueError(f"the model's outputs of {net.dim_out} features are no inputs of {net.dim_in}")
+        if ignore_index != -100 or pad_value != 0:
+            name = "ignore_index" if ignore_index != -100 else "pad_value"
+            raise ValueError(f"{name} has no meaning for vectors: hide padding with mask=")
+        self.net = net
+        self.loss_fn = loss_fn
+        self.max_seq_len = net.max_seq_len
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Mean loss of each vector's prediction from those before it.
+
+        Args:
+            x: (batch, seq + 1, dim), seq at least 1; the model sees the first seq and predicts the last seq.
+            mask: (batch, seq + 1) bool, True = a real vector. Padding is not seen, and nothing is predicted from it;
+                what follows a row's last real vector is a target, as in the seed document's library, so that a model
+                can learn how a sequence ends.
+            context, context_mask: for the model's cross-attention.
+            prepend_embeds: (batch, p, emb_dim) in front of the vectors; nothing is predicted from them.
+            prepend_mask: (batch, p) bool.
+        """
+        if x.ndim != 3 or x.shape[1] < 2:
+            raise ValueError(f"x must be (batch, 2 or more, {self.net.dim_in}), not {tuple(x.shape)}")
+        check_mask("mask", mask, x)
+        seen, target = x[:, :-1], x[:, 1:]
+        mask = None if mask is None else mask[:, :-1]
+        out = self.net(
+            seen,
+            mask=mask,
+            context=context,
+            context_mask=context_mask,
+            prepend_embeds=prepend_embeds,
+            prepend_mask=prepend_mask,
+        )[:, -seen.shape[1] :]
+        losses = F.mse_loss(out, target, reduction="none") if self.loss_fn is None else self.loss_fn(out, target)
+        if losses.shape not in (target.shape, target.shape[:2]):
+            raise ValueError(f"loss_fn must give losses {tuple(target.shape)}, not {tuple(losses.shape)}")
+        losses = losses if losses.ndim == 2 else losses.mean(dim=-1)
+        if mask is None:
+            return losses.mean()
+        return losses.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+    @names_nearest
+    def generate(
+        self,
+        start: Tensor,
+        seq_len: int,
+        cache_kv: bool = True,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Vectors that go on from a start.
+
+        Past max_seq_len the window slides: the model sees the last max_seq_len vectors, as it was trained to.
+
+        Args:
+            start: (batch, n, dim), or (n, dim) for one row; n at least 1.
+            seq_len: how many vectors to add.
+            cache_kv: keep keys and values between steps; the vectors are the same without.
+            context, context_mask: for the model's cross-attention.
+
+        Returns:
+            (batch, seq_len, dim) new vectors, or (seq_len, dim).
+
+        Raises:
+            ValueError: the start is empty or of another shape, or seq_len is negative.
+        """
+        if start.ndim not in (2, 3) or start.shape[-2] == 0:
+            dim = self.net.dim_in
+            raise ValueError(f"start must be (n, {dim}) or (batch, n, {dim}), n at least 1, not {tuple(start.shape)}")
+        check_length(seq_len)
+        rows = start if start.ndim == 3 else start[None]
+        read = {"context": context, "context_mask": context_mask}
+        out = rows
+        with evaluating(self.net):
+            cache = self._cache(rows, seq_len) if cache_kv else None
+            for _ in range(seq_len):
+                if out.shape[1] > self.max_seq_len:
+                    cache = None  # every vector's value changes with the one that left the window
+                out = torch.cat((out, self._next(out, cache, read)), dim=1)
+        out = out[:, rows.shape[1] :]
+        return out if start.ndim == 3 else out[0]
+
+    def _cache(self, rows: Tensor, new: int) -> Cache | None:
+        """None: the start does not fit it, or the stack cannot keep one."""
+        if rows.shape[1] > self.max_seq_len or self.net.graph.why_not_cached() is not None:
+            return None
+        return self.net.new_cache(rows.shape[0], min(self.max_seq_len, rows.shape[1] + new))
+
+    def _next(self, out: Tensor, cache: Cache | None, read: dict[str, Any]) -> Tensor:
+        """(batch, 1, dim)"""
+        if cache is None:
+            return self.net(out[:, -self.max_seq_len :], last_only=True, **read)
+        if cache.length == 0:
+            return self.net(out, cache=cache, last_only=True, **read)
+        return self.net(out[:, -1:], cache=cache)

@@ -1,0 +1,276 @@
+"""Next-token training and generation over segments that remember the ones before (Dai et al., arXiv:1901.02860)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.cross_entropy import Target
+from ..models.keywords import hands_on_to, names_nearest
+from ..models.transformer import TransformerWrapper, loss_of
+from ..runtime.drawn import Drawn
+from .autoregressive import check_causal, shifted
+from .decoding import (
+    Decoding,
+    Prompts,
+    Stream,
+    Tokens,
+    check_compiled,
+    check_read,
+    check_steps,
+    collect,
+    compiled_step,
+    decode,
+    given,
+    read_prompts,
+)
+from .sampling import Sampler
+
+if TYPE_CHECKING:
+    from ..runtime.cache import Cache
+    from ..runtime.memories import Memories
+
+
+class XLAutoregressiveWrapper(Drawn, nn.Module):
+    """Trains a causal model with memories on long texts, segment by segment, and generates with it.
+
+    A segment has max_seq_len tokens. Each but the first is read together with what the model remembers of those
+    before.
+
+    Args:
+        net: the model; its stack is causal, and max_mem_len above 0.
+        ignore_index: targets with this value do not count; as input they become pad_value.
+        pad_value: what follows a row's eos in generated text.
+
+    Raises:
+        TypeError: net is no model over tokens.
+        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or keeps no memories.
+    """
+
+    @names_nearest
+    def __init__(self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0) -> None:
+        super().__init__()
+        check_causal(net)
+        if net.max_mem_len == 0:
+            raise ValueError("the model keeps no memories: give it max_mem_len= above 0")
+        self.net = net
+        self.ignore_index, self.pad_value = ignore_index, pad_value
+        self.max_seq_len = net.max_seq_len
+
+    def forward(
+        self,
+        x: Tensor,
+        mems: Memories | None = None,
+        mask: Tensor | None = None,
+        return_mems: bool = False,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Any:
+        """Mean cross-entropy over all predicted tokens of all segments, in nats.
+
+        Args:
+            x: (batch, seq + 1) tokens, seq at least 1 and of any length; the model sees the first seq and predicts
+                the last seq.
+            mems: what is remembered of the text before x.
+            mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
+                predicted from it.
+            return_mems: give the memories behind the last segment too.
+            context, context_mask: for the model's cross-attention, which every segment reads.
+
+        Returns:
+            the loss, or (loss, memories).
+        """
+        tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
+        losses = []
+        read = given(context=context, context_mask=context_mask)
+        for start in range(0, tokens.shape[1], self.max_seq_len):
+            segment = slice(start, start + self.max_seq_len)
+            seen = None if mask is None else mask[:, segment]
+            wanted = Target(target[:, segment], self.ignore_index, "sum")
+            loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, return_mems=True, **read)
+            losses.append(loss)
+        mean = torch.stack(losses).sum() / (target != self.ignore_index).sum()
+        return (mean, mems) if return_mems else mean
+
+    @names_nearest
+    @hands_on_to(Sampler)
+    def generate(
+        self,
+        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_len: int,
+        *,
+        eos_token: int | None = None,
+        cache_kv: bool = True,
+        compile: bool = False,
+        mems: Memories | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        **sampling: Any,
+    ) -> Tensor:
+        """Tokens that go on from a prompt, which may be longer than a segment, as may be what is added.
+
+        Args:
+            prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
+                goes on as if it were alone; n at least 1.
+            seq_len: how many tokens to add.
+            eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
+            cache_kv: keep the keys and values of the current segment between steps; the tokens are the same
+                without.
+            compile: compile the steps within a segment, as `AutoregressiveWrapper.generate` does.
+            mems: what is remembered of the text before the prompts, which then are of one length.
+            context, context_mask: for the model's cross-attention.
+            sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
+                `sampling.Sampler` has them.
+
+        Returns:
+            (batch, seq_len) new tokens, or (seq_len,).
+
+        Raises:
+            ValueError: a prompt is empty, seq_len negative, or an argument of sampling out of its range.
+            TypeError: an unknown keyword; the message names the nearest one.
+        """
+        tokens = self.stream(
+            prompts,
+            seq_len,
+            eos_token=eos_token,
+            cache_kv=cache_kv,
+            compile=compile,
+            mems=mems,
+            context=context,
+            context_mask=context_mask,
+            **sampling,
+        )
+        return collect(self.net, tokens, read_prompts(prompts), seq_len, self.pad_value)
+
+    @names_nearest
+    @hands_on_to(Sampler)
+    def stream(
+        self,
+        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_len: int,
+        *,
+        eos_token: int | None = None,
+        cache_kv: bool = True,
+        compile: bool = False,
+        mems: Memories | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        **sampling: Any,
+    ) -> Iterator[Tensor]:
+        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        sampler = Sampler(**sampling)
+        check_steps(self.net, seq_len, eos_token)
+        if compile:
+            check_compiled(self.net, cache_kv)
+        rows = read_prompts(prompts)
+        if rows.ragged and mems is not None:
+            raise ValueError("memories are of prompts of one length: generate with each length apart")
+        read = given(context=context, context_mask=context_mask)
+        check_read(self.net, rows.tokens.shape[0], read)
+
+        def start(prompts: Prompts, read: dict[str, Tensor]) -> Decoding:
+            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, compile, mems, read)
+
+        decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
+        steps = decode(decoding, sampler, seq_len, eos_token, self.pad_value)
+        return Stream(self.net, steps, sampler.filter_logits_fn is not None)
+
+
+class SegmentDecoding:
+    """Shows the model the current segment and the memories of those before.
+
+    A full segment is read once more as a whole, which gives its memories and the logits of the next token.
+
+    Args:
+        net: the model.
+        prompts: of one length.
+        new: how many tokens will be appended.
+        cached: keep keys and values of the segment where the stack can.
+        compiled: compile the steps behind the first of a segment.
+        mems: of the text before the prompts.
+        read: what else the model is given, each time it reads a segment from its start.
+    """
+
+    def __init__(
+        self,
+        net: TransformerWrapper,
+        prompts: Prompts,
+        new: int,
+        cached: bool,
+        compiled: bool,
+        mems: Memories | None,
+        read: dict[str, Tensor],
+    ) -> None:
+        self.net, self.mems, self.read = net, mems, read
+        self.tokens = Tokens(prompts.tokens, new)
+        self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
+        self.cached = cached and net.graph.why_not_cached() is None
+        self.start = 0  # of the segment
+        self.cache: Cache | None = None
+        self.seen = 0  # tokens, of all, that the cache holds or the memories have
+
+    def next_logits(self) -> Tensor:
+        """(batch, num_tokens)"""
+        logits: Tensor
+        while (end := self.start + self.net.max_seq_len) <= self.tokens.length:
+            segment = self.tokens.since(self.start, end)
+            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
+            self.start, self.seen, self.cache = end, end, None
+        if self.start < self.tokens.length:
+            logits = self._within_segment()
+        return logits[:, -1]
+
+    def _within_segment(self) -> Tensor:
+        if not self.cached:
+            return self.net(self.tokens.since(self.start), mems=self.mems, last_only=True, **self.read)
+        if self.cache is not None:
+            logits = self.step(self.tokens.since(self.seen), cache=self.cache)
+        else:
+            remembered = 0 if self.mems is None else self.mems.length
+            self.cache = self.net.new_cache(self.tokens.batch, remembered + self.net.max_seq_len)
+            start = self.tokens.since(self.start)
+            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
+        self.seen = self.tokens.length
+        return logits
+
+    def append(self, token: Tensor) -> None:
+        """token: (batch,)"""
+        self.tokens.append(token)
+
+
+class DecodingByLength:
+    """Rows of different lengths, each length apart: padding would move where the segments of a row end.
+
+    Args:
+        prompts: padded on the left.
+        read: what else the model is given, by row.
+        start: makes the decoding of prompts of one length and of what is read with them.
+    """
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        read: dict[str, Tensor],
+        start: Callable[[Prompts, dict[str, Tensor]], Decoding],
+    ) -> None:
+        assert prompts.mask is not None
+        lengths = prompts.mask.sum(dim=1)
+        by_length = {n: (lengths == n).nonzero()[:, 0] for n in sorted(set(lengths.tolist()))}
+        self.rows = [*by_length.values()]
+        self.parts = [
+            start(Prompts(prompts.tokens[rows, -n:]), {name: value[rows] for name, value in read.items()})
+            for n, rows in by_length.items()
+        ]
+        self.order = torch.cat(self.rows).argsort()
+
+    def next_logits(self) -> Tensor:
+        """(batch, num_tokens)"""
+        return torch.cat([part.next_logits() for part in self.parts])[self.order]
+
+    def append(self, token: Tensor) -> None:
+        """token: (batch,)"""
+        for rows, part in zip(self.rows, self.parts, strict=True):
+            part.append(token[rows])

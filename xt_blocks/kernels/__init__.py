@@ -1,0 +1,1 @@
+"""How the large operations are computed: attention, linear layers, the loss."""

@@ -1,0 +1,138 @@
+"""The names of torch that are private, or that not every torch in the promised range has.
+
+Each is looked up here and nowhere else. Where a torch lacks one, its fallback is public: slower perhaps, never wrong. A
+question that such a torch cannot answer ("does a mode follow each operation?") is answered so that the plain way is
+taken. Left out: what is done with the names, which is said where it is done.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad  # `torch.autograd` alone need not have imported it
+from torch.optim import optimizer
+
+MISSING: set[str] = set()
+"""The names that were looked up and that this torch lacks, such as `_C._is_tracing`."""
+
+
+def _look_up(name: str, fallback: Any = None, owner: Any = torch) -> Any:
+    """What the dotted name stands for, from torch or another owner on; the fallback where it is missing."""
+    found = owner
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            MISSING.add(name)
+            return fallback
+    return found
+
+
+def _yes() -> bool:
+    return True
+
+
+# Questions: what follows or changes each operation?
+
+is_tracing: Callable[[], bool] = _look_up("_C._is_tracing", torch.jit.is_tracing)  # type: ignore[attr-defined]
+"""Whether torch.jit records the operations."""
+
+is_exporting: Callable[[], bool] = _look_up("compiler.is_exporting", torch.compiler.is_compiling)
+"""Whether torch.export makes the graph (torch 2.7). Before it, any graph might be one to export."""
+
+onednn_enabled: Callable[[], bool] = _look_up("_C._get_mkldnn_enabled", lambda: bool(torch.backends.mkldnn.enabled))
+"""What `torch.backends.mkldnn.flags` sets."""
+
+_dispatch_modes: Callable[[], int] = _look_up("_C._len_torch_dispatch_stack", _yes)
+_function_modes: Callable[[], bool] = _look_up("_C._is_torch_function_mode_enabled", _yes)
+_functorch: Callable[[], bool] = _look_up("_C._are_functorch_transforms_active", _yes)
+_HAS_LEVEL: bool = _look_up("_current_level", owner=forward_ad) is not None
+
+
+def modes_active() -> bool:
+    """Whether a mode sees each operation: a counter of FLOPs, fake tensors, a default device."""
+    return bool(_dispatch_modes()) or _function_modes()
+
+
+def transforms_active() -> bool:
+    """Whether torch.func's transforms, derivatives in forward mode or torch.jit's tracing follow the operations."""
+    return _functorch() or not _HAS_LEVEL or forward_ad._current_level >= 0 or is_tracing()
+
+
+# Questions: who changes a module's call, or a weight?
+
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+_HAS_HOOKS: bool = None not in [_look_up(name, owner=nn.Module()) for name in _HOOKS]
+_GLOBAL_HOOKS: list[Any] = [_look_up("_global" + name, [True], owner=nn.modules.module) for name in _HOOKS]
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a hook of its own, or one on all modules, sees or changes what the module's call takes or gives."""
+    if not _HAS_HOOKS or any(_GLOBAL_HOOKS):
+        return True
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+_HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0)) is not None
+_after_each_step: Any = _look_up("register_optimizer_step_post_hook", owner=optimizer)
+
+SEES_CHANGES: bool = _HAS_VERSION and _after_each_step is not None
+"""Whether `version` and `after_each_step` tell of a weight's changes. Without, no copy of a weight can be kept."""
+
+
+def version(t: Tensor) -> int:
+    """How many operations in place have changed the tensor, as torch counts them; 0 if it doesn't."""
+    return t._version if _HAS_VERSION else 0
+
+
+def after_each_step(hook: Callable[..., None]) -> None:
+    """Call it after each step of each optimizer. Fused ones change weights past torch's own count."""
+    if _after_each_step is not None:
+        _after_each_step(hook)
+
+
+# Kernels
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+
+def _onednn(name: str) -> Any:
+    return _look_up(f"ops.mkldnn.{name}") if _HAS_ONEDNN else None
+
+
+linear_pointwise: Any = _onednn("_linear_pointwise.default._op")
+"""oneDNN's linear layer, `(x, weight, bias, activation, scalars, algorithm)`; None: use `F.linear`."""
+
+reorder_linear_weight: Any = linear_pointwise and _onednn("_reorder_linear_weight")
+"""A copy of a weight in oneDNN's layout, for `linear_pointwise`; None: keep the weight."""
+
+_bfloat16: Any = _onednn("_is_mkldnn_bf16_supported")
+_float16: Any = _onednn("_is_mkldnn_fp16_supported")
+
+
+def onednn_supports(dtype: torch.dtype) -> bool:
+    """Whether this CPU has instructions for the type, float32 apart, which every one has."""
+    supports = {torch.bfloat16: _bfloat16, torch.float16: _float16}.get(dtype)
+    return dtype == torch.float32 or (supports is not None and bool(supports()))
+
+
+@cache
+def flex_attention() -> Any:
+    """The module `torch.nn.attention.flex_attention`, imported at its first use; None: there is none."""
+    try:
+        return importlib.import_module("torch.nn.attention.flex_attention")
+    except ImportError:
+        return None
+
+
+def mark_static_address(t: Tensor) -> None:
+    """Tell the compiler that the tensor stays where it is, so that a CUDA graph doesn't copy it at each replay."""
+    mark = _look_up("_dynamo.mark_static_address")  # looked up here, for it imports the compiler
+    if mark is not None:
+        mark(t, guard=False)

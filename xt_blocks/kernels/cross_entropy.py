@@ -1,0 +1,153 @@
+"""Cross-entropy of a linear map's outputs, without ever holding all of them.
+
+With a large vocabulary the logits outgrow all else that a training step keeps. Here they are made for a few tokens at a
+time, and what the backward pass will want of them is made with them: the gradients of the map and of its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import compat, onednn
+
+FEWEST = 2**21
+"""Logits from which it pays."""
+
+ROWS = 128
+"""Tokens at a time on a CPU."""
+ROWS_ELSEWHERE = 1024
+"""And on a device that multiplies faster: each time, the gradient of the whole map is read and written."""
+
+
+class Target(NamedTuple):
+    """What the tokens are to predict.
+
+    Attributes:
+        tokens: (batch, seq) int64
+        ignore_index: targets with this value do not count.
+        reduction: "mean" over those that count, or "sum".
+    """
+
+    tokens: Tensor
+    ignore_index: int = -100
+    reduction: str = "mean"
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """The cross-entropy of `logits: (batch, seq, classes)`, in nats; NaN is the mean of none."""
+        return F.cross_entropy(
+            logits.flatten(0, -2), self.tokens.flatten(), ignore_index=self.ignore_index, reduction=self.reduction
+        )
+
+    def of_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The same of the logits that a linear map makes of `x: (batch, seq, dim)`.
+
+        Args:
+            weight: (classes, dim)
+            bias: (classes,)
+        """
+        if not _pays(x, weight):
+            return self.of_logits(F.linear(x, weight, bias))
+        device, dtype = x.device.type, x.dtype
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which autocast leaves alone
+            low, dtype = torch.get_autocast_dtype(device), torch.float32
+            x, weight, bias = x.to(low), weight.to(low), None if bias is None else bias.to(low)
+        targets = self.tokens.flatten()
+        seen = targets != self.ignore_index
+        with torch.autocast(device, enabled=False):
+            loss: Tensor = _Sum.apply(
+                x.flatten(0, -2), weight, bias, targets.where(seen, 0), seen, torch.is_grad_enabled()
+            )  # type: ignore[no-untyped-call]
+        if self.reduction == "mean":
+            count = seen.sum()
+            loss = (loss / count.clamp(min=1)).where(count > 0, torch.nan)
+        return loss.to(dtype)
+
+
+def runs_as_written(module: nn.Module, *forwards: Any) -> bool:
+    """Whether calling the module is one of these and nothing else: no other subclass's, and nothing hooks on it."""
+    return type(module).forward in forwards and "forward" not in vars(module) and not compat.hooked(module)
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
+    if torch.compiler.is_compiling() or compat.transforms_active():
+        return False
+    plain = all(type(own) in (Tensor, nn.Parameter) and not own.is_meta for own in (x, weight))
+    return plain and x.shape[:-1].numel() * weight.shape[0] >= FEWEST
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over tokens. Its gradients are ready for one backward pass; another computes them anew."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, seen: Tensor, learns: bool
+    ) -> Tensor:
+        """`x: (tokens, dim)`, `targets: (tokens,)` int64, `seen: (tokens,)` bool, whether a target counts."""
+        ctx.save_for_backward(x, weight, bias, targets, seen)
+        needed = [learns and needs for needs in ctx.needs_input_grad[:3]]
+        total, ctx.ready = _by_parts(x, weight, bias, targets, seen, needed)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        ready, ctx.ready = ctx.ready, None
+        if ready is None or torch.is_grad_enabled():  # a further pass, or one that is differentiated itself
+            return *_whole(ctx.saved_tensors, ctx.needs_input_grad[:3], gradient), None, None, None
+        return *(own if own is None else own.mul_(gradient) for own in ready), None, None, None
+
+
+def _by_parts(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, seen: Tensor, needed: Sequence[bool]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The sum, and its gradients by x, weight and bias, where needed; sums over tokens have float32 at least."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    total = x.new_zeros((), dtype=exact)
+    dx = torch.empty_like(x) if needed[0] else None
+    dw = torch.zeros_like(weight, dtype=exact) if needed[1] else None
+    db = torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None
+    rows = ROWS if x.device.type == "cpu" else ROWS_ELSEWHERE
+    fast = onednn.BEATS_MKL and x.dtype == torch.float32 and onednn.takes(x, weight)
+    room = None if fast else x.new_empty(min(rows, len(x)), len(weight))
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        own, target, counts = x[part], targets[part, None], seen[part, None]
+        logits = onednn.run(own, weight) if room is None else torch.mm(own, weight.T, out=room[: len(own)]).to(exact)
+        if bias is not None:
+            logits += bias
+        logits -= logits.amax(dim=-1, keepdim=True)
+        picked = logits.gather(-1, target)
+        scale = logits.exp_().sum(dim=-1, keepdim=True)
+        total += (scale.log() - picked).where(counts, 0).sum()
+        if not any(needed):
+            continue
+        logits *= counts / scale  # the gradient: the probabilities, less one at the target
+        logits.scatter_add_(-1, target, -counts.to(exact))
+        error = logits.to(x.dtype)
+        if dx is not None and fast:
+            dx[part] = onednn.run(error, weight.T)
+        elif dx is not None:
+            torch.mm(error, weight, out=dx[part])
+        if dw is not None:
+            _ = dw.addmm_(error.T, own) if dw.dtype == own.dtype else dw.add_(error.T @ own)
+        if db is not None:
+            db += logits.sum(dim=0)
+        del logits, error  # before there are others
+    return total, [dx, dw, db]
+
+
+def _whole(saved: Sequence[Any], needed: Sequence[bool], gradient: Tensor) -> list[Tensor | None]:
+    """The gradients by the plain formula, which can be differentiated again."""
+    *inputs, targets, seen = saved
+    with torch.enable_grad():
+        inputs = [own if own is None else own.view_as(own) for own in inputs]  # a tied weight may be behind x too
+        losses = F.cross_entropy(F.linear(*inputs), targets, reduction="none")
+        wanted = [own for own, needs in zip(inputs, needed, strict=True) if needs]
+        total = losses.where(seen, 0).sum()
+        found = iter(torch.autograd.grad(total, wanted, gradient.to(total.dtype), create_graph=True))
+    return [next(found) if needs else None for needs in needed]

@@ -1,0 +1,141 @@
+"""The keyword API: stacks by keyword arguments, as x-transformers has them.
+
+Each builds a pattern and settings, compiles them and lowers the graph. There is no other way to build a model,
+so the two spellings cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
+from blockdsl import Pattern, parse
+from blockdsl.errors import PatternError
+from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
+from blockdsl.registry.options import check_names
+from blockdsl.registry.settings import check_keywords, table
+from blockdsl.registry.tokens import TOKEN_OPTIONS
+
+from ..runtime.stack import Stack
+
+# Settings of the model around a stack; the wrappers take them.
+_WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
+
+# Two that say the order block by block are settings of the stack too.
+ORDERING = tuple(row.name for row in ORDERING_KEYWORDS if row.name not in ("shift_tokens", "layer_dropout"))
+
+
+def stack_keywords() -> list[str]:
+    """Every keyword argument of a stack."""
+    return [*(setting for setting in table() if setting not in _WRAPPER_SETTINGS), *ORDERING, "pattern"]
+
+
+class AttentionLayers(Stack):
+    """A stack of blocks.
+
+    Args:
+        dim: features of the stream.
+        depth: how many times the default block (`a f`; with cross_attend `a c f`) is run.
+        heads: attention heads.
+        causal: each token sees itself and those before it.
+        pattern: the blocks and their order, in place of depth and the other ordering arguments.
+        cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers: the order;
+            see `blockdsl.language.ordering`.
+        shift_tokens: token shift of every block, or of each block as a tuple.
+        layer_dropout: stochastic depth of every block, or of each block as a tuple.
+        settings: any other setting of the stack: attn_dim_head, attn_dropout, ff_mult, ff_glu, use_rmsnorm,
+            rotary_pos_emb, ... `blockdsl.settings.table()` has them all.
+
+    Raises:
+        TypeError: an unknown argument (the message names the nearest one), or two that clash.
+        PatternError, UserError: the pattern or a value is at fault.
+    """
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        depth: int | None = None,
+        *,
+        pattern: str | Pattern | None = None,
+        cross_attend: bool = False,
+        only_cross: bool = False,
+        macaron: bool = False,
+        sandwich_coef: int | None = None,
+        par_ratio: int | None = None,
+        custom_layers: Sequence[str] | None = None,
+        shift_tokens: int | Sequence[int] | None = None,
+        layer_dropout: float | Sequence[float] | None = None,
+        **settings: Any,
+    ) -> None:
+        order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
+        ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
+        each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
+        per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
+        settings |= {n: value for n, value in each.items() if value is not None and n not in per_block}
+        if dim is not None:
+            settings["dim"] = dim
+        self._check_names(settings)
+        check_keywords(settings, type(self).__name__)
+        ordering |= per_block
+        if pattern is None:
+            built = pattern_of(**ordering)
+        else:
+            given = [name for name, value in ordering.items() if value not in (None, False)]
+            if given:
+                raise TypeError(f"pattern= and {'=, '.join(given)}= are both given; the pattern has the order")
+            built = parse(pattern) if isinstance(pattern, str) else pattern
+            _check_settings(built)
+        super().__init__(blockdsl.compile(built, **settings))
+
+    def _check_names(self, settings: dict[str, Any]) -> None:
+        name = type(self).__name__
+        known = stack_keywords()
+        for setting in settings:
+            if setting in _WRAPPER_SETTINGS:
+                raise TypeError(f"{name}() got '{setting}', which belongs to TransformerWrapper")
+        check_names(settings, known, f"{name}() got an unknown argument")
+
+
+def _check_settings(pattern: Pattern) -> None:
+    """A stack's text may not set what the wrapper around it is to say."""
+    for name, span in pattern.setting_spans.items():
+        if name in _WRAPPER_SETTINGS:
+            problem = f"{name} belongs to the model around the stack"
+            hint = "give it to TransformerWrapper, or lower the text: xt_blocks.lower(blockdsl.compile(...))"
+            raise PatternError(pattern.source, span, problem, hint)
+
+
+def _without(name: str, settings: dict[str, Any], fixed: dict[str, str]) -> None:
+    for setting, reason in fixed.items():
+        if setting in settings:
+            raise TypeError(f"{name}() takes no {setting}=: {reason}")
+
+
+class Encoder(AttentionLayers):
+    """A stack in which every token sees every other. Arguments as for AttentionLayers, without causal."""
+
+    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Any) -> None:
+        _without("Encoder", kwargs, {"causal": "an encoder is not causal; use Decoder"})
+        super().__init__(dim, depth, causal=False, **kwargs)
+
+
+class Decoder(AttentionLayers):
+    """A causal stack. Arguments as for AttentionLayers, without causal."""
+
+    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Any) -> None:
+        _without("Decoder", kwargs, {"causal": "a decoder is causal; use Encoder for one that is not"})
+        super().__init__(dim, depth, causal=True, **kwargs)
+
+
+class CrossAttender(AttentionLayers):
+    """A stack that only attends to a context, `c f`. Arguments as for AttentionLayers, without the fixed ones."""
+
+    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Any) -> None:
+        reason = "a cross-attender attends to its context only"
+        _without("CrossAttender", kwargs, {"cross_attend": reason, "only_cross": reason, "causal": reason})
+        if kwargs.get("pattern") is None:
+            kwargs |= {"cross_attend": True, "only_cross": True}
+        super().__init__(dim, depth, causal=False, **kwargs)
+        if not self.reads_context:
+            raise TypeError("CrossAttender's pattern has no 'c' to attend to the context with")

@@ -1,0 +1,286 @@
+"""Encoder and decoder as one model, built, trained and decoded together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from blockdsl import parse
+from blockdsl.errors import PatternError, UserError, did_you_mean
+from blockdsl.language.ordering import pattern_of
+from blockdsl.registry.options import Option, check_values
+from blockdsl.registry.tokens import TOKEN_OPTIONS
+
+from ..blocks.subset import without_share
+from ..generation.autoregressive import AutoregressiveWrapper
+from ..kernels.masks import check_mask
+from ..runtime.cache import joined_masks
+from ..runtime.drawn import Drawn
+from ..runtime.evaluation import evaluating
+from .layers import ORDERING, Decoder, Encoder, stack_keywords
+from .transformer import TransformerWrapper
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
+
+_PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
+_OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
+_DROPOUT = Option("cross_attn_tokens_dropout", float, 0.0, "share of the encoder's tokens", least=0, below=1)
+
+# Keywords that one of the two, or both, cannot take, and why.
+_NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
+_NOT_OF_EITHER = {
+    "dim": "encoder and decoder are of one width: give dim=",
+    "causal": "the decoder is causal and the encoder is not",
+    "context": "the decoder reads the encoder's output, and the encoder reads no context",
+    "return_only_embed": "the encoder gives embeddings and the decoder logits",
+    "max_mem_len": _NO_MEMORIES,
+    "shift_mem_down": _NO_MEMORIES,
+}
+_NO_LOGITS = "the encoder gives no logits"
+_NO_CONTEXT = "the encoder has no context to attend to"
+_REFUSED = {
+    "enc_": _NOT_OF_EITHER
+    | {"tie_embedding": _NO_LOGITS, "logits_dim": _NO_LOGITS}
+    | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
+    "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
+}
+
+
+class XTransformer(Drawn, nn.Module):
+    """An encoder, and a decoder that attends to what it gives (Vaswani et al., arXiv:1706.03762).
+
+    Args:
+        dim: features of both streams.
+        tie_token_emb: one embedding matrix for the tokens of both.
+        ignore_index, pad_value: as AutoregressiveWrapper has them.
+        cross_attn_tokens_dropout: in training, the share of the encoder's tokens that the decoder does not see, drawn
+            for each row (as Perceiver AR does, arXiv:2202.07765).
+        deepnorm: DeepNorm for both, with the constants of an encoder-decoder (Wang et al., arXiv:2203.00555).
+        keywords: `enc_` or `dec_` and a keyword of TransformerWrapper (`enc_num_tokens`, `dec_max_seq_len`) or of
+            Encoder and Decoder (`enc_depth`, `dec_heads`, `enc_pattern`). A decoder's pattern has a `c`.
+
+    Attributes:
+        encoder: a TransformerWrapper without logits.
+        decoder: an AutoregressiveWrapper around a TransformerWrapper.
+        ignore_index, pad_value: as given.
+
+    Raises:
+        TypeError: an unknown keyword (the message names the nearest one), one that does not fit, or one is missing.
+        PatternError, UserError: a pattern or a value is at fault, or two clash.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        tie_token_emb: bool = False,
+        ignore_index: int = -100,
+        pad_value: int = 0,
+        cross_attn_tokens_dropout: float = 0.0,
+        deepnorm: bool = False,
+        **keywords: Any,
+    ) -> None:
+        super().__init__()
+        check_values({_DROPOUT.name: cross_attn_tokens_dropout}, {_DROPOUT.name: _DROPOUT})
+        _check_names(keywords)
+        enc_tokens, enc_stack = _of("enc_", keywords)
+        dec_tokens, dec_stack = _of("dec_", keywords)
+        if "pattern" not in dec_stack:
+            dec_stack["cross_attend"] = True
+        if deepnorm:
+            enc_stack, dec_stack = _with_deepnorm(enc_stack, dec_stack)
+        if tie_token_emb:
+            _check_tie(dim, enc_tokens, dec_tokens)
+        with _named("encoder"):
+            encoder = Encoder(dim=dim, **enc_stack)
+            if encoder.reads_context:
+                raise UserError("its blocks attend to a context ('c'), and there is none to give it")
+            self.encoder = TransformerWrapper(attn_layers=encoder, return_only_embed=True, **enc_tokens)
+        with _named("decoder"):
+            decoder = Decoder(dim=dim, **dec_stack)
+            if not decoder.reads_context:
+                raise UserError("its blocks have no 'c' to attend to the encoder's output with")
+            net = TransformerWrapper(attn_layers=decoder, **dec_tokens)
+        if tie_token_emb:
+            net.token_emb = self.encoder.token_emb
+        self.decoder = AutoregressiveWrapper(net, ignore_index=ignore_index, pad_value=pad_value)
+        self.ignore_index, self.pad_value = ignore_index, pad_value
+        self.cross_attn_tokens_dropout = cross_attn_tokens_dropout
+
+    @property
+    def graphs(self) -> dict[str, BlockGraph]:
+        """The encoder's graph and the decoder's."""
+        return {"encoder": self.encoder.graph, "decoder": self.decoder.net.graph}
+
+    def forward(
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        src_prepend_embeds: Tensor | None = None,
+        src_prepend_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy of each target token given the source and the target tokens before it, in nats.
+
+        Args:
+            src: (batch, source) tokens.
+            tgt: (batch, target + 1) tokens.
+            mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
+            attn_mask: bool, which place of the source sees which, as TransformerWrapper takes it.
+            src_prepend_embeds: (batch, p, emb_dim) in front of the source, a vision transformer's patches in PaLI
+                (Chen et al., arXiv:2209.06794). The decoder sees what the encoder makes of them too.
+            src_prepend_mask: (batch, p) bool, True = a real one.
+            tgt_mask: (batch, target + 1) bool, True = a real token; padding is not predicted.
+
+        Raises:
+            ValueError: an argument has a wrong type or shape.
+        """
+        context, context_mask = self._encoded(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        if self.training and self.cross_attn_tokens_dropout > 0:
+            context_mask = self._some_of(context, context_mask)
+        return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask)
+
+    def generate(
+        self,
+        seq_in: Tensor,
+        seq_out_start: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_len: int,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        src_prepend_embeds: Tensor | None = None,
+        src_prepend_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        **generation: Any,
+    ) -> Tensor:
+        """Target tokens that go on from a start. The source is encoded once, and so are the keys and values of it.
+
+        Args:
+            seq_in: (batch, source) tokens.
+            seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
+            seq_len: how many tokens to add.
+            mask, attn_mask, src_prepend_embeds, src_prepend_mask: as in training.
+            tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
+            generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...
+
+        Returns:
+            (batch, seq_len) new tokens, or (seq_len,).
+        """
+        read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        return self.decoder.generate(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
+
+    def stream(
+        self,
+        seq_in: Tensor,
+        seq_out_start: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_len: int,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        src_prepend_embeds: Tensor | None = None,
+        src_prepend_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        **generation: Any,
+    ) -> Iterator[Tensor]:
+        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
+
+    def _read(self, src: Tensor, *rest: Tensor | None) -> dict[str, Any]:
+        """What the decoder reads while it generates, from what `_encoded` takes."""
+        with evaluating(self.encoder):
+            context, context_mask = self._encoded(src, *rest)
+        return {"context": context, "context_mask": context_mask}
+
+    def _encoded(
+        self,
+        src: Tensor,
+        mask: Tensor | None,
+        attn_mask: Tensor | None,
+        prepend_embeds: Tensor | None,
+        prepend_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, p + source, dim) for the decoder to attend to, and its mask (batch, p + source)."""
+        check_mask("mask", mask, src)
+        context = self.encoder(
+            src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
+        )
+        prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
+        return context, joined_masks(prepend_mask, prepended, mask, src.shape[1], src.shape[0], src.device)
+
+    def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, context) bool, True at a random part of the real tokens, at one of each row at least."""
+        real = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device) if mask is None else mask
+        return without_share(real, self.cross_attn_tokens_dropout)
+
+
+@contextmanager
+def _named(side: str) -> Iterator[None]:
+    """What is wrong with the arguments of one side says which; an error in a pattern shows its text."""
+    try:
+        yield
+    except (TypeError, UserError) as error:
+        if isinstance(error, PatternError):
+            raise
+        raise type(error)(f"the {side}: {error}") from error
+
+
+def _check_names(keywords: dict[str, Any]) -> None:
+    """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
+    known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
+    known += ["dim", "tie_token_emb", "ignore_index", "pad_value", _DROPOUT.name, "deepnorm"]
+    for keyword in keywords:
+        prefix, name = keyword[:4], keyword[4:]
+        if reason := _REFUSED.get(prefix, {}).get(name):
+            raise TypeError(f"XTransformer() takes no {keyword}=: {reason}")
+        if keyword not in known:
+            hint = did_you_mean(keyword, [name for name in known if _REFUSED.get(name[:4], {}).get(name[4:]) is None])
+            raise TypeError(f"XTransformer() got an unknown argument '{keyword}'" + (f"; {hint}" if hint else ""))
+    for needed in (prefix + name for prefix in _PREFIXES for name in ("num_tokens", "max_seq_len")):
+        if needed not in keywords:
+            raise TypeError(f"XTransformer() needs {needed}=")
+
+
+def _of(prefix: str, keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keywords of one side without their prefix: TransformerWrapper's, and the stack's."""
+    own = {name.removeprefix(prefix): value for name, value in keywords.items() if name.startswith(prefix)}
+    tokens = {name: own.pop(name) for name in [*own] if name in _OF_WRAPPER}
+    return tokens, own
+
+
+def _check_tie(dim: int, encoder: dict[str, Any], decoder: dict[str, Any]) -> None:
+    """Raise UserError unless one embedding serves both."""
+    for name, default in (("num_tokens", None), ("emb_dim", None), ("l2norm_embed", False)):
+        theirs, ours = encoder.get(name, default), decoder.get(name, default)
+        if name == "emb_dim":
+            theirs, ours = theirs or dim, ours or dim
+        if theirs != ours:
+            raise UserError(f"tie_token_emb is set, but enc_{name}={theirs} and dec_{name}={ours} differ")
+
+
+def _with_deepnorm(encoder: dict[str, Any], decoder: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of both with DeepNorm's constants: table 3 of arXiv:2203.00555, for N encoder and M decoder layers.
+
+    A layer of the encoder is two blocks, and one of the decoder three. The decoder's constants are those that
+    deepnorm gives a causal stack with cross-attention by itself.
+    """
+    for prefix, settings in (("enc_", encoder), ("dec_", decoder)):
+        if "deepnorm" in settings:
+            raise TypeError(f"deepnorm= is of both, and {prefix}deepnorm= is given too; give one")
+    n, m = _blocks(encoder) / 2, _blocks(decoder) / 3
+    depth = (n**4 * m) ** (1 / 16)
+    constants = {"scale_residual_constant": 0.81 * depth, "init_gain": 0.87 / depth}
+    return {"deepnorm": True} | constants | encoder, {"deepnorm": True} | decoder
+
+
+def _blocks(settings: dict[str, Any]) -> int:
+    """How many blocks the stack with these settings has."""
+    pattern = settings.get("pattern")
+    if pattern is None:
+        pattern = pattern_of(**{name: settings[name] for name in ORDERING if name in settings})
+    return len((parse(pattern) if isinstance(pattern, str) else pattern).layer_types)

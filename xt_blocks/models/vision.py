@@ -1,0 +1,177 @@
+"""Images in, classes out: a sequence of patches before a stack, the mean of its outputs behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from blockdsl.registry.options import Option, by_name, check_values
+from blockdsl.registry.tokens import TOKEN_OPTIONS
+
+from ..blocks.embedding import Embedding
+from ..blocks.linear import Linear
+from ..runtime.drawn import Drawn
+from ..runtime.stack import Stack
+from .keywords import names_nearest
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
+
+Size = int | tuple[int, int]
+
+_OPTIONS = by_name(TOKEN_OPTIONS) | by_name(
+    (
+        Option("image_size", int, None, "pixels", least=1),
+        Option("patch_size", int, None, "pixels", least=1),
+        Option("channels", int, 3, "colours of a pixel", least=1),
+        Option("num_classes", int, None, "how many classes there are", least=1, optional=True),
+        Option("num_register_tokens", int, 0, "learned tokens behind the patches", least=0),
+    )
+)
+
+
+class PatchEmbedding(nn.Module):
+    """Patches of an image as vectors: their pixels, normed, mapped to `dim` features and normed again.
+
+    The norm on both sides of the linear map is Dual PatchNorm (Kumar et al., arXiv:2302.01327).
+
+    Args:
+        patch: height and width of a patch.
+        channels: colours of a pixel.
+        dim: features of the stream.
+    """
+
+    def __init__(self, patch: tuple[int, int], channels: int, dim: int) -> None:
+        super().__init__()
+        self.patch = patch
+        pixels = patch[0] * patch[1] * channels
+        self.norm_in = nn.LayerNorm(pixels)
+        self.project = Linear(pixels, dim)
+        self.norm_out = nn.LayerNorm(dim)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """`img: (batch, channels, height, width)` → (batch, patches, dim), row by row from the top left."""
+        height, width = self.patch
+        pixels = rearrange(img, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=height, p2=width)
+        return self.norm_out(self.project(self.norm_in(pixels)))
+
+
+class ViTransformerWrapper(Drawn, nn.Module):
+    """A stack over the patches of an image: the vision transformer (Dosovitskiy et al., arXiv:2010.11929).
+
+    Args:
+        image_size: height and width of the images, a number or (height, width).
+        patch_size: the same of a patch; patches tile the image.
+        attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
+        channels: colours of a pixel.
+        num_classes: how many classes there are; None: the model gives embeddings.
+        post_emb_norm: a LayerNorm of the embedded patches.
+        emb_dropout: dropout of the embedded patches.
+        num_register_tokens: learned tokens beside the patches, where a stack can put what belongs to no patch
+            (Darcet et al., arXiv:2309.16588).
+
+    Attributes:
+        graph: the stack's BlockGraph.
+        num_patches: of an image.
+
+    Raises:
+        TypeError: attn_layers is no stack, or an argument is unknown; the message names the nearest.
+        ValueError: the patches do not tile the image, the stack needs a context, or no patch can see the registers.
+    """
+
+    @names_nearest
+    def __init__(
+        self,
+        *,
+        image_size: Size,
+        patch_size: Size,
+        attn_layers: Stack,
+        channels: int = 3,
+        num_classes: int | None = None,
+        post_emb_norm: bool = False,
+        emb_dropout: float = 0.0,
+        num_register_tokens: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(attn_layers, Stack):
+            raise TypeError(f"attn_layers must be a stack, as Encoder(...) is, not {type(attn_layers).__name__}")
+        if attn_layers.reads_context:
+            raise ValueError("attn_layers has cross-attention, but an image has no context to give it")
+        given = {
+            "channels": channels,
+            "num_classes": num_classes,
+            "post_emb_norm": post_emb_norm,
+            "emb_dropout": emb_dropout,
+            "num_register_tokens": num_register_tokens,
+        }
+        check_values(given, _OPTIONS)
+        self.graph: BlockGraph = attn_layers.graph
+        if num_register_tokens and self.graph.sees_later() is None:
+            raise ValueError("register tokens stand behind the patches, and no patch of a causal stack sees them")
+        image, patch = _pair("image_size", image_size), _pair("patch_size", patch_size)
+        if image[0] % patch[0] or image[1] % patch[1]:
+            raise ValueError(f"patches of {patch[0]} x {patch[1]} do not tile an image of {image[0]} x {image[1]}")
+        dim = attn_layers.dim
+        self.image, self.channels = image, channels
+        self.num_patches = (image[0] // patch[0]) * (image[1] // patch[1])
+        self.patch_emb = PatchEmbedding(patch, channels, dim)
+        self.pos_emb = Embedding(self.num_patches, dim, std=1.0)  # as large as the normed patches
+        self.post_emb_norm = nn.LayerNorm(dim) if post_emb_norm else nn.Identity()
+        self.emb_dropout = nn.Dropout(emb_dropout)
+        self.registers = nn.Parameter(torch.randn(num_register_tokens, dim)) if num_register_tokens else None
+        self.attn_layers = attn_layers
+        self.to_classes = None if num_classes is None else Linear(dim, num_classes)
+
+    @property
+    def pattern(self) -> str:
+        """The canonical text of the stack's pattern."""
+        return self.graph.pattern
+
+    def forward(
+        self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """
+        Args:
+            img: (batch, channels, height, width)
+            return_embeddings: the patches' embeddings in place of logits.
+            return_logits_and_embeddings: both.
+
+        Returns:
+            (batch, num_classes) logits, or (batch, patches, dim) embeddings: those of a model without classes always.
+
+        Raises:
+            ValueError: the image has another shape, or logits are asked of a model without classes.
+        """
+        if img.ndim != 4 or img.shape[1:] != (self.channels, *self.image):
+            wanted = ", ".join(map(str, (self.channels, *self.image)))
+            raise ValueError(f"img must be (batch, {wanted}), not {tuple(img.shape)}")
+        if not img.is_floating_point():
+            raise ValueError(f"img must be of floating point, as img / 255 is of bytes, not {img.dtype}")
+        if return_embeddings and return_logits_and_embeddings:
+            raise ValueError("return_embeddings and return_logits_and_embeddings are both set; give one")
+        if return_logits_and_embeddings and self.to_classes is None:
+            raise ValueError("the model has no classes to give logits of: it was made without num_classes")
+        embedded = self.attn_layers(self._stream(img))[:, : self.num_patches]
+        if return_embeddings or self.to_classes is None:
+            return embedded
+        logits = self.to_classes(embedded.mean(dim=1))
+        return (logits, embedded) if return_logits_and_embeddings else logits
+
+    def _stream(self, img: Tensor) -> Tensor:
+        """(batch, patches + registers, dim)"""
+        patches = self.post_emb_norm(self.patch_emb(img) + self.pos_emb.weight)
+        patches = self.emb_dropout(patches)
+        if self.registers is None:
+            return patches
+        return torch.cat((patches, self.registers.expand(img.shape[0], -1, -1)), dim=1)
+
+
+def _pair(name: str, size: Size) -> tuple[int, int]:
+    """(height, width) of a size that may be one number for both."""
+    height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    for pixels in (height, width):
+        check_values({name: pixels}, _OPTIONS)
+    return height, width

@@ -1,0 +1,1 @@
+"""A pass over a graph: its plan, its state, what is recorded of it."""

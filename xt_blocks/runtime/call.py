@@ -1,0 +1,194 @@
+"""One call of a stack: its arguments, whether they fit, and what follows from them for every block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..kernels.masks import Masks, check_mask, check_pairs, pairs_of
+from ..positions.relative import Positions, consecutive, given
+from .cache import Cache, Fixed, joined_masks
+from .memories import Memories
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a stack's blocks read, so that arguments nothing would read are refused.
+
+    Attributes:
+        dim: features of the stream.
+        context: a block attends to one.
+        attends: a block attends to tokens.
+        positions: a block reads positions.
+        heads: the numbers of heads of self-attention.
+        segments: the nodes that remember earlier segments.
+    """
+
+    dim: int
+    context: bool
+    attends: bool
+    positions: bool
+    heads: frozenset[int]
+    segments: frozenset[str]
+
+
+@dataclass
+class Call:
+    """The arguments of `Stack.forward`, by the same names.
+
+    Attributes:
+        seq: tokens of x.
+        remembered: tokens of earlier segments.
+        held: tokens that the cache holds.
+        past: tokens in front of x whose keys there are.
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+    mask: Tensor | None = None
+    context_mask: Tensor | None = None
+    attn_mask: Tensor | None = None
+    self_attn_context_mask: Tensor | None = None
+    pos: Tensor | None = None
+    mems: Memories | None = None
+    cache: Cache | None = None
+
+    def __post_init__(self) -> None:  # `check` says what is wrong with the arguments
+        self.seq = self.x.shape[1] if self.x.ndim > 1 else 0
+        self.remembered = self.mems.length if isinstance(self.mems, Memories) else 0
+        self.held = 0 if self.cache is None else self.cache.length
+        self.past = self.remembered + self.held
+
+    # What follows ------------------------------------------------------------------------------------------------
+
+    def tokens_mask(self) -> Tensor | None:
+        """(batch, remembered + seq) bool: which of the tokens, those of earlier segments first, are real; None: all."""
+        batch, device = self.x.shape[0], self.x.device
+        before = None if self.mems is None else self.mems.mask
+        return joined_masks(before, self.remembered, self.mask, self.seq, batch, device)
+
+    def seen(self, mask: Tensor | None) -> Tensor | None:
+        """(batch, past + seq) bool: which of all tokens are real; None: all. Of fixed shapes (batch, max_len).
+
+        Args:
+            mask: the `tokens_mask`.
+        """
+        if self.cache is None:
+            return mask
+        if self.cache.fixed is not None:
+            return self.cache.fixed.seen()
+        return self.cache.seen(mask, self.remembered + self.seq, self.x.device)
+
+    def masks(self, seen: Tensor | None) -> Masks:
+        if self.cache is not None and self.cache.fixed is not None:
+            place = self.cache.fixed.place
+            return Masks(1, self.held - 1, seen, self.context_seen(), None, self.x.device, place)
+        if self.self_attn_context_mask is not None:
+            further = F.pad(self.self_attn_context_mask, (self.past, 0), value=True)
+            seen = further if seen is None else seen & further
+        pairs = pairs_of(self.attn_mask, self.past)
+        return Masks(self.seq, self.past, seen, self.context_seen(), pairs, self.x.device)
+
+    def context_seen(self) -> Tensor | None:
+        """(batch, context) bool: which of the context, which a cache may hold, is real; None: all."""
+        return self.cache.context_mask if self.cache is not None and self.held else self.context_mask
+
+    def positions(self) -> Positions:
+        if self.cache is not None and self.cache.fixed is not None:
+            return Positions(*self.cache.fixed.placed(self.pos), consecutive=False)
+        before = None if self.cache is None else self.cache.positions
+        pos, device = self.pos, self.x.device
+        if pos is None and before is None:
+            return consecutive(self.seq, self.past, device)
+        if pos is None:
+            assert before is not None
+            pos = before[..., -1:] + torch.arange(1, self.seq + 1, device=device)
+        elif before is None and self.held:
+            before = torch.arange(self.past, device=device)
+        return given(pos, before, self.past)
+
+    # Whether they fit --------------------------------------------------------------------------------------------
+
+    def check(self, reads: Reads) -> None:
+        """
+        Raises:
+            ValueError: a shape or type is wrong, or something is missing or nothing would read it.
+            TypeError: mems are no Memories.
+        """
+        if self.x.ndim != 3 or self.x.shape[-1] != reads.dim:
+            raise ValueError(f"x must be (batch, seq, {reads.dim}), not {tuple(self.x.shape)}")
+        check_mask("mask", self.mask, self.x)
+        self._check_context(reads)
+        self._check_memories(reads)
+        self._check_sight(reads)
+        self._check_pos(reads)
+        if self.cache is not None:
+            self.cache.check_room(self.x.shape[0], self.remembered + self.seq)
+            if self.cache.fixed is not None:
+                self._check_fixed(self.cache.fixed)
+
+    def _check_fixed(self, fixed: Fixed) -> None:
+        for name in ("mask", "attn_mask"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is given, but the cache's shapes are fixed: its steps take none")
+        if self.pos is not None and (fixed.positions is None or fixed.positions.ndim < self.pos.ndim):
+            raise ValueError("pos is given, but the cache's shapes were fixed behind steps with no such pos")
+
+    def _check_context(self, reads: Reads) -> None:
+        context, x = self.context, self.x
+        if context is None and reads.context and not self.held:
+            raise ValueError("the stack has cross-attention: give context=")
+        if self.held and (context is not None or self.context_mask is not None):
+            raise ValueError("the cache holds the context of its first step; later steps take none")
+        if context is not None and not reads.context:
+            hint = "write 'c' in the pattern or cross_attend=True"
+            raise ValueError(f"a context is given, but no block reads one: {hint}")
+        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
+            raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim}), not {tuple(context.shape)}")
+        if context is not None and not context.is_floating_point():
+            raise ValueError(f"context must be of floating point, not {context.dtype}")
+        if self.context_mask is not None and context is None:
+            raise ValueError("a context_mask is given, but no context")
+        check_mask("context_mask", self.context_mask, context)
+
+    def _check_memories(self, reads: Reads) -> None:
+        if self.mems is None:
+            return
+        if not isinstance(self.mems, Memories):
+            raise TypeError(f"mems must be the Memories of an earlier segment, not {type(self.mems).__name__}")
+        if self.mems.batch not in (0, self.x.shape[0]):
+            raise ValueError(f"the memories are of {self.mems.batch} rows, not {self.x.shape[0]}")
+        if self.held:
+            raise ValueError("memories stand in front of the cache's first step; later steps take none")
+        if self.mems.length and self.mems.streams.keys() != reads.segments:
+            raise ValueError("the memories are of a model with other blocks")
+
+    def _check_sight(self, reads: Reads) -> None:
+        """The masks of self-attention alone."""
+        check_mask("self_attn_context_mask", self.self_attn_context_mask, self.x)
+        for name in ("attn_mask", "self_attn_context_mask"):
+            if getattr(self, name) is not None and not reads.attends:
+                raise ValueError(f"{name} is given, but the stack has no self-attention")
+        if self.self_attn_context_mask is not None and self.held:
+            raise ValueError("self_attn_context_mask is for a first step; later ones hide tokens by attn_mask")
+        if self.attn_mask is None:
+            return
+        check_pairs(self.attn_mask, self.x, self.past)
+        heads = self.attn_mask.shape[-3] if self.attn_mask.ndim > 2 else 1
+        if heads != 1 and reads.heads != {heads}:
+            own = " and ".join(map(str, sorted(reads.heads)))
+            raise ValueError(f"attn_mask is for {heads} heads, and the stack's self-attention has {own}")
+
+    def _check_pos(self, reads: Reads) -> None:
+        pos, x = self.pos, self.x
+        if pos is None:
+            return
+        if not reads.positions:
+            hint = "turn on rotary_pos_emb or a position bias"
+            raise ValueError(f"pos is given, but no block reads positions: {hint}")
+        if pos.is_floating_point() or pos.dtype == torch.bool or pos.shape not in (x.shape[1:2], x.shape[:2]):
+            wanted = f"int ({x.shape[1]},) or {tuple(x.shape[:2])}"
+            raise ValueError(f"pos must be {wanted}, not {pos.dtype} {tuple(pos.shape)}")

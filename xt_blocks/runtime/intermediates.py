@@ -1,0 +1,44 @@
+"""What a forward pass went through, for those who look inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..kernels.attention import Scores
+    from .memories import Memories
+
+
+@dataclass
+class Intermediates:
+    """Filled by a forward pass that it is handed to.
+
+    Args:
+        keep_attention: keep scores and weights too; every attention is then computed with its scores in hand.
+
+    Attributes:
+        streams: block's node → (batch, seq, dim), the stream it read, in the order they ran.
+        last: (batch, seq, dim) the stream behind the last block, before the final norm.
+        attention: node of an attention block → its Scores: `before` the softmax (with position biases, before masking)
+            and the `weights` behind it, each (batch, heads, seq, keys).
+        mems: the memories behind this pass, where they were asked for.
+    """
+
+    keep_attention: bool = False
+    streams: dict[str, Tensor] = field(default_factory=dict)
+    last: Tensor | None = None
+    attention: dict[str, Scores] = field(default_factory=dict)
+    mems: Memories | None = None
+
+    @property
+    def hiddens(self) -> list[Tensor]:
+        """The streams in order, that behind the last block at the end."""
+        return [*self.streams.values(), *([] if self.last is None else [self.last])]
+
+    @property
+    def attn_maps(self) -> list[Tensor]:
+        """The weights of each attention in order, (batch, heads, seq, keys)."""
+        return [scores.weights for scores in self.attention.values()]

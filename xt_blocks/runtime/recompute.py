@@ -1,0 +1,69 @@
+"""Activation checkpointing: parts of a stack that the backward pass runs again, so that nothing inside them is kept.
+
+Chen et al., arXiv:1604.06174. What such a part starts from is kept, and its random numbers are drawn alike when it runs
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..kernels import compat
+from .intermediates import Intermediates
+from .plan import Step
+from .run import Run
+
+
+class Segment(NamedTuple):
+    """Steps of the plan in a row.
+
+    Attributes:
+        again: the backward pass runs them again.
+    """
+
+    steps: tuple[Step, ...]
+    again: bool
+
+
+def segments(plan: Sequence[Step]) -> list[Segment]:
+    """The plan cut into parts, each a block by itself, the blocks of a stage with their sums, or what is between."""
+    parts: list[tuple[object, list[Step]]] = []
+    for step in plan:
+        key: object = {"block": step.node, "stage": step.stage}.get(step.checkpoint or "")
+        if step.block is None and parts and parts[-1][0] == step.stage:
+            key = step.stage
+        if not parts or parts[-1][0] != key:
+            parts.append((key, []))
+        parts[-1][1].append(step)
+    return [Segment(tuple(steps), key is not None) for key, steps in parts]
+
+
+def may_run_again() -> bool:
+    """A compiler chooses itself what to compute again, and transforms of torch.func see every tensor that is kept."""
+    return not (torch.compiler.is_compiling() or compat.transforms_active())
+
+
+def run_again(steps: Callable[[Run], None], run: Run) -> None:
+    """Let `steps` bring the run forward; the backward pass lets them do so again."""
+    record = run.intermediates
+    recorded, keeps_attention = record is not None, record is not None and record.keep_attention
+    # what a later step gives would keep itself alive, if the graph behind it knew the whole run
+    fixed = replace(run, values={}, added={}, scores={}, intermediates=None)
+
+    def forward(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> Run:
+        own = replace(fixed, values={**values}, added={**added}, scores={**scores})
+        own.intermediates = Intermediates(keeps_attention) if recorded else None
+        steps(own)
+        return own
+
+    after: Run = checkpoint(forward, run.values, run.added, run.scores, use_reentrant=False)
+    run.values, run.added, run.scores = after.values, after.added, after.scores
+    if record is not None and after.intermediates is not None:
+        record.streams |= after.intermediates.streams
+        record.attention |= after.intermediates.attention

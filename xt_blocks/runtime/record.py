@@ -1,0 +1,174 @@
+"""What a model is doing: the size of the stream and of each branch, and where attention looks.
+
+    record(model, tokens)["a2"]["attention_entropy"]      # one number a head, in nats
+    attention_map(model, tokens, "a2", head=0)            # (queries, keys)
+
+The model is run once, as it is when evaluated, without gradients. Hooks on its stacks see the pass, so any module
+that calls one or more of them will do: a stack, a TransformerWrapper, an XTransformer, a model of one's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from blockdsl.errors import UserError
+
+from ..kernels.attention import Scores
+from .evaluation import evaluating
+from .intermediates import Intermediates
+from .stack import Stack
+
+
+class BlockRecord(TypedDict):
+    """Of one block, in plain numbers.
+
+    stream_norm: of the stream that it read: root mean square over features, mean over real tokens; 0 where none is.
+    branch_norm: the same of what its branch gave to be added, scaled as it is in the add.
+    attention_entropy: of each head, -Σ w·ln w over the keys in nats, mean over the real queries that see any key; 0
+        where none does. None for a block without attention.
+    """
+
+    stream_norm: float
+    branch_norm: float
+    attention_entropy: list[float] | None
+
+
+def record(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, BlockRecord]:
+    """What the blocks of a model did in one pass, `model(*args, **kwargs)`.
+
+    Tokens are those of the stack: memory tokens and prepended embeddings are among them, and padding is not. Keys are
+    all there are, learned memories too.
+
+    Returns:
+        node → its BlockRecord, in the order in which they ran. Where the model has several stacks, a node has the name
+        of its stack in front: `encoder.a0` and `decoder.c1` for an XTransformer. Of a stack that ran more than once,
+        the last pass.
+
+    Raises:
+        ValueError: no stack of the model ran.
+    """
+    seen = _observed(model, args, kwargs)
+    return {prefix + node: one.block(node) for prefix, one in seen.items() for node in one.seen.streams}
+
+
+def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 0, **kwargs: Any) -> Tensor:
+    """The attention weights of a block's head in one pass, `model(x, **kwargs)`.
+
+    Args:
+        x: what the model is called with first, such as (batch, seq) tokens.
+        node: the block, named as in `record`.
+        row: of the batch.
+
+    Returns:
+        (queries, keys) behind the softmax, each row of it summing to 1, or 0 where nothing is seen. In front of the
+        tokens' keys stand those of learned memories.
+
+    Raises:
+        UserError: the model has no such block, or the block no attention or no such head.
+        ValueError: no stack of the model ran.
+    """
+    seen = _observed(model, (x,), kwargs)
+    maps = {prefix + name: scores for prefix, one in seen.items() for name, scores in one.attention().items()}
+    blocks = {prefix + name for prefix, one in seen.items() for name in one.seen.streams}
+    if node not in maps:
+        problem = "has no attention" if node in blocks else "is no block of the model"
+        raise UserError(f"{node} {problem}; those with attention are {', '.join(maps) or 'none'}")
+    weights = maps[node].weights
+    for name, index, size in (("head", head, weights.shape[1]), ("row", row, weights.shape[0])):
+        if not 0 <= index < size:
+            raise UserError(f"{name} must be from 0 to {size - 1}, not {index}")
+    return weights[row, head]
+
+
+@dataclass
+class _Pass:
+    """One pass through a stack: what its blocks read and attended to, the mask, and what each branch gave."""
+
+    stack: Stack
+    mask: Tensor | None
+    seen: Intermediates
+    updates: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))  # of each module, in order
+
+    def attention(self) -> dict[str, Scores]:
+        return {node: scores for node, scores in self.seen.attention.items() if isinstance(scores, Scores)}
+
+    def update(self, node: str) -> Tensor:
+        """What the branch of a node gave. Tied nodes have one module, which ran for each of them in order."""
+        owner = next(step.block for step in self.stack.plan if step.node == node)
+        nodes = [step.node for step in self.stack.plan if step.block == owner]
+        return self.updates[owner or ""][nodes.index(node)]
+
+    def block(self, node: str) -> BlockRecord:
+        scores = self.attention().get(node)
+        return {
+            "stream_norm": self._size(self.seen.streams[node]),
+            "branch_norm": self._size(self.update(node)),
+            "attention_entropy": None if scores is None else self._entropies(scores.weights),
+        }
+
+    def _size(self, x: Tensor) -> float:
+        """`x: (batch, seq, dim)`"""
+        sizes = x.double().square().mean(dim=-1).sqrt()[self._real(x)]
+        return sizes.mean().item() if sizes.numel() else 0.0
+
+    def _real(self, x: Tensor) -> Tensor:
+        """(batch, seq) bool of `x: (batch, seq, ...)`."""
+        return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if self.mask is None else self.mask
+
+    def _entropies(self, weights: Tensor) -> list[float]:
+        """`weights: (batch, heads, queries, keys)`"""
+        weights = weights.double().transpose(1, 2)
+        entropy = torch.special.entr(weights).sum(dim=-1)  # (batch, queries, heads)
+        counted = self._real(entropy)[..., None] & (weights.sum(dim=-1) > 0)
+        total = torch.where(counted, entropy, 0.0).sum(dim=(0, 1))
+        return (total / counted.sum(dim=(0, 1)).clamp(min=1)).tolist()
+
+
+def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, _Pass]:
+    """What to put in front of its nodes' names → the last pass of each stack that ran."""
+    stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack)}
+    passes: dict[str, _Pass] = {}
+    with ExitStack() as hooks, evaluating(model):
+        for name, stack in stacks.items():
+            hooks.enter_context(_hooked(name, stack, passes))
+        model(*args, **kwargs)
+    if not passes:
+        raise ValueError(f"no stack of blocks ran in {type(model).__name__}")
+    if len(stacks) == 1:
+        return dict(zip([""], passes.values(), strict=True))
+    firsts = [name.partition(".")[0] for name in stacks]
+    short = len({*firsts}) == len(firsts)
+    return {(name.partition(".")[0] if short else name) + ".": one for name, one in passes.items()}
+
+
+@contextmanager
+def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]:
+    """While this lasts, each pass through the stack is written down in `passes`."""
+    signature = inspect.signature(stack.forward)
+
+    def starts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        bound = signature.bind(*args, **kwargs)
+        seen = bound.arguments.get("intermediates") or Intermediates()
+        seen.keep_attention = True
+        passes[name] = _Pass(stack, bound.arguments.get("mask"), seen)
+        bound.arguments["intermediates"] = seen
+        return bound.args, bound.kwargs
+
+    def gives(owner: str) -> Any:
+        return lambda _, args, out: passes[name].updates[owner].append(out.update)
+
+    handles = [stack.register_forward_pre_hook(starts, with_kwargs=True)]
+    handles += [block.register_forward_hook(gives(owner)) for owner, block in stack.blocks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
