@@ -22,6 +22,7 @@ from xt_blocks.kernels.cross_entropy import Target
 
 from ..benchmarks.case import Options
 from .check import Check, NotHere
+from .compiling import graphs
 from .memory import taken
 from .precision import PRECISIONS, Precision, held_to
 
@@ -130,22 +131,15 @@ def flat(name: str, options: Options) -> dict[str, float]:
     return {"MB": used / 2**20, "MB of scores": scores / 2**20}
 
 
-def lengths(options: Options) -> None:
-    """A step of each of many lengths, one after the other, by what was compiled for the first ones.
-
-    Past its limit of programs for a function torch runs it as it is written, which is slow and holds all scores.
-    """
-    import torch._dynamo.config
-
-    if not hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
-        raise NotHere("this torch does not tell when it gives up to compile")
+def lengths(options: Options) -> dict[str, int]:
+    """A step of each of many lengths, one after the other, by what was compiled for the first ones."""
     some = (9, 12, 10) if options.quick else LENGTHS
     model = decoder(max(some), options, alibi_pos_bias=True, alibi_learned=True).train()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        for length in some:
-            loss = model(tokens(length, options))
-            loss.backward()
-            assert loss.isfinite()
+    for length in some:
+        loss = model(tokens(length, options))
+        loss.backward()
+        assert loss.isfinite()
+    return graphs()
 
 
 def command(options: Options) -> dict[str, float]:
