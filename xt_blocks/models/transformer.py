@@ -15,8 +15,8 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 from ..blocks.embedding import SMALL_STD, Embedding
 from ..blocks.linear import Linear
 from ..blocks.norms import norm
-from ..blocks.packed import PackedLinear
-from ..kernels.cross_entropy import Target, runs_as_written
+from ..kernels.cross_entropy import Target
+from ..kernels.hooks import runs, unhooked
 from ..kernels.masks import check_mask, check_pairs
 from ..positions.absolute import AbsolutePositions, input_positions
 from ..runtime.cache import Cache, joined_masks
@@ -438,7 +438,7 @@ class TransformerWrapper(SequenceModel):
         hidden = _last(hidden, target)
         if self.to_logits is None:
             return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        if runs_as_written(self.to_logits, nn.Linear.forward, Linear.forward, PackedLinear.forward):
+        if isinstance(self.to_logits, nn.Linear) and unhooked(self.to_logits):
             return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
         return target.of_logits(self.to_logits(hidden))
 
@@ -452,7 +452,7 @@ def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
 
     Logits that someone else makes, or looks at by a hook on the net, are there as they were.
     """
-    if runs_as_written(net, TransformerWrapper.forward):
+    if runs(net, TransformerWrapper.forward):
         return net(tokens, target=target, **read)
     out = net(tokens, **read)
     if isinstance(out, tuple):
