@@ -8,17 +8,20 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 from __future__ import annotations
 
 import pkgutil
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.kinds import Kind
+from blockdsl.registry.options import by_name
 
 from ..kernels import table
-from ..kernels.cross_entropy import runs_as_written
+from ..kernels.hooks import unhooked
 from ..kernels.masks import AttentionMask, Bias, Masks, MaskSpec, check_mask
 from ..kernels.request import Request, Result, Scores
 from ..kernels.scores.spec import Modifier, ScoreSpec
@@ -31,6 +34,11 @@ from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
 from .subset import without_share
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import CrossAttentionOptions, SelfAttentionOptions
 
 
 class Core(nn.Module):
@@ -46,7 +54,7 @@ class Core(nn.Module):
 class _Attention(nn.Module):
     """What self- and cross-attention share: all but where queries, keys and values come from."""
 
-    def __init__(self, kind: Kind, dim: int, options: dict[str, Any]) -> None:
+    def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
         super().__init__()
         o = kind.complete(dim, options, f"{type(self).__name__}()")
         self.options = o
@@ -116,7 +124,8 @@ class Attention(_Attention):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(SELF_ATTENTION.options)))
+    def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
         self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
         alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
@@ -184,7 +193,7 @@ class Attention(_Attention):
             heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
             q, k, v = heads.split_with_sizes(self.parts, dim=2)
             return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
-        if memory is not None and not runs_as_written(self.to_qkv, Linear.forward):
+        if memory is not None and not (isinstance(self.to_qkv, Linear) and unhooked(self.to_qkv)):
             q, k, v = self.to_qkv(torch.cat((memory, x), dim=1)).split_with_sizes(self.sizes, dim=-1)
             return self.split(q[:, memory.shape[1] :], k, v if self.sizes[2] else None)
         q, k, v = self.to_qkv(x).split_with_sizes(self.sizes, dim=-1)
@@ -207,7 +216,8 @@ class CrossAttention(_Attention):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(CROSS_ATTENTION.options)))
+    def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
         queries, keys, values = self.sizes
         self.to_q = Linear(dim, queries, bias=False)

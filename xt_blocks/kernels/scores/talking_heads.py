@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...blocks.aliases import old_names
-from ..cross_entropy import runs_as_written
+from ..hooks import unhooked
 from .spec import Modifier, Stage, TileStep
 
 
@@ -61,7 +61,7 @@ class MixHeads(Modifier):
         return (weight,)
 
     def unreadable(self) -> str | None:
-        if type(self.layer) is HeadMix and runs_as_written(self.layer, HeadMix.forward):
+        if type(self.layer) is HeadMix and unhooked(self.layer):
             return None
         return "talking heads: a layer over heads is replaced or hooked, and so is called"
 
