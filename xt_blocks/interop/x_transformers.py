@@ -184,7 +184,7 @@ def _load_positions(module: nn.Module | None, state: Reader) -> None:
         state.fill(module.scale, state.need("pos_emb.scale"), "pos_emb.scale")
     elif isinstance(module, AbsolutePositions):
         table = state.need("pos_emb.emb.weight")
-        if table is not None and not module.embedding.unit:
+        if table is not None and not module.unit:
             table = table * table.shape[1] ** -0.5  # theirs is scaled when it is used
         state.fill(module.embedding.weight, table, "pos_emb.emb.weight")
 

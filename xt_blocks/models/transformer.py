@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from blockdsl.graph.tokens import input_scheme
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
-from ..blocks.embedding import SMALL_STD, Embedding
-from ..blocks.linear import Linear
+from ..blocks import head
+from ..blocks.embedding import SMALL_STD, Embedding, unit_length
+from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
-from ..kernels.hooks import runs, unhooked
+from ..kernels.hooks import runs
 from ..kernels.masks import check_mask, check_pairs
 from ..positions.absolute import AbsolutePositions, input_positions
 from ..runtime.cache import Cache, joined_masks
@@ -64,7 +65,7 @@ class SequenceModel(Drawn, nn.Module):
         self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
         self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
         self.emb_dropout = nn.Dropout(emb_dropout)
-        self.project_emb = Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
+        self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
@@ -271,7 +272,7 @@ class SequenceModel(Drawn, nn.Module):
         mask = joined_masks(prepend_mask, prepended, mask, seq, batch, hidden.device)
         if self.emb_frac_gradient < 1:
             hidden = hidden.detach() + (hidden - hidden.detach()) * self.emb_frac_gradient
-        hidden = self.project_emb(self.emb_dropout(hidden) if self.emb_dropout.training else hidden)
+        hidden = apply(self.project_emb, self.emb_dropout(hidden) if self.emb_dropout.training else hidden)
         if self.memory_tokens is not None and mems is None and (cache is None or cache.length == 0):
             memory = self.num_memory_tokens
             mask = joined_masks(None, memory, mask, prepended + seq, batch, hidden.device)
@@ -394,7 +395,8 @@ class TransformerWrapper(SequenceModel):
         emb_dim, unit = self.graph.emb_dim, start["l2norm_embed"]
         std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.num_tokens = num_tokens
-        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
+        self.unit = unit
+        self.token_emb = Embedding(num_tokens, emb_dim, std)
         self._around(
             attn_layers,
             max_seq_len,
@@ -411,9 +413,13 @@ class TransformerWrapper(SequenceModel):
         self.tie_embedding: bool = end["tied"]
         self.return_only_embed = end["logits_dim"] is None
         own_logits = not (self.tie_embedding or self.return_only_embed)
-        self.to_logits = Linear(self.dim, end["logits_dim"]) if own_logits else None
+        self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
 
     def _vectors(self, x: Tensor) -> Tensor:
+        vectors = self._looked_up(x)
+        return unit_length(vectors) if self.unit else vectors
+
+    def _looked_up(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return self.token_emb(x)
         try:
@@ -424,16 +430,14 @@ class TransformerWrapper(SequenceModel):
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
-            return self.token_emb.scores(hidden * self.dim**-0.5)
-        return self.to_logits(hidden)
+            return head.tied_logits(self.token_emb, hidden * self.dim**-0.5, self.num_tokens)
+        return apply(self.to_logits, hidden)
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
         hidden = _last(hidden, target)
         if self.to_logits is None:
-            return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        if isinstance(self.to_logits, nn.Linear) and unhooked(self.to_logits):
-            return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
-        return target.of_logits(self.to_logits(hidden))
+            return head.tied_loss(self.token_emb, hidden * self.dim**-0.5, self.num_tokens, target)
+        return head.loss(self.to_logits, hidden, target)
 
     def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 2 or x.dtype not in _INTS:
