@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks import head
@@ -23,11 +25,14 @@ from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
 from ..runtime.stack import Stack
-from .keywords import names_nearest, takes
+from .keywords import names_nearest
 from .prefix import Prefix
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from blockdsl import BlockGraph
+    from blockdsl.signatures import TokenSettings
 
 
 class SequenceModel(Drawn, nn.Module):
@@ -385,8 +390,10 @@ class TransformerWrapper(SequenceModel):
     """
 
     @names_nearest
-    @takes(TOKEN_OPTIONS)
-    def __init__(self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Any) -> None:
+    @spells(parameters(by_name(TOKEN_OPTIONS)))
+    def __init__(
+        self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Unpack[TokenSettings]
+    ) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
