@@ -231,7 +231,7 @@ def test_unit_length_embeddings() -> None:
     want = table[x] / table[x].pow(2).sum(-1, keepdim=True).sqrt() + places / places.pow(2).sum(-1, keepdim=True).sqrt()
     close(net(x, return_embeddings=True), net.attn_layers(want.float()))
     bare = TransformerWrapper(**TOKENS, attn_layers=stack(), l2norm_embed=True, use_abs_pos_emb=False)
-    close(bare.token_emb(tokens(9)).norm(dim=-1), torch.ones(9))
+    close(bare._vectors(tokens(9)).norm(dim=-1), torch.ones(9))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -241,7 +241,7 @@ def test_unit_length_is_computed_in_float32(dtype: torch.dtype) -> None:
     exact = net.token_emb.weight.double()
     want = exact / exact.norm(dim=-1, keepdim=True)
     # squares of 1e-5 are nothing in float16
-    torch.testing.assert_close(net.token_emb(x).double(), want, rtol=0, atol=torch.finfo(dtype).eps / 2)
+    torch.testing.assert_close(net._vectors(x).double(), want, rtol=0, atol=torch.finfo(dtype).eps / 2)
 
 
 def test_sinusoids() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..blocks.linear import Linear
+from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
 from ..positions.absolute import AbsolutePositions, input_positions
@@ -59,13 +59,13 @@ class SequenceModel(Drawn, nn.Module):
         emb_frac_gradient: float = 1.0,
         unit: bool = False,
     ) -> None:
-        """Make the modules behind the sequence's vectors, up to the stack, in the order in which they run."""
+        """Make the modules after the sequence's vectors, up to the stack, in the order in which they run."""
         self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
         self.num_memory_tokens, self.emb_frac_gradient = num_memory_tokens, emb_frac_gradient
         self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
         self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
         self.emb_dropout = nn.Dropout(emb_dropout)
-        self.project_emb = Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
+        self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
@@ -274,7 +274,7 @@ class SequenceModel(Drawn, nn.Module):
         """`embedded: (batch, prepended + seq, emb_dim)` with the stack's features, (batch, prepended + seq, dim)."""
         if self.emb_frac_gradient < 1:
             embedded = embedded.detach() + (embedded - embedded.detach()) * self.emb_frac_gradient
-        return self.project_emb(self.emb_dropout(embedded) if self.emb_dropout.training else embedded)
+        return apply(self.project_emb, self.emb_dropout(embedded) if self.emb_dropout.training else embedded)
 
     def _routed(self, mems: Memories | None) -> Memories | None:
         """Memories as the layers read them."""

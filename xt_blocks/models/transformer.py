@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
-from ..blocks.embedding import SMALL_STD, Embedding
-from ..blocks.linear import Linear
-from ..blocks.packed import PackedLinear
-from ..kernels.cross_entropy import Target, runs_as_written
+from ..blocks import head
+from ..blocks.embedding import SMALL_STD, Embedding, unit_length
+from ..blocks.linear import apply
+from ..kernels.cross_entropy import Target
+from ..kernels.hooks import runs
 from ..runtime.stack import Stack
 from .inputs import INTS
-from .keywords import names_nearest, takes
+from .keywords import names_nearest
 from .sequence import SequenceModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import TokenSettings
 
 
 class TransformerWrapper(SequenceModel):
@@ -58,8 +66,10 @@ class TransformerWrapper(SequenceModel):
     """
 
     @names_nearest
-    @takes(TOKEN_OPTIONS)
-    def __init__(self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Any) -> None:
+    @spells(parameters(by_name(TOKEN_OPTIONS)))
+    def __init__(
+        self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Unpack[TokenSettings]
+    ) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
@@ -68,7 +78,8 @@ class TransformerWrapper(SequenceModel):
         emb_dim, unit = self.graph.emb_dim, start["l2norm_embed"]
         std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.num_tokens = num_tokens
-        self.token_emb = Embedding(num_tokens, emb_dim, std, unit)
+        self.unit = unit
+        self.token_emb = Embedding(num_tokens, emb_dim, std)
         self._around(
             attn_layers,
             max_seq_len,
@@ -85,9 +96,13 @@ class TransformerWrapper(SequenceModel):
         self.tie_embedding: bool = end["tied"]
         self.return_only_embed = end["logits_dim"] is None
         own_logits = not (self.tie_embedding or self.return_only_embed)
-        self.to_logits = Linear(self.dim, end["logits_dim"]) if own_logits else None
+        self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
 
     def _vectors(self, x: Tensor) -> Tensor:
+        vectors = self._looked_up(x)
+        return unit_length(vectors) if self.unit else vectors
+
+    def _looked_up(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return self.token_emb(x)
         try:
@@ -98,16 +113,14 @@ class TransformerWrapper(SequenceModel):
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
-            return self.token_emb.scores(hidden * self.dim**-0.5)
-        return self.to_logits(hidden)
+            return head.tied_logits(self.token_emb, hidden * self.dim**-0.5, self.num_tokens)
+        return apply(self.to_logits, hidden)
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
         hidden = _last(hidden, target)
         if self.to_logits is None:
-            return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        if runs_as_written(self.to_logits, nn.Linear.forward, Linear.forward, PackedLinear.forward):
-            return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
-        return target.of_logits(self.to_logits(hidden))
+            return head.tied_loss(self.token_emb, hidden * self.dim**-0.5, self.num_tokens, target)
+        return head.loss(self.to_logits, hidden, target)
 
     def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 2 or x.dtype not in INTS:
@@ -119,7 +132,7 @@ def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
 
     Logits that someone else makes, or looks at by a hook on the net, are there as they were.
     """
-    if runs_as_written(net, TransformerWrapper.forward):
+    if runs(net, TransformerWrapper.forward):
         return net(tokens, target=target, **read)
     out = net(tokens, **read)
     if isinstance(out, tuple):
