@@ -21,7 +21,6 @@ from blockdsl.registry.kinds import Kind
 from blockdsl.registry.options import by_name
 
 from ..kernels import table
-from ..kernels.hooks import unhooked
 from ..kernels.masks import AttentionMask, Bias, Masks, MaskSpec, check_mask
 from ..kernels.request import Request, Result, Scores
 from ..kernels.scores.spec import Modifier, ScoreSpec
@@ -29,7 +28,7 @@ from ..positions.rotary import Rotation
 from ..runtime.cache import Slot
 from .aliases import old_names
 from .init import xavier
-from .linear import Linear
+from .linear import apply, apply_from
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
@@ -127,7 +126,7 @@ class Attention(_Attention):
     @spells(parameters(by_name(SELF_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
-        self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
+        self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
         alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
@@ -187,19 +186,16 @@ class Attention(_Attention):
 
         One matrix makes them, its rows in this order.
         """
+        projected = apply(self.to_qkv, x)
         if memory is None and self.parts is not None:
-            projected = self.to_qkv(x)
             batch, seq, _ = x.shape
             heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
             q, k, v = heads.split_with_sizes(self.parts, dim=2)
             return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
-        if memory is not None and not (isinstance(self.to_qkv, Linear) and unhooked(self.to_qkv)):
-            q, k, v = self.to_qkv(torch.cat((memory, x), dim=1)).split_with_sizes(self.sizes, dim=-1)
-            return self.split(q[:, memory.shape[1] :], k, v if self.sizes[2] else None)
-        q, k, v = self.to_qkv(x).split_with_sizes(self.sizes, dim=-1)
+        q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
         if memory is not None:  # whose queries nothing asks for
             queries, *rest = self.sizes
-            before = F.linear(memory, self.to_qkv.weight[queries:]).split_with_sizes(rest, dim=-1)
+            before = apply_from(self.to_qkv, memory, queries).split_with_sizes(rest, dim=-1)
             k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
         return self.split(q, k, v if self.sizes[2] else None)
 
@@ -220,8 +216,8 @@ class CrossAttention(_Attention):
     def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
         queries, keys, values = self.sizes
-        self.to_q = Linear(dim, queries, bias=False)
-        self.to_kv = Linear(dim, keys + values, bias=False)
+        self.to_q = nn.Linear(dim, queries, bias=False)
+        self.to_kv = nn.Linear(dim, keys + values, bias=False)
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, this gain for values and the output's; keys that serve as values have theirs."""
@@ -249,7 +245,7 @@ class CrossAttention(_Attention):
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
         """
         check_mask("context_mask", context_mask, context)
-        q = self.to_q(x)
+        q = apply(self.to_q, x)
         if cache is not None and cache.filled:
             k, v = cache.stored()
             q = split_heads(q, self.heads)
@@ -257,7 +253,7 @@ class CrossAttention(_Attention):
         elif context is None:
             raise ValueError("cross-attention needs a context")
         else:
-            kv = self.to_kv(context)
+            kv = apply(self.to_kv, context)
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:

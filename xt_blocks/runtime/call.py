@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.masks import Masks, check_attn_mask, check_mask, full_attn_mask
+from ..kernels.masks import Masks, check_attn_mask, check_mask, full_attn_mask, joined_masks
 from ..positions.relative import Positions, consecutive, given
-from .cache import Cache, Fixed, joined_masks
+from .cache import Cache, Fixed
 from .memories import Memories
 
 
