@@ -43,16 +43,16 @@ def keywords_of(*sources: Any) -> list[inspect.Parameter]:
     """Keyword-only parameters for `spells`, with defaults and types.
 
     Args:
-        sources: of the parameters of a callable, or of the keys of a TypedDict, whose default is None.
+        sources: a dataclass or a function, for its parameters; a TypedDict, for its keys, whose default is None.
     """
     found = []
     for source in sources:
+        hints = get_type_hints(source) if isinstance(source, type) else {}
         if is_typeddict(source):
-            for name, annotation in get_type_hints(source).items():
-                found.append(inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation))
+            own = [inspect.Parameter(name, _KEYWORD, default=None) for name in hints]
         else:
-            own = inspect.signature(source, eval_str=True).parameters.values()
-            found += [p.replace(kind=_KEYWORD) for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
+            own = [p for p in inspect.signature(source).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        found += [p.replace(kind=_KEYWORD, annotation=hints.get(p.name, p.annotation)) for p in own]
     return found
 
 
