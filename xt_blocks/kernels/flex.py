@@ -40,8 +40,8 @@ def supports(request: Request) -> str | None:
     if q.is_cuda:
         fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128)
         return None if fits else "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
-    grad = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
-    return "FlexAttention has no gradient on a CPU" if grad and q.is_cpu else None
+    learned = any(t.requires_grad for t in (q, k, v))  # it asks no further, whether or not gradients are on
+    return "FlexAttention has no gradient on a CPU" if learned and q.is_cpu else None
 
 
 def declines(request: Request) -> str | None:
