@@ -118,6 +118,9 @@ class _Resolver:
         if "context" in kind.inputs and self.settings["context"] is False:
             problem = f"'{step.kind}' ({kind.title}) without a context to attend to"
             raise self._error(step.span, problem, "context=false says that the stack is given none")
+        if kind.causal_only and not self.settings["causal"]:
+            problem = f"'{step.kind}' ({kind.title}) in a stack that is not causal"
+            raise self._error(step.span, problem, "no token of it can see a later one: set causal")
         shift = self.settings["shift_tokens"] if step.shift is None else step.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:

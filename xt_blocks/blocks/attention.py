@@ -20,12 +20,12 @@ from ..kernels import attention as kernel
 from ..kernels.masks import Attend, Bias, Masks, Sight, check_mask
 from ..kernels.scores import TalkingHeads
 from ..positions.rotary import Rotation
-from ..runtime.cache import Slot
 from .init import xavier
 from .linear import Linear
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
+from .state import LayerState
 from .subset import without_share
 
 
@@ -107,7 +107,7 @@ class Attention(_Attention):
         scores: Tensor | None = None,
         keep_scores: bool = False,
         memory: Tensor | None = None,
-        cache: Slot | None = None,
+        cache: LayerState | None = None,
     ) -> Tensor | tuple[Tensor, kernel.Scores]:
         """
         Args:
@@ -131,15 +131,15 @@ class Attention(_Attention):
             q, k = rotary.both(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
-            k, v = cache.extend(k, v)
+            k, v = cache.append(keys=k, values=v)
         if rotary is not None:
             q, k = rotary.decayed(q, k)
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
         sight = self.sight
-        if cache is not None and cache.window is not None:
-            sight = sight._replace(window=cache.window)
+        if cache is not None and (window := cache.window) is not None:
+            sight = sight._replace(window=window)
         return self.attend(x, q, k, v, attend.tokens(sight, bias), scores, keep_scores)
 
     def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,7 +193,7 @@ class CrossAttention(_Attention):
         attend: Masks | None = None,
         scores: Tensor | None = None,
         keep_scores: bool = False,
-        cache: Slot | None = None,
+        cache: LayerState | None = None,
     ) -> Tensor | tuple[Tensor, kernel.Scores]:
         """
         Args:
@@ -206,8 +206,8 @@ class CrossAttention(_Attention):
         """
         check_mask("context_mask", context_mask, context)
         q = self.to_q(x)
-        if cache is not None and cache.filled:
-            k, v = cache.stored()
+        if context is None and cache is not None:
+            k, v = cache.read("keys"), cache.read("values")
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm.queries(q)
         elif context is None:
@@ -217,7 +217,8 @@ class CrossAttention(_Attention):
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:
-                cache.store(k, v)
+                cache.write("keys", k)
+                cache.write("values", v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:
             real = masks.context_mask
