@@ -22,6 +22,8 @@ from .registry.state import State
 if TYPE_CHECKING:
     from .api import BlockGraph, GraphDiff, compile
 
+__version__ = "0.2.0.dev0"  # of both packages; the one place that says it
+
 __all__ = [
     "BlockGraph",
     "GraphDiff",

@@ -22,7 +22,7 @@ LAYERS = (
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),
-    ("blockdsl.draw", "blockdsl.reference"),
+    ("blockdsl.draw", "blockdsl.reference", "blockdsl.signatures"),
     ("blockdsl.api",),
     ("blockdsl",),
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks"),
@@ -35,9 +35,6 @@ LAYERS = (
     ("xt_blocks.cli",),
     ("xt_blocks",),
 )
-
-# The heads of the packages hand out names: who imports from them means the module where the name is.
-HEADS = {"blockdsl", "xt_blocks"}
 
 
 class Arrow(NamedTuple):

@@ -17,7 +17,7 @@ import networkx as nx
 
 from ..registry.kinds import Kind, kind_of
 from ..registry.state import State
-from .nodes import carried
+from .nodes import BlockNode, carried
 
 G = TypeVar("G", bound="Graph")
 
@@ -60,16 +60,24 @@ class Graph:
         """The output node."""
         return self.nodes("output")[0]
 
-    def nodes(self, kind: str) -> list[str]:
-        """The nodes of one kind, in the order they were added."""
-        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("kind") == kind]
+    def nodes(self, node_type: str) -> list[str]:
+        """The nodes of one type, in the order they were added."""
+        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
+
+    def node_type(self, node: str) -> str:
+        """What a node is: "input", "context", "position", "block", "sum" or "output"."""
+        return self.nx.nodes[node]["type"]
+
+    def block(self, node: str) -> BlockNode:
+        """The attributes of a block: the dict that the graph holds, typed."""
+        return self.nx.nodes[node]
 
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
 
     def order(self) -> list[str]:
-        """All nodes, each behind those it reads."""
+        """All nodes, each after those it reads."""
         return list(nx.topological_sort(self.nx))
 
     def tied(self) -> dict[str, list[str]]:
@@ -88,12 +96,18 @@ class Graph:
         own = self.nx.nodes[self.start]["emb_dim"]
         return self.dim if own is None else own
 
+    def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
+        """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
+        attrs = self.block(node)
+        kind = kind_of(attrs["kind"])
+        return kind, kind.states(kind.completed(self.dim, attrs["options"]))
+
     def sees_later(self) -> str | None:
         """Why a token's value may depend on a later token, or None when it cannot."""
         for node in self.nodes("block"):
-            attrs = self.nx.nodes[node]
+            attrs = self.block(node)
             if attrs["options"].get("causal") is False:
-                return f"{node} ({kind_of(attrs['block']).title}) is not causal"
+                return f"{node} ({kind_of(attrs['kind']).title}) is not causal"
             if attrs["shift"] and not self.causal:
                 return f"{node} shifts tokens from both sides"
         return None
@@ -104,7 +118,7 @@ class Graph:
         It can when no token's value depends on a later one, and every kind keeps what its next step needs.
         """
         for node in self.nodes("block"):
-            kind, pieces = self._state(node)
+            kind, pieces = self.state(node)
             if pieces is None:
                 return f"{node} ({kind.title}) keeps no state between steps"
         return self.sees_later()
@@ -116,18 +130,13 @@ class Graph:
         input `memory`, or a state of constant size.
         """
         for node in self.nodes("block"):
-            kind, pieces = self._state(node)
+            kind, pieces = self.state(node)
             if not kind.segments:
                 return f"{node} ({kind.title}) does not run in segments"
             grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
             if (pieces is None or grows) and "memory" not in kind.inputs:
                 return f"{node} ({kind.title}) keeps nothing of earlier segments"
         return None
-
-    def _state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
-        attrs = self.nx.nodes[node]
-        kind = kind_of(attrs["block"])
-        return kind, kind.states(kind.completed(self.dim, attrs["options"]))
 
     def copy(self: G) -> G:
         """An independent copy."""

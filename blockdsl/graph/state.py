@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..registry.kinds import kind_of
 from ..registry.state import State, item_bytes
 
 if TYPE_CHECKING:
@@ -55,9 +54,9 @@ def kept(graph: Graph) -> dict[str, Kept]:
     """Block → what decoding keeps for it; blocks without any state are left out."""
     out, windows = {}, _windows(graph)
     for node in graph.nodes("block"):
-        attrs = graph.nx.nodes[node]
-        shift = State((attrs["shift"], graph.dim)) if attrs["shift"] and graph.causal else None
-        if (pieces := _pieces(graph, node)) or shift is not None:
+        tail, pieces = graph.block(node)["shift"], graph.state(node)[1] or {}
+        shift = State((tail, graph.dim)) if tail and graph.causal else None
+        if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
     return out
 
@@ -65,12 +64,6 @@ def kept(graph: Graph) -> dict[str, Kept]:
 def capacity(window: int | None, tokens: int) -> int:
     """Tokens that a block with this window has capacity for, to decode so many."""
     return tokens if window is None else min(tokens, window + SLACK)
-
-
-def _pieces(graph: Graph, node: str) -> Mapping[str, State]:
-    attrs = graph.nx.nodes[node]
-    kind = kind_of(attrs["block"])
-    return kind.states(kind.completed(graph.dim, attrs["options"])) or {}
 
 
 def _windows(graph: Graph) -> dict[str, int]:
@@ -87,7 +80,8 @@ def _windows(graph: Graph) -> dict[str, int]:
                 chains |= dict.fromkeys(fewer, more)
     out: dict[str, int] = {}
     for chain in {id(chain): chain for chain in chains.values()}.values():
-        per_token = [piece for node in chain for piece in _pieces(graph, node).values() if piece.per == "token"]
+        pieces = [piece for node in chain for piece in (graph.state(node)[1] or {}).values()]
+        per_token = [piece for piece in pieces if piece.per == "token"]
         known = [piece.window for piece in per_token if piece.window is not None]
         if known and len(known) == len(per_token):
             out |= dict.fromkeys(chain, max(known))

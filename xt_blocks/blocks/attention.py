@@ -7,14 +7,17 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.kinds import Kind
+from blockdsl.registry.options import by_name
 
 from ..kernels import attention as kernel
 from ..kernels.masks import Attend, Bias, Masks, Sight, check_mask
@@ -28,11 +31,16 @@ from .project import QKNorm, init_parts, repeat_heads, split_heads
 from .state import LayerState
 from .subset import without_share
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import CrossAttentionOptions, SelfAttentionOptions
+
 
 class _Attention(nn.Module):
     """What self- and cross-attention share: all but where queries, keys and values come from."""
 
-    def __init__(self, kind: Kind, dim: int, options: dict[str, Any]) -> None:
+    def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
         super().__init__()
         o = kind.complete(dim, options, f"{type(self).__name__}()")
         self.options = o
@@ -85,7 +93,8 @@ class Attention(_Attention):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(SELF_ATTENTION.options)))
+    def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
         self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
         alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
@@ -173,7 +182,8 @@ class CrossAttention(_Attention):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(CROSS_ATTENTION.options)))
+    def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
         queries, keys, values = self.sizes
         self.to_q = Linear(dim, queries, bias=False)

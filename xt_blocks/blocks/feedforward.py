@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin import FEEDFORWARD
+from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.options import by_name
 
 from .init import xavier
 from .linear import Linear
 from .packed import PackedLinear
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import FeedforwardOptions
 
 
 class FeedForward(nn.Module):
@@ -26,7 +33,8 @@ class FeedForward(nn.Module):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(FEEDFORWARD.options)))
+    def __init__(self, dim: int, **options: Unpack[FeedforwardOptions]) -> None:
         super().__init__()
         o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
         inner = int(dim * o.mult)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad  # `torch.autograd` alone need not have imported it
 from torch.optim import optimizer
 
-MISSING: set[str] = set()
-"""The names that were looked up and that this torch lacks, such as `_C._is_tracing`."""
+LOOKED_UP: dict[str, bool] = {}
+"""Each name that was looked up, such as `_C._is_tracing`, and whether this torch has it."""
 
 
 def _look_up(name: str, fallback: Any = None, owner: Any = torch) -> Any:
@@ -27,9 +27,9 @@ def _look_up(name: str, fallback: Any = None, owner: Any = torch) -> Any:
     for part in name.split("."):
         found = getattr(found, part, None)
         if found is None:
-            MISSING.add(name)
-            return fallback
-    return found
+            break
+    LOOKED_UP[name] = found is not None
+    return fallback if found is None else found
 
 
 def _yes() -> bool:
@@ -70,13 +70,17 @@ _HAS_HOOKS: bool = None not in [_look_up(name, owner=nn.Module()) for name in _H
 _GLOBAL_HOOKS: list[Any] = [_look_up("_global" + name, [True], owner=nn.modules.module) for name in _HOOKS]
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether a hook of its own, or one on all modules, sees or changes what the module's call takes or gives."""
+def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
+    """Whether a hook of its own, or one on all modules, sees or changes what the module's call takes or gives.
+
+    Args:
+        allowed: hooks defined in packages of these names, such as "torch.distributed.", do not count.
+    """
     if not _HAS_HOOKS or any(_GLOBAL_HOOKS):
         return True
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    found = [hook for hooks in own for hook in hooks.values()]
+    return any(not (allowed and getattr(hook, "__module__", "").startswith(allowed)) for hook in found)
 
 
 _HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0)) is not None
@@ -103,13 +107,15 @@ _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-unty
 
 
 def _onednn(name: str) -> Any:
-    return _look_up(f"ops.mkldnn.{name}") if _HAS_ONEDNN else None
+    found = _look_up(f"ops.mkldnn.{name}")
+    return found if _HAS_ONEDNN else None
 
 
 linear_pointwise: Any = _onednn("_linear_pointwise.default._op")
 """oneDNN's linear layer, `(x, weight, bias, activation, scalars, algorithm)`; None: use `F.linear`."""
 
-reorder_linear_weight: Any = linear_pointwise and _onednn("_reorder_linear_weight")
+_reorder: Any = _onednn("_reorder_linear_weight")
+reorder_linear_weight: Any = None if linear_pointwise is None else _reorder
 """A copy of a weight in oneDNN's layout, for `linear_pointwise`; None: keep the weight."""
 
 _bfloat16: Any = _onednn("_is_mkldnn_bf16_supported")
@@ -125,10 +131,13 @@ def onednn_supports(dtype: torch.dtype) -> bool:
 @cache
 def flex_attention() -> Any:
     """The module `torch.nn.attention.flex_attention`, imported at its first use; None: there is none."""
+    name = "nn.attention.flex_attention"
     try:
-        return importlib.import_module("torch.nn.attention.flex_attention")
+        importlib.import_module(f"torch.{name}")
     except ImportError:
+        LOOKED_UP[name] = False
         return None
+    return _look_up(name)
 
 
 def mark_static_address(t: Tensor) -> None:

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.embedding import SMALL_STD, Embedding
 from ..blocks.linear import Linear
 from ..blocks.norms import norm
-from ..blocks.packed import PackedLinear
-from ..kernels.cross_entropy import Target, runs_as_written
+from ..kernels.cross_entropy import Target
+from ..kernels.hooks import runs, unhooked
 from ..kernels.masks import check_mask, check_pairs
 from ..positions.absolute import AbsolutePositions, input_positions
 from ..runtime.cache import Cache, joined_masks
@@ -22,11 +24,14 @@ from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
 from ..runtime.stack import Stack
-from .keywords import names_nearest, takes
+from .keywords import names_nearest
 from .prefix import Prefix
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from blockdsl import BlockGraph
+    from blockdsl.signatures import TokenSettings
 
 
 class SequenceModel(Drawn, nn.Module):
@@ -384,8 +389,10 @@ class TransformerWrapper(SequenceModel):
     """
 
     @names_nearest
-    @takes(TOKEN_OPTIONS)
-    def __init__(self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Any) -> None:
+    @spells(parameters(by_name(TOKEN_OPTIONS)))
+    def __init__(
+        self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Unpack[TokenSettings]
+    ) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
@@ -431,7 +438,7 @@ class TransformerWrapper(SequenceModel):
         hidden = _last(hidden, target)
         if self.to_logits is None:
             return target.of_linear(hidden * self.dim**-0.5, self.token_emb.weight)
-        if runs_as_written(self.to_logits, nn.Linear.forward, Linear.forward, PackedLinear.forward):
+        if isinstance(self.to_logits, nn.Linear) and unhooked(self.to_logits):
             return target.of_linear(hidden, self.to_logits.weight, self.to_logits.bias)
         return target.of_logits(self.to_logits(hidden))
 
@@ -445,7 +452,7 @@ def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
 
     Logits that someone else makes, or looks at by a hook on the net, are there as they were.
     """
-    if runs_as_written(net, TransformerWrapper.forward):
+    if runs(net, TransformerWrapper.forward):
         return net(tokens, target=target, **read)
     out = net(tokens, **read)
     if isinstance(out, tuple):
