@@ -1,4 +1,4 @@
-"""From aggregated values back to the stream: what is done to them on the way, and the last linear map.
+"""From aggregated values back to the stream: what is done to them on the way, and the last linear layer.
 
 Axes: b batch, n tokens, h heads, d features of a value.
 """
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from .init import xavier
-from .linear import Linear
+from .linear import apply
 from .project import repeat_heads, split_heads
 
 
 class Output(nn.Module):
-    """The steps behind the attention core, each where its option asks for it.
+    """The steps after the attention core, each where its option asks for it.
 
     tensor_product            multiply by a further projection of the input, and add (arXiv:2208.06061)
     head_scale                a learned gain for each head (NormFormer, arXiv:2110.09456)
     gate_values               a sigmoid gate by the input (AlphaFold 2, doi:10.1038/s41586-021-03819-2)
-    on_attn                   attention on attention: the last map is a gated one (arXiv:1908.06954)
-    zero_init_branch_output   the last map starts at zero, and the block as the identity
+    on_attn                   attention on attention: the last layer is a gated one (arXiv:1908.06954)
+    zero_init_branch_output   the last layer starts at zero, and the block as the identity
 
     Args:
         o: the options of an attention block.
@@ -33,19 +33,19 @@ class Output(nn.Module):
         self.kv_heads, self.repeats, self.on_attn = o.kv_heads, o.heads // o.kv_heads, o.on_attn
         inner = o.heads * o.value_dim_head
         relation = o.kv_heads * o.value_dim_head
-        self.to_relation = Linear(o.dim, relation, bias=False) if o.tensor_product else None
+        self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
-        self.to_gate = Linear(o.dim, inner) if o.gate_values else None
+        self.to_gate = nn.Linear(o.dim, inner) if o.gate_values else None
         if self.to_gate is not None:  # as open for every input at first
             nn.init.zeros_(self.to_gate.weight)
             nn.init.ones_(self.to_gate.bias)
-        self.to_out = Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
+        self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             nn.init.zeros_(self.to_out.weight)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, the last map's with this gain; a gate, and a map that starts at zero, stay."""
+        """Xavier normal weights, the last layer's with this gain; a gate, and a layer that starts at zero, stay."""
         if self.to_relation is not None:
             xavier(self.to_relation.weight)
         if not self.zero_init:
@@ -54,12 +54,12 @@ class Output(nn.Module):
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
         """`values: (b, h, n, d)`, `x: (b, n, dim)`, the block's input → (b, n, dim)."""
         if self.to_relation is not None:
-            relation = repeat_heads(split_heads(self.to_relation(x), self.kv_heads), self.repeats)
+            relation = repeat_heads(split_heads(apply(self.to_relation, x), self.kv_heads), self.repeats)
             values = values * relation + values
         if self.head_scale is not None:
             values = values * self.head_scale
         merged = values.transpose(1, 2).flatten(2)
         if self.to_gate is not None:
-            merged = merged * self.to_gate(x).sigmoid()
-        out = self.to_out(merged)
+            merged = merged * apply(self.to_gate, x).sigmoid()
+        out = apply(self.to_out, merged)
         return nn.functional.glu(out, dim=-1) if self.on_attn else out

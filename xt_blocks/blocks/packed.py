@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..kernels import compat, onednn
 from ..kernels.hooks import unhooked
 from .embedding import Embedding
-from .linear import Linear, linear
+from .linear import linear
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -162,8 +162,8 @@ def _packed(weight: Tensor) -> Tensor | None:
     return packed
 
 
-class PackedLinear(Linear):
-    """What `pack` makes of a linear map of ours."""
+class PackedLinear(nn.Linear):
+    """What `pack` makes of an `nn.Linear`."""
 
     _packed: _Packed
 
@@ -183,10 +183,6 @@ _ACTIVATIONS: dict[str, tuple[str, list[float], str]] = {"gelu": ("gelu", [], "n
 """By oneDNN's names."""
 
 
-class _PackedPlainLinear(PackedLinear):
-    """What `pack` makes of another nn.Linear."""
-
-
 class _PackedEmbedding(Embedding):
     _packed: _Packed
 
@@ -195,8 +191,7 @@ class _PackedEmbedding(Embedding):
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
-    PackedLinear: Linear,
-    _PackedPlainLinear: nn.Linear,
+    PackedLinear: nn.Linear,
     _PackedEmbedding: Embedding,
 }
 

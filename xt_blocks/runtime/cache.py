@@ -19,8 +19,10 @@ from torch import Tensor
 from blockdsl.graph.state import Kept
 
 from ..kernels import compat
+from ..kernels.masks import joined_masks
 from .fixed import FixedShapes
-from .state import Change, NodeState, Progress, RowState
+from .sequence import SequenceState
+from .state import Change, NodeState, Progress, RowState, changed
 
 
 class Cache(Progress):
@@ -35,29 +37,22 @@ class Cache(Progress):
 
     Attributes:
         length: places of the stream seen so far.
-        prefix: how many of them are no tokens of the sequence: memories, memory tokens and prepended embeddings.
-        order: (batch, places) int, where the first of the places come from, of prefix and tokens in a row; None: they
-            stand so.
         positions: (length,) or (batch, length) int, where they stand; None: one after the other.
         mask: (batch, length) bool, which of the places are real; None: all.
-        last_position: (1,) or (batch, 1) int, the last token's as the caller gave it; None: positions are counted.
-        token_mask: (batch, length - prefix) bool, which of the tokens are, in the sequence's order; None: all.
+        sequence: which of the places are tokens, and what is known of those; a model's business.
         context_mask: (batch, context) bool of the context seen first; None: all.
         fixed: where the next token goes, once shapes are fixed; None: after the others. What grows with the tokens
-            stays as it is then, but for last_position.
+            stays as it is then.
         nodes: node → its state, where its kind keeps any.
         shifts: node → the tail of its token shift, where it has one.
     """
 
     def __init__(self, batch: int, max_len: int, kept: Mapping[str, Kept]) -> None:
         super().__init__(batch, max_len)
-        self.prefix = 0
         self.positions: Tensor | None = None
-        self.order: Tensor | None = None
-        self.last_position: Tensor | None = None
         self.mask: Tensor | None = None
-        self.token_mask: Tensor | None = None
         self.context_mask: Tensor | None = None
+        self.sequence = SequenceState()
         self.nodes = {node: NodeState(self, own) for node, own in kept.items() if own.pieces}
         self.shifts = {node: RowState(self, own.shift) for node, own in kept.items() if own.shift is not None}
 
@@ -116,12 +111,8 @@ class Cache(Progress):
         if self.positions is not None:
             positions = self.positions.new_zeros(*self.positions.shape[:-1], self.max_len)
             positions[..., : self.length] = self.positions
-        padding = None
-        if self.token_mask is not None:
-            padding = (self.token_mask.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
-        if self.last_position is not None:
-            self.last_position = self.last_position.clone()
-        self.fixed = FixedShapes(torch.tensor([self.length], device=self.device), real, positions, padding)
+        self.fixed = FixedShapes(torch.tensor([self.length], device=self.device), real, positions)
+        self.sequence.fix_shapes(self.fixed.place, self.max_len)
         self.length = self.end = self.max_len  # a number of tokens would bind a compiled step to it
         if real.is_cuda:  # a CUDA graph writes to tensors that stay where they are
             for t in (real, self.fixed.place, *self.tensors()):
@@ -144,10 +135,6 @@ class Cache(Progress):
     def seen(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
         """(batch, length + new) bool: the mask of the tokens so far and of the `new` ones; None: all are real."""
         return joined_masks(self.mask, self.length, mask, new, self.batch, device)
-
-    def seen_tokens(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
-        """`seen` without the prefix: (batch, length - prefix + new)."""
-        return joined_masks(self.token_mask, self.length - self.prefix, mask, new, self.batch, device)
 
     def tensors(self) -> list[Tensor]:
         """All state of nodes."""
@@ -174,30 +161,16 @@ class Cache(Progress):
 
     def changed(self, change: Change) -> Cache:
         """A copy whose tensors are `change(tensor, batch axis)` of the old ones; those of all rows are clones."""
-
-        def by_row(t: Tensor | None) -> Tensor | None:
-            return t if t is None else change(t, 0) if t.ndim == 2 else t.clone()
-
-        out = copy(self)
-        for name in ("order", "mask", "token_mask", "context_mask", "positions", "last_position"):
-            setattr(out, name, by_row(getattr(self, name)))
+        out, rest = copy(self), (self.mask, self.context_mask, self.positions)
+        out.mask, out.context_mask, out.positions = (changed(t, change) for t in rest)
+        out.sequence = self.sequence.changed(change)
         if (fixed := self.fixed) is not None:
-            real = change(fixed.real, 0)
-            out.fixed = FixedShapes(fixed.place.clone(), real, by_row(fixed.positions), by_row(fixed.padding))
+            place, positions = fixed.place.clone(), changed(fixed.positions, change)
+            out.fixed = FixedShapes(place, change(fixed.real, 0), positions)
+            out.sequence.place = place
         out.nodes = {node: state.changed(change, out) for node, state in self.nodes.items()}
         out.shifts = {node: state.changed(change, out) for node, state in self.shifts.items()}
         return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Cache:
         return self.copy()
-
-
-def joined_masks(
-    first: Tensor | None, first_len: int, second: Tensor | None, second_len: int, batch: int, device: torch.device
-) -> Tensor | None:
-    """(batch, first_len + second_len) bool: one mask after the other, where None is a mask that hides nothing."""
-    if first is None and second is None:
-        return None
-    pair = ((first, first_len), (second, second_len))
-    masks = [torch.ones(batch, n, dtype=torch.bool, device=device) if mask is None else mask for mask, n in pair]
-    return torch.cat(masks, dim=1)

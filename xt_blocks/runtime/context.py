@@ -8,7 +8,7 @@ context   (batch, context, dim); None when the cache has what the block needs of
 rotary    positions.Rotation of the tokens in this call, those of earlier segments first, or None
 bias      masks.Bias: what positions add to the scores, or None
 scores    (batch, heads, seq, keys) of an earlier block, or None; with it comes keep_scores: bool. When that is
-          True the module returns (update, its attention.Scores)
+          True the module returns (update, its request.Scores)
 memory    (batch, tokens, dim), what it would have been called with in earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, of pieces per row, between segments; or None
 """
@@ -25,10 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.masks import Bias, Masks, pairs_of
+from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
 from ..positions.relative import Positions, RelativeBias, consecutive, given
 from ..positions.rotary import Rotation
-from .cache import joined_masks
 from .inputs import ForwardInputs
 from .intermediates import Intermediates
 from .plan import Step
@@ -160,7 +159,8 @@ def _masks(inputs: ForwardInputs, seen: Tensor | None) -> Masks:
     if inputs.self_attn_context_mask is not None:
         further = F.pad(inputs.self_attn_context_mask, (inputs.past, 0), value=True)
         seen = further if seen is None else seen & further
-    return Masks(inputs.seq, inputs.past, seen, context_mask, pairs_of(inputs.attn_mask, inputs.past), device)
+    attn_mask = full_attn_mask(inputs.attn_mask, inputs.past)
+    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device)
 
 
 def context_seen(inputs: ForwardInputs) -> Tensor | None:

@@ -16,13 +16,11 @@ class FixedShapes:
         place: (1,) int64
         real: (batch, max_len) bool, which places hold a real token, or will.
         positions: (max_len,) or (batch, max_len) int; None: a place says it.
-        padding: (batch, 1) int, how many tokens of each row are padding in front of it; None: none are.
     """
 
     place: Tensor
     real: Tensor
     positions: Tensor | None
-    padding: Tensor | None
 
     def seen(self) -> Tensor:
         """(batch, max_len) bool: which places the token at `place` may see."""

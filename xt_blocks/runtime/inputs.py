@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..kernels.masks import check_mask, check_pairs
+from ..kernels.masks import check_attn_mask, check_mask
 from .cache import Cache
 from .fixed import FixedShapes
 from .memories import Memories
@@ -129,7 +129,7 @@ class ForwardInputs:
             raise ValueError("self_attn_context_mask is for a first step; later ones hide tokens by attn_mask")
         if self.attn_mask is None:
             return
-        check_pairs(self.attn_mask, self.x, self.past)
+        check_attn_mask(self.attn_mask, self.x, self.past)
         heads = self.attn_mask.shape[-3] if self.attn_mask.ndim > 2 else 1
         if heads != 1 and reads.heads != {heads}:
             own = " and ".join(map(str, sorted(reads.heads)))

@@ -323,6 +323,11 @@ class SegmentState:
         return self._after
 
 
+def changed(t: Tensor | None, change: Change) -> Tensor | None:
+    """A change of (batch, ...) of two axes; what is of all rows at once, of one axis, is a clone."""
+    return t if t is None else change(t, 0) if t.ndim == 2 else t.clone()
+
+
 def zeros(piece: State, batch: int, like: Tensor) -> Tensor:
     """(batch, *shape) of a piece, in its dtype or that of `like`."""
     return like.new_zeros(batch, *piece.shape, dtype=dtype_of(piece, like))
