@@ -37,6 +37,7 @@ CASES: dict[str, Case] = {
     "a bias": Case(bias=True),
     "a bias, all keys": Case(bias=True, causal=False),
     "a bias, a window, memories, a past": Case(bias=True, window=100, memories=3, past=90),
+    "all keys, a mask of pairs": Case(causal=False, pairs=True),
     "talking heads": Case(talking_heads=True),
     "the largest 8": Case(sparse_topk=8),
 }

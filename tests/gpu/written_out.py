@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Case:
         padded: the second row starts with padding.
         pairs: a mask of every pair, under which some queries see nothing.
         bias: a number for each head and distance, with a gradient.
+        softcap: scores are c·tanh(score / c), Gemma 2, arXiv:2408.00118.
+        sink: a learned logit a head beside the keys' in the softmax, whose weight goes nowhere.
         talking_heads, sparse_topk: see Shazeer et al., arXiv:2003.02436, and Zhao et al., arXiv:1912.11637.
     """
 
@@ -37,6 +39,8 @@ class Case:
     padded: bool = False
     pairs: bool = False
     bias: bool = False
+    softcap: float | None = None
+    sink: bool = False
     talking_heads: bool = False
     sparse_topk: int | None = None
 
@@ -64,6 +68,7 @@ class Inputs:
         bias: (h, i + tokens - 1), from the last query's distance to the first token down to the first query's to the
             last; None: there is none.
         before, after: (h, h), how heads mix before and after the softmax.
+        sink: (h,) logits.
         mask: (b, tokens) bool; pairs: (1, 1, i, tokens) bool.
     """
 
@@ -73,6 +78,7 @@ class Inputs:
     bias: Tensor | None = None
     before: Tensor | None = None
     after: Tensor | None = None
+    sink: Tensor | None = None
     mask: Tensor | None = None
     pairs: Tensor | None = None
 
@@ -97,6 +103,7 @@ class Inputs:
             normal(c.heads, c.queries + c.tokens - 1) if c.bias else None,
             normal(c.heads, c.heads) if c.talking_heads else None,
             normal(c.heads, c.heads) if c.talking_heads else None,
+            normal(c.heads) if c.sink else None,
             (torch.arange(c.tokens) >= start).to(device) if c.padded else None,
             pairs.to(device) if c.pairs else None,
         )
@@ -104,18 +111,11 @@ class Inputs:
     def to(self, dtype: torch.dtype) -> Inputs:
         """Of this type, each that learns a leaf."""
 
-        def own(x: Tensor | None) -> Tensor | None:
-            return x if x is None else x.detach().to(dtype).requires_grad_()
-
-        def needed(x: Tensor) -> Tensor:
-            return x.detach().to(dtype).requires_grad_()
-
-        q, k, v = map(needed, (self.q, self.k, self.v))
-        return replace(self, q=q, k=k, v=v, bias=own(self.bias), before=own(self.before), after=own(self.after))
+        return replace(self, **{name: nn.Parameter(x.detach().to(dtype)) for name, x in self.learned().items()})
 
     def learned(self) -> dict[str, Tensor]:
         """Those that have gradients."""
-        every = {"q": self.q, "k": self.k, "v": self.v, "bias": self.bias, "before": self.before, "after": self.after}
+        every = {name: getattr(self, name) for name in ("q", "k", "v", "bias", "before", "after", "sink")}
         return {name: x for name, x in every.items() if x is not None}
 
 
@@ -125,6 +125,8 @@ def attention(case: Case, inputs: Inputs) -> Tensor:
     scores = (x.q * case.scale) @ x.k.transpose(-1, -2)
     if x.before is not None:
         scores = torch.einsum("gh, bhij -> bgij", x.before, scores)
+    if case.softcap is not None:
+        scores = case.softcap * (scores / case.softcap).tanh()
     place = torch.arange(case.past, case.tokens, device=x.q.device)[:, None]
     token = torch.arange(-case.memories, case.tokens, device=x.q.device)[None]  # below 0: a memory
     if x.bias is not None:
@@ -136,7 +138,10 @@ def attention(case: Case, inputs: Inputs) -> Tensor:
         kept = torch.zeros_like(scores, dtype=torch.bool)
         scores = scores.masked_fill(~kept.scatter(-1, scores.topk(case.sparse_topk).indices, True), float("-inf"))
     empty = ~seen.any(dim=-1, keepdim=True)
-    weights = scores.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
+    scores = scores.masked_fill(empty, 0.0)
+    if x.sink is not None:
+        scores = torch.cat((scores, x.sink[:, None, None].expand(*scores.shape[:3], 1)), dim=-1)
+    weights = scores.softmax(dim=-1)[..., : x.k.shape[2]].masked_fill(empty, 0.0)
     if x.after is not None:
         weights = torch.einsum("gh, bhij -> bgij", x.after, weights)
     return weights @ x.v
