@@ -21,6 +21,8 @@ from .registry.register import register, unregister
 if TYPE_CHECKING:
     from .api import BlockGraph, GraphDiff, compile
 
+__version__ = "0.2.0.dev0"  # of both packages; the one place that says it
+
 __all__ = [
     "BlockGraph",
     "GraphDiff",

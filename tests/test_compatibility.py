@@ -29,7 +29,7 @@ from blockdsl.registry.settings import table  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
 from xt_blocks.models.layers import AttentionLayers  # noqa: E402
 
-PAGE = ROOT / "xt_blocks" / "COMPATIBILITY.md"
+PAGE = ROOT / "docs" / "compatibility.md"
 BASE: dict[str, Any] = {
     "num_tokens": 7,
     "max_seq_len": 12,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,3 +65,50 @@ def test_import_blockdsl_loads_no_networkx() -> None:
 def test_import_xt_blocks_loads_nothing_heavy_beside_torch() -> None:
     own = loaded_after("import xt_blocks; xt_blocks.Decoder") - loaded_after("import torch")
     assert not {"networkx", "matplotlib", "tqdm", "safetensors"} & own
+
+
+def test_both_packages_have_the_version_of_the_distribution() -> None:
+    """blockdsl says it; the build reads it there, without an import."""
+    import blockdsl
+    import xt_blocks
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "blockdsl.__version__"}
+    assert blockdsl.__version__ == xt_blocks.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", blockdsl.__version__)
+
+
+def test_the_changelog_and_the_citation_are_of_the_last_release() -> None:
+    import blockdsl
+
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    releases = [
+        re.fullmatch(r"(\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", title) for title in titles if title != "Unreleased"
+    ]
+    assert all(releases), "a release is '## 0.1.0 (2026-11-24)'"
+    last = releases[0]
+    assert last is not None
+    if "dev" in blockdsl.__version__:
+        assert titles[0] == "Unreleased"
+        assert blockdsl.__version__.split(".dev")[0] > last[1]
+    else:
+        assert blockdsl.__version__ == last[1]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {last[1]}\n" in citation
+    assert f'date-released: "{last[2]}"\n' in citation
+
+
+@pytest.mark.parametrize("package", ["blockdsl", "xt_blocks"])
+def test_completion_shows_the_public_names_and_nothing_else(package: str) -> None:
+    """In a fresh interpreter before and after a model is made, since what is loaded becomes an attribute."""
+    work = "import blockdsl, xt_blocks; xt_blocks.lower(blockdsl.compile('a f', dim=8, heads=2)); blockdsl.parse('a')"
+    shown = f"import {package}\nprint('\\n'.join(sorted(dir({package}))))"
+    for before in ("pass", work):
+        out = subprocess.run(
+            [sys.executable, "-c", f"{before}\n{shown}"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        names = out.stdout.split()
+        assert names == sorted(import_module(package).__all__)
+        assert all(hasattr(import_module(package), name) for name in names)

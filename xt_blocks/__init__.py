@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from blockdsl import __version__ as __version__
+
 if TYPE_CHECKING:
     from .blocks.attention import Attention, CrossAttention
     from .blocks.block import Block
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
     from .generation.nonautoregressive import NonAutoregressiveWrapper
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
+    from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
     from .models.lower import lower
@@ -46,6 +49,7 @@ _HOMES = {
     "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
     "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
     "generation.xl_autoregressive": ("XLAutoregressiveWrapper",),
+    "kernels.cross_entropy": ("Target",),
     "models.continuous": ("ContinuousTransformerWrapper",),
     "models.layers": (
         "AttentionLayers",
@@ -85,6 +89,7 @@ __all__ = [
     "Memories",
     "NonAutoregressiveWrapper",
     "Stack",
+    "Target",
     "TransformerWrapper",
     "ViTransformerWrapper",
     "XLAutoregressiveWrapper",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import blockdsl
 
+from . import against
 from .__main__ import main, selected
 from .case import Case, Goal, Options, StartCase
 from .cases import CASES, DEFAULT, FUSED, HUGGING_FACE, OURS, OURS_PACKED, PLAIN
@@ -350,3 +352,18 @@ print(high_water("cpu") - start)
     held, later = map(int, run.stdout.split())
     assert 60 * 2**20 < held < 80 * 2**20
     assert later < 20 * 2**20 or later == held  # where the system does not let it be set
+
+
+def test_two_checkouts_take_turns(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "against.json"
+    root = str(Path(__file__).parent.parent.parent)
+    assert against.main([root, "train/plain-256", "--quick", "--runs", "2", "--onednn", "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert (row["case"], row["contestant"], len(row["ratios"])) == ("train/plain-256", "ours", 2)
+    assert all(ratio > 0 for ratio in row["ratios"])
+    assert capfd.readouterr().out.startswith("train/plain-256 ")
+
+
+def test_a_folder_that_is_no_checkout_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert against.main([str(tmp_path)]) == 2
+    assert "is no checkout" in capsys.readouterr().err

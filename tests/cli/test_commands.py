@@ -42,6 +42,28 @@ def test_check_tells_of_definitions_that_are_not_used(blockdsl: Run) -> None:
     assert blockdsl("check", "x = a; y = f; z = y; y") == Ran(0, "ok: 1 block in 1 stage\n", note)
 
 
+def test_check_as_json(blockdsl: Run) -> None:
+    ran = blockdsl("check", "x = a; f  a | f", "--json")
+    assert (ran.status, ran.err) == (0, "")
+    notes = ["'x' is defined and not used"]
+    assert json.loads(ran.out) == {"ok": True, "pattern": "x = a; f a | f", "blocks": 3, "stages": 2, "notes": notes}
+
+
+@pytest.mark.parametrize("command", [["check"], ["stats"], ["diff", "a f"]])
+def test_a_fault_as_json_says_where(blockdsl: Run, command: list[str]) -> None:
+    ran = blockdsl(*command, "a f |\nattn*6", "--json")
+    assert (ran.status, ran.err) == (2 if command[0] == "diff" else 1, "")
+    fault = json.loads(ran.out)
+    assert fault.pop("hint").startswith("did you mean 'a' (self-attention)?")
+    assert fault == {"ok": False, "problem": "unknown block 'attn'", "line": 2, "column": 1, "length": 4}
+
+
+def test_a_fault_outside_of_the_text_as_json(blockdsl: Run) -> None:
+    ran = blockdsl("stats", "a f", "--seq-len", "-1", "--json")
+    assert (ran.status, ran.err) == (1, "")
+    assert json.loads(ran.out) == {"ok": False, "problem": "seq_len must be a whole number of at least 0, not -1"}
+
+
 def test_check_finds_what_only_the_stack_shows(blockdsl: Run) -> None:
     error = """\
         1:5: the tie 'x' has another heads here than before

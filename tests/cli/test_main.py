@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,13 +34,30 @@ def examples(help_text: str) -> list[str]:
 def test_help_lists_every_command_and_explains_the_language(blockdsl: Run) -> None:
     ran = blockdsl("--help")
     assert (ran.status, ran.err) == (0, "")
-    assert ran.out.startswith("usage: blockdsl [-h] COMMAND ...\n")
+    assert ran.out.startswith("usage: blockdsl [-h] [--version] COMMAND ...\n")
     assert len(COMMANDS) == len(NAMES)
     for name in NAMES:
         assert re.search(rf"\n    {name}\s", ran.out)
     for sign in ("x*6", "x>>1", "x/2", "x@name", "a & f", "p | q", "f(glu)", "set dim=512;"):
         assert sign in ran.out
     assert len(examples(ran.out)) >= 4
+
+
+def test_version(blockdsl: Run) -> None:
+    from blockdsl import __version__
+
+    assert blockdsl("--version") == (0, f"blockdsl {__version__}\n", "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", __version__)
+
+
+def test_the_package_runs_as_the_command() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "blockdsl", "check", "a f"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ok: 2 blocks in 1 stage\n", "")
+    bare = subprocess.run([sys.executable, "-m", "blockdsl", "check", "b"], capture_output=True, text=True, check=False)
+    assert bare.returncode == 1
+    assert bare.stderr.startswith("1:1: unknown block 'b'")
 
 
 @pytest.mark.parametrize("name", NAMES)

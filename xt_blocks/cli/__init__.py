@@ -7,9 +7,11 @@ the commands that need it, networkx only by those that make a graph.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from blockdsl.errors import PatternError, UserError
 
@@ -53,10 +55,23 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=_Version, help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
     return top
+
+
+class _Version(argparse.Action):
+    """Print the version; it is looked up when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from blockdsl import __version__
+
+        parser.exit(message=f"blockdsl {__version__}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,10 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return args.run(args)
         finally:
             sys.stdout.flush()  # a fault in writing comes to light here and not when the interpreter ends
-    except PatternError as error:
-        print(f"{args.source_name}{error}", file=sys.stderr)
     except UserError as error:
-        print(f"blockdsl {args.command}: {error}", file=sys.stderr)
+        if getattr(args, "json", False):
+            print(json.dumps(_as_json(error), indent=1))
+        elif isinstance(error, PatternError):
+            print(f"{args.source_name}{error}", file=sys.stderr)
+        else:
+            print(f"blockdsl {args.command}: {error}", file=sys.stderr)
     except UnicodeEncodeError as error:
         sign = ascii(error.object[error.start])
         print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
@@ -83,3 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"blockdsl {args.command}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return args.fault
+
+
+def _as_json(error: UserError) -> dict[str, Any]:
+    """What is wrong, for scripts that asked for JSON; of a pattern's fault also where."""
+    if not isinstance(error, PatternError):
+        return {"ok": False, "problem": str(error)}
+    where = {"line": error.line, "column": error.column, "length": error.span.end - error.span.start}
+    return {"ok": False, "problem": error.problem, **where, "hint": error.hint}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any
 
@@ -16,11 +17,15 @@ def add_parser(subparsers: Any) -> None:
         "check",
         help="say whether a pattern is right, and where it is not",
         description="Check a pattern. Prints what it makes, or the fault, underlined, and exits with 1.",
-        epilog='examples:\n  blockdsl check "(a f)*6"\n  blockdsl check model.pattern\n  echo "a f" | blockdsl check',
+        epilog=(
+            'examples:\n  blockdsl check "(a f)*6"\n  blockdsl check model.pattern --json\n'
+            '  echo "a f" | blockdsl check'
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source.add_pattern(parser)
     source.add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, of a fault too")
     parser.set_defaults(run=run)
 
 
@@ -33,7 +38,15 @@ def run(args: argparse.Namespace) -> int:
 
         compile(pattern, **settings)
     blocks, stages = len(pattern.layer_types), len(pattern.stage_names)
-    for name in pattern.unused_definitions:
-        print(f"note: '{name}' is defined and not used", file=sys.stderr)
+    notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
+    if args.json:
+        print(
+            json.dumps(
+                {"ok": True, "pattern": str(pattern), "blocks": blocks, "stages": stages, "notes": notes}, indent=1
+            )
+        )
+        return 0
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     print(f"ok: {blocks:,} block{'s' * (blocks != 1)} in {stages:,} stage{'s' * (stages != 1)}")
     return 0

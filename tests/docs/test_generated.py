@@ -1,0 +1,56 @@
+"""What is generated is up to date: the page of the options, pictures, figures of speed. And it says what it should."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from . import figures, options, pictures
+from .pages import DOCS, README
+
+ANEW = "python -m tests.docs writes it anew"
+
+
+def test_the_options_are_those_of_the_tables() -> None:
+    shown = options.PAGE.read_text(encoding="utf-8")
+    assert shown == options.page(), ANEW
+    assert "| `attn_sparse_topk` | `a(sparse_topk=8)` |" in shown
+    assert "[arXiv:2104.09864](https://arxiv.org/abs/2104.09864)" in shown
+
+
+def test_every_table_of_options_has_defaults() -> None:
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1]
+        for line in options.PAGE.read_text(encoding="utf-8").splitlines()
+        if line[:1] == "|"
+    ]
+    assert len(rows) > 80
+    assert {len(row) for row in rows} == {6}
+    given = {row[0].strip(): row[4].strip() for row in rows}
+    assert given["`attn_flash`"] == "`true`"
+    assert given["`heads`"] == "`8`"
+    assert given["`attn_sparse_topk`"] == "`none`"
+    without = {keyword for keyword, default in given.items() if not default}
+    assert without <= {"", "`dim`", "`depth`", "`num_tokens`", "`max_seq_len`"}, "an option has no default"
+
+
+@pytest.mark.parametrize("name", pictures.pictures())
+def test_a_picture_is_what_is_drawn(name: str) -> None:
+    assert (pictures.PICTURES / name).read_text(encoding="utf-8") == pictures.pictures()[name] + "\n", ANEW
+
+
+def test_every_picture_is_shown_and_every_one_shown_is_there() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in [README, *DOCS.rglob("*.md")])
+    shown = set(re.findall(r"!\[[^]]+\]\([^)]*pictures/(\w+\.svg)\)", text))
+    assert shown == set(pictures.pictures()) == {path.name for path in pictures.PICTURES.iterdir()} - {"favicon.svg"}
+
+
+def test_the_figures_are_those_that_were_measured() -> None:
+    speed, readme = figures.SPEED.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+    assert speed == figures.with_figures(speed), ANEW
+    assert readme == figures.with_readme_figures(readme), ANEW
+    assert figures.with_figures(speed.replace("a plain decoder", "")) == speed
+    assert speed.count("\n| a plain decoder |") >= 4
+    assert figures.spoken(0.8274) == "0.83 s"
+    assert figures.spoken(0.0271) == "27 ms"

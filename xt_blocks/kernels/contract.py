@@ -1,0 +1,54 @@
+"""What a kernel is, and how one is chosen: the first of an ordered table that supports a request and takes it.
+
+Owns the contract and nothing of what is computed. A table's last kernel supports every request, so that there is always
+one. Attention's table is in `table`; those of linear layers and of the loss by parts keep to the same contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+def _takes_all(request: object) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Kernel(Generic[Request, Result]):
+    """One way to compute what is requested.
+
+    Attributes:
+        name: what `why` calls it.
+        run: computes a request that it supports, whether or not it would take it.
+        supports: None, or the reason why it cannot compute the request.
+        declines: None, or the reason why it leaves a request that it supports to a later kernel, which is faster.
+    """
+
+    name: str
+    run: Callable[[Request], Result]
+    supports: Callable[[Request], str | None] = _takes_all
+    declines: Callable[[Request], str | None] = _takes_all
+
+
+def choose(table: Sequence[Kernel[Request, Result]], request: Request) -> Kernel[Request, Result]:
+    """The first kernel that supports the request and takes it."""
+    for kernel in table:
+        if kernel.supports(request) is None and kernel.declines(request) is None:
+            return kernel
+    raise RuntimeError("no kernel of the table supports the request, and the last one should support all")
+
+
+def why(table: Sequence[Kernel[Request, Result]], request: Request) -> str:
+    """Which kernel is taken, and why none of the others, a line each in the order of the table."""
+    chosen = choose(table, request)
+    lines = [f"{chosen.name} is taken"]
+    for kernel in table:
+        if kernel is not chosen:
+            reason = kernel.supports(request) or kernel.declines(request) or f"would do, but {chosen.name} comes first"
+            lines.append(f"  {kernel.name}: {reason}")
+    return "\n".join(lines)
