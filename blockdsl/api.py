@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
 from .graph import costs, json, lint, tokens
@@ -17,12 +17,22 @@ from .graph.diff import Difference
 from .graph.graph import Graph
 from .graph.resolve import resolve
 from .language.pattern import Pattern
+from .registry.keywords import parameters, spells
+from .registry.settings import table
 from .registry.tokens import TOKEN_OPTIONS, checked, clash
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .draw.colors import Shade
+    from .signatures import CompileSettings
 
 
+@overload
+def compile(pattern: Pattern | str, **settings: Unpack[CompileSettings]) -> BlockGraph: ...
+@overload
+def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph: ...  # those of registered kinds too
+@spells(parameters(table()))
 def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
     """The graph of a pattern.
 

@@ -22,21 +22,17 @@ LAYERS = (
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),
-    ("blockdsl.draw", "blockdsl.reference"),
+    ("blockdsl.draw", "blockdsl.reference", "blockdsl.signatures"),
     ("blockdsl.api",),
     ("blockdsl",),
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks", "xt_blocks.runtime"),
     ("xt_blocks.models",),
     ("xt_blocks.generation",),
-    ("xt_blocks.models.seq2seq",),
     ("xt_blocks.interop",),
     ("xt_blocks.train",),
     ("xt_blocks.cli",),
     ("xt_blocks",),
 )
-
-# The heads of the packages hand out names: who imports from them means the module where the name is.
-HEADS = {"blockdsl", "xt_blocks"}
 
 
 class Arrow(NamedTuple):

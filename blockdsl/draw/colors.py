@@ -63,7 +63,7 @@ def _hue(index: int) -> str:
 
 
 def _kind(graph: Graph, details: Details) -> Colors:
-    return Colors(lambda node: _hue(place(graph.nx.nodes[node]["block"])))
+    return Colors(lambda node: _hue(place(graph.block(node)["kind"])))
 
 
 def _params(graph: Graph, details: Details) -> Colors:

@@ -46,7 +46,7 @@ class Details:
         """The tooltip of a block and of those that are drawn with it."""
         node = nodes[0]
         attrs = self.graph.nx.nodes[node]
-        kind = kind_of(attrs["block"])
+        kind = kind_of(attrs["kind"])
         defaults = {name: option.default for name, option in by_name(kind.all_options()).items()}
         options = [
             f"{name}={spell(value)}"
@@ -66,7 +66,7 @@ class Details:
 
     def of_position(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]
-        own = {name: value for name, value in attrs.items() if name not in ("kind", "scheme")}
+        own = {name: value for name, value in attrs.items() if name not in ("type", "scheme")}
         title = SCHEMES[attrs["scheme"]].title if attrs["scheme"] in SCHEMES else f"{attrs['scheme']} positions"
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
@@ -84,9 +84,9 @@ class Details:
         ]
 
     def _shapes(self, attrs: dict[str, Any]) -> list[str]:
-        key = attrs["block"], repr(attrs["options"])
+        key = attrs["kind"], repr(attrs["options"])
         if key not in self.shapes:
-            kind = kind_of(attrs["block"])
+            kind = kind_of(attrs["kind"])
             shapes = kind.shapes(kind.completed(self.graph.dim, attrs["options"]))
             self.shapes[key] = [f"{name}: {' × '.join(map(str, shape))}" for name, shape in shapes.items()]
         return self.shapes[key]

@@ -47,11 +47,13 @@ class _Lines:
             (f"{sign} {labels.name(node)}", node)
             for sign, graph, labels, nodes in self._sides()
             for node in nodes
-            if graph.nx.nodes[node]["kind"] == "block"
+            if graph.node_type(node) == "block"
         ]
-        kinds = self.diff.before.nx.nodes
         rows += [
-            (f"~ {kinds[changed.before]['block']}: {_listed(changed.changes)}", _both(changed.before, changed.after))
+            (
+                f"~ {self.diff.before.block(changed.before)['kind']}: {_listed(changed.changes)}",
+                _both(changed.before, changed.after),
+            )
             for changed in self.diff.blocks
         ]
         return _grouped(rows)
@@ -72,9 +74,9 @@ class _Lines:
     def settings(self) -> Iterator[str]:
         for sign, graph, labels, nodes in self._sides():
             for node in nodes:
-                kind = graph.nx.nodes[node]["kind"]
-                if kind != "block":
-                    yield f"  {sign} {labels.position(node) if kind == 'position' else node}"
+                node_type = graph.node_type(node)
+                if node_type != "block":
+                    yield f"  {sign} {labels.position(node) if node_type == 'position' else node}"
         if self.diff.stack:
             yield f"  ~ {_listed(self.diff.stack)}"
         for changed in self.diff.settings:
@@ -84,7 +86,7 @@ class _Lines:
         nodes = self.diff.before.nx.nodes
         yield from _grouped(
             (
-                f"~ {nodes[changed.before].get('block', changed.before)}: "
+                f"~ {nodes[changed.before].get('kind', changed.before)}: "
                 + ", ".join(self._rewired(change) for change in changed.changes),
                 _both(changed.before, changed.after),
             )
@@ -141,7 +143,7 @@ def _both(before: str, after: str) -> str:
 
 def _sort(graph: Graph, node: str) -> str:
     attrs: dict[str, Any] = graph.nx.nodes[node]
-    return str(attrs.get("block") or attrs.get("scheme") or attrs["kind"])
+    return str(attrs.get("kind") or attrs.get("scheme") or attrs["type"])
 
 
 def _percent(change: Change) -> str:

@@ -63,12 +63,12 @@ def _parts(drawn: Outline, parts: Iterable[str | Cluster], indent: str, numbers:
 
 
 def _node(drawn: Outline, node: str) -> str:
-    kind = drawn.kind(node)
-    if drawn.graph.nx.nodes[node]["kind"] == "block":
-        color = hue(kind)
+    node_type = drawn.graph.node_type(node)
+    if node_type == "block":
+        color = hue(drawn.graph.block(node)["kind"])
         shape = f'shape=box, style="rounded,filled", fillcolor="{color.fill}", color="{color.line}"'
     else:
-        shape = _SHAPES[kind]
+        shape = _SHAPES[node_type]
     label = "\\n".join(map(_text, drawn.lines[node]))
     return f'{_quoted(node)} [label="{label}", {shape}];'
 

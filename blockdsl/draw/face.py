@@ -80,7 +80,7 @@ class Faces:
             for row in (operations(self.graph, node) if self.opened else ())
         )
         return _Face(
-            cut(_capital(kind_of(attrs["block"]).title), size("title"), MOST, bold=True),
+            cut(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
             cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
             tuple(wrapped(self.labels.options(node), size("note"), MOST)),
             rows,
@@ -98,7 +98,7 @@ class Faces:
         return INSET + text_width(self._code(node), "code") + 8
 
     def _code(self, node: str) -> str:
-        return cut(self.graph.nx.nodes[node]["block"], size("code"), 80)
+        return cut(self.graph.block(node)["kind"], size("code"), 80)
 
     def height(self, node: str) -> float:
         return self.faces[node].height
@@ -106,7 +106,7 @@ class Faces:
     def box(self, unit: Unit, x: float, y: float) -> Box:
         """A block's box with its left upper corner there."""
         node = unit.node
-        face, kind = self.faces[node], self.graph.nx.nodes[node]["block"]
+        face, kind = self.faces[node], self.graph.block(node)["kind"]
         rect = Rect(x, y, self.width, face.height)
         base, indent = y + 23, x + self._indent(node)
         texts = [Text(x + INSET, base, self._code(node), "code"), Text(indent, base, face.title, "title")]
@@ -197,21 +197,20 @@ class Faces:
         middle = x + wide / 2
         texts = [Text(middle, y + 19, title, "title", "middle")]
         texts += [Text(middle, y + 20 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
-        kind = self.graph.nx.nodes[node]["kind"]
         tip = self.details.of_end(node, [title, *notes])
-        return Box(node, (node,), kind, rect, tuple(texts), tip=tip, hue="grey-0")
+        return Box(node, (node,), self.graph.node_type(node), rect, tuple(texts), tip=tip, hue="grey-0")
 
     def source(self, node: str, right: float, y: float) -> Box:
         """A position or the context, its right upper corner there."""
         attrs = self.graph.nx.nodes[node]
-        if attrs["kind"] == "context":
+        if attrs["type"] == "context":
             title, tip = "context", f"{node}: the sequence that cross-attention reads"
         else:
             title, tip = self.labels.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
         wide = even(text_width(title, "label") + 2 * INSET)
         text = Text(right - wide / 2, y + 17, title, "label", "middle")
-        return Box(node, (node,), attrs["kind"], Rect(right - wide, y, wide, SOURCE), (text,), tip=tip)
+        return Box(node, (node,), attrs["type"], Rect(right - wide, y, wide, SOURCE), (text,), tip=tip)
 
 
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:

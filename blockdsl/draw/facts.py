@@ -61,16 +61,16 @@ class Table:
 
 def _row(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
-    if attrs["kind"] == "block":
+    if attrs["type"] == "block":
         return _block(graph, labels, node)
-    own = {name: value for name, value in attrs.items() if name not in ("kind", "stage", "scheme")}
-    title = labels.position(node) if attrs["kind"] == "position" else _TITLES[attrs["kind"]]
+    own = {name: value for name, value in attrs.items() if name not in ("type", "stage", "scheme")}
+    title = labels.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}
 
 
 def _block(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
-    kind = kind_of(attrs["block"])
+    kind = kind_of(attrs["kind"])
     title, *notes = labels.notes(node)
     shapes = kind.shapes(kind.completed(graph.dim, attrs["options"]))
     if attrs["shift"]:
@@ -79,7 +79,7 @@ def _block(graph: Graph, labels: Labels, node: str) -> Row:
         notes.append(f"branch × {attrs['scale']:.3g}")
     return {
         "code": labels.name(node),
-        "block": attrs["block"],
+        "kind": attrs["kind"],
         "title": title[:1].upper() + title[1:],
         "stage": stage_title(graph, attrs["stage"]) if graph.stages != [None] else "",
         "notes": notes,
@@ -95,7 +95,7 @@ def _shaded(shade: Shade, node: str) -> str:
 
 
 def _options(attrs: dict[str, Any]) -> list[tuple[str, str, int]]:
-    defaults = {option.name: option.default for option in kind_of(attrs["block"]).all_options()}
+    defaults = {option.name: option.default for option in kind_of(attrs["kind"]).all_options()}
     return [
         (name, spell(value), 2 if name in attrs["given"] else int(name in _ALWAYS or value != defaults.get(name)))
         for name, value in attrs["options"].items()

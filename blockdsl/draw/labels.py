@@ -39,14 +39,14 @@ class Labels:
         self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
         seen: Counter[str] = Counter()
         for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
-            kind = graph.nx.nodes[node]["block"]
+            kind = graph.block(node)["kind"]
             self.rank[node] = seen[kind]
             seen[kind] += 1
 
     def options(self, node: str) -> list[str]:
         """The options that its text sets, and those in which an edit set it apart from most of its kind."""
         attrs = self.graph.nx.nodes[node]
-        usual = self.usual[attrs["block"]].items()
+        usual = self.usual[attrs["kind"]].items()
         shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in usual]
         return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
 
@@ -54,7 +54,7 @@ class Labels:
         """The block as a pattern writes it."""
         attrs = self.graph.nx.nodes[node]
         flags = self.options(node)
-        text = attrs["block"] + (f"({', '.join(flags)})" if flags else "")
+        text = attrs["kind"] + (f"({', '.join(flags)})" if flags else "")
         text += f">>{attrs['shift']}" if attrs["shift"] else ""
         if attrs["scale"] != 1:
             text += f"/{1 / attrs['scale']:g}"
@@ -62,7 +62,7 @@ class Labels:
 
     def notes(self, node: str) -> list[str]:
         """The block in words, with what it reads beside the stream."""
-        notes = [kind_of(self.graph.nx.nodes[node]["block"]).title]
+        notes = [kind_of(self.graph.block(node)["kind"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
         notes += ["a GRU cell in place of the add"] if gated(self.graph, node) else []
@@ -77,9 +77,9 @@ class Labels:
 
     def _scores(self, source: str, node: str) -> str:
         """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""
-        kind = self.graph.nx.nodes[source]["block"]
+        kind = self.graph.block(source)["kind"]
         back = self.rank[node] - self.rank[source]
-        if self.items is None or back < 1 or kind != self.graph.nx.nodes[node]["block"]:
+        if self.items is None or back < 1 or kind != self.graph.block(node)["kind"]:
             return f"of {source}"
         return "before" if back == 1 else f"of the '{kind}' {back} back"
 
@@ -99,7 +99,7 @@ def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
     values: dict[str, dict[str, Counter[Any]]] = {}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
-        of_kind = values.setdefault(attrs["block"], {})
+        of_kind = values.setdefault(attrs["kind"], {})
         for name, value in attrs["options"].items():
             if name not in attrs["given"]:
                 of_kind.setdefault(name, Counter())[value] += 1

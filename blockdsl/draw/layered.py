@@ -36,13 +36,13 @@ class _Layers:
         self.passes: dict[tuple[str, str], list[Slot]] = {}  # each edge → its places in the layers between
 
     def _box(self, node: str) -> Box:
-        kind = self.graph.nx.nodes[node]["kind"]
-        if kind == "block":
+        node_type = self.graph.node_type(node)
+        if node_type == "block":
             return self.faces.box(Unit((node,)), 0, 0)
-        if kind == "sum":
+        if node_type == "sum":
             return self.faces.sum((node,), (RADIUS, RADIUS))
-        if kind in ("input", "output"):
-            draw = self.faces.input if kind == "input" else self.faces.output
+        if node_type in ("input", "output"):
+            draw = self.faces.input if node_type == "input" else self.faces.output
             return draw(0, 0, self.faces.width)
         box = self.faces.source(node, 0, 0)
         assert box.rect is not None
@@ -83,7 +83,7 @@ class _Layers:
         for node in order:
             depth[node] = max((depth[source] + 1 for source in graph.pred[node]), default=0)
         for node in order:
-            if graph.nodes[node]["kind"] in ("context", "position") and graph.succ[node]:
+            if graph.nodes[node]["type"] in ("context", "position") and graph.succ[node]:
                 depth[node] = min(depth[reader] for reader in graph.succ[node]) - 1
         up = -min(depth.values())
         layers: list[list[Slot]] = [[] for _ in range(max(depth.values()) + up + 1)]

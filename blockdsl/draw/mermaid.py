@@ -58,7 +58,7 @@ def _parts(
 
 
 def _node(drawn: Outline, node: str, names: dict[str, str]) -> str:
-    opened, closed = _SHAPES.get(drawn.graph.nx.nodes[node]["kind"], ("[", "]"))
+    opened, closed = _SHAPES.get(drawn.graph.node_type(node), ("[", "]"))
     label = "<br/>".join(map(_text, drawn.lines[node]))
     return f'{names[node]}{opened}"{label}"{closed}'
 
@@ -66,8 +66,8 @@ def _node(drawn: Outline, node: str, names: dict[str, str]) -> str:
 def _classes(drawn: Outline, names: dict[str, str]) -> Iterator[str]:
     kinds: dict[str, list[str]] = {}
     for node in drawn.lines:
-        if drawn.graph.nx.nodes[node]["kind"] == "block":
-            kinds.setdefault(drawn.kind(node), []).append(names[node])
+        if drawn.graph.node_type(node) == "block":
+            kinds.setdefault(drawn.graph.block(node)["kind"], []).append(names[node])
     for i, (kind, nodes) in enumerate(kinds.items()):
         color = hue(kind)
         yield f"  classDef k{i} fill:{color.fill},stroke:{color.line},color:#111"

@@ -52,16 +52,10 @@ class Outline:
     edges: tuple[Edge, ...]
     lines: dict[str, tuple[str, ...]]
 
-    def kind(self, node: str) -> str:
-        """The kind of a node: that of a block in the registry, or `input`, `sum`, ..."""
-        attrs = self.graph.nx.nodes[node]
-        kind: str = attrs["block"] if attrs["kind"] == "block" else attrs["kind"]
-        return kind
-
     def before(self) -> Iterator[str]:
         """What is drawn above blocks and sums: the input, positions, the context."""
         attrs = self.graph.nx.nodes
-        return (node for node in self.lines if attrs[node]["kind"] in ("input", "position", "context"))
+        return (node for node in self.lines if attrs[node]["type"] in ("input", "position", "context"))
 
     def ties(self) -> list[list[str]]:
         """Blocks that are drawn and share their parameters."""
@@ -75,7 +69,7 @@ def outline(graph: Graph, fold: bool) -> Outline:
     labels = Labels(graph)
     items = labels.items
     if items is None:
-        fold, items = False, tuple(n for n in graph.order() if graph.nx.nodes[n]["kind"] in ("block", "sum"))
+        fold, items = False, tuple(n for n in graph.order() if graph.node_type(n) in ("block", "sum"))
     drawn: dict[str, str] = {}
     parts: list[str | Cluster] = []
     for stage, chain in split_stages(graph, items):
@@ -107,17 +101,17 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     """A node's label."""
     attrs = labels.graph.nx.nodes[node]
-    kind = attrs["kind"]
-    if kind == "block":
+    node_type = labels.graph.node_type(node)
+    if node_type == "block":
         return labels.name(node), labels.notes(node)[0]
-    if kind == "sum":
+    if node_type == "sum":
         return ("+",)
-    if kind == "position":
+    if node_type == "position":
         return (labels.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
-    if kind == "input" and attrs["num_tokens"]:
+    if node_type == "input" and attrs["num_tokens"]:
         return "input", f"{attrs['num_tokens']:,} tokens"
-    if kind == "output":
+    if node_type == "output":
         norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
         logits = "" if attrs["logits_dim"] is None else f"{attrs['logits_dim']:,} logits"
         return tuple(filter(None, ("output", norm, logits + (" (tied)" if attrs["tied"] else ""))))
-    return (kind,)
+    return (node_type,)

@@ -374,9 +374,9 @@
 
   /* What a node is found by: words that name it, its options that say something, and all its options. */
   function words(node) {
-    const { title, code, block = "", stage, tie, options = [], notes = [] } = row(node);
+    const { title, code, kind = "", stage, tie, options = [], notes = [] } = row(node);
     const spelled = ([key, value]) => (value === "true" ? [key, `${key}=true`] : [key, `${key}=${value}`]);
-    const names = [name(node), block, code, tie && `@${tie}`, stage && `stage ${stage}`, title, ...title.split(/[\s-]+/)];
+    const names = [name(node), kind, code, tie && `@${tie}`, stage && `stage ${stage}`, title, ...title.split(/[\s-]+/)];
     const lower = (list) => list.filter(Boolean).map((word) => word.toLowerCase());
     const telling = options.filter(([, value, weight]) => weight === 2 || weight && !["false", "none"].includes(value));
     return {

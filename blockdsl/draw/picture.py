@@ -197,8 +197,8 @@ class _Picture:
         x = -max(piece.left, self.left) - SIDE
         starts: dict[str, tuple[float, float]] = {}
         nodes = dict.fromkeys(port.wire.source for port in piece.ports)
-        for node in sorted(nodes, key=lambda node: self.graph.nx.nodes[node]["kind"] == "context"):
-            if self.feeds and self.graph.nx.nodes[node]["kind"] == "context":
+        for node in sorted(nodes, key=lambda node: self.graph.node_type(node) == "context"):
+            if self.feeds and self.graph.node_type(node) == "context":
                 starts[node] = (x, 0.0)
                 continue
             box = self.faces.source(node, x, self.top)

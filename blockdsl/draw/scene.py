@@ -81,7 +81,7 @@ class Box:
 
     Attributes:
         node: of the graph; nodes: all that it stands for.
-        kind: of the node, "block", "sum", "input", ...; block: of a block, its kind in the registry.
+        type: of the node, "block", "sum", "input", ...; kind: of a block.
         rect: None for a sum.
         join: where what it gives meets the stream, the middle of a circle; None where it does not.
         sign: in that circle.
@@ -91,13 +91,13 @@ class Box:
 
     node: str
     nodes: tuple[str, ...]
-    kind: str
+    type: str
     rect: Rect | None
     texts: tuple[Text, ...] = ()
     marks: tuple[Mark, ...] = ()
     join: Point | None = None
     sign: str = "+"
-    block: str | None = None
+    kind: str | None = None
     tip: str = ""
     hue: str = ""
 

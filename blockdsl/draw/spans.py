@@ -38,7 +38,7 @@ def bits(graph: Graph) -> list[Bit]:
     for i, unit in enumerate(units):
         found = nodes.setdefault((unit.span.start, unit.span.end), [])
         node = f"{unit.kind}{i}"  # as `compile` calls it
-        if graph.nx.nodes.get(node, {}).get("block") == unit.kind:
+        if graph.nx.nodes.get(node, {}).get("kind") == unit.kind:
             found.append(node)
     out, at = [], 0
     for (start, end), found in sorted(nodes.items()):

@@ -88,11 +88,11 @@ class _Svg:
 
     def _names(self, box: Box) -> str:
         """The attributes by which a page finds a box."""
-        if box.kind == "gain":
+        if box.type == "gain":
             return f'class="node gain" data-sum="{escape(box.node)}"'
-        kind = f"block kind-{box.block}" if box.kind == "block" else f"node {box.kind}"
+        named = f"block kind-{box.kind}" if box.type == "block" else f"node {box.type}"
         nodes = escape(" ".join(box.nodes))
-        classes = f"{kind} {box.hue}".strip()
+        classes = f"{named} {box.hue}".strip()
         return f'class="{classes}" data-node="{escape(box.node)}" data-nodes="{nodes}" role="img" tabindex="0"'
 
 

@@ -160,7 +160,7 @@ class _Text:
         return [*rows, _Row(indent, f"{self.glyphs.close} sum")]
 
     def _block(self, node: str, indent: str, times: str = "") -> _Row:
-        kind = self.graph.nx.nodes[node]["block"]
+        kind = self.graph.block(node)["kind"]
         return _Row(indent, self.labels.name(node) + times, self._note(node), kind)
 
     def _heading(self, loop: Loop, items: Chain) -> str:
@@ -197,15 +197,15 @@ class _Text:
         rows: list[_Row] = []
         place = {node: i for i, node in enumerate(self.graph.nx)}
         order = nx.lexicographical_topological_sort(self.graph.nx, key=place.__getitem__)
-        nodes = [node for node in order if self.graph.nx.nodes[node]["kind"] in ("block", "sum")]
+        nodes = [node for node in order if self.graph.node_type(node) in ("block", "sum")]
         for stage, part in split_stages(self.graph, tuple(nodes)):
             rows += self._stage(stage)
             for node in part:
                 assert isinstance(node, str)
-                is_block = self.graph.nx.nodes[node]["kind"] == "block"
+                is_block = self.graph.node_type(node) == "block"
                 text = f"{node}: {self.labels.name(node)}" if is_block else f"{node}: sum"
                 notes = [self._reads(node), *([self._note(node)] if is_block else [])]
-                kind = self.graph.nx.nodes[node].get("block", "")
+                kind = self.graph.nx.nodes[node].get("kind", "")
                 rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
         return [*rows, _Row("", self.glyphs.rail)]
 

@@ -38,11 +38,11 @@ class _Builder:
         )
 
     def build(self) -> nx.DiGraph:
-        self.graph.add_node("input", kind="input", **input_attributes())
+        self.graph.add_node("input", type="input", **input_attributes())
         end, _ = self._chain(self.stack.steps, "input", {})
         pre_norm = self.stack.given.get("pre_norm", True)
         norm = norm_of(self.stack.given)
-        self.graph.add_node("output", kind="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
+        self.graph.add_node("output", type="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
         self._edge(end, "output", "stream")
         return self.graph
 
@@ -65,7 +65,7 @@ class _Builder:
             newest |= {kind: node for kind, node in after.items() if node != scores.get(kind)}
             ends.append(end)
         node, self.sums = f"sum{self.sums}", self.sums + 1
-        self.graph.add_node(node, kind="sum", stage=self.graph.nodes[ends[-1]]["stage"])
+        self.graph.add_node(node, type="sum", stage=self.graph.nodes[ends[-1]]["stage"])
         self._edge(start, node, "base")
         for end in ends:
             self._edge(end, node, "stream")
@@ -76,8 +76,8 @@ class _Builder:
         node, self.count = f"{block.kind}{self.count}", self.count + 1
         self.graph.add_node(
             node,
-            kind="block",
-            block=block.kind,
+            type="block",
+            kind=block.kind,
             options=block.options,
             given=block.given,
             shift=block.shift,
@@ -88,7 +88,7 @@ class _Builder:
         self._edge(start, node, "stream")
         if "context" in kind.inputs:
             if "context" not in self.graph:
-                self.graph.add_node("context", kind="context")
+                self.graph.add_node("context", type="context")
             self._edge("context", node, "context")
         for scheme, attributes in positions_of(self.settings, self.stack.dim, block):
             self._edge(self._position(scheme, attributes), node, "position")
@@ -105,7 +105,7 @@ class _Builder:
             name = f"{scheme.node}{attributes[scheme.size]}"
             while name in self.graph:
                 name += "x"
-            self.graph.add_node(name, kind="position", scheme=scheme.name, **attributes)
+            self.graph.add_node(name, type="position", scheme=scheme.name, **attributes)
             self.positions[key] = name
         return self.positions[key]
 

@@ -55,25 +55,25 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     start = graph.nx.nodes[graph.start]
     stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"])
     for node, attrs in graph.nx.nodes(data=True):
-        kind = attrs["kind"]
-        if kind == "block":
+        node_type = attrs["type"]
+        if node_type == "block":
             yield node, _block(graph.dim, attrs, stream, node in owners, kept.get(node))
-        elif kind == "input" and attrs["num_tokens"] is not None:
+        elif node_type == "input" and attrs["num_tokens"] is not None:
             yield node, _embedding(graph.dim, graph.emb_dim, attrs, sizes)
-        elif kind == "position" and attrs["scheme"] == "absolute":
+        elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=start["max_seq_len"] * graph.emb_dim)
-        elif kind == "position" and attrs["scheme"] == "sinusoidal":
+        elif node_type == "position" and attrs["scheme"] == "sinusoidal":
             yield node, Cost(parameters=1)
-        elif kind == "position":
+        elif node_type == "position":
             scheme = SCHEMES[attrs["scheme"]]
             own = scheme.complete(attrs)
             yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, stream))
-        elif kind == "output":
+        elif node_type == "output":
             yield node, _output(graph.dim, attrs, sizes)
 
 
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, window: int | None) -> Cost:
-    kind = kind_of(attrs["block"])
+    kind = kind_of(attrs["kind"])
     options = kind.completed(dim, attrs["options"])
     parameters = _around(dim, options) + _numbers(kind.shapes(options)) if owns else 0
     tokens = sizes.context if "context" in kind.inputs else room(window, sizes.seq)
@@ -164,10 +164,10 @@ def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
     rows: dict[str, Cost] = {}
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
-        if attrs["kind"] in ("block", "sum"):
+        if attrs["type"] in ("block", "sum"):
             row = stage_title(graph, attrs["stage"])
         else:
-            row = "embedding" if attrs["kind"] in ("input", "position") else "head"
+            row = "embedding" if attrs["type"] in ("input", "position") else "head"
         rows[row] = rows.get(row, Cost()) + cost
     return [(row, cost) for row, cost in rows.items() if cost != Cost()]
 

@@ -139,8 +139,8 @@ class Difference:
             before,
             after,
             pairs,
-            tuple(node for node in removed if before.nx.nodes[node]["kind"] != "sum"),
-            tuple(node for node in added if after.nx.nodes[node]["kind"] != "sum"),
+            tuple(node for node in removed if before.nx.nodes[node]["type"] != "sum"),
+            tuple(node for node in added if after.nx.nodes[node]["type"] != "sum"),
             blocks=_block_changes(before, after, blocks),
             stack=_changes(*({"dim": graph.dim, "causal": graph.causal} for graph in (before, after))),
             settings=_found((*pair, _setting_changes(before, after, pair)) for pair in (*single, *positions)),
@@ -198,8 +198,8 @@ def _blocks(graph: Graph) -> Iterator[tuple[str, _Key]]:
     branches = dict(_branches(chain(graph) or ()))
     for node in _in_order(graph):
         attrs = graph.nx.nodes[node]
-        if attrs["kind"] == "block":
-            yield node, _Key(attrs["block"], (*_own(attrs).items(),), attrs["tie"] is not None, branches.get(node, ()))
+        if attrs["type"] == "block":
+            yield node, _Key(attrs["kind"], (*_own(attrs).items(),), attrs["tie"] is not None, branches.get(node, ()))
 
 
 def _branches(items: Chain, outer: tuple[int, ...] = ()) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -265,7 +265,7 @@ def _matched_positions(before: Graph, after: Graph) -> list[tuple[str, str]]:
 
 
 def _attributes(graph: Graph, node: str) -> dict[str, Any]:
-    return {name: value for name, value in graph.nx.nodes[node].items() if name != "kind"}
+    return {name: value for name, value in graph.nx.nodes[node].items() if name != "type"}
 
 
 def _scheme(graph: Graph, node: str) -> Any:
@@ -318,7 +318,7 @@ def _stages(graph: Graph, matched: Sequence[str]) -> tuple[list[_Stage], list[st
     first: dict[int, tuple[int, str]] = {}
     passed, known = 0, {*matched}
     for node in _in_order(graph):
-        if graph.nx.nodes[node]["kind"] == "block":
+        if graph.node_type(node) == "block":
             first.setdefault(graph.nx.nodes[node]["stage"], (passed, node))
             passed += node in known
     starts: list[tuple[int, str | None]] = []
@@ -372,7 +372,7 @@ class _Wiring:
             self.scores[node] = _joined(
                 (own[source],) if source in own else self.scores[source] for source in graph.sources(node, "scores")
             )
-            is_sum = graph.nx.nodes[node]["kind"] == "sum"
+            is_sum = graph.node_type(node) == "sum"
             gives[node] = (own[node],) if node in own else self._summed(node, gives) if is_sum else self.stream[node]
 
     def _code(self, *key: Hashable) -> int:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import networkx as nx
 
 from ..registry.kinds import kind_of
-from .nodes import carried
+from .nodes import BlockNode, carried
 
 G = TypeVar("G", bound="Graph")
 
@@ -58,16 +58,24 @@ class Graph:
         """The output node."""
         return self.nodes("output")[0]
 
-    def nodes(self, kind: str) -> list[str]:
-        """The nodes of one kind, in the order they were added."""
-        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("kind") == kind]
+    def nodes(self, node_type: str) -> list[str]:
+        """The nodes of one type, in the order they were added."""
+        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
+
+    def node_type(self, node: str) -> str:
+        """What a node is: "input", "context", "position", "block", "sum" or "output"."""
+        return self.nx.nodes[node]["type"]
+
+    def block(self, node: str) -> BlockNode:
+        """The attributes of a block: the dict that the graph holds, typed."""
+        return self.nx.nodes[node]
 
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
 
     def order(self) -> list[str]:
-        """All nodes, each behind those it reads."""
+        """All nodes, each after those it reads."""
         return list(nx.topological_sort(self.nx))
 
     def tied(self) -> dict[str, list[str]]:
@@ -89,9 +97,9 @@ class Graph:
     def sees_later(self) -> str | None:
         """Why a token's value may depend on a later token, or None when it cannot."""
         for node in self.nodes("block"):
-            attrs = self.nx.nodes[node]
+            attrs = self.block(node)
             if attrs["options"].get("causal") is False:
-                return f"{node} ({kind_of(attrs['block']).title}) is not causal"
+                return f"{node} ({kind_of(attrs['kind']).title}) is not causal"
             if attrs["shift"] and not self.causal:
                 return f"{node} shifts tokens from both sides"
         return None
@@ -102,7 +110,7 @@ class Graph:
         It can when no token's value depends on a later one, and every kind keeps what its next step needs.
         """
         for node in self.nodes("block"):
-            kind = kind_of(self.nx.nodes[node]["block"])
+            kind = kind_of(self.block(node)["kind"])
             if kind.cached is None:
                 return f"{node} ({kind.title}) keeps no state between steps"
         return self.sees_later()

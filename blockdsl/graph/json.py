@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import networkx as nx
 
@@ -39,9 +40,17 @@ def from_json(text: str) -> nx.DiGraph:
         for node in plain["nodes"]:
             for options in (node[key] for key in ("options", "given") if key in node):
                 options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-            graph.add_node(node.pop("id"), **node)
+            graph.add_node(node.pop("id"), **_current(node))
         for edge in plain["edges"]:
             graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
     return graph
+
+
+def _current(attrs: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a node; files of 0.1.0 call its type `kind`, and a block's kind `block`."""
+    if "type" in attrs or "kind" not in attrs:
+        return attrs
+    names = {"kind": "type", "block": "kind"}
+    return {names.get(name, name): value for name, value in attrs.items()}

@@ -44,7 +44,7 @@ def _back(graph: Graph, end: str, start: str, seen: set[str]) -> Chain | None:
             if None in branches:
                 return None
             out.append(Split(tuple(branch for branch in branches if branch is not None), at))
-        elif graph.nx.nodes[at]["kind"] == "block":
+        elif graph.node_type(at) == "block":
             out.append(at)
         else:
             return None

@@ -62,24 +62,24 @@ def _nodes(graph: Graph) -> Iterator[str]:
     if "stages" in attributes and not _are_stages(attributes["stages"]):
         yield f"the graph: stages must be a list of names (or None), not {attributes['stages']!r}"
     for node, attrs in graph.nx.nodes(data=True):
-        kind = attrs.get("kind")
+        node_type = attrs.get("type")
         if not isinstance(node, str) or not node:
             yield f"{node!r}: a node's name is a text"
-        if not isinstance(kind, str) or kind not in NODE_ATTRIBUTES:
-            yield f"{node}: unknown kind of node {kind!r}; there are {', '.join(NODE_ATTRIBUTES)}"
+        if not isinstance(node_type, str) or node_type not in NODE_ATTRIBUTES:
+            yield f"{node}: unknown node type {node_type!r}; there are {', '.join(NODE_ATTRIBUTES)}"
             continue
-        dicts = ("options", "given") if kind == "block" else ()
-        problems = [*_attributes(NODE_ATTRIBUTES[kind], attrs, dicts)]
-        if kind == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
+        dicts = ("options", "given") if node_type == "block" else ()
+        problems = [*_attributes(NODE_ATTRIBUTES[node_type], attrs, dicts)]
+        if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
         for fault in problems:
             yield f"{node}: {fault}"
         for name in dicts:
             if name in attrs and not isinstance(attrs[name], dict):
                 yield f"{node}: {name} must be a dict, not {attrs[name]!r}"
-    for kind in ("input", "output"):
-        if len(graph.nodes(kind)) != 1:
-            yield f"the graph has {len(graph.nodes(kind))} {kind} nodes and needs one"
+    for node_type in ("input", "output"):
+        if len(graph.nodes(node_type)) != 1:
+            yield f"the graph has {len(graph.nodes(node_type))} {node_type} nodes and needs one"
     if len(graph.nodes("context")) > 1:
         yield "the graph has more than one context"
 
@@ -98,7 +98,7 @@ def _are_stages(stages: Any) -> bool:
 
 
 def _edges(graph: Graph) -> Iterator[str]:
-    kind_of = {node: attrs.get("kind") for node, attrs in graph.nx.nodes(data=True)}
+    types = {node: attrs.get("type") for node, attrs in graph.nx.nodes(data=True)}
     for source, target, attrs in graph.nx.edges(data=True):
         if not isinstance(attrs.get("carries", ()), str | tuple | list):
             yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
@@ -106,7 +106,7 @@ def _edges(graph: Graph) -> Iterator[str]:
         if not carried(attrs):
             yield f"{source} → {target}: carries nothing; take it out, as in g.nx.remove_edge('{source}', '{target}')"
         for what in carried(attrs):
-            ends = kind_of[source], kind_of[target]
+            ends = types[source], types[target]
             fits = {
                 "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
                 "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
@@ -125,7 +125,7 @@ def _blocks(graph: Graph) -> Iterator[str]:
     declared = {name: by_name(kind.all_options()) for name, kind in known.items()}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
-        name, options = attrs["block"], attrs["options"]
+        name, options = attrs["kind"], attrs["options"]
         if "." in node:
             yield f"{node}: a block's name has no '.', for it is its module's name too"
         if name not in known:
@@ -206,7 +206,7 @@ def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
     known = kinds()
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
-        yield node, known[attrs["block"]], attrs
+        yield node, known[attrs["kind"]], attrs
 
 
 def _contexts(graph: Graph) -> Iterator[str]:
@@ -247,7 +247,7 @@ def _scores(graph: Graph) -> Iterator[str]:
             yield f"{node}: reads scores, but its option residual_attn is false"
         for source in sources:
             other = graph.nx.nodes[source]
-            other_kind, other_options = known[other["block"]], other["options"]
+            other_kind, other_options = known[other["kind"]], other["options"]
             if "scores" not in other_kind.inputs:
                 yield f"{source} → {node}: {other_kind.title} hands on no scores"
             elif unlike := [name for name in SCORE_SIZES if other_options.get(name) != options.get(name)]:
@@ -313,7 +313,7 @@ def _ties(graph: Graph) -> Iterator[str]:
         first = graph.nx.nodes[owner]
         for node in nodes[1:]:
             attrs = graph.nx.nodes[node]
-            if attrs["block"] != first["block"]:
+            if attrs["kind"] != first["kind"]:
                 yield f"{node}: is tied to {owner}, which is another kind of block"
             elif attrs["options"] != first["options"]:
                 differ = [key for key in attrs["options"] if attrs["options"][key] != first["options"].get(key)]

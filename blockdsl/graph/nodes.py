@@ -1,16 +1,7 @@
-"""What the nodes and edges of a block graph say.
+"""What the nodes and edges of a block graph say: one definition, which `lint` checks and all others read.
 
-Node kinds (attribute `kind`), and the other attributes each has:
-
-    input     where the stream starts, and its token embedding: `tokens.INPUT_OPTIONS`; num_tokens is None without
-    context   the sequence that cross-attention reads
-    position  scheme: "absolute" or "sinusoidal", which are added to the embedded tokens, or one of `positions.SCHEMES`
-              ("rotary", "t5", "dynamic", "alibi") with its attributes
-    block     block: its kind in the registry; options: all of them; given: those its own text set;
-              shift: token shift; scale: of the branch; tie: class of shared parameters or None; stage: index
-    sum       where parallel branches meet; stage
-    output    norm: "layernorm", "rmsnorm", "scalenorm" or None; logits_dim: how many logits, or None; tied: to the
-              embedding
+`graph.nx.nodes[n]` is a plain dict, to be edited at will; the classes below say what is in it for each node type
+(attribute `type`). Each attribute is declared once, with its type, range and meaning.
 
 Edges say what they carry (attribute `carries`, a tuple or one name; a missing one means the stream). An edge that
 is there already keeps what it carries when it is added again without saying.
@@ -20,14 +11,13 @@ is there already keeps what it carries when it is added again without saying.
     context   from the context to a block that attends to it
     position  from a position to a block, or from one that is added to the tokens to the input
     scores    attention scores of one block, added to those of a later one (residual attention)
-
-Graph attributes: dim, causal, stages (names or None), pattern (the text it was made from; information only).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
@@ -35,31 +25,106 @@ from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
-# The attributes that the graph and each kind of node have. A block's `options` and `given` are dicts, beside these.
-_STAGE = Option("stage", int, 0, "index of the stage", least=0)
-GRAPH_ATTRIBUTES = (
-    Option("dim", int, None, "features of the stream", least=1),
-    Option("causal", bool, False, "no token sees a later one"),
-    Option("pattern", str, "", "the text it was made from"),
-)
+
+class Field(NamedTuple):
+    """What an attribute means, and which values of its type it can have."""
+
+    doc: str
+    least: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+class GraphAttributes(TypedDict):
+    """Of the graph itself."""
+
+    dim: Annotated[int, Field("features of the stream", least=1)]
+    causal: Annotated[bool, Field("no token sees a later one")]
+    stages: list[str | None]  # the name of each, or None
+    pattern: Annotated[str, Field("the text it was made from; information only")]
+
+
+class InputNode(TypedDict):
+    """Where the stream starts, and its token embedding: `tokens.INPUT_OPTIONS`, which have the ranges."""
+
+    type: Literal["input"]
+    num_tokens: int | None  # None: the graph embeds no tokens
+    max_seq_len: int | None
+    emb_dim: int | None
+    l2norm_embed: bool
+    post_emb_norm: bool
+    emb_frac_gradient: float
+    emb_dropout: float
+    num_memory_tokens: int
+    max_mem_len: int
+    shift_mem_down: int
+
+
+class ContextNode(TypedDict):
+    """The sequence that cross-attention reads."""
+
+    type: Literal["context"]
+
+
+class PositionNode(TypedDict):
+    """A position scheme: added to the embedded tokens, or read by blocks, with the attributes of its `Scheme`."""
+
+    type: Literal["position"]
+    scheme: Annotated[str, Field("how positions enter", choices=(*SCHEMES, *INPUT_SCHEMES))]
+
+
+class BlockNode(TypedDict):
+    """A residual block."""
+
+    type: Literal["block"]
+    kind: Annotated[str, Field("its kind in the registry")]
+    options: dict[str, Any]  # all options of its kind
+    given: dict[str, Any]  # those that its own text sets
+    shift: Annotated[int, Field("token shift", least=0)]
+    scale: Annotated[float, Field("of the branch, before the residual add")]
+    tie: Annotated[str | None, Field("label of shared parameters")]
+    stage: Annotated[int, Field("index of the stage", least=0)]
+
+
+class SumNode(TypedDict):
+    """Where parallel branches meet."""
+
+    type: Literal["sum"]
+    stage: Annotated[int, Field("index of the stage", least=0)]
+
+
+class OutputNode(TypedDict):
+    """Where the stream ends: the final norm, and the logits."""
+
+    type: Literal["output"]
+    norm: Annotated[str | None, Field("the final norm", choices=("layernorm", "rmsnorm", "scalenorm"))]
+    logits_dim: Annotated[int | None, Field("number of logits; None: the model has no head", least=1)]
+    tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
+
+
+def declared(definition: type) -> tuple[Option, ...]:
+    """The attributes of a class above that have a `Field`, as options to check values against."""
+    out = []
+    for name, hint in get_type_hints(definition, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            value, field = get_args(hint)
+            optional = NoneType in get_args(value)
+            (value,) = [each for each in get_args(value) if each is not NoneType] if optional else [value]
+            out.append(
+                Option(name, value, None, field.doc, least=field.least, choices=field.choices, optional=optional)
+            )
+    return tuple(out)
+
+
+GRAPH_ATTRIBUTES = declared(GraphAttributes)
 NODE_ATTRIBUTES = {
     "input": INPUT_OPTIONS,
-    "context": (),
-    "position": (Option("scheme", str, "rotary", "how positions enter", choices=(*SCHEMES, *INPUT_SCHEMES)),),
-    "block": (
-        Option("block", str, "", "its kind"),
-        Option("shift", int, 0, "token shift", least=0),
-        Option("scale", float, 1.0, "of the branch"),
-        Option("tie", str, None, "class of shared parameters", optional=True),
-        _STAGE,
-    ),
-    "sum": (_STAGE,),
-    "output": (
-        Option("norm", str, None, "the final norm", choices=("layernorm", "rmsnorm", "scalenorm"), optional=True),
-        Option("logits_dim", int, None, "how many logits", least=1, optional=True),
-        Option("tied", bool, False, "logits by the embedding's matrix"),
-    ),
+    "context": declared(ContextNode),
+    "position": declared(PositionNode),
+    "block": declared(BlockNode),
+    "sum": declared(SumNode),
+    "output": declared(OutputNode),
 }
+"""Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
 
 
 def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:

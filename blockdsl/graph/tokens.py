@@ -26,7 +26,7 @@ def write(graph: Graph, options: Mapping[str, Value], dim: int) -> None:
     if options["use_abs_pos_emb"] and not block_schemes(graph) & REPLACE_ABSOLUTE:
         scheme = "sinusoidal" if options["scaled_sinu_pos_emb"] else "absolute"
         node = _free_name(graph, scheme)
-        graph.nx.add_node(node, kind="position", scheme=scheme)
+        graph.nx.add_node(node, type="position", scheme=scheme)
         graph.nx.add_edge(node, graph.start, carries=("position",))
 
 

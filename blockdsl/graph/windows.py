@@ -39,7 +39,7 @@ def windows(graph: Graph) -> dict[str, int]:
 
 def _window(graph: Graph, node: str) -> int | None:
     attrs = graph.nx.nodes[node]
-    kind = kind_of(attrs["block"])
+    kind = kind_of(attrs["kind"])
     return kind.window(kind.completed(graph.dim, attrs["options"]))
 
 

@@ -96,7 +96,7 @@ def window(graph: BlockGraph) -> float:
 def weight_bytes(graph: BlockGraph, setting: Setting) -> float:
     """Bytes of the weights that every token needs: those of blocks and head."""
     costs = node_costs(graph, sizes(seq_len=1, batch=1))
-    needed = [cost for node, cost in costs if graph.nx.nodes[node]["kind"] in ("block", "output")]
+    needed = [cost for node, cost in costs if graph.node_type(node) in ("block", "output")]
     return sum(cost.parameters for cost in needed) * item_bytes(setting.weights)
 
 

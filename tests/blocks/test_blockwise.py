@@ -146,7 +146,7 @@ def causal_attention(node: str, model: xt_blocks.Stack) -> bool:
     attrs = model.graph.nx.nodes[node]
     options = attrs.get("options", {})
     explicit = options.get("residual_attn") or not options.get("flash", True)
-    return attrs.get("block") == "a" and bool(options["causal"]) and not explicit
+    return attrs.get("kind") == "a" and bool(options["causal"]) and not explicit
 
 
 def test_dropout_keeps_the_mean_and_its_gradient_is_of_the_same_draw() -> None:

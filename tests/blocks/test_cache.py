@@ -221,7 +221,7 @@ def test_a_window_has_room_for_itself_and_some_slack() -> None:
 
 def test_blocks_that_add_scores_keep_as_many_keys_as_the_widest() -> None:
     kept = {node: attrs["options"]["max_attend_past"] for node, attrs in stack("window").graph.nx.nodes(data=True)
-            if attrs["kind"] == "block" and attrs["block"] == "a"}  # fmt: skip
+            if attrs["type"] == "block" and attrs["kind"] == "a"}  # fmt: skip
     assert windows.windows(stack("window").graph) == kept == {"a0": 2, "a2": 2}
     assert windows.windows(stack("window, residual attention").graph) == {"a0": 4, "a2": 4, "a4": 4}
     assert windows.windows(stack("windows of some, residual attention").graph) == {}

@@ -95,14 +95,14 @@ def test_a_record_changes_no_number(name: str, causal: bool) -> None:
     graph = model.graph
     blocks = graph.nodes("block")
     assert sorted(record.streams) == sorted(blocks)
-    assert sorted(record.attention) == sorted(n for n in blocks if graph.nx.nodes[n]["block"] != "f")
+    assert sorted(record.attention) == sorted(n for n in blocks if graph.block(n)["kind"] != "f")
     for node, scores in record.attention.items():
         options = graph.nx.nodes[node]["options"]
-        keys = (5 if graph.nx.nodes[node]["block"] == "c" else 7) + options["num_mem_kv"]
+        keys = (5 if graph.block(node)["kind"] == "c" else 7) + options["num_mem_kv"]
         assert scores.weights.shape == scores.before.shape == (2, options["heads"], 7, keys)
         sums = scores.weights.sum(dim=-1)
         close(sums.movedim(1, -1)[mask], torch.ones_like(sums).movedim(1, -1)[mask])
-        if graph.nx.nodes[node]["block"] == "a":
+        if graph.block(node)["kind"] == "a":
             assert (scores.weights[1, :, :, options["num_mem_kv"] :][..., :3] == 0).all()
             if causal:
                 assert (scores.weights[..., options["num_mem_kv"] :].triu(1) == 0).all()

@@ -96,7 +96,7 @@ def test_keywords_and_the_pattern_they_stand_for_are_one_model(order: dict[str, 
     ours = AttentionLayers(**(sizes | options))
     torch.manual_seed(3)
     theirs = AttentionLayers(pattern=text, **(sizes | rest))
-    kinds = [ours.graph.nx.nodes[node]["block"] for node in ours.graph.nodes("block")]
+    kinds = [ours.graph.block(node)["kind"] for node in ours.graph.nodes("block")]
     assert kinds == layers
     assert [*ours.state_dict()] == [*theirs.state_dict()]
     x = torch.randn(2, 5, 12)

@@ -97,11 +97,11 @@ def test_random_programs_are_drawn(program: Program, unfold: bool) -> None:
 def test_random_edits_are_drawn_in_layers(model: Model, data: st.DataObject) -> None:
     g = blockdsl.compile(model.text, **model.settings)
     assume(len(g.nx) < 80)
-    order = [node for node in g.order() if g.nx.nodes[node]["kind"] in ("input", "block", "sum", "output")]
+    order = [node for node in g.order() if g.nx.nodes[node]["type"] in ("input", "block", "sum", "output")]
     for _ in range(data.draw(st.integers(1, 4))):
         low = data.draw(st.integers(0, len(order) - 2))
         high = data.draw(st.integers(low + 1, len(order) - 1))
-        if g.nx.nodes[order[high]]["kind"] != "input":
+        if g.nx.nodes[order[high]]["type"] != "input":
             g.nx.add_edge(order[low], order[high])
     check(g.to_svg(), g)
 
@@ -437,11 +437,11 @@ def test_a_graph_that_cannot_be_read_is_refused_in_words(method: str) -> None:
     foreign, cyclic = (blockdsl.compile("(a f)*2", dim=16) for _ in range(2))
     foreign.nx.add_node("zz")
     cyclic.nx.add_edge("f3", "a0")
-    with pytest.raises(blockdsl.GraphError, match="zz: unknown kind of node None"):
+    with pytest.raises(blockdsl.GraphError, match="zz: unknown node type None"):
         getattr(foreign, method)()
     with pytest.raises(blockdsl.GraphError, match="cycle: a0 → f1 → a2 → f3 → a0"):
         getattr(cyclic, method)()
-    with pytest.raises(blockdsl.GraphError, match="zz: unknown kind"):
+    with pytest.raises(blockdsl.GraphError, match="zz: unknown node type"):
         blockdsl.compile("a f", dim=16).diff(foreign)
 
 

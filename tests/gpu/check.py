@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 
 from ..benchmarks.case import Options
 from ..benchmarks.measure import synchronizer
+from .compiling import compiling
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -65,8 +65,9 @@ class Outcome:
 def prepare(options: Options) -> None:
     """Make this process one for checks: its threads, and the device that memory is counted of."""
     torch.set_num_threads(options.threads)
-    if torch.device(options.device).type == "cuda":
-        torch.cuda.set_device(options.device)
+    device = torch.device(options.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def outcome(check: Check, options: Options) -> Outcome:
@@ -75,7 +76,8 @@ def outcome(check: Check, options: Options) -> Outcome:
     status, reason, trace, details = PASSED, "", "", None
     torch.manual_seed(0)
     try:
-        details = check.run(options)
+        with compiling(options):
+            details = check.run(options)
         synchronizer(options.device)()  # a kernel that fails tells so late, and not in the next check's name
     except NotHere as error:
         status, reason = SKIPPED, str(error)
@@ -97,8 +99,7 @@ def described(error: BaseException) -> str:
 
 def release() -> None:
     """Give back what a check has left: graphs that were compiled, and memory."""
-    if "torch._dynamo" in sys.modules:  # which takes seconds to import
-        torch.compiler.reset()
+    torch.compiler.reset()
     free()
 
 

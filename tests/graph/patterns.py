@@ -118,7 +118,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
 
 # The attributes of an input that embeds no tokens, written out.
 PLAIN_INPUT = {
-    "kind": "input",
+    "type": "input",
     "num_tokens": None,
     "max_seq_len": None,
     "emb_dim": None,

@@ -44,8 +44,8 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
     assert dict(g.nx.nodes(data=True)) == {
         "input": PLAIN_INPUT,
         "a0": {
-            "kind": "block",
-            "block": "a",
+            "type": "block",
+            "kind": "a",
             "options": PLAIN_ATTENTION | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None} | around,
             "given": {"heads": 4},
             "shift": 1,
@@ -54,8 +54,8 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             "stage": 0,
         },
         "f1": {
-            "kind": "block",
-            "block": "f",
+            "type": "block",
+            "kind": "f",
             "options": PLAIN_FEEDFORWARD | {"mult": 2} | around,
             "given": {},
             "shift": 0,
@@ -63,7 +63,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             "tie": "t",
             "stage": 1,
         },
-        "output": {"kind": "output", "norm": "rmsnorm", "logits_dim": None, "tied": False},
+        "output": {"type": "output", "norm": "rmsnorm", "logits_dim": None, "tied": False},
     }
     assert [*g.nx.edges(data="carries")] == [
         ("input", "a0", ("stream",)),
@@ -218,12 +218,12 @@ def test_rotary_positions_are_one_node_for_each_size() -> None:
     g = graph("a a(dim_head=12) f c a a(dim_head=3)", rotary_pos_emb=True)
     assert {node: g.nx.nodes[node] for node in g.nodes("position")} == {
         "rotary2": {
-            "kind": "position",
+            "type": "position",
             "scheme": "rotary",
             "dim": 2,
             "xpos_scale_base": None,
         },  # half of 4, and at least 2
-        "rotary6": {"kind": "position", "scheme": "rotary", "dim": 6, "xpos_scale_base": None},  # half of 12
+        "rotary6": {"type": "position", "scheme": "rotary", "dim": 6, "xpos_scale_base": None},  # half of 12
     }
     assert {edge for edge in edges(g) if edge.startswith("position")} == {
         "position: rotary2 → a0",
@@ -393,8 +393,8 @@ def test_a_blocks_own_norm_option_leaves_the_final_norm_alone() -> None:
 def test_tokens_make_an_embedding_absolute_positions_and_logits() -> None:
     g = graph("a f", num_tokens=30, max_seq_len=9, emb_dropout=0.25, tie_embedding=True)
     assert g.nx.nodes["input"] == PLAIN_INPUT | {"num_tokens": 30, "max_seq_len": 9, "emb_dropout": 0.25}
-    assert g.nx.nodes["output"] == {"kind": "output", "norm": "layernorm", "logits_dim": 30, "tied": True}
-    assert g.nx.nodes["absolute"] == {"kind": "position", "scheme": "absolute"}
+    assert g.nx.nodes["output"] == {"type": "output", "norm": "layernorm", "logits_dim": 30, "tied": True}
+    assert g.nx.nodes["absolute"] == {"type": "position", "scheme": "absolute"}
     assert edges(g) == {"input → a0", "a0 → f1", "f1 → output", "position: absolute → input"}
     assert graph("a f", num_tokens=30, max_seq_len=9, use_abs_pos_emb=False).nodes("position") == []
     assert graph("a f", num_tokens=30, max_seq_len=9, rotary_pos_emb=True).nodes("position") == ["rotary2"]
@@ -439,7 +439,7 @@ def test_a_parsed_pattern_compiles_to_the_graph_of_its_text() -> None:
     g = graph(text)
     assert blockdsl.compile(blockdsl.parse(text), **SIZES) == g
     kinds = "faf" + "aaaaaaffffff" * 2
-    assert [g.nx.nodes[node]["block"] for node in g.nodes("block")] == [*kinds]
+    assert [g.nx.nodes[node]["kind"] for node in g.nodes("block")] == [*kinds]
 
 
 def test_a_copy_is_independent() -> None:
@@ -457,7 +457,7 @@ def test_a_copy_is_independent() -> None:
 def test_every_block_of_a_random_pattern_is_there_in_order_and_lint_is_content(model: Model) -> None:
     g = blockdsl.compile(model.text, **model.settings)
     blocks = g.nodes("block")
-    assert tuple(g.nx.nodes[node]["block"] for node in blocks) == model.blocks
+    assert tuple(g.nx.nodes[node]["kind"] for node in blocks) == model.blocks
     assert blocks == [f"{kind}{i}" for i, kind in enumerate(model.blocks)]
     assert g.lint() is g
     # every block reads one stream, and the order of the graph is the order of the text

@@ -254,8 +254,8 @@ def test_json_has_all_of_it() -> None:
     found = graph("a f | a").diff(graph("a f(glu) | x: c", causal=True), seq_len=10)
     plain = json.loads(found.to_json())
     assert plain["equal"] is False
-    assert [(row["node"], row["kind"]) for row in plain["removed"]] == [("a2", "block")]
-    assert [(row["node"], row["kind"]) for row in plain["added"]] == [("context", "context"), ("c2", "block")]
+    assert [(row["node"], row["type"]) for row in plain["removed"]] == [("a2", "block")]
+    assert [(row["node"], row["type"]) for row in plain["added"]] == [("context", "context"), ("c2", "block")]
     assert plain["added"][1]["options"]["heads"] == 2
     assert plain["blocks"] == [
         {"before": "a0", "after": "a0", "changes": [{"name": "causal", "before": False, "after": True}]},
@@ -278,8 +278,8 @@ def test_a_graph_does_not_differ_from_itself(model: Model) -> None:
     found = g.diff(BlockGraph.from_json(g.to_json()))
     assert not found
     assert found.pairs[0] == (g.start, g.start)
-    assert {*found.pairs} == {(node, node) for node in g.nx if g.nx.nodes[node]["kind"] != "sum"} | {
-        pair for pair in found.pairs if pair[0] == pair[1] and g.nx.nodes[pair[0]]["kind"] == "sum"
+    assert {*found.pairs} == {(node, node) for node in g.nx if g.nx.nodes[node]["type"] != "sum"} | {
+        pair for pair in found.pairs if pair[0] == pair[1] and g.nx.nodes[pair[0]]["type"] == "sum"
     }
     assert {*found.status()[0].values()} == {"same"}
 
@@ -331,7 +331,7 @@ def edits(draw: st.DrawFn) -> tuple[list[str], list[str], str, str | None, str |
 
 def said(g: BlockGraph, node: str) -> tuple[Any, ...]:
     attrs = g.nx.nodes[node]
-    return attrs["block"], attrs["options"], attrs["shift"], attrs["scale"]
+    return attrs["kind"], attrs["options"], attrs["shift"], attrs["scale"]
 
 
 @settings(max_examples=150, deadline=None)

@@ -280,7 +280,7 @@ def check(g: BlockGraph) -> None:
 
     folded = Dot(g.to_dot(fold=True))
     assert folded.labels.items() <= whole.labels.items()
-    blocks = [node for node in folded.labels if g.nx.nodes[node]["kind"] in ("block", "sum")]
+    blocks = [node for node in folded.labels if g.nx.nodes[node]["type"] in ("block", "sum")]
     drawn = {node: times([folded.titles[cluster] for cluster in folded.clusters[node]]) for node in blocks}
     assert sum(drawn.values()) == len(g.nodes("block")) + len(g.nodes("sum")), "a copy stands for all of them"
     assert len({*folded.edges}) == len(folded.edges)

@@ -207,7 +207,7 @@ def test_an_output_that_reads_two_streams_norms_their_sum() -> None:
 
 def test_a_sum_without_a_base_is_the_plain_sum_of_its_streams() -> None:
     g = graph("a f")
-    g.nx.add_node("both", kind="sum", stage=0)
+    g.nx.add_node("both", type="sum", stage=0)
     g.nx.remove_edge("a0", "f1")
     g.nx.add_edges_from([("input", "both"), ("a0", "both"), ("both", "f1")])
     stack, x = lowered(g), inputs()
@@ -282,7 +282,7 @@ def test_a_removed_scores_edge_ends_residual_attention_there() -> None:
 def test_a_position_taken_from_one_block_leaves_that_block_unrotated() -> None:
     g = graph("a a", rotary_pos_emb=True)
     g.nx.remove_edge("rotary2", "a1")
-    g.nx.add_node("wide", kind="position", scheme="rotary", dim=4)
+    g.nx.add_node("wide", type="position", scheme="rotary", dim=4)
     g.nx.remove_edge("rotary2", "a0")
     g.nx.remove_node("rotary2")
     g.nx.add_edge("wide", "a0", carries=("position",))
@@ -363,14 +363,14 @@ def by_the_graph(g: BlockGraph, stack: xt_blocks.Stack, x: Tensor) -> Tensor:
     for node in g.order():
         attrs = g.nx.nodes[node]
         streams, bases = g.sources(node, "stream"), g.sources(node, "base")
-        if attrs["kind"] == "block":
+        if attrs["type"] == "block":
             read = sum((behind[source] for source in streams[1:]), behind[streams[0]])
-            branch = ref.a if attrs["block"] == "a" else ref.f
+            branch = ref.a if attrs["kind"] == "a" else ref.f
             behind[node] = read + branch(owner[node], read, shift=attrs["shift"], scale=attrs["scale"])
-        elif attrs["kind"] == "sum":
+        elif attrs["type"] == "sum":
             base = behind[bases[0]] if bases else torch.zeros_like(x)
             behind[node] = base + sum((behind[source] - base for source in streams), torch.zeros_like(x))
-        elif attrs["kind"] == "output":
+        elif attrs["type"] == "output":
             return ref.out(sum((behind[source] for source in streams[1:]), behind[streams[0]]))
     raise AssertionError("no output")
 
@@ -384,7 +384,7 @@ def by_the_graph(g: BlockGraph, stack: xt_blocks.Stack, x: Tensor) -> Tensor:
 def test_a_randomly_rewired_graph_computes_what_its_edges_say(pattern: str, causal: bool, data: st.DataObject) -> None:
     g = graph(pattern, causal=causal)
     for _ in range(data.draw(st.integers(0, 3))):
-        nodes = [node for node in g.order() if g.nx.nodes[node]["kind"] in ("input", "block", "sum")] + ["output"]
+        nodes = [node for node in g.order() if g.nx.nodes[node]["type"] in ("input", "block", "sum")] + ["output"]
         late = data.draw(st.integers(1, len(nodes) - 1))
         early = data.draw(st.integers(0, late - 1))
         how = data.draw(st.sampled_from(["skip", "skip", "cut", "shift", "scale"]))
@@ -392,7 +392,7 @@ def test_a_randomly_rewired_graph_computes_what_its_edges_say(pattern: str, caus
             g.nx.add_edge(nodes[early], nodes[late])
         elif how == "cut":
             g.nx.remove_edges_from([data.draw(st.sampled_from([*g.nx.edges]))])
-        elif nodes[late] != "output" and g.nx.nodes[nodes[late]]["kind"] == "block":
+        elif nodes[late] != "output" and g.nx.nodes[nodes[late]]["type"] == "block":
             g.nx.nodes[nodes[late]].update({"shift": early % 3} if how == "shift" else {"scale": 0.5})
     try:
         g.lint()

@@ -26,9 +26,9 @@ def graph(pattern: str, **keywords: Any) -> BlockGraph:
 def test_a_graph_without_attributes_of_today_says_which() -> None:
     value = json.loads(graph("a f", num_tokens=9, max_seq_len=5).to_json())
     for node in value["nodes"]:
-        if node["kind"] == "input":
+        if node["type"] == "input":
             del node["emb_dim"], node["post_emb_norm"]
-        elif node["kind"] == "output":
+        elif node["type"] == "output":
             node["num_tokens"] = node.pop("logits_dim")
     with pytest.raises(GraphError) as caught:
         BlockGraph.from_json(json.dumps(value))
@@ -46,8 +46,8 @@ def test_a_small_graph_written_out() -> None:
             {"id": "input"} | PLAIN_INPUT | {"num_tokens": 9, "max_seq_len": 5},
             {
                 "id": "c0",
-                "kind": "block",
-                "block": "c",
+                "type": "block",
+                "kind": "c",
                 "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0} | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
@@ -55,11 +55,11 @@ def test_a_small_graph_written_out() -> None:
                 "tie": None,
                 "stage": 0,
             },
-            {"id": "context", "kind": "context"},
+            {"id": "context", "type": "context"},
             {
                 "id": "f1",
-                "kind": "block",
-                "block": "f",
+                "type": "block",
+                "kind": "f",
                 "options": PLAIN_FEEDFORWARD | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
@@ -67,7 +67,7 @@ def test_a_small_graph_written_out() -> None:
                 "tie": "x",
                 "stage": 1,
             },
-            {"id": "output", "kind": "output", "norm": "layernorm", "logits_dim": 9, "tied": False},
+            {"id": "output", "type": "output", "norm": "layernorm", "logits_dim": 9, "tied": False},
         ],
         "edges": [
             {"from": "input", "to": "c0", "carries": ["stream"]},
@@ -181,10 +181,10 @@ EMPTY = '{"graph": {"dim": 1, "causal": true, "stages": [null], "pattern": ""}, 
         '{"graph": 3, "nodes": [], "edges": []}',
         '{"graph": {"incoming_graph_data": 3}, "nodes": [], "edges": []}',
         EMPTY % ("[3]", "[]"),
-        EMPTY % ('[{"kind": "input"}]', "[]"),
-        EMPTY % ('[{"id": null, "kind": "input"}]', "[]"),
-        EMPTY % ('[{"id": [1], "kind": "input"}]', "[]"),
-        EMPTY % ('[{"id": "a0", "kind": "block", "options": [1]}]', "[]"),
+        EMPTY % ('[{"type": "input"}]', "[]"),
+        EMPTY % ('[{"id": null, "type": "input"}]', "[]"),
+        EMPTY % ('[{"id": [1], "type": "input"}]', "[]"),
+        EMPTY % ('[{"id": "a0", "type": "block", "options": [1]}]', "[]"),
         EMPTY % ("[]", "[[]]"),
         EMPTY % ("[]", '[{"from": "a"}]'),
         EMPTY % ("[]", '[{"from": "a", "to": "b", "carries": 3}]'),
@@ -258,3 +258,12 @@ def test_a_damaged_graph_is_refused_or_works(pattern: str, tokens: bool, data: s
     g.why_not_cached()
     assert BlockGraph.from_json(g.to_json()) == g
     assert sum(p.numel() for p in xt_blocks.lower(g).parameters()) == g.parameters()
+
+
+def test_files_of_0_1_0_name_node_types_and_block_kinds_otherwise() -> None:
+    g = blockdsl.compile("a c & f | a@x f a@x", dim=16, heads=2, causal=True, rotary_pos_emb=True)
+    plain = json.loads(g.to_json())
+    old = {"type": "kind", "kind": "block"}
+    plain["nodes"] = [{old.get(name, name): value for name, value in node.items()} for node in plain["nodes"]]
+    assert {"kind": "block", "block": "c"}.items() <= next(n for n in plain["nodes"] if n["id"] == "c1").items()
+    assert BlockGraph.from_json(json.dumps(plain)).to_json() == g.to_json()

@@ -80,7 +80,7 @@ def both(*edits: Callable[[BlockGraph], None]) -> Callable[[BlockGraph], None]:
 def places(name: str) -> Callable[[BlockGraph], None]:
     """Hand the input absolute positions of this name."""
     return both(
-        lambda g: g.nx.add_node(name, kind="position", scheme="absolute"),
+        lambda g: g.nx.add_node(name, type="position", scheme="absolute"),
         edge(name, "input", "position"),
     )
 
@@ -109,14 +109,14 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     (
         "a f",
         {},
-        node("f1", kind="blok"),
-        ["f1: unknown kind of node 'blok'; there are input, context, position, block, sum, output"],
+        node("f1", type="blok"),
+        ["f1: unknown node type 'blok'; there are input, context, position, block, sum, output"],
     ),
     (
         "a f",
         {},
         edge("f1", "extra"),
-        ["extra: unknown kind of node None; there are input, context, position, block, sum, output"],
+        ["extra: unknown node type None; there are input, context, position, block, sum, output"],
     ),
     ("a f", {}, gone("f1", "scale"), ["f1: has no attribute scale"]),
     ("a f", {}, gone("f1", "options"), ["f1: has no attribute options"]),
@@ -164,7 +164,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         lambda g: g.nx.add_node("out2", **g.nx.nodes["output"]),
         ["the graph has 2 output nodes and needs one"],
     ),
-    ("a c", {}, lambda g: g.nx.add_node("memory", kind="context"), ["the graph has more than one context"]),
+    ("a c", {}, lambda g: g.nx.add_node("memory", type="context"), ["the graph has more than one context"]),
     # what edges carry
     (
         "a f",
@@ -193,7 +193,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     ("a f", {}, edge("input", "a0", "position"), ["input → a0: input cannot hand position to block"]),
     ("a & a", {}, edge("sum0", "a1", "scores"), ["sum0 → a1: sum cannot hand scores to block"]),
     # a block's kind and options
-    ("a f", {}, node("f1", block="g"), ["f1: unknown block kind 'g'; registered: a, c, f"]),
+    ("a f", {}, node("f1", kind="g"), ["f1: unknown block kind 'g'; registered: a, c, f"]),
     ("a f", {}, option("a0", heads=0), [f"a0: heads {RANGE} 1, not 0"]),
     ("a f", {}, option("f1", mult="4"), ["f1: mult must be a number of at least 0, not '4'"]),
     ("a f", {}, option("f1", hedas=2), ["f1: unknown option 'hedas'"]),
@@ -411,7 +411,7 @@ def test_every_fault_is_named_at_once() -> None:
     g = graph("a f & f c", rotary_pos_emb=True)
     g.nx.nodes["a0"]["options"] |= {"heads": 0, "hheads": 2}
     del g.nx.nodes["a0"]["options"]["dropout"]
-    g.nx.nodes["f2"]["block"] = "ff"
+    g.nx.nodes["f2"]["kind"] = "ff"
     g.nx.add_edge("context", "f1")
     assert found(g) == [
         "context → f1: context cannot hand stream to block",

@@ -515,7 +515,7 @@ def test_a_branch_that_also_feeds_another_is_listed() -> None:
 
 def test_a_sum_without_a_base_is_listed_as_the_plain_sum_it_is() -> None:
     g = graph("a f")
-    g.nx.add_node("both", kind="sum", stage=0)
+    g.nx.add_node("both", type="sum", stage=0)
     g.nx.remove_edge("f1", "output")
     g.nx.add_edges_from([("a0", "both"), ("f1", "both"), ("both", "output")])
     check(
@@ -644,7 +644,7 @@ def read_from(
 
 def want(g: BlockGraph) -> list[tuple[str, int, Any, str | None]]:
     nodes = [g.nx.nodes[node] for node in g.nodes("block")]
-    return [(n["block"], n["shift"], pytest.approx(n["scale"], rel=1e-4), n["tie"]) for n in nodes]
+    return [(n["kind"], n["shift"], pytest.approx(n["scale"], rel=1e-4), n["tie"]) for n in nodes]
 
 
 def test_the_reader_counts_what_a_picture_says() -> None:

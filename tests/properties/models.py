@@ -86,7 +86,7 @@ class Model:
     def kinds(self) -> set[str]:
         """Of its blocks."""
         graph = self.graph
-        return {graph.nx.nodes[node]["block"] for node in graph.nodes("block")}
+        return {graph.block(node)["kind"] for node in graph.nodes("block")}
 
     def without(self, *around: str) -> Model:
         """The same but for options of the model around the stack."""

@@ -128,7 +128,7 @@ def test_looking_inside_changes_nothing_and_shows_what_was_attended(drawn: Model
         attrs = model.graph.nx.nodes[node]
         total = scores.weights.sum(dim=-1)
         close(total, torch.ones_like(total), 1e-6)
-        if attrs["block"] == "a":
+        if attrs["kind"] == "a":
             own = scores.weights[..., attrs["options"]["num_mem_kv"] :]
             if mask is not None:
                 assert (own[1, ..., 4:] == 0).all()

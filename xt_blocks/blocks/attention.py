@@ -7,14 +7,17 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.kinds import Kind
+from blockdsl.registry.options import by_name
 
 from ..kernels import attention as kernel
 from ..kernels.masks import Attend, Bias, Masks, Sight, check_mask
@@ -22,17 +25,22 @@ from ..kernels.scores import TalkingHeads
 from ..positions.rotary import Rotation
 from ..runtime.cache import Slot
 from .init import xavier
-from .linear import Linear
+from .linear import apply, apply_from
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
 from .subset import without_share
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import CrossAttentionOptions, SelfAttentionOptions
+
 
 class _Attention(nn.Module):
     """What self- and cross-attention share: all but where queries, keys and values come from."""
 
-    def __init__(self, kind: Kind, dim: int, options: dict[str, Any]) -> None:
+    def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
         super().__init__()
         o = kind.complete(dim, options, f"{type(self).__name__}()")
         self.options = o
@@ -85,9 +93,10 @@ class Attention(_Attention):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(SELF_ATTENTION.options)))
+    def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
-        self.to_qkv = Linear(dim, sum(self.sizes), bias=False)
+        self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
         alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
@@ -147,7 +156,7 @@ class Attention(_Attention):
 
         One matrix makes them, its rows in this order.
         """
-        projected = self.to_qkv(x)
+        projected = apply(self.to_qkv, x)
         if memory is None and self.parts is not None:
             batch, seq, _ = x.shape
             heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
@@ -156,7 +165,7 @@ class Attention(_Attention):
         q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
         if memory is not None:
             queries, *rest = self.sizes
-            before = F.linear(memory, self.to_qkv.weight[queries:]).split_with_sizes(rest, dim=-1)
+            before = apply_from(self.to_qkv, memory, queries).split_with_sizes(rest, dim=-1)
             k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
         return self.split(q, k, v if self.sizes[2] else None)
 
@@ -173,11 +182,12 @@ class CrossAttention(_Attention):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(CROSS_ATTENTION.options)))
+    def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
         queries, keys, values = self.sizes
-        self.to_q = Linear(dim, queries, bias=False)
-        self.to_kv = Linear(dim, keys + values, bias=False)
+        self.to_q = nn.Linear(dim, queries, bias=False)
+        self.to_kv = nn.Linear(dim, keys + values, bias=False)
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
@@ -205,7 +215,7 @@ class CrossAttention(_Attention):
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
         """
         check_mask("context_mask", context_mask, context)
-        q = self.to_q(x)
+        q = apply(self.to_q, x)
         if cache is not None and cache.filled:
             k, v = cache.stored()
             q = split_heads(q, self.heads)
@@ -213,7 +223,7 @@ class CrossAttention(_Attention):
         elif context is None:
             raise ValueError("cross-attention needs a context")
         else:
-            kv = self.to_kv(context)
+            kv = apply(self.to_kv, context)
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:

@@ -18,12 +18,10 @@ class Embedding(nn.Embedding):
     Args:
         rows, dim: how many vectors, and their features.
         std: what they are drawn with.
-        unit: each vector that is looked up is scaled to unit length: FixNorm (Nguyen & Salazar, arXiv:1910.05895).
-            Only the directions of those in the table count then; see SMALL_STD.
     """
 
-    def __init__(self, rows: int, dim: int, std: float, unit: bool = False) -> None:
-        self.std, self.unit = std, unit
+    def __init__(self, rows: int, dim: int, std: float) -> None:
+        self.std = std
         super().__init__(rows, dim)
 
     def reset_parameters(self) -> None:
@@ -31,17 +29,16 @@ class Embedding(nn.Embedding):
         if not self.weight.is_meta:
             nn.init.normal_(self.weight, std=self.std)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """`rows: (...)` int → (..., dim)."""
-        vectors = super().forward(rows)
-        return unit_length(vectors) if self.unit else vectors
-
     def scores(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` → (..., rows), its products with the vectors in the table."""
         return linear(x, self.weight)
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """`x` with its last axis scaled to length one, computed in float32 where x has less."""
+    """`x` with its last axis scaled to length one, computed in float32 where x has less.
+
+    Of embedded tokens that is FixNorm (Nguyen & Salazar, arXiv:1910.05895): only the directions of the table's vectors
+    count then; see SMALL_STD.
+    """
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     return F.normalize(exact, dim=-1).to(x.dtype)

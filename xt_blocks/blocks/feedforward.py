@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin import FEEDFORWARD
+from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.options import by_name
 
 from .init import xavier
-from .linear import Linear
+from .linear import apply
 from .packed import PackedLinear
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import FeedforwardOptions
 
 
 class FeedForward(nn.Module):
@@ -26,16 +33,17 @@ class FeedForward(nn.Module):
         ValueError: a value out of range, or options that clash.
     """
 
-    def __init__(self, dim: int, **options: Any) -> None:
+    @spells(parameters(by_name(FEEDFORWARD.options)))
+    def __init__(self, dim: int, **options: Unpack[FeedforwardOptions]) -> None:
         super().__init__()
         o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
         inner = int(dim * o.mult)
         self.glu = o.glu
         self.activation = "relu_squared" if o.relu_squared else "silu" if o.swish else "gelu"
-        self.to_hidden = Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.to_hidden = nn.Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
         self.norm = nn.LayerNorm(inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
-        self.to_out = Linear(inner, dim, bias=not o.no_bias)
+        self.to_out = nn.Linear(inner, dim, bias=not o.no_bias)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():
@@ -49,17 +57,17 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""
         if self.glu:
-            hidden, gate = self.to_hidden(x).chunk(2, dim=-1)
+            hidden, gate = apply(self.to_hidden, x).chunk(2, dim=-1)
             hidden = hidden * self._activate(gate)
         else:
             to_hidden = self.to_hidden
             fused = to_hidden.activated(x, self.activation) if type(to_hidden) is PackedLinear else None
-            hidden = self._activate(to_hidden(x)) if fused is None else fused
+            hidden = self._activate(apply(to_hidden, x)) if fused is None else fused
         if self.norm is not None:
             hidden = self.norm(hidden)
         if self.dropout.training:
             hidden = self.dropout(hidden)
-        return self.to_out(hidden)
+        return apply(self.to_out, hidden)
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.activation == "relu_squared":

@@ -1,4 +1,4 @@
-"""The linear map that blocks are made of, and the choice of its kernel."""
+"""Linear layers: the choice of their kernel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import onednn
+from ..kernels.hooks import unhooked
 
 MANY_PRODUCTS = 2**21
 """From so many on, of a row's features with all rows and outputs, oneDNN is the faster one, with gradients too."""
@@ -28,13 +29,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-class Linear(nn.Linear):
-    """An `nn.Linear` that runs by `linear`.
+def apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)`; of an `nn.Linear` that is unhooked by `linear`, to the same numbers but for rounding.
 
-    A tool that goes by the exact type, as torch.ao.quantization.quantize_dynamic does, finds it after
-    `module.__class__ = nn.Linear`, which changes nothing else.
+    Blocks are made of plain `nn.Linear`s, which tools that replace, quantise or shard linear layers find by their type.
     """
+    if onednn.BEATS_MKL and type(layer) is nn.Linear and unhooked(layer):
+        return linear(x, layer.weight, layer.bias)
+    out: Tensor = layer(x)
+    return out
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x: (..., in)` → (..., out)."""
-        return linear(x, self.weight, self.bias)
+
+def apply_from(layer: nn.Module, x: Tensor, start: int) -> Tensor:
+    """`layer(x)[..., start:]`, of an unhooked `nn.Linear` without computing the rest."""
+    if isinstance(layer, nn.Linear) and unhooked(layer):
+        return linear(x, layer.weight[start:], None if layer.bias is None else layer.bias[start:])
+    out: Tensor = layer(x)
+    return out[..., start:]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .init import xavier
-from .linear import Linear
+from .linear import apply
 from .project import repeat_heads, split_heads
 
 
@@ -33,13 +33,13 @@ class Output(nn.Module):
         self.kv_heads, self.repeats, self.on_attn = o.kv_heads, o.heads // o.kv_heads, o.on_attn
         inner = o.heads * o.value_dim_head
         relation = o.kv_heads * o.value_dim_head
-        self.to_relation = Linear(o.dim, relation, bias=False) if o.tensor_product else None
+        self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
-        self.to_gate = Linear(o.dim, inner) if o.gate_values else None
+        self.to_gate = nn.Linear(o.dim, inner) if o.gate_values else None
         if self.to_gate is not None:  # as open for every input at first
             nn.init.zeros_(self.to_gate.weight)
             nn.init.ones_(self.to_gate.bias)
-        self.to_out = Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
+        self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             nn.init.zeros_(self.to_out.weight)
@@ -54,12 +54,12 @@ class Output(nn.Module):
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
         """`values: (b, h, n, d)`, `x: (b, n, dim)`, the block's input → (b, n, dim)."""
         if self.to_relation is not None:
-            relation = repeat_heads(split_heads(self.to_relation(x), self.kv_heads), self.repeats)
+            relation = repeat_heads(split_heads(apply(self.to_relation, x), self.kv_heads), self.repeats)
             values = values * relation + values
         if self.head_scale is not None:
             values = values * self.head_scale
         merged = values.transpose(1, 2).flatten(2)
         if self.to_gate is not None:
-            merged = merged * self.to_gate(x).sigmoid()
-        out = self.to_out(merged)
+            merged = merged * apply(self.to_gate, x).sigmoid()
+        out = apply(self.to_out, merged)
         return nn.functional.glu(out, dim=-1) if self.on_attn else out

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import compat, onednn
-from ..kernels.cross_entropy import runs_as_written
+from ..kernels.hooks import unhooked
 from .embedding import Embedding
-from .linear import Linear, linear
+from .linear import linear
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -162,8 +162,8 @@ def _packed(weight: Tensor) -> Tensor | None:
     return packed
 
 
-class PackedLinear(Linear):
-    """What `pack` makes of a linear map of ours."""
+class PackedLinear(nn.Linear):
+    """What `pack` makes of an `nn.Linear`."""
 
     _packed: _Packed
 
@@ -174,17 +174,13 @@ class PackedLinear(Linear):
         """What `forward` gives behind an activation, in one pass; None: there is none, or a hook would miss it."""
         bias = self.bias
         copy = self._packed.of(x, self.weight, bias) if activation in _ACTIVATIONS else None
-        if copy is None or not runs_as_written(self, PackedLinear.forward):
+        if copy is None or not unhooked(self):
             return None
         return onednn.RUN(x, copy, bias, *_ACTIVATIONS[activation])
 
 
 _ACTIVATIONS: dict[str, tuple[str, list[float], str]] = {"gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}
 """By oneDNN's names."""
-
-
-class _PackedPlainLinear(PackedLinear):
-    """What `pack` makes of another nn.Linear."""
 
 
 class _PackedEmbedding(Embedding):
@@ -195,8 +191,7 @@ class _PackedEmbedding(Embedding):
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
-    PackedLinear: Linear,
-    _PackedPlainLinear: nn.Linear,
+    PackedLinear: nn.Linear,
     _PackedEmbedding: Embedding,
 }
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.cross_entropy import runs_as_written
+from ..kernels.hooks import unhooked
 from ..kernels.masks import check_mask
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating, evaluating_all
@@ -273,19 +273,6 @@ def decode(
             return
 
 
-def _unseen(net: nn.Module) -> bool:
-    """Whether no other code than torch's and ours sees what modules compute, which autograd then need not know ever.
-
-    Others may keep a tensor for a pass with gradients, and one that was made in inference mode cannot go into it.
-    """
-    for module in net.modules():
-        if type(module).__module__.partition(".")[0] not in ("torch", "xt_blocks"):
-            return False
-        if not runs_as_written(module, type(module).forward):
-            return False
-    return True
-
-
 def check_length(seq_len: int) -> None:
     """Raise ValueError unless seq_len is a number of steps."""
     if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
@@ -301,10 +288,10 @@ def check_steps(net: TransformerWrapper, seq_len: int, eos_token: int | None) ->
 
 def collect(net: nn.Module, stream: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
     """The steps of a stream side by side, (batch, seq_len) or (seq_len,); pad_value where they ended early."""
-    steps, hidden = stream, False
-    if isinstance(stream, Stream):
-        steps, hidden = stream.steps, not stream.filtered and _unseen(net)
-    with evaluating(net), torch.inference_mode() if hidden else nullcontext():  # once for all steps
+    steps, alone = stream, False
+    if isinstance(stream, Stream):  # who sees a tensor may keep it for autograd, which takes none of inference mode
+        steps, alone = stream.steps, not stream.filtered and all(map(unhooked, net.modules()))
+    with evaluating(net), torch.inference_mode() if alone else nullcontext():  # once for all steps
         tokens = [*steps]
     out = prompts.tokens.new_full((prompts.tokens.shape[0], seq_len), pad_value)
     if tokens:

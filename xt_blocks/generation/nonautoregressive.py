@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blockdsl.registry.options import Option, by_name, check_values
 
-from ..blocks.linear import Linear
+from ..blocks.linear import apply
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
 from ..models.keywords import names_nearest
@@ -135,9 +135,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         self.can_mask_prev_unmasked = can_mask_prev_unmasked
         self.self_cond_train_prob = self_cond_train_prob
         self.null_embed = nn.Parameter(torch.randn(net.dim)) if self_cond else None
-        self.to_self_cond = Linear(net.dim, net.emb_dim, bias=False) if self_cond else None
+        self.to_self_cond = nn.Linear(net.dim, net.emb_dim, bias=False) if self_cond else None
         self.token_critic = token_critic
-        self.to_critic = Linear(net.dim, 1) if self_token_critic else None
+        self.to_critic = nn.Linear(net.dim, 1) if self_token_critic else None
         self.critic_loss_weight = critic_loss_weight
 
     # Training --------------------------------------------------------------------------------------------------------
@@ -203,7 +203,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     def _conditioned(self, condition: Tensor | None, read: dict[str, Any]) -> dict[str, Any]:
         """What the net reads, `condition: (batch, seq, dim)` with it."""
-        return read if self.to_self_cond is None else read | {"sum_embeds": self.to_self_cond(condition)}
+        if self.to_self_cond is None or condition is None:
+            return read
+        return read | {"sum_embeds": apply(self.to_self_cond, condition)}
 
     def _nothing_known(self, tokens: Tensor) -> Tensor | None:
         """(batch, seq, dim), what the first step is conditioned on."""
@@ -232,7 +234,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
     def _scores(self, tokens: Tensor, read: dict[str, Any]) -> Tensor:
         """(batch, seq), the critic's logits that a token was made up."""
         if self.to_critic is not None:
-            scores = self.to_critic(self._fill(tokens, self._nothing_known(tokens), read)[1])
+            scores = apply(self.to_critic, self._fill(tokens, self._nothing_known(tokens), read)[1])
         else:
             assert self.token_critic is not None
             if not self.token_critic.attn_layers.reads_context:

@@ -26,9 +26,9 @@ from ..blocks.norms import ScaleNorm, norm
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
 from ..generation.nonautoregressive import NonAutoregressiveWrapper
+from ..generation.seq2seq import XTransformer
 from ..generation.xl_autoregressive import XLAutoregressiveWrapper
 from ..models.continuous import ContinuousTransformerWrapper
-from ..models.seq2seq import XTransformer
 from ..models.transformer import TransformerWrapper
 from ..models.vision import ViTransformerWrapper
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
@@ -184,7 +184,7 @@ def _load_positions(module: nn.Module | None, state: Reader) -> None:
         state.fill(module.scale, state.need("pos_emb.scale"), "pos_emb.scale")
     elif isinstance(module, AbsolutePositions):
         table = state.need("pos_emb.emb.weight")
-        if table is not None and not module.embedding.unit:
+        if table is not None and not module.unit:
             table = table * table.shape[1] ** -0.5  # theirs is scaled when it is used
         state.fill(module.embedding.weight, table, "pos_emb.emb.weight")
 

@@ -70,13 +70,17 @@ _HAS_HOOKS: bool = None not in [_look_up(name, owner=nn.Module()) for name in _H
 _GLOBAL_HOOKS: list[Any] = [_look_up("_global" + name, [True], owner=nn.modules.module) for name in _HOOKS]
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether a hook of its own, or one on all modules, sees or changes what the module's call takes or gives."""
+def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
+    """Whether a hook of its own, or one on all modules, sees or changes what the module's call takes or gives.
+
+    Args:
+        allowed: hooks defined in packages of these names, such as "torch.distributed.", do not count.
+    """
     if not _HAS_HOOKS or any(_GLOBAL_HOOKS):
         return True
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    found = [hook for hooks in own for hook in hooks.values()]
+    return any(not (allowed and getattr(hook, "__module__", "").startswith(allowed)) for hook in found)
 
 
 _HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0)) is not None

@@ -68,11 +68,6 @@ class Target(NamedTuple):
         return loss.to(dtype)
 
 
-def runs_as_written(module: nn.Module, *forwards: Any) -> bool:
-    """Whether calling the module is one of these and nothing else: no other subclass's, and nothing hooks on it."""
-    return type(module).forward in forwards and "forward" not in vars(module) and not compat.hooked(module)
-
-
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
     if torch.compiler.is_compiling() or compat.transforms_active():

@@ -42,6 +42,17 @@ def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
         raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
 
 
+def joined_masks(
+    first: Tensor | None, first_len: int, second: Tensor | None, second_len: int, batch: int, device: torch.device
+) -> Tensor | None:
+    """(batch, first_len + second_len) bool: one mask after the other, where None is a mask that hides nothing."""
+    if first is None and second is None:
+        return None
+    pair = ((first, first_len), (second, second_len))
+    masks = [torch.ones(batch, n, dtype=torch.bool, device=device) if mask is None else mask for mask, n in pair]
+    return torch.cat(masks, dim=1)
+
+
 def check_pairs(attn_mask: Tensor, x: Tensor, past: int) -> None:
     """Raise ValueError unless `attn_mask` is boolean and of pairs of tokens of `x: (batch, seq, dim)`."""
     seq = x.shape[1]

@@ -10,10 +10,10 @@ from blockdsl.registry.options import Option, by_name, check_values
 from blockdsl.registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
-from ..blocks.linear import Linear
+from ..blocks.linear import apply
 from ..runtime.stack import Stack
 from .keywords import names_nearest
-from .transformer import SequenceModel
+from .sequence import SequenceModel
 
 _OPTIONS = by_name(TOKEN_OPTIONS) | by_name(
     (
@@ -78,7 +78,7 @@ class ContinuousTransformerWrapper(SequenceModel):
         check_values(given, _OPTIONS)
         self.graph = attn_layers.graph
         emb_dim = attn_layers.dim if emb_dim is None else emb_dim
-        self.project_in = nn.Identity() if dim_in is None else Linear(dim_in, emb_dim)
+        self.project_in = nn.Identity() if dim_in is None else nn.Linear(dim_in, emb_dim)
         self._around(
             attn_layers,
             max_seq_len,
@@ -88,7 +88,7 @@ class ContinuousTransformerWrapper(SequenceModel):
             emb_dropout=emb_dropout,
             num_memory_tokens=num_memory_tokens,
         )
-        self.project_out = nn.Identity() if dim_out is None else Linear(attn_layers.dim, dim_out)
+        self.project_out = nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out)
         self.dim_in = emb_dim if dim_in is None else dim_in
         self.dim_out = attn_layers.dim if dim_out is None else dim_out
 
@@ -105,10 +105,10 @@ class ContinuousTransformerWrapper(SequenceModel):
         return "sinusoidal" if scaled_sinu_pos_emb else "absolute"
 
     def _vectors(self, x: Tensor) -> Tensor:
-        return self.project_in(x)
+        return apply(self.project_in, x)
 
     def _outputs(self, hidden: Tensor) -> Tensor:
-        return self.project_out(hidden)
+        return apply(self.project_out, hidden)
 
     def _check_sequence(self, x: Tensor) -> None:
         if x.ndim != 3 or x.shape[-1] != self.dim_in or not x.is_floating_point():

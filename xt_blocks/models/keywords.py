@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from blockdsl.errors import did_you_mean
-from blockdsl.registry.options import Option
 from blockdsl.registry.settings import table
 
 Init = TypeVar("Init", bound=Callable[..., Any])
@@ -45,23 +44,5 @@ def hands_on_to(other: Callable[..., Any]) -> Callable[[Init], Init]:
         more = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(other).parameters.values()]
         method.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
         return method
-
-    return spelled
-
-
-def takes(options: tuple[Option, ...]) -> Callable[[Init], Init]:
-    """Around an `__init__` with a `**` argument: its signature spells out `options` in that argument's place."""
-
-    def spelled(init: Init) -> Init:
-        signature = inspect.signature(init)
-        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        names = {parameter.name for parameter in own}
-        more = [
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-            for option in options
-            if option.name not in names
-        ]
-        init.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-        return init
 
     return spelled

@@ -6,18 +6,25 @@ so the two spellings cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
 from blockdsl import Pattern, parse
 from blockdsl.errors import PatternError
 from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
+from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import check_names
 from blockdsl.registry.settings import check_keywords, table
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..runtime.stack import Stack
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from blockdsl.signatures import LayersKeywords, StackSettings
 
 # Settings of the model around a stack; the wrappers take them.
 _WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
@@ -45,13 +52,14 @@ class AttentionLayers(Stack):
         shift_tokens: token shift of every block, or of each block as a tuple.
         layer_dropout: stochastic depth of every block, or of each block as a tuple.
         settings: any other setting of the stack: attn_dim_head, attn_dropout, ff_mult, ff_glu, use_rmsnorm,
-            rotary_pos_emb, ... `blockdsl.settings.table()` has them all.
+            rotary_pos_emb, ... `blockdsl.registry.settings.table()` has them all.
 
     Raises:
         TypeError: an unknown argument (the message names the nearest one), or two that clash.
         PatternError, UserError: the pattern or a value is at fault.
     """
 
+    @spells(parameters({name: option for name, option in table().items() if name not in _WRAPPER_SETTINGS}))
     def __init__(
         self,
         dim: int | None = None,
@@ -66,27 +74,28 @@ class AttentionLayers(Stack):
         custom_layers: Sequence[str] | None = None,
         shift_tokens: int | Sequence[int] | None = None,
         layer_dropout: float | Sequence[float] | None = None,
-        **settings: Any,
+        **settings: Unpack[StackSettings],
     ) -> None:
         order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
         ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
         each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
-        settings |= {n: value for n, value in each.items() if value is not None and n not in per_block}
+        given: dict[str, Any] = {**settings}
+        given |= {n: value for n, value in each.items() if value is not None and n not in per_block}
         if dim is not None:
-            settings["dim"] = dim
-        self._check_names(settings)
-        check_keywords(settings, type(self).__name__)
+            given["dim"] = dim
+        self._check_names(given)
+        check_keywords(given, type(self).__name__)
         ordering |= per_block
         if pattern is None:
             built = pattern_of(**ordering)
         else:
-            given = [name for name, value in ordering.items() if value not in (None, False)]
-            if given:
-                raise TypeError(f"pattern= and {'=, '.join(given)}= are both given; the pattern has the order")
+            twice = [name for name, value in ordering.items() if value not in (None, False)]
+            if twice:
+                raise TypeError(f"pattern= and {'=, '.join(twice)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern
             _check_settings(built)
-        super().__init__(blockdsl.compile(built, **settings))
+        super().__init__(blockdsl.compile(built, **given))
 
     def _check_names(self, settings: dict[str, Any]) -> None:
         name = type(self).__name__
@@ -106,16 +115,21 @@ def _check_settings(pattern: Pattern) -> None:
             raise PatternError(pattern.source, span, problem, hint)
 
 
-def _without(name: str, settings: dict[str, Any], fixed: dict[str, str]) -> None:
+def _without(name: str, settings: Mapping[str, Any], fixed: dict[str, str]) -> None:
     for setting, reason in fixed.items():
         if setting in settings:
             raise TypeError(f"{name}() takes no {setting}=: {reason}")
 
 
+# Of the stacks below, which say themselves whether they are causal.
+_LAYERS_KEYWORDS = [p for name, p in signature(AttentionLayers).parameters.items() if name != "causal"]
+
+
 class Encoder(AttentionLayers):
     """A stack in which every token sees every other. Arguments as for AttentionLayers, without causal."""
 
-    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Any) -> None:
+    @spells(_LAYERS_KEYWORDS)
+    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Unpack[LayersKeywords]) -> None:
         _without("Encoder", kwargs, {"causal": "an encoder is not causal; use Decoder"})
         super().__init__(dim, depth, causal=False, **kwargs)
 
@@ -123,7 +137,8 @@ class Encoder(AttentionLayers):
 class Decoder(AttentionLayers):
     """A causal stack. Arguments as for AttentionLayers, without causal."""
 
-    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Any) -> None:
+    @spells(_LAYERS_KEYWORDS)
+    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Unpack[LayersKeywords]) -> None:
         _without("Decoder", kwargs, {"causal": "a decoder is causal; use Encoder for one that is not"})
         super().__init__(dim, depth, causal=True, **kwargs)
 
@@ -131,7 +146,8 @@ class Decoder(AttentionLayers):
 class CrossAttender(AttentionLayers):
     """A stack that only attends to a context, `c f`. Arguments as for AttentionLayers, without the fixed ones."""
 
-    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Any) -> None:
+    @spells(p for p in _LAYERS_KEYWORDS if p.name not in ("cross_attend", "only_cross"))
+    def __init__(self, dim: int | None = None, depth: int | None = None, **kwargs: Unpack[LayersKeywords]) -> None:
         reason = "a cross-attender attends to its context only"
         _without("CrossAttender", kwargs, {"cross_attend": reason, "only_cross": reason, "causal": reason})
         if kwargs.get("pattern") is None:

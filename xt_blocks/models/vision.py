@@ -12,7 +12,7 @@ from blockdsl.registry.options import Option, by_name, check_values
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.embedding import Embedding
-from ..blocks.linear import Linear
+from ..blocks.linear import apply
 from ..runtime.drawn import Drawn
 from ..runtime.stack import Stack
 from .keywords import names_nearest
@@ -49,14 +49,14 @@ class PatchEmbedding(nn.Module):
         self.patch = patch
         pixels = patch[0] * patch[1] * channels
         self.norm_in = nn.LayerNorm(pixels)
-        self.project = Linear(pixels, dim)
+        self.project = nn.Linear(pixels, dim)
         self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, img: Tensor) -> Tensor:
         """`img: (batch, channels, height, width)` → (batch, patches, dim), row by row from the top left."""
         height, width = self.patch
         pixels = rearrange(img, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=height, p2=width)
-        return self.norm_out(self.project(self.norm_in(pixels)))
+        return self.norm_out(apply(self.project, self.norm_in(pixels)))
 
 
 class ViTransformerWrapper(Drawn, nn.Module):
@@ -123,7 +123,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         self.emb_dropout = nn.Dropout(emb_dropout)
         self.registers = nn.Parameter(torch.randn(num_register_tokens, dim)) if num_register_tokens else None
         self.attn_layers = attn_layers
-        self.to_classes = None if num_classes is None else Linear(dim, num_classes)
+        self.to_classes = None if num_classes is None else nn.Linear(dim, num_classes)
 
     @property
     def pattern(self) -> str:
@@ -157,12 +157,14 @@ class ViTransformerWrapper(Drawn, nn.Module):
         embedded = self.attn_layers(self._stream(img))[:, : self.num_patches]
         if return_embeddings or self.to_classes is None:
             return embedded
-        logits = self.to_classes(embedded.mean(dim=1))
+        logits = apply(self.to_classes, embedded.mean(dim=1))
         return (logits, embedded) if return_logits_and_embeddings else logits
 
     def _stream(self, img: Tensor) -> Tensor:
         """(batch, patches + registers, dim)"""
-        patches = self.post_emb_norm(self.patch_emb(img) + self.pos_emb.weight)
+        patches = self.post_emb_norm(
+            self.patch_emb(img) + self.pos_emb(torch.arange(self.num_patches, device=img.device))
+        )
         patches = self.emb_dropout(patches)
         if self.registers is None:
             return patches

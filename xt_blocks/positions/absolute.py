@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..blocks.embedding import SMALL_STD, Embedding
+from ..blocks.embedding import SMALL_STD, Embedding, unit_length
 
 BASE = 10_000.0
 
@@ -21,11 +21,13 @@ class AbsolutePositions(nn.Module):
 
     def __init__(self, max_seq_len: int, dim: int, unit: bool = False) -> None:
         super().__init__()
-        self.embedding = Embedding(max_seq_len, dim, std=SMALL_STD if unit else dim**-0.5, unit=unit)
+        self.unit = unit
+        self.embedding = Embedding(max_seq_len, dim, std=SMALL_STD if unit else dim**-0.5)
 
     def forward(self, positions: Tensor) -> Tensor:
         """`positions: (seq,) or (batch, seq)` int → (..., seq, dim)."""
-        return self.embedding(positions)
+        vectors: Tensor = self.embedding(positions)
+        return unit_length(vectors) if self.unit else vectors
 
 
 class SinusoidalPositions(nn.Module):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks.linear import Linear
+from ..kernels.hooks import unhooked
 
 
 class T5Bias(nn.Module):
@@ -66,13 +66,13 @@ class DynamicBias(nn.Module):
     def __init__(self, heads: int, hidden: int, depth: int = 2, log_distance: bool = False, norm: bool = False) -> None:
         super().__init__()
         self.log_distance = log_distance
-        self.layers = nn.ModuleList(Linear(hidden if i else 1, hidden) for i in range(depth))
+        self.layers = nn.ModuleList(nn.Linear(hidden if i else 1, hidden) for i in range(depth))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) if norm else nn.Identity() for _ in range(depth))
-        self.to_bias = Linear(hidden, heads)
+        self.to_bias = nn.Linear(hidden, heads)
 
     def forward(self, distance: Tensor) -> Tensor:
         """`distance: (...)` int → (..., h)."""
-        x = distance.to(_precise(self.to_bias.weight.dtype))[..., None]
+        x = distance.to(_precise(_dtype(self)))[..., None]
         if self.log_distance:
             x = x.sign() * x.abs().log1p()
         with torch.autocast(distance.device.type, enabled=False):
@@ -121,6 +121,15 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def _precise_call(module: nn.Module, x: Tensor) -> Tensor:
-    """The module on `x` in the type of x, whatever the type of its parameters."""
-    own = {name: parameter.to(x.dtype) for name, parameter in module.named_parameters()}
-    return torch.func.functional_call(module, own, (x,))
+    """The module on `x`, in the type of x, whatever the type of its parameters; hooks have the module as it is."""
+    dtype = _dtype(module, x.dtype)
+    if dtype == x.dtype or not all(map(unhooked, module.modules())):
+        out: Tensor = module(x.to(dtype))
+        return out.to(x.dtype)
+    exact = {name: parameter.to(x.dtype) for name, parameter in module.named_parameters()}
+    return torch.func.functional_call(module, exact, (x,))
+
+
+def _dtype(module: nn.Module, without: torch.dtype = torch.float32) -> torch.dtype:
+    """Of its parameters; int8 layers have none, and take float32."""
+    return next((parameter.dtype for parameter in module.parameters()), without)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.masks import Masks, check_mask, check_pairs, pairs_of
+from ..kernels.masks import Masks, check_mask, check_pairs, joined_masks, pairs_of
 from ..positions.relative import Positions, consecutive, given
-from .cache import Cache, Fixed, joined_masks
+from .cache import Cache, Fixed
 from .memories import Memories
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def block_module(graph: BlockGraph, node: str) -> Block:
     """The module of a block's node."""
     attrs = graph.nx.nodes[node]
-    kind, options = kinds()[attrs["block"]], dict(attrs["options"])
+    kind, options = kinds()[attrs["kind"]], dict(attrs["options"])
     around = {option.name: options.pop(option.name) for option in BLOCK_OPTIONS}
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
     layer = make(dim=graph.dim, **options)

@@ -62,7 +62,7 @@ def plan(graph: BlockGraph) -> list[Step]:
     steps = [
         _step(graph, node, owner, forks, node in kept)
         for node in graph.order()
-        if graph.nx.nodes[node]["kind"] in ("block", "sum")
+        if graph.node_type(node) in ("block", "sum")
     ]
     ends = tuple(graph.sources(graph.end, "stream"))
     if len(ends) > 1 or not steps:
@@ -73,14 +73,14 @@ def plan(graph: BlockGraph) -> list[Step]:
 def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool) -> Step:
     attrs = graph.nx.nodes[node]
     reads = tuple(graph.sources(node, "stream"))
-    if attrs["kind"] == "sum":
+    if attrs["type"] == "sum":
         base = graph.sources(node, "base")
         counted = tuple(end for end in reads if base and forks.get(end) == base[0])
         start = base[0] if base else None
         return Step(node, reads, base=start, fork=forks.get(node), counted=counted, stage=attrs["stage"])
     positions, scores = graph.sources(node, "position"), graph.sources(node, "scores")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
-    inputs = kinds()[attrs["block"]].inputs
+    inputs = kinds()[attrs["kind"]].inputs
     found = {"rotary": rotary, "bias": len(positions) > len(rotary), "scores": scores, "memory": False}
     return Step(
         node,
@@ -119,7 +119,7 @@ def _simple_branch(graph: BlockGraph, end: str, base: str) -> list[str]:
     out: list[str] = []
     while end != base:
         out.append(end)
-        is_sum = graph.nx.nodes[end]["kind"] == "sum"
+        is_sum = graph.node_type(end) == "sum"
         before = graph.sources(end, "base" if is_sum else "stream")
         if len(before) != 1:
             return []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,20 +13,23 @@ from torch import Tensor, nn
 from blockdsl import parse
 from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.language.ordering import pattern_of
+from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import Option, check_values
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
-from ..generation.autoregressive import AutoregressiveWrapper
-from ..kernels.masks import check_mask
-from ..runtime.cache import joined_masks
+from ..kernels.masks import check_mask, joined_masks
+from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
+from ..models.transformer import TransformerWrapper
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
-from .layers import ORDERING, Decoder, Encoder, stack_keywords
-from .transformer import TransformerWrapper
+from .autoregressive import AutoregressiveWrapper
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from blockdsl import BlockGraph
+    from blockdsl.signatures import Seq2SeqKeywords
 
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
@@ -51,6 +55,14 @@ _REFUSED = {
 }
 
 
+def _keywords() -> Iterator[Parameter]:
+    """Both sides' own: those of a TransformerWrapper and of its stack, with the side's prefix."""
+    for prefix, stack in (("enc_", Encoder), ("dec_", Decoder)):
+        for parameter in (*signature(TransformerWrapper).parameters.values(), *signature(stack).parameters.values()):
+            if parameter.name not in _REFUSED[prefix] and parameter.name != "attn_layers":
+                yield parameter.replace(name=prefix + parameter.name, kind=Parameter.KEYWORD_ONLY)
+
+
 class XTransformer(Drawn, nn.Module):
     """An encoder, and a decoder that attends to what it gives (Vaswani et al., arXiv:1706.03762).
 
@@ -74,6 +86,7 @@ class XTransformer(Drawn, nn.Module):
         PatternError, UserError: a pattern or a value is at fault, or two clash.
     """
 
+    @spells(_keywords())
     def __init__(
         self,
         *,
@@ -83,7 +96,7 @@ class XTransformer(Drawn, nn.Module):
         pad_value: int = 0,
         cross_attn_tokens_dropout: float = 0.0,
         deepnorm: bool = False,
-        **keywords: Any,
+        **keywords: Unpack[Seq2SeqKeywords],
     ) -> None:
         super().__init__()
         check_values({_DROPOUT.name: cross_attn_tokens_dropout}, {_DROPOUT.name: _DROPOUT})
@@ -230,7 +243,7 @@ def _named(side: str) -> Iterator[None]:
         raise type(error)(f"the {side}: {error}") from error
 
 
-def _check_names(keywords: dict[str, Any]) -> None:
+def _check_names(keywords: Mapping[str, Any]) -> None:
     """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
     known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
     known += ["dim", "tie_token_emb", "ignore_index", "pad_value", _DROPOUT.name, "deepnorm"]
@@ -246,7 +259,7 @@ def _check_names(keywords: dict[str, Any]) -> None:
             raise TypeError(f"XTransformer() needs {needed}=")
 
 
-def _of(prefix: str, keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The keywords of one side without their prefix: TransformerWrapper's, and the stack's."""
     own = {name.removeprefix(prefix): value for name, value in keywords.items() if name.startswith(prefix)}
     tokens = {name: own.pop(name) for name in [*own] if name in _OF_WRAPPER}

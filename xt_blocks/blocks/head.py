@@ -1,0 +1,52 @@
+"""From the stack's output to logits, or to their loss: by a linear layer, or by the token embedding's own vectors.
+
+The loss never holds all logits where it need not; see `kernels.cross_entropy`. Left out: which head a model has.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.cross_entropy import Target
+from ..kernels.hooks import runs, unhooked, within
+from .embedding import Embedding
+from .linear import apply, linear
+from .packed import PackedLinear
+
+
+def loss(layer: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """The cross-entropy of `layer(x)`, `x: (batch, seq, dim)`.
+
+    Whoever changes the logits, or sees them, has them all.
+    """
+    if torch.compiler.is_compiling() or not isinstance(layer, nn.Linear):
+        return target.of_logits(apply(layer, x))
+    if not any(runs(layer, forward) for forward in (nn.Linear.forward, PackedLinear.forward)):
+        return target.of_logits(layer(x))
+    return within(layer, lambda x: target.of_linear(x, layer.weight, layer.bias), x)
+
+
+def tied_logits(embedding: nn.Module, x: Tensor, rows: int) -> Tensor:
+    """`x: (..., dim)` → (..., rows), its products with the vectors that an embedding has for its first rows."""
+    if isinstance(embedding, Embedding) and _is_its_weight(embedding, rows):
+        return embedding.scores(x)
+    return linear(x, _vectors(embedding, rows, x))
+
+
+def tied_loss(embedding: nn.Module, x: Tensor, rows: int, target: Target) -> Tensor:
+    """The cross-entropy of the logits that `tied_logits` gives for `x: (batch, seq, dim)`."""
+    return target.of_linear(x, _vectors(embedding, rows, x))
+
+
+def _vectors(embedding: nn.Module, rows: int, x: Tensor) -> Tensor:
+    """(rows, dim): what the embedding gives for the first rows, of x's type."""
+    if isinstance(embedding, nn.Embedding) and _is_its_weight(embedding, rows):
+        return embedding.weight
+    vectors: Tensor = embedding(torch.arange(rows, device=x.device))
+    return vectors.to(x.dtype)
+
+
+def _is_its_weight(embedding: nn.Embedding, rows: int) -> bool:
+    """Whether these vectors are the rows of its weight, and nobody is to see that they are read."""
+    return unhooked(embedding) and embedding.max_norm is None and embedding.num_embeddings == rows
