@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.cross_entropy import Target
-from ..kernels.masks import check_mask, check_pairs
+from ..kernels.masks import check_attn_mask, check_mask
 from ..runtime.cache import Cache
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
@@ -102,7 +102,7 @@ class Inputs:
         self._check_prepended(reads)
         check_mask("self_attn_context_mask", self.self_attn_context_mask, x)
         if self.attn_mask is not None:
-            check_pairs(self.attn_mask, x, held + self.remembered)
+            check_attn_mask(self.attn_mask, x, held + self.remembered)
 
     def _check_pos(self, reads: Reads, held: int) -> None:
         pos, shape = self.pos, self.x.shape
