@@ -7,11 +7,12 @@ modules all read it from here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value
 from .register import register
+from .state import State
 
 # Attention -----------------------------------------------------------------------------------------------------------
 
@@ -138,6 +139,13 @@ def _kv_features(o: Any) -> int:
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
+def _attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
+    return {
+        "keys": State((o.kv_heads, o.dim_head), per, window),
+        "values": State((o.kv_heads, o.value_dim_head), per, window),
+    }
+
+
 def _attention_shapes(o: Any) -> dict[str, Shape]:
     values = o.heads * o.value_dim_head
     shapes: dict[str, Shape] = {"output.to_out.weight": ((2 if o.on_attn else 1) * o.dim, values)}
@@ -215,8 +223,7 @@ SELF_ATTENTION = register(
         inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
         shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
-        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
-        window=lambda o: o.max_attend_past,
+        state=lambda o: _attention_state(o, "token", o.max_attend_past),
         module="xt_blocks.blocks.attention:Attention",
         check=_attention_check,
         derive=_attention_derived,
@@ -252,7 +259,7 @@ CROSS_ATTENTION = register(
             | _attention_shapes(o)
         ),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
-        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
+        state=lambda o: _attention_state(o, "context"),
         module="xt_blocks.blocks.attention:CrossAttention",
         check=_attention_check,
         derive=_attention_derived,
@@ -345,7 +352,7 @@ FEEDFORWARD = register(
         ),
         shapes=_ff_shapes,
         flops=_ff_flops,
-        cached=lambda o: 0,
+        state=lambda o: {},
         module="xt_blocks.blocks.feedforward:FeedForward",
         check=_ff_check,
         steps=_ff_steps,
