@@ -124,7 +124,7 @@ def _compiled() -> Any:
     compiled = compile_(compat.flex_attention().flex_attention)
     x = torch.zeros(1, 1, 128, 16, device="cuda")
     try:
-        compiled(x, x, x)  # type: ignore[no-untyped-call]
+        compiled(x, x, x)
     except Exception as error:  # torch and its compiler have no one type for what is missing
         reason = str(error).strip().splitlines()[:1]
         warnings.warn(f"FlexAttention can't be compiled here, so masks of all pairs are made: {reason}", stacklevel=2)
