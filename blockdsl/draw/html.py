@@ -20,7 +20,7 @@ from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
-from .picture import picture, side_by_side
+from .picture import picture, pictures
 from .scene import Scene
 from .spans import bits
 from .svg import escape, svg
@@ -73,7 +73,7 @@ def html(
 def _scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
     if [*graphs] == [""]:
         return picture(graphs[""], **options)
-    return side_by_side(graphs, **options)
+    return pictures(graphs, **options)
 
 
 def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade | None:

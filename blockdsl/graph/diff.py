@@ -54,7 +54,7 @@ class Difference:
 
     Attributes:
         before, after: the graphs.
-        pairs: nodes that belong together, of every kind.
+        pairs: nodes that belong together, of every type.
         removed, added: blocks, positions and contexts that only one of them has.
         blocks: options, `shift`, `scale` and `tie` of blocks.
         stack: `dim` and `causal`.
@@ -163,7 +163,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Chang
 
 
 def _in_order(graph: Graph) -> list[str]:
-    """All nodes, each behind those it reads, and otherwise as they were added."""
+    """All nodes, each after those it reads, and otherwise as they were added."""
     import networkx as nx
 
     place = {node: i for i, node in enumerate(graph.nx)}

@@ -104,7 +104,7 @@ def _edges(graph: Graph) -> Iterator[str]:
             yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
             continue
         if not carried(attrs):
-            yield f"{source} → {target}: carries nothing; take it out, as in g.nx.remove_edge('{source}', '{target}')"
+            yield f"{source} → {target}: carries nothing; remove it, as in g.nx.remove_edge('{source}', '{target}')"
         for what in carried(attrs):
             ends = types[source], types[target]
             fits = {
@@ -139,7 +139,7 @@ def _blocks(graph: Graph) -> Iterator[str]:
         if options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"
         if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
-            yield f"{node}: a shift of {attrs['shift']} cuts dim={graph.dim} into too many parts"
+            yield f"{node}: a shift of {attrs['shift']} splits dim={graph.dim} into too many parts"
         if not attrs["scale"] > 0:
             yield f"{node}: scale must be a number above 0, not {attrs['scale']!r}"
 
@@ -184,11 +184,11 @@ def _sums(graph: Graph) -> Iterator[str]:
             yield f"{node}: no branch meets here"
         for base in bases[:1]:
             for branch in graph.sources(node, "stream"):
-                if base != start and start in _behind(graph, branch, base):
+                if base != start and start in _upstream(graph, branch, base):
                     yield f"{node}: the branch {branch} does not start at its base {base} but at {start}"
 
 
-def _behind(graph: Graph, node: str, base: str) -> set[str]:
+def _upstream(graph: Graph, node: str, base: str) -> set[str]:
     """The nodes that the stream into `node` comes through, back to `base` and not past it.
 
     Branches inside are left out: their own sum is judged by itself.
@@ -305,7 +305,7 @@ def _with_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any])
 def _readers(graph: Graph) -> Iterator[str]:
     for node in graph.nodes("context") + graph.nodes("position"):
         if not graph.nx.succ[node]:
-            yield f"{node}: nothing reads it; take it out, as in g.nx.remove_node('{node}')"
+            yield f"{node}: nothing reads it; remove it, as in g.nx.remove_node('{node}')"
 
 
 def _ties(graph: Graph) -> Iterator[str]:

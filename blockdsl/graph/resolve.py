@@ -126,7 +126,7 @@ class _Resolver:
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:
-            problem = f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts"
+            problem = f"a shift of {shift} splits dim={self.dim} into {self._pieces(shift)} parts"
             raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
         options = self._options(kind, spec)
         block = ResolvedBlock(spec.kind, options, dict(spec.given), shift, spec.scale, spec.tie, spec.stage, spec.span)

@@ -93,7 +93,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
         _switch(
             "zero_init_branch_output",
-            "the last linear map starts at zero",
+            "the last linear layer starts at zero",
             "zero_init_branch_output",
             area="norms and residuals",
         ),
@@ -322,8 +322,8 @@ FEEDFORWARD = register(
             _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
             _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
             _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
-            _ff_switch("post_act_ln", "LayerNorm behind the activation (NormFormer, arXiv:2110.09456)"),
-            _ff_switch("no_bias", "linear maps without a bias (PaLM, arXiv:2204.02311)"),
+            _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
+            _ff_switch("no_bias", "linear layers without a bias (PaLM, arXiv:2204.02311)"),
             Option(
                 "dropout",
                 float,
@@ -338,7 +338,7 @@ FEEDFORWARD = register(
                 "zero_init_branch_output",
                 bool,
                 False,
-                "the last linear map starts at zero",
+                "the last linear layer starts at zero",
                 setting="zero_init_branch_output",
                 area="norms and residuals",
             ),

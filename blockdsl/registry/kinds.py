@@ -37,7 +37,7 @@ kind of their own:
 The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
 its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
 stochastic depth and the residual add are around it and not its business. Under `init_gain` and `deepnorm` its linear
-maps and convolutions are drawn anew with the gain; a module that knows better has a method `init_xavier(gain)`. It is
+layers and convolutions are initialised with the gain; a module that does it itself has `init_xavier(gain)`. It is
 given as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
 """
 

@@ -132,7 +132,7 @@ def test_a_context_comes_with_the_first_block_that_reads_it() -> None:
 # Wiring --------------------------------------------------------------------------------------------------------------
 
 
-def test_blocks_side_by_side_and_one_behind_the_other() -> None:
+def test_blocks_side_by_side_and_consecutive() -> None:
     found = diff("a & f", "a f")
     assert parts(found) == {
         "wiring": (

@@ -58,16 +58,16 @@ def refused_at_once(text: str, problem: str, **options: Any) -> PatternError:
     ],
 )
 def test_too_many_blocks_are_refused_before_any_is_made(text: str, so_many: str) -> None:
-    error = refused_at_once(text, f"{so_many} blocks; the bound is 10,000")
+    error = refused_at_once(text, f"{so_many} blocks; the limit is 10,000")
     assert error.hint == "in Python, parse(text, max_blocks=...) raises it"
 
 
 def test_definitions_that_double_themselves_sixty_times_are_refused_at_once() -> None:
     doubling = "x0 = a; " + " ".join(f"x{i} = x{i - 1} x{i - 1};" for i in range(1, 61)) + " x60"
-    error = refused_at_once(doubling, "up to here there are 16,384 blocks; the bound is 10,000")
+    error = refused_at_once(doubling, "up to here there are 16,384 blocks; the limit is 10,000")
     assert doubling[error.span.start : error.span.end] == "x13"
     tripling = "x0 = a; " + " ".join(f"x{i} = x{i - 1} & x{i - 1} & x{i - 1};" for i in range(1, 61)) + " x60"
-    refused_at_once(tripling, "this makes 19,683 blocks; the bound is 10,000")
+    refused_at_once(tripling, "this makes 19,683 blocks; the limit is 10,000")
 
 
 def test_the_bound_itself_is_allowed_and_the_caller_may_raise_or_lower_it() -> None:
@@ -75,8 +75,8 @@ def test_the_bound_itself_is_allowed_and_the_caller_may_raise_or_lower_it() -> N
     assert len(parse("a*10000").layer_types) == 10_000
     assert len(parse("(a f)*12000", max_blocks=24_000).layer_types) == 24_000
     assert parse("a*3", max_blocks=3).max_blocks == 3
-    refused_at_once("a*4", "this makes 4 blocks; the bound is 3", max_blocks=3)
-    refused_at_once("(a f)*12001", "this makes 24,002 blocks; the bound is 24,000", max_blocks=24_000)
+    refused_at_once("a*4", "this makes 4 blocks; the limit is 3", max_blocks=3)
+    refused_at_once("(a f)*12001", "this makes 24,002 blocks; the limit is 24,000", max_blocks=24_000)
 
 
 def test_a_raised_bound_goes_on_to_the_stages() -> None:
@@ -99,7 +99,7 @@ def test_a_large_macro_is_written_and_expanded_in_time_that_grows_with_its_size(
 
 def test_a_text_longer_than_the_bound_is_refused_unread() -> None:
     assert MAX_TEXT == 200_000
-    error = refused_at_once("a " * 100_000 + "f", "the text is 200,001 characters long; the bound is 200,000")
+    error = refused_at_once("a " * 100_000 + "f", "the text is 200,001 characters long; the limit is 200,000")
     assert len(str(error)) < 400
     assert parse("a" + " " * (MAX_TEXT - 1)).layer_types == ("a",)
 
@@ -114,14 +114,14 @@ def test_groups_are_nested_to_the_bound_and_no_deeper() -> None:
         assert parse(str(pattern)) == pattern
         assert parse(format_text(text)) == pattern
         error = refused_at_once(wrap.format(text), "more than 64 parentheses are nested here")
-        assert error.hint == "write it flatter"
+        assert error.hint == "nest less deeply"
 
 
 def test_parentheses_of_options_and_unclosed_ones_count_and_those_in_comments_do_not() -> None:
     refused_at_once("(" * 1000, "more than 64 parentheses are nested here")
     refused_at_once("a(heads=" + "(" * 100_000, "more than 64 parentheses are nested here")
     assert parse("a # " + "(" * 100).layer_types == ("a",)
-    with pytest.raises(PatternError, match="this '\\)' closes nothing"):
+    with pytest.raises(PatternError, match="this '\\)' has no"):
         parse(")" * 100)
 
 
