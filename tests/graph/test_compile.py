@@ -400,13 +400,13 @@ def test_tokens_make_an_embedding_absolute_positions_and_logits() -> None:
     assert graph("a f", num_tokens=30, max_seq_len=9, rotary_pos_emb=True).nodes("position") == ["rotary2"]
 
 
-def test_with_tokens_is_what_the_settings_do_and_without_tokens_takes_it_back() -> None:
+def test_with_tokens_is_what_the_settings_do_and_stack_alone_takes_it_back() -> None:
     stack = graph("a c f | f")
     settings_of = {"num_tokens": 30, "max_seq_len": 9, "tie_embedding": True}
     model = stack.with_tokens(**settings_of)
     assert model == graph("a c f | f", **settings_of)
     assert model != stack
-    assert model.without_tokens() == stack
+    assert model.stack_alone() == stack
     assert stack.nodes("position") == []  # the original is left as it was
     # given again, the new values hold, positions included
     assert model.with_tokens(7, 5, use_abs_pos_emb=False) == stack.with_tokens(7, 5, use_abs_pos_emb=False)
