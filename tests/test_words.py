@@ -46,8 +46,6 @@ RIGHT = {
     "blockdsl/graph/diff.py": {"pairs"},
     "blockdsl/draw/diff.py": {"pairs"},
     "blockdsl/registry/builtin.py": {"behind"},
-    "blockdsl/graph/costs.py": {"room"},
-    "blockdsl/graph/windows.py": {"room", "reach"},
 }
 # Functions that several modules have, one each, and that are called with the module's name before them.
 OF_EACH_MODULE = {

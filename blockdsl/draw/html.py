@@ -100,7 +100,7 @@ def _text(graph: Graph, name: str, place: Mapping[str, int]) -> list[tuple[str, 
 def _stages(graph: Graph, seq_len: int, item: int) -> list[tuple[str, ...]]:
     """Costs by stage: its title, blocks, parameters, FLOPs, bytes of the cache."""
     return [
-        (title, *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cached * item)))
+        (title, *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cache_bytes(item))))
         for title, cost in by_stage(graph, sizes(seq_len, 1))
     ]
 

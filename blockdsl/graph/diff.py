@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from ..registry.state import item_bytes
 from . import costs
 from .align import GAP, align
 from .graph import Graph
@@ -279,11 +280,11 @@ def _setting_changes(before: Graph, after: Graph, pair: tuple[str, str]) -> tupl
 def _cost_changes(before: Graph, after: Graph, seq_len: int) -> tuple[Change, ...]:
     sizes = costs.sizes(seq_len, 1, None)
     old, new = costs.total(before, sizes), costs.total(after, sizes)
-    item = costs.item_bytes("float32")
+    item = item_bytes("float32")
     return (
         Change("parameters", old.parameters, new.parameters),
         Change("flops", old.flops, new.flops),
-        Change("kv_cache_bytes", old.cached * item, new.cached * item),
+        Change("kv_cache_bytes", old.cache_bytes(item), new.cache_bytes(item)),
     )
 
 

@@ -138,6 +138,8 @@ def _blocks(graph: Graph) -> Iterator[str]:
             yield f"{node}: {problem}"
         if options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"
+        if known[name].causal_only and not graph.causal:
+            yield f"{node}: {known[name].title} runs only in a causal stack; g.nx.graph['causal'] is false"
         if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
             yield f"{node}: a shift of {attrs['shift']} splits dim={graph.dim} into too many parts"
         if not attrs["scale"] > 0:
@@ -298,6 +300,8 @@ def _sequences(graph: Graph) -> Iterator[str]:
         yield f"{graph.start}: {'embeds tokens' if graph.reads == 'tokens' else 'reads vectors'} and needs max_seq_len"
     if start["shift_mem_down"] and not start["max_mem_len"]:
         yield f"{graph.start}: has shift_mem_down, but no max_mem_len keeps memories"
+    if start["max_mem_len"] and (reason := graph.why_not_segmented()):
+        yield f"{graph.start}: has max_mem_len, but the stack cannot read a text in segments: {reason}"
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"

@@ -123,6 +123,9 @@ class _Resolver:
         if "context" in kind.inputs and self.settings["context"] is False:
             problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
+        if kind.causal_only and not self.settings["causal"]:
+            problem = f"'{spec.kind}' ({kind.title}) in a stack that is not causal"
+            raise self._error(spec.span, problem, "no token of it can see a later one: set causal")
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:

@@ -7,11 +7,12 @@ modules all read it from here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value
 from .register import register
+from .state import State
 
 # Attention -----------------------------------------------------------------------------------------------------------
 
@@ -78,6 +79,16 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             scores="xt_blocks.kernels.scores.talking_heads:TalkingHeads",
         ),
         Option(
+            "softcap",
+            float,
+            None,
+            "scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded",
+            setting="attn_softcap",
+            above=0,
+            optional=True,
+            scores="xt_blocks.kernels.scores.softcap:softcap",
+        ),
+        Option(
             "sparse_topk",
             int,
             None,
@@ -138,6 +149,13 @@ def _kv_features(o: Any) -> int:
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
+def _attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
+    return {
+        "keys": State((o.kv_heads, o.dim_head), per, window),
+        "values": State((o.kv_heads, o.value_dim_head), per, window),
+    }
+
+
 def _attention_shapes(o: Any) -> dict[str, Shape]:
     values = o.heads * o.value_dim_head
     shapes: dict[str, Shape] = {"output.to_out.weight": ((2 if o.on_attn else 1) * o.dim, values)}
@@ -179,6 +197,7 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
     if getattr(o, "max_attend_past", None) is not None:
         softmax.append(f"{o.max_attend_past} back")
     softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
+    softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
     steps = [
         *projections,
         ("unit q, k", "") if o.qk_norm else None,
@@ -215,8 +234,7 @@ SELF_ATTENTION = register(
         inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
         shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
-        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
-        window=lambda o: o.max_attend_past,
+        state=lambda o: _attention_state(o, "token", o.max_attend_past),
         module="xt_blocks.blocks.attention:Attention",
         check=_attention_check,
         derive=_attention_derived,
@@ -252,7 +270,7 @@ CROSS_ATTENTION = register(
             | _attention_shapes(o)
         ),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
-        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
+        state=lambda o: _attention_state(o, "context"),
         module="xt_blocks.blocks.attention:CrossAttention",
         check=_attention_check,
         derive=_attention_derived,
@@ -345,7 +363,7 @@ FEEDFORWARD = register(
         ),
         shapes=_ff_shapes,
         flops=_ff_flops,
-        cached=lambda o: 0,
+        state=lambda o: {},
         module="xt_blocks.blocks.feedforward:FeedForward",
         check=_ff_check,
         steps=_ff_steps,

@@ -170,7 +170,7 @@ def test_a_package_installs_the_command() -> None:
 
 # What is loaded ----------------------------------------------------------------------------------------------------
 
-HEAVY = ("torch", "networkx", "numpy", "matplotlib", "tqdm", "safetensors", "einops", "lark")
+HEAVY = ("torch", "networkx", "numpy", "matplotlib", "tqdm", "safetensors", "lark")
 
 
 def loaded(code: str) -> list[str]:

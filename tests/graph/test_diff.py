@@ -392,6 +392,7 @@ def test_long_sequences_are_matched_a_good_way_off_the_diagonal() -> None:
     assert len(found.blocks) == 1170
 
 
+@pytest.mark.usefixtures("untraced")
 def test_two_thousand_blocks_that_all_changed_take_seconds_at_most() -> None:
     g, h = graph("(a f)*1000"), graph("f (a f(glu))*500 c (a f(glu))*500", heads=4)
     start = time.perf_counter()

@@ -465,6 +465,7 @@ def test_a_random_graph_passes_and_without_any_one_stream_edge_does_not(model: M
     assert found(g)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_ten_thousand_blocks_are_judged_in_about_a_second() -> None:
     for pattern in ("(a f)*5000", "(a & f)*5000", "((a f)*2500)@x ((a f)*2500)@x", "(a*4999 & f) | f*5000"):
         g = graph(pattern)
@@ -474,6 +475,7 @@ def test_ten_thousand_blocks_are_judged_in_about_a_second() -> None:
         assert time.process_time() - start < 1.5, pattern  # about 0.2 s on a quiet machine
 
 
+@pytest.mark.usefixtures("untraced")
 def test_deeply_nested_branches_take_no_longer_than_flat_ones() -> None:
     # a rule that walked through every branch once more for each sum around it would take some eight times as long
     text = "(f a*9000)"

@@ -53,7 +53,6 @@ def conv_kind(**changes: Any) -> Kind:
         shapes=lambda o: {"conv.weight": (o.dim, 1, o.kernel), "conv.bias": (o.dim,)},
         flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * o.kernel,
         module=DepthwiseConv,
-        cached=None,
     )
     return replace(kind, **changes)
 
@@ -90,7 +89,7 @@ def test_the_documented_example_works_to_the_letter() -> None:
     try:
         exec(code, {})
         kind = blockdsl.kinds()["conv"]
-        assert (kind.title, kind.prefix, kind.cached) == ("depthwise convolution", "conv", None)
+        assert (kind.title, kind.prefix) == ("depthwise convolution", "conv")
         # the line it ends with, compiled and lowered
         stack = stack_of(graph("(f/2 a conv f/2)*12"))
         assert [type(block.layer).__name__ for block in stack.blocks.values()] == [

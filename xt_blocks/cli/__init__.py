@@ -1,6 +1,6 @@
 """The command line. Each command is a module with `add_parser` and `run`.
 
-argparse, because it is there and imports in a tenth of the time of the alternatives. torch is imported only by
+argparse, because it imports in a tenth of the time of the alternatives. torch is imported only by
 the commands that need it, networkx only by those that make a graph.
 """
 
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from blockdsl import __version__
 from blockdsl.errors import PatternError, UserError
 
 from . import attention, check, diff, draw, fmt, generate, options, show, stats, train
@@ -31,7 +32,7 @@ ordering with coefficient 6.
   c  cross-attention      a & f parallel branches   x/2    half step: the branch is divided by 2
   f  feedforward          p | q two stages          x@name one set of weights for all with this name
 
-Options stand in parentheses directly behind the name, f(glu); settings of the stack in front, set dim=512;
+Options come in parentheses right after the name, f(glu); settings of the stack come first, set dim=512;
 """
 
 EPILOG = """\
@@ -55,29 +56,17 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action=_Version, help="print the version and exit")
+    top.add_argument("--version", action="version", version=f"blockdsl {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
     return top
 
 
-class _Version(argparse.Action):
-    """Print the version; it is looked up when it is asked for."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from blockdsl import __version__
-
-        parser.exit(message=f"blockdsl {__version__}\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage.
+    """Run one command; returns the exit status: 0 success, 1 failure, 2 wrong usage.
 
-    A command whose status 1 says something else has another for what cannot be done, `fault`.
+    A command whose status 1 means something else sets another for failure, `fault`.
     """
     args = argparse.Namespace(command="", source_name="", fault=1)
     try:
@@ -85,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser().parse_args(argv, args)
             return args.run(args)
         finally:
-            sys.stdout.flush()  # a fault in writing comes to light here and not when the interpreter ends
+            sys.stdout.flush()  # a write error is raised here, not when the interpreter exits
     except UserError as error:
         if getattr(args, "json", False):
             print(json.dumps(_as_json(error), indent=1))
@@ -97,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sign = ascii(error.object[error.start])
         print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # a reader, `head` say, that has gone; there is no one to tell
+        if not isinstance(error, BrokenPipeError):  # the reader, such as `head`, is gone
             print(f"blockdsl {args.command}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return args.fault
 
 
 def _as_json(error: UserError) -> dict[str, Any]:
-    """What is wrong, for scripts that asked for JSON; of a pattern's fault also where."""
+    """What is wrong, for scripts that asked for JSON; for a pattern also where."""
     if not isinstance(error, PatternError):
         return {"ok": False, "problem": str(error)}
     where = {"line": error.line, "column": error.column, "length": error.span.end - error.span.start}

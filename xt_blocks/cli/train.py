@@ -148,7 +148,7 @@ def _start(args: argparse.Namespace) -> int:
     _describe(settings, graph, corpus)
 
     model = train.build_model(graph, settings.seed)
-    train.check_causal(model, settings.seq_len)
+    train.check_lookahead(model, settings.seq_len)
     model.to(settings.device)
     if settings.minutes is not None:
         steps = train.steps_within(model, corpus, settings, settings.minutes)

@@ -211,7 +211,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         """What the net reads, `condition: (batch, seq, dim)` with it."""
         if self.to_self_cond is None or condition is None:
             return read
-        return read | {"sum_embeds": apply(self.to_self_cond, condition)}
+        return {**read, "sum_embeds": apply(self.to_self_cond, condition)}
 
     def _nothing_known(self, tokens: Tensor) -> Tensor | None:
         """(batch, seq, dim), what the first step is conditioned on."""
