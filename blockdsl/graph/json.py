@@ -59,5 +59,5 @@ def _current(attrs: dict[str, Any]) -> dict[str, Any]:
         names = {"kind": "type", "block": "kind"}
         attrs = {names.get(name, name): value for name, value in attrs.items()}
         since = {"input": input_attributes(), "output": output_attributes()}
-        attrs = since.get(attrs["type"], {}) | attrs
+        attrs |= {name: value for name, value in since.get(attrs["type"], {}).items() if name not in attrs}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
