@@ -1,12 +1,57 @@
-"""One thread for torch: the tests' models are tiny, and threads on a shared machine only wait for one another."""
+"""One thread for torch: the tests' models are tiny, and threads on a shared machine only wait for one another.
+
+`pytest -m fast` is a little of every area: those of FAST, but for what Hypothesis tries over and over.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, max_examples=60, print_blob=True)
 settings.load_profile("default")
+
+# Modules, or single tests, by where they are under tests/.
+FAST = (
+    "benchmarks/test_benchmarks.py::test_useful_flops_by_hand",
+    "benchmarks/test_benchmarks.py::test_the_report",
+    "blocks/test_attention.py",
+    "blocks/test_layers.py",
+    "blocks/test_positions.py",
+    "blocks/test_residual.py",
+    "blocks/test_sampling.py",
+    "blocks/test_seq2seq.py",
+    "blocks/test_vision.py",
+    "cli/test_draw.py",
+    "docs/test_from_x_transformers.py",
+    "draw/test_seed_models.py",
+    "examples/test_examples.py::test_is_a_screen_and_says_how_it_is_run",
+    "gpu/test_tiny.py::test_what_is_allowed_follows_what_plain_code_is_off",
+    "graph/test_compile.py",
+    "graph/test_json.py",
+    "kernels/test_compat.py::test_no_other_file_names_what_is_private_to_torch",
+    "language/test_errors.py",
+    "language/test_macros.py",
+    "language/test_ordering.py",
+    "parity/test_parity.py",
+    "properties/test_costs.py",
+    "test_architecture.py",
+    "test_seed_document.py",
+    "train/test_checkpoint.py",
+    "train/test_data.py",
+    "train/test_metrics.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).as_posix() + "::" + item.name
+        tried_often = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if place.startswith(FAST) and not tried_often:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(autouse=True)

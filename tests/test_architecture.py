@@ -28,7 +28,6 @@ LAYERS = (
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks", "xt_blocks.runtime"),
     ("xt_blocks.models",),
     ("xt_blocks.generation",),
-    ("xt_blocks.models.seq2seq",),
     ("xt_blocks.interop",),
     ("xt_blocks.train",),
     ("xt_blocks.cli",),

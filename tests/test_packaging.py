@@ -112,3 +112,15 @@ def test_completion_shows_the_public_names_and_nothing_else(package: str) -> Non
         names = out.stdout.split()
         assert names == sorted(import_module(package).__all__)
         assert all(hasattr(import_module(package), name) for name in names)
+
+
+def test_a_little_of_every_area_is_fast() -> None:
+    """`pytest -m fast` leaves no folder of tests out, and names none that is not there."""
+    here = Path(__file__).parent
+    fast = re.findall(r'^    "(\S+)",$', (here / "conftest.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name.partition("/")[0] for name in fast if "/" in name} == {
+        path.parent.name for path in here.glob("*/test_*.py")
+    }
+    for name in fast:
+        path, _, test = name.partition("::")
+        assert f"def {test}(" in (here / path).read_text(encoding="utf-8") if test else (here / path).is_file(), name

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .generation.autoregressive import AutoregressiveWrapper
     from .generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
     from .generation.nonautoregressive import NonAutoregressiveWrapper
+    from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
     from .models.lower import lower
-    from .models.seq2seq import XTransformer
     from .models.transformer import TransformerWrapper
     from .models.vision import ViTransformerWrapper
     from .runtime.cache import Cache
@@ -58,7 +58,7 @@ _HOMES = {
         "Encoder",
     ),
     "models.lower": ("lower",),
-    "models.seq2seq": ("XTransformer",),
+    "generation.seq2seq": ("XTransformer",),
     "models.transformer": ("TransformerWrapper",),
     "models.vision": ("ViTransformerWrapper",),
     "runtime.cache": ("Cache",),

@@ -16,7 +16,7 @@ from ..graph.layout import Chain, split_stages
 from .face import SHOULDER, STUB, Faces
 from .operations import adds
 from .scene import RADIUS, Edge, Frame, Point, Rect, Scene, Text, even, text_width
-from .tree import Fork, Parts, Repeat, Unit, tree, units
+from .tree import DrawnBlock, DrawnBranches, DrawnRepeat, Parts, drawn_blocks, tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -58,7 +58,7 @@ class Port:
 
 
 @dataclass
-class Piece:
+class ColumnPart:
     """Parts that are placed.
 
     Attributes:
@@ -77,11 +77,11 @@ class Piece:
     scene: Scene = field(default_factory=lambda: Scene(""))
     ports: list[Port] = field(default_factory=list)
 
-    def next(self) -> Piece:
+    def next(self) -> ColumnPart:
         """An empty one that goes on where this ends."""
-        return Piece(self.y, self.node, self.rail, self.start)
+        return ColumnPart(self.y, self.node, self.rail, self.start)
 
-    def take(self, other: Piece) -> None:
+    def take(self, other: ColumnPart) -> None:
         """Put what another has into this one, which then ends where the other does."""
         self.scene.add(other.scene)
         self.ports += other.ports
@@ -103,15 +103,15 @@ class Column:
         self.arriving: dict[str, list[Wire]] = {}
         self.leaving: dict[str, list[Wire]] = {}
 
-    def stack(self, items: Chain, top: float) -> Piece:
+    def stack(self, items: Chain, top: float) -> ColumnPart:
         """All stages, on a rail that starts at `top`."""
         stages = [
             (stage, tree(self.faces.labels, part, self.unfold)) for stage, part in split_stages(self.graph, items)
         ]
         parts = tuple(part for _, stage in stages for part in stage)
-        self.faces.measure(unit.node for unit in units(parts))
+        self.faces.measure(block.node for block in drawn_blocks(parts))
         self._wire(parts)
-        piece = Piece(top, self.graph.start, top, top)
+        piece = ColumnPart(top, self.graph.start, top, top)
         for stage, own in stages:
             piece.take(self._stage(piece.next(), stage, own))
         frames = piece.scene.frames
@@ -122,21 +122,21 @@ class Column:
         return self._join(piece)
 
     def _wire(self, parts: Parts) -> None:
-        drawn = {node: unit.node for unit in units(parts) for node in unit.nodes}
+        drawn = {node: block.node for block in drawn_blocks(parts) for node in block.nodes}
         wires: dict[Wire, None] = {}
-        for unit in units(parts):
+        for block in drawn_blocks(parts):
             for role in ("position", "context"):
-                wires |= {Wire(role, source, unit.node): None for source in self.graph.sources(unit.node, role)}
-            for node in unit.nodes:
+                wires |= {Wire(role, source, block.node): None for source in self.graph.sources(block.node, role)}
+            for node in block.nodes:
                 wires |= {
-                    Wire("scores", drawn[source], unit.node): None for source in self.graph.sources(node, "scores")
+                    Wire("scores", drawn[source], block.node): None for source in self.graph.sources(node, "scores")
                 }
         for wire in wires:
             self.arriving.setdefault(wire.target, []).append(wire)
             if wire.role == "scores":
                 self.leaving.setdefault(wire.source, []).append(wire)
 
-    def _stage(self, piece: Piece, stage: int, parts: Parts) -> Piece:
+    def _stage(self, piece: ColumnPart, stage: int, parts: Parts) -> ColumnPart:
         if self.graph.stages == [None]:
             return self._chain(piece, parts)
         top = piece.y + GAP
@@ -151,47 +151,47 @@ class Column:
         piece.y = rect.bottom
         return piece
 
-    def _chain(self, piece: Piece, parts: Parts) -> Piece:
+    def _chain(self, piece: ColumnPart, parts: Parts) -> ColumnPart:
         """Parts one below the other."""
         for part in parts:
             piece.y += GAP
-            if isinstance(part, Unit):
-                self._unit(piece, part)
-            elif isinstance(part, Fork):
-                self._fork(piece, part)
+            if isinstance(part, DrawnBlock):
+                self._block(piece, part)
+            elif isinstance(part, DrawnBranches):
+                self._branches(piece, part)
             else:
                 self._repeat(piece, part)
         return self._join(piece)
 
-    def _unit(self, piece: Piece, unit: Unit) -> None:
-        box = self.faces.box(unit, -STUB - self.faces.width, piece.y)
+    def _block(self, piece: ColumnPart, block: DrawnBlock) -> None:
+        box = self.faces.box(block, -STUB - self.faces.width, piece.y)
         rect = box.rect
         assert rect is not None
-        enter, leave = self.faces.taps(unit.node, rect)
+        enter, leave = self.faces.taps(block.node, rect)
         piece.scene.edges += [
-            Edge("branch", piece.node, unit.node, ((0.0, enter), (rect.right, enter))),
-            Edge("branch", unit.node, unit.node, ((rect.right, leave), (-RADIUS, leave))),
+            Edge("branch", piece.node, block.node, ((0.0, enter), (rect.right, enter))),
+            Edge("branch", block.node, block.node, ((rect.right, leave), (-RADIUS, leave))),
         ]
         piece.y = rect.bottom
-        piece.step(unit.node, leave)
-        if pill := self.faces.pill(unit.node, rect.bottom + 4):
+        piece.step(block.node, leave)
+        if pill := self.faces.pill(block.node, rect.bottom + 4):
             mark, text = pill
             box = replace(box, marks=(*box.marks, mark), texts=(*box.texts, text))
             down = ((0.0, piece.rail), (0.0, mark.rect.y))
-            piece.scene.edges.append(Edge("rail", unit.node, unit.node, down, arrow=False))
+            piece.scene.edges.append(Edge("rail", block.node, block.node, down, arrow=False))
             piece.y = piece.rail = mark.rect.bottom
             piece.right = max(piece.right, mark.rect.right)
         piece.scene.boxes.append(replace(box, join=(0.0, leave)))
-        piece.ports += self._ports(unit, rect)
+        piece.ports += self._ports(block, rect)
         piece.left = max(piece.left, -rect.x)
 
-    def _ports(self, unit: Unit, rect: Rect) -> list[Port]:
-        wires = [(wire, False) for wire in self.arriving.get(unit.node, ())]
-        wires += [(wire, True) for wire in self.leaving.get(unit.node, ())]
-        heights = self.faces.heights(unit.node, rect, [("out", "") if out else wire.lane for wire, out in wires])
+    def _ports(self, block: DrawnBlock, rect: Rect) -> list[Port]:
+        wires = [(wire, False) for wire in self.arriving.get(block.node, ())]
+        wires += [(wire, True) for wire in self.leaving.get(block.node, ())]
+        heights = self.faces.heights(block.node, rect, [("out", "") if out else wire.lane for wire, out in wires])
         return [Port(wire, out, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
 
-    def _repeat(self, piece: Piece, repeat: Repeat) -> None:
+    def _repeat(self, piece: ColumnPart, repeat: DrawnRepeat) -> None:
         top, inside = piece.y, piece.next()
         inside.y = top - GAP + PAD
         self._chain(inside, repeat.parts)
@@ -204,49 +204,49 @@ class Column:
 
     # Branches --------------------------------------------------------------------------------------------------------
 
-    def _fork(self, piece: Piece, fork: Fork) -> None:
+    def _branches(self, piece: ColumnPart, branches: DrawnBranches) -> None:
         """Columns from left to right; the stream is handed out above them, and what they add gathered below.
 
         What their blocks read beside it comes through channels above, and the scores that others read leave below.
         """
         base, top = piece.node, piece.y
-        within = [{unit.node for unit in units(column)} for column in fork.columns]
+        within = [{block.node for block in drawn_blocks(column)} for column in branches.columns]
         entering = _lanes(w for own in within for n in own for w in self.arriving.get(n, ()) if w.source not in own)
         leaving = _lanes(w for own in within for n in own for w in self.leaving.get(n, ()) if w.target not in own)
         spread = top + LANE * len(entering)
-        columns = [self._branch(column, base, spread) for column in fork.columns]
+        columns = [self._branch(column, base, spread) for column in branches.columns]
         gather = max(column.y for column in columns) + GAP + RADIUS
         above = {lane: top + LANE * i for i, lane in enumerate(entering)}
         below = {lane: gather + RADIUS + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
-        piece.step(fork.node, gather)
-        piece.scene.boxes.append(self.faces.sum(fork.nodes, (0.0, gather)))
+        piece.step(branches.node, gather)
+        piece.scene.boxes.append(self.faces.sum(branches.nodes, (0.0, gather)))
         piece.y = gather + RADIUS + LANE * len(leaving)
         for column in columns:
             self._channel(column, above, below)
         x = -STUB - sum(column.left + column.right for column in columns) - BETWEEN * (len(columns) - 1)
         piece.left = max(piece.left, -x)
         for column in columns:
-            self._place(piece, column, x + column.left, fork.node, spread, gather)
+            self._place(piece, column, x + column.left, branches.node, spread, gather)
             x += column.left + column.right + BETWEEN
 
-    def _branch(self, parts: Parts, base: str, top: float) -> Piece:
+    def _branch(self, parts: Parts, base: str, top: float) -> ColumnPart:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""
-        unit = parts[0] if len(parts) == 1 else None
-        if isinstance(unit, Unit) and adds(self.graph, unit.node):
-            box = self.faces.box(unit, -self.faces.width / 2, top + 2 * GAP)
+        block = parts[0] if len(parts) == 1 else None
+        if isinstance(block, DrawnBlock) and adds(self.graph, block.node):
+            box = self.faces.box(block, -self.faces.width / 2, top + 2 * GAP)
             rect = box.rect
             assert rect is not None
             half = self.faces.width / 2
-            piece = Piece(rect.bottom, unit.node, rect.bottom, top, half, half, ports=self._ports(unit, rect))
+            piece = ColumnPart(rect.bottom, block.node, rect.bottom, top, half, half, ports=self._ports(block, rect))
             piece.scene.boxes.append(box)
-            piece.scene.edges.append(Edge("branch", base, unit.node, ((0.0, top), (0.0, rect.y))))
+            piece.scene.edges.append(Edge("branch", base, block.node, ((0.0, top), (0.0, rect.y))))
             return self._join(piece)
-        piece = Piece(top + GAP / 2, base, top, top)
+        piece = ColumnPart(top + GAP / 2, base, top, top)
         self._chain(piece, parts)
         piece.y += 4
         return piece
 
-    def _place(self, piece: Piece, column: Piece, x: float, meet: str, spread: float, gather: float) -> None:
+    def _place(self, piece: ColumnPart, column: ColumnPart, x: float, meet: str, spread: float, gather: float) -> None:
         """Move a column there, and lead the stream into it and what it adds out of it."""
         moved = Scene("")
         moved.add(column.scene, x)
@@ -264,8 +264,8 @@ class Column:
         piece.scene.add(moved)
         piece.ports += [replace(p, points=tuple((px + x, py) for px, py in p.points)) for p in column.ports]
 
-    def _channel(self, column: Piece, above: dict[Lane, float], below: dict[Lane, float]) -> None:
-        """Lead a column's ports on its left to the channels of its fork."""
+    def _channel(self, column: ColumnPart, above: dict[Lane, float], below: dict[Lane, float]) -> None:
+        """Lead a column's ports on its left to the channels of its branches."""
         lanes = {
             lane: column.left + NEAR + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))
         }
@@ -277,7 +277,7 @@ class Column:
 
     # Scores ----------------------------------------------------------------------------------------------------------
 
-    def _join(self, piece: Piece) -> Piece:
+    def _join(self, piece: ColumnPart) -> ColumnPart:
         """Draw the wires that begin and end in this piece, each in a lane where no other is in its way."""
         leaving = {port.wire: port for port in piece.ports if port.out}
         inner = [port for port in piece.ports if not port.out and port.wire in leaving]

@@ -13,7 +13,7 @@ from .details import Details
 from .labels import Labels
 from .operations import NORMS, Operation, behind, gated, operations, read_by
 from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
-from .tree import Unit
+from .tree import DrawnBlock
 from .widths import cut, wrapped
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class Faces:
     def height(self, node: str) -> float:
         return self.faces[node].height
 
-    def box(self, unit: Unit, x: float, y: float) -> Box:
+    def box(self, block: DrawnBlock, x: float, y: float) -> Box:
         """A block's box with its left upper corner there."""
-        node = unit.node
+        node = block.node
         face, kind = self.faces[node], self.graph.block(node)["kind"]
         rect = Rect(x, y, self.width, face.height)
         base, indent = y + 23, x + self._indent(node)
@@ -124,9 +124,9 @@ class Faces:
             texts.append(Text(x + rect.width / 2, middle + 3.5, row.text, "op", "middle"))
             if i:
                 marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
-        tip = self.details.of_block(unit.nodes)
+        tip = self.details.of_block(block.nodes)
         sign = "⋈" if gated(self.graph, node) else "+"
-        return Box(node, unit.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
+        return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
         """The norm of the sum behind a post-norm block, on the rail."""

@@ -10,7 +10,7 @@ import networkx as nx
 from ..graph.nodes import carried
 from .face import SOURCE, Faces
 from .scene import RADIUS, Box, Edge, Point, Scene
-from .tree import Unit
+from .tree import DrawnBlock
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -38,7 +38,7 @@ class _Layers:
     def _box(self, node: str) -> Box:
         node_type = self.graph.node_type(node)
         if node_type == "block":
-            return self.faces.box(Unit((node,)), 0, 0)
+            return self.faces.box(DrawnBlock((node,)), 0, 0)
         if node_type == "sum":
             return self.faces.sum((node,), (RADIUS, RADIUS))
         if node_type in ("input", "output"):

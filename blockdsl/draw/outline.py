@@ -14,7 +14,7 @@ from ..graph.layout import split_stages
 from ..graph.nodes import EDGES, carried
 from ..registry.tokens import INPUT_SCHEMES
 from .labels import Labels
-from .tree import Fork, Parts, Repeat, tree
+from .tree import DrawnBranches, DrawnRepeat, Parts, tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -29,7 +29,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Edge:
+class OutlineEdge:
     """What `source` gives to `target`: one of `graph.EDGES`."""
 
     source: str
@@ -49,7 +49,7 @@ class Outline:
 
     graph: Graph
     parts: tuple[str | Cluster, ...]
-    edges: tuple[Edge, ...]
+    edges: tuple[OutlineEdge, ...]
     lines: dict[str, tuple[str, ...]]
 
     def before(self) -> Iterator[str]:
@@ -77,7 +77,7 @@ def outline(graph: Graph, fold: bool) -> Outline:
         parts += inside if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", inside)]
     nodes = [node for node in graph.nx if drawn.get(node, node) == node]
     edges = {
-        Edge(drawn.get(source, source), target, carries): None
+        OutlineEdge(drawn.get(source, source), target, carries): None
         for target in nodes
         for source, attrs in graph.nx.pred[target].items()
         for carries in EDGES
@@ -89,10 +89,10 @@ def outline(graph: Graph, fold: bool) -> Outline:
 def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
     """Nodes, with repeats as clusters; `drawn` becomes each node → the one that is drawn for it."""
     for part in parts:
-        if isinstance(part, Repeat):
+        if isinstance(part, DrawnRepeat):
             yield Cluster(f"×{part.times}", tuple(_clusters(part.parts, drawn)))
             continue
-        for column in part.columns if isinstance(part, Fork) else ():
+        for column in part.columns if isinstance(part, DrawnBranches) else ():
             yield from _clusters(column, drawn)
         drawn |= dict.fromkeys(part.nodes, part.node)
         yield part.node

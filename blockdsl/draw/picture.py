@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .choices import DETAILS, check_choice
 from .colors import Shade, colors
-from .column import GAP, Column, Piece
+from .column import GAP, Column, ColumnPart
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
 from .labels import Labels, blocks_of
@@ -160,7 +160,7 @@ class _Picture:
     def wide(self) -> float:
         return self.left + SHOULDER
 
-    def _input(self, piece: Piece) -> None:
+    def _input(self, piece: ColumnPart) -> None:
         """The input, and below it the positions that are added to the tokens."""
         graph, start = self.graph, self.graph.start
         positions = graph.sources(start, "position")
@@ -187,12 +187,12 @@ class _Picture:
         ]
         piece.rail = rail if piece.rail == piece.start else piece.rail
 
-    def _output(self, piece: Piece) -> None:
+    def _output(self, piece: ColumnPart) -> None:
         y = piece.y + GAP + 4
         self.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
         self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
 
-    def _sources(self, piece: Piece) -> None:
+    def _sources(self, piece: ColumnPart) -> None:
         """The context and the positions that blocks read, and the lanes from them."""
         x = -max(piece.left, self.left) - SIDE
         starts: dict[str, tuple[float, float]] = {}

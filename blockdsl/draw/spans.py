@@ -31,14 +31,14 @@ def bits(graph: Graph) -> list[Bit]:
     """
     try:
         text = format_text(graph.pattern).rstrip("\n")
-        units = [*parse(text).expansion.units()]
+        blocks = [*parse(text).expansion.blocks()]
     except PatternError:
         return [Bit(graph.pattern)]
     nodes: dict[tuple[int, int], list[str]] = {}
-    for i, unit in enumerate(units):
-        found = nodes.setdefault((unit.span.start, unit.span.end), [])
-        node = f"{unit.kind}{i}"  # as `compile` calls it
-        if graph.nx.nodes.get(node, {}).get("kind") == unit.kind:
+    for i, block in enumerate(blocks):
+        found = nodes.setdefault((block.span.start, block.span.end), [])
+        node = f"{block.kind}{i}"  # as `compile` calls it
+        if graph.nx.nodes.get(node, {}).get("kind") == block.kind:
             found.append(node)
     out, at = [], 0
     for (start, end), found in sorted(nodes.items()):

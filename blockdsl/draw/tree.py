@@ -1,4 +1,4 @@
-"""A graph as it is drawn: units, forks, and repeats that stand for all their copies."""
+"""A graph as it is drawn: blocks, branches, and repeats that stand for all their copies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .labels import Labels
 
 
 @dataclass(frozen=True)
-class Unit:
+class DrawnBlock:
     """A block, and all blocks that its box stands for: one of each copy of the repeats around it."""
 
     nodes: tuple[str, ...]
@@ -23,7 +23,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Fork:
+class DrawnBranches:
     """Branches side by side that meet in a sum."""
 
     columns: tuple[Parts, ...]
@@ -35,14 +35,14 @@ class Fork:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class DrawnRepeat:
     """Parts that run `times` times, drawn once."""
 
     parts: Parts
     times: int
 
 
-Part = Unit | Fork | Repeat
+Part = DrawnBlock | DrawnBranches | DrawnRepeat
 Parts = tuple["Part", ...]
 
 
@@ -51,16 +51,16 @@ def tree(labels: Labels, items: Chain, unfold: bool) -> Parts:
     return _Tree(labels, unfold).parts([items])
 
 
-def units(parts: Parts) -> Iterator[Unit]:
-    """The units of parts, in order."""
+def drawn_blocks(parts: Parts) -> Iterator[DrawnBlock]:
+    """The blocks of parts, in order."""
     for part in parts:
-        if isinstance(part, Unit):
+        if isinstance(part, DrawnBlock):
             yield part
-        elif isinstance(part, Repeat):
-            yield from units(part.parts)
+        elif isinstance(part, DrawnRepeat):
+            yield from drawn_blocks(part.parts)
         else:
             for column in part.columns:
-                yield from units(column)
+                yield from drawn_blocks(column)
 
 
 class _Tree:
@@ -82,18 +82,18 @@ class _Tree:
             if isinstance(part, Loop):
                 span = sum(map(_span, part.body))
                 inside = [offset + copy * span for offset in offsets for copy in range(part.count)]
-                out.append(Repeat(self._of(part.body, chains, inside), part.count))
+                out.append(DrawnRepeat(self._of(part.body, chains, inside), part.count))
             else:
                 out.append(self._item([chain[part + offset] for chain in chains for offset in offsets]))
         return tuple(out)
 
-    def _item(self, copies: list[str | Split]) -> Unit | Fork:
+    def _item(self, copies: list[str | Split]) -> DrawnBlock | DrawnBranches:
         first = copies[0]
         if isinstance(first, str):
-            return Unit(tuple(copy for copy in copies if isinstance(copy, str)))
+            return DrawnBlock(tuple(copy for copy in copies if isinstance(copy, str)))
         splits = [copy for copy in copies if isinstance(copy, Split)]
         columns = tuple(self.parts([split.branches[i] for split in splits]) for i in range(len(first.branches)))
-        return Fork(columns, tuple(split.sum for split in splits))
+        return DrawnBranches(columns, tuple(split.sum for split in splits))
 
     def _key(self, item: str | Split) -> Any:
         """Equal for items that are drawn alike."""

@@ -11,53 +11,53 @@ from ..errors import PatternError
 from ..registry.kinds import SCORE_SIZES, kinds, norm_of
 from ..registry.positions import Scheme
 from ..registry.tokens import input_attributes
-from .resolve import Block, Branches, Stack, positions_of
+from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep, positions_of
 
 
-def build(stack: Stack) -> nx.DiGraph:
+def build(resolved: ResolvedPattern) -> nx.DiGraph:
     """The graph of a resolved pattern, without the model around the stack.
 
     Raises:
         PatternError: residual attention joins blocks whose scores do not fit.
     """
-    return _Builder(stack).build()
+    return _Builder(resolved).build()
 
 
 class _Builder:
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.settings = stack.settings
+    def __init__(self, resolved: ResolvedPattern) -> None:
+        self.resolved = resolved
+        self.settings = resolved.settings
         self.kinds = kinds()
         self.count = self.sums = 0
         self.positions: dict[tuple[Any, ...], str] = {}
         self.graph = nx.DiGraph(
-            dim=stack.dim,
+            dim=resolved.dim,
             causal=self.settings["causal"],
-            stages=list(stack.pattern.expansion.stages),
-            pattern=str(stack.pattern),
+            stages=list(resolved.pattern.expansion.stages),
+            pattern=str(resolved.pattern),
         )
 
     def build(self) -> nx.DiGraph:
         self.graph.add_node("input", type="input", **input_attributes())
-        end, _ = self._chain(self.stack.steps, "input", {})
-        pre_norm = self.stack.given.get("pre_norm", True)
-        norm = norm_of(self.stack.given)
+        end, _ = self._chain(self.resolved.steps, "input", {})
+        pre_norm = self.resolved.given.get("pre_norm", True)
+        norm = norm_of(self.resolved.given)
         self.graph.add_node("output", type="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
         self._edge(end, "output", "stream")
         return self.graph
 
-    def _chain(
-        self, steps: Sequence[Block | Branches], start: str, scores: dict[str, str]
-    ) -> tuple[str, dict[str, str]]:
+    def _chain(self, steps: Sequence[ResolvedStep], start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
         """Steps one after another from `start`; returns the last node and the newest scores of each kind."""
         at = start
         for step in steps:
             at, scores = (
-                self._branches(step, at, scores) if isinstance(step, Branches) else self._block(step, at, scores)
+                self._branches(step, at, scores)
+                if isinstance(step, ResolvedBranches)
+                else self._block(step, at, scores)
             )
         return at, scores
 
-    def _branches(self, step: Branches, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
+    def _branches(self, step: ResolvedBranches, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
         newest = dict(scores)
         ends = []
         for branch in step.branches:
@@ -71,7 +71,7 @@ class _Builder:
             self._edge(end, node, "stream")
         return node, newest
 
-    def _block(self, block: Block, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
+    def _block(self, block: ResolvedBlock, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
         kind = self.kinds[block.kind]
         node, self.count = f"{block.kind}{self.count}", self.count + 1
         self.graph.add_node(
@@ -90,7 +90,7 @@ class _Builder:
             if "context" not in self.graph:
                 self.graph.add_node("context", type="context")
             self._edge("context", node, "context")
-        for scheme, attributes in positions_of(self.settings, self.stack.dim, block):
+        for scheme, attributes in positions_of(self.settings, self.resolved.dim, block):
             self._edge(self._position(scheme, attributes), node, "position")
         if "scores" in kind.inputs:
             if block.options.get("residual_attn") and block.kind in scores:
@@ -109,13 +109,13 @@ class _Builder:
             self.positions[key] = name
         return self.positions[key]
 
-    def _scores(self, source: str, node: str, block: Block) -> None:
+    def _scores(self, source: str, node: str, block: ResolvedBlock) -> None:
         for name, what in SCORE_SIZES.items():
             theirs, ours = self.graph.nodes[source]["options"].get(name), block.options.get(name)
             if theirs != ours:
                 problem = f"residual attention adds the scores of {theirs} {what} to those of {ours}"
                 hint = f"give both blocks the same number of {what}, or write residual_attn=false here"
-                raise PatternError(self.stack.pattern.source, block.span, problem, hint)
+                raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
         self._edge(source, node, "scores")
 
     def _edge(self, source: str, target: str, carries: str) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import PatternError, Span, UserError
-from ..language.expand import Fork, Unit, tie_in_words
+from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import NORM_CLASH, Kind, kinds
 from ..registry.options import Value, by_name
@@ -22,7 +22,7 @@ from ..registry.tokens import clash
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ResolvedBlock:
     """A block with nothing left open.
 
     `given` holds what its own text sets. `scale` multiplies the branch before the residual add.
@@ -39,20 +39,23 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Branches:
+class ResolvedBranches:
     """Parallel branches, each a chain of steps."""
 
-    branches: tuple[tuple[Block | Branches, ...], ...]
+    branches: tuple[tuple[ResolvedStep, ...], ...]
+
+
+ResolvedStep = ResolvedBlock | ResolvedBranches
 
 
 @dataclass(frozen=True)
-class Stack:
+class ResolvedPattern:
     """A resolved pattern: `settings` are the stack's own, `given` all that were set by text, keyword or deepnorm."""
 
     pattern: Pattern
     settings: dict[str, Value]
     given: dict[str, Value]
-    steps: tuple[Block | Branches, ...]
+    steps: tuple[ResolvedStep, ...]
 
     wired: bool = False  # by residual attention: the compiler has more to check
 
@@ -63,13 +66,15 @@ class Stack:
         return dim
 
 
-def positions_of(settings: Mapping[str, Value], dim: int, block: Block) -> list[tuple[Scheme, dict[str, Value]]]:
+def positions_of(
+    settings: Mapping[str, Value], dim: int, block: ResolvedBlock
+) -> list[tuple[Scheme, dict[str, Value]]]:
     """The position schemes that a block reads, and what the node of each says."""
     sizes = SimpleNamespace(dim=dim, **block.options)
     return [(scheme, scheme.of(settings, sizes)) for scheme in readers(kinds()[block.kind], settings)]
 
 
-def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
+def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
     """The pattern with settings from its text and from keywords; a keyword wins.
 
     Raises:
@@ -84,13 +89,13 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> Stack:
     if settings["dim"] is None:
         raise UserError("a stack needs dim: give dim=512, or write set dim=512; in the pattern")
     if settings["deepnorm"]:
-        given = deepnorm_settings(sum(1 for _ in pattern.expansion.units())) | given
+        given = deepnorm_settings(sum(1 for _ in pattern.expansion.blocks())) | given
     resolver = _Resolver(pattern, given, settings, keywords.keys())
     resolver.check_norms()
-    steps = tuple(resolver.step(step) for step in pattern.expansion.steps)
+    steps = tuple(resolver.step(spec) for spec in pattern.expansion.specs)
     resolver.check_stack()
     wired = any(options.get("residual_attn") for options in resolver.seen.values())
-    return Stack(pattern, settings, given, steps, wired)
+    return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
 _DEEPNORM = "deepnorm is a post-norm configuration"
@@ -103,33 +108,33 @@ class _Resolver:
         self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
         self.seen: dict[tuple[str, str], dict[str, Value]] = {}  # options already checked, by kind and text
-        self.tied: dict[str, Block] = {}
+        self.tied: dict[str, ResolvedBlock] = {}
         self.kinds = kinds()
         self.kinds_used: set[str] = set()
         self.schemes_used: set[str] = set()
 
-    def step(self, step: Unit | Fork) -> Block | Branches:
-        if isinstance(step, Fork):
-            return Branches(tuple(tuple(self.step(inner) for inner in branch) for branch in step.branches))
-        if step.kind not in self.kinds:  # parsed before it was unregistered
-            raise self._error(step.span, f"unknown block '{step.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
-        kind = self.kinds[step.kind]
-        self.kinds_used.add(step.kind)
+    def step(self, spec: Spec) -> ResolvedStep:
+        if isinstance(spec, ParallelSpec):
+            return ResolvedBranches(tuple(tuple(self.step(inner) for inner in branch) for branch in spec.branches))
+        if spec.kind not in self.kinds:  # parsed before it was unregistered
+            raise self._error(spec.span, f"unknown block '{spec.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
+        kind = self.kinds[spec.kind]
+        self.kinds_used.add(spec.kind)
         if "context" in kind.inputs and self.settings["context"] is False:
-            problem = f"'{step.kind}' ({kind.title}) without a context to attend to"
-            raise self._error(step.span, problem, "context=false says that the stack is given none")
-        shift = self.settings["shift_tokens"] if step.shift is None else step.shift
+            problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
+            raise self._error(spec.span, problem, "context=false says that the stack is given none")
+        shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:
             problem = f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts"
-            raise self._error(step.span, problem, "each part needs a feature: a wider stack or a smaller shift")
-        options = self._options(kind, step)
-        block = Block(step.kind, options, dict(step.given), shift, step.scale, step.tie, step.stage, step.span)
+            raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
+        options = self._options(kind, spec)
+        block = ResolvedBlock(spec.kind, options, dict(spec.given), shift, spec.scale, spec.tie, spec.stage, spec.span)
         self._check_tie(block)
         self._check_positions(block)
         return block
 
-    def _check_positions(self, block: Block) -> None:
+    def _check_positions(self, block: ResolvedBlock) -> None:
         for scheme, attributes in positions_of(self.settings, self.dim, block):
             self.schemes_used.add(scheme.name)
             misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**block.options))
@@ -145,14 +150,14 @@ class _Resolver:
     def _pieces(self, shift: int) -> int:
         return shift + 1 if self.settings["causal"] else 2 * shift + 1
 
-    def _options(self, kind: Kind, unit: Unit) -> dict[str, Value]:
-        key = (kind.name, repr(unit.given))
+    def _options(self, kind: Kind, spec: BlockSpec) -> dict[str, Value]:
+        key = (kind.name, repr(spec.given))
         if key not in self.seen:
             options = dict(self._defaults(kind))
-            options |= unit.given
+            options |= spec.given
             problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
             if problem:
-                raise self._clash(unit, problem)
+                raise self._clash(spec, problem)
             if "dim_head" in options and options["dim_head"] is None:
                 heads = options["heads"]
                 assert isinstance(heads, int)
@@ -166,11 +171,11 @@ class _Resolver:
             self.defaults[kind.name] = {name: block_default(o, self.given) for name, o in declared.items()}
         return self.defaults[kind.name]
 
-    def _clash(self, unit: Unit, problem: str) -> UserError:
+    def _clash(self, spec: BlockSpec, problem: str) -> UserError:
         """Point at the block when the text has a part in it, its own or by `set`; else it is the keywords'."""
-        settings = {option.setting for option in self.kinds[unit.kind].all_options()}
-        if unit.given or settings & (self.pattern.settings.keys() - self.keywords):
-            return self._error(unit.span, problem)
+        settings = {option.setting for option in self.kinds[spec.kind].all_options()}
+        if spec.given or settings & (self.pattern.settings.keys() - self.keywords):
+            return self._error(spec.span, problem)
         return UserError(problem)
 
     def _against_deepnorm(self, options: Mapping[str, Value]) -> str | None:
@@ -180,7 +185,7 @@ class _Resolver:
     def _error(self, span: Span, problem: str, hint: str = "") -> PatternError:
         return PatternError(self.pattern.source, span, problem, hint)
 
-    def _check_tie(self, block: Block) -> None:
+    def _check_tie(self, block: ResolvedBlock) -> None:
         if block.tie is None:
             return
         other = self.tied.setdefault(block.tie, block)

@@ -23,7 +23,7 @@ MAX_BLOCKS = 10_000  # unless the caller raises it
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class BlockSpec:
     """One block, before the stack's settings are known.
 
     `given` holds the options its text sets; `shift` is None where no suffix sets it; `divide` is the product
@@ -45,33 +45,33 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class ParallelSpec:
     """Branches that read the same input."""
 
-    branches: tuple[tuple[Step, ...], ...]
+    branches: tuple[tuple[Spec, ...], ...]
 
 
-Step = Unit | Fork
+Spec = BlockSpec | ParallelSpec
 
 
 @dataclass(frozen=True)
 class Expansion:
     """All blocks in order, and the name of each stage (None where it has none)."""
 
-    steps: tuple[Step, ...]
+    specs: tuple[Spec, ...]
     stages: tuple[str | None, ...]
 
-    def units(self) -> Iterator[Unit]:
-        return _units(self.steps)
+    def blocks(self) -> Iterator[BlockSpec]:
+        return _blocks(self.specs)
 
 
-def _units(steps: tuple[Step, ...]) -> Iterator[Unit]:
-    for step in steps:
-        if isinstance(step, Unit):
-            yield step
+def _blocks(specs: tuple[Spec, ...]) -> Iterator[BlockSpec]:
+    for spec in specs:
+        if isinstance(spec, BlockSpec):
+            yield spec
         else:
-            for branch in step.branches:
-                yield from _units(branch)
+            for branch in spec.branches:
+                yield from _blocks(branch)
 
 
 def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS) -> Expansion:
@@ -306,17 +306,17 @@ class _Expander:
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)
         self.group_sizes: dict[str, int] = {}
-        self.keys: list[tuple[str, int] | None] = []  # of each unit, in order
+        self.keys: list[tuple[str, int] | None] = []  # of each block, in order
 
     def run(self, body: Body) -> Expansion:
-        steps: list[Step] = []
-        self.body(body, _Around(), steps)
+        specs: list[Spec] = []
+        self.body(body, _Around(), specs)
         keys = iter(self.keys)
-        tied = tuple(self._with_tie(step, keys) for step in steps)
-        _check_ties(_units(tied))
+        tied = tuple(self._with_tie(spec, keys) for spec in specs)
+        _check_ties(_blocks(tied))
         return Expansion(tied, tuple(self.stages))
 
-    def body(self, body: Body, around: _Around, out: list[Step]) -> None:
+    def body(self, body: Body, around: _Around, out: list[Spec]) -> None:
         for i, stage in enumerate(body):
             self._enter(stage, bool(i), around)
             for item in stage.items:
@@ -337,7 +337,7 @@ class _Expander:
             self.stages[-1] = stage.name
         self.stage_empty = True
 
-    def item(self, item: Item, around: _Around, out: list[Step]) -> None:
+    def item(self, item: Item, around: _Around, out: list[Spec]) -> None:
         if isinstance(item, Ref):
             self.ref(item, around, out)
         elif isinstance(item, Group):
@@ -350,7 +350,7 @@ class _Expander:
         else:
             self.parallel(item, around, out)
 
-    def suffixed(self, item: Suffixed, around: _Around, out: list[Step]) -> None:
+    def suffixed(self, item: Suffixed, around: _Around, out: list[Spec]) -> None:
         shift = around.shift if item.shift is None else item.shift
         divide = around.divide * (1 if item.divide is None else item.divide)
         if not 1 / TOO_LARGE < divide < TOO_LARGE:
@@ -367,16 +367,16 @@ class _Expander:
             problem = f"the tie '{shortened(item.tie)}' holds {blocks} here and {size} before"
             raise Fault(item.span, problem, "tied groups have the same number of blocks")
 
-    def parallel(self, item: Parallel, around: _Around, out: list[Step]) -> None:
+    def parallel(self, item: Parallel, around: _Around, out: list[Spec]) -> None:
         inside = replace(around, branch=True)
         branches = []
         for branch in item.branches:
-            steps: list[Step] = []
-            self.item(branch, inside, steps)
-            branches.append(tuple(steps))
-        out.append(Fork(tuple(branches)))
+            specs: list[Spec] = []
+            self.item(branch, inside, specs)
+            branches.append(tuple(specs))
+        out.append(ParallelSpec(tuple(branches)))
 
-    def ref(self, ref: Ref, around: _Around, out: list[Step]) -> None:
+    def ref(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
         if ref.name in self.definitions:
             self.body(self.definitions[ref.name].body, around, out)
         elif ref.name in MACROS:
@@ -384,9 +384,9 @@ class _Expander:
             text = macro.text(**values_of(macro, ref))
             self.body(_at(_macro_body(text), ref.span), around, out)
         else:
-            self.unit(ref, around, out)
+            self.block(ref, around, out)
 
-    def unit(self, ref: Ref, around: _Around, out: list[Step]) -> None:
+    def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
         keys = []
         for tied in around.groups:
             keys.append((tied.label, tied.count))
@@ -399,7 +399,7 @@ class _Expander:
         self.stage_empty = False
         given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
         stage = len(self.stages) - 1
-        out.append(Unit(ref.name, given, around.shift, around.divide, None, stage, ref.span))
+        out.append(BlockSpec(ref.name, given, around.shift, around.divide, None, stage, ref.span))
 
     def _root(self, key: tuple[str, int]) -> tuple[str, int]:
         while (parent := self.tie_of[key]) != key:
@@ -407,15 +407,17 @@ class _Expander:
             key = parent
         return key
 
-    def _with_tie(self, step: Step, keys: Iterator[tuple[str, int] | None]) -> Step:
-        if isinstance(step, Fork):
-            return Fork(tuple(tuple(self._with_tie(inner, keys) for inner in branch) for branch in step.branches))
+    def _with_tie(self, spec: Spec, keys: Iterator[tuple[str, int] | None]) -> Spec:
+        if isinstance(spec, ParallelSpec):
+            return ParallelSpec(
+                tuple(tuple(self._with_tie(inner, keys) for inner in branch) for branch in spec.branches)
+            )
         key = next(keys)
         if key is None:
-            return step
+            return spec
         label, index = self._root(key)
         tie = label if self.group_sizes[label] == 1 else f"{label}.{index}"
-        return replace(step, tie=tie)
+        return replace(spec, tie=tie)
 
 
 def _at(body: Body, span: Span) -> Body:
@@ -439,15 +441,15 @@ def _item_at(item: Item, span: Span) -> Item:
     return Parallel(tuple(_item_at(branch, span) for branch in item.branches), span)
 
 
-def _check_ties(units: Iterator[Unit]) -> None:
-    first: dict[str, Unit] = {}
-    for unit in units:
-        if unit.tie is None:
+def _check_ties(blocks: Iterator[BlockSpec]) -> None:
+    first: dict[str, BlockSpec] = {}
+    for block in blocks:
+        if block.tie is None:
             continue
-        other = first.setdefault(unit.tie, unit)
-        if other.kind != unit.kind:
-            problem = f"{tie_in_words(unit.tie)} is '{unit.kind}' here and '{other.kind}' before"
-            raise Fault(unit.span, problem, "tied blocks are the same kind with the same options")
+        other = first.setdefault(block.tie, block)
+        if other.kind != block.kind:
+            problem = f"{tie_in_words(block.tie)} is '{block.kind}' here and '{other.kind}' before"
+            raise Fault(block.span, problem, "tied blocks are the same kind with the same options")
 
 
 def tie_in_words(tie: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from .parse import comments
 from .pattern import parse
-from .syntax import Piece, body_pieces, statement_pieces
+from .syntax import TextPiece, body_pieces, statement_pieces
 
 LINE = 100  # columns
 _INDENT = "    "  # of a line that goes on with what the one before began
@@ -37,7 +37,7 @@ class _Writer:
         self.source, self.waiting = source, waiting
         self.lines: list[str] = [""]
 
-    def unit(self, pieces: Iterable[Piece]) -> None:
+    def unit(self, pieces: Iterable[TextPiece]) -> None:
         """A statement or the pattern, starting on a line of its own."""
         listed = list(pieces)
         first, last = listed[0].at, max(piece.at for piece in listed)

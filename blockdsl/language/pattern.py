@@ -16,7 +16,7 @@ from ..registry.options import Value
 from ..registry.settings import table
 from . import syntax
 from .arguments import from_arguments
-from .expand import MAX_BLOCKS, Expansion, Fork, Step, expand, unused
+from .expand import MAX_BLOCKS, Expansion, ParallelSpec, Spec, expand, unused
 from .fold import Folded, fold, shortest
 from .macros import MACROS
 from .parse import parse_options, parse_tree
@@ -72,7 +72,7 @@ class Pattern:
     @property
     def layer_types(self) -> tuple[str, ...]:
         """The kind of every block, left to right; branches one after another."""
-        return tuple(unit.kind for unit in self.expansion.units())
+        return tuple(block.kind for block in self.expansion.blocks())
 
     @cached_property
     def settings(self) -> dict[str, Value]:
@@ -102,13 +102,13 @@ class Pattern:
             return tuple(replace(self, body=(stage,)) for stage in self.body)
         kept = tuple(statement for statement in self.statements if isinstance(statement, Settings))
         head = "".join(syntax.text_of(syntax.statement_pieces(statement)) + " " for statement in kept)
-        steps: list[list[Step]] = [[] for _ in expansion.stages]
-        for step in expansion.steps:
-            steps[_stage_of(step)].append(step)
-        labels = _labels(unit.tie for unit in expansion.units() if unit.tie is not None)
+        specs: list[list[Spec]] = [[] for _ in expansion.stages]
+        for spec in expansion.specs:
+            specs[_stage_of(spec)].append(spec)
+        labels = _labels(block.tie for block in expansion.blocks() if block.tie is not None)
         texts = [
             head + syntax.text_of(syntax.body_pieces(_body_of(part, labels, name)))
-            for part, name in zip(steps, expansion.stages, strict=True)
+            for part, name in zip(specs, expansion.stages, strict=True)
         ]
         parsed = {text: parse(text, self.max_blocks) for text in dict.fromkeys(texts)}  # copies of a group are alike
         return tuple(parsed[text] for text in texts)
@@ -212,10 +212,10 @@ def _single(layer: str) -> str:
     return f"({text})" if isinstance(items[0], syntax.Parallel) else text
 
 
-def _stage_of(step: Step) -> int:
-    while isinstance(step, Fork):
-        step = step.branches[0][0]
-    return step.stage
+def _stage_of(spec: Spec) -> int:
+    while isinstance(spec, ParallelSpec):
+        spec = spec.branches[0][0]
+    return spec.stage
 
 
 def _labels(ties: Iterable[str]) -> dict[str, str]:
@@ -229,9 +229,9 @@ def _labels(ties: Iterable[str]) -> dict[str, str]:
     return out
 
 
-def _body_of(steps: Sequence[Step], labels: Mapping[str, str], name: str | None = None) -> Body:
+def _body_of(specs: Sequence[Spec], labels: Mapping[str, str], name: str | None = None) -> Body:
     """Blocks as a stage, with their repeats folded."""
-    items = [_item_of(step, labels) for step in steps]
+    items = [_item_of(spec, labels) for spec in specs]
     widths = [len(syntax.text_of(syntax.body_pieces(_stage(item)))) for item in items]
     return _stage(*_unfolded(fold(items, widths.__getitem__), items), name=name)
 
@@ -250,9 +250,9 @@ def _stage(*items: Item, name: str | None = None) -> Body:
     return (syntax.Stage(name, items),)
 
 
-def _item_of(step: Step, labels: Mapping[str, str]) -> Item:
-    if isinstance(step, Fork):
-        return syntax.parallel([syntax.group(_body_of(branch, labels)) for branch in step.branches])
-    ref = syntax.Ref(step.kind, tuple(Argument(name, value) for name, value in step.given.items()))
-    divide = None if step.divide == 1 else step.divide
-    return syntax.suffixed(ref, step.shift, divide, None if step.tie is None else labels[step.tie])
+def _item_of(spec: Spec, labels: Mapping[str, str]) -> Item:
+    if isinstance(spec, ParallelSpec):
+        return syntax.parallel([syntax.group(_body_of(branch, labels)) for branch in spec.branches])
+    ref = syntax.Ref(spec.kind, tuple(Argument(name, value) for name, value in spec.given.items()))
+    divide = None if spec.divide == 1 else spec.divide
+    return syntax.suffixed(ref, spec.shift, divide, None if spec.tie is None else labels[spec.tie])

@@ -184,33 +184,33 @@ def _only_item(item: Item) -> Item | None:
 # Canonical text -------------------------------------------------------------------------------------------------
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A bit of canonical text and where in the source it came from; a comment may stand behind it, but not in it."""
 
     text: str
     at: int
 
 
-def statement_pieces(statement: Statement) -> Iterator[Piece]:
+def statement_pieces(statement: Statement) -> Iterator[TextPiece]:
     start = statement.span.start
     if isinstance(statement, Settings):
-        yield Piece("set ", start)
+        yield TextPiece("set ", start)
         yield from _ending(_arguments(statement.arguments), ";")
     else:
-        yield Piece(f"{statement.name} = ", start)
+        yield TextPiece(f"{statement.name} = ", start)
         yield from _ending(body_pieces(statement.body), ";")
 
 
-def body_pieces(body: Body) -> Iterator[Piece]:
+def body_pieces(body: Body) -> Iterator[TextPiece]:
     for i, stage in enumerate(body):
         start = _start(stage.items[0]) if stage.name is None else stage.span.start
         if i:
-            yield Piece(" | ", start)
+            yield TextPiece(" | ", start)
         if stage.name is not None:
-            yield Piece(f"{stage.name}: ", start)
+            yield TextPiece(f"{stage.name}: ", start)
         for j, item in enumerate(stage.items):
             if j:
-                yield Piece(" ", _start(item))
+                yield TextPiece(" ", _start(item))
             yield from _item(item)
 
 
@@ -221,18 +221,18 @@ def _start(item: Item) -> int:
     return item.span.start
 
 
-def _item(item: Item) -> Iterator[Piece]:
+def _item(item: Item) -> Iterator[TextPiece]:
     start, end = item.span.start, item.span.end - 1
     if isinstance(item, Ref) and not item.arguments:
-        yield Piece(item.name, start)
+        yield TextPiece(item.name, start)
     elif isinstance(item, Ref):
-        yield Piece(f"{item.name}(", start)
+        yield TextPiece(f"{item.name}(", start)
         yield from _arguments(item.arguments)
-        yield Piece(")", end)
+        yield TextPiece(")", end)
     elif isinstance(item, Group):
-        yield Piece("(", start)
+        yield TextPiece("(", start)
         yield from body_pieces(item.body)
-        yield Piece(")", end)
+        yield TextPiece(")", end)
     elif isinstance(item, Suffixed):
         shift = "" if item.shift is None else f">>{item.shift}"
         divide = "" if item.divide is None else f"/{spell(item.divide)}"
@@ -243,11 +243,11 @@ def _item(item: Item) -> Iterator[Piece]:
     else:
         for i, branch in enumerate(item.branches):
             if i:
-                yield Piece(" & ", _start(branch))
+                yield TextPiece(" & ", _start(branch))
             yield from _item(branch)
 
 
-def _arguments(arguments: Sequence[Argument]) -> Iterator[Piece]:
+def _arguments(arguments: Sequence[Argument]) -> Iterator[TextPiece]:
     for i, argument in enumerate(arguments):
         if argument.name is None:
             text = _shortest(argument.value)
@@ -255,7 +255,7 @@ def _arguments(arguments: Sequence[Argument]) -> Iterator[Piece]:
             text = argument.name
         else:
             text = f"{argument.name}={_shortest(argument.value)}"
-        yield Piece(text if i == len(arguments) - 1 else f"{text}, ", argument.span.start)
+        yield TextPiece(text if i == len(arguments) - 1 else f"{text}, ", argument.span.start)
 
 
 def _shortest(value: Value) -> str:
@@ -263,14 +263,14 @@ def _shortest(value: Value) -> str:
     return spell(int(value) if isinstance(value, float) and value.is_integer() and abs(value) < TOO_LARGE else value)
 
 
-def _ending(pieces: Iterator[Piece], end: str) -> Iterator[Piece]:
+def _ending(pieces: Iterator[TextPiece], end: str) -> Iterator[TextPiece]:
     """The pieces with `end` written directly behind the last."""
     last = next(pieces)
     for piece in pieces:
         yield last
         last = piece
-    yield Piece(last.text + end, last.at)
+    yield TextPiece(last.text + end, last.at)
 
 
-def text_of(pieces: Iterator[Piece]) -> str:
+def text_of(pieces: Iterator[TextPiece]) -> str:
     return "".join(piece.text for piece in pieces)

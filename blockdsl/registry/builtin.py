@@ -16,8 +16,10 @@ from .register import register
 # Attention -----------------------------------------------------------------------------------------------------------
 
 
-def _switch(name: str, doc: str, setting: str | None = None, area: str = "", default: bool = False) -> Option:
-    return Option(name, bool, default, doc, setting=setting or f"attn_{name}", area=area)
+def _switch(
+    name: str, doc: str, setting: str | None = None, area: str = "", default: bool = False, scores: str = ""
+) -> Option:
+    return Option(name, bool, default, doc, setting=setting or f"attn_{name}", area=area, scores=scores)
 
 
 def _attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
@@ -54,6 +56,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             least=0,
             below=1,
             area="regularisers",
+            scores="xt_blocks.kernels.scores.dropout:WeightDropout",
         ),
         *own,
         _switch("shared_kv", "keys serve as values"),
@@ -69,7 +72,11 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         Option("qk_norm_groups", int, 1, "groups of features that are normed", setting="attn_qk_norm_groups", least=1),
         Option("qk_norm_scale", float, 10, "factor of normed scores", setting="attn_qk_norm_scale", least=0),
         _switch("qk_norm_dim_scale", "a learned gain for each normed feature (arXiv:2302.05442)"),
-        _switch("talking_heads", "heads exchange scores and weights (arXiv:2003.02436)"),
+        _switch(
+            "talking_heads",
+            "heads exchange scores and weights (arXiv:2003.02436)",
+            scores="xt_blocks.kernels.scores.talking_heads:TalkingHeads",
+        ),
         Option(
             "sparse_topk",
             int,
@@ -78,6 +85,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             setting="attn_sparse_topk",
             least=1,
             optional=True,
+            scores="xt_blocks.kernels.scores.sparse_topk:sparse_topk",
         ),
         _switch("head_scale", "a learned gain for each head (arXiv:2110.09456)"),
         _switch("gate_values", "a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2)"),
@@ -143,11 +151,11 @@ def _attention_shapes(o: Any) -> dict[str, Shape]:
         shapes |= {"qk_norm.q_scale": (o.heads, 1, o.dim_head), "qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)}
     if o.num_mem_kv:
         shapes |= {
-            "memory.keys": (o.kv_heads, o.num_mem_kv, o.dim_head),
-            "memory.values": (o.kv_heads, o.num_mem_kv, o.value_dim_head),
+            "mem_kv.keys": (o.kv_heads, o.num_mem_kv, o.dim_head),
+            "mem_kv.values": (o.kv_heads, o.num_mem_kv, o.value_dim_head),
         }
     if o.talking_heads:
-        shapes |= {"talking_heads.before": (o.heads, o.heads), "talking_heads.behind": (o.heads, o.heads)}
+        shapes |= {f"talking_heads.{place}.weight": (o.heads, o.heads) for place in ("before", "after")}
     return shapes
 
 

@@ -35,6 +35,8 @@ class Option:
         choices: the allowed names.
         optional: whether `none` is a value.
         area: of the reference; empty: that of where it is declared.
+        scores: of attention, what it does to scores: "package.module:name" of what makes a modifier, or a module that
+            gives some, of the block's options; see `xt_blocks.kernels.scores.spec`. Empty: it does nothing to scores.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Option:
     choices: tuple[str, ...] = ()
     optional: bool = False
     area: str = ""
+    scores: str = ""
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 import xt_blocks
 from xt_blocks import Attention, CrossAttention
-from xt_blocks.attention import Attend, Masks, Sight
-from xt_blocks.kernels import attention as kernel
+from xt_blocks.kernels import table
+from xt_blocks.kernels.masks import AttentionMask, Masks, MaskSpec
+from xt_blocks.kernels.request import Request
+from xt_blocks.kernels.scores.spec import ScoreSpec
 from xt_blocks.positions import rotation
 
 
@@ -62,25 +64,26 @@ def test_fused_and_explicit_agree(causal: bool, past: int, padded: bool) -> None
     n, keys = 5, 5 + past
     q, k, v = torch.randn(3, 2, n, 8), torch.randn(3, 2, keys, 8), torch.randn(3, 2, keys, 8)
     mask = torch.arange(keys) < torch.tensor([[keys], [3], [0]]) if padded else None
-    attend = Masks(n, past, mask).tokens(Sight(causal))
-    explicit, scores = kernel.explicit(q, k, v, attend, 8**-0.5)
-    torch.testing.assert_close(kernel.fused(q, k, v, attend, 8**-0.5), explicit)
+    request = Request(q, k, v, Masks(n, past, mask).tokens(MaskSpec(causal)), ScoreSpec(8**-0.5))
+    explicit, scores = table.run("explicit", request._replace(keep_scores=True))
+    assert scores is not None
+    torch.testing.assert_close(table.run("sdpa", request)[0], explicit)
     torch.testing.assert_close(scores.before, torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(8))
 
 
 def test_masks_say_what_is_seen() -> None:
     masks = Masks(3, 2, torch.tensor([[False, True, True, True, False]]))
-    allowed = masks.tokens(Sight(True)).allowed
+    allowed = masks.tokens(MaskSpec(True)).allowed
     assert allowed is not None
     assert allowed[0, 0].tolist() == [
         [False, True, True, False, False],
         [False, True, True, True, False],
         [False, True, True, True, False],
     ]
-    assert masks.tokens(Sight(True)) is masks.tokens(Sight(True))  # made once a forward pass
-    assert Masks(3).tokens(Sight(True)).triangle  # the fused kernel's own
-    assert Masks(3).tokens(Sight(False)).allowed is None
-    assert Masks(1, 9).tokens(Sight(True)).allowed is None  # one new token sees all before it
+    assert masks.tokens(MaskSpec(True)) is masks.tokens(MaskSpec(True))  # made once a forward pass
+    assert Masks(3).tokens(MaskSpec(True)).is_causal  # the fused kernel's own
+    assert Masks(3).tokens(MaskSpec(False)).allowed is None
+    assert Masks(1, 9).tokens(MaskSpec(True)).allowed is None  # one new token sees all before it
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -173,9 +176,11 @@ def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: 
 def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:
     q = torch.full((1, 1, 2, 64), 50.0, dtype=torch.float16)  # q·k is 160,000, its 64-th part fits
     v = torch.randn(1, 1, 2, 64).half()
-    out, scores = kernel.explicit(q, q, v, Attend(), 1 / 8)
+    request = Request(q, q, v, AttentionMask(queries=2), ScoreSpec(1 / 8))
+    out, scores = table.run("explicit", request._replace(keep_scores=True))
+    assert scores is not None
     assert scores.before.unique().tolist() == [20_000.0]
-    torch.testing.assert_close(out, kernel.fused(q, q, v, Attend(), 1 / 8))
+    torch.testing.assert_close(out, table.run("sdpa", request)[0])
 
 
 def test_a_layer_on_its_own_checks_its_mask() -> None:

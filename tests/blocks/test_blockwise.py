@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import xt_blocks
-from xt_blocks.attention import Bias, Masks, Sight
-from xt_blocks.kernels import attention as kernel
-from xt_blocks.kernels import flex
+from xt_blocks.kernels import flex, table
 from xt_blocks.kernels import tiles as blockwise
-from xt_blocks.kernels.scores import TalkingHeads
+from xt_blocks.kernels.masks import AttentionMask, Bias, Masks, MaskSpec
+from xt_blocks.kernels.request import AttentionKernel, Request
+from xt_blocks.kernels.scores.dropout import Dropout
+from xt_blocks.kernels.scores.sparse_topk import TopK
+from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec
+from xt_blocks.kernels.scores.talking_heads import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
 from .variants import VARIANTS, inputs, stack
@@ -29,14 +34,20 @@ from .variants import VARIANTS, inputs, stack
 HEADS, DIM, VALUES = 3, 5, 4
 
 
+def by(
+    name: str, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *modifiers: Modifier, scale: float = 0.3
+) -> Tensor:
+    return table.run(name, Request(q, k, v, mask, ScoreSpec(scale, modifiers)))[0]
+
+
 @given(
     seq=st.integers(1, 150),
     past=st.sampled_from([0, 0, 37]),
     causal=st.booleans(),
-    reach=st.none() | st.integers(0, 160),
-    memories=st.sampled_from([0, 0, 3]),
+    window=st.none() | st.integers(0, 160),
+    mem_kv=st.sampled_from([0, 0, 3]),
     hidden=st.none() | st.integers(0, 150),
-    pairs=st.booleans(),
+    masked=st.booleans(),
     biased=st.booleans(),
     talking=st.booleans(),
     topk=st.none() | st.sampled_from([1, 7, 300]),
@@ -46,17 +57,17 @@ def test_tiles_are_the_written_out_attention(
     seq: int,
     past: int,
     causal: bool,
-    reach: int | None,
-    memories: int,
+    window: int | None,
+    mem_kv: int,
     hidden: int | None,
-    pairs: bool,
+    masked: bool,
     biased: bool,
     talking: bool,
     topk: int | None,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
-    tokens, keys = past + seq, memories + past + seq
+    tokens, keys = past + seq, mem_kv + past + seq
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
@@ -64,31 +75,31 @@ def test_tiles_are_the_written_out_attention(
     q, k, v = drawn(2, HEADS, seq, DIM), drawn(2, HEADS, keys, DIM), drawn(2, HEADS, keys, VALUES)
     line = drawn(HEADS, seq + tokens - 1)
     mask = None if hidden is None else torch.arange(tokens) >= torch.tensor([[0], [hidden]])
-    seen = torch.rand(1, HEADS, seq, tokens) > 0.5 if pairs else None
+    seen = torch.rand(1, HEADS, seq, tokens) > 0.5 if masked else None
     bias = Bias(("bias",), RelativeBias(line, seq, tokens)) if biased else None
-    attend = Masks(seq, past, mask, pairs=seen).tokens(Sight(causal, reach, memories), bias)
-    mix = TalkingHeads(HEADS).double() if talking else None
-    read = [q, k, v, *([line] if biased else []), *([] if mix is None else mix.parameters())]
-    plain, _ = kernel.explicit(q, k, v, attend, 0.3, 0.0, None, mix, topk)
-    tiled = blockwise.attention(q, k, v, attend, 0.3, 0.0, mix, topk)
+    attend = Masks(seq, past, mask, attn_mask=seen).tokens(MaskSpec(causal, window, mem_kv), bias)
+    mix = TalkingHeads(SimpleNamespace(heads=HEADS)).double()
+    modifiers = [*(mix() if talking else ()), *([] if topk is None else [TopK(topk)])]
+    read = [q, k, v, *([line] if biased else []), *(mix.parameters() if talking else ())]
+    plain, tiled = by("explicit", q, k, v, attend, *modifiers), by("tiles", q, k, v, attend, *modifiers)
     torch.testing.assert_close(tiled, plain)
     grad = torch.randn_like(plain)
     torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
 
 
 @pytest.mark.parametrize("sources", [0, 1, 40, 100, 200])
-@pytest.mark.parametrize("memories", [0, 3])
+@pytest.mark.parametrize("mem_kv", [0, 3])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("topk", [None, 4])
-def test_a_context_of_any_length_is_seen_by_tiles(sources: int, memories: int, padded: bool, topk: int | None) -> None:
+def test_a_context_of_any_length_is_seen_by_tiles(sources: int, mem_kv: int, padded: bool, topk: int | None) -> None:
     def drawn(seq: int, dim: int) -> Tensor:
         return torch.randn(2, HEADS, seq, dim, dtype=torch.float64, requires_grad=True)
 
-    read = q, k, v = drawn(100, DIM), drawn(memories + sources, DIM), drawn(memories + sources, VALUES)
+    read = q, k, v = drawn(100, DIM), drawn(mem_kv + sources, DIM), drawn(mem_kv + sources, VALUES)
     mask = torch.arange(sources) < torch.tensor([[sources // 2], [0]]) if padded else None
-    attend = Masks(100, context_mask=mask).context(memories)
-    plain, _ = kernel.explicit(q, k, v, attend, 0.3, sparse_topk=topk)
-    tiled = blockwise.attention(q, k, v, attend, 0.3, sparse_topk=topk)
+    attend = Masks(100, context_mask=mask).context(mem_kv)
+    modifiers = [] if topk is None else [TopK(topk)]
+    plain, tiled = by("explicit", q, k, v, attend, *modifiers), by("tiles", q, k, v, attend, *modifiers)
     torch.testing.assert_close(tiled, plain)
     grad = torch.randn_like(plain)
     torch.testing.assert_close(torch.autograd.grad(tiled, read, grad), torch.autograd.grad(plain, read, grad))
@@ -110,35 +121,39 @@ def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.Monkey
 
     plain = run()
     used: list[int] = []
-    tiles = blockwise.attention
+
+    def noting(kernel: AttentionKernel) -> AttentionKernel:
+        return replace(kernel, run=lambda request: used.append(1) or kernel.run(request))  # type: ignore[func-returns-value]
+
     monkeypatch.setattr(blockwise, "ROWS", 1)
-    monkeypatch.setattr(blockwise, "attention", lambda *args: used.append(1) or tiles(*args))  # type: ignore[func-returns-value]
+    kernels = tuple(noting(kernel) if kernel.name == "tiles" else kernel for kernel in table.KERNELS)
+    monkeypatch.setattr(table, "KERNELS", kernels)
     torch.testing.assert_close(run(), plain)
     assert used or not any(causal_attention(step.node, model) for step in model.plan)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("reach", [None, 30])
-@pytest.mark.parametrize("memories", [0, 3])
+@pytest.mark.parametrize("window", [None, 30])
+@pytest.mark.parametrize("mem_kv", [0, 3])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_flex_attention_sees_and_adds_the_same(
-    causal: bool, reach: int | None, memories: int, padded: bool, biased: bool
+    causal: bool, window: int | None, mem_kv: int, padded: bool, biased: bool
 ) -> None:
     seq, past = 150, 20
     tokens = seq + past
     q, k, v = (
         torch.randn(2, 3, seq, 16),
-        torch.randn(2, 3, memories + tokens, 16),
-        torch.randn(2, 3, memories + tokens, 16),
+        torch.randn(2, 3, mem_kv + tokens, 16),
+        torch.randn(2, 3, mem_kv + tokens, 16),
     )
     mask = torch.arange(tokens) >= torch.tensor([[0], [50]]) if padded else None
     bias = Bias(("bias",), RelativeBias(torch.randn(3, seq + tokens - 1), seq, tokens)) if biased else None
-    attend = Masks(seq, past, mask).tokens(Sight(causal, reach, memories), bias)
+    attend = Masks(seq, past, mask).tokens(MaskSpec(causal, window, mem_kv), bias)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is slow when it is not compiled
-        out = flex.attention(q, k, v, attend, 0.3)
-    torch.testing.assert_close(out, kernel.explicit(q, k, v, attend, 0.3)[0])
+        out = by("flex", q, k, v, attend)
+    torch.testing.assert_close(out, by("explicit", q, k, v, attend))
     assert flex.block_mask(attend, q, k) is flex.block_mask(attend, q, k)
 
 
@@ -151,11 +166,11 @@ def causal_attention(node: str, model: xt_blocks.Stack) -> bool:
 
 def test_dropout_keeps_the_mean_and_its_gradient_is_of_the_same_draw() -> None:
     q, k, v = (torch.randn(2, 3, 130, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    attend = Masks(130).tokens(Sight(True))
+    attend = Masks(130).tokens(MaskSpec(True))
 
     def drawn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         torch.manual_seed(0)
-        return blockwise.attention(q, k, v, attend, 0.5, 0.4)
+        return by("tiles", q, k, v, attend, Dropout(0.4), scale=0.5)
 
     out = drawn(q, k, v)
     steps = [torch.randn_like(x) * 1e-6 for x in (q, k, v)]
@@ -165,7 +180,8 @@ def test_dropout_keeps_the_mean_and_its_gradient_is_of_the_same_draw() -> None:
     expected = sum((grad * step).sum() for grad, step in zip(grads, steps, strict=True))
     torch.testing.assert_close((there - back) / 2, expected, rtol=1e-6, atol=1e-12)
     ones = torch.ones(1, 1, 130, 1, dtype=torch.float64)
-    sums = torch.stack([blockwise.attention(q[:1, :1], k[:1, :1], ones, attend, 0.5, 0.4) for _ in range(200)])
+    first = q[:1, :1], k[:1, :1], ones, attend, Dropout(0.4)
+    sums = torch.stack([by("tiles", *first, scale=0.5) for _ in range(200)])
     assert abs(sums.mean().item() - 1) < 0.02
     assert sums.std() > 0.1
 
@@ -277,9 +293,9 @@ def test_no_option_holds_the_scores_of_a_long_sequence(name: str, padded: bool) 
 
 def test_a_window_costs_its_width() -> None:
     def products(seq: int) -> int:
-        attend, q = Masks(seq).tokens(Sight(True, 20)), torch.randn(1, 1, seq, 4)
+        attend, q = Masks(seq).tokens(MaskSpec(True, 20)), torch.randn(1, 1, seq, 4)
         with flop_counter.FlopCounterMode(display=False) as counter:
-            blockwise.attention(q, q, q, attend, 0.5)
+            by("tiles", q, q, q, attend, scale=0.5)
         return counter.get_total_flops()
 
     assert products(4096) - products(3072) == products(3072) - products(2048)

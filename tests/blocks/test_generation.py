@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import blockdsl
 from xt_blocks import AutoregressiveWrapper, TransformerWrapper
-from xt_blocks.kernels import attention as kernel
+from xt_blocks.blocks.attention import Core
 
 from .variants import VARIANTS, language_model, tokens
 
@@ -407,13 +407,13 @@ def test_a_stream_can_be_closed() -> None:
 @pytest.mark.parametrize("hooked", [False, True])
 def test_generation_is_in_inference_mode_where_nobody_looks_on(hooked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[bool] = []
-    fused = kernel.fused
+    plain = Core.forward
 
-    def seen(*args: Any) -> Tensor:
+    def seen(core: Core, request: Any) -> Any:
         modes.append(torch.is_inference_mode_enabled())
-        return fused(*args)
+        return plain(core, request)
 
-    monkeypatch.setattr(kernel, "fused", seen)
+    monkeypatch.setattr(Core, "forward", seen)
     model = language_model()
     if hooked:
         model.register_forward_hook(lambda module, args, out: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 import xt_blocks
 from xt_blocks import Decoder, Encoder, TransformerWrapper
-from xt_blocks.kernels import attention as kernel
+from xt_blocks.kernels import table
+from xt_blocks.kernels.request import AttentionKernel
 from xt_blocks.runtime.intermediates import Intermediates
 from xt_blocks.runtime.memories import Memories
 
@@ -63,21 +65,18 @@ def test_what_was_asked_for_comes_in_one_order(out: str, asked: tuple[bool, bool
 
 def test_memories_alone_leave_attention_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for name in ("fused", "explicit"):
-        plain = getattr(kernel, name)
 
-        def noted(*args: Any, name: str = name, plain: Any = plain, **kwargs: Any) -> Any:
-            calls.append(name)
-            return plain(*args, **kwargs)
+    def noting(kernel: AttentionKernel) -> AttentionKernel:
+        return replace(kernel, run=lambda request: calls.append(kernel.name) or kernel.run(request))  # type: ignore[func-returns-value]
 
-        monkeypatch.setattr(kernel, name, noted)
+    monkeypatch.setattr(table, "KERNELS", tuple(map(noting, table.KERNELS)))
     net, x = of_pattern("a f a"), tokens(1, 4)
     for how, want in (
-        ({}, "fused"),
+        ({}, "sdpa"),
         ({"return_attn": True}, "explicit"),
-        ({"return_mems": True}, "fused"),
+        ({"return_mems": True}, "sdpa"),
         ({"return_intermediates": True}, "explicit"),
-        ({}, "fused"),
+        ({}, "sdpa"),
     ):
         calls.clear()
         net(x, **how)

@@ -17,6 +17,7 @@ import xt_blocks
 from blockdsl import BlockGraph, UserError
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 from xt_blocks import AutoregressiveWrapper, Decoder, Encoder, Stack, TransformerWrapper
+from xt_blocks.models.inputs import Inputs
 from xt_blocks.models.prefix import Prefix
 
 SIZES: dict[str, Any] = {"dim": 24, "heads": 2, "attn_dim_head": 8}
@@ -357,8 +358,8 @@ def test_cached_is_uncached(name: str, options: dict[str, Any], prepended: int) 
             now = slice(done, done + new)
             out.append(net(x[:, now], mask=mask[:, now], cache=cache, **(front if done == 0 else {})))
             done += new
-        assert cache.prefix == prepended + options.get("num_memory_tokens", 0)
-        assert cache.length == cache.prefix + 9
+        assert cache.sequence.prefix == prepended + options.get("num_memory_tokens", 0)
+        assert cache.length == cache.sequence.prefix + 9
         ours = torch.cat(out, dim=1)
         close(ours[:, prepended:][mask], whole[:, prepended:][mask])
         if prepended:
@@ -472,6 +473,16 @@ def test_export_with_a_length_left_open(options: dict[str, Any]) -> None:
 N, Y = False, True
 
 
+def prefix_of(memory: int, prepended: int, mask: Tensor | None, rows: int = 1, seq: int = 3) -> Prefix:
+    """Of a mask (rows, prepended + seq) of prepended embeddings and tokens; memory tokens are real."""
+    rows, seq = (rows, seq) if mask is None else (mask.shape[0], mask.shape[1] - prepended)
+    inputs = Inputs(torch.zeros(rows, seq), None if mask is None else mask[:, prepended:])
+    if prepended:
+        inputs.prepend_embeds = torch.zeros(rows, prepended, 1)
+        inputs.prepend_mask = None if mask is None else mask[:, :prepended]
+    return Prefix(inputs, torch.arange(memory)[:, None] if memory else None)
+
+
 def test_padding_goes_in_front_of_a_prefix() -> None:
     # two memory tokens, three prepended, four tokens
     mask = torch.tensor(
@@ -492,25 +503,25 @@ def test_padding_goes_in_front_of_a_prefix() -> None:
             [2, 3, 4, 5, 6, 7, 8, 0, 1],
         ]
     )
-    prefix, places = Prefix(2, 3, mask), torch.arange(9).expand(5, 9)
-    assert torch.equal(prefix.arranged(places), want)
-    assert torch.equal(prefix.restored(want), places)
+    prefix, places = prefix_of(2, 3, mask[:, 2:]), torch.arange(2, 9).expand(5, 7)
+    assert torch.equal(prefix.stream(places[..., None]), want[..., None])
+    assert torch.equal(prefix.outputs(want), places)
     assert prefix.mask is not None
     assert torch.equal(prefix.mask, mask.gather(1, want))
-    x = torch.randn(5, 9, 3, 2)
-    assert torch.equal(prefix.restored(prefix.arranged(x)), x)
-    assert torch.equal(Prefix(0, 0, mask).arranged(x), x)
+    x = torch.randn(5, 7, 1)
+    assert torch.equal(prefix.outputs(prefix.stream(x)), x)
+    assert torch.equal(prefix_of(0, 0, mask).stream(x), x)
 
 
 def test_positions_of_a_prefix_count_down_from_the_first_token() -> None:
-    assert Prefix(2, 1, None).positions(torch.tensor([5, 6, 9])).tolist() == [2, 3, 4, 5, 6, 9]
+    assert prefix_of(2, 1, None).positions(torch.tensor([5, 6, 9])).tolist() == [2, 3, 4, 5, 6, 9]
     rows = torch.tensor([[0, 1, 2], [7, 3, 4]])
-    assert Prefix(1, 0, None).positions(rows).tolist() == [[-1, 0, 1, 2], [6, 7, 3, 4]]
-    padded = Prefix(1, 1, torch.tensor([[Y, Y, Y, Y, Y], [Y, Y, N, Y, Y]]))
+    assert prefix_of(1, 0, None).positions(rows).tolist() == [[-1, 0, 1, 2], [6, 7, 3, 4]]
+    padded = prefix_of(1, 1, torch.tensor([[Y, Y, Y, Y], [Y, N, Y, Y]]))
     assert padded.positions(rows)[0].tolist() == [-2, -1, 0, 1, 2]
     assert padded.positions(rows)[1, 1:].tolist() == [1, 2, 3, 4]  # the first is padding's
     assert padded.positions(rows[0])[1, 1:].tolist() == [-1, 0, 1, 2]
-    assert torch.equal(Prefix(0, 0, None).positions(rows), rows)
+    assert torch.equal(prefix_of(0, 0, None).positions(rows), rows)
 
 
 # Arguments of a call -----------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def _table(prefix: str, title: str) -> str:
     results = [result for result in _results() if result.case.startswith(prefix)]
     peers = [peer for peer in PEERS if any(row.contestant == peer for result in results for row in result.rows)]
     rows = [
-        f"### {title}",
+        f"## {title}",
         "",
         "How many times as fast as each of the others:",
         "",
@@ -75,8 +75,9 @@ def _table(prefix: str, title: str) -> str:
     for result in results:
         named = {row.contestant: row for row in result.rows}
         cells = [f"{_faster(result, named[peer]):.2f}" if peer in named else "" for peer in peers]
-        sizes = re.sub(r"^(train step|forward), |, dim 512, depth 6, heads 8", "", result.sizes)
-        rows.append(f"| {result.title} | {sizes} | {spoken(result.rows[0].time.median)} | {' | '.join(cells)} |")
+        time = spoken(result.rows[0].time.median).replace(" ", "&nbsp;")
+        sizes = re.sub(r"^(train step|forward), |, dim 512, depth 6, heads 8| of 256(?=,|$)", "", result.sizes)
+        rows.append(f"| {result.title} | {sizes} | {time} | {' | '.join(cells)} |")
     return "\n".join([*rows, ""])
 
 

@@ -34,7 +34,7 @@ def page() -> str:
     parts = [HEAD]
     for area, group in itertools.groupby(entries, key=lambda entry: entry["area"]):
         rows = "\n".join(map(_row, group))
-        head = "| keyword | pattern | what it does | values | default | source |\n| --- | --- | --- | --- | --- | --- |"
+        head = "| keyword | pattern | what it does | values | default |\n| --- | --- | --- | --- | --- |"
         parts.append(f"## {area[0].upper()}{area[1:]}\n\n{head}\n{rows}\n")
     return "\n".join(parts)
 
@@ -42,14 +42,14 @@ def page() -> str:
 def _row(entry: dict[str, str]) -> str:
     keyword = f"`{entry['keyword']}`" if entry["keyword"] else ""
     default = f"`{entry['default']}`" if entry["default"] else ""
-    sources = ", ".join(map(linked, entry["papers"]))
-    cells = (keyword, f"`{escaped(entry['pattern'])}`", plain(entry["doc"]), plain(entry["values"]), default, sources)
+    doc = plain(entry["doc"]) + (f" ({', '.join(map(linked, entry['papers']))})" if entry["papers"] else "")
+    cells = (keyword, code(entry["pattern"]), doc, plain(entry["values"]), default)
     return f"| {' | '.join(cells)} |"
 
 
-def escaped(text: str) -> str:
-    """As code in a cell of a table."""
-    return text.replace("|", r"\|")
+def code(text: str) -> str:
+    """As code in a cell of a table, in every flavour of Markdown."""
+    return f"`{text}`" if "|" not in text else f"<code>{text.replace('|', '&#124;')}</code>"
 
 
 def plain(text: str) -> str:

@@ -26,7 +26,7 @@ def test_every_table_of_options_has_defaults() -> None:
         if line[:1] == "|"
     ]
     assert len(rows) > 80
-    assert {len(row) for row in rows} == {6}
+    assert {len(row) for row in rows} == {5}
     given = {row[0].strip(): row[4].strip() for row in rows}
     assert given["`attn_flash`"] == "`true`"
     assert given["`heads`"] == "`8`"

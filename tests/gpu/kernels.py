@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xt_blocks.kernels import attention, flex, tiles
-from xt_blocks.kernels.masks import Bias, Masks, Sight
-from xt_blocks.kernels.scores import TalkingHeads
+from xt_blocks.kernels import table
+from xt_blocks.kernels.masks import Bias, Masks, MaskSpec
+from xt_blocks.kernels.request import AttentionKernel, Request
+from xt_blocks.kernels.scores.sparse_topk import TopK
+from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec
+from xt_blocks.kernels.scores.talking_heads import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
 from ..benchmarks.case import Options
@@ -83,49 +87,36 @@ def passed(run: Callable[[Inputs], Tensor], inputs: Inputs) -> dict[str, Tensor]
     return {"result": out.detach(), **dict(zip(learned, gradients, strict=True))}
 
 
-def _attend(case: Case, inputs: Inputs) -> Any:
+def _request(case: Case, inputs: Inputs) -> Request:
     bias = None
     if inputs.bias is not None:
         bias = Bias(("bias",), RelativeBias(inputs.bias, case.queries, case.tokens))
-    masks = Masks(case.queries, case.past, inputs.mask, pairs=inputs.pairs, device=inputs.q.device)
-    return masks.tokens(Sight(case.causal, case.window, case.memories), bias)
+    masks = Masks(case.queries, case.past, inputs.mask, attn_mask=inputs.pairs, device=inputs.q.device)
+    mask = masks.tokens(MaskSpec(case.causal, case.window, case.memories), bias)
+    topk = () if case.sparse_topk is None else (TopK(case.sparse_topk),)
+    return Request(inputs.q, inputs.k, inputs.v, mask, ScoreSpec(case.scale, (*_mix(inputs), *topk)))
 
 
-def _mix(inputs: Inputs) -> Any:
+def _mix(inputs: Inputs) -> tuple[Modifier, ...]:
     if inputs.before is None:
-        return None
-    mix = TalkingHeads(len(inputs.before))
-    del mix.before, mix.behind
-    mix.before, mix.behind = inputs.before, inputs.after  # leaves, whose gradients are asked for
-    return mix
+        return ()
+    mix = TalkingHeads(SimpleNamespace(heads=len(inputs.before)))
+    for layer, weight in ((mix.before, inputs.before), (mix.after, inputs.after)):
+        del layer.weight
+        layer.weight = weight  # type: ignore[assignment]  # a leaf, whose gradient is asked for
+    made: tuple[Modifier, ...] = mix()
+    return made
 
 
-def _explicit(case: Case, inputs: Inputs) -> Tensor:
-    attend, mix = _attend(case, inputs), _mix(inputs)
-    return attention.explicit(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, None, mix, case.sparse_topk)[0]
-
-
-def _fused(case: Case, inputs: Inputs) -> Tensor:
-    if case.talking_heads or case.sparse_topk:
-        raise NotHere
-    return attention.fused(inputs.q, inputs.k, inputs.v, _attend(case, inputs), case.scale)
-
-
-def _tiles(case: Case, inputs: Inputs) -> Tensor:
-    attend, mix = _attend(case, inputs), _mix(inputs)
-    return tiles.attention(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, mix, case.sparse_topk)
-
-
-def _flex(case: Case, inputs: Inputs) -> Tensor:
-    attend = _attend(case, inputs)
-    if not flex.serves(inputs.q, inputs.v, attend, 0.0):
-        raise NotHere
-    return flex.attention(inputs.q, inputs.k, inputs.v, attend, case.scale)
+def _by(kernel: AttentionKernel, case: Case, inputs: Inputs) -> Tensor:
+    request = _request(case, inputs)
+    if (reason := kernel.supports(request)) is not None:
+        raise NotHere(reason)
+    return kernel.run(request)[0]
 
 
 def _chosen(case: Case, inputs: Inputs) -> Tensor:
-    attend, mix = _attend(case, inputs), _mix(inputs)
-    return attention.attention(inputs.q, inputs.k, inputs.v, attend, case.scale, 0.0, mix, case.sparse_topk)
+    return table.attention(_request(case, inputs))[0]
 
 
-KERNELS = {"explicit": _explicit, "fused": _fused, "tiles": _tiles, "flex": _flex, "chosen": _chosen}
+KERNELS = {kernel.name: partial(_by, kernel) for kernel in table.KERNELS} | {"chosen": _chosen}

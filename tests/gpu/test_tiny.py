@@ -73,12 +73,12 @@ BROKEN: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_broken_kernel_is_told(
     fault: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kernel = kernels.KERNELS["fused"]
-    monkeypatch.setitem(kernels.KERNELS, "fused", lambda *given: BROKEN[fault](kernel(*given)))
+    kernel = kernels.KERNELS["sdpa"]
+    monkeypatch.setitem(kernels.KERNELS, "sdpa", lambda *given: BROKEN[fault](kernel(*given)))
     command = ["--tiny", "--device", "cpu", "--in-process", "--out", str(tmp_path)]
-    assert main([f"kernel/fused, {dtype}", f"kernel/tiles, {dtype}", *command]) == 1
+    assert main([f"kernel/sdpa, {dtype}", f"kernel/tiles, {dtype}", *command]) == 1
     (line,) = (tmp_path / "failed.txt").read_text().splitlines()
-    assert line.startswith(f"kernel/fused, {dtype}: AssertionError: causal: ")
+    assert line.startswith(f"kernel/sdpa, {dtype}: AssertionError: causal: ")
     assert "is off by" in line
     assert f"- {line}\n" in (tmp_path / "README.md").read_text()
     assert "1 passed, 1 failed, 0 skipped" in capsys.readouterr().out

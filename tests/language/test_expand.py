@@ -9,18 +9,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from blockdsl import Pattern, PatternError, parse
-from blockdsl.language.expand import Fork, Step, Unit
+from blockdsl.language.expand import BlockSpec, ParallelSpec, Spec
 
 from .strategies import Block, Program, meaning, plain, programs
 
 
-def units(text: str) -> list[Unit]:
-    return list(parse(text).expansion.units())
+def blocks(text: str) -> list[BlockSpec]:
+    return list(parse(text).expansion.blocks())
 
 
-def shape(steps: tuple[Step, ...]) -> str:
+def shape(steps: tuple[Spec, ...]) -> str:
     """Blocks left to right, branches in brackets: `a [f|c f]`."""
-    return " ".join(s.kind if isinstance(s, Unit) else f"[{'|'.join(map(shape, s.branches))}]" for s in steps)
+    return " ".join(s.kind if isinstance(s, BlockSpec) else f"[{'|'.join(map(shape, s.branches))}]" for s in steps)
 
 
 # text: the blocks from left to right; a bar where a stage begins
@@ -74,8 +74,8 @@ def test_a_text_stands_for_these_blocks_in_these_stages(text: str, blocks: str) 
     pattern = parse(text)
     assert pattern.layer_types == tuple(blocks.replace("|", ""))
     by_stage = ["" for _ in pattern.stage_names]
-    for unit in pattern.expansion.units():
-        by_stage[unit.stage] += unit.kind
+    for block in pattern.expansion.blocks():
+        by_stage[block.stage] += block.kind
     assert "|".join(by_stage) == blocks
     assert ["".join(stage.layer_types) for stage in pattern.stages] == blocks.split("|")
 
@@ -112,13 +112,13 @@ SAME_BLOCKS = [
 
 def described(text: str) -> list[tuple[Any, ...]]:
     """Everything about each block but where it stands in the text."""
-    return [(u.kind, dict(u.given), u.shift, u.scale, u.tie, u.stage) for u in units(text)]
+    return [(u.kind, dict(u.given), u.shift, u.scale, u.tie, u.stage) for u in blocks(text)]
 
 
 @pytest.mark.parametrize(("one", "other"), SAME_BLOCKS)
 def test_two_texts_stand_for_the_same_blocks(one: str, other: str) -> None:
     assert described(one) == described(other)
-    assert shape(parse(one).expansion.steps) == shape(parse(other).expansion.steps)
+    assert shape(parse(one).expansion.specs) == shape(parse(other).expansion.specs)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_two_texts_stand_for_the_same_blocks(one: str, other: str) -> None:
     ],
 )
 def test_branches_read_the_same_input_and_groups_in_them_are_chains(text: str, expected: str) -> None:
-    assert shape(parse(text).expansion.steps) == expected
+    assert shape(parse(text).expansion.specs) == expected
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_branches_read_the_same_input_and_groups_in_them_are_chains(text: str, e
     ],
 )
 def test_a_shift_of_a_group_goes_to_the_blocks_in_it_that_set_none(text: str, shifts: list[int | None]) -> None:
-    assert [unit.shift for unit in units(text)] == shifts
+    assert [block.shift for block in blocks(text)] == shifts
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_shift_of_a_group_goes_to_the_blocks_in_it_that_set_none(text: str, sh
     ],
 )
 def test_the_scale_of_a_block_is_the_product_of_the_divisions_around_it(text: str, scales: list[float]) -> None:
-    assert [unit.scale for unit in units(text)] == scales
+    assert [block.scale for block in blocks(text)] == scales
 
 
 @pytest.mark.parametrize(
@@ -200,19 +200,19 @@ def test_the_scale_of_a_block_is_the_product_of_the_divisions_around_it(text: st
     ],
 )
 def test_blocks_with_one_label_are_one_set_of_parameters(text: str, ties: list[str | None]) -> None:
-    assert [unit.tie for unit in units(text)] == ties
+    assert [block.tie for block in blocks(text)] == ties
 
 
 def test_a_block_keeps_the_options_its_text_sets_and_where_it_stands() -> None:
     text = "f | a(causal=false, heads=3)"
-    unit = units(text)[1]
-    assert dict(unit.given) == {"heads": 3, "causal": False}
-    assert text[slice(*unit.span)] == "a(causal=false, heads=3)"
+    block = blocks(text)[1]
+    assert dict(block.given) == {"heads": 3, "causal": False}
+    assert text[slice(*block.span)] == "a(causal=false, heads=3)"
 
 
 def test_the_blocks_of_a_macro_stand_at_its_call() -> None:
     text = "a macaron(2) f"
-    assert {text[slice(*unit.span)] for unit in units(text)[1:-1]} == {"macaron(2)"}
+    assert {text[slice(*block.span)] for block in blocks(text)[1:-1]} == {"macaron(2)"}
 
 
 def test_definitions_are_those_above_and_unused_ones_are_told() -> None:
@@ -225,7 +225,7 @@ def test_definitions_are_those_above_and_unused_ones_are_told() -> None:
 
 
 def assert_same_blocks(pattern: Pattern, blocks: list[Block], first_stage: int = 0) -> None:
-    found = list(pattern.expansion.units())
+    found = list(pattern.expansion.blocks())
     assert [u.kind for u in found] == [b.kind for b in blocks]
     assert [dict(u.given) for u in found] == [b.given for b in blocks]
     assert [u.shift for u in found] == [b.shift for b in blocks]
@@ -246,7 +246,7 @@ def test_a_random_pattern_stands_for_what_the_rules_say(program: Program) -> Non
     assert pattern.layer_types == expected.layer_types
     assert pattern.stage_names == tuple(expected.stages)
     assert_same_blocks(pattern, expected.blocks)
-    assert owners([u.tie for u in pattern.expansion.units()]) == expected.classes()
+    assert owners([u.tie for u in pattern.expansion.blocks()]) == expected.classes()
     # The settings stand in the text as they are given.
     assert pattern.settings == {name: value for name, _, value in program.settings}
 
@@ -263,7 +263,7 @@ def test_the_stages_of_a_random_pattern_put_together_are_the_whole(program: Prog
         assert stage.stage_names == (expected.stages[i],)
         assert_same_blocks(stage, blocks, first_stage=i)
         within = classes[start : start + len(blocks)]
-        assert owners([u.tie for u in stage.expansion.units()]) == owners(within)
+        assert owners([u.tie for u in stage.expansion.blocks()]) == owners(within)
         assert stage.settings == pattern.settings
         assert parse(str(stage)) == stage
         start += len(blocks)
@@ -321,7 +321,7 @@ def test_from_layers_keeps_options_suffixes_and_branches() -> None:
     layers = ["f/2", "a(heads=2)>>1@x", "a & f", "a & f", "f/2", "a(heads=2)>>1@x", "a & f", "a & f"]
     pattern = Pattern.from_layers(layers)
     assert str(pattern) == "(f/2 a(heads=2)>>1@x (a & f)*2)*2"
-    assert shape(pattern.expansion.steps) == "f a [a|f] [a|f] f a [a|f] [a|f]"
+    assert shape(pattern.expansion.specs) == "f a [a|f] [a|f] f a [a|f] [a|f]"
 
 
 def test_from_layers_refuses_a_text_an_empty_list_and_too_many() -> None:
@@ -333,8 +333,8 @@ def test_from_layers_refuses_a_text_an_empty_list_and_too_many() -> None:
         Pattern.from_layers(["a"] * 11, max_blocks=10)
 
 
-def test_forks_and_units_are_what_an_expansion_is_made_of() -> None:
-    first, second = parse("a (f & c)").expansion.steps
-    assert isinstance(first, Unit)
-    assert isinstance(second, Fork)
+def test_blocks_and_branches_are_what_an_expansion_is_made_of() -> None:
+    first, second = parse("a (f & c)").expansion.specs
+    assert isinstance(first, BlockSpec)
+    assert isinstance(second, ParallelSpec)
     assert parse("a | x: f").expansion.stages == (None, "x")

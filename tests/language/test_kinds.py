@@ -9,7 +9,7 @@ import pytest
 
 import blockdsl
 from blockdsl import Kind, Option, Pattern, PatternError, UserError, kinds, parse, register, unregister
-from blockdsl.graph.resolve import Block, resolve
+from blockdsl.graph.resolve import ResolvedBlock, resolve
 from blockdsl.registry.builtin import CROSS_ATTENTION, FEEDFORWARD, SELF_ATTENTION
 from blockdsl.registry.kinds import INPUTS
 from blockdsl.registry.options import spell
@@ -36,7 +36,7 @@ def conv() -> Iterator[Kind]:
 
 def resolved(text: str, **keywords: Any) -> list[dict[str, Any]]:
     steps = resolve(text, dim=8, **keywords).steps
-    return [step.options for step in steps if isinstance(step, Block)]
+    return [step.options for step in steps if isinstance(step, ResolvedBlock)]
 
 
 # In patterns and settings ------------------------------------------------------------------------------------------

@@ -106,14 +106,14 @@ def test_a_text_longer_than_the_bound_is_refused_unread() -> None:
 
 def test_groups_are_nested_to_the_bound_and_no_deeper() -> None:
     assert MAX_NESTING == 64
-    for unit in ("({})*1", "({})/1", "({} f)", "a & ({} f)", "(a & {})*1", "a ({})"):
+    for wrap in ("({})*1", "({})/1", "({} f)", "a & ({} f)", "(a & {})*1", "a ({})"):
         text = "a"
         for _ in range(64):
-            text = unit.format(text)
+            text = wrap.format(text)
         pattern = parse(text)
         assert parse(str(pattern)) == pattern
         assert parse(format_text(text)) == pattern
-        error = refused_at_once(unit.format(text), "more than 64 parentheses are nested here")
+        error = refused_at_once(wrap.format(text), "more than 64 parentheses are nested here")
         assert error.hint == "write it flatter"
 
 
@@ -203,7 +203,7 @@ def test_thousands_of_named_stages_options_definitions_and_ties_are_read_quickly
     ]
     for text in texts:
         assert len(within(4, lambda text=text: parse(text)).layer_types) in (1, 2000)
-    assert len({unit.tie for unit in parse(texts[1]).expansion.units()}) == 1
+    assert len({block.tie for block in parse(texts[1]).expansion.blocks()}) == 1
 
 
 def test_a_very_long_name_is_cut_in_the_message_and_not_compared_with_all_others() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockdsl import PatternError, parse
-from blockdsl.language.expand import Unit
+from blockdsl.language.expand import BlockSpec
 from blockdsl.language.macros import MACROS
 
 from .test_ordering import par_rule
@@ -16,9 +16,9 @@ DEPTH = st.integers(1, 40)
 
 
 def blocks(text: str) -> list[tuple[str, float]]:
-    steps = parse(text).expansion.steps
-    assert all(isinstance(step, Unit) for step in steps)
-    return [(step.kind, step.scale) for step in steps if isinstance(step, Unit)]
+    steps = parse(text).expansion.specs
+    assert all(isinstance(step, BlockSpec) for step in steps)
+    return [(step.kind, step.scale) for step in steps if isinstance(step, BlockSpec)]
 
 
 @given(DEPTH)
@@ -64,7 +64,7 @@ def test_arguments_are_given_by_place_or_by_name(one: str, other: str) -> None:
 
 def test_a_macro_is_an_item_like_any_other() -> None:
     assert parse("sandwich(1)*2 & f | x: macaron(1)>>1").layer_types == tuple("afaff" + "faf")
-    assert [u.shift for u in parse("macaron(1)>>1").expansion.units()] == [1, 1, 1]
+    assert [u.shift for u in parse("macaron(1)>>1").expansion.blocks()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("macro", MACROS.values(), ids=lambda macro: macro.name)

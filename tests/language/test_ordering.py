@@ -38,8 +38,8 @@ def default_block(cross_attend: bool, only_cross: bool, macaron: bool) -> list[s
 
 
 def blocks(**options: Any) -> list[tuple[str, float, int | None, Any]]:
-    units = pattern_of(**options).expansion.units()
-    return [(unit.kind, unit.scale, unit.shift, unit.given.get("layer_dropout")) for unit in units]
+    blocks = pattern_of(**options).expansion.blocks()
+    return [(block.kind, block.scale, block.shift, block.given.get("layer_dropout")) for block in blocks]
 
 
 def expected(kinds: list[str], macaron: bool, shifts: list[int] | None, dropouts: list[float] | None) -> list[Any]:

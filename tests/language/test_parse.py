@@ -114,7 +114,7 @@ def test_a_name_with_a_parenthesis_directly_behind_it_takes_options_and_with_a_s
 
 def test_set_is_a_word_only_where_settings_can_stand() -> None:
     assert parse("setting = a; setting").layer_types == ("a",)
-    assert parse("a@set f a@set").expansion.steps[0].tie == "set"  # type: ignore[union-attr]
+    assert parse("a@set f a@set").expansion.specs[0].tie == "set"  # type: ignore[union-attr]
     with pytest.raises(PatternError, match=r"^1:5: 'set' is a word of the language and no name\n"):
         parse("a | set: f")
 

@@ -34,7 +34,7 @@ def conv() -> Iterator[Kind]:
 
 
 def units(pattern: Pattern) -> list[tuple[Any, ...]]:
-    return [(unit.kind, unit.scale, unit.shift, unit.given) for unit in pattern.expansion.units()]
+    return [(block.kind, block.scale, block.shift, block.given) for block in pattern.expansion.blocks()]
 
 
 def by_area() -> dict[str, list[str]]:

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from blockdsl import PatternError, UserError, parse
-from blockdsl.graph.resolve import Block, Branches, Stack, resolve
+from blockdsl.graph.resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, resolve
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.settings import STACK_SETTINGS, table
 
 
-def blocks(stack: Stack) -> list[Block]:
-    def walk(steps: tuple[Block | Branches, ...]) -> list[Block]:
-        out: list[Block] = []
+def blocks(stack: ResolvedPattern) -> list[ResolvedBlock]:
+    def walk(steps: tuple[ResolvedBlock | ResolvedBranches, ...]) -> list[ResolvedBlock]:
+        out: list[ResolvedBlock] = []
         for step in steps:
-            out += [step] if isinstance(step, Block) else [b for branch in step.branches for b in walk(branch)]
+            out += [step] if isinstance(step, ResolvedBlock) else [b for branch in step.branches for b in walk(branch)]
         return out
 
     return walk(stack.steps)
@@ -95,8 +95,8 @@ def test_scale_tie_stage_and_place_come_from_the_text() -> None:
 
 def test_parallel_branches_stay_branches() -> None:
     (step,) = resolve("(a f) & c", dim=8).steps
-    assert isinstance(step, Branches)
-    assert [[b.kind for b in branch if isinstance(b, Block)] for branch in step.branches] == [["a", "f"], ["c"]]
+    assert isinstance(step, ResolvedBranches)
+    assert [[b.kind for b in branch if isinstance(b, ResolvedBlock)] for branch in step.branches] == [["a", "f"], ["c"]]
 
 
 def test_a_text_or_a_pattern_is_resolved() -> None:

@@ -1,4 +1,4 @@
-"""Self-attention and cross-attention: project, norm, rotate, remember, attend, give back.
+"""Self-attention and cross-attention: project, norm, rotate, cache, attend, give back.
 
 Owns the order of these steps and nothing of how each is done. Which options there are, their ranges, defaults and
 sources is declared with the kinds `a` and `c` in `blockdsl.registry.builtin`.
@@ -7,6 +7,7 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.kinds import Kind
 from blockdsl.registry.options import by_name
 
-from ..kernels import attention as kernel
-from ..kernels.masks import Attend, Bias, Masks, Sight, check_mask
-from ..kernels.scores import TalkingHeads
+from ..kernels import table
+from ..kernels.masks import AttentionMask, Bias, Masks, MaskSpec, check_mask
+from ..kernels.request import Request, Result, Scores
+from ..kernels.scores.spec import Modifier, ScoreSpec
 from ..positions.rotary import Rotation
 from ..runtime.cache import Slot
+from .aliases import old_names
 from .init import xavier
 from .linear import apply, apply_from
 from .mem_kv import MemoryKeyValues
@@ -37,6 +40,16 @@ if TYPE_CHECKING:
     from blockdsl.signatures import CrossAttentionOptions, SelfAttentionOptions
 
 
+class Core(nn.Module):
+    """From queries, keys and values to the weighted sums, by the kernel that suits them best.
+
+    A module, so that a hook sees each request: `xt_blocks.why` asks them.
+    """
+
+    def forward(self, request: Request) -> Result:
+        return table.attention(request)
+
+
 class _Attention(nn.Module):
     """What self- and cross-attention share: all but where queries, keys and values come from."""
 
@@ -48,9 +61,20 @@ class _Attention(nn.Module):
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
         self.scale = float(o.qk_norm_scale) if o.qk_norm else o.dim_head**-0.5
         self.qk_norm = QKNorm(o) if o.qk_norm else None
-        self.memory = MemoryKeyValues(o) if o.num_mem_kv else None
-        self.talking_heads = TalkingHeads(o.heads) if o.talking_heads else None
+        self.mem_kv = MemoryKeyValues(o) if o.num_mem_kv else None
+        old_names(self, {"memory.": "mem_kv."})
+        self.score_options: tuple[str, ...] = ()
+        for option in (option for option in kind.options if option.scores):
+            on = getattr(o, option.name) != option.default
+            setattr(self, option.name, pkgutil.resolve_name(option.scores)(o) if on else None)
+            self.score_options += (option.name,) if on else ()
+        self.core = Core()
         self.output = Output(o)
+
+    def modifiers(self) -> tuple[Modifier, ...]:
+        """Of the scores: those that options are, or that their modules give when they are called."""
+        own = [getattr(self, name) for name in self.score_options]
+        return tuple(one for part in own for one in (part() if isinstance(part, nn.Module) else (part,)))
 
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
@@ -59,30 +83,36 @@ class _Attention(nn.Module):
 
     def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """`q: (b, h, n, d)`, `k: (b, g, m, d)` of unit length, where that is asked for."""
-        return (q, k) if self.qk_norm is None else self.qk_norm(q, k)
+        if self.qk_norm is None:
+            return q, k
+        return self.qk_norm(q, keys=False), self.qk_norm(k, keys=True)
 
     def attend(
-        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Attend, scores: Tensor | None, keep_scores: bool
-    ) -> Tensor | tuple[Tensor, kernel.Scores]:
+        self,
+        x: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: AttentionMask,
+        scores: Tensor | None,
+        keep_scores: bool,
+    ) -> Tensor | tuple[Tensor, Scores]:
         """From `q: (b, h, n, d)`, `k: (b, g, m, d)`, `v: (b, g, m, dv)` to the update (b, n, dim)."""
         if scores is not None and not self.options.residual_attn:
             raise ValueError("scores are given, but residual_attn is false")
-        if self.memory is not None:
-            k, v = self.memory(k, v, self.qk_norm)
+        if self.mem_kv is not None:
+            k, v = self.mem_kv(k, v, self.qk_norm)
         if (repeats := self.heads // self.kv_heads) > 1:
             k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
-        dropout = self.options.dropout if self.training else 0.0
-        options = self.talking_heads, self.options.sparse_topk
-        if scores is None and not keep_scores:
-            out = kernel.attention(q, k, v.to(q.dtype), mask, self.scale, dropout, *options, self.options.flash)
-            return self.output(out.to(v.dtype), x)
-        out, seen = kernel.explicit(q, k, v.to(q.dtype), mask, self.scale, dropout, scores, *options)
-        out = self.output(out.to(v.dtype), x)
-        return (out, seen) if keep_scores else out
+        spec = ScoreSpec(self.scale, self.modifiers() if self.score_options else (), scores)
+        request = Request(q, k, v.to(q.dtype), mask, spec, self.options.flash, keep_scores)
+        out, seen = self.core(request)
+        update: Tensor = self.output(out.to(v.dtype), x)
+        return update if seen is None else (update, seen)
 
 
 class Attention(_Attention):
-    """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), fused unless an option needs the scores.
+    """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), by the fastest kernel that has its options.
 
     Args:
         dim: features of the stream.
@@ -99,10 +129,10 @@ class Attention(_Attention):
         self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
         alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
-        self.sight = Sight(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+        self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
+        """Xavier normal weights, this gain for values and the output's; keys that serve as values have theirs."""
         self.output.init_xavier(gain)
         init_parts(self.to_qkv.weight, self.sizes, gain)
 
@@ -117,7 +147,7 @@ class Attention(_Attention):
         keep_scores: bool = False,
         memory: Tensor | None = None,
         cache: Slot | None = None,
-    ) -> Tensor | tuple[Tensor, kernel.Scores]:
+    ) -> Tensor | tuple[Tensor, Scores]:
         """
         Args:
             x: (batch, seq, dim)
@@ -146,10 +176,10 @@ class Attention(_Attention):
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
-        sight = self.sight
+        spec = self.mask_spec
         if cache is not None and cache.window is not None:
-            sight = sight._replace(window=cache.window)
-        return self.attend(x, q, k, v, attend.tokens(sight, bias), scores, keep_scores)
+            spec = spec._replace(kept=cache.window)
+        return self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores)
 
     def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
@@ -163,7 +193,7 @@ class Attention(_Attention):
             q, k, v = heads.split_with_sizes(self.parts, dim=2)
             return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
         q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
-        if memory is not None:
+        if memory is not None:  # whose queries nothing asks for
             queries, *rest = self.sizes
             before = apply_from(self.to_qkv, memory, queries).split_with_sizes(rest, dim=-1)
             k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
@@ -190,7 +220,7 @@ class CrossAttention(_Attention):
         self.to_kv = nn.Linear(dim, keys + values, bias=False)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, this gain for values and the last map; keys that serve as values have theirs."""
+        """Xavier normal weights, this gain for values and the output's; keys that serve as values have theirs."""
         xavier(self.to_q.weight)
         init_parts(self.to_kv.weight, self.sizes[1:], gain)
         self.output.init_xavier(gain)
@@ -204,7 +234,7 @@ class CrossAttention(_Attention):
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: Slot | None = None,
-    ) -> Tensor | tuple[Tensor, kernel.Scores]:
+    ) -> Tensor | tuple[Tensor, Scores]:
         """
         Args:
             x: (batch, seq, dim)
@@ -219,7 +249,7 @@ class CrossAttention(_Attention):
         if cache is not None and cache.filled:
             k, v = cache.stored()
             q = split_heads(q, self.heads)
-            q = q if self.qk_norm is None else self.qk_norm.queries(q)
+            q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
             raise ValueError("cross-attention needs a context")
         else:

@@ -11,7 +11,7 @@ from .project import QKNorm
 
 
 class MemoryKeyValues(nn.Module):
-    """Learned memories in front of the keys and values of tokens: num_mem_kv in each key-value head.
+    """Learned key-values in front of those of tokens: num_mem_kv in each key-value head.
 
     Args:
         o: the options of an attention block.
@@ -23,7 +23,7 @@ class MemoryKeyValues(nn.Module):
         self.values = nn.Parameter(torch.randn(o.kv_heads, o.num_mem_kv, o.value_dim_head))
 
     def forward(self, k: Tensor, v: Tensor, qk_norm: QKNorm | None) -> tuple[Tensor, Tensor]:
-        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same with the memories in front."""
-        keys = self.keys if qk_norm is None else qk_norm.memories(self.keys)
+        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same with the learned ones in front."""
+        keys = self.keys if qk_norm is None else qk_norm(self.keys, keys=True)
         before = [own.expand(k.shape[0], -1, -1, -1).to(k.dtype) for own in (keys, self.values)]
         return torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)

@@ -1,4 +1,4 @@
-"""From aggregated values back to the stream: what is done to them on the way, and the last linear map.
+"""From aggregated values back to the stream: what is done to them on the way, and the last linear layer.
 
 Axes: b batch, n tokens, h heads, d features of a value.
 """
@@ -16,13 +16,13 @@ from .project import repeat_heads, split_heads
 
 
 class Output(nn.Module):
-    """The steps behind the attention core, each where its option asks for it.
+    """The steps after the attention core, each where its option asks for it.
 
     tensor_product            multiply by a further projection of the input, and add (arXiv:2208.06061)
     head_scale                a learned gain for each head (NormFormer, arXiv:2110.09456)
     gate_values               a sigmoid gate by the input (AlphaFold 2, doi:10.1038/s41586-021-03819-2)
-    on_attn                   attention on attention: the last map is a gated one (arXiv:1908.06954)
-    zero_init_branch_output   the last map starts at zero, and the block as the identity
+    on_attn                   attention on attention: the last layer is a gated one (arXiv:1908.06954)
+    zero_init_branch_output   the last layer starts at zero, and the block as the identity
 
     Args:
         o: the options of an attention block.
@@ -45,7 +45,7 @@ class Output(nn.Module):
             nn.init.zeros_(self.to_out.weight)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, the last map's with this gain; a gate, and a map that starts at zero, stay."""
+        """Xavier normal weights, the last layer's with this gain; a gate, and a layer that starts at zero, stay."""
         if self.to_relation is not None:
             xavier(self.to_relation.weight)
         if not self.zero_init:

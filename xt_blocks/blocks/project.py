@@ -1,4 +1,4 @@
-"""Queries, keys and values: the linear maps, the heads, what is done to queries and keys before they meet.
+"""Queries, keys and values: initial weights, the heads, what is done to queries and keys before they meet.
 
 Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a head.
 """
@@ -40,16 +40,9 @@ class QKNorm(nn.Module):
         self.q_scale = nn.Parameter(torch.ones(o.heads, 1, o.dim_head)) if scaled else None
         self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled else None
 
-    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, h, n, d) and (b, g, m, d) of the same shapes."""
-        return self.queries(q), _unit(k, self.groups, self.k_scale)
-
-    def queries(self, q: Tensor) -> Tensor:
-        return _unit(q, self.groups, self.q_scale)
-
-    def memories(self, k: Tensor) -> Tensor:
-        """Learned memory keys (g, m, d), normed as the others are, whatever their scale."""
-        return _unit(k, self.groups, self.k_scale)
+    def forward(self, x: Tensor, keys: bool) -> Tensor:
+        """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
+        return _unit(x, self.groups, self.k_scale if keys else self.q_scale)
 
 
 def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:

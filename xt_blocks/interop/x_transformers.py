@@ -26,9 +26,9 @@ from ..blocks.norms import ScaleNorm, norm
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
 from ..generation.nonautoregressive import NonAutoregressiveWrapper
+from ..generation.seq2seq import XTransformer
 from ..generation.xl_autoregressive import XLAutoregressiveWrapper
 from ..models.continuous import ContinuousTransformerWrapper
-from ..models.seq2seq import XTransformer
 from ..models.transformer import TransformerWrapper
 from ..models.vision import ViTransformerWrapper
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
@@ -329,17 +329,18 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
     if output.head_scale is not None:
         scale = state.need("head_scale_params")
         state.fill(output.head_scale, None if scale is None else by_head(scale.flatten()[:, None]), "head_scale_params")
-    if layer.memory is not None:
+    if layer.mem_kv is not None:
         if state.old and o.qk_norm and o.qk_norm_groups > 1:
             raise UserError("1.x norms memory keys as a whole under qk_norm_groups, and our model by groups")
         keys = state.need("mem_k")
         if keys is not None and rotated and not state.old:
             keys = _halves(keys.transpose(1, 2).flatten(0, 1), rotated, o.kv_heads)
             keys = keys.reshape(o.kv_heads, -1, o.num_mem_kv).transpose(1, 2)
-        state.fill(layer.memory.keys, keys, "mem_k")
-        state.fill(layer.memory.values, state.need("mem_v"), "mem_v")
-    if layer.talking_heads is not None:
-        for ours, name in ((layer.talking_heads.before, "pre"), (layer.talking_heads.behind, "post")):
+        state.fill(layer.mem_kv.keys, keys, "mem_k")
+        state.fill(layer.mem_kv.values, state.need("mem_v"), "mem_v")
+    talking: Any = layer.talking_heads
+    if talking is not None:
+        for ours, name in ((talking.before.weight, "pre"), (talking.after.weight, "post")):
             theirs = f"{name}_softmax_talking_heads.weight"  # 2.x has it a module further down
             mix = state.need(theirs, f"attend.{theirs}")
             if mix is not None:

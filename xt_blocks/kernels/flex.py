@@ -1,4 +1,4 @@
-"""FlexAttention (Dong et al., arXiv:2412.05496) for biases by distance and windows on a GPU.
+"""FlexAttention (Dong et al., arXiv:2412.05496) for biases by distance, windows and modifiers of scores on a GPU.
 
 torch compiles what changes a score into the fused kernel, which then reads one value a distance and skips the blocks
 of keys that no query sees; its other fused kernels read a mask of every pair.
@@ -15,47 +15,75 @@ import torch
 from torch import Tensor
 
 from . import compat
-from .masks import Attend
+from .contract import Kernel
+from .masks import AttentionMask
+from .request import Request, Result
+from .scores.spec import ScoreSpec
 
 FEWEST = 512
 """Queries from which on it is worth its compilation: a mask of every pair is small below."""
 
 
-def serves(q: Tensor, v: Tensor, attend: Attend, dropout: float) -> bool:
-    """Whether it can be used, and has something to win."""
-    if attend.queries < FEWEST or q.device.type != "cuda" or dropout:
-        return False
-    biased = attend.bias is not None and attend.bias.by_distance
-    if attend.pairs is not None or not (biased or (attend.bias is None and attend.reach is not None)):
-        return False
-    fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128)
-    return fits and _compiled() is not None
+def supports(request: Request) -> str | None:
+    q, k, v, mask, spec, *_ = request
+    if torch.compiler.is_compiling():
+        return "in a compiled graph, which is not to depend on sizes"
+    if (reason := request.needs_scores()) is not None:
+        return reason
+    for modifier in spec.modifiers:
+        if modifier.flex() is None:
+            return f"FlexAttention has no {modifier.name}"
+    if mask.attn_mask is not None or mask.place is not None or not (mask.bias is None or mask.bias.by_distance):
+        return "here is an attn_mask, given positions or a step of fixed shapes, and its masks go by distance"
+    if compat.flex_attention() is None:
+        return "this torch has no FlexAttention"
+    if q.is_cuda:
+        fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128)
+        return None if fits else "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
+    grad = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    return "FlexAttention has no gradient on a CPU" if grad and q.is_cpu else None
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, attend: Attend, scale: float) -> Tensor:
-    """softmax(q kᵀ · scale + bias) v, of `q: (b, h, i, d)`, `k, v: (b, h, j, d)` → (b, h, i, d)."""
-    flex = _compiled() if q.device.type == "cuda" else compat.flex_attention().flex_attention
-    out: Tensor = flex(q, k, v, score_mod=_bias(attend), block_mask=block_mask(attend, q, k), scale=scale)
-    return out
+def declines(request: Request) -> str | None:
+    q, mask = request.q, request.mask
+    if mask.queries < FEWEST or not q.is_cuda:
+        return f"it is fast on a GPU, from {FEWEST} queries on"
+    if not request.spec.modifiers and mask.bias is None and mask.window is None:
+        return "nothing changes the scores that torch's other kernels have not"
+    return None if _compiled() is not None else "FlexAttention can't be compiled here"
 
 
-def block_mask(attend: Attend, q: Tensor, k: Tensor) -> Any:
+def run(request: Request) -> Result:
+    q, k, v, mask, spec, *_ = request
+    flex = (_compiled() if q.is_cuda else None) or compat.flex_attention().flex_attention
+    outputs = [form.output for form in _forms(spec) if form.output is not None]
+    args = {"score_mod": _score(mask, spec), "block_mask": block_mask(mask, q, k), "scale": spec.scale}
+    if not outputs:
+        return flex(q, k, v, **args), None
+    out, logsumexp = flex(q, k, v, return_lse=True, **args)
+    for output in outputs:
+        out = output(out, logsumexp)
+    return out, None
+
+
+def block_mask(mask: AttentionMask, q: Tensor, k: Tensor) -> Any:
     """Which blocks of keys each block of queries needs; made once for all blocks of a forward pass."""
-    if attend.blocks is None:
-        rows = None if attend.mask is None else q.shape[0]
+    if mask.flex_blocks is None:
+        rows = None if mask.mask is None else q.shape[0]
         sizes = rows, None, q.shape[2], k.shape[2]
-        attend.blocks = compat.flex_attention().create_block_mask(_sees(attend), *sizes, device=str(q.device))
-    return attend.blocks
+        mask.flex_blocks = compat.flex_attention().create_block_mask(_sees(mask), *sizes, device=str(q.device))
+    return mask.flex_blocks
 
 
-def _sees(attend: Attend) -> Any:
-    causal, reach, past, memories, mask = attend.causal, attend.reach, attend.past, attend.memories, attend.mask
+def _sees(attention_mask: AttentionMask) -> Any:
+    causal, window, past = attention_mask.causal, attention_mask.window, attention_mask.past
+    mem_kv, mask = attention_mask.mem_kv, attention_mask.mask
 
     def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        token, place = j - memories, i + past
+        token, place = j - mem_kv, i + past
         seen = (token <= place) if causal else (token == token)
-        if reach is not None:
-            seen = seen & (token >= place - reach)
+        if window is not None:
+            seen = seen & (token >= place - window)
         if mask is not None:
             seen = seen & mask[b, token.clamp(min=0)]
         return seen | (token < 0)
@@ -63,16 +91,27 @@ def _sees(attend: Attend) -> Any:
     return sees
 
 
-def _bias(attend: Attend) -> Any:
-    if attend.bias is None:
-        return None
-    values, last, memories = attend.bias.values.contiguous(), attend.queries - 1, attend.memories
+def _forms(spec: ScoreSpec) -> list[Any]:
+    return [modifier.flex() for modifier in spec.modifiers]
 
-    def biased(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        token = j - memories
+
+def _score(mask: AttentionMask, spec: ScoreSpec) -> Any:
+    """What is done to each score: the modifiers, and what positions add to those of tokens."""
+    changes = [form.score for form in _forms(spec) if form.score is not None]
+    if mask.bias is None and not changes:
+        return None
+    values = None if mask.bias is None else mask.bias.values.contiguous()
+    last, mem_kv = mask.queries - 1, mask.mem_kv
+
+    def changed(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        for change in changes:
+            score = change(score, h)
+        if values is None:
+            return score
+        token = j - mem_kv
         return torch.where(token < 0, score, score + values[h, (token - i + last).clamp(min=0)])
 
-    return biased
+    return changed
 
 
 @lru_cache(maxsize=1)
@@ -89,3 +128,6 @@ def _compiled() -> Any:
         warnings.warn(f"FlexAttention can't be compiled here, so masks of all pairs are made: {reason}", stacklevel=2)
         return None
     return compiled
+
+
+KERNEL = Kernel("flex", run, supports, declines)

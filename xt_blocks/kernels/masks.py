@@ -1,10 +1,10 @@
 """Which query sees which key: every mask of a forward pass, resolved once.
 
-Owns the reading of masks (boolean, True = attend). The kernel gets an `Attend` and asks nothing more. A row
+Owns the reading of masks (boolean, True = attend). A kernel gets an `AttentionMask` and asks nothing more. A row
 that sees nothing is opened so that its softmax is finite, and its output is set to zero: what was masked leaves
 no trace in it.
 
-Keys stand in this order: learned memories, which everyone sees and no position reaches; tokens of the past; the
+Keys stand in this order: learned key-values, which everyone sees and no position biases; tokens of the past; the
 tokens of this call.
 """
 
@@ -24,7 +24,7 @@ class Bias(NamedTuple):
 
     Attributes:
         nodes: the position nodes it is from, by which a forward pass knows it.
-        values: of the tokens there are; learned memories have none.
+        values: of the tokens there are; learned key-values have none.
     """
 
     nodes: tuple[str, ...]
@@ -42,8 +42,19 @@ def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
         raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
 
 
-def check_pairs(attn_mask: Tensor, x: Tensor, past: int) -> None:
-    """Raise ValueError unless `attn_mask` is boolean and of pairs of tokens of `x: (batch, seq, dim)`."""
+def joined_masks(
+    first: Tensor | None, first_len: int, second: Tensor | None, second_len: int, batch: int, device: torch.device
+) -> Tensor | None:
+    """(batch, first_len + second_len) bool: one mask after the other, where None is a mask that hides nothing."""
+    if first is None and second is None:
+        return None
+    pair = ((first, first_len), (second, second_len))
+    masks = [torch.ones(batch, n, dtype=torch.bool, device=device) if mask is None else mask for mask, n in pair]
+    return torch.cat(masks, dim=1)
+
+
+def check_attn_mask(attn_mask: Tensor, x: Tensor, past: int) -> None:
+    """Raise ValueError unless `attn_mask` is boolean and of the tokens of `x: (batch, seq, dim)`, pair by pair."""
     seq = x.shape[1]
     if attn_mask.dtype != torch.bool:
         raise ValueError(f"attn_mask must be boolean, True = attend, not {attn_mask.dtype}")
@@ -54,29 +65,29 @@ def check_pairs(attn_mask: Tensor, x: Tensor, past: int) -> None:
         raise ValueError(f"attn_mask must be {wanted}, not {tuple(attn_mask.shape)}")
 
 
-def pairs_of(attn_mask: Tensor | None, past: int) -> Tensor | None:
+def full_attn_mask(attn_mask: Tensor | None, past: int) -> Tensor | None:
     """(batch or 1, heads or 1, seq, past + seq) bool of an attn_mask of any rank; what it leaves out is seen."""
     if attn_mask is None:
         return None
-    pairs = attn_mask[(None,) * (4 - attn_mask.ndim)]
-    missing = pairs.shape[-2] + past - pairs.shape[-1]
-    return F.pad(pairs, (missing, 0), value=True) if missing else pairs
+    full = attn_mask[(None,) * (4 - attn_mask.ndim)]
+    missing = full.shape[-2] + past - full.shape[-1]
+    return F.pad(full, (missing, 0), value=True) if missing else full
 
 
-class Sight(NamedTuple):
+class MaskSpec(NamedTuple):
     """What decides a self-attention's mask, apart from the tokens: blocks alike in it share one.
 
     Attributes:
         causal: no token sees a later one.
-        reach: how far back a token sees; None: to the start.
-        memories: learned keys in front of the tokens'.
-        window: how many keys before the queries' own there are; None: all, of a cache that keeps no less.
+        window: how many tokens back a token sees; None: all.
+        mem_kv: learned keys in front of the tokens'.
+        kept: how many keys before the queries' own a cache keeps; None: all.
     """
 
     causal: bool
-    reach: int | None = None
-    memories: int = 0
     window: int | None = None
+    mem_kv: int = 0
+    kept: int | None = None
 
 
 class Masks:
@@ -87,7 +98,7 @@ class Masks:
         past: tokens before them whose keys there are.
         mask: (batch, past + queries) bool, which tokens are real; None: all.
         context_mask: (batch, context) bool; None: all.
-        pairs: (batch or 1, heads or 1, queries, past + queries) bool, which query may see which key; None: all.
+        attn_mask: (batch or 1, heads or 1, queries, past + queries) bool, which query may see which key; None: all.
         device: where the masks are made.
         place: (1,) int, among the keys, of the one query there is; None: queries are the last of them.
     """
@@ -98,86 +109,86 @@ class Masks:
         past: int = 0,
         mask: Tensor | None = None,
         context_mask: Tensor | None = None,
-        pairs: Tensor | None = None,
+        attn_mask: Tensor | None = None,
         device: torch.device | str = "cpu",
         place: Tensor | None = None,
     ) -> None:
         self.queries, self.past = queries, past
-        self.mask, self.context_mask, self.pairs = mask, context_mask, pairs
+        self.mask, self.context_mask, self.attn_mask = mask, context_mask, attn_mask
         self.device, self.place = device, place
-        self._known: dict[object, Attend] = {}
+        self._known: dict[object, AttentionMask] = {}
 
-    def tokens(self, sight: Sight, bias: Bias | None = None) -> Attend:
+    def tokens(self, spec: MaskSpec, bias: Bias | None = None) -> AttentionMask:
         """Self-attention's mask."""
-        key = (sight, bias.nodes if bias is not None else ())
+        key = (spec, bias.nodes if bias is not None else ())
         if key not in self._known:
             values = None if bias is None else bias.values
-            self._known[key] = self._all(sight, values) if sight.window is None else self._window(sight, values)
+            self._known[key] = self._all(spec, values) if spec.kept is None else self._kept_keys(spec, values)
         return self._known[key]
 
-    def _all(self, sight: Sight, bias: RelativeBias | None) -> Attend:
-        return Attend(self.queries, self.past, sight, self.mask, self.pairs, bias, self.device, self.place)
+    def _all(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
+        return AttentionMask(self.queries, self.past, spec, self.mask, self.attn_mask, bias, self.device, self.place)
 
-    def _window(self, sight: Sight, bias: RelativeBias | None) -> Attend:
+    def _kept_keys(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
         """Of the last keys, where a cache keeps no others."""
-        assert sight.window is not None
-        past = min(self.past, sight.window)
+        assert spec.kept is not None
+        past = min(self.past, spec.kept)
         left_out = self.past - past
-        if self.queries == 1 and sight.reach == sight.window:  # and the newest token sees them all
-            sight = sight._replace(reach=None)
+        if self.queries == 1 and spec.window == spec.kept:  # and the newest token sees them all
+            spec = spec._replace(window=None)
         mask = None if self.mask is None else self.mask[:, left_out:]
-        pairs = None if self.pairs is None else self.pairs[..., left_out:]
+        attn_mask = None if self.attn_mask is None else self.attn_mask[..., left_out:]
         bias = None if bias is None else bias.behind(left_out)
-        return Attend(self.queries, past, sight, mask, pairs, bias, self.device)
+        return AttentionMask(self.queries, past, spec, mask, attn_mask, bias, self.device)
 
-    def context(self, memories: int = 0) -> Attend:
+    def context(self, mem_kv: int = 0) -> AttentionMask:
         """Cross-attention's mask: only the context's own hides any of the context."""
-        key = ("context", memories)
+        key = ("context", mem_kv)
         if key not in self._known:
-            self._known[key] = Attend(self.queries, 0, Sight(False, None, memories), self.context_mask)
+            self._known[key] = AttentionMask(self.queries, 0, MaskSpec(False, None, mem_kv), self.context_mask)
         return self._known[key]
 
 
-class Attend:
+class AttentionMask:
     """Which key each query sees, and what positions add to its score: whole, or tile by tile.
 
     Args:
         queries: tokens in this call.
         past: tokens before them whose keys there are.
-        sight: what decides it apart from the tokens; None: all are seen.
-        mask: (batch, tokens) bool of the keys behind learned memories; None: all are real.
-        pairs: (batch or 1, heads or 1, queries, tokens) bool; None: all.
+        spec: what decides it apart from the tokens; None: all are seen.
+        mask: (batch, tokens) bool of the keys after the learned ones; None: all are real.
+        attn_mask: (batch or 1, heads or 1, queries, tokens) bool; None: all.
         bias: of the tokens; None: nothing is added.
         device: where masks are made.
         place: (1,) int, among the tokens, of the one query there is; None: queries are the last of them.
 
     Attributes:
         all: each query sees each key, and nothing is added.
-        triangle: it is the plain triangle, which a fused kernel needs no mask for.
+        is_causal: causal and nothing else, which a fused kernel needs no mask for.
     """
 
     def __init__(
         self,
         queries: int = 0,
         past: int = 0,
-        sight: Sight | None = None,
+        spec: MaskSpec | None = None,
         mask: Tensor | None = None,
-        pairs: Tensor | None = None,
+        attn_mask: Tensor | None = None,
         bias: RelativeBias | None = None,
         device: torch.device | str = "cpu",
         place: Tensor | None = None,
     ) -> None:
-        sight = sight or Sight(causal=False)
+        spec = spec or MaskSpec(causal=False)
         self.queries, self.past = queries, past
-        self.causal = sight.causal and queries > 1  # one query is the newest token and sees all before it
-        self.reach, self.memories = sight.reach, sight.memories
-        self.mask, self.pairs, self.bias = mask, pairs, bias
+        self.causal = spec.causal and queries > 1  # one query is the newest token and sees all before it
+        self.window, self.mem_kv = spec.window, spec.mem_kv
+        self.mask, self.attn_mask, self.bias = mask, attn_mask, bias
         self.device, self.place = device, place
-        given = mask is not None or pairs is not None or bias is not None or self.reach is not None
+        given = mask is not None or attn_mask is not None or bias is not None or self.window is not None
         self.all = not (self.causal or given)
-        self.triangle = self.causal and not (given or past or self.memories)
-        self.blocks: Any = None  # flex's own form of it, once that was asked for
-        self.bags: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # of `single`
+        self.is_causal = self.causal and not (given or past or self.mem_kv)
+        self.flex_blocks: Any = None  # FlexAttention's own form of it, once that was asked for
+        self.tables: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # of `single_query`, which come and go with it
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
         self._hidden: dict[torch.dtype, Tensor] = {}
@@ -223,7 +234,7 @@ class Attend:
         """
         if self.bias is None:
             return None
-        whole = F.pad(self.bias.whole(), (self.memories, 0))
+        whole = F.pad(self.bias.whole(), (self.mem_kv, 0))
         if dtype != torch.float16:
             return whole.to(dtype)
         values = whole.detach()
@@ -231,10 +242,10 @@ class Attend:
 
     # Tile by tile ------------------------------------------------------------------------------------------------
 
-    def in_sight(self, queries: slice, tokens: int) -> slice:
+    def key_range(self, queries: slice, tokens: int) -> slice:
         """The places, of so many tokens, that lie between the first and the last that any of these queries sees."""
         last = self.past + queries.stop if self.causal else tokens
-        return slice(0 if self.reach is None else max(0, self.past + queries.start - self.reach), last)
+        return slice(0 if self.window is None else max(0, self.past + queries.start - self.window), last)
 
     def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> bool:
         """Set scores of what is not seen to -inf, in place.
@@ -249,25 +260,25 @@ class Attend:
         edge = torch.ones(rows, rows - 1, dtype=torch.bool, device=scores.device)
         if self.causal:
             _hide(scores[:, :, start + 1 :], edge.triu())
-        if self.reach is not None and (far := start - self.reach + rows - 1) > 0:
-            _hide(scores[:, :, :far], edge[:, :far].tril(start - self.reach - 1))
+        if self.window is not None and (far := start - self.window + rows - 1) > 0:
+            _hide(scores[:, :, :far], edge[:, :far].tril(start - self.window - 1))
         mask = None if self.mask is None else self.mask[row, tokens]
         if mask is not None and not (whole := bool(mask.all())):
             _hide(scores, ~mask)
-        if self.pairs is not None:
-            pairs = self.pairs[row if self.pairs.shape[0] > 1 else 0]
-            pairs = pairs if pairs.shape[0] == 1 else pairs[heads]
-            _hide(scores, ~pairs[:, queries, tokens])
-        return not self.memories and (self.pairs is not None or not (mask is None or whole))
+        if self.attn_mask is not None:
+            attn_mask = self.attn_mask[row if self.attn_mask.shape[0] > 1 else 0]
+            attn_mask = attn_mask if attn_mask.shape[0] == 1 else attn_mask[heads]
+            _hide(scores, ~attn_mask[:, queries, tokens])
+        return not self.mem_kv and (self.attn_mask is not None or not (mask is None or whole))
 
     def _resolved(self) -> tuple[Tensor | None, Tensor | None]:
         if self._whole is None:
             mask = None if self.mask is None else self.mask[:, None, None, :]
-            given = _both(mask, self.pairs)
+            given = _both(mask, self.attn_mask)
             allowed = _both(self._places(), given)
-            if allowed is not None and self.memories:
-                allowed = F.pad(allowed, (self.memories, 0), value=True)
-            if allowed is None or given is None or self.memories:  # each token sees itself, or the memories
+            if allowed is not None and self.mem_kv:
+                allowed = F.pad(allowed, (self.mem_kv, 0), value=True)
+            if allowed is None or given is None or self.mem_kv:  # each token sees itself, or the learned keys
                 self._whole = allowed, None
             else:
                 empty = ~allowed.any(dim=-1, keepdim=True)
@@ -280,11 +291,11 @@ class Attend:
         places = None
         if self.causal:
             places = torch.ones(shape, dtype=torch.bool, device=self.device).tril(self.past)
-        if self.reach is not None and self.place is not None:
-            near = torch.arange(shape[1], device=self.device)[None] >= self.place - self.reach
+        if self.window is not None and self.place is not None:
+            near = torch.arange(shape[1], device=self.device)[None] >= self.place - self.window
             places = _both(places, near)
-        elif self.reach is not None:
-            near = torch.ones(shape, dtype=torch.bool, device=self.device).triu(self.past - self.reach)
+        elif self.window is not None:
+            near = torch.ones(shape, dtype=torch.bool, device=self.device).triu(self.past - self.window)
             places = _both(places, near)
         return None if places is None else places[None, None]
 

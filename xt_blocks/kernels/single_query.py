@@ -1,7 +1,7 @@
-"""Values mixed for a single query, in about the time that it takes to read them.
+"""A single query, as in a decoding step, in about the time that it takes to read its keys and values.
 
-That is a product of a vector and a matrix for each head, which MKL reads at half of the memory's speed on some
-processors. It is a weighted sum of rows of a table too, as an embedding bag is, whose kernel reads at all of it.
+The weighted sum is a product of a vector and a matrix for each head, which MKL reads at half of the memory's speed on
+some processors. It is a sum of rows of a table too, as an embedding bag is, whose kernel reads at all of it.
 Axes: b batch, h heads, j keys, d features of a value.
 """
 
@@ -10,38 +10,57 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import onednn
+from . import explicit, onednn
+from .contract import Kernel
+from .request import Request, Result
 
-Bags = tuple[Tensor, Tensor]
-"""Rows of a table, and where among them each bag begins."""
+Tables = dict[tuple[int, ...], tuple[Tensor, Tensor]]
+"""By size: rows of a table, and where among them each head's begin. A forward pass has its own."""
 
 
-def mixed(weights: Tensor, v: Tensor, known: dict[tuple[int, ...], Bags]) -> Tensor:
+def supports(request: Request) -> str | None:
+    return None if request.mask.queries == 1 else "there is more than one query"
+
+
+def run(request: Request) -> Result:
+    return explicit.compute(
+        request, products, lambda weights, request: weighted_sum(weights, request.v, request.mask.tables)
+    )
+
+
+def products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
+    """`explicit.products` of one query, which reads the keys in order."""
+    if scores is not None:
+        return explicit.products(q, k, scores)
+    return torch.bmm(k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2)).view(*q.shape[:3], k.shape[2])
+
+
+def weighted_sum(weights: Tensor, v: Tensor, known: Tables) -> Tensor:
     """`weights @ v`.
 
     Args:
         weights: (b, h, 1, j)
-        v: (b, h, j, d), of a cache that may have room for more.
+        v: (b, h, j, d), of a cache that may have space for more.
         known: what the blocks of a forward pass have found out about tables of a size.
 
     Returns:
         (b, h, 1, d)
     """
-    if not _serves(weights, v):
+    if not _is_table(weights, v):
         return weights @ v
     batch, heads, keys, features = v.shape
-    bags, room = batch * heads, v.stride(1) // features
-    size = bags, room, keys
+    sums, capacity = batch * heads, v.stride(1) // features
+    size = sums, capacity, keys
     if size not in known:
-        starts = torch.arange(bags)
-        known[size] = (starts[:, None] * room + torch.arange(keys)).flatten(), starts * keys
+        starts = torch.arange(sums)
+        known[size] = (starts[:, None] * capacity + torch.arange(keys)).flatten(), starts * keys
     rows, offsets = known[size]
-    table = v.as_strided(((bags - 1) * room + keys, features), (features, 1))
+    table = v.as_strided(((sums - 1) * capacity + keys, features), (features, 1))
     out: Tensor = torch.embedding_bag(table, rows, offsets, False, 0, False, weights.reshape(-1))[0]
     return out.view(batch, heads, 1, features)
 
 
-def _serves(weights: Tensor, v: Tensor) -> bool:
+def _is_table(weights: Tensor, v: Tensor) -> bool:
     """Whether the kernel is the faster one, knows the type, and all rows are of one table."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or not onednn.BEATS_MKL or onednn.watched():
         return False
@@ -50,3 +69,6 @@ def _serves(weights: Tensor, v: Tensor) -> bool:
     batch, heads, _, features = v.shape
     apart = v.stride(1)
     return v.stride()[2:] == (features, 1) and apart % features == 0 and (batch == 1 or v.stride(0) == heads * apart)
+
+
+KERNEL = Kernel("single query", run, supports)

@@ -7,6 +7,10 @@ each tile is a slice, and its gradient is added up there.
 
 Written for a CPU with few threads, whose time goes into the matrix products of a tile. As torch's fused kernels, it has
 first derivatives alone; `flash=False` takes the way that has all.
+
+A tile has one buffer on its way forward and one on its way back. Forward, a step takes it, may write to it unless a
+gradient follows, and gives the next step's; the bias and the mask are written into what the last SCORES modifier gave.
+Back, each step owns the gradient that it is given. `TileStep.save` notices what was overwritten.
 Axes: b batch, h heads, i queries, j keys, d features of a head.
 """
 
@@ -18,13 +22,60 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .masks import Attend
-from .scores import TalkingHeads, only
+from . import compat
+from .contract import Kernel
+from .masks import AttentionMask
+from .request import Request, Result
+from .scores.softmax import softmax_of
+from .scores.spec import Modifier, ScoreSpec, Stage, TileStep
 
 ROWS = 64
 """Queries of a tile."""
+
 MOST_SCORES = 2**19
 """Scores of a tile, 2 MB, to stay in a core's cache: heads are split where there would be more."""
+
+MOST_PLAIN, FEW_THREADS = 1024, 2
+"""Up to so many queries and on so few threads tiles train a plain causal attention faster than the fused kernel."""
+
+MOST_MASK = 2**22
+"""Elements of a mask that all blocks share, 16 MB, up to which the fused kernel may read one."""
+
+
+def supports(request: Request) -> str | None:
+    if torch.compiler.is_compiling():
+        return "in a compiled graph, which is not to depend on values"
+    if compat.transforms_active() or type(request.q) is not Tensor:  # no value can be asked of a fake tensor
+        return "torch.func, forward derivatives, tracing or another type of tensor follows each operation"
+    mask = request.mask
+    if mask.place is not None or not (mask.bias is None or mask.bias.by_distance):
+        return "here are given positions or a step of fixed shapes, and its masks go by distance"
+    for modifier in request.spec.modifiers:
+        if (reason := modifier.unreadable()) is not None:
+            return reason
+    return request.needs_scores()
+
+
+def declines(request: Request) -> str | None:
+    """Unless tiles are faster than the other ways or need less memory, as measured on a CPU.
+
+    The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
+    """
+    q, mask = request.q, request.mask
+    if mask.queries < 4 * ROWS or not q.is_cpu:
+        return f"tiles are fast on a CPU, from {4 * ROWS} queries on"
+    bias, trains = mask.bias, torch.is_grad_enabled()
+    masked = mask.past or mask.mem_kv or mask.mask is not None or mask.attn_mask is not None
+    if request.spec.modifiers or mask.window is not None or (mask.causal and (masked or bias is not None)):
+        return None
+    if bias is not None:  # all keys are seen: tiles have nothing to leave out but the mask itself
+        if (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK:
+            return None
+        return "all keys are seen, with a small bias that learns nothing"
+    few = mask.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
+    if mask.causal and few and trains and q.requires_grad and q.dtype == torch.float32:
+        return None
+    return "torch's fused kernel is as fast where nothing but causality changes the scores"
 
 
 class Tile(NamedTuple):
@@ -33,8 +84,8 @@ class Tile(NamedTuple):
     Attributes:
         row: of the batch.
         heads, queries: slices of these axes.
-        keys: slices of the keys, learned memories included, one behind the other.
-        tokens: the places of the keys that are no learned memories.
+        keys: slices of the keys, learned ones included, one after the other.
+        tokens: the places of the keys that are no learned ones.
     """
 
     row: int
@@ -67,158 +118,165 @@ class Tile(NamedTuple):
             start = end
 
 
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    attend: Attend,
-    scale: float,
-    dropout: float = 0.0,
-    talking_heads: TalkingHeads | None = None,
-    sparse_topk: int | None = None,
-) -> Tensor:
-    """softmax(q kᵀ · scale + bias) v.
-
-    Args:
-        q: (b, h, i, d); k: (b, h, j, d); v: (b, h, j, dv).
-        dropout: of the attention weights; 0 outside training.
-        talking_heads, sparse_topk: see `scores`.
-
-    Returns:
-        (b, h, i, dv)
-    """
-    band = None if attend.bias is None else attend.bias.band(ROWS)
-    mixes = (None, None) if talking_heads is None else (talking_heads.before, talking_heads.behind)
+def run(request: Request) -> Result:
+    q, k, v, mask, spec, *_ = request
+    band = None if mask.bias is None else mask.bias.band(ROWS)
+    chain = _Chain.of(spec)
     wide = torch.promote_types(q.dtype, torch.float32)  # scores and sums; half precision would lose far terms
-    args = [None if x is None else x.to(wide) for x in (q, k, v, band, *mixes)]
+    tensors = [None if x is None else x.to(wide) for x in (q, k, v, band, *chain.tensors())]
     with torch.autocast(q.device.type, enabled=False):
-        out = _Blockwise.apply(*args, attend, scale, dropout, sparse_topk)  # type: ignore[no-untyped-call]
-    return out.to(q.dtype)
+        out: Tensor = _Tiles.apply(mask, spec, chain, *tensors)  # type: ignore[no-untyped-call]
+    return out.to(q.dtype), None
 
 
-class _Blockwise(torch.autograd.Function):
+class _Chain(NamedTuple):
+    """All modifiers in the order in which they act, the softmax among them.
+
+    Attributes:
+        modifiers: each with where its tensors are among those of all.
+        scores: how many of them are SCORES modifiers, the first ones.
+        scales: all WEIGHTS modifiers scale each weight by itself.
+    """
+
+    modifiers: tuple[tuple[Modifier, slice], ...]
+    scores: int
+    scales: bool
+
+    @staticmethod
+    def of(spec: ScoreSpec) -> _Chain:
+        before, after = spec.at(Stage.SCORES), spec.at(Stage.WEIGHTS)
+        placed, start = [], 0
+        for modifier in (*before, *spec.at(Stage.MASKED), softmax_of(spec), *after):
+            end = start + len(modifier.tensors())
+            placed.append((modifier, slice(start, end)))
+            start = end
+        return _Chain(tuple(placed), len(before), all(modifier.scales for modifier in after))
+
+    def tensors(self) -> list[Tensor]:
+        return [t for modifier, _ in self.modifiers for t in modifier.tensors()]
+
+    def steps(
+        self,
+        tile: Tile,
+        tensors: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...] | None,
+        drawn: list[Tensor] | Iterator[Tensor],
+    ) -> list[TileStep]:
+        """At a tile; gradients are None in the forward pass."""
+        follows, of_all = gradients is not None, gradients or ()
+        return [
+            TileStep(modifier, tile.heads, tensors[own], of_all[own], drawn, follows)
+            for modifier, own in self.modifiers
+        ]
+
+
+class _Tiles(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        mask: AttentionMask,
+        spec: ScoreSpec,
+        chain: _Chain,
         q: Tensor,
         k: Tensor,
         v: Tensor,
         band: Tensor | None,
-        before: Tensor | None,
-        behind: Tensor | None,
-        attend: Attend,
-        scale: float,
-        dropout: float,
-        sparse_topk: int | None,
+        *learned: Tensor,
     ) -> Tensor:
         batch, heads, seq, _ = q.shape
         out = q.new_empty(batch, seq, heads, v.shape[-1]).transpose(1, 2)  # heads side by side, as the stream has them
-        kept: list[Tensor] = []  # tile by tile what a second pass cannot draw again, or would find more slowly
-        for tile in tiles(attend, q, k, split=before is None):
-            scores, empty = _seen(tile, _mixed(before, _scores(tile, q, k, scale)), band, attend)
-            if sparse_topk is not None:
-                kept.append(scores.topk(min(sparse_topk, scores.shape[-1]), dim=-1, sorted=False).indices)
-                scores = only(scores, kept[-1])
-            weights = _softmax(scores, empty)
-            if dropout:
-                kept.append(torch.empty_like(weights, dtype=torch.bool).bernoulli_(1 - dropout))
-                weights.mul_(kept[-1]).div_(1 - dropout)
-            out[tile.place] = torch.bmm(_mixed(behind, weights), tile.taken(v))
-        ctx.save_for_backward(q, k, v, band, before, behind, out, *kept)
-        ctx.attend, ctx.scale, ctx.dropout, ctx.sparse = attend, scale, dropout, sparse_topk is not None
+        drawn: list[Tensor] = []  # tile by tile what a second pass cannot draw again, or would find more slowly
+        for tile in tiles(mask, spec, q, k):
+            steps = chain.steps(tile, learned, None, drawn)
+            scores = torch.bmm(q[tile.place] * spec.scale, tile.taken(k).transpose(1, 2))
+            out[tile.place] = torch.bmm(_weights(scores, steps, chain, tile, band, mask), tile.taken(v))
+        ctx.save_for_backward(q, k, v, band, out, *learned, *drawn)
+        ctx.mask, ctx.spec, ctx.chain, ctx.learned = mask, spec, chain, len(learned)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grads[0].device.type, enabled=False):
-            return (*_gradients(ctx, grads[0]), None, None, None, None)
+            return (None, None, None, *_gradients(ctx, grads[0]))
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Of q, k, v, band and both mixes."""
-    q, k, v, band, before, behind, out, *saved = ctx.saved_tensors
-    attend, scale, dropout, kept = ctx.attend, ctx.scale, ctx.dropout, iter(saved)
+    """Of q, k, v, band and what the modifiers learn."""
+    mask, spec, chain = ctx.mask, ctx.spec, ctx.chain
+    q, k, v, band, out, *others = ctx.saved_tensors
+    learned, drawn = tuple(others[: ctx.learned]), iter(others[ctx.learned :])
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    grad_band, grad_before, grad_behind = (
+    grad_band, *of_learned = (
         torch.zeros_like(x) if needed else None
-        for x, needed in zip((band, before, behind), ctx.needs_input_grad[3:6], strict=True)
+        for x, needed in zip((band, *learned), ctx.needs_input_grad[6:], strict=True)
     )
-    mean = (grad * out).sum(dim=-1, keepdim=True)  # a row's gradient, weighted; of mixed heads it is another
-    for tile in tiles(attend, q, k, split=before is None):
-        raw = _scores(tile, q, k, scale)
-        scores, empty = _seen(tile, _mixed(before, raw), band, attend)
-        weights = _softmax(only(scores, next(kept)) if ctx.sparse else scores, empty)
-        share = next(kept) / (1 - dropout) if dropout else None
-        dropped = weights if share is None else weights * share
+    # Σ weight · its gradient over a row is Σ output · its gradient, unless weights are changed by others
+    row_sums = (grad * out).sum(dim=-1, keepdim=True) if chain.scales else None
+    for tile in tiles(mask, spec, q, k):
+        steps = chain.steps(tile, learned, tuple(of_learned), drawn)
+        scores = torch.bmm(q[tile.place] * spec.scale, tile.taken(k).transpose(1, 2))
+        weights = _weights(scores, steps, chain, tile, band, mask)
         of_out = grad[tile.place]
-        of_weights = torch.bmm(of_out, tile.taken(v).transpose(1, 2))
-        tile.add_product(grad_v, _mixed(behind, dropped).transpose(1, 2), of_out)
-        if grad_behind is not None:
-            grad_behind += _product(of_weights, dropped)
-        of_weights = _mixed(None if behind is None else behind.T, of_weights)
-        of_weights = of_weights if share is None else of_weights.mul_(share)
-        rows = mean[tile.place] if behind is None else (of_weights * weights).sum(dim=-1, keepdim=True)
-        of_scores = of_weights.sub_(rows).mul_(weights)
+        own = torch.bmm(of_out, tile.taken(v).transpose(1, 2))
+        tile.add_product(grad_v, weights.transpose(1, 2), of_out)
+        for step in reversed(steps[chain.scores :]):
+            step.row_sums = None if row_sums is None else row_sums[tile.place]
+            own = step.modifier.tile_gradient(own, step)
         if grad_band is not None:
-            band_of(tile, grad_band, attend).add_(of_scores[:, :, of_scores.shape[2] - tile.width :])
-        if grad_before is not None:
-            grad_before += _product(of_scores, raw)
-        of_scores = _mixed(None if before is None else before.T, of_scores)
-        grad_q[tile.place] = torch.bmm(of_scores, tile.taken(k)).mul_(scale)
-        tile.add_product(grad_k, of_scores.transpose(1, 2), q[tile.place] * scale)
-    return grad_q, grad_k, grad_v, grad_band, grad_before, grad_behind
+            band_of(tile, grad_band, mask).add_(own[:, :, own.shape[2] - tile.width :])
+        for step in reversed(steps[: chain.scores]):
+            own = step.modifier.tile_gradient(own, step)
+        grad_q[tile.place] = torch.bmm(own, tile.taken(k)).mul_(spec.scale)
+        tile.add_product(grad_k, own.transpose(1, 2), q[tile.place] * spec.scale)
+    return grad_q, grad_k, grad_v, grad_band, *of_learned
 
 
-def tiles(attend: Attend, q: Tensor, k: Tensor, split: bool = True) -> Iterator[Tile]:
-    """All tiles; the heads of a row together as far as they fit, or always if not `split`."""
+def _weights(
+    x: Tensor, steps: list[TileStep], chain: _Chain, tile: Tile, band: Tensor | None, mask: AttentionMask
+) -> Tensor:
+    """From q·k scaled to what the values are summed by, (h', i', j') both."""
+    for step in steps[: chain.scores]:
+        x = step.modifier.tile(x, step)
+    empty = _mask(x, tile, band, mask)
+    for step in steps[chain.scores :]:
+        step.empty = empty
+        x = step.modifier.tile(x, step)
+    return x
+
+
+def _mask(scores: Tensor, tile: Tile, band: Tensor | None, mask: AttentionMask) -> Tensor | None:
+    """Bias and mask the scores in place; returns which rows see nothing, (h', i', 1) bool; None: there is none."""
+    of_tokens = scores[:, :, scores.shape[2] - tile.width :]
+    if band is not None:
+        of_tokens.add_(band_of(tile, band, mask))
+    if not mask.hide(of_tokens, tile.row, tile.heads, tile.queries, tile.tokens):
+        return None
+    return scores.amax(dim=-1, keepdim=True).isneginf()
+
+
+def tiles(mask: AttentionMask, spec: ScoreSpec, q: Tensor, k: Tensor) -> Iterator[Tile]:
+    """All tiles; the heads of a row together as far as they fit, or always where a modifier mixes them."""
     batch, heads, seq, _ = q.shape
+    split = not any(modifier.mixes_heads for modifier in spec.modifiers)
     for start in range(0, seq, ROWS):
         queries = slice(start, min(start + ROWS, seq))
-        tokens = attend.in_sight(queries, k.shape[2] - attend.memories)
-        first, last = (place + attend.memories for place in (tokens.start, tokens.stop))
+        tokens = mask.key_range(queries, k.shape[2] - mask.mem_kv)
+        first, last = (place + mask.mem_kv for place in (tokens.start, tokens.stop))
         keys: tuple[slice, ...] = (slice(0 if tokens.start == 0 else first, last),)
-        if attend.memories and tokens.start > 0:
-            keys = (slice(0, attend.memories), *keys)
-        columns = tokens.stop - tokens.start + attend.memories
+        if mask.mem_kv and tokens.start > 0:
+            keys = (slice(0, mask.mem_kv), *keys)
+        columns = tokens.stop - tokens.start + mask.mem_kv
         step = max(1, MOST_SCORES // (ROWS * max(1, columns))) if split else heads
         for row in range(batch):
             for head in range(0, heads, step):
                 yield Tile(row, slice(head, min(head + step, heads)), queries, keys, tokens)
 
 
-def band_of(tile: Tile, band: Tensor, attend: Attend) -> Tensor:
+def band_of(tile: Tile, band: Tensor, mask: AttentionMask) -> Tensor:
     """The part of `band: (h, rows, seq + keys - 1)` that a tile's tokens read, (h', i', tokens)."""
-    rows, shift = tile.queries.stop - tile.queries.start, attend.queries - 1 - tile.queries.start
+    rows, shift = tile.queries.stop - tile.queries.start, mask.queries - 1 - tile.queries.start
     return band[tile.heads, :rows, tile.tokens.start + shift : tile.tokens.stop + shift]
 
 
-def _scores(tile: Tile, q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """(h', i', j')"""
-    return torch.bmm(q[tile.place] * scale, tile.taken(k).transpose(1, 2))
-
-
-def _seen(tile: Tile, scores: Tensor, band: Tensor | None, attend: Attend) -> tuple[Tensor, Tensor | None]:
-    """The scores biased and masked, in place, and which rows see nothing, (h', i', 1) bool; None: there is none."""
-    of_tokens = scores[:, :, scores.shape[2] - tile.width :]
-    if band is not None:
-        of_tokens.add_(band_of(tile, band, attend))
-    if not attend.hide(of_tokens, tile.row, tile.heads, tile.queries, tile.tokens):
-        return scores, None
-    return scores, scores.amax(dim=-1, keepdim=True).isneginf()
-
-
-def _softmax(scores: Tensor, empty: Tensor | None) -> Tensor:
-    """(h', i', j'), a row of zeros where nothing is seen."""
-    weights = scores.softmax(dim=-1)
-    return weights if empty is None else weights.masked_fill_(empty, 0.0)
-
-
-def _mixed(mix: Tensor | None, x: Tensor) -> Tensor:
-    """`mix: (heads, heads)` of the heads of `x: (h, i, j)`."""
-    return x if mix is None else (mix @ x.flatten(1)).view_as(x)
-
-
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    """Of two (h, i, j) over queries and keys: (heads, heads)."""
-    return x.flatten(1) @ y.flatten(1).T
+KERNEL = Kernel("tiles", run, supports, declines)

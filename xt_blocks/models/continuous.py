@@ -13,7 +13,7 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 from ..blocks.linear import apply
 from ..runtime.stack import Stack
 from .keywords import names_nearest
-from .transformer import SequenceModel
+from .sequence import SequenceModel
 
 _OPTIONS = by_name(TOKEN_OPTIONS) | by_name(
     (

@@ -14,72 +14,102 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels.masks import joined_masks
+
 if TYPE_CHECKING:
-    from ..runtime.cache import Cache
+    from ..runtime.sequence import SequenceState
+    from .inputs import Inputs
 
 
 class Prefix:
-    """Where the places of a prefix and of the tokens behind it are in the stream.
+    """What is in front of the tokens in the stream, and where all of them are in it.
 
     Args:
-        memory: how many memory tokens come first.
-        prepended: how many embeddings come next.
-        mask: (batch, length + seq) bool of prefix and tokens, True = real; None: all are.
+        inputs: what the model is given; with prepended embeddings or none.
+        memory_tokens: (memory, dim), in front of them; None: none.
 
     Attributes:
-        memory: as given.
+        memory: how many memory tokens there are.
         length: memory + prepended; where it is 0, nothing is moved.
         mask: (batch, length + seq) bool, in the stream's order; None: all are real.
     """
 
-    def __init__(self, memory: int, prepended: int, mask: Tensor | None) -> None:
-        self.memory, self.length = memory, memory + prepended
-        length = self.length
+    def __init__(self, inputs: Inputs, memory_tokens: Tensor | None) -> None:
+        (batch, seq), device = inputs.x.shape[:2], inputs.x.device
+        self._memory_tokens, self._prepended = memory_tokens, inputs.prepend_embeds
+        prepended = 0 if inputs.prepend_embeds is None else inputs.prepend_embeds.shape[1]
+        self.memory = 0 if memory_tokens is None else len(memory_tokens)
+        self.length = self.memory + prepended
         self._order: Tensor | None = None  # (batch, length + seq), the place that comes to stand at each
         self._tokens: Tensor | None = None  # (batch, seq), which of them are real
-        if length and mask is not None:
-            tokens, front = mask[:, length:], mask[:, memory:length]
-            self._tokens = tokens
-            later = F.pad(tokens.cumsum(dim=-1) > 0, (length, 0))
-            gaps = (front.cumsum(dim=-1) > 0) & (front.flip(-1).cumsum(dim=-1).flip(-1) > 0)
-            stays = mask | later | F.pad(gaps, (memory, tokens.shape[1]))
-            self._order = stays.int().argsort(dim=-1, stable=True)  # padding to the front
-        self.mask = None if mask is None else self.arranged(mask)
+        self.mask = inputs.mask
+        if self.length:
+            mask = joined_masks(inputs.prepend_mask, prepended, inputs.mask, seq, batch, device)
+            mask = joined_masks(None, self.memory, mask, prepended + seq, batch, device)
+            if mask is not None:
+                self._order, self._tokens = self._padding_first(mask), mask[:, self.length :]
+                mask = self._arranged(mask)
+            self.mask = mask
 
-    def arranged(self, x: Tensor) -> Tensor:
-        """`x: (batch, length + seq, ...)`, prefix and tokens, in the stream's order."""
+    def _padding_first(self, mask: Tensor) -> Tensor:
+        """(batch, length + seq) int: the places of `mask` (batch, length + seq), padding in front of the others."""
+        tokens, front = mask[:, self.length :], mask[:, self.memory : self.length]
+        later = F.pad(tokens.cumsum(dim=-1) > 0, (self.length, 0))
+        gaps = (front.cumsum(dim=-1) > 0) & (front.flip(-1).cumsum(dim=-1).flip(-1) > 0)
+        stays = mask | later | F.pad(gaps, (self.memory, tokens.shape[1]))
+        return stays.int().argsort(dim=-1, stable=True)
+
+    # The sequence's way into the stream and out of it --------------------------------------------------------------
+
+    def prepended(self, embedded: Tensor) -> Tensor:
+        """`embedded: (batch, seq, emb_dim)` after the prepended embeddings, (batch, prepended + seq, emb_dim)."""
+        if self._prepended is None:
+            return embedded
+        return torch.cat((self._prepended.to(embedded.dtype), embedded), dim=1)
+
+    def stream(self, x: Tensor) -> Tensor:
+        """`x: (batch, prepended + seq, dim)` after the memory tokens, (batch, length + seq, dim), in its order."""
+        if self._memory_tokens is not None:
+            x = torch.cat((self._memory_tokens.expand(x.shape[0], -1, -1), x), dim=1)
+        return self._arranged(x)
+
+    def outputs(self, stream: Tensor) -> Tensor:
+        """`stream: (batch, length + seq, dim)` in the sequence's order, without the memory tokens."""
+        if self._order is not None:
+            stream = _taken(stream, self._order.argsort(dim=-1))
+        return stream[:, self.memory :] if self.memory else stream
+
+    def _arranged(self, x: Tensor) -> Tensor:
         return x if self._order is None else _taken(x, self._order)
 
-    def restored(self, x: Tensor) -> Tensor:
-        """The other way round."""
-        return x if self._order is None else _taken(x, self._order.argsort(dim=-1))
+    # What is said of tokens, for all places --------------------------------------------------------------------------
 
-    def pairs(self, attn_mask: Tensor, seq: int, cache: Cache | None = None) -> Tensor:
-        """A mask of pairs of tokens for all places; the prefix sees all and is seen by all.
+    def attn_mask(self, attn_mask: Tensor, seq: int, before: SequenceState) -> Tensor:
+        """A mask of which token attends to which, for all places; the prefix sees all and is seen by all.
 
         Args:
             attn_mask: (..., seq, keys) bool. Of rank 2, 3 or 4, as the stack takes it.
-            seq: tokens of this call.
-            cache: it may hold a prefix of its own, and keys those of its tokens in front.
+            seq: tokens of this pass.
+            before: the tokens of earlier passes, whose keys come first, and their prefix.
 
         Returns:
             (..., length + seq, length + keys), in the stream's order; of rank 4 where that differs by row.
         """
         past = attn_mask.shape[-1] - seq
-        if cache is not None and cache.prefix and past:
-            attn_mask = F.pad(attn_mask, (cache.prefix, 0), value=True)
-            return attn_mask if cache.order is None else _keys_taken(attn_mask, cache.order)
+        if before.prefix and past:
+            attn_mask = F.pad(attn_mask, (before.prefix, 0), value=True)
+            return attn_mask if before.order is None else _keys_taken(attn_mask, before.order)
         if not self.length:
             return attn_mask
         rows = F.pad(attn_mask, (0, 0, self.length, 0), value=True)
-        pairs = torch.cat((rows[..., :past], F.pad(rows[..., past:], (self.length, 0), value=True)), dim=-1)
-        order = self.order_behind(past)
+        out = torch.cat((rows[..., :past], F.pad(rows[..., past:], (self.length, 0), value=True)), dim=-1)
+        order = self.order_after(past)
         if self._order is None or order is None:
-            return pairs
-        return _keys_taken(pairs, order).take_along_dim(self._order[:, None, :, None], dim=2)
+            return out
+        return _keys_taken(out, order).take_along_dim(self._order[:, None, :, None], dim=2)
 
-    def order_behind(self, past: int) -> Tensor | None:
-        """(batch, past + length + seq), the place that comes to stand at each behind `past` others; None: its own."""
+    def order_after(self, past: int) -> Tensor | None:
+        """(batch, past + length + seq), the place that comes to stand at each after `past` others; None: its own."""
         if self._order is None:
             return None
         before = torch.arange(past, device=self._order.device).expand(self._order.shape[0], -1)
@@ -87,7 +117,7 @@ class Prefix:
 
     def tokens_mask(self, mask: Tensor) -> Tensor:
         """`mask: (batch, seq)` bool of the tokens for all places (batch, length + seq), in the stream's order."""
-        return self.arranged(F.pad(mask, (self.length, 0), value=True))
+        return self._arranged(F.pad(mask, (self.length, 0), value=True))
 
     def positions(self, pos: Tensor) -> Tensor:
         """Positions of all places: those of the prefix count down from the row's first real token's.
@@ -98,6 +128,8 @@ class Prefix:
         Returns:
             (length + seq,) or (batch, length + seq), in the stream's order.
         """
+        if not self.length:
+            return pos
         first = pos.new_zeros(1) if self._tokens is None else self._tokens.int().argmax(dim=-1, keepdim=True)
         pos = pos.expand(*first.shape[:-1], -1) if pos.ndim == 1 else pos
         places = torch.arange(-self.length, pos.shape[-1], device=pos.device) - first
@@ -105,11 +137,11 @@ class Prefix:
         return torch.where(places < 0, counted_down, F.pad(pos, (self.length, 0)))
 
 
-def _keys_taken(pairs: Tensor, order: Tensor) -> Tensor:
-    """`pairs` (..., seq, keys) of any rank as (batch, heads or 1, seq, keys), its first keys in this order."""
-    pairs = pairs[(None,) * (4 - pairs.ndim)].expand(order.shape[0], -1, -1, -1)
-    first = pairs[..., : order.shape[1]].take_along_dim(order[:, None, None, :], dim=3)
-    return torch.cat((first, pairs[..., order.shape[1] :]), dim=-1)
+def _keys_taken(attn_mask: Tensor, order: Tensor) -> Tensor:
+    """`attn_mask` (..., seq, keys) of any rank as (batch, heads or 1, seq, keys), its first keys in this order."""
+    attn_mask = attn_mask[(None,) * (4 - attn_mask.ndim)].expand(order.shape[0], -1, -1, -1)
+    first = attn_mask[..., : order.shape[1]].take_along_dim(order[:, None, None, :], dim=3)
+    return torch.cat((first, attn_mask[..., order.shape[1] :]), dim=-1)
 
 
 def _taken(x: Tensor, order: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from torch import Tensor
 from blockdsl.graph.windows import room
 
 from ..kernels import compat
+from ..kernels.masks import joined_masks
+from .sequence import SequenceState
 
 
 class Slot:
@@ -154,13 +156,11 @@ class Fixed:
         place: (1,) int64
         real: (batch, max_len) bool, which places hold a real token, or will.
         positions: (max_len,) or (batch, max_len) int; None: a place says it.
-        padding: (batch, 1) int, how many tokens of each row are padding in front of it; None: none are.
     """
 
     place: Tensor
     real: Tensor
     positions: Tensor | None
-    padding: Tensor | None
 
     def seen(self) -> Tensor:
         """(batch, max_len) bool: which places the token at `place` may see."""
@@ -191,19 +191,15 @@ class Cache:
     Attributes:
         batch, max_len: the rows, and the longest sequence there is room for.
         length: places of the stream seen so far.
-        prefix: how many of them are no tokens of the sequence: memories, memory tokens and prepended embeddings.
-        order: (batch, places) int, where the first of the places come from, of prefix and tokens one behind the
-            other; None: they stand so.
         end: what length will be behind the pass that is running.
         queries: how many tokens of that pass attend; the others are memories in front of the first.
         positions: (length,) or (batch, length) int, where they stand; None: one behind the other.
         mask: (batch, length) bool, which of the places are real; None: all.
-        last_position: (1,) or (batch, 1) int, the last token's as the caller gave it; None: positions are counted.
-        token_mask: (batch, length - prefix) bool, which of the tokens are, in the sequence's order; None: all.
+        sequence: which of the places are tokens, and what is known of those; a model's business.
         context_mask: (batch, context) bool of the context seen first; None: all.
         device: where the tokens are.
         fixed: where the next token goes, once shapes are fixed; None: behind the others. What grows with the tokens
-            stays as it is then, but for last_position.
+            stays as it is then.
     """
 
     def __init__(self, batch: int, max_len: int, windows: Mapping[str, int] | None = None) -> None:
@@ -211,15 +207,13 @@ class Cache:
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
         self.batch, self.max_len = batch, max_len
-        self.length = self.end = self.queries = self.prefix = 0
+        self.length = self.end = self.queries = 0
         self.positions: Tensor | None = None
-        self.order: Tensor | None = None
-        self.last_position: Tensor | None = None
         self.mask: Tensor | None = None
-        self.token_mask: Tensor | None = None
         self.context_mask: Tensor | None = None
         self.device: torch.device | None = None
         self.fixed: Fixed | None = None
+        self.sequence = SequenceState()
         self.windows = windows or {}
         self._slots: dict[str, Slot] = {}
 
@@ -264,12 +258,8 @@ class Cache:
         if self.positions is not None:
             positions = self.positions.new_zeros(*self.positions.shape[:-1], self.max_len)
             positions[..., : self.length] = self.positions
-        padding = None
-        if self.token_mask is not None:
-            padding = (self.token_mask.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
-        if self.last_position is not None:
-            self.last_position = self.last_position.clone()
-        self.fixed = Fixed(torch.tensor([self.length], device=self.device), real, positions, padding)
+        self.fixed = Fixed(torch.tensor([self.length], device=self.device), real, positions)
+        self.sequence.fix_shapes(self.fixed.place, self.max_len)
         self.length = self.end = self.max_len  # a number of tokens would bind a compiled step to it
         if real.is_cuda:  # a CUDA graph writes to tensors that stay where they are
             for t in (real, self.fixed.place, *(t for slot in self._slots.values() for t in slot.tensors())):
@@ -280,21 +270,6 @@ class Cache:
         """(batch, length + new) bool: the mask of the tokens so far and of the `new` ones; None: all are real."""
         return joined_masks(self.mask, self.length, mask, new, self.batch, device)
 
-    def seen_tokens(self, mask: Tensor | None, new: int, device: torch.device) -> Tensor | None:
-        """`seen` without the prefix: (batch, length - prefix + new)."""
-        return joined_masks(self.token_mask, self.length - self.prefix, mask, new, self.batch, device)
-
     def bytes(self) -> int:
         """Of all keys and values."""
         return sum(slot.bytes() for slot in self._slots.values())
-
-
-def joined_masks(
-    first: Tensor | None, first_len: int, second: Tensor | None, second_len: int, batch: int, device: torch.device
-) -> Tensor | None:
-    """(batch, first_len + second_len) bool: one mask behind the other, where None is a mask that hides nothing."""
-    if first is None and second is None:
-        return None
-    pair = ((first, first_len), (second, second_len))
-    masks = [torch.ones(batch, n, dtype=torch.bool, device=device) if mask is None else mask for mask, n in pair]
-    return torch.cat(masks, dim=1)

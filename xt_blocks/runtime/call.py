@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.masks import Masks, check_mask, check_pairs, pairs_of
+from ..kernels.masks import Masks, check_attn_mask, check_mask, full_attn_mask, joined_masks
 from ..positions.relative import Positions, consecutive, given
-from .cache import Cache, Fixed, joined_masks
+from .cache import Cache, Fixed
 from .memories import Memories
 
 
@@ -89,8 +89,8 @@ class Call:
         if self.self_attn_context_mask is not None:
             further = F.pad(self.self_attn_context_mask, (self.past, 0), value=True)
             seen = further if seen is None else seen & further
-        pairs = pairs_of(self.attn_mask, self.past)
-        return Masks(self.seq, self.past, seen, self.context_seen(), pairs, self.x.device)
+        attn_mask = full_attn_mask(self.attn_mask, self.past)
+        return Masks(self.seq, self.past, seen, self.context_seen(), attn_mask, self.x.device)
 
     def context_seen(self) -> Tensor | None:
         """(batch, context) bool: which of the context, which a cache may hold, is real; None: all."""
@@ -176,7 +176,7 @@ class Call:
             raise ValueError("self_attn_context_mask is for a first step; later ones hide tokens by attn_mask")
         if self.attn_mask is None:
             return
-        check_pairs(self.attn_mask, self.x, self.past)
+        check_attn_mask(self.attn_mask, self.x, self.past)
         heads = self.attn_mask.shape[-3] if self.attn_mask.ndim > 2 else 1
         if heads != 1 and reads.heads != {heads}:
             own = " and ".join(map(str, sorted(reads.heads)))

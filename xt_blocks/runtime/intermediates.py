@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..kernels.attention import Scores
+    from ..kernels.request import Scores
     from .memories import Memories
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
-from ..kernels.attention import Scores
+from ..kernels.request import Scores
 from .evaluation import evaluating
 from .intermediates import Intermediates
 from .stack import Stack
@@ -68,8 +68,8 @@ def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 
         row: of the batch.
 
     Returns:
-        (queries, keys) behind the softmax, each row of it summing to 1, or 0 where nothing is seen. In front of the
-        tokens' keys stand those of learned memories.
+        (queries, keys) after the softmax, each row of it summing to 1, to less where an option of the scores takes a
+        share, or to 0 where nothing is seen. In front of the tokens' keys stand the learned ones.
 
     Raises:
         UserError: the model has no such block, or the block no attention or no such head.

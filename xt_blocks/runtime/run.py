@@ -1,12 +1,12 @@
 """What a forward pass hands to its blocks, by the names that their kinds declare in `inputs`:
 
 mask      (batch, seq) bool, True = a real token; None: all are
-attend    attention.Masks: every mask of this forward pass
+attend    masks.Masks: every mask of this forward pass
 context   (batch, context, dim); None when the cache has what the block needs of it
 rotary    positions.Rotation of the tokens in this call, those of earlier segments first, or None
-bias      attention.Bias: what positions add to the scores, or None
+bias      masks.Bias: what positions add to the scores, or None
 scores    (batch, heads, seq, keys) of an earlier block, or None; with it comes keep_scores: bool. When that is
-          True the module returns (update, its attention.Scores)
+          True the module returns (update, its request.Scores)
 memory    (batch, tokens, dim), what it would have been called with in earlier segments, or None
 cache     cache.Slot, this node's state while decoding, or None
 """

@@ -18,13 +18,12 @@ from blockdsl.registry.options import Option, check_values
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
-from ..generation.autoregressive import AutoregressiveWrapper
-from ..kernels.masks import check_mask
-from ..runtime.cache import joined_masks
+from ..kernels.masks import check_mask, joined_masks
+from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
+from ..models.transformer import TransformerWrapper
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
-from .layers import ORDERING, Decoder, Encoder, stack_keywords
-from .transformer import TransformerWrapper
+from .autoregressive import AutoregressiveWrapper
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

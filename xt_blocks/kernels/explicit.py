@@ -1,0 +1,58 @@
+"""Attention with its scores written out: the plain form, which every other kernel is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .contract import Kernel
+from .request import Request, Result, Scores
+from .scores.softmax import softmax_of
+from .scores.spec import Stage
+
+
+def run(request: Request) -> Result:
+    return compute(request, products, weighted_sum)
+
+
+def compute(
+    request: Request,
+    products: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    weighted_sum: Callable[[Tensor, Request], Tensor],
+) -> Result:
+    """All steps between `products`, q kᵀ with an earlier block's scores, and the `weighted_sum` of values."""
+    q, k, _, mask, spec, *_ = request
+    own = products(q * spec.scale, k, spec.residual)  # scaled first: the bare product overflows float16
+    for modifier in spec.at(Stage.SCORES):
+        own = modifier.apply(own)
+    bias, hidden = mask.whole_bias(own.dtype), mask.hidden(own.dtype)
+    if bias is not None:
+        own = own + bias
+    masked = own if hidden is None else own + hidden
+    for modifier in spec.at(Stage.MASKED):
+        masked = modifier.apply(masked)
+    weights = softmax_of(spec).apply(masked)
+    if mask.empty is not None:
+        weights = weights.masked_fill(mask.empty, 0.0)
+    seen = Scores(own, weights) if request.keep_scores else None
+    for modifier in spec.at(Stage.WEIGHTS):
+        weights = modifier.apply(weights)
+    return weighted_sum(weights, request), seen
+
+
+def products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
+    """(b, h, i, j): q kᵀ, with an earlier block's scores added."""
+    if scores is None:
+        return q @ k.transpose(-1, -2)
+    added = torch.baddbmm(scores.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+    return added.view(*q.shape[:2], *added.shape[1:])
+
+
+def weighted_sum(weights: Tensor, request: Request) -> Tensor:
+    """`weights: (b, h, i, j)` → (b, h, i, dv)."""
+    return weights @ request.v
+
+
+KERNEL = Kernel("explicit", run)

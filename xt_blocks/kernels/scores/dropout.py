@@ -1,0 +1,56 @@
+"""Dropout of the attention weights in training (Srivastava et al., JMLR 15, 2014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .spec import Modifier, Stage, TileStep
+
+
+class WeightDropout(nn.Module):
+    """The option `dropout`: acts in training alone.
+
+    Args:
+        o: the options of an attention block.
+    """
+
+    def __init__(self, o: Any) -> None:
+        super().__init__()
+        self.p = float(o.dropout)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+    def forward(self) -> tuple[Modifier, ...]:
+        return (Dropout(self.p),) if self.training else ()
+
+
+@dataclass(frozen=True)
+class Dropout(Modifier):
+    """Weights at zero with probability p, the others divided by 1 - p."""
+
+    p: float
+
+    name = "dropout"
+    stage = Stage.WEIGHTS
+    scales = True
+
+    def apply(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p)
+
+    def tile(self, x: Tensor, step: TileStep) -> Tensor:
+        kept = step.once(lambda: torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.p))
+        if not step.has_gradient:
+            return x.mul_(kept).div_(1 - self.p)
+        share = kept.to(x.dtype).div_(1 - self.p)
+        step.save(share)
+        return x * share
+
+    def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
+        (share,) = step.saved
+        return grad.mul_(share)

@@ -1,0 +1,179 @@
+"""The contract of what is done to scores: modifiers, and the one value that a kernel is handed.
+
+A modifier is an option of attention that changes scores or weights. It has its own file here, and says there what each
+way of computing needs of it: the plain form, its form and gradient by tiles, and its form in FlexAttention. An option's
+row in `blockdsl.registry.builtin` names it, and no kernel names any.
+
+What a kernel does, by stage, with the modifiers of one stage in the order of their options' rows:
+
+    scores    q·k · scale, an earlier block's scores added      SCORES modifiers
+              position biases added; what is not seen at -inf   MASKED modifiers
+    weights   the softmax, or the modifier in its place         SOFTMAX
+              zeros where a query sees nothing                  WEIGHTS modifiers
+    output    the weighted sum of values
+
+So positions bias what SCORES modifiers give. The scores that a block hands to a later one, and that are recorded, are
+those with the biases and before the mask.
+
+Axes: b batch, h heads, i queries, j keys.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .. import compat
+
+
+class Stage(IntEnum):
+    """When a modifier acts."""
+
+    SCORES = 0
+    MASKED = 1
+    SOFTMAX = 2
+    WEIGHTS = 3
+
+
+class FlexForm(NamedTuple):
+    """A modifier's form in FlexAttention.
+
+    Attributes:
+        score: (score, head) → score, each a scalar tensor; a SCORES modifier's.
+        output: `out: (b, h, i, d)` and its softmax's `logsumexp: (b, h, i)` → out; a SOFTMAX modifier's.
+    """
+
+    score: Callable[[Tensor, Tensor], Tensor] | None = None
+    output: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+class Modifier(ABC):
+    """One thing that is done to scores or weights. Immutable.
+
+    Attributes:
+        name: what a person is told.
+        stage: when it acts.
+        mixes_heads: it reads all heads of a row at once, which are then in one tile.
+        scales: of a WEIGHTS modifier, that it multiplies each weight by a number that doesn't depend on the weights.
+    """
+
+    name: str
+    stage: Stage
+    mixes_heads: bool = False
+    scales: bool = False
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """`x: (b, h, i, j)` → the same shape, by operations that autograd follows."""
+
+    @abstractmethod
+    def tile(self, x: Tensor, step: TileStep) -> Tensor:
+        """The same of a tile, `x: (h', i', j')`, by operations that nothing follows.
+
+        x may be overwritten unless a gradient follows (`step.has_gradient`). Whatever is returned is the next step's
+        buffer, and the bias and the mask are written into it: what `tile_gradient` reads is saved by `step.save`,
+        which notices that a buffer was overwritten.
+        """
+
+    @abstractmethod
+    def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
+        """From the gradient of what `tile` gave to that of x, (h', i', j'); those of `tensors` are added up in step.
+
+        grad is its own: it may be overwritten and returned.
+        """
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it learns, as `tile` reads it from `step.tensors`."""
+        return ()
+
+    def unreadable(self) -> str | None:
+        """Why `tensors` must not be read past the module that they belong to; None: they may."""
+        return None
+
+    def flex(self) -> FlexForm | None:
+        """None: it has no form there."""
+        return None
+
+
+class TileStep:
+    """A modifier at one tile: what it reads there, and what it keeps for the gradient.
+
+    Args:
+        modifier: whose step it is.
+        heads: of the tile.
+        tensors: the modifier's, in the type of the tile.
+        gradients: of these, to add to; None where none is wanted. Empty if no gradient follows.
+        drawn: what `once` made in the forward pass, in order.
+        has_gradient: `tile_gradient` follows.
+
+    Attributes:
+        empty: (h', i', 1) bool, the rows that see nothing; None: there is none.
+        row_sums: (h', i', 1), Σ_j of each weight times its gradient, where that is known without reading the tile.
+    """
+
+    def __init__(
+        self,
+        modifier: Modifier,
+        heads: slice,
+        tensors: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
+        drawn: list[Tensor] | Iterator[Tensor],
+        has_gradient: bool,
+    ) -> None:
+        self.modifier, self.heads = modifier, heads
+        self.tensors, self.gradients = tensors, gradients
+        self.has_gradient = has_gradient
+        self.empty: Tensor | None = None
+        self.row_sums: Tensor | None = None
+        self._drawn = drawn
+        self._saved: list[tuple[Tensor, int]] = []
+
+    def once(self, make: Callable[[], Tensor]) -> Tensor:
+        """What cannot be made alike again, or not as fast: made in the forward pass, found in the backward pass."""
+        if not isinstance(self._drawn, list):
+            return next(self._drawn)
+        self._drawn.append(make())
+        return self._drawn[-1]
+
+    def save(self, *tensors: Tensor) -> None:
+        """Keep tensors for `tile_gradient`. None of them may be written to before it has read them."""
+        if self.has_gradient:
+            self._saved = [(t, compat.version(t)) for t in tensors]
+
+    @property
+    def saved(self) -> tuple[Tensor, ...]:
+        """
+        Raises:
+            RuntimeError: one of them was overwritten.
+        """
+        for t, version in self._saved:
+            if compat.version(t) != version:
+                raise RuntimeError(
+                    f"{self.modifier.name}: a buffer that it saved for its gradient was overwritten by a later step "
+                    "of the tile; save another tensor than the one that is returned"
+                )
+        return tuple(t for t, _ in self._saved)
+
+
+class ScoreSpec(NamedTuple):
+    """Everything between q·k and the weighted sum but for position biases and the mask, as one immutable value.
+
+    Attributes:
+        scale: factor of q·k.
+        modifiers: in the order in which those of one stage act.
+        residual: (b, h, i, j) scores of an earlier block, added to these (RealFormer, arXiv:2012.11747).
+    """
+
+    scale: float
+    modifiers: tuple[Modifier, ...] = ()
+    residual: Tensor | None = None
+
+    def at(self, *stages: Stage) -> tuple[Modifier, ...]:
+        """The modifiers of these stages, in the order in which they act."""
+        if not self.modifiers:
+            return ()
+        return tuple(modifier for stage in stages for modifier in self.modifiers if modifier.stage == stage)

@@ -1,0 +1,81 @@
+"""Talking heads: heads exchange scores before the softmax and weights after it (Shazeer et al., arXiv:2003.02436)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...blocks.aliases import old_names
+from ..hooks import unhooked
+from .spec import Modifier, Stage, TileStep
+
+
+class HeadMix(nn.Linear):
+    """A linear layer over heads, (..., heads) → (..., heads)."""
+
+
+class TalkingHeads(nn.Module):
+    """The option `talking_heads`: a linear layer over heads before the softmax, and another one after it.
+
+    Args:
+        o: the options of an attention block.
+    """
+
+    def __init__(self, o: Any) -> None:
+        super().__init__()
+        self.before = HeadMix(o.heads, o.heads, bias=False)
+        self.after = HeadMix(o.heads, o.heads, bias=False)
+        old_names(self, {"before": "before.weight", "behind": "after.weight"})
+
+    def forward(self) -> tuple[Modifier, ...]:
+        return MixHeads(self.before, Stage.SCORES), MixHeads(self.after, Stage.WEIGHTS)
+
+
+@dataclass(frozen=True)
+class MixHeads(Modifier):
+    """Each head of what is given becomes a sum of all.
+
+    Args:
+        layer: (..., heads) → (..., heads); called unless it is a HeadMix that nothing hooks on.
+    """
+
+    layer: nn.Module
+    stage: Stage
+
+    name = "talking heads"
+    mixes_heads = True
+
+    def apply(self, x: Tensor) -> Tensor:
+        if self.unreadable():
+            mixed: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
+            return mixed
+        (weight,) = self.tensors()
+        return torch.einsum("gh, bhij -> bgij", weight.to(x.dtype), x)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        return (weight,)
+
+    def unreadable(self) -> str | None:
+        if type(self.layer) is HeadMix and unhooked(self.layer):
+            return None
+        return "talking heads: a layer over heads is replaced or hooked, and so is called"
+
+    def tile(self, x: Tensor, step: TileStep) -> Tensor:
+        step.save(x)
+        return _mixed(step.tensors[0], x)
+
+    def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
+        (x,), (weight,), (of_weight,) = step.saved, step.tensors, step.gradients
+        if of_weight is not None:
+            of_weight += grad.flatten(1) @ x.flatten(1).T
+        return _mixed(weight.T, grad)
+
+
+def _mixed(weight: Tensor, x: Tensor) -> Tensor:
+    """`weight: (heads, heads)` of the heads of `x: (h, i, j)`."""
+    return (weight @ x.flatten(1)).view_as(x)

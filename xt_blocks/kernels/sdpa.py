@@ -1,0 +1,42 @@
+"""torch's fused kernels, scaled_dot_product_attention, which never hold the scores."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .contract import Kernel
+from .request import Request, Result
+from .scores.dropout import Dropout
+
+
+def supports(request: Request) -> str | None:
+    for modifier in request.spec.modifiers:
+        if not isinstance(modifier, Dropout):
+            return f"torch's kernel has no {modifier.name}"
+    return request.needs_scores()
+
+
+def declines(request: Request) -> str | None:
+    """Plain products read the keys and values of one query faster, where there are many; measured on a CPU.
+
+    In a low precision the kernel keeps its scores in float32, which is worth more.
+    """
+    q, k = request.q, request.k
+    if request.mask.queries != 1 or torch.compiler.is_compiling() or k.numel() < 2**17:
+        return None
+    if q.is_cpu and q.dtype in (torch.float32, torch.float64):
+        return "plain products read many keys faster for a single query on a CPU"
+    return None
+
+
+def run(request: Request) -> Result:
+    q, k, v, mask, spec, *_ = request
+    plain = mask.is_causal
+    added = None if plain or mask.all else mask.added(q.dtype)
+    dropout = sum(modifier.p for modifier in spec.modifiers if isinstance(modifier, Dropout))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, is_causal=plain, scale=spec.scale)
+    return out if added is None or mask.empty is None else out.masked_fill(mask.empty, 0.0), None
+
+
+KERNEL = Kernel("sdpa", run, supports, declines)

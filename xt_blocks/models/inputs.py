@@ -1,0 +1,194 @@
+"""The arguments of a sequence model's forward: what it reads, what it gives, and whether they fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from ..kernels.cross_entropy import Target
+from ..kernels.masks import check_attn_mask, check_mask
+from ..runtime.cache import Cache
+from ..runtime.intermediates import Intermediates
+from ..runtime.memories import Memories
+
+INTS = (torch.int64, torch.int32)
+
+# What wrappers hand on to the model they are around, by the names that the model has for them -----------------------
+
+
+class ContextInputs(TypedDict, total=False):
+    """For the model's cross-attention: a context (batch, context, dim) and its mask (batch, context)."""
+
+    context: Tensor | None
+    context_mask: Tensor | None
+
+
+class PrefixedInputs(ContextInputs, total=False):
+    """And embeddings in front of the sequence, (batch, prepended, emb_dim), with their mask (batch, prepended)."""
+
+    prepend_embeds: Tensor | None
+    prepend_mask: Tensor | None
+
+
+class PlacedInputs(PrefixedInputs, total=False):
+    """And what is said of each token: which it sees, where it stands, what is added to its embedding."""
+
+    attn_mask: Tensor | None
+    pos: Tensor | None
+    sum_embeds: Tensor | None
+
+
+class SequenceInputs(PlacedInputs, total=False):
+    """All that a sequence model reads besides the sequence and its mask."""
+
+    self_attn_context_mask: Tensor | None
+    mems: Memories | None
+    cache: Cache | None
+    target: Target | None
+    last_only: bool
+
+
+# The arguments -----------------------------------------------------------------------------------------------------
+
+
+class Reads(NamedTuple):
+    """What a model reads, so that arguments nothing would read are refused.
+
+    Attributes:
+        emb_dim: features of the embedded sequence.
+        positions: the input or a block reads positions.
+        learned: how many positions there are learned vectors for; None: positions are not learned.
+    """
+
+    emb_dim: int
+    positions: bool
+    learned: int | None
+
+
+@dataclass
+class Inputs:
+    """What `SequenceModel.forward` reads, by the same names."""
+
+    x: Tensor
+    mask: Tensor | None = None
+    pos: Tensor | None = None
+    prepend_embeds: Tensor | None = None
+    prepend_mask: Tensor | None = None
+    sum_embeds: Tensor | None = None
+    attn_mask: Tensor | None = None
+    self_attn_context_mask: Tensor | None = None
+    mems: Memories | None = None
+    cache: Cache | None = None
+
+    @property
+    def remembered(self) -> int:
+        """Tokens of earlier segments."""
+        return self.mems.length if isinstance(self.mems, Memories) else 0
+
+    def check(self, reads: Reads) -> None:
+        """
+        Raises:
+            ValueError: a shape or type is wrong, nothing would read an argument, or the sequence is too long.
+        """
+        x, held = self.x, 0 if self.cache is None else self.cache.sequence.length
+        check_mask("mask", self.mask, x)
+        self._check_pos(reads, held)
+        if self.sum_embeds is not None and self.sum_embeds.shape != (*x.shape[:2], reads.emb_dim):
+            wanted, given = (*x.shape[:2], reads.emb_dim), tuple(self.sum_embeds.shape)
+            raise ValueError(f"sum_embeds must be {wanted}, not {given}")
+        self._check_prepended(reads)
+        check_mask("self_attn_context_mask", self.self_attn_context_mask, x)
+        if self.attn_mask is not None:
+            check_attn_mask(self.attn_mask, x, held + self.remembered)
+
+    def _check_pos(self, reads: Reads, held: int) -> None:
+        pos, shape = self.pos, self.x.shape
+        if pos is None:
+            fixed = self.cache is not None and self.cache.fixed is not None
+            if reads.learned is not None and not fixed and (end := held + shape[1]) > reads.learned:
+                raise ValueError(f"the sequence has {end} tokens; max_seq_len is {reads.learned}")
+            return
+        if pos.dtype not in INTS or pos.shape not in (shape[:2], shape[1:2]):
+            wanted = f"{tuple(shape[1:2])} or {tuple(shape[:2])}"
+            raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+        if not reads.positions:
+            raise ValueError("pos is given, but the model has no positions that it could set")
+        if reads.learned is None or torch.compiler.is_compiling() or not pos.numel():
+            return
+        if not 0 <= int(pos.min()) <= int(pos.max()) < reads.learned:
+            span = f"pos goes from {pos.min()} to {pos.max()}"
+            raise ValueError(f"learned positions are from 0 to {reads.learned - 1}; {span}")
+
+    def _check_prepended(self, reads: Reads) -> None:
+        prepended, rows = self.prepend_embeds, self.x.shape[0]
+        if prepended is None:
+            if self.prepend_mask is not None:
+                raise ValueError("a prepend_mask is given, but no prepend_embeds")
+            return
+        if prepended.ndim != 3 or prepended.shape[::2] != (rows, reads.emb_dim):
+            shape = tuple(prepended.shape)
+            raise ValueError(f"prepend_embeds must be ({rows}, prepended, {reads.emb_dim}), not {shape}")
+        check_mask("prepend_mask", self.prepend_mask, prepended)
+        if self.cache is not None and self.cache.length:
+            raise ValueError("the cache holds the prepended embeddings of its first step; later steps take none")
+
+
+@dataclass
+class Returns:
+    """What `SequenceModel.forward` is asked for, by the same names without `return_`."""
+
+    embeddings: bool = False
+    logits_and_embeddings: bool = False
+    intermediates: bool = False
+    attn: bool = False
+    mems: bool = False
+    target: Target | None = None
+    last_only: bool = False
+
+    def check(self, x: Tensor, has_logits: bool, has_memories: bool) -> None:
+        """
+        Args:
+            x: (batch, seq, ...) that the model is given.
+
+        Raises:
+            ValueError: two are asked for that exclude each other, or the model has none; the target does not fit x.
+            TypeError: the target is no Target.
+        """
+        if self.logits_and_embeddings and (self.embeddings or not has_logits):
+            other = "return_embeddings is" if self.embeddings else "the model has no logits: return_only_embed is"
+            raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
+        if self.target is not None:
+            if self.embeddings or self.logits_and_embeddings or not has_logits:
+                raise ValueError("a target asks for the loss, and embeddings are asked for in its place")
+            _check_target(self.target, x)
+            if self.last_only:
+                raise ValueError("last_only is set, but a target's loss is of all its tokens")
+        if self.mems and not has_memories:
+            raise ValueError("return_mems is set, but the model keeps no memories: give it max_mem_len=")
+
+    def record(self) -> Intermediates | None:
+        """For the pass to fill; None: nothing of it is asked for."""
+        attention = self.intermediates or self.attn
+        return Intermediates(keep_attention=attention) if attention or self.mems else None
+
+    def parts(self, record: Intermediates | None) -> tuple[Any, ...]:
+        """Those of a pass's Intermediates, Memories and attention weights that are asked for."""
+        if record is None:
+            return ()
+        asked = ((self.intermediates, record), (self.mems, record.mems), (self.attn, record.attn_maps))
+        return tuple(part for wanted, part in asked if wanted)
+
+
+def _check_target(target: Target, x: Tensor) -> None:
+    if not isinstance(target, Target):
+        raise TypeError(f"target must be a cross_entropy.Target of tokens, not {type(target).__name__}")
+    if target.reduction not in ("mean", "sum"):
+        raise ValueError(f"the target's reduction must be 'mean' or 'sum', not {target.reduction!r}")
+    tokens = target.tokens
+    fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
+    if tokens.dtype != torch.int64 or not fits:
+        wanted = f"({x.shape[0]}, {x.shape[1]} or fewer)"
+        raise ValueError(f"the target's tokens must be int64 {wanted}, not {tokens.dtype} {tuple(tokens.shape)}")

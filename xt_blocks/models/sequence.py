@@ -1,0 +1,297 @@
+"""What models over tokens and over vectors share: all between the embedded sequence and the outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks.linear import apply
+from ..blocks.norms import norm
+from ..kernels.cross_entropy import Target
+from ..positions.absolute import AbsolutePositions, input_positions
+from ..runtime.cache import Cache
+from ..runtime.drawn import Drawn
+from ..runtime.intermediates import Intermediates
+from ..runtime.memories import Memories
+from ..runtime.sequence import SequenceState
+from ..runtime.stack import Stack
+from .inputs import Inputs, Reads, Returns
+from .prefix import Prefix
+
+if TYPE_CHECKING:
+    from typing import Literal, overload
+
+    from typing_extensions import Unpack
+
+    from blockdsl import BlockGraph
+
+    from .inputs import SequenceInputs
+
+
+class SequenceModel(Drawn, nn.Module):
+    """What models over tokens and over vectors share: all between the embedded sequence and the outputs.
+
+    A subclass says what a sequence's vectors are (`_vectors`) and what is made of the stack's output (`_outputs`).
+
+    Attributes:
+        max_seq_len: longest sequence; learned absolute positions have so many rows.
+        emb_dim: features of the embedded sequence.
+        dim: features of the stack.
+        num_memory_tokens: learned tokens in front of the sequence while it is in the stack.
+    """
+
+    graph: BlockGraph
+    return_only_embed = False
+    max_mem_len = shift_mem_down = 0
+
+    def _around(
+        self,
+        attn_layers: Stack,
+        max_seq_len: int,
+        emb_dim: int,
+        scheme: str | None,
+        *,
+        post_emb_norm: bool,
+        emb_dropout: float,
+        num_memory_tokens: int,
+        emb_frac_gradient: float = 1.0,
+        unit: bool = False,
+    ) -> None:
+        """Make the modules after the sequence's vectors, up to the stack, in the order in which they run."""
+        self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
+        self.num_memory_tokens, self.emb_frac_gradient = num_memory_tokens, emb_frac_gradient
+        self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
+        self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
+        self.emb_dropout = nn.Dropout(emb_dropout)
+        self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
+        memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
+        self.memory_tokens = None if memory is None else nn.Parameter(memory)
+        self.attn_layers = attn_layers
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        """The sequence as (batch, seq, emb_dim), without positions."""
+        raise NotImplementedError
+
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        """Of `hidden: (batch, seq, dim)`, the stack's output: logits (batch, seq, logits), or vectors."""
+        raise NotImplementedError
+
+    def _loss(self, hidden: Tensor, target: Target) -> Tensor:
+        """Of `hidden: (batch, seq, dim)`, the cross-entropy of its last tokens' logits."""
+        raise ValueError("a target is given, but the model gives no logits of tokens")
+
+    def _check_sequence(self, x: Tensor) -> None:
+        """Raise ValueError unless x is a sequence that `_vectors` takes."""
+        raise NotImplementedError
+
+    @property
+    def pattern(self) -> str:
+        """The canonical text of the stack's pattern."""
+        return self.graph.pattern
+
+    def new_cache(self, batch: int, max_len: int | None = None, prepended: int = 0) -> Cache:
+        """Room to decode `batch` sequences of up to `max_len` tokens, max_seq_len when not given.
+
+        Args:
+            prepended: how many embeddings the first step prepends. There is room for memory tokens anyway.
+
+        Raises:
+            ValueError: a size is no whole number of at least 0, or the model cannot be decoded one token at a time.
+        """
+        max_len = self.max_seq_len if max_len is None else max_len
+        for name, value in (("max_len", max_len), ("prepended", prepended)):
+            if value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
+        return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
+
+    if TYPE_CHECKING:  # what a call gives, by what it is asked for
+
+        @overload
+        def __call__(
+            self,
+            x: Tensor,
+            mask: Tensor | None = None,
+            *,
+            return_embeddings: bool = ...,
+            **inputs: Unpack[SequenceInputs],
+        ) -> Tensor: ...
+        @overload
+        def __call__(
+            self,
+            x: Tensor,
+            mask: Tensor | None = None,
+            *,
+            return_logits_and_embeddings: Literal[True],
+            **inputs: Unpack[SequenceInputs],
+        ) -> tuple[Tensor, Tensor]: ...
+        @overload
+        def __call__(
+            self, x: Tensor, mask: Tensor | None = None, *, return_mems: Literal[True], **inputs: Unpack[SequenceInputs]
+        ) -> tuple[Tensor, Memories]: ...
+        @overload
+        def __call__(
+            self,
+            x: Tensor,
+            mask: Tensor | None = None,
+            *,
+            return_intermediates: Literal[True],
+            **inputs: Unpack[SequenceInputs],
+        ) -> tuple[Tensor, Intermediates]: ...
+        @overload
+        def __call__(
+            self, x: Tensor, mask: Tensor | None = None, *, return_attn: Literal[True], **inputs: Unpack[SequenceInputs]
+        ) -> tuple[Tensor, list[Tensor]]: ...
+        @overload
+        def __call__(self, *inputs: Any, **keywords: Any) -> Any: ...
+        def __call__(self, *inputs: Any, **keywords: Any) -> Any: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        return_embeddings: bool = False,
+        return_logits_and_embeddings: bool = False,
+        return_intermediates: bool = False,
+        return_attn: bool = False,
+        return_mems: bool = False,
+        mems: Memories | None = None,
+        pos: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
+        sum_embeds: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        self_attn_context_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        target: Target | None = None,
+        last_only: bool = False,
+    ) -> Tensor | tuple[Any, ...]:
+        """
+        Args:
+            x: (batch, seq) int tokens, or (batch, seq, dim_in) vectors.
+            mask: (batch, seq) bool, True = a real token; padding may be on either side.
+            context: (batch, context, dim), for cross-attention.
+            context_mask: (batch, context) bool.
+            return_embeddings: the stack's output in place of logits.
+            return_logits_and_embeddings: both, as a pair.
+            return_intermediates: give the Intermediates too, streams and attention of every block; they have the
+                places of memory tokens.
+            return_attn: give a list of the attention weights too, (batch, heads, seq, keys) each.
+            return_mems: give the Memories after this segment too.
+            mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens stand
+                in front of the first segment alone, and are remembered for good. It has a real token of every row:
+                only there a row's padding can go in front of them.
+            pos: (seq,) or (batch, seq) int, the tokens' positions. When not given they go on from those of the cache's
+                last step, or are counted from each row's first real token. What mems remember stands right before.
+            prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
+                the input's. With a cache they are given at the first step.
+            prepend_mask: (batch, prepended) bool, True = a real one.
+            sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
+            attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
+                (batch, heads, seq, keys). keys: seq, or with those of mems, or the tokens of the cache, in front.
+                Memory tokens and prepended embeddings see all and are seen by all.
+            self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
+            cache: x goes on after the tokens it holds. With memory tokens or prepended embeddings, the first step has
+                a real token of every row: only there its padding can go in front of them.
+            target: what the last tokens are to predict, `cross_entropy.Target` of (batch, up to seq): the model gives
+                the loss in place of logits, which it then need not hold.
+            last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
+
+        Returns:
+            (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim), or
+            the target's cross-entropy in nats.
+            With further things asked for a tuple: this, Intermediates, Memories, attention weights, those of them that
+            were.
+
+        Raises:
+            ValueError: an argument has a wrong type or shape, arguments clash, a token is not of the vocabulary, or
+                the sequence is longer than max_seq_len with learned positions.
+        """
+        inputs = Inputs(
+            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, cache
+        )
+        returns = Returns(
+            return_embeddings,
+            return_logits_and_embeddings,
+            return_intermediates,
+            return_attn,
+            return_mems,
+            target,
+            last_only,
+        )
+        self._check(inputs, returns)
+        before = SequenceState() if cache is None else cache.sequence
+        prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
+        real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
+        pos = before.next_positions(x) if pos is None else pos
+        record = returns.record()
+
+        places = before.counted_positions(x, real) if pos is None and self.pos_emb is not None else pos
+        hidden = self._embedded(x, places, sum_embeds)
+        hidden = self._projected(prefix.prepended(hidden))  # (batch, prepended + seq, dim)
+        stream = prefix.stream(hidden)  # (batch, memory + prepended + seq, dim)
+        in_front = before.prefix + prefix.length + inputs.remembered
+        stream = self.attn_layers(
+            stream,
+            context=context,
+            mask=prefix.mask,
+            context_mask=context_mask,
+            attn_mask=None if attn_mask is None else prefix.attn_mask(attn_mask, x.shape[1], before),
+            self_attn_context_mask=(
+                None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
+            ),
+            pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
+            mems=self._routed(mems),
+            cache=cache,
+            intermediates=record,
+        )
+        if cache is not None:
+            before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.remembered))
+        if record is not None and return_mems:
+            record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
+        return self._returned(prefix.outputs(stream), returns, record)
+
+    def _check(self, inputs: Inputs, returns: Returns) -> None:
+        self._check_sequence(inputs.x)
+        learned = self.max_seq_len if isinstance(self.pos_emb, AbsolutePositions) else None
+        reads = Reads(self.emb_dim, self.pos_emb is not None or self.attn_layers.reads_positions, learned)
+        inputs.check(reads)
+        returns.check(inputs.x, not self.return_only_embed, self.max_mem_len > 0)
+
+    def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
+        """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""
+        hidden = self._vectors(x)
+        if self.pos_emb is not None:
+            hidden = hidden + self.pos_emb(pos)
+        if sum_embeds is not None:
+            hidden = hidden + sum_embeds.to(hidden.dtype)
+        return self.post_emb_norm(hidden)
+
+    def _projected(self, embedded: Tensor) -> Tensor:
+        """`embedded: (batch, prepended + seq, emb_dim)` with the stack's features, (batch, prepended + seq, dim)."""
+        if self.emb_frac_gradient < 1:
+            embedded = embedded.detach() + (embedded - embedded.detach()) * self.emb_frac_gradient
+        return apply(self.project_emb, self.emb_dropout(embedded) if self.emb_dropout.training else embedded)
+
+    def _routed(self, mems: Memories | None) -> Memories | None:
+        """Memories as the layers read them."""
+        if not isinstance(mems, Memories) or not self.shift_mem_down:
+            return mems
+        nodes = [step.node for step in self.attn_layers.plan if "memory" in step.inputs]
+        return mems.routed(nodes, self.shift_mem_down)
+
+    def _returned(self, hidden: Tensor, returns: Returns, record: Intermediates | None) -> Tensor | tuple[Any, ...]:
+        """What is asked for, of `hidden: (batch, prepended + seq, dim)`."""
+        hidden = hidden[:, -1:] if returns.last_only else hidden
+        out: Any = hidden
+        if returns.target is not None:
+            out = self._loss(hidden, returns.target)
+        elif returns.logits_and_embeddings:
+            out = self._outputs(hidden), hidden
+        elif not (returns.embeddings or self.return_only_embed):
+            out = self._outputs(hidden)
+        parts = returns.parts(record)
+        return (out, *parts) if parts else out
