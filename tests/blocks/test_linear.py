@@ -215,11 +215,6 @@ def _autocast(module: nn.Linear, x: Tensor) -> Tensor:
         return apply(module, x)
 
 
-def _compiled(module: nn.Linear, x: Tensor) -> Tensor:
-    torch._dynamo.reset()
-    return torch.compile(Around(module), backend="aot_eager", fullgraph=True, dynamic=True)(x)
-
-
 def _exported(strict: bool) -> Callable[[nn.Linear, Tensor], Tensor]:
     def run(module: nn.Linear, x: Tensor) -> Tensor:
         rows = torch.export.Dim("rows", min=1, max=2**20)
@@ -292,7 +287,6 @@ def _replaced(module: nn.Linear, x: Tensor) -> Tensor:
 PLAIN: dict[str, Callable[[nn.Linear, Tensor], Tensor]] = {
     "oneDNN off": _disabled,
     "autocast": _autocast,
-    "compile": _compiled,
     "export": _exported(strict=False),
     "export, strict": _exported(strict=True),
     "trace": _traced,
@@ -321,6 +315,66 @@ def test_what_watches_or_changes_operations_finds_the_plain_one(way: str, grad: 
     close(out, a_twin(module).double()(x.double()), tolerance)
     apply(module, x)
     assert ran  # behind it
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_compiled_graph_runs_on_onednn_too_whatever_the_length(bias: bool, ran: list[Tensor]) -> None:
+    module = a_map(bias=bias)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(Around(module), backend=counter, fullgraph=True, dynamic=True)
+    for rows in (ROWS, 3 * ROWS + 1, 5 * ROWS):
+        x = torch.randn(2, rows, FEATURES, requires_grad=True)
+        exact, z = a_twin(module).double(), x.detach().double().requires_grad_()
+        ran.clear()
+        grads = torch.autograd.grad(compiled(x).square().sum(), (x, *module.parameters()))
+        wanted = torch.autograd.grad(exact(z).square().sum(), (z, *exact.parameters()))
+        assert len(ran) >= 3  # the layer, and the gradients of its input and its weight
+        for own, other in zip(grads, wanted, strict=True):
+            close(own, other)
+    assert counter.frame_count == 1
+    with torch.no_grad():
+        ran.clear()
+        close(compiled(x), exact(z))
+        assert ran
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        ran.clear()
+        close(compiled(x), exact(z))
+        assert not ran
+    small = torch.compile(Around(a_map(8, 8)), backend="aot_eager", fullgraph=True)
+    small(torch.randn(ROWS, 8))
+    assert not ran
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64, 65, 100, 512, 600, 1000, 1024])
+def test_any_number_of_rows_in_few_pieces(rows: int) -> None:
+    sizes = onednn.pieces(rows)
+    assert all(size & (size - 1) == 0 for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert rows <= sum(sizes) <= max(2 * rows, rows * 9 / 8) if rows < onednn.FEW else sum(sizes) < rows + 64 + rows / 8
+    left, right = torch.randn(rows, 40), torch.randn(rows, 24)
+    close(onednn.outer(left, right), left.double().T @ right.double())
+    weight, b = torch.randn(48, 40), torch.randn(48)
+    close(onednn.run(left, weight, b), F.linear(left.double(), weight.double(), b.double()))
+    close(
+        onednn.run(left, weight, b, onednn.ACTIVATIONS["silu"]),
+        F.silu(F.linear(left.double(), weight.double(), b.double())),
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_shapes_given_to_onednn_are_few_for_any_number_of_lengths(packed: bool, ran: list[Tensor]) -> None:
+    module = pack(a_map()) if packed else a_map()
+    seen: set[tuple[int, ...]] = set()
+    for rows in range(1, 400):
+        x = torch.randn(rows, FEATURES, requires_grad=True)
+        with torch.no_grad():
+            apply(module, x)
+        apply(module, x[None]).sum().backward()
+    seen = {x.shape[-2:] if x.ndim > 1 else x.shape for x in ran}
+    assert len(ran) > 400
+    assert len(seen) <= 9 + 4 + 9  # rows of the layer and of its input's gradient, columns of its weight's
 
 
 def test_fake_tensors(ran: list[Tensor]) -> None:
