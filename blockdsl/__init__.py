@@ -17,6 +17,7 @@ from .registry import builtin as builtin  # registers a, c and f
 from .registry.kinds import Kind, Sizes, kinds
 from .registry.options import Option
 from .registry.register import register, unregister
+from .registry.state import State
 
 if TYPE_CHECKING:
     from .api import BlockGraph, GraphDiff, compile
@@ -32,6 +33,7 @@ __all__ = [
     "Pattern",
     "PatternError",
     "Sizes",
+    "State",
     "UserError",
     "compile",
     "format_text",

@@ -17,7 +17,7 @@ from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
 from .registry.settings import STACK_SETTINGS
 
-# The order of the areas. A kind of one's own stands behind them, under its title.
+# The order of the areas. A registered kind comes after them, under its title.
 AREAS = (
     "stack",
     "embedding",

@@ -55,7 +55,7 @@ class SelfAttentionOptions(TypedDict, total=False):
     tensor_product: bool
     """values times a projection of the input, added (arXiv:2208.06061); default false"""
     zero_init_branch_output: bool
-    """the last linear map starts at zero; default false"""
+    """the last linear layer starts at zero; default false"""
     flash: bool
     """the fused kernel where no option needs the scores in hand (arXiv:2205.14135); default true"""
     residual_attn: bool
@@ -104,7 +104,7 @@ class CrossAttentionOptions(TypedDict, total=False):
     tensor_product: bool
     """values times a projection of the input, added (arXiv:2208.06061); default false"""
     zero_init_branch_output: bool
-    """the last linear map starts at zero; default false"""
+    """the last linear layer starts at zero; default false"""
     flash: bool
     """the fused kernel where no option needs the scores in hand (arXiv:2205.14135); default true"""
     residual_attn: bool
@@ -123,13 +123,13 @@ class FeedforwardOptions(TypedDict, total=False):
     relu_squared: bool
     """ReLU squared in place of GELU (arXiv:2109.08668); default false"""
     post_act_ln: bool
-    """LayerNorm behind the activation (NormFormer, arXiv:2110.09456); default false"""
+    """LayerNorm after the activation (NormFormer, arXiv:2110.09456); default false"""
     no_bias: bool
-    """linear maps without a bias (PaLM, arXiv:2204.02311); default false"""
+    """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     dropout: float
     """dropout of the hidden features; default 0.0"""
     zero_init_branch_output: bool
-    """the last linear map starts at zero; default false"""
+    """the last linear layer starts at zero; default false"""
 
 
 class SharedSettings(TypedDict, total=False):
@@ -206,7 +206,7 @@ class SharedSettings(TypedDict, total=False):
     attn_tensor_product: bool
     """values times a projection of the input, added (arXiv:2208.06061); default false"""
     zero_init_branch_output: bool
-    """the last linear map starts at zero; default false"""
+    """the last linear layer starts at zero; default false"""
     attn_flash: bool
     """the fused kernel where no option needs the scores in hand (arXiv:2205.14135); default true"""
     residual_attn: bool
@@ -244,9 +244,9 @@ class SharedSettings(TypedDict, total=False):
     ff_relu_squared: bool
     """ReLU squared in place of GELU (arXiv:2109.08668); default false"""
     ff_post_act_ln: bool
-    """LayerNorm behind the activation (NormFormer, arXiv:2110.09456); default false"""
+    """LayerNorm after the activation (NormFormer, arXiv:2110.09456); default false"""
     ff_no_bias: bool
-    """linear maps without a bias (PaLM, arXiv:2204.02311); default false"""
+    """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
 
@@ -293,7 +293,7 @@ class TokenSettings(TypedDict, total=False):
     l2norm_embed: bool
     """embedded tokens of unit length: FixNorm (arXiv:1910.05895); default false"""
     post_emb_norm: bool
-    """LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100); default false"""
+    """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_frac_gradient: float
     """share of the gradient that reaches the embedding (CogView, arXiv:2105.13290); default 1.0"""
     emb_dropout: float

@@ -29,6 +29,8 @@ from blockdsl.registry.settings import table  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
 from xt_blocks.models.layers import AttentionLayers  # noqa: E402
 
+from .built_in import BUILT_IN  # noqa: E402
+
 PAGE = ROOT / "docs" / "compatibility.md"
 BASE: dict[str, Any] = {
     "num_tokens": 7,
@@ -84,7 +86,7 @@ def samples() -> list[Sample]:
     """A telling value of every option of the tables, ordering included."""
     settings = table()
     orderings = [f"{row.name} of each block" if row.name in settings else row.name for row in ORDERING_KEYWORDS]
-    built_in = {option.setting for name in ("a", "c", "f") for option in kinds()[name].all_options()}
+    built_in = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
     own = {option.setting for kind in kinds().values() for option in kind.options} - built_in  # of tests' own kinds
 
     def sample(name: str) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def test_every_sample_differs_from_the_default(sample: Sample) -> None:
 def test_every_option_of_the_tables_is_paired() -> None:
     tried = {sample.keyword for sample in samples()}
     assert tried >= {row.name for row in ORDERING_KEYWORDS}
-    for name in ("a", "c", "f"):
+    for name in BUILT_IN:
         assert tried >= {option.setting for option in kinds()[name].all_options()} - {None}
     assert set(SAMPLES) <= {sample.name for sample in samples()}, "SAMPLES has an option that there is not"
 

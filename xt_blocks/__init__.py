@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .runtime.memories import Memories
     from .runtime.record import attention_map, record
     from .runtime.stack import Stack
+    from .runtime.why import why
 
 # A name's module is loaded when the name is first asked for, so that a command that needs no torch does not load it.
 _HOMES = {
@@ -69,6 +70,7 @@ _HOMES = {
         "record",
     ),
     "runtime.stack": ("Stack",),
+    "runtime.why": ("why",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -99,6 +101,7 @@ __all__ = [
     "pack",
     "record",
     "unpack",
+    "why",
 ]
 
 

@@ -1,8 +1,8 @@
 """The geometry of a stack: its blocks beside the rail of the residual stream, which runs down at their right.
 
 A part of the tree is placed about a rail at x = 0; branches are placed as columns of their own and then moved. What a
-block reads beside the stream reaches it from the left: each source has a lane, a vertical line from which arrows turn
-off to the blocks that read it.
+block reads beside the stream comes in from the left: each source has a lane, a vertical line with arrows to the blocks
+ that read it.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class ColumnPart:
 
     Attributes:
         y: where they end.
-        node, rail: the rail goes on behind this node, from this y.
-        left, right: how far they reach from the rail.
+        node, rail: the rail continues after this node, from this y.
+        left, right: how far they extend from the rail.
         start: the y where the rail began.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Details:
         found = dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
         for owner, nodes in self.graph.tied().items():
             for node in nodes[1:]:
-                found[node] = costs.Cost(1, found[owner].parameters, found[node].flops, found[node].cached)
+                found[node] = replace(found[node], parameters=found[owner].parameters)
         return found
 
     def title(self) -> str:

@@ -11,7 +11,7 @@ from ..registry.options import spell
 from ..registry.tokens import INPUT_OPTIONS
 from .details import Details
 from .labels import Labels
-from .operations import NORMS, Operation, behind, gated, operations, read_by
+from .operations import NORMS, Operation, gated, operations, post_norm, read_by
 from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .tree import DrawnBlock
 from .widths import cut, wrapped
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 STUB = 30.0  # from a box to the rail
-SHOULDER = 14.0  # how far the input and the output reach beyond the rail
+SHOULDER = 14.0  # how far the input and the output extend past the rail
 INSET = 10.0  # from a box's edge to its text
 LEAST, MOST = 140.0, 220.0  # a box's width; the text in it
 LINE = 14.0
@@ -129,8 +129,8 @@ class Faces:
         return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
-        """The norm of the sum behind a post-norm block, on the rail."""
-        text = behind(self.graph, node)
+        """The norm of the sum after a post-norm block, on the rail."""
+        text = post_norm(self.graph, node)
         if not text:
             return None
         wide = even(text_width(text, "mark") + 10)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..graph import costs
-from ..graph.costs import item_bytes, stage_title
+from ..graph.costs import stage_title
 from ..registry.kinds import kind_of
 from ..registry.options import spell
+from ..registry.state import item_bytes
 from .details import Details
 from .labels import Labels
 
@@ -49,7 +50,7 @@ class Table:
             self.nodes.append((f"{name}.{node}" if name else node, self._index(row)))
 
     def _costs(self, cost: costs.Cost) -> Row:
-        counts = {"parameters": cost.parameters, "flops": cost.flops, "cache": cost.cached * self.bytes}
+        counts = {"parameters": cost.parameters, "flops": cost.flops, "cache": cost.cache_bytes(self.bytes)}
         return {name: str(count) for name, count in counts.items() if count}
 
     def _index(self, row: Row) -> int:

@@ -20,7 +20,7 @@ from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
-from .picture import picture, side_by_side
+from .picture import picture, pictures
 from .scene import Scene
 from .spans import bits
 from .svg import escape, svg
@@ -73,7 +73,7 @@ def html(
 def _scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
     if [*graphs] == [""]:
         return picture(graphs[""], **options)
-    return side_by_side(graphs, **options)
+    return pictures(graphs, **options)
 
 
 def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade | None:
@@ -99,7 +99,7 @@ def _text(graph: Graph, name: str, place: Mapping[str, int]) -> list[tuple[str, 
 def _stages(graph: Graph, seq_len: int, item: int) -> list[tuple[str, ...]]:
     """Costs by stage: its title, blocks, parameters, FLOPs, bytes of the cache."""
     return [
-        (title, *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cached * item)))
+        (title, *map(str, (cost.blocks, cost.parameters, cost.flops, cost.cache_bytes(item))))
         for title, cost in by_stage(graph, sizes(seq_len, 1))
     ]
 

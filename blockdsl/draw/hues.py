@@ -21,14 +21,12 @@ class Hue(NamedTuple):
     line: str
 
 
-_BUILT_IN = ("a", "c", "f")
 _IN_A_TERMINAL = ("blue", "magenta", "yellow", "cyan", "red", "green", "cyan", "yellow")  # each of HUES
 
 
 def place(kind: str) -> int:
-    """The kind's place in HUES; those that were registered take turns, in the order they were."""
-    names = [*_BUILT_IN, *(name for name in kinds() if name not in _BUILT_IN)]
-    return names.index(kind) % len(HUES)
+    """The kind's place in HUES, which is reused from the start when there are more kinds."""
+    return [*kinds()].index(kind) % len(HUES)
 
 
 def hue(kind: str) -> Hue:

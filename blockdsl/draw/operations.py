@@ -53,7 +53,7 @@ def gated(graph: Graph, node: str) -> bool:
     return bool(graph.nx.nodes[node]["options"].get("gate_residual"))
 
 
-def behind(graph: Graph, node: str) -> str:
+def post_norm(graph: Graph, node: str) -> str:
     """The norm of the sum, of a post-norm block; else nothing."""
     options = graph.nx.nodes[node]["options"]
     return "" if options["pre_norm"] else NORMS[norm_of(options)]

@@ -200,7 +200,7 @@
     view.addEventListener(kind, (event) => {
       pointers.delete(event.pointerId);
       view.classList.remove("dragged");
-      setTimeout(() => { moved = 0; });  // behind the click that ends a drag
+      setTimeout(() => { moved = 0; });  // after the click that ends a drag
     });
   }
   view.addEventListener("wheel", (event) => {

@@ -32,7 +32,7 @@ def picture(
     return scene
 
 
-def side_by_side(
+def pictures(
     graphs: Mapping[str, Graph],
     *,
     unfold: bool = False,
@@ -212,4 +212,4 @@ class _Picture:
             self.scene.edges.append(Edge(port.wire.role, port.wire.source, port.wire.target, points))
 
 
-__all__ = ["picture", "side_by_side"]
+__all__ = ["picture", "pictures"]

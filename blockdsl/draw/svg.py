@@ -52,7 +52,7 @@ class _Svg:
             yield from self._box(box)
         for key in self.scene.keys:
             r = key.swatch
-            yield f'<g class="key"><rect class="{key.hue}" {place(r)} rx="3"/>{text(key.label)}</g>'
+            yield f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label)}</g>'
         for label in self.scene.labels:
             yield text(label)
         yield "</g>\n</svg>"
@@ -60,7 +60,7 @@ class _Svg:
     def _frame(self, frame: Frame) -> str:
         data = "data-stage" if frame.role == "stage" else "data-times"
         return (
-            f'<g class="{frame.role}" {data}="{frame.value}"><rect {place(frame.rect)} rx="10"/>{text(frame.label)}</g>'
+            f'<g class="{frame.role}" {data}="{frame.value}"><rect {area(frame.rect)} rx="10"/>{text(frame.label)}</g>'
         )
 
     def _edge(self, edge: Edge) -> str:
@@ -76,9 +76,9 @@ class _Svg:
         if box.tip:
             yield f"<title>{escape(box.tip)}</title>"
         if box.rect:
-            yield f'<rect {place(box.rect)} rx="6"/>'
+            yield f'<rect {area(box.rect)} rx="6"/>'
         for mark in box.marks:
-            yield f'<rect class="mark {mark.role}" {place(mark.rect)} rx="4"/>'
+            yield f'<rect class="mark {mark.role}" {area(mark.rect)} rx="4"/>'
         yield from map(text, box.texts)
         if box.join:
             x, y = box.join
@@ -116,7 +116,7 @@ def n(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
 
 
-def place(rect: Rect) -> str:
+def area(rect: Rect) -> str:
     return f'x="{n(rect.x)}" y="{n(rect.y)}" width="{n(rect.width)}" height="{n(rect.height)}"'
 
 

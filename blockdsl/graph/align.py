@@ -15,7 +15,7 @@ _BAND = 64
 def align(before: Sequence[Any], after: Sequence[Any], cost: Cost) -> list[tuple[int, int]]:
     """The pairs of elements that belong together, as indices into both, ascending in both.
 
-    The result of two sequences given the other way round is the same, turned round.
+    The result of two sequences swapped is the same, swapped.
 
     Args:
         cost: two elements that are not equal → what pairing them costs, or None where they are no pair.
@@ -39,10 +39,9 @@ def _cheapest(rows: Sequence[Any], columns: Sequence[Any], cost: Cost) -> list[t
         return []
     price = _priced(rows, columns, cost)
     width = len(columns)
-    reach = width if len(rows) * width <= _CELLS else abs(len(rows) - width) + _BAND
+    band = width if len(rows) * width <= _CELLS else abs(len(rows) - width) + _BAND
     spans = [
-        (max(0, i * width // len(rows) - reach), min(width, i * width // len(rows) + reach))
-        for i in range(len(rows) + 1)
+        (max(0, i * width // len(rows) - band), min(width, i * width // len(rows) + band)) for i in range(len(rows) + 1)
     ]
     first, last = spans[0]
     best = {j: j * GAP for j in range(first, last + 1)}  # cheapest way to the corner above-left of (row, column)

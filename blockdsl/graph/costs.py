@@ -15,30 +15,27 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..registry.kinds import Shape, Sizes, kind_of, norm_of
 from ..registry.positions import SCHEMES
-from .windows import room, windows
+from ..registry.state import item_bytes
+from .state import Kept, kept
 
 if TYPE_CHECKING:
     from .graph import Graph
 
-ITEM_BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
-    "int8": 1,
-}
-
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one node, or a sum of them. Each field counts something of one call of the given sizes."""
+    """Of one node, or a sum of them, in one call of the given sizes.
+
+    Attributes:
+        cached: numbers of the model's dtype that decoding keeps.
+        cached_bytes: what it keeps in dtypes that a kind's state fixes.
+    """
 
     blocks: int = 0
     parameters: int = 0
     flops: int = 0
-    cached: int = 0  # numbers that decoding keeps
+    cached: int = 0
+    cached_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -46,18 +43,23 @@ class Cost:
             self.parameters + other.parameters,
             self.flops + other.flops,
             self.cached + other.cached,
+            self.cached_bytes + other.cached_bytes,
         )
+
+    def cache_bytes(self, item: int) -> int:
+        """All that decoding keeps, where a number of the model's dtype has `item` bytes."""
+        return self.cached * item + self.cached_bytes
 
 
 def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     """Each node with its cost; a tied block's parameters are its owner's."""
-    owners, kept = graph.tied(), windows(graph)
+    owners, states = graph.tied(), kept(graph)
     start = graph.nx.nodes[graph.start]
     stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"])
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
-            yield node, _block(graph.dim, attrs, stream, node in owners, kept.get(node))
+            yield node, _block(graph.dim, attrs, stream, node in owners, states.get(node, Kept()))
         elif node_type == "input" and attrs["num_tokens"] is not None:
             yield node, _embedding(graph.dim, graph.emb_dim, attrs, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
@@ -72,14 +74,12 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, _output(graph.dim, attrs, sizes)
 
 
-def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, window: int | None) -> Cost:
+def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
     kind = kind_of(attrs["kind"])
     options = kind.completed(dim, attrs["options"])
     parameters = _around(dim, options) + _numbers(kind.shapes(options)) if owns else 0
-    tokens = sizes.context if "context" in kind.inputs else room(window, sizes.seq)
-    cached = kind.cached(options) * sizes.batch * tokens if kind.cached is not None else 0
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, cached)
+    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, *state.cached(sizes))
 
 
 def _around(dim: int, options: Any) -> int:
@@ -148,15 +148,8 @@ def flops(graph: Graph, seq_len: int, batch: int = 1, context_len: int | None = 
 def kv_cache_bytes(
     graph: Graph, seq_len: int, batch: int = 1, dtype: Any = "float32", context_len: int | None = None
 ) -> int:
-    return total(graph, sizes(seq_len, batch, context_len)).cached * item_bytes(dtype)
-
-
-def item_bytes(dtype: Any) -> int:
-    """Bytes a number of a torch dtype, given as the dtype or its name."""
-    name = str(dtype).removeprefix("torch.")
-    if name not in ITEM_BYTES:
-        raise UserError(f"unknown dtype {dtype!r}; known: {', '.join(ITEM_BYTES)}")
-    return ITEM_BYTES[name]
+    """What a cache holds: keys and values, constant state (twice, see `state.COPIES`) and tails of token shifts."""
+    return total(graph, sizes(seq_len, batch, context_len)).cache_bytes(item_bytes(dtype))
 
 
 def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from ..registry.state import item_bytes
 from . import costs
 from .align import GAP, align
 from .graph import Graph
@@ -54,7 +55,7 @@ class Difference:
 
     Attributes:
         before, after: the graphs.
-        pairs: nodes that belong together, of every kind.
+        pairs: nodes that belong together, of every type.
         removed, added: blocks, positions and contexts that only one of them has.
         blocks: options, `shift`, `scale` and `tie` of blocks.
         stack: `dim` and `causal`.
@@ -163,7 +164,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Chang
 
 
 def _in_order(graph: Graph) -> list[str]:
-    """All nodes, each behind those it reads, and otherwise as they were added."""
+    """All nodes, each after those it reads, and otherwise as they were added."""
     import networkx as nx
 
     place = {node: i for i, node in enumerate(graph.nx)}
@@ -279,11 +280,11 @@ def _setting_changes(before: Graph, after: Graph, pair: tuple[str, str]) -> tupl
 def _cost_changes(before: Graph, after: Graph, seq_len: int) -> tuple[Change, ...]:
     sizes = costs.sizes(seq_len, 1, None)
     old, new = costs.total(before, sizes), costs.total(after, sizes)
-    item = costs.item_bytes("float32")
+    item = item_bytes("float32")
     return (
         Change("parameters", old.parameters, new.parameters),
         Change("flops", old.flops, new.flops),
-        Change("kv_cache_bytes", old.cached * item, new.cached * item),
+        Change("kv_cache_bytes", old.cache_bytes(item), new.cache_bytes(item)),
     )
 
 

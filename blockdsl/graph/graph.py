@@ -9,12 +9,14 @@ The graph is the program: change it with plain networkx calls and lower it, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import TypeVar
 
 import networkx as nx
 
-from ..registry.kinds import kind_of
+from ..registry.kinds import Kind, kind_of
+from ..registry.state import State
 from .nodes import BlockNode, carried
 
 G = TypeVar("G", bound="Graph")
@@ -94,6 +96,12 @@ class Graph:
         own = self.nx.nodes[self.start]["emb_dim"]
         return self.dim if own is None else own
 
+    def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
+        """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
+        attrs = self.block(node)
+        kind = kind_of(attrs["kind"])
+        return kind, kind.states(kind.completed(self.dim, attrs["options"]))
+
     def sees_later(self) -> str | None:
         """Why a token's value may depend on a later token, or None when it cannot."""
         for node in self.nodes("block"):
@@ -110,10 +118,25 @@ class Graph:
         It can when no token's value depends on a later one, and every kind keeps what its next step needs.
         """
         for node in self.nodes("block"):
-            kind = kind_of(self.block(node)["kind"])
-            if kind.cached is None:
+            kind, pieces = self.state(node)
+            if pieces is None:
                 return f"{node} ({kind.title}) keeps no state between steps"
         return self.sees_later()
+
+    def why_not_segmented(self) -> str | None:
+        """Why the stack cannot read a text one segment after another (Transformer-XL), or None when it can.
+
+        It can when every kind goes on from what it kept of earlier segments: their tokens, which it is handed as its
+        input `memory`, or a state of constant size.
+        """
+        for node in self.nodes("block"):
+            kind, pieces = self.state(node)
+            if not kind.segments:
+                return f"{node} ({kind.title}) does not run in segments"
+            grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
+            if (pieces is None or grows) and "memory" not in kind.inputs:
+                return f"{node} ({kind.title}) keeps nothing of earlier segments"
+        return None
 
     def copy(self: G) -> G:
         """An independent copy."""

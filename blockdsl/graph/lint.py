@@ -104,7 +104,7 @@ def _edges(graph: Graph) -> Iterator[str]:
             yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
             continue
         if not carried(attrs):
-            yield f"{source} → {target}: carries nothing; take it out, as in g.nx.remove_edge('{source}', '{target}')"
+            yield f"{source} → {target}: carries nothing; remove it, as in g.nx.remove_edge('{source}', '{target}')"
         for what in carried(attrs):
             ends = types[source], types[target]
             fits = {
@@ -138,8 +138,10 @@ def _blocks(graph: Graph) -> Iterator[str]:
             yield f"{node}: {problem}"
         if options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"
+        if known[name].causal_only and not graph.causal:
+            yield f"{node}: {known[name].title} runs only in a causal stack; g.nx.graph['causal'] is false"
         if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
-            yield f"{node}: a shift of {attrs['shift']} cuts dim={graph.dim} into too many parts"
+            yield f"{node}: a shift of {attrs['shift']} splits dim={graph.dim} into too many parts"
         if not attrs["scale"] > 0:
             yield f"{node}: scale must be a number above 0, not {attrs['scale']!r}"
 
@@ -184,11 +186,11 @@ def _sums(graph: Graph) -> Iterator[str]:
             yield f"{node}: no branch meets here"
         for base in bases[:1]:
             for branch in graph.sources(node, "stream"):
-                if base != start and start in _behind(graph, branch, base):
+                if base != start and start in _upstream(graph, branch, base):
                     yield f"{node}: the branch {branch} does not start at its base {base} but at {start}"
 
 
-def _behind(graph: Graph, node: str, base: str) -> set[str]:
+def _upstream(graph: Graph, node: str, base: str) -> set[str]:
     """The nodes that the stream into `node` comes through, back to `base` and not past it.
 
     Branches inside are left out: their own sum is judged by itself.
@@ -292,6 +294,8 @@ def _with_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any])
         yield f"{graph.start}: embeds tokens and needs max_seq_len"
     if start["shift_mem_down"] and not start["max_mem_len"]:
         yield f"{graph.start}: has shift_mem_down, but no max_mem_len keeps memories"
+    if start["max_mem_len"] and (reason := graph.why_not_segmented()):
+        yield f"{graph.start}: has max_mem_len, but the stack cannot read a text in segments: {reason}"
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
@@ -305,7 +309,7 @@ def _with_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any])
 def _readers(graph: Graph) -> Iterator[str]:
     for node in graph.nodes("context") + graph.nodes("position"):
         if not graph.nx.succ[node]:
-            yield f"{node}: nothing reads it; take it out, as in g.nx.remove_node('{node}')"
+            yield f"{node}: nothing reads it; remove it, as in g.nx.remove_node('{node}')"
 
 
 def _ties(graph: Graph) -> Iterator[str]:

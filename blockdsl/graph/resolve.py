@@ -123,10 +123,13 @@ class _Resolver:
         if "context" in kind.inputs and self.settings["context"] is False:
             problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
+        if kind.causal_only and not self.settings["causal"]:
+            problem = f"'{spec.kind}' ({kind.title}) in a stack that is not causal"
+            raise self._error(spec.span, problem, "no token of it can see a later one: set causal")
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:
-            problem = f"a shift of {shift} cuts dim={self.dim} into {self._pieces(shift)} parts"
+            problem = f"a shift of {shift} splits dim={self.dim} into {self._pieces(shift)} parts"
             raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
         options = self._options(kind, spec)
         block = ResolvedBlock(spec.kind, options, dict(spec.given), shift, spec.scale, spec.tie, spec.stage, spec.span)

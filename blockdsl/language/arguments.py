@@ -24,7 +24,7 @@ def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Valu
             raise PatternError(text, argument.span, f"unknown setting '{shortened(argument.name)}'", hint)
         if argument.name in out:
             problem = f"the setting '{argument.name}' is given twice"
-            raise PatternError(text, argument.span, problem, "take one of them out")
+            raise PatternError(text, argument.span, problem, "remove one of them")
         if fault := known[argument.name].fault(argument.value):
             hint = f"{argument.name}: {known[argument.name].doc}"
             raise PatternError(text, argument.span, f"{argument.name} {fault}", hint)

@@ -187,12 +187,12 @@ class _Measure:
     def _nested(self, level: int, span: Span) -> None:
         self.deepest = max(self.deepest, level)
         if level > MAX_NESTING:
-            raise Fault(span, f"more than {MAX_NESTING} groups and definitions are nested here", "write it flatter")
+            raise Fault(span, f"more than {MAX_NESTING} groups and definitions are nested here", "nest less deeply")
 
     def _bounded(self, size: int, span: Span, what: str = "this makes") -> int:
         if size > self.max_blocks:
             shown = f"{size:,}" if size < 10**15 else "far more"
-            problem = f"{what} {shown} blocks; the bound is {self.max_blocks:,}"
+            problem = f"{what} {shown} blocks; the limit is {self.max_blocks:,}"
             raise Fault(span, problem, "in Python, parse(text, max_blocks=...) raises it")
         return size
 
@@ -200,25 +200,25 @@ class _Measure:
         where = Span(ref.span.start, ref.span.start + len(ref.name))
         if ref.name in self.names:
             problem = f"'{shortened(ref.name)}' is used above its definition or inside it"
-            return Fault(where, problem, "a definition is known to what stands below it")
+            return Fault(where, problem, "use a definition only below it")
         return Fault(where, f"unknown block '{shortened(ref.name)}'", self._nearest(ref.name) + self._listed())
 
     def _nearest(self, word: str) -> str:
-        """What was probably meant, with what parts it from a list behind it, or nothing."""
+        """What was probably meant, with the separator before a list that follows, or nothing."""
         words = {word: kind.name for kind in kinds().values() for word in (kind.name, *kind.also)}
         words |= {name: name for name in (*MACROS, *self.definitions)}
         if word.lower() not in words:
             if set(word) <= kinds().keys() and len(word) <= _SHORT:
-                return f"blocks stand apart: {' '.join(word)}\n"
+                return f"put spaces between blocks: {' '.join(word)}\n"
             letters = word.rstrip("0123456789")
             if letters in words and letters != word and letters not in MACROS:
-                return f"a count stands behind '*': {words[letters]}*{word[len(letters) :]}\n"
+                return f"a count goes after '*': {words[letters]}*{word[len(letters) :]}\n"
             for kind in kinds().values():
                 if option := by_name(kind.all_options()).get(word):
                     example = f"{kind.name}({word}{'' if option.type is bool else '=...'})"
-                    return f"an option stands in parentheses directly behind its block: {example}\n"
+                    return f"options go in parentheses right after the block: {example}\n"
             if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
-                return "settings stand first and without parentheses: set dim=512, pre_norm=false; a f\n"
+                return "settings come first, without parentheses: set dim=512, pre_norm=false; a f\n"
         found = nearest(word, words)
         if found is None:
             return ""
@@ -248,7 +248,7 @@ def check_arguments(kind: Kind, ref: Ref) -> None:
             problem = f"'{kind.name}' ({kind.title}) has no option '{shortened(name)}'"
             raise Fault(argument.span, problem, _option_hint(kind, name))
         if name in seen:
-            raise Fault(argument.span, f"the option '{name}' is given twice", "take one of them out")
+            raise Fault(argument.span, f"the option '{name}' is given twice", "remove one of them")
         seen.add(name)
         if fault := known[name].fault(argument.value):
             raise Fault(argument.span, f"{name} {fault}", f"{name}: {known[name].doc}")
@@ -278,7 +278,7 @@ def _option_hint(kind: Kind, name: str) -> str:
     if name in kinds() or name in MACROS:
         return f"a group needs a space before its '(', as in {kind.name} ({name})"
     if name in by_name(STACK_SETTINGS):
-        return f"'{name}' is a setting of the stack and stands before the pattern: set {name}=...;"
+        return f"'{name}' is a setting of the stack and comes before the pattern: set {name}=...;"
     return did_you_mean(name, known) or listing("options", known)
 
 
@@ -327,7 +327,7 @@ class _Expander:
             return
         if around.branch:
             problem = "a stage cannot start inside a parallel branch"
-            raise Fault(stage.name_span, problem, "cut before or behind the parallel blocks")
+            raise Fault(stage.name_span, problem, "cut before or after the parallel blocks")
         if boundary or not self.stage_empty:
             self.stages.append(stage.name)
         elif self.stages[-1] is not None:

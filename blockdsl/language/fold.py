@@ -74,7 +74,7 @@ def _placed(folded: Folded, start: int) -> tuple[Folded, int]:
 
 
 class _Folder:
-    """Shortest folding by dynamic programming from the right, remembered for each unit met."""
+    """Shortest folding by dynamic programming from the right, memoised for each unit met."""
 
     def __init__(self, widths: dict[int, int]) -> None:
         self.widths = widths

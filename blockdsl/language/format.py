@@ -1,7 +1,7 @@
 """Formatting a pattern file: canonical text, laid out over lines, with its comments kept.
 
 One statement a line; a pattern too long for a line is broken before each `|`. A comment on a line of its own
-stays on one, before what followed it; one behind code stays behind it.
+stays on its own, before what followed it; one after code stays after it.
 """
 
 from __future__ import annotations

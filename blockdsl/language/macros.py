@@ -64,7 +64,7 @@ def par_layout(n: int, ratio: int, block: Sequence[str] = ("a", "f")) -> tuple[s
     groups take two thirds of the depth, and feedforwards follow.
 
     Raises:
-        ValueError: the ratio is out of range, or leaves no room for a group's attentions.
+        ValueError: the ratio is out of range, or leaves no space for a group's attentions.
     """
     total, groups, width = _par_sizes(n, ratio, block)
     head = tuple(kind for kind in block if kind != "f")
@@ -82,7 +82,7 @@ def _par_sizes(n: int, ratio: int, block: Sequence[str] = ("a", "f")) -> tuple[i
     width = (cut + cut // groups) // groups
     head = [kind for kind in block if kind != "f"]
     if len(head) > width:
-        raise ValueError(f"the ratio {ratio} at depth {n} leaves no room for '{' '.join(head)}' in a group")
+        raise ValueError(f"the ratio {ratio} at depth {n} leaves no space for '{' '.join(head)}' in a group")
     return total, groups, width
 
 

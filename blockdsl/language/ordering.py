@@ -179,7 +179,7 @@ def _layers(
     if depth is None:
         raise TypeError("give depth=, or the whole order as pattern=")
     if depth * len(block) > MAX_BLOCKS:
-        raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the bound is {MAX_BLOCKS:,}")
+        raise UserError(f"depth={depth} makes {depth * len(block):,} blocks; the limit is {MAX_BLOCKS:,}")
     if par_ratio is not None:
         try:
             return par_layout(depth, par_ratio, block)

@@ -49,7 +49,7 @@ def _parse(text: str, start: str) -> Any:
         raise TypeError(f"a pattern is a string, not {type(text).__name__}")
     if len(text) > MAX_TEXT:
         where = Span(MAX_TEXT, MAX_TEXT + 1)
-        raise PatternError(text, where, f"the text is {len(text):,} characters long; the bound is {MAX_TEXT:,}")
+        raise PatternError(text, where, f"the text is {len(text):,} characters long; the limit is {MAX_TEXT:,}")
     _check_nesting(text)
     try:
         return _TreeBuilder().transform(_parser().parse(text, start=start))
@@ -94,7 +94,7 @@ def _check_nesting(text: str) -> None:
             if len(open_at) > MAX_NESTING:
                 where = Span(found.start(), found.end())
                 problem = f"more than {MAX_NESTING} parentheses are nested here"
-                raise PatternError(text, where, problem, "write it flatter")
+                raise PatternError(text, where, problem, "nest less deeply")
         elif found.group() == ")" and open_at:
             open_at.pop()
 
@@ -133,15 +133,15 @@ def _whole(token: Token, span: Span) -> int:
     return int(digits or "0") * (-1 if token.startswith("-") else 1)
 
 
-def _behind(token: Token, example: str) -> int | float:
-    """The number behind an operator, where a name may be meant to follow it: `a*6f`."""
+def _operand(token: Token, example: str) -> int | float:
+    """The number after an operator; in `a*6f` a name was perhaps meant to follow it."""
     glued = re.fullmatch(r"(\d+)([A-Za-z_]\w*)", token)
     apart = f"put a space between them: {glued[1]} {shortened(glued[2])}" if glued else f"as in {example}"
     return _number(token, apart)
 
 
 def _count(token: Token, what: str, example: str, least: int) -> int:
-    value = _behind(token, example)
+    value = _operand(token, example)
     if not isinstance(value, int) or value < least:
         problem = f"{what} must be a whole number of at least {least}, not {shortened(token)}"
         raise Fault(_span_of(token), problem, f"as in {example}")
@@ -173,7 +173,7 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def stage_name(self, meta: Meta, children: list[Token]) -> str:
         if children[0] == "set":  # it would be taken for settings where it stands first
-            raise Fault(_span_of(children[0]), "'set' is a word of the language and no name", "choose another name")
+            raise Fault(_span_of(children[0]), "'set' is a word of the language, not a name", "choose another name")
         return str(children[0])
 
     def term(self, meta: Meta, children: list[Item]) -> Item:
@@ -196,7 +196,7 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return "shift", _count(children[1], "a shift", "a>>1", 0), _span(meta)
 
     def divide(self, meta: Meta, children: list[Token]) -> tuple[str, float, Span]:
-        value = _behind(children[0], "f/2")
+        value = _operand(children[0], "f/2")
         if value <= 0:
             problem = f"a branch is divided by a number above 0, not {shortened(children[0])}"
             raise Fault(_span(meta), problem, "as in f/2")
@@ -219,8 +219,8 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return Argument(str(children[0]), children[1][1], _span(meta))
 
     def bare(self, meta: Meta, children: list[Any]) -> Argument:
-        kind, value = children[0]
-        if kind == "word" and isinstance(value, str):
+        sort, value = children[0]
+        if sort == "word" and isinstance(value, str):
             return Argument(value, True, _span(meta))
         return Argument(None, value, _span(meta))
 
@@ -246,9 +246,9 @@ _AFTER = {
     "SHIFT": ("a shift needs a whole number", "as in a>>1"),
     "SLASH": ("a scale needs a number to divide by", "as in f/2"),
     "AT": ("a tie needs a label", "as in a@x f a@x f"),
-    "VBAR": ("a stage is empty", "write its blocks behind the '|', as in a f | a*6"),
+    "VBAR": ("a stage is empty", "write its blocks after the '|', as in a f | a*6"),
     "AMPERSAND": ("a parallel branch is missing", "as in a & f"),
-    "COLON": ("a stage is empty", "write its blocks behind the name, as in stem: f a f"),
+    "COLON": ("a stage is empty", "write its blocks after the name, as in stem: f a f"),
     "SET": ("'set' needs a setting", "as in set dim=512, heads=8;"),
 }
 
@@ -264,18 +264,18 @@ _BEFORE = {
     "RPAR": ("the group is empty", "write blocks between the parentheses"),
 }
 
-_APART = "blocks stand one after another with a space between"
+_APART = "put a space between blocks"
 _REPEAT = "a repeat is written a*6"
 _GROUP = "groups are written with ( )"
 _SHIFT = "a token shift is written a>>1"
-_QUOTES = "names stand without quotation marks"
+_QUOTES = "write names without quotation marks"
 
 _SET_TAKES_NONE = "'set' takes no parentheses: set dim=512, heads=8; a f"
-_OPENS_OPTIONS = "'(' directly behind a name opens its options, as in a(heads=8, causal); a group has a space before it"
+_OPENS_OPTIONS = "'(' right after a name opens its options, as in a(heads=8, causal); a group needs a space before it"
 
 _STRANGE = {
     "+": "'&' sums parallel branches; a space puts blocks one after another",
-    "-": f"{_APART}; a minus sign stands only in front of a number",
+    "-": f"{_APART}; a minus sign goes only before a number",
     "→": _APART,
     "^": _REPEAT,
     "×": _REPEAT,
@@ -317,7 +317,7 @@ class _Unexpected:
     def fault(self) -> tuple[Span, str, str]:
         """Where, what is wrong, and what to do instead."""
         if self.token.type == "RPAR" and self.opened is None:
-            return _span_of(self.token), "this ')' closes nothing", "take it out, or open a '(' before it"
+            return _span_of(self.token), "this ')' has no '('", "remove it, or open a '(' before it"
         ends = self.end or (self.token.type == "SEMICOLON" and not self.options)
         if self.opened is not None and ends:
             at = _span_of(self.opened).end - 1
@@ -338,12 +338,12 @@ class _Unexpected:
         if after in _AFTER:
             return _AFTER[after]
         if after == "EQUAL" and "NUMBER" in self.accepts:
-            return "a value is missing behind '='", "as in heads=8"
+            return "a value is missing after '='", "as in heads=8"
         if after == "EQUAL":
             is_setting = token == "NUMBER"  # heads=8;
             hint = "settings start with 'set': set heads=8; a f" if is_setting else "as in x = a f;"
-            return "a pattern is missing behind '='", hint
-        cannot = "the text ends too early" if self.end else f"'{shortened(self.token)}' cannot stand here"
+            return "a pattern is missing after '='", hint
+        cannot = "the text ends too early" if self.end else f"'{shortened(self.token)}' is not allowed here"
         return self._in_options(cannot) if self.options else self._in_pattern(cannot)
 
     def _in_pattern(self, cannot: str) -> tuple[str, str]:
@@ -351,38 +351,38 @@ class _Unexpected:
         if token in _BEFORE and "NAME" in self.accepts and "VBAR" not in self.accepts:
             return _BEFORE[token]
         if self.end and "SET" in self.accepts:
-            return "the pattern is missing", "write its blocks behind the last ';', as in set dim=512; (a f)*6"
+            return "the pattern is missing", "write its blocks after the last ';', as in set dim=512; (a f)*6"
         if self.end:
             return cannot, "a definition ends with ';', as in x = a f; x*6"
         if after == "NUMBER" and token == "STAR":
             return "a repeat is given twice", "group it, as in (a*6)*2"
         if after == "NUMBER" and token in ("SHIFT", "SLASH", "AT"):
             suffix = {"SHIFT": ">>1", "SLASH": "/2", "AT": "@x"}[token]
-            hint = f"write it before the '*', as in a{suffix}*6, or behind a group, as in (a*6){suffix}"
-            return f"'{self.token}' cannot stand behind a count", hint
+            hint = f"write it before the '*', as in a{suffix}*6, or after a group, as in (a*6){suffix}"
+            return f"'{self.token}' cannot come after a count", hint
         if token == "COLON":
-            return "a stage's name stands at its start", "as in a f | stem: a f"
+            return "a stage's name comes first", "as in a f | stem: a f"
         if token == "COMMA":
             return cannot, _APART
         if token == "NUMBER":
             spaced = after == "LPAR" and re.search(r"\w\s+\($", self.text[: _span_of(self.last).end])
             if spaced:
-                return cannot, "arguments stand directly behind the name, without a space: sandwich(6)"
-            count = "a count stands behind '*', as in a*6"
+                return cannot, "arguments come right after the name, without a space: sandwich(6)"
+            count = "a count goes after '*', as in a*6"
             return cannot, count if "VBAR" not in self.accepts else f"{count}; arguments in parentheses: sandwich(6)"
         if re.search(r"\bset\s*\(", self.text):
             return cannot, _SET_TAKES_NONE
         if self.opened is not None:
-            return cannot, "options stand directly behind the name, without a space: a(heads=8)"
-        return cannot, "settings and definitions stand before the pattern and end with ';': set dim=512; x = a f; x*6"
+            return cannot, "options come right after the name, without a space: a(heads=8)"
+        return cannot, "settings and definitions come before the pattern and end with ';': set dim=512; x = a f; x*6"
 
     def _in_options(self, cannot: str) -> tuple[str, str]:
-        """Inside `a(...)`, behind `set`, or in settings alone."""
+        """Inside `a(...)`, after `set`, or in settings alone."""
         if self.after == "COMMA" or self.token.type == "COMMA":
             what = "an option" if self.opened is not None else "a setting"
-            return f"{what} is missing {'behind' if self.after == 'COMMA' else 'before'} ','", "as in heads=8, causal"
+            return f"{what} is missing {'after' if self.after == 'COMMA' else 'before'} ','", "as in heads=8, causal"
         if self.token.type == "COLON" and "EQUAL" in self.accepts:
-            return cannot, "a value stands behind '=', as in heads=8"
+            return cannot, "a value comes after '=', as in heads=8"
         if self.opened is not None:
             before, inside = self.text[: _span_of(self.opened).end], self.text[_span_of(self.opened).end :]
             if re.search(r"\bset\s*\($", before):

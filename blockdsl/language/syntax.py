@@ -185,7 +185,7 @@ def _only_item(item: Item) -> Item | None:
 
 
 class TextPiece(NamedTuple):
-    """A bit of canonical text and where in the source it came from; a comment may stand behind it, but not in it."""
+    """A bit of canonical text and where in the source it came from; a comment may follow it, but not interrupt it."""
 
     text: str
     at: int
@@ -264,7 +264,7 @@ def _shortest(value: Value) -> str:
 
 
 def _ending(pieces: Iterator[TextPiece], end: str) -> Iterator[TextPiece]:
-    """The pieces with `end` written directly behind the last."""
+    """The pieces with `end` written right after the last."""
     last = next(pieces)
     for piece in pieces:
         yield last

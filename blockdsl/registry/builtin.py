@@ -7,11 +7,12 @@ modules all read it from here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value
 from .register import register
+from .state import State
 
 # Attention -----------------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
         _switch(
             "zero_init_branch_output",
-            "the last linear map starts at zero",
+            "the last linear layer starts at zero",
             "zero_init_branch_output",
             area="norms and residuals",
         ),
@@ -136,6 +137,13 @@ def _attention_derived(o: Any) -> dict[str, Value]:
 def _kv_features(o: Any) -> int:
     """Features that keys and values are projected to."""
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
+
+
+def _attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
+    return {
+        "keys": State((o.kv_heads, o.dim_head), per, window),
+        "values": State((o.kv_heads, o.value_dim_head), per, window),
+    }
 
 
 def _attention_shapes(o: Any) -> dict[str, Shape]:
@@ -215,8 +223,7 @@ SELF_ATTENTION = register(
         inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
         shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
-        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
-        window=lambda o: o.max_attend_past,
+        state=lambda o: _attention_state(o, "token", o.max_attend_past),
         module="xt_blocks.blocks.attention:Attention",
         check=_attention_check,
         derive=_attention_derived,
@@ -252,7 +259,7 @@ CROSS_ATTENTION = register(
             | _attention_shapes(o)
         ),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
-        cached=lambda o: o.kv_heads * (o.dim_head + o.value_dim_head),
+        state=lambda o: _attention_state(o, "context"),
         module="xt_blocks.blocks.attention:CrossAttention",
         check=_attention_check,
         derive=_attention_derived,
@@ -322,8 +329,8 @@ FEEDFORWARD = register(
             _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
             _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
             _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
-            _ff_switch("post_act_ln", "LayerNorm behind the activation (NormFormer, arXiv:2110.09456)"),
-            _ff_switch("no_bias", "linear maps without a bias (PaLM, arXiv:2204.02311)"),
+            _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
+            _ff_switch("no_bias", "linear layers without a bias (PaLM, arXiv:2204.02311)"),
             Option(
                 "dropout",
                 float,
@@ -338,14 +345,14 @@ FEEDFORWARD = register(
                 "zero_init_branch_output",
                 bool,
                 False,
-                "the last linear map starts at zero",
+                "the last linear layer starts at zero",
                 setting="zero_init_branch_output",
                 area="norms and residuals",
             ),
         ),
         shapes=_ff_shapes,
         flops=_ff_flops,
-        cached=lambda o: 0,
+        state=lambda o: {},
         module="xt_blocks.blocks.feedforward:FeedForward",
         check=_ff_check,
         steps=_ff_steps,

@@ -4,8 +4,9 @@ Self-attention `a`, cross-attention `c` and feedforward `f` are registered in `b
 kind of their own:
 
     import blockdsl
+    import torch
     import torch.nn.functional as F
-    from blockdsl import Kind, Option
+    from blockdsl import Kind, Option, State
     from torch import nn
 
     class DepthwiseConv(nn.Module):
@@ -14,9 +15,15 @@ kind of their own:
             self.ends = (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
             self.conv = nn.Conv1d(dim, dim, kernel, groups=dim)
 
-        def forward(self, x, mask):                        # mask: (batch, seq), True = a real token; None: all are
-            x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
-            return self.conv(F.pad(x.transpose(1, 2), self.ends)).transpose(1, 2)
+        def forward(self, x, mask=None, cache=None):
+            if mask is not None:                           # (batch, seq), True = a real token; None: all are
+                x = x.masked_fill(~mask[..., None], 0.0)
+            if cache is None:
+                x = F.pad(x, (0, 0, *self.ends))
+            else:                                          # x goes on after the tokens of earlier calls
+                x = torch.cat((cache.read("tail"), x), dim=1)
+                cache.write("tail", x[:, x.shape[1] - self.ends[0] :])
+            return self.conv(x.transpose(1, 2)).transpose(1, 2)
 
     blockdsl.register(Kind(
         name="conv",
@@ -26,19 +33,32 @@ kind of their own:
             Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
             Option("causal", bool, False, "no token sees a later one", setting="causal"),
         ),
-        inputs=("mask",),                                  # what the module is handed beside x
+        inputs=("mask", "cache"),                          # what the module is handed beside x
         shapes=lambda o: {"conv.weight": (o.dim, 1, o.kernel), "conv.bias": (o.dim,)},
         flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * o.kernel,
         module=DepthwiseConv,                              # DepthwiseConv(dim=512, kernel=7, causal=False)
-        cached=None,                                       # it cannot decode one token at a time
+        state=lambda o: {"tail": State((o.kernel - 1, o.dim))} if o.causal else None,
     ))
     blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
 
 The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
 its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
 stochastic depth and the residual add are around it and not its business. Under `init_gain` and `deepnorm` its linear
-maps and convolutions are drawn anew with the gain; a module that knows better has a method `init_xavier(gain)`. It is
+layers and convolutions are initialised with the gain; a module that does it itself has `init_xavier(gain)`. It is
 given as the class itself or as "package.module:Class", which is imported only when a graph is lowered.
+
+`state` declares what the block keeps between decoding steps (see `blockdsl.registry.state.State`): the cache is
+allocated and counted by it, and copied, and with it the state goes from one segment of a text to the next. The module
+finds it under the input `cache`, its own for each node, so that ties and branches need no thought:
+
+    cache.read("tail")                                     # (batch, *shape): zeros at first, then what was written
+    cache.write("tail", new)                               # for the next call; to be written at each
+    keys, values = cache.append(keys=k, values=v)          # of pieces per token: the new ones → all that are kept
+    cache.write("keys", k); cache.read("keys")             # of pieces per context token: in the first call; later
+
+What was read stays as it is until the whole step is done, so that a step that failed can be run again. `cache` is None
+where nothing comes before x or after it. A kind whose tokens need nothing of each other declares `lambda o: {}`, and
+one without `state` cannot be decoded one token at a time.
 """
 
 from __future__ import annotations
@@ -50,10 +70,11 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 from .options import Option, Value, by_name, check_names, check_values
+from .state import State
 
 Shape = tuple[int, ...]
 
-# What a module may ask to be handed beside x. `xt_blocks.runtime.run` says what each of them is.
+# What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
 INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
 
 # Options that a kind has when it asks for an input: the graph reads them.
@@ -84,8 +105,11 @@ class Kind:
         shapes: options → the shape of each parameter of the module, by name.
         flops: options, sizes → floating-point operations of one forward pass, two a multiply-add.
         module: the torch module's class, or "package.module:Class".
-        cached: options → numbers kept a token for later decoding steps; None: it cannot decode stepwise.
-        window: options → how many tokens before its own a token attends to, so that decoding keeps no more; None: all.
+        state: options → the pieces that it keeps between decoding steps, by name; no pieces: it needs none. None, or
+            where it gives None: it cannot decode stepwise.
+        causal_only: it runs in causal stacks alone, as a recurrence over the tokens does.
+        segments: it may run on one segment of a text after another (Transformer-XL), where its state, if that is per
+            row, or its input `memory` goes from each to the next.
         check: options → a sentence on what clashes, or None.
         derive: options → those whose default follows from others, by name.
         prefix: what the stack's settings for its options start with.
@@ -103,8 +127,9 @@ class Kind:
     flops: Callable[[Any, Sizes], float]
     module: str | Callable[..., Any]
     inputs: tuple[str, ...] = ()
-    cached: Callable[[Any], int] | None = None
-    window: Callable[[Any], int | None] = lambda options: None
+    state: Callable[[Any], Mapping[str, State] | None] | None = None
+    causal_only: bool = False
+    segments: bool = True
     check: Callable[[Any], str | None] = lambda options: None
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
@@ -116,6 +141,17 @@ class Kind:
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has."""
         return self.options + BLOCK_OPTIONS
+
+    def states(self, options: Any) -> Mapping[str, State] | None:
+        """What it keeps between decoding steps with these `completed` options; None: it cannot decode stepwise.
+
+        Raises:
+            UserError: it keeps something, but its module is not handed the cache.
+        """
+        pieces = None if self.state is None else self.state(options)
+        if pieces and "cache" not in self.inputs:
+            raise UserError(f"kind '{self.name}' declares state, so it needs the input cache")
+        return pieces
 
     def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
         """What is wrong with all options of a block that are each in range, or None."""

@@ -138,7 +138,7 @@ def _rotary_misfit(o: Any, block: Any) -> Misfit | None:
         problem = "rotary_xpos decays towards the past, and this attention is not causal"
         return Misfit(problem, "make it causal, or leave rotary_xpos out for plain rotary positions")
     if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
-        problem = "rotary_xpos decays with distance, and num_mem_kv's memories stand at none"
+        problem = "rotary_xpos decays with distance, and num_mem_kv's memory key-values have no position"
         return Misfit(problem, "leave one of the two out")
     return None
 
@@ -241,7 +241,7 @@ SCHEMES = {
                 Option("hidden", int, None, "features of its network", least=1),
                 Option("depth", int, 2, "hidden layers", least=1),
                 Option("log_distance", bool, False, "reads the logarithm of the distance"),
-                Option("norm", bool, False, "LayerNorm behind each hidden layer"),
+                Option("norm", bool, False, "LayerNorm after each hidden layer"),
             ),
             of=lambda settings, block: {
                 "heads": block.heads,

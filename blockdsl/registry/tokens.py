@@ -30,7 +30,7 @@ TOKEN_OPTIONS = (
         "absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors",
     ),
     Option("l2norm_embed", bool, False, "embedded tokens of unit length: FixNorm (arXiv:1910.05895)"),
-    Option("post_emb_norm", bool, False, "LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100)"),
+    Option("post_emb_norm", bool, False, "LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100)"),
     Option(
         "emb_frac_gradient",
         float,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from blockdsl import BlockGraph
-from blockdsl.graph.costs import item_bytes, node_costs, sizes
+from blockdsl.graph.costs import node_costs, sizes
+from blockdsl.registry.state import item_bytes
 
 from .contestants.base import Contestant
 from .limits import Least

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import blockdsl
 import xt_blocks
-from blockdsl.graph import windows
+from blockdsl.graph import state as graph_state
 
 from .variants import SIZES, VARIANTS, inputs, language_model, stack, tokens
 
@@ -66,12 +66,12 @@ def test_every_node_has_room_of_its_own_allocated_once() -> None:
     x, _ = inputs(model, seq=9)
     cache = model.new_cache(2, 20)
     model(x[:, :1], cache=cache)
-    before = {node: cache.slot(node).stored()[0].data_ptr() for node in ("a0", "a2", "a4")}
+    before = {node: cache.nodes[node].tokens.buffers["keys"].data_ptr() for node in ("a0", "a2", "a4")}
     assert len(set(before.values())) == 3
     for i in range(1, 9):
         model(x[:, i : i + 1], cache=cache)
-    assert {node: cache.slot(node).stored()[0].data_ptr() for node in before} == before
-    assert cache.slot("a0").stored()[0].shape == (2, 3, 20, 8)
+    assert {node: cache.nodes[node].tokens.buffers["keys"].data_ptr() for node in before} == before
+    assert cache.nodes["a0"].tokens.buffers["keys"].shape == (2, 3, 20, 8)
     assert cache.bytes() == model.graph.kv_cache_bytes(20, batch=2)
 
 
@@ -189,7 +189,7 @@ WINDOWED = [name for name in VARIANTS if "window" in name or name == "ALiBi on s
 @pytest.fixture
 def little_slack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows move within their room every few steps."""
-    monkeypatch.setattr(windows, "SLACK", 3)
+    monkeypatch.setattr(graph_state, "SLACK", 3)
 
 
 @pytest.mark.usefixtures("little_slack")
@@ -213,7 +213,7 @@ def test_a_window_has_room_for_itself_and_some_slack() -> None:
     whole = model(x)
     out = torch.cat([model(part, cache=cache) for part in (x[:, :100], *x[:, 100:].split(1, dim=1))], dim=1)
     torch.testing.assert_close(out, whole, rtol=1e-5, atol=5e-6)
-    keys, values = cache.slot("a0").stored()
+    keys, values = cache.nodes["a0"].tensors()
     assert keys.shape == values.shape == (2, 3, 2 + 64, 8)
     assert cache.bytes() == model.graph.kv_cache_bytes(5000, batch=2) == 2 * 2 * (2 * 3 * 66 * 8) * 4
     assert model.graph.kv_cache_bytes(50, batch=2) == 2 * 2 * (2 * 3 * 50 * 8) * 4
@@ -222,10 +222,14 @@ def test_a_window_has_room_for_itself_and_some_slack() -> None:
 def test_blocks_that_add_scores_keep_as_many_keys_as_the_widest() -> None:
     kept = {node: attrs["options"]["max_attend_past"] for node, attrs in stack("window").graph.nx.nodes(data=True)
             if attrs["type"] == "block" and attrs["kind"] == "a"}  # fmt: skip
-    assert windows.windows(stack("window").graph) == kept == {"a0": 2, "a2": 2}
-    assert windows.windows(stack("window, residual attention").graph) == {"a0": 4, "a2": 4, "a4": 4}
-    assert windows.windows(stack("windows of some, residual attention").graph) == {}
-    assert windows.windows(stack("plain").graph) == {}
+    assert windows("window") == kept == {"a0": 2, "a2": 2}
+    assert windows("window, residual attention") == {"a0": 4, "a2": 4, "a4": 4}
+    assert windows("windows of some, residual attention") == {"a0": None, "a1": None, "a2": None}
+    assert windows("plain") == {"a0": None, "a2": None}
+
+
+def windows(name: str) -> dict[str, int | None]:
+    return {node: state.window for node, state in graph_state.kept(stack(name).graph).items()}
 
 
 @pytest.mark.usefixtures("little_slack")
@@ -272,11 +276,11 @@ def test_fixed_shapes_change_no_number(name: str, prompt: int) -> None:
         cache = model.new_cache(2, 17)
         out = [model(x[:, :prompt], mask=mask[:, :prompt], cache=cache, **extra)]
         cache.fix_shapes()
-        room = {node: cache.slot(node).bytes() for node in cache._slots}
+        room = cache.bytes()
         out += [model(token, cache=cache) for token in x[:, prompt:].split(1, dim=1)]
         want = model(x, mask=mask, **extra)
     torch.testing.assert_close(torch.cat(out, dim=1)[mask], want[mask], rtol=1e-5, atol=5e-6)
-    assert room == {node: cache.slot(node).bytes() for node in cache._slots}
+    assert cache.bytes() == room
 
 
 @pytest.mark.parametrize("name", ["plain", "rotary", "ALiBi", "xpos", "shift 2"])
@@ -329,7 +333,7 @@ def test_what_steps_of_fixed_shapes_do_not_take() -> None:
     model = stack("rotary")
     x, _ = inputs(model, seq=4)
     cache = model.new_cache(2, 9)
-    with pytest.raises(ValueError, match="the cache is empty: its shapes are fixed behind the first step"):
+    with pytest.raises(ValueError, match="the cache is empty: its shapes are fixed after the first step"):
         cache.fix_shapes()
     model(x, cache=cache)
     assert cache.fix_shapes() is cache.fix_shapes()
@@ -340,7 +344,7 @@ def test_what_steps_of_fixed_shapes_do_not_take() -> None:
         model(x[:, :1], mask=one, cache=cache)
     with pytest.raises(ValueError, match="attn_mask is given, but the cache's shapes are fixed"):
         model(x[:, :1], attn_mask=torch.ones(1, 1, dtype=torch.bool), cache=cache)
-    with pytest.raises(ValueError, match="fixed behind steps with no such pos"):
+    with pytest.raises(ValueError, match="fixed after steps with no such pos"):
         model(x[:, :1], pos=torch.zeros(2, 1, dtype=torch.long), cache=cache)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import blockdsl
-from xt_blocks import AutoregressiveWrapper, TransformerWrapper
+from xt_blocks import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper, XTransformer
 from xt_blocks.blocks.attention import Core
+from xt_blocks.generation.decoding import Generation, GenerationOptions
+from xt_blocks.generation.sampling import Sampler, Sampling
+from xt_blocks.models.inputs import PlacedInputs
 
 from .variants import VARIANTS, language_model, tokens
 
@@ -141,6 +145,20 @@ def test_a_mistyped_keyword_names_the_nearest() -> None:
     assert inspect.signature(model.generate).parameters["temperature"].default == 1
     with pytest.raises(TypeError, match=r"stream\(\) got an unknown argument 'contextmask'; .*'context_mask'"):
         model.stream(prompt, 3, contextmask=None)  # type: ignore[call-arg]
+
+
+def test_keywords_are_shown_whole_and_as_their_values_take_them() -> None:
+    assert get_type_hints(Sampling) == get_type_hints(Sampler)
+    assert get_type_hints(GenerationOptions) == get_type_hints(Generation)
+    for wrapper in (AutoregressiveWrapper, XLAutoregressiveWrapper, XTransformer):
+        shown = inspect.signature(wrapper.generate).parameters
+        assert shown == inspect.signature(wrapper.stream).parameters
+        for field in dataclasses.fields(Generation):
+            assert shown[field.name].default == field.default
+            assert shown[field.name].annotation == get_type_hints(Generation)[field.name]
+        assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown.values())
+    read = inspect.signature(AutoregressiveWrapper.forward).parameters
+    assert {*PlacedInputs.__annotations__} < {*read} < {*inspect.signature(TransformerWrapper.forward).parameters}
 
 
 def test_each_row_is_padded_after_its_own_eos() -> None:

@@ -171,7 +171,7 @@ def test_xpos_of_a_long_float16_sequence_is_finite() -> None:
             r"rotary_xpos decays towards the past, and this attention is not causal\n.*\n.*\n  make it causal, or leave",
         ),
         ({"rotary_xpos": True, "rotary_pos_emb": False}, "rotary_xpos is set, but rotary_pos_emb is false"),
-        ({"rotary_xpos": True, "attn_num_mem_kv": 1}, "num_mem_kv's memories stand at none"),
+        ({"rotary_xpos": True, "attn_num_mem_kv": 1}, "num_mem_kv's memory key-values have no position"),
         ({"rotary_xpos_scale_base": 9}, "rotary_xpos_scale_base is set, but it needs rotary_xpos"),
         ({"alibi_num_heads": 2}, "alibi_num_heads is set, but it needs alibi_pos_bias"),
         ({"alibi_learned": True}, "alibi_learned is set, but it needs alibi_pos_bias"),

@@ -81,7 +81,11 @@ def test_a_hole_in_the_mask_moves_no_position() -> None:
     model = TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=Encoder(depth=1, **SIZES)).eval()
     x = tokens(1, 6)
     mask = torch.tensor([[True, True, False, True, True, True]])
-    assert model._positions(x, mask, None).tolist() == [[0, 1, 2, 3, 4, 5]]
+    seen: list[Tensor] = []
+    assert model.pos_emb is not None
+    model.pos_emb.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(x, mask=mask)
+    assert seen[0].tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_wrong_tokens_are_refused() -> None:

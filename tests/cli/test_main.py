@@ -15,6 +15,7 @@ import pytest
 
 from xt_blocks.cli import COMMANDS, parser
 
+from ..built_in import LISTED
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
@@ -26,7 +27,7 @@ WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 
 def examples(help_text: str) -> list[str]:
-    """The command lines below `examples:`, without the remarks behind some of them."""
+    """The command lines below `examples:`, without the remarks after some of them."""
     lines = help_text.partition("examples:\n")[2].partition("\n\n")[0].splitlines()
     return [line.strip().split("    ")[0] for line in lines]
 
@@ -155,7 +156,7 @@ def test_the_status_is_that_of_the_process() -> None:
     assert (good.returncode, good.stdout, good.stderr) == (0, b"ok: 2 blocks in 1 stage\n", b"")
     assert (bad.returncode, bad.stdout) == (1, b"")
     assert bad.stderr.decode() == (
-        "1:5: unknown block 'b'\n  a | b\n      ^\n  kinds: a, c, f; macros: macaron, par, sandwich\n"
+        f"1:5: unknown block 'b'\n  a | b\n      ^\n  kinds: {LISTED}; macros: macaron, par, sandwich\n"
     )
     assert (wrong.returncode, wrong.stdout) == (2, b"")
 
@@ -169,7 +170,7 @@ def test_a_package_installs_the_command() -> None:
 
 # What is loaded ----------------------------------------------------------------------------------------------------
 
-HEAVY = ("torch", "networkx", "numpy", "matplotlib", "tqdm", "safetensors", "einops", "lark")
+HEAVY = ("torch", "networkx", "numpy", "matplotlib", "tqdm", "safetensors", "lark")
 
 
 def loaded(code: str) -> list[str]:

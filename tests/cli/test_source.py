@@ -11,6 +11,7 @@ import pytest
 
 from blockdsl import compile
 
+from ..built_in import LISTED
 from .conftest import Ran, Terminal, process
 
 Run = Callable[..., Ran]
@@ -36,11 +37,11 @@ def test_the_same_holds_for_processes_of_their_own(tmp_path: Path) -> None:
 def test_a_fault_in_a_file_names_the_file(blockdsl: Run, tmp_path: Path) -> None:
     path = tmp_path / "model.pattern"
     path.write_text("set dim=8;\nf a f | attn*6\n", encoding="utf-8")
-    shown = """\
+    shown = f"""\
         2:9: unknown block 'attn'
           f a f | attn*6
                   ^^^^
-          did you mean 'a' (self-attention)? kinds: a, c, f; macros: macaron, par, sandwich
+          did you mean 'a' (self-attention)? kinds: {LISTED}; macros: macaron, par, sandwich
         """
     for command in ("check", "fmt", "show", "stats"):
         assert blockdsl(command, path) == Ran(1, "", f"{path}:{dedent(shown)}")
@@ -160,7 +161,7 @@ def test_heads_and_causal_have_flags_of_their_own(blockdsl: Run) -> None:
         ),
         (
             ["--set", "dim 8"],
-            "blockdsl check: --set: 1:5: '8' cannot stand here\n  dim 8\n      ^\n"
+            "blockdsl check: --set: 1:5: '8' is not allowed here\n  dim 8\n      ^\n"
             "  settings are separated by ',', as in dim=512, rotary_pos_emb\n",
         ),
         (["--set", ""], "blockdsl check: --set: 1:1: no setting is given\n  \n  ^\n  as in dim=512, rotary_pos_emb\n"),

@@ -415,6 +415,7 @@ def test_what_a_user_names_is_escaped() -> None:
     assert "<script>" not in g.to_svg()
 
 
+@pytest.mark.usefixtures("untraced")
 def test_two_hundred_blocks_take_milliseconds_and_a_thousand_stay_small() -> None:
     g = graph("(a f)*100")
     g.to_svg()

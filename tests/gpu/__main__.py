@@ -1,6 +1,6 @@
 """Everything that a GPU must show: that each kernel is right on it, and how fast it is beside other libraries.
 
-At most ten minutes on one GPU. It needs torch, einops, networkx and lark; x-transformers and transformers take part where
+At most ten minutes on one GPU. It needs torch, networkx and lark; x-transformers and transformers take part where
 they are installed. Every check is made for itself: one that fails, hangs or runs out of memory is told with its reason,
 and the others go on. The most important come first; what no time is left for is skipped.
 

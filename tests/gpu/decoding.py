@@ -27,7 +27,7 @@ CACHED = (
     "memory-kv",
     "grouped-heads",
     "token-shift",
-    "talking-heads",
+    "talking_heads",
 )
 COMPILED = {"rotary": False, "alibi": False, "window": True, "token-shift": True}
 """Whether one may come later: each is compiled anew."""

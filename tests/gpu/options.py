@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from blockdsl.reference import telling
 from xt_blocks import AttentionLayers, TransformerWrapper
 
 from ..benchmarks.case import Options
 from .check import Check
+from .kernels import OPTIONS as SCORE_OPTIONS
 from .precision import PRECISIONS, Precision, held_to
 
 # name → pattern, and settings of the stack
@@ -29,8 +31,6 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "grouped-heads": ("(a f)*2", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
     "glu": ("(a f)*2", {"ff_glu": True, "use_rmsnorm": True}),
     "token-shift": ("(a>>1 f>>1)*2", {"rotary_pos_emb": True}),
-    "talking-heads": ("(a f)*2", {"attn_talking_heads": True}),
-    "sparse-topk": ("(a f)*2", {"attn_sparse_topk": 8}),
     "residual-attention": ("(a f)*2", {"residual_attn": True}),
     "parallel": ("(a & f)*2", {"rotary_pos_emb": True}),
     "alibi, memory-kv, window": (
@@ -40,7 +40,10 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5, learned alibi": ("(a f)*2", {"rel_pos_bias": True, "alibi_pos_bias": True, "alibi_learned": True}),
 }
 
+OPTIONS |= {name: ("(a f)*2", {row.setting: telling(row)}) for name, row in SCORE_OPTIONS.items() if row.setting}
+
 COMPILED = {name for name, (_, own) in OPTIONS.items() if any("bias" in key or "past" in key for key in own)}
+COMPILED |= SCORE_OPTIONS.keys()
 """Those whose kernel may be compiled; the kernels' own checks have every number format."""
 
 

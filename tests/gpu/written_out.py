@@ -1,6 +1,6 @@
-"""Attention as its formulas say, each option in a line or two: what kernels are held to.
+"""Attention as its formula says: what kernels are held to. Nothing of it is the library's.
 
-Nothing of it is the library's. Axes: b batch, h heads, i queries, j keys, d features of a head.
+Axes: b batch, h heads, i queries, j keys, d features of a head.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -18,11 +19,11 @@ class Case:
     Attributes:
         queries, past: tokens of this call, and tokens before them whose keys there are.
         features, value_features: of a head.
-        causal, window, memories: no later token; so many before at most; learned keys in front that all see.
+        causal, window, mem_kv: no later token; so many before at most; learned keys in front that all see.
         padded: the second row starts with padding.
-        pairs: a mask of every pair, under which some queries see nothing.
+        attn_mask: a mask of every pair, under which some queries see nothing.
         bias: a number for each head and distance, with a gradient.
-        talking_heads, sparse_topk: see Shazeer et al., arXiv:2003.02436, and Zhao et al., arXiv:1912.11637.
+        option: of attention's, one that changes scores or weights; what it does is not written out here.
     """
 
     queries: int = 700
@@ -33,12 +34,11 @@ class Case:
     value_features: int = 64
     causal: bool = True
     window: int | None = None
-    memories: int = 0
+    mem_kv: int = 0
     padded: bool = False
-    pairs: bool = False
+    attn_mask: bool = False
     bias: bool = False
-    talking_heads: bool = False
-    sparse_topk: int | None = None
+    option: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -50,9 +50,7 @@ class Case:
 
     def small(self) -> Case:
         """Fewer queries, and still enough for every kernel."""
-        return replace(
-            self, queries=min(self.queries, 260), heads=2, features=16, value_features=16, window=self.window
-        )
+        return replace(self, queries=min(self.queries, 260), heads=2, features=16, value_features=16)
 
 
 @dataclass(frozen=True)
@@ -63,18 +61,15 @@ class Inputs:
         q, k, v: (b, h, i, d), (b, h, j, d), (b, h, j, dv)
         bias: (h, i + tokens - 1), from the last query's distance to the first token down to the first query's to the
             last; None: there is none.
-        before, after: (h, h), how heads mix before and after the softmax.
-        mask: (b, tokens) bool; pairs: (1, 1, i, tokens) bool.
+        mask: (b, tokens) bool; attn_mask: (1, 1, i, tokens) bool.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
     bias: Tensor | None = None
-    before: Tensor | None = None
-    after: Tensor | None = None
     mask: Tensor | None = None
-    pairs: Tensor | None = None
+    attn_mask: Tensor | None = None
 
     @classmethod
     def drawn(cls, case: Case, device: str) -> Inputs:
@@ -85,37 +80,28 @@ class Inputs:
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=drawn, dtype=torch.float64).to(device)
 
-        keys = c.memories + c.tokens
+        keys = c.mem_kv + c.tokens
         start = torch.zeros(c.batch, 1, dtype=torch.int64)
         start[1:] = 5
-        pairs = torch.rand(1, 1, c.queries, c.tokens, generator=drawn) < 0.7
-        pairs[..., ::9, :] = False
+        seen = torch.rand(1, 1, c.queries, c.tokens, generator=drawn) < 0.7
+        seen[..., ::9, :] = False
         return cls(
             normal(c.batch, c.heads, c.queries, c.features),
             normal(c.batch, c.heads, keys, c.features),
             normal(c.batch, c.heads, keys, c.value_features),
             normal(c.heads, c.queries + c.tokens - 1) if c.bias else None,
-            normal(c.heads, c.heads) if c.talking_heads else None,
-            normal(c.heads, c.heads) if c.talking_heads else None,
             (torch.arange(c.tokens) >= start).to(device) if c.padded else None,
-            pairs.to(device) if c.pairs else None,
+            seen.to(device) if c.attn_mask else None,
         )
 
-    def to(self, dtype: torch.dtype) -> Inputs:
-        """Of this type, each that learns a leaf."""
-
-        def own(x: Tensor | None) -> Tensor | None:
-            return x if x is None else x.detach().to(dtype).requires_grad_()
-
-        def needed(x: Tensor) -> Tensor:
-            return x.detach().to(dtype).requires_grad_()
-
-        q, k, v = map(needed, (self.q, self.k, self.v))
-        return replace(self, q=q, k=k, v=v, bias=own(self.bias), before=own(self.before), after=own(self.after))
+    def to(self, dtype: torch.dtype, learns: bool) -> Inputs:
+        """Of this type, each a leaf."""
+        own = {name: x.detach().to(dtype, copy=True).requires_grad_(learns) for name, x in self.learned().items()}
+        return replace(self, **own)
 
     def learned(self) -> dict[str, Tensor]:
-        """Those that have gradients."""
-        every = {"q": self.q, "k": self.k, "v": self.v, "bias": self.bias, "before": self.before, "after": self.after}
+        """Those that may have gradients."""
+        every = {"q": self.q, "k": self.k, "v": self.v, "bias": self.bias}
         return {name: x for name, x in every.items() if x is not None}
 
 
@@ -123,22 +109,14 @@ def attention(case: Case, inputs: Inputs) -> Tensor:
     """(b, h, i, dv), every score written out, in the inputs' type."""
     x = inputs
     scores = (x.q * case.scale) @ x.k.transpose(-1, -2)
-    if x.before is not None:
-        scores = torch.einsum("gh, bhij -> bgij", x.before, scores)
     place = torch.arange(case.past, case.tokens, device=x.q.device)[:, None]
-    token = torch.arange(-case.memories, case.tokens, device=x.q.device)[None]  # below 0: a memory
+    token = torch.arange(-case.mem_kv, case.tokens, device=x.q.device)[None]  # below 0: a learned key
     if x.bias is not None:
         distance = (token - place).clamp(min=1 - case.tokens) + case.tokens - 1
         scores = scores + torch.where(token < 0, 0, x.bias[:, distance])
     seen = seen_by(case, inputs, place, token)
-    scores = scores.masked_fill(~seen, float("-inf"))
-    if case.sparse_topk is not None and case.sparse_topk < scores.shape[-1]:
-        kept = torch.zeros_like(scores, dtype=torch.bool)
-        scores = scores.masked_fill(~kept.scatter(-1, scores.topk(case.sparse_topk).indices, True), float("-inf"))
     empty = ~seen.any(dim=-1, keepdim=True)
-    weights = scores.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
-    if x.after is not None:
-        weights = torch.einsum("gh, bhij -> bgij", x.after, weights)
+    weights = scores.masked_fill(~(seen | empty), float("-inf")).softmax(dim=-1).masked_fill(empty, 0.0)
     return weights @ x.v
 
 
@@ -149,7 +127,7 @@ def seen_by(case: Case, inputs: Inputs, place: Tensor, token: Tensor) -> Tensor:
         seen = seen & (token <= place)
     if case.window is not None:
         seen = seen & (token >= place - case.window)
-    for given in (None if inputs.mask is None else inputs.mask[:, None, None], inputs.pairs):
+    for given in (None if inputs.mask is None else inputs.mask[:, None, None], inputs.attn_mask):
         if given is not None:
-            seen = seen & torch.nn.functional.pad(given, (case.memories, 0), value=True)
+            seen = seen & F.pad(given, (case.mem_kv, 0), value=True)
     return seen | (token < 0)

@@ -360,9 +360,9 @@ def test_the_stack_shifts_every_block_that_sets_no_shift() -> None:
 def test_a_shift_wider_than_the_stream_is_refused() -> None:
     assert graph("f>>7", dim=15).nx.nodes["f0"]["shift"] == 7  # 15 parts of one feature
     assert graph("f>>14", dim=15, causal=True).nx.nodes["f0"]["shift"] == 14
-    with pytest.raises(PatternError, match="1:1: a shift of 8 cuts dim=15 into 17 parts"):
+    with pytest.raises(PatternError, match="1:1: a shift of 8 splits dim=15 into 17 parts"):
         graph("f>>8", dim=15)
-    with pytest.raises(PatternError, match="1:1: a shift of 15 cuts dim=15 into 16 parts"):
+    with pytest.raises(PatternError, match="1:1: a shift of 15 splits dim=15 into 16 parts"):
         graph("f>>15", dim=15, causal=True)
 
 

@@ -132,7 +132,7 @@ def test_a_context_comes_with_the_first_block_that_reads_it() -> None:
 # Wiring --------------------------------------------------------------------------------------------------------------
 
 
-def test_blocks_side_by_side_and_one_behind_the_other() -> None:
+def test_blocks_side_by_side_and_consecutive() -> None:
     found = diff("a & f", "a f")
     assert parts(found) == {
         "wiring": (
@@ -392,6 +392,7 @@ def test_long_sequences_are_matched_a_good_way_off_the_diagonal() -> None:
     assert len(found.blocks) == 1170
 
 
+@pytest.mark.usefixtures("untraced")
 def test_two_thousand_blocks_that_all_changed_take_seconds_at_most() -> None:
     g, h = graph("(a f)*1000"), graph("f (a f(glu))*500 c (a f(glu))*500", heads=4)
     start = time.perf_counter()

@@ -90,9 +90,7 @@ def test_removing_the_last_block_that_reads_a_context_asks_to_remove_the_context
     g = graph("a c f")
     g.nx.remove_node("c1")
     g.nx.add_edge("a0", "f2")
-    with pytest.raises(
-        GraphError, match=r"context: nothing reads it; take it out, as in g.nx.remove_node\('context'\)"
-    ):
+    with pytest.raises(GraphError, match=r"context: nothing reads it; remove it, as in g.nx.remove_node\('context'\)"):
         xt_blocks.lower(g)
     g.nx.remove_node("context")
     stack, x = lowered(g), inputs()
@@ -216,7 +214,7 @@ def test_a_sum_without_a_base_is_the_plain_sum_of_its_streams() -> None:
     same(stack(x), ref.out(h + ref.f("f1", h)))
 
 
-def test_a_branch_rerouted_behind_the_other_one_runs_after_it() -> None:
+def test_a_branch_rerouted_after_the_other_one_runs_after_it() -> None:
     g = graph("a & f")
     g.nx.remove_edge("input", "f1")
     g.nx.remove_edge("a0", "sum0")
@@ -359,19 +357,19 @@ def by_the_graph(g: BlockGraph, stack: xt_blocks.Stack, x: Tensor) -> Tensor:
     """The graph's own text read literally: a node reads the sum of its streams, a sum adds what branches gained."""
     ref = Reference(stack, HEAD, causal=g.causal)
     owner = {node: first for first, nodes in g.tied().items() for node in nodes}
-    behind = {"input": x}
+    outputs = {"input": x}
     for node in g.order():
         attrs = g.nx.nodes[node]
         streams, bases = g.sources(node, "stream"), g.sources(node, "base")
         if attrs["type"] == "block":
-            read = sum((behind[source] for source in streams[1:]), behind[streams[0]])
+            read = sum((outputs[source] for source in streams[1:]), outputs[streams[0]])
             branch = ref.a if attrs["kind"] == "a" else ref.f
-            behind[node] = read + branch(owner[node], read, shift=attrs["shift"], scale=attrs["scale"])
+            outputs[node] = read + branch(owner[node], read, shift=attrs["shift"], scale=attrs["scale"])
         elif attrs["type"] == "sum":
-            base = behind[bases[0]] if bases else torch.zeros_like(x)
-            behind[node] = base + sum((behind[source] - base for source in streams), torch.zeros_like(x))
+            base = outputs[bases[0]] if bases else torch.zeros_like(x)
+            outputs[node] = base + sum((outputs[source] - base for source in streams), torch.zeros_like(x))
         elif attrs["type"] == "output":
-            return ref.out(sum((behind[source] for source in streams[1:]), behind[streams[0]]))
+            return ref.out(sum((outputs[source] for source in streams[1:]), outputs[streams[0]]))
     raise AssertionError("no output")
 
 

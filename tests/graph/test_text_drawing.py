@@ -414,6 +414,7 @@ def test_a_post_norm_stack_of_one_block_has_no_final_norm() -> None:
     )
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_thousand_blocks_fold_to_a_few_lines_quickly() -> None:
     g = graph("(a f)*250 | ((a & (f f)) f)*100 (a@x f)*50", num_tokens=300, max_seq_len=1000)
     start = time.process_time()

@@ -19,7 +19,7 @@ from .without import HIDDEN
 
 ROOT = Path(__file__).parent.parent.parent
 HOME = Path("xt_blocks", "kernels", "compat.py")
-PUBLIC_NAMES_TOO = {"is_exporting", "flex_attention", "mark_static_address", "register_optimizer_step_post_hook"}
+PUBLIC_NAMES_TOO = {"flex_attention", "mark_static_address", "register_optimizer_step_post_hook"}
 """Public, or called so, yet not in every torch."""
 
 
@@ -90,7 +90,6 @@ def test_no_other_file_names_what_is_private_to_torch() -> None:
         ("weight._version", "_version"),
         ("module._forward_hooks", "_forward_hooks"),
         ("getattr(module, '_forward_hooks')", "_forward_hooks"),
-        ("import torch\ntorch.compiler.is_exporting()", "is_exporting"),
     ],
 )
 def test_each_way_to_name_one_is_found(source: str, name: str) -> None:
@@ -124,11 +123,11 @@ def test_without_a_name_a_model_gives_the_same(name: str, runs: dict[str, Any]) 
     assert run["looked_up"] == {**plain["looked_up"], name: False}
     assert run["tokens"] == plain["tokens"]
     for what in ("loss", "gradient", "logits", "packed", "trained"):
-        torch.testing.assert_close(torch.tensor(run[what]), torch.tensor(plain[what]), msg=what)
+        expected = torch.tensor(plain[what])
+        difference = (torch.tensor(run[what]) - expected).abs().max() / expected.abs().max()
+        assert difference < 1e-5, what  # another kernel rounds differently
 
 
 def test_this_torch_has_every_name(runs: dict[str, Any]) -> None:
     """A release that drops one is noticed here, and not by its speed."""
-    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    missing = {name for name, found in runs[""]["looked_up"].items() if not found}
-    assert missing == (set() if release >= (2, 7) else {"compiler.is_exporting"})
+    assert not [name for name, found in runs[""]["looked_up"].items() if not found]

@@ -81,9 +81,8 @@ HIDDEN: dict[str, Callable[[], Any]] = {
             "_are_functorch_transforms_active",
         )
     },
-    "compiler.is_exporting": partial(no_attribute, torch.compiler, "is_exporting"),
     "_current_level": partial(no_attribute, forward_ad, "_current_level"),
-    **{name: partial(no_instance_attribute, nn.Module, name) for name in HOOKS},
+    **{name: partial(no_instance_attribute, nn.Module, name) for name in (*HOOKS, "_parameters")},
     **{"_global" + name: partial(no_attribute, nn.modules.module, "_global" + name) for name in HOOKS},
     "_version": partial(no_instance_attribute, Tensor, "_version"),
     "register_optimizer_step_post_hook": partial(no_attribute, optimizer, "register_optimizer_step_post_hook"),

@@ -12,6 +12,8 @@ import pytest
 from blockdsl import Pattern, PatternError, UserError, parse, parse_settings
 from blockdsl.errors import Span, did_you_mean, nearest
 
+from ..built_in import LISTED
+
 MESSAGES_FILE = Path(__file__).with_name("messages.txt")
 
 
@@ -19,7 +21,7 @@ def messages() -> list[tuple[str, str]]:
     """Each text of messages.txt and the message written beneath it."""
     paragraphs = MESSAGES_FILE.read_text(encoding="utf-8").split("\n\n")
     parted = [paragraph.strip("\n").split("\n", 1) for paragraph in paragraphs if not paragraph.startswith("#")]
-    return [(ast.literal_eval(text), expected) for text, expected in parted]
+    return [(ast.literal_eval(text), expected.replace("{kinds}", LISTED)) for text, expected in parted]
 
 
 MESSAGES = [
@@ -27,7 +29,7 @@ MESSAGES = [
     # These have spaces at a line's end, which an editor might take away.
     ("", "1:1: the pattern is empty\n  \n  ^\n  write blocks in their order, as in (a f)*6"),
     ("  \n ", "1:1: the pattern is empty\n    \n  ^\n  write blocks in their order, as in (a f)*6"),
-    ("a f\r\nb f\r\n", "2:1: unknown block 'b'\n  b f \n  ^\n  kinds: a, c, f; macros: macaron, par, sandwich"),
+    ("a f\r\nb f\r\n", f"2:1: unknown block 'b'\n  b f \n  ^\n  kinds: {LISTED}; macros: macaron, par, sandwich"),
 ]
 
 
@@ -69,7 +71,7 @@ def test_an_error_says_in_its_attributes_what_its_text_says() -> None:
     assert error.text == "a f |\n  stem: attn*6"
     assert error.text[slice(*error.span)] == "attn"
     assert error.problem == "unknown block 'attn'"
-    assert error.hint == "did you mean 'a' (self-attention)? kinds: a, c, f; macros: macaron, par, sandwich"
+    assert error.hint == f"did you mean 'a' (self-attention)? kinds: {LISTED}; macros: macaron, par, sandwich"
     assert isinstance(error, UserError)
     assert isinstance(error, ValueError)
 
@@ -118,13 +120,13 @@ def test_a_fault_longer_than_a_line_is_underlined_as_far_as_the_line_is_shown() 
 
 def test_a_fault_over_several_lines_is_underlined_on_its_first() -> None:
     assert str(caught("a (f\n  c)*6000 # no")).split("\n")[:3] == [
-        "1:3: this makes 12,000 blocks; the bound is 10,000",
+        "1:3: this makes 12,000 blocks; the limit is 10,000",
         "  a (f",
         "    ^^",
     ]
 
 
-def test_a_fault_at_the_end_is_marked_behind_the_last_word_and_not_behind_a_comment() -> None:
+def test_a_fault_at_the_end_is_marked_after_the_last_word_and_not_after_a_comment() -> None:
     assert str(caught("a f *  # six\n# times\n")).split("\n")[:3] == [
         "1:6: a repeat needs a count",
         "  a f *  # six",
@@ -148,7 +150,7 @@ def test_tabs_and_what_a_terminal_would_obey_are_shown_as_one_space_each() -> No
         (
             "heads 8",
             """
-            1:7: '8' cannot stand here
+            1:7: '8' is not allowed here
               heads 8
                     ^
               settings are separated by ',', as in dim=512, rotary_pos_emb
@@ -157,7 +159,7 @@ def test_tabs_and_what_a_terminal_would_obey_are_shown_as_one_space_each() -> No
         (
             "dim=512;",
             """
-            1:8: ';' cannot stand here
+            1:8: ';' is not allowed here
               dim=512;
                      ^
               settings are separated by ',', as in dim=512, rotary_pos_emb
@@ -166,7 +168,7 @@ def test_tabs_and_what_a_terminal_would_obey_are_shown_as_one_space_each() -> No
         (
             "dim=512,",
             """
-            1:9: a setting is missing behind ','
+            1:9: a setting is missing after ','
               dim=512,
                       ^
               as in heads=8, causal
@@ -175,7 +177,7 @@ def test_tabs_and_what_a_terminal_would_obey_are_shown_as_one_space_each() -> No
         (
             "set dim=512",
             """
-            1:5: 'dim' cannot stand here
+            1:5: 'dim' is not allowed here
               set dim=512
                   ^^^
               settings are separated by ',', as in dim=512, rotary_pos_emb

@@ -329,7 +329,7 @@ def test_from_layers_refuses_a_text_an_empty_list_and_too_many() -> None:
         Pattern.from_layers("afaf")
     with pytest.raises(PatternError, match="the pattern is empty"):
         Pattern.from_layers([])
-    with pytest.raises(PatternError, match="this makes 11 blocks; the bound is 10"):
+    with pytest.raises(PatternError, match="this makes 11 blocks; the limit is 10"):
         Pattern.from_layers(["a"] * 11, max_blocks=10)
 
 

@@ -116,6 +116,7 @@ def test_nothing_folds_to_nothing_and_any_hashable_can_be_folded() -> None:
     assert fold([("x", 1), ("x", 1), ("x", 1)]) == (Loop((0,), 3),)
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("sort", ["random", "two", "long unit", "staircase"])
 def test_thousands_of_blocks_are_folded_in_time_that_grows_with_their_number(sort: str) -> None:
     pick = random.Random(7)

@@ -80,7 +80,7 @@ def test_a_macro_says_its_size_without_being_expanded(macro: object) -> None:
     ):
         size = len(parse(text).layer_types)
         assert parse(text, max_blocks=size).layer_types
-        with pytest.raises(PatternError, match=f"this makes {size} blocks; the bound is {size - 1}\n"):
+        with pytest.raises(PatternError, match=f"this makes {size} blocks; the limit is {size - 1}\n"):
             parse(text, max_blocks=size - 1)
 
 

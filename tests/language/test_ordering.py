@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from blockdsl import PatternError, UserError, parse
 from blockdsl.language.ordering import pattern_of
 
+from ..built_in import BUILT_IN
+
 
 def par_rule(depth: int, ratio: int, block: list[str]) -> list[str] | None:
     """The PAR ordering as its paper's reference has it, or None where the ratio does not fit."""
@@ -157,7 +159,7 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
         (
             {"depth": 6, "par_ratio": 2, "cross_attend": True},
             UserError,
-            "par_ratio=2: the ratio 2 at depth 6 leaves no room for 'a c' in a group",
+            "par_ratio=2: the ratio 2 at depth 6 leaves no space for 'a c' in a group",
         ),
         (
             {"depth": 6, "par_ratio": 4, "sandwich_coef": 2},
@@ -173,7 +175,7 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
         (
             {"custom_layers": ["a", "x"]},
             UserError,
-            "custom_layers is a list of block kinds (a, c, f), not ['a', 'x']",
+            f"custom_layers is a list of block kinds ({', '.join(BUILT_IN)}), not ['a', 'x']",
         ),
         ({"depth": 0, "custom_layers": ["a"]}, UserError, "depth must be a whole number of at least 1, not 0"),
         (
@@ -191,10 +193,10 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
             UserError,
             "macaron is set, but custom_layers has no 'f' to make a half step",
         ),
-        ({"custom_layers": []}, UserError, "custom_layers is a list of block kinds (a, c, f), not []"),
+        ({"custom_layers": []}, UserError, f"custom_layers is a list of block kinds ({', '.join(BUILT_IN)}), not []"),
         ({"depth": 6, "shift_tokens": (1, 0)}, UserError, "shift_tokens has 2 values for 12 blocks"),
         ({"depth": 1, "layer_dropout": (0, 0, 0)}, UserError, "layer_dropout has 3 values for 2 blocks"),
-        ({"depth": 5001}, UserError, "depth=5001 makes 10,002 blocks; the bound is 10,000"),
+        ({"depth": 5001}, UserError, "depth=5001 makes 10,002 blocks; the limit is 10,000"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(options: dict[str, Any], error: type[Exception], message: str) -> None:

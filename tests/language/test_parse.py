@@ -106,7 +106,7 @@ def test_spaces_newlines_and_comments_do_not_count(program: Program, data: st.Da
     assert parse(text) == parse(plain(program))
 
 
-def test_a_name_with_a_parenthesis_directly_behind_it_takes_options_and_with_a_space_a_group_follows() -> None:
+def test_a_name_with_a_parenthesis_right_after_it_takes_options_and_with_a_space_a_group_follows() -> None:
     assert parse("f(glu)").layer_types == ("f",)
     assert parse("f (a f)*2").layer_types == ("f", "a", "f", "a", "f")
     assert parse("f\n(a)").layer_types == parse("f # (\n (a)").layer_types == ("f", "a")
@@ -115,7 +115,7 @@ def test_a_name_with_a_parenthesis_directly_behind_it_takes_options_and_with_a_s
 def test_set_is_a_word_only_where_settings_can_stand() -> None:
     assert parse("setting = a; setting").layer_types == ("a",)
     assert parse("a@set f a@set").expansion.specs[0].tie == "set"  # type: ignore[union-attr]
-    with pytest.raises(PatternError, match=r"^1:5: 'set' is a word of the language and no name\n"):
+    with pytest.raises(PatternError, match=r"^1:5: 'set' is a word of the language, not a name\n"):
         parse("a | set: f")
 
 

@@ -17,6 +17,8 @@ from blockdsl.reference import AREAS, Entry, entries, find, telling
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.settings import STACK_SETTINGS, table
 
+from ..built_in import BUILT_IN
+
 ENTRIES = entries()
 ids = [f"{entry.keyword or entry.name} {entry.pattern}" for entry in ENTRIES]
 
@@ -138,7 +140,7 @@ def test_an_entry_is_found_by_keyword_by_option_and_by_macro() -> None:
     assert [(e.keyword, e.kinds) for e in find("dropout")] == [("attn_dropout", ("a", "c")), ("ff_dropout", ("f",))]
     assert [(e.keyword, e.pattern) for e in find("macaron")] == [("macaron", "macaron(6)"), (None, "macaron(6)")]
     assert [e.pattern for e in find("residual_attn")] == ["a(residual_attn)", "c(residual_attn)"]
-    assert find("use_rmsnorm")[0].kinds == ("a", "c", "f")
+    assert find("use_rmsnorm")[0].kinds == BUILT_IN
     assert find("causal")[0].kinds == ("a",)
     assert find("nothing") == []
 
@@ -176,7 +178,7 @@ def test_a_kind_of_ones_own_appears_and_goes(conv: Kind) -> None:
     )
     assert (ends.keyword, ends.pattern, ends.values) == (None, "conv(ends=valid)", "one of 'same', 'valid'")
     assert causal.kinds == ("a", "conv")
-    assert find("use_rmsnorm")[0].kinds == ("a", "c", "f", "conv")
+    assert find("use_rmsnorm")[0].kinds == (*BUILT_IN, "conv")
     assert parse(ends.example)
     blockdsl.unregister("conv")
     assert "convolution" not in by_area()

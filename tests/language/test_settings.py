@@ -381,7 +381,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "a>>4",
         {},
         """
-        1:1: a shift of 4 cuts dim=8 into 9 parts
+        1:1: a shift of 4 splits dim=8 into 9 parts
           a>>4
           ^
           each part needs a feature: a wider stack or a smaller shift
@@ -391,7 +391,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "a>>8 f",
         {"causal": True},
         """
-        1:1: a shift of 8 cuts dim=8 into 9 parts
+        1:1: a shift of 8 splits dim=8 into 9 parts
           a>>8 f
           ^
           each part needs a feature: a wider stack or a smaller shift

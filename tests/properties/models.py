@@ -25,6 +25,8 @@ from blockdsl.registry.options import Option, spell
 from blockdsl.registry.settings import table
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
+from ..built_in import BUILT_IN
+
 SIZES: dict[str, Any] = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 TOKENS: dict[str, Any] = {"num_tokens": 11, "max_seq_len": 24}
 
@@ -59,7 +61,7 @@ def values(option: Option) -> tuple[Any, ...]:
 
 _TOKEN_NAMES = {option.name for option in TOKEN_OPTIONS}
 # Those of the built-in kinds: other tests register kinds of their own.
-_BUILT_IN = {option.setting for name in "acf" for option in kinds()[name].all_options()}
+_BUILT_IN = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
 OF_STACK = {
     name: option
     for name, option in table().items()

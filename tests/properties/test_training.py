@@ -53,8 +53,7 @@ def test_dropout_leaves_caches_and_memories_in_order(drawn: Model) -> None:
             cache = model.new_cache(2)
             for i, part in enumerate(x.split([3, 2, 1], dim=1)):
                 model(part, cache=cache, **(beside if i == 0 else {}))
-            slots = {node: cache.slot(node) for node in model.graph.nodes("block")}
-            held = {node: slot.stored()[0] for node, slot in slots.items() if slot.bytes()}
+            held = {node: state.tensors()[0] for node, state in cache.nodes.items()}
             assert cache.length == 6 + model.num_memory_tokens
         return mems, held
 

@@ -26,13 +26,13 @@ from ..kernels.masks import AttentionMask, Bias, Masks, MaskSpec, check_mask
 from ..kernels.request import Request, Result, Scores
 from ..kernels.scores.spec import Modifier, ScoreSpec
 from ..positions.rotary import Rotation
-from ..runtime.cache import Slot
 from .aliases import old_names
 from .init import xavier
 from .linear import apply, apply_from
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
+from .state import LayerState
 from .subset import without_share
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Attention(_Attention):
         scores: Tensor | None = None,
         keep_scores: bool = False,
         memory: Tensor | None = None,
-        cache: Slot | None = None,
+        cache: LayerState | None = None,
     ) -> Tensor | tuple[Tensor, Scores]:
         """
         Args:
@@ -171,15 +171,15 @@ class Attention(_Attention):
             q, k = rotary.both(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
-            k, v = cache.extend(k, v)
+            k, v = cache.append(keys=k, values=v)
         if rotary is not None:
             q, k = rotary.decayed(q, k)
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
         spec = self.mask_spec
-        if cache is not None and cache.window is not None:
-            spec = spec._replace(kept=cache.window)
+        if cache is not None and (window := cache.window) is not None:
+            spec = spec._replace(kept=window)
         return self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores)
 
     def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -234,7 +234,7 @@ class CrossAttention(_Attention):
         attend: Masks | None = None,
         scores: Tensor | None = None,
         keep_scores: bool = False,
-        cache: Slot | None = None,
+        cache: LayerState | None = None,
     ) -> Tensor | tuple[Tensor, Scores]:
         """
         Args:
@@ -247,8 +247,8 @@ class CrossAttention(_Attention):
         """
         check_mask("context_mask", context_mask, context)
         q = apply(self.to_q, x)
-        if cache is not None and cache.filled:
-            k, v = cache.stored()
+        if context is None and cache is not None:
+            k, v = cache.read("keys"), cache.read("values")
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
@@ -258,7 +258,8 @@ class CrossAttention(_Attention):
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:
-                cache.store(k, v)
+                cache.write("keys", k)
+                cache.write("values", v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:
             real = masks.context_mask

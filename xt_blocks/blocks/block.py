@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..runtime.cache import Slot
 from .norms import norm
 from .residual import ResidualConnection
 from .shift import shift_tokens
+from .state import Piece
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Residual(NamedTuple):
     """What a block gives.
 
     Attributes:
-        stream: (batch, seq, dim) behind the block.
+        stream: (batch, seq, dim) after the block.
         update: (batch, seq, dim) what its branch gave to be added.
         adds: the stream gained the update and no more happened to it, as by a post-norm.
         scores: what the layer gave beside its update, if that was asked for.
@@ -87,7 +87,7 @@ class Block(nn.Module):
         use: Use | None = None,
         inputs: Mapping[str, Any] | None = None,
         mask: Tensor | None = None,
-        cache: Slot | None = None,
+        tail: Piece | None = None,
         memory: Tensor | None = None,
     ) -> Residual:
         """
@@ -95,14 +95,14 @@ class Block(nn.Module):
             x: (batch, seq, dim)
             inputs: what the layer's kind declares.
             mask: (batch, memory + seq) bool, True = a real token; for the shift.
-            cache: this node's state while decoding.
+            tail: the state of this node's shift while decoding.
             memory: (batch, tokens, dim), the stream this node read in earlier segments.
         """
         use, inputs = use or Use(), inputs or {}
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
         hidden = self.norm(tokens) if self.pre_norm else tokens
         if use.shift:
-            hidden = shift_tokens(hidden, use.shift, use.causal, mask, cache)
+            hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail)
         if memory is not None:
             past = memory.shape[1]
             if "memory" in inputs:

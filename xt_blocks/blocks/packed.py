@@ -122,7 +122,7 @@ class _Packed:
                 self.made = None  # training, which changes the weight
             return linear(x, weight, bias)
         fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
-        if torch.is_grad_enabled() or not fits or compat.is_exporting() or torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() or not fits or torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"):
             return linear(x, weight, bias)
         out: Tensor = _PACKED_LINEAR(x, weight, bias, self.key)
         return out

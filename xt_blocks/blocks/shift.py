@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.cache import Slot
+from .state import Piece
 
 
-def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None, cache: Slot | None = None) -> Tensor:
+def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None, tail: Piece | None = None) -> Tensor:
     """Features in equal parts, the i-th taken from i tokens before; not causal, from `shift` before to `shift` after.
 
     What does not divide evenly stays in place. Beyond the ends, and where the mask hides a token, there are zeros.
@@ -18,7 +18,7 @@ def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None
         x: (batch, seq, dim)
         shift: the farthest neighbour; 0 changes nothing.
         mask: (batch, seq) bool, True = real.
-        cache: keeps the tokens before x while decoding; only with causal.
+        tail: keeps the last `shift` tokens, (batch, shift, dim), while decoding; only with causal.
 
     Returns:
         (batch, seq, dim)
@@ -29,10 +29,11 @@ def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None
     size, seq = x.shape[-1] // len(offsets), x.shape[1]
     real = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
     after = 0 if causal else shift
-    if cache is None:
+    if tail is None:
         padded = F.pad(real, (0, 0, shift, after))
     else:
-        padded = torch.cat((cache.swap_tail(real, shift), real), dim=1)
+        padded = torch.cat((tail.read(), real), dim=1)
+        tail.write(padded[:, seq:])
     parts = [
         # an unshifted part is the token's own, real or not
         x[..., i * size : (i + 1) * size]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from blockdsl import __version__
 from blockdsl.errors import PatternError, UserError
 
 from . import attention, check, diff, draw, fmt, generate, options, show, stats, train
@@ -55,23 +56,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action=_Version, help="print the version and exit")
+    top.add_argument("--version", action="version", version=f"blockdsl {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
     return top
-
-
-class _Version(argparse.Action):
-    """Print the version; it is looked up when it is asked for."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from blockdsl import __version__
-
-        parser.exit(message=f"blockdsl {__version__}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,7 +40,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from blockdsl.graph.costs import Cost, by_stage, item_bytes, sizes
+    from blockdsl.graph.costs import Cost, by_stage, sizes
+    from blockdsl.registry.state import item_bytes
 
     if max(args.seq_len, args.context_len or 0) > _LONGEST:
         raise UserError(f"--seq-len and --context-len are at most {_LONGEST:,}")
@@ -61,7 +62,7 @@ def _per_token(cost: Cost, seq_len: int, item: int) -> dict[str, Any]:
         "blocks": cost.blocks,
         "parameters": cost.parameters,
         "flops_per_token": cost.flops / tokens,
-        "kv_bytes_per_token": cost.cached * item / tokens,
+        "kv_bytes_per_token": cost.cache_bytes(item) / tokens,
     }
 
 

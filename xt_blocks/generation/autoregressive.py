@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from blockdsl.registry.keywords import spells
+
 from ..blocks.subset import random_subset
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
-from ..models.keywords import hands_on_to, names_nearest
+from ..models.inputs import PlacedInputs, PrefixedInputs
+from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.drawn import Drawn
 from .decoding import (
+    Generation,
+    GenerationOptions,
+    PromptTokens,
     Stream,
     WindowDecoding,
-    check_compiled,
     check_read,
-    check_steps,
-    collect,
-    decode,
-    given,
     read_prompts,
+    split,
 )
-from .sampling import Sampler
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class WindowOptions(PrefixedInputs, GenerationOptions, total=False):
+    """Further arguments of `AutoregressiveWrapper.stream`."""
 
 
 class AutoregressiveWrapper(Drawn, nn.Module):
@@ -56,120 +63,30 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
         self.max_seq_len = net.max_seq_len
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        prepend_embeds: Tensor | None = None,
-        prepend_mask: Tensor | None = None,
-        attn_mask: Tensor | None = None,
-        pos: Tensor | None = None,
-        sum_embeds: Tensor | None = None,
-    ) -> Tensor:
+    @names_nearest
+    @spells(keywords_of(PlacedInputs))
+    def forward(self, x: Tensor, mask: Tensor | None = None, **inputs: Unpack[PlacedInputs]) -> Tensor:
         """Mean cross-entropy of each token given those before it, in nats.
 
         Args:
             x: (batch, seq + 1) tokens, seq at least 1; the model sees the first seq and predicts the last seq.
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
-            context, context_mask: for the model's cross-attention.
-            prepend_embeds: (batch, p, emb_dim) in front of the tokens; from these nothing is predicted.
-            prepend_mask: (batch, p) bool.
-            attn_mask, pos, sum_embeds: as the model takes them, of the seq tokens that it sees.
+            inputs: context, context_mask, prepend_embeds, prepend_mask, attn_mask, pos, sum_embeds, as the model takes
+                them, of the seq tokens that it sees; from prepended embeddings nothing is predicted.
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
-        read = given(
-            context=context,
-            context_mask=context_mask,
-            prepend_embeds=prepend_embeds,
-            prepend_mask=prepend_mask,
-            attn_mask=attn_mask,
-            pos=pos,
-            sum_embeds=sum_embeds,
-        )
+        read: dict[str, Any] = {**inputs}
         if self.training and self.mask_prob > 0:
-            read["self_attn_context_mask"] = remembered(tokens, mask, self.mask_prob)
+            read["self_attn_context_mask"] = forgetful_mask(tokens, mask, self.mask_prob)
         loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
         return loss
 
     @names_nearest
-    @hands_on_to(Sampler)
-    def generate(
-        self,
-        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
-        seq_len: int,
-        *,
-        eos_token: int | None = None,
-        cache_kv: bool = True,
-        compile: bool = False,
-        mask: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        prepend_embeds: Tensor | None = None,
-        prepend_mask: Tensor | None = None,
-        **sampling: Any,
-    ) -> Tensor:
-        """Tokens that go on from a prompt.
-
-        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to.
-
-        Args:
-            prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
-                goes on as if it were alone; n at least 1.
-            seq_len: how many tokens to add.
-            eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
-            cache_kv: keep keys and values between steps; the tokens are the same without.
-            compile: compile the steps behind the prompt, once for each batch size and for each 128 tokens of length;
-                on a GPU they are a CUDA graph.
-            mask: (batch, n) bool, True = a real token; rows of different lengths are padded on the left.
-            context, context_mask: for the model's cross-attention.
-            prepend_embeds: (batch, p, emb_dim) in front of the tokens, and of the window when it slides.
-            prepend_mask: (batch, p) bool.
-            sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
-                `sampling.Sampler` has them.
-
-        Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
-
-        Raises:
-            ValueError: a prompt is empty, seq_len negative, a mask of another shape or padded on the right, or
-                an argument of sampling out of its range.
-            TypeError: an unknown keyword; the message names the nearest one.
-        """
-        tokens = self.stream(
-            prompts,
-            seq_len,
-            eos_token=eos_token,
-            cache_kv=cache_kv,
-            compile=compile,
-            mask=mask,
-            context=context,
-            context_mask=context_mask,
-            prepend_embeds=prepend_embeds,
-            prepend_mask=prepend_mask,
-            **sampling,
-        )
-        return collect(self.net, tokens, read_prompts(prompts, mask), seq_len, self.pad_value)
-
-    @names_nearest
-    @hands_on_to(Sampler)
+    @spells(keywords_of(PrefixedInputs, Generation))
     def stream(
-        self,
-        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
-        seq_len: int,
-        *,
-        eos_token: int | None = None,
-        cache_kv: bool = True,
-        compile: bool = False,
-        mask: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        prepend_embeds: Tensor | None = None,
-        prepend_mask: Tensor | None = None,
-        **sampling: Any,
-    ) -> Iterator[Tensor]:
+        self, prompts: PromptTokens, seq_len: int, *, mask: Tensor | None = None, **options: Unpack[WindowOptions]
+    ) -> Stream:
         """The tokens of `generate`, one a step, each as soon as it is drawn; the arguments are the same.
 
         They are checked when this is called. The model is in evaluation mode, and without gradients, only while it
@@ -179,18 +96,40 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         Returns:
             an iterator of (batch,) int64 tokens, of one row too; seq_len of them, or fewer where every row ends.
         """
-        sampler = Sampler(**sampling)
-        check_steps(self.net, seq_len, eos_token)
-        if compile:
-            check_compiled(self.net, cache_kv)
+        generation, read = split(options)
+        generation.check(self.net, seq_len)
         rows = read_prompts(prompts, mask)
-        read = given(
-            context=context, context_mask=context_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
-        )
         check_read(self.net, rows.tokens.shape[0], read)
-        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compile, read)
-        steps = decode(decoding, sampler, seq_len, eos_token, self.pad_value)
-        return Stream(self.net, steps, sampler.filter_logits_fn is not None)
+        decoding = WindowDecoding(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
+        return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
+
+    @names_nearest
+    @takes_what(stream)
+    def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
+        """Tokens that go on from a prompt.
+
+        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to.
+
+        Args:
+            prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
+                goes on as if it were alone; n at least 1.
+            seq_len: how many tokens to add.
+            mask: (batch, n) bool, True = a real token; rows of different lengths are padded on the left.
+            context, context_mask: for the model's cross-attention.
+            prepend_embeds: (batch, p, emb_dim) in front of the tokens, and of the window when it slides.
+            prepend_mask: (batch, p) bool.
+            options: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as `sampling.Sampler` has
+                them, and eos_token, cache_kv=True, compile=False, as `decoding.Generation` has them.
+
+        Returns:
+            (batch, seq_len) new tokens, or (seq_len,).
+
+        Raises:
+            ValueError: a prompt is empty, seq_len negative, a mask of another shape or padded on the right, or
+                an argument of sampling out of its range.
+            TypeError: an unknown keyword; the message names the nearest one.
+        """
+        return self.stream(prompts, seq_len, **options).collect()
 
 
 def check_causal(net: TransformerWrapper) -> None:
@@ -218,7 +157,7 @@ def shifted(x: Tensor, mask: Tensor | None, ignore_index: int, pad_value: int) -
     return tokens, target.masked_fill(~(mask[:, :-1] & mask[:, 1:]), ignore_index), mask[:, :-1]
 
 
-def remembered(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
+def forgetful_mask(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
     """(batch, seq) bool, False at int(n · mask_prob) random ones of each row's n real tokens, never at the first."""
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     may_hide = real & (real.cumsum(dim=1) > 1)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.keywords import spells
+
 from ..kernels.masks import check_mask
 from ..models.continuous import ContinuousTransformerWrapper
-from ..models.keywords import names_nearest
-from ..runtime.cache import Cache
+from ..models.inputs import ContextInputs, PrefixedInputs
+from ..models.keywords import keywords_of, names_nearest
 from ..runtime.drawn import Drawn
-from ..runtime.evaluation import evaluating
-from .decoding import check_length
+from .decoding import Prompts, Stream, WindowDecoding, check_length
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,15 +60,9 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         self.loss_fn = loss_fn
         self.max_seq_len = net.max_seq_len
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        prepend_embeds: Tensor | None = None,
-        prepend_mask: Tensor | None = None,
-    ) -> Tensor:
+    @names_nearest
+    @spells(keywords_of(PrefixedInputs))
+    def forward(self, x: Tensor, mask: Tensor | None = None, **inputs: Unpack[PrefixedInputs]) -> Tensor:
         """Mean loss of each vector's prediction from those before it.
 
         Args:
@@ -73,23 +70,18 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             mask: (batch, seq + 1) bool, True = a real vector. Padding is not seen, and nothing is predicted from it;
                 what follows a row's last real vector is a target, as in the seed document's library, so that a model
                 can learn how a sequence ends.
-            context, context_mask: for the model's cross-attention.
-            prepend_embeds: (batch, p, emb_dim) in front of the vectors; nothing is predicted from them.
-            prepend_mask: (batch, p) bool.
+            inputs: context, context_mask, prepend_embeds, prepend_mask, as the model takes them; nothing is predicted
+                from prepended embeddings.
+
+        Raises:
+            ValueError: an argument or what loss_fn gives has a wrong shape.
         """
         if x.ndim != 3 or x.shape[1] < 2:
             raise ValueError(f"x must be (batch, 2 or more, {self.net.dim_in}), not {tuple(x.shape)}")
         check_mask("mask", mask, x)
         seen, target = x[:, :-1], x[:, 1:]
         mask = None if mask is None else mask[:, :-1]
-        out = self.net(
-            seen,
-            mask=mask,
-            context=context,
-            context_mask=context_mask,
-            prepend_embeds=prepend_embeds,
-            prepend_mask=prepend_mask,
-        )[:, -seen.shape[1] :]
+        out = self.net(seen, mask=mask, **inputs)[:, -seen.shape[1] :]
         losses = F.mse_loss(out, target, reduction="none") if self.loss_fn is None else self.loss_fn(out, target)
         if losses.shape not in (target.shape, target.shape[:2]):
             raise ValueError(f"loss_fn must give losses {tuple(target.shape)}, not {tuple(losses.shape)}")
@@ -99,14 +91,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         return losses.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
 
     @names_nearest
-    def generate(
-        self,
-        start: Tensor,
-        seq_len: int,
-        cache_kv: bool = True,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-    ) -> Tensor:
+    @spells(keywords_of(ContextInputs))
+    def generate(self, start: Tensor, seq_len: int, cache_kv: bool = True, **context: Unpack[ContextInputs]) -> Tensor:
         """Vectors that go on from a start.
 
         Past max_seq_len the window slides: the model sees the last max_seq_len vectors, as it was trained to.
@@ -115,7 +101,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             start: (batch, n, dim), or (n, dim) for one row; n at least 1.
             seq_len: how many vectors to add.
             cache_kv: keep keys and values between steps; the vectors are the same without.
-            context, context_mask: for the model's cross-attention.
+            context: context, context_mask, for the model's cross-attention.
 
         Returns:
             (batch, seq_len, dim) new vectors, or (seq_len, dim).
@@ -127,28 +113,6 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             dim = self.net.dim_in
             raise ValueError(f"start must be (n, {dim}) or (batch, n, {dim}), n at least 1, not {tuple(start.shape)}")
         check_length(seq_len)
-        rows = start if start.ndim == 3 else start[None]
-        read = {"context": context, "context_mask": context_mask}
-        out = rows
-        with evaluating(self.net):
-            cache = self._cache(rows, seq_len) if cache_kv else None
-            for _ in range(seq_len):
-                if out.shape[1] > self.max_seq_len:
-                    cache = None  # every vector's value changes with the one that left the window
-                out = torch.cat((out, self._next(out, cache, read)), dim=1)
-        out = out[:, rows.shape[1] :]
-        return out if start.ndim == 3 else out[0]
-
-    def _cache(self, rows: Tensor, new: int) -> Cache | None:
-        """None: the start does not fit it, or the stack cannot keep one."""
-        if rows.shape[1] > self.max_seq_len or self.net.graph.why_not_cached() is not None:
-            return None
-        return self.net.new_cache(rows.shape[0], min(self.max_seq_len, rows.shape[1] + new))
-
-    def _next(self, out: Tensor, cache: Cache | None, read: dict[str, Any]) -> Tensor:
-        """(batch, 1, dim)"""
-        if cache is None:
-            return self.net(out[:, -self.max_seq_len :], last_only=True, **read)
-        if cache.length == 0:
-            return self.net(out, cache=cache, last_only=True, **read)
-        return self.net(out[:, -1:], cache=cache)
+        rows = Prompts(start.detach() if start.ndim == 3 else start.detach()[None], single=start.ndim == 2)
+        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compiled=False, read=context)
+        return Stream(self.net, rows, decoding, seq_len).collect()

@@ -1,14 +1,15 @@
 """Decoding: prompts of one or of several lengths, what the model is shown at each step, and the loop over steps.
 
-Owns what is the same for every model over tokens. A `Decoding` knows which tokens the model sees for the next one,
-and what is kept between steps.
+Owns what is the same for every model over tokens or vectors. A `Decoding` knows which of them the model sees for the
+next one, and what is kept between steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +17,65 @@ from torch import Tensor, nn
 
 from ..kernels.hooks import unhooked
 from ..kernels.masks import check_mask
+from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating, evaluating_all
-from .sampling import Sampler
+from .sampling import Sampler, Sampling
+
+# Options -----------------------------------------------------------------------------------------------------------
+
+PromptTokens = Tensor | list[Tensor] | tuple[Tensor, ...]
+"""(batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths."""
 
 
-class Decoding(Protocol):
-    """The tokens so far, and the logits of the next."""
+class GenerationOptions(Sampling, total=False):
+    """A Generation's arguments, as methods that take them by `**` have them."""
 
-    def next_logits(self) -> Tensor:
-        """(batch, num_tokens)"""
+    eos_token: int | None
+    cache_kv: bool
+    compile: bool
 
-    def append(self, token: Tensor) -> None:
-        """token: (batch,)"""
+
+@dataclass(frozen=True)
+class Generation(Sampler):
+    """How tokens are generated, whatever the model reads besides: a Sampler, and how its steps are run.
+
+    Args:
+        eos_token: a row that has generated it is filled up with padding; the model runs until all have.
+        cache_kv: keep keys and values between steps; the tokens are the same without.
+        compile: compile the steps after the prompt, once for each batch size and for each 128 tokens of length; on a
+            GPU they are a CUDA graph.
+    """
+
+    eos_token: int | None = None
+    cache_kv: bool = True
+    compile: bool = False
+
+    def check(self, net: TransformerWrapper, seq_len: int) -> None:
+        """Raise ValueError unless `net` can generate `seq_len` tokens so."""
+        check_length(seq_len)
+        eos = self.eos_token
+        if eos is not None and not (hasattr(eos, "__index__") and 0 <= eos < net.num_tokens):
+            raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos}")
+        if not self.compile:
+            return
+        if not self.cache_kv:
+            raise ValueError("compile is set, but cache_kv is off: what is compiled is a step with a cache")
+        if reason := net.graph.why_not_cached():
+            raise ValueError(f"compile is set, but no cache can be kept: {reason}")
+
+
+def split(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any]]:
+    """Of the keywords of a `stream`: how it generates, and what the model reads, where it is given."""
+    own = {field.name for field in fields(Generation)}
+    generation = Generation(**{name: value for name, value in options.items() if name in own})
+    return generation, {name: value for name, value in options.items() if name not in own and value is not None}
+
+
+def check_length(seq_len: int) -> None:
+    """Raise ValueError unless seq_len is a number of steps."""
+    if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
+        raise ValueError(f"seq_len must be at least 0, a whole number, not {seq_len}")
 
 
 # Prompts -----------------------------------------------------------------------------------------------------------
@@ -38,7 +85,7 @@ class Prompts(NamedTuple):
     """Prompts side by side, padded on the left.
 
     Attributes:
-        tokens: (batch, n) int64.
+        tokens: (batch, n) int64, or vectors (batch, n, dim).
         mask: (batch, n) bool, True = a real token; None: all are.
         single: they were one prompt without a batch.
         ragged: they were a list with prompts of different lengths.
@@ -50,7 +97,7 @@ class Prompts(NamedTuple):
     ragged: bool = False
 
 
-def read_prompts(prompts: Tensor | list[Tensor] | tuple[Tensor, ...], mask: Tensor | None = None) -> Prompts:
+def read_prompts(prompts: PromptTokens, mask: Tensor | None = None) -> Prompts:
     """Of (n,) or (batch, n) tokens with a mask of the same shape, or of a list of (n,) tokens.
 
     Raises:
@@ -107,12 +154,7 @@ def _check_tokens(tokens: Tensor) -> None:
 # What is read beside them ------------------------------------------------------------------------------------------
 
 
-def given(**arguments: Tensor | None) -> dict[str, Tensor]:
-    """Those of the arguments that are there."""
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def check_read(net: TransformerWrapper, batch: int, read: dict[str, Tensor]) -> None:
+def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> None:
     """Raise ValueError where the model lacks a context, or what is read beside the tokens is not as it must be."""
     reads_context = bool(net.graph.nodes("context"))
     if "context" in read and not reads_context:
@@ -133,20 +175,32 @@ def check_read(net: TransformerWrapper, batch: int, read: dict[str, Tensor]) -> 
 # Steps -------------------------------------------------------------------------------------------------------------
 
 
-class Tokens:
-    """(batch, length) tokens in room for `new` more behind a prompt."""
+class Rows:
+    """(batch, length) tokens, or (batch, length, dim) vectors, with room for `new` more after a prompt."""
 
     def __init__(self, prompt: Tensor, new: int) -> None:
-        self._room = torch.cat((prompt, prompt.new_zeros(prompt.shape[0], new)), dim=1)
-        self.batch, self.length, self.room = prompt.shape[0], prompt.shape[1], self._room.shape[1]
+        batch, length, *features = prompt.shape
+        self._room = torch.cat((prompt, prompt.new_zeros(batch, new, *features)), dim=1)
+        self.batch, self.length, self.room = batch, length, length + new
 
     def append(self, token: Tensor) -> None:
+        """token: (batch,), or a vector (batch, dim)."""
         self._room[:, self.length] = token
         self.length += 1
 
     def since(self, start: int, end: int | None = None) -> Tensor:
-        """(batch, tokens) from place `start` on, to the last one or up to place `end`."""
+        """(batch, tokens, ...) from place `start` on, to the last one or up to place `end`."""
         return self._room[:, start : self.length if end is None else end]
+
+
+class Decoding(Protocol):
+    """The tokens or vectors so far, and what the model gives for the next."""
+
+    def next_output(self) -> Tensor:
+        """(batch, num_tokens) logits, or (batch, dim) the next vector."""
+
+    def append(self, token: Tensor) -> None:
+        """token: (batch,), or a vector (batch, dim)."""
 
 
 class WindowDecoding:
@@ -159,65 +213,58 @@ class WindowDecoding:
         prompts: as they were read.
         new: how many tokens will be appended.
         cached: keep keys and values where the stack can.
-        compiled: compile the steps behind the prompt.
+        compiled: compile the steps after the prompt.
         read: what else the model is given, each time it reads the tokens from the first one on.
     """
 
     def __init__(
         self,
-        net: TransformerWrapper,
+        net: SequenceModel,
         prompts: Prompts,
         new: int,
         cached: bool,
         compiled: bool,
-        read: dict[str, Tensor],
+        read: Mapping[str, Any],
     ) -> None:
         self.net, self.read = net, read
         self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
-        self.tokens, self.mask = Tokens(prompts.tokens, new), None
+        self.rows, self.mask = Rows(prompts.tokens, new), None
         if prompts.mask is not None:
             self.mask = F.pad(prompts.mask, (0, new), value=True)
         self.cache, self.seen = None, 0
-        if cached and self.tokens.length <= net.max_seq_len and net.graph.why_not_cached() is None:
+        if cached and self.rows.length <= net.max_seq_len and net.graph.why_not_cached() is None:
             prepended = {"prepended": read["prepend_embeds"].shape[1]} if "prepend_embeds" in read else {}
-            room = room_for(self.tokens.room, net.max_seq_len, compiled)
-            self.cache = net.new_cache(self.tokens.batch, room, **prepended)
+            room = room_for(self.rows.room, net.max_seq_len, compiled)
+            self.cache = net.new_cache(self.rows.batch, room, **prepended)
 
-    def next_logits(self) -> Tensor:
-        """(batch, num_tokens)"""
-        if self.tokens.length > self.net.max_seq_len:
+    def next_output(self) -> Tensor:
+        """(batch, num_tokens) logits, or (batch, dim) the next vector."""
+        rows, window = self.rows, self.net.max_seq_len
+        if rows.length > window:
             self.cache, self.seen = None, 0
         if self.seen:
-            logits = self.step(self.tokens.since(self.seen), cache=self.cache)
+            out = self.step(rows.since(self.seen), cache=self.cache)
         else:
-            start = max(0, self.tokens.length - self.net.max_seq_len)
-            mask = {} if self.mask is None else {"mask": self.mask[:, start : self.tokens.length]}
-            logits = self.net(self.tokens.since(start), cache=self.cache, last_only=True, **mask, **self.read)
+            start = max(0, rows.length - window)
+            mask = {} if self.mask is None else {"mask": self.mask[:, start : rows.length]}
+            out = self.net(rows.since(start), cache=self.cache, last_only=True, **mask, **self.read)
         if self.cache is not None:
-            self.seen = self.tokens.length
-        return logits[:, -1]
+            self.seen = rows.length
+        return out[:, -1]
 
     def append(self, token: Tensor) -> None:
-        """token: (batch,)"""
-        self.tokens.append(token)
+        """token: (batch,), or a vector (batch, dim)."""
+        self.rows.append(token)
 
 
-def compiled_step(net: TransformerWrapper) -> Callable[..., Tensor]:
-    """`net(token, cache=cache)` behind what a cache holds, compiled once for all caches of one shape.
+def compiled_step(net: SequenceModel) -> Callable[..., Tensor]:
+    """`net(token, cache=cache)` after what a cache holds, compiled once for all caches of one shape.
 
     It is one graph. `fullgraph` is not asked for: beyond the number of shapes that torch compiles, it runs uncompiled.
     """
     on_gpu = any(parameter.is_cuda for parameter in net.parameters())
     step = torch.compile(net, dynamic=False, mode="reduce-overhead" if on_gpu else None)
     return lambda token, cache: step(token, cache=cache.fix_shapes())
-
-
-def check_compiled(net: TransformerWrapper, cached: bool) -> None:
-    """Raise ValueError where there are no steps behind a cache to compile."""
-    if not cached:
-        raise ValueError("compile is set, but cache_kv is off: what is compiled is a step with a cache")
-    if reason := net.graph.why_not_cached():
-        raise ValueError(f"compile is set, but no cache can be kept: {reason}")
 
 
 def room_for(tokens: int, most: int, compiled: bool) -> int:
@@ -228,40 +275,23 @@ def room_for(tokens: int, most: int, compiled: bool) -> int:
 # The loop ----------------------------------------------------------------------------------------------------------
 
 
-class Stream:
-    """An iterator over the tokens of `steps`, for whose time the model is in evaluation mode, without gradients.
-
-    Attributes:
-        steps: to be gone through by who sees to that himself.
-        filtered: a filter of the caller's reads the logits.
-    """
-
-    def __init__(self, net: nn.Module, steps: Generator[Tensor, None, None], filtered: bool = False) -> None:
-        self.steps, self.filtered = steps, filtered
-        self._modules = [*net.modules()]
-
-    def __iter__(self) -> Stream:
-        return self
-
-    def __next__(self) -> Tensor:
-        with evaluating_all(self._modules):
-            token = next(self.steps, None)
-        if token is None:
-            raise StopIteration
-        return token
-
-    def close(self) -> None:
-        """No more tokens."""
-        self.steps.close()
-
-
 def decode(
-    decoding: Decoding, sampler: Sampler, steps: int, eos_token: int | None, pad_value: int
+    decoding: Decoding,
+    choose: Callable[[Tensor], Tensor],
+    steps: int,
+    eos_token: int | None = None,
+    pad_value: int = 0,
 ) -> Generator[Tensor, None, None]:
-    """(batch,) int64 tokens, one a step, until all rows have drawn eos_token; a row has pad_value behind its own."""
+    """(batch,) int64 tokens, or (batch, dim) vectors, one a step.
+
+    They end where all rows have drawn eos_token; a row has pad_value after its own.
+
+    Args:
+        choose: what the model gives for the next token, (batch, num_tokens) logits say, → the token (batch,).
+    """
     finished: Tensor | None = None
     for _ in range(steps):
-        token = sampler(decoding.next_logits())
+        token = choose(decoding.next_output())
         decoding.append(token)
         if eos_token is not None:
             ended = token == eos_token
@@ -273,27 +303,61 @@ def decode(
             return
 
 
-def check_length(seq_len: int) -> None:
-    """Raise ValueError unless seq_len is a number of steps."""
-    if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
-        raise ValueError(f"seq_len must be at least 0, a whole number, not {seq_len}")
+class Stream:
+    """An iterator over the steps of `decode`, for whose time the model is in evaluation mode, without gradients.
+
+    Args:
+        net: the model.
+        prompts: what it goes on from.
+        decoding: shows the model those and what comes after them.
+        seq_len: how many steps there are at most.
+        generation: how tokens are drawn; None: there are none, and the next vector is what the model gives.
+        pad_value: what follows a row's eos.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        prompts: Prompts,
+        decoding: Decoding,
+        seq_len: int,
+        generation: Generation | None = None,
+        pad_value: int = 0,
+    ) -> None:
+        self._net, self._prompts, self._seq_len, self._pad_value = net, prompts, seq_len, pad_value
+        if generation is None:
+            self._seen, self._steps = False, decode(decoding, _as_it_is, seq_len)
+        else:
+            self._seen = generation.filter_logits_fn is not None
+            self._steps = decode(decoding, generation, seq_len, generation.eos_token, pad_value)
+        self._modules = [*net.modules()]
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Tensor:
+        with evaluating_all(self._modules):
+            token = next(self._steps, None)
+        if token is None:
+            raise StopIteration
+        return token
+
+    def close(self) -> None:
+        """No more tokens."""
+        self._steps.close()
+
+    def collect(self) -> Tensor:
+        """All steps side by side, (batch, seq_len, ...) or (seq_len, ...); pad_value where they ended early."""
+        # who sees a tensor may keep it for autograd, which takes none of inference mode
+        alone = not self._seen and all(map(unhooked, self._net.modules()))
+        with evaluating(self._net), torch.inference_mode() if alone else nullcontext():  # once for all steps
+            steps = [*self._steps]
+        batch, _, *features = self._prompts.tokens.shape
+        out = self._prompts.tokens.new_full((batch, self._seq_len, *features), self._pad_value)
+        if steps:
+            out[:, : len(steps)] = torch.stack(steps, dim=1)
+        return out[0] if self._prompts.single else out
 
 
-def check_steps(net: TransformerWrapper, seq_len: int, eos_token: int | None) -> None:
-    """Raise ValueError unless seq_len is a number of tokens and eos_token one of the model's."""
-    check_length(seq_len)
-    if eos_token is not None and not (hasattr(eos_token, "__index__") and 0 <= eos_token < net.num_tokens):
-        raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos_token}")
-
-
-def collect(net: nn.Module, stream: Iterator[Tensor], prompts: Prompts, seq_len: int, pad_value: int) -> Tensor:
-    """The steps of a stream side by side, (batch, seq_len) or (seq_len,); pad_value where they ended early."""
-    steps, alone = stream, False
-    if isinstance(stream, Stream):  # who sees a tensor may keep it for autograd, which takes none of inference mode
-        steps, alone = stream.steps, not stream.filtered and all(map(unhooked, net.modules()))
-    with evaluating(net), torch.inference_mode() if alone else nullcontext():  # once for all steps
-        tokens = [*steps]
-    out = prompts.tokens.new_full((prompts.tokens.shape[0], seq_len), pad_value)
-    if tokens:
-        out[:, : len(tokens)] = torch.stack(tokens, dim=1)
-    return out[0] if prompts.single else out
+def _as_it_is(vector: Tensor) -> Tensor:
+    return vector

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import Option, by_name, check_values
 
 from ..blocks.linear import apply
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
-from ..models.keywords import names_nearest
+from ..models.inputs import ContextInputs
+from ..models.keywords import keywords_of, names_nearest
 from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
 from .sampling import keep_top_k
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _OPTIONS = by_name(
     (
@@ -142,6 +147,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     # Training --------------------------------------------------------------------------------------------------------
 
+    @names_nearest
+    @spells(keywords_of(ContextInputs))
     def forward(
         self,
         x: Tensor,
@@ -149,8 +156,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         only_train_critic: bool = False,
         generator_sample_temperature: float | None = None,
         mask: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
+        **context: Unpack[ContextInputs],
     ) -> Losses:
         """The losses of a batch, masked at random.
 
@@ -161,7 +167,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             generator_sample_temperature: of the tokens made up for the critic; None: a random one for each row, from
                 0 to 1, as those of generation are.
             mask: (batch, max_seq_len) bool, True = a real token; padding is neither seen nor predicted.
-            context, context_mask: for the net's cross-attention.
+            context: context, context_mask, for the net's cross-attention.
 
         Raises:
             ValueError: the tokens have another shape, a temperature is negative, or no critic can be trained.
@@ -175,7 +181,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         if x.ndim != 2 or x.shape[1] != self.max_seq_len:
             raise ValueError(f"tokens must be (batch, {self.max_seq_len}), not {tuple(x.shape)}")
         check_mask("mask", mask, x)
-        read = {"mask": mask, "context": context, "context_mask": context_mask}
+        read: dict[str, Any] = {"mask": mask, **context}
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
         masked = masked_at_random(real, self.schedule)
         seen = corrupted(x, masked, self.mask_id, self.num_tokens, self.no_replace_prob, self.random_token_prob)
@@ -205,7 +211,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         """What the net reads, `condition: (batch, seq, dim)` with it."""
         if self.to_self_cond is None or condition is None:
             return read
-        return read | {"sum_embeds": apply(self.to_self_cond, condition)}
+        return {**read, "sum_embeds": apply(self.to_self_cond, condition)}
 
     def _nothing_known(self, tokens: Tensor) -> Tensor | None:
         """(batch, seq, dim), what the first step is conditioned on."""
@@ -244,6 +250,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     # Generation ------------------------------------------------------------------------------------------------------
 
+    @names_nearest
+    @spells(keywords_of(ContextInputs))
     def generate(
         self,
         batch_size: int | None = None,
@@ -251,8 +259,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         filter_thres: float = 0.7,
         noise_level_scale: float = 1.0,
         generator: torch.Generator | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
+        **context: Unpack[ContextInputs],
     ) -> Tensor:
         """Tokens from nothing.
 
@@ -262,7 +269,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             filter_thres: share of the vocabulary, the least likely tokens, that is not sampled.
             noise_level_scale: Gumbel noise of the choice of what is masked again; it falls to 0 as well.
             generator: for reproducible sampling.
-            context, context_mask: for the net's cross-attention.
+            context: context, context_mask, for the net's cross-attention.
 
         Returns:
             (batch, max_seq_len) int64 tokens, or (max_seq_len,); none of them is mask_id.
@@ -277,7 +284,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             noise_level_scale=noise_level_scale,
         )
         device = next(self.net.parameters()).device
-        read = {"mask": None, "context": context, "context_mask": context_mask}
+        read: dict[str, Any] = {"mask": None, **context}
         tokens = torch.full((batch_size or 1, self.max_seq_len), self.mask_id, device=device)
         masked = torch.ones_like(tokens, dtype=torch.bool)
         condition = self._nothing_known(tokens)
@@ -297,7 +304,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return tokens if batch_size is not None else tokens[0]
 
     def _still_masked(self) -> list[int]:
-        """How many tokens are masked behind each step; none behind the last."""
+        """How many tokens are masked after each step; none after the last."""
         times = torch.linspace(0, 1, self.steps + 1)[1:-1]
         return [*(self.schedule(times) * self.max_seq_len).long().tolist(), 0]
 

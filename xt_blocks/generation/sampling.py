@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -112,6 +113,18 @@ def draw(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return torch.searchsorted(sums, share * sums[:, -1:]).squeeze(-1)
 
 
+class Sampling(TypedDict, total=False):
+    """A Sampler's arguments, as methods that take them by `**` have them."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    top_a: float | None
+    min_p: float | None
+    filter_logits_fn: FilterLogits | None
+    generator: torch.Generator | None
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Draws one token a row: `sampler(logits (batch, tokens)) -> (batch,) int64`.
@@ -176,7 +189,7 @@ class Sampler:
         return logits
 
     def _filtered(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits in float32 at least, behind the caller's own filter, and the largest of each row (batch, 1)."""
+        """The logits in float32 at least, after the caller's own filter, and the largest of each row (batch, 1)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         largest = _checked_largest("the model's logits", logits)
         if self.filter_logits_fn is None:

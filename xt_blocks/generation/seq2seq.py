@@ -19,11 +19,14 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..kernels.masks import check_mask, joined_masks
+from ..models.inputs import ContextInputs
+from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
 from ..models.transformer import TransformerWrapper
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from .autoregressive import AutoregressiveWrapper
+from .decoding import GenerationOptions, PromptTokens, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
     from blockdsl.signatures import Seq2SeqKeywords
 
+# What the decoder reads besides its own tokens, and these: not the caller's to give.
+_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 _DROPOUT = Option("cross_attn_tokens_dropout", float, 0.0, "share of the encoder's tokens", least=0, below=1)
@@ -61,6 +66,13 @@ def _keywords() -> Iterator[Parameter]:
         for parameter in (*signature(TransformerWrapper).parameters.values(), *signature(stack).parameters.values()):
             if parameter.name not in _REFUSED[prefix] and parameter.name != "attn_layers":
                 yield parameter.replace(name=prefix + parameter.name, kind=Parameter.KEYWORD_ONLY)
+
+
+class TargetOptions(GenerationOptions, total=False):
+    """Further arguments of `XTransformer.stream`."""
+
+    prepend_embeds: Tensor | None
+    prepend_mask: Tensor | None
 
 
 class XTransformer(Drawn, nn.Module):
@@ -160,18 +172,29 @@ class XTransformer(Drawn, nn.Module):
             context_mask = self._some_of(context, context_mask)
         return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask)
 
-    def generate(
+    @names_nearest
+    @spells(p for p in keywords_of(AutoregressiveWrapper.stream) if p.name not in _READ_BY_DECODER)
+    def stream(
         self,
         seq_in: Tensor,
-        seq_out_start: Tensor | list[Tensor] | tuple[Tensor, ...],
+        seq_out_start: PromptTokens,
         seq_len: int,
         mask: Tensor | None = None,
         attn_mask: Tensor | None = None,
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
-        **generation: Any,
-    ) -> Tensor:
+        **generation: Unpack[TargetOptions],
+    ) -> Stream:
+        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        with evaluating(self.encoder):
+            context, context_mask = self._encoded(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        read: ContextInputs = {"context": context, "context_mask": context_mask}
+        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
+
+    @names_nearest
+    @takes_what(stream)
+    def generate(self, *inputs: Any, **options: Any) -> Tensor:
         """Target tokens that go on from a start. The source is encoded once, and so are the keys and values of it.
 
         Args:
@@ -185,30 +208,7 @@ class XTransformer(Drawn, nn.Module):
         Returns:
             (batch, seq_len) new tokens, or (seq_len,).
         """
-        read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
-        return self.decoder.generate(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
-
-    def stream(
-        self,
-        seq_in: Tensor,
-        seq_out_start: Tensor | list[Tensor] | tuple[Tensor, ...],
-        seq_len: int,
-        mask: Tensor | None = None,
-        attn_mask: Tensor | None = None,
-        src_prepend_embeds: Tensor | None = None,
-        src_prepend_mask: Tensor | None = None,
-        tgt_mask: Tensor | None = None,
-        **generation: Any,
-    ) -> Iterator[Tensor]:
-        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
-        read = self._read(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
-        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
-
-    def _read(self, src: Tensor, *rest: Tensor | None) -> dict[str, Any]:
-        """What the decoder reads while it generates, from what `_encoded` takes."""
-        with evaluating(self.encoder):
-            context, context_mask = self._encoded(src, *rest)
-        return {"context": context, "context_mask": context_mask}
+        return self.stream(*inputs, **options).collect()
 
     def _encoded(
         self,

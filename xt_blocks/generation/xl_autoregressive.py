@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from blockdsl.registry.keywords import spells
+
 from ..kernels.cross_entropy import Target
-from ..models.keywords import hands_on_to, names_nearest
+from ..models.inputs import ContextInputs
+from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.drawn import Drawn
 from .autoregressive import check_causal, shifted
 from .decoding import (
     Decoding,
+    Generation,
+    GenerationOptions,
     Prompts,
+    PromptTokens,
+    Rows,
     Stream,
-    Tokens,
-    check_compiled,
     check_read,
-    check_steps,
-    collect,
     compiled_step,
-    decode,
-    given,
     read_prompts,
+    split,
 )
-from .sampling import Sampler
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ..runtime.cache import Cache
     from ..runtime.memories import Memories
+
+
+class SegmentOptions(ContextInputs, GenerationOptions, total=False):
+    """Further arguments of `XLAutoregressiveWrapper.stream`."""
 
 
 class XLAutoregressiveWrapper(Drawn, nn.Module):
@@ -60,15 +67,16 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         self.ignore_index, self.pad_value = ignore_index, pad_value
         self.max_seq_len = net.max_seq_len
 
+    @names_nearest
+    @spells(keywords_of(ContextInputs))
     def forward(
         self,
         x: Tensor,
         mems: Memories | None = None,
         mask: Tensor | None = None,
         return_mems: bool = False,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-    ) -> Any:
+        **inputs: Unpack[ContextInputs],
+    ) -> Tensor | tuple[Tensor, Memories]:
         """Mean cross-entropy over all predicted tokens of all segments, in nats.
 
         Args:
@@ -77,53 +85,58 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             mems: what is remembered of the text before x.
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
-            return_mems: give the memories behind the last segment too.
-            context, context_mask: for the model's cross-attention, which every segment reads.
+            return_mems: give the memories after the last segment too.
+            inputs: context, context_mask, for the model's cross-attention, which every segment reads.
 
         Returns:
             the loss, or (loss, memories).
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
         losses = []
-        read = given(context=context, context_mask=context_mask)
         for start in range(0, tokens.shape[1], self.max_seq_len):
             segment = slice(start, start + self.max_seq_len)
             seen = None if mask is None else mask[:, segment]
             wanted = Target(target[:, segment], self.ignore_index, "sum")
-            loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, return_mems=True, **read)
+            loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, return_mems=True, **inputs)
             losses.append(loss)
         mean = torch.stack(losses).sum() / (target != self.ignore_index).sum()
-        return (mean, mems) if return_mems else mean
+        if not return_mems:
+            return mean
+        assert mems is not None
+        return mean, mems
 
     @names_nearest
-    @hands_on_to(Sampler)
-    def generate(
-        self,
-        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
-        seq_len: int,
-        *,
-        eos_token: int | None = None,
-        cache_kv: bool = True,
-        compile: bool = False,
-        mems: Memories | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        **sampling: Any,
-    ) -> Tensor:
+    @spells(keywords_of(ContextInputs, Generation))
+    def stream(
+        self, prompts: PromptTokens, seq_len: int, *, mems: Memories | None = None, **options: Unpack[SegmentOptions]
+    ) -> Stream:
+        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        generation, read = split(options)
+        generation.check(self.net, seq_len)
+        rows = read_prompts(prompts)
+        if rows.ragged and mems is not None:
+            raise ValueError("memories are of prompts of one length: generate with each length apart")
+        check_read(self.net, rows.tokens.shape[0], read)
+
+        def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
+            return SegmentDecoding(self.net, prompts, seq_len, generation.cache_kv, generation.compile, mems, read)
+
+        decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
+        return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
+
+    @names_nearest
+    @takes_what(stream)
+    def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
         """Tokens that go on from a prompt, which may be longer than a segment, as may be what is added.
 
         Args:
             prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
                 goes on as if it were alone; n at least 1.
             seq_len: how many tokens to add.
-            eos_token: a row that has generated it is filled up with pad_value; the model runs until all have.
-            cache_kv: keep the keys and values of the current segment between steps; the tokens are the same
-                without.
-            compile: compile the steps within a segment, as `AutoregressiveWrapper.generate` does.
             mems: what is remembered of the text before the prompts, which then are of one length.
             context, context_mask: for the model's cross-attention.
-            sampling: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as
-                `sampling.Sampler` has them.
+            options: those of sampling, eos_token, cache_kv and compile, as `AutoregressiveWrapper.generate` has them;
+                keys and values are those of the current segment.
 
         Returns:
             (batch, seq_len) new tokens, or (seq_len,).
@@ -132,51 +145,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             ValueError: a prompt is empty, seq_len negative, or an argument of sampling out of its range.
             TypeError: an unknown keyword; the message names the nearest one.
         """
-        tokens = self.stream(
-            prompts,
-            seq_len,
-            eos_token=eos_token,
-            cache_kv=cache_kv,
-            compile=compile,
-            mems=mems,
-            context=context,
-            context_mask=context_mask,
-            **sampling,
-        )
-        return collect(self.net, tokens, read_prompts(prompts), seq_len, self.pad_value)
-
-    @names_nearest
-    @hands_on_to(Sampler)
-    def stream(
-        self,
-        prompts: Tensor | list[Tensor] | tuple[Tensor, ...],
-        seq_len: int,
-        *,
-        eos_token: int | None = None,
-        cache_kv: bool = True,
-        compile: bool = False,
-        mems: Memories | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        **sampling: Any,
-    ) -> Iterator[Tensor]:
-        """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
-        sampler = Sampler(**sampling)
-        check_steps(self.net, seq_len, eos_token)
-        if compile:
-            check_compiled(self.net, cache_kv)
-        rows = read_prompts(prompts)
-        if rows.ragged and mems is not None:
-            raise ValueError("memories are of prompts of one length: generate with each length apart")
-        read = given(context=context, context_mask=context_mask)
-        check_read(self.net, rows.tokens.shape[0], read)
-
-        def start(prompts: Prompts, read: dict[str, Tensor]) -> Decoding:
-            return SegmentDecoding(self.net, prompts, seq_len, cache_kv, compile, mems, read)
-
-        decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
-        steps = decode(decoding, sampler, seq_len, eos_token, self.pad_value)
-        return Stream(self.net, steps, sampler.filter_logits_fn is not None)
+        return self.stream(prompts, seq_len, **options).collect()
 
 
 class SegmentDecoding:
@@ -189,7 +158,7 @@ class SegmentDecoding:
         prompts: of one length.
         new: how many tokens will be appended.
         cached: keep keys and values of the segment where the stack can.
-        compiled: compile the steps behind the first of a segment.
+        compiled: compile the steps after the first of a segment.
         mems: of the text before the prompts.
         read: what else the model is given, each time it reads a segment from its start.
     """
@@ -202,43 +171,43 @@ class SegmentDecoding:
         cached: bool,
         compiled: bool,
         mems: Memories | None,
-        read: dict[str, Tensor],
+        read: Mapping[str, Tensor],
     ) -> None:
         self.net, self.mems, self.read = net, mems, read
-        self.tokens = Tokens(prompts.tokens, new)
+        self.rows = Rows(prompts.tokens, new)
         self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
         self.cached = cached and net.graph.why_not_cached() is None
         self.start = 0  # of the segment
         self.cache: Cache | None = None
         self.seen = 0  # tokens, of all, that the cache holds or the memories have
 
-    def next_logits(self) -> Tensor:
+    def next_output(self) -> Tensor:
         """(batch, num_tokens)"""
         logits: Tensor
-        while (end := self.start + self.net.max_seq_len) <= self.tokens.length:
-            segment = self.tokens.since(self.start, end)
+        while (end := self.start + self.net.max_seq_len) <= self.rows.length:
+            segment = self.rows.since(self.start, end)
             logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
             self.start, self.seen, self.cache = end, end, None
-        if self.start < self.tokens.length:
+        if self.start < self.rows.length:
             logits = self._within_segment()
         return logits[:, -1]
 
     def _within_segment(self) -> Tensor:
         if not self.cached:
-            return self.net(self.tokens.since(self.start), mems=self.mems, last_only=True, **self.read)
+            return self.net(self.rows.since(self.start), mems=self.mems, last_only=True, **self.read)
         if self.cache is not None:
-            logits = self.step(self.tokens.since(self.seen), cache=self.cache)
+            logits = self.step(self.rows.since(self.seen), cache=self.cache)
         else:
             remembered = 0 if self.mems is None else self.mems.length
-            self.cache = self.net.new_cache(self.tokens.batch, remembered + self.net.max_seq_len)
-            start = self.tokens.since(self.start)
+            self.cache = self.net.new_cache(self.rows.batch, remembered + self.net.max_seq_len)
+            start = self.rows.since(self.start)
             logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
-        self.seen = self.tokens.length
+        self.seen = self.rows.length
         return logits
 
     def append(self, token: Tensor) -> None:
         """token: (batch,)"""
-        self.tokens.append(token)
+        self.rows.append(token)
 
 
 class DecodingByLength:
@@ -253,8 +222,8 @@ class DecodingByLength:
     def __init__(
         self,
         prompts: Prompts,
-        read: dict[str, Tensor],
-        start: Callable[[Prompts, dict[str, Tensor]], Decoding],
+        read: Mapping[str, Tensor],
+        start: Callable[[Prompts, Mapping[str, Tensor]], Decoding],
     ) -> None:
         assert prompts.mask is not None
         lengths = prompts.mask.sum(dim=1)
@@ -266,9 +235,9 @@ class DecodingByLength:
         ]
         self.order = torch.cat(self.rows).argsort()
 
-    def next_logits(self) -> Tensor:
+    def next_output(self) -> Tensor:
         """(batch, num_tokens)"""
-        return torch.cat([part.next_logits() for part in self.parts])[self.order]
+        return torch.cat([part.next_output() for part in self.parts])[self.order]
 
     def append(self, token: Tensor) -> None:
         """token: (batch,)"""

@@ -8,7 +8,7 @@ taken. Left out: what is done with the names, which is said where it is done.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -40,9 +40,6 @@ def _yes() -> bool:
 
 is_tracing: Callable[[], bool] = _look_up("_C._is_tracing", torch.jit.is_tracing)  # type: ignore[attr-defined]
 """Whether torch.jit records the operations."""
-
-is_exporting: Callable[[], bool] = _look_up("compiler.is_exporting", torch.compiler.is_compiling)
-"""Whether torch.export makes the graph (torch 2.7). Before it, any graph might be one to export."""
 
 onednn_enabled: Callable[[], bool] = _look_up("_C._get_mkldnn_enabled", lambda: bool(torch.backends.mkldnn.enabled))
 """What `torch.backends.mkldnn.flags` sets."""
@@ -83,6 +80,12 @@ def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
     return any(not (allowed and getattr(hook, "__module__", "").startswith(allowed)) for hook in found)
 
 
+def own_weights(module: nn.Module) -> Iterable[Tensor | None]:
+    """Its own parameters, not those of its children."""
+    return module._parameters.values() if _HAS_PARAMETERS else module.parameters(recurse=False)
+
+
+_HAS_PARAMETERS: bool = _look_up("_parameters", owner=nn.Module()) is not None
 _HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0)) is not None
 _after_each_step: Any = _look_up("register_optimizer_step_post_hook", owner=optimizer)
 

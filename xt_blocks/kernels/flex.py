@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from .scores.spec import ScoreSpec
 
 FEWEST = 512
 """Queries from which on it is worth its compilation: a mask of every pair is small below."""
+
+PROGRAMS = 64
+"""How many it may be compiled to, one for each number of heads, type, kind of mask and modifier. Past torch's own limit
+of 8 it would run as it is written, and hold all scores."""
 
 
 def supports(request: Request) -> str | None:
@@ -119,7 +124,7 @@ def _compiled() -> Any:
     """The compiled kernel, tried once on a GPU; None where it can't be made, which is told."""
     if compat.flex_attention() is None:
         return None
-    compiled = torch.compile(compat.flex_attention().flex_attention)
+    compiled = compile_(compat.flex_attention().flex_attention)
     x = torch.zeros(1, 1, 128, 16, device="cuda")
     try:
         compiled(x, x, x)  # type: ignore[no-untyped-call]
@@ -128,6 +133,13 @@ def _compiled() -> Any:
         warnings.warn(f"FlexAttention can't be compiled here, so masks of all pairs are made: {reason}", stacklevel=2)
         return None
     return compiled
+
+
+def compile_(flex: Any, **options: Any) -> Any:
+    """Compiled to as many programs as it needs, by a torch that can be told so."""
+    if "recompile_limit" in signature(torch.compile).parameters:
+        options["recompile_limit"] = PROGRAMS
+    return torch.compile(flex, **options)
 
 
 KERNEL = Kernel("flex", run, supports, declines)

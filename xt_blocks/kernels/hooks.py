@@ -27,9 +27,9 @@ def unhooked(module: nn.Module) -> bool:
     """
     return (
         type(module).__module__.startswith(_KNOWN)
-        and "forward" not in vars(module)
+        and "forward" not in module.__dict__
         and not compat.hooked(module)
-        and all(weight is None or type(weight) in _PLAIN for weight in module._parameters.values())
+        and all(weight is None or type(weight) in _PLAIN for weight in compat.own_weights(module))
     )
 
 
@@ -38,7 +38,7 @@ def runs(module: nn.Module, forward: Callable[..., Any]) -> bool:
 
     Weights may be anything: the hooks of torch.distributed, which have them at hand during the call, are no others.
     """
-    return type(module).forward is forward and "forward" not in vars(module) and not compat.hooked(module, _SHARDING)
+    return type(module).forward is forward and "forward" not in module.__dict__ and not compat.hooked(module, _SHARDING)
 
 
 def within(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def _padded(x: Tensor, rows: int) -> Tensor:
 def compiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """`F.linear` of float32, gradients included, in a graph that torch.compile makes; None: it's to be torch's."""
     tensors = (x, weight) if bias is None else (x, weight, bias)
-    if compat.is_exporting() or torch.is_autocast_enabled("cpu") or x.ndim < 2 or weight.ndim != 2:
+    if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu") or x.ndim < 2 or weight.ndim != 2:
         return None
     if any(own.device.type != "cpu" or own.dtype != torch.float32 for own in tensors):
         return None

@@ -1,16 +1,20 @@
-"""A mistyped keyword argument of a public class or method names the nearest right one."""
+"""Keyword arguments of public classes and methods: a mistyped one names the nearest, one handed on is shown."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_type_hints, is_typeddict
 
 from blockdsl.errors import did_you_mean
 from blockdsl.registry.settings import table
 
 Init = TypeVar("Init", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def names_nearest(init: Init) -> Init:
@@ -35,14 +39,30 @@ def names_nearest(init: Init) -> Init:
     return checked  # type: ignore[return-value]
 
 
-def hands_on_to(other: Callable[..., Any]) -> Callable[[Init], Init]:
-    """Around a method that hands its `**` argument on: its signature spells out the keywords of `other` there."""
+def keywords_of(*sources: Any) -> list[inspect.Parameter]:
+    """Keyword-only parameters for `spells`, with defaults and types.
 
-    def spelled(method: Init) -> Init:
-        signature = inspect.signature(method)
-        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        more = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(other).parameters.values()]
-        method.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    Args:
+        sources: a dataclass or a function, for its parameters; a TypedDict, for its keys, whose default is None.
+    """
+    found = []
+    for source in sources:
+        hints = get_type_hints(source) if isinstance(source, type) else {}
+        if is_typeddict(source):
+            own = [inspect.Parameter(name, _KEYWORD, default=None) for name in hints]
+        else:
+            own = [p for p in inspect.signature(source).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        found += [p.replace(kind=_KEYWORD, annotation=hints.get(p.name, p.annotation)) for p in own]
+    return found
+
+
+def takes_what(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Around a method that hands all its arguments on to another: it takes the same, and shows them."""
+
+    def shown(method: Callable[..., R]) -> Callable[P, R]:
+        signature = inspect.signature(other)
+        own = inspect.signature(method).return_annotation
+        method.__signature__ = signature.replace(return_annotation=own)  # type: ignore[attr-defined]
         return method
 
-    return spelled
+    return shown

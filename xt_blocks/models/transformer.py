@@ -43,7 +43,7 @@ class TransformerWrapper(SequenceModel):
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
         scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.
         l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
-        post_emb_norm: LayerNorm behind tokens and positions (BLOOM, arXiv:2211.05100).
+        post_emb_norm: LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100).
         emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
             arXiv:2105.13290).
         emb_dropout: dropout of the embedded sequence.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from blockdsl.registry.options import Option, by_name, check_values
@@ -55,7 +54,9 @@ class PatchEmbedding(nn.Module):
     def forward(self, img: Tensor) -> Tensor:
         """`img: (batch, channels, height, width)` → (batch, patches, dim), row by row from the top left."""
         height, width = self.patch
-        pixels = rearrange(img, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=height, p2=width)
+        batch, channels, rows, columns = *img.shape[:2], img.shape[2] // height, img.shape[3] // width
+        tiles = img.reshape(batch, channels, rows, height, columns, width)
+        pixels = tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # b (rows columns) (height width channels)
         return self.norm_out(apply(self.project, self.norm_in(pixels)))
 
 

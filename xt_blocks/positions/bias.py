@@ -60,7 +60,7 @@ class DynamicBias(nn.Module):
         hidden: features of its layers.
         depth: hidden layers.
         log_distance: read sign(distance) · log(1 + |distance|).
-        norm: LayerNorm behind each hidden layer.
+        norm: LayerNorm after each hidden layer.
     """
 
     def __init__(self, heads: int, hidden: int, depth: int = 2, log_distance: bool = False, norm: bool = False) -> None:

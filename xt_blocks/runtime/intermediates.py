@@ -24,13 +24,15 @@ class Intermediates:
         last: (batch, seq, dim) the stream behind the last block, before the final norm.
         attention: node of an attention block → its Scores: `before` the softmax (with position biases, before masking)
             and the `weights` behind it, each (batch, heads, seq, keys).
-        mems: the memories behind this pass, where they were asked for.
+        states: node → its pieces of constant size at the end of the pass, (batch, *shape) each, where its kind has any.
+        mems: the memories after this pass, where they were asked for.
     """
 
     keep_attention: bool = False
     streams: dict[str, Tensor] = field(default_factory=dict)
     last: Tensor | None = None
     attention: dict[str, Scores] = field(default_factory=dict)
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     mems: Memories | None = None
 
     @property

@@ -1,12 +1,14 @@
 """Memories of earlier segments (Transformer-XL, Dai et al., arXiv:1901.02860), keyed by the graph's nodes.
 
 A node remembers the stream it read, without gradient and before its norm. Self-attention takes keys and values of all
-that is remembered; a token shift needs the last few tokens alone.
+that is remembered; a token shift needs the last few tokens alone. A kind with a state of constant size goes on from
+that, whatever length is remembered.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +25,7 @@ class Memories:
     Attributes:
         streams: node → (batch, tokens, dim), what it read.
         length: tokens remembered.
+        states: node → its pieces of constant size, (batch, *shape) each.
         mask: (batch, length) bool, which of them are real; None: all.
         pinned: how many of them, the first real ones of each row, stay for good: memory tokens.
     """
@@ -31,10 +34,18 @@ class Memories:
     length: int
     mask: Tensor | None = None
     pinned: int = 0
+    states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
-        return next(iter(self.streams.values())).shape[0] if self.streams else 0
+        """The rows; 0 where nothing is remembered."""
+        pieces = (piece for own in self.states.values() for piece in own.values())
+        return next((t.shape[0] for t in (*self.streams.values(), *pieces)), 0)
+
+    @property
+    def nodes(self) -> set[str]:
+        """Those that remember something."""
+        return {*self.streams, *self.states}
 
     def routed(self, nodes: list[str], down: int) -> Memories:
         """Each of `nodes` reads what the one `down` places behind it remembers; the last read the first's.
@@ -47,7 +58,7 @@ class Memories:
         return replace(self, streams=self.streams | moved)
 
 
-def remembered(step: Step) -> int | None:
+def tokens_needed(step: Step) -> int | None:
     """How many tokens a step needs of the past: all there are (None), or those its token shift reaches."""
     return None if "memory" in step.inputs else step.use.shift
 
@@ -56,15 +67,17 @@ def extended(
     before: Memories | None,
     steps: list[Step],
     streams: dict[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
     mask: Tensor | None,
     most: int,
     pinned: int = 0,
 ) -> Memories:
-    """The memories behind a further segment.
+    """The memories after a further segment.
 
     Args:
         before: those it started with.
         streams: node → (batch, seq, dim), what it read.
+        states: node → its pieces of constant size at the end of the segment.
         mask: (batch, seq) bool of the segment; None: all are real.
         most: tokens to remember, apart from the pinned ones.
         pinned: tokens at the front of a first segment that stay.
@@ -79,7 +92,7 @@ def extended(
         masks = torch.cat((_mask(before, new), _full(new) if mask is None else mask), dim=1)
     kept: dict[str, Tensor] = {}
     for step in steps:
-        shift = remembered(step)
+        shift = tokens_needed(step)
         if step.node not in streams or shift == 0:
             continue
         stream = streams[step.node].detach()
@@ -87,9 +100,8 @@ def extended(
             stream = torch.cat((before.streams[step.node].to(stream.dtype), stream), dim=1)
         tail = stream.shape[1] - min(total, shift or 0)
         kept[step.node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
-    return Memories(
-        kept, min(total, most + pinned), None if masks is None else _end(masks, most, pinned, masks), pinned
-    )
+    last_masks = None if masks is None else _end(masks, most, pinned, masks)
+    return Memories(kept, min(total, most + pinned), last_masks, pinned, states)
 
 
 def _mask(before: Memories | None, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from blockdsl.graph.state import Kept, kept
 from blockdsl.registry.kinds import kinds
 
 from ..blocks.block import Use
@@ -33,6 +34,7 @@ class Step:
         keep_scores: a later block reads its scores.
         stage: its index; None behind the last one.
         checkpoint: of a block, what is computed again in the backward pass: "block", "stage" or nothing.
+        carries: of a block that keeps pieces of constant size, all that it keeps; segments hand them on.
         done: nodes whose values no later step reads.
     """
 
@@ -51,6 +53,7 @@ class Step:
     keep_scores: bool = False
     stage: int | None = None
     checkpoint: str | None = None
+    carries: Kept | None = None
     done: tuple[str, ...] = ()
 
 
@@ -58,9 +61,10 @@ def plan(graph: BlockGraph) -> list[Step]:
     """The graph's blocks and sums in an order that has each behind what it reads."""
     owner = {node: first for first, nodes in graph.tied().items() for node in nodes}
     forks = _forks(graph)
-    kept = {source for node in graph.nodes("block") for source in graph.sources(node, "scores")}
+    handing_on = {source for node in graph.nodes("block") for source in graph.sources(node, "scores")}
+    states = kept(graph)
     steps = [
-        _step(graph, node, owner, forks, node in kept)
+        _step(graph, node, owner, forks, node in handing_on, states.get(node, Kept()))
         for node in graph.order()
         if graph.node_type(node) in ("block", "sum")
     ]
@@ -70,7 +74,7 @@ def plan(graph: BlockGraph) -> list[Step]:
     return _with_lifetimes(steps, graph.start)
 
 
-def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool) -> Step:
+def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool, state: Kept) -> Step:
     attrs = graph.nx.nodes[node]
     reads = tuple(graph.sources(node, "stream"))
     if attrs["type"] == "sum":
@@ -96,6 +100,7 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
         keep_scores=keep,
         stage=attrs["stage"],
         checkpoint=attrs["options"]["checkpoint"],
+        carries=state if any(piece.per == "row" for piece in state.pieces.values()) else None,
     )
 
 

@@ -6,12 +6,13 @@ tokens, prepended embeddings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..kernels.masks import joined_masks
+from .state import Change, changed
 
 
 @dataclass
@@ -91,6 +92,12 @@ class SequenceState:
             self.prefix, self.order = prefix, order
         self.length, self.mask = self.length + seq, mask
         self.last_position = None if pos is None else pos[..., -1:]
+
+    def changed(self, change: Change) -> SequenceState:
+        """See `Cache.changed`."""
+        rest = (self.order, self.mask, self.last_position, self.padding)
+        order, mask, last_position, padding = (changed(t, change) for t in rest)
+        return replace(self, order=order, mask=mask, last_position=last_position, padding=padding)
 
     def fix_shapes(self, place: Tensor, max_len: int) -> None:
         """See `Cache.fix_shapes`: from now on nothing grows with the tokens."""

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
-from blockdsl.graph.windows import windows
+from blockdsl.graph.state import kept
 
 from ..blocks.block import Residual
 from ..blocks.norms import norm
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation, rotation
 from .cache import Cache
-from .call import Call, Reads
+from .context import ForwardContext, context_seen, positions_of
 from .drawn import Drawn
+from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
-from .memories import Memories, extended, remembered
+from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
 from .recompute import may_run_again, run_again, segments
-from .run import Run
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -48,7 +48,7 @@ class Stack(Drawn, nn.Module):
         self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
         self.positions, self.rotary = position_modules(graph)
         self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
-        self.plan, self.windows = plan(graph), windows(graph)
+        self.plan, self.kept = plan(graph), kept(graph)
         self.segments = segments(self.plan)
         self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
@@ -62,7 +62,10 @@ class Stack(Drawn, nn.Module):
             attends=bool(seeing),
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in seeing),
-            segments=frozenset(step.node for step in self.plan if step.block is not None and remembered(step) != 0),
+            segments=frozenset(
+                step.node for step in self.plan if step.block is not None and (tokens_needed(step) != 0 or step.carries)
+            ),
+            no_segments=graph.why_not_segmented(),
         )
 
     @property
@@ -71,14 +74,14 @@ class Stack(Drawn, nn.Module):
         return self.graph.pattern
 
     def new_cache(self, batch: int, max_len: int) -> Cache:
-        """Room to decode `batch` sequences of up to `max_len` tokens.
+        """Capacity to decode `batch` sequences of up to `max_len` tokens.
 
         Raises:
             ValueError: the stack cannot be decoded one token at a time; the message says why.
         """
         if reason := self.graph.why_not_cached():
             raise ValueError(f"no cache can be kept: {reason}")
-        return Cache(batch, max_len, self.windows)
+        return Cache(batch, max_len, self.kept)
 
     def forward(
         self,
@@ -103,9 +106,9 @@ class Stack(Drawn, nn.Module):
             attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
                 (batch, heads, seq, keys). keys: seq, or with those of mems and cache in front.
             self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
-            pos: (seq,) or (batch, seq) int, where the tokens stand; one behind the other when not given.
+            pos: (seq,) or (batch, seq) int, where the tokens stand; one after the other when not given.
             mems: memories of earlier segments; with a cache, at its first step.
-            cache: x goes on behind the tokens it holds.
+            cache: x goes on after the tokens it holds.
             intermediates: filled with what the pass went through.
             return_hiddens: return such Intermediates too.
 
@@ -115,26 +118,21 @@ class Stack(Drawn, nn.Module):
         Raises:
             ValueError: a shape or type is wrong, or something is missing or nothing would read it.
         """
-        call = Call(x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache)
-        call.check(self.reads)
+        inputs = ForwardInputs(x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache)
+        inputs.check(self.reads)
         if return_hiddens and intermediates is None:
             intermediates = Intermediates()
         if cache is not None and cache.fixed is None:
-            cache.end, cache.queries = call.past + call.seq, call.seq
-        tokens_mask = call.tokens_mask()
-        seen, positions = call.seen(tokens_mask), None
-        run = Run(call, call.masks(seen), tokens_mask, intermediates)
+            cache.begin(x, inputs.past, {} if mems is None else mems.states)
+        run, positions = ForwardContext.of(inputs, intermediates), None
         if self.reads_positions:
-            positions = call.positions()
-            run.rotations = self._rotations(positions, call.remembered + call.seq, seen if pos is None else None)
+            positions, counted = positions_of(inputs), run.seen if pos is None else None
+            run.rotations = self._rotations(positions, inputs.remembered + inputs.seq, counted)
             run.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._walk(x, run)
-        if cache is not None and cache.fixed is not None:
-            cache.fixed.place += 1
-        elif cache is not None:
-            cache.length, cache.mask, cache.context_mask = cache.end, seen, call.context_seen()
-            cache.positions = None if positions is None or positions.consecutive else positions.keys
-            cache.device = x.device
+        if cache is not None:
+            keys = None if positions is None or positions.consecutive else positions.keys
+            cache.advance(run.seen, context_seen(inputs), keys)
         if intermediates is not None:
             intermediates.last = out
         out = self.norm(out)
@@ -148,7 +146,7 @@ class Stack(Drawn, nn.Module):
         max_mem_len: int,
         pinned: int = 0,
     ) -> Memories:
-        """The memories behind a pass.
+        """The memories after a pass.
 
         Args:
             mems: those it started with.
@@ -156,12 +154,17 @@ class Stack(Drawn, nn.Module):
             mask: (batch, seq) bool that it had.
             max_mem_len: tokens to remember.
             pinned: tokens at the front of a first segment that are remembered for good.
-        """
-        return extended(mems, self.plan, intermediates.streams, mask, max_mem_len, pinned)
 
-    def _walk(self, x: Tensor, run: Run) -> Tensor:
+        Raises:
+            ValueError: the stack cannot read a text one segment after another; the message says why.
+        """
+        if reason := self.reads.no_segments:
+            raise ValueError(f"the stack cannot read a text in segments: {reason}")
+        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, max_mem_len, pinned)
+
+    def _walk(self, x: Tensor, run: ForwardContext) -> Tensor:
         run.values[self.start] = x
-        again = self.training and torch.is_grad_enabled() and run.call.cache is None and may_run_again()
+        again = self.training and torch.is_grad_enabled() and run.inputs.cache is None and may_run_again()
         for segment in self.segments:
             if segment.again and again:
                 run_again(partial(self._run_steps, segment.steps), run)
@@ -170,7 +173,7 @@ class Stack(Drawn, nn.Module):
         (last,) = run.values.values()
         return last
 
-    def _run_steps(self, steps: tuple[Step, ...], run: Run) -> None:
+    def _run_steps(self, steps: tuple[Step, ...], run: ForwardContext) -> None:
         blocks = dict(self.blocks.items())
         for step in steps:
             if step.block is None:
@@ -179,20 +182,21 @@ class Stack(Drawn, nn.Module):
                 self._run_block(blocks[step.block], step, run)
             run.forget(step.done)
 
-    def _run_block(self, block: nn.Module, step: Step, run: Run) -> None:
+    def _run_block(self, block: nn.Module, step: Step, run: ForwardContext) -> None:
         x = _total(run.values, step.reads) if len(step.reads) > 1 else run.values[step.reads[0]]
-        memory = None if run.call.mems is None else run.memory(step)
-        shift = (run.mask(memory), run.slot(step)) if step.use.shift else (None, None)
-        out: Residual = block(x, step.use, run.inputs(step) if step.inputs else None, *shift, memory)
+        memory = None if run.inputs.mems is None else run.memory(step)
+        shift = (run.mask(memory), run.shift_state(step)) if step.use.shift else (None, None)
+        given = run.layer_inputs(step) if step.inputs else {}
+        out: Residual = block(x, step.use, given, *shift, memory)
         run.values[step.node] = out.stream
         if step.keep_scores or run.intermediates is not None:
-            run.record(step, x, out.scores)
+            run.record(step, x, out.scores, given.get("cache"))
         if step.fork is not None:
             gained = out.update if out.adds else out.stream - x
             before = run.added.get(step.reads[0]) if step.reads[0] != step.fork else None
             run.added[step.node] = gained if before is None else before + gained
 
-    def _sum(self, step: Step, run: Run) -> None:
+    def _sum(self, step: Step, run: ForwardContext) -> None:
         values, added = run.values, run.added
         if step.base is None:
             values[step.node] = _total(values, step.reads)
@@ -208,7 +212,7 @@ class Stack(Drawn, nn.Module):
     def _rotations(self, positions: Positions, tokens: int, seen: Tensor | None) -> dict[str, Rotation]:
         """Of this call's tokens; of all keys where they decay with distance."""
         keys = positions.keys
-        if self.anchored and seen is not None:  # memories stand where a row starts, which is behind its padding
+        if self.anchored and seen is not None:  # memories stand where a row starts, which is after its padding
             padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
             keys = (keys - padding).clamp(min=0)
         return {

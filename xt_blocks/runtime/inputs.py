@@ -1,16 +1,15 @@
-"""One call of a stack: its arguments, whether they fit, and what follows from them for every block."""
+"""What a stack is called with, and whether it fits. What follows from it for every block is in `context`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.masks import Masks, check_attn_mask, check_mask, full_attn_mask, joined_masks
-from ..positions.relative import Positions, consecutive, given
-from .cache import Cache, Fixed
+from ..kernels.masks import check_attn_mask, check_mask
+from .cache import Cache
+from .fixed import FixedShapes
 from .memories import Memories
 
 
@@ -24,7 +23,8 @@ class Reads:
         attends: a block attends to tokens.
         positions: a block reads positions.
         heads: the numbers of heads of self-attention.
-        segments: the nodes that remember earlier segments.
+        segments: the nodes that keep something of earlier segments.
+        no_segments: why the stack cannot read a text in segments; None: it can.
     """
 
     dim: int
@@ -33,10 +33,11 @@ class Reads:
     positions: bool
     heads: frozenset[int]
     segments: frozenset[str]
+    no_segments: str | None
 
 
 @dataclass
-class Call:
+class ForwardInputs:
     """The arguments of `Stack.forward`, by the same names.
 
     Attributes:
@@ -62,56 +63,6 @@ class Call:
         self.held = 0 if self.cache is None else self.cache.length
         self.past = self.remembered + self.held
 
-    # What follows ------------------------------------------------------------------------------------------------
-
-    def tokens_mask(self) -> Tensor | None:
-        """(batch, remembered + seq) bool: which of the tokens, those of earlier segments first, are real; None: all."""
-        batch, device = self.x.shape[0], self.x.device
-        before = None if self.mems is None else self.mems.mask
-        return joined_masks(before, self.remembered, self.mask, self.seq, batch, device)
-
-    def seen(self, mask: Tensor | None) -> Tensor | None:
-        """(batch, past + seq) bool: which of all tokens are real; None: all. Of fixed shapes (batch, max_len).
-
-        Args:
-            mask: the `tokens_mask`.
-        """
-        if self.cache is None:
-            return mask
-        if self.cache.fixed is not None:
-            return self.cache.fixed.seen()
-        return self.cache.seen(mask, self.remembered + self.seq, self.x.device)
-
-    def masks(self, seen: Tensor | None) -> Masks:
-        if self.cache is not None and self.cache.fixed is not None:
-            place = self.cache.fixed.place
-            return Masks(1, self.held - 1, seen, self.context_seen(), None, self.x.device, place)
-        if self.self_attn_context_mask is not None:
-            further = F.pad(self.self_attn_context_mask, (self.past, 0), value=True)
-            seen = further if seen is None else seen & further
-        attn_mask = full_attn_mask(self.attn_mask, self.past)
-        return Masks(self.seq, self.past, seen, self.context_seen(), attn_mask, self.x.device)
-
-    def context_seen(self) -> Tensor | None:
-        """(batch, context) bool: which of the context, which a cache may hold, is real; None: all."""
-        return self.cache.context_mask if self.cache is not None and self.held else self.context_mask
-
-    def positions(self) -> Positions:
-        if self.cache is not None and self.cache.fixed is not None:
-            return Positions(*self.cache.fixed.placed(self.pos), consecutive=False)
-        before = None if self.cache is None else self.cache.positions
-        pos, device = self.pos, self.x.device
-        if pos is None and before is None:
-            return consecutive(self.seq, self.past, device)
-        if pos is None:
-            assert before is not None
-            pos = before[..., -1:] + torch.arange(1, self.seq + 1, device=device)
-        elif before is None and self.held:
-            before = torch.arange(self.past, device=device)
-        return given(pos, before, self.past)
-
-    # Whether they fit --------------------------------------------------------------------------------------------
-
     def check(self, reads: Reads) -> None:
         """
         Raises:
@@ -126,16 +77,16 @@ class Call:
         self._check_sight(reads)
         self._check_pos(reads)
         if self.cache is not None:
-            self.cache.check_room(self.x.shape[0], self.remembered + self.seq)
+            self.cache.check_capacity(self.x.shape[0], self.remembered + self.seq)
             if self.cache.fixed is not None:
                 self._check_fixed(self.cache.fixed)
 
-    def _check_fixed(self, fixed: Fixed) -> None:
+    def _check_fixed(self, fixed: FixedShapes) -> None:
         for name in ("mask", "attn_mask"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is given, but the cache's shapes are fixed: its steps take none")
         if self.pos is not None and (fixed.positions is None or fixed.positions.ndim < self.pos.ndim):
-            raise ValueError("pos is given, but the cache's shapes were fixed behind steps with no such pos")
+            raise ValueError("pos is given, but the cache's shapes were fixed after steps with no such pos")
 
     def _check_context(self, reads: Reads) -> None:
         context, x = self.context, self.x
@@ -163,7 +114,9 @@ class Call:
             raise ValueError(f"the memories are of {self.mems.batch} rows, not {self.x.shape[0]}")
         if self.held:
             raise ValueError("memories stand in front of the cache's first step; later steps take none")
-        if self.mems.length and self.mems.streams.keys() != reads.segments:
+        if reads.no_segments:
+            raise ValueError(f"the stack cannot read a text in segments: {reads.no_segments}")
+        if self.mems.length and self.mems.nodes != reads.segments:
             raise ValueError("the memories are of a model with other blocks")
 
     def _check_sight(self, reads: Reads) -> None:

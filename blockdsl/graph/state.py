@@ -1,0 +1,88 @@
+"""What decoding keeps for each block of a graph.
+
+Owns the rules, for the bytes that a graph counts and for the cache that a lowered stack allocates: what a kind
+declares, the tail of a token shift, and how far back a window is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..registry.state import State, item_bytes
+
+if TYPE_CHECKING:
+    from ..registry.kinds import Sizes
+    from .graph import Graph
+
+SLACK = 64
+"""Tokens there is capacity for beside a window: it is moved to the front of its buffer once in so many."""
+
+COPIES = 2
+"""Of a piece per row: as it was before the running step and as it is after it, so that a step can be run again."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The state of one block.
+
+    Attributes:
+        pieces: what its kind declares, by name.
+        window: how many tokens before a step's own its pieces per token keep; None: all.
+        shift: the tail of its token shift, which is no matter of its kind; None: it shifts nothing.
+    """
+
+    pieces: Mapping[str, State] = field(default_factory=dict)
+    window: int | None = None
+    shift: State | None = None
+
+    def cached(self, sizes: Sizes) -> tuple[int, int]:
+        """Of a cache of these sizes: how many numbers of the model's dtype, and bytes of pieces with their own."""
+        rows = {
+            "row": COPIES * sizes.batch,
+            "token": sizes.batch * capacity(self.window, sizes.seq),
+            "context": sizes.batch * sizes.context,
+        }
+        pieces = [*self.pieces.values(), *([] if self.shift is None else [self.shift])]
+        numbers = sum(rows[piece.per] * piece.numbers for piece in pieces if piece.dtype is None)
+        own = [(rows[piece.per] * piece.numbers, piece.dtype) for piece in pieces if piece.dtype is not None]
+        return numbers, sum(count * item_bytes(dtype) for count, dtype in own)
+
+
+def kept(graph: Graph) -> dict[str, Kept]:
+    """Block → what decoding keeps for it; blocks without any state are left out."""
+    out, windows = {}, _windows(graph)
+    for node in graph.nodes("block"):
+        tail, pieces = graph.block(node)["shift"], graph.state(node)[1] or {}
+        shift = State((tail, graph.dim)) if tail and graph.causal else None
+        if pieces or shift is not None:
+            out[node] = Kept(pieces, windows.get(node), shift)
+    return out
+
+
+def capacity(window: int | None, tokens: int) -> int:
+    """Tokens that a block with this window has capacity for, to decode so many."""
+    return tokens if window is None else min(tokens, window + SLACK)
+
+
+def _windows(graph: Graph) -> dict[str, int]:
+    """Block → how many tokens before a step's own its cache keeps; a block that keeps all is left out.
+
+    Blocks that hand scores on to each other keep alike, as much as the one that sees farthest: their scores are added.
+    """
+    chains = {node: [node] for node in graph.nodes("block")}
+    for node in [*chains]:
+        for source in graph.sources(node, "scores"):
+            fewer, more = sorted((chains[node], chains[source]), key=len)
+            if fewer is not more:
+                more += fewer
+                chains |= dict.fromkeys(fewer, more)
+    out: dict[str, int] = {}
+    for chain in {id(chain): chain for chain in chains.values()}.values():
+        pieces = [piece for node in chain for piece in (graph.state(node)[1] or {}).values()]
+        per_token = [piece for piece in pieces if piece.per == "token"]
+        known = [piece.window for piece in per_token if piece.window is not None]
+        if known and len(known) == len(per_token):
+            out |= dict.fromkeys(chain, max(known))
+    return out

@@ -1,0 +1,61 @@
+"""What a block keeps from one decoding step to the next, as its kind declares it. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import UserError
+
+ITEM_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "int8": 1,
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """One piece of a block's state.
+
+        State((o.kernel - 1, o.dim))                                       # the last few tokens of each row
+        State((o.dim,), dtype="float32")                                   # a running sum
+        State((o.kv_heads, o.dim_head), per="token", window=o.window)      # a key for each token
+
+    Args:
+        shape: of one row, or of one token. A token axis stands before the last: keys of `(heads, features)` a token
+            are `(batch, heads, tokens, features)`.
+        per: "row" has a constant size, and is read and written at each step; "token" grows with the tokens; "context"
+            is made once, of each token of the context.
+        window: of what grows, how many tokens before a step's own are kept; None: all.
+        dtype: "float32" and so on, whatever the model's; None: that of what is written first.
+    """
+
+    shape: tuple[int, ...]
+    per: Literal["row", "token", "context"] = "row"
+    window: int | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.per not in ("row", "token", "context"):
+            raise UserError(f"a state is per row, token or context, not per {self.per!r}")
+        if self.dtype is not None:
+            item_bytes(self.dtype)
+
+    @property
+    def numbers(self) -> int:
+        """Of one row or token."""
+        return math.prod(self.shape)
+
+
+def item_bytes(dtype: Any) -> int:
+    """Bytes a number of a torch dtype, given as the dtype or its name."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in ITEM_BYTES:
+        raise UserError(f"unknown dtype {dtype!r}; known: {', '.join(ITEM_BYTES)}")
+    return ITEM_BYTES[name]

@@ -1,0 +1,184 @@
+"""A forward pass: what follows from its inputs for every block, and what it hands to each.
+
+By the names that kinds declare in `inputs`, a layer is handed:
+
+mask      (batch, seq) bool, True = a real token; None: all are
+attend    masks.Masks: every mask of this forward pass
+context   (batch, context, dim); None when the cache has what the block needs of it
+rotary    positions.Rotation of the tokens in this call, those of earlier segments first, or None
+bias      masks.Bias: what positions add to the scores, or None
+scores    (batch, heads, seq, keys) of an earlier block, or None; with it comes keep_scores: bool. When that is
+          True the module returns (update, its request.Scores)
+memory    (batch, tokens, dim), what it would have been called with in earlier segments, or None
+cache     blocks.state.LayerState, this node's state while decoding or, of pieces per row, between segments; or None
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
+from ..positions.relative import Positions, RelativeBias, consecutive, given
+from ..positions.rotary import Rotation
+from .inputs import ForwardInputs
+from .intermediates import Intermediates
+from .plan import Step
+from .state import NodeState, RowState, SegmentState
+
+
+@dataclass
+class ForwardContext:
+    """One forward pass.
+
+    Attributes:
+        inputs: what the stack was called with.
+        seen: (batch, past + seq) bool, which of all tokens are real; None: all. Of fixed shapes (batch, max_len).
+        masks: made once for all blocks.
+        tokens_mask: (batch, remembered + seq) bool, for the token shift; None: all are real.
+        intermediates: filled as blocks run, or None.
+        rotations, biases: made once for all blocks, by position node.
+        values: the stream after each node.
+        added: of nodes inside a branch, the stream less what it was at the fork.
+        scores: what blocks gave whose scores later ones read, by node.
+    """
+
+    inputs: ForwardInputs
+    seen: Tensor | None
+    masks: Masks
+    tokens_mask: Tensor | None
+    intermediates: Intermediates | None
+    rotations: dict[str, Rotation] = field(default_factory=dict)
+    biases: dict[str, RelativeBias] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    added: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None) -> ForwardContext:
+        """Of inputs that were checked; rotations and biases are for the stack to make."""
+        before = None if inputs.mems is None else inputs.mems.mask
+        batch, device = inputs.x.shape[0], inputs.x.device
+        tokens_mask = joined_masks(before, inputs.remembered, inputs.mask, inputs.seq, batch, device)
+        seen = _seen(inputs, tokens_mask)
+        return cls(inputs, seen, _masks(inputs, seen), tokens_mask, intermediates)
+
+    def layer_inputs(self, step: Step) -> dict[str, Any]:
+        """Of a block's module; its memory is set where it is normed, in the block."""
+        out = dict.fromkeys(step.inputs)
+        for name in step.gets:
+            out[name] = _HANDED[name](self, step)
+        if "scores" in out:
+            seen = self.intermediates
+            out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
+        return out
+
+    def state(self, step: Step) -> NodeState | SegmentState | None:
+        """What its layer goes on from: the node's state in the cache or, where it has any, of earlier segments."""
+        cache, mems = self.inputs.cache, self.inputs.mems
+        if cache is not None:
+            return cache.nodes.get(step.node)
+        if step.carries is None or (mems is None and self.intermediates is None):
+            return None
+        return SegmentState(step.carries, {} if mems is None else mems.states.get(step.node, {}), self.inputs.x)
+
+    def shift_state(self, step: Step) -> RowState | None:
+        """The tail of the step's token shift while decoding."""
+        return None if self.inputs.cache is None else self.inputs.cache.shifts[step.node]
+
+    def memory(self, step: Step) -> Tensor | None:
+        """(batch, tokens, dim), the stream that the step read in earlier segments."""
+        return None if self.inputs.mems is None else self.inputs.mems.streams.get(step.node)
+
+    def mask(self, memory: Tensor | None) -> Tensor | None:
+        """(batch, memory + seq) bool, for the token shift."""
+        if memory is None:
+            return self.inputs.mask
+        tokens = memory.shape[1] + self.inputs.seq
+        return None if self.tokens_mask is None else self.tokens_mask[:, self.tokens_mask.shape[1] - tokens :]
+
+    def forget(self, nodes: tuple[str, ...]) -> None:
+        """What no later step reads."""
+        for node in nodes:
+            self.values.pop(node, None)
+            if self.added:
+                self.added.pop(node, None)
+            if self.scores:
+                self.scores.pop(node, None)
+
+    def record(self, step: Step, x: Tensor, scores: Any, state: NodeState | SegmentState | None) -> None:
+        """What a block read, what it gave beside its update, and the state it goes on from later."""
+        if step.keep_scores:
+            self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may give them as they are
+        if self.intermediates is None:
+            return
+        self.intermediates.streams[step.node] = x
+        if step.carries is not None and state is not None:
+            self.intermediates.states[step.node] = state.after()
+        if scores is not None and self.intermediates.keep_attention:
+            self.intermediates.attention[step.node] = scores
+
+    def bias(self, step: Step) -> Bias:
+        """What positions add to the scores of a step that reads any."""
+        values = [self.biases[node] for node in step.biases]
+        return Bias(step.biases, reduce(operator.add, values))
+
+
+_HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
+    "mask": lambda context, step: context.inputs.mask,
+    "attend": lambda context, step: context.masks,
+    "context": lambda context, step: context.inputs.context,
+    "rotary": lambda context, step: context.rotations[step.rotary or ""],
+    "bias": lambda context, step: context.bias(step),
+    "scores": lambda context, step: context.scores[step.scores_from or ""],
+    "cache": lambda context, step: context.state(step),
+}
+
+
+def _seen(inputs: ForwardInputs, tokens_mask: Tensor | None) -> Tensor | None:
+    """See `ForwardContext.seen`."""
+    cache = inputs.cache
+    if cache is None:
+        return tokens_mask
+    if cache.fixed is not None:
+        return cache.fixed.seen()
+    return cache.seen(tokens_mask, inputs.remembered + inputs.seq, inputs.x.device)
+
+
+def _masks(inputs: ForwardInputs, seen: Tensor | None) -> Masks:
+    device, context_mask = inputs.x.device, context_seen(inputs)
+    if inputs.cache is not None and inputs.cache.fixed is not None:
+        return Masks(1, inputs.held - 1, seen, context_mask, None, device, inputs.cache.fixed.place)
+    if inputs.self_attn_context_mask is not None:
+        further = F.pad(inputs.self_attn_context_mask, (inputs.past, 0), value=True)
+        seen = further if seen is None else seen & further
+    attn_mask = full_attn_mask(inputs.attn_mask, inputs.past)
+    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device)
+
+
+def context_seen(inputs: ForwardInputs) -> Tensor | None:
+    """(batch, context) bool: which of the context, which a cache may hold, is real; None: all."""
+    return inputs.cache.context_mask if inputs.cache is not None and inputs.held else inputs.context_mask
+
+
+def positions_of(inputs: ForwardInputs) -> Positions:
+    """Where the tokens and all before them stand."""
+    cache, pos, device = inputs.cache, inputs.pos, inputs.x.device
+    if cache is not None and cache.fixed is not None:
+        return Positions(*cache.fixed.placed(pos), consecutive=False)
+    before = None if cache is None else cache.positions
+    if pos is None and before is None:
+        return consecutive(inputs.seq, inputs.past, device)
+    if pos is None:
+        assert before is not None
+        pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device)
+    elif before is None and inputs.held:
+        before = torch.arange(inputs.past, device=device)
+    return given(pos, before, inputs.past)

@@ -1,0 +1,43 @@
+"""Where the next token goes in a cache of fixed shapes, as tensors: a compiled step then serves every place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class FixedShapes:
+    """The place of the next token, and what is known of all places.
+
+    Attributes:
+        place: (1,) int64
+        real: (batch, max_len) bool, which places hold a real token, or will.
+        positions: (max_len,) or (batch, max_len) int; None: a place says it.
+    """
+
+    place: Tensor
+    real: Tensor
+    positions: Tensor | None
+
+    def seen(self) -> Tensor:
+        """(batch, max_len) bool: which places the token at `place` may see."""
+        return self.real & (self._places() <= self.place)
+
+    def placed(self, pos: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The position of the token at `place`, `pos` or that after the last one's, and those of all places.
+
+        Places that hold nothing yet have the token's. (1,) or (batch, 1), and (max_len,) or (batch, max_len).
+        """
+        if self.positions is None:
+            return self.place, self._places().minimum(self.place)
+        if pos is None:
+            pos = self.positions.index_select(-1, self.place - 1) + 1
+        pos = pos.expand(*self.positions.shape[:-1], 1)
+        self.positions.index_copy_(-1, self.place, pos)
+        return pos, torch.where(self._places() <= self.place, self.positions, pos)
+
+    def _places(self) -> Tensor:
+        return torch.arange(self.real.shape[1], device=self.real.device)
