@@ -120,9 +120,9 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
     out: Tensor | None = None
     start = 0
     for size in pieces(len(left)):
-        if out is not None and size < WORTH_ADDING:
-            return out.addmm_(left[start:].T, right[start:])
-        a, b = (_padded(x[start : start + size].contiguous(), size).T for x in (left, right))
+        if size < MOST_FOUR_TIMES:  # MKL adds the rest in place
+            return left[start:].T @ right[start:] if out is None else out.addmm_(left[start:].T, right[start:])
+        a, b = (x[start : start + size].contiguous().T for x in (left, right))
         part: Tensor = RUN(a, b, None, *PLAIN)
         out = part if out is None else out.add_(part)
         start += size
@@ -130,26 +130,24 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
     return out
 
 
-WORTH_ADDING = 256
-"""Rows from which a product by oneDNN, which is added up afterwards, beats one by MKL, which adds itself."""
-
-
 def pieces(rows: int) -> list[int]:
-    """Powers of two that add up to so many rows or a few more, the largest first.
+    """Sizes that add up to so many rows or a few more, the largest first: 1, 4, 16, 64, 256, 512, 1024, ...
 
-    oneDNN makes a kernel for each shape, 0.6 MB of them, and keeps it: of any number of shapes there are so but few.
+    oneDNN makes a kernel for each shape, 0.6 MB of it, and keeps it. So there are few, however many numbers of rows.
     """
     sizes = []
     while rows > 0:
-        above = 1 << (rows - 1).bit_length()
-        whole = above <= max(FEW, rows + rows // 8)
-        sizes.append(above if whole else above // 2)
+        bits = rows.bit_length() - 1
+        below = 1 << (bits if bits >= 8 else bits - bits % 2)
+        above = below if below == rows else 4 * below
+        fills = above <= FEW // 4 or (above == FEW and rows > FEW // 2)
+        sizes.append(above if fills else below)
         rows -= sizes[-1]
     return sizes
 
 
-FEW = 64
-"""Up to so many rows a product with rows of zeros costs less than a further one."""
+FEW, MOST_FOUR_TIMES = 64, 256
+"""Up to so many rows, some of zeros may be added to make a size; each size up to so many is four times the last."""
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
