@@ -44,6 +44,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
     talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
+    softcap: float | None
+    """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
     head_scale: bool
@@ -93,6 +95,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
     talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
+    softcap: float | None
+    """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
     head_scale: bool
@@ -195,6 +199,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
     attn_talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
+    attn_softcap: float | None
+    """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     attn_sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
     attn_head_scale: bool
@@ -367,6 +373,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_qk_norm_scale: float
     enc_attn_qk_norm_dim_scale: bool
     enc_attn_talking_heads: bool
+    enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
@@ -440,6 +447,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_qk_norm_scale: float
     dec_attn_qk_norm_dim_scale: bool
     dec_attn_talking_heads: bool
+    dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool

@@ -79,6 +79,16 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             scores="xt_blocks.kernels.scores.talking_heads:TalkingHeads",
         ),
         Option(
+            "softcap",
+            float,
+            None,
+            "scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded",
+            setting="attn_softcap",
+            above=0,
+            optional=True,
+            scores="xt_blocks.kernels.scores.softcap:softcap",
+        ),
+        Option(
             "sparse_topk",
             int,
             None,
@@ -187,6 +197,7 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
     if getattr(o, "max_attend_past", None) is not None:
         softmax.append(f"{o.max_attend_past} back")
     softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
+    softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
     steps = [
         *projections,
         ("unit q, k", "") if o.qk_norm else None,

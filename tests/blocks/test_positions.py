@@ -13,7 +13,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import GraphError, PatternError, UserError
 from xt_blocks.positions.bias import ALiBi, DynamicBias, T5Bias, slopes
-from xt_blocks.positions.relative import consecutive, given, scores_bias
+from xt_blocks.positions.relative import consecutive, positions_at, scores_bias
 
 from .variants import SIZES, VARIANTS, inputs, stack
 
@@ -90,8 +90,8 @@ def test_dynamic_bias_is_its_network_of_the_distance(log: bool) -> None:
 @pytest.mark.parametrize("module", [T5Bias(3, True, 8, 9, 2.0), DynamicBias(3, 4, norm=True), ALiBi(3, 2)])
 def test_consecutive_positions_and_the_same_given_one_by_one_agree(module: nn.Module) -> None:
     plain = scores_bias(module, consecutive(4, 3, "cpu")).whole()
-    one = scores_bias(module, given(torch.arange(3, 7), None, 3)).whole()
-    rows = scores_bias(module, given(torch.stack((torch.arange(3, 7), torch.arange(9, 13))), None, 3)).whole()
+    one = scores_bias(module, positions_at(torch.arange(3, 7), None, 3)).whole()
+    rows = scores_bias(module, positions_at(torch.stack((torch.arange(3, 7), torch.arange(9, 13))), None, 3)).whole()
     torch.testing.assert_close(plain, one)
     torch.testing.assert_close(plain.expand(2, -1, -1, -1), rows)
 

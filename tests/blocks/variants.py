@@ -55,6 +55,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "talking heads": ("(a c f)*2", {"attn_talking_heads": True, "attn_num_mem_kv": 2}),
     "sparse": ("(a c f)*2", {"attn_sparse_topk": 2}),
     "sparse, residual": ("(a f)*2", {"attn_sparse_topk": 3, "residual_attn": True, "attn_num_mem_kv": 1}),
+    "softcap": ("(a c f)*2", {"attn_softcap": 0.3, "attn_one_kv_head": True, "rotary_pos_emb": True}),
+    "softcap, residual": (
+        "(a f)*2",
+        {"attn_softcap": 0.3, "residual_attn": True, "attn_num_mem_kv": 1, "alibi_pos_bias": True},
+    ),
+    "softcap, talking heads, sparse": (
+        "(a f)*2",
+        {"attn_softcap": 0.3, "attn_talking_heads": True, "attn_sparse_topk": 3, "attn_max_attend_past": 4},
+    ),
     "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
     "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
     "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),

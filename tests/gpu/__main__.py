@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
@@ -61,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("there is no GPU here; --tiny --device cpu runs all of it in small", file=sys.stderr)
         return 2
     options = Options(given.device, 1 if given.tiny else torch.get_num_threads(), given.tiny)
+    end = time.monotonic() + 60 * given.minutes
     done: list[Outcome] = []
     with nullcontext(in_process(options)) if given.in_process else Worker(options) as make:
-        for own in outcomes(chosen, make, 60 * given.minutes):
+        for own in outcomes(chosen, make, end):
             done.append(own)
             line = f"{own.status:8}{own.seconds:7.1f} s  {own.name}"
             print(line if own.status == PASSED else f"{line}: {own.reason}", flush=True)

@@ -91,8 +91,9 @@ def outcome(check: Check, options: Options) -> Outcome:
 def described(error: BaseException) -> str:
     """Its type, what it says, and the line of this repository that it comes from."""
     root = Path(__file__).parents[2]
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
-    where = f" ({Path(own[-1].filename).relative_to(root)}:{own[-1].lineno})" if own else ""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(path, line) for path, line in frames if path.is_relative_to(root) and "site-packages" not in path.parts]
+    where = f" ({own[-1][0].relative_to(root)}:{own[-1][1]})" if own else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= 400 else text[:397] + '...'}{where}"
 

@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -26,9 +27,8 @@ Make = Callable[[Check, float], Outcome]
 """A check, and the seconds that it has → its outcome. Raises TimeoutError when they are over."""
 
 
-def outcomes(checks: Iterable[Check], make: Make, seconds: float) -> Iterator[Outcome]:
-    """One outcome a check, in their order; those for which no time is left are skipped."""
-    end = time.monotonic() + seconds
+def outcomes(checks: Iterable[Check], make: Make, end: float) -> Iterator[Outcome]:
+    """One outcome a check, in their order; from `end` on, by time.monotonic(), they are skipped."""
     for check in checks:
         left = end - time.monotonic()
         if left < SHORTEST:
@@ -71,6 +71,8 @@ class Worker:
         return done
 
     def __enter__(self) -> Worker:
+        with suppress(TimeoutError, EOFError, ConnectionError):  # the first check tries anew, and tells
+            self._started()
         return self
 
     def __exit__(self, *_: object) -> None:

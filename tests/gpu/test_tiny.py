@@ -139,8 +139,8 @@ def test_checks_that_fail_leave_the_others_alone() -> None:
         Check("x/too late", passes),
     ]
     with Worker(TINY) as worker:
-        done = {own.name.removeprefix("x/"): own for own in outcomes(checks[:6], worker, 300)}
-        done |= {own.name.removeprefix("x/"): own for own in outcomes(checks[6:], worker, 5)}
+        done = {own.name.removeprefix("x/"): own for own in outcomes(checks[:6], worker, time.monotonic() + 300)}
+        done |= {own.name.removeprefix("x/"): own for own in outcomes(checks[6:], worker, time.monotonic() + 5)}
     assert {name: own.status for name, own in done.items()} == {
         "dies": FAILED,
         "aborts": FAILED,

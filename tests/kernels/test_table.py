@@ -19,7 +19,7 @@ from xt_blocks.kernels.scores.dropout import Dropout
 from xt_blocks.kernels.scores.softmax import Softmax
 from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec, Stage, TileStep
 
-from .requests import CASES, Case, combinations, module_of, request_of
+from .requests import CASES, OPTIONS, Case, combinations, module_of, request_of
 
 COMBINATIONS = [*combinations()]
 
@@ -29,6 +29,10 @@ def gradients(name: str, request: Request, read: list[Tensor]) -> list[Tensor]:
     out = table.run(name, request)[0]
     weights = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(0))
     return [out, *torch.autograd.grad(out, read, weights)]
+
+
+def detached(request: Request) -> Request:
+    return request._replace(q=request.q.detach(), k=request.k.detach(), v=request.v.detach())
 
 
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
@@ -51,8 +55,7 @@ def test_flex_attention_equals_the_explicit_one(
     """Its gradients too, which torch has for a CPU and does not give: a GPU's are the same formulas, compiled."""
     request, read = request_of(CASES[case], [module_of(name) for name in options])
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *args: None, raising=False)
-    with torch.no_grad():
-        refused = flex.supports(request)
+    refused = flex.supports(detached(request))
     if refused is not None:
         assert "FlexAttention has no" in refused or "go by distance" in refused
         return
@@ -64,12 +67,23 @@ def test_flex_attention_equals_the_explicit_one(
         torch.testing.assert_close(*(torch.autograd.grad(one, read, weights) for one in (out, plain)))
 
 
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("kernel", ["tiles", "explicit"])
+def test_gradients_are_those_of_differences(option: str, kernel: str) -> None:
+    case = Case(queries=9, past=2, mem_kv=1, window=4, padded=True, bias=True)
+    request, read = request_of(case, [module_of(option)])
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return table.run(kernel, request._replace(q=q, k=k, v=v))[0]
+
+    assert torch.autograd.gradcheck(run, read[:3], fast_mode=True)
+
+
 def test_no_kernel_is_left_out_by_the_walk() -> None:
     served: dict[str, int] = {kernel.name: 0 for kernel in table.KERNELS}
-    with torch.no_grad():
-        for case in CASES.values():
-            for kernel in table.KERNELS:
-                served[kernel.name] += kernel.supports(request_of(case)[0]) is None
+    for case in CASES.values():
+        for kernel in table.KERNELS:
+            served[kernel.name] += kernel.supports(detached(request_of(case)[0])) is None
     several = len([case for case in CASES.values() if case.queries > 1])
     by_distance = len([case for case in CASES.values() if not case.attn_mask])
     assert served == {
@@ -145,7 +159,7 @@ def test_why_names_a_reason_of_each_kernel() -> None:
     ]
     request, _ = request_of(LONG, dtype=torch.float32)
     with torch.no_grad():
-        assert table.why(request).splitlines() == [
+        assert table.why(detached(request)).splitlines() == [
             "sdpa is taken",
             "  tiles: torch's fused kernel is as fast where nothing but causality changes the scores",
             "  flex: it is fast on a GPU, from 512 queries on",

@@ -72,7 +72,7 @@ def test_an_old_stack_alone_has_no_norm_behind_it() -> None:
     assert isinstance(model.norm, torch.nn.Identity)
     assert model.graph.nx.nodes["output"]["norm"] is None
     post = xt_blocks.Encoder(**peer.BASE, pre_norm=False)
-    with pytest.raises(UserError, match="no norm behind its last block"):
+    with pytest.raises(UserError, match="no norm after its last block"):
         load_x_transformers(post, state("1_10_0-encoder_layers_only"))
 
 
@@ -99,12 +99,12 @@ def test_rotated_features_of_todays_release_are_put_in_our_order() -> None:
 def test_old_rotary_weights_are_loaded_with_a_warning() -> None:
     weights = state("1_10_0-decoder_plain")
     del weights["pos_emb.emb.weight"]
-    with pytest.warns(UserWarning, match="1.x rotates values too"):
+    with pytest.warns(UserWarning, match="1.x rotates values as well"):
         load_x_transformers(decoder(rotary_pos_emb=True), weights)
 
 
 def test_what_no_parameters_of_ours_can_say_is_refused() -> None:
-    with pytest.raises(UserError, match="ALiBi's slopes in another order"):
+    with pytest.raises(UserError, match="orders ALiBi's slopes in a way"):
         load_x_transformers(
             xt_blocks.Decoder(dim=32, depth=1, heads=4, attn_dim_head=8, attn_kv_heads=2, alibi_pos_bias=True),
             {"final_norm.gamma": torch.ones(32)},

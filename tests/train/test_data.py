@@ -108,13 +108,13 @@ def split_of(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
 def test_few_files_each_keep_their_tail() -> None:
     documents = [Document("a", b"a" * 1000), Document("b", b"b" * 500)]
     assert not any(data.in_validation(document.name) for document in documents)
-    assert data.split(documents, 10) == (b"a" * 940 + b"b" * 470, b"a" * 60 + b"b" * 30)
+    assert data.split_documents(documents, 10) == (b"a" * 940 + b"b" * 470, b"a" * 60 + b"b" * 30)
 
 
 def test_a_file_too_big_for_validation_is_not_held_out_whole() -> None:
     documents = [Document("tarfile.py", b"t" * 1000), Document("os.py", b"o" * 1000)]
     assert data.in_validation("tarfile.py")
-    assert data.split(documents, 10) == (b"t" * 940 + b"o" * 940, b"t" * 60 + b"o" * 60)
+    assert data.split_documents(documents, 10) == (b"t" * 940 + b"o" * 940, b"t" * 60 + b"o" * 60)
 
 
 def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:

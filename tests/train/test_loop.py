@@ -25,7 +25,7 @@ from xt_blocks.train import (
     TrainSettings,
     bits_per_byte,
     build_model,
-    check_causal,
+    check_lookahead,
     compile_graph,
     load_corpus,
     plot_losses,
@@ -116,16 +116,16 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, text: Path) -> N
 def test_a_model_that_looks_ahead_is_refused(pattern: str) -> None:
     model = build_model(compile_graph(replace(SETTINGS, pattern=pattern)), 0)
     with pytest.raises(UserError) as caught:
-        check_causal(model, 19)
+        check_lookahead(model, 19)
     assert str(caught.value) == (
-        "this pattern lets a position see the bytes after it, which it is to predict "
+        "this pattern lets a position see the bytes after it, which it has to predict "
         "(as a(causal=false) does): there would be nothing to learn"
     )
 
 
 @pytest.mark.parametrize("pattern", ["a f", "a>>1 f>>3", "(a & f)*2"])
 def test_a_model_that_does_not_is_taken(pattern: str) -> None:
-    check_causal(build_model(compile_graph(replace(SETTINGS, pattern=pattern)), 0), 19)
+    check_lookahead(build_model(compile_graph(replace(SETTINGS, pattern=pattern)), 0), 19)
 
 
 def test_a_pattern_that_reads_a_context_is_refused() -> None:

@@ -1,6 +1,6 @@
 """The command line. Each command is a module with `add_parser` and `run`.
 
-argparse, because it is there and imports in a tenth of the time of the alternatives. torch is imported only by
+argparse, because it imports in a tenth of the time of the alternatives. torch is imported only by
 the commands that need it, networkx only by those that make a graph.
 """
 
@@ -32,7 +32,7 @@ ordering with coefficient 6.
   c  cross-attention      a & f parallel branches   x/2    half step: the branch is divided by 2
   f  feedforward          p | q two stages          x@name one set of weights for all with this name
 
-Options stand in parentheses directly behind the name, f(glu); settings of the stack in front, set dim=512;
+Options come in parentheses right after the name, f(glu); settings of the stack come first, set dim=512;
 """
 
 EPILOG = """\
@@ -64,9 +64,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 well, 1 what was asked for cannot be done, 2 wrong usage.
+    """Run one command; returns the exit status: 0 success, 1 failure, 2 wrong usage.
 
-    A command whose status 1 says something else has another for what cannot be done, `fault`.
+    A command whose status 1 means something else sets another for failure, `fault`.
     """
     args = argparse.Namespace(command="", source_name="", fault=1)
     try:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser().parse_args(argv, args)
             return args.run(args)
         finally:
-            sys.stdout.flush()  # a fault in writing comes to light here and not when the interpreter ends
+            sys.stdout.flush()  # a write error is raised here, not when the interpreter exits
     except UserError as error:
         if getattr(args, "json", False):
             print(json.dumps(_as_json(error), indent=1))
@@ -86,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sign = ascii(error.object[error.start])
         print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # a reader, `head` say, that has gone; there is no one to tell
+        if not isinstance(error, BrokenPipeError):  # the reader, such as `head`, is gone
             print(f"blockdsl {args.command}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return args.fault
 
 
 def _as_json(error: UserError) -> dict[str, Any]:
-    """What is wrong, for scripts that asked for JSON; of a pattern's fault also where."""
+    """What is wrong, for scripts that asked for JSON; for a pattern also where."""
     if not isinstance(error, PatternError):
         return {"ok": False, "problem": str(error)}
     where = {"line": error.line, "column": error.column, "length": error.span.end - error.span.start}

@@ -44,12 +44,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OPTIONS",
-        help="any other settings, as behind `set` in a pattern: --set rotary_pos_emb,ff_mult=2",
+        help="any other settings, as after `set` in a pattern: --set rotary_pos_emb,ff_mult=2",
     )
 
 
 def read_text(args: argparse.Namespace) -> str:
-    """The pattern's text; `args.source_name` becomes what stands before a fault's line and column.
+    """The pattern's text; `args.source_name` is set to the prefix of an error's line and column.
 
     Raises:
         UserError: the file cannot be read, or nothing was given.
@@ -59,12 +59,12 @@ def read_text(args: argparse.Namespace) -> str:
     try:
         if path is not None:
             args.source_name = f"{path}:"
-            return path.read_text(encoding="utf-8-sig")  # an editor's byte order mark is no part of the pattern
+            return path.read_text(encoding="utf-8-sig")  # an editor's byte order mark is not part of the pattern
         if args.pattern == "-":
             if sys.stdin is None or sys.stdin.isatty():
                 raise UserError('give a pattern, as in "f a f | a*6 f*6", a file, or text on standard input')
             text = sys.stdin.read()
-            text.encode()  # fails where the bytes were no text and the locale's decoder let them through
+            text.encode()  # fails on invalid bytes that the locale's decoder let through
             return text.removeprefix("\ufeff")
     except UnicodeError:
         raise UserError(f"{path or 'standard input'} is not text in UTF-8") from None
@@ -75,7 +75,7 @@ def read_text(args: argparse.Namespace) -> str:
     return args.pattern
 
 
-# What no pattern looks like: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
+# A file's name rather than a pattern: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
 _FILE_NAME = re.compile(r"[^\s()*&|@#=;,:]*\.(?!e\d)[A-Za-z]\w*")
 
 _NAMES_A_FOLDER = re.compile(r"[/\\]|^\.+$")

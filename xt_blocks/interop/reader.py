@@ -1,4 +1,4 @@
-"""A state dict that is read tensor by tensor, and what is left over or was not there."""
+"""Reading a state dict tensor by tensor, keeping track of what is missing and what is unused."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class Reader:
-    """Tensors by name; it remembers which were read and which were asked for in vain.
+    """Tensors by name; it tracks which were used and which are missing.
 
     Args:
         state: names → tensors.
         old: whether they are of release 1.x.
-        prefix: in front of every name that is asked for.
+        prefix: put before every requested name.
     """
 
     def __init__(self, state: Mapping[str, Tensor], old: bool, prefix: str = "") -> None:
@@ -24,7 +24,7 @@ class Reader:
         self.wrong: list[str] = []
 
     def under(self, prefix: str) -> Reader:
-        """The names that start so, with one record for all."""
+        """A reader of the names with this prefix, sharing this one's records."""
         inner = Reader(self.state, self.old, self.prefix + prefix)
         inner.used, inner.missing, inner.wrong = self.used, self.missing, self.wrong
         return inner
@@ -33,11 +33,11 @@ class Reader:
         return self.prefix + name in self.state
 
     def names(self, start: str) -> list[str]:
-        """Those that start so, without this reader's prefix."""
+        """Names that start with `start`, without this reader's prefix."""
         return [name.removeprefix(self.prefix) for name in self.state if name.startswith(self.prefix + start)]
 
     def take(self, *names: str) -> Tensor | None:
-        """The first of these that there is."""
+        """The first of these that is there, or None."""
         for name in names:
             if self.has(name):
                 self.used.add(self.prefix + name)
@@ -45,7 +45,7 @@ class Reader:
         return None
 
     def need(self, *names: str) -> Tensor | None:
-        """The same; without one its first name is noted as missing."""
+        """As `take`; if there is none, the first name is recorded as missing."""
         found = self.take(*names)
         if found is None:
             self.missing.append(self.prefix + names[0])
@@ -56,7 +56,7 @@ class Reader:
         self.take(name)
 
     def fill(self, parameter: Tensor | None, value: Tensor | None, name: str) -> None:
-        """Copy a value; one of another size is noted. Where the parameter is None there must be no value."""
+        """Copy a value; a size mismatch is recorded, and so is a value for a parameter that is None."""
         if value is None:
             return
         if parameter is None or parameter.numel() != value.numel():

@@ -1,10 +1,10 @@
-"""Weights saved by x-transformers, of the 1.x releases and of today's 2.x, read into our models.
+"""Load weights saved by x-transformers, releases 1.x and 2.x, into our models.
 
-The same function in other parameters: names differ, rotary pairs stand apart instead of side by side, one matrix holds
-queries, keys and values, today's gains are stored less one, its grouped heads interleave. Where a release computes
-something else than our model of the same arguments, the model and its graph are changed to compute that: 1.x has no
-final norm on a bare stack, and in a wrapper a LayerNorm whatever the stack's norms are; a GLU keeps its bias under
-ff_no_bias.
+The same function, parametrised differently: names differ, rotary features are paired with their neighbours in 2.x and
+across halves here, one matrix here holds queries, keys and values, 2.x stores gains minus one, and its grouped heads
+interleave. Where a release computes something else than our model of the same arguments, the model and its graph are
+changed to match it: 1.x has no final norm on a bare stack, and in a wrapper a LayerNorm whatever the stack's norms are;
+a GLU keeps its bias under ff_no_bias.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
     Args:
         model: ours: a stack, a wrapper, or a wrapper around one. It is changed in place.
         state_dict: of the x-transformers model.
-        release: 1 or 2, whose it is; found out from the names where not given.
+        release: 1 or 2; told from the names if None.
 
     Returns:
         The model.
 
     Raises:
-        TypeError: no way is known to load a model of this class.
-        UserError: names are missing, unexpected or of another size, or the release cannot be told; nothing of the
-            model can be relied on then.
+        TypeError: the model's class is not supported.
+        UserError: names are missing, unexpected or of another size, or the release cannot be told; the model may
+            then be partly filled.
     """
     state = {_plain(name): value for name, value in state_dict.items() if not _is_buffer(name)}
     if release is None:
@@ -95,11 +95,11 @@ def _release(state: Mapping[str, Tensor]) -> int:
 
 
 def _load(model: Model, state: Reader) -> None:
-    for kind, load in _LOADERS.items():
-        if isinstance(model, kind):
+    for model_type, load in _LOADERS.items():
+        if isinstance(model, model_type):
             load(model, state)
             return
-    raise TypeError(f"no way is known to load x-transformers weights into a {type(model).__name__}")
+    raise TypeError(f"cannot load x-transformers weights into a {type(model).__name__}")
 
 
 # Wrappers -----------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _load_seq2seq(model: Any, state: Reader) -> None:
     _load(model.encoder, state.under("encoder."))
     _load(model.decoder, state.under("decoder."))
     for name in ("encoder.to_logits.weight", "encoder.to_logits.bias"):
-        state.skip(name)  # 1.x gives its encoder logits that nothing reads
+        state.skip(name)  # 1.x gives its encoder logits, unused
 
 
 def _load_tokens(model: Any, state: Reader) -> None:
@@ -194,7 +194,7 @@ def _load_positions(module: nn.Module | None, state: Reader) -> None:
 
 def _load_stack(stack: Stack, state: Reader) -> None:
     if state.old and _is_post_norm(stack):
-        raise UserError("a bare post-norm stack of 1.x has no norm behind its last block, which no graph can say")
+        raise UserError("a bare post-norm stack of 1.x has no norm after its last block, which a graph cannot express")
     if state.old:
         _set_final_norm(stack, [stack.graph], None)
     _load_layers(stack, [stack.graph], state, last_norm=None)
@@ -203,15 +203,15 @@ def _load_stack(stack: Stack, state: Reader) -> None:
 def _load_layers(stack: Stack, graphs: list[BlockGraph], state: Reader, last_norm: Reader | None) -> None:
     """
     Args:
-        graphs: those that say what the stack is.
-        last_norm: where the norm behind all layers is, when it is not with the layers.
+        graphs: of the stack and of the model around it, to keep in step.
+        last_norm: where the final norm is, when it is not with the layers.
     """
     nodes = [step.node for step in stack.plan if step.block is not None]
     for i, node in enumerate(nodes):
         if node not in stack.blocks:  # tied to an earlier one, which x-transformers repeats
-            raise UserError(f"{node} is tied to another block, and x-transformers ties none")
+            raise UserError(f"{node} is tied to another block, and x-transformers cannot tie blocks")
         attrs = [graph.nx.nodes[node] for graph in graphs]
-        # 1.x leaves out the last block's post-norm: the wrapper's norm stands there
+        # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         post_norm = last_norm if state.old and i == len(nodes) - 1 else None
         block: Any = stack.blocks[node]
         _load_block(block, stack.dim, attrs, state.under(f"layers.{i}."), post_norm)
@@ -271,13 +271,13 @@ def _rotated(stack: Stack, node: str) -> int:
 def _load_norm(module: nn.Module, state: Reader, shifted: bool) -> None:
     """
     Args:
-        shifted: the gain is stored less one.
+        shifted: the gain is stored minus one.
     """
     gain = state.need("weight", "gamma", "g")
     if gain is not None and shifted:
         gain = gain + 1
     elif gain is not None and isinstance(module, ScaleNorm):
-        gain = gain * module.dim**-0.5  # 1.x has the factor of the width in its gain
+        gain = gain * module.dim**-0.5  # 1.x includes the factor dim^0.5 in its gain
     state.fill(module.weight, gain, "weight")  # type: ignore[arg-type]
     if isinstance(module, nn.LayerNorm):
         _fill_bias(module.bias, state, "bias")
@@ -331,7 +331,9 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
         state.fill(output.head_scale, None if scale is None else by_head(scale.flatten()[:, None]), "head_scale_params")
     if layer.mem_kv is not None:
         if state.old and o.qk_norm and o.qk_norm_groups > 1:
-            raise UserError("1.x norms memory keys as a whole under qk_norm_groups, and our model by groups")
+            raise UserError(
+                "under qk_norm_groups 1.x normalises whole memory keys, and our model normalises them by group"
+            )
         keys = state.need("mem_k")
         if keys is not None and rotated and not state.old:
             keys = _halves(keys.transpose(1, 2).flatten(0, 1), rotated, o.kv_heads)
@@ -341,11 +343,11 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
     talking: Any = layer.talking_heads
     if talking is not None:
         for ours, name in ((talking.before.weight, "pre"), (talking.after.weight, "post")):
-            theirs = f"{name}_softmax_talking_heads.weight"  # 2.x has it a module further down
+            theirs = f"{name}_softmax_talking_heads.weight"  # 2.x has it one module deeper
             mix = state.need(theirs, f"attend.{theirs}")
             if mix is not None:
                 mix = by_head(by_head(mix.flatten(1)).T).T
-                if name == "pre" and not state.old:  # 2.x adds what is mixed to the scores
+                if name == "pre" and not state.old:  # 2.x adds the result to the scores
                     mix = mix + torch.eye(len(mix))
             state.fill(ours, mix, theirs)
     if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
@@ -360,10 +362,10 @@ def _load_projections(layer: Attention | CrossAttention, state: Reader, rotated:
         return
     values = k[:0] if v is None else v
     if rotated and state.old:
-        warnings.warn("1.x rotates values too where it rotates queries and keys; this model does not", stacklevel=2)
+        warnings.warn("1.x rotates values as well as queries and keys; this model does not", stacklevel=2)
     elif rotated:
         if o.qk_norm and o.qk_norm_groups > 1:
-            raise UserError("2.x norms other features together under qk_norm_groups and rotary_pos_emb than our model")
+            raise UserError("under qk_norm_groups with rotary_pos_emb, 2.x groups other features than our model")
         q, k = _halves(q, rotated, o.heads), _halves(k, rotated, o.kv_heads)
     q = by_head(q)
     if isinstance(layer, CrossAttention):
@@ -390,14 +392,14 @@ def _load_qk_gains(layer: Attention | CrossAttention, state: Reader, rotated: in
 
 
 def _halves(weight: Tensor, rotated: int, heads: int) -> Tensor:
-    """2.x turns neighbouring features together; we turn feature i with feature i + rotated / 2, as 1.x does."""
+    """2.x rotates neighbouring features together; we rotate features i and i + rotated / 2, as 1.x does."""
     by_head = weight.reshape(heads, -1, weight.shape[1])
     order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, by_head.shape[1])]
     return by_head[:, order].reshape(weight.shape)
 
 
 def _regrouped(rows: Tensor, heads: int, groups: int) -> Tensor:
-    """Their head i reads key-value head i modulo their number; our heads of one group stand together."""
+    """Their head i reads key-value head i modulo their number; our heads of one group are adjacent."""
     if groups in (1, heads):
         return rows
     by_head = rows.reshape(heads // groups, groups, -1, *rows.shape[1:])
@@ -433,9 +435,7 @@ def _load_dynamic(module: Any, state: Reader, by_head: Order) -> None:
 def _load_alibi(module: Any, state: Reader, by_head: Order) -> None:
     order = torch.arange(module.heads)[:, None]
     if not torch.equal(by_head(order), order):
-        raise UserError(
-            "2.x has ALiBi's slopes in another order of heads where kv_heads groups them, which ours are not"
-        )
+        raise UserError("with grouped kv_heads, 2.x orders ALiBi's slopes in a way that this model cannot")
     if module.log_slopes is not None:
         state.fill(module.log_slopes, state.need("learned_logslopes"), "learned_logslopes")
 

@@ -19,7 +19,7 @@ from . import compat
 from .contract import Kernel
 from .masks import AttentionMask
 from .request import Request, Result
-from .scores.spec import ScoreSpec
+from .scores.spec import FlexForm
 
 FEWEST = 512
 """Queries from which on it is worth its compilation: a mask of every pair is small below."""
@@ -36,7 +36,7 @@ def supports(request: Request) -> str | None:
     if (reason := request.needs_scores()) is not None:
         return reason
     for modifier in spec.modifiers:
-        if modifier.flex() is None:
+        if not modifier.in_flex:
             return f"FlexAttention has no {modifier.name}"
     if mask.attn_mask is not None or mask.place is not None or not (mask.bias is None or mask.bias.by_distance):
         return "here is an attn_mask, given positions or a step of fixed shapes, and its masks go by distance"
@@ -45,8 +45,8 @@ def supports(request: Request) -> str | None:
     if q.is_cuda:
         fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128)
         return None if fits else "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
-    grad = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
-    return "FlexAttention has no gradient on a CPU" if grad and q.is_cpu else None
+    learned = any(t.requires_grad for t in (q, k, v))  # it asks no further, whether or not gradients are on
+    return "FlexAttention has no gradient on a CPU" if learned and q.is_cpu else None
 
 
 def declines(request: Request) -> str | None:
@@ -61,8 +61,9 @@ def declines(request: Request) -> str | None:
 def run(request: Request) -> Result:
     q, k, v, mask, spec, *_ = request
     flex = (_compiled() if q.is_cuda else None) or compat.flex_attention().flex_attention
-    outputs = [form.output for form in _forms(spec) if form.output is not None]
-    args = {"score_mod": _score(mask, spec), "block_mask": block_mask(mask, q, k), "scale": spec.scale}
+    forms = [modifier.flex(q) for modifier in spec.modifiers]
+    outputs = [form.output for form in forms if form.output is not None]
+    args = {"score_mod": _score(mask, forms), "block_mask": block_mask(mask, q, k), "scale": spec.scale}
     if not outputs:
         return flex(q, k, v, **args), None
     out, logsumexp = flex(q, k, v, return_lse=True, **args)
@@ -96,13 +97,9 @@ def _sees(attention_mask: AttentionMask) -> Any:
     return sees
 
 
-def _forms(spec: ScoreSpec) -> list[Any]:
-    return [modifier.flex() for modifier in spec.modifiers]
-
-
-def _score(mask: AttentionMask, spec: ScoreSpec) -> Any:
+def _score(mask: AttentionMask, forms: list[FlexForm]) -> Any:
     """What is done to each score: the modifiers, and what positions add to those of tokens."""
-    changes = [form.score for form in _forms(spec) if form.score is not None]
+    changes = [form.score for form in forms if form.score is not None]
     if mask.bias is None and not changes:
         return None
     values = None if mask.bias is None else mask.bias.values.contiguous()
@@ -127,7 +124,7 @@ def _compiled() -> Any:
     compiled = compile_(compat.flex_attention().flex_attention)
     x = torch.zeros(1, 1, 128, 16, device="cuda")
     try:
-        compiled(x, x, x)  # type: ignore[no-untyped-call]
+        compiled(x, x, x)
     except Exception as error:  # torch and its compiler have no one type for what is missing
         reason = str(error).strip().splitlines()[:1]
         warnings.warn(f"FlexAttention can't be compiled here, so masks of all pairs are made: {reason}", stacklevel=2)

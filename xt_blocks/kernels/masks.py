@@ -138,7 +138,7 @@ class Masks:
             spec = spec._replace(window=None)
         mask = None if self.mask is None else self.mask[:, left_out:]
         attn_mask = None if self.attn_mask is None else self.attn_mask[..., left_out:]
-        bias = None if bias is None else bias.behind(left_out)
+        bias = None if bias is None else bias.after(left_out)
         return AttentionMask(self.queries, past, spec, mask, attn_mask, bias, self.device)
 
     def context(self, mem_kv: int = 0) -> AttentionMask:

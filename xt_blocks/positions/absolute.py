@@ -14,9 +14,9 @@ class AbsolutePositions(nn.Module):
     """One learned vector a position (Gehring et al., arXiv:1705.03122).
 
     Args:
-        max_seq_len: how many positions there are.
-        dim: features of the embedding. The vectors start with unit length, as token embeddings about do.
-        unit: they are of unit length always, as token embeddings under l2norm_embed are.
+        max_seq_len: number of positions.
+        dim: features of the embedding. The vectors start at about unit length, as token embeddings do.
+        unit: normalise each vector to unit length, as l2norm_embed does with token embeddings.
     """
 
     def __init__(self, max_seq_len: int, dim: int, unit: bool = False) -> None:
@@ -34,10 +34,10 @@ class SinusoidalPositions(nn.Module):
     """Sines and cosines of the position (Vaswani et al., arXiv:1706.03762) times a learned scale.
 
     Feature i of the first half is the sine of position · 10000^(-2i/dim), that of the second half its cosine. They
-    are computed in float32 at least whatever the module's type: in a low precision far positions fall together.
+    are computed in float32 or better whatever the module's dtype: in low precision, distant positions become equal.
 
     Args:
-        dim: features of the embedding; even. The scale starts at dim^-0.5, so that the vectors about have unit length.
+        dim: features of the embedding; even. The scale starts at dim^-0.5, so that the vectors have about unit length.
 
     Raises:
         ValueError: dim is odd.
@@ -46,7 +46,7 @@ class SinusoidalPositions(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         if dim % 2:
-            raise ValueError(f"sinusoidal positions come in pairs of a sine and a cosine; {dim} features are none")
+            raise ValueError(f"sinusoidal positions need an even number of features, not {dim}")
         self.dim = dim
         self.scale = nn.Parameter(torch.full((1,), dim**-0.5))
 
@@ -60,7 +60,7 @@ class SinusoidalPositions(nn.Module):
 
 
 def input_positions(scheme: str | None, max_seq_len: int, dim: int, unit: bool = False) -> nn.Module | None:
-    """The module of a position that the graph's input reads, "absolute" or "sinusoidal"; None: there is none."""
+    """The module of the position scheme that the graph's input reads, "absolute" or "sinusoidal"; None for None."""
     if scheme is None:
         return None
     return SinusoidalPositions(dim) if scheme == "sinusoidal" else AbsolutePositions(max_seq_len, dim, unit)

@@ -1,7 +1,7 @@
 """Biases of attention scores by relative position: each is a function of the distance from key to query.
 
-Axes: h heads. A distance is the query's position less the key's: positive for the past. Distances and what is
-computed from them are float32 at least, whatever the module's type: rounded lower, far distances would fall together.
+Axes: h heads. A distance is the query's position minus the key's: positive for the past. Distances and what is
+computed from them are float32 or better, whatever the module's dtype: in low precision, large distances become equal.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class T5Bias(nn.Module):
 
     Args:
         heads: attention heads.
-        causal: no bucket is for the future.
-        buckets: how many there are.
-        max_distance: from where on all distances share one.
+        causal: whether all buckets are for the past.
+        buckets: number of buckets.
+        max_distance: all distances from here on share a bucket.
         scale: factor of the learned values.
     """
 
@@ -82,12 +82,12 @@ class DynamicBias(nn.Module):
 
 
 class ALiBi(nn.Module):
-    """A bias that falls with distance, to either side, each head at its own slope.
+    """A bias that decreases linearly with distance in either direction, each head with its own slope.
 
     Press et al., arXiv:2108.12409.
 
     Args:
-        heads: attention heads; those behind the `biased` first have no bias.
+        heads: attention heads; those after the first `biased` have no bias.
         biased: heads with a slope.
         learned: learn the slopes, as logarithms.
     """
@@ -109,7 +109,7 @@ class ALiBi(nn.Module):
 
 
 def slopes(heads: int) -> list[float]:
-    """ALiBi's: 2^(-8/n), 2^(-16/n), ... for n heads, a power of two; else every other one of the next power follows."""
+    """2^(-8/n), 2^(-16/n), ... for n heads, a power of two; otherwise followed by every other one of the next power."""
     n = 2 ** int(math.log2(heads))
     powers = [2 ** (-8 * (i + 1) / n) for i in range(n)]
     between = [2 ** (-4 * (2 * i + 1) / n) for i in range(heads - n)]

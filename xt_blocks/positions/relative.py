@@ -1,4 +1,4 @@
-"""Where the tokens of a forward pass stand, and the biases that follow from their distances."""
+"""The positions of the tokens of a forward pass, and the attention biases computed from their distances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Positions(NamedTuple):
     Attributes:
         queries: (seq,) or (batch, seq) int
         keys: (past + seq,) or (batch, past + seq) int
-        consecutive: every token stands right behind the one before it, so that a place says the position.
+        consecutive: each position is one more than the one before, so that an index implies a position.
     """
 
     queries: Tensor
@@ -25,18 +25,18 @@ class Positions(NamedTuple):
 
 
 def consecutive(seq: int, past: int, device: torch.device | str) -> Positions:
-    """Tokens that stand one behind the other, the first key at 0."""
+    """Consecutive positions, the first key at 0."""
     keys = torch.arange(past + seq, device=device)
     return Positions(keys[past:], keys)
 
 
-def given(pos: Tensor, before: Tensor | None, past: int) -> Positions:
-    """Tokens at positions that the caller gives.
+def positions_at(pos: Tensor, before: Tensor | None, past: int) -> Positions:
+    """Positions from the caller.
 
     Args:
         pos: (seq,) or (batch, seq) int
-        before: (past,) or (batch, past) int of the tokens before; None: they stand right in front of the first.
-        past: how many there are.
+        before: (past,) or (batch, past) int of the tokens before; None: consecutive, up to the first.
+        past: number of tokens before.
     """
     if before is None:
         before = pos[..., :1] + torch.arange(-past, 0, device=pos.device)
@@ -49,17 +49,17 @@ def given(pos: Tensor, before: Tensor | None, past: int) -> Positions:
 
 @dataclass(frozen=True)
 class RelativeBias:
-    """What positions add to the score of each query and key.
+    """What positions add to the attention score of each query and key.
 
-    Consecutive tokens have seq + keys - 1 distances in all: each is computed once, and laid along its diagonal by
-    those who read it. Nothing here keeps a tensor for the backward pass: a checkpointed block that runs again finds
-    what the first run made, and must keep as many tensors.
+    Consecutive tokens have seq + keys - 1 distances in all: each bias is computed once, and readers lay it along its
+    diagonal. No tensor is saved for the backward pass here: a checkpointed block that is recomputed finds what its
+    first run made, and has to save as many tensors.
 
     Attributes:
         values: (heads, seq + keys - 1), from the last query's distance to the first key down to the first query's to
             the last key; or of any positions (batch or 1, heads, seq, keys).
         seq: queries.
-        keys: those of the past and of this call.
+        keys: past keys and those of this pass.
     """
 
     values: Tensor
@@ -72,11 +72,11 @@ class RelativeBias:
         return self.values.ndim == 2
 
     def __add__(self, other: RelativeBias) -> RelativeBias:
-        """Both, of the same tokens."""
+        """The sum of two biases for the same tokens."""
         return RelativeBias(self.values + other.values, self.seq, self.keys)
 
-    def behind(self, count: int) -> RelativeBias:
-        """That of all keys but the first `count`."""
+    def after(self, count: int) -> RelativeBias:
+        """The bias of all keys but the first `count`."""
         return RelativeBias(self.values[..., count:], self.seq, self.keys - count)
 
     def whole(self) -> Tensor:
@@ -89,9 +89,9 @@ class RelativeBias:
         return line.as_strided((heads, self.seq, self.keys), (count, 1, 1)).flip(-2)[None]
 
     def band(self, rows: int) -> Tensor:
-        """(heads, rows, seq + keys - 1): the bias of `rows` queries in a row, of which any others are a slice.
+        """(heads, rows, seq + keys - 1): the bias of `rows` consecutive queries; any others are a slice of it.
 
-        Of queries from place s on, key j has column j - s + seq - 1.
+        For queries from index s on, key j has column j - s + seq - 1.
         """
         if rows not in self._bands:
             line = F.pad(self.values, (rows - 1, 0)).contiguous()
@@ -102,7 +102,7 @@ class RelativeBias:
 
 
 def scores_bias(module: nn.Module, positions: Positions) -> RelativeBias:
-    """The bias that a module, distance (...) → (..., heads), gives tokens at these positions."""
+    """The bias of tokens at these positions by a module: distances (...) → (..., heads)."""
     queries, keys = positions.queries, positions.keys
     seq, total = queries.shape[-1], keys.shape[-1]
     if positions.consecutive:

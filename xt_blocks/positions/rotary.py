@@ -1,7 +1,7 @@
-"""Rotary positions (Su et al., arXiv:2104.09864): queries and keys turned by angles that grow with position.
+"""Rotary positions (Su et al., arXiv:2104.09864): queries and keys rotated by angles that grow with position.
 
-Only the difference of two positions reaches a score. Angles are computed in float32 whatever the module's type:
-rounded to a low precision, far positions would fall together.
+Scores depend on differences of positions only. Angles are computed in float32 whatever the module's dtype: in low
+precision, distant positions become equal.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ BASE = 10_000.0
 
 @dataclass(frozen=True)
 class Rotation:
-    """The rotation of each token; feature i turns with feature i + dim/2.
+    """The rotation of each token; features i and i + dim/2 are rotated together.
 
     Attributes:
-        cos: (keys, dim) or (batch, 1, keys, dim) float32, what a feature is multiplied by.
-        sin: of the same shape, what the feature it turns with is; negative for the first half.
+        cos: (keys, dim) or (batch, 1, keys, dim) float32, factor of the feature itself.
+        sin: of the same shape, factor of the feature it is rotated with; negative for the first half.
         decay: xPos's factors of queries, of the same shape; keys are divided by them. None: plain rotary.
     """
 
@@ -32,14 +32,14 @@ class Rotation:
     _matrices: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """`apply` to queries and keys. Of a single token, where it is the calls that cost, by one product for all."""
+        """`apply` to queries and keys; for a single token, where calls dominate, one matrix product."""
         if q.shape[2] == k.shape[2] == 1 and self.cos.ndim == 2 and _exact(q):
             q, k = (torch.cat((q, k), dim=1) @ self._matrix(q.shape[3])).split_with_sizes((q.shape[1], k.shape[1]), 1)
             return q, k
         return self.apply(q), self.apply(k)
 
     def _matrix(self, features: int) -> Tensor:
-        """(features, features), by which the last token's heads are multiplied."""
+        """(features, features), the rotation of the last token as a matrix."""
         if features not in self._matrices:
             dim = self.cos.shape[-1]
             matrix = torch.eye(features, device=self.cos.device)
@@ -54,14 +54,14 @@ class Rotation:
         own = x if x.shape[-1] == dim else x[..., :dim]
         first, second = own.chunk(2, dim=-1)
         # a product with float32 is float32, or float64: low-precision features are not rounded in between
-        turned = (own * cos + torch.cat((second, first), dim=-1) * sin).to(x.dtype)
-        return turned if own is x else torch.cat((turned, x[..., dim:]), dim=-1)
+        rotated = (own * cos + torch.cat((second, first), dim=-1) * sin).to(x.dtype)
+        return rotated if own is x else torch.cat((rotated, x[..., dim:]), dim=-1)
 
     def decayed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries and the keys of all tokens with xPos's decay (Sun et al., arXiv:2212.10554).
+        """Rotated queries and keys with xPos's decay (Sun et al., arXiv:2212.10554).
 
-        Apart from the rotation, since the factors are centred on the tokens there are, which keeps them small;
-        a key from the cache cannot know where that will be. float16 has no room for them and becomes float32.
+        Separate from the rotation, because the factors are centred on all current tokens, which keeps them small, and
+        a cached key cannot know that centre. They overflow float16, which becomes float32.
         """
         if self.decay is None:
             return q, k
@@ -72,9 +72,9 @@ def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) ->
     """The rotation of tokens at these positions.
 
     Args:
-        positions: (keys,) or (batch, keys); with xPos those of all keys there are.
+        positions: (keys,) or (batch, keys); with xPos, of all keys.
         dim: how many features of a head are rotated; even.
-        xpos_scale_base: distance over which xPos decays by a step; None: no decay.
+        xpos_scale_base: distance over which xPos decays by one step; None: no decay.
     """
     where = positions.to(torch.float32)[..., None]
     if where.ndim == 3:
@@ -91,7 +91,7 @@ def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) ->
 
 
 def _exact(x: Tensor) -> bool:
-    """Whether a product keeps float32, which TF32 on a GPU and autocast do not, and nobody counts its FLOPs."""
+    """Whether a matrix product is in full float32 (no TF32 on a GPU, no autocast), with nothing counting its FLOPs."""
     return not torch.compiler.is_compiling() and x.is_cpu and x.dtype == torch.float32 and not onednn.followed()
 
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
-from ..positions.relative import Positions, RelativeBias, consecutive, given
+from ..positions.relative import Positions, RelativeBias, consecutive, positions_at
 from ..positions.rotary import Rotation
 from .inputs import ForwardInputs
 from .intermediates import Intermediates
@@ -181,4 +181,4 @@ def positions_of(inputs: ForwardInputs) -> Positions:
         pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device)
     elif before is None and inputs.held:
         before = torch.arange(inputs.past, device=device)
-    return given(pos, before, inputs.past)
+    return positions_at(pos, before, inputs.past)

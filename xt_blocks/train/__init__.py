@@ -5,7 +5,7 @@ from .interrupt import StopRequest
 from .look import OVERLAYS, draw_attention, overlay, record_run
 from .loop import Reporter, Trainer, bits_per_byte
 from .metrics import read_metrics
-from .model import build_model, check_causal, check_fits, compile_graph
+from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
 from .plot import plot_losses
 from .progress import Progress
@@ -26,10 +26,10 @@ __all__ = [
     "Trainer",
     "bits_per_byte",
     "build_model",
-    "check_causal",
     "check_device",
     "check_fits",
     "check_free",
+    "check_lookahead",
     "compile_graph",
     "default_path",
     "draw_attention",

@@ -26,10 +26,10 @@ from blockdsl.errors import UserError
 from .seeds import seed_for
 
 VALIDATION_SHARE = 0.06
-"""The part of the text that is kept from training: about this share of the files, or of every file's bytes."""
+"""The part of the text that is held out from training: about this share of the files, or of every file's bytes."""
 
 FAIR_SHARE = (0.02, 0.25)
-"""A split by file is used when validation got this share of the bytes; with few files chance may miss it."""
+"""A split by file is used when it gives validation between these shares of the bytes; with few files it may not."""
 
 UNREAD_FOLDERS = frozenset({"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"})
 """Folders of the standard library that are left out: what others installed there, and the library's own
@@ -99,7 +99,7 @@ def file_documents(paths: Sequence[str | Path], seq_len: int) -> list[Document]:
     documents, problems = [], []
     for path in unique:
         try:
-            documents.append(Document(path.relative_to(shared).as_posix(), read_text(path, seq_len)))
+            documents.append(Document(path.relative_to(shared).as_posix(), read_document(path, seq_len)))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -108,8 +108,8 @@ def file_documents(paths: Sequence[str | Path], seq_len: int) -> list[Document]:
     return sorted(documents, key=lambda document: document.name)
 
 
-def read_text(path: Path, seq_len: int) -> bytes:
-    """The bytes of one text file. Raises UserError when it is missing, no regular file, empty, not text,
+def read_document(path: Path, seq_len: int) -> bytes:
+    """The bytes of one text file. Raises UserError when it is missing, not a regular file, empty, not text,
     or shorter than one sequence."""
     if not path.exists():
         raise UserError(f"--text {path}: no such file")
@@ -156,12 +156,12 @@ def load_corpus(paths: Sequence[str | Path] | None, seq_len: int) -> Corpus:
     else:
         documents = file_documents(paths, seq_len)
         source = documents[0].name if len(documents) == 1 else f"{len(documents):,} files"
-    train, valid = split(documents, seq_len)
+    train, valid = split_documents(documents, seq_len)
     digest = hashlib.sha256(train + b"\0" + valid).hexdigest()
     return Corpus(_tensor(train), _tensor(valid), source, digest)
 
 
-def split(documents: Sequence[Document], seq_len: int) -> tuple[bytes, bytes]:
+def split_documents(documents: Sequence[Document], seq_len: int) -> tuple[bytes, bytes]:
     """Training and validation bytes, each at least `seq_len + 1` long.
 
     By file where that gives validation a fair share: a whole unseen file is the honest test. Otherwise

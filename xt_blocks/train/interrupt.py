@@ -1,8 +1,8 @@
 """Stopping between two steps instead of in the middle of one.
 
-Owns the signal handlers of a training run. An optimiser interrupted half way leaves weights that belong to
+Owns the signal handlers of a training run. An optimiser interrupted halfway leaves weights that belong to
 no step; so the first Ctrl-C (or SIGTERM) only asks, and the loop stops, and saves, after the step at hand.
-The second one interrupts at once, for who will not wait.
+The second one interrupts at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StopRequest:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:

@@ -1,7 +1,6 @@
-"""Looking into the model of a run: what each block does with a text, and where a head looks.
+"""Inspecting the model of a run: statistics of each block on a text, and attention maps.
 
-Owns the drawing of an attention map, and what a text's bytes are called on it. What a pass went through is
-`xt_blocks.record`'s.
+Owns drawing an attention map and the labels of its bytes. `xt_blocks.record` records the pass.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
 FORMATS = (".png", ".svg", ".pdf")
-_MOST_TICKS = 100  # tokens that are named, at a size that can be read
+_MOST_TICKS = 100  # labelled tokens, at a readable size
 _INCHES = 0.16  # a token
 
 
@@ -33,7 +32,7 @@ def record_run(path: Path, text: bytes | None, device: str = "cpu") -> dict[str,
     """What the blocks of the run at `path` do with a text, as `record` says it.
 
     Args:
-        text: None: the first sequence of what the run held out of training.
+        text: None: the first sequence of what the run held out from training.
 
     Raises:
         UserError: there is no trained run at `path`, or the text is empty or longer than the model reads.
@@ -52,7 +51,7 @@ def overlay(path: Path, text: bytes | None, value: str, device: str = "cpu") -> 
     """One number a block, to colour a drawing of the run's graph with.
 
     Args:
-        value: one of OVERLAYS; the entropy of attention is the mean of the heads', and only attention has one.
+        value: one of OVERLAYS; attention_entropy is the mean over heads, for attention blocks only.
 
     Returns:
         node → the number.
@@ -83,7 +82,7 @@ def tokens_of(model: TransformerWrapper, text: bytes) -> Tensor:
 
 
 def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, device: str = "cpu") -> None:
-    """Draw where a head of a block of the run at `path` looks in a text, as an image at `to`.
+    """Draw the attention weights of a head of the run at `path` on a text, as an image at `to`.
 
     Raises:
         UserError: as `record_run`; the block has no attention or no such head; or `to` is no image's name
@@ -103,7 +102,7 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, dev
 
 
 def _figure(weights: Tensor, names: list[str], title: str) -> Any:
-    """`weights: (queries, keys)`; tokens are last in both, behind memories."""
+    """`weights: (queries, keys)`; in both, tokens come after memory key-values."""
     from matplotlib.figure import Figure
 
     queries, keys = weights.shape
@@ -116,11 +115,11 @@ def _figure(weights: Tensor, names: list[str], title: str) -> Any:
         labels = ["mem"] * (count - len(names)) + names
         every = -(-count // _MOST_TICKS)
         axis.set_ticks(range(0, count, every), labels[::every], fontsize=7, family="monospace")
-    axes.tick_params(axis="x", rotation=90 if keys > len(names) else 0)  # "mem" is too wide to lie
+    axes.tick_params(axis="x", rotation=90 if keys > len(names) else 0)  # "mem" is too wide to be horizontal
     return figure
 
 
 def byte_name(byte: int) -> str:
-    """A byte as a tick is labelled: the sign itself where it is one in ASCII that can be seen."""
+    """A byte's tick label: the character itself if it is visible ASCII."""
     known = {ord(" "): "␣", ord("\n"): "↵", ord("\t"): "⇥", ord("$"): r"\$"}
     return known.get(byte) or (chr(byte) if 0x20 < byte < 0x7F else f"{byte:02x}")

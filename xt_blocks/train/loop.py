@@ -3,7 +3,7 @@
 Owns the order of things in a step, when to evaluate and when to save. A step is a pure function of the
 weights, the optimiser's state, the settings and the step's number, and nothing else survives from step to
 step; so on a CPU a resumed run gives bit for bit the numbers of one that was never stopped. (A GPU's
-kernels may add in another order from run to run.)
+kernels may add in a different order from run to run.)
 
 Leaves the screen to a `Reporter` and the files to `metrics`, `checkpoint` and `run_folder`.
 """
@@ -43,7 +43,7 @@ MAX_GRADIENT_NORM = 1.0
 
 
 class Reporter(Protocol):
-    """Is told of every record as it is written; see `metrics` for what is in one."""
+    """Receives every record as it is written; see `metrics` for what is in one."""
 
     def step(self, record: Record) -> None: ...
 

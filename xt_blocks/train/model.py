@@ -1,7 +1,7 @@
 """From a run's settings to a language model over bytes.
 
 Owns what makes a pattern a byte-level language model (causal, 256 tokens), initialisation from the run's
-seed, and the check that the model cannot see what it is to predict. Leaves the graph to `blockdsl` and its
+seed, and the check that the model cannot see what it predicts. Leaves the graph to `blockdsl` and its
 modules to `xt_blocks`.
 """
 
@@ -62,11 +62,11 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
 
 
 def check_fits(graph: blockdsl.BlockGraph) -> None:
-    """Raises UserError when the weights, their gradients and AdamW's two moments outgrow this machine's memory."""
+    """Raises UserError when the weights, their gradients and AdamW's two moments exceed this machine's memory."""
     needed = 4 * graph.parameters() * torch.float32.itemsize
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # a system that does not tell
+    except (AttributeError, ValueError):  # a system that does not say
         return
     if needed > memory:
         raise UserError(
@@ -85,11 +85,11 @@ def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
 
 
 @torch.no_grad()
-def check_causal(model: TransformerWrapper, seq_len: int) -> None:
+def check_lookahead(model: TransformerWrapper, seq_len: int) -> None:
     """Raises UserError when a later byte changes an earlier prediction.
 
-    A pattern can say so (`a(causal=false)`, a block kind of the user's own); the loss would then fall to
-    nothing while nothing is learned. Tried rather than read off the graph, as it then holds for any kind.
+    A pattern can cause that (`a(causal=false)`, a registered kind); the loss would then go to zero while nothing
+    is learned. Tested on the model rather than read from the graph, so that it holds for any kind.
     """
     was_training = model.training
     model.eval()
@@ -101,6 +101,6 @@ def check_causal(model: TransformerWrapper, seq_len: int) -> None:
     model.train(was_training)
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
         raise UserError(
-            "this pattern lets a position see the bytes after it, which it is to predict "
+            "this pattern lets a position see the bytes after it, which it has to predict "
             "(as a(causal=false) does): there would be nothing to learn"
         )

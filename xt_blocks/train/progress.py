@@ -1,7 +1,7 @@
 """What a training run shows while it runs.
 
-Owns the progress bar (tqdm) on a terminal and plain lines elsewhere, as a log file full of redrawn bars
-helps nobody. Both go to standard error; results are standard output's.
+Owns the progress bar (tqdm) on a terminal and plain lines elsewhere, because redrawn bars clutter a log
+file. Both go to standard error; results go to standard output.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Progress:
 
     def evaluation(self, record: Record) -> None:
         self.say(f"step {record['step']}/{self._steps}  validation {record['val_bits_per_byte']:.3f} bits/byte")
-        if record["step"] == self._first:  # the time of the evaluation before training is no step's
+        if record["step"] == self._first:  # the evaluation before training does not count as a step's time
             self._started = time.monotonic()
             if self._bar is not None:
                 self._bar.unpause()

@@ -1,6 +1,6 @@
 """Text from a trained model.
 
-Owns reading a run's model back, the prompt's bytes and what is safe to print. Leaves the sampling itself to
+Owns reading a run's model back, the prompt's bytes and printing it safely. Leaves the sampling itself to
 `xt_blocks.AutoregressiveWrapper`.
 """
 
@@ -24,10 +24,10 @@ from .run_folder import RunFolder
 from .seeds import seed_for
 
 START = b"\n"
-"""What stands for an empty prompt: a model needs a byte to go on from, and text starts at a line's start."""
+"""Used for an empty prompt: a model needs a byte to start from, and a text starts on a new line."""
 
 EXAMPLE_BYTES = 2**16
-"""How much of the text is looked at for an example prompt."""
+"""How much of the text is searched for an example prompt."""
 
 
 def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
@@ -70,20 +70,20 @@ def sample(
 
 
 def printable(data: bytes) -> str:
-    """`data` as text. What is no UTF-8, and control characters (a model that has learned little writes any
-    byte, and some command the terminal), become U+FFFD."""
+    """`data` as text. Invalid UTF-8 and control characters (an untrained model writes any byte, and some are
+    terminal commands) become U+FFFD."""
     text = data.decode("utf-8", errors="replace")
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def show_text(data: bytes) -> None:
-    """Print `data` on standard output, whatever characters that can show."""
+    """Print `data` on standard output, replacing characters that it cannot show."""
     encoding = sys.stdout.encoding or "utf-8"
     print(printable(data).encode(encoding, errors="replace").decode(encoding), flush=True)
 
 
 def example_prompt(valid: Tensor) -> str:
-    """A prompt in the manner of the text `valid` (bytes,): "def " for Python, else the first short word that
+    """A prompt in the style of the text `valid` (bytes,): "def " for Python, else the first short word that
     starts a line; "" when there is none."""
     text = bytes(valid[:EXAMPLE_BYTES].tolist()).decode("utf-8", errors="replace")
     found = re.search(r"\n(def )", text) or re.search(r"\n([^\W\d_]{2,12} )", text)
@@ -91,5 +91,5 @@ def example_prompt(valid: Tensor) -> str:
 
 
 def fresh_seed() -> int:
-    """A seed of the moment, short enough to type again."""
+    """A random seed, short enough to type again."""
     return secrets.randbelow(10**6)

@@ -2,7 +2,7 @@
 
 Owns the shape of the schedule. A pure function of the step and the total, so a resumed run follows the
 same curve. When a resumed run is given more steps, the curve is the longer run's from that step on: the
-rate rises again to where the longer cosine stands, and the steps already done stay as they were.
+rate rises again to the longer cosine, and the steps already done stay as they were.
 """
 
 from __future__ import annotations

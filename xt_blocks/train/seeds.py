@@ -1,6 +1,6 @@
 """One seed for each random choice of a run: a pure function of the run's seed, the purpose and the step.
 
-Owns the mixing of seeds. A resumed run draws what an uninterrupted one draws because nothing is
+Owns how seeds are combined. A resumed run draws what an uninterrupted one draws because nothing is
 carried from step to step: each step's generators start from `seed_for(...)`. Leaves the drawing to the
 code that needs it.
 """

@@ -16,7 +16,7 @@ import torch
 from blockdsl.errors import UserError
 
 MAX_STEP_BYTES = 2**24
-"""The most bytes in one step; more is a slip of the finger that would exhaust memory."""
+"""The most bytes in one step; more is probably a typo, and would exhaust memory."""
 
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
@@ -32,8 +32,8 @@ class TrainSettings:
         dim, heads: width of the model and its attention heads.
         seq_len: bytes of context in a training sequence.
         batch: sequences per step.
-        steps: steps in all; what the learning rate's curve is laid over.
-        minutes: what `steps` was measured from, or None.
+        steps: steps in all: the length of the learning-rate schedule.
+        minutes: the time that `steps` was estimated from, or None.
         lr: the highest learning rate.
         seed: of the weights, the batches and dropout.
         device: as torch spells it: "cpu", "cuda:1".
@@ -57,7 +57,7 @@ class TrainSettings:
     options: dict[str, Any]
 
     def check(self) -> None:
-        """Raises UserError, in the words of the flags, for a value no run can have."""
+        """Raises UserError, in the words of the flags, for an invalid value."""
         for flag in ("dim", "heads", "seq_len", "batch", "steps"):
             value = getattr(self, flag)
             if value < 1:

@@ -59,12 +59,14 @@ class Modifier(ABC):
         stage: when it acts.
         mixes_heads: it reads all heads of a row at once, which are then in one tile.
         scales: of a WEIGHTS modifier, that it multiplies each weight by a number that doesn't depend on the weights.
+        in_flex: it has a form in FlexAttention.
     """
 
     name: str
     stage: Stage
     mixes_heads: bool = False
     scales: bool = False
+    in_flex: bool = False
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -94,9 +96,13 @@ class Modifier(ABC):
         """Why `tensors` must not be read past the module that they belong to; None: they may."""
         return None
 
-    def flex(self) -> FlexForm | None:
-        """None: it has no form there."""
-        return None
+    def flex(self, q: Tensor) -> FlexForm:
+        """Of a modifier that is `in_flex`.
+
+        A number that it reads is a tensor of the type and device of `q: (b, h, i, d)`, a value a head: one that is
+        written as it is has FlexAttention compiled anew for each value.
+        """
+        raise NotImplementedError
 
 
 class TileStep:
