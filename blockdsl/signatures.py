@@ -48,6 +48,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    sink: bool
+    """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
@@ -99,6 +101,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    sink: bool
+    """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
@@ -203,6 +207,8 @@ class SharedSettings(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     attn_sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    attn_sink: bool
+    """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     attn_head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
@@ -425,6 +431,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_talking_heads: bool
     enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
+    enc_attn_sink: bool
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
     enc_attn_on_attn: bool
@@ -499,6 +506,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_talking_heads: bool
     dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
+    dec_attn_sink: bool
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
     dec_attn_on_attn: bool

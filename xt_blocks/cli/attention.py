@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 EPILOG = """\
-A token is a byte. Rows are the tokens that look, columns those that are looked at; learned memories come first. Blocks
-are named as the run's graph names them, by their kind and place: a0, f1, a2, ...
+A token is a byte. Rows are queries, columns are keys; memory key-values come first. Blocks have their names in the
+run's graph, a kind and an index: a0, f1, a2, ...
 
 examples:
   blockdsl attention runs/first --block a2 --head 0 --text "def f(x): return x"
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises UserError when a flag or the run folder is no use."""
+    """Raises UserError when a flag or the run folder is invalid."""
     from .. import train
 
     train.limit_threads()

@@ -1,4 +1,4 @@
-"""`blockdsl draw`: the picture as a file; the file's name says in which form."""
+"""`blockdsl draw`: a picture as a file, in the format of its suffix."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
         other.append("overlay")
     if other:
         given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
-        raise UserError(f"{given}: a {suffix} has none of it")
+        raise UserError(f"{given}: not for {suffix} files")
     if args.overlay is not None:
         options["color"] = overlay(args)
     elif args.text is not None:
-        raise UserError("--text is what --overlay reads, and that is not given")
+        raise UserError("--text needs --overlay, which reads it")
     if suffix in (".dot", ".mmd"):
         options = {"fold": not args.unfold}
     drawn = getattr(source.graph(args), form.method)(**options)
@@ -114,8 +114,8 @@ def overlay(args: argparse.Namespace) -> Shade:
     from ..train.look import overlay as measured
 
     if args.color is not None:
-        raise UserError("--overlay and --color are both given; a block has one colour")
+        raise UserError("give --overlay or --color; a block has one colour")
     path, text = Path(args.pattern), None if args.text is None else args.text.encode()
     if not path.is_dir():
-        raise UserError(f"--overlay is of a trained run, and {args.pattern} is no run's folder")
+        raise UserError(f"--overlay needs a trained run's folder, and {args.pattern} is none")
     return Shade(measured(path, text, args.overlay), args.overlay.replace("_", " "))

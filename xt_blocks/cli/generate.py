@@ -18,8 +18,8 @@ TOKENS = 256
 TEMPERATURE = 0.8
 
 EPILOG = f"""\
-A token is a byte. The output is the prompt and what the model adds to it; bytes that are no UTF-8, and
-control characters, are shown as the replacement character U+FFFD.
+A token is a byte. The output is the prompt and what the model adds to it; invalid UTF-8 and control
+characters are shown as the replacement character U+FFFD.
 
 examples:
   blockdsl generate runs/first --prompt "def "
@@ -27,7 +27,7 @@ examples:
   blockdsl generate runs/first --temperature 0          the likeliest byte each time, always the same
   blockdsl generate runs/first --top-p 0.9              from the likeliest bytes that make up 90%
 
-Without --temperature it is {TEMPERATURE}: less than 1 keeps closer to what the model is sure of.
+Without --temperature it is {TEMPERATURE}: less than 1 favours likelier bytes.
 """
 
 
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=TEMPERATURE,
         metavar="T",
-        help=f"0 for the likeliest byte, 1 for the model's own odds (default: {TEMPERATURE})",
+        help=f"0 for the likeliest byte, 1 for the model's own distribution (default: {TEMPERATURE})",
     )
     parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest bytes")
     parser.add_argument(
@@ -60,14 +60,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--seed",
         type=int,
-        help="for the same text again (default: a new one, told on standard error)",
+        help="for the same text again (default: a new one, printed to standard error)",
     )
     parser.add_argument("--device", default="cpu", help="where to run, as in cuda (default: cpu)")
     parser.set_defaults(run=run)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises UserError for a value that no sampling can have."""
+    """Raises UserError for an invalid value."""
     if args.tokens < 1:
         raise UserError(f"--tokens must be at least 1, not {args.tokens}")
     if not (math.isfinite(args.temperature) and args.temperature >= 0):
@@ -79,7 +79,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises UserError when a flag or the run folder is no use."""
+    """Raises UserError when a flag or the run folder is invalid."""
     check(args)
     from .. import train
 
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     train.check_device(args.device)
     model = train.load_trained(args.run_folder, args.device)
     seed = train.fresh_seed() if args.seed is None else args.seed
-    # The bytes of the prompt as typed, also where they were no valid text for the shell's locale.
+    # The bytes of the prompt as typed, even if they are not valid text in the shell's locale.
     prompt = args.prompt.encode("utf-8", errors="surrogateescape")
     new = train.sample(
         model,

@@ -59,9 +59,9 @@ examples:
   blockdsl train --resume runs/book --steps 5000         train longer
 
 A run's folder holds pattern.txt, settings.json, graph.json, metrics.jsonl (a line a step), loss.png and
-checkpoints. A stopped run goes on from its last checkpoint with the very numbers it would have had. Given more
+checkpoints. A stopped run continues from its last checkpoint with exactly the numbers it would have had. Given more
 steps than before, the learning rate follows the longer run's curve from there on: it rises again, and the
-numbers are those of no uninterrupted run.
+numbers differ from those of an uninterrupted run.
 """
 
 
@@ -106,7 +106,7 @@ def add_parser(subparsers: Any) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with a run; other flags must agree with it",
+        help="continue a run; other flags must agree with it",
     )
     add(
         "--set",
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return _resume(args) if args.resume is not None else _start(args)
     except KeyboardInterrupt:
-        print("stopped at once; a saved run goes on from its last checkpoint", file=sys.stderr)
+        print("stopped at once; a saved run continues from its last checkpoint", file=sys.stderr)
         return 130
 
 
