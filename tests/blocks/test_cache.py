@@ -66,12 +66,12 @@ def test_every_node_has_room_of_its_own_allocated_once() -> None:
     x, _ = inputs(model, seq=9)
     cache = model.new_cache(2, 20)
     model(x[:, :1], cache=cache)
-    before = {node: cache.nodes[node].tokens.buffers["keys"].data_ptr() for node in ("a0", "a2", "a4")}
+    before = {node: cache.nodes[node].buffers["keys"].data_ptr() for node in ("a0", "a2", "a4")}
     assert len(set(before.values())) == 3
     for i in range(1, 9):
         model(x[:, i : i + 1], cache=cache)
-    assert {node: cache.nodes[node].tokens.buffers["keys"].data_ptr() for node in before} == before
-    assert cache.nodes["a0"].tokens.buffers["keys"].shape == (2, 3, 20, 8)
+    assert {node: cache.nodes[node].buffers["keys"].data_ptr() for node in before} == before
+    assert cache.nodes["a0"].buffers["keys"].shape == (2, 3, 20, 8)
     assert cache.bytes() == model.graph.kv_cache_bytes(20, batch=2)
 
 

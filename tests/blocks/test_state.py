@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import blockdsl
 import xt_blocks
 from blockdsl import GraphError, Kind, PatternError, State, UserError
-from xt_blocks.kernels.masks import Attend, Masks
+from xt_blocks.kernels.masks import AttentionMask, Masks
 from xt_blocks.runtime.intermediates import Intermediates
 from xt_blocks.runtime.memories import Memories
 from xt_blocks.runtime.state import NodeState, SegmentState
@@ -482,7 +482,7 @@ def test_nothing_of_a_pass_outlives_it() -> None:
     for length in range(4, 12):
         passes(length)
     gc.collect()
-    left = [o for o in gc.get_objects() if type(o) in (Masks, Attend, xt_blocks.Cache, NodeState, SegmentState)]
+    left = [o for o in gc.get_objects() if type(o) in (Masks, AttentionMask, xt_blocks.Cache, NodeState, SegmentState)]
     assert left == []
     assert sizes_of_tables() == before
     assert {name: len(vars(module)) for name, module in model.named_modules()} == attributes
