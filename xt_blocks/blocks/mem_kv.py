@@ -1,4 +1,4 @@
-"""Learned keys and values that every query sees (Sukhbaatar et al., arXiv:1907.01470)."""
+"""Memory key-values: learned keys and values that every query attends to (Sukhbaatar et al., arXiv:1907.01470)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .project import QKNorm
 
 
 class MemoryKeyValues(nn.Module):
-    """Learned key-values in front of those of tokens: num_mem_kv in each key-value head.
+    """Learned key-values before those of tokens: num_mem_kv in each key-value head.
 
     Args:
         o: the options of an attention block.
@@ -23,7 +23,7 @@ class MemoryKeyValues(nn.Module):
         self.values = nn.Parameter(torch.randn(o.kv_heads, o.num_mem_kv, o.value_dim_head))
 
     def forward(self, k: Tensor, v: Tensor, qk_norm: QKNorm | None) -> tuple[Tensor, Tensor]:
-        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same with the learned ones in front."""
+        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same, the learned ones first."""
         keys = self.keys if qk_norm is None else qk_norm(self.keys, keys=True)
         before = [own.expand(k.shape[0], -1, -1, -1).to(k.dtype) for own in (keys, self.values)]
         return torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)
