@@ -340,9 +340,9 @@ def test_what_steps_of_fixed_shapes_do_not_take() -> None:
     with pytest.raises(ValueError, match="fixed for steps of one token, not of 4"):
         model(x, cache=cache)
     one = torch.ones(2, 1, dtype=torch.bool)
-    with pytest.raises(ValueError, match="mask is given, but the cache's shapes are fixed"):
+    with pytest.raises(ValueError, match="mask is given, but a cache with fixed shapes takes none"):
         model(x[:, :1], mask=one, cache=cache)
-    with pytest.raises(ValueError, match="attn_mask is given, but the cache's shapes are fixed"):
+    with pytest.raises(ValueError, match="attn_mask is given, but a cache with fixed shapes takes none"):
         model(x[:, :1], attn_mask=torch.ones(1, 1, dtype=torch.bool), cache=cache)
     with pytest.raises(ValueError, match="fixed after steps with no such pos"):
         model(x[:, :1], pos=torch.zeros(2, 1, dtype=torch.long), cache=cache)
