@@ -55,13 +55,13 @@ def recompute(steps: Callable[[ForwardContext], None], ctx: ForwardContext) -> N
     # a reference to the whole context would make later outputs keep themselves alive
     fixed = replace(ctx, values={}, added={}, scores={}, intermediates=None)
 
-    def forward(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
+    def again(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
         own = replace(fixed, values={**values}, added={**added}, scores={**scores})
         own.intermediates = Intermediates(keeps_attention) if recorded else None
         steps(own)
         return own
 
-    after: ForwardContext = checkpoint(forward, ctx.values, ctx.added, ctx.scores, use_reentrant=False)
+    after: ForwardContext = checkpoint(again, ctx.values, ctx.added, ctx.scores, use_reentrant=False)
     ctx.values, ctx.added, ctx.scores = after.values, after.added, after.scores
     if record is not None and after.intermediates is not None:
         record.streams |= after.intermediates.streams
