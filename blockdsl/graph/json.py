@@ -8,8 +8,9 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError
+from ..registry.tokens import input_attributes
 from .graph import Graph
-from .nodes import carried
+from .nodes import carried, output_attributes
 
 
 def to_json(graph: Graph) -> str:
@@ -40,7 +41,8 @@ def from_json(text: str) -> nx.DiGraph:
         for node in plain["nodes"]:
             for options in (node[key] for key in ("options", "given") if key in node):
                 options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-            graph.add_node(node.pop("id"), **_current(node))
+            name = node.pop("id")
+            graph.add_node(name, **_current(node))
         for edge in plain["edges"]:
             graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -49,8 +51,13 @@ def from_json(text: str) -> nx.DiGraph:
 
 
 def _current(attrs: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a node; files of 0.1.0 call its type `kind`, and a block's kind `block`."""
-    if "type" in attrs or "kind" not in attrs:
-        return attrs
-    names = {"kind": "type", "block": "kind"}
-    return {names.get(name, name): value for name, value in attrs.items()}
+    """The attributes of a node as this version has them.
+
+    Files of 0.1.0 call a node's type `kind`, and a block's kind `block`, and lack what it had no models for.
+    """
+    if "type" not in attrs and "kind" in attrs:
+        names = {"kind": "type", "block": "kind"}
+        attrs = {names.get(name, name): value for name, value in attrs.items()}
+        since = {"input": input_attributes(), "output": output_attributes()}
+        attrs |= {name: value for name, value in since.get(attrs["type"], {}).items() if name not in attrs}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}

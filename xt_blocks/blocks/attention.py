@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,7 +102,7 @@ class _Attention(nn.Module):
         if scores is not None and not self.options.residual_attn:
             raise ValueError("scores are given, but residual_attn is false")
         if self.mem_kv is not None:
-            k, v = self.mem_kv(k, v, self.qk_norm)
+            k, v = self.mem_kv(k, v, None if self.qk_norm is None else partial(self.qk_norm, keys=True))
         if (repeats := self.heads // self.kv_heads) > 1:
             k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         spec = ScoreSpec(self.scale, self.modifiers() if self.score_options else (), scores)

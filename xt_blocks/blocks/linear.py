@@ -21,6 +21,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     `torch.backends.mkldnn.flags(enabled=False)` keeps it from oneDNN.
     """
+    if onednn.BEATS_MKL and torch.compiler.is_compiling():
+        out = onednn.compiled_linear(x, weight, bias) if weight.numel() >= LARGE else None
+        return F.linear(x, weight, bias) if out is None else out
     if onednn.BEATS_MKL and onednn.plain(x, weight) and x.dtype == torch.float32:
         trains = torch.is_grad_enabled()
         pays = x.numel() * weight.shape[0] >= MANY_PRODUCTS or (not trains and weight.numel() >= LARGE)

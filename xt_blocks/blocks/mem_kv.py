@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from .project import QKNorm
 
 
 class MemoryKeyValues(nn.Module):
@@ -22,8 +21,12 @@ class MemoryKeyValues(nn.Module):
         self.keys = nn.Parameter(torch.randn(o.kv_heads, o.num_mem_kv, o.dim_head))
         self.values = nn.Parameter(torch.randn(o.kv_heads, o.num_mem_kv, o.value_dim_head))
 
-    def forward(self, k: Tensor, v: Tensor, qk_norm: QKNorm | None) -> tuple[Tensor, Tensor]:
-        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same with the learned ones in front."""
-        keys = self.keys if qk_norm is None else qk_norm(self.keys, keys=True)
+    def forward(self, k: Tensor, v: Tensor, normed: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same with the learned ones in front.
+
+        Args:
+            normed: what is done to keys.
+        """
+        keys = self.keys if normed is None else normed(self.keys)
         before = [own.expand(k.shape[0], -1, -1, -1).to(k.dtype) for own in (keys, self.values)]
         return torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import compat, onednn
+from ..kernels import compat, onednn, ops
 from ..kernels.hooks import unhooked
 from .embedding import Embedding
 from .linear import linear
@@ -100,7 +100,7 @@ class _Packed:
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`."""
         copy = self.of(x, weight, bias)
-        return self._unpacked(x, weight, bias) if copy is None else onednn.RUN(x, copy, bias, "none", [], "")
+        return self._unpacked(x, weight, bias) if copy is None else onednn.run(x, copy, bias)
 
     def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The packed weight to multiply x by, before that bias is added; None: x is to take another way."""
@@ -123,8 +123,9 @@ class _Packed:
             return linear(x, weight, bias)
         fits = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(weight) is nn.Parameter
         if torch.is_grad_enabled() or not fits or torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"):
-            return F.linear(x, weight, bias)
-        return torch.ops.xt_blocks.packed_linear(x, weight, bias, self.key)
+            return linear(x, weight, bias)
+        out: Tensor = _PACKED_LINEAR(x, weight, bias, self.key)
+        return out
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
         return _Packed, ()
@@ -132,9 +133,6 @@ class _Packed:
 
 _KEYS = count()
 _ALL: WeakValueDictionary[int, _Packed] = WeakValueDictionary()
-
-_LIBRARY: Any = torch.library.Library("xt_blocks", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int key) -> Tensor")
 
 
 def _run_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tensor:
@@ -146,8 +144,9 @@ def _shape_of(x: Tensor, weight: Tensor, bias: Tensor | None, key: int) -> Tenso
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-_LIBRARY.impl("packed_linear", _run_of, "CompositeExplicitAutograd")
-torch.library.register_fake("xt_blocks::packed_linear", _shape_of, lib=_LIBRARY)
+_PACKED_LINEAR = ops.define(
+    "packed_linear(Tensor x, Tensor weight, Tensor? bias, int key) -> Tensor", _run_of, _shape_of
+)
 
 
 def _packed(weight: Tensor) -> Tensor | None:
@@ -173,14 +172,10 @@ class PackedLinear(nn.Linear):
     def activated(self, x: Tensor, activation: str) -> Tensor | None:
         """What `forward` gives behind an activation, in one pass; None: there is none, or a hook would miss it."""
         bias = self.bias
-        copy = self._packed.of(x, self.weight, bias) if activation in _ACTIVATIONS else None
+        copy = self._packed.of(x, self.weight, bias) if activation in onednn.ACTIVATIONS else None
         if copy is None or not unhooked(self):
             return None
-        return onednn.RUN(x, copy, bias, *_ACTIVATIONS[activation])
-
-
-_ACTIVATIONS: dict[str, tuple[str, list[float], str]] = {"gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}
-"""By oneDNN's names."""
+        return onednn.run(x, copy, bias, onednn.ACTIVATIONS[activation])
 
 
 class _PackedEmbedding(Embedding):

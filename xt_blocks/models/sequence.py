@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
-from ..positions.absolute import AbsolutePositions, input_positions
+from ..positions.absolute import input_positions
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
@@ -69,6 +69,8 @@ class SequenceModel(Drawn, nn.Module):
         memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
+        learned = max_seq_len if scheme == "absolute" else None
+        self.reads = Reads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
 
     def _vectors(self, x: Tensor) -> Tensor:
         """The sequence as (batch, seq, emb_dim), without positions."""
@@ -256,9 +258,7 @@ class SequenceModel(Drawn, nn.Module):
 
     def _check(self, inputs: Inputs, returns: Returns) -> None:
         self._check_sequence(inputs.x)
-        learned = self.max_seq_len if isinstance(self.pos_emb, AbsolutePositions) else None
-        reads = Reads(self.emb_dim, self.pos_emb is not None or self.attn_layers.reads_positions, learned)
-        inputs.check(reads)
+        inputs.check(self.reads)
         returns.check(inputs.x, not self.return_only_embed, self.max_mem_len > 0)
 
     def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
