@@ -92,7 +92,7 @@ def test_what_a_cache_has_no_room_for_is_refused() -> None:
     x, _ = inputs(model, seq=4)
     cache = model.new_cache(2, 5)
     model(x, cache=cache)
-    with pytest.raises(ValueError, match="room for 5 tokens and holds 4; 2 more do not fit"):
+    with pytest.raises(ValueError, match="is for 5 tokens and holds 4; 2 more do not fit"):
         model(x[:, :2], cache=cache)
     with pytest.raises(ValueError, match="holds 2 rows, not 1"):
         model(x[:1, :1], cache=cache)

@@ -117,5 +117,5 @@ def test_wrong_memories_are_refused() -> None:
     model(x, mems=mems, cache=cache)
     with pytest.raises(ValueError, match="memories stand in front of the cache's first step"):
         model(x[:, :1], mems=mems, cache=cache)
-    with pytest.raises(ValueError, match="room for 9 tokens and holds 0; 14 more"):
+    with pytest.raises(ValueError, match="is for 9 tokens and holds 0; 14 more"):
         model(x, mems=mems, cache=model.new_cache(2, 9))

@@ -70,9 +70,7 @@ class Cache(Progress):
                 raise ValueError(f"the cache's shapes are fixed for steps of one token, not of {new}")
             return
         if self.length + new > self.max_len:
-            raise ValueError(
-                f"the cache has room for {self.max_len} tokens and holds {self.length}; {new} more do not fit"
-            )
+            raise ValueError(f"the cache is for {self.max_len} tokens and holds {self.length}; {new} more do not fit")
 
     def begin(self, x: Tensor, past: int, carried: Mapping[str, Mapping[str, Tensor]]) -> None:
         """A pass over `x: (batch, seq, dim)`, after `past` places.

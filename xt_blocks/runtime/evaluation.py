@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; every module's mode is as it was behind it."""
+    """No dropout and no gradients inside; every module's mode is as it was afterwards."""
     with evaluating_all([*net.modules()]):
         yield
 

@@ -21,9 +21,9 @@ class Intermediates:
 
     Attributes:
         streams: block's node → (batch, seq, dim), the stream it read, in the order they ran.
-        last: (batch, seq, dim) the stream behind the last block, before the final norm.
+        last: (batch, seq, dim) the stream after the last block, before the final norm.
         attention: node of an attention block → its Scores: `before` the softmax (with position biases, before masking)
-            and the `weights` behind it, each (batch, heads, seq, keys).
+            and the `weights` after it, each (batch, heads, seq, keys).
         states: node → its pieces of constant size at the end of the pass, (batch, *shape) each, where its kind has any.
         mems: the memories after this pass, where they were asked for.
     """
@@ -37,7 +37,7 @@ class Intermediates:
 
     @property
     def hiddens(self) -> list[Tensor]:
-        """The streams in order, that behind the last block at the end."""
+        """The streams in order, that after the last block at the end."""
         return [*self.streams.values(), *([] if self.last is None else [self.last])]
 
     @property

@@ -48,7 +48,7 @@ class Memories:
         return {*self.streams, *self.states}
 
     def routed(self, nodes: list[str], down: int) -> Memories:
-        """Each of `nodes` reads what the one `down` places behind it remembers; the last read the first's.
+        """Each of `nodes` reads what the one `down` places after it remembers; the last read the first's.
 
         ERNIE-Doc (Ding et al., arXiv:2012.15688): a layer so sees what the layer above made of an earlier segment.
         """
@@ -59,7 +59,7 @@ class Memories:
 
 
 def tokens_needed(step: Step) -> int | None:
-    """How many tokens a step needs of the past: all there are (None), or those its token shift reaches."""
+    """How many tokens a step needs of the past: all there are (None), or those its token shift reads."""
     return None if "memory" in step.inputs else step.use.shift
 
 
@@ -115,7 +115,7 @@ def _full(like: Tensor) -> Tensor:
 
 
 def _end(x: Tensor, most: int, pinned: int, mask: Tensor | None) -> Tensor:
-    """The last `most` tokens of `x: (batch, tokens, ...)`, behind the pinned ones, each row's first real ones.
+    """The last `most` tokens of `x: (batch, tokens, ...)`, after the pinned ones, each row's first real ones.
 
     A row whose pinned ones are among the last `most + pinned` tokens keeps just these: padding goes first.
     """

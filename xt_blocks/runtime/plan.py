@@ -32,7 +32,7 @@ class Step:
         counted: of a sum, the branches whose gain is known from their blocks; that of another is a difference.
         rotary, biases, scores_from: the nodes it reads these from.
         keep_scores: a later block reads its scores.
-        stage: its index; None behind the last one.
+        stage: its index; None after the last one.
         checkpoint: of a block, what is computed again in the backward pass: "block", "stage" or nothing.
         carries: of a block that keeps pieces of constant size, all that it keeps; segments hand them on.
         done: nodes whose values no later step reads.
@@ -58,7 +58,7 @@ class Step:
 
 
 def plan(graph: BlockGraph) -> list[Step]:
-    """The graph's blocks and sums in an order that has each behind what it reads."""
+    """The graph's blocks and sums in an order that has each after what it reads."""
     owner = {node: first for first, nodes in graph.tied().items() for node in nodes}
     forks = _forks(graph)
     handing_on = {source for node in graph.nodes("block") for source in graph.sources(node, "scores")}

@@ -49,21 +49,21 @@ def may_run_again() -> bool:
     return not (torch.compiler.is_compiling() or compat.transforms_active())
 
 
-def run_again(steps: Callable[[ForwardContext], None], run: ForwardContext) -> None:
-    """Let `steps` bring the run forward; the backward pass lets them do so again."""
-    record = run.intermediates
+def run_again(steps: Callable[[ForwardContext], None], forward: ForwardContext) -> None:
+    """Let `steps` bring the pass forward; the backward pass lets them do so again."""
+    record = forward.intermediates
     recorded, keeps_attention = record is not None, record is not None and record.keep_attention
-    # what a later step gives would keep itself alive, if the graph behind it knew the whole run
-    fixed = replace(run, values={}, added={}, scores={}, intermediates=None)
+    # what a later step gives would keep itself alive, if its graph knew the whole pass
+    fixed = replace(forward, values={}, added={}, scores={}, intermediates=None)
 
-    def forward(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
+    def again(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
         own = replace(fixed, values={**values}, added={**added}, scores={**scores})
         own.intermediates = Intermediates(keeps_attention) if recorded else None
         steps(own)
         return own
 
-    after: ForwardContext = checkpoint(forward, run.values, run.added, run.scores, use_reentrant=False)
-    run.values, run.added, run.scores = after.values, after.added, after.scores
+    after: ForwardContext = checkpoint(again, forward.values, forward.added, forward.scores, use_reentrant=False)
+    forward.values, forward.added, forward.scores = after.values, after.added, after.scores
     if record is not None and after.intermediates is not None:
         record.streams |= after.intermediates.streams
         record.states |= after.intermediates.states

@@ -124,15 +124,15 @@ class Stack(Drawn, nn.Module):
             intermediates = Intermediates()
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
-        run, positions = ForwardContext.of(inputs, intermediates), None
+        forward, positions = ForwardContext.of(inputs, intermediates), None
         if self.reads_positions:
-            positions, counted = positions_of(inputs), run.seen if pos is None else None
-            run.rotations = self._rotations(positions, inputs.remembered + inputs.seq, counted)
-            run.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
-        out = self._walk(x, run)
+            positions, counted = positions_of(inputs), forward.seen if pos is None else None
+            forward.rotations = self._rotations(positions, inputs.remembered + inputs.seq, counted)
+            forward.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
+        out = self._walk(x, forward)
         if cache is not None:
             keys = None if positions is None or positions.consecutive else positions.keys
-            cache.advance(run.seen, context_seen(inputs), keys)
+            cache.advance(forward.seen, context_seen(inputs), keys)
         if intermediates is not None:
             intermediates.last = out
         out = self.norm(out)
@@ -162,42 +162,42 @@ class Stack(Drawn, nn.Module):
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
         return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, max_mem_len, pinned)
 
-    def _walk(self, x: Tensor, run: ForwardContext) -> Tensor:
-        run.values[self.start] = x
-        again = self.training and torch.is_grad_enabled() and run.inputs.cache is None and may_run_again()
+    def _walk(self, x: Tensor, forward: ForwardContext) -> Tensor:
+        forward.values[self.start] = x
+        again = self.training and torch.is_grad_enabled() and forward.inputs.cache is None and may_run_again()
         for segment in self.segments:
             if segment.again and again:
-                run_again(partial(self._run_steps, segment.steps), run)
+                run_again(partial(self._run_steps, segment.steps), forward)
             else:
-                self._run_steps(segment.steps, run)
-        (last,) = run.values.values()
+                self._run_steps(segment.steps, forward)
+        (last,) = forward.values.values()
         return last
 
-    def _run_steps(self, steps: tuple[Step, ...], run: ForwardContext) -> None:
+    def _run_steps(self, steps: tuple[Step, ...], forward: ForwardContext) -> None:
         blocks = dict(self.blocks.items())
         for step in steps:
             if step.block is None:
-                self._sum(step, run)
+                self._sum(step, forward)
             else:
-                self._run_block(blocks[step.block], step, run)
-            run.forget(step.done)
+                self._run_block(blocks[step.block], step, forward)
+            forward.forget(step.done)
 
-    def _run_block(self, block: nn.Module, step: Step, run: ForwardContext) -> None:
-        x = _total(run.values, step.reads) if len(step.reads) > 1 else run.values[step.reads[0]]
-        memory = None if run.inputs.mems is None else run.memory(step)
-        shift = (run.mask(memory), run.shift_state(step)) if step.use.shift else (None, None)
-        given = run.layer_inputs(step) if step.inputs else {}
+    def _run_block(self, block: nn.Module, step: Step, forward: ForwardContext) -> None:
+        x = _total(forward.values, step.reads) if len(step.reads) > 1 else forward.values[step.reads[0]]
+        memory = None if forward.inputs.mems is None else forward.memory(step)
+        shift = (forward.mask(memory), forward.shift_state(step)) if step.use.shift else (None, None)
+        given = forward.layer_inputs(step) if step.inputs else {}
         out: Residual = block(x, step.use, given, *shift, memory)
-        run.values[step.node] = out.stream
-        if step.keep_scores or run.intermediates is not None:
-            run.record(step, x, out.scores, given.get("cache"))
+        forward.values[step.node] = out.stream
+        if step.keep_scores or forward.intermediates is not None:
+            forward.record(step, x, out.scores, given.get("cache"))
         if step.fork is not None:
             gained = out.update if out.adds else out.stream - x
-            before = run.added.get(step.reads[0]) if step.reads[0] != step.fork else None
-            run.added[step.node] = gained if before is None else before + gained
+            before = forward.added.get(step.reads[0]) if step.reads[0] != step.fork else None
+            forward.added[step.node] = gained if before is None else before + gained
 
-    def _sum(self, step: Step, run: ForwardContext) -> None:
-        values, added = run.values, run.added
+    def _sum(self, step: Step, forward: ForwardContext) -> None:
+        values, added = forward.values, forward.added
         if step.base is None:
             values[step.node] = _total(values, step.reads)
             return
