@@ -174,8 +174,6 @@ PLAIN_ATTENTION = {
     "softcap": None,
     "sink": False,
     "sparse_topk": None,
-    "softcap": None,
-    "sink": False,
     "head_scale": False,
     "gate_values": False,
     "on_attn": False,
