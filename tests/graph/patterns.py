@@ -171,6 +171,8 @@ PLAIN_ATTENTION = {
     "qk_norm_scale": 10,
     "qk_norm_dim_scale": False,
     "talking_heads": False,
+    "softcap": None,
+    "sink": False,
     "sparse_topk": None,
     "head_scale": False,
     "gate_values": False,
