@@ -324,6 +324,42 @@ class TokenSettings(TypedDict, total=False):
     """no logits: the model gives the stack's output; default false"""
 
 
+class VectorKeywords(TypedDict, total=False):
+    """Of a ContinuousTransformerWrapper, beside those that it needs."""
+
+    dim_in: int | None
+    """vectors in place of tokens: their features; none: emb_dim, as they are; default none"""
+    dim_out: int | None
+    """features of the output; none: dim, as they are; default none"""
+    emb_dim: int | None
+    """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
+    use_abs_pos_emb: bool
+    """absolute positions; off where rotary ones or T5's bias are on; default true"""
+    scaled_sinu_pos_emb: bool
+    """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    post_emb_norm: bool
+    """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
+    emb_dropout: float
+    """dropout of the embedded sequence; default 0.0"""
+    num_memory_tokens: int
+    """learned tokens in front of the sequence (arXiv:2006.11527); default 0"""
+
+
+class ImageKeywords(TypedDict, total=False):
+    """Of a ViTransformerWrapper, beside those that it needs."""
+
+    channels: int
+    """colours of a pixel; default 3"""
+    num_classes: int | None
+    """classes, scored from the mean of the patches; none: the model gives the patches; default none"""
+    num_register_tokens: int
+    """learned tokens after the patches, which see them (arXiv:2309.16588); default 0"""
+    post_emb_norm: bool
+    """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
+    emb_dropout: float
+    """dropout of the embedded sequence; default 0.0"""
+
+
 class CompileSettings(StackSettings, TokenSettings, total=False):
     """Every setting that a pattern's text and `compile` take."""
 
@@ -337,6 +373,20 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """vocabulary: adds token embedding and logits; default none"""
     max_seq_len: int | None
     """longest sequence of an embedded model; default none"""
+    dim_in: int | None
+    """vectors in place of tokens: their features; none: emb_dim, as they are; default none"""
+    dim_out: int | None
+    """features of the output; none: dim, as they are; default none"""
+    image_size: int | tuple[int, int] | None
+    """images in place of tokens: their height and width in pixels; default none"""
+    patch_size: int | tuple[int, int] | None
+    """height and width of a patch, one token of the stream (arXiv:2010.11929); default none"""
+    channels: int
+    """colours of a pixel; default 3"""
+    num_classes: int | None
+    """classes, scored from the mean of the patches; none: the model gives the patches; default none"""
+    num_register_tokens: int
+    """learned tokens after the patches, which see them (arXiv:2309.16588); default 0"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):

@@ -48,6 +48,7 @@ MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "glu": ({"ff_glu": True}, {"ff_glu": True}),
     "grouped-heads": ({"attn_kv_heads": 2}, {"attn_kv_heads": 2}),
     "softcap": ({"attn_softcap": 50.0}, {"attn_softclamp_logits": True, "attn_logit_softclamp_value": 50.0}),
+    "sink": ({"attn_sink": True}, {"attn_head_learned_sink": True}),
 }
 """Options that the benchmarks on a CPU do not have, as ours and the peer's Decoder take them."""
 ROUNDS = {"train": 5, "option": 5, "generate": 3}

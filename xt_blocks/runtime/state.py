@@ -169,7 +169,7 @@ class TokenPieces:
             buffers, first = self.buffers, max(0, end - at.queries - self.window)
             size = capacity(self.window, at.max_len)
             if end - self._begin > size:
-                if end - first > size or first > start:  # memories may be out of sight at once
+                if end - first > size or first > start:  # memories may be outside the window at once
                     return self._replace(new, first)
                 self._move_to(first)
         begin, out = self._begin, []
