@@ -19,7 +19,7 @@ from .graph.resolve import resolve
 from .language.pattern import Pattern
 from .registry.keywords import parameters, spells
 from .registry.settings import table
-from .registry.tokens import TOKEN_OPTIONS, checked, clash
+from .registry.tokens import MODELS, checked, clash, model_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,10 +48,10 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
     """
     stack = resolve(pattern, **settings)
     graph = BlockGraph(build(stack)).lint()
-    if stack.settings["num_tokens"] is None:
+    model = model_of(stack.settings)
+    if model is None:
         return graph
-    options: dict[str, Any] = {option.name: stack.settings[option.name] for option in TOKEN_OPTIONS}
-    return graph.with_tokens(**options)
+    return graph._with(model, {option.name: stack.settings[option.name] for option in MODELS[model]}, "compile")
 
 
 class BlockGraph(Graph):
@@ -81,22 +81,34 @@ class BlockGraph(Graph):
             UserError: a value is out of range, or options clash.
             GraphError: the graph is at fault.
         """
-        given = {"num_tokens": num_tokens, "max_seq_len": max_seq_len} | options
-        settings = checked(given, "with_tokens")
-        graph = self.without_tokens()
-        if found := clash(settings, graph.dim, tokens.block_schemes(graph)):
+        return self._with("tokens", {"num_tokens": num_tokens, "max_seq_len": max_seq_len, **options}, "with_tokens")
+
+    def with_vectors(self, max_seq_len: int, **options: Any) -> BlockGraph:
+        """A copy that reads and gives vectors; `options` are the others of `VECTOR_OPTIONS`, errors as above."""
+        return self._with("vectors", {"max_seq_len": max_seq_len, **options}, "with_vectors")
+
+    def with_images(
+        self, image_size: int | tuple[int, int], patch_size: int | tuple[int, int], **options: Any
+    ) -> BlockGraph:
+        """A copy that reads images and gives classes; `options` are the others of `IMAGE_OPTIONS`, errors as above."""
+        return self._with("images", {"image_size": image_size, "patch_size": patch_size, **options}, "with_images")
+
+    def _with(self, model: str, given: dict[str, Any], caller: str) -> BlockGraph:
+        settings = checked(model, given, caller)
+        graph = self.stack_alone()
+        if found := clash(model, settings, graph.dim, tokens.block_schemes(graph)):
             raise UserError(f"{found[0]} is set, but {found[1]}")
-        tokens.write(graph, settings, graph.dim)
+        tokens.write(graph, model, settings, graph.dim)
         return graph.lint()
 
-    def without_tokens(self) -> BlockGraph:
-        """A copy of the stack alone, from embedded sequence to normed output."""
+    def stack_alone(self) -> BlockGraph:
+        """A copy without the model around the stack, from embedded sequence to normed output."""
         graph = self.copy()
         tokens.erase(graph)
         return graph
 
-    def token_options(self) -> dict[str, Any]:
-        """What `with_tokens` was given, as the graph says it now."""
+    def model_options(self) -> dict[str, Any]:
+        """What `with_tokens`, `with_vectors` or `with_images` was given, as the graph says it now."""
         return tokens.read(self)
 
     # Costs -------------------------------------------------------------------------------------------------------
@@ -109,7 +121,7 @@ class BlockGraph(Graph):
         """Floating-point operations of one forward pass, two a multiply-add, as torch.utils.flop_counter counts.
 
         Args:
-            seq_len: tokens a row.
+            seq_len: tokens a row; those of an image are its patches, whatever is asked for.
             batch: rows.
             context_len: tokens of the context a row; seq_len when not given.
         """

@@ -21,6 +21,8 @@ from .registry.settings import STACK_SETTINGS
 AREAS = (
     "stack",
     "embedding",
+    "vectors",
+    "images",
     "attention",
     "feedforward",
     "norms and residuals",
@@ -38,6 +40,12 @@ _TELLING: dict[str, Value] = {
     "max_seq_len": 1024,
     "emb_dim": 128,
     "logits_dim": 10,
+    "dim_in": 7,
+    "dim_out": 7,
+    "image_size": 32,
+    "patch_size": 4,
+    "num_classes": 10,
+    "num_register_tokens": 4,
     "max_mem_len": 512,
     "shift_mem_down": 1,
     "shift_tokens": 1,
@@ -57,6 +65,12 @@ _TELLING: dict[str, Value] = {
 }
 
 _TOKENS: dict[str, Value] = {"num_tokens": 256, "max_seq_len": 1024}
+_MODELS: dict[str, dict[str, Value]] = {
+    "embedding": _TOKENS,
+    "recurrence": _TOKENS,
+    "vectors": {"max_seq_len": 1024},
+    "images": {"image_size": 32, "patch_size": 4},
+}
 _NEEDS: dict[str, dict[str, Value]] = {
     **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
     "attn_qk_norm_groups": {"attn_qk_norm": True},
@@ -69,8 +83,8 @@ _NEEDS: dict[str, dict[str, Value]] = {
 
 def needs(keyword: str, area: str) -> dict[str, Value]:
     """Settings that go with one, without which it has no meaning."""
-    tokens = _TOKENS if area in ("embedding", "recurrence") else {}
-    return {name: value for name, value in (tokens | _NEEDS.get(keyword, {})).items() if name != keyword}
+    both = _MODELS.get(area, {}) | _NEEDS.get(keyword, {})
+    return {name: value for name, value in both.items() if name != keyword}
 
 
 @dataclass(frozen=True)

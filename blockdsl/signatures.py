@@ -48,6 +48,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    sink: bool
+    """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
@@ -99,6 +101,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    sink: bool
+    """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
@@ -203,6 +207,8 @@ class SharedSettings(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     attn_sparse_topk: int | None
     """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    attn_sink: bool
+    """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     attn_head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
@@ -318,6 +324,42 @@ class TokenSettings(TypedDict, total=False):
     """no logits: the model gives the stack's output; default false"""
 
 
+class VectorKeywords(TypedDict, total=False):
+    """Of a ContinuousTransformerWrapper, beside those that it needs."""
+
+    dim_in: int | None
+    """vectors in place of tokens: their features; none: emb_dim, as they are; default none"""
+    dim_out: int | None
+    """features of the output; none: dim, as they are; default none"""
+    emb_dim: int | None
+    """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
+    use_abs_pos_emb: bool
+    """absolute positions; off where rotary ones or T5's bias are on; default true"""
+    scaled_sinu_pos_emb: bool
+    """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    post_emb_norm: bool
+    """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
+    emb_dropout: float
+    """dropout of the embedded sequence; default 0.0"""
+    num_memory_tokens: int
+    """learned tokens in front of the sequence (arXiv:2006.11527); default 0"""
+
+
+class ImageKeywords(TypedDict, total=False):
+    """Of a ViTransformerWrapper, beside those that it needs."""
+
+    channels: int
+    """colours of a pixel; default 3"""
+    num_classes: int | None
+    """classes, scored from the mean of the patches; none: the model gives the patches; default none"""
+    num_register_tokens: int
+    """learned tokens after the patches, which see them (arXiv:2309.16588); default 0"""
+    post_emb_norm: bool
+    """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
+    emb_dropout: float
+    """dropout of the embedded sequence; default 0.0"""
+
+
 class CompileSettings(StackSettings, TokenSettings, total=False):
     """Every setting that a pattern's text and `compile` take."""
 
@@ -331,6 +373,20 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """vocabulary: adds token embedding and logits; default none"""
     max_seq_len: int | None
     """longest sequence of an embedded model; default none"""
+    dim_in: int | None
+    """vectors in place of tokens: their features; none: emb_dim, as they are; default none"""
+    dim_out: int | None
+    """features of the output; none: dim, as they are; default none"""
+    image_size: int | tuple[int, int] | None
+    """images in place of tokens: their height and width in pixels; default none"""
+    patch_size: int | tuple[int, int] | None
+    """height and width of a patch, one token of the stream (arXiv:2010.11929); default none"""
+    channels: int
+    """colours of a pixel; default 3"""
+    num_classes: int | None
+    """classes, scored from the mean of the patches; none: the model gives the patches; default none"""
+    num_register_tokens: int
+    """learned tokens after the patches, which see them (arXiv:2309.16588); default 0"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):
@@ -375,6 +431,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_talking_heads: bool
     enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
+    enc_attn_sink: bool
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
     enc_attn_on_attn: bool
@@ -449,6 +506,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_talking_heads: bool
     dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
+    dec_attn_sink: bool
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
     dec_attn_on_attn: bool

@@ -11,7 +11,7 @@ from blockdsl.language.ordering import ORDERING_KEYWORDS
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.options import Option, spell
 from blockdsl.registry.settings import table
-from blockdsl.registry.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import IMAGE_OPTIONS, MODEL_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS
 from xt_blocks import XTransformer
 
 PATH = Path(__file__).parent.parent / "blockdsl" / "signatures.py"
@@ -41,13 +41,13 @@ ORDERING_TYPES = {
     "shift_tokens": "int | Sequence[int] | None",
     "layer_dropout": "float | Sequence[float] | None",
 }
-NEEDED = ("num_tokens", "max_seq_len")  # a model over tokens cannot be without
+NEEDED = ("num_tokens", "max_seq_len", "image_size", "patch_size")  # a model cannot be without
 SEVERAL = ("shift_tokens", "layer_dropout")  # one value, or one for each block
 
 
 def text() -> str:
     """The whole file."""
-    model = {option.name for option in TOKEN_OPTIONS}
+    model = {option.name for option in MODEL_OPTIONS}
     known = {name: option for name, option in table().items() if _built_in(option)}
     stack = {name: option for name, option in known.items() if name not in model}
     shared = {name: option for name, option in stack.items() if name not in ("dim", "causal", *SEVERAL)}
@@ -80,10 +80,23 @@ def text() -> str:
             "Settings of the model around a stack, beside those that it needs.",
             (option for option in TOKEN_OPTIONS if option.name not in NEEDED),
         ),
+        _options(
+            "VectorKeywords",
+            "Of a ContinuousTransformerWrapper, beside those that it needs.",
+            (option for option in VECTOR_OPTIONS if option.name not in NEEDED),
+        ),
+        _options(
+            "ImageKeywords",
+            "Of a ViTransformerWrapper, beside those that it needs.",
+            (option for option in IMAGE_OPTIONS if option.name not in NEEDED),
+        ),
         _class(
             "CompileSettings",
             "Every setting that a pattern's text and `compile` take.",
-            [_of(name, known[name]) for name in ("dim", *SEVERAL, *NEEDED)],
+            [
+                *(_of(name, known[name]) for name in ("dim", *SEVERAL, "num_tokens", "max_seq_len")),
+                *(_of(option.name, option) for option in MODEL_OPTIONS if option not in TOKEN_OPTIONS),
+            ],
             "StackSettings, TokenSettings",
         ),
         _class(
@@ -134,6 +147,7 @@ def _type(option: Option) -> str:
         if option.choices
         else option.type.__name__
     )
+    words += " | tuple[int, int]" if option.pair else ""
     return words + (" | None" if option.optional or option.default is None else "")
 
 

@@ -26,10 +26,9 @@ from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E4
 from blockdsl.reference import needs, telling  # noqa: E402
 from blockdsl.registry.kinds import kinds  # noqa: E402
 from blockdsl.registry.settings import table  # noqa: E402
+from tests.built_in import BUILT_IN  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
 from xt_blocks.models.layers import AttentionLayers  # noqa: E402
-
-from .built_in import BUILT_IN  # noqa: E402
 
 PAGE = ROOT / "docs" / "compatibility.md"
 BASE: dict[str, Any] = {

@@ -20,7 +20,7 @@ class Details:
     """Of one graph, at so many tokens a row."""
 
     def __init__(self, graph: Graph, labels: Labels, seq_len: int) -> None:
-        self.graph, self.labels, self.seq_len = graph, labels, seq_len
+        self.graph, self.labels, self.seq_len = graph, labels, costs.row_length(graph, seq_len)
         self.shapes: dict[tuple[str, str], list[str]] = {}
 
     @cached_property

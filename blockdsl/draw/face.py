@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..registry.kinds import kind_of
-from ..registry.options import spell
-from ..registry.tokens import INPUT_OPTIONS
+from . import ends
 from .details import Details
 from .labels import Labels
 from .operations import NORMS, Operation, gated, operations, post_norm, read_by
@@ -175,19 +174,15 @@ class Faces:
         return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
 
     def input(self, x: float, y: float, wide: float) -> Box:
-        attrs = self.graph.nx.nodes[self.graph.start]
-        notes = [f"dim {self.graph.dim:,}", "causal" if self.graph.causal else ""]
-        if tokens := attrs["num_tokens"]:
-            others = [option for option in INPUT_OPTIONS if option.name not in ("num_tokens", "max_seq_len")]
-            set_ = {option.name: attrs[option.name] for option in others if attrs[option.name] != option.default}
-            notes[:0] = [f"{tokens:,} tokens · length {attrs['max_seq_len']:,}"]
-            notes += [name if value is True else f"{name}={spell(value)}" for name, value in set_.items()]
-        return self._end(self.graph.start, "Token embedding" if tokens else "Input", notes, x, y, wide)
+        graph = self.graph
+        read = " · ".join(filter(None, (ends.reads(graph), ends.length(graph, "length {}"))))
+        notes = [read, f"dim {graph.dim:,}", "causal" if graph.causal else "", *ends.options(graph)]
+        titles = {"tokens": "Token embedding", "images": "Patch embedding"}
+        return self._end(graph.start, titles.get(graph.reads or "", "Input"), notes, x, y, wide)
 
     def output(self, x: float, y: float, wide: float) -> Box:
         attrs = self.graph.nx.nodes[self.graph.end]
-        logits = "" if attrs["logits_dim"] is None else f"{attrs['logits_dim']:,} logits"
-        notes = [NORMS.get(attrs["norm"], ""), logits, "tied to the embedding" if attrs["tied"] else ""]
+        notes = [NORMS.get(attrs["norm"], ""), ends.gives(self.graph), "tied to the embedding" if attrs["tied"] else ""]
         return self._end(self.graph.end, "Output", notes, x, y, wide)
 
     def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:

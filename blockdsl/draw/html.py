@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ..graph.costs import by_stage, sizes
+from ..graph.costs import by_stage, row_length, sizes
 from .colors import Shade
 from .facts import Table
 from .packed import Packed
@@ -42,6 +42,7 @@ def html(
     """
     scenes = [_scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
     table = Table(seq_len, dtype)
+    lengths = sorted({row_length(graph, seq_len) for graph in graphs.values()})
     for name, graph in graphs.items():
         table.add(graph, name, _shade(look.get("color"), name))
     place = {node: i for i, (node, _) in enumerate(table.nodes)}
@@ -49,7 +50,7 @@ def html(
     folded, unfolded = (_drawn(scene, packed, place) for scene in scenes)
     data = {
         "title": scenes[0].title,
-        "at": f"{seq_len:,} tokens",
+        "at": f"{' and '.join(f'{n:,}' for n in lengths)} tokens",
         "dtype": str(dtype).removeprefix("torch."),
         "unfolded": unfold,
         "style": style(),

@@ -13,6 +13,7 @@ from ..graph.costs import stage_title
 from ..graph.layout import split_stages
 from ..graph.nodes import EDGES, carried
 from ..registry.tokens import INPUT_SCHEMES
+from . import ends
 from .labels import Labels
 from .tree import DrawnBranches, DrawnRepeat, Parts, tree
 
@@ -108,10 +109,9 @@ def _lines(labels: Labels, node: str) -> tuple[str, ...]:
         return ("+",)
     if node_type == "position":
         return (labels.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
-    if node_type == "input" and attrs["num_tokens"]:
-        return "input", f"{attrs['num_tokens']:,} tokens"
+    if node_type == "input" and (read := ends.reads(labels.graph)):
+        return "input", read
     if node_type == "output":
         norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
-        logits = "" if attrs["logits_dim"] is None else f"{attrs['logits_dim']:,} logits"
-        return tuple(filter(None, ("output", norm, logits + (" (tied)" if attrs["tied"] else ""))))
+        return tuple(filter(None, ("output", norm, ends.gives(labels.graph) + (" (tied)" if attrs["tied"] else ""))))
     return (node_type,)

@@ -16,9 +16,7 @@ from ..graph.costs import stage_title
 from ..graph.layout import Chain, Split, split_stages
 from ..graph.tokens import input_scheme
 from ..language.fold import Folded, Loop, fold
-from ..registry.options import spell
-from ..registry.tokens import INPUT_OPTIONS
-from . import escape
+from . import ends, escape
 from .hues import hue
 from .labels import Labels, blocks_of
 
@@ -90,14 +88,8 @@ class _Text:
         return f" {self.glyphs.dot} ".join(part for part in parts if part)
 
     def _input(self) -> str:
-        attrs = self.graph.nx.nodes[self.graph.start]
-        tokens = attrs["num_tokens"]
-        parts = ["input"]
-        if tokens:
-            parts.append(f"{tokens:,} tokens, up to {attrs['max_seq_len']:,} a row")
-            others = [option for option in INPUT_OPTIONS if option.name not in ("num_tokens", "max_seq_len")]
-            set_ = {option.name: attrs[option.name] for option in others if attrs[option.name] != option.default}
-            parts += [name if value is True else f"{name}={spell(value)}" for name, value in set_.items()]
+        read = filter(None, (ends.reads(self.graph), ends.length(self.graph, "up to {} a row")))
+        parts = [part for part in ("input", ", ".join(read)) if part] + ends.options(self.graph)
         if scheme := input_scheme(self.graph):
             parts.append(f"{scheme} positions")
         if self.graph.nodes("context"):
@@ -109,10 +101,8 @@ class _Text:
         reads = self._reads(self.graph.end) if self.items is None else ""
         norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
         tokens, width = self.graph.nx.nodes[self.graph.start]["num_tokens"], attrs["logits_dim"]
-        logits = ""
-        if width is not None:
-            logits = f"logits of {width:,} tokens" if width == tokens else f"{width:,} logits"
-            logits += " (tied to the embedding)" if attrs["tied"] else ""
+        logits = f"logits of {width:,} tokens" if width is not None and width == tokens else ends.gives(self.graph)
+        logits += " (tied to the embedding)" if attrs["tied"] else ""
         return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, norm, logits]))
 
     def _staged(self, items: Chain) -> list[_Row]:

@@ -11,6 +11,7 @@ from ..errors import PatternError
 from ..registry.kinds import SCORE_SIZES, kinds, norm_of
 from ..registry.positions import Scheme
 from ..registry.tokens import input_attributes
+from .nodes import output_attributes
 from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep, positions_of
 
 
@@ -42,7 +43,7 @@ class _Builder:
         end, _ = self._chain(self.resolved.steps, "input", {})
         pre_norm = self.resolved.given.get("pre_norm", True)
         norm = norm_of(self.resolved.given)
-        self.graph.add_node("output", type="output", norm=norm if pre_norm else None, logits_dim=None, tied=False)
+        self.graph.add_node("output", type="output", norm=norm if pre_norm else None, **output_attributes())
         self._edge(end, "output", "stream")
         return self.graph
 

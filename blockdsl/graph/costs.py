@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..registry.kinds import Shape, Sizes, kind_of, norm_of
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
+from ..registry.tokens import pair
 from .state import Kept, kept
 
 if TYPE_CHECKING:
@@ -55,15 +56,17 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     """Each node with its cost; a tied block's parameters are its owner's."""
     owners, states = graph.tied(), kept(graph)
     start = graph.nx.nodes[graph.start]
-    stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"])
+    sizes = sizes._replace(seq=row_length(graph, sizes.seq))
+    stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"] + start["num_register_tokens"])
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
             yield node, _block(graph.dim, attrs, stream, node in owners, states.get(node, Kept()))
-        elif node_type == "input" and attrs["num_tokens"] is not None:
-            yield node, _embedding(graph.dim, graph.emb_dim, attrs, sizes)
+        elif node_type == "input" and graph.reads is not None:
+            yield node, _embedding(graph, attrs, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
-            yield node, Cost(parameters=start["max_seq_len"] * graph.emb_dim)
+            places = graph.patches if graph.reads == "images" else start["max_seq_len"]
+            yield node, Cost(parameters=places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
             yield node, Cost(parameters=1)
         elif node_type == "position":
@@ -71,7 +74,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             own = scheme.complete(attrs)
             yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, stream))
         elif node_type == "output":
-            yield node, _output(graph.dim, attrs, sizes)
+            yield node, _output(graph, attrs, sizes)
 
 
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
@@ -99,22 +102,38 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _embedding(dim: int, emb_dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
-    parameters = attrs["num_tokens"] * emb_dim + attrs["num_memory_tokens"] * dim
-    if attrs["post_emb_norm"]:
-        parameters += _norm("layernorm", emb_dim)
-    if emb_dim == dim:
-        return Cost(parameters=parameters)
-    return Cost(parameters=parameters + (emb_dim + 1) * dim, flops=2 * sizes.batch * sizes.seq * emb_dim * dim)
+def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
+    dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
+    around = (attrs["num_memory_tokens"] + attrs["num_register_tokens"]) * dim
+    cost = Cost(parameters=around + (_norm("layernorm", emb_dim) if attrs["post_emb_norm"] else 0))
+    if graph.reads == "tokens":
+        cost += Cost(parameters=attrs["num_tokens"] * emb_dim)
+    elif graph.reads == "images":
+        pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
+        cost += _linear(pixels, dim, tokens) + Cost(parameters=_norm("layernorm", pixels) + _norm("layernorm", dim))
+    elif attrs["dim_in"] is not None:
+        cost += _linear(attrs["dim_in"], emb_dim, tokens)
+    return cost if emb_dim == dim else cost + _linear(emb_dim, dim, tokens)
 
 
-def _output(dim: int, attrs: dict[str, Any], sizes: Sizes) -> Cost:
-    parameters = _norm(attrs["norm"], dim)
-    width = attrs["logits_dim"]
-    if width is None:
-        return Cost(parameters=parameters)
-    logits = 0 if attrs["tied"] else (dim + 1) * width
-    return Cost(parameters=parameters + logits, flops=2 * sizes.batch * sizes.seq * dim * width)
+def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    dim, tokens = graph.dim, sizes.batch * sizes.seq
+    norm = Cost(parameters=_norm(attrs["norm"], dim))
+    if attrs["tied"]:
+        return norm + Cost(flops=2 * tokens * dim * (attrs["logits_dim"] or 0))
+    heads = ((attrs["logits_dim"], tokens), (attrs["num_classes"], sizes.batch), (attrs["dim_out"], tokens))
+    return sum((_linear(dim, width, rows) for width, rows in heads if width is not None), norm)
+
+
+def _linear(features: int, width: int, rows: int) -> Cost:
+    """Of a linear layer with a bias, for so many rows."""
+    return Cost(parameters=(features + 1) * width, flops=2 * rows * features * width)
+
+
+def row_length(graph: Graph, seq_len: int) -> int:
+    """Tokens a row: as asked for, but that an image has its patches."""
+    return graph.patches if graph.reads == "images" else seq_len
 
 
 def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:

@@ -17,6 +17,7 @@ import networkx as nx
 
 from ..registry.kinds import Kind, kind_of
 from ..registry.state import State
+from ..registry.tokens import pair
 from .nodes import BlockNode, carried
 
 G = TypeVar("G", bound="Graph")
@@ -95,6 +96,24 @@ class Graph:
         """Features of the token embedding."""
         own = self.nx.nodes[self.start]["emb_dim"]
         return self.dim if own is None else own
+
+    @property
+    def reads(self) -> str | None:
+        """What the model around the stack reads: "tokens", "vectors" or "images"; None: there is none."""
+        start, end = self.nx.nodes[self.start], self.nx.nodes[self.end]
+        if start["num_tokens"] is not None:
+            return "tokens"
+        if start["image_size"] is not None:
+            return "images"
+        said = (start["max_seq_len"], start["dim_in"], end["dim_out"])
+        return None if said == (None, None, None) else "vectors"
+
+    @property
+    def patches(self) -> int:
+        """Of an image, in a model that reads images."""
+        start = self.nx.nodes[self.start]
+        (height, width), (high, wide) = pair(start["image_size"]), pair(start["patch_size"] or 1)
+        return (height // high) * (width // wide)
 
     def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
         """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""

@@ -8,8 +8,9 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError
+from ..registry.kinds import kinds
 from .graph import Graph
-from .nodes import carried
+from .nodes import NODE_ATTRIBUTES, carried
 
 
 def to_json(graph: Graph) -> str:
@@ -40,7 +41,8 @@ def from_json(text: str) -> nx.DiGraph:
         for node in plain["nodes"]:
             for options in (node[key] for key in ("options", "given") if key in node):
                 options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-            graph.add_node(node.pop("id"), **_current(node))
+            name = node.pop("id")
+            graph.add_node(name, **_current(node))
         for edge in plain["edges"]:
             graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -49,8 +51,16 @@ def from_json(text: str) -> nx.DiGraph:
 
 
 def _current(attrs: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a node; files of 0.1.0 call its type `kind`, and a block's kind `block`."""
+    """The attributes of a node. Release 0.1.0 calls its type `kind` and a block's kind `block`; what it lacks has
+    the default."""
     if "type" in attrs or "kind" not in attrs:
         return attrs
     names = {"kind": "type", "block": "kind"}
-    return {names.get(name, name): value for name, value in attrs.items()}
+    attrs = {names.get(name, name): value for name, value in attrs.items()}
+    if attrs["type"] == "block" and attrs["kind"] in kinds():
+        declared = kinds()[attrs["kind"]].all_options()
+        attrs["options"] = {option.name: option.default for option in declared} | attrs["options"]
+    newer = [
+        option for option in NODE_ATTRIBUTES.get(attrs["type"], ()) if option.optional or option.default is not None
+    ]
+    return attrs | {option.name: option.default for option in newer if option.name not in attrs}

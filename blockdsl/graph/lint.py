@@ -16,7 +16,7 @@ from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, odd_sinusoid
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, not_tiled, odd_sinusoid
 from .graph import Graph
 from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried
 
@@ -261,37 +261,43 @@ def _scores(graph: Graph) -> Iterator[str]:
 
 
 def _ends(graph: Graph) -> Iterator[str]:
-    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
-    if start["num_tokens"] is None:
-        yield from _without_tokens(graph, start, end)
-    else:
-        yield from _with_tokens(graph, start, end)
+    yield from _of_another_model(graph)
+    if graph.reads in ("tokens", "vectors"):
+        yield from _sequences(graph)
+    elif graph.reads == "images":
+        yield from _images(graph)
+    elif graph.sources(graph.start, "position"):
+        yield f"{graph.start}: reads positions, but embeds no tokens"
     schemes = [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")]
     if len(schemes) > 1:
         yield f"{graph.start}: reads more than one position"
     if inner := sorted(SCHEMES.keys() & {*schemes}):
         yield f"{graph.start}: reads {SCHEMES[inner[0]].title}, which belong to blocks"
-    read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
-    if (own := sorted({*schemes} & {*INPUT_SCHEMES})) and (instead := sorted(read & REPLACE_ABSOLUTE)):
-        title = SCHEMES[instead[0]].title
-        yield f"{graph.start}: reads {own[0]} positions while blocks read {title}; a model has one or the other"
 
 
-def _without_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+def _of_another_model(graph: Graph) -> Iterator[str]:
+    """What the input or the output has, and the model that the graph says has not."""
+    start, end, reads = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end], graph.reads
+    own = {option.name for option in MODELS.get(reads or "", ())}
     for option in INPUT_OPTIONS:
-        if start[option.name] != option.default:
-            yield f"{graph.start}: has {option.name}, but embeds no tokens"
-    if graph.sources(graph.start, "position"):
-        yield f"{graph.start}: reads positions, but embeds no tokens"
-    if end["logits_dim"] is not None:
+        if option.name not in own and start[option.name] != option.default:
+            lacks = "embeds no tokens" if reads is None else f"reads {reads}"
+            yield f"{graph.start}: has {option.name}, but {lacks}"
+    if end["logits_dim"] is not None and reads != "tokens":
         yield f"{graph.end}: gives logits, but the input embeds no tokens"
-    if end["tied"]:
+    if end["tied"] and reads != "tokens":
         yield f"{graph.end}: is tied to an embedding, but the input has none"
+    if end["num_classes"] is not None and reads != "images":
+        yield f"{graph.end}: gives classes, but the input reads no images"
+    if end["dim_out"] is not None and reads != "vectors":
+        yield f"{graph.end}: gives vectors, but the input reads {reads}"
 
 
-def _with_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+def _sequences(graph: Graph) -> Iterator[str]:
+    """Of models over tokens and over vectors."""
+    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
     if start["max_seq_len"] is None:
-        yield f"{graph.start}: embeds tokens and needs max_seq_len"
+        yield f"{graph.start}: {'embeds tokens' if graph.reads == 'tokens' else 'reads vectors'} and needs max_seq_len"
     if start["shift_mem_down"] and not start["max_mem_len"]:
         yield f"{graph.start}: has shift_mem_down, but no max_mem_len keeps memories"
     if start["max_mem_len"] and (reason := graph.why_not_segmented()):
@@ -301,9 +307,27 @@ def _with_tokens(graph: Graph, start: Mapping[str, Any], end: Mapping[str, Any])
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
     if end["tied"] and graph.emb_dim != graph.dim:
         yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
-    for position in graph.sources(graph.start, "position"):
-        if graph.nx.nodes[position]["scheme"] == "sinusoidal" and odd_sinusoid(graph.emb_dim):
-            yield f"{position}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+    own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}
+    if "sinusoidal" in own and odd_sinusoid(graph.emb_dim):
+        yield f"{own['sinusoidal']}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+    read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
+    if (added := sorted({*own} & {*INPUT_SCHEMES})) and (instead := sorted(read & REPLACE_ABSOLUTE)):
+        title = SCHEMES[instead[0]].title
+        yield f"{graph.start}: reads {added[0]} positions while blocks read {title}; a model has one or the other"
+
+
+def _images(graph: Graph) -> Iterator[str]:
+    start = graph.nx.nodes[graph.start]
+    if start["patch_size"] is None:
+        yield f"{graph.start}: reads images and needs patch_size"
+    elif problem := not_tiled(start["image_size"], start["patch_size"]):
+        yield f"{graph.start}: {problem}"
+    if [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")] != ["absolute"]:
+        yield f"{graph.start}: reads images, whose patches need absolute positions"
+    if graph.nodes("context"):
+        yield f"{graph.start}: reads images, and has no context to give to cross-attention"
+    if start["num_register_tokens"] and graph.sees_later() is None:
+        yield f"{graph.start}: register tokens come after the patches, and no patch of a causal stack sees them"
 
 
 def _readers(graph: Graph) -> Iterator[str]:

@@ -44,10 +44,14 @@ class GraphAttributes(TypedDict):
 
 
 class InputNode(TypedDict):
-    """Where the stream starts, and its token embedding: `tokens.INPUT_OPTIONS`, which have the ranges."""
+    """Where the stream starts, and what is made into it: `tokens.INPUT_OPTIONS`, which have the ranges.
+
+    With num_tokens these are tokens, with image_size the patches of images, else with a max_seq_len vectors; a stack
+    alone has none of them.
+    """
 
     type: Literal["input"]
-    num_tokens: int | None  # None: the graph embeds no tokens
+    num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
     l2norm_embed: bool
@@ -57,6 +61,11 @@ class InputNode(TypedDict):
     num_memory_tokens: int
     max_mem_len: int
     shift_mem_down: int
+    dim_in: int | None
+    image_size: int | tuple[int, int] | None
+    patch_size: int | tuple[int, int] | None
+    channels: int
+    num_register_tokens: int
 
 
 class ContextNode(TypedDict):
@@ -93,12 +102,14 @@ class SumNode(TypedDict):
 
 
 class OutputNode(TypedDict):
-    """Where the stream ends: the final norm, and the logits."""
+    """Where the stream ends: the final norm, and what is made of it, at most one of logits, classes and vectors."""
 
     type: Literal["output"]
     norm: Annotated[str | None, Field("the final norm", choices=("layernorm", "rmsnorm", "scalenorm"))]
-    logits_dim: Annotated[int | None, Field("number of logits; None: the model has no head", least=1)]
+    logits_dim: Annotated[int | None, Field("number of a token's logits; None: it has none", least=1)]
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
+    num_classes: Annotated[int | None, Field("number of an image's classes, scored from the mean patch", least=1)]
+    dim_out: Annotated[int | None, Field("features of a vector; None: the stream's, as they are", least=1)]
 
 
 def declared(definition: type) -> tuple[Option, ...]:
@@ -125,6 +136,11 @@ NODE_ATTRIBUTES = {
     "output": declared(OutputNode),
 }
 """Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
+
+
+def output_attributes() -> dict[str, Any]:
+    """Of a stack's output, which no model is around, beside its norm."""
+    return {"logits_dim": None, "tied": False, "num_classes": None, "dim_out": None}
 
 
 def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ..registry.kinds import NORM_CLASH, Kind, kinds
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
 from ..registry.settings import block_default, check_keywords, deepnorm_settings, resolved
-from ..registry.tokens import clash
+from ..registry.tokens import clash, model_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class _Resolver:
             needed = POSITION_NEEDS.get(option.name, ())
             if needed and self.settings[option.name] != option.default and not any(self.settings[n] for n in needed):
                 raise self._setting_error(option.name, f"it needs {needed[0]}")
-        if found := clash(self.settings, self.dim, self.schemes_used):
+        if found := clash(model_of(self.settings), self.settings, self.dim, self.schemes_used):
             raise self._setting_error(*found)
 
     def _setting_error(self, name: str, problem: str) -> UserError:

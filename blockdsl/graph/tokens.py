@@ -1,7 +1,7 @@
-"""How a graph says the options of the model around a stack.
+"""How a graph says the options of the model around a stack, which reads tokens, vectors or images.
 
-Most are attributes of the input node under their own names. The others are said by what the graph has: the scheme of
-the position that the input reads, and the output's logits.
+Most are attributes of the input or the output node under their own names. The others are said by what the graph has:
+the scheme of the position that the input reads, and the output's logits.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from collections.abc import Mapping
 
 from ..registry.options import Option, Value, by_name
 from ..registry.positions import REPLACE_ABSOLUTE
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, TOKEN_OPTIONS, input_attributes
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, input_attributes
 from .graph import Graph
+from .nodes import output_attributes
 
 
-def write(graph: Graph, options: Mapping[str, Value], dim: int) -> None:
-    """Say `options`, all of them and without a clash, on a graph that embeds no tokens."""
+def write(graph: Graph, model: str, options: Mapping[str, Value], dim: int) -> None:
+    """Say `options`, all of a model's and without a clash, on the graph of a stack alone."""
     start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
-    declared = by_name(TOKEN_OPTIONS)
-    start.update({option.name: _typed(declared[option.name], options[option.name]) for option in INPUT_OPTIONS})
-    if options["emb_dim"] == dim:
+    at_input = by_name(INPUT_OPTIONS)
+    start.update({name: _plain(at_input[name], value) for name, value in options.items() if name in at_input})
+    if start["emb_dim"] == dim:
         start["emb_dim"] = None
-    width = options["num_tokens"] if options["logits_dim"] is None else options["logits_dim"]
-    end.update(logits_dim=None if options["return_only_embed"] else width, tied=options["tie_embedding"])
-    if options["use_abs_pos_emb"] and not block_schemes(graph) & REPLACE_ABSOLUTE:
-        scheme = "sinusoidal" if options["scaled_sinu_pos_emb"] else "absolute"
+    end.update({name: options[name] for name in ("num_classes", "dim_out") if name in options})
+    if model == "tokens":
+        width = options["num_tokens"] if options["logits_dim"] is None else options["logits_dim"]
+        end.update(logits_dim=None if options["return_only_embed"] else width, tied=options["tie_embedding"])
+    replaced = model != "images" and block_schemes(graph) & REPLACE_ABSOLUTE
+    if options.get("use_abs_pos_emb", True) and not replaced:
+        scheme = "sinusoidal" if options.get("scaled_sinu_pos_emb") else "absolute"
         node = _free_name(graph, scheme)
         graph.nx.add_node(node, type="position", scheme=scheme)
         graph.nx.add_edge(node, graph.start, carries=("position",))
@@ -33,22 +37,22 @@ def write(graph: Graph, options: Mapping[str, Value], dim: int) -> None:
 def erase(graph: Graph) -> None:
     """Take away all that `write` says."""
     graph.nx.nodes[graph.start].update(input_attributes())
-    graph.nx.nodes[graph.end].update(logits_dim=None, tied=False)
+    graph.nx.nodes[graph.end].update(output_attributes())
     graph.nx.remove_nodes_from(graph.sources(graph.start, "position"))
 
 
 def read(graph: Graph) -> dict[str, Value]:
-    """The options that a graph with tokens says; `write` of them is the same model."""
+    """The options of the model that a graph says; `write` of them is the same model. A stack alone has none."""
     start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
     scheme = input_scheme(graph)
-    only_embed, tied = end["logits_dim"] is None, end["tied"]
-    return {option.name: start[option.name] for option in INPUT_OPTIONS} | {
+    said = {**start, "num_classes": end["num_classes"], "dim_out": end["dim_out"]} | {
         "use_abs_pos_emb": scheme is not None,
         "scaled_sinu_pos_emb": scheme == "sinusoidal",
-        "tie_embedding": tied,
-        "logits_dim": None if tied or end["logits_dim"] == start["num_tokens"] else end["logits_dim"],
-        "return_only_embed": only_embed,
+        "tie_embedding": end["tied"],
+        "logits_dim": None if end["tied"] or end["logits_dim"] == start["num_tokens"] else end["logits_dim"],
+        "return_only_embed": end["logits_dim"] is None,
     }
+    return {option.name: said[option.name] for option in MODELS.get(graph.reads or "", ())}
 
 
 def input_scheme(graph: Graph) -> str | None:
@@ -65,7 +69,10 @@ def block_schemes(graph: Graph) -> set[str]:
     return {graph.nx.nodes[node].get("scheme") for node in graph.nodes("position")} - {*INPUT_SCHEMES}
 
 
-def _typed(option: Option, value: Value) -> Value:
+def _plain(option: Option, value: Value) -> Value:
+    """A value as a graph has it: a whole number as a float where the option is one, two equal sizes as one."""
+    if option.pair and isinstance(value, tuple | list):
+        return value[0] if value[0] == value[1] else tuple(value)
     return float(value) if option.type is float and isinstance(value, int) else value
 
 

@@ -98,6 +98,11 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             optional=True,
             scores="xt_blocks.kernels.scores.sparse_topk:sparse_topk",
         ),
+        _switch(
+            "sink",
+            "a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925)",
+            scores="xt_blocks.kernels.scores.sink:Sink",
+        ),
         _switch("head_scale", "a learned gain for each head (arXiv:2110.09456)"),
         _switch("gate_values", "a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2)"),
         _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
@@ -174,6 +179,8 @@ def _attention_shapes(o: Any) -> dict[str, Shape]:
         }
     if o.talking_heads:
         shapes |= {f"talking_heads.{place}.weight": (o.heads, o.heads) for place in ("before", "after")}
+    if o.sink:
+        shapes["sink.logits"] = (o.heads,)
     return shapes
 
 
@@ -197,6 +204,7 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
     if getattr(o, "max_attend_past", None) is not None:
         softmax.append(f"{o.max_attend_past} back")
     softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
+    softmax += ["sink"] if o.sink else []
     softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
     steps = [
         *projections,

@@ -15,8 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def annotation(option: Option) -> Any:
-    """The type of an option's values: `int`, `int | None`, `Literal["block", "stage"] | None`."""
+    """The type of an option's values: `int`, `int | tuple[int, int]`, `Literal["block", "stage"] | None`."""
     kind: Any = Literal[option.choices] if option.choices else option.type
+    kind = kind | tuple[int, int] if option.pair else kind
     return kind | None if option.optional or option.default is None else kind
 
 

@@ -34,6 +34,7 @@ class Option:
         above, below: ends which are themselves not allowed.
         choices: the allowed names.
         optional: whether `none` is a value.
+        pair: whether two numbers are a value, a height and a width.
         area: of the reference; empty: that of where it is declared.
         scores: of attention, what it does to scores: "package.module:name" of what makes a modifier, or a module that
             gives some, of the block's options; see `xt_blocks.kernels.scores.spec`. Empty: it does nothing to scores.
@@ -50,6 +51,7 @@ class Option:
     below: float | None = None
     choices: tuple[str, ...] = ()
     optional: bool = False
+    pair: bool = False
     area: str = ""
     scores: str = ""
 
@@ -57,6 +59,9 @@ class Option:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
         if value is None:
             return None if self.optional else f"must be {self.wanted()}, not none"
+        if self.pair and isinstance(value, tuple | list) and len(value) == 2:
+            each = replace(self, optional=False, pair=False)
+            return next(filter(None, map(each.fault, value)), None)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         right_type = {
             bool: isinstance(value, bool),
@@ -92,6 +97,7 @@ class Option:
             words += f" of at most {self.most:g}"
         if self.below is not None:
             words += f" and below {self.below:g}"
+        words += ", or two of them" if self.pair else ""
         return words + (" or none" if self.optional else "")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from .kinds import kinds
 from .options import Option, Value, by_name, check_names, check_values, in_area
 from .positions import POSITION_SETTINGS
-from .tokens import TOKEN_OPTIONS
+from .tokens import IMAGE_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS
 
 # Settings that no block option declares.
 STACK_SETTINGS = (
@@ -35,6 +35,8 @@ STACK_SETTINGS = (
     ),
     *in_area("positions", POSITION_SETTINGS),
     *in_area("embedding", TOKEN_OPTIONS),
+    *in_area("vectors", tuple(o for o in VECTOR_OPTIONS if o not in TOKEN_OPTIONS)),
+    *in_area("images", tuple(o for o in IMAGE_OPTIONS if o not in TOKEN_OPTIONS)),
 )
 
 

@@ -1,6 +1,6 @@
-"""The options of the model around a stack: its embedding, positions and logits.
+"""The options of the model around a stack, which reads tokens, vectors or images: embedding, positions, outputs.
 
-Each is declared once, in `TOKEN_OPTIONS`. How a graph says them is in `graph.tokens`.
+Each is declared once, and `MODELS` says which model has which. How a graph says them is in `graph.tokens`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UserError
 from .options import Option, Value, by_name, check_names, check_values
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
@@ -62,53 +63,152 @@ TOKEN_OPTIONS = (
     Option("return_only_embed", bool, False, "no logits: the model gives the stack's output"),
 )
 
-_AT_INPUT = {
-    *("num_tokens", "max_seq_len", "emb_dim", "l2norm_embed", "post_emb_norm", "emb_frac_gradient", "emb_dropout"),
-    *("num_memory_tokens", "max_mem_len", "shift_mem_down"),
-}
-INPUT_OPTIONS = tuple(option for option in TOKEN_OPTIONS if option.name in _AT_INPUT)
+_DIM_IN = Option(
+    "dim_in",
+    int,
+    None,
+    "vectors in place of tokens: their features; none: emb_dim, as they are",
+    least=1,
+    optional=True,
+)
+_DIM_OUT = Option("dim_out", int, None, "features of the output; none: dim, as they are", least=1, optional=True)
+
+_IMAGE = (
+    Option(
+        "image_size",
+        int,
+        None,
+        "images in place of tokens: their height and width in pixels",
+        least=1,
+        optional=True,
+        pair=True,
+    ),
+    Option(
+        "patch_size",
+        int,
+        None,
+        "height and width of a patch, one token of the stream (arXiv:2010.11929)",
+        least=1,
+        optional=True,
+        pair=True,
+    ),
+    Option("channels", int, 3, "colours of a pixel", least=1),
+    Option(
+        "num_classes",
+        int,
+        None,
+        "classes, scored from the mean of the patches; none: the model gives the patches",
+        least=1,
+        optional=True,
+    ),
+    Option(
+        "num_register_tokens", int, 0, "learned tokens after the patches, which see them (arXiv:2309.16588)", least=0
+    ),
+)
+
+
+def _among(options: tuple[Option, ...], *names: str) -> tuple[Option, ...]:
+    return tuple(option for option in options if option.name in names)
+
+
+VECTOR_OPTIONS = (
+    *_among(TOKEN_OPTIONS, "max_seq_len"),
+    *(_DIM_IN, _DIM_OUT),
+    *_among(TOKEN_OPTIONS, "emb_dim", "use_abs_pos_emb", "scaled_sinu_pos_emb", "post_emb_norm", "emb_dropout"),
+    *_among(TOKEN_OPTIONS, "num_memory_tokens"),
+)
+IMAGE_OPTIONS = (*_IMAGE, *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout"))
+
+MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OPTIONS}
+"""What a model reads → the options that it has."""
+
+MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, *_IMAGE)
+"""All of them."""
+
+AT_OUTPUT = ("logits_dim", "tie_embedding", "return_only_embed", "num_classes", "dim_out")
+_SAID_BY_POSITIONS = ("use_abs_pos_emb", "scaled_sinu_pos_emb")
+INPUT_OPTIONS = tuple(o for o in MODEL_OPTIONS if o.name not in (*AT_OUTPUT, *_SAID_BY_POSITIONS))
 """Those that are attributes of the input node."""
 
 INPUT_SCHEMES = ("absolute", "sinusoidal")
 """Schemes of positions that are added to the embedded tokens; the others belong to blocks."""
 
 
-def checked(given: Mapping[str, Any], caller: str) -> dict[str, Value]:
-    """All options, with defaults for those not given.
+def model_of(options: Mapping[str, Any]) -> str | None:
+    """What the model reads that these options say, one of MODELS; None: there is a stack alone."""
+    if options["num_tokens"] is not None:
+        return "tokens"
+    if options["image_size"] is not None:
+        return "images"
+    return None if options["dim_in"] is None and options["dim_out"] is None else "vectors"
+
+
+def checked(model: str, given: Mapping[str, Any], caller: str) -> dict[str, Value]:
+    """All options of a model, with defaults for those not given.
 
     Raises:
         TypeError: an unknown name; the message has the nearest one.
         UserError: a value out of range.
     """
-    known = by_name(TOKEN_OPTIONS)
+    known = by_name(MODELS[model])
     check_names(given, known, f"{caller}() got an unknown argument")
     check_values(given, known)
+    if model == "vectors" and given["max_seq_len"] is None:
+        raise UserError("max_seq_len must be a whole number of at least 1, not none")
     return {name: given.get(name, option.default) for name, option in known.items()}
 
 
-def clash(options: Mapping[str, Value], dim: int, schemes: set[str]) -> tuple[str, str] | None:
+def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: set[str]) -> tuple[str, str] | None:
     """An option that does not go with the others, and why: the end of a sentence that starts with its name.
 
     Args:
-        options: all of TOKEN_OPTIONS.
+        model: what it reads, one of MODELS; None: there is a stack alone.
+        options: all that the model has; others are at their defaults, or clash.
         dim: features of the stream.
         schemes: of the blocks' positions.
     """
-    if options["num_tokens"] is None:
-        for option in TOKEN_OPTIONS:
-            if options[option.name] != option.default:
-                return option.name, "it needs num_tokens, which gives the stack its embedding"
+    own = by_name(MODELS[model]) if model else {}
+    for option in MODEL_OPTIONS:
+        if option.name not in own and options.get(option.name, option.default) != option.default:
+            return option.name, f"the model reads {model}" if model else _needed(option)
+    if model == "images":
+        return _image_clash(options)
+    if model is None:
         return None
     if options["max_seq_len"] is None:
-        return "num_tokens", "it needs max_seq_len too"
+        return next(
+            name for name in ("num_tokens", "dim_in", "dim_out") if options.get(name)
+        ), "it needs max_seq_len too"
     emb_dim = dim if options["emb_dim"] is None else options["emb_dim"]
-    if options["scaled_sinu_pos_emb"]:
-        for scheme in sorted(schemes & REPLACE_ABSOLUTE):
-            return "scaled_sinu_pos_emb", f"a model with {SCHEMES[scheme].title} has no absolute positions"
-        if not options["use_abs_pos_emb"]:
-            return "scaled_sinu_pos_emb", "use_abs_pos_emb=false takes absolute positions away"
-        if odd_sinusoid(emb_dim):
-            return "scaled_sinu_pos_emb", f"the embedding's {emb_dim} features are no pairs of a sine and a cosine"
+    return _position_clash(options, emb_dim, schemes) or (
+        _logits_clash(options, dim, emb_dim) if model == "tokens" else None
+    )
+
+
+def _needed(option: Option) -> str:
+    return "it needs image_size" if option in _IMAGE else "it needs num_tokens, which gives the stack its embedding"
+
+
+def _image_clash(options: Mapping[str, Value]) -> tuple[str, str] | None:
+    if options["patch_size"] is None:
+        return "image_size", "it needs patch_size too"
+    problem = not_tiled(options["image_size"], options["patch_size"])
+    return ("patch_size", problem) if problem else None
+
+
+def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[str]) -> tuple[str, str] | None:
+    if not options["scaled_sinu_pos_emb"]:
+        return None
+    for scheme in sorted(schemes & REPLACE_ABSOLUTE):
+        return "scaled_sinu_pos_emb", f"a model with {SCHEMES[scheme].title} has no absolute positions"
+    if not options["use_abs_pos_emb"]:
+        return "scaled_sinu_pos_emb", "use_abs_pos_emb=false takes absolute positions away"
+    if odd_sinusoid(emb_dim):
+        return "scaled_sinu_pos_emb", f"the embedding's {emb_dim} features are no pairs of a sine and a cosine"
+    return None
+
+
+def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tuple[str, str] | None:
     if options["shift_mem_down"] and not options["max_mem_len"]:
         return "shift_mem_down", "it needs max_mem_len, which keeps memories"
     if options["return_only_embed"]:
@@ -123,10 +223,26 @@ def clash(options: Mapping[str, Value], dim: int, schemes: set[str]) -> tuple[st
     return None
 
 
+def pair(size: Value) -> tuple[int, int]:
+    """(height, width) of a size that may be one number for both."""
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    assert isinstance(height, int)
+    assert isinstance(width, int)
+    return height, width
+
+
+def not_tiled(image_size: Value, patch_size: Value) -> str | None:
+    """That patches do not fit an image; None: they do."""
+    image, patch = pair(image_size), pair(patch_size)
+    if image[0] % patch[0] or image[1] % patch[1]:
+        return f"patches of {patch[0]} x {patch[1]} do not tile an image of {image[0]} x {image[1]}"
+    return None
+
+
 def odd_sinusoid(features: Value) -> bool:
     return not isinstance(features, int) or features % 2 == 1
 
 
 def input_attributes() -> dict[str, Value]:
-    """Of an input that embeds no tokens."""
+    """Of a stack's input, which no model is around."""
     return {option.name: option.default for option in INPUT_OPTIONS}

@@ -61,7 +61,7 @@ def test_absolute_positions_give_way_to_rotary_ones() -> None:
         ValueError, match="scaled_sinu_pos_emb is set, but a model with rotary positions has no absolute"
     ):
         model(rotary, scaled_sinu_pos_emb=True)
-    with pytest.raises(ValueError, match="use_abs_pos_emb=False takes absolute positions away"):
+    with pytest.raises(ValueError, match="use_abs_pos_emb=false takes absolute positions away"):
         model(scaled_sinu_pos_emb=True, use_abs_pos_emb=False)
 
 
@@ -134,7 +134,8 @@ def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"max_seq_len": 0}, ValueError, "max_seq_len must be a whole number of at least 1, not 0"),
+    ({"max_seq_len": 0}, ValueError, "max_seq_len must be a whole number of at least 1 or none, not 0"),
+    ({"max_seq_len": None}, ValueError, "max_seq_len must be a whole number of at least 1, not none"),
     ({"dim_in": 0}, ValueError, "dim_in must be a whole number of at least 1 or none, not 0"),
     ({"dim_out": 2.5}, ValueError, "dim_out must be a whole number of at least 1 or none, not 2.5"),
     ({"emb_dim": 0}, ValueError, "emb_dim must be a whole number of at least 1 or none, not 0"),

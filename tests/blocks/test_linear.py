@@ -129,7 +129,7 @@ def test_values_and_gradients_whatever_the_shape_and_strides(name: str, bias: bo
 
 @pytest.mark.parametrize("wanted", [("x",), ("weight",), ("bias",), ("x", "bias"), ("weight", "bias"), ()])
 def test_gradients_of_what_asks_for_them(wanted: tuple[str, ...], ran: list[Tensor]) -> None:
-    module, x = a_map(), torch.randn(ROWS, FEATURES, requires_grad="x" in wanted)
+    module, x = a_map(), torch.randn(onednn.MOST_FOUR_TIMES, FEATURES, requires_grad="x" in wanted)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in wanted)
     out = apply(module, x)
@@ -173,7 +173,8 @@ def test_it_runs_on_onednn_where_that_pays(
     y = apply(module, x)
     assert bool(ran) == with_gradients
     y.sum().backward()
-    assert len(ran) == 2 * with_gradients  # the map, and the gradient of its weight
+    of_weight = with_gradients and rows >= onednn.MOST_FOUR_TIMES
+    assert len(ran) == with_gradients + of_weight  # the layer, and the gradient of its weight
     ran.clear()
     with torch.no_grad():
         apply(module, x)
@@ -213,11 +214,6 @@ def _disabled(module: nn.Linear, x: Tensor) -> Tensor:
 def _autocast(module: nn.Linear, x: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         return apply(module, x)
-
-
-def _compiled(module: nn.Linear, x: Tensor) -> Tensor:
-    torch._dynamo.reset()
-    return torch.compile(Around(module), backend="aot_eager", fullgraph=True, dynamic=True)(x)
 
 
 def _exported(strict: bool) -> Callable[[nn.Linear, Tensor], Tensor]:
@@ -292,7 +288,6 @@ def _replaced(module: nn.Linear, x: Tensor) -> Tensor:
 PLAIN: dict[str, Callable[[nn.Linear, Tensor], Tensor]] = {
     "oneDNN off": _disabled,
     "autocast": _autocast,
-    "compile": _compiled,
     "export": _exported(strict=False),
     "export, strict": _exported(strict=True),
     "trace": _traced,
@@ -321,6 +316,66 @@ def test_what_watches_or_changes_operations_finds_the_plain_one(way: str, grad: 
     close(out, a_twin(module).double()(x.double()), tolerance)
     apply(module, x)
     assert ran  # behind it
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_compiled_graph_runs_on_onednn_too_whatever_the_length(bias: bool, ran: list[Tensor]) -> None:
+    module = a_map(bias=bias)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(Around(module), backend=counter, fullgraph=True, dynamic=True)
+    for rows in (ROWS, 3 * ROWS + 1, 5 * ROWS):
+        x = torch.randn(2, rows, FEATURES, requires_grad=True)
+        exact, z = a_twin(module).double(), x.detach().double().requires_grad_()
+        ran.clear()
+        grads = torch.autograd.grad(compiled(x).square().sum(), (x, *module.parameters()))
+        wanted = torch.autograd.grad(exact(z).square().sum(), (z, *exact.parameters()))
+        assert len(ran) >= 3  # the layer, and the gradients of its input and its weight
+        for own, other in zip(grads, wanted, strict=True):
+            close(own, other)
+    assert counter.frame_count == 1
+    with torch.no_grad():
+        ran.clear()
+        close(compiled(x), exact(z))
+        assert ran
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        ran.clear()
+        close(compiled(x), exact(z))
+        assert not ran
+    small = torch.compile(Around(a_map(8, 8)), backend="aot_eager", fullgraph=True)
+    small(torch.randn(ROWS, 8))
+    assert not ran
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 17, 40, 64, 65, 256, 300, 512, 600, 1000, 1024])
+def test_any_number_of_rows_in_few_pieces(rows: int) -> None:
+    sizes = onednn.pieces(rows)
+    assert {*sizes} <= {1, 4, 16, 64, 256, 512, 1024}
+    assert sizes == sorted(sizes, reverse=True)
+    assert rows <= sum(sizes) < rows + 32
+    left, right = torch.randn(rows, 40), torch.randn(rows, 24)
+    close(onednn.outer(left, right), left.double().T @ right.double())
+    weight, bias = torch.randn(48, 40), torch.randn(48)
+    exact = F.linear(left.double(), weight.double(), bias.double())
+    close(onednn.run(left, weight, bias), exact)
+    close(onednn.run(left, weight, bias, onednn.ACTIVATIONS["silu"]), F.silu(exact))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_shapes_given_to_onednn_are_few_for_any_number_of_lengths(packed: bool, ran: list[Tensor]) -> None:
+    module, most = a_map(), 600
+    if packed:
+        pack(module)
+    for rows in range(1, most, 7):
+        x = torch.randn(rows, FEATURES, requires_grad=True)
+        with torch.no_grad():
+            apply(module, x)
+        apply(module, x).sum().backward()
+    by_layer = {len(x) for x in ran if x.shape[1] == FEATURES and len(x) != OUT} | {OUT}
+    assert by_layer == {1, 4, 16, 64, 256, 512}
+    assert {x.shape for x in ran if x.shape[1] != FEATURES} == {(OUT, 256)}  # of its weight's gradient
+    assert len(ran) > most // 7
 
 
 def test_fake_tensors(ran: list[Tensor]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import blockdsl
 import xt_blocks
 from blockdsl import GraphError, Kind, PatternError, State, UserError
-from xt_blocks.kernels.masks import Attend, Masks
+from xt_blocks.kernels.masks import AttentionMask, Masks
 from xt_blocks.runtime.intermediates import Intermediates
 from xt_blocks.runtime.memories import Memories
 from xt_blocks.runtime.state import NodeState, SegmentState
@@ -281,9 +281,9 @@ def test_text_is_generated_in_segments() -> None:
 def test_memories_of_other_kinds_are_refused() -> None:
     x = torch.randn(2, 4, SIZES["dim"])
     _, mems = in_segments(stack("sum"), x, [4], torch.ones(2, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="the memories are of a model with other blocks"):
+    with pytest.raises(ValueError, match="mems are of a model with other blocks"):
         stack("convolution")(x, mems=mems)
-    with pytest.raises(ValueError, match="the memories are of 2 rows, not 1"):
+    with pytest.raises(ValueError, match="mems have 2 rows, not 1"):
         stack("sum")(x[:1], mems=mems)
     assert isinstance(copy.deepcopy(mems), Memories)
 
@@ -482,7 +482,7 @@ def test_nothing_of_a_pass_outlives_it() -> None:
     for length in range(4, 12):
         passes(length)
     gc.collect()
-    left = [o for o in gc.get_objects() if type(o) in (Masks, Attend, xt_blocks.Cache, NodeState, SegmentState)]
+    left = [o for o in gc.get_objects() if type(o) in (Masks, AttentionMask, xt_blocks.Cache, NodeState, SegmentState)]
     assert left == []
     assert sizes_of_tables() == before
     assert {name: len(vars(module)) for name, module in model.named_modules()} == attributes

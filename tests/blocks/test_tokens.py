@@ -108,7 +108,7 @@ def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, 
         options.get("shift_mem_down", 0),
     )
     assert built.emb_dim == options.get("emb_dim", 24)
-    assert built.graph.without_tokens() == stack().graph
+    assert built.graph.stack_alone() == stack().graph
 
 
 def test_every_option_is_tried() -> None:
@@ -193,7 +193,7 @@ def test_a_node_of_ones_own_may_have_a_positions_name() -> None:
     mine = BlockGraph(nx.relabel_nodes(g.nx, {"a0": "absolute", "f1": "absolute0"}))
     with_tokens = mine.with_tokens(**TOKENS)
     assert with_tokens.nodes("position") == ["absolute1"]
-    assert with_tokens.without_tokens() == mine
+    assert with_tokens.stack_alone() == mine
     built = xt_blocks.lower(with_tokens)
     assert isinstance(built, TransformerWrapper)
     assert built.pos_emb is not None

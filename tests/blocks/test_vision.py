@@ -66,7 +66,7 @@ def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
         assert (rows.abs().sum(1) > 0).all(), name
 
 
-def test_registers_stand_behind_the_patches_and_are_not_given_out() -> None:
+def test_registers_come_after_the_patches_and_are_not_given_out() -> None:
     model = vision_model(num_register_tokens=3)
     seen: list[torch.Tensor] = []
     model.attn_layers.register_forward_hook(lambda module, args, out: seen.extend((args[0], out)))
@@ -75,7 +75,7 @@ def test_registers_stand_behind_the_patches_and_are_not_given_out() -> None:
     assert seen[0].shape == (2, 7, 12)
     assert torch.equal(seen[0][1, 4:], model.registers)
     assert torch.equal(out, seen[1][:, :4])
-    message = "register tokens stand behind the patches, and no patch of a causal stack sees them"
+    message = "register tokens come after the patches, and no patch of a causal stack sees them"
     with pytest.raises(ValueError, match=message):
         vision_model(Decoder, num_register_tokens=1)
 
@@ -117,8 +117,12 @@ def test_a_model_runs_in_its_type_and_copies_are_alike(dtype: torch.dtype) -> No
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"image_size": 5}, ValueError, "patches of 2 x 3 do not tile an image of 5 x 5"),
     ({"image_size": (4, 5)}, ValueError, "patches of 2 x 3 do not tile an image of 4 x 5"),
-    ({"image_size": 0}, ValueError, "image_size must be a whole number of at least 1, not 0"),
-    ({"patch_size": (2, 3, 4)}, ValueError, r"patch_size must be a whole number of at least 1, not \(2, 3, 4\)"),
+    ({"image_size": 0}, ValueError, "image_size must be a whole number of at least 1, or two of them or none, not 0"),
+    (
+        {"patch_size": (2, 3, 4)},
+        ValueError,
+        r"patch_size must be a whole number of at least 1, or two of them or none, not \(2, 3, 4\)",
+    ),
     ({"channels": 0}, ValueError, "channels must be a whole number of at least 1, not 0"),
     ({"num_classes": 0}, ValueError, "num_classes must be a whole number of at least 1 or none, not 0"),
     ({"emb_dropout": 1.0}, ValueError, "emb_dropout must be a number of at least 0 and below 1, not 1.0"),
@@ -136,7 +140,7 @@ def test_wrong_arguments_are_refused(kwargs: dict[str, Any], error: type[Excepti
 def test_wrong_stacks_and_images_are_refused() -> None:
     with pytest.raises(TypeError, match=r"attn_layers must be a stack, as Encoder\(...\) is, not Linear"):
         ViTransformerWrapper(image_size=4, patch_size=2, attn_layers=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="attn_layers has cross-attention, but an image has no context to give it"):
+    with pytest.raises(ValueError, match="reads images, and has no context to give to cross-attention"):
         ViTransformerWrapper(image_size=4, patch_size=2, attn_layers=Encoder(depth=1, cross_attend=True, **SIZES))
     model = vision_model()
     with pytest.raises(ValueError, match=r"img must be \(batch, 2, 4, 6\), not \(1, 3, 4, 6\)"):

@@ -64,6 +64,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "(a f)*2",
         {"attn_softcap": 0.3, "attn_talking_heads": True, "attn_sparse_topk": 3, "attn_max_attend_past": 4},
     ),
+    "sink": ("(a c f)*2", {"attn_sink": True, "heads": 6, "attn_kv_heads": 2, "rotary_pos_emb": True}),
+    "sink, residual": ("(a f)*2", {"attn_sink": True, "residual_attn": True, "attn_num_mem_kv": 1}),
+    "sink, talking heads, sparse": (
+        "(a c f)*2",
+        {"attn_sink": True, "attn_talking_heads": True, "attn_sparse_topk": 3, "alibi_pos_bias": True},
+    ),
+    "sink, softcap, window": (
+        "(a f)*2",
+        {"attn_sink": True, "attn_softcap": 2, "attn_max_attend_past": 3, "attn_dropout": 0.1},
+    ),
     "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
     "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
     "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),

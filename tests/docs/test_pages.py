@@ -6,6 +6,7 @@ Blocks of one page share a namespace, as a reader types them. A block that is no
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,23 +79,32 @@ def test_readme_is_short_and_has_the_two_commands_and_five_examples() -> None:
     assert [int(n) for n in re.findall(r"^\*\*(\d)\. ", text, re.MULTILINE)] == [1, 2, 3, 4, 5]
 
 
-def test_links_of_readme_are_absolute_and_lead_to_files() -> None:
+SITE = (
+    r"https://(?:raw\.githubusercontent\.com/xt-blocks/xt-blocks|github\.com/xt-blocks/xt-blocks/(?:blob|tree))/main/"
+)
+
+
+def links(page: Path) -> list[str]:
+    """What a page links to, pictures too."""
+    return re.findall(r"\[[^]]*\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+
+
+def test_links_of_readme_are_absolute() -> None:
     """The package index shows README without the repository around it."""
-    text = README.read_text(encoding="utf-8")
-    raw, tree = "https://raw.githubusercontent.com/xt-blocks/xt-blocks/main/", "https://github.com/xt-blocks/xt-blocks/"
-    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert pictures
-    assert all(link.startswith(raw) for link in pictures)
-    links = re.findall(r"(?<!!)\[[^]]+\]\(([^)]+)\)", text)
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^##+ (.*)$", text, re.M)
-    }
-    for link in [*pictures, *links]:
-        if link.startswith("#"):
-            assert link[1:] in headings, link
-            continue
-        path = re.sub(rf"^({re.escape(raw)}|{re.escape(tree)}(blob|tree)/main/)", "", link)
-        assert (ROOT / path).exists(), link
+    headings = re.findall(r"^##+ (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert links(README)
+    for link in links(README):
+        assert link.startswith("https://") or link in anchors, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_into_the_repository_lead_to_files(page: Path) -> None:
+    for link in links(page):
+        if re.match(SITE, link):
+            assert (ROOT / re.sub(SITE, "", link)).exists(), link
+        elif not re.match(r"https?:|#", link):
+            assert (page.parent / link.partition("#")[0]).exists(), link
 
 
 # Sentences ------------------------------------------------------------------------------------------------------------
@@ -113,6 +123,14 @@ def test_sentences_take_two_lines_at_most(page: Path) -> None:
     for sentence in sentences(page):
         shown = re.sub(r"\]\([^)]*\)", "]", sentence)
         assert len(shown) <= 240, f"{name(page)}: {shown}"
+
+
+@pytest.mark.parametrize("package", ["blockdsl", "xt_blocks"])
+def test_every_public_name_is_on_the_page_of_its_package(package: str) -> None:
+    shown = re.findall(
+        rf"^::: {package}\.(\w+)$", (DOCS / "api" / f"{package}.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(shown) == sorted(import_module(package).__all__)
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -64,6 +64,8 @@ CHOICE = {
     "a window": "flex",
     "a bias": "flex",
     "a bias, a window, learned keys, a past": "flex",
+    "softcap": "flex",
+    "sink": "flex",
 }
 """Which kernel a GPU is to take; in small, it computes these alone."""
 

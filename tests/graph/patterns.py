@@ -129,6 +129,19 @@ PLAIN_INPUT = {
     "num_memory_tokens": 0,
     "max_mem_len": 0,
     "shift_mem_down": 0,
+    "dim_in": None,
+    "image_size": None,
+    "patch_size": None,
+    "channels": 3,
+    "num_register_tokens": 0,
+}
+PLAIN_OUTPUT = {
+    "type": "output",
+    "norm": "layernorm",
+    "logits_dim": None,
+    "tied": False,
+    "num_classes": None,
+    "dim_out": None,
 }
 
 # The options of every block, of attention blocks and of feedforwards when nobody sets any, written out.
@@ -158,6 +171,8 @@ PLAIN_ATTENTION = {
     "qk_norm_scale": 10,
     "qk_norm_dim_scale": False,
     "talking_heads": False,
+    "softcap": None,
+    "sink": False,
     "sparse_topk": None,
     "head_scale": False,
     "gate_values": False,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph, PatternError, UserError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, PLAIN_INPUT, PLAIN_OUTPUT, Model, models
 
 SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
 
@@ -63,7 +63,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             "tie": "t",
             "stage": 1,
         },
-        "output": {"type": "output", "norm": "rmsnorm", "logits_dim": None, "tied": False},
+        "output": PLAIN_OUTPUT | {"norm": "rmsnorm"},
     }
     assert [*g.nx.edges(data="carries")] == [
         ("input", "a0", ("stream",)),
@@ -393,20 +393,20 @@ def test_a_blocks_own_norm_option_leaves_the_final_norm_alone() -> None:
 def test_tokens_make_an_embedding_absolute_positions_and_logits() -> None:
     g = graph("a f", num_tokens=30, max_seq_len=9, emb_dropout=0.25, tie_embedding=True)
     assert g.nx.nodes["input"] == PLAIN_INPUT | {"num_tokens": 30, "max_seq_len": 9, "emb_dropout": 0.25}
-    assert g.nx.nodes["output"] == {"type": "output", "norm": "layernorm", "logits_dim": 30, "tied": True}
+    assert g.nx.nodes["output"] == PLAIN_OUTPUT | {"logits_dim": 30, "tied": True}
     assert g.nx.nodes["absolute"] == {"type": "position", "scheme": "absolute"}
     assert edges(g) == {"input → a0", "a0 → f1", "f1 → output", "position: absolute → input"}
     assert graph("a f", num_tokens=30, max_seq_len=9, use_abs_pos_emb=False).nodes("position") == []
     assert graph("a f", num_tokens=30, max_seq_len=9, rotary_pos_emb=True).nodes("position") == ["rotary2"]
 
 
-def test_with_tokens_is_what_the_settings_do_and_without_tokens_takes_it_back() -> None:
+def test_with_tokens_is_what_the_settings_do_and_stack_alone_takes_it_back() -> None:
     stack = graph("a c f | f")
     settings_of = {"num_tokens": 30, "max_seq_len": 9, "tie_embedding": True}
     model = stack.with_tokens(**settings_of)
     assert model == graph("a c f | f", **settings_of)
     assert model != stack
-    assert model.without_tokens() == stack
+    assert model.stack_alone() == stack
     assert stack.nodes("position") == []  # the original is left as it was
     # given again, the new values hold, positions included
     assert model.with_tokens(7, 5, use_abs_pos_emb=False) == stack.with_tokens(7, 5, use_abs_pos_emb=False)

@@ -83,7 +83,7 @@ def counted(g: BlockGraph, batch: int, seq: int, context: int) -> int:
 
 def cached(g: BlockGraph, dtype: torch.dtype, batch: int, max_len: int, context: int) -> int:
     """Bytes of a cache that a lowered stack has filled; a cache is allocated for the longest sequence at once."""
-    stack = xt_blocks.lower(g.without_tokens()).to(dtype).eval()
+    stack = xt_blocks.lower(g.stack_alone()).to(dtype).eval()
     max_len += g.nx.nodes["input"]["num_memory_tokens"]  # of the tokens in front, which the cache holds too
     cache = stack.new_cache(batch, max_len)
     beside = {"context": torch.randn(batch, context, g.dim, dtype=dtype)} if g.nodes("context") else {}
@@ -314,7 +314,7 @@ import sys, blockdsl
 from blockdsl.graph.costs import by_stage, sizes
 g = blockdsl.compile("(a@x c f)*2 | a & f", dim=12, num_tokens=9, max_seq_len=5, rotary_pos_emb=True, residual_attn=True)
 g.parameters(), g.flops(4), g.kv_cache_bytes(4, dtype="bfloat16"), by_stage(g, sizes(4, 1)), g.why_not_cached()
-g.to_text(), blockdsl.BlockGraph.from_json(g.to_json()).lint(), g.with_tokens(7, 5), g.without_tokens(), repr(g)
+g.to_text(), blockdsl.BlockGraph.from_json(g.to_json()).lint(), g.with_tokens(7, 5), g.stack_alone(), repr(g)
 """
 
 

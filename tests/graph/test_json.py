@@ -14,7 +14,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError
 
-from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, PLAIN_INPUT, Model, models
+from .patterns import PLAIN_ATTENTION, PLAIN_BLOCK, PLAIN_FEEDFORWARD, PLAIN_INPUT, PLAIN_OUTPUT, Model, models
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
 
@@ -67,7 +67,7 @@ def test_a_small_graph_written_out() -> None:
                 "tie": "x",
                 "stage": 1,
             },
-            {"id": "output", "type": "output", "norm": "layernorm", "logits_dim": 9, "tied": False},
+            {"id": "output"} | PLAIN_OUTPUT | {"logits_dim": 9},
         ],
         "edges": [
             {"from": "input", "to": "c0", "carries": ["stream"]},

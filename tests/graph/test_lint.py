@@ -357,7 +357,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     ("a", {}, node("input", num_memory_tokens=2), ["input: has num_memory_tokens, but embeds no tokens"]),
     ("a", TOKENS, node("input", max_seq_len=None), ["input: embeds tokens and needs max_seq_len"]),
     ("a", {}, node("output", tied=True), ["output: is tied to an embedding, but the input has none"]),
-    ("a", {}, node("input", max_seq_len=5), ["input: has max_seq_len, but embeds no tokens"]),
+    ("a", {}, node("input", max_mem_len=5), ["input: has max_mem_len, but embeds no tokens"]),
     ("a", {}, node("input", emb_dropout=0.1), ["input: has emb_dropout, but embeds no tokens"]),
     (
         "a",

@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 
 import blockdsl
 from blockdsl.graph import nodes
+from blockdsl.registry.keywords import annotation
 from blockdsl.registry.options import Option
 from blockdsl.registry.tokens import INPUT_OPTIONS
 
@@ -22,7 +23,7 @@ TYPES = {
 def test_the_input_says_its_options() -> None:
     hints = get_type_hints(nodes.InputNode)
     del hints["type"]
-    assert hints == {o.name: o.type | None if o.optional else o.type for o in INPUT_OPTIONS}
+    assert hints == {option.name: annotation(option) for option in INPUT_OPTIONS}
 
 
 def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
@@ -39,10 +40,11 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
 
 
 def test_fields_are_options_with_their_ranges() -> None:
-    norm, logits, tied = nodes.NODE_ATTRIBUTES["output"]
+    norm, logits, tied, classes, dim_out = nodes.NODE_ATTRIBUTES["output"]
     names = ("layernorm", "rmsnorm", "scalenorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
+    assert (classes.name, dim_out.name) == ("num_classes", "dim_out")
     assert (tied.name, tied.type, tied.optional) == ("tied", bool, False)
     assert [o.name for o in nodes.NODE_ATTRIBUTES["block"]] == ["kind", "shift", "scale", "tie", "stage"]
 

@@ -159,7 +159,7 @@ def test_every_spelling_is_the_same_model(drawn: Model) -> None:
         "canonical text": xt_blocks.lower(blockdsl.compile(graph.pattern, **(SIZES | stack | around))),
         "json": xt_blocks.lower(blockdsl.BlockGraph.from_json(graph.to_json())),
         "keywords": xt_blocks.TransformerWrapper(attn_layers=layers, **around),
-        "without and with": xt_blocks.lower(graph.without_tokens().with_tokens(**graph.token_options())),
+        "without and with": xt_blocks.lower(graph.stack_alone().with_tokens(**graph.model_options())),
     }
     first = stirred(spelled["text"]).double().eval()
     x = tokens(2, 5)

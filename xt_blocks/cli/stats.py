@@ -40,19 +40,20 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from blockdsl.graph.costs import Cost, by_stage, sizes
+    from blockdsl.graph.costs import Cost, by_stage, row_length, sizes
     from blockdsl.registry.state import item_bytes
 
     if max(args.seq_len, args.context_len or 0) > _LONGEST:
         raise UserError(f"--seq-len and --context-len are at most {_LONGEST:,}")
     graph = source.graph(args)
-    rows = by_stage(graph, sizes(args.seq_len, 1, args.context_len))
+    seq_len = row_length(graph, args.seq_len)
+    rows = by_stage(graph, sizes(seq_len, 1, args.context_len))
     total = sum((cost for _, cost in rows), Cost())
     item = item_bytes(args.dtype)
     if args.json:
-        print(json.dumps(_as_json(graph.pattern, args.seq_len, rows, total, item), indent=1))
+        print(json.dumps(_as_json(graph.pattern, seq_len, rows, total, item), indent=1))
     else:
-        print(_table([*rows, ("total", total)], args.seq_len, item))
+        print(_table([*rows, ("total", total)], seq_len, item))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Linear maps by oneDNN's kernels.
+"""Linear layers by oneDNN's kernels.
 
 torch multiplies float32 matrices with MKL, which leaves half of the vector units of some processors idle, and reads
 the weights of a few rows at half of the memory's speed; oneDNN, which torch has for other types, does not. The results
@@ -14,10 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import compat
+from . import compat, ops
 
 RUN = compat.linear_pointwise
 HAS_ONEDNN = RUN is not None
+
+Activation = tuple[str, list[float], str]
+PLAIN: Activation = ("none", [], "")
+ACTIVATIONS: dict[str, Activation] = {"": PLAIN, "gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}
+"""By oneDNN's names."""
 
 
 def plain(x: Tensor, weight: Tensor) -> bool:
@@ -33,7 +38,7 @@ _PLAIN = (Tensor, nn.Parameter)
 def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether it multiplies these, `x: (..., features)`, `weight: (out, features)` and `bias: (out,)`, and may do so.
 
-    They are plain dense tensors on the CPU, of one type and not empty, and nothing watches or changes the operations.
+    They are plain dense tensors on the CPU, of one type and not empty, and nothing follows or changes the operations.
     A weight that stands in for a module's own is none of its. It checks little itself, and so what torch refuses, or
     understands otherwise, is left to torch.
     """
@@ -41,7 +46,7 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 
 def has(weight: Tensor, bias: Tensor | None) -> bool:
-    """The part of it that asks for the map: the kernel reads a bias as if its numbers lay side by side."""
+    """The part of it that asks for the layer: the kernel reads a bias as if its numbers lay side by side."""
     for own in (weight, bias):
         if own is not None and not (own.is_cpu and own.layout is torch.strided and own.dtype == weight.dtype):
             return False
@@ -52,10 +57,10 @@ def reads(x: Tensor, weight: Tensor) -> bool:
     """The part of it that asks for x, one that is `plain`."""
     if not x.is_cpu or x.layout is not torch.strided or x.is_nested or x.dtype != weight.dtype:
         return False
-    return x.ndim > 1 and x.shape[-1:] == weight.shape[1:] and x.numel() > 0 and not watched()
+    return x.ndim > 1 and x.shape[-1:] == weight.shape[1:] and x.numel() > 0 and not followed()
 
 
-def watched() -> bool:
+def followed() -> bool:
     """Whether something follows or changes each operation, or is not to have oneDNN's.
 
     That is a transform, a counter of FLOPs, autocast, or `torch.backends.mkldnn.flags(enabled=False)`.
@@ -79,20 +84,128 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad, (for_x, for_weight, for_bias) = grads[0], ctx.needs_input_grad
-        rows = grad.reshape(-1, grad.shape[-1])
-        # the plain one can be differentiated again
-        product = F.linear if torch.is_grad_enabled() or watched() else run
+        rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        plain = torch.is_grad_enabled() or followed()  # which can be differentiated again
         return (
-            product(grad, weight.T) if for_x else None,
-            product(rows.T, x.reshape(-1, x.shape[-1]).contiguous().T) if for_weight else None,
+            (F.linear if plain else run)(grad, weight.T) if for_x else None,
+            (rows.T @ inputs if plain else outer(rows, inputs)) if for_weight else None,
             rows.sum(dim=0) if for_bias else None,
         )
 
 
-def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`, without gradients, of an x that it `takes` and its weight or a packed copy of it."""
-    out: Tensor = RUN(x, weight, bias, "none", [], "")
+def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = PLAIN) -> Tensor:
+    """An activation of `F.linear`, without gradients, of an x that it `takes` and its weight or a packed copy of it."""
+    rows = x.shape[:-1].numel()
+    sizes = pieces(rows)
+    if sizes == [rows]:
+        whole: Tensor = RUN(x, weight, bias, *activation)
+        return whole
+    flat = x.reshape(rows, x.shape[-1])
+    if len(sizes) == 1:
+        out: Tensor = RUN(_padded(flat, sizes[0]), weight, bias, *activation)[:rows]
+    else:
+        if compat.reorder_linear_weight is not None and not weight.is_mkldnn:
+            weight = compat.reorder_linear_weight(weight)  # once for all pieces
+        out = x.new_empty(rows, weight.shape[0])
+        start = 0
+        for size in sizes:
+            part = flat[start : start + size]
+            out[start : start + size] = RUN(_padded(part, size), weight, bias, *activation)[: len(part)]
+            start += size
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def outer(left: Tensor, right: Tensor) -> Tensor:
+    """`left.T @ right` of `(rows, features)` each, the gradient of a weight."""
+    out: Tensor | None = None
+    start = 0
+    for size in pieces(len(left)):
+        if size < MOST_FOUR_TIMES:  # MKL adds the rest in place
+            return left[start:].T @ right[start:] if out is None else out.addmm_(left[start:].T, right[start:])
+        a, b = (x[start : start + size].contiguous().T for x in (left, right))
+        part: Tensor = RUN(a, b, None, *PLAIN)
+        out = part if out is None else out.add_(part)
+        start += size
+    assert out is not None
     return out
+
+
+def pieces(rows: int) -> list[int]:
+    """Sizes that add up to so many rows or a few more, the largest first: 1, 4, 16, 64, 256, 512, 1024, ...
+
+    oneDNN makes a kernel for each shape, 0.6 MB of it, and keeps it. So there are few, however many numbers of rows.
+    """
+    sizes = []
+    while rows > 0:
+        bits = rows.bit_length() - 1
+        below = 1 << (bits if bits >= 8 else bits - bits % 2)
+        above = below if below == rows else 4 * below
+        fills = above <= FEW // 4 or (above == FEW and rows > FEW // 2)
+        sizes.append(above if fills else below)
+        rows -= sizes[-1]
+    return sizes
+
+
+FEW, MOST_FOUR_TIMES = 64, 256
+"""Up to so many rows, some of zeros may be added to make a size; each size up to so many is four times the last."""
+
+
+def _padded(x: Tensor, rows: int) -> Tensor:
+    """`x: (fewer, features)` with rows of zeros behind."""
+    return x if len(x) == rows else F.pad(x, (0, 0, 0, rows - len(x)))
+
+
+# In compiled graphs
+
+
+def compiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """`F.linear` of float32, gradients included, in a graph that torch.compile makes; None: it's to be torch's."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu") or x.ndim < 2 or weight.ndim != 2:
+        return None
+    if any(own.device.type != "cpu" or own.dtype != torch.float32 for own in tensors):
+        return None
+    out: Tensor = _LINEAR(x, weight, bias)
+    return out
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.numel() and weight.numel() and compat.onednn_enabled():
+        return run(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _run_outer(left: Tensor, right: Tensor) -> Tensor:
+    return outer(left, right) if left.numel() and right.numel() and compat.onednn_enabled() else left.T @ right
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    for_x, for_weight, for_bias = ctx.needs_input_grad
+    rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    return (
+        _LINEAR(grad, weight.T, None) if for_x else None,
+        _OUTER(rows, inputs) if for_weight else None,
+        rows.sum(dim=0) if for_bias else None,
+    )
+
+
+_LINEAR = ops.define(
+    "linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    _run,
+    lambda x, weight, bias: x.new_empty(*x.shape[:-1], weight.shape[0]),
+    _backward,
+    _save,
+)
+_OUTER = ops.define(
+    "outer(Tensor left, Tensor right) -> Tensor",
+    _run_outer,
+    lambda left, right: left.new_empty(left.shape[1], right.shape[1]),
+)
 
 
 def _vendor() -> str:

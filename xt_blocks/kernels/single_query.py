@@ -62,7 +62,7 @@ def weighted_sum(weights: Tensor, v: Tensor, known: Tables) -> Tensor:
 
 def _is_table(weights: Tensor, v: Tensor) -> bool:
     """Whether the kernel is the faster one, knows the type, and all rows are of one table."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not onednn.BEATS_MKL or onednn.watched():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not onednn.BEATS_MKL or onednn.followed():
         return False
     if type(v) is not Tensor or not v.is_cpu or not v.numel() or not v.dtype == weights.dtype == torch.float32:
         return False

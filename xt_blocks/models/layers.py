@@ -17,7 +17,7 @@ from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import check_names
 from blockdsl.registry.settings import check_keywords, table
-from blockdsl.registry.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import MODEL_OPTIONS, MODELS
 
 from ..runtime.stack import Stack
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from blockdsl.signatures import LayersKeywords, StackSettings
 
 # Settings of the model around a stack; the wrappers take them.
-_WRAPPER_SETTINGS = {option.name for option in TOKEN_OPTIONS}
+_WRAPPER_SETTINGS = {option.name for option in MODEL_OPTIONS}
+_WRAPPERS = {
+    "tokens": "TransformerWrapper",
+    "vectors": "ContinuousTransformerWrapper",
+    "images": "ViTransformerWrapper",
+}
 
 # Two that say the order block by block are settings of the stack too.
 ORDERING = tuple(row.name for row in ORDERING_KEYWORDS if row.name not in ("shift_tokens", "layer_dropout"))
@@ -102,7 +107,7 @@ class AttentionLayers(Stack):
         known = stack_keywords()
         for setting in settings:
             if setting in _WRAPPER_SETTINGS:
-                raise TypeError(f"{name}() got '{setting}', which belongs to TransformerWrapper")
+                raise TypeError(f"{name}() got '{setting}', which belongs to {_wrapper(setting)}")
         check_names(settings, known, f"{name}() got an unknown argument")
 
 
@@ -111,8 +116,13 @@ def _check_settings(pattern: Pattern) -> None:
     for name, span in pattern.setting_spans.items():
         if name in _WRAPPER_SETTINGS:
             problem = f"{name} belongs to the model around the stack"
-            hint = "give it to TransformerWrapper, or lower the text: xt_blocks.lower(blockdsl.compile(...))"
+            hint = f"give it to {_wrapper(name)}, or lower the text: xt_blocks.lower(blockdsl.compile(...))"
             raise PatternError(pattern.source, span, problem, hint)
+
+
+def _wrapper(setting: str) -> str:
+    """The class that takes a setting of the model around a stack."""
+    return next(_WRAPPERS[model] for model, own in MODELS.items() if setting in {option.name for option in own})
 
 
 def _without(name: str, settings: Mapping[str, Any], fixed: dict[str, str]) -> None:

@@ -5,27 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..runtime.stack import Stack
+from .continuous import ContinuousTransformerWrapper
+from .sequence import SequenceModel
 from .transformer import TransformerWrapper
+from .vision import ViTransformerWrapper
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-def lower(graph: BlockGraph) -> Stack | TransformerWrapper:
+def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
     """The torch module that a graph says.
 
     Args:
         graph: from `blockdsl.compile`, and whatever was done to it since. It is copied.
 
     Returns:
-        A Stack, `stack(x, context=..., mask=...)`; or, where the graph embeds tokens (`num_tokens` is set),
-        the TransformerWrapper around one.
+        A Stack, `stack(x, context=..., mask=...)`; or the model around one, which reads what the graph's input says:
+        a TransformerWrapper tokens (`num_tokens`), a ContinuousTransformerWrapper vectors (`dim_in`, `dim_out`), a
+        ViTransformerWrapper images (`image_size`).
 
     Raises:
         GraphError: the graph cannot be lowered; the message lists every fault.
     """
-    graph.lint()
-    stack = Stack(graph.without_tokens())
-    if graph.nx.nodes[graph.start]["num_tokens"] is None:
+    stack = Stack(graph.lint().stack_alone())
+    if graph.reads is None:
         return stack
-    return TransformerWrapper(attn_layers=stack, **graph.token_options())
+    return _MODELS[graph.reads](attn_layers=stack, **graph.model_options())
+
+
+_MODELS: dict[str, type[SequenceModel | ViTransformerWrapper]] = {
+    "tokens": TransformerWrapper,
+    "vectors": ContinuousTransformerWrapper,
+    "images": ViTransformerWrapper,
+}

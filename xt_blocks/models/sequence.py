@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
-from ..positions.absolute import AbsolutePositions, input_positions
+from ..positions.absolute import input_positions
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
@@ -69,6 +69,8 @@ class SequenceModel(Drawn, nn.Module):
         memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
+        learned = max_seq_len if scheme == "absolute" else None
+        self.reads = Reads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
 
     def _vectors(self, x: Tensor) -> Tensor:
         """The sequence as (batch, seq, emb_dim), without positions."""
@@ -224,6 +226,7 @@ class SequenceModel(Drawn, nn.Module):
         )
         self._check(inputs, returns)
         before = SequenceState() if cache is None else cache.sequence
+        mems = self._routed(mems)
         prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
         real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
         pos = before.next_positions(x) if pos is None else pos
@@ -244,7 +247,7 @@ class SequenceModel(Drawn, nn.Module):
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
             ),
             pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
-            mems=self._routed(mems),
+            mems=mems,
             cache=cache,
             intermediates=record,
         )
@@ -256,9 +259,7 @@ class SequenceModel(Drawn, nn.Module):
 
     def _check(self, inputs: Inputs, returns: Returns) -> None:
         self._check_sequence(inputs.x)
-        learned = self.max_seq_len if isinstance(self.pos_emb, AbsolutePositions) else None
-        reads = Reads(self.emb_dim, self.pos_emb is not None or self.attn_layers.reads_positions, learned)
-        inputs.check(reads)
+        inputs.check(self.reads)
         returns.check(inputs.x, not self.return_only_embed, self.max_mem_len > 0)
 
     def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images in, classes out: a sequence of patches before a stack, the mean of its outputs behind it."""
+"""Images in, classes out: a sequence of patches before a stack, the mean of its outputs after it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from blockdsl.registry.options import Option, by_name, check_values
-from blockdsl.registry.tokens import TOKEN_OPTIONS
+from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.options import by_name
+from blockdsl.registry.tokens import IMAGE_OPTIONS, pair
 
 from ..blocks.embedding import Embedding
 from ..blocks.linear import apply
+from ..blocks.norms import norm
 from ..runtime.drawn import Drawn
 from ..runtime.stack import Stack
 from .keywords import names_nearest
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from blockdsl import BlockGraph
+    from blockdsl.signatures import ImageKeywords
 
 Size = int | tuple[int, int]
-
-_OPTIONS = by_name(TOKEN_OPTIONS) | by_name(
-    (
-        Option("image_size", int, None, "pixels", least=1),
-        Option("patch_size", int, None, "pixels", least=1),
-        Option("channels", int, 3, "colours of a pixel", least=1),
-        Option("num_classes", int, None, "how many classes there are", least=1, optional=True),
-        Option("num_register_tokens", int, 0, "learned tokens behind the patches", least=0),
-    )
-)
 
 
 class PatchEmbedding(nn.Module):
@@ -75,54 +70,34 @@ class ViTransformerWrapper(Drawn, nn.Module):
             (Darcet et al., arXiv:2309.16588).
 
     Attributes:
-        graph: the stack's BlockGraph.
+        graph: the whole model's BlockGraph.
         num_patches: of an image.
 
     Raises:
         TypeError: attn_layers is no stack, or an argument is unknown; the message names the nearest.
-        ValueError: the patches do not tile the image, the stack needs a context, or no patch can see the registers.
+        UserError: a value is out of range, or the patches do not tile the image.
+        GraphError: the stack needs a context, or no patch can see the registers.
     """
 
     @names_nearest
+    @spells(parameters(by_name(IMAGE_OPTIONS)))
     def __init__(
-        self,
-        *,
-        image_size: Size,
-        patch_size: Size,
-        attn_layers: Stack,
-        channels: int = 3,
-        num_classes: int | None = None,
-        post_emb_norm: bool = False,
-        emb_dropout: float = 0.0,
-        num_register_tokens: int = 0,
+        self, *, image_size: Size, patch_size: Size, attn_layers: Stack, **options: Unpack[ImageKeywords]
     ) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Encoder(...) is, not {type(attn_layers).__name__}")
-        if attn_layers.reads_context:
-            raise ValueError("attn_layers has cross-attention, but an image has no context to give it")
-        given = {
-            "channels": channels,
-            "num_classes": num_classes,
-            "post_emb_norm": post_emb_norm,
-            "emb_dropout": emb_dropout,
-            "num_register_tokens": num_register_tokens,
-        }
-        check_values(given, _OPTIONS)
-        self.graph: BlockGraph = attn_layers.graph
-        if num_register_tokens and self.graph.sees_later() is None:
-            raise ValueError("register tokens stand behind the patches, and no patch of a causal stack sees them")
-        image, patch = _pair("image_size", image_size), _pair("patch_size", patch_size)
-        if image[0] % patch[0] or image[1] % patch[1]:
-            raise ValueError(f"patches of {patch[0]} x {patch[1]} do not tile an image of {image[0]} x {image[1]}")
+        self.graph: BlockGraph = attn_layers.graph.with_images(image_size, patch_size, **options)
+        start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
+        patch, registers, num_classes = pair(start["patch_size"]), start["num_register_tokens"], end["num_classes"]
         dim = attn_layers.dim
-        self.image, self.channels = image, channels
-        self.num_patches = (image[0] // patch[0]) * (image[1] // patch[1])
-        self.patch_emb = PatchEmbedding(patch, channels, dim)
+        self.image, self.channels = pair(start["image_size"]), start["channels"]
+        self.num_patches = self.graph.patches
+        self.patch_emb = PatchEmbedding(patch, self.channels, dim)
         self.pos_emb = Embedding(self.num_patches, dim, std=1.0)  # as large as the normed patches
-        self.post_emb_norm = nn.LayerNorm(dim) if post_emb_norm else nn.Identity()
-        self.emb_dropout = nn.Dropout(emb_dropout)
-        self.registers = nn.Parameter(torch.randn(num_register_tokens, dim)) if num_register_tokens else None
+        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, dim)
+        self.emb_dropout = nn.Dropout(start["emb_dropout"])
+        self.registers = nn.Parameter(torch.randn(registers, dim)) if registers else None
         self.attn_layers = attn_layers
         self.to_classes = None if num_classes is None else nn.Linear(dim, num_classes)
 
@@ -170,11 +145,3 @@ class ViTransformerWrapper(Drawn, nn.Module):
         if self.registers is None:
             return patches
         return torch.cat((patches, self.registers.expand(img.shape[0], -1, -1)), dim=1)
-
-
-def _pair(name: str, size: Size) -> tuple[int, int]:
-    """(height, width) of a size that may be one number for both."""
-    height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
-    for pixels in (height, width):
-        check_values({name: pixels}, _OPTIONS)
-    return height, width

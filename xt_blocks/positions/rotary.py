@@ -92,7 +92,7 @@ def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) ->
 
 def _exact(x: Tensor) -> bool:
     """Whether a matrix product is in full float32 (no TF32 on a GPU, no autocast), with nothing counting its FLOPs."""
-    return not torch.compiler.is_compiling() and x.is_cpu and x.dtype == torch.float32 and not onednn.watched()
+    return not torch.compiler.is_compiling() and x.is_cpu and x.dtype == torch.float32 and not onednn.followed()
 
 
 def _last(x: Tensor, count: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from blockdsl.graph.state import Kept, capacity
 from blockdsl.registry.state import State
 
 from .fixed import FixedShapes
+
+P = TypeVar("P", bound="TokenPieces")
 
 Change = Callable[[Tensor, int], Tensor]
 """Makes another tensor of one and its batch axis; see `Cache.changed`."""
@@ -140,7 +142,7 @@ class ContextState:
         return [] if self._value is None else [self._value]
 
 
-class TokenState:
+class TokenPieces:
     """A node's pieces that grow by token, allocated once, for the longest sequence or for a window.
 
     Args:
@@ -149,12 +151,12 @@ class TokenState:
     """
 
     def __init__(self, progress: Progress, pieces: Mapping[str, State], window: int | None) -> None:
-        self._progress, self.pieces, self.window = progress, pieces, window
+        self._progress, self._declared, self.window = progress, pieces, window
         self.buffers: dict[str, Tensor] = {}
         self._begin = 0  # the place of the first token that is kept
         self._replaced: tuple[int, int, dict[str, Tensor]] | None = None
 
-    def append(self, new: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def append(self, **new: Tensor) -> tuple[Tensor, ...]:
         """Write the new tokens' `(batch, ..., new, features)`; returns those of all tokens so far, or of the window."""
         at = self._progress
         buffers = self.buffers or self._allocate(new)
@@ -167,13 +169,15 @@ class TokenState:
             buffers, first = self.buffers, max(0, end - at.queries - self.window)
             size = capacity(self.window, at.max_len)
             if end - self._begin > size:
-                if end - first > size or first > start:  # memories may be out of sight at once
+                if end - first > size or first > start:  # memories may be outside the window at once
                     return self._replace(new, first)
                 self._move_to(first)
-        begin = self._begin
+        begin, out = self._begin, []
         for name, t in new.items():
-            buffers[name].narrow(-2, start - begin, end - start).copy_(t)
-        return tuple(buffers[name].narrow(-2, first - begin, end - first) for name in new)
+            buffer = buffers[name]
+            buffer.narrow(-2, start - begin, end - start).copy_(t)
+            out.append(buffer.narrow(-2, first - begin, end - first))
+        return tuple(out)
 
     def fix_shapes(self) -> None:
         """See `Cache.fix_shapes`. A window has all places then."""
@@ -186,7 +190,7 @@ class TokenState:
                 self.buffers[name].narrow(-2, begin, length - begin).copy_(t)
             self._begin = 0
 
-    def changed(self, change: Change, progress: Progress) -> TokenState:
+    def changed(self: P, change: Change, progress: Progress) -> P:
         new = copy(self)
         new._progress, new.buffers = progress, {name: change(t, 0) for name, t in self.buffers.items()}
         if self._replaced is not None:
@@ -198,7 +202,7 @@ class TokenState:
         tokens = capacity(self.window, self._progress.max_len)
         buffers = {}
         for name, t in new.items():
-            piece = self.pieces.get(name) or unknown(name, self.pieces)
+            piece = self._declared.get(name) or unknown(name, self._declared)
             if (shape := (*t.shape[1:-2], *t.shape[-1:])) != piece.shape:
                 raise UserError(f"the state '{name}' of a token must be {piece.shape}, not {shape}")
             buffers[name] = t.new_zeros(*t.shape[:-2], tokens, t.shape[-1], dtype=dtype_of(piece, t))
@@ -238,30 +242,23 @@ class TokenState:
             self._replaced = None
 
 
-class NodeState:
-    """The pieces of one node; what its layer is handed, see `blocks.state.LayerState`."""
+class NodeState(TokenPieces):
+    """All pieces of one node; what its layer is handed, see `blocks.state.LayerState`."""
 
     def __init__(self, progress: Progress, kept: Kept) -> None:
         grows = {name: piece for name, piece in kept.pieces.items() if piece.per == "token"}
-        self.tokens = TokenState(progress, grows, kept.window)
+        super().__init__(progress, grows, kept.window)
         self.pieces: dict[str, RowState | ContextState] = {
             name: RowState(progress, piece) if piece.per == "row" else ContextState()
             for name, piece in kept.pieces.items()
             if name not in grows
         }
 
-    @property
-    def window(self) -> int | None:
-        return self.tokens.window
-
     def read(self, name: str) -> Tensor:
         return (self.pieces.get(name) or unknown(name, self.pieces)).read()
 
     def write(self, name: str, new: Tensor) -> None:
         (self.pieces.get(name) or unknown(name, self.pieces)).write(new)
-
-    def append(self, **new: Tensor) -> tuple[Tensor, ...]:
-        return self.tokens.append(new)
 
     def after(self) -> dict[str, Tensor]:
         """What was written in the running step, of pieces with a constant size."""
@@ -273,13 +270,12 @@ class NodeState:
 
     def fix_shapes(self) -> None:
         """See `Cache.fix_shapes`."""
-        self.tokens.fix_shapes()
+        super().fix_shapes()
         for piece in self.rows().values():
             piece.fix_shapes()
 
     def changed(self, change: Change, progress: Progress) -> NodeState:
-        new = copy(self)
-        new.tokens = self.tokens.changed(change, progress)
+        new = super().changed(change, progress)
         new.pieces = {
             name: piece.changed(change, progress) if isinstance(piece, RowState) else piece.changed(change)
             for name, piece in self.pieces.items()
@@ -287,7 +283,7 @@ class NodeState:
         return new
 
     def tensors(self) -> list[Tensor]:
-        return [*self.tokens.buffers.values(), *(t for piece in self.pieces.values() for t in piece.tensors())]
+        return [*self.buffers.values(), *(t for piece in self.pieces.values() for t in piece.tensors())]
 
 
 class SegmentState:

@@ -1,0 +1,56 @@
+"""What a drawing says of the input and the output: what the model around the stack reads, and what it gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..registry.options import spell
+from ..registry.tokens import INPUT_OPTIONS, pair
+
+if TYPE_CHECKING:
+    from ..graph.graph import Graph
+
+_SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels"}
+
+
+def reads(graph: Graph) -> str:
+    """`256 tokens`, `vectors of 7`, `images 32x32x3`; empty: a stack alone."""
+    start = graph.nx.nodes[graph.start]
+    if graph.reads == "tokens":
+        return f"{start['num_tokens']:,} tokens"
+    if graph.reads == "images":
+        return f"images {_sides(start['image_size'])}x{start['channels']}"
+    if graph.reads == "vectors":
+        return f"vectors of {graph.emb_dim if start['dim_in'] is None else start['dim_in']:,}"
+    return ""
+
+
+def length(graph: Graph, title: str) -> str:
+    """How long a row is: of `title` and the number, or an image's patches."""
+    start = graph.nx.nodes[graph.start]
+    if graph.reads == "images":
+        return f"{graph.patches:,} patches {_sides(start['patch_size'] or 1)}"
+    return "" if start["max_seq_len"] is None else title.format(f"{start['max_seq_len']:,}")
+
+
+def options(graph: Graph) -> list[str]:
+    """What else is set at the input."""
+    if graph.reads is None:
+        return []
+    start = graph.nx.nodes[graph.start]
+    others = {o.name: start[o.name] for o in INPUT_OPTIONS if o.name not in _SAID and start[o.name] != o.default}
+    return [name if value is True else f"{name}={spell(value)}" for name, value in others.items()]
+
+
+def gives(graph: Graph) -> str:
+    """`256 logits`, `5 classes`, `vectors of 7`; empty: the stream."""
+    end = graph.nx.nodes[graph.end]
+    if end["num_classes"] is not None:
+        return f"{end['num_classes']:,} classes"
+    if end["dim_out"] is not None:
+        return f"vectors of {end['dim_out']:,}"
+    return "" if end["logits_dim"] is None else f"{end['logits_dim']:,} logits"
+
+
+def _sides(size: int | tuple[int, int]) -> str:
+    return "x".join(map(str, pair(size)))
