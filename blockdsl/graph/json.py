@@ -8,9 +8,9 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError
-from ..registry.tokens import input_attributes
+from ..registry.kinds import kinds
 from .graph import Graph
-from .nodes import carried, output_attributes
+from .nodes import NODE_ATTRIBUTES, carried
 
 
 def to_json(graph: Graph) -> str:
@@ -51,13 +51,16 @@ def from_json(text: str) -> nx.DiGraph:
 
 
 def _current(attrs: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a node as this version has them.
-
-    Files of 0.1.0 call a node's type `kind`, and a block's kind `block`, and lack what it had no models for.
-    """
-    if "type" not in attrs and "kind" in attrs:
-        names = {"kind": "type", "block": "kind"}
-        attrs = {names.get(name, name): value for name, value in attrs.items()}
-        since = {"input": input_attributes(), "output": output_attributes()}
-        attrs |= {name: value for name, value in since.get(attrs["type"], {}).items() if name not in attrs}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
+    """The attributes of a node. Release 0.1.0 calls its type `kind` and a block's kind `block`; what it lacks has
+    the default."""
+    if "type" in attrs or "kind" not in attrs:
+        return attrs
+    names = {"kind": "type", "block": "kind"}
+    attrs = {names.get(name, name): value for name, value in attrs.items()}
+    if attrs["type"] == "block" and attrs["kind"] in kinds():
+        declared = kinds()[attrs["kind"]].all_options()
+        attrs["options"] = {option.name: option.default for option in declared} | attrs["options"]
+    newer = [
+        option for option in NODE_ATTRIBUTES.get(attrs["type"], ()) if option.optional or option.default is not None
+    ]
+    return attrs | {option.name: option.default for option in newer if option.name not in attrs}

@@ -16,11 +16,12 @@ from .contestants.plain import Plain
 from .contestants.x_transformers import XTransformers, fastest, fused
 from .setting import Setting
 from .snippet import Snippet
-from .work import FORWARD, GENERATING, TRAINING
+from .work import FORWARD, GENERATING, TRAINING, Work
 
 OURS = "ours"
 OURS_PACKED = "ours, packed"
 WITHOUT = "ours without it"
+NOT_COMPILED = "ours, not compiled"
 FUSED = "x-transformers, fused"
 DEFAULT = "x-transformers"
 HUGGING_FACE = "transformers"
@@ -88,6 +89,7 @@ def training() -> Iterator[Case]:
         {OURS: Ours, FUSED: fused, HUGGING_FACE: GPT2, PLAIN: Plain},
         memory=True,
     )
+    yield compiled_case("train", TRAINING)
     small = {"custom_layers": ("f",), "ff_mult": 1}
     yield Case(
         "train/head-1024",
@@ -97,6 +99,18 @@ def training() -> Iterator[Case]:
         {OURS: head(partial(Ours, **small)), DEFAULT: head(partial(XTransformers, **small))},
         {DEFAULT: Goal(1.05, 0.3)},
         memory=True,
+    )
+
+
+def compiled_case(name: str, work: Work) -> Case:
+    """That torch.compile makes nothing slower."""
+    return Case(
+        f"{name}/compiled-1024",
+        "a plain decoder, compiled",
+        work,
+        Setting(seq=1024),
+        {OURS: Compiled, NOT_COMPILED: Ours},
+        {NOT_COMPILED: Goal(1.0)},
     )
 
 
@@ -147,6 +161,7 @@ def forward() -> Iterator[Case]:
             {FUSED: Goal(memory=0.5)} if seq == 4096 else {},
             memory=True,
         )
+    yield compiled_case("forward", FORWARD)
     windowed = partial(Ours, **OPTIONS["window"])
     yield Case(
         "forward/window-4096",
@@ -207,6 +222,14 @@ def generation() -> Iterator[Case]:
                 {OURS: partial(Packed, **layers), "ours, not packed": ours, **peers},
                 {DEFAULT: Goal(PACKED_GOALS[key]), HUGGING_FACE: Goal(1.8 if layers else None)},
             )
+            yield Case(
+                f"generate/{model}-{batch}-compiled",
+                "the step compiled",
+                GENERATING,
+                setting,
+                {OURS: partial(Compiled, **layers), NOT_COMPILED: ours},
+                {NOT_COMPILED: Goal(1.0)},
+            )
             low = replace(setting, precision="bfloat16")
             yield Case(
                 f"generate/{model}-{batch}-bfloat16",
@@ -215,7 +238,7 @@ def generation() -> Iterator[Case]:
                 low,
                 {
                     OURS: partial(Compiled, **layers),
-                    "ours, not compiled": ours,
+                    NOT_COMPILED: ours,
                     OURS_PACKED: partial(Packed, **layers),
                     **peers,
                 },

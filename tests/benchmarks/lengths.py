@@ -3,7 +3,7 @@
 oneDNN keeps a kernel for each shape that it is given. The table says what a process holds after many lengths, with
 oneDNN's linear layers, on any processor, and without them.
 
-    python -m tests.benchmarks.lengths [--lengths 1000] [--threads 1 2] [--work forward train generate pack]
+    python -m tests.benchmarks.lengths [--lengths 1000] [--step 1] [--threads 1 2] [--work forward train generate pack]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import ctypes
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -26,13 +26,13 @@ from .snippet import ROOT
 VOCABULARY = 256
 
 
-def forward(model: AutoregressiveWrapper, lengths: int) -> None:
+def forward(model: AutoregressiveWrapper, lengths: range) -> None:
     with torch.no_grad():
         for tokens in _texts(lengths):
             model.net(tokens)
 
 
-def train(model: AutoregressiveWrapper, lengths: int) -> None:
+def train(model: AutoregressiveWrapper, lengths: range) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for tokens in _texts(lengths):
         model(tokens).backward()
@@ -40,15 +40,16 @@ def train(model: AutoregressiveWrapper, lengths: int) -> None:
         optimizer.zero_grad()
 
 
-def generate(model: AutoregressiveWrapper, lengths: int) -> None:
-    model.generate(torch.zeros(1, 1, dtype=torch.long), lengths, cache_kv=False)
+def generate(model: AutoregressiveWrapper, lengths: range) -> None:
+    for length in lengths:
+        model.generate(torch.zeros(1, length, dtype=torch.long), 1, cache_kv=False)
 
 
-def packed(model: AutoregressiveWrapper, lengths: int) -> None:
+def packed(model: AutoregressiveWrapper, lengths: range) -> None:
     forward(pack(model), lengths)
 
 
-WORK: dict[str, Callable[[AutoregressiveWrapper, int], None]] = {
+WORK: dict[str, Callable[[AutoregressiveWrapper, range], None]] = {
     "forward": forward,
     "train": train,
     "generate": generate,
@@ -56,8 +57,8 @@ WORK: dict[str, Callable[[AutoregressiveWrapper, int], None]] = {
 }
 
 
-def _texts(lengths: int) -> list[Tensor]:
-    return [torch.randint(0, VOCABULARY, (1, length + 1)) for length in range(1, lengths + 1)]
+def _texts(lengths: range) -> Iterator[Tensor]:
+    return (torch.randint(0, VOCABULARY, (1, length)) for length in lengths)
 
 
 def held() -> int:
@@ -66,16 +67,16 @@ def held() -> int:
     return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
 
 
-def measured(work: str, lengths: int, threads: int, by_onednn: bool) -> tuple[int, int]:
+def measured(work: str, lengths: range, threads: int, by_onednn: bool) -> tuple[int, int]:
     """Bytes after one length and after all, of this process."""
     torch.set_num_threads(threads)
     onednn.BEATS_MKL = by_onednn
     torch.manual_seed(0)
     stack = Decoder(dim=512, depth=1, heads=8)
-    net = TransformerWrapper(num_tokens=VOCABULARY, max_seq_len=lengths + 1, attn_layers=stack)
+    net = TransformerWrapper(num_tokens=VOCABULARY, max_seq_len=lengths.stop, attn_layers=stack)
     model = AutoregressiveWrapper(net)
     with torch.backends.mkldnn.flags(enabled=by_onednn):  # type: ignore[no-untyped-call]
-        model(torch.zeros(1, lengths, dtype=torch.long)).backward()
+        model(torch.zeros(1, lengths[-1], dtype=torch.long)).backward()
         model.zero_grad()
         start = held()
         WORK[work](model, lengths)
@@ -85,13 +86,14 @@ def measured(work: str, lengths: int, threads: int, by_onednn: bool) -> tuple[in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, default=1000)
+    parser.add_argument("--step", type=int, default=1, help="from one length to the next")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--work", nargs="+", choices=WORK, default=[*WORK])
     parser.add_argument("--one", nargs=3, metavar=("WORK", "THREADS", "ONEDNN"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         work, threads, by_onednn = given.one
-        print(*measured(work, given.lengths, int(threads), by_onednn == "1"))
+        print(*measured(work, range(2, given.lengths + 2, given.step), int(threads), by_onednn == "1"))
         return
     print("| work | threads | oneDNN, MB | without, MB | ratio |", "| --- | --- | --- | --- | --- |", sep="\n")
     for work in given.work:
@@ -99,7 +101,16 @@ def main() -> None:
             ends = []
             for by_onednn in ("1", "0"):
                 command = [sys.executable, "-m", "tests.benchmarks.lengths"]
-                command += ["--lengths", str(given.lengths), "--one", work, str(threads), by_onednn]
+                command += [
+                    "--lengths",
+                    str(given.lengths),
+                    "--step",
+                    str(given.step),
+                    "--one",
+                    work,
+                    str(threads),
+                    by_onednn,
+                ]
                 run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
                 ends.append(int(run.stdout.split()[-1]) / 1e6)
             print(f"| {work} | {threads} | {ends[0]:.0f} | {ends[1]:.0f} | {ends[0] / ends[1]:.2f} |", flush=True)

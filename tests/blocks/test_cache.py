@@ -301,7 +301,7 @@ def test_fixed_shapes_keep_positions_padding_and_what_stands_in_front(name: str,
     torch.testing.assert_close(torch.cat(out, dim=1)[:, 2:][mask], want[:, 2:][mask], rtol=1e-5, atol=5e-6)
 
 
-def test_fixed_shapes_behind_padded_memory_tokens_take_positions_of_all_rows() -> None:
+def test_fixed_shapes_after_padded_memory_tokens_take_positions_of_all_rows() -> None:
     model = in_front("a f", {"rotary_pos_emb": True})
     x, mask, pos = tokens(2, 9), torch.arange(9) >= torch.tensor([[0], [2]]), torch.arange(9) * 2
     with torch.no_grad():
@@ -340,9 +340,9 @@ def test_what_steps_of_fixed_shapes_do_not_take() -> None:
     with pytest.raises(ValueError, match="fixed for steps of one token, not of 4"):
         model(x, cache=cache)
     one = torch.ones(2, 1, dtype=torch.bool)
-    with pytest.raises(ValueError, match="mask is given, but the cache's shapes are fixed"):
+    with pytest.raises(ValueError, match="mask is given, but a cache with fixed shapes takes none"):
         model(x[:, :1], mask=one, cache=cache)
-    with pytest.raises(ValueError, match="attn_mask is given, but the cache's shapes are fixed"):
+    with pytest.raises(ValueError, match="attn_mask is given, but a cache with fixed shapes takes none"):
         model(x[:, :1], attn_mask=torch.ones(1, 1, dtype=torch.bool), cache=cache)
     with pytest.raises(ValueError, match="fixed after steps with no such pos"):
         model(x[:, :1], pos=torch.zeros(2, 1, dtype=torch.long), cache=cache)

@@ -109,13 +109,13 @@ def test_wrong_memories_are_refused() -> None:
     model = stack("plain")
     x, _ = inputs(model)
     _, mems = in_segments(model, x, [7])
-    with pytest.raises(ValueError, match="the memories are of 2 rows, not 3"):
+    with pytest.raises(ValueError, match="mems have 2 rows, not 3"):
         model(torch.randn(3, 4, SIZES["dim"]), mems=mems)
     with pytest.raises(TypeError, match="mems must be the Memories of an earlier segment, not list"):
         model(x, mems=[x])
     cache = model.new_cache(2, 20)
     model(x, mems=mems, cache=cache)
-    with pytest.raises(ValueError, match="memories stand in front of the cache's first step"):
+    with pytest.raises(ValueError, match="mems come before the cache's first step"):
         model(x[:, :1], mems=mems, cache=cache)
     with pytest.raises(ValueError, match="is for 9 tokens and holds 0; 14 more"):
         model(x, mems=mems, cache=model.new_cache(2, 9))

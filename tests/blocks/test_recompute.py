@@ -175,7 +175,7 @@ def test_without_a_backward_pass_nothing_is_done(kind: str, monkeypatch: pytest.
     def never(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(stack_module, "run_again", never)
+    monkeypatch.setattr(stack_module, "recompute", never)
     model = language_model(checkpoint=kind)
     model(tokens())  # in evaluation
     xt_blocks.AutoregressiveWrapper(model.train()).generate(tokens(), 3)
@@ -225,5 +225,5 @@ def test_function_transforms_go_through_it(kind: str) -> None:
 def test_the_segments_of_a_plan(pattern: str, expected: str) -> None:
     model = xt_blocks.lower(blockdsl.compile(pattern, **SIZES))
     assert isinstance(model, xt_blocks.Stack)
-    parts = [(" ".join(step.node for step in part.steps), part.again) for part in model.segments]
+    parts = [(" ".join(step.node for step in part.steps), part.recomputed) for part in model.parts]
     assert " ".join(f"[{nodes}]" if again else nodes for nodes, again in parts) == expected

@@ -231,13 +231,13 @@ def test_wrong_memories_are_refused(down: int) -> None:
     _, mems = net(x, return_mems=True)
     with pytest.raises(TypeError, match="mems must be the Memories of an earlier segment, not list"):
         net(x, mems=[torch.randn(2, 3, 24)])
-    with pytest.raises(ValueError, match="the memories are of 2 rows, not 3"):
+    with pytest.raises(ValueError, match="mems have 2 rows, not 3"):
         net(tokens(3, 4), mems=mems)
-    with pytest.raises(ValueError, match="the memories are of a model with other blocks"):
+    with pytest.raises(ValueError, match="mems are of a model with other blocks"):
         of_pattern("a f a a", {}, shift_mem_down=down)(x, mems=mems)
     with pytest.raises(ValueError, match="return_mems is set, but the model keeps no memories: give it max_mem_len="):
         model(max_mem_len=0)(x, return_mems=True)
     cache = net.new_cache(2, 20)
     net(x, mems=mems, cache=cache)
-    with pytest.raises(ValueError, match="memories stand in front of the cache's first step; later steps take none"):
+    with pytest.raises(ValueError, match="mems come before the cache's first step; later steps take none"):
         net(x, mems=mems, cache=cache)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import blockdsl
 import xt_blocks
-from xt_blocks.blocks.block import Residual
+from xt_blocks.blocks.block import BlockOutput
 
 from .variants import SIZES, VARIANTS, inputs, stack
 
@@ -208,7 +208,7 @@ def test_without_gradients_a_pass_holds_two_streams_however_deep() -> None:
     streams: list[weakref.ref[torch.Tensor]] = []
     held: list[int] = []
 
-    def count(block: object, args: object, out: Residual) -> None:
+    def count(block: object, args: object, out: BlockOutput) -> None:
         streams.append(weakref.ref(out.stream))
         held.append(sum(stream() is not None for stream in streams))
 

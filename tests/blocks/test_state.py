@@ -281,9 +281,9 @@ def test_text_is_generated_in_segments() -> None:
 def test_memories_of_other_kinds_are_refused() -> None:
     x = torch.randn(2, 4, SIZES["dim"])
     _, mems = in_segments(stack("sum"), x, [4], torch.ones(2, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="the memories are of a model with other blocks"):
+    with pytest.raises(ValueError, match="mems are of a model with other blocks"):
         stack("convolution")(x, mems=mems)
-    with pytest.raises(ValueError, match="the memories are of 2 rows, not 1"):
+    with pytest.raises(ValueError, match="mems have 2 rows, not 1"):
         stack("sum")(x[:1], mems=mems)
     assert isinstance(copy.deepcopy(mems), Memories)
 

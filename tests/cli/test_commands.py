@@ -497,10 +497,10 @@ def test_diff_draws_both_sides(blockdsl: Run, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--overlay", "stream_norm", "--text", "x"], "no run's folder"),
-        (["--overlay", "stream_norm"], "no run's folder"),
+        (["--overlay", "stream_norm", "--text", "x"], "needs a trained run's folder"),
+        (["--overlay", "stream_norm"], "needs a trained run's folder"),
         (["--overlay", "stream_norm", "--color", "kind", "--text", "x"], "a block has one colour"),
-        (["--text", "x"], "that is not given"),
+        (["--text", "x"], "--text needs --overlay"),
     ],
 )
 def test_an_overlay_is_of_a_run_and_a_text(blockdsl: Run, words: list[str], message: str) -> None:

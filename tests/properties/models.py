@@ -59,6 +59,7 @@ def values(option: Option) -> tuple[Any, ...]:
     return tuple(value for value in candidates if value != option.default and option.fault(value) is None)
 
 
+_TOKEN_NAMES = {option.name for option in TOKEN_OPTIONS}
 _OF_MODELS = {option.name for option in MODEL_OPTIONS}
 # Those of the built-in kinds: other tests register kinds of their own.
 _BUILT_IN = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
@@ -181,7 +182,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
         else:
             name = draw(st.sampled_from(sorted(OF_STACK)))
             value = draw(st.sampled_from(values(OF_STACK[name])))
-            others = {n: v for n, v in needs(name, OF_STACK[name].area).items() if n not in _OF_MODELS}
+            others = {n: v for n, v in needs(name, OF_STACK[name].area).items() if n not in _TOKEN_NAMES}
             tried = others | settings | {name: value}, options
             if causal is not None or name == "rotary_xpos":
                 tried[0]["causal"] = causal is not False
@@ -190,7 +191,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
     given: dict[str, Any] = {}
     for _ in range(draw(st.integers(0, 3)) if around else 0):
         name = draw(st.sampled_from(sorted(AROUND)))
-        others = {n: v for n, v in needs(name, "").items() if n in _OF_MODELS and n not in TOKENS}
+        others = {n: v for n, v in needs(name, "").items() if n in _TOKEN_NAMES and n not in TOKENS}
         further = others | given | {name: draw(st.sampled_from(values(AROUND[name])))}
         if _compiles(shape, settings | TOKENS | further, options):
             given = further

@@ -1,4 +1,4 @@
-"""State-dict keys that had another name in an earlier release, so that what was saved then loads."""
+"""State-dict keys of earlier releases that were renamed since; they keep loading."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def old_names(module: nn.Module, names: Mapping[str, str]) -> None:
     """Let `module.load_state_dict`, and that of any module around it, take old keys of its own.
 
     Args:
-        names: old key → today's, each as the module itself has it, `{"behind": "after.weight"}`. A key that ends with
-            a dot stands for all that start with it: `{"memory.": "mem_kv."}`.
+        names: old key → new key, relative to the module: `{"old": "new.weight"}`. A key that ends
+            with a dot is a prefix: `{"memory.": "mem_kv."}`.
     """
     module.register_load_state_dict_pre_hook(partial(_rename, dict(names)))  # type: ignore[no-untyped-call]
 

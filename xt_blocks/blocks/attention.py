@@ -1,7 +1,7 @@
-"""Self-attention and cross-attention: project, norm, rotate, cache, attend, give back.
+"""Self-attention and cross-attention: project, norm, rotate, cache, attend, project back.
 
-Owns the order of these steps and nothing of how each is done. Which options there are, their ranges, defaults and
-sources is declared with the kinds `a` and `c` in `blockdsl.registry.builtin`.
+Owns the order of these steps, not the steps. The options, their ranges, defaults and sources are declared with the
+kinds `a` and `c` in `blockdsl.registry.builtin`.
 Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a head.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Core(nn.Module):
-    """From queries, keys and values to the weighted sums, by the kernel that suits them best.
+    """From queries, keys and values to weighted sums of the values, by the first kernel that supports the request.
 
     A module, so that a hook sees each request: `xt_blocks.why` asks them.
     """
@@ -73,17 +73,17 @@ class _Attention(nn.Module):
         self.output = Output(o)
 
     def modifiers(self) -> tuple[Modifier, ...]:
-        """Of the scores: those that options are, or that their modules give when they are called."""
+        """The score modifiers of the options; those with parameters come from their modules."""
         own = [getattr(self, name) for name in self.score_options]
         return tuple(one for part in own for one in (part() if isinstance(part, nn.Module) else (part,)))
 
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(b, n, h·d) and (b, m, g·d) to heads, normed where asked for; without values the keys serve."""
+        """(b, n, h·d) and (b, m, g·d) to heads, with qk_norm if it is on; without values, keys are the values."""
         q, k = split_heads(q, self.heads), split_heads(k, self.kv_heads)
         return *self.normed(q, k), k if v is None else split_heads(v, self.kv_heads)
 
     def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """`q: (b, h, n, d)`, `k: (b, g, m, d)` of unit length, where that is asked for."""
+        """`q: (b, h, n, d)`, `k: (b, g, m, d)` with qk_norm, if it is on."""
         if self.qk_norm is None:
             return q, k
         return self.qk_norm(q, keys=False), self.qk_norm(k, keys=True)
@@ -128,12 +128,12 @@ class Attention(_Attention):
     def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
         self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
-        alike = self.sizes[1] == self.sizes[2]  # all heads are of one size: fewer views split them
+        alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, this gain for values and the output's; keys that serve as values have theirs."""
+        """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
         self.output.init_xavier(gain)
         init_parts(self.to_qkv.weight, self.sizes, gain)
 
@@ -152,14 +152,14 @@ class Attention(_Attention):
         """
         Args:
             x: (batch, seq, dim)
-            mask: (batch, seq) bool, True = attend; when called alone. In a stack `attend` has it.
+            mask: (batch, seq) bool, True = attend; outside of a stack, where `attend` includes it.
             attend: the masks of the forward pass.
-            rotary: positions to rotate queries and keys by.
-            bias: what positions add to the scores.
+            rotary: rotation of queries and keys.
+            bias: position bias of the scores.
             scores: (batch, heads, seq, keys) of an earlier block.
             keep_scores: return these scores and the weights too.
-            memory: (batch, tokens, dim) of earlier segments, in front of x as keys and values.
-            cache: this block's keys and values of the tokens before x.
+            memory: (batch, tokens, dim) of earlier segments, prepended to x for keys and values.
+            cache: this block's keys and values of the tokens before x, and where new ones go.
 
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
@@ -185,7 +185,7 @@ class Attention(_Attention):
     def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
 
-        One matrix makes them, its rows in this order.
+        One matrix computes them, its rows in this order.
         """
         projected = apply(self.to_qkv, x)
         if memory is None and self.parts is not None:
@@ -194,7 +194,7 @@ class Attention(_Attention):
             q, k, v = heads.split_with_sizes(self.parts, dim=2)
             return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
         q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
-        if memory is not None:  # whose queries nothing asks for
+        if memory is not None:  # its queries are not needed
             queries, *rest = self.sizes
             before = apply_from(self.to_qkv, memory, queries).split_with_sizes(rest, dim=-1)
             k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
@@ -221,7 +221,7 @@ class CrossAttention(_Attention):
         self.to_kv = nn.Linear(dim, keys + values, bias=False)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, this gain for values and the output's; keys that serve as values have theirs."""
+        """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
         xavier(self.to_q.weight)
         init_parts(self.to_kv.weight, self.sizes[1:], gain)
         self.output.init_xavier(gain)
@@ -240,7 +240,7 @@ class CrossAttention(_Attention):
         Args:
             x: (batch, seq, dim)
             context: (batch, context, dim); None when the cache has its keys and values already.
-            context_mask: (batch, context) bool, True = attend; when called alone.
+            context_mask: (batch, context) bool, True = attend; outside of a stack.
 
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).

@@ -6,8 +6,8 @@
 
 (+) is a `residual.ResidualConnection`, which may do more than add.
 
-Owns the arithmetic around a layer. A block's module may run at several nodes (ties), so what differs by node,
-its shift, scale and state, is handed in.
+Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
+is an argument.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Use:
     causal: bool = False
 
 
-class Residual(NamedTuple):
-    """What a block gives.
+class BlockOutput(NamedTuple):
+    """What a block returns.
 
     Attributes:
         stream: (batch, seq, dim) after the block.
-        update: (batch, seq, dim) what its branch gave to be added.
-        adds: the stream gained the update and no more happened to it, as by a post-norm.
-        scores: what the layer gave beside its update, if that was asked for.
+        update: (batch, seq, dim), the branch's contribution.
+        adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
+        scores: what the layer returned with its update, if that was requested.
     """
 
     stream: Tensor
@@ -51,17 +51,17 @@ class Residual(NamedTuple):
 
 
 class Block(nn.Module):
-    """A layer as a residual block. Whatever hooks on its call (sharding, checkpointing) sees every pass.
+    """A layer as a residual block. Hooks on it (sharding, checkpointing) see every pass.
 
     Args:
         layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
         dim: features of the stream.
         norm_name: "layernorm", "rmsnorm" or "scalenorm".
         pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
-        drop: probability that a row skips the layer in training; the others are scaled up to keep the mean
+        drop: probability that a row skips the layer in training; the other rows are scaled up to keep the mean
             (stochastic depth, arXiv:1603.09382).
-        sandwich_norm: a second norm, of the layer's update (arXiv:2105.13290).
-        residual: how the update meets the stream; it is added when not given.
+        sandwich_norm: a second norm, on the layer's update (arXiv:2105.13290).
+        residual: how the update joins the stream; added by default.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         tail: Piece | None = None,
         memory: Tensor | None = None,
-    ) -> Residual:
+    ) -> BlockOutput:
         """
         Args:
             x: (batch, seq, dim)
-            inputs: what the layer's kind declares.
+            inputs: the inputs that the layer's kind declares.
             mask: (batch, memory + seq) bool, True = a real token; for the shift.
             tail: the state of this node's shift while decoding.
             memory: (batch, tokens, dim), the stream this node read in earlier segments.
@@ -120,5 +120,5 @@ class Block(nn.Module):
         residual = self.residual
         stream = x + update if residual.adds else residual(update, x)
         if self.pre_norm:
-            return Residual(stream, update, residual.adds, scores)
-        return Residual(self.norm(stream), update, False, scores)
+            return BlockOutput(stream, update, residual.adds, scores)
+        return BlockOutput(self.norm(stream), update, False, scores)

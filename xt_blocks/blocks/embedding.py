@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from .linear import linear
 
 SMALL_STD = 1e-5
-"""Of vectors that are scaled to unit length: the smaller they are, the faster a step turns them."""
+"""Of vectors that are scaled to unit length: the smaller they are, the faster a step rotates them."""
 
 
 class Embedding(nn.Embedding):
-    """A table whose vectors are drawn normal with a standard deviation of its own, on `reset_parameters` too.
+    """An embedding initialised from a normal distribution with a given standard deviation, on `reset_parameters` too.
 
     Args:
-        rows, dim: how many vectors, and their features.
-        std: what they are drawn with.
+        rows, dim: number of vectors, and their features.
+        std: standard deviation of the initial values.
     """
 
     def __init__(self, rows: int, dim: int, std: float) -> None:
@@ -25,7 +25,7 @@ class Embedding(nn.Embedding):
         super().__init__(rows, dim)
 
     def reset_parameters(self) -> None:
-        """Draw the vectors. On the meta device there is nothing to draw, and drawing would load torch's compiler."""
+        """Draw the vectors; nothing to draw on the meta device, where it would load torch's compiler."""
         if not self.weight.is_meta:
             nn.init.normal_(self.weight, std=self.std)
 
@@ -35,10 +35,10 @@ class Embedding(nn.Embedding):
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """`x` with its last axis scaled to length one, computed in float32 where x has less.
+    """`x` with its last axis scaled to length one, computed in float32 or better.
 
-    Of embedded tokens that is FixNorm (Nguyen & Salazar, arXiv:1910.05895): only the directions of the table's vectors
-    count then; see SMALL_STD.
+    For embedded tokens this is FixNorm (Nguyen & Salazar, arXiv:1910.05895): only the directions of the vectors
+    matter then; see SMALL_STD.
     """
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     return F.normalize(exact, dim=-1).to(x.dtype)

@@ -1,4 +1,4 @@
-"""The feedforward block: two linear maps with an activation between them."""
+"""The feedforward block: two linear layers with an activation between them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FeedForward(nn.Module):
                 nn.init.zeros_(parameter)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights with this gain, biases zero; a last map that starts at zero stays there."""
+        """Xavier normal weights with this gain, biases zero; a last layer that starts at zero stays zero."""
         for linear in (self.to_hidden,) if self.zero_init else (self.to_hidden, self.to_out):
             xavier(linear.weight, linear.bias, gain)
 

@@ -1,6 +1,6 @@
 """From the stack's output to logits, or to their loss: by a linear layer, or by the token embedding's own vectors.
 
-The loss never holds all logits where it need not; see `kernels.cross_entropy`. Left out: which head a model has.
+The loss avoids holding all logits where it can; see `kernels.cross_entropy`. Leaves out which head a model has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .packed import PackedLinear
 def loss(layer: nn.Module, x: Tensor, target: Target) -> Tensor:
     """The cross-entropy of `layer(x)`, `x: (batch, seq, dim)`.
 
-    Whoever changes the logits, or sees them, has them all.
+    A hook on the layer, or another layer in its place, gets all logits.
     """
     if torch.compiler.is_compiling() or not isinstance(layer, nn.Linear):
         return target.of_logits(apply(layer, x))
@@ -28,7 +28,7 @@ def loss(layer: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def tied_logits(embedding: nn.Module, x: Tensor, rows: int) -> Tensor:
-    """`x: (..., dim)` → (..., rows), its products with the vectors that an embedding has for its first rows."""
+    """`x: (..., dim)` → (..., rows), dot products with the embedding's vectors of its first rows."""
     if isinstance(embedding, Embedding) and _is_its_weight(embedding, rows):
         return embedding.scores(x)
     return linear(x, _vectors(embedding, rows, x))
@@ -40,7 +40,7 @@ def tied_loss(embedding: nn.Module, x: Tensor, rows: int, target: Target) -> Ten
 
 
 def _vectors(embedding: nn.Module, rows: int, x: Tensor) -> Tensor:
-    """(rows, dim): what the embedding gives for the first rows, of x's type."""
+    """(rows, dim): the embedding's output for the first rows, in x's dtype."""
     if isinstance(embedding, nn.Embedding) and _is_its_weight(embedding, rows):
         return embedding.weight
     vectors: Tensor = embedding(torch.arange(rows, device=x.device))
@@ -48,5 +48,5 @@ def _vectors(embedding: nn.Module, rows: int, x: Tensor) -> Tensor:
 
 
 def _is_its_weight(embedding: nn.Embedding, rows: int) -> bool:
-    """Whether these vectors are the rows of its weight, and nobody is to see that they are read."""
+    """Whether these vectors are the rows of its weight, which may be read past its call."""
     return unhooked(embedding) and embedding.max_norm is None and embedding.num_embeddings == rows

@@ -1,4 +1,4 @@
-"""Xavier initialisation with a gain for the way of the values, as DeepNet has it (Wang et al., arXiv:2203.00555)."""
+"""Xavier initialisation with a gain for what values pass through, as in DeepNet (Wang et al., arXiv:2203.00555)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTrans
 
 @runtime_checkable
 class KnowsValues(Protocol):
-    """A module that knows which of its matrices values go through."""
+    """A module that knows which of its matrices values pass through."""
 
     def init_xavier(self, gain: float) -> None: ...
 
 
 def init_xavier(module: nn.Module, gain: float) -> None:
-    """Draw the weights of a block's layer anew: Xavier normal with this gain, biases zero.
+    """Initialise the weights of a block's layer: Xavier normal with this gain, biases zero.
 
-    The layer's own `init_xavier(gain)` does it where it has one. Else all values are taken to go through all of its
-    linear maps and convolutions.
+    By the layer's own `init_xavier(gain)` if it has one. Otherwise values are assumed to pass through all of its linear
+    layers and convolutions.
     """
     if isinstance(module, KnowsValues):
         module.init_xavier(gain)

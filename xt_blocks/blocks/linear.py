@@ -10,16 +10,16 @@ from ..kernels import onednn
 from ..kernels.hooks import unhooked
 
 MANY_PRODUCTS = 2**21
-"""From so many on, of a row's features with all rows and outputs, oneDNN is the faster one, with gradients too."""
+"""From this many products (rows × inputs × outputs), oneDNN is faster, with gradients too."""
 
 LARGE = 2**18
-"""Elements of a weight, 1 MB, which no small cache holds: from there on oneDNN reads it faster even for one row."""
+"""Elements of a weight, 1 MB, more than a small cache: from here on oneDNN reads it faster even for one row."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear` of `x: (..., in)` and `weight: (out, in)`, by the faster of torch's kernels for float32.
 
-    `torch.backends.mkldnn.flags(enabled=False)` keeps it from oneDNN.
+    `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off.
     """
     if onednn.BEATS_MKL and torch.compiler.is_compiling():
         out = onednn.compiled_linear(x, weight, bias) if weight.numel() >= LARGE else None
@@ -33,9 +33,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def apply(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer(x)`; of an `nn.Linear` that is unhooked by `linear`, to the same numbers but for rounding.
+    """`layer(x)`; for an unhooked `nn.Linear` by `linear`, which gives the same up to rounding.
 
-    Blocks are made of plain `nn.Linear`s, which tools that replace, quantise or shard linear layers find by their type.
+    Blocks use plain `nn.Linear`s, which tools that replace, quantise or shard linear layers find by their type.
     """
     if onednn.BEATS_MKL and type(layer) is nn.Linear and unhooked(layer):
         return linear(x, layer.weight, layer.bias)
@@ -44,7 +44,7 @@ def apply(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def apply_from(layer: nn.Module, x: Tensor, start: int) -> Tensor:
-    """`layer(x)[..., start:]`, of an unhooked `nn.Linear` without computing the rest."""
+    """`layer(x)[..., start:]`; for an unhooked `nn.Linear` without computing the rest."""
     if isinstance(layer, nn.Linear) and unhooked(layer):
         return linear(x, layer.weight[start:], None if layer.bias is None else layer.bias[start:])
     out: Tensor = layer(x)

@@ -1,4 +1,4 @@
-"""Learned keys and values that every query sees (Sukhbaatar et al., arXiv:1907.01470)."""
+"""Memory key-values: learned keys and values that every query attends to (Sukhbaatar et al., arXiv:1907.01470)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class MemoryKeyValues(nn.Module):
-    """Learned key-values in front of those of tokens: num_mem_kv in each key-value head.
+    """Learned key-values before those of tokens: num_mem_kv in each key-value head.
 
     Args:
         o: the options of an attention block.
@@ -22,10 +22,10 @@ class MemoryKeyValues(nn.Module):
         self.values = nn.Parameter(torch.randn(o.kv_heads, o.num_mem_kv, o.value_dim_head))
 
     def forward(self, k: Tensor, v: Tensor, normed: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
-        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same with the learned ones in front.
+        """`k: (batch, heads, tokens, dim_head)`, `v` likewise → the same, the learned ones first.
 
         Args:
-            normed: what is done to keys.
+            normed: qk_norm of keys, if it is on.
         """
         keys = self.keys if normed is None else normed(self.keys)
         before = [own.expand(k.shape[0], -1, -1, -1).to(k.dtype) for own in (keys, self.values)]

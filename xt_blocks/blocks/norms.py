@@ -1,4 +1,4 @@
-"""Normalisation by name, as the graph's nodes have it."""
+"""Normalisation layers by name, as in the graph's nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EPS = 1e-8
 class ScaleNorm(nn.Module):
     """A learned length for every token (Nguyen & Salazar, arXiv:1910.05895).
 
-    The paper's gain is `weight`·√dim, so that features have unit mean square at first, whatever the width.
+    The paper's gain is `weight`·√dim, so that features initially have unit mean square at any width.
     """
 
     def __init__(self, dim: int) -> None:

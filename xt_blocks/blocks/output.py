@@ -1,4 +1,4 @@
-"""From aggregated values back to the stream: what is done to them on the way, and the last linear layer.
+"""From the weighted sums of values back to the stream: the steps in between, and the output projection.
 
 Axes: b batch, n tokens, h heads, d features of a value.
 """
@@ -16,12 +16,12 @@ from .project import repeat_heads, split_heads
 
 
 class Output(nn.Module):
-    """The steps after the attention core, each where its option asks for it.
+    """The steps after the attention core, each if its option is on.
 
-    tensor_product            multiply by a further projection of the input, and add (arXiv:2208.06061)
+    tensor_product            multiply by another projection of the input, and add (arXiv:2208.06061)
     head_scale                a learned gain for each head (NormFormer, arXiv:2110.09456)
     gate_values               a sigmoid gate by the input (AlphaFold 2, doi:10.1038/s41586-021-03819-2)
-    on_attn                   attention on attention: the last layer is a gated one (arXiv:1908.06954)
+    on_attn                   attention on attention: the last layer is a GLU (arXiv:1908.06954)
     zero_init_branch_output   the last layer starts at zero, and the block as the identity
 
     Args:
@@ -36,7 +36,7 @@ class Output(nn.Module):
         self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
         self.to_gate = nn.Linear(o.dim, inner) if o.gate_values else None
-        if self.to_gate is not None:  # as open for every input at first
+        if self.to_gate is not None:  # equally open for all inputs at first
             nn.init.zeros_(self.to_gate.weight)
             nn.init.ones_(self.to_gate.bias)
         self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
@@ -45,7 +45,7 @@ class Output(nn.Module):
             nn.init.zeros_(self.to_out.weight)
 
     def init_xavier(self, gain: float) -> None:
-        """Xavier normal weights, the last layer's with this gain; a gate, and a layer that starts at zero, stay."""
+        """Xavier normal weights, the last layer's with this gain; a gate or zero-initialised layer is left alone."""
         if self.to_relation is not None:
             xavier(self.to_relation.weight)
         if not self.zero_init:

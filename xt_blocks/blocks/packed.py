@@ -1,11 +1,11 @@
 """Weights packed for the CPU's matrix kernels, to run a model faster.
 
-    pack(model)      # without gradients its linear maps run on packed weights
-    unpack(model)    # and it is what it was
+    pack(model)      # without gradients its linear layers run on packed weights
+    unpack(model)    # undo it
 
-Beside the weight of a linear map stands a copy in the blocked layout that oneDNN reads fastest. It is made at the
-first use, and anew once the weight has changed. Parameters, keys of the state dict, ties and copies stay as they are.
-Training, which changes a weight after every use, runs on the weight itself.
+Each linear layer keeps a copy of its weight in the blocked layout that oneDNN reads fastest. It is made at the first
+use, and again after the weight has changed. Parameters, state-dict keys, ties and copies stay as they are. Training,
+which changes a weight after every use, uses the weight itself.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def pack(model: M) -> M:
-    """Run the linear maps of a model on packed weights on the CPU, in place; returns the model.
+    """Run the linear layers of a model on packed weights on the CPU, in place; returns the model.
 
-    That is without gradients, in float32, and in bfloat16 and float16 where the CPU has instructions for them:
-    `pack(model.to(torch.bfloat16))`. Everything else takes the plain way, and a torch without oneDNN always does.
-    Packed weights take the memory of the weights once more.
+    This is used without gradients, in float32, and in bfloat16 and float16 if the CPU has instructions for them:
+    `pack(model.to(torch.bfloat16))`. Everything else runs as before, as does all on a torch without oneDNN. Packed
+    weights double the bytes of the weights.
 
-    A change of the weights is noticed: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
-    parameter, any operation in place. What torch itself does not see is not, which is a write through `weight.data` or
-    a NumPy view between two passes without gradients: call `pack` again after it.
+    A change of the weights is detected: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
+    parameter, any in-place operation. A write that torch itself does not see, through `weight.data` or a NumPy view
+    between two passes without gradients, is not: call `pack` again after it.
 
     Args:
-        model: any module. Its `nn.Linear`s are packed, and the embedding whose matrix gives the logits too.
+        model: any module. Its `nn.Linear`s are packed, and a tied embedding that computes the logits.
 
     Raises:
-        TypeError: it is no module.
+        TypeError: it is not a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"pack() takes a model, a torch module, not {type(model).__name__}")
-    _watch_optimisers()
+    _count_steps()
     for module in model.modules():
         for packed, plain in _CLASSES.items():
             if type(module) in (plain, packed):
@@ -65,12 +65,12 @@ def unpack(model: M) -> M:
 
 
 class _Made(NamedTuple):
-    """A packed copy, None where there is none, and what it was made from.
+    """A packed copy, or None, and what it was made from.
 
     Attributes:
         weight, bias: the parameters.
-        state: by which a change of them is noticed.
-        sources: share their memory, which so is not given to another.
+        state: changes when they change.
+        sources: share their storage, and so keep it from being reused.
     """
 
     weight: Tensor
@@ -90,7 +90,7 @@ def _state(weight: Tensor, bias: Tensor | None) -> tuple[int, ...]:
 
 
 class _Packed:
-    """The packed copy of one weight. A copy of a module, or what is unpickled, starts without."""
+    """The packed copy of one weight. A copied or unpickled module starts without one."""
 
     def __init__(self) -> None:
         self.made: _Made | None = None
@@ -103,20 +103,20 @@ class _Packed:
         return self._unpacked(x, weight, bias) if copy is None else onednn.run(x, copy, bias)
 
     def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """The packed weight to multiply x by, before that bias is added; None: x is to take another way."""
+        """The packed weight to multiply x by, before the bias is added; None: x cannot use it."""
         if torch.is_grad_enabled() or not onednn.plain(x, weight) or not onednn.reads(x, weight):
             return None
-        made = self.made  # read once and written whole: another thread may run the model too
+        made = self.made  # read and written in one go: another thread may run the model too
         known = made is not None and made.weight is weight and made.bias is bias
         if made is None or not known or made.state != _state(weight, bias):
-            # inference mode counts no changes of a weight that was made in it
+            # inference mode does not count changes of a weight created in it
             if weight.is_inference() or not onednn.has(weight, bias):
                 return None
             made = self.made = _made(weight, bias)
         return made.copy
 
     def _unpacked(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """With gradients, or otherwise than by itself; in a compiled graph one operation, which comes back here."""
+        """With gradients, or unsupported; in a compiled graph a single operator, which comes back here."""
         if not torch.compiler.is_compiling():
             if torch.is_grad_enabled():
                 self.made = None  # training, which changes the weight
@@ -156,7 +156,7 @@ def _packed(weight: Tensor) -> Tensor | None:
         return None
     try:
         packed: Tensor = reorder(weight)
-    except RuntimeError:  # this CPU's oneDNN packs none
+    except RuntimeError:  # this CPU's oneDNN cannot pack it
         return None
     return packed
 
@@ -170,7 +170,7 @@ class PackedLinear(nn.Linear):
         return self._packed.linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, activation: str) -> Tensor | None:
-        """What `forward` gives behind an activation, in one pass; None: there is none, or a hook would miss it."""
+        """`forward` and an activation in one pass; None: not available, or a hook would miss it."""
         bias = self.bias
         copy = self._packed.of(x, self.weight, bias) if activation in onednn.ACTIVATIONS else None
         if copy is None or not unhooked(self):
@@ -191,11 +191,11 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 _steps = 0
-"""Of all optimisers: the fused ones change weights past torch's own count."""
+"""Steps of all optimisers: fused ones change weights without torch counting it."""
 
 
 @cache
-def _watch_optimisers() -> None:
+def _count_steps() -> None:
     def stepped(*_: Any) -> None:
         global _steps
         _steps += 1

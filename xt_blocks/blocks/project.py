@@ -1,4 +1,4 @@
-"""Queries, keys and values: initial weights, the heads, what is done to queries and keys before they meet.
+"""Queries, keys and values: initial weights, heads, and the normalisation of queries and keys.
 
 Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a head.
 """
@@ -16,7 +16,7 @@ from .init import xavier
 
 
 def init_parts(weight: Tensor, sizes: Sequence[int], gain: float) -> None:
-    """Xavier normal rows, each part as a matrix of its own: the last part that has any is values, with this gain."""
+    """Xavier normal rows, each part as its own matrix; the last non-empty part is the values, with this gain."""
     parts = [part for part in torch.split(weight.detach(), list(sizes)) if len(part)]
     for part in parts[:-1]:
         xavier(part)
@@ -26,7 +26,7 @@ def init_parts(weight: Tensor, sizes: Sequence[int], gain: float) -> None:
 class QKNorm(nn.Module):
     """Queries and keys of unit length, so that a score is a cosine (Henry et al., arXiv:2010.04245).
 
-    In `qk_norm_groups` groups of features, a score is bounded by their number. `qk_norm_dim_scale` learns a gain
+    With `qk_norm_groups` groups of features, a score is bounded by their number. `qk_norm_dim_scale` learns a gain
     for each feature (Dehghani et al., arXiv:2302.05442).
 
     Args:
@@ -58,7 +58,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def repeat_heads(x: Tensor, times: int) -> Tensor:
-    """(b, g, m, d) → (b, g·times, m, d), each head `times` in a row (Ainslie et al., arXiv:2305.13245)."""
+    """(b, g, m, d) → (b, g·times, m, d), each head `times` consecutively (Ainslie et al., arXiv:2305.13245)."""
     if times == 1:
         return x
     return x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Where a branch meets the stream it started from."""
+"""Where a branch joins the residual stream."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class ResidualConnection(nn.Module):
 
     Args:
         dim: features of the stream.
-        scale: a learned gain for each feature of the residual, one at first (NormFormer, arXiv:2110.09456).
+        scale: a learned gain for each feature of the residual, initially one (NormFormer, arXiv:2110.09456).
         constant: a fixed factor of the residual (DeepNet, arXiv:2203.00555).
         gate: a GRU cell reads the update, with the residual as its state (GTrXL, arXiv:1910.06764).
 
     Attributes:
-        adds: whether it does no more than add, so that what the stream gains is the update.
+        adds: whether it only adds, so that the stream gains exactly the update.
     """
 
     def __init__(self, dim: int, scale: bool = False, constant: float = 1.0, gate: bool = False) -> None:

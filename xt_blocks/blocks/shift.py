@@ -10,13 +10,13 @@ from .state import Piece
 
 
 def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None, tail: Piece | None = None) -> Tensor:
-    """Features in equal parts, the i-th taken from i tokens before; not causal, from `shift` before to `shift` after.
+    """Split features into equal parts; part i comes from i tokens before, or, not causal, from `shift` before to after.
 
-    What does not divide evenly stays in place. Beyond the ends, and where the mask hides a token, there are zeros.
+    Features that do not divide evenly stay in place. Beyond the ends, and for masked tokens, there are zeros.
 
     Args:
         x: (batch, seq, dim)
-        shift: the farthest neighbour; 0 changes nothing.
+        shift: distance of the farthest neighbour; 0 changes nothing.
         mask: (batch, seq) bool, True = real.
         tail: keeps the last `shift` tokens, (batch, shift, dim), while decoding; only with causal.
 
@@ -35,7 +35,7 @@ def shift_tokens(x: Tensor, shift: int, causal: bool, mask: Tensor | None = None
         padded = torch.cat((tail.read(), real), dim=1)
         tail.write(padded[:, seq:])
     parts = [
-        # an unshifted part is the token's own, real or not
+        # an unshifted part is the token's own, masked or not
         x[..., i * size : (i + 1) * size]
         if offset == 0
         else padded[:, shift - offset : shift - offset + seq, i * size : (i + 1) * size]

@@ -1,7 +1,7 @@
-"""What a block is handed to go on from earlier tokens: the contract between blocks and the runtime that keeps state.
+"""The state that a block reads and writes to continue from earlier tokens: the contract of blocks with the runtime.
 
 A kind declares its pieces (`blockdsl.registry.state.State`); a layer reads and writes them by name, and knows neither
-its node nor where decoding stands.
+its node nor the position in the sequence.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ class Piece(Protocol):
     """A piece of constant size."""
 
     def read(self) -> Tensor:
-        """(batch, *shape): as it was written in the call before, zeros at first; not to be changed in place."""
+        """(batch, *shape): as written in the previous call, zeros at first; not to be changed in place."""
 
     def write(self, new: Tensor) -> None:
         """`new: (batch, *shape)`, for the next call."""
 
 
 class LayerState(Protocol):
-    """The pieces of one node, which the layer is handed as `cache`."""
+    """The pieces of one node; the layer gets it as `cache`."""
 
     @property
     def window(self) -> int | None:
-        """How many tokens before a call's own `append` gives; None: all."""
+        """How many tokens before the new ones `append` returns; None: all."""
 
     def read(self, name: str) -> Tensor:
         """A piece per row, or per token of the context; as `Piece.read`."""
@@ -35,7 +35,7 @@ class LayerState(Protocol):
         """The same piece, for the next call."""
 
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
-        """Keep the pieces of new tokens, each (batch, ..., new, features); in this order, those of all that are kept.
+        """Keep pieces of new tokens, (batch, ..., new, features); returns those of all kept tokens, in this order.
 
-        With a window these are the new ones and so many before, and with fixed shapes those of all places.
+        With a window those are the new ones and `window` before them; with fixed shapes those of all positions.
         """

@@ -226,6 +226,7 @@ class SequenceModel(Drawn, nn.Module):
         )
         self._check(inputs, returns)
         before = SequenceState() if cache is None else cache.sequence
+        mems = self._routed(mems)
         prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
         real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
         pos = before.next_positions(x) if pos is None else pos
@@ -246,7 +247,7 @@ class SequenceModel(Drawn, nn.Module):
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
             ),
             pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
-            mems=self._routed(mems),
+            mems=mems,
             cache=cache,
             intermediates=record,
         )

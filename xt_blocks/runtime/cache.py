@@ -3,8 +3,8 @@
 Every node has its own state, so a block that is dropped, tied to another, or in a parallel branch cannot take
 another's. The token shift around a layer has a state of its own beside the layer's.
 
-A step's shapes grow with the tokens. `Cache.fix_shapes` makes them those of the longest sequence instead: where a token
-goes is then a tensor, and torch.compile takes a step once for all.
+A step's shapes grow with the tokens. `Cache.fix_shapes` makes them those of the longest sequence instead: the position
+of a token is then a tensor, and torch.compile compiles a step only once.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .state import Change, NodeState, Progress, RowState, changed
 class Cache(Progress):
     """The state of one batch of sequences while they are decoded.
 
-    Made by `Stack.new_cache`. `stack(x, cache=cache)` reads it, and adds x to it. A copy (`copy.deepcopy` too) goes on
-    by itself.
+    Made by `Stack.new_cache`. `stack(x, cache=cache)` reads it and adds x to it. A copy (`copy.deepcopy` too) is
+    independent.
 
     Args:
-        batch, max_len: the rows, and the longest sequence there is capacity for.
+        batch, max_len: rows, and the capacity in tokens.
         kept: node → what is kept for it.
 
     Attributes:
         length: places of the stream seen so far.
-        positions: (length,) or (batch, length) int, where they stand; None: one after the other.
+        positions: (length,) or (batch, length) int, their positions; None: consecutive.
         mask: (batch, length) bool, which of the places are real; None: all.
-        sequence: which of the places are tokens, and what is known of those; a model's business.
+        sequence: which of the places are tokens, and what is known of them; for the model around the stack.
         context_mask: (batch, context) bool of the context seen first; None: all.
-        fixed: where the next token goes, once shapes are fixed; None: after the others. What grows with the tokens
-            stays as it is then.
+        fixed: the place of the next token, once shapes are fixed; None: after the others. The attributes above that
+            grow with the tokens are unused then.
         nodes: node → its state, where its kind keeps any.
         shifts: node → the tail of its token shift, where it has one.
     """
@@ -76,7 +76,7 @@ class Cache(Progress):
         """A pass over `x: (batch, seq, dim)`, after `past` places.
 
         Args:
-            carried: node → pieces of earlier segments, which a first pass goes on from.
+            carried: node → pieces of earlier segments, from which a first pass continues.
         """
         if not self.length:
             self.like = x.new_empty(0)
@@ -89,12 +89,11 @@ class Cache(Progress):
         """From now on take one token a step, always with the same shapes; returns the cache.
 
         `torch.compile(model, fullgraph=True)` then compiles a step once, and with mode="reduce-overhead" it is one
-        CUDA graph. Keys have their places, whatever the length, and what no token has reached yet is masked; windows
-        are masks too. Steps take no masks: all further tokens are real. That there is capacity is for the caller to see
-        to.
+        CUDA graph. Keys stay in their places whatever the length, and places without a token are masked; windows are
+        masks too. Steps take no masks: all further tokens are real. The caller has to stay within the capacity.
 
         Raises:
-            ValueError: the cache holds nothing yet; the prompt goes in first.
+            ValueError: the cache is still empty; the prompt goes first.
         """
         if not self.length:
             raise ValueError("the cache is empty: its shapes are fixed after the first step, which reads the prompt")
@@ -111,8 +110,8 @@ class Cache(Progress):
             positions[..., : self.length] = self.positions
         self.fixed = FixedShapes(torch.tensor([self.length], device=self.device), real, positions)
         self.sequence.fix_shapes(self.fixed.place, self.max_len)
-        self.length = self.end = self.max_len  # a number of tokens would bind a compiled step to it
-        if real.is_cuda:  # a CUDA graph writes to tensors that stay where they are
+        self.length = self.end = self.max_len  # as an int it would specialise a compiled step
+        if real.is_cuda:  # a CUDA graph writes to tensors at fixed addresses
             for t in (real, self.fixed.place, *self.tensors()):
                 compat.mark_static_address(t)
         return self
@@ -139,7 +138,7 @@ class Cache(Progress):
         return [t for state in self._states() for t in state.tensors()]
 
     def bytes(self) -> int:
-        """Of all state of nodes; `BlockGraph.kv_cache_bytes` knows it beforehand."""
+        """Bytes of all state of nodes; `BlockGraph.kv_cache_bytes` computes it beforehand."""
         return sum(t.numel() * t.element_size() for t in self.tensors())
 
     def _states(self) -> list[NodeState | RowState]:
@@ -148,17 +147,17 @@ class Cache(Progress):
     # Copies ------------------------------------------------------------------------------------------------------
 
     def copy(self) -> Cache:
-        """One that goes on by itself from here."""
+        """An independent copy."""
         return self.changed(lambda t, axis: t.clone())
 
     def select(self, rows: Tensor) -> Cache:
-        """A copy with these rows of the batch, `rows: (n,) int`, each as often as it is named: for a beam search."""
+        """A copy with these rows of the batch, `rows: (n,) int`, repeats allowed: for a beam search."""
         out = self.changed(lambda t, axis: t.index_select(axis, rows))
         out.batch = rows.shape[0]
         return out
 
     def changed(self, change: Change) -> Cache:
-        """A copy whose tensors are `change(tensor, batch axis)` of the old ones; those of all rows are clones."""
+        """A copy whose tensors are `change(tensor, batch axis)` of its own; those without a batch axis are cloned."""
         out, rest = copy(self), (self.mask, self.context_mask, self.positions)
         out.mask, out.context_mask, out.positions = (changed(t, change) for t in rest)
         out.sequence = self.sequence.changed(change)

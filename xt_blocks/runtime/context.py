@@ -1,16 +1,16 @@
-"""A forward pass: what follows from its inputs for every block, and what it hands to each.
+"""The forward context: what all blocks of a pass share, computed once, and the inputs of each layer.
 
-By the names that kinds declare in `inputs`, a layer is handed:
+A layer gets the inputs that its kind declares, by name:
 
 mask      (batch, seq) bool, True = a real token; None: all are
 attend    masks.Masks: every mask of this forward pass
-context   (batch, context, dim); None when the cache has what the block needs of it
-rotary    positions.Rotation of the tokens in this call, those of earlier segments first, or None
-bias      masks.Bias: what positions add to the scores, or None
-scores    (batch, heads, seq, keys) of an earlier block, or None; with it comes keep_scores: bool. When that is
+context   (batch, context, dim); None when the cache has what the block needs from it
+rotary    positions.Rotation of the tokens of this pass, those of earlier segments first, or None
+bias      masks.Bias: position bias of the scores, or None
+scores    (batch, heads, seq, keys) of an earlier block, or None; along with keep_scores: bool. If that is
           True the module returns (update, its request.Scores)
-memory    (batch, tokens, dim), what it would have been called with in earlier segments, or None
-cache     blocks.state.LayerState, this node's state while decoding or, of pieces per row, between segments; or None
+memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
+cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from .state import NodeState, RowState, SegmentState
 
 @dataclass
 class ForwardContext:
-    """One forward pass.
+    """What one forward pass knows and has computed.
 
     Attributes:
-        inputs: what the stack was called with.
-        seen: (batch, past + seq) bool, which of all tokens are real; None: all. Of fixed shapes (batch, max_len).
-        masks: made once for all blocks.
-        tokens_mask: (batch, remembered + seq) bool, for the token shift; None: all are real.
+        inputs: the arguments of the pass.
+        seen: (batch, past + seq) bool, which of all tokens are real; None: all. With fixed shapes (batch, max_len).
+        masks: of all blocks.
+        tokens_mask: (batch, mems + seq) bool, for the token shift; None: all are real.
         intermediates: filled as blocks run, or None.
-        rotations, biases: made once for all blocks, by position node.
+        rotations, biases: of all blocks, by position node.
         values: the stream after each node.
-        added: of nodes inside a branch, the stream less what it was at the fork.
-        scores: what blocks gave whose scores later ones read, by node.
+        added: for nodes inside a branch, the stream minus its value at the fork.
+        scores: of blocks whose scores later ones read, by node.
     """
 
     inputs: ForwardInputs
@@ -63,15 +63,15 @@ class ForwardContext:
 
     @classmethod
     def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None) -> ForwardContext:
-        """Of inputs that were checked; rotations and biases are for the stack to make."""
+        """From checked inputs; the stack adds rotations and biases."""
         before = None if inputs.mems is None else inputs.mems.mask
         batch, device = inputs.x.shape[0], inputs.x.device
-        tokens_mask = joined_masks(before, inputs.remembered, inputs.mask, inputs.seq, batch, device)
+        tokens_mask = joined_masks(before, inputs.mem_len, inputs.mask, inputs.seq, batch, device)
         seen = _seen(inputs, tokens_mask)
         return cls(inputs, seen, _masks(inputs, seen), tokens_mask, intermediates)
 
     def layer_inputs(self, step: Step) -> dict[str, Any]:
-        """Of a block's module; its memory is set where it is normed, in the block."""
+        """The inputs of a block's layer; the block itself adds `memory`, after its norm."""
         out = dict.fromkeys(step.inputs)
         for name in step.gets:
             out[name] = _HANDED[name](self, step)
@@ -81,7 +81,7 @@ class ForwardContext:
         return out
 
     def state(self, step: Step) -> NodeState | SegmentState | None:
-        """What its layer goes on from: the node's state in the cache or, where it has any, of earlier segments."""
+        """The state its layer continues from: the node's in the cache or, if it has any, of earlier segments."""
         cache, mems = self.inputs.cache, self.inputs.mems
         if cache is not None:
             return cache.nodes.get(step.node)
@@ -90,7 +90,7 @@ class ForwardContext:
         return SegmentState(step.carries, {} if mems is None else mems.states.get(step.node, {}), self.inputs.x)
 
     def shift_state(self, step: Step) -> RowState | None:
-        """The tail of the step's token shift while decoding."""
+        """The state of the step's token shift while decoding."""
         return None if self.inputs.cache is None else self.inputs.cache.shifts[step.node]
 
     def memory(self, step: Step) -> Tensor | None:
@@ -105,7 +105,7 @@ class ForwardContext:
         return None if self.tokens_mask is None else self.tokens_mask[:, self.tokens_mask.shape[1] - tokens :]
 
     def forget(self, nodes: tuple[str, ...]) -> None:
-        """What no later step reads."""
+        """Drop what no later step reads."""
         for node in nodes:
             self.values.pop(node, None)
             if self.added:
@@ -114,9 +114,9 @@ class ForwardContext:
                 self.scores.pop(node, None)
 
     def record(self, step: Step, x: Tensor, scores: Any, state: NodeState | SegmentState | None) -> None:
-        """What a block read, what it gave beside its update, and the state it goes on from later."""
+        """Keep what a block read, its scores, and the state it continues from later."""
         if step.keep_scores:
-            self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may give them as they are
+            self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may return a plain tensor
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
@@ -126,7 +126,7 @@ class ForwardContext:
             self.intermediates.attention[step.node] = scores
 
     def bias(self, step: Step) -> Bias:
-        """What positions add to the scores of a step that reads any."""
+        """The position bias of a step that reads any."""
         values = [self.biases[node] for node in step.biases]
         return Bias(step.biases, reduce(operator.add, values))
 
@@ -149,7 +149,7 @@ def _seen(inputs: ForwardInputs, tokens_mask: Tensor | None) -> Tensor | None:
         return tokens_mask
     if cache.fixed is not None:
         return cache.fixed.seen()
-    return cache.seen(tokens_mask, inputs.remembered + inputs.seq, inputs.x.device)
+    return cache.seen(tokens_mask, inputs.mem_len + inputs.seq, inputs.x.device)
 
 
 def _masks(inputs: ForwardInputs, seen: Tensor | None) -> Masks:
@@ -164,12 +164,12 @@ def _masks(inputs: ForwardInputs, seen: Tensor | None) -> Masks:
 
 
 def context_seen(inputs: ForwardInputs) -> Tensor | None:
-    """(batch, context) bool: which of the context, which a cache may hold, is real; None: all."""
+    """(batch, context) bool: which tokens of the context, perhaps one in the cache, are real; None: all."""
     return inputs.cache.context_mask if inputs.cache is not None and inputs.held else inputs.context_mask
 
 
-def positions_of(inputs: ForwardInputs) -> Positions:
-    """Where the tokens and all before them stand."""
+def token_positions(inputs: ForwardInputs) -> Positions:
+    """Positions of the tokens and of all before them."""
     cache, pos, device = inputs.cache, inputs.pos, inputs.x.device
     if cache is not None and cache.fixed is not None:
         return Positions(*cache.fixed.placed(pos), consecutive=False)

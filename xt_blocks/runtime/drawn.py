@@ -1,4 +1,4 @@
-"""Modules that draw themselves, as a notebook shows them."""
+"""Modules with pictures of their graphs, which notebooks show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model in evaluation mode for a while."""
+"""A context manager for evaluation mode."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import nn
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; every module's mode is as it was afterwards."""
+    """No dropout and no gradients inside; restores every module's mode after it."""
     with evaluating_all([*net.modules()]):
         yield
 
 
 @contextmanager
 def evaluating_all(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """The same of modules that are listed already."""
+    """The same for a list of modules."""
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False

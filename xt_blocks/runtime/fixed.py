@@ -1,4 +1,4 @@
-"""Where the next token goes in a cache of fixed shapes, as tensors: a compiled step then serves every place."""
+"""The place of the next token in a cache with fixed shapes, as tensors: one compiled step then serves all places."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class FixedShapes:
 
     Attributes:
         place: (1,) int64
-        real: (batch, max_len) bool, which places hold a real token, or will.
-        positions: (max_len,) or (batch, max_len) int; None: a place says it.
+        real: (batch, max_len) bool, which places hold a real token, now or later.
+        positions: (max_len,) or (batch, max_len) int; None: the places themselves.
     """
 
     place: Tensor
@@ -23,13 +23,13 @@ class FixedShapes:
     positions: Tensor | None
 
     def seen(self) -> Tensor:
-        """(batch, max_len) bool: which places the token at `place` may see."""
+        """(batch, max_len) bool: which places the token at `place` attends to."""
         return self.real & (self._places() <= self.place)
 
     def placed(self, pos: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The position of the token at `place`, `pos` or that after the last one's, and those of all places.
+        """The position of the token at `place`, `pos` or the one after the last token's, and those of all places.
 
-        Places that hold nothing yet have the token's. (1,) or (batch, 1), and (max_len,) or (batch, max_len).
+        Places without a token get the same position. (1,) or (batch, 1), and (max_len,) or (batch, max_len).
         """
         if self.positions is None:
             return self.place, self._places().minimum(self.place)

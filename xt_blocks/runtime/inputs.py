@@ -1,4 +1,4 @@
-"""What a stack is called with, and whether it fits. What follows from it for every block is in `context`."""
+"""The inputs of a stack and their checks. What blocks make of them is in `context`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .memories import Memories
 
 @dataclass(frozen=True)
 class Reads:
-    """What a stack's blocks read, so that arguments nothing would read are refused.
+    """What a stack's blocks read, so that an argument that nothing reads is refused.
 
     Attributes:
         dim: features of the stream.
@@ -23,7 +23,7 @@ class Reads:
         attends: a block attends to tokens.
         positions: a block reads positions.
         heads: the numbers of heads of self-attention.
-        segments: the nodes that keep something of earlier segments.
+        segments: the nodes that keep something from earlier segments.
         no_segments: why the stack cannot read a text in segments; None: it can.
     """
 
@@ -42,9 +42,9 @@ class ForwardInputs:
 
     Attributes:
         seq: tokens of x.
-        remembered: tokens of earlier segments.
+        mem_len: tokens of earlier segments in mems.
         held: tokens that the cache holds.
-        past: tokens in front of x whose keys there are.
+        past: tokens before x that have keys: both.
     """
 
     x: Tensor
@@ -57,16 +57,16 @@ class ForwardInputs:
     mems: Memories | None = None
     cache: Cache | None = None
 
-    def __post_init__(self) -> None:  # `check` says what is wrong with the arguments
+    def __post_init__(self) -> None:  # arguments are checked later, in `check`
         self.seq = self.x.shape[1] if self.x.ndim > 1 else 0
-        self.remembered = self.mems.length if isinstance(self.mems, Memories) else 0
+        self.mem_len = self.mems.length if isinstance(self.mems, Memories) else 0
         self.held = 0 if self.cache is None else self.cache.length
-        self.past = self.remembered + self.held
+        self.past = self.mem_len + self.held
 
     def check(self, reads: Reads) -> None:
         """
         Raises:
-            ValueError: a shape or type is wrong, or something is missing or nothing would read it.
+            ValueError: a shape or dtype is wrong, something is missing, or nothing reads it.
             TypeError: mems are no Memories.
         """
         if self.x.ndim != 3 or self.x.shape[-1] != reads.dim:
@@ -74,17 +74,17 @@ class ForwardInputs:
         check_mask("mask", self.mask, self.x)
         self._check_context(reads)
         self._check_memories(reads)
-        self._check_sight(reads)
+        self._check_self_attention_masks(reads)
         self._check_pos(reads)
         if self.cache is not None:
-            self.cache.check_capacity(self.x.shape[0], self.remembered + self.seq)
+            self.cache.check_capacity(self.x.shape[0], self.mem_len + self.seq)
             if self.cache.fixed is not None:
                 self._check_fixed(self.cache.fixed)
 
     def _check_fixed(self, fixed: FixedShapes) -> None:
         for name in ("mask", "attn_mask"):
             if getattr(self, name) is not None:
-                raise ValueError(f"{name} is given, but the cache's shapes are fixed: its steps take none")
+                raise ValueError(f"{name} is given, but a cache with fixed shapes takes none")
         if self.pos is not None and (fixed.positions is None or fixed.positions.ndim < self.pos.ndim):
             raise ValueError("pos is given, but the cache's shapes were fixed after steps with no such pos")
 
@@ -111,15 +111,15 @@ class ForwardInputs:
         if not isinstance(self.mems, Memories):
             raise TypeError(f"mems must be the Memories of an earlier segment, not {type(self.mems).__name__}")
         if self.mems.batch not in (0, self.x.shape[0]):
-            raise ValueError(f"the memories are of {self.mems.batch} rows, not {self.x.shape[0]}")
+            raise ValueError(f"mems have {self.mems.batch} rows, not {self.x.shape[0]}")
         if self.held:
-            raise ValueError("memories stand in front of the cache's first step; later steps take none")
+            raise ValueError("mems come before the cache's first step; later steps take none")
         if reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reads.no_segments}")
         if self.mems.length and self.mems.nodes != reads.segments:
-            raise ValueError("the memories are of a model with other blocks")
+            raise ValueError("mems are of a model with other blocks")
 
-    def _check_sight(self, reads: Reads) -> None:
+    def _check_self_attention_masks(self, reads: Reads) -> None:
         """The masks of self-attention alone."""
         check_mask("self_attn_context_mask", self.self_attn_context_mask, self.x)
         for name in ("attn_mask", "self_attn_context_mask"):

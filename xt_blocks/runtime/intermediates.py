@@ -1,4 +1,4 @@
-"""What a forward pass went through, for those who look inside."""
+"""Intermediate results of a forward pass, for inspection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Intermediates:
-    """Filled by a forward pass that it is handed to.
+    """Filled by a forward pass that gets it.
 
     Args:
-        keep_attention: keep scores and weights too; every attention is then computed with its scores in hand.
+        keep_attention: keep scores and weights too; every attention is then computed by the explicit kernel.
 
     Attributes:
         streams: block's node → (batch, seq, dim), the stream it read, in the order they ran.
         last: (batch, seq, dim) the stream after the last block, before the final norm.
         attention: node of an attention block → its Scores: `before` the softmax (with position biases, before masking)
             and the `weights` after it, each (batch, heads, seq, keys).
-        states: node → its pieces of constant size at the end of the pass, (batch, *shape) each, where its kind has any.
-        mems: the memories after this pass, where they were asked for.
+        states: node → its pieces of constant size after the pass, (batch, *shape) each, if its kind has any.
+        mems: the memories after this pass, if requested.
     """
 
     keep_attention: bool = False
@@ -37,7 +37,7 @@ class Intermediates:
 
     @property
     def hiddens(self) -> list[Tensor]:
-        """The streams in order, that after the last block at the end."""
+        """The streams in order, and the one after the last block."""
         return [*self.streams.values(), *([] if self.last is None else [self.last])]
 
     @property

@@ -1,8 +1,8 @@
-"""Memories of earlier segments (Transformer-XL, Dai et al., arXiv:1901.02860), keyed by the graph's nodes.
+"""Segment memories (Transformer-XL, Dai et al., arXiv:1901.02860), keyed by the graph's nodes.
 
-A node remembers the stream it read, without gradient and before its norm. Self-attention takes keys and values of all
-that is remembered; a token shift needs the last few tokens alone. A kind with a state of constant size goes on from
-that, whatever length is remembered.
+A node keeps the stream it read, without gradient and before its norm. Self-attention makes keys and values of all of
+it; a token shift needs only the last few tokens. A kind with a state of constant size continues from that, whatever
+the length.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memories:
-    """The end of what one batch of sequences has been through.
+    """What is kept from earlier segments of one batch of sequences.
 
     Attributes:
         streams: node → (batch, tokens, dim), what it read.
-        length: tokens remembered.
+        length: tokens kept.
         states: node → its pieces of constant size, (batch, *shape) each.
         mask: (batch, length) bool, which of them are real; None: all.
-        pinned: how many of them, the first real ones of each row, stay for good: memory tokens.
+        pinned: how many of them, the first real ones of each row, are always kept: memory tokens.
     """
 
     streams: dict[str, Tensor]
@@ -38,28 +38,28 @@ class Memories:
 
     @property
     def batch(self) -> int:
-        """The rows; 0 where nothing is remembered."""
+        """Number of rows; 0 if nothing is kept."""
         pieces = (piece for own in self.states.values() for piece in own.values())
         return next((t.shape[0] for t in (*self.streams.values(), *pieces)), 0)
 
     @property
     def nodes(self) -> set[str]:
-        """Those that remember something."""
+        """The nodes that keep something."""
         return {*self.streams, *self.states}
 
     def routed(self, nodes: list[str], down: int) -> Memories:
-        """Each of `nodes` reads what the one `down` places after it remembers; the last read the first's.
+        """Each of `nodes` reads the memory of the node `down` places after it; the last ones read the first ones'.
 
-        ERNIE-Doc (Ding et al., arXiv:2012.15688): a layer so sees what the layer above made of an earlier segment.
+        ERNIE-Doc (Ding et al., arXiv:2012.15688): a layer then reads an upper layer's memory of an earlier segment.
         """
-        if not down or not self.streams.keys() >= {*nodes}:  # those of another model: the stack says so
+        if not down or not self.streams.keys() >= {*nodes}:  # of another model: the stack refuses them
             return self
         moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
         return replace(self, streams=self.streams | moved)
 
 
 def tokens_needed(step: Step) -> int | None:
-    """How many tokens a step needs of the past: all there are (None), or those its token shift reads."""
+    """How many past tokens a step needs: all (None), or as many as its token shift."""
     return None if "memory" in step.inputs else step.use.shift
 
 
@@ -72,15 +72,15 @@ def extended(
     most: int,
     pinned: int = 0,
 ) -> Memories:
-    """The memories after a further segment.
+    """The memories after another segment.
 
     Args:
-        before: those it started with.
+        before: the memories it started with.
         streams: node → (batch, seq, dim), what it read.
         states: node → its pieces of constant size at the end of the segment.
         mask: (batch, seq) bool of the segment; None: all are real.
-        most: tokens to remember, apart from the pinned ones.
-        pinned: tokens at the front of a first segment that stay.
+        most: tokens to keep, besides the pinned ones.
+        pinned: tokens at the front of a first segment that are always kept.
     """
     new = next(iter(streams.values())) if streams else None
     if before is not None:
@@ -115,9 +115,9 @@ def _full(like: Tensor) -> Tensor:
 
 
 def _end(x: Tensor, most: int, pinned: int, mask: Tensor | None) -> Tensor:
-    """The last `most` tokens of `x: (batch, tokens, ...)`, after the pinned ones, each row's first real ones.
+    """The last `most` tokens of `x: (batch, tokens, ...)` after the pinned ones, each row's first real ones.
 
-    A row whose pinned ones are among the last `most + pinned` tokens keeps just these: padding goes first.
+    A row whose pinned tokens are among the last `most + pinned` keeps just these: padding is dropped first.
     """
     if x.shape[1] <= most + pinned:
         return x

@@ -1,4 +1,4 @@
-"""The modules that a graph's nodes ask for."""
+"""The modules of a graph's nodes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
 
 
 def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, tuple[int, int | None]]]:
-    """The modules of biases by node, and by node what rotations need: features and xPos's base."""
+    """Bias modules by node, and for rotations by node: features and xPos's base."""
     modules, rotary = {}, {}
     for node in graph.nodes("position"):
         attrs = graph.nx.nodes[node]

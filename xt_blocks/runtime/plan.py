@@ -1,4 +1,4 @@
-"""The plan by which a stack runs: its graph read off once, step by step.
+"""The execution plan of a stack: its graph as a list of steps.
 
 Each step names the nodes it reads, so a forward pass is a walk over the graph and state is keyed by node.
 """
@@ -25,16 +25,16 @@ class Step:
         node: its name in the graph.
         reads: the nodes whose streams are summed.
         block: the key of its module, the owner's where blocks are tied; None: a sum.
-        base: of a sum, where its branches started.
-        fork: of a node inside a branch, where the branch started; what it adds is counted from there.
-        inputs: what its kind declares.
-        gets: those of the inputs that there is something for; the others are None.
-        counted: of a sum, the branches whose gain is known from their blocks; that of another is a difference.
+        base: for a sum, where its branches start.
+        fork: for a node inside a branch, where the branch starts; its added stream counts from there.
+        inputs: those its kind declares.
+        gets: the inputs that have a value here; the others are None.
+        counted: for a sum, the branches whose gain is summed by their blocks; of others it is a difference.
         rotary, biases, scores_from: the nodes it reads these from.
         keep_scores: a later block reads its scores.
         stage: its index; None after the last one.
-        checkpoint: of a block, what is computed again in the backward pass: "block", "stage" or nothing.
-        carries: of a block that keeps pieces of constant size, all that it keeps; segments hand them on.
+        checkpoint: for a block, what is recomputed in the backward pass: "block", "stage" or nothing.
+        carries: for a block with state of constant size, all its state; it is carried from segment to segment.
         done: nodes whose values no later step reads.
     """
 
@@ -58,7 +58,7 @@ class Step:
 
 
 def plan(graph: BlockGraph) -> list[Step]:
-    """The graph's blocks and sums in an order that has each after what it reads."""
+    """The graph's blocks and sums in topological order."""
     owner = {node: first for first, nodes in graph.tied().items() for node in nodes}
     forks = _forks(graph)
     handing_on = {source for node in graph.nodes("block") for source in graph.sources(node, "scores")}
@@ -107,7 +107,7 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
 def _forks(graph: BlockGraph) -> dict[str, str]:
     """Nodes inside a branch → where the innermost branch around them starts; simple chains only.
 
-    What the end of any other branch gained is counted as its value less the base's.
+    The gain of any other branch is its end minus the base.
     """
     out: dict[str, str] = {}
     for meet in graph.nodes("sum"):  # inner sums were added before those around them

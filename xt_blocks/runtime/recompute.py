@@ -1,7 +1,6 @@
-"""Activation checkpointing: parts of a stack that the backward pass runs again, so that nothing inside them is kept.
+"""Activation checkpointing: parts of a stack that the backward pass recomputes instead of keeping their activations.
 
-Chen et al., arXiv:1604.06174. What such a part starts from is kept, and its random numbers are drawn alike when it runs
-again.
+Chen et al., arXiv:1604.06174. The inputs of such a part are kept, and it draws the same random numbers when recomputed.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from .intermediates import Intermediates
 from .plan import Step
 
 
-class Segment(NamedTuple):
-    """Steps of the plan in a row.
+class Part(NamedTuple):
+    """Consecutive steps of the plan.
 
     Attributes:
-        again: the backward pass runs them again.
+        recomputed: whether the backward pass recomputes them.
     """
 
     steps: tuple[Step, ...]
-    again: bool
+    recomputed: bool
 
 
-def segments(plan: Sequence[Step]) -> list[Segment]:
-    """The plan cut into parts, each a block by itself, the blocks of a stage with their sums, or what is between."""
+def parts_of(plan: Sequence[Step]) -> list[Part]:
+    """The plan cut into parts, each a single block, the blocks of a stage with their sums, or the steps in between."""
     parts: list[tuple[object, list[Step]]] = []
     for step in plan:
         key: object = {"block": step.node, "stage": step.stage}.get(step.checkpoint or "")
@@ -41,20 +40,20 @@ def segments(plan: Sequence[Step]) -> list[Segment]:
         if not parts or parts[-1][0] != key:
             parts.append((key, []))
         parts[-1][1].append(step)
-    return [Segment(tuple(steps), key is not None) for key, steps in parts]
+    return [Part(tuple(steps), key is not None) for key, steps in parts]
 
 
-def may_run_again() -> bool:
-    """A compiler chooses itself what to compute again, and transforms of torch.func see every tensor that is kept."""
+def can_recompute() -> bool:
+    """Not under a compiler, which chooses itself, nor in torch.func transforms, which see every saved tensor."""
     return not (torch.compiler.is_compiling() or compat.transforms_active())
 
 
-def run_again(steps: Callable[[ForwardContext], None], forward: ForwardContext) -> None:
-    """Let `steps` bring the pass forward; the backward pass lets them do so again."""
-    record = forward.intermediates
+def recompute(steps: Callable[[ForwardContext], None], ctx: ForwardContext) -> None:
+    """Run `steps` on the context; the backward pass runs them again."""
+    record = ctx.intermediates
     recorded, keeps_attention = record is not None, record is not None and record.keep_attention
-    # what a later step gives would keep itself alive, if its graph knew the whole pass
-    fixed = replace(forward, values={}, added={}, scores={}, intermediates=None)
+    # a reference to the whole context would make later outputs keep themselves alive
+    fixed = replace(ctx, values={}, added={}, scores={}, intermediates=None)
 
     def again(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
         own = replace(fixed, values={**values}, added={**added}, scores={**scores})
@@ -62,8 +61,8 @@ def run_again(steps: Callable[[ForwardContext], None], forward: ForwardContext) 
         steps(own)
         return own
 
-    after: ForwardContext = checkpoint(again, forward.values, forward.added, forward.scores, use_reentrant=False)
-    forward.values, forward.added, forward.scores = after.values, after.added, after.scores
+    after: ForwardContext = checkpoint(again, ctx.values, ctx.added, ctx.scores, use_reentrant=False)
+    ctx.values, ctx.added, ctx.scores = after.values, after.added, after.scores
     if record is not None and after.intermediates is not None:
         record.streams |= after.intermediates.streams
         record.states |= after.intermediates.states

@@ -1,10 +1,10 @@
-"""What a model is doing: the size of the stream and of each branch, and where attention looks.
+"""Statistics of a model's blocks: the size of the stream and of each branch, and attention weights.
 
     record(model, tokens)["a2"]["attention_entropy"]      # one number a head, in nats
     attention_map(model, tokens, "a2", head=0)            # (queries, keys)
 
-The model is run once, as it is when evaluated, without gradients. Hooks on its stacks see the pass, so any module
-that calls one or more of them will do: a stack, a TransformerWrapper, an XTransformer, a model of one's own.
+Runs the model once in evaluation mode, without gradients. Hooks on its stacks record the pass, so any module that
+calls stacks works: a stack, a TransformerWrapper, an XTransformer, your own model.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .stack import Stack
 
 
 class BlockRecord(TypedDict):
-    """Of one block, in plain numbers.
+    """Statistics of one block, as plain numbers.
 
-    stream_norm: of the stream that it read: root mean square over features, mean over real tokens; 0 where none is.
-    branch_norm: the same of what its branch gave to be added, scaled as it is in the add.
-    attention_entropy: of each head, -Σ w·ln w over the keys in nats, mean over the real queries that see any key; 0
-        where none does. None for a block without attention.
+    stream_norm: of the stream it read: root mean square over features, mean over real tokens; 0 if there are none.
+    branch_norm: the same of its branch's update, as it is added.
+    attention_entropy: of each head, -Σ w·ln w over the keys in nats, mean over real queries that attend to any key; 0
+        if none does. None for a block without attention.
     """
 
     stream_norm: float
@@ -42,15 +42,15 @@ class BlockRecord(TypedDict):
 
 
 def record(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, BlockRecord]:
-    """What the blocks of a model did in one pass, `model(*args, **kwargs)`.
+    """Statistics of the blocks of a model in one pass, `model(*args, **kwargs)`.
 
-    Tokens are those of the stack: memory tokens and prepended embeddings are among them, and padding is not. Keys are
-    all there are, learned memories too.
+    Tokens are those of the stack: memory tokens and prepended embeddings count, padding does not. Keys include memory
+    key-values.
 
     Returns:
-        node → its BlockRecord, in the order in which they ran. Where the model has several stacks, a node has the name
-        of its stack in front: `encoder.a0` and `decoder.c1` for an XTransformer. Of a stack that ran more than once,
-        the last pass.
+        node → its BlockRecord, in the order in which they ran. If the model has several stacks, nodes are prefixed with
+        the name of their stack: `encoder.a0` and `decoder.c1` for an XTransformer. For a stack that ran more than once,
+        the last pass counts.
 
     Raises:
         ValueError: no stack of the model ran.
@@ -63,13 +63,13 @@ def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 
     """The attention weights of a block's head in one pass, `model(x, **kwargs)`.
 
     Args:
-        x: what the model is called with first, such as (batch, seq) tokens.
+        x: the model's first argument, such as (batch, seq) tokens.
         node: the block, named as in `record`.
         row: of the batch.
 
     Returns:
-        (queries, keys) after the softmax, each row of it summing to 1, to less where an option of the scores takes a
-        share, or to 0 where nothing is seen. In front of the tokens' keys stand the learned ones.
+        (queries, keys) after the softmax. Each row sums to 1, to less with an option that takes a share (such as a
+        sink), or to 0 if all keys are masked. Memory key-values come before the tokens' keys.
 
     Raises:
         UserError: the model has no such block, or the block no attention or no such head.
@@ -90,7 +90,7 @@ def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 
 
 @dataclass
 class _Pass:
-    """One pass through a stack: what its blocks read and attended to, the mask, and what each branch gave."""
+    """One pass through a stack: what its blocks read and attended to, the mask, and the update of each branch."""
 
     stack: Stack
     mask: Tensor | None
@@ -101,7 +101,7 @@ class _Pass:
         return {node: scores for node, scores in self.seen.attention.items() if isinstance(scores, Scores)}
 
     def update(self, node: str) -> Tensor:
-        """What the branch of a node gave. Tied nodes have one module, which ran for each of them in order."""
+        """The update of a node's branch. Tied nodes share a module, which ran for each of them in order."""
         owner = next(step.block for step in self.stack.plan if step.node == node)
         nodes = [step.node for step in self.stack.plan if step.block == owner]
         return self.updates[owner or ""][nodes.index(node)]
@@ -133,7 +133,7 @@ class _Pass:
 
 
 def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, _Pass]:
-    """What to put in front of its nodes' names → the last pass of each stack that ran."""
+    """Prefix of its nodes' names → the last pass of each stack that ran."""
     stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack)}
     passes: dict[str, _Pass] = {}
     with ExitStack() as hooks, evaluating(model):
@@ -151,7 +151,7 @@ def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 @contextmanager
 def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]:
-    """While this lasts, each pass through the stack is written down in `passes`."""
+    """Record each pass through the stack in `passes` meanwhile."""
     signature = inspect.signature(stack.forward)
 
     def starts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

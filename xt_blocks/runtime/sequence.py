@@ -1,7 +1,6 @@
-"""What decoding keeps of the tokens themselves, beside what the stack keeps of the places in its stream.
+"""What decoding keeps about the tokens of a sequence, besides the state of the stack's nodes.
 
-In front of the tokens the stream may have places of something else, a prefix: memories of earlier segments, memory
-tokens, prepended embeddings.
+The stream may have a prefix before the tokens: segment memories, memory tokens, prepended embeddings.
 """
 
 from __future__ import annotations
@@ -21,15 +20,14 @@ class SequenceState:
 
     Attributes:
         length: tokens so far.
-        prefix: places of the stream in front of them.
-        order: (batch, places) int, which place of prefix and tokens, one after the other, comes to stand at each of the
-            stream's first places; None: its own.
+        prefix: places of the stream before them.
+        order: (batch, places) int, which place of the prefix followed by the tokens is at each of the stream's first
+            places; None: the same.
         mask: (batch, length) bool, True = a real token, in the sequence's order; None: all are, or
             shapes are fixed.
-        last_position: (1,) or (batch, 1) int, the last token's as the caller gave it; None: positions are counted.
-        place: (1,) int64, the next token's in a cache of fixed shapes; None: after the others.
-        padding: (batch, 1) int, how many tokens of each row are padding in front of it, known once shapes are fixed;
-            None: none are.
+        last_position: (1,) or (batch, 1) int, the last token's, if the caller gives positions; None: they are counted.
+        place: (1,) int64, the next token's in a cache with fixed shapes; None: after the others.
+        padding: (batch, 1) int, how many tokens of left padding each row has, once shapes are fixed; None: none.
     """
 
     length: int = 0
@@ -42,7 +40,7 @@ class SequenceState:
 
     @property
     def empty(self) -> bool:
-        """Whether no pass was made yet."""
+        """Whether there was no pass yet."""
         return self.length + self.prefix == 0
 
     def extended(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
@@ -56,13 +54,13 @@ class SequenceState:
         return joined_masks(self.mask, self.length, mask, x.shape[1], x.shape[0], x.device)
 
     def next_positions(self, x: Tensor) -> Tensor | None:
-        """(seq,) or (batch, seq) int: those of x after the last one that the caller gave; None: they are counted."""
+        """(seq,) or (batch, seq) int: positions of x after the last one from the caller; None: they are counted."""
         if self.last_position is None:
             return None
         return self.last_position + torch.arange(1, x.shape[1] + 1, device=x.device)
 
     def counted_positions(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(seq,) int, or (batch, seq) counted from each row's first real token: those of `x: (batch, seq, ...)`.
+        """(seq,) int, or (batch, seq) counted from each row's first real token: positions of `x: (batch, seq, ...)`.
 
         Args:
             mask: (batch, length + seq) bool, as `extended` gives it.
@@ -100,7 +98,7 @@ class SequenceState:
         return replace(self, order=order, mask=mask, last_position=last_position, padding=padding)
 
     def fix_shapes(self, place: Tensor, max_len: int) -> None:
-        """See `Cache.fix_shapes`: from now on nothing grows with the tokens."""
+        """See `Cache.fix_shapes`: from now on nothing grows."""
         self.place, self.length = place, max_len - self.prefix
         self.padding, self.mask = None if self.mask is None else _padding(self.mask), None
         if self.last_position is not None:
@@ -108,5 +106,5 @@ class SequenceState:
 
 
 def _padding(mask: Tensor) -> Tensor:
-    """(batch, 1) int: how many places of `mask: (batch, places)` are in front of the first that is True."""
+    """(batch, 1) int: number of places of `mask: (batch, places)` before the first True."""
     return (mask.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)

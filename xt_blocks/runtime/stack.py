@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
 
-from ..blocks.block import Residual
+from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation, rotation
 from .cache import Cache
-from .context import ForwardContext, context_seen, positions_of
+from .context import ForwardContext, context_seen, token_positions
 from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
-from .recompute import may_run_again, run_again, segments
+from .recompute import can_recompute, parts_of, recompute
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -33,7 +33,7 @@ class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:
-        graph: linted; what it says of tokens is left to the wrapper around the stack.
+        graph: is linted; a wrapper around the stack has the graph's tokens.
 
     Attributes:
         graph: the graph it was lowered from.
@@ -49,19 +49,19 @@ class Stack(Drawn, nn.Module):
         self.positions, self.rotary = position_modules(graph)
         self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
         self.plan, self.kept = plan(graph), kept(graph)
-        self.segments = segments(self.plan)
+        self.parts = parts_of(self.plan)
         self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
         options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
         self.anchored = any(own.get("num_mem_kv") for own in options)
         self.reads_positions = bool(self.positions or self.rotary)
-        seeing = [step.node for step in self.plan if "attend" in step.inputs and "context" not in step.inputs]
+        attending = [step.node for step in self.plan if "attend" in step.inputs and "context" not in step.inputs]
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
-            attends=bool(seeing),
+            attends=bool(attending),
             positions=self.reads_positions,
-            heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in seeing),
+            heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
             segments=frozenset(
                 step.node for step in self.plan if step.block is not None and (tokens_needed(step) != 0 or step.carries)
             ),
@@ -105,18 +105,18 @@ class Stack(Drawn, nn.Module):
             context_mask: (batch, context) bool, True = a real token.
             attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
                 (batch, heads, seq, keys). keys: seq, or with those of mems and cache in front.
-            self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
-            pos: (seq,) or (batch, seq) int, where the tokens stand; one after the other when not given.
-            mems: memories of earlier segments; with a cache, at its first step.
-            cache: x goes on after the tokens it holds.
-            intermediates: filled with what the pass went through.
-            return_hiddens: return such Intermediates too.
+            self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
+            pos: (seq,) or (batch, seq) int, positions of the tokens; consecutive by default.
+            mems: segment memories; with a cache, at its first step only.
+            cache: x follows the tokens it holds.
+            intermediates: filled by the pass.
+            return_hiddens: return the Intermediates too.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
 
         Raises:
-            ValueError: a shape or type is wrong, or something is missing or nothing would read it.
+            ValueError: a shape or dtype is wrong, something is missing, or nothing reads it.
         """
         inputs = ForwardInputs(x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache)
         inputs.check(self.reads)
@@ -124,15 +124,15 @@ class Stack(Drawn, nn.Module):
             intermediates = Intermediates()
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
-        forward, positions = ForwardContext.of(inputs, intermediates), None
+        ctx, positions = ForwardContext.of(inputs, intermediates), None
         if self.reads_positions:
-            positions, counted = positions_of(inputs), forward.seen if pos is None else None
-            forward.rotations = self._rotations(positions, inputs.remembered + inputs.seq, counted)
-            forward.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
-        out = self._walk(x, forward)
+            positions, counted = token_positions(inputs), ctx.seen if pos is None else None
+            ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, counted)
+            ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
+        out = self._walk(x, ctx)
         if cache is not None:
             keys = None if positions is None or positions.consecutive else positions.keys
-            cache.advance(forward.seen, context_seen(inputs), keys)
+            cache.advance(ctx.seen, context_seen(inputs), keys)
         if intermediates is not None:
             intermediates.last = out
         out = self.norm(out)
@@ -149,11 +149,11 @@ class Stack(Drawn, nn.Module):
         """The memories after a pass.
 
         Args:
-            mems: those it started with.
-            intermediates: what it went through.
-            mask: (batch, seq) bool that it had.
-            max_mem_len: tokens to remember.
-            pinned: tokens at the front of a first segment that are remembered for good.
+            mems: the memories it started with.
+            intermediates: of the pass.
+            mask: (batch, seq) bool, of the pass.
+            max_mem_len: tokens to keep.
+            pinned: tokens at the front of a first segment that are always kept.
 
         Raises:
             ValueError: the stack cannot read a text one segment after another; the message says why.
@@ -162,42 +162,42 @@ class Stack(Drawn, nn.Module):
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
         return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, max_mem_len, pinned)
 
-    def _walk(self, x: Tensor, forward: ForwardContext) -> Tensor:
-        forward.values[self.start] = x
-        again = self.training and torch.is_grad_enabled() and forward.inputs.cache is None and may_run_again()
-        for segment in self.segments:
-            if segment.again and again:
-                run_again(partial(self._run_steps, segment.steps), forward)
+    def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
+        ctx.values[self.start] = x
+        recomputes = self.training and torch.is_grad_enabled() and ctx.inputs.cache is None and can_recompute()
+        for part in self.parts:
+            if part.recomputed and recomputes:
+                recompute(partial(self._run_steps, part.steps), ctx)
             else:
-                self._run_steps(segment.steps, forward)
-        (last,) = forward.values.values()
+                self._run_steps(part.steps, ctx)
+        (last,) = ctx.values.values()
         return last
 
-    def _run_steps(self, steps: tuple[Step, ...], forward: ForwardContext) -> None:
+    def _run_steps(self, steps: tuple[Step, ...], ctx: ForwardContext) -> None:
         blocks = dict(self.blocks.items())
         for step in steps:
             if step.block is None:
-                self._sum(step, forward)
+                self._sum(step, ctx)
             else:
-                self._run_block(blocks[step.block], step, forward)
-            forward.forget(step.done)
+                self._run_block(blocks[step.block], step, ctx)
+            ctx.forget(step.done)
 
-    def _run_block(self, block: nn.Module, step: Step, forward: ForwardContext) -> None:
-        x = _total(forward.values, step.reads) if len(step.reads) > 1 else forward.values[step.reads[0]]
-        memory = None if forward.inputs.mems is None else forward.memory(step)
-        shift = (forward.mask(memory), forward.shift_state(step)) if step.use.shift else (None, None)
-        given = forward.layer_inputs(step) if step.inputs else {}
-        out: Residual = block(x, step.use, given, *shift, memory)
-        forward.values[step.node] = out.stream
-        if step.keep_scores or forward.intermediates is not None:
-            forward.record(step, x, out.scores, given.get("cache"))
+    def _run_block(self, block: nn.Module, step: Step, ctx: ForwardContext) -> None:
+        x = _total(ctx.values, step.reads) if len(step.reads) > 1 else ctx.values[step.reads[0]]
+        memory = None if ctx.inputs.mems is None else ctx.memory(step)
+        shift = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
+        given = ctx.layer_inputs(step) if step.inputs else {}
+        out: BlockOutput = block(x, step.use, given, *shift, memory)
+        ctx.values[step.node] = out.stream
+        if step.keep_scores or ctx.intermediates is not None:
+            ctx.record(step, x, out.scores, given.get("cache"))
         if step.fork is not None:
             gained = out.update if out.adds else out.stream - x
-            before = forward.added.get(step.reads[0]) if step.reads[0] != step.fork else None
-            forward.added[step.node] = gained if before is None else before + gained
+            before = ctx.added.get(step.reads[0]) if step.reads[0] != step.fork else None
+            ctx.added[step.node] = gained if before is None else before + gained
 
-    def _sum(self, step: Step, forward: ForwardContext) -> None:
-        values, added = forward.values, forward.added
+    def _sum(self, step: Step, ctx: ForwardContext) -> None:
+        values, added = ctx.values, ctx.added
         if step.base is None:
             values[step.node] = _total(values, step.reads)
             return
@@ -210,9 +210,9 @@ class Stack(Drawn, nn.Module):
             added[step.node] = gained if before is None else before + gained
 
     def _rotations(self, positions: Positions, tokens: int, seen: Tensor | None) -> dict[str, Rotation]:
-        """Of this call's tokens; of all keys where they decay with distance."""
+        """Rotations of this pass's tokens; with xPos, of all keys."""
         keys = positions.keys
-        if self.anchored and seen is not None:  # memories stand where a row starts, which is after its padding
+        if self.anchored and seen is not None:  # memory key-values are at the start of a row, after its padding
             padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
             keys = (keys - padding).clamp(min=0)
         return {

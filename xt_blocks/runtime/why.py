@@ -1,8 +1,8 @@
-"""Which kernel each attention of a model is computed by, and why by none of the others.
+"""Which kernel computes each attention of a model, and why not the others.
 
     print(why(model, tokens))
 
-The model is run once, as it stands: the choice depends on its mode, on gradients and on sizes.
+Runs the model once as it is: the choice depends on its mode, gradients and sizes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ..kernels import table
 
 
 def why(model: nn.Module, *args: Any, **kwargs: Any) -> str:
-    """The kernels of one call, `model(*args, **kwargs)`: each attention's, by its name in the model, as they ran.
+    """The kernels of `model(*args, **kwargs)`: one line for each attention, by its name in the model, in order.
 
     Raises:
         ValueError: no attention ran.
     """
-    told: list[str] = []
+    lines: list[str] = []
     with ExitStack() as hooks:
         for name, module in model.named_modules():
             if isinstance(module, Core):
-                hooks.callback(module.register_forward_pre_hook(_telling(name.rpartition(".")[0], told)).remove)
+                hooks.callback(module.register_forward_pre_hook(_recorder(name.rpartition(".")[0], lines)).remove)
         model(*args, **kwargs)
-    if not told:
+    if not lines:
         raise ValueError(f"no attention ran in {type(model).__name__}")
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
-def _telling(name: str, told: list[str]) -> Any:
+def _recorder(name: str, lines: list[str]) -> Any:
     prefix = f"{name}: " if name else ""
-    return lambda core, args: told.append(prefix + table.why(*args))
+    return lambda core, args: lines.append(prefix + table.why(*args))

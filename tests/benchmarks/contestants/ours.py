@@ -45,7 +45,7 @@ class Packed(Ours):
 
 
 class Compiled(Ours):
-    """With a step of decoding that torch.compile takes whole, behind a prompt that is read without."""
+    """Compiled whole: a training step, a pass, a step of decoding after a prompt that is read without."""
 
     def __init__(self, setting: Setting, **layers: Any) -> None:
         super().__init__(setting, **layers)
@@ -53,6 +53,13 @@ class Compiled(Ours):
         if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise LeftOut("torch.compile finds no C++ compiler")
         self.step = torch.compile(self.net, fullgraph=True, mode=None if on_cpu else "reduce-overhead")
+        self.trained = torch.compile(self.wrapper, fullgraph=True)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        return self.step(tokens)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        return self.trained(tokens)
 
     @torch.no_grad()
     def generate(self, prompt: Tensor, new: int) -> Tensor:
