@@ -151,7 +151,7 @@ FEW, MOST_FOUR_TIMES = 64, 256
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
-    """`x: (fewer, features)` with rows of zeros behind."""
+    """`x: (fewer, features)` followed by rows of zeros."""
     return x if len(x) == rows else F.pad(x, (0, 0, 0, rows - len(x)))
 
 
