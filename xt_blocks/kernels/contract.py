@@ -26,7 +26,8 @@ class Kernel(Generic[Request, Result]):
         name: what `why` calls it.
         run: computes a request that it supports, even one it declines.
         supports: None, or the reason why it cannot compute the request.
-        declines: None, or the reason why it leaves a supported request to a later, faster kernel.
+        declines: None, or the reason why it leaves the request to a later, faster kernel. It is asked first, being the
+            quicker question, and so also of a request that is not supported.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Kernel(Generic[Request, Result]):
 def choose(table: Sequence[Kernel[Request, Result]], request: Request) -> Kernel[Request, Result]:
     """The first kernel that supports the request and takes it."""
     for kernel in table:
-        if kernel.supports(request) is None and kernel.declines(request) is None:
+        if kernel.declines(request) is None and kernel.supports(request) is None:  # the quick question first
             return kernel
     raise RuntimeError("no kernel of the table supports the request, and the last one should support all")
 

@@ -51,7 +51,7 @@ def supports(request: Request) -> str | None:
 
 def declines(request: Request) -> str | None:
     q, mask = request.q, request.mask
-    if mask.queries < FEWEST or not q.is_cuda:
+    if not q.is_cuda or torch.compiler.is_compiling() or mask.queries < FEWEST:
         return f"it is fast on a GPU, from {FEWEST} queries on"
     if not request.spec.modifiers and mask.bias is None and mask.window is None:
         return "nothing changes the scores that torch's other kernels have not"

@@ -61,6 +61,8 @@ def declines(request: Request) -> str | None:
 
     The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
     """
+    if torch.compiler.is_compiling():  # no question about sizes, which would bind a graph to them
+        return None
     q, mask = request.q, request.mask
     if mask.queries < 4 * ROWS or not q.is_cpu:
         return f"tiles are fast on a CPU, from {4 * ROWS} queries on"
