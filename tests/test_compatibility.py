@@ -26,6 +26,7 @@ from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of  # noqa: E4
 from blockdsl.reference import needs, telling  # noqa: E402
 from blockdsl.registry.kinds import kinds  # noqa: E402
 from blockdsl.registry.settings import table  # noqa: E402
+from blockdsl.registry.tokens import MODEL_OPTIONS, TOKEN_OPTIONS  # noqa: E402
 from tests.built_in import BUILT_IN  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
 from xt_blocks.models.layers import AttentionLayers  # noqa: E402
@@ -83,14 +84,15 @@ class Sample(NamedTuple):
 
 def samples() -> list[Sample]:
     """A telling value of every option of the tables, ordering included."""
-    settings = table()
+    others = {option.name for option in MODEL_OPTIONS if option not in TOKEN_OPTIONS}  # of models over something else
+    settings = {name: option for name, option in table().items() if name not in others}
     orderings = [f"{row.name} of each block" if row.name in settings else row.name for row in ORDERING_KEYWORDS]
     built_in = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
     own = {option.setting for kind in kinds().values() for option in kind.options} - built_in  # of tests' own kinds
 
     def sample(name: str) -> dict[str, Any]:
-        others = {need: value for need, value in needs(name, settings[name].area).items() if need not in BASE}
-        return others | {name: telling(settings[name])}
+        needed = {need: value for need, value in needs(name, settings[name].area).items() if need not in BASE}
+        return needed | {name: telling(settings[name])}
 
     return [
         Sample(name, SAMPLES[name] if name in SAMPLES else sample(name))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels"}
 
 
-def reads(graph: Graph) -> str:
+def model_input(graph: Graph) -> str:
     """`256 tokens`, `vectors of 7`, `images 32x32x3`; empty: a stack alone."""
     start = graph.nx.nodes[graph.start]
     if graph.reads == "tokens":

@@ -109,7 +109,7 @@ def _lines(labels: Labels, node: str) -> tuple[str, ...]:
         return ("+",)
     if node_type == "position":
         return (labels.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
-    if node_type == "input" and (read := ends.reads(labels.graph)):
+    if node_type == "input" and (read := ends.model_input(labels.graph)):
         return "input", read
     if node_type == "output":
         norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]

@@ -88,7 +88,7 @@ class _Text:
         return f" {self.glyphs.dot} ".join(part for part in parts if part)
 
     def _input(self) -> str:
-        read = filter(None, (ends.reads(self.graph), ends.length(self.graph, "up to {} a row")))
+        read = filter(None, (ends.model_input(self.graph), ends.length(self.graph, "up to {} a row")))
         parts = [part for part in ("input", ", ".join(read)) if part] + ends.options(self.graph)
         if scheme := input_scheme(self.graph):
             parts.append(f"{scheme} positions")

@@ -12,6 +12,7 @@ from torch import nn
 import blockdsl
 import xt_blocks
 from blockdsl import GraphError, PatternError, UserError
+from xt_blocks.kernels.masks import Bias
 from xt_blocks.positions.bias import ALiBi, DynamicBias, T5Bias, slopes
 from xt_blocks.positions.relative import consecutive, positions_at, scores_bias
 
@@ -142,7 +143,7 @@ def test_memory_keys_have_no_bias() -> None:
     attention.attend = lambda *args: seen.append(args[4].whole_bias(torch.float32)) or attend(*args)  # type: ignore[method-assign, func-returns-value]
     model = stack("plain")
     values = scores_bias(ALiBi(3, 3), consecutive(5, 0, "cpu"))
-    attention(torch.randn(2, 5, 24), bias=xt_blocks.attention.Bias(("alibi3",), values))
+    attention(torch.randn(2, 5, 24), bias=Bias(("alibi3",), values))
     assert model is not None
     assert seen[0].shape == (1, 3, 5, 7)
     assert (seen[0][..., :2] == 0).all()

@@ -155,7 +155,7 @@ def test_prompts_of_different_lengths_generate_as_if_alone() -> None:
     prompts = [tokens(1, n)[0] for n in (3, 7, 5, 7, 12)]
     out = xl(net).generate(prompts, 9, temperature=0)
     assert torch.equal(out, torch.cat([by_hand(net, prompt[None], 9) for prompt in prompts]))
-    with pytest.raises(ValueError, match="memories are of prompts of one length: generate with each length apart"):
+    with pytest.raises(ValueError, match="mems are for prompts of one length: generate each length separately"):
         xl(net).generate(prompts, 9, mems=Seen(tokens(5, 3)))  # type: ignore[arg-type]
 
 

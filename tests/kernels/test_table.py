@@ -17,7 +17,7 @@ from xt_blocks.kernels.masks import AttentionMask
 from xt_blocks.kernels.request import Request
 from xt_blocks.kernels.scores.dropout import Dropout
 from xt_blocks.kernels.scores.softmax import Softmax
-from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec, Stage, TileStep
+from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec, ScoreStage, TileStep
 
 from .requests import CASES, OPTIONS, Case, combinations, module_of, request_of
 
@@ -212,7 +212,7 @@ class Cubed(Modifier):
     """score³ / 8, whose gradient reads the scores."""
 
     name = "cubed"
-    stage = Stage.SCORES
+    stage = ScoreStage.SCORES
 
     def apply(self, x: Tensor) -> Tensor:
         return x**3 / 8

@@ -23,7 +23,7 @@ from blockdsl.reference import needs
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.options import Option, spell
 from blockdsl.registry.settings import table
-from blockdsl.registry.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import MODEL_OPTIONS, TOKEN_OPTIONS
 
 from ..built_in import BUILT_IN
 
@@ -60,12 +60,13 @@ def values(option: Option) -> tuple[Any, ...]:
 
 
 _TOKEN_NAMES = {option.name for option in TOKEN_OPTIONS}
+_OF_MODELS = {option.name for option in MODEL_OPTIONS}
 # Those of the built-in kinds: other tests register kinds of their own.
 _BUILT_IN = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
 OF_STACK = {
     name: option
     for name, option in table().items()
-    if name not in {"dim", "causal", "context"} | _TOKEN_NAMES and (name in _BUILT_IN or option.setting is None)
+    if name not in {"dim", "causal", "context"} | _OF_MODELS and (name in _BUILT_IN or option.setting is None)
 }
 AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in TOKENS}
 

@@ -18,7 +18,7 @@ import torch
 from blockdsl.errors import PatternError, UserError
 from xt_blocks.train import (
     Corpus,
-    Progress,
+    ProgressBar,
     RunFolder,
     StopRequest,
     Trainer,
@@ -58,8 +58,8 @@ def trainer(path: Path, settings: TrainSettings, corpus: Corpus) -> Trainer:
     return Trainer(RunFolder.create(path, settings, graph.to_json()), build_model(graph, settings.seed), corpus)
 
 
-def quiet() -> Progress:
-    return Progress(60, 0, 57, io.StringIO())
+def quiet() -> ProgressBar:
+    return ProgressBar(60, 0, 57, io.StringIO())
 
 
 def test_the_model_is_made_from_the_seed_alone() -> None:
@@ -192,7 +192,7 @@ def test_the_first_signal_asks_and_the_second_interrupts() -> None:
 def test_a_run_asked_to_stop_saves_after_the_step_at_hand(tmp_path: Path, text: Path) -> None:
     running, stop = trainer(tmp_path / "run", SETTINGS, load_corpus([text], 19)), StopRequest()
 
-    class StopAtSeven(Progress):
+    class StopAtSeven(ProgressBar):
         def step(self, record: dict[str, object]) -> None:
             if record["step"] == 7:
                 stop.signal = signal.SIGTERM
@@ -205,7 +205,7 @@ def test_a_run_asked_to_stop_saves_after_the_step_at_hand(tmp_path: Path, text: 
 def test_progress_without_a_terminal_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xt_blocks.train.progress.SECONDS_BETWEEN_LINES", -1.0)
     stream = io.StringIO()
-    progress = Progress(steps=10, done=4, tokens_per_step=57, stream=stream)
+    progress = ProgressBar(steps=10, done=4, tokens_per_step=57, stream=stream)
     progress.step({"step": 5, "loss": 3.0})
     progress.step({"step": 6, "loss": 2.0})
     progress.evaluation({"step": 6, "val_bits_per_byte": 2.5})
@@ -225,7 +225,7 @@ def test_progress_on_a_terminal_is_a_bar_where_it_has_a_width(columns: int, bar:
     reader, writer = os.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
     with os.fdopen(writer, "w", encoding="utf-8") as stream, os.fdopen(reader, "rb", buffering=0) as terminal:
-        progress = Progress(steps=2, done=0, tokens_per_step=57, stream=stream)
+        progress = ProgressBar(steps=2, done=0, tokens_per_step=57, stream=stream)
         progress.evaluation({"step": 0, "val_bits_per_byte": 8.25})
         progress.step({"step": 1, "loss": 3.0})
         progress.step({"step": 2, "loss": 3.0})

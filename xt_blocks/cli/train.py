@@ -290,7 +290,7 @@ def _train(run_folder: RunFolder, model: Any, corpus: Corpus) -> int:
     trainer.restore()
     if trainer.step_done:
         print(f"resumed   after step {trainer.step_done:,} of {settings.steps:,}", flush=True)
-    progress = train.Progress(settings.steps, trainer.step_done, settings.batch * settings.seq_len)
+    progress = train.ProgressBar(settings.steps, trainer.step_done, settings.batch * settings.seq_len)
     with train.StopRequest() as stop:
         try:
             trainer.train(progress, stop)

@@ -24,7 +24,7 @@ from .decoding import (
     WindowDecoding,
     check_read,
     read_prompts,
-    split,
+    split_options,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         Returns:
             an iterator of (batch,) int64 tokens, of one row too; seq_len of them, or fewer where every row ends.
         """
-        generation, read = split(options)
+        generation, read = split_options(options)
         generation.check(self.net, seq_len)
         rows = read_prompts(prompts, mask)
         check_read(self.net, rows.tokens.shape[0], read)

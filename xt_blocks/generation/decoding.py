@@ -1,7 +1,7 @@
-"""Decoding: prompts of one or of several lengths, what the model is shown at each step, and the loop over steps.
+"""Decoding: prompts of one or several lengths, the input of each step, and the loop over steps.
 
-Owns what is the same for every model over tokens or vectors. A `Decoding` knows which of them the model sees for the
-next one, and what is kept between steps.
+Owns what is the same for all models over tokens or vectors. A `Decoding` knows what the model reads to predict the next
+one, and what is kept between steps.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class GenerationOptions(Sampling, total=False):
 
 @dataclass(frozen=True)
 class Generation(Sampler):
-    """How tokens are generated, whatever the model reads besides: a Sampler, and how its steps are run.
+    """How tokens are generated: a Sampler, and how its steps run.
 
     Args:
-        eos_token: a row that has generated it is filled up with padding; the model runs until all have.
-        cache_kv: keep keys and values between steps; the tokens are the same without.
+        eos_token: a row that has generated it is padded; decoding ends when all rows have.
+        cache_kv: keep keys and values between steps; without, the tokens are the same.
         compile: compile the steps after the prompt, once for each batch size and for each 128 tokens of length; on a
             GPU they are a CUDA graph.
     """
@@ -52,7 +52,7 @@ class Generation(Sampler):
     compile: bool = False
 
     def check(self, net: TransformerWrapper, seq_len: int) -> None:
-        """Raise ValueError unless `net` can generate `seq_len` tokens so."""
+        """Raise ValueError unless `net` can generate `seq_len` tokens like this."""
         check_length(seq_len)
         eos = self.eos_token
         if eos is not None and not (hasattr(eos, "__index__") and 0 <= eos < net.num_tokens):
@@ -65,8 +65,8 @@ class Generation(Sampler):
             raise ValueError(f"compile is set, but no cache can be kept: {reason}")
 
 
-def split(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any]]:
-    """Of the keywords of a `stream`: how it generates, and what the model reads, where it is given."""
+def split_options(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any]]:
+    """Split the keywords of `stream` into how to generate and what the model reads."""
     own = {field.name for field in fields(Generation)}
     generation = Generation(**{name: value for name, value in options.items() if name in own})
     return generation, {name: value for name, value in options.items() if name not in own and value is not None}
@@ -87,8 +87,8 @@ class Prompts(NamedTuple):
     Attributes:
         tokens: (batch, n) int64, or vectors (batch, n, dim).
         mask: (batch, n) bool, True = a real token; None: all are.
-        single: they were one prompt without a batch.
-        ragged: they were a list with prompts of different lengths.
+        single: whether it was one prompt without a batch axis.
+        ragged: whether it was a list of prompts of different lengths.
     """
 
     tokens: Tensor
@@ -155,7 +155,7 @@ def _check_tokens(tokens: Tensor) -> None:
 
 
 def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> None:
-    """Raise ValueError where the model lacks a context, or what is read beside the tokens is not as it must be."""
+    """Raise ValueError if a context is missing, or an input besides the tokens is wrong."""
     reads_context = bool(net.graph.nodes("context"))
     if "context" in read and not reads_context:
         raise ValueError("a context is given, but the model has no cross-attention")
@@ -176,25 +176,25 @@ def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> 
 
 
 class Rows:
-    """(batch, length) tokens, or (batch, length, dim) vectors, with room for `new` more after a prompt."""
+    """(batch, length) tokens, or (batch, length, dim) vectors, with capacity for `new` more after a prompt."""
 
     def __init__(self, prompt: Tensor, new: int) -> None:
         batch, length, *features = prompt.shape
-        self._room = torch.cat((prompt, prompt.new_zeros(batch, new, *features)), dim=1)
-        self.batch, self.length, self.room = batch, length, length + new
+        self._buffer = torch.cat((prompt, prompt.new_zeros(batch, new, *features)), dim=1)
+        self.batch, self.length, self.capacity = batch, length, length + new
 
     def append(self, token: Tensor) -> None:
         """token: (batch,), or a vector (batch, dim)."""
-        self._room[:, self.length] = token
+        self._buffer[:, self.length] = token
         self.length += 1
 
     def since(self, start: int, end: int | None = None) -> Tensor:
         """(batch, tokens, ...) from place `start` on, to the last one or up to place `end`."""
-        return self._room[:, start : self.length if end is None else end]
+        return self._buffer[:, start : self.length if end is None else end]
 
 
 class Decoding(Protocol):
-    """The tokens or vectors so far, and what the model gives for the next."""
+    """The tokens or vectors so far, and the model's output for the next."""
 
     def next_output(self) -> Tensor:
         """(batch, num_tokens) logits, or (batch, dim) the next vector."""
@@ -204,17 +204,17 @@ class Decoding(Protocol):
 
 
 class WindowDecoding:
-    """Shows the model the last max_seq_len tokens; with a cache only while that is all of them.
+    """The model reads the last max_seq_len tokens; with a cache, only while these are all tokens.
 
-    Once the window slides, every token's value changes with the one that left, and no cached one is exact.
+    Once the window slides, every value changes with the token that left, and cached ones are no longer exact.
 
     Args:
         net: the model.
-        prompts: as they were read.
-        new: how many tokens will be appended.
-        cached: keep keys and values where the stack can.
+        prompts: from `read_prompts`.
+        new: number of tokens to append.
+        cached: keep keys and values if the stack can.
         compiled: compile the steps after the prompt.
-        read: what else the model is given, each time it reads the tokens from the first one on.
+        read: further inputs of the model, whenever it reads the tokens from the first one on.
     """
 
     def __init__(
@@ -234,8 +234,8 @@ class WindowDecoding:
         self.cache, self.seen = None, 0
         if cached and self.rows.length <= net.max_seq_len and net.graph.why_not_cached() is None:
             prepended = {"prepended": read["prepend_embeds"].shape[1]} if "prepend_embeds" in read else {}
-            room = room_for(self.rows.room, net.max_seq_len, compiled)
-            self.cache = net.new_cache(self.rows.batch, room, **prepended)
+            capacity = capacity_for(self.rows.capacity, net.max_seq_len, compiled)
+            self.cache = net.new_cache(self.rows.batch, capacity, **prepended)
 
     def next_output(self) -> Tensor:
         """(batch, num_tokens) logits, or (batch, dim) the next vector."""
@@ -258,17 +258,17 @@ class WindowDecoding:
 
 
 def compiled_step(net: SequenceModel) -> Callable[..., Tensor]:
-    """`net(token, cache=cache)` after what a cache holds, compiled once for all caches of one shape.
+    """`net(token, cache=cache)`, compiled once for all caches of one shape.
 
-    It is one graph. `fullgraph` is not asked for: beyond the number of shapes that torch compiles, it runs uncompiled.
+    It is one graph, but without `fullgraph`: past torch's limit of compiled shapes it runs uncompiled.
     """
     on_gpu = any(parameter.is_cuda for parameter in net.parameters())
     step = torch.compile(net, dynamic=False, mode="reduce-overhead" if on_gpu else None)
     return lambda token, cache: step(token, cache=cache.fix_shapes())
 
 
-def room_for(tokens: int, most: int, compiled: bool) -> int:
-    """Of a cache for so many tokens, at most so many; in steps of 128 where each is a shape to compile for."""
+def capacity_for(tokens: int, most: int, compiled: bool) -> int:
+    """Capacity of a cache for `tokens`, at most `most`; compiled, in steps of 128, each a shape to compile for."""
     return min(most, -(-tokens // 128) * 128 if compiled else tokens)
 
 
@@ -284,10 +284,10 @@ def decode(
 ) -> Generator[Tensor, None, None]:
     """(batch,) int64 tokens, or (batch, dim) vectors, one a step.
 
-    They end where all rows have drawn eos_token; a row has pad_value after its own.
+    Ends when all rows have drawn eos_token; a row has pad_value after its own.
 
     Args:
-        choose: what the model gives for the next token, (batch, num_tokens) logits say, → the token (batch,).
+        choose: the model's output for the next token, such as (batch, num_tokens) logits, → the token (batch,).
     """
     finished: Tensor | None = None
     for _ in range(steps):
@@ -304,14 +304,14 @@ def decode(
 
 
 class Stream:
-    """An iterator over the steps of `decode`, for whose time the model is in evaluation mode, without gradients.
+    """An iterator over the steps of `decode`, each in evaluation mode, without gradients.
 
     Args:
         net: the model.
-        prompts: what it goes on from.
-        decoding: shows the model those and what comes after them.
-        seq_len: how many steps there are at most.
-        generation: how tokens are drawn; None: there are none, and the next vector is what the model gives.
+        prompts: where it starts.
+        decoding: of the model, with these prompts.
+        seq_len: the most steps.
+        generation: how tokens are drawn; None: the model's output is the next vector.
         pad_value: what follows a row's eos.
     """
 
@@ -348,7 +348,7 @@ class Stream:
 
     def collect(self) -> Tensor:
         """All steps side by side, (batch, seq_len, ...) or (seq_len, ...); pad_value where they ended early."""
-        # who sees a tensor may keep it for autograd, which takes none of inference mode
+        # a hook may keep a tensor for autograd, which refuses those of inference mode
         alone = not self._seen and all(map(unhooked, self._net.modules()))
         with evaluating(self._net), torch.inference_mode() if alone else nullcontext():  # once for all steps
             steps = [*self._steps]

@@ -81,7 +81,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             times (n,) → shares (n,).
         can_mask_prev_unmasked: a token filled in by an earlier step may be masked again.
         token_critic: a model over the same tokens with one logit a token, high for one that was made up.
-        self_token_critic: the net's own embeddings and a linear map in place of such a model.
+        self_token_critic: the net's own embeddings and a linear layer instead of such a model.
         critic_loss_weight: of the critic's loss in the sum.
 
     Raises:
@@ -233,7 +233,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return _draw(self._without_mask(logits), rows, None)
 
     def _without_mask(self, logits: Tensor) -> Tensor:
-        """Logits in float32 that give mask_id no chance."""
+        """Logits in float32, with mask_id excluded."""
         never = torch.arange(self.num_tokens, device=logits.device) == self.mask_id
         return logits.float().masked_fill(never, float("-inf"))
 
@@ -261,7 +261,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         generator: torch.Generator | None = None,
         **context: Unpack[ContextInputs],
     ) -> Tensor:
-        """Tokens from nothing.
+        """Generate tokens from fully masked sequences.
 
         Args:
             batch_size: rows; None: one, without the batch's axis.

@@ -1,4 +1,4 @@
-"""Next-token training and generation over segments that remember the ones before (Dai et al., arXiv:1901.02860)."""
+"""Next-token training and generation over segments with memories (Dai et al., arXiv:1901.02860)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .decoding import (
     check_read,
     compiled_step,
     read_prompts,
-    split,
+    split_options,
 )
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class SegmentOptions(ContextInputs, GenerationOptions, total=False):
 class XLAutoregressiveWrapper(Drawn, nn.Module):
     """Trains a causal model with memories on long texts, segment by segment, and generates with it.
 
-    A segment has max_seq_len tokens. Each but the first is read together with what the model remembers of those
-    before.
+    A segment has max_seq_len tokens. Each is read with the memories of the earlier ones.
 
     Args:
         net: the model; its stack is causal, and max_mem_len above 0.
@@ -82,10 +81,10 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         Args:
             x: (batch, seq + 1) tokens, seq at least 1 and of any length; the model sees the first seq and predicts
                 the last seq.
-            mems: what is remembered of the text before x.
+            mems: memories of the text before x.
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
-            return_mems: give the memories after the last segment too.
+            return_mems: return the memories after the last segment too.
             inputs: context, context_mask, for the model's cross-attention, which every segment reads.
 
         Returns:
@@ -111,11 +110,11 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         self, prompts: PromptTokens, seq_len: int, *, mems: Memories | None = None, **options: Unpack[SegmentOptions]
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
-        generation, read = split(options)
+        generation, read = split_options(options)
         generation.check(self.net, seq_len)
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
-            raise ValueError("memories are of prompts of one length: generate with each length apart")
+            raise ValueError("mems are for prompts of one length: generate each length separately")
         check_read(self.net, rows.tokens.shape[0], read)
 
         def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
@@ -127,13 +126,13 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
     @names_nearest
     @takes_what(stream)
     def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
-        """Tokens that go on from a prompt, which may be longer than a segment, as may be what is added.
+        """Tokens after a prompt; both may be longer than a segment.
 
         Args:
             prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
-                goes on as if it were alone; n at least 1.
-            seq_len: how many tokens to add.
-            mems: what is remembered of the text before the prompts, which then are of one length.
+                continues as if it were alone; n at least 1.
+            seq_len: number of tokens to add.
+            mems: memories of the text before the prompts, which must then have one length.
             context, context_mask: for the model's cross-attention.
             options: those of sampling, eos_token, cache_kv and compile, as `AutoregressiveWrapper.generate` has them;
                 keys and values are those of the current segment.
@@ -198,8 +197,8 @@ class SegmentDecoding:
         if self.cache is not None:
             logits = self.step(self.rows.since(self.seen), cache=self.cache)
         else:
-            remembered = 0 if self.mems is None else self.mems.length
-            self.cache = self.net.new_cache(self.rows.batch, remembered + self.net.max_seq_len)
+            mem_len = 0 if self.mems is None else self.mems.length
+            self.cache = self.net.new_cache(self.rows.batch, mem_len + self.net.max_seq_len)
             start = self.rows.since(self.start)
             logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
         self.seen = self.rows.length

@@ -1,7 +1,7 @@
-"""What a kernel is, and how one is chosen: the first of an ordered table that supports a request and takes it.
+"""What a kernel is, and how one is chosen: the first in an ordered table that supports a request and does not decline.
 
-Owns the contract and nothing of what is computed. A table's last kernel supports every request, so that there is always
-one. Attention's table is in `table`; those of linear layers and of the loss by parts keep to the same contract.
+Owns the contract only. A table's last kernel supports every request, so that there is always one. The table for
+attention is in `table`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def _takes_all(request: object) -> str | None:
 
 @dataclass(frozen=True)
 class Kernel(Generic[Request, Result]):
-    """One way to compute what is requested.
+    """One way to compute a request.
 
     Attributes:
         name: what `why` calls it.
-        run: computes a request that it supports, whether or not it would take it.
+        run: computes a request that it supports, even one it declines.
         supports: None, or the reason why it cannot compute the request.
-        declines: None, or the reason why it leaves a request that it supports to a later kernel, which is faster.
+        declines: None, or the reason why it leaves a supported request to a later, faster kernel.
     """
 
     name: str
@@ -44,7 +44,7 @@ def choose(table: Sequence[Kernel[Request, Result]], request: Request) -> Kernel
 
 
 def why(table: Sequence[Kernel[Request, Result]], request: Request) -> str:
-    """Which kernel is taken, and why none of the others, a line each in the order of the table."""
+    """Which kernel is chosen, and why not the others, one line each in the order of the table."""
     chosen = choose(table, request)
     lines = [f"{chosen.name} is taken"]
     for kernel in table:

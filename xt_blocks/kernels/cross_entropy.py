@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear map's outputs, without ever holding all of them.
+"""Cross-entropy of a linear layer's outputs, without ever holding all of them.
 
 With a large vocabulary the logits outgrow all else that a training step keeps. Here they are made for a few tokens at a
 time, and what the backward pass will want of them is made with them: the gradients of the map and of its input.
@@ -44,7 +44,7 @@ class Target(NamedTuple):
         )
 
     def of_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The same of the logits that a linear map makes of `x: (batch, seq, dim)`.
+        """The same for the logits of a linear layer on `x: (batch, seq, dim)`.
 
         Args:
             weight: (classes, dim)
@@ -108,11 +108,13 @@ def _by_parts(
     db = torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None
     rows = ROWS if x.device.type == "cpu" else ROWS_ELSEWHERE
     fast = onednn.BEATS_MKL and x.dtype == torch.float32 and onednn.takes(x, weight)
-    room = None if fast else x.new_empty(min(rows, len(x)), len(weight))
+    buffer = None if fast else x.new_empty(min(rows, len(x)), len(weight))
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         own, target, counts = x[part], targets[part, None], seen[part, None]
-        logits = onednn.run(own, weight) if room is None else torch.mm(own, weight.T, out=room[: len(own)]).to(exact)
+        logits = (
+            onednn.run(own, weight) if buffer is None else torch.mm(own, weight.T, out=buffer[: len(own)]).to(exact)
+        )
         if bias is not None:
             logits += bias
         logits -= logits.amax(dim=-1, keepdim=True)
@@ -140,7 +142,7 @@ def _whole(saved: Sequence[Any], needed: Sequence[bool], gradient: Tensor) -> li
     """The gradients by the plain formula, which can be differentiated again."""
     *inputs, targets, seen = saved
     with torch.enable_grad():
-        inputs = [own if own is None else own.view_as(own) for own in inputs]  # a tied weight may be behind x too
+        inputs = [own if own is None else own.view_as(own) for own in inputs]  # x may be computed from a tied weight
         losses = F.cross_entropy(F.linear(*inputs), targets, reduction="none")
         wanted = [own for own, needs in zip(inputs, needed, strict=True) if needs]
         total = losses.where(seen, 0).sum()

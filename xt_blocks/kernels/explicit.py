@@ -10,7 +10,7 @@ from torch import Tensor
 from .contract import Kernel
 from .request import Request, Result, Scores
 from .scores.softmax import softmax_of
-from .scores.spec import Stage
+from .scores.spec import ScoreStage
 
 
 def run(request: Request) -> Result:
@@ -25,19 +25,19 @@ def compute(
     """All steps between `products`, q kᵀ with an earlier block's scores, and the `weighted_sum` of values."""
     q, k, _, mask, spec, *_ = request
     own = products(q * spec.scale, k, spec.residual)  # scaled first: the bare product overflows float16
-    for modifier in spec.at(Stage.SCORES):
+    for modifier in spec.at(ScoreStage.SCORES):
         own = modifier.apply(own)
     bias, hidden = mask.whole_bias(own.dtype), mask.hidden(own.dtype)
     if bias is not None:
         own = own + bias
     masked = own if hidden is None else own + hidden
-    for modifier in spec.at(Stage.MASKED):
+    for modifier in spec.at(ScoreStage.MASKED):
         masked = modifier.apply(masked)
     weights = softmax_of(spec).apply(masked)
     if mask.empty is not None:
         weights = weights.masked_fill(mask.empty, 0.0)
     seen = Scores(own, weights) if request.keep_scores else None
-    for modifier in spec.at(Stage.WEIGHTS):
+    for modifier in spec.at(ScoreStage.WEIGHTS):
         weights = modifier.apply(weights)
     return weighted_sum(weights, request), seen
 

@@ -1,8 +1,8 @@
-"""Whether a module's weights may be read past its call, or its call be given further arguments.
+"""Whether a module's weights may be read past its call.
 
-A call is more than arithmetic: a hook sees it, an adapter changes it, offloading and sharding bring the weights for it,
-quantisation replaces it. Whatever reads a weight from outside asks here first, and otherwise calls the module. Left
-out: whether a kernel takes the tensors, which the kernel says.
+A call is more than arithmetic: hooks see it, adapters change it, offloading and sharding bring the weights for it,
+quantisation replaces it. Code that reads a weight from outside asks here first, and otherwise calls the module. Leaves
+out whether a kernel supports the tensors.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _SHARDING = ("torch.distributed.",)
 
 
 def unhooked(module: nn.Module) -> bool:
-    """Whether its call is the forward of a class of torch's or ours, on plain weights, and nothing else.
+    """Whether its call is just the forward of one of torch's classes or ours, on plain weights.
 
-    Not so with a hook, a forward of its own, a parametrization, a quantised or sharded weight, or a class that anybody
-    else has written: an adapter, an offloading wrapper.
+    Not so with a hook, a replaced forward, a parametrization, a quantised or sharded weight, or any other class, such
+    as an adapter or an offloading wrapper.
     """
     return (
         type(module).__module__.startswith(_KNOWN)
@@ -34,15 +34,15 @@ def unhooked(module: nn.Module) -> bool:
 
 
 def runs(module: nn.Module, forward: Callable[..., Any]) -> bool:
-    """Whether its call runs this forward, and nobody sees or changes what that takes and gives.
+    """Whether its call runs this forward, and no hook sees or changes its inputs and outputs.
 
-    Weights may be anything: the hooks of torch.distributed, which have them at hand during the call, are no others.
+    Weights may be anything: hooks of torch.distributed, which gather them for the call, are allowed.
     """
     return type(module).forward is forward and "forward" not in module.__dict__ and not compat.hooked(module, _SHARDING)
 
 
 def within(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function(x)`, of a module that `runs` its class's forward, in that forward's place: its weights are at hand."""
+    """`function(x)` in place of the forward of a module that `runs` it, so that its weights are gathered."""
     if unhooked(module):
         return function(x)
     module.forward = function

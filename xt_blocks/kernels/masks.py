@@ -1,11 +1,10 @@
-"""Which query sees which key: every mask of a forward pass, resolved once.
+"""Which query attends to which key: every mask of a forward pass, resolved once.
 
-Owns the reading of masks (boolean, True = attend). A kernel gets an `AttentionMask` and asks nothing more. A row
-that sees nothing is opened so that its softmax is finite, and its output is set to zero: what was masked leaves
-no trace in it.
+Owns the meaning of masks (boolean, True = attend). A kernel gets an `AttentionMask` and needs nothing else. A fully
+masked row is opened so that its softmax is finite, and its output is set to zero.
 
-Keys stand in this order: learned key-values, which everyone sees and no position biases; tokens of the past; the
-tokens of this call.
+The order of keys: memory key-values, which all queries attend to and which have no position bias; tokens of the past;
+the tokens of this pass.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from ..positions.relative import RelativeBias
 
 
 class Bias(NamedTuple):
-    """What positions add to the scores of the blocks that read them.
+    """The position bias of the scores of a block.
 
     Attributes:
-        nodes: the position nodes it is from, by which a forward pass knows it.
-        values: of the tokens there are; learned key-values have none.
+        nodes: the position nodes it comes from, which identify it in a forward pass.
+        values: for tokens; memory key-values have none.
     """
 
     nodes: tuple[str, ...]
@@ -45,7 +44,7 @@ def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
 def joined_masks(
     first: Tensor | None, first_len: int, second: Tensor | None, second_len: int, batch: int, device: torch.device
 ) -> Tensor | None:
-    """(batch, first_len + second_len) bool: one mask after the other, where None is a mask that hides nothing."""
+    """(batch, first_len + second_len) bool: one mask after the other, where None masks nothing."""
     if first is None and second is None:
         return None
     pair = ((first, first_len), (second, second_len))
@@ -54,7 +53,7 @@ def joined_masks(
 
 
 def check_attn_mask(attn_mask: Tensor, x: Tensor, past: int) -> None:
-    """Raise ValueError unless `attn_mask` is boolean and of the tokens of `x: (batch, seq, dim)`, pair by pair."""
+    """Raise ValueError unless `attn_mask` is boolean and for queries and keys of `x: (batch, seq, dim)`."""
     seq = x.shape[1]
     if attn_mask.dtype != torch.bool:
         raise ValueError(f"attn_mask must be boolean, True = attend, not {attn_mask.dtype}")
@@ -66,7 +65,7 @@ def check_attn_mask(attn_mask: Tensor, x: Tensor, past: int) -> None:
 
 
 def full_attn_mask(attn_mask: Tensor | None, past: int) -> Tensor | None:
-    """(batch or 1, heads or 1, seq, past + seq) bool of an attn_mask of any rank; what it leaves out is seen."""
+    """(batch or 1, heads or 1, seq, past + seq) bool of an attn_mask of any rank; keys it leaves out are allowed."""
     if attn_mask is None:
         return None
     full = attn_mask[(None,) * (4 - attn_mask.ndim)]
@@ -75,13 +74,13 @@ def full_attn_mask(attn_mask: Tensor | None, past: int) -> Tensor | None:
 
 
 class MaskSpec(NamedTuple):
-    """What decides a self-attention's mask, apart from the tokens: blocks alike in it share one.
+    """What determines a self-attention's mask apart from the tokens: blocks with the same spec share one.
 
     Attributes:
-        causal: no token sees a later one.
-        window: how many tokens back a token sees; None: all.
-        mem_kv: learned keys in front of the tokens'.
-        kept: how many keys before the queries' own a cache keeps; None: all.
+        causal: no token attends to a later one.
+        window: how many earlier tokens a token attends to; None: all.
+        mem_kv: number of memory key-values before the tokens.
+        kept: how many keys before the queries' a cache keeps; None: all.
     """
 
     causal: bool
@@ -94,13 +93,13 @@ class Masks:
     """The masks of one forward pass.
 
     Args:
-        queries: tokens in this call.
-        past: tokens before them whose keys there are.
+        queries: tokens of this pass.
+        past: earlier tokens that have keys.
         mask: (batch, past + queries) bool, which tokens are real; None: all.
         context_mask: (batch, context) bool; None: all.
-        attn_mask: (batch or 1, heads or 1, queries, past + queries) bool, which query may see which key; None: all.
-        device: where the masks are made.
-        place: (1,) int, among the keys, of the one query there is; None: queries are the last of them.
+        attn_mask: (batch or 1, heads or 1, queries, past + queries) bool, True = attend; None: all.
+        device: of the masks.
+        place: (1,) int, index of the single query among the keys; None: queries are the last ones.
     """
 
     def __init__(
@@ -130,11 +129,11 @@ class Masks:
         return AttentionMask(self.queries, self.past, spec, self.mask, self.attn_mask, bias, self.device, self.place)
 
     def _kept_keys(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
-        """Of the last keys, where a cache keeps no others."""
+        """For the last keys, if a cache keeps no others."""
         assert spec.kept is not None
         past = min(self.past, spec.kept)
         left_out = self.past - past
-        if self.queries == 1 and spec.window == spec.kept:  # and the newest token sees them all
+        if self.queries == 1 and spec.window == spec.kept:  # the newest token attends to all of them
             spec = spec._replace(window=None)
         mask = None if self.mask is None else self.mask[:, left_out:]
         attn_mask = None if self.attn_mask is None else self.attn_mask[..., left_out:]
@@ -142,7 +141,7 @@ class Masks:
         return AttentionMask(self.queries, past, spec, mask, attn_mask, bias, self.device)
 
     def context(self, mem_kv: int = 0) -> AttentionMask:
-        """Cross-attention's mask: only the context's own hides any of the context."""
+        """Cross-attention's mask: only context_mask masks the context."""
         key = ("context", mem_kv)
         if key not in self._known:
             self._known[key] = AttentionMask(self.queries, 0, MaskSpec(False, None, mem_kv), self.context_mask)
@@ -150,21 +149,21 @@ class Masks:
 
 
 class AttentionMask:
-    """Which key each query sees, and what positions add to its score: whole, or tile by tile.
+    """Which keys each query attends to, and position biases: whole, or tile by tile.
 
     Args:
-        queries: tokens in this call.
-        past: tokens before them whose keys there are.
-        spec: what decides it apart from the tokens; None: all are seen.
-        mask: (batch, tokens) bool of the keys after the learned ones; None: all are real.
+        queries: tokens of this pass.
+        past: earlier tokens that have keys.
+        spec: determines it apart from the tokens; None: attend to all.
+        mask: (batch, tokens) bool of the keys after memory key-values; None: all are real.
         attn_mask: (batch or 1, heads or 1, queries, tokens) bool; None: all.
-        bias: of the tokens; None: nothing is added.
-        device: where masks are made.
-        place: (1,) int, among the tokens, of the one query there is; None: queries are the last of them.
+        bias: for tokens; None: no bias.
+        device: of the masks.
+        place: (1,) int, index of the single query among the tokens; None: queries are the last ones.
 
     Attributes:
-        all: each query sees each key, and nothing is added.
-        is_causal: causal and nothing else, which a fused kernel needs no mask for.
+        all: every query attends to every key, without a bias.
+        is_causal: causal and nothing else, for which fused kernels need no mask.
     """
 
     def __init__(
@@ -180,15 +179,15 @@ class AttentionMask:
     ) -> None:
         spec = spec or MaskSpec(causal=False)
         self.queries, self.past = queries, past
-        self.causal = spec.causal and queries > 1  # one query is the newest token and sees all before it
+        self.causal = spec.causal and queries > 1  # a single query is the newest token
         self.window, self.mem_kv = spec.window, spec.mem_kv
         self.mask, self.attn_mask, self.bias = mask, attn_mask, bias
         self.device, self.place = device, place
         given = mask is not None or attn_mask is not None or bias is not None or self.window is not None
         self.all = not (self.causal or given)
         self.is_causal = self.causal and not (given or past or self.mem_kv)
-        self.flex_blocks: Any = None  # FlexAttention's own form of it, once that was asked for
-        self.tables: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # of `single_query`, which come and go with it
+        self.flex_blocks: Any = None  # its form in FlexAttention, made on demand
+        self.tables: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # of `single_query`, with the same lifetime
         self._whole: tuple[Tensor | None, Tensor | None] | None = None
         self._added: dict[torch.dtype, Tensor] = {}
         self._hidden: dict[torch.dtype, Tensor] = {}
@@ -197,19 +196,18 @@ class AttentionMask:
 
     @property
     def allowed(self) -> Tensor | None:
-        """(batch or 1, heads or 1, queries or 1, keys) bool; None: all. A row that sees nothing is open in it."""
+        """(batch or 1, heads or 1, queries or 1, keys) bool; None: all. Fully masked rows are open."""
         return self._resolved()[0]
 
     @property
     def empty(self) -> Tensor | None:
-        """(batch or 1, heads or 1, queries or 1, 1) bool, the rows that see nothing; None: there is none."""
+        """(batch or 1, heads or 1, queries or 1, 1) bool, the fully masked rows; None: none."""
         return self._resolved()[1]
 
     def added(self, dtype: torch.dtype) -> Tensor | None:
-        """Bias and mask as one tensor to add to scores of this type; the mask alone where nothing biases.
+        """Bias and mask as one tensor to add to scores of this dtype; without a bias, the boolean mask.
 
-        It is made once, by the first block that asks. No step keeps a tensor for the backward pass, as in
-        `RelativeBias`.
+        Made once, for the first block. As in `RelativeBias`, no tensor is saved for the backward pass.
         """
         if self.bias is None:
             return self.allowed
@@ -220,7 +218,7 @@ class AttentionMask:
         return self._added[dtype]
 
     def hidden(self, dtype: torch.dtype) -> Tensor | None:
-        """0 where `allowed`, else -inf, to be added: a mask to fill by would be kept for the backward pass."""
+        """0 where `allowed`, else -inf, to be added: masked_fill would save its mask for the backward pass."""
         if self.allowed is None:
             return None
         if dtype not in self._hidden:
@@ -228,7 +226,7 @@ class AttentionMask:
         return self._hidden[dtype]
 
     def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
-        """(batch or 1, heads, queries, keys): the bias in this type, not to overflow in it; None: there is none.
+        """(batch or 1, heads, queries, keys): the bias in this dtype, clamped so as not to overflow; None: none.
 
         A row whose bias is -inf throughout has no softmax.
         """
@@ -243,18 +241,18 @@ class AttentionMask:
     # Tile by tile ------------------------------------------------------------------------------------------------
 
     def key_range(self, queries: slice, tokens: int) -> slice:
-        """The places, of so many tokens, that lie between the first and the last that any of these queries sees."""
+        """The range of keys, out of `tokens`, that any of these queries attends to."""
         last = self.past + queries.stop if self.causal else tokens
         return slice(0 if self.window is None else max(0, self.past + queries.start - self.window), last)
 
     def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> bool:
-        """Set scores of what is not seen to -inf, in place.
+        """Set masked scores to -inf, in place.
 
         Args:
             scores: (heads, queries, tokens) of a row of the batch.
 
         Returns:
-            whether a query may be left with nothing; by place alone each sees itself.
+            whether a query may be fully masked; causality and windows alone leave each its own key.
         """
         start, rows = self.past + queries.start - tokens.start, queries.stop - queries.start
         edge = torch.ones(rows, rows - 1, dtype=torch.bool, device=scores.device)
@@ -278,7 +276,7 @@ class AttentionMask:
             allowed = _both(self._places(), given)
             if allowed is not None and self.mem_kv:
                 allowed = F.pad(allowed, (self.mem_kv, 0), value=True)
-            if allowed is None or given is None or self.mem_kv:  # each token sees itself, or the learned keys
+            if allowed is None or given is None or self.mem_kv:  # each token attends to itself or to memory key-values
                 self._whole = allowed, None
             else:
                 empty = ~allowed.any(dim=-1, keepdim=True)
@@ -286,7 +284,7 @@ class AttentionMask:
         return self._whole
 
     def _places(self) -> Tensor | None:
-        """(1, 1, queries, tokens) bool by place alone; None: all."""
+        """(1, 1, queries, tokens) bool from causality and window; None: all."""
         shape = self.queries, self.past + self.queries
         places = None
         if self.causal:

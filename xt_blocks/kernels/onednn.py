@@ -150,7 +150,7 @@ FEW, MANY = 64, 256
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
-    """`x: (fewer, features)` with rows of zeros behind."""
+    """`x: (fewer, features)` followed by rows of zeros."""
     return x if len(x) == rows else F.pad(x, (0, 0, 0, rows - len(x)))
 
 

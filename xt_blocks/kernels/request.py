@@ -1,4 +1,4 @@
-"""What attention's kernels are asked for, and what they give.
+"""The request and the result of attention kernels.
 
 Axes: b batch, h heads, i queries, j keys, d features of a head.
 """
@@ -15,11 +15,11 @@ from .scores.spec import ScoreSpec
 
 
 class Scores(NamedTuple):
-    """What an attention saw on its way.
+    """Scores and weights of an attention.
 
     Attributes:
-        before: (b, h, i, j) the scores with what positions add to them, before masking.
-        weights: (b, h, i, j) after the softmax, a row of zeros where nothing is seen.
+        before: (b, h, i, j) the scores with position biases, before masking.
+        weights: (b, h, i, j) after the softmax, a row of zeros if all keys are masked.
     """
 
     before: Tensor
@@ -27,16 +27,16 @@ class Scores(NamedTuple):
 
 
 class Request(NamedTuple):
-    """softmax(q kᵀ · scale) v, with what the spec does in between.
+    """softmax(q kᵀ · scale) v, with the modifiers of the spec.
 
     Attributes:
         q: (b, h, i, d)
-        k: (b, h, j, d), learned keys first.
+        k: (b, h, j, d), memory key-values first.
         v: (b, h, j, dv)
-        mask: which query sees which key, and what positions add.
-        spec: what is done to scores and weights.
-        flash: False asks for the scores in hand.
-        keep_scores: give the Scores too.
+        mask: which query attends to which key, and position biases.
+        spec: modifiers of scores and weights.
+        flash: False requires a kernel that holds the scores.
+        keep_scores: return the Scores too.
     """
 
     q: Tensor
@@ -48,7 +48,7 @@ class Request(NamedTuple):
     keep_scores: bool = False
 
     def needs_scores(self) -> str | None:
-        """Why the scores must be in hand, which no fused kernel has; None: they need not."""
+        """Why the kernel must hold the scores, which fused kernels do not; None: it need not."""
         if not self.flash:
             return "flash=false asks for the scores in hand"
         if self.keep_scores:

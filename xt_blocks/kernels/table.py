@@ -1,4 +1,4 @@
-"""Attention's kernels in the order in which they are asked, and the one place where one is chosen."""
+"""Attention kernels in order of preference, and the one place where one is chosen."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ KERNELS: tuple[AttentionKernel, ...] = (
 
 
 def attention(request: Request) -> Result:
-    """By the first kernel that supports the request and takes it."""
+    """Attention by the first kernel that supports the request and does not decline."""
     return contract.choose(KERNELS, request).run(request)
 
 
 def run(name: str, request: Request) -> Result:
-    """By the kernel of this name, whether or not it would be taken.
+    """Attention by the kernel of this name, even if it would decline.
 
     Raises:
         ValueError: there is none, or it can't compute the request.
@@ -34,5 +34,5 @@ def run(name: str, request: Request) -> Result:
 
 
 def why(request: Request) -> str:
-    """Which kernel is taken, and why none of the others, a line each."""
+    """Which kernel is chosen, and why not the others, one line each."""
     return contract.why(KERNELS, request)

@@ -27,7 +27,7 @@ from .contract import Kernel
 from .masks import AttentionMask
 from .request import Request, Result
 from .scores.softmax import softmax_of
-from .scores.spec import Modifier, ScoreSpec, Stage, TileStep
+from .scores.spec import Modifier, ScoreSpec, ScoreStage, TileStep
 
 ROWS = 64
 """Queries of a tile."""
@@ -144,9 +144,9 @@ class _Chain(NamedTuple):
 
     @staticmethod
     def of(spec: ScoreSpec) -> _Chain:
-        before, after = spec.at(Stage.SCORES), spec.at(Stage.WEIGHTS)
+        before, after = spec.at(ScoreStage.SCORES), spec.at(ScoreStage.WEIGHTS)
         placed, start = [], 0
-        for modifier in (*before, *spec.at(Stage.MASKED), softmax_of(spec), *after):
+        for modifier in (*before, *spec.at(ScoreStage.MASKED), softmax_of(spec), *after):
             end = start + len(modifier.tensors())
             placed.append((modifier, slice(start, end)))
             start = end

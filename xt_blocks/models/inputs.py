@@ -54,7 +54,7 @@ class SequenceInputs(PlacedInputs, total=False):
 # The arguments -----------------------------------------------------------------------------------------------------
 
 
-class Reads(NamedTuple):
+class ModelReads(NamedTuple):
     """What a model reads, so that arguments nothing would read are refused.
 
     Attributes:
@@ -84,11 +84,11 @@ class Inputs:
     cache: Cache | None = None
 
     @property
-    def remembered(self) -> int:
+    def mem_len(self) -> int:
         """Tokens of earlier segments."""
         return self.mems.length if isinstance(self.mems, Memories) else 0
 
-    def check(self, reads: Reads) -> None:
+    def check(self, reads: ModelReads) -> None:
         """
         Raises:
             ValueError: a shape or type is wrong, nothing would read an argument, or the sequence is too long.
@@ -102,9 +102,9 @@ class Inputs:
         self._check_prepended(reads)
         check_mask("self_attn_context_mask", self.self_attn_context_mask, x)
         if self.attn_mask is not None:
-            check_attn_mask(self.attn_mask, x, held + self.remembered)
+            check_attn_mask(self.attn_mask, x, held + self.mem_len)
 
-    def _check_pos(self, reads: Reads, held: int) -> None:
+    def _check_pos(self, reads: ModelReads, held: int) -> None:
         pos, shape = self.pos, self.x.shape
         if pos is None:
             fixed = self.cache is not None and self.cache.fixed is not None
@@ -122,7 +122,7 @@ class Inputs:
             span = f"pos goes from {pos.min()} to {pos.max()}"
             raise ValueError(f"learned positions are from 0 to {reads.learned - 1}; {span}")
 
-    def _check_prepended(self, reads: Reads) -> None:
+    def _check_prepended(self, reads: ModelReads) -> None:
         prepended, rows = self.prepend_embeds, self.x.shape[0]
         if prepended is None:
             if self.prepend_mask is not None:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
-    """The torch module that a graph says.
+    """The torch module of a graph.
 
     Args:
-        graph: from `blockdsl.compile`, and whatever was done to it since. It is copied.
+        graph: from `blockdsl.compile`, perhaps edited. It is copied.
 
     Returns:
-        A Stack, `stack(x, context=..., mask=...)`; or the model around one, which reads what the graph's input says:
+        A Stack, `stack(x, context=..., mask=...)`; or a model around one, by what the graph's input reads:
         a TransformerWrapper tokens (`num_tokens`), a ContinuousTransformerWrapper vectors (`dim_in`, `dim_out`), a
         ViTransformerWrapper images (`image_size`).
 

@@ -1,9 +1,9 @@
-"""What stands in front of a sequence and is no part of it: memory tokens and prepended embeddings.
+"""The prefix of a sequence in the stream: memory tokens and prepended embeddings.
 
-Padding before a row's first token, of the tokens or of the prepended embeddings, goes to the front of the row: the
-prefix then stands right before the row's first token, as it does in a row without padding. So whatever goes by place
-(relative positions, windows, token shift) gives a padded row the values of the row alone. What is masked between real
-ones is no padding and stays.
+Padding before a row's first token, of the tokens or of the prepended embeddings, moves to the front of the row, so that
+the prefix is right before the row's first token, as in a row without padding. Then everything that depends on places
+(relative positions, windows, token shift) gives a padded row the values of the row alone. Masked places between real
+ones are not padding and stay.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Prefix:
-    """What is in front of the tokens in the stream, and where all of them are in it.
+    """The places before the tokens in the stream, and the order of all of them.
 
     Args:
-        inputs: what the model is given; with prepended embeddings or none.
-        memory_tokens: (memory, dim), in front of them; None: none.
+        inputs: of the model.
+        memory_tokens: (memory, dim), which come first; None: none.
 
     Attributes:
-        memory: how many memory tokens there are.
-        length: memory + prepended; where it is 0, nothing is moved.
+        memory: number of memory tokens.
+        length: memory + prepended; if 0, nothing is moved.
         mask: (batch, length + seq) bool, in the stream's order; None: all are real.
     """
 
@@ -40,7 +40,7 @@ class Prefix:
         prepended = 0 if inputs.prepend_embeds is None else inputs.prepend_embeds.shape[1]
         self.memory = 0 if memory_tokens is None else len(memory_tokens)
         self.length = self.memory + prepended
-        self._order: Tensor | None = None  # (batch, length + seq), the place that comes to stand at each
+        self._order: Tensor | None = None  # (batch, length + seq), the source of each place
         self._tokens: Tensor | None = None  # (batch, seq), which of them are real
         self.mask = inputs.mask
         if self.length:
@@ -52,14 +52,14 @@ class Prefix:
             self.mask = mask
 
     def _padding_first(self, mask: Tensor) -> Tensor:
-        """(batch, length + seq) int: the places of `mask` (batch, length + seq), padding in front of the others."""
+        """(batch, length + seq) int: the places of `mask` (batch, length + seq), padding first."""
         tokens, front = mask[:, self.length :], mask[:, self.memory : self.length]
         later = F.pad(tokens.cumsum(dim=-1) > 0, (self.length, 0))
         gaps = (front.cumsum(dim=-1) > 0) & (front.flip(-1).cumsum(dim=-1).flip(-1) > 0)
         stays = mask | later | F.pad(gaps, (self.memory, tokens.shape[1]))
         return stays.int().argsort(dim=-1, stable=True)
 
-    # The sequence's way into the stream and out of it --------------------------------------------------------------
+    # Into the stream and back --------------------------------------------------------------
 
     def prepended(self, embedded: Tensor) -> Tensor:
         """`embedded: (batch, seq, emb_dim)` after the prepended embeddings, (batch, prepended + seq, emb_dim)."""
@@ -82,10 +82,10 @@ class Prefix:
     def _arranged(self, x: Tensor) -> Tensor:
         return x if self._order is None else _taken(x, self._order)
 
-    # What is said of tokens, for all places --------------------------------------------------------------------------
+    # Arguments about tokens, extended to all places -----------------------------------------------------------------
 
     def attn_mask(self, attn_mask: Tensor, seq: int, before: SequenceState) -> Tensor:
-        """A mask of which token attends to which, for all places; the prefix sees all and is seen by all.
+        """An attn_mask of tokens extended to all places; the prefix attends to all and is attended to by all.
 
         Args:
             attn_mask: (..., seq, keys) bool. Of rank 2, 3 or 4, as the stack takes it.
@@ -109,7 +109,7 @@ class Prefix:
         return _keys_taken(out, order).take_along_dim(self._order[:, None, :, None], dim=2)
 
     def order_after(self, past: int) -> Tensor | None:
-        """(batch, past + length + seq), the place that comes to stand at each after `past` others; None: its own."""
+        """(batch, past + length + seq), the source of each place after `past` others; None: unchanged."""
         if self._order is None:
             return None
         before = torch.arange(past, device=self._order.device).expand(self._order.shape[0], -1)

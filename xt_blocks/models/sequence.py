@@ -1,4 +1,4 @@
-"""What models over tokens and over vectors share: all between the embedded sequence and the outputs."""
+"""What models over tokens and over vectors share: everything between the embedded sequence and the outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
 from ..runtime.sequence import SequenceState
 from ..runtime.stack import Stack
-from .inputs import Inputs, Reads, Returns
+from .inputs import Inputs, ModelReads, Returns
 from .prefix import Prefix
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 class SequenceModel(Drawn, nn.Module):
-    """What models over tokens and over vectors share: all between the embedded sequence and the outputs.
+    """What models over tokens and over vectors share: everything between the embedded sequence and the outputs.
 
-    A subclass says what a sequence's vectors are (`_vectors`) and what is made of the stack's output (`_outputs`).
+    A subclass defines a sequence's vectors (`_vectors`) and what the stack's output becomes (`_outputs`).
 
     Attributes:
-        max_seq_len: longest sequence; learned absolute positions have so many rows.
+        max_seq_len: longest sequence; the number of learned absolute positions.
         emb_dim: features of the embedded sequence.
         dim: features of the stack.
-        num_memory_tokens: learned tokens in front of the sequence while it is in the stack.
+        num_memory_tokens: learned tokens before the sequence in the stack.
     """
 
     graph: BlockGraph
@@ -59,7 +59,7 @@ class SequenceModel(Drawn, nn.Module):
         emb_frac_gradient: float = 1.0,
         unit: bool = False,
     ) -> None:
-        """Make the modules after the sequence's vectors, up to the stack, in the order in which they run."""
+        """Make the modules from the sequence's vectors to the stack, in order."""
         self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
         self.num_memory_tokens, self.emb_frac_gradient = num_memory_tokens, emb_frac_gradient
         self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
@@ -70,7 +70,7 @@ class SequenceModel(Drawn, nn.Module):
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
         learned = max_seq_len if scheme == "absolute" else None
-        self.reads = Reads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
+        self.reads = ModelReads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
 
     def _vectors(self, x: Tensor) -> Tensor:
         """The sequence as (batch, seq, emb_dim), without positions."""
@@ -94,13 +94,13 @@ class SequenceModel(Drawn, nn.Module):
         return self.graph.pattern
 
     def new_cache(self, batch: int, max_len: int | None = None, prepended: int = 0) -> Cache:
-        """Room to decode `batch` sequences of up to `max_len` tokens, max_seq_len when not given.
+        """Capacity to decode `batch` sequences of up to `max_len` tokens, by default max_seq_len.
 
         Args:
-            prepended: how many embeddings the first step prepends. There is room for memory tokens anyway.
+            prepended: number of embeddings the first step prepends. Memory tokens are always included.
 
         Raises:
-            ValueError: a size is no whole number of at least 0, or the model cannot be decoded one token at a time.
+            ValueError: a size is negative, or the model cannot be decoded one token at a time.
         """
         max_len = self.max_seq_len if max_len is None else max_len
         for name, value in (("max_len", max_len), ("prepended", prepended)):
@@ -108,7 +108,7 @@ class SequenceModel(Drawn, nn.Module):
                 raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
         return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
 
-    if TYPE_CHECKING:  # what a call gives, by what it is asked for
+    if TYPE_CHECKING:  # the return type of a call
 
         @overload
         def __call__(
@@ -177,39 +177,38 @@ class SequenceModel(Drawn, nn.Module):
             mask: (batch, seq) bool, True = a real token; padding may be on either side.
             context: (batch, context, dim), for cross-attention.
             context_mask: (batch, context) bool.
-            return_embeddings: the stack's output in place of logits.
+            return_embeddings: the stack's output instead of logits.
             return_logits_and_embeddings: both, as a pair.
-            return_intermediates: give the Intermediates too, streams and attention of every block; they have the
-                places of memory tokens.
-            return_attn: give a list of the attention weights too, (batch, heads, seq, keys) each.
-            return_mems: give the Memories after this segment too.
-            mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens stand
-                in front of the first segment alone, and are remembered for good. It has a real token of every row:
-                only there a row's padding can go in front of them.
-            pos: (seq,) or (batch, seq) int, the tokens' positions. When not given they go on from those of the cache's
-                last step, or are counted from each row's first real token. What mems remember stands right before.
-            prepend_embeds: (batch, prepended, emb_dim), in front of the embedded tokens; they have no positions of
-                the input's. With a cache they are given at the first step.
+            return_intermediates: return the Intermediates too, streams and attention of every block; they include
+                memory tokens.
+            return_attn: return a list of the attention weights too, (batch, heads, seq, keys) each.
+            return_mems: return the Memories after this segment too.
+            mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens come
+                before the first segment only, and are always kept. It must have a real token in every row: only there
+                can a row's padding go before them.
+            pos: (seq,) or (batch, seq) int, the tokens' positions. By default they continue from the cache's last
+                step, or count from each row's first real token. Tokens in mems come right before.
+            prepend_embeds: (batch, prepended, emb_dim), before the embedded tokens; they get no absolute
+                positions. With a cache, at the first step only.
             prepend_mask: (batch, prepended) bool, True = a real one.
             sum_embeds: (batch, seq, emb_dim), added to the embedded tokens.
             attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
                 (batch, heads, seq, keys). keys: seq, or with those of mems, or the tokens of the cache, in front.
                 Memory tokens and prepended embeddings see all and are seen by all.
-            self_attn_context_mask: (batch, seq) bool, tokens that self-attention may see; others keep their place.
-            cache: x goes on after the tokens it holds. With memory tokens or prepended embeddings, the first step has
-                a real token of every row: only there its padding can go in front of them.
-            target: what the last tokens are to predict, `cross_entropy.Target` of (batch, up to seq): the model gives
-                the loss in place of logits, which it then need not hold.
+            self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
+            cache: x follows the tokens it holds. With memory tokens or prepended embeddings, the first step must have
+                a real token in every row: only there can its padding go before them.
+            target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss
+                instead of logits, without holding all logits.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
             (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim), or
             the target's cross-entropy in nats.
-            With further things asked for a tuple: this, Intermediates, Memories, attention weights, those of them that
-            were.
+            If more is requested, a tuple: this, then Intermediates, Memories and attention weights as requested.
 
         Raises:
-            ValueError: an argument has a wrong type or shape, arguments clash, a token is not of the vocabulary, or
+            ValueError: an argument has a wrong dtype or shape, arguments clash, a token is not in the vocabulary, or
                 the sequence is longer than max_seq_len with learned positions.
         """
         inputs = Inputs(
@@ -236,7 +235,7 @@ class SequenceModel(Drawn, nn.Module):
         hidden = self._embedded(x, places, sum_embeds)
         hidden = self._projected(prefix.prepended(hidden))  # (batch, prepended + seq, dim)
         stream = prefix.stream(hidden)  # (batch, memory + prepended + seq, dim)
-        in_front = before.prefix + prefix.length + inputs.remembered
+        in_front = before.prefix + prefix.length + inputs.mem_len
         stream = self.attn_layers(
             stream,
             context=context,
@@ -252,7 +251,7 @@ class SequenceModel(Drawn, nn.Module):
             intermediates=record,
         )
         if cache is not None:
-            before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.remembered))
+            before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
         if record is not None and return_mems:
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record)
@@ -278,14 +277,14 @@ class SequenceModel(Drawn, nn.Module):
         return apply(self.project_emb, self.emb_dropout(embedded) if self.emb_dropout.training else embedded)
 
     def _routed(self, mems: Memories | None) -> Memories | None:
-        """Memories as the layers read them."""
+        """Memories as shift_mem_down routes them to layers."""
         if not isinstance(mems, Memories) or not self.shift_mem_down:
             return mems
         nodes = [step.node for step in self.attn_layers.plan if "memory" in step.inputs]
         return mems.routed(nodes, self.shift_mem_down)
 
     def _returned(self, hidden: Tensor, returns: Returns, record: Intermediates | None) -> Tensor | tuple[Any, ...]:
-        """What is asked for, of `hidden: (batch, prepended + seq, dim)`."""
+        """What was requested, from `hidden: (batch, prepended + seq, dim)`."""
         hidden = hidden[:, -1:] if returns.last_only else hidden
         out: Any = hidden
         if returns.target is not None:

@@ -38,7 +38,7 @@ class TransformerWrapper(SequenceModel):
         num_tokens: size of the vocabulary.
         max_seq_len: longest sequence; learned absolute positions have so many rows.
         attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
-        emb_dim: features of the embedding where they are not the stack's; a linear map leads from one to the other
+        emb_dim: features of the embedding if they differ from the stack's; a linear layer projects them
             (ALBERT, arXiv:1909.11942).
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
         scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.

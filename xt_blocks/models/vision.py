@@ -30,7 +30,7 @@ Size = int | tuple[int, int]
 class PatchEmbedding(nn.Module):
     """Patches of an image as vectors: their pixels, normed, mapped to `dim` features and normed again.
 
-    The norm on both sides of the linear map is Dual PatchNorm (Kumar et al., arXiv:2302.01327).
+    The norm on both sides of the linear layer is Dual PatchNorm (Kumar et al., arXiv:2302.01327).
 
     Args:
         patch: height and width of a patch.

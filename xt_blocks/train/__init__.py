@@ -8,7 +8,7 @@ from .metrics import read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
 from .plot import plot_losses
-from .progress import Progress
+from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
 from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
 from .settings import TrainSettings, check_device
@@ -18,7 +18,7 @@ from .unigram import unigram_bits_per_byte
 __all__ = [
     "OVERLAYS",
     "Corpus",
-    "Progress",
+    "ProgressBar",
     "Reporter",
     "RunFolder",
     "StopRequest",

@@ -19,7 +19,7 @@ SMOOTHING = 0.95
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Progress:
+class ProgressBar:
     """A `Reporter`: loss, tokens/s and time left for every step, and a line for every evaluation.
 
     Args:

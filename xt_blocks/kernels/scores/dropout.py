@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .spec import Modifier, Stage, TileStep
+from .spec import Modifier, ScoreStage, TileStep
 
 
 class WeightDropout(nn.Module):
@@ -37,7 +37,7 @@ class Dropout(Modifier):
     p: float
 
     name = "dropout"
-    stage = Stage.WEIGHTS
+    stage = ScoreStage.WEIGHTS
     scales = True
 
     def apply(self, x: Tensor) -> Tensor:

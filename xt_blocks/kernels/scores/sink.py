@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .softmax import no_rows, row_sums
-from .spec import FlexForm, Modifier, Stage, TileStep
+from .spec import FlexForm, Modifier, ScoreStage, TileStep
 
 
 class Sink(nn.Module):
@@ -41,7 +41,7 @@ class SinkSoftmax(Modifier):
     logits: Tensor
 
     name = "sink"
-    stage = Stage.SOFTMAX
+    stage = ScoreStage.SOFTMAX
     in_flex = True
 
     def apply(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .spec import FlexForm, Modifier, Stage, TileStep
+from .spec import FlexForm, Modifier, ScoreStage, TileStep
 
 
 def softcap(o: Any) -> Modifier:
@@ -22,7 +22,7 @@ class Softcap(Modifier):
     c: float
 
     name = "softcap"
-    stage = Stage.SCORES
+    stage = ScoreStage.SCORES
     in_flex = True
 
     def apply(self, x: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .spec import Modifier, ScoreSpec, Stage, TileStep
+from .spec import Modifier, ScoreSpec, ScoreStage, TileStep
 
 
 class Softmax(Modifier):
     """exp(score) over the sum of the row's."""
 
     name = "softmax"
-    stage = Stage.SOFTMAX
+    stage = ScoreStage.SOFTMAX
 
     def apply(self, x: Tensor) -> Tensor:
         return x.softmax(dim=-1)
@@ -41,5 +41,5 @@ _SOFTMAX = Softmax()
 
 def softmax_of(spec: ScoreSpec) -> Modifier:
     """The modifier that makes the weights."""
-    own = spec.at(Stage.SOFTMAX)
+    own = spec.at(ScoreStage.SOFTMAX)
     return own[0] if own else _SOFTMAX

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .spec import Modifier, Stage, TileStep
+from .spec import Modifier, ScoreStage, TileStep
 
 
 def sparse_topk(o: Any) -> Modifier:
@@ -24,7 +24,7 @@ class TopK(Modifier):
     k: int
 
     name = "top-k scores per query"
-    stage = Stage.MASKED
+    stage = ScoreStage.MASKED
 
     def apply(self, x: Tensor) -> Tensor:
         keys = x.shape[-1]

@@ -30,7 +30,7 @@ from torch import Tensor
 from .. import compat
 
 
-class Stage(IntEnum):
+class ScoreStage(IntEnum):
     """When a modifier acts."""
 
     SCORES = 0
@@ -63,7 +63,7 @@ class Modifier(ABC):
     """
 
     name: str
-    stage: Stage
+    stage: ScoreStage
     mixes_heads: bool = False
     scales: bool = False
     in_flex: bool = False
@@ -178,7 +178,7 @@ class ScoreSpec(NamedTuple):
     modifiers: tuple[Modifier, ...] = ()
     residual: Tensor | None = None
 
-    def at(self, *stages: Stage) -> tuple[Modifier, ...]:
+    def at(self, *stages: ScoreStage) -> tuple[Modifier, ...]:
         """The modifiers of these stages, in the order in which they act."""
         if not self.modifiers:
             return ()

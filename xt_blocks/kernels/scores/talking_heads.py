@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...blocks.aliases import old_names
 from ..hooks import unhooked
-from .spec import Modifier, Stage, TileStep
+from .spec import Modifier, ScoreStage, TileStep
 
 
 class HeadMix(nn.Linear):
@@ -31,27 +31,27 @@ class TalkingHeads(nn.Module):
         old_names(self, {"before": "before.weight", "behind": "after.weight"})
 
     def forward(self) -> tuple[Modifier, ...]:
-        return MixHeads(self.before, Stage.SCORES), MixHeads(self.after, Stage.WEIGHTS)
+        return MixHeads(self.before, ScoreStage.SCORES), MixHeads(self.after, ScoreStage.WEIGHTS)
 
 
 @dataclass(frozen=True)
 class MixHeads(Modifier):
-    """Each head of what is given becomes a sum of all.
+    """Each head becomes a weighted sum of all heads.
 
     Args:
-        layer: (..., heads) → (..., heads); called unless it is a HeadMix that nothing hooks on.
+        layer: (..., heads) → (..., heads); called unless it is an unhooked HeadMix.
     """
 
     layer: nn.Module
-    stage: Stage
+    stage: ScoreStage
 
     name = "talking heads"
     mixes_heads = True
 
     def apply(self, x: Tensor) -> Tensor:
         if self.unreadable():
-            mixed: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
-            return mixed
+            out: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
+            return out
         (weight,) = self.tensors()
         return torch.einsum("gh, bhij -> bgij", weight.to(x.dtype), x)
 
@@ -67,15 +67,15 @@ class MixHeads(Modifier):
 
     def tile(self, x: Tensor, step: TileStep) -> Tensor:
         step.save(x)
-        return _mixed(step.tensors[0], x)
+        return _mix(step.tensors[0], x)
 
     def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
         (x,), (weight,), (of_weight,) = step.saved, step.tensors, step.gradients
         if of_weight is not None:
             of_weight += grad.flatten(1) @ x.flatten(1).T
-        return _mixed(weight.T, grad)
+        return _mix(weight.T, grad)
 
 
-def _mixed(weight: Tensor, x: Tensor) -> Tensor:
-    """`weight: (heads, heads)` of the heads of `x: (h, i, j)`."""
+def _mix(weight: Tensor, x: Tensor) -> Tensor:
+    """`weight: (heads, heads)` applied to the heads of `x: (h, i, j)`."""
     return (weight @ x.flatten(1)).view_as(x)
