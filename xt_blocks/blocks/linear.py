@@ -25,8 +25,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out = onednn.compiled_linear(x, weight, bias) if weight.numel() >= LARGE else None
         return F.linear(x, weight, bias) if out is None else out
     if onednn.BEATS_MKL and onednn.plain(x, weight) and x.dtype == torch.float32:
-        trains = torch.is_grad_enabled()
-        pays = x.numel() * weight.shape[0] >= MANY_PRODUCTS or (not trains and weight.numel() >= LARGE)
+        trains, products = torch.is_grad_enabled(), x.numel() * weight.shape[0]
+        if trains:
+            pays = products >= MANY_PRODUCTS and x.numel() > onednn.FEW // 2 * weight.shape[-1]
+        else:
+            pays = products >= MANY_PRODUCTS or weight.numel() >= LARGE
         if pays and onednn.takes(x, weight, bias):
             return onednn.linear(x, weight, bias) if trains else onednn.run(x, weight, bias)
     return F.linear(x, weight, bias)

@@ -120,7 +120,7 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
     out: Tensor | None = None
     start = 0
     for size in pieces(len(left)):
-        if size < MOST_FOUR_TIMES:  # MKL adds the rest in place
+        if size < MANY:  # MKL adds the rest in place
             return left[start:].T @ right[start:] if out is None else out.addmm_(left[start:].T, right[start:])
         a, b = (x[start : start + size].contiguous().T for x in (left, right))
         part: Tensor = RUN(a, b, None, *PLAIN)
@@ -131,23 +131,22 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
 
 
 def pieces(rows: int) -> list[int]:
-    """Sizes that add up to so many rows or a few more, the largest first: 1, 4, 16, 64, 256, 512, 1024, ...
+    """Sizes that add up to so many rows or a few more, the largest first: 1, 16, 64, 256, 512, 1024, ...
 
     oneDNN makes a kernel for each shape, 0.6 MB of it, and keeps it. So there are few, however many numbers of rows.
     """
+    if rows <= 16:
+        return [1 if rows == 1 else 16]
     sizes = []
     while rows > 0:
-        bits = rows.bit_length() - 1
-        below = 1 << (bits if bits >= 8 else bits - bits % 2)
-        above = below if below == rows else 4 * below
-        fills = above <= FEW // 4 or (above == FEW and rows > FEW // 2)
-        sizes.append(above if fills else below)
+        largest = 1 << (rows.bit_length() - 1)
+        sizes.append(largest if largest >= MANY else FEW)
         rows -= sizes[-1]
     return sizes
 
 
-FEW, MOST_FOUR_TIMES = 64, 256
-"""Up to so many rows, some of zeros may be added to make a size; each size up to so many is four times the last."""
+FEW, MANY = 64, 256
+"""Rows that a rest is taken in, with rows of zeros at its end; and those from which each power of two is a size."""
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
