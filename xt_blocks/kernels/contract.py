@@ -38,7 +38,7 @@ class Kernel(Generic[Request, Result]):
 def choose(table: Sequence[Kernel[Request, Result]], request: Request) -> Kernel[Request, Result]:
     """The first kernel that supports the request and takes it."""
     for kernel in table:
-        if kernel.supports(request) is None and kernel.declines(request) is None:
+        if kernel.declines(request) is None and kernel.supports(request) is None:  # the first says no more quickly
             return kernel
     raise RuntimeError("no kernel of the table supports the request, and the last one should support all")
 
