@@ -25,7 +25,7 @@ def programs(cases: Iterable[tuple[int, int, int | None]]) -> int:
             q = torch.randn(1, heads, tokens, 16)
             bias = None if window else Bias(("b",), RelativeBias(torch.randn(heads, 2 * tokens - 1), tokens, tokens))
             mask = Masks(tokens).tokens(MaskSpec(True, window), bias)
-            score = flex._score(mask, flex.ScoreSpec(0.3))
+            score = flex._score(mask, [])
             compiled(q, q, q, score_mod=score, block_mask=flex.block_mask(mask, q, q), scale=0.3)
     return counters["stats"]["unique_graphs"]
 

@@ -31,8 +31,6 @@ of 8 it would run as it is written, and hold all scores."""
 
 def supports(request: Request) -> str | None:
     q, k, v, mask, spec, *_ = request
-    if torch.compiler.is_compiling():
-        return "in a compiled graph, which is not to depend on sizes"
     if (reason := request.needs_scores()) is not None:
         return reason
     for modifier in spec.modifiers:
@@ -44,7 +42,9 @@ def supports(request: Request) -> str | None:
         return "this torch has no FlexAttention"
     if q.is_cuda:
         fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128)
-        return None if fits else "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
+        if not fits:
+            return "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
+        return None if _compiled() is not None else "FlexAttention can't be compiled here"
     learned = any(t.requires_grad for t in (q, k, v))  # it asks no further, whether or not gradients are on
     return "FlexAttention has no gradient on a CPU" if learned and q.is_cpu else None
 
@@ -55,12 +55,12 @@ def declines(request: Request) -> str | None:
         return f"it is fast on a GPU, from {FEWEST} queries on"
     if not request.spec.modifiers and mask.bias is None and mask.window is None:
         return "nothing changes the scores that torch's other kernels have not"
-    return None if _compiled() is not None else "FlexAttention can't be compiled here"
+    return None
 
 
 def run(request: Request) -> Result:
     q, k, v, mask, spec, *_ = request
-    flex = (_compiled() if q.is_cuda else None) or compat.flex_attention().flex_attention
+    flex = _compiled() if q.is_cuda else compat.flex_attention().flex_attention
     forms = [modifier.flex(q) for modifier in spec.modifiers]
     outputs = [form.output for form in forms if form.output is not None]
     args = {"score_mod": _score(mask, forms), "block_mask": block_mask(mask, q, k), "scale": spec.scale}

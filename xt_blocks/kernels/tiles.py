@@ -43,8 +43,6 @@ MOST_MASK = 2**22
 
 
 def supports(request: Request) -> str | None:
-    if torch.compiler.is_compiling():
-        return "in a compiled graph, which is not to depend on values"
     if compat.transforms_active() or type(request.q) is not Tensor:  # no value can be asked of a fake tensor
         return "torch.func, forward derivatives, tracing or another type of tensor follows each operation"
     mask = request.mask
@@ -64,6 +62,8 @@ def declines(request: Request) -> str | None:
     if torch.compiler.is_compiling():  # no question about sizes, which would bind a graph to them
         return None
     q, mask = request.q, request.mask
+    if torch.compiler.is_compiling():
+        return "a compiled graph is not to depend on sizes"
     if mask.queries < 4 * ROWS or not q.is_cpu:
         return f"tiles are fast on a CPU, from {4 * ROWS} queries on"
     bias, trains = mask.bias, torch.is_grad_enabled()

@@ -31,37 +31,42 @@ class TalkingHeads(nn.Module):
         old_names(self, {"before": "before.weight", "behind": "after.weight"})
 
     def forward(self) -> tuple[Modifier, ...]:
-        return MixHeads(self.before, ScoreStage.SCORES), MixHeads(self.after, ScoreStage.WEIGHTS)
+        return MixHeads.by(self.before, ScoreStage.SCORES), MixHeads.by(self.after, ScoreStage.WEIGHTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MixHeads(Modifier):
-    """Each head becomes a weighted sum of all heads.
+    """Each head of what is given becomes a sum of all.
 
     Args:
-        layer: (..., heads) → (..., heads); called unless it is an unhooked HeadMix.
+        layer: (..., heads) → (..., heads)
+        stage: when.
+        weight: (heads, heads), the layer's; None: it must not be read, and the layer is called.
     """
 
     layer: nn.Module
     stage: ScoreStage
+    weight: Tensor | None
 
     name = "talking heads"
     mixes_heads = True
 
+    @classmethod
+    def by(cls, layer: nn.Module, stage: ScoreStage) -> MixHeads:
+        """By a HeadMix that nothing hooks on, or by whatever stands in its place."""
+        return cls(layer, stage, layer.weight if type(layer) is HeadMix and unhooked(layer) else None)
+
     def apply(self, x: Tensor) -> Tensor:
-        if self.unreadable():
-            out: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
-            return out
-        (weight,) = self.tensors()
-        return torch.einsum("gh, bhij -> bgij", weight.to(x.dtype), x)
+        if self.weight is None:
+            mixed: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
+            return mixed
+        return torch.einsum("gh, bhij -> bgij", self.weight.to(x.dtype), x)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        weight = self.layer.weight
-        assert isinstance(weight, Tensor)
-        return (weight,)
+        return () if self.weight is None else (self.weight,)
 
     def unreadable(self) -> str | None:
-        if type(self.layer) is HeadMix and unhooked(self.layer):
+        if self.weight is not None:
             return None
         return "talking heads: a layer over heads is replaced or hooked, and so is called"
 
