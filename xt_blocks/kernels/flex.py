@@ -51,7 +51,9 @@ def supports(request: Request) -> str | None:
 
 def declines(request: Request) -> str | None:
     q, mask = request.q, request.mask
-    if not q.is_cuda or torch.compiler.is_compiling() or mask.queries < FEWEST:
+    if q.is_cuda and torch.compiler.is_compiling():
+        return "a compiled graph is not to depend on sizes"
+    if not q.is_cuda or mask.queries < FEWEST:
         return f"it is fast on a GPU, from {FEWEST} queries on"
     if not request.spec.modifiers and mask.bias is None and mask.window is None:
         return "nothing changes the scores that torch's other kernels have not"

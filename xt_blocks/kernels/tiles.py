@@ -59,8 +59,6 @@ def declines(request: Request) -> str | None:
 
     The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
     """
-    if torch.compiler.is_compiling():  # no question about sizes, which would bind a graph to them
-        return None
     q, mask = request.q, request.mask
     if torch.compiler.is_compiling():
         return "a compiled graph is not to depend on sizes"
