@@ -81,7 +81,7 @@ def test_a_row_that_sees_nothing_is_finite(drawn: Model, no_context: bool, no_pa
     if beside:
         beside["context"].requires_grad_()
         beside["context_mask"] = torch.arange(5) < torch.tensor([[0 if no_context else 5], [0], [2]])
-    if no_pairs and model.attn_layers.attends:
+    if no_pairs and model.attn_layers.reads.attends:
         beside["attn_mask"] = torch.zeros(6, 6, dtype=torch.bool)
     prepended = torch.randn(3, 2, model.emb_dim, dtype=torch.float64, requires_grad=True)
     prepend_mask = torch.tensor([[True, True], [False, True], [False, False]])
@@ -132,7 +132,7 @@ def test_no_gradient_comes_from_a_later_token(drawn: Model, cut: int) -> None:
 @given(models(kinds="af", around=False), st.integers(0, 2**16))
 def test_masks_of_pairs_of_any_rank_and_of_padding_are_one_thing(drawn: Model, seed: int) -> None:
     stack = drawn.stack()
-    assume(stack.attends)
+    assume(stack.reads.attends)
     x = torch.randn(2, 6, DIM, dtype=torch.float64)
     torch.manual_seed(seed)
     pairs = torch.rand(6, 6) < 0.6
