@@ -58,8 +58,8 @@ class MixHeads(Modifier):
 
     def apply(self, x: Tensor) -> Tensor:
         if self.weight is None:
-            mixed: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
-            return mixed
+            out: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
+            return out
         return torch.einsum("gh, bhij -> bgij", self.weight.to(x.dtype), x)
 
     def tensors(self) -> tuple[Tensor, ...]:
