@@ -8,7 +8,7 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,18 +41,14 @@ if TYPE_CHECKING:
     from blockdsl.signatures import CrossAttentionOptions, SelfAttentionOptions
 
 
-class Core(nn.Module):
-    """From queries, keys and values to weighted sums of the values, by the first kernel that supports the request.
+class AnyAttention(nn.Module):
+    """What self- and cross-attention share: all but where queries, keys and values come from.
 
-    A module, so that a hook sees each request: `xt_blocks.why` asks them.
+    Attributes:
+        core: computes a Request. `xt_blocks.why` puts another in its place, to see what a module asks for.
     """
 
-    def forward(self, request: Request) -> Result:
-        return table.attention(request)
-
-
-class _Attention(nn.Module):
-    """What self- and cross-attention share: all but where queries, keys and values come from."""
+    core: Callable[[Request], Result] = staticmethod(table.attention)
 
     def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -69,7 +65,6 @@ class _Attention(nn.Module):
             on = getattr(o, option.name) != option.default
             setattr(self, option.name, pkgutil.resolve_name(option.scores)(o) if on else None)
             self.score_options += (option.name,) if on else ()
-        self.core = Core()
         self.output = Output(o)
 
     def modifiers(self) -> tuple[Modifier, ...]:
@@ -112,7 +107,7 @@ class _Attention(nn.Module):
         return update if seen is None else (update, seen)
 
 
-class Attention(_Attention):
+class Attention(AnyAttention):
     """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), by the fastest kernel that has its options.
 
     Args:
@@ -201,7 +196,7 @@ class Attention(_Attention):
         return self.split(q, k, v if self.sizes[2] else None)
 
 
-class CrossAttention(_Attention):
+class CrossAttention(AnyAttention):
     """Multi-head attention to a context (Vaswani et al., arXiv:1706.03762).
 
     Args:

@@ -76,6 +76,8 @@ def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
     if not _HAS_HOOKS or any(_GLOBAL_HOOKS):
         return True
     own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    if not any(own):
+        return False
     found = [hook for hooks in own for hook in hooks.values()]
     return any(not (allowed and getattr(hook, "__module__", "").startswith(allowed)) for hook in found)
 

@@ -96,8 +96,7 @@ class _Linear(torch.autograd.Function):
 def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = PLAIN) -> Tensor:
     """An activation of `F.linear`, without gradients, of an x that it `takes` and its weight or a packed copy of it."""
     rows = x.shape[:-1].numel()
-    sizes = pieces(rows)
-    if sizes == [rows]:
+    if rows == 1 or (sizes := pieces(rows)) == [rows]:
         whole: Tensor = RUN(x, weight, bias, *activation)
         return whole
     flat = x.reshape(rows, x.shape[-1])
@@ -158,7 +157,10 @@ def _padded(x: Tensor, rows: int) -> Tensor:
 
 
 def compiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-    """`F.linear` of float32, gradients included, in a graph that torch.compile makes; None: it's to be torch's."""
+    """`F.linear` of float32, gradients included, in a graph that torch.compile makes; None: it's to be torch's.
+
+    An exported graph keeps torch's. torch 2.7 compiles `is_exporting` to True, and so has torch's own in every graph.
+    """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu") or x.ndim < 2 or weight.ndim != 2:
         return None

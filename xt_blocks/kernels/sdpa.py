@@ -34,7 +34,7 @@ def run(request: Request) -> Result:
     q, k, v, mask, spec, *_ = request
     plain = mask.is_causal
     added = None if plain or mask.all else mask.added(q.dtype)
-    dropout = sum(modifier.p for modifier in spec.modifiers if isinstance(modifier, Dropout))
+    dropout = sum(one.p for one in spec.modifiers if isinstance(one, Dropout)) if spec.modifiers else 0.0
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, is_causal=plain, scale=spec.scale)
     return out if added is None or mask.empty is None else out.masked_fill(mask.empty, 0.0), None
 

@@ -132,4 +132,6 @@ def _precise_call(module: nn.Module, x: Tensor) -> Tensor:
 
 def _dtype(module: nn.Module, without: torch.dtype = torch.float32) -> torch.dtype:
     """Of its parameters; int8 layers have none, and take float32."""
-    return next((parameter.dtype for parameter in module.parameters()), without)
+    for parameter in module.parameters():  # torch 2.7 compiles no `next`
+        return parameter.dtype
+    return without

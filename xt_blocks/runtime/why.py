@@ -7,13 +7,14 @@ Runs the model once as it is: the choice depends on its mode, gradients and size
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from ..blocks.attention import Core
+from ..blocks.attention import AnyAttention
 from ..kernels import table
+from ..kernels.request import Request, Result
 
 
 def why(model: nn.Module, *args: Any, **kwargs: Any) -> str:
@@ -23,16 +24,24 @@ def why(model: nn.Module, *args: Any, **kwargs: Any) -> str:
         ValueError: no attention ran.
     """
     lines: list[str] = []
-    with ExitStack() as hooks:
-        for name, module in model.named_modules():
-            if isinstance(module, Core):
-                hooks.callback(module.register_forward_pre_hook(_recorder(name.rpartition(".")[0], lines)).remove)
+    attentions = {name: module for name, module in model.named_modules() if isinstance(module, AnyAttention)}
+    try:
+        for name, module in attentions.items():
+            module.core = _recorded(name, lines)
         model(*args, **kwargs)
+    finally:
+        for module in attentions.values():
+            vars(module).pop("core", None)
     if not lines:
         raise ValueError(f"no attention ran in {type(model).__name__}")
     return "\n".join(lines)
 
 
-def _recorder(name: str, lines: list[str]) -> Any:
+def _recorded(name: str, lines: list[str]) -> Callable[[Request], Result]:
     prefix = f"{name}: " if name else ""
-    return lambda core, args: lines.append(prefix + table.why(*args))
+
+    def core(request: Request) -> Result:
+        lines.append(prefix + table.why(request))
+        return table.attention(request)
+
+    return core
