@@ -350,6 +350,10 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
                 if name == "pre" and not state.old:  # 2.x adds the result to the scores
                     mix = mix + torch.eye(len(mix))
             state.fill(ours, mix, theirs)
+    if o.sink:
+        logits = state.need("attend.head_attn_sink")
+        logits = None if logits is None else by_head(logits[:, None])[:, 0]
+        state.fill(layer.sink.logits, logits, "attend.head_attn_sink")  # type: ignore[union-attr,arg-type]
     if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
         _load_qk_gains(layer, state, 0 if state.old else rotated)
 
