@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..graph import costs
+from ..graph.nodes import without_notes
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
@@ -67,7 +68,7 @@ class Details:
 
     def of_position(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]
-        own = {name: value for name, value in attrs.items() if name not in ("type", "scheme")}
+        own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "scheme")}
         title = SCHEMES[attrs["scheme"]].title if attrs["scheme"] in SCHEMES else f"{attrs['scheme']} positions"
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)

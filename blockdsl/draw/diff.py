@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..graph.costs import stage_title
+from ..graph.costs import row_length, stage_title
 from ..registry.options import spell
 from . import escape
 from .labels import Labels
@@ -102,7 +102,8 @@ class _Lines:
         return f"{change.name} {' + '.join(old) or 'none'} -> {' + '.join(new) or 'none'}"
 
     def costs(self) -> Iterator[str]:
-        yield f"costs, at {self.diff.seq_len:,} tokens a row"
+        lengths = [f"{row_length(graph, self.diff.seq_len):,}" for graph in (self.diff.before, self.diff.after)]
+        yield f"costs, at {_both(*lengths)} tokens a row"
         titles = {"parameters": "parameters", "flops": "FLOPs", "kv_cache_bytes": "cache bytes"}
         rows = [
             (titles[change.name], f"{change.before:,}", f"{change.after:,}", _percent(change))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph import costs
 from ..graph.costs import stage_title
+from ..graph.nodes import without_notes
 from ..registry.kinds import kind_of
 from ..registry.options import spell
 from ..registry.state import item_bytes
@@ -64,7 +65,7 @@ def _row(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     if attrs["type"] == "block":
         return _block(graph, labels, node)
-    own = {name: value for name, value in attrs.items() if name not in ("type", "stage", "scheme")}
+    own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "stage", "scheme")}
     title = labels.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}
 

@@ -18,6 +18,7 @@ from .align import GAP, align
 from .graph import Graph
 from .layout import Chain, chain
 from .lint import check_readable
+from .nodes import without_notes
 
 D = TypeVar("D", bound="Difference")
 
@@ -64,7 +65,7 @@ class Difference:
             a block that is gone or new does not count.
         stages: those that are new, gone, named otherwise, or start at another block.
         costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not.
-        seq_len: tokens a row that the costs are for.
+        seq_len: tokens a row that the costs are for; a row of a model that reads images is its patches.
     """
 
     before: Graph = field(repr=False)
@@ -266,7 +267,7 @@ def _matched_positions(before: Graph, after: Graph) -> list[tuple[str, str]]:
 
 
 def _attributes(graph: Graph, node: str) -> dict[str, Any]:
-    return {name: value for name, value in graph.nx.nodes[node].items() if name != "type"}
+    return {name: value for name, value in without_notes(graph.nx.nodes[node]).items() if name != "type"}
 
 
 def _scheme(graph: Graph, node: str) -> Any:
@@ -419,4 +420,4 @@ def _wiring_changes(ours: _Wiring, theirs: _Wiring, pair: tuple[str, str]) -> tu
 
 def _shown(graph: Graph, node: str) -> dict[str, Any]:
     """A node's attributes, for JSON."""
-    return {name: value for name, value in graph.nx.nodes[node].items() if name != "given"}
+    return {name: value for name, value in without_notes(graph.nx.nodes[node]).items() if name != "given"}

@@ -1,4 +1,4 @@
-"""A graph as JSON, and back."""
+"""A graph as JSON, and back. Notes (attributes whose name starts with `_`) are left out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import networkx as nx
 from ..errors import GraphError
 from ..registry.kinds import kinds
 from .graph import Graph
-from .nodes import NODE_ATTRIBUTES, carried
+from .nodes import NODE_ATTRIBUTES, carried, without_notes
 
 
 def to_json(graph: Graph) -> str:
     """The whole graph."""
     plain = {
-        "graph": dict(graph.nx.graph),
-        "nodes": [{"id": node, **attrs} for node, attrs in graph.nx.nodes(data=True)],
+        "graph": without_notes(graph.nx.graph),
+        "nodes": [{"id": node, **without_notes(attrs)} for node, attrs in graph.nx.nodes(data=True)],
         # by target: the order in which a node reads its sources is that of its branches and of their sum
         "edges": [
             {"from": source, "to": target, "carries": list(carried(attrs))}
@@ -39,8 +39,8 @@ def from_json(text: str) -> nx.DiGraph:
         graph = nx.DiGraph()
         graph.graph.update(plain["graph"])
         for node in plain["nodes"]:
-            for options in (node[key] for key in ("options", "given") if key in node):
-                options |= {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+            for values in (node, *(node[key] for key in ("options", "given") if key in node)):
+                values |= {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
             name = node.pop("id")
             graph.add_node(name, **_current(node))
         for edge in plain["edges"]:

@@ -6,7 +6,7 @@ an earlier fault run only when there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, not_tiled, odd_sinusoid
 from .graph import Graph
-from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried
+from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried, is_note
 
 _STREAM_FROM = {"input", "block", "sum"}
 _STREAM_TO = {"block", "sum", "output"}
@@ -59,6 +59,8 @@ def _nodes(graph: Graph) -> Iterator[str]:
     attributes = graph.nx.graph
     for fault in _attributes(GRAPH_ATTRIBUTES, attributes, ("stages",)):
         yield f"the graph: {fault}"
+    for fault in _unknown(attributes, {"stages", *by_name(GRAPH_ATTRIBUTES)}):
+        yield f"the graph: {fault}"
     if "stages" in attributes and not _are_stages(attributes["stages"]):
         yield f"the graph: stages must be a list of names (or None), not {attributes['stages']!r}"
     for node, attrs in graph.nx.nodes(data=True):
@@ -70,8 +72,11 @@ def _nodes(graph: Graph) -> Iterator[str]:
             continue
         dicts = ("options", "given") if node_type == "block" else ()
         problems = [*_attributes(NODE_ATTRIBUTES[node_type], attrs, dicts)]
+        known = {"type", *dicts, *by_name(NODE_ATTRIBUTES[node_type])}
         if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
+            known |= by_name(scheme.attributes).keys()
+        problems += _unknown(attrs, known)
         for fault in problems:
             yield f"{node}: {fault}"
         for name in dicts:
@@ -93,6 +98,14 @@ def _attributes(declared: tuple[Option, ...], attrs: Mapping[str, Any], others: 
             yield f"{option.name} {fault}"
 
 
+def _unknown(attrs: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    """Attributes that nothing reads, but for notes."""
+    for name in attrs:
+        if name not in known and not is_note(name):
+            hint = did_you_mean(str(name), known) or f"to keep a note of your own, call it '_{name}'"
+            yield f"unknown attribute {name!r}; {hint}"
+
+
 def _are_stages(stages: Any) -> bool:
     return isinstance(stages, list) and bool(stages) and all(name is None or isinstance(name, str) for name in stages)
 
@@ -100,6 +113,8 @@ def _are_stages(stages: Any) -> bool:
 def _edges(graph: Graph) -> Iterator[str]:
     types = {node: attrs.get("type") for node, attrs in graph.nx.nodes(data=True)}
     for source, target, attrs in graph.nx.edges(data=True):
+        for fault in _unknown(attrs, ("carries",)):
+            yield f"{source} → {target}: {fault}"
         if not isinstance(attrs.get("carries", ()), str | tuple | list):
             yield f"{source} → {target}: carries must be a tuple of names, not {attrs['carries']!r}"
             continue

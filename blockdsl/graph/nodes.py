@@ -3,6 +3,9 @@
 `graph.nx.nodes[n]` is a plain dict, to be edited at will; the classes below say what is in it for each node type
 (attribute `type`). Each attribute is declared once, with its type, range and meaning.
 
+Any other attribute is an error, since it may be a misspelt one, unless its name starts with `_`. Such an attribute is a
+note of whoever set it: it says nothing of the model, copies of the graph keep it, and JSON, drawings and `diff` do not.
+
 Edges say what they carry (attribute `carries`, a tuple or one name; a missing one means the stream). An edge that
 is there already keeps what it carries when it is added again without saying.
 
@@ -141,6 +144,16 @@ NODE_ATTRIBUTES = {
 def output_attributes() -> dict[str, Any]:
     """Of a stack's output, which no model is around, beside its norm."""
     return {"logits_dim": None, "tied": False, "num_classes": None, "dim_out": None}
+
+
+def is_note(name: Any) -> bool:
+    """Whether an attribute of this name is a note, which says nothing of the model."""
+    return isinstance(name, str) and name.startswith("_")
+
+
+def without_notes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What attributes say of the model."""
+    return {name: value for name, value in attrs.items() if not is_note(name)}
 
 
 def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:

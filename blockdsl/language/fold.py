@@ -38,7 +38,10 @@ def fold(items: Sequence[Hashable], width: Callable[[int], int] = lambda index: 
     """
     codes: dict[Hashable, int] = {}
     sequence = tuple(codes.setdefault(item, len(codes)) for item in items)
-    widths = {code: width(sequence.index(code)) for code in codes.values()}
+    first: dict[int, int] = {}
+    for index, code in enumerate(sequence):
+        first.setdefault(code, index)
+    widths = {code: width(index) for code, index in first.items()}
     return _placed(_Folder(widths).fold(sequence)[1], 0)[0]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blockdsl
-from blockdsl import BlockGraph, GraphDiff, UserError
+from blockdsl import BlockGraph, GraphDiff, GraphError, UserError
 from blockdsl.graph.align import align
 from blockdsl.graph.diff import Change, Changed, StageChange
 
@@ -207,6 +207,26 @@ def test_costs_before_and_after() -> None:
     )
     with pytest.raises(UserError, match="seq_len must be a whole number of at least 0, not -1"):
         graph("a").diff(graph("f"), seq_len=-1)
+
+
+def test_costs_of_images_are_for_their_patches() -> None:
+    small, large = (graph("a", image_size=size, patch_size=8, num_classes=2) for size in (32, (64, 32)))
+    wider = graph("a", image_size=32, patch_size=8, num_classes=3)
+    assert "costs, at 16 tokens a row" in str(small.diff(wider)).splitlines()
+    assert "costs, at 16 -> 32 tokens a row" in str(small.diff(large)).splitlines()
+    assert "costs, at 9 -> 16 tokens a row" in str(graph("a").diff(small, seq_len=9)).splitlines()
+
+
+def test_notes_do_not_count_and_a_misspelt_attribute_is_an_error() -> None:
+    noted = graph("a f", rotary_pos_emb=True)
+    for node in noted.nx:
+        noted.nx.nodes[node]["_note"] = object()
+    found = noted.diff(graph("a f", rotary_pos_emb=True))
+    assert not found
+    assert "_note" not in noted.diff(graph("f", rotary_pos_emb=False)).to_json()
+    noted.nx.nodes["a0"]["shfit"] = 1
+    with pytest.raises(GraphError, match="a0: unknown attribute 'shfit'; did you mean 'shift'"):
+        noted.diff(noted)
 
 
 def test_changes_that_many_blocks_have_are_one_line() -> None:

@@ -34,7 +34,9 @@ def test_a_graph_without_attributes_of_today_says_which() -> None:
         BlockGraph.from_json(json.dumps(value))
     assert str(caught.value) == (
         "the graph cannot be lowered:\n  input: has no attribute emb_dim, post_emb_norm\n"
-        "  output: has no attribute logits_dim\n  an older version may have written it: compile its pattern again"
+        "  output: has no attribute logits_dim\n"
+        "  output: unknown attribute 'num_tokens'; to keep a note of your own, call it '_num_tokens'\n"
+        "  an older version may have written it: compile its pattern again"
     )
 
 
@@ -88,6 +90,21 @@ def test_what_edges_carry_and_the_order_of_everything_are_kept() -> None:
     assert [*back.nx.nodes["a0"]["options"]] == [*g.nx.nodes["a0"]["options"]]
     assert back.tied() == g.tied()
     assert back.sources("sum0", "stream") == g.sources("sum0", "stream")
+
+
+def test_a_height_and_a_width_come_back_as_such() -> None:
+    g = graph("a f", image_size=(32, 16), patch_size=(8, 4), num_classes=3)
+    back = BlockGraph.from_json(g.to_json())
+    assert back.nx.nodes["input"] == g.nx.nodes["input"]
+    assert not g.diff(back)
+    assert back.model_options() == g.model_options()
+
+
+def test_notes_are_left_out() -> None:
+    g = graph("a f")
+    g.nx.nodes["a0"]["_weights"] = g.nx.graph["_seen"] = object()  # which JSON could not say
+    assert g.to_json() == graph("a f").to_json()
+    assert g.copy().nx.nodes["a0"].keys() == g.nx.nodes["a0"].keys()
 
 
 def test_the_text_of_an_edited_graph_is_the_edited_graph() -> None:

@@ -155,6 +155,47 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         ["input: emb_dropout must be a number of at least 0 and below 1, not 1.0"],
     ),
     ("a", TOKENS, node("output", tied="yes"), ["output: tied must be true or false, not yes"]),
+    # attributes that nothing reads
+    ("a", {}, attribute(casual=True), ["the graph: unknown attribute 'casual'; did you mean 'causal'?"]),
+    ("a f", {}, node("f1", shfit=1), ["f1: unknown attribute 'shfit'; did you mean 'shift'?"]),
+    ("a & f", {}, node("sum0", Stage=0), ["sum0: unknown attribute 'Stage'; did you mean 'stage'?"]),
+    (
+        "a",
+        TOKENS,
+        node("input", emb_dropuot=0.1),
+        ["input: unknown attribute 'emb_dropuot'; did you mean 'emb_dropout'?"],
+    ),
+    ("a", {}, node("output", norms="rmsnorm"), ["output: unknown attribute 'norms'; did you mean 'norm'?"]),
+    (
+        "a c",
+        {},
+        node("context", pos=0),
+        ["context: unknown attribute 'pos'; to keep a note of your own, call it '_pos'"],
+    ),
+    (
+        "a",
+        {"alibi_pos_bias": True},
+        node("alibi2", baised=1),
+        ["alibi2: unknown attribute 'baised'; did you mean 'biased'?"],
+    ),
+    (
+        "a",
+        TOKENS,
+        node("absolute", dim=3),
+        ["absolute: unknown attribute 'dim'; to keep a note of your own, call it '_dim'"],
+    ),
+    (
+        "a f",
+        {},
+        lambda g: g.nx.nodes["a0"].update({3: 4}),
+        ["a0: unknown attribute 3; to keep a note of your own, call it '_3'"],
+    ),
+    (
+        "a f",
+        {},
+        lambda g: g.nx.add_edge("input", "f1", carry="stream"),
+        ["input → f1: unknown attribute 'carry'; did you mean 'carries'?"],
+    ),
     # which nodes there are
     ("a f", {}, named("f1", 7), ["7: a node's name is a text"]),
     ("a f", {}, named("f1", "f.1"), ["f.1: a block's name has no '.', for it is its module's name too"]),
@@ -406,6 +447,23 @@ def test_each_rule_names_the_node_and_the_fault(
     assert g.lint() is g
     edit(g)
     assert found(g) == faults
+
+
+def test_notes_are_let_be() -> None:
+    import xt_blocks
+
+    def said(g: BlockGraph) -> tuple[object, ...]:
+        drawn = g.to_text(), g.to_svg(), g.to_dot(), g.to_mermaid(), g.to_html()
+        return (g.parameters(), g.flops(5), *drawn, g.to_json())
+
+    g = graph("a c & f | f", rotary_pos_emb=True, **TOKENS)
+    before = said(g)
+    g.nx.graph["_run"] = 3
+    for attrs in (*(attrs for _, attrs in g.nx.nodes(data=True)), *(attrs for *_, attrs in g.nx.edges(data=True))):
+        attrs["_note"] = object()
+    assert g.lint() is g
+    assert said(g) == before
+    assert sum(p.numel() for p in xt_blocks.lower(g).parameters()) == g.parameters()
 
 
 def test_every_fault_is_named_at_once() -> None:

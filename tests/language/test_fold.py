@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from blockdsl import Pattern, parse
 from blockdsl.language.fold import Folded, Loop, fold, shortest
+
+from ..work import growth
 
 
 @cache
@@ -116,18 +118,21 @@ def test_nothing_folds_to_nothing_and_any_hashable_can_be_folded() -> None:
     assert fold([("x", 1), ("x", 1), ("x", 1)]) == (Loop((0,), 3),)
 
 
-@pytest.mark.usefixtures("untraced")
-@pytest.mark.parametrize("sort", ["random", "two", "long unit", "staircase"])
-def test_thousands_of_blocks_are_folded_in_time_that_grows_with_their_number(sort: str) -> None:
-    pick = random.Random(7)
-    layers = {
-        "random": [pick.choice("acf") for _ in range(5000)],
-        "two": ["a"] * 2500 + ["f"] * 2500,
-        "long unit": [pick.choice("acf") for _ in range(1000)] * 5,
-        "staircase": [kind for n in range(1, 99) for kind in "a" * n + "f"],
-    }[sort]
-    start = time.monotonic()
-    text = str(Pattern.from_layers(layers))
-    assert time.monotonic() - start < 5
-    assert parse(text).layer_types == tuple(layers)
-    assert len(text) <= 2 * len(layers)
+PICK = random.Random(7)
+RANDOM = [PICK.choice("acf") for _ in range(5000)]
+LONG: dict[str, tuple[Callable[[int], list[str]], int]] = {
+    "random": (lambda size: RANDOM[:size], 500),
+    "two": (lambda size: ["a"] * (size // 2) + ["f"] * (size // 2), 500),
+    "long unit": (lambda size: RANDOM[: size // 5] * 5, 1500),
+    "staircase": (lambda size: [kind for n in range(1, 99) for kind in "a" * n + "f"][:size], 1000),
+}
+"""Sort → the layers of so many blocks, and how many are enough for the work to have become linear."""
+
+
+@pytest.mark.parametrize("sort", LONG)
+def test_thousands_of_blocks_are_folded_in_steps_that_grow_with_their_number(sort: str) -> None:
+    layers, enough = LONG[sort]
+    text = str(Pattern.from_layers(layers(5000)))
+    assert parse(text).layer_types == tuple(layers(5000))
+    assert len(text) <= 2 * 5000
+    assert growth(lambda size: Pattern.from_layers(layers(size)), enough) < 2.5
