@@ -26,13 +26,13 @@ from xt_blocks.train import (
     bits_per_byte,
     build_model,
     check_lookahead,
+    checkpoint,
     compile_graph,
     load_corpus,
     plot_losses,
     read_metrics,
     steps_within,
 )
-from xt_blocks.train import checkpoint
 from xt_blocks.train.optimizer import make_optimizer
 from xt_blocks.train.plot import smooth
 
