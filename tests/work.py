@@ -8,6 +8,9 @@ from types import FrameType
 from typing import Any
 
 
+LINEAR = 2.1  # growth of work that is linear in the size, and a little; a part that is quadratic takes it beyond
+
+
 def lines(call: Callable[[], Any]) -> int:
     """How many lines a call runs, those of all that it calls included."""
     count = 0
