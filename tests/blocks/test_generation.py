@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import threading
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
@@ -177,6 +178,28 @@ def test_a_generator_makes_sampling_reproducible() -> None:
     draws = [model.generate(tokens(1, 3) * 0, 10, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+def test_a_thread_that_finishes_first_leaves_the_model_in_evaluation_mode_for_the_other() -> None:
+    model = AutoregressiveWrapper(language_model().train())
+    inside, go_on, modes = threading.Event(), threading.Event(), []
+
+    def meet(net: nn.Module, *_: object) -> None:
+        if threading.current_thread() is second:
+            inside.set()
+            assert go_on.wait(60)
+            modes.append(net.training)
+        else:
+            second.start()
+            assert inside.wait(60)
+
+    model.net.register_forward_pre_hook(meet)
+    second = threading.Thread(target=model.generate, args=(tokens(1, 3), 1))
+    model.generate(tokens(1, 3), 1)
+    go_on.set()
+    second.join()
+    assert modes == [False]
+    assert all(module.training for module in model.modules())
 
 
 def test_generation_leaves_the_training_mode_as_it_was() -> None:

@@ -26,6 +26,7 @@ from xt_blocks.train import (
     bits_per_byte,
     build_model,
     check_lookahead,
+    checkpoint,
     compile_graph,
     load_corpus,
     plot_losses,
@@ -109,6 +110,26 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, text: Path) -> N
     running = trainer(tmp_path / "run", replace(SETTINGS, lr=1e30), load_corpus([text], 19))
     with pytest.raises(UserError, match=r"^the loss is nan at step \d+: try a lower --lr than 1e\+30$"):
         running.train(quiet(), StopRequest())
+    assert "NaN" not in running.run.metrics.read_text()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path: Path, text: Path) -> None:
+    running = trainer(tmp_path / "run", replace(SETTINGS, steps=5), load_corpus([text], 19))
+    grads = iter([1.0, torch.inf])
+    running.model.to_logits.bias.register_hook(lambda grad: grad * next(grads))
+    with pytest.raises(UserError, match=r"^the gradient's norm is (inf|nan) at step 2: try a lower --lr than "):
+        running.train(quiet(), StopRequest())
+    saved = checkpoint.latest(running.run.checkpoints)
+    assert saved is not None
+    assert saved.name == "000001"
+    assert all(weight.isfinite().all() for weight in running.model.parameters())
+
+
+def test_weights_that_cannot_be_evaluated_are_not_saved(tmp_path: Path, text: Path) -> None:
+    running = trainer(tmp_path / "run", replace(SETTINGS, steps=5, lr=1e38), load_corpus([text], 19))
+    with pytest.raises(UserError, match=r"^the validation loss is (inf|nan) at step 1: try a lower --lr than 1e\+38$"):
+        running.train(quiet(), StopRequest())
+    assert checkpoint.latest(running.run.checkpoints) is None
     assert "NaN" not in running.run.metrics.read_text()
 
 

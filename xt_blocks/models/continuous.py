@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from blockdsl.graph.tokens import input_scheme
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import VECTOR_OPTIONS
@@ -54,15 +53,7 @@ class ContinuousTransformerWrapper(SequenceModel):
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
         emb_dim, dim_in, dim_out = self.graph.emb_dim, start["dim_in"], end["dim_out"]
         self.project_in = nn.Identity() if dim_in is None else nn.Linear(dim_in, emb_dim)
-        self._around(
-            attn_layers,
-            max_seq_len,
-            emb_dim,
-            input_scheme(self.graph),
-            post_emb_norm=start["post_emb_norm"],
-            emb_dropout=start["emb_dropout"],
-            num_memory_tokens=start["num_memory_tokens"],
-        )
+        self._build(attn_layers, max_seq_len)
         self.project_out = nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out)
         self.dim_in = emb_dim if dim_in is None else dim_in
         self.dim_out = attn_layers.dim if dim_out is None else dim_out

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from blockdsl.graph.tokens import input_scheme
+
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
@@ -43,30 +45,20 @@ class SequenceModel(Drawn, nn.Module):
     """
 
     graph: BlockGraph
-    return_only_embed = False
+    return_only_embed = unit = False
     max_mem_len = shift_mem_down = 0
+    emb_frac_gradient = 1.0
 
-    def _around(
-        self,
-        attn_layers: Stack,
-        max_seq_len: int,
-        emb_dim: int,
-        scheme: str | None,
-        *,
-        post_emb_norm: bool,
-        emb_dropout: float,
-        num_memory_tokens: int,
-        emb_frac_gradient: float = 1.0,
-        unit: bool = False,
-    ) -> None:
-        """Make the modules from the sequence's vectors to the stack, in order."""
+    def _build(self, attn_layers: Stack, max_seq_len: int) -> None:
+        """Make the modules from the sequence's vectors to the stack, in order, as the graph's input says."""
+        start, scheme, emb_dim = self.graph.nx.nodes[self.graph.start], input_scheme(self.graph), self.graph.emb_dim
         self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
-        self.num_memory_tokens, self.emb_frac_gradient = num_memory_tokens, emb_frac_gradient
-        self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, unit)
-        self.post_emb_norm = norm("layernorm" if post_emb_norm else None, emb_dim)
-        self.emb_dropout = nn.Dropout(emb_dropout)
+        self.num_memory_tokens: int = start["num_memory_tokens"]
+        self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, self.unit)
+        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
+        self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
-        memory = torch.randn(num_memory_tokens, self.dim) if num_memory_tokens else None
+        memory = torch.randn(self.num_memory_tokens, self.dim) if self.num_memory_tokens else None
         self.memory_tokens = None if memory is None else nn.Parameter(memory)
         self.attn_layers = attn_layers
         learned = max_seq_len if scheme == "absolute" else None

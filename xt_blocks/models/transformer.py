@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from blockdsl.graph.tokens import input_scheme
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import TOKEN_OPTIONS
@@ -75,22 +74,12 @@ class TransformerWrapper(SequenceModel):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
-        emb_dim, unit = self.graph.emb_dim, start["l2norm_embed"]
-        std = SMALL_STD if unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.num_tokens = num_tokens
-        self.unit = unit
+        self.unit, self.emb_frac_gradient = start["l2norm_embed"], start["emb_frac_gradient"]
+        emb_dim = self.graph.emb_dim
+        std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.token_emb = Embedding(num_tokens, emb_dim, std)
-        self._around(
-            attn_layers,
-            max_seq_len,
-            emb_dim,
-            input_scheme(self.graph),
-            post_emb_norm=start["post_emb_norm"],
-            emb_dropout=start["emb_dropout"],
-            num_memory_tokens=start["num_memory_tokens"],
-            emb_frac_gradient=start["emb_frac_gradient"],
-            unit=unit,
-        )
+        self._build(attn_layers, max_seq_len)
         self.max_mem_len = start["max_mem_len"]
         self.shift_mem_down = start["shift_mem_down"]
         self.tie_embedding: bool = end["tied"]

@@ -76,7 +76,7 @@ class Trainer:
     def train(self, reporter: Reporter, stop: StopRequest) -> None:
         """Run to the settings' last step, or to the end of the step at which `stop` is asked for, and save.
 
-        Raises UserError when the loss is no longer a number.
+        Raises UserError when the loss or its gradient is not finite; the last checkpoint is from before that.
         """
         settings = self.run.settings
         cuda = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
@@ -99,8 +99,6 @@ class Trainer:
         settings, started = self.run.settings, time.monotonic()
         rate = learning_rate(self.step_done, settings.steps, settings.lr)
         loss = train_step(self.model, self.optimizer, self.corpus, settings, self.step_done, rate)
-        if not isfinite(loss):
-            raise UserError(f"the loss is {loss} at step {self.step_done + 1}: try a lower --lr than {settings.lr:g}")
         self.step_done += 1
         self.seconds += time.monotonic() - started
         record = {
@@ -119,7 +117,9 @@ class Trainer:
         return self.step_done == steps or self.step_done % between == 0
 
     def _evaluate(self, log: MetricsLog, reporter: Reporter) -> None:
-        bits = bits_per_byte(self.model, self.corpus.valid, self.run.settings.seq_len)
+        settings = self.run.settings
+        bits = bits_per_byte(self.model, self.corpus.valid, settings.seq_len)
+        _check_finite("validation loss", bits, self.step_done, settings)
         record = {"step": self.step_done, "val_bits_per_byte": bits}
         log.write(record)
         reporter.evaluation(record)
@@ -139,18 +139,29 @@ def train_step(
     step: int,
     rate: float,
 ) -> float:
-    """One update of the weights; returns the batch's loss before it, in bits per byte."""
+    """One update of the weights; returns the batch's loss before it, in bits per byte.
+
+    Raises UserError, and leaves the weights as they were, when the loss or its gradient is not finite.
+    """
     model.train()
     tokens = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
     torch.manual_seed(seed_for("dropout", settings.seed, step))
     loss: Tensor = AutoregressiveWrapper(model)(tokens.to(settings.device))
     torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    bits = loss.item() / log(2)
+    _check_finite("loss", bits, step + 1, settings)
+    _check_finite("gradient's norm", norm.item(), step + 1, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item() / log(2)
+    return bits
+
+
+def _check_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:
+    if not isfinite(value):
+        raise UserError(f"the {name} is {value} at step {step}: try a lower --lr than {settings.lr:g}")
 
 
 @torch.no_grad()

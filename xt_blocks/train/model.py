@@ -17,6 +17,7 @@ from blockdsl.errors import UserError
 
 from ..models.lower import lower
 from ..models.transformer import TransformerWrapper
+from ..runtime.evaluation import evaluating
 from .seeds import seed_for
 from .settings import TrainSettings
 
@@ -84,21 +85,18 @@ def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
     return model
 
 
-@torch.no_grad()
 def check_lookahead(model: TransformerWrapper, seq_len: int) -> None:
     """Raises UserError when a later byte changes an earlier prediction.
 
     A pattern can cause that (`a(causal=false)`, a registered kind); the loss would then go to zero while nothing
     is learned. Tested on the model rather than read from the graph, so that it holds for any kind.
     """
-    was_training = model.training
-    model.eval()
     length = min(seq_len, 64)
     tokens = torch.randint(BYTES, (1, length), generator=torch.Generator().manual_seed(0))
     changed = tokens.clone()
     changed[0, -1] = (changed[0, -1] + 1) % BYTES
-    before, after = model(tokens)[:, :-1], model(changed)[:, :-1]
-    model.train(was_training)
+    with evaluating(model):
+        before, after = model(tokens)[:, :-1], model(changed)[:, :-1]
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
         raise UserError(
             "this pattern lets a position see the bytes after it, which it has to predict "
