@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+LINEAR = 2.1  # growth of work that is linear in the size, and a little; a part that is quadratic takes it beyond
+
 
 def lines(call: Callable[[], Any]) -> int:
     """How many lines a call runs, those of all that it calls included."""

@@ -132,10 +132,9 @@ class Difference:
         ours = _Wiring(before, [pair[0] for pair in blocks], [pair[0] for pair in positions], known)
         theirs = _Wiring(after, [pair[1] for pair in blocks], [pair[1] for pair in positions], known)
         pairs = (*single, *contexts, *positions, *blocks, *_matched_sums(ours, theirs))
-        sides = (0, before), (1, after)
         removed, added = (
-            tuple(node for node in _in_order(graph) if node not in {pair[side] for pair in pairs})
-            for side, graph in sides
+            [node for node in _in_order(graph) if node not in paired]
+            for graph, paired in zip((before, after), map(set, zip(*pairs, strict=True)), strict=True)
         )
         return cls(
             before,

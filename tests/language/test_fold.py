@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from blockdsl import Pattern, parse
 from blockdsl.language.fold import Folded, Loop, fold, shortest
 
-from ..work import growth
+from ..work import LINEAR, growth
 
 
 @cache
@@ -135,4 +135,4 @@ def test_thousands_of_blocks_are_folded_in_steps_that_grow_with_their_number(sor
     text = str(Pattern.from_layers(layers(5000)))
     assert parse(text).layer_types == tuple(layers(5000))
     assert len(text) <= 2 * 5000
-    assert growth(lambda size: Pattern.from_layers(layers(size)), enough) < 2.5
+    assert growth(lambda size: Pattern.from_layers(layers(size)), enough) < LINEAR

@@ -15,9 +15,7 @@ from blockdsl.language.expand import MAX_BLOCKS
 from blockdsl.language.fold import shortest
 from blockdsl.language.parse import MAX_NESTING, MAX_TEXT
 
-from ..work import growth, lines
-
-LINEAR = 2.5  # twice the size takes at most this many times the steps; four would be quadratic
+from ..work import LINEAR, growth, lines
 
 
 def refused_at_once(text: str, problem: str, **options: Any) -> PatternError:
