@@ -11,6 +11,7 @@ from blockdsl.registry.builtin import FEEDFORWARD
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 
+from ..kernels.gelu import gelu
 from .init import xavier
 from .linear import apply
 from .packed import PackedLinear
@@ -72,4 +73,4 @@ class FeedForward(nn.Module):
     def _activate(self, x: Tensor) -> Tensor:
         if self.activation == "relu_squared":
             return F.relu(x).square()
-        return F.silu(x) if self.activation == "silu" else F.gelu(x)
+        return F.silu(x) if self.activation == "silu" else gelu(x)
