@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Match the blocks of two patterns in order and show what is new, gone or changed: blocks and options,\n"
             "stages, settings, wiring, and the costs before and after. A change that many blocks have is one line.\n"
-            "Exits with 0 when both are the same model, with 1 when they differ, and with 2 when it cannot be told."
+            "Exits with 0 when both are the same model, with 1 when they differ, and with 2 on an error."
         ),
         epilog=(
             'examples:\n  blockdsl diff "(a f)*12" "(a(heads=16) f)*12" --dim 1024 -o change.svg\n'
