@@ -244,6 +244,14 @@ def test_a_reader_that_has_gone_is_no_fault(arguments: list[str]) -> None:
     assert ran.returncode == 1
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_a_closed_output_is_no_fault(command: str, stream: str) -> None:
+    code = f"import sys; sys.{stream} = None; from xt_blocks.cli import main; sys.exit(main())"
+    ran = process(command, "a f", code=code)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     path = tmp_path / "read only"
     path.touch()

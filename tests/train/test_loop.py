@@ -8,6 +8,8 @@ import re
 import select
 import signal
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from math import log2
 from pathlib import Path
@@ -268,6 +270,19 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     assert [file.name for file in tmp_path.iterdir()] == ["loss.png"]
     plot_losses([], 4.5, path)
+
+
+def test_the_plot_is_drawn_whatever_backend_the_environment_names(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from xt_blocks.train import plot_losses\n"
+        "plot_losses([], 4.5, pathlib.Path(sys.argv[1])); print(os.environ['MPLBACKEND'])"
+    )
+    backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "loss.png"], env=os.environ | backend, capture_output=True, check=False
+    )
+    assert (ran.returncode, ran.stdout.decode().strip()) == (0, backend["MPLBACKEND"]), ran.stderr.decode()
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_smoothing_is_a_mean_that_forgets() -> None:

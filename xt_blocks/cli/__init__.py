@@ -68,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A command whose status 1 means something else sets another for failure, `fault`.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
     args = argparse.Namespace(command="", source_name="", fault=1)
     try:
         try:

@@ -16,6 +16,7 @@ from blockdsl.errors import UserError
 
 from ..runtime.record import BlockRecord, attention_map, record
 from .data import load_corpus
+from .plot import new_figure
 from .run_folder import RunFolder
 from .sample import load_trained
 
@@ -103,11 +104,9 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, dev
 
 def _figure(weights: Tensor, names: list[str], title: str) -> Any:
     """`weights: (queries, keys)`; in both, tokens come after memory key-values."""
-    from matplotlib.figure import Figure
-
     queries, keys = weights.shape
     size = [min(max(count, 12), 2 * _MOST_TICKS) * _INCHES for count in (keys, queries)]
-    figure = Figure(figsize=(size[0] + 1.6, size[1] + 1.2), layout="constrained")
+    figure = new_figure(size[0] + 1.6, size[1] + 1.2)
     axes = figure.add_subplot(title=title, xlabel="key", ylabel="query")
     image = axes.imshow(weights.float().cpu().numpy(), cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
     figure.colorbar(image, label="weight")

@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .metrics import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SMOOTHING_SHARE = 0.02
 """The share of the run that the smoothed curve averages over."""
@@ -18,11 +22,9 @@ SMOOTHING_SHARE = 0.02
 
 def plot_losses(records: Sequence[Record], unigram: float, path: Path) -> None:
     """Draw training and validation bits per byte, and the unigram baseline, into the PNG `path`."""
-    from matplotlib.figure import Figure
-
     training = [(record["step"], record["loss"]) for record in records if "loss" in record]
     validation = [(record["step"], record["val_bits_per_byte"]) for record in records if "val_bits_per_byte" in record]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = new_figure(8, 5)
     axes = figure.add_subplot(xlabel="step", ylabel="bits per byte")
     if training:
         steps, losses = zip(*training, strict=True)
@@ -37,6 +39,21 @@ def plot_losses(records: Sequence[Record], unigram: float, path: Path) -> None:
     partial = path.with_name(path.name + ".tmp")
     figure.savefig(partial, format="png")
     os.replace(partial, path)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches.
+
+    matplotlib fails to import where the environment names a backend that is not installed, such as a notebook's;
+    figures need none.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def smooth(values: Sequence[float]) -> list[float]:
