@@ -61,7 +61,7 @@ def test_absolute_positions_give_way_to_rotary_ones() -> None:
         ValueError, match="scaled_sinu_pos_emb is set, but a model with rotary positions has no absolute"
     ):
         model(rotary, scaled_sinu_pos_emb=True)
-    with pytest.raises(ValueError, match="use_abs_pos_emb=false takes absolute positions away"):
+    with pytest.raises(ValueError, match="use_abs_pos_emb=false turns absolute positions off"):
         model(scaled_sinu_pos_emb=True, use_abs_pos_emb=False)
 
 
