@@ -125,7 +125,7 @@ def test_a_one_dimensional_prompt_gives_a_one_dimensional_text() -> None:
         ([], ValueError, "the list of prompts is empty: give at least one"),
         ([tokens(1, 2)[0], tokens(1, 0)[0]], ValueError, "prompt 1 of the list is empty: give at least one token"),
         ([tokens(1, 2)], ValueError, r"prompt 0 of the list must be \(n,\), not \(1, 2\)"),
-        ([1, 2], TypeError, "prompts must be a tensor or a list of tensors, not of int"),
+        ([1, 2], TypeError, "prompts must be a tensor or a list of tensors, not a list of int"),
         ("text", TypeError, "prompts must be a tensor or a list of tensors, not str"),
         (torch.zeros(1, 2, 3).long(), ValueError, r"prompts must be .* or a list of \(n,\), not \(1, 2, 3\)"),
         (torch.zeros(1, 3), ValueError, "prompts must be int64 or int32, not torch.float32"),

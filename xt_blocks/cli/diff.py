@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("before", metavar="PATTERN", help=source.GRAPH)
-    parser.add_argument("after", metavar="OTHER", help="the same, of what it is compared with")
+    parser.add_argument("after", metavar="OTHER", help="the same, for the pattern to compare with")
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--json", action="store_true", help="print JSON")

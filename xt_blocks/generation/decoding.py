@@ -130,7 +130,7 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
         raise ValueError("the list of prompts is empty: give at least one")
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, Tensor):
-            raise TypeError(f"prompts must be a tensor or a list of tensors, not a list with a {type(prompt).__name__}")
+            raise TypeError(f"prompts must be a tensor or a list of tensors, not a list of {type(prompt).__name__}")
         if prompt.ndim != 1:
             raise ValueError(f"prompt {i} of the list must be (n,), not {tuple(prompt.shape)}")
         if prompt.shape[0] == 0:
