@@ -17,13 +17,14 @@ class SelfAttentionOptions(TypedDict, total=False):
     heads: int
     """attention heads; default 8"""
     dim_head: int | None
-    """features a head; none: dim / heads; default 64"""
+    """features of each head; none: dim / heads; default 64"""
     kv_heads: int | None
-    """heads of keys and values, each for heads / kv_heads heads (arXiv:2305.13245); none: heads; default none"""
+    """heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads;
+    default none"""
     one_kv_head: bool
-    """one head of keys and values for all (arXiv:1911.02150); default false"""
+    """one head of keys and values, shared by all query heads (arXiv:1911.02150); default false"""
     value_dim_head: int | None
-    """features of a value; none: dim_head; default none"""
+    """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
     causal: bool
@@ -39,7 +40,7 @@ class SelfAttentionOptions(TypedDict, total=False):
     qk_norm_groups: int
     """groups of features that are normed; default 1"""
     qk_norm_scale: float
-    """factor of normed scores; default 10"""
+    """what scores of normed queries and keys are multiplied by; default 10"""
     qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
     talking_heads: bool
@@ -47,13 +48,13 @@ class SelfAttentionOptions(TypedDict, total=False):
     softcap: float | None
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
-    """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
     sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
-    """a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2); default false"""
+    """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -61,7 +62,7 @@ class SelfAttentionOptions(TypedDict, total=False):
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
     flash: bool
-    """the fused kernel where no option needs the scores in hand (arXiv:2205.14135); default true"""
+    """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
 
@@ -72,17 +73,18 @@ class CrossAttentionOptions(TypedDict, total=False):
     heads: int
     """attention heads; default 8"""
     dim_head: int | None
-    """features a head; none: dim / heads; default 64"""
+    """features of each head; none: dim / heads; default 64"""
     kv_heads: int | None
-    """heads of keys and values, each for heads / kv_heads heads (arXiv:2305.13245); none: heads; default none"""
+    """heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads;
+    default none"""
     one_kv_head: bool
-    """one head of keys and values for all (arXiv:1911.02150); default false"""
+    """one head of keys and values, shared by all query heads (arXiv:1911.02150); default false"""
     value_dim_head: int | None
-    """features of a value; none: dim_head; default none"""
+    """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
     tokens_dropout: float
-    """share of the context's tokens that a row does not see in training (arXiv:2202.07765); default 0.0"""
+    """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -92,7 +94,7 @@ class CrossAttentionOptions(TypedDict, total=False):
     qk_norm_groups: int
     """groups of features that are normed; default 1"""
     qk_norm_scale: float
-    """factor of normed scores; default 10"""
+    """what scores of normed queries and keys are multiplied by; default 10"""
     qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
     talking_heads: bool
@@ -100,13 +102,13 @@ class CrossAttentionOptions(TypedDict, total=False):
     softcap: float | None
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
-    """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
     sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
-    """a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2); default false"""
+    """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -114,7 +116,7 @@ class CrossAttentionOptions(TypedDict, total=False):
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
     flash: bool
-    """the fused kernel where no option needs the scores in hand (arXiv:2205.14135); default true"""
+    """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
 
@@ -144,7 +146,7 @@ class SharedSettings(TypedDict, total=False):
     """Settings of every stack."""
 
     context: bool | None
-    """whether the stack is given a context to attend to; none: where the pattern has a 'c'; default none"""
+    """whether the stack is given a context to attend to; none: if a block attends to one; default none"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
     rotary_pos_emb: bool
@@ -160,7 +162,7 @@ class SharedSettings(TypedDict, total=False):
     rel_pos_num_buckets: int
     """buckets of T5's bias; default 32"""
     rel_pos_max_distance: int
-    """distance from where on T5's bias is one bucket; default 128"""
+    """distance from which on T5's bias has one bucket; default 128"""
     dynamic_pos_bias: bool
     """a bias computed from the distance by a small network (arXiv:2108.00154); default false"""
     dynamic_pos_bias_log_distance: bool
@@ -178,13 +180,14 @@ class SharedSettings(TypedDict, total=False):
     heads: int
     """attention heads; default 8"""
     attn_dim_head: int | None
-    """features a head; none: dim / heads; default 64"""
+    """features of each head; none: dim / heads; default 64"""
     attn_kv_heads: int | None
-    """heads of keys and values, each for heads / kv_heads heads (arXiv:2305.13245); none: heads; default none"""
+    """heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads;
+    default none"""
     attn_one_kv_head: bool
-    """one head of keys and values for all (arXiv:1911.02150); default false"""
+    """one head of keys and values, shared by all query heads (arXiv:1911.02150); default false"""
     attn_value_dim_head: int | None
-    """features of a value; none: dim_head; default none"""
+    """features of each value head; none: dim_head; default none"""
     attn_dropout: float
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
@@ -198,7 +201,7 @@ class SharedSettings(TypedDict, total=False):
     attn_qk_norm_groups: int
     """groups of features that are normed; default 1"""
     attn_qk_norm_scale: float
-    """factor of normed scores; default 10"""
+    """what scores of normed queries and keys are multiplied by; default 10"""
     attn_qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
     attn_talking_heads: bool
@@ -206,13 +209,13 @@ class SharedSettings(TypedDict, total=False):
     attn_softcap: float | None
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     attn_sparse_topk: int | None
-    """only so many of the largest scores of a row count (arXiv:1912.11637); none: all; default none"""
+    """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
     attn_sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     attn_head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
-    """a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2); default false"""
+    """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
     attn_on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     attn_tensor_product: bool
@@ -220,7 +223,7 @@ class SharedSettings(TypedDict, total=False):
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
     attn_flash: bool
-    """the fused kernel where no option needs the scores in hand (arXiv:2205.14135); default true"""
+    """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     pre_norm: bool
@@ -230,7 +233,7 @@ class SharedSettings(TypedDict, total=False):
     use_scalenorm: bool
     """ScaleNorm in place of LayerNorm (arXiv:1910.05895); default false"""
     sandwich_norm: bool
-    """a second norm, of what the branch gives (CogView, arXiv:2105.13290); default false"""
+    """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -238,13 +241,13 @@ class SharedSettings(TypedDict, total=False):
     gate_residual: bool
     """a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764); default false"""
     init_gain: float | None
-    """Xavier init with this gain on the way of the values (DeepNet's beta, arXiv:2203.00555); none: torch's init;
-    default none"""
+    """Xavier init of the value path with this gain (DeepNet's beta, arXiv:2203.00555); none: torch's init; default
+    none"""
     checkpoint: Literal["block", "stage"] | None
-    """what the backward pass computes again, not to keep it: the block, or its stage's blocks in a row as one
+    """what the backward pass recomputes instead of keeping: the block, or consecutive blocks of a stage as one
     (arXiv:1604.06174); none: nothing; default none"""
     cross_attn_tokens_dropout: float
-    """share of the context's tokens that a row does not see in training (arXiv:2202.07765); default 0.0"""
+    """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     cross_residual_attn: bool
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     ff_mult: float
@@ -282,9 +285,9 @@ class LayersKeywords(SharedSettings, total=False):
     sandwich_coef: int | None
     """so many attentions first, and as many feedforwards last (arXiv:1911.03864)"""
     par_ratio: int | None
-    """one attention to so many blocks, early, then feedforwards (arXiv:2009.04534)"""
+    """one attention for every so many blocks, early in the stack, then feedforwards (arXiv:2009.04534)"""
     custom_layers: Sequence[str] | None
-    """the kind of each block; depth, which x-transformers asks for beside it, then says nothing"""
+    """the kind of each block; depth, which x-transformers asks for as well, then has no effect"""
     shift_tokens: int | Sequence[int] | None
     """token shift of each block (RWKV-LM)"""
     layer_dropout: float | Sequence[float] | None
@@ -315,22 +318,22 @@ class TokenSettings(TypedDict, total=False):
     max_mem_len: int
     """tokens of earlier segments that are kept (Transformer-XL, arXiv:1901.02860); default 0"""
     shift_mem_down: int
-    """how many layers down memories are read (arXiv:2012.15688); default 0"""
+    """how many layers down memories move before they are read (arXiv:2012.15688); default 0"""
     tie_embedding: bool
     """logits use the token embedding's matrix (arXiv:1608.05859); default false"""
     logits_dim: int | None
     """how many logits there are; none: num_tokens; default none"""
     return_only_embed: bool
-    """no logits: the model gives the stack's output; default false"""
+    """no logits: the model returns the stack's output; default false"""
 
 
 class VectorKeywords(TypedDict, total=False):
     """Of a ContinuousTransformerWrapper, beside those that it needs."""
 
     dim_in: int | None
-    """vectors in place of tokens: their features; none: emb_dim, as they are; default none"""
+    """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
-    """features of the output; none: dim, as they are; default none"""
+    """features of output vectors; none: dim, without a projection; default none"""
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
     use_abs_pos_emb: bool
@@ -349,11 +352,11 @@ class ImageKeywords(TypedDict, total=False):
     """Of a ViTransformerWrapper, beside those that it needs."""
 
     channels: int
-    """colours of a pixel; default 3"""
+    """colour channels of an image; default 3"""
     num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model gives the patches; default none"""
+    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
     num_register_tokens: int
-    """learned tokens after the patches, which see them (arXiv:2309.16588); default 0"""
+    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -370,23 +373,23 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     layer_dropout: float
     """probability that a row skips the branch in training: stochastic depth (arXiv:1603.09382); default 0.0"""
     num_tokens: int | None
-    """vocabulary: adds token embedding and logits; default none"""
+    """size of the vocabulary; adds a token embedding and logits; default none"""
     max_seq_len: int | None
-    """longest sequence of an embedded model; default none"""
+    """longest sequence that the model takes; default none"""
     dim_in: int | None
-    """vectors in place of tokens: their features; none: emb_dim, as they are; default none"""
+    """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
-    """features of the output; none: dim, as they are; default none"""
+    """features of output vectors; none: dim, without a projection; default none"""
     image_size: int | tuple[int, int] | None
-    """images in place of tokens: their height and width in pixels; default none"""
+    """height and width of input images in pixels, in place of tokens; default none"""
     patch_size: int | tuple[int, int] | None
     """height and width of a patch, one token of the stream (arXiv:2010.11929); default none"""
     channels: int
-    """colours of a pixel; default 3"""
+    """colour channels of an image; default 3"""
     num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model gives the patches; default none"""
+    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
     num_register_tokens: int
-    """learned tokens after the patches, which see them (arXiv:2309.16588); default 0"""
+    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):

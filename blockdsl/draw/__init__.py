@@ -60,4 +60,4 @@ def _check(graphs: Mapping[str, Graph]) -> None:
     from ..errors import UserError
 
     if not graphs:
-        raise UserError("there is no graph to draw; give {'encoder': g, 'decoder': h}, say")
+        raise UserError("there is no graph to draw; give some by name, as in {'encoder': g, 'decoder': h}")

@@ -81,7 +81,7 @@ class Labels:
         back = self.rank[node] - self.rank[source]
         if self.items is None or back < 1 or kind != self.graph.block(node)["kind"]:
             return f"of {source}"
-        return "before" if back == 1 else f"of the '{kind}' {back} back"
+        return f"of the previous '{kind}'" if back == 1 else f"of the '{kind}' {back} back"
 
 
 def blocks_of(items: Chain) -> Iterator[str]:

@@ -156,7 +156,7 @@ class _Text:
     def _heading(self, loop: Loop, items: Chain) -> str:
         inside = self._inline(loop.body, items)
         blocks = sum(_count(part, items) for part in loop.body)
-        text = inside if len(inside) <= _HEADING else f"{blocks} in a row"
+        text = inside if len(inside) <= _HEADING else f"{blocks} blocks"
         return f"({text}) {self.glyphs.times}{loop.count}"
 
     def _inline(self, folded: Folded, items: Chain) -> str:

@@ -46,7 +46,7 @@ def from_json(text: str) -> nx.DiGraph:
         for edge in plain["edges"]:
             graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise GraphError(f"this is no block graph in JSON: {type(error).__name__}: {error}") from None
+        raise GraphError(f"this is not a block graph in JSON: {type(error).__name__}: {error}") from None
     return graph
 
 

@@ -66,9 +66,9 @@ def _nodes(graph: Graph) -> Iterator[str]:
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs.get("type")
         if not isinstance(node, str) or not node:
-            yield f"{node!r}: a node's name is a text"
+            yield f"{node!r}: a node's name must be a string"
         if not isinstance(node_type, str) or node_type not in NODE_ATTRIBUTES:
-            yield f"{node}: unknown node type {node_type!r}; there are {', '.join(NODE_ATTRIBUTES)}"
+            yield f"{node}: unknown node type {node_type!r}; the types are {', '.join(NODE_ATTRIBUTES)}"
             continue
         dicts = ("options", "given") if node_type == "block" else ()
         problems = [*_attributes(NODE_ATTRIBUTES[node_type], attrs, dicts)]
@@ -142,7 +142,7 @@ def _blocks(graph: Graph) -> Iterator[str]:
         attrs = graph.nx.nodes[node]
         name, options = attrs["kind"], attrs["options"]
         if "." in node:
-            yield f"{node}: a block's name has no '.', for it is its module's name too"
+            yield f"{node}: a block's name has no '.', since it is its module's name too"
         if name not in known:
             yield f"{node}: unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
             continue
@@ -188,7 +188,7 @@ def _stream(graph: Graph) -> Iterator[str]:
         if node not in reading:
             yield f"{node}: reads no stream; add an edge to it, as in g.nx.add_edge('…', '{node}')"
         if node not in read and node != graph.end:
-            yield f"{node}: nothing reads what it gives; add an edge from it, as in g.nx.add_edge('{node}', '…')"
+            yield f"{node}: nothing reads its output; add an edge from it, as in g.nx.add_edge('{node}', '…')"
 
 
 def _sums(graph: Graph) -> Iterator[str]:
@@ -266,11 +266,11 @@ def _scores(graph: Graph) -> Iterator[str]:
             other = graph.nx.nodes[source]
             other_kind, other_options = known[other["kind"]], other["options"]
             if "scores" not in other_kind.inputs:
-                yield f"{source} → {node}: {other_kind.title} hands on no scores"
+                yield f"{source} → {node}: {other_kind.title} passes on no scores"
             elif unlike := [name for name in SCORE_SIZES if other_options.get(name) != options.get(name)]:
                 for name in unlike:
                     theirs, ours = other_options.get(name), options.get(name)
-                    yield f"{source} → {node}: scores of {theirs} {SCORE_SIZES[name]} for {ours}"
+                    yield f"{source} → {node}: scores of {theirs} {SCORE_SIZES[name]} do not fit {ours}"
             elif ("context" in kind.inputs) != ("context" in other_kind.inputs):
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
 
@@ -360,7 +360,7 @@ def _ties(graph: Graph) -> Iterator[str]:
                 yield f"{node}: is tied to {owner}, which is another kind of block"
             elif attrs["options"] != first["options"]:
                 differ = [key for key in attrs["options"] if attrs["options"][key] != first["options"].get(key)]
-                yield f"{node}: is tied to {owner}, which has another {' and '.join(sorted(differ))}"
+                yield f"{node}: is tied to {owner}, which differs in {' and '.join(sorted(differ))}"
 
 
 def _stages(graph: Graph) -> Iterator[str]:

@@ -125,7 +125,7 @@ class _Resolver:
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
         if kind.causal_only and not self.settings["causal"]:
             problem = f"'{spec.kind}' ({kind.title}) in a stack that is not causal"
-            raise self._error(spec.span, problem, "no token of it can see a later one: set causal")
+            raise self._error(spec.span, problem, "it runs only where no token sees a later one: set causal")
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:
@@ -194,7 +194,7 @@ class _Resolver:
         other = self.tied.setdefault(block.tie, block)
         if other.options != block.options:
             differ = sorted(name for name in block.options if block.options[name] != other.options[name])
-            problem = f"{tie_in_words(block.tie)} has another {' and '.join(differ)} here than before"
+            problem = f"{tie_in_words(block.tie)} has different options here than before: {', '.join(differ)}"
             raise self._error(block.span, problem, "tied blocks are the same kind with the same options")
 
     def check_norms(self) -> None:

@@ -118,7 +118,7 @@ MACROS: dict[str, Macro] = {
         ),
         Macro(
             "par",
-            (_DEPTH, Option("ratio", int, _REQUIRED, "how many blocks there are to an attention", least=1)),
+            (_DEPTH, Option("ratio", int, _REQUIRED, "how many blocks there are for each attention", least=1)),
             text=_par,
             size=_par_size,
             check=_par_check,

@@ -76,7 +76,7 @@ ORDERING_KEYWORDS = (
         "par_ratio",
         "a whole number from 2 to the number of blocks",
         "none",
-        "one attention to so many blocks, early, then feedforwards (arXiv:2009.04534)",
+        "one attention for every so many blocks, early in the stack, then feedforwards (arXiv:2009.04534)",
         "depth=6, par_ratio=4",
         "par(6, 4)",
     ),
@@ -84,7 +84,7 @@ ORDERING_KEYWORDS = (
         "custom_layers",
         "a list of block kinds",
         "none",
-        "the kind of each block; depth, which x-transformers asks for beside it, then says nothing",
+        "the kind of each block; depth, which x-transformers asks for as well, then has no effect",
         "custom_layers=('a', 'f', 'f')",
         "a f f",
     ),
@@ -159,8 +159,12 @@ def pattern_of(
     return Pattern.from_layers(texts)
 
 
+# The default block, by itself and with the keyword of that name.
+_DEFAULT, _CROSS_ATTEND, _ONLY_CROSS = ("a", "f"), ("a", "c", "f"), ("c", "f")
+
+
 def _default_block(cross_attend: bool, only_cross: bool, macaron: bool) -> tuple[str, ...]:
-    block = ("c", "f") if only_cross else ("a", "c", "f") if cross_attend else ("a", "f")
+    block = _ONLY_CROSS if only_cross else _CROSS_ATTEND if cross_attend else _DEFAULT
     return ("f", *block) if macaron else block
 
 

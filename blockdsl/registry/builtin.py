@@ -27,23 +27,29 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
     return (
         Option("heads", int, 8, "attention heads", setting="heads", least=1),
         Option(
-            "dim_head", int, 64, "features a head; none: dim / heads", setting="attn_dim_head", least=1, optional=True
+            "dim_head",
+            int,
+            64,
+            "features of each head; none: dim / heads",
+            setting="attn_dim_head",
+            least=1,
+            optional=True,
         ),
         Option(
             "kv_heads",
             int,
             None,
-            "heads of keys and values, each for heads / kv_heads heads (arXiv:2305.13245); none: heads",
+            "heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads",
             setting="attn_kv_heads",
             least=1,
             optional=True,
         ),
-        _switch("one_kv_head", "one head of keys and values for all (arXiv:1911.02150)"),
+        _switch("one_kv_head", "one head of keys and values, shared by all query heads (arXiv:1911.02150)"),
         Option(
             "value_dim_head",
             int,
             None,
-            "features of a value; none: dim_head",
+            "features of each value head; none: dim_head",
             setting="attn_value_dim_head",
             least=1,
             optional=True,
@@ -71,7 +77,14 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
         ),
         _switch("qk_norm", "queries and keys of unit length (arXiv:2010.04245)"),
         Option("qk_norm_groups", int, 1, "groups of features that are normed", setting="attn_qk_norm_groups", least=1),
-        Option("qk_norm_scale", float, 10, "factor of normed scores", setting="attn_qk_norm_scale", least=0),
+        Option(
+            "qk_norm_scale",
+            float,
+            10,
+            "what scores of normed queries and keys are multiplied by",
+            setting="attn_qk_norm_scale",
+            least=0,
+        ),
         _switch("qk_norm_dim_scale", "a learned gain for each normed feature (arXiv:2302.05442)"),
         _switch(
             "talking_heads",
@@ -92,7 +105,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             "sparse_topk",
             int,
             None,
-            "only so many of the largest scores of a row count (arXiv:1912.11637); none: all",
+            "only so many of each query's largest scores count (arXiv:1912.11637); none: all",
             setting="attn_sparse_topk",
             least=1,
             optional=True,
@@ -104,7 +117,10 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             scores="xt_blocks.kernels.scores.sink:Sink",
         ),
         _switch("head_scale", "a learned gain for each head (arXiv:2110.09456)"),
-        _switch("gate_values", "a sigmoid gate of the values by the input (doi:10.1038/s41586-021-03819-2)"),
+        _switch(
+            "gate_values",
+            "gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2)",
+        ),
         _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
         _switch(
@@ -113,7 +129,11 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             "zero_init_branch_output",
             area="norms and residuals",
         ),
-        _switch("flash", "the fused kernel where no option needs the scores in hand (arXiv:2205.14135)", default=True),
+        _switch(
+            "flash",
+            "use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135)",
+            default=True,
+        ),
         _switch(
             "residual_attn",
             f"add the {residual_of}'s scores before the softmax: RealFormer (arXiv:2012.11747)",
@@ -131,7 +151,7 @@ def _attention_check(o: Any) -> str | None:
         return f"kv_heads={o.kv_heads} does not divide heads={o.heads}"
     dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
     if o.shared_kv and o.value_dim_head not in (None, dim_head):
-        return f"shared_kv makes values of the keys' {dim_head} features, and value_dim_head={o.value_dim_head} is set"
+        return f"shared_kv gives values the keys' {dim_head} features, but value_dim_head={o.value_dim_head} is set"
     if o.qk_norm and dim_head % o.qk_norm_groups:
         return f"qk_norm_groups={o.qk_norm_groups} does not divide a head's {dim_head} features"
     if not o.qk_norm and (o.qk_norm_groups != 1 or o.qk_norm_dim_scale):
@@ -265,7 +285,7 @@ CROSS_ATTENTION = register(
                 "tokens_dropout",
                 float,
                 0.0,
-                "share of the context's tokens that a row does not see in training (arXiv:2202.07765)",
+                "share of the context's tokens that are hidden from each row in training (arXiv:2202.07765)",
                 setting="cross_attn_tokens_dropout",
                 least=0,
                 below=1,

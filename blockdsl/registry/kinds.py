@@ -190,7 +190,7 @@ BLOCK_OPTIONS = (
         "sandwich_norm",
         bool,
         False,
-        "a second norm, of what the branch gives (CogView, arXiv:2105.13290)",
+        "a second norm, of the branch's output (CogView, arXiv:2105.13290)",
         setting="sandwich_norm",
     ),
     Option(
@@ -229,7 +229,7 @@ BLOCK_OPTIONS = (
         "init_gain",
         float,
         None,
-        "Xavier init with this gain on the way of the values (DeepNet's beta, arXiv:2203.00555); none: torch's init",
+        "Xavier init of the value path with this gain (DeepNet's beta, arXiv:2203.00555); none: torch's init",
         setting="init_gain",
         above=0,
         optional=True,
@@ -238,7 +238,7 @@ BLOCK_OPTIONS = (
         "checkpoint",
         str,
         None,
-        "what the backward pass computes again, not to keep it: the block, or its stage's blocks in a row as one "
+        "what the backward pass recomputes instead of keeping: the block, or consecutive blocks of a stage as one "
         "(arXiv:1604.06174); none: nothing",
         setting="checkpoint",
         choices=("block", "stage"),

@@ -93,7 +93,7 @@ POSITION_SETTINGS = (
     Option("rotary_xpos_scale_base", int, 512, "distance over which xPos decays by a step", least=1),
     Option("rel_pos_bias", bool, False, "a learned bias for each bucket of distances, as in T5 (arXiv:1910.10683)"),
     Option("rel_pos_num_buckets", int, 32, "buckets of T5's bias", least=4),
-    Option("rel_pos_max_distance", int, 128, "distance from where on T5's bias is one bucket", least=2),
+    Option("rel_pos_max_distance", int, 128, "distance from which on T5's bias has one bucket", least=2),
     Option("dynamic_pos_bias", bool, False, "a bias computed from the distance by a small network (arXiv:2108.00154)"),
     Option(
         "dynamic_pos_bias_log_distance",
@@ -157,7 +157,7 @@ def _t5_misfit(o: Any, block: Any) -> Misfit | None:
         )
         return Misfit(problem)
     if o.causal != bool(getattr(block, "causal", False)):
-        return Misfit("T5's bias of causal attention does not fit attention that is not") if o.causal else None
+        return Misfit("T5's bias of causal attention does not fit attention that is not causal") if o.causal else None
     return _heads_misfit(o, block)
 
 

@@ -48,7 +48,7 @@ def register(kind: Kind) -> Kind:
         raise UserError(f"kind '{kind.name}': the settings {', '.join(sorted(clash))} are taken")
     if unknown := set(kind.inputs) - set(INPUTS):
         listed = ", ".join(INPUTS)
-        raise UserError(f"kind '{kind.name}': unknown inputs {', '.join(sorted(unknown))}; there are {listed}")
+        raise UserError(f"kind '{kind.name}': unknown inputs {', '.join(sorted(unknown))}; the inputs are {listed}")
     for name in kind.inputs:
         if missing := set(INPUTS_NEED.get(name, ())) - set(names):
             needed = ", ".join(sorted(missing))

@@ -22,7 +22,7 @@ STACK_SETTINGS = (
         "context",
         bool,
         None,
-        "whether the stack is given a context to attend to; none: where the pattern has a 'c'",
+        "whether the stack is given a context to attend to; none: if a block attends to one",
         optional=True,
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0, area="ordering"),

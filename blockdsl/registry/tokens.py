@@ -13,8 +13,10 @@ from .options import Option, Value, by_name, check_names, check_values
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 TOKEN_OPTIONS = (
-    Option("num_tokens", int, None, "vocabulary: adds token embedding and logits", least=1, optional=True),
-    Option("max_seq_len", int, None, "longest sequence of an embedded model", least=1, optional=True),
+    Option(
+        "num_tokens", int, None, "size of the vocabulary; adds a token embedding and logits", least=1, optional=True
+    ),
+    Option("max_seq_len", int, None, "longest sequence that the model takes", least=1, optional=True),
     Option(
         "emb_dim",
         int,
@@ -54,31 +56,33 @@ TOKEN_OPTIONS = (
         "shift_mem_down",
         int,
         0,
-        "how many layers down memories are read (arXiv:2012.15688)",
+        "how many layers down memories move before they are read (arXiv:2012.15688)",
         least=0,
         area="recurrence",
     ),
     Option("tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)"),
     Option("logits_dim", int, None, "how many logits there are; none: num_tokens", least=1, optional=True),
-    Option("return_only_embed", bool, False, "no logits: the model gives the stack's output"),
+    Option("return_only_embed", bool, False, "no logits: the model returns the stack's output"),
 )
 
 _DIM_IN = Option(
     "dim_in",
     int,
     None,
-    "vectors in place of tokens: their features; none: emb_dim, as they are",
+    "features of input vectors, in place of tokens; none: emb_dim, without a projection",
     least=1,
     optional=True,
 )
-_DIM_OUT = Option("dim_out", int, None, "features of the output; none: dim, as they are", least=1, optional=True)
+_DIM_OUT = Option(
+    "dim_out", int, None, "features of output vectors; none: dim, without a projection", least=1, optional=True
+)
 
 _IMAGE = (
     Option(
         "image_size",
         int,
         None,
-        "images in place of tokens: their height and width in pixels",
+        "height and width of input images in pixels, in place of tokens",
         least=1,
         optional=True,
         pair=True,
@@ -92,17 +96,21 @@ _IMAGE = (
         optional=True,
         pair=True,
     ),
-    Option("channels", int, 3, "colours of a pixel", least=1),
+    Option("channels", int, 3, "colour channels of an image", least=1),
     Option(
         "num_classes",
         int,
         None,
-        "classes, scored from the mean of the patches; none: the model gives the patches",
+        "classes, scored from the mean of the patches; none: the model returns the patches",
         least=1,
         optional=True,
     ),
     Option(
-        "num_register_tokens", int, 0, "learned tokens after the patches, which see them (arXiv:2309.16588)", least=0
+        "num_register_tokens",
+        int,
+        0,
+        "learned tokens after the patches, which attend to them (arXiv:2309.16588)",
+        least=0,
     ),
 )
 
@@ -202,9 +210,9 @@ def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[s
     for scheme in sorted(schemes & REPLACE_ABSOLUTE):
         return "scaled_sinu_pos_emb", f"a model with {SCHEMES[scheme].title} has no absolute positions"
     if not options["use_abs_pos_emb"]:
-        return "scaled_sinu_pos_emb", "use_abs_pos_emb=false takes absolute positions away"
+        return "scaled_sinu_pos_emb", "use_abs_pos_emb=false turns absolute positions off"
     if odd_sinusoid(emb_dim):
-        return "scaled_sinu_pos_emb", f"the embedding's {emb_dim} features are no pairs of a sine and a cosine"
+        return "scaled_sinu_pos_emb", f"the embedding's {emb_dim} features do not pair up as sines and cosines"
     return None
 
 

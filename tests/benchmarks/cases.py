@@ -93,7 +93,7 @@ def training() -> Iterator[Case]:
     small = {"custom_layers": ("f",), "ff_mult": 1}
     yield Case(
         "train/head-1024",
-        "head and loss over 20,000 tokens, behind an embedding that does not learn and one small feedforward",
+        "head and loss over 20,000 tokens, after an embedding that does not learn and one small feedforward",
         TRAINING,
         Setting(seq=1024, vocabulary=20_000, depth=1),
         {OURS: head(partial(Ours, **small)), DEFAULT: head(partial(XTransformers, **small))},

@@ -15,7 +15,7 @@ class Setting:
 
     Attributes:
         seq: tokens a row; of a prompt, when something is generated.
-        new: tokens to generate behind them.
+        new: tokens to generate after them.
         precision: "float32", "autocast" (float32 weights, bfloat16 arithmetic) or "bfloat16" (weights too).
         device: torch's name of it.
     """

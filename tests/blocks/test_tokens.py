@@ -44,7 +44,7 @@ CLASHES = [
     ("logits", "tied", "tie_embedding", "it gives a logit for each token, and logits_dim is set too"),
     ("no logits", "tied", "tie_embedding", "return_only_embed leaves the logits out"),
     ("logits", "no logits", "logits_dim", "return_only_embed leaves the logits out"),
-    ("no positions", "sinusoids", "scaled_sinu_pos_emb", "use_abs_pos_emb=false takes absolute positions away"),
+    ("no positions", "sinusoids", "scaled_sinu_pos_emb", "use_abs_pos_emb=false turns absolute positions off"),
 ]
 _CLASHING = {frozenset(row[:2]) for row in CLASHES} | {frozenset(("emb_dim", "emb_dim of the stack"))}
 CASES = [{}, *OPTIONS.values()] + [
@@ -144,7 +144,7 @@ def test_what_does_not_go_together_is_refused(one: str, other: str, name: str, r
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scaled_sinu_pos_emb": True, "emb_dim": 5}, "the embedding's 5 features are no pairs of a sine and a cosine"),
+        ({"scaled_sinu_pos_emb": True, "emb_dim": 5}, "the embedding's 5 features do not pair up as sines and cosines"),
         ({"shift_mem_down": 1}, "shift_mem_down is set, but it needs max_mem_len"),
         ({"emb_frac_gradient": 0}, "emb_frac_gradient must be a number above 0 and at most 1, not 0"),
         ({"emb_frac_gradient": 1.5}, "emb_frac_gradient must be a number above 0 and at most 1, not 1.5"),
@@ -554,7 +554,7 @@ def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> N
 def test_arguments_that_the_model_has_no_use_for() -> None:
     with pytest.raises(ValueError, match="the model has no logits: return_only_embed"):
         model(return_only_embed=True)(tokens(2, 5), return_logits_and_embeddings=True)
-    with pytest.raises(ValueError, match="pos is given, but the model has no positions that it could set"):
+    with pytest.raises(ValueError, match="pos is given, but the model reads no positions"):
         model(use_abs_pos_emb=False)(tokens(2, 5), pos=torch.arange(5))
     net = model()
     cache = net.new_cache(1, 5, prepended=1)

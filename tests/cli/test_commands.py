@@ -66,7 +66,7 @@ def test_a_fault_outside_of_the_text_as_json(blockdsl: Run) -> None:
 
 def test_check_finds_what_only_the_stack_shows(blockdsl: Run) -> None:
     error = """\
-        1:5: the tie 'x' has another heads here than before
+        1:5: the tie 'x' has different options here than before: heads
           a@x a(heads=2)@x
               ^^^^^^^^^^
           tied blocks are the same kind with the same options
@@ -401,7 +401,7 @@ def test_check_finds_what_only_the_wiring_shows(pattern: str, problem: str, caps
 
 SPARSE = """\
 attn_sparse_topk
-  only so many of the largest scores of a row count; none: all
+  only so many of each query's largest scores count; none: all
   area     attention
   blocks   a (self-attention), c (cross-attention)
   keyword  attn_sparse_topk=8
@@ -428,7 +428,7 @@ par
   area     ordering
   pattern  par(6, 4)
   example  par(6, 4)
-  values   n: the depth, how many attentions; ratio: how many blocks there are to an attention
+  values   n: the depth, how many attentions; ratio: how many blocks there are for each attention
   paper    arXiv:2009.04534
 """
 
@@ -459,7 +459,7 @@ def test_options_lists_all_by_area(blockdsl: Run) -> None:
         "a(kv_heads=2)",
         "a whole number of at least 1 or none; default none",
     ]
-    paper = "heads of keys and values, each for heads / kv_heads heads; none: heads (arXiv:2305.13245)"
+    paper = "heads of keys and values, each shared by heads / kv_heads query heads; none: heads (arXiv:2305.13245)"
     assert lines[at + 1].strip() == paper
 
 

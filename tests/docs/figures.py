@@ -41,7 +41,7 @@ def with_readme_figures(text: str) -> str:
     rows = {
         "a train step of 1,024 tokens, CPU": [
             train["ours"],
-            f"{train['x-transformers, fused']} fused, {train['x-transformers']} as it comes",
+            f"{train['x-transformers, fused']} fused, {train['x-transformers']} by default",
             train["transformers"],
             train["plain torch"],
         ],

@@ -191,7 +191,7 @@ def test_ties_reach_across_stages_and_branches() -> None:
 def test_tied_blocks_with_other_options_are_refused() -> None:
     with pytest.raises(PatternError) as error:
         graph("a(heads=2)@x f a(heads=4, dropout=0.5)@x")
-    assert at(error.value) == (1, 16, "the tie 'x' has another dropout and heads here than before")
+    assert at(error.value) == (1, 16, "the tie 'x' has different options here than before: dropout, heads")
 
 
 def test_cross_attention_reads_one_context() -> None:

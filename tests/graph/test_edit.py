@@ -80,7 +80,7 @@ def test_a_block_removed_without_a_new_edge_is_refused_at_both_ends_of_the_gap()
         xt_blocks.lower(g)
     assert str(error.value) == (
         "the graph cannot be lowered:\n"
-        "  a0: nothing reads what it gives; add an edge from it, as in g.nx.add_edge('a0', '…')\n"
+        "  a0: nothing reads its output; add an edge from it, as in g.nx.add_edge('a0', '…')\n"
         "  a2: reads no stream; add an edge to it, as in g.nx.add_edge('…', 'a2')"
     )
 
@@ -176,7 +176,7 @@ def test_untying_the_owner_gives_each_block_its_own_parameters() -> None:
 def test_a_tied_block_with_another_option_is_refused() -> None:
     g = graph("(a@x f@y)*2")
     g.nx.nodes["f3"]["options"]["glu"] = True
-    with pytest.raises(GraphError, match="f3: is tied to f1, which has another glu"):
+    with pytest.raises(GraphError, match="f3: is tied to f1, which differs in glu"):
         xt_blocks.lower(g)
 
 

@@ -217,10 +217,10 @@ def test_what_is_no_graph_is_refused(text: str) -> None:
 def test_the_refusal_says_what_was_expected_or_what_is_at_fault() -> None:
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json('{"graph": {}')
-    assert str(error.value).startswith("this is no block graph in JSON: JSONDecodeError: ")
+    assert str(error.value).startswith("this is not a block graph in JSON: JSONDecodeError: ")
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json("{}")
-    assert str(error.value) == "this is no block graph in JSON: KeyError: 'graph'"
+    assert str(error.value) == "this is not a block graph in JSON: KeyError: 'graph'"
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json(graph("a f").to_json().replace('"heads": 2', '"heads": 0'))
     assert str(error.value) == ("the graph cannot be lowered:\n  a0: heads must be a whole number of at least 1, not 0")

@@ -92,7 +92,7 @@ def named(old: str, new: Any) -> Callable[[BlockGraph], None]:
 
 TOKENS: dict[str, Any] = {"num_tokens": 30, "max_seq_len": 9}
 RANGE = "must be a whole number of at least"
-ADD_FROM = "nothing reads what it gives; add an edge from it, as in g.nx.add_edge"
+ADD_FROM = "nothing reads its output; add an edge from it, as in g.nx.add_edge"
 ADD_TO = "reads no stream; add an edge to it, as in g.nx.add_edge"
 
 # pattern, settings, edit → every fault
@@ -111,13 +111,13 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a f",
         {},
         node("f1", type="blok"),
-        ["f1: unknown node type 'blok'; there are input, context, position, block, sum, output"],
+        ["f1: unknown node type 'blok'; the types are input, context, position, block, sum, output"],
     ),
     (
         "a f",
         {},
         edge("f1", "extra"),
-        ["extra: unknown node type None; there are input, context, position, block, sum, output"],
+        ["extra: unknown node type None; the types are input, context, position, block, sum, output"],
     ),
     ("a f", {}, gone("f1", "scale"), ["f1: has no attribute scale"]),
     ("a f", {}, gone("f1", "options"), ["f1: has no attribute options"]),
@@ -197,8 +197,8 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         ["input → f1: unknown attribute 'carry'; did you mean 'carries'?"],
     ),
     # which nodes there are
-    ("a f", {}, named("f1", 7), ["7: a node's name is a text"]),
-    ("a f", {}, named("f1", "f.1"), ["f.1: a block's name has no '.', for it is its module's name too"]),
+    ("a f", {}, named("f1", 7), ["7: a node's name must be a string"]),
+    ("a f", {}, named("f1", "f.1"), ["f.1: a block's name has no '.', since it is its module's name too"]),
     ("a f", {}, lambda g: g.nx.remove_node("input"), ["the graph has 0 input nodes and needs one"]),
     (
         "a f",
@@ -346,15 +346,15 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "f a",
         {"residual_attn": True},
         edge("f0", "a1", "stream", "scores"),
-        ["f0 → a1: feedforward hands on no scores"],
+        ["f0 → a1: feedforward passes on no scores"],
     ),
     ("a f", {}, edge("a0", "f1", "stream", "scores"), ["f1: feedforward does not read scores"]),
-    ("a f a", {"residual_attn": True}, option("a2", heads=3), ["a0 → a2: scores of 2 heads for 3"]),
+    ("a f a", {"residual_attn": True}, option("a2", heads=3), ["a0 → a2: scores of 2 heads do not fit 3"]),
     (
         "a f a",
         {"residual_attn": True},
         option("a2", num_mem_kv=1),
-        ["a0 → a2: scores of 0 memory key-values for 1"],
+        ["a0 → a2: scores of 0 memory key-values do not fit 1"],
     ),
     (
         "a c",
@@ -431,7 +431,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         both(node("a0", tie="x"), node("f1", tie="x")),
         ["f1: is tied to a0, which is another kind of block"],
     ),
-    ("f@x f@x", {}, option("f1", glu=True, mult=2), ["f1: is tied to f0, which has another glu and mult"]),
+    ("f@x f@x", {}, option("f1", glu=True, mult=2), ["f1: is tied to f0, which differs in glu and mult"]),
     ("a | f", {}, node("f1", stage=2), ["f1: stage must be from 0 to 1, not 2"]),
     ("a | f f", {}, node("f2", stage=0), ["f2: is in stage 0, before its source f1 in stage 1"]),
 ]

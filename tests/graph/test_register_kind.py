@@ -164,7 +164,7 @@ def test_it_may_be_tied_and_stand_in_branches() -> None:
     g = graph("(conv@k & a)*2 | conv(kernel=3)")
     assert g.tied()["conv0"] == ["conv0", "conv2"]
     assert [*stack_of(g).blocks] == ["conv0", "a1", "a3", "conv4"]
-    with pytest.raises(PatternError, match="the tie 'k' has another kernel here than before"):
+    with pytest.raises(PatternError, match="the tie 'k' has different options here than before: kernel"):
         graph("conv@k conv(kernel=3)@k")
 
 
@@ -334,7 +334,7 @@ def test_unregistering_restores_the_language_and_the_settings() -> None:
         ({"name": ""}, "a block kind cannot be called '': write letters"),
         (
             {"inputs": ("masks",)},
-            "kind 'conv': unknown inputs masks; there are mask, attend, context, rotary, bias, scores",
+            "kind 'conv': unknown inputs masks; the inputs are mask, attend, context, rotary, bias, scores",
         ),
         ({"inputs": ("rotary",)}, "kind 'conv': the input rotary needs the option dim_head"),
         ({"inputs": ("scores",)}, "kind 'conv': the input scores needs the option heads, residual_attn"),

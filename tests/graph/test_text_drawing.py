@@ -288,17 +288,17 @@ def test_residual_attention_folds_and_says_whose_scores_are_added() -> None:
         │  a      self-attention
         │  f      feedforward
         │  (a f) ×3
-        │     a   self-attention · adds the scores before
+        │     a   self-attention · adds the scores of the previous 'a'
         │     f   feedforward
         │
         ├─ stage 2
         │  ╭ branch 1
-        │  │  a   self-attention · adds the scores before
+        │  │  a   self-attention · adds the scores of the previous 'a'
         │  ├ branch 2
         │  │  f   feedforward
         │  │  a   self-attention · adds the scores of the 'a' 2 back
         │  ╰ sum
-        │  a      self-attention · adds the scores before
+        │  a      self-attention · adds the scores of the previous 'a'
         │
         output · LayerNorm
         """,
@@ -315,7 +315,7 @@ def test_residual_cross_attention_in_repeated_branches() -> None:
         │  c         cross-attention · reads the context
         │  (c & c) ×50
         │     ╭ branch 1
-        │     │  c   cross-attention · reads the context · adds the scores before
+        │     │  c   cross-attention · reads the context · adds the scores of the previous 'c'
         │     ├ branch 2
         │     │  c   cross-attention · reads the context · adds the scores of the 'c' 2 back
         │     ╰ sum
@@ -386,7 +386,7 @@ def test_a_repeat_too_wide_to_head_itself_is_headed_by_its_number_of_blocks() ->
         dim 16 · 60 blocks · 122,336 parameters
         input
         │
-        │  (5 in a row) ×12
+        │  (5 blocks) ×12
         │     a(heads=4, dim_head=8, causal)>>1   self-attention
         │     f(glu, swish)/2                     feedforward
         │     ╭ branch 1

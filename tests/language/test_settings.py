@@ -198,7 +198,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "set scaled_sinu_pos_emb; a",
         {"num_tokens": 4, "max_seq_len": 4, "use_abs_pos_emb": False},
         """
-        1:5: scaled_sinu_pos_emb is set, but use_abs_pos_emb=false takes absolute positions away
+        1:5: scaled_sinu_pos_emb is set, but use_abs_pos_emb=false turns absolute positions off
           set scaled_sinu_pos_emb; a
               ^^^^^^^^^^^^^^^^^^^
         """,
@@ -401,7 +401,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "a@x a(heads=4)@x",
         {},
         """
-        1:5: the tie 'x' has another heads here than before
+        1:5: the tie 'x' has different options here than before: heads
           a@x a(heads=4)@x
               ^^^^^^^^^^
           tied blocks are the same kind with the same options
@@ -411,7 +411,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "(a f)@x (a f(glu, mult=2))@x",
         {},
         """
-        1:12: block 2 of the tie 'x' has another glu and mult here than before
+        1:12: block 2 of the tie 'x' has different options here than before: glu, mult
           (a f)@x (a f(glu, mult=2))@x
                      ^^^^^^^^^^^^^^
           tied blocks are the same kind with the same options

@@ -1,8 +1,8 @@
 """The names of torch that are private, or that not every torch in the promised range has.
 
 Each is looked up here and nowhere else. Where a torch lacks one, its fallback is public: slower perhaps, never wrong. A
-question that such a torch cannot answer ("does a mode follow each operation?") is answered so that the plain way is
-taken. Left out: what is done with the names, which is said where it is done.
+question that such a torch cannot answer ("is a dispatch mode active?") gets the answer that leads to the plain path.
+How the names are used is documented where they are used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOOKED_UP: dict[str, bool] = {}
 
 
 def _look_up(name: str, fallback: Any = None, owner: Any = torch) -> Any:
-    """What the dotted name stands for, from torch or another owner on; the fallback where it is missing."""
+    """The object of this dotted name in torch or another owner; the fallback if it is missing."""
     found = owner
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -36,7 +36,7 @@ def _yes() -> bool:
     return True
 
 
-# Questions: what follows or changes each operation?
+# Does anything observe or change each operation?
 
 is_tracing: Callable[[], bool] = _look_up("_C._is_tracing", torch.jit.is_tracing)  # type: ignore[attr-defined]
 """Whether torch.jit records the operations."""
@@ -51,16 +51,16 @@ _HAS_LEVEL: bool = _look_up("_current_level", owner=forward_ad) is not None
 
 
 def modes_active() -> bool:
-    """Whether a mode sees each operation: a counter of FLOPs, fake tensors, a default device."""
+    """Whether a mode sees each operation: a FLOP counter, fake tensors, a default device."""
     return bool(_dispatch_modes()) or _function_modes()
 
 
 def transforms_active() -> bool:
-    """Whether torch.func's transforms, derivatives in forward mode or torch.jit's tracing follow the operations."""
+    """Whether torch.func transforms, forward-mode derivatives or torch.jit tracing follow the operations."""
     return _functorch() or not _HAS_LEVEL or forward_ad._current_level >= 0 or is_tracing()
 
 
-# Questions: who changes a module's call, or a weight?
+# Does anything change a module's call, or a weight?
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 _HAS_HOOKS: bool = None not in [_look_up(name, owner=nn.Module()) for name in _HOOKS]
@@ -68,7 +68,7 @@ _GLOBAL_HOOKS: list[Any] = [_look_up("_global" + name, [True], owner=nn.modules.
 
 
 def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
-    """Whether a hook of its own, or one on all modules, sees or changes what the module's call takes or gives.
+    """Whether a hook on the module, or a global one, sees or changes the inputs or outputs of its call.
 
     Args:
         allowed: hooks defined in packages of these names, such as "torch.distributed.", do not count.
@@ -92,7 +92,7 @@ _HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0)) is not None
 _after_each_step: Any = _look_up("register_optimizer_step_post_hook", owner=optimizer)
 
 SEES_CHANGES: bool = _HAS_VERSION and _after_each_step is not None
-"""Whether `version` and `after_each_step` tell of a weight's changes. Without, no copy of a weight can be kept."""
+"""Whether `version` and `after_each_step` report changes of a weight. Without them, no copy of a weight can be kept."""
 
 
 def version(t: Tensor) -> int:
@@ -128,7 +128,7 @@ _float16: Any = _onednn("_is_mkldnn_fp16_supported")
 
 
 def onednn_supports(dtype: torch.dtype) -> bool:
-    """Whether this CPU has instructions for the type, float32 apart, which every one has."""
+    """Whether this CPU has instructions for the type; every one has them for float32."""
     supports = {torch.bfloat16: _bfloat16, torch.float16: _float16}.get(dtype)
     return dtype == torch.float32 or (supports is not None and bool(supports()))
 

@@ -26,8 +26,8 @@ class Kernel(Generic[Request, Result]):
         name: what `why` calls it.
         run: computes a request that it supports, even one it declines.
         supports: None, or the reason why it cannot compute the request.
-        declines: None, or the reason why it leaves the request to a later, faster kernel. It is asked first, being the
-            quicker question, and so also of a request that is not supported.
+        declines: None, or the reason why it leaves the request to a later, faster kernel. It is the cheaper check and
+            comes first, so it must also answer for requests that are not supported.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Kernel(Generic[Request, Result]):
 
 
 def choose(table: Sequence[Kernel[Request, Result]], request: Request) -> Kernel[Request, Result]:
-    """The first kernel that supports the request and takes it."""
+    """The first kernel that supports the request and does not decline it."""
     for kernel in table:
-        if kernel.declines(request) is None and kernel.supports(request) is None:  # the quick question first
+        if kernel.declines(request) is None and kernel.supports(request) is None:  # the cheaper check first
             return kernel
     raise RuntimeError("no kernel of the table supports the request, and the last one should support all")
 
 
 def why(table: Sequence[Kernel[Request, Result]], request: Request) -> str:
-    """Which kernel is chosen, and why not the others, one line each in the order of the table."""
+    """The chosen kernel, and why each of the others was not, one per line in the order of the table."""
     chosen = choose(table, request)
     lines = [f"{chosen.name} is taken"]
     for kernel in table:

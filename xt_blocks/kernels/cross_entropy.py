@@ -1,7 +1,7 @@
 """Cross-entropy of a linear layer's outputs, without ever holding all of them.
 
-With a large vocabulary the logits outgrow all else that a training step keeps. Here they are made for a few tokens at a
-time, and what the backward pass will want of them is made with them: the gradients of the map and of its input.
+With a large vocabulary the logits outgrow all else that a training step keeps. Here they are computed for a few
+tokens at a time, together with what the backward pass needs: the gradients of the linear layer and of its input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEWEST = 2**21
 ROWS = 128
 """Tokens at a time on a CPU."""
 ROWS_ELSEWHERE = 1024
-"""And on a device that multiplies faster: each time, the gradient of the whole map is read and written."""
+"""The same on a device that multiplies faster: each part reads and writes the gradient of the whole weight."""
 
 
 class Target(NamedTuple):
@@ -69,7 +69,7 @@ class Target(NamedTuple):
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether there are many logits, of plain tensors, and nothing that must see how they are made."""
+    """Whether there are many logits, of plain tensors, and nothing that must see how they are computed."""
     if torch.compiler.is_compiling() or compat.transforms_active():
         return False
     plain = all(type(own) in (Tensor, nn.Parameter) and not own.is_meta for own in (x, weight))
@@ -100,7 +100,7 @@ class _Sum(torch.autograd.Function):
 def _by_parts(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, seen: Tensor, needed: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The sum, and its gradients by x, weight and bias, where needed; sums over tokens have float32 at least."""
+    """The sum, and its gradients by x, weight and bias, where needed; sums over tokens are in float32 at least."""
     exact = torch.promote_types(x.dtype, torch.float32)
     total = x.new_zeros((), dtype=exact)
     dx = torch.empty_like(x) if needed[0] else None

@@ -1,7 +1,7 @@
 """FlexAttention (Dong et al., arXiv:2412.05496) for biases by distance, windows and modifiers of scores on a GPU.
 
-torch compiles what changes a score into the fused kernel, which then reads one value a distance and skips the blocks
-of keys that no query sees; its other fused kernels read a mask of every pair.
+torch compiles the score modifiers into the fused kernel, which then reads one bias value per distance and skips blocks
+of keys that no query sees; its other fused kernels read a whole mask.
 Axes: b batch, h heads, i queries, j keys, d features of a head.
 """
 
@@ -22,11 +22,11 @@ from .request import Request, Result
 from .scores.spec import FlexForm
 
 FEWEST = 512
-"""Queries from which on it is worth its compilation: a mask of every pair is small below."""
+"""Fewest queries that are worth its compilation: below, a whole mask is small."""
 
 PROGRAMS = 64
-"""How many it may be compiled to, one for each number of heads, type, kind of mask and modifier. Past torch's own limit
-of 8 it would run as it is written, and hold all scores."""
+"""Most compiled programs, one for each number of heads, dtype, kind of mask and modifier. Past torch's own limit of 8
+it would run uncompiled, and hold all scores."""
 
 
 def supports(request: Request) -> str | None:
@@ -37,7 +37,7 @@ def supports(request: Request) -> str | None:
         if not modifier.in_flex:
             return f"FlexAttention has no {modifier.name}"
     if mask.attn_mask is not None or mask.place is not None or not (mask.bias is None or mask.bias.by_distance):
-        return "here is an attn_mask, given positions or a step of fixed shapes, and its masks go by distance"
+        return "an attn_mask or positions are given or shapes are fixed, and its masks depend on distance alone"
     if compat.flex_attention() is None:
         return "this torch has no FlexAttention"
     if q.is_cuda:
@@ -45,18 +45,18 @@ def supports(request: Request) -> str | None:
         if not fits:
             return "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
         return None if _compiled() is not None else "FlexAttention can't be compiled here"
-    learned = any(t.requires_grad for t in (q, k, v))  # it asks no further, whether or not gradients are on
+    learned = any(t.requires_grad for t in (q, k, v))  # it refuses these even without gradients
     return "FlexAttention has no gradient on a CPU" if learned and q.is_cpu else None
 
 
 def declines(request: Request) -> str | None:
     q, mask = request.q, request.mask
     if q.is_cuda and torch.compiler.is_compiling():
-        return "a compiled graph is not to depend on sizes"
+        return "a compiled graph must not depend on sizes"
     if not q.is_cuda or mask.queries < FEWEST:
         return f"it is fast on a GPU, from {FEWEST} queries on"
     if not request.spec.modifiers and mask.bias is None and mask.window is None:
-        return "nothing changes the scores that torch's other kernels have not"
+        return "torch's other fused kernels can do all of this"
     return None
 
 
@@ -100,7 +100,7 @@ def _sees(attention_mask: AttentionMask) -> Any:
 
 
 def _score(mask: AttentionMask, forms: list[FlexForm]) -> Any:
-    """What is done to each score: the modifiers, and what positions add to those of tokens."""
+    """The change of each score: by the modifiers, then by the position bias of tokens."""
     changes = [form.score for form in forms if form.score is not None]
     if mask.bias is None and not changes:
         return None
@@ -120,22 +120,22 @@ def _score(mask: AttentionMask, forms: list[FlexForm]) -> Any:
 
 @lru_cache(maxsize=1)
 def _compiled() -> Any:
-    """The compiled kernel, tried once on a GPU; None where it can't be made, which is told."""
+    """The compiled kernel, tried once on a GPU; None, with a warning, if it can't be."""
     if compat.flex_attention() is None:
         return None
     compiled = compile_(compat.flex_attention().flex_attention)
     x = torch.zeros(1, 1, 128, 16, device="cuda")
     try:
         compiled(x, x, x)
-    except Exception as error:  # torch and its compiler have no one type for what is missing
+    except Exception as error:  # torch and its compiler have no single type for a missing part
         reason = str(error).strip().splitlines()[:1]
-        warnings.warn(f"FlexAttention can't be compiled here, so masks of all pairs are made: {reason}", stacklevel=2)
+        warnings.warn(f"FlexAttention can't be compiled here, so whole masks are made: {reason}", stacklevel=2)
         return None
     return compiled
 
 
 def compile_(flex: Any, **options: Any) -> Any:
-    """Compiled to as many programs as it needs, by a torch that can be told so."""
+    """`flex` compiled, up to PROGRAMS times if this torch has a setting for it."""
     if "recompile_limit" in signature(torch.compile).parameters:
         options["recompile_limit"] = PROGRAMS
     return torch.compile(flex, **options)

@@ -1,6 +1,6 @@
 """Whether a module's weights may be read past its call.
 
-A call is more than arithmetic: hooks see it, adapters change it, offloading and sharding bring the weights for it,
+A call is more than arithmetic: hooks see it, adapters change it, offloading and sharding fetch weights for it,
 quantisation replaces it. Code that reads a weight from outside asks here first, and otherwise calls the module. Leaves
 out whether a kernel supports the tensors.
 """
@@ -22,7 +22,7 @@ _SHARDING = ("torch.distributed.",)
 def unhooked(module: nn.Module) -> bool:
     """Whether its call is just the forward of one of torch's classes or ours, on plain weights.
 
-    Not so with a hook, a replaced forward, a parametrization, a quantised or sharded weight, or any other class, such
+    False with a hook, a replaced forward, a parametrization, a quantised or sharded weight, or any other class, such
     as an adapter or an offloading wrapper.
     """
     return (

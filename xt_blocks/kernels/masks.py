@@ -129,7 +129,7 @@ class Masks:
         return AttentionMask(self.queries, self.past, spec, self.mask, self.attn_mask, bias, self.device, self.place)
 
     def _kept_keys(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
-        """For the last keys, if a cache keeps no others."""
+        """The mask of the last keys, for a cache that keeps no others."""
         assert spec.kept is not None
         past = min(self.past, spec.kept)
         left_out = self.past - past

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {"": PLAIN, "gelu": ("gelu", [], "none"), "
 
 
 def plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether a program may depend on their sizes: none is recorded from them, and they are no other kind of tensor."""
+    """Whether code may branch on their sizes: they are plain tensors, and no compiler or tracer records it."""
     if torch.compiler.is_dynamo_compiling() or compat.is_tracing():
         return False
     return type(x) in _PLAIN and type(weight) is nn.Parameter
@@ -36,17 +36,17 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether it multiplies these, `x: (..., features)`, `weight: (out, features)` and `bias: (out,)`, and may do so.
+    """Whether oneDNN can and may multiply these, `x: (..., features)`, `weight: (out, features)`, `bias: (out,)`.
 
     They are plain dense tensors on the CPU, of one type and not empty, and nothing follows or changes the operations.
-    A weight that stands in for a module's own is none of its. It checks little itself, and so what torch refuses, or
-    understands otherwise, is left to torch.
+    oneDNN itself checks little, so what torch refuses, or
+    reads in another way, is left to torch. A weight must be a parameter, not a stand-in for one.
     """
     return plain(x, weight) and has(weight, bias) and reads(x, weight)
 
 
 def has(weight: Tensor, bias: Tensor | None) -> bool:
-    """The part of it that asks for the layer: the kernel reads a bias as if its numbers lay side by side."""
+    """The layer's part of `takes`; the kernel reads a bias as if it were contiguous."""
     for own in (weight, bias):
         if own is not None and not (own.is_cpu and own.layout is torch.strided and own.dtype == weight.dtype):
             return False
@@ -54,16 +54,16 @@ def has(weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def reads(x: Tensor, weight: Tensor) -> bool:
-    """The part of it that asks for x, one that is `plain`."""
+    """The part of `takes` about x, once it is `plain`."""
     if not x.is_cpu or x.layout is not torch.strided or x.is_nested or x.dtype != weight.dtype:
         return False
     return x.ndim > 1 and x.shape[-1:] == weight.shape[1:] and x.numel() > 0 and not followed()
 
 
 def followed() -> bool:
-    """Whether something follows or changes each operation, or is not to have oneDNN's.
+    """Whether something follows or changes each operation, or oneDNN is switched off.
 
-    That is a transform, a counter of FLOPs, autocast, or `torch.backends.mkldnn.flags(enabled=False)`.
+    That is a transform, a FLOP counter, autocast, or `torch.backends.mkldnn.flags(enabled=False)`.
     """
     followed = compat.modes_active() or torch.is_autocast_enabled("cpu") or compat.transforms_active()
     return followed or not compat.onednn_enabled()
@@ -94,7 +94,7 @@ class _Linear(torch.autograd.Function):
 
 
 def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = PLAIN) -> Tensor:
-    """An activation of `F.linear`, without gradients, of an x that it `takes` and its weight or a packed copy of it."""
+    """`F.linear` and an activation, without gradients, of an x that it `takes` and its weight, packed or not."""
     rows = x.shape[:-1].numel()
     if rows == 1 or (sizes := pieces(rows)) == [rows]:
         whole: Tensor = RUN(x, weight, bias, *activation)
@@ -130,9 +130,9 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
 
 
 def pieces(rows: int) -> list[int]:
-    """Sizes that add up to so many rows or a few more, the largest first: 1, 16, 64, 256, 512, 1024, ...
+    """Sizes that add up to `rows` or a few more, the largest first: 1, 16, 64, 256, 512, 1024, ...
 
-    oneDNN makes a kernel for each shape, 0.6 MB of it, and keeps it. So there are few, however many numbers of rows.
+    oneDNN makes a kernel of 0.6 MB for each shape, and keeps it: so few sizes serve any number of rows.
     """
     if rows <= 16:
         return [1 if rows == 1 else 16]
@@ -145,7 +145,7 @@ def pieces(rows: int) -> list[int]:
 
 
 FEW, MANY = 64, 256
-"""Rows that a rest is taken in, with rows of zeros at its end; and those from which each power of two is a size."""
+"""Sizes are powers of two from MANY rows on; the rest is cut into pieces of FEW rows, the last padded with zeros."""
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
@@ -157,9 +157,9 @@ def _padded(x: Tensor, rows: int) -> Tensor:
 
 
 def compiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-    """`F.linear` of float32, gradients included, in a graph that torch.compile makes; None: it's to be torch's.
+    """`F.linear` of float32, gradients included, in a graph that torch.compile makes; None: leave it to torch.
 
-    An exported graph keeps torch's. torch 2.7 compiles `is_exporting` to True, and so has torch's own in every graph.
+    An exported graph keeps torch's operator. torch 2.7 compiles `is_exporting` to True, so there every graph does.
     """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu") or x.ndim < 2 or weight.ndim != 2:
@@ -210,7 +210,7 @@ _OUTER = ops.define(
 
 
 def _vendor() -> str:
-    """Text with the name that the processor has for its maker, such as AuthenticAMD."""
+    """A text that contains the processor's vendor, such as AuthenticAMD."""
     try:
         with open("/proc/cpuinfo") as lines:
             return next((line for line in lines if line.startswith("vendor_id")), "")
@@ -220,4 +220,4 @@ def _vendor() -> str:
 
 HAS_MKL: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
 BEATS_MKL = HAS_ONEDNN and HAS_MKL and "AMD" in _vendor()
-"""Whether it is the faster one, as measured on an AMD processor: 1.3 to 1.7 times for one row, 2.2 for many."""
+"""Whether oneDNN is faster than MKL, as measured on an AMD processor: 1.3 to 1.7 times for one row, 2.2 for many."""

@@ -1,6 +1,6 @@
-"""Operations of our own for compiled graphs, which then run the kernels that eager code runs.
+"""Custom operators, through which compiled graphs run the same kernels as eager code.
 
-A graph holds such an operation as one node. Its sizes are looked at when it runs, so that the graph is of any length.
+A graph holds such an operator as one node. Sizes are read when it runs, so that one graph serves any length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def _library() -> Any:
-    """A library of a name that is free: the package may be imported twice."""
+    """A library under a name that is still free: the package may be imported twice."""
     for i in count():
         try:
             return torch.library.Library(f"xt_blocks{i or ''}", "DEF")  # type: ignore[no-untyped-call]
@@ -33,10 +33,10 @@ def define(
     backward: Callable[..., Any] | None = None,
     save: Callable[..., None] | None = None,
 ) -> Any:
-    """The operation.
+    """Register an operator; returns it.
 
     Args:
-        schema: its name, arguments and result, as torch.library has them.
+        schema: its name, arguments and result, in torch.library's syntax.
         run: computes it, without gradients.
         shape: an empty result.
         backward, save: as for `torch.library.register_autograd`; None: it has no gradient.

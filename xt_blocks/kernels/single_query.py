@@ -1,7 +1,7 @@
-"""A single query, as in a decoding step, in about the time that it takes to read its keys and values.
+"""Attention of a single query, as in a decoding step, in about the time that it takes to read its keys and values.
 
-The weighted sum is a product of a vector and a matrix for each head, which MKL reads at half of the memory's speed on
-some processors. It is a sum of rows of a table too, as an embedding bag is, whose kernel reads at all of it.
+The weighted sum is a product of a vector and a matrix for each head, which MKL computes at half the memory bandwidth on
+some processors. It is also an embedding bag over the rows of a table, whose kernel uses the full bandwidth.
 Axes: b batch, h heads, j keys, d features of a value.
 """
 
@@ -15,7 +15,7 @@ from .contract import Kernel
 from .request import Request, Result
 
 Tables = dict[tuple[int, ...], tuple[Tensor, Tensor]]
-"""By size: rows of a table, and where among them each head's begin. A forward pass has its own."""
+"""By size: the rows of a table, and where each head's rows begin. Each forward pass has its own."""
 
 
 def supports(request: Request) -> str | None:
@@ -41,7 +41,7 @@ def weighted_sum(weights: Tensor, v: Tensor, known: Tables) -> Tensor:
     Args:
         weights: (b, h, 1, j)
         v: (b, h, j, d), of a cache that may have space for more.
-        known: what the blocks of a forward pass have found out about tables of a size.
+        known: the Tables of the forward pass, extended here.
 
     Returns:
         (b, h, 1, d)
@@ -61,7 +61,7 @@ def weighted_sum(weights: Tensor, v: Tensor, known: Tables) -> Tensor:
 
 
 def _is_table(weights: Tensor, v: Tensor) -> bool:
-    """Whether the kernel is the faster one, knows the type, and all rows are of one table."""
+    """Whether the embedding bag is faster, supports the type, and can read all rows as one table."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or not onednn.BEATS_MKL or onednn.followed():
         return False
     if type(v) is not Tensor or not v.is_cpu or not v.numel() or not v.dtype == weights.dtype == torch.float32:

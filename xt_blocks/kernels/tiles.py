@@ -1,16 +1,17 @@
-"""Attention by tiles of a few queries and the keys they see, whose scores are never held together.
+"""Attention by tiles of a few queries and the keys they see; the scores are never all held at once.
 
 The products with keys that no query of a tile sees are left out: a causal mask costs half of a full one, a window of
 w tokens costs w keys a query. Scores are computed again in the backward pass (FlashAttention, arXiv:2205.14135), so
-that time and memory grow with what is seen. A bias by distance is read from a band of a tile's rows, of which
-each tile is a slice, and its gradient is added up there.
+that time and memory grow with the number of keys seen. A bias by distance is read from a band of a tile's rows, of
+which each tile is a slice, and its gradient is added up there.
 
-Written for a CPU with few threads, whose time goes into the matrix products of a tile. As torch's fused kernels, it has
-first derivatives alone; `flash=False` takes the way that has all.
+Written for a CPU with few threads, whose time goes into the matrix products of a tile. Like torch's fused
+kernels, it has first derivatives only; `flash=False` selects a kernel that has all.
 
-A tile has one buffer on its way forward and one on its way back. Forward, a step takes it, may write to it unless a
-gradient follows, and gives the next step's; the bias and the mask are written into what the last SCORES modifier gave.
-Back, each step owns the gradient that it is given. `TileStep.save` notices what was overwritten.
+A tile has one buffer in the forward pass and one in the backward pass. Forward, a step receives it, may overwrite it
+unless a gradient follows, and returns the next step's; the bias and the mask are written into the result of the last
+SCORES modifier. Backward, each step owns the gradient that it receives. `TileStep` detects a saved buffer that was
+overwritten.
 Axes: b batch, h heads, i queries, j keys, d features of a head.
 """
 
@@ -36,18 +37,18 @@ MOST_SCORES = 2**19
 """Scores of a tile, 2 MB, to stay in a core's cache: heads are split where there would be more."""
 
 MOST_PLAIN, FEW_THREADS = 1024, 2
-"""Up to so many queries and on so few threads tiles train a plain causal attention faster than the fused kernel."""
+"""Up to this many queries and threads, tiles train plain causal attention faster than the fused kernel."""
 
 MOST_MASK = 2**22
-"""Elements of a mask that all blocks share, 16 MB, up to which the fused kernel may read one."""
+"""Elements, 16 MB, up to which a mask that all blocks share is left to the fused kernel."""
 
 
 def supports(request: Request) -> str | None:
-    if compat.transforms_active() or type(request.q) is not Tensor:  # no value can be asked of a fake tensor
-        return "torch.func, forward derivatives, tracing or another type of tensor follows each operation"
+    if compat.transforms_active() or type(request.q) is not Tensor:  # a fake tensor has no values to read
+        return "torch.func, forward-mode derivatives, tracing or a tensor subclass follows each operation"
     mask = request.mask
     if mask.place is not None or not (mask.bias is None or mask.bias.by_distance):
-        return "here are given positions or a step of fixed shapes, and its masks go by distance"
+        return "positions are given or shapes are fixed, and its masks depend on distance alone"
     for modifier in request.spec.modifiers:
         if (reason := modifier.unreadable()) is not None:
             return reason
@@ -55,13 +56,13 @@ def supports(request: Request) -> str | None:
 
 
 def declines(request: Request) -> str | None:
-    """Unless tiles are faster than the other ways or need less memory, as measured on a CPU.
+    """None where tiles are faster than the other kernels or need less memory, as measured on a CPU.
 
-    The fused kernel reads a mask of all pairs, and on a CPU it has no gradient of such a mask.
+    The fused kernel reads the whole mask, and on a CPU computes no gradient for it.
     """
     q, mask = request.q, request.mask
     if torch.compiler.is_compiling():
-        return "a compiled graph is not to depend on sizes"
+        return "a compiled graph must not depend on sizes"
     if mask.queries < 4 * ROWS or not q.is_cpu:
         return f"tiles are fast on a CPU, from {4 * ROWS} queries on"
     bias, trains = mask.bias, torch.is_grad_enabled()
@@ -71,7 +72,7 @@ def declines(request: Request) -> str | None:
     if bias is not None:  # all keys are seen: tiles have nothing to leave out but the mask itself
         if (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK:
             return None
-        return "all keys are seen, with a small bias that learns nothing"
+        return "all keys are seen, with a small bias that is not learned"
     few = mask.queries <= MOST_PLAIN and torch.get_num_threads() <= FEW_THREADS
     if mask.causal and few and trains and q.requires_grad and q.dtype == torch.float32:
         return None
@@ -84,8 +85,8 @@ class Tile(NamedTuple):
     Attributes:
         row: of the batch.
         heads, queries: slices of these axes.
-        keys: slices of the keys, learned ones included, one after the other.
-        tokens: the places of the keys that are no learned ones.
+        keys: slices of the keys, memory key-values first.
+        tokens: the range of its keys among those of tokens.
     """
 
     row: int
@@ -96,12 +97,12 @@ class Tile(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many tokens."""
+        """How many keys of tokens."""
         return self.tokens.stop - self.tokens.start
 
     @property
     def place(self) -> tuple[int, slice, slice]:
-        """Of its queries in (b, h, i, ...)."""
+        """The index of its queries in (b, h, i, ...)."""
         return self.row, self.heads, self.queries
 
     def taken(self, x: Tensor) -> Tensor:
@@ -133,9 +134,9 @@ class _Chain(NamedTuple):
     """All modifiers in the order in which they act, the softmax among them.
 
     Attributes:
-        modifiers: each with where its tensors are among those of all.
-        scores: how many of them are SCORES modifiers, the first ones.
-        scales: all WEIGHTS modifiers scale each weight by itself.
+        modifiers: each with the slice of its tensors among all tensors.
+        scores: how many of them, the first ones, are SCORES modifiers.
+        scales: all WEIGHTS modifiers only scale each weight, see `Modifier.scales`.
     """
 
     modifiers: tuple[tuple[Modifier, slice], ...]
@@ -162,7 +163,7 @@ class _Chain(NamedTuple):
         gradients: tuple[Tensor | None, ...] | None,
         drawn: list[Tensor] | Iterator[Tensor],
     ) -> list[TileStep]:
-        """At a tile; gradients are None in the forward pass."""
+        """The modifiers' steps at a tile; gradients are None in the forward pass."""
         follows, of_all = gradients is not None, gradients or ()
         return [
             TileStep(modifier, tile.heads, tensors[own], of_all[own], drawn, follows)
@@ -184,8 +185,8 @@ class _Tiles(torch.autograd.Function):
         *learned: Tensor,
     ) -> Tensor:
         batch, heads, seq, _ = q.shape
-        out = q.new_empty(batch, seq, heads, v.shape[-1]).transpose(1, 2)  # heads side by side, as the stream has them
-        drawn: list[Tensor] = []  # tile by tile what a second pass cannot draw again, or would find more slowly
+        out = q.new_empty(batch, seq, heads, v.shape[-1]).transpose(1, 2)  # merging its heads then copies nothing
+        drawn: list[Tensor] = []  # tile by tile, what the backward pass cannot or need not recompute
         for tile in tiles(mask, spec, q, k):
             steps = chain.steps(tile, learned, None, drawn)
             scores = torch.bmm(q[tile.place] * spec.scale, tile.taken(k).transpose(1, 2))
@@ -202,7 +203,7 @@ class _Tiles(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Of q, k, v, band and what the modifiers learn."""
+    """The gradients of q, k, v, band and the modifiers' tensors."""
     mask, spec, chain = ctx.mask, ctx.spec, ctx.chain
     q, k, v, band, out, *others = ctx.saved_tensors
     learned, drawn = tuple(others[: ctx.learned]), iter(others[ctx.learned :])
@@ -211,7 +212,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         torch.zeros_like(x) if needed else None
         for x, needed in zip((band, *learned), ctx.needs_input_grad[6:], strict=True)
     )
-    # Σ weight · its gradient over a row is Σ output · its gradient, unless weights are changed by others
+    # Σ weight · its gradient over a row is Σ output · its gradient, unless a modifier mixes weights
     row_sums = (grad * out).sum(dim=-1, keepdim=True) if chain.scales else None
     for tile in tiles(mask, spec, q, k):
         steps = chain.steps(tile, learned, tuple(of_learned), drawn)
@@ -235,7 +236,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _weights(
     x: Tensor, steps: list[TileStep], chain: _Chain, tile: Tile, band: Tensor | None, mask: AttentionMask
 ) -> Tensor:
-    """From q·k scaled to what the values are summed by, (h', i', j') both."""
+    """From scaled q·k to the weights of the values, both (h', i', j')."""
     for step in steps[: chain.scores]:
         x = step.modifier.tile(x, step)
     empty = _mask(x, tile, band, mask)

@@ -45,7 +45,7 @@ class Contestant:
         return F.cross_entropy(self.logits(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
     def generate(self, prompt: Tensor, new: int) -> Tensor:
-        """(batch, new) likeliest tokens behind `prompt: (batch, seq)`, keys and values cached."""
+        """(batch, new) likeliest tokens after `prompt: (batch, seq)`, keys and values cached."""
         raise NotImplementedError
 
     @property

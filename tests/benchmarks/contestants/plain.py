@@ -16,7 +16,7 @@ BASE = 10_000.0
 
 
 class Layer(nn.Module):
-    """Attention and feedforward, each behind a norm and added to the stream."""
+    """Attention and feedforward, each after a norm and added to the stream."""
 
     def __init__(self, dim: int, heads: int, glu: bool) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Layer(nn.Module):
         Args:
             x: (batch, seq, dim)
             rotation: (2, seq, features / 2), cosines and sines that turn the first features of queries and keys.
-            cache: (2, batch, heads, length, dim_head), keys and values; those of x are written behind `past` ones.
+            cache: (2, batch, heads, length, dim_head), keys and values; those of x are written after `past` ones.
         """
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rotation is not None:
@@ -72,7 +72,7 @@ class Decoder(nn.Module):
             nn.init.normal_(embedding.weight, std=0.02)
 
     def forward(self, tokens: Tensor, caches: Tensor | None = None, past: int = 0) -> Tensor:
-        """`tokens: (batch, seq)`, behind `past` cached ones → (batch, seq, vocabulary)."""
+        """`tokens: (batch, seq)`, after `past` cached ones → (batch, seq, vocabulary)."""
         here = slice(past, past + tokens.shape[1])
         x = self.tokens(tokens)
         if self.places is not None:
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def generate(self, prompt: Tensor, new: int) -> Tensor:
-        """(batch, new) likeliest tokens behind `prompt: (batch, seq)`."""
+        """(batch, new) likeliest tokens after `prompt: (batch, seq)`."""
         layer: Layer = self.layers[0]  # type: ignore[assignment]
         heads, weight = layer.heads, layer.out.weight
         batch, seq = prompt.shape

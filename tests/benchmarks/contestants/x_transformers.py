@@ -53,7 +53,7 @@ def fastest(setting: Setting, **layers: Any) -> XTransformers:
 
 
 def talking_heads(setting: Setting) -> XTransformers:
-    """Heads that talk before and behind the softmax, which 1.x names together."""
+    """Heads that talk before and after the softmax, which 1.x names together."""
     try:
         return XTransformers(setting, attn_pre_talking_heads=True, attn_post_talking_heads=True)
     except LeftOut:

@@ -1,1 +1,1 @@
-"""What is done to scores between q·k and the weighted sum of values: one value, made of modifiers, a file each."""
+"""Changes of scores between q·k and the weighted sum of values: a ScoreSpec of modifiers, one file each."""

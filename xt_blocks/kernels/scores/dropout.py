@@ -32,7 +32,7 @@ class WeightDropout(nn.Module):
 
 @dataclass(frozen=True)
 class Dropout(Modifier):
-    """Weights at zero with probability p, the others divided by 1 - p."""
+    """Each weight is zeroed with probability p; the others are divided by 1 - p."""
 
     p: float
 

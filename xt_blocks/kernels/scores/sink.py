@@ -1,6 +1,6 @@
 """Attention sinks: a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925).
 
-A head that finds nothing to attend to can so attend to nothing; the weights of a row add up to less than one.
+So a head can attend to nothing: the weights of a row add up to less than one.
 """
 
 from __future__ import annotations

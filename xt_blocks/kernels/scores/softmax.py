@@ -1,4 +1,4 @@
-"""The softmax that makes weights of scores, where no modifier takes its place."""
+"""The softmax from scores to weights, unless a modifier takes its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top-k scores per query: the others count for nothing (Zhao et al., arXiv:1912.11637)."""
+"""Top-k scores per query: all others are masked (Zhao et al., arXiv:1912.11637)."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""The contract of what is done to scores: modifiers, and the one value that a kernel is handed.
+"""The contract of score modifiers, and the one value that kernels receive, `ScoreSpec`.
 
-A modifier is an option of attention that changes scores or weights. It has its own file here, and says there what each
-way of computing needs of it: the plain form, its form and gradient by tiles, and its form in FlexAttention. An option's
-row in `blockdsl.registry.builtin` names it, and no kernel names any.
+A modifier is an option of attention that changes scores or weights. It has its own file here, with all that kernels
+need of it: the plain form, the tile form with its gradient, and the FlexAttention form. The option's row in
+`blockdsl.registry.builtin` names it.
 
 What a kernel does, by stage, with the modifiers of one stage in the order of their options' rows:
 
     scores    q·k · scale, an earlier block's scores added      SCORES modifiers
-              position biases added; what is not seen at -inf   MASKED modifiers
+              position biases added; masked scores at -inf      MASKED modifiers
     weights   the softmax, or the modifier in its place         SOFTMAX
               zeros where a query sees nothing                  WEIGHTS modifiers
     output    the weighted sum of values
 
-So positions bias what SCORES modifiers give. The scores that a block hands to a later one, and that are recorded, are
-those with the biases and before the mask.
+So position biases are added after SCORES modifiers. The scores that are recorded, and that a block hands to a later
+one, include the biases and not the mask.
 
 Axes: b batch, h heads, i queries, j keys.
 """
@@ -52,10 +52,10 @@ class FlexForm(NamedTuple):
 
 
 class Modifier(ABC):
-    """One thing that is done to scores or weights. Immutable.
+    """One change of scores or weights. Immutable.
 
     Attributes:
-        name: what a person is told.
+        name: for messages.
         stage: when it acts.
         mixes_heads: it reads all heads of a row at once, which are then in one tile.
         scales: of a WEIGHTS modifier, that it multiplies each weight by a number that doesn't depend on the weights.
@@ -74,7 +74,7 @@ class Modifier(ABC):
 
     @abstractmethod
     def tile(self, x: Tensor, step: TileStep) -> Tensor:
-        """The same of a tile, `x: (h', i', j')`, by operations that nothing follows.
+        """The same for a tile, `x: (h', i', j')`, outside of autograd.
 
         x may be overwritten unless a gradient follows (`step.has_gradient`). Whatever is returned is the next step's
         buffer, and the bias and the mask are written into it: what `tile_gradient` reads is saved by `step.save`,
@@ -83,24 +83,24 @@ class Modifier(ABC):
 
     @abstractmethod
     def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
-        """From the gradient of what `tile` gave to that of x, (h', i', j'); those of `tensors` are added up in step.
+        """From the gradient of `tile`'s result to that of x, (h', i', j'); adds those of `tensors` to `step.gradients`.
 
-        grad is its own: it may be overwritten and returned.
+        It owns grad, and may overwrite and return it.
         """
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What it learns, as `tile` reads it from `step.tensors`."""
+        """Its learned tensors, which `tile` reads from `step.tensors`."""
         return ()
 
     def unreadable(self) -> str | None:
-        """Why `tensors` must not be read past the module that they belong to; None: they may."""
+        """Why `tensors` must not be read outside their module's call; None: they may."""
         return None
 
     def flex(self, q: Tensor) -> FlexForm:
-        """Of a modifier that is `in_flex`.
+        """Its form in FlexAttention, if it is `in_flex`.
 
-        A number that it reads is a tensor of the type and device of `q: (b, h, i, d)`, a value a head: one that is
-        written as it is has FlexAttention compiled anew for each value.
+        A number that it reads is a tensor with the dtype and device of `q: (b, h, i, d)`, one value per head: for a
+        Python number FlexAttention would be compiled anew for each value.
         """
         raise NotImplementedError
 
@@ -139,7 +139,7 @@ class TileStep:
         self._saved: list[tuple[Tensor, int]] = []
 
     def once(self, make: Callable[[], Tensor]) -> Tensor:
-        """What cannot be made alike again, or not as fast: made in the forward pass, found in the backward pass."""
+        """A value that the backward pass cannot or need not recompute: made in the forward pass, and reused there."""
         if not isinstance(self._drawn, list):
             return next(self._drawn)
         self._drawn.append(make())
@@ -166,7 +166,7 @@ class TileStep:
 
 
 class ScoreSpec(NamedTuple):
-    """Everything between q·k and the weighted sum but for position biases and the mask, as one immutable value.
+    """Everything between q·k and the weighted sum except position biases and the mask, as one immutable value.
 
     Attributes:
         scale: factor of q·k.

@@ -36,7 +36,7 @@ class TalkingHeads(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class MixHeads(Modifier):
-    """Each head of what is given becomes a sum of all.
+    """Each head becomes a weighted sum of all heads.
 
     Args:
         layer: (..., heads) → (..., heads)
@@ -53,7 +53,7 @@ class MixHeads(Modifier):
 
     @classmethod
     def by(cls, layer: nn.Module, stage: ScoreStage) -> MixHeads:
-        """By a HeadMix that nothing hooks on, or by whatever stands in its place."""
+        """By an unhooked HeadMix, or by whatever module takes its place."""
         return cls(layer, stage, layer.weight if type(layer) is HeadMix and unhooked(layer) else None)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class MixHeads(Modifier):
     def unreadable(self) -> str | None:
         if self.weight is not None:
             return None
-        return "talking heads: a layer over heads is replaced or hooked, and so is called"
+        return "talking heads: a layer over heads is replaced or hooked, so it must be called"
 
     def tile(self, x: Tensor, step: TileStep) -> Tensor:
         step.save(x)
