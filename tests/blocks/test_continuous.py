@@ -260,7 +260,7 @@ def test_modes_are_as_they_were_and_nothing_is_dropped() -> None:
 def test_wrong_nets_and_starts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the model sees later vectors: a0 .* is not causal"):
         trainer(Encoder(**SIZES))
-    with pytest.raises(ValueError, match="the model's outputs of 7 features are no inputs of 5"):
+    with pytest.raises(ValueError, match="the model's outputs have 7 features and its inputs 5; they must agree"):
         trainer(dim_out=7)
     tokens = TransformerWrapper(num_tokens=5, max_seq_len=8, attn_layers=Decoder(**SIZES))
     with pytest.raises(TypeError, match="net must be a ContinuousTransformerWrapper, not TransformerWrapper"):
@@ -272,7 +272,7 @@ def test_wrong_nets_and_starts_are_refused() -> None:
     m = trainer()
     with pytest.raises(ValueError, match=r"start must be \(n, 5\) or \(batch, n, 5\), n at least 1, not \(0, 5\)"):
         m.generate(torch.randn(0, 5), 3)
-    with pytest.raises(ValueError, match="seq_len must be at least 0, a whole number, not -1"):
+    with pytest.raises(ValueError, match="seq_len must be a whole number of at least 0, not -1"):
         m.generate(torch.randn(1, 5), -1)
     with pytest.raises(ValueError, match=r"x must be \(batch, 2 or more, 5\), not \(2, 1, 5\)"):
         m(torch.randn(2, 1, 5))

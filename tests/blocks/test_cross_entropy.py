@@ -284,7 +284,7 @@ def test_a_target_that_does_not_fit_is_named() -> None:
         net(x, target=x)
     with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum', not"):
         net(x, target=Target(x, reduction="none"))
-    with pytest.raises(ValueError, match="a target asks for the loss, and embeddings are asked for in its place"):
+    with pytest.raises(ValueError, match="a target asks for the loss, and embeddings are asked for too"):
         net(x, target=Target(x), return_embeddings=True)
     vectors = ContinuousTransformerWrapper(max_seq_len=60, attn_layers=Decoder(dim=DIM, depth=1, heads=2), dim_in=3)
     with pytest.raises(ValueError, match="a target is given, but the model gives no logits of tokens"):

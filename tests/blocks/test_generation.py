@@ -125,7 +125,7 @@ def test_a_one_dimensional_prompt_gives_a_one_dimensional_text() -> None:
         ([], ValueError, "the list of prompts is empty: give at least one"),
         ([tokens(1, 2)[0], tokens(1, 0)[0]], ValueError, "prompt 1 of the list is empty: give at least one token"),
         ([tokens(1, 2)], ValueError, r"prompt 0 of the list must be \(n,\), not \(1, 2\)"),
-        ([1, 2], TypeError, "prompts must be a tensor or a list of tensors, not of int"),
+        ([1, 2], TypeError, "prompts must be a tensor or a list of tensors, not a list of int"),
         ("text", TypeError, "prompts must be a tensor or a list of tensors, not str"),
         (torch.zeros(1, 2, 3).long(), ValueError, r"prompts must be .* or a list of \(n,\), not \(1, 2, 3\)"),
         (torch.zeros(1, 3), ValueError, "prompts must be int64 or int32, not torch.float32"),
@@ -247,9 +247,9 @@ def test_the_mask_of_a_prompt_is_checked() -> None:
         model.generate(prompt, 3, mask=torch.arange(6) < torch.tensor([[6], [4]]))
     with pytest.raises(ValueError, match=r"mask must be \(2, 6\), not \(2, 9\)"):
         model.generate(prompt, 3, mask=torch.ones(2, 9).bool())
-    with pytest.raises(ValueError, match="seq_len must be at least 0, a whole number, not -1"):
+    with pytest.raises(ValueError, match="seq_len must be a whole number of at least 0, not -1"):
         model.generate(prompt, -1)
-    with pytest.raises(ValueError, match=r"seq_len must be at least 0, a whole number, not 2\.5"):
+    with pytest.raises(ValueError, match=r"seq_len must be a whole number of at least 0, not 2\.5"):
         model.generate(prompt, 2.5)  # type: ignore[arg-type]
     one = torch.tensor([False, True, True, True, True, True])
     assert torch.equal(
@@ -260,7 +260,7 @@ def test_the_mask_of_a_prompt_is_checked() -> None:
 
 def test_a_list_takes_no_mask() -> None:
     model, prompt = AutoregressiveWrapper(language_model()), tokens(1, 3)
-    with pytest.raises(ValueError, match="a list of prompts is padded and masked inside: give no mask"):
+    with pytest.raises(ValueError, match="a list of prompts gets its padding and mask here: give no mask"):
         model.generate([prompt[0]], 3, mask=torch.ones(1, 3).bool())
 
 

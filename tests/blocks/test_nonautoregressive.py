@@ -366,7 +366,7 @@ def test_a_model_runs_in_its_type(dtype: torch.dtype) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"mask_id": 11}, "mask_id=11 is no token of the net, which has num_tokens=11"),
+    ({"mask_id": 11}, "mask_id=11 is not a token of the net, which has num_tokens=11"),
     ({"mask_id": -1}, "mask_id must be a whole number of at least 0, not -1"),
     ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
     ({"self_cond_train_prob": 1.5}, "self_cond_train_prob must be a number from 0 to 1|of at least 0"),
@@ -391,11 +391,11 @@ def test_wrong_nets_are_refused() -> None:
         maskgit(net=nn.Linear(2, 2))
     with pytest.raises(ValueError, match="token_critic and self_token_critic are both set; give one"):
         maskgit(token_critic=critic(), self_token_critic=True)
-    with pytest.raises(ValueError, match="token_critic must give 1 logit a token, not 11: logits_dim"):
+    with pytest.raises(ValueError, match="token_critic must give 1 logit per token, not 11: set logits_dim"):
         maskgit(token_critic=net())
-    with pytest.raises(ValueError, match="net must give 11 logits a token, not 3: logits_dim"):
+    with pytest.raises(ValueError, match="net must give 11 logits per token, not 3: set logits_dim"):
         maskgit(net=net(logits_dim=3))
-    with pytest.raises(ValueError, match="net must give 11 logits a token, not none: logits_dim"):
+    with pytest.raises(ValueError, match="net must give 11 logits per token, not none: set logits_dim"):
         maskgit(net=net(return_only_embed=True))
     other = TransformerWrapper(num_tokens=12, max_seq_len=LENGTH, logits_dim=1, attn_layers=Encoder(**SIZES))
     with pytest.raises(ValueError, match="token_critic has num_tokens=12, and the net has num_tokens=11"):

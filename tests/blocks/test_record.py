@@ -267,7 +267,7 @@ def test_a_map_is_the_rows_that_the_model_itself_returns() -> None:
     ("call", "message"),
     [
         (lambda m, x: attention_map(m, x, "f1", 0), "f1 has no attention; those with attention are a0, a2"),
-        (lambda m, x: attention_map(m, x, "a1", 0), "a1 is no block of the model; those with attention are a0, a2"),
+        (lambda m, x: attention_map(m, x, "a1", 0), "a1 is not a block of the model; those with attention are a0, a2"),
         (lambda m, x: attention_map(m, x, "a0", 2), "head must be from 0 to 1, not 2"),
         (lambda m, x: attention_map(m, x, "a0", 0, row=-1), "row must be from 0 to 0, not -1"),
     ],

@@ -233,7 +233,7 @@ def test_wrong_memories_are_refused(down: int) -> None:
         net(x, mems=[torch.randn(2, 3, 24)])
     with pytest.raises(ValueError, match="mems have 2 rows, not 3"):
         net(tokens(3, 4), mems=mems)
-    with pytest.raises(ValueError, match="mems are of a model with other blocks"):
+    with pytest.raises(ValueError, match="mems come from a model with other blocks"):
         of_pattern("a f a a", {}, shift_mem_down=down)(x, mems=mems)
     with pytest.raises(ValueError, match="return_mems is set, but the model keeps no memories: give it max_mem_len="):
         model(max_mem_len=0)(x, return_mems=True)

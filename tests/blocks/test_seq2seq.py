@@ -241,7 +241,7 @@ def test_each_side_gets_its_own_keywords() -> None:
 def test_patterns_may_say_the_blocks_of_either_side() -> None:
     m = model(enc_depth=None, dec_depth=None, enc_pattern="f a f", dec_pattern="(a c f)*2 f")
     assert (m.encoder.pattern, m.decoder.net.pattern) == ("f a f", "(a c f)*2 f")
-    with pytest.raises(ValueError, match="the decoder: its blocks have no 'c' to attend to the encoder's output with"):
+    with pytest.raises(ValueError, match="the decoder: its blocks have no 'c', which attends to the encoder's output"):
         model(dec_depth=None, dec_pattern="a f")
     with pytest.raises(ValueError, match=r"the encoder: its blocks attend to a context \('c'\), and there is none"):
         model(enc_depth=None, enc_pattern="a c f")

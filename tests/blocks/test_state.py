@@ -281,7 +281,7 @@ def test_text_is_generated_in_segments() -> None:
 def test_memories_of_other_kinds_are_refused() -> None:
     x = torch.randn(2, 4, SIZES["dim"])
     _, mems = in_segments(stack("sum"), x, [4], torch.ones(2, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="mems are of a model with other blocks"):
+    with pytest.raises(ValueError, match="mems come from a model with other blocks"):
         stack("convolution")(x, mems=mems)
     with pytest.raises(ValueError, match="mems have 2 rows, not 1"):
         stack("sum")(x[:1], mems=mems)
@@ -411,7 +411,7 @@ class Wrong(nn.Module):
         ("read", "no state 'sums' is declared; declared: sum; did you mean 'sum'?"),
         ("write", "a state must be (2, 12), not (2, 3, 12)"),
         ("append", "the state 'keys' of a token must be (13,), not (12,)"),
-        ("forget", "a state is read or written that the call before did not write"),
+        ("forget", "a state is read or written that the previous call did not write"),
     ],
 )
 def test_a_state_used_otherwise_than_declared_is_refused(how: str, problem: str) -> None:

@@ -554,7 +554,7 @@ def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> N
 def test_arguments_that_the_model_has_no_use_for() -> None:
     with pytest.raises(ValueError, match="the model has no logits: return_only_embed"):
         model(return_only_embed=True)(tokens(2, 5), return_logits_and_embeddings=True)
-    with pytest.raises(ValueError, match="pos is given, but the model has no positions that it could set"):
+    with pytest.raises(ValueError, match="pos is given, but the model reads no positions"):
         model(use_abs_pos_emb=False)(tokens(2, 5), pos=torch.arange(5))
     net = model()
     cache = net.new_cache(1, 5, prepended=1)

@@ -49,7 +49,7 @@ def test_a_model_without_classes_gives_embeddings() -> None:
     img = torch.randn(1, 2, 4, 6)
     assert model(img).shape == (1, 4, 12)
     assert torch.equal(model(img), model(img, return_embeddings=True))
-    with pytest.raises(ValueError, match="the model has no classes to give logits of: it was made without num_classes"):
+    with pytest.raises(ValueError, match="the model has no logits: it was made without num_classes"):
         model(img, return_logits_and_embeddings=True)
 
 

@@ -183,10 +183,10 @@ def test_masks_context_and_images_of_another_type_are_refused() -> None:
         model(x, mask=float_mask)
     with pytest.raises(ValueError, match="mask must be boolean, True = attend, not list"):
         model.net(x, mask=[True] * 5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"context must be of floating point, not torch\.int64"):
+    with pytest.raises(ValueError, match=r"context must be floating point, not torch\.int64"):
         language_model(pattern="a c f")(x, context=torch.ones(2, 3, 24).long())
     vision = ViTransformerWrapper(image_size=8, patch_size=4, attn_layers=Encoder(dim=24, depth=1))
-    with pytest.raises(ValueError, match=r"img must be of floating point, as img / 255 is of bytes, not torch\.uint8"):
+    with pytest.raises(ValueError, match=r"img must be floating point, such as img / 255 for bytes, not torch\.uint8"):
         vision(torch.zeros(1, 3, 8, 8).byte())
 
 

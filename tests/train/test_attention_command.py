@@ -75,7 +75,7 @@ def test_bytes_are_named_by_what_can_be_seen() -> None:
     ("flags", "message"),
     [
         ({"--block": "f1"}, "f1 has no attention; those with attention are a0, a2"),
-        ({"--block": "a7"}, "a7 is no block of the model; those with attention are a0, a2"),
+        ({"--block": "a7"}, "a7 is not a block of the model; those with attention are a0, a2"),
         ({"--head": "2"}, "head must be from 0 to 1, not 2"),
         ({"--head": "-1"}, "head must be from 0 to 1, not -1"),
         ({"--text": ""}, "the text is empty: give at least one byte"),

@@ -78,7 +78,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert process.returncode == 130, err
     last = records(run)[-1]["step"]
     assert last < 400
-    assert err.endswith(f"stopped after step {last}, saved; go on with\n  blockdsl train --resume {run}\n")
+    assert err.endswith(f"stopped after step {last}, saved; continue with\n  blockdsl train --resume {run}\n")
     assert (run / f"checkpoints/{last:06d}").is_dir()
     assert (run / "loss.png").exists()
     blockdsl("train", "--resume", run)

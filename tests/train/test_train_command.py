@@ -250,7 +250,7 @@ def test_what_is_no_run_cannot_be_resumed(blockdsl: Blockdsl, tmp_path: Path) ->
     _, _, err = blockdsl("train", "--resume", tmp_path / "none")
     assert err == f"blockdsl train: {tmp_path / 'none'}: no such run folder\n"
     _, _, err = blockdsl("train", "--resume", tmp_path)
-    assert err == f"blockdsl train: {tmp_path}: is no run folder (it has no settings.json)\n"
+    assert err == f"blockdsl train: {tmp_path}: is not a run folder (it has no settings.json)\n"
     (tmp_path / "settings.json").write_text("[]")
     _, _, err = blockdsl("train", "--resume", tmp_path)
     assert err == f"blockdsl train: {tmp_path}: settings.json is not a run's settings (not an object)\n"
@@ -336,7 +336,7 @@ def test_a_folder_in_use_is_not_written_to(trained: Path, blockdsl: Blockdsl, sm
     _, _, err = blockdsl("train", *small, "--out", trained)
     assert err == (
         f"blockdsl train: --out {trained}: the folder is not empty; "
-        f"go on with it by --resume {trained}, or name another\n"
+        f"continue it with --resume {trained}, or name another\n"
     )
     _, _, err = blockdsl("train", *small, "--out", trained / "checkpoints")
     assert err == f"blockdsl train: --out {trained / 'checkpoints'}: the folder is not empty; name another\n"

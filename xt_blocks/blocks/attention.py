@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 
 class AnyAttention(nn.Module):
-    """What self- and cross-attention share: all but where queries, keys and values come from.
+    """What self- and cross-attention share: all but the sources of queries, keys and values.
 
     Attributes:
-        core: computes a Request. `xt_blocks.why` puts another in its place, to see what a module asks for.
+        core: computes a Request. `xt_blocks.why` replaces it to see a module's requests.
     """
 
     core: Callable[[Request], Result] = staticmethod(table.attention)

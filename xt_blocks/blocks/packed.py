@@ -31,8 +31,8 @@ def pack(model: M) -> M:
     """Run the linear layers of a model on packed weights on the CPU, in place; returns the model.
 
     This is used without gradients, in float32, and in bfloat16 and float16 if the CPU has instructions for them:
-    `pack(model.to(torch.bfloat16))`. Everything else runs as before, as does all on a torch without oneDNN. Packed
-    weights double the bytes of the weights.
+    `pack(model.to(torch.bfloat16))`. Everything else runs as before, as does everything on a torch without oneDNN.
+    Packed weights double the bytes of the weights.
 
     A change of the weights is detected: a pass with gradients, an optimiser's step, `load_state_dict`, `to`, a new
     parameter, any in-place operation. A write that torch itself does not see, through `weight.data` or a NumPy view
@@ -116,7 +116,7 @@ class _Packed:
         return made.copy
 
     def _unpacked(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """With gradients, or unsupported; in a compiled graph a single operator, which comes back here."""
+        """Without the copy; in a compiled graph, by a single operator that calls `linear` when it runs."""
         if not torch.compiler.is_compiling():
             if torch.is_grad_enabled():
                 self.made = None  # training, which changes the weight
@@ -150,7 +150,7 @@ _PACKED_LINEAR = ops.define(
 
 
 def _packed(weight: Tensor) -> Tensor | None:
-    """The weight (out, in) in the kernels' layout; None where there is none for it."""
+    """The weight (out, in) in the kernels' layout; None if there is none for it."""
     reorder = compat.reorder_linear_weight
     if reorder is None or not compat.SEES_CHANGES or not compat.onednn_supports(weight.dtype) or 0 in weight.shape:
         return None

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def random_subset(among: Tensor, count: Tensor) -> Tensor:
-    """So many places of each row, at random.
+    """`count` random places of each row.
 
     Args:
         among: (batch, seq) bool, the places to choose from.
-        count: (batch,) how many.
+        count: (batch,) int
 
     Returns:
         (batch, seq) bool
@@ -22,7 +22,7 @@ def random_subset(among: Tensor, count: Tensor) -> Tensor:
 
 
 def without_share(real: Tensor, share: float) -> Tensor:
-    """(batch, seq) bool: of each row's real tokens all but this share, at random, and one at least.
+    """(batch, seq) bool: each row's real tokens without a random share of them; at least one stays.
 
     Args:
         real: (batch, seq) bool.

@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Match the blocks of two patterns in order and show what is new, gone or changed: blocks and options,\n"
             "stages, settings, wiring, and the costs before and after. A change that many blocks have is one line.\n"
-            "Exits with 0 when both are the same model, with 1 when they differ, and with 2 when it cannot be told."
+            "Exits with 0 when both are the same model, with 1 when they differ, and with 2 on an error."
         ),
         epilog=(
             'examples:\n  blockdsl diff "(a f)*12" "(a(heads=16) f)*12" --dim 1024 -o change.svg\n'
@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("before", metavar="PATTERN", help=source.GRAPH)
-    parser.add_argument("after", metavar="OTHER", help="the same, of what it is compared with")
+    parser.add_argument("after", metavar="OTHER", help="the same, for the pattern to compare with")
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--json", action="store_true", help="print JSON")

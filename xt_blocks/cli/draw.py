@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
-    parser.add_argument("--color", choices=COLORS, help="what the colour of a block says (default: kind)")
+    parser.add_argument("--color", choices=COLORS, help="what the colour of a block shows (default: kind)")
     parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")
     parser.add_argument(
         "--overlay", choices=OVERLAYS, help="colour the blocks of a trained run by what they do with a text"

@@ -19,12 +19,12 @@ def add_parser(subparsers: Any) -> None:
         "options",
         help="list the options, or explain one",
         description=(
-            "The options by area: the keyword, what a pattern writes, the values and the default. With a NAME, all\n"
-            "that there is to say of that one."
+            "The options by area: the keyword, what a pattern writes, the values and the default. With a NAME,\n"
+            "everything about that option."
         ),
         epilog=(
             "examples:\n  blockdsl options\n  blockdsl options attn_sparse_topk    a keyword\n"
-            "  blockdsl options dropout    an option of blocks: of two kinds, so two are told\n"
+            "  blockdsl options dropout    an option of two kinds of block: both are shown\n"
             "  blockdsl options macaron    an ordering, and the macro"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -300,7 +300,7 @@ def _train(run_folder: RunFolder, model: Any, corpus: Corpus) -> int:
     records = train.read_metrics(run_folder.metrics)
     train.plot_losses(records, unigram, run_folder.plot)
     if stop.signal is not None:
-        print(f"stopped after step {trainer.step_done}, saved; go on with", file=sys.stderr)
+        print(f"stopped after step {trainer.step_done}, saved; continue with", file=sys.stderr)
         print(f"  blockdsl train --resume {shlex.quote(str(run_folder.path))}", file=sys.stderr)
         return stop.exit_code
     _conclude(run_folder, model, corpus, unigram)

@@ -46,9 +46,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             time and never the first one (forgetful causal masking, arXiv:2210.13432).
 
     Raises:
-        TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or mask_prob is not from
-            0 to below 1.
+        TypeError: net is not a model over tokens.
+        ValueError: its stack is not causal, it does not have one logit for each of its tokens, or mask_prob is
+            not from 0 to below 1.
     """
 
     @names_nearest

@@ -34,8 +34,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             (batch, seq, dim) or (batch, seq). None: the squared difference.
 
     Raises:
-        TypeError: net is no model over vectors.
-        ValueError: it is not causal, or its outputs are no inputs.
+        TypeError: net is not a model over vectors.
+        ValueError: it is not causal, or its outputs have other features than its inputs.
     """
 
     @names_nearest
@@ -52,7 +52,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         if reason := net.graph.sees_later():
             raise ValueError(f"the model sees later vectors: {reason}; a Decoder is causal, as is causal=True")
         if net.dim_in != net.dim_out:
-            raise ValueError(f"the model's outputs of {net.dim_out} features are no inputs of {net.dim_in}")
+            features = f"outputs have {net.dim_out} features and its inputs {net.dim_in}"
+            raise ValueError(f"the model's {features}; they must agree")
         if ignore_index != -100 or pad_value != 0:
             name = "ignore_index" if ignore_index != -100 else "pad_value"
             raise ValueError(f"{name} has no meaning for vectors: hide padding with mask=")
@@ -68,7 +69,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         Args:
             x: (batch, seq + 1, dim), seq at least 1; the model sees the first seq and predicts the last seq.
             mask: (batch, seq + 1) bool, True = a real vector. Padding is not seen, and nothing is predicted from it;
-                what follows a row's last real vector is a target, as in the seed document's library, so that a model
+                what follows a row's last real vector is a target, as in x-transformers, so that a model
                 can learn how a sequence ends.
             inputs: context, context_mask, prepend_embeds, prepend_mask, as the model takes them; nothing is predicted
                 from prepended embeddings.

@@ -29,7 +29,7 @@ PromptTokens = Tensor | list[Tensor] | tuple[Tensor, ...]
 
 
 class GenerationOptions(Sampling, total=False):
-    """A Generation's arguments, as methods that take them by `**` have them."""
+    """A Generation's arguments, for methods that take them as `**options`."""
 
     eos_token: int | None
     cache_kv: bool
@@ -60,7 +60,7 @@ class Generation(Sampler):
         if not self.compile:
             return
         if not self.cache_kv:
-            raise ValueError("compile is set, but cache_kv is off: what is compiled is a step with a cache")
+            raise ValueError("compile is set, but cache_kv is off: only steps with a cache are compiled")
         if reason := net.graph.why_not_cached():
             raise ValueError(f"compile is set, but no cache can be kept: {reason}")
 
@@ -75,7 +75,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any
 def check_length(seq_len: int) -> None:
     """Raise ValueError unless seq_len is a number of steps."""
     if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
-        raise ValueError(f"seq_len must be at least 0, a whole number, not {seq_len}")
+        raise ValueError(f"seq_len must be a whole number of at least 0, not {seq_len}")
 
 
 # Prompts -----------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Prompts(NamedTuple):
 
 
 def read_prompts(prompts: PromptTokens, mask: Tensor | None = None) -> Prompts:
-    """Of (n,) or (batch, n) tokens with a mask of the same shape, or of a list of (n,) tokens.
+    """Prompts from (n,) or (batch, n) tokens with a mask of the same shape, or from a list of (n,) tokens.
 
     Raises:
         ValueError: a prompt is empty, of another shape or type, or its mask is padded on the right.
@@ -106,7 +106,7 @@ def read_prompts(prompts: PromptTokens, mask: Tensor | None = None) -> Prompts:
     """
     if isinstance(prompts, (list, tuple)):
         if mask is not None:
-            raise ValueError("a list of prompts is padded and masked inside: give no mask")
+            raise ValueError("a list of prompts gets its padding and mask here: give no mask")
         return _side_by_side(prompts)
     if not isinstance(prompts, Tensor):
         raise TypeError(f"prompts must be a tensor or a list of tensors, not {type(prompts).__name__}")
@@ -130,7 +130,7 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
         raise ValueError("the list of prompts is empty: give at least one")
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, Tensor):
-            raise TypeError(f"prompts must be a tensor or a list of tensors, not of {type(prompt).__name__}")
+            raise TypeError(f"prompts must be a tensor or a list of tensors, not a list of {type(prompt).__name__}")
         if prompt.ndim != 1:
             raise ValueError(f"prompt {i} of the list must be (n,), not {tuple(prompt.shape)}")
         if prompt.shape[0] == 0:
@@ -151,7 +151,7 @@ def _check_tokens(tokens: Tensor) -> None:
         raise ValueError(f"prompts must be int64 or int32, not {tokens.dtype}")
 
 
-# What is read beside them ------------------------------------------------------------------------------------------
+# Inputs besides the tokens ------------------------------------------------------------------------------------------
 
 
 def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> None:
@@ -204,7 +204,7 @@ class Decoding(Protocol):
 
 
 class WindowDecoding:
-    """The model reads the last max_seq_len tokens; with a cache, only while these are all tokens.
+    """The model reads the last max_seq_len tokens; it has a cache only while these are all tokens.
 
     Once the window slides, every value changes with the token that left, and cached ones are no longer exact.
 
@@ -214,7 +214,7 @@ class WindowDecoding:
         new: number of tokens to append.
         cached: keep keys and values if the stack can.
         compiled: compile the steps after the prompt.
-        read: further inputs of the model, whenever it reads the tokens from the first one on.
+        read: further inputs of the model, for passes that do not continue a cache.
     """
 
     def __init__(
@@ -282,9 +282,9 @@ def decode(
     eos_token: int | None = None,
     pad_value: int = 0,
 ) -> Generator[Tensor, None, None]:
-    """(batch,) int64 tokens, or (batch, dim) vectors, one a step.
+    """(batch,) int64 tokens, or (batch, dim) vectors, one per step.
 
-    Ends when all rows have drawn eos_token; a row has pad_value after its own.
+    Ends when all rows have drawn eos_token; after its own, a row has pad_value.
 
     Args:
         choose: the model's output for the next token, such as (batch, num_tokens) logits, → the token (batch,).
@@ -310,7 +310,7 @@ class Stream:
         net: the model.
         prompts: where it starts.
         decoding: of the model, with these prompts.
-        seq_len: the most steps.
+        seq_len: how many steps, at most.
         generation: how tokens are drawn; None: the model's output is the next vector.
         pad_value: what follows a row's eos.
     """

@@ -43,11 +43,11 @@ _OPTIONS = by_name(
 )
 
 
-_IGNORED = -100  # in place of a target that is no token's to predict
+_IGNORED = -100  # the target where nothing is predicted
 
 
 class Losses(NamedTuple):
-    """What one call of the wrapper gives.
+    """What one call of the wrapper returns.
 
     Attributes:
         loss: what to train on.
@@ -70,7 +70,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     Args:
         net: the model, over an Encoder.
-        mask_id: the token that stands for a masked one; a token of the net's own, num_tokens - 1 say, that no text has.
+        mask_id: the token that stands for a masked one; one of the net's own that no text has, such as num_tokens - 1.
         steps: decoding steps.
         self_cond: condition each step on the embeddings of the one before.
         self_cond_train_prob: share of the rows that are trained with such embeddings; the others get a learned vector
@@ -80,13 +80,13 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         schedule: the share of tokens that are masked at a time from 0 to 1: "linear", "cosine" or a callable,
             times (n,) → shares (n,).
         can_mask_prev_unmasked: a token filled in by an earlier step may be masked again.
-        token_critic: a model over the same tokens with one logit a token, high for one that was made up.
+        token_critic: a model over the same tokens with one logit per token, high for one that was made up.
         self_token_critic: the net's own embeddings and a linear layer instead of such a model.
         critic_loss_weight: of the critic's loss in the sum.
 
     Raises:
-        TypeError: net or token_critic is no model over tokens, or an argument is unknown.
-        ValueError: the net is causal, mask_id is no token of it, or a value is out of range or clashes with another.
+        TypeError: net or token_critic is not a model over tokens, or an argument is unknown.
+        ValueError: the net is causal, mask_id is not one of its tokens, or a value is out of range or clashes.
     """
 
     @names_nearest
@@ -118,9 +118,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         _check_net("net", net)
         _check_logits("net", net, net.num_tokens)
         if not mask_id < net.num_tokens:
-            raise ValueError(f"mask_id={mask_id} is no token of the net, which has num_tokens={net.num_tokens}")
+            raise ValueError(f"mask_id={mask_id} is not a token of the net, which has num_tokens={net.num_tokens}")
         if net.num_tokens < 2:
-            raise ValueError("the net has no token beside mask_id")
+            raise ValueError("the net has no token besides mask_id")
         if no_replace_prob + random_token_prob > 1:
             raise ValueError(
                 "no_replace_prob and random_token_prob are shares of the same tokens; their sum is above 1"
@@ -218,7 +218,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return None if self.null_embed is None else self.null_embed.expand(*tokens.shape, -1)
 
     def _trained_condition(self, tokens: Tensor, read: dict[str, Any]) -> Tensor | None:
-        """(batch, seq, dim): of some rows the embeddings of a first step, of the others what a first step gets."""
+        """(batch, seq, dim): for some rows the embeddings of a first step, for the others what a first step gets."""
         null = self._nothing_known(tokens)
         if null is None:
             return None
@@ -337,8 +337,8 @@ def _check_net(name: str, net: Any) -> None:
 def _check_logits(name: str, net: TransformerWrapper, wanted: int) -> None:
     given = net.graph.nx.nodes[net.graph.end]["logits_dim"]
     if given != wanted:
-        has = "none" if given is None else given
-        raise ValueError(f"{name} must give {wanted} logit{'' if wanted == 1 else 's'} a token, not {has}: logits_dim")
+        logits, has = "logit" if wanted == 1 else "logits", "none" if given is None else given
+        raise ValueError(f"{name} must give {wanted} {logits} per token, not {has}: set logits_dim")
 
 
 def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -348,7 +348,7 @@ def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _draw(logits: Tensor, temperature: Tensor | float, generator: torch.Generator | None) -> Tensor:
-    """One token a place of `logits: (batch, seq, num_tokens)`; temperature 0 is the likeliest.
+    """One token per place of `logits: (batch, seq, num_tokens)`; at temperature 0 the likeliest.
 
     The largest of logits + temperature · Gumbel noise is distributed as softmax(logits / temperature).
 

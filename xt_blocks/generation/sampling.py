@@ -1,8 +1,8 @@
 """From logits to the next token.
 
-The steps, in this order, each on what the one before left: the caller's own filter on the model's logits;
-temperature; top-k; top-p; top-a; min-p; the draw among the tokens that are left, in proportion to their
-probabilities. A filter takes logits `(batch, tokens)` and gives them back with what is dropped at -inf.
+The steps, in this order, each on the result of the one before: the caller's own filter on the model's logits;
+temperature; top-k; top-p; top-a; min-p; the draw among the remaining tokens, in proportion to their probabilities. A
+filter takes logits `(batch, tokens)` and returns them with dropped tokens at -inf.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ FilterLogits = Callable[[Tensor], Tensor]
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """The k largest logits of each row, k of them among equals too (Fan et al., arXiv:1805.04833).
+    """The k largest logits of each row, exactly k even with ties (Fan et al., arXiv:1805.04833).
 
     Args:
         logits: (batch, tokens)
 
     Raises:
-        ValueError: k is no whole number of at least 1.
+        ValueError: k is not a whole number of at least 1.
     """
     _check_top_k(k)
     kept = logits.topk(min(k, logits.shape[-1]), dim=-1)
@@ -53,7 +53,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 def keep_top_a(logits: Tensor, a: float) -> Tensor:
     """Tokens with a probability of at least a · p_max² (top-a, github.com/BlinkDL/RWKV-LM).
 
-    The surer the model, the fewer. The likeliest token always stays.
+    The surer the model, the fewer tokens stay; the likeliest always does.
 
     Args:
         logits: (batch, tokens)
@@ -87,7 +87,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def _below(logits: Tensor, largest: Tensor) -> Tensor:
-    """Logits less each row's `largest: (batch, 1)`, from 0 down: no exponential and no division of them overflows."""
+    """Logits minus each row's `largest: (batch, 1)`, so at most 0: no exponential and no division overflows."""
     below = logits - largest
     if not torch.compiler.is_compiling() and isfinite(largest.sum()):
         return below
@@ -95,10 +95,10 @@ def _below(logits: Tensor, largest: Tensor) -> Tensor:
 
 
 def draw(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One place of each row, with a probability in proportion to its weight.
+    """One index per row, with a probability in proportion to its weight.
 
-    On the CPU it is where the running sum of the weights passes a random share of the total: one random number a row,
-    where torch.multinomial draws one a token.
+    On the CPU, the index where the running sum of the weights passes a random share of the total: one random number
+    per row, where torch.multinomial draws one per token.
 
     Args:
         weights: (batch, tokens), none negative.
@@ -109,12 +109,12 @@ def draw(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
     if weights.device.type != "cpu":
         return torch.multinomial(weights, 1, generator=generator).squeeze(-1)
     sums = weights.cumsum(dim=-1, dtype=torch.float64)
-    share = 1 - torch.rand(len(weights), 1, dtype=torch.float64, generator=generator)  # above 0: no weight of 0 is met
+    share = 1 - torch.rand(len(weights), 1, dtype=torch.float64, generator=generator)  # above 0: never a weight of 0
     return torch.searchsorted(sums, share * sums[:, -1:]).squeeze(-1)
 
 
 class Sampling(TypedDict, total=False):
-    """A Sampler's arguments, as methods that take them by `**` have them."""
+    """A Sampler's arguments, for methods that take them as `**options`."""
 
     temperature: float
     top_k: int | None
@@ -127,12 +127,12 @@ class Sampling(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws one token a row: `sampler(logits (batch, tokens)) -> (batch,) int64`.
+    """Draws one token per row: `sampler(logits (batch, tokens)) -> (batch,) int64`.
 
     Args:
         temperature: divides the logits; 0 is the most likely token, always.
-        top_k: sample among so many of the most likely tokens.
-        top_p: among the fewest of them that have so much of the mass.
+        top_k: sample among the top_k most likely tokens.
+        top_p: among the fewest of them that have this much probability.
         top_a: among those with a probability of at least top_a · p_max².
         min_p: among those with a probability of at least min_p · p_max.
         filter_logits_fn: any callable, logits (batch, tokens) in float32 or float64 → the same shape; a token at
@@ -172,7 +172,7 @@ class Sampler:
         return draw(self.left(logits).exp(), self.generator)
 
     def left(self, logits: Tensor) -> Tensor:
-        """The logits (batch, tokens) of the draw, of a row's largest at 0 and of what is not drawn at -inf."""
+        """The logits (batch, tokens) to draw from, each row's largest at 0 and dropped tokens at -inf."""
         logits = _below(*self._filtered(logits))
         if self.temperature == 0:
             return logits  # no filter below drops the largest
@@ -213,7 +213,7 @@ def _checked_largest(what: str, logits: Tensor) -> Tensor:
 
 def _check_top_k(k: int) -> None:
     if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-        raise ValueError(f"top_k must be at least 1, a whole number, not {k}")
+        raise ValueError(f"top_k must be a whole number of at least 1, not {k}")
 
 
 def _check_top_p(p: float) -> None:

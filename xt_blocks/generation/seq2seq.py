@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
     from blockdsl.signatures import Seq2SeqKeywords
 
-# What the decoder reads besides its own tokens, and these: not the caller's to give.
+# Arguments of the decoder's `stream` that XTransformer gives itself.
 _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
@@ -76,7 +76,7 @@ class TargetOptions(GenerationOptions, total=False):
 
 
 class XTransformer(Drawn, nn.Module):
-    """An encoder, and a decoder that attends to what it gives (Vaswani et al., arXiv:1706.03762).
+    """An encoder, and a decoder that attends to its output (Vaswani et al., arXiv:1706.03762).
 
     Args:
         dim: features of both streams.
@@ -129,7 +129,7 @@ class XTransformer(Drawn, nn.Module):
         with _named("decoder"):
             decoder = Decoder(dim=dim, **dec_stack)
             if not decoder.reads_context:
-                raise UserError("its blocks have no 'c' to attend to the encoder's output with")
+                raise UserError("its blocks have no 'c', which attends to the encoder's output")
             net = TransformerWrapper(attn_layers=decoder, **dec_tokens)
         if tie_token_emb:
             net.token_emb = self.encoder.token_emb
@@ -160,7 +160,7 @@ class XTransformer(Drawn, nn.Module):
             mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
             attn_mask: bool, which place of the source sees which, as TransformerWrapper takes it.
             src_prepend_embeds: (batch, p, emb_dim) in front of the source, a vision transformer's patches in PaLI
-                (Chen et al., arXiv:2209.06794). The decoder sees what the encoder makes of them too.
+                (Chen et al., arXiv:2209.06794). The decoder attends to their encodings too.
             src_prepend_mask: (batch, p) bool, True = a real one.
             tgt_mask: (batch, target + 1) bool, True = a real token; padding is not predicted.
 
@@ -195,7 +195,7 @@ class XTransformer(Drawn, nn.Module):
     @names_nearest
     @takes_what(stream)
     def generate(self, *inputs: Any, **options: Any) -> Tensor:
-        """Target tokens that go on from a start. The source is encoded once, and so are the keys and values of it.
+        """Target tokens that go on from a start. The source is encoded once, and its keys and values are computed once.
 
         Args:
             seq_in: (batch, source) tokens.
@@ -227,14 +227,14 @@ class XTransformer(Drawn, nn.Module):
         return context, joined_masks(prepend_mask, prepended, mask, src.shape[1], src.shape[0], src.device)
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, context) bool, True at a random part of the real tokens, at one of each row at least."""
+        """(batch, context) bool, True at a random part of the real tokens, at least one of each row."""
         real = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device) if mask is None else mask
         return without_share(real, self.cross_attn_tokens_dropout)
 
 
 @contextmanager
 def _named(side: str) -> Iterator[None]:
-    """What is wrong with the arguments of one side says which; an error in a pattern shows its text."""
+    """Errors about the arguments of one side say which; an error in a pattern shows its text already."""
     try:
         yield
     except (TypeError, UserError) as error:

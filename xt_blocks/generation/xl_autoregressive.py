@@ -52,8 +52,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         pad_value: what follows a row's eos in generated text.
 
     Raises:
-        TypeError: net is no model over tokens.
-        ValueError: its stack is not causal, it has no logits or other ones than its tokens', or keeps no memories.
+        TypeError: net is not a model over tokens.
+        ValueError: its stack is not causal, it does not have one logit for each of its tokens, or it keeps no memories.
     """
 
     @names_nearest
@@ -159,7 +159,7 @@ class SegmentDecoding:
         cached: keep keys and values of the segment where the stack can.
         compiled: compile the steps after the first of a segment.
         mems: of the text before the prompts.
-        read: what else the model is given, each time it reads a segment from its start.
+        read: further inputs of the model, each time it reads a segment from its start.
     """
 
     def __init__(
@@ -210,11 +210,11 @@ class SegmentDecoding:
 
 
 class DecodingByLength:
-    """Rows of different lengths, each length apart: padding would move where the segments of a row end.
+    """Rows of different lengths, each length decoded separately: padding would move where a row's segments end.
 
     Args:
         prompts: padded on the left.
-        read: what else the model is given, by row.
+        read: further inputs of the model, by row.
         start: makes the decoding of prompts of one length and of what is read with them.
     """
 

@@ -130,7 +130,7 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
 
 
 def pieces(rows: int) -> list[int]:
-    """Sizes that add up to so many rows or a few more, the largest first: 1, 16, 64, 256, 512, 1024, ...
+    """Sizes that add up to `rows` or a few more, the largest first: 1, 16, 64, 256, 512, 1024, ...
 
     oneDNN makes a kernel of 0.6 MB for each shape, and keeps it: so few sizes serve any number of rows.
     """

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class ContinuousTransformerWrapper(SequenceModel):
-    """A stack over a sequence of vectors, frames or measurements say.
+    """A stack over a sequence of vectors, such as frames or measurements.
 
     Args:
-        max_seq_len: longest sequence; learned absolute positions have so many rows.
-        attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
+        max_seq_len: longest sequence; the number of learned absolute positions.
+        attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         dim_in: features of the input; None: those of the embedded sequence, taken as they are.
         dim_out: features of the output; None: the stack's, as they are.
         emb_dim: features of the embedded sequence where they are not the stack's; a linear layer leads from one to

@@ -16,7 +16,7 @@ from ..runtime.memories import Memories
 
 INTS = (torch.int64, torch.int32)
 
-# What wrappers hand on to the model they are around, by the names that the model has for them -----------------------
+# Inputs that wrappers pass on to their model, by the model's names -------------------------------------------------
 
 
 class ContextInputs(TypedDict, total=False):
@@ -34,7 +34,7 @@ class PrefixedInputs(ContextInputs, total=False):
 
 
 class PlacedInputs(PrefixedInputs, total=False):
-    """And what is said of each token: which it sees, where it stands, what is added to its embedding."""
+    """And inputs of each token: which others it sees, its position, what is added to its embedding."""
 
     attn_mask: Tensor | None
     pos: Tensor | None
@@ -115,7 +115,7 @@ class Inputs:
             wanted = f"{tuple(shape[1:2])} or {tuple(shape[:2])}"
             raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
         if not reads.positions:
-            raise ValueError("pos is given, but the model has no positions that it could set")
+            raise ValueError("pos is given, but the model reads no positions")
         if reads.learned is None or torch.compiler.is_compiling() or not pos.numel():
             return
         if not 0 <= int(pos.min()) <= int(pos.max()) < reads.learned:
@@ -138,7 +138,7 @@ class Inputs:
 
 @dataclass
 class Returns:
-    """What `SequenceModel.forward` is asked for, by the same names without `return_`."""
+    """The outputs that `SequenceModel.forward` is asked for, by the same names without `return_`."""
 
     embeddings: bool = False
     logits_and_embeddings: bool = False
@@ -162,7 +162,7 @@ class Returns:
             raise ValueError(f"return_logits_and_embeddings is set, but {other} too")
         if self.target is not None:
             if self.embeddings or self.logits_and_embeddings or not has_logits:
-                raise ValueError("a target asks for the loss, and embeddings are asked for in its place")
+                raise ValueError("a target asks for the loss, and embeddings are asked for too")
             _check_target(self.target, x)
             if self.last_only:
                 raise ValueError("last_only is set, but a target's loss is of all its tokens")

@@ -1,4 +1,4 @@
-"""Keyword arguments of public classes and methods: a mistyped one names the nearest, one handed on is shown."""
+"""Keyword arguments of public classes and methods: errors name the nearest one, signatures show those passed on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def names_nearest(init: Init) -> Init:
-    """Around an `__init__` or another method: an unknown keyword is a TypeError with the nearest known one.
+    """Decorate an `__init__` or another method: an unknown keyword is a TypeError with the nearest known one.
 
     Python's own error only says that the argument was unexpected.
     """
@@ -57,7 +57,7 @@ def keywords_of(*sources: Any) -> list[inspect.Parameter]:
 
 
 def takes_what(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Around a method that hands all its arguments on to another: it takes the same, and shows them."""
+    """Decorate a method that passes all its arguments on to `other`: it shows the same signature."""
 
     def shown(method: Callable[..., R]) -> Callable[P, R]:
         signature = inspect.signature(other)

@@ -112,7 +112,7 @@ class AttentionLayers(Stack):
 
 
 def _check_settings(pattern: Pattern) -> None:
-    """A stack's text may not set what the wrapper around it is to say."""
+    """A stack's text must not set what belongs to the wrapper around it."""
     for name, span in pattern.setting_spans.items():
         if name in _WRAPPER_SETTINGS:
             problem = f"{name} belongs to the model around the stack"
@@ -131,7 +131,7 @@ def _without(name: str, settings: Mapping[str, Any], fixed: dict[str, str]) -> N
             raise TypeError(f"{name}() takes no {setting}=: {reason}")
 
 
-# Of the stacks below, which say themselves whether they are causal.
+# For the subclasses below, which fix whether they are causal.
 _LAYERS_KEYWORDS = [p for name, p in signature(AttentionLayers).parameters.items() if name != "causal"]
 
 

@@ -69,11 +69,11 @@ class SequenceModel(Drawn, nn.Module):
         raise NotImplementedError
 
     def _outputs(self, hidden: Tensor) -> Tensor:
-        """Of `hidden: (batch, seq, dim)`, the stack's output: logits (batch, seq, logits), or vectors."""
+        """From `hidden: (batch, seq, dim)`, the stack's output: logits (batch, seq, logits), or vectors."""
         raise NotImplementedError
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
-        """Of `hidden: (batch, seq, dim)`, the cross-entropy of its last tokens' logits."""
+        """From `hidden: (batch, seq, dim)`, the cross-entropy of its last tokens' logits."""
         raise ValueError("a target is given, but the model gives no logits of tokens")
 
     def _check_sequence(self, x: Tensor) -> None:

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 class TransformerWrapper(SequenceModel):
     """A stack over tokens.
 
-    The embedded sequence is tokens + positions + sum_embeds, normed, prepended embeddings in front, dropped out, and
-    projected to the stack's features; memory tokens stand in front of all that in the stack.
+    The embedded sequence is tokens + positions + sum_embeds, normed. Prepended embeddings go before it; then dropout
+    and a projection to the stack's features are applied. In the stack, memory tokens come first.
 
     Args:
         num_tokens: size of the vocabulary.
-        max_seq_len: longest sequence; learned absolute positions have so many rows.
-        attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
+        max_seq_len: longest sequence; the number of learned absolute positions.
+        attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         emb_dim: features of the embedding if they differ from the stack's; a linear layer projects them
             (ALBERT, arXiv:1909.11942).
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
-        scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale in their place.
+        scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale instead.
         l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
         post_emb_norm: LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100).
         emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
@@ -96,7 +96,7 @@ class TransformerWrapper(SequenceModel):
             return self.token_emb(x)
         try:
             return self.token_emb(x)
-        except IndexError:  # asked for afterwards: a check before would wait for a GPU
+        except IndexError:  # checked afterwards: a check before would wait for a GPU
             span = f"from {x.min()} to {x.max()}"
             raise ValueError(f"tokens are from 0 to {self.num_tokens - 1}; these go {span}") from None
 
@@ -117,9 +117,9 @@ class TransformerWrapper(SequenceModel):
 
 
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
-    """What `net(tokens, **read)` gives, with the target's cross-entropy in place of the logits.
+    """What `net(tokens, **read)` returns, with the target's cross-entropy in place of the logits.
 
-    Logits that someone else makes, or looks at by a hook on the net, are there as they were.
+    A net that is hooked, or is not a plain TransformerWrapper, still makes its logits.
     """
     if runs(net, TransformerWrapper.forward):
         return net(tokens, target=target, **read)

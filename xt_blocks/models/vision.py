@@ -61,7 +61,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
     Args:
         image_size: height and width of the images, a number or (height, width).
         patch_size: the same of a patch; patches tile the image.
-        attn_layers: the stack, an Encoder, a Decoder or what `lower` gave.
+        attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         channels: colours of a pixel.
         num_classes: how many classes there are; None: the model gives embeddings.
         post_emb_norm: a LayerNorm of the embedded patches.
@@ -125,11 +125,11 @@ class ViTransformerWrapper(Drawn, nn.Module):
             wanted = ", ".join(map(str, (self.channels, *self.image)))
             raise ValueError(f"img must be (batch, {wanted}), not {tuple(img.shape)}")
         if not img.is_floating_point():
-            raise ValueError(f"img must be of floating point, as img / 255 is of bytes, not {img.dtype}")
+            raise ValueError(f"img must be floating point, such as img / 255 for bytes, not {img.dtype}")
         if return_embeddings and return_logits_and_embeddings:
             raise ValueError("return_embeddings and return_logits_and_embeddings are both set; give one")
         if return_logits_and_embeddings and self.to_classes is None:
-            raise ValueError("the model has no classes to give logits of: it was made without num_classes")
+            raise ValueError("the model has no logits: it was made without num_classes")
         embedded = self.attn_layers(self._stream(img))[:, : self.num_patches]
         if return_embeddings or self.to_classes is None:
             return embedded

@@ -11,7 +11,7 @@ BASE = 10_000.0
 
 
 class AbsolutePositions(nn.Module):
-    """One learned vector a position (Gehring et al., arXiv:1705.03122).
+    """One learned vector per position (Gehring et al., arXiv:1705.03122).
 
     Args:
         max_seq_len: number of positions.

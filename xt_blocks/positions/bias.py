@@ -121,7 +121,7 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def _precise_call(module: nn.Module, x: Tensor) -> Tensor:
-    """The module on `x`, in the type of x, whatever the type of its parameters; hooks have the module as it is."""
+    """The module on `x`, in the dtype of x, whatever that of its parameters; a hooked module is called as it is."""
     dtype = _dtype(module, x.dtype)
     if dtype == x.dtype or not all(map(unhooked, module.modules())):
         out: Tensor = module(x.to(dtype))
@@ -131,7 +131,7 @@ def _precise_call(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _dtype(module: nn.Module, without: torch.dtype = torch.float32) -> torch.dtype:
-    """Of its parameters; int8 layers have none, and take float32."""
+    """The dtype of its parameters; int8 layers have none, and take float32."""
     for parameter in module.parameters():  # torch 2.7 compiles no `next`
         return parameter.dtype
     return without

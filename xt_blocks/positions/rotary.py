@@ -32,7 +32,7 @@ class Rotation:
     _matrices: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """`apply` to queries and keys; for a single token, where calls dominate, one matrix product."""
+        """`apply` to queries and keys; for a single token, where call overhead dominates, one matrix product."""
         if q.shape[2] == k.shape[2] == 1 and self.cos.ndim == 2 and _exact(q):
             q, k = (torch.cat((q, k), dim=1) @ self._matrix(q.shape[3])).split_with_sizes((q.shape[1], k.shape[1]), 1)
             return q, k

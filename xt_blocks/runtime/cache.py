@@ -62,7 +62,7 @@ class Cache(Progress):
         return self.like.device
 
     def check_capacity(self, batch: int, new: int) -> None:
-        """Before a pass over `new` more tokens."""
+        """Raise ValueError unless `new` more tokens of `batch` rows fit."""
         if batch != self.batch:
             raise ValueError(f"the cache holds {self.batch} rows, not {batch}")
         if self.fixed is not None:
@@ -73,7 +73,7 @@ class Cache(Progress):
             raise ValueError(f"the cache is for {self.max_len} tokens and holds {self.length}; {new} more do not fit")
 
     def begin(self, x: Tensor, past: int, carried: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """A pass over `x: (batch, seq, dim)`, after `past` places.
+        """Start a pass over `x: (batch, seq, dim)`, after `past` places.
 
         Args:
             carried: node → pieces of earlier segments, from which a first pass continues.
@@ -117,12 +117,12 @@ class Cache(Progress):
         return self
 
     def advance(self, seen: Tensor | None, context_mask: Tensor | None, positions: Tensor | None) -> None:
-        """The pass that began is done.
+        """Finish the pass.
 
         Args:
             seen: (batch, end) bool, which places are real; None: all.
             context_mask: (batch, context) bool; None: all.
-            positions: (end,) or (batch, end) int; None: one after the other.
+            positions: (end,) or (batch, end) int; None: consecutive.
         """
         if self.fixed is not None:
             self.fixed.place += 1

@@ -100,7 +100,7 @@ class ForwardInputs:
         if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
             raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim}), not {tuple(context.shape)}")
         if context is not None and not context.is_floating_point():
-            raise ValueError(f"context must be of floating point, not {context.dtype}")
+            raise ValueError(f"context must be floating point, not {context.dtype}")
         if self.context_mask is not None and context is None:
             raise ValueError("a context_mask is given, but no context")
         check_mask("context_mask", self.context_mask, context)
@@ -117,7 +117,7 @@ class ForwardInputs:
         if reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reads.no_segments}")
         if self.mems.length and self.mems.nodes != reads.segments:
-            raise ValueError("mems are of a model with other blocks")
+            raise ValueError("mems come from a model with other blocks")
 
     def _check_self_attention_masks(self, reads: Reads) -> None:
         """The masks of self-attention alone."""

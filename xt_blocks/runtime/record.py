@@ -79,7 +79,7 @@ def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 
     maps = {prefix + name: scores for prefix, one in seen.items() for name, scores in one.attention().items()}
     blocks = {prefix + name for prefix, one in seen.items() for name in one.seen.streams}
     if node not in maps:
-        problem = "has no attention" if node in blocks else "is no block of the model"
+        problem = "has no attention" if node in blocks else "is not a block of the model"
         raise UserError(f"{node} {problem}; those with attention are {', '.join(maps) or 'none'}")
     weights = maps[node].weights
     for name, index, size in (("head", head, weights.shape[1]), ("row", row, weights.shape[0])):
@@ -151,7 +151,7 @@ def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 @contextmanager
 def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]:
-    """Record each pass through the stack in `passes` meanwhile."""
+    """Inside, record each pass through the stack in `passes`."""
     signature = inspect.signature(stack.forward)
 
     def starts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

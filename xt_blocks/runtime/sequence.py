@@ -40,7 +40,7 @@ class SequenceState:
 
     @property
     def empty(self) -> bool:
-        """Whether there was no pass yet."""
+        """Whether no pass has run yet."""
         return self.length + self.prefix == 0
 
     def extended(self, mask: Tensor | None, x: Tensor) -> Tensor | None:

@@ -33,7 +33,7 @@ class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:
-        graph: is linted; a wrapper around the stack has the graph's tokens.
+        graph: linted here. Its model settings, such as num_tokens, are those of a wrapper around the stack.
 
     Attributes:
         graph: the graph it was lowered from.

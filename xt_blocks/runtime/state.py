@@ -1,7 +1,7 @@
 """The state of one node while its sequences are decoded, or between segments of a text.
 
-Owns how pieces are kept: by place, so that a step that failed can be run again and gives the same. What the pieces
-are, a kind declares (`blockdsl.registry.state`); where decoding stands, a `Progress` says. The contract with blocks is
+Owns how pieces are kept: by place, so that a failed step can be run again with the same result. A kind declares its
+pieces (`blockdsl.registry.state`); a `Progress` says how far decoding is. The contract with blocks is
 `xt_blocks.blocks.state`.
 """
 
@@ -23,17 +23,17 @@ from .fixed import FixedShapes
 P = TypeVar("P", bound="TokenPieces")
 
 Change = Callable[[Tensor, int], Tensor]
-"""Makes another tensor of one and its batch axis; see `Cache.changed`."""
+"""(tensor, its batch axis) → another tensor; see `Cache.changed`."""
 
 
 class Progress:
-    """Where the decoding of one batch of sequences stands.
+    """How far the decoding of one batch of sequences is.
 
     Attributes:
         batch, max_len: the rows, and the longest sequence there is capacity for.
         length: places of the stream seen so far.
         end: what length will be after the pass that is running.
-        queries: how many tokens of that pass attend; the others are memories in front of the first.
+        queries: how many tokens of that pass attend; the others are memories before them.
         like: an empty tensor with the stream's dtype and device.
         fixed: where the next token goes, once shapes are fixed; None: after the others.
     """
@@ -49,9 +49,9 @@ class Progress:
 
 
 class RowState:
-    """A piece of constant size, kept twice: as it was before the running step, and as it is after it.
+    """A piece of constant size, kept twice: as it was before the current step, and as it is after it.
 
-    Each half knows the place it is of. With fixed shapes the place's parity says the half.
+    Each half has the place that it belongs to. With fixed shapes the parity of the place selects the half.
     """
 
     def __init__(self, progress: Progress, piece: State) -> None:
@@ -81,7 +81,7 @@ class RowState:
         halves[half], self._places[half] = new, at.end
 
     def after(self) -> Tensor:
-        """(batch, *shape), as it was written in the running step; a copy without gradient."""
+        """(batch, *shape), as it was written in the current step; a copy without gradient."""
         assert self._halves is not None
         at = self._progress
         half = 1 - self._half() if at.fixed is None else (at.fixed.place + 1) % 2
@@ -110,7 +110,7 @@ class RowState:
 
     def _half(self) -> int:
         if self._progress.length not in self._places:
-            raise UserError("a state is read or written that the call before did not write")
+            raise UserError("a state is read or written that the previous call did not write")
         return self._places.index(self._progress.length)
 
     def _allocated(self, new: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class RowState:
 
 
 class ContextState:
-    """A piece made once, of the context that the first call is given."""
+    """A piece made once, from the context of the first call."""
 
     def __init__(self) -> None:
         self._value: Tensor | None = None
@@ -180,7 +180,7 @@ class TokenPieces:
         return tuple(out)
 
     def fix_shapes(self) -> None:
-        """See `Cache.fix_shapes`. A window has all places then."""
+        """See `Cache.fix_shapes`. A window then has all places."""
         window, self.window, self._replaced = self.window, None, None
         if self.buffers and window is not None:
             length, begin = self._progress.length, self._begin
@@ -210,16 +210,16 @@ class TokenPieces:
         return buffers
 
     def _move_to(self, first: int) -> None:
-        """Take what is kept from place `first` on to the front."""
+        """Move the tokens from place `first` on to the front."""
         past, count = first - self._begin, self._progress.length - first
         for t in self.buffers.values():
             t.narrow(-2, 0, count).copy_(t.narrow(-2, past, count).clone())
         self._begin = first
 
     def _replace(self, new: Mapping[str, Tensor], first: int) -> tuple[Tensor, ...]:
-        """A step of more tokens than there is capacity for: give them as they are, and keep the last in new buffers.
+        """A step of more tokens than the capacity: return them as they are, and keep the last ones in new buffers.
 
-        The old ones stay for a step that failed and is run again.
+        The old buffers stay in case the step fails and is run again.
         """
         assert self.window is not None
         start, end, old = self._progress.length, self._progress.end, self.buffers
@@ -243,7 +243,7 @@ class TokenPieces:
 
 
 class NodeState(TokenPieces):
-    """All pieces of one node; what its layer is handed, see `blocks.state.LayerState`."""
+    """All pieces of one node, as its layer gets them; see `blocks.state.LayerState`."""
 
     def __init__(self, progress: Progress, kept: Kept) -> None:
         grows = {name: piece for name, piece in kept.pieces.items() if piece.per == "token"}
@@ -261,7 +261,7 @@ class NodeState(TokenPieces):
         (self.pieces.get(name) or unknown(name, self.pieces)).write(new)
 
     def after(self) -> dict[str, Tensor]:
-        """What was written in the running step, of pieces with a constant size."""
+        """The pieces of constant size that were written in the current step."""
         return {name: piece.after() for name, piece in self.rows().items()}
 
     def rows(self) -> dict[str, RowState]:
@@ -287,13 +287,12 @@ class NodeState(TokenPieces):
 
 
 class SegmentState:
-    """What a layer with pieces per row is handed where nothing is decoded: they go from one segment to the next.
+    """The state of a layer with pieces per row when nothing is decoded: it goes from one segment to the next.
 
     Args:
         kept: of the node.
-        before: its pieces at the end of the segment before; empty: there was none.
+        before: its pieces at the end of the previous segment; empty: there was none.
         like: a tensor with the stream's batch, dtype and device.
-
     """
 
     window: int | None = None
@@ -311,7 +310,7 @@ class SegmentState:
         self._after[name] = new.detach().to(dtype_of(piece, new))
 
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
-        """Earlier tokens come by the input `memory`, in front of x."""
+        """Earlier tokens come by the input `memory`, before x."""
         return tuple(new.values())
 
     def after(self) -> dict[str, Tensor]:
@@ -320,7 +319,7 @@ class SegmentState:
 
 
 def changed(t: Tensor | None, change: Change) -> Tensor | None:
-    """A change of (batch, ...) of two axes; what is of all rows at once, of one axis, is a clone."""
+    """`change` of a tensor with a batch axis; one of a single axis, shared by all rows, is cloned."""
     return t if t is None else change(t, 0) if t.ndim == 2 else t.clone()
 
 

@@ -30,7 +30,7 @@ _INCHES = 0.16  # a token
 
 
 def record_run(path: Path, text: bytes | None, device: str = "cpu") -> dict[str, BlockRecord]:
-    """What the blocks of the run at `path` do with a text, as `record` says it.
+    """Statistics of the blocks of the run at `path` on a text, by `record`.
 
     Args:
         text: None: the first sequence of what the run held out from training.
@@ -86,8 +86,8 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, dev
     """Draw the attention weights of a head of the run at `path` on a text, as an image at `to`.
 
     Raises:
-        UserError: as `record_run`; the block has no attention or no such head; or `to` is no image's name
-            or cannot be written.
+        UserError: as `record_run`; the block has no attention or no such head; or `to` is not the name of
+            an image, or cannot be written.
     """
     if to.suffix.lower() not in FORMATS:
         raise UserError(f"{to}: an image's name ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")

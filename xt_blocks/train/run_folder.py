@@ -65,12 +65,12 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Raises UserError when `path` is no run folder."""
+        """Raises UserError when `path` is not a run folder."""
         if not path.exists():
             raise UserError(f"{path}: no such run folder")
         file = path / "settings.json"
         if not file.is_file():
-            raise UserError(f"{path}: is no run folder (it has no settings.json)")
+            raise UserError(f"{path}: is not a run folder (it has no settings.json)")
         try:
             settings = TrainSettings.from_json(file.read_text(encoding="utf-8"))
         except (ValueError, TypeError) as error:
@@ -89,7 +89,7 @@ def check_free(path: Path) -> None:
         raise UserError(f"--out {path}: is a file, not a folder")
     if path.is_dir() and any(path.iterdir()):
         run = (path / "settings.json").is_file()
-        advice = f"go on with it by --resume {path}, or name another" if run else "name another"
+        advice = f"continue it with --resume {path}, or name another" if run else "name another"
         raise UserError(f"--out {path}: the folder is not empty; {advice}")
 
 

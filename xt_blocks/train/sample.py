@@ -34,7 +34,7 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     """The model of the run at `path` with the weights of its last checkpoint, ready to evaluate.
 
     tokens (batch, seq) int64 -> logits (batch, seq, 256).
-    Raises UserError when `path` is no run folder, or holds no checkpoint yet.
+    Raises UserError when `path` is not a run folder, or holds no checkpoint yet.
     """
     run = RunFolder.open(path)
     found = checkpoint.latest(run.checkpoints)
