@@ -15,6 +15,7 @@ from ..graph.nodes import EDGES, carried
 from ..registry.tokens import INPUT_SCHEMES
 from . import ends
 from .labels import Labels
+from .operations import NORMS
 from .tree import DrawnBranches, DrawnRepeat, Parts, tree
 
 if TYPE_CHECKING:
@@ -112,6 +113,6 @@ def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     if node_type == "input" and (read := ends.model_input(labels.graph)):
         return "input", read
     if node_type == "output":
-        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
+        norm = NORMS.get(attrs["norm"], "")
         return tuple(filter(None, ("output", norm, ends.gives(labels.graph) + (" (tied)" if attrs["tied"] else ""))))
     return (node_type,)

@@ -19,6 +19,7 @@ from ..language.fold import Folded, Loop, fold
 from . import ends, escape
 from .hues import hue
 from .labels import Labels, blocks_of
+from .operations import NORMS
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -99,7 +100,7 @@ class _Text:
     def _output(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.end]
         reads = self._reads(self.graph.end) if self.items is None else ""
-        norm = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm", None: ""}[attrs["norm"]]
+        norm = NORMS.get(attrs["norm"], "")
         tokens, width = self.graph.nx.nodes[self.graph.start]["num_tokens"], attrs["logits_dim"]
         logits = f"logits of {width:,} tokens" if width is not None and width == tokens else ends.gives(self.graph)
         logits += " (tied to the embedding)" if attrs["tied"] else ""

@@ -40,7 +40,7 @@ def check_readable(graph: Graph) -> None:
     """Whether a graph can be drawn and compared, which takes less than lowering it.
 
     Raises:
-        GraphError: a node or an edge says of itself what none can, or there is a cycle.
+        GraphError: a node or an edge says of itself what it cannot, or there is a cycle.
     """
     if found := faults(graph, _READABLE):
         raise GraphError("the graph cannot be read:\n" + "\n".join(f"  {fault}" for fault in found))
@@ -363,13 +363,16 @@ def _ties(graph: Graph) -> Iterator[str]:
                 yield f"{node}: is tied to {owner}, which differs in {' and '.join(sorted(differ))}"
 
 
+def _stage_range(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes("block") + graph.nodes("sum"):
+        stage = graph.nx.nodes[node]["stage"]
+        if stage >= len(graph.stages):
+            yield f"{node}: stage must be from 0 to {len(graph.stages) - 1}, not {stage!r}"
+
+
 def _stages(graph: Graph) -> Iterator[str]:
-    for node, attrs in graph.nx.nodes(data=True):
-        if "stage" not in attrs:
-            continue
-        if attrs["stage"] >= len(graph.stages):
-            yield f"{node}: stage must be from 0 to {len(graph.stages) - 1}, not {attrs['stage']!r}"
-            continue
+    for node in graph.nodes("block") + graph.nodes("sum"):
+        attrs = graph.nx.nodes[node]
         for source in graph.sources(node, "stream"):
             before = graph.nx.nodes[source].get("stage", 0)
             if before > attrs["stage"]:
@@ -379,7 +382,7 @@ def _stages(graph: Graph) -> Iterator[str]:
 # Each row is judged when those above it hold.
 _RULES: tuple[tuple[Rule, ...], ...] = (
     (_nodes,),
-    (_edges, _blocks),
+    (_edges, _blocks, _stage_range),
     (_acyclic, _stream, _sums, _contexts, _positions, _scores, _ends, _readers, _ties, _stages),
 )
-_READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _acyclic))
+_READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _blocks, _stage_range, _acyclic))

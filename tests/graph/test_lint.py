@@ -449,6 +449,33 @@ def test_each_rule_names_the_node_and_the_fault(
     assert found(g) == faults
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        gone("a0", "options", "heads"),
+        gone("f1", "options", "mult"),
+        option("a0", heads=0),
+        option("f1", extra=[1]),
+        node("a0", scale=0),
+        node("a0", kind="g"),
+        node("a0", stage=2),
+    ],
+)
+def test_a_block_that_cannot_be_is_an_error_of_drawings_and_differences_too(edit: Callable[[BlockGraph], None]) -> None:
+    g = graph("a f", **TOKENS)
+    edit(g)
+    for read in (g.to_text, g.to_svg, g.to_html, g.to_dot, g.to_mermaid, lambda: g.diff(graph("a f"))):
+        with pytest.raises(GraphError, match=r"the graph cannot be read:\n  (a0|f1): "):
+            read()
+
+
+def test_a_graph_that_is_being_edited_can_be_drawn() -> None:
+    g = graph("a f", **TOKENS)
+    g.nx.nodes["input"]["max_seq_len"] = None
+    assert "9" not in g.to_text().splitlines()[1]
+    assert g.diff(graph("a f", **TOKENS))
+
+
 def test_notes_are_let_be() -> None:
     import xt_blocks
 
