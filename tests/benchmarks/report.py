@@ -37,9 +37,9 @@ Contestants were run in rounds, A B C A B C ..., after one that does not count. 
 fast* of the ratios within rounds, with their quartiles; above 1, the first contestant is faster. *At least* and *at
 most* are figures to reach, and an exclamation mark stands at one that was not. *Memory* is by how much the work raises
 the highest mark of a fresh process that has made the model and worked over a few tokens; gradients are in it. *Of the
-limit* is how much of the possible speed is reached: that of torch's large matrix product (p), which other kernels may
-pass, or of reading weights and cache from memory (m), measured in the same rounds; of attention only pairs that may meet
-count.
+limit* is how much of the possible speed is reached: that of a large matrix product (p), or of reading weights and cache
+from memory (m), measured in the same rounds; of attention only pairs that may meet count. The product is that of the
+faster of MKL and oneDNN; rows above 100% are from a time when it was MKL's alone.
 """
 
 
