@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import onednn
 
-FEW = 64
+FEW = 32
 """Fewer rows than these are taken as they are, for they have no more shapes than this."""
 
 _FORWARD, _BACKWARD = torch.ops.aten.gelu, torch.ops.aten.gelu_backward
@@ -69,7 +69,7 @@ def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def sizes(rows: int) -> Iterator[int]:
-    """Numbers of rows that add up to so many: 64, 80, 96, 112, 128, 160, ..., and a rest of fewer than `FEW`."""
+    """Numbers of rows that add up to so many: 32, 40, 48, 56, 64, 80, ..., and a rest of fewer than `FEW`."""
     while rows >= FEW:
         step = 1 << (rows.bit_length() - 3)
         yield rows // step * step
