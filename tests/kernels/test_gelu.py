@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xt_blocks import FeedForward
 from xt_blocks.kernels import gelu as module
-from xt_blocks.kernels.gelu import gelu, sizes
+from xt_blocks.kernels.gelu import gelu, row_counts
 
 close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-6)
 
@@ -72,9 +72,9 @@ def test_all_lengths_are_computed_in_few_shapes(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("rows", range(0, 1100, 7))
-def test_sizes_add_up(rows: int) -> None:
-    assert sum(sizes(rows)) == rows
-    assert len([*sizes(rows)]) <= 5
+def test_row_counts_add_up(rows: int) -> None:
+    assert sum(row_counts(rows)) == rows
+    assert len([*row_counts(rows)]) <= 5
 
 
 def test_a_gradient_that_is_not_contiguous() -> None:

@@ -23,10 +23,9 @@ _FORWARD, _BACKWARD = torch.ops.aten.gelu, torch.ops.aten.gelu_backward
 
 def gelu(x: Tensor) -> Tensor:
     """`F.gelu` of `x: (..., features)`."""
-    rows = x.shape[:-1].numel()
-    if torch.compiler.is_dynamo_compiling() or rows < FEW or type(x) is not Tensor or not x.is_cpu:
+    if torch.compiler.is_dynamo_compiling() or type(x) is not Tensor:  # no graph is to depend on sizes
         return F.gelu(x)
-    if not x.is_contiguous() or not x.numel() or onednn.followed():
+    if x.shape[:-1].numel() < FEW or not x.is_cpu or not x.is_contiguous() or not x.numel() or onednn.followed():
         return F.gelu(x)
     if torch.is_grad_enabled() and x.requires_grad:
         out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
@@ -60,15 +59,15 @@ def _run(x: Tensor) -> Tensor:
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows of contiguous tensors of one shape, as many as `sizes` says."""
+    """The same rows of contiguous tensors of one shape, as many as `row_counts` says."""
     flat = [t.view(-1, t.shape[-1]) for t in tensors]
     start = 0
-    for size in sizes(len(flat[0])):
+    for size in row_counts(len(flat[0])):
         yield tuple(t.narrow(0, start, size) for t in flat)
         start += size
 
 
-def sizes(rows: int) -> Iterator[int]:
+def row_counts(rows: int) -> Iterator[int]:
     """Numbers of rows that add up to so many: 32, 40, 48, 56, 64, 80, ..., and a rest of fewer than `FEW`."""
     while rows >= FEW:
         step = 1 << (rows.bit_length() - 3)
