@@ -16,7 +16,7 @@ from torch import Tensor
 from . import onednn
 
 FEW = 32
-"""Fewer rows than these are taken as they are, for they have no more shapes than this."""
+"""Up to so many rows are taken as they are, which is no more shapes than that."""
 
 _FORWARD, _BACKWARD = torch.ops.aten.gelu, torch.ops.aten.gelu_backward
 
@@ -25,7 +25,8 @@ def gelu(x: Tensor) -> Tensor:
     """`F.gelu` of `x: (..., features)`."""
     if torch.compiler.is_dynamo_compiling() or type(x) is not Tensor:  # no graph is to depend on sizes
         return F.gelu(x)
-    if x.shape[:-1].numel() < FEW or not x.is_cpu or not x.is_contiguous() or not x.numel() or onednn.followed():
+    rows = x.shape[:-1].numel()
+    if rows <= FEW or next(row_counts(rows)) == rows or not x.is_cpu or not x.is_contiguous() or onednn.followed():
         return F.gelu(x)
     if torch.is_grad_enabled() and x.requires_grad:
         out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
