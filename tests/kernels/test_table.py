@@ -316,3 +316,12 @@ def test_nothing_of_a_pass_stays_after_it(monkeypatch: pytest.MonkeyPatch) -> No
     gc.collect()
     assert len(made) >= 40
     assert not [one for one in gc.get_objects() if type(one) is AttentionMask]
+
+
+def test_the_model_is_left_as_it_was_found() -> None:
+    model = xt_blocks.Decoder(dim=24, depth=2, heads=2)
+    before = {name: {*vars(module)} for name, module in model.named_modules()}
+    xt_blocks.why(model, torch.randn(1, 7, 24))
+    with pytest.raises(ValueError, match="mask must be"):
+        xt_blocks.why(model, torch.randn(1, 7, 24), mask=torch.ones(1, 6, dtype=torch.bool))
+    assert {name: {*vars(module)} for name, module in model.named_modules()} == before
