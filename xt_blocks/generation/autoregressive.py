@@ -122,7 +122,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
                 them, and eos_token, cache_kv=True, compile=False, as `decoding.Generation` has them.
 
         Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
+            (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
 
         Raises:
             ValueError: a prompt is empty, seq_len negative, a mask of another shape or padded on the right, or
