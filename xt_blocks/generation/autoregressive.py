@@ -161,5 +161,7 @@ def forgetful_mask(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Ten
     """(batch, seq) bool, False at int(n · mask_prob) random ones of each row's n real tokens, never at the first."""
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     may_hide = real & (real.cumsum(dim=1) > 1)
-    how_many = torch.tensor([int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device)
+    how_many = torch.tensor(
+        [int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device, dtype=torch.int64
+    )
     return ~random_subset(may_hide, how_many[real.sum(dim=1)])
