@@ -324,7 +324,7 @@ class Stream:
         generation: Generation | None = None,
         pad_value: int = 0,
     ) -> None:
-        self._net, self._prompts, self._seq_len, self._pad_value = net, prompts, seq_len, pad_value
+        self._net, self._prompts = net, prompts
         if generation is None:
             self._seen, self._steps = False, decode(decoding, _as_it_is, seq_len)
         else:
@@ -347,15 +347,13 @@ class Stream:
         self._steps.close()
 
     def collect(self) -> Tensor:
-        """All steps side by side, (batch, seq_len, ...) or (seq_len, ...); pad_value where they ended early."""
+        """All steps side by side, (batch, steps, ...) or (steps, ...): seq_len of them, or fewer if every row ended."""
         # a hook may keep a tensor for autograd, which refuses those of inference mode
         alone = not self._seen and all(map(unhooked, self._net.modules()))
         with evaluating(self._net), torch.inference_mode() if alone else nullcontext():  # once for all steps
             steps = [*self._steps]
         batch, _, *features = self._prompts.tokens.shape
-        out = self._prompts.tokens.new_full((batch, self._seq_len, *features), self._pad_value)
-        if steps:
-            out[:, : len(steps)] = torch.stack(steps, dim=1)
+        out = torch.stack(steps, dim=1) if steps else self._prompts.tokens.new_zeros(batch, 0, *features)
         return out[0] if self._prompts.single else out
 
 

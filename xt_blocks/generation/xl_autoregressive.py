@@ -138,7 +138,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
                 keys and values are those of the current segment.
 
         Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
+            (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
 
         Raises:
             ValueError: a prompt is empty, seq_len negative, or an argument of sampling out of its range.

@@ -128,7 +128,7 @@ def _compiled() -> Any:
     if compat.flex_attention() is None:
         return None
     compiled = compile_(compat.flex_attention().flex_attention)
-    x = torch.zeros(1, 1, 128, 16, device="cuda")
+    x = torch.zeros(1, 1, 128, 16, device="cuda", dtype=torch.float32)
     try:
         compiled(x, x, x)
     except Exception as error:  # torch and its compiler have no single type for a missing part

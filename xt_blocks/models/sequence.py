@@ -58,8 +58,8 @@ class SequenceModel(Drawn, nn.Module):
         self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
-        memory = torch.randn(self.num_memory_tokens, self.dim) if self.num_memory_tokens else None
-        self.memory_tokens = None if memory is None else nn.Parameter(memory)
+        memory = self.num_memory_tokens
+        self.memory_tokens = nn.Parameter(torch.randn(memory, self.dim)) if memory else None
         self.attn_layers = attn_layers
         learned = max_seq_len if scheme == "absolute" else None
         self.reads = ModelReads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)

@@ -92,7 +92,9 @@ def check_lookahead(model: TransformerWrapper, seq_len: int) -> None:
     is learned. Tested on the model rather than read from the graph, so that it holds for any kind.
     """
     length = min(seq_len, 64)
-    tokens = torch.randint(BYTES, (1, length), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(
+        BYTES, (1, length), device="cpu", dtype=torch.int64, generator=torch.Generator().manual_seed(0)
+    )
     changed = tokens.clone()
     changed[0, -1] = (changed[0, -1] + 1) % BYTES
     with evaluating(model):
