@@ -42,6 +42,8 @@ def load_attention(
     """
     o = layer.options
     (_check_1 if state.old else _check_2)(o, state, rotated, scores)
+    if o.sparse_topk is not None:
+        state.warn("attn_sparse_topk: x-transformers keeps all scores that tie for the last place, this model just k")
 
     def by_head(rows: Tensor) -> Tensor:
         return rows if state.old else regrouped(rows, o.heads, o.kv_heads)

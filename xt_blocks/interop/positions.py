@@ -71,7 +71,8 @@ def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) ->
     """Whether the frequencies are the same, as far as the state dict says."""
     for node, (dim, xpos_scale_base) in stack.rotary.items():
         if state.old:
-            state.warn("rotary_pos_emb: 1.x rotates values as well as queries and keys; this model does not")
+            option = "rotary_pos_emb" if xpos_scale_base is None else "rotary_xpos"
+            state.warn(f"{option}: 1.x rotates values as well as queries and keys; this model does not")
             heads = [
                 stack.graph.nx.nodes[step.node]["options"]["dim_head"] for step in stack.plan if step.rotary == node
             ]

@@ -130,30 +130,27 @@ def _load_nonautoregressive(model: Any, state: Reader) -> None:
 
 
 def _load_seq2seq(model: Any, state: Reader) -> None:
-    if state.old:
-        _check_old_seq2seq(model, state)
+    _check_seq2seq(model, state)
     _load(model.encoder, state.under("encoder."))
     _load(model.decoder, state.under("decoder."))
     for name in ("encoder.to_logits.weight", "encoder.to_logits.bias"):
         state.skip(name)  # 1.x gives its encoder logits, unused
 
 
-def _check_old_seq2seq(model: Any, state: Reader) -> None:
-    """What 1.x's XTransformer takes and ignores, or understands otherwise."""
-    for prefix, net in (("enc", model.encoder), ("dec", model.decoder.net)):
-        if net.unit:
+def _check_seq2seq(model: Any, state: Reader) -> None:
+    """What XTransformer of x-transformers takes and ignores, or understands otherwise."""
+    sides = ("enc", "encoder.", model.encoder), ("dec", "decoder.net.", model.decoder.net)
+    for prefix, _, net in sides:
+        if state.old and net.unit:
             state.refuse(f"{prefix}_l2norm_embed: XTransformer of 1.x ignores it; leave it out")
-    if any(stays_pre_norm(net.attn_layers, state.under(f"{at}.attn_layers.")) for at, net in _sides(model)):
-        constants = "(N**4 * M) ** 0.0625 * 0.81 for the encoder and (3 * M) ** 0.25 for the decoder"
+    if any(stays_pre_norm(net.attn_layers, state.under(f"{place}attn_layers.")) for _, place, net in sides):
         state.refuse(
             "deepnorm: XTransformer of 1.x stays pre-norm with it. In its place give enc_scale_residual=True, "
-            "dec_scale_residual=True, enc_scale_residual_constant= and dec_scale_residual_constant=: "
-            f"{constants}, where N and M are their depths"
+            "dec_scale_residual=True, enc_scale_residual_constant=0.81 * (N**4 * M) ** 0.0625 and "
+            "dec_scale_residual_constant=(3 * M) ** 0.25, where N and M are their depths"
+            if state.old
+            else "deepnorm: XTransformer of 2.x ignores it; leave it out"
         )
-
-
-def _sides(model: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:
-    return ("encoder", model.encoder), ("decoder.net", model.decoder.net)
 
 
 def _load_tokens(model: Any, state: Reader) -> None:
