@@ -432,8 +432,8 @@ def expected(setup: Setup, warning: str) -> bool:
     """Whether what a warning says makes a difference with these inputs."""
     if warning.startswith("shift_tokens: given a mask"):
         return bool({"mask", "holes"} & {*setup.inputs})
-    if warning.startswith("attn_sparse_topk: x-transformers keeps all"):  # tokens without a position are alike
-        return any("abs_pos_emb" in name for name in {**setup.layers, **setup.around})
+    if warning.startswith("attn_sparse_topk: x-transformers keeps all"):  # tokens at the same position, or without one
+        return "segments" in setup.inputs or any("abs_pos_emb" in name for name in {**setup.layers, **setup.around})
     return True
 
 

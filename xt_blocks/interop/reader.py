@@ -113,7 +113,7 @@ class Reader:
             return
         known = self.record.values.get(id(parameter))
         value = value.reshape(parameter.shape)
-        if known is not None and known[2] and not torch.equal(known[1], value):
+        if known is not None and known[2] and not torch.equal(known[1], value.to(known[1].device)):
             both = f"{known[2]} and {self.prefix}{name}"
             self.warn(f"{both} differ, and are one parameter: the second one is loaded, as it is by x-transformers")
         if parameter.is_meta:

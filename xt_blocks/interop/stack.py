@@ -103,13 +103,13 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
     _check(stack, list(steps.values()), state)
     load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
-    tied = stack.graph.tied()
-    for i, (owner, nodes) in enumerate(tied.items()):  # 2.x has tied blocks once
+    owners = list(dict.fromkeys(step.block for step in steps.values() if step.block is not None))
+    for i, owner in enumerate(owners):  # 2.x has tied blocks once, where they first run
         block: Any = stack.blocks[owner]
-        attributes = [graph.nx.nodes[node] for graph in graphs for node in nodes]
+        attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
-        _load_norms(block, stack, attributes, own, last_norm if i == len(tied) - 1 else None)
+        _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
         _load_residual(block, attributes, own, constant)
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
@@ -118,8 +118,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
                 layer, own.under("1."), rotated_by(stack, step), scores, [each["options"] for each in attributes]
             )
         elif isinstance(layer, FeedForward):
-            halved = block.sandwich_norm is not None and step.use.scale != 1.0
-            _load_feedforward(layer, attributes, own.under("1.ff."), step.use.scale if halved else 1.0)
+            scale = 1.0 if block.sandwich_norm is None else step.use.scale
+            _load_feedforward(layer, attributes, own.under("1.ff."), scale)
         else:
             raise TypeError(f"x-transformers has no block like {type(layer).__name__}")
     state.change(lambda: _plan_again(stack))
@@ -202,7 +202,8 @@ def _old_deepnorm(stack: Stack, state: Reader) -> float | None:
     ours = deepnorm_settings(len(nodes))
     if any(own[name] != ours[name] for own in options for name in ("scale_residual_constant", "init_gain")):
         return None
-    depths = _depths(tuple(stack.graph.nx.nodes[node]["kind"] for node in nodes))
+    macaron = any(stack.graph.nx.nodes[node]["scale"] != 1.0 for node in nodes)
+    depths = _depths(tuple(stack.graph.nx.nodes[node]["kind"] for node in nodes), macaron)
     if len(depths) == 1:
         return float((2 * depths.pop()) ** 0.25)
     state.refuse(
@@ -212,14 +213,15 @@ def _old_deepnorm(stack: Stack, state: Reader) -> float | None:
     return None
 
 
-def _depths(kinds: tuple[str, ...]) -> set[int]:
+def _depths(kinds: tuple[str, ...], macaron: bool) -> set[int]:
     """The depths at which 1.x has this order of blocks, by depth itself, sandwich_coef or par_ratio."""
     found = set()
-    for block in (("a", "f"), ("a", "c", "f"), ("c", "f"), ("f", "a", "f"), ("f", "a", "c", "f"), ("f", "c", "f")):
+    for block in (("a", "f"), ("a", "c", "f"), ("c", "f")):
+        block = ("f", *block) if macaron else block
         for depth in range(1, len(kinds) + 1):
-            orders = {block * depth}
-            orders |= {("a",) * s + block * (depth - s) + ("f",) * s for s in range(1, depth + 1)}
-            found |= {depth} if kinds in orders or _is_par(kinds, depth, block) else set()
+            sandwiches = {("a",) * s + block * (depth - s) + ("f",) * s for s in range(depth + 1)}
+            if kinds in sandwiches or _is_par(kinds, depth, block):
+                found.add(depth)
     return found
 
 
