@@ -108,7 +108,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
         """Tokens that go on from a prompt.
 
-        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to.
+        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to. One of
+        any length sees all.
 
         Args:
             prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which

@@ -206,7 +206,8 @@ class Decoding(Protocol):
 class WindowDecoding:
     """The model reads the last max_seq_len tokens; it has a cache only while these are all tokens.
 
-    Once the window slides, every value changes with the token that left, and cached ones are no longer exact.
+    A model of any length reads them all. Once the window slides, every value changes with the token that left, and
+    cached ones are no longer exact.
 
     Args:
         net: the model.
@@ -232,20 +233,24 @@ class WindowDecoding:
         if prompts.mask is not None:
             self.mask = F.pad(prompts.mask, (0, new), value=True)
         self.cache, self.seen = None, 0
-        if cached and self.rows.length <= net.max_seq_len and net.graph.why_not_cached() is None:
+        if cached and not self._start and net.graph.why_not_cached() is None:
             prepended = {"prepended": read["prepend_embeds"].shape[1]} if "prepend_embeds" in read else {}
             capacity = capacity_for(self.rows.capacity, net.max_seq_len, compiled)
             self.cache = net.new_cache(self.rows.batch, capacity, **prepended)
 
+    @property
+    def _start(self) -> int:
+        """Where the window starts."""
+        return 0 if self.net.max_seq_len is None else max(0, self.rows.length - self.net.max_seq_len)
+
     def next_output(self) -> Tensor:
         """(batch, num_tokens) logits, or (batch, dim) the next vector."""
-        rows, window = self.rows, self.net.max_seq_len
-        if rows.length > window:
+        rows, start = self.rows, self._start
+        if start:
             self.cache, self.seen = None, 0
         if self.seen:
             out = self.step(rows.since(self.seen), cache=self.cache)
         else:
-            start = max(0, rows.length - window)
             mask = {} if self.mask is None else {"mask": self.mask[:, start : rows.length]}
             out = self.net(rows.since(start), cache=self.cache, last_only=True, **mask, **self.read)
         if self.cache is not None:
@@ -267,9 +272,10 @@ def compiled_step(net: SequenceModel) -> Callable[..., Tensor]:
     return lambda token, cache: step(token, cache=cache.fix_shapes())
 
 
-def capacity_for(tokens: int, most: int, compiled: bool) -> int:
+def capacity_for(tokens: int, most: int | None, compiled: bool) -> int:
     """Capacity of a cache for `tokens`, at most `most`; compiled, in steps of 128, each a shape to compile for."""
-    return min(most, -(-tokens // 128) * 128 if compiled else tokens)
+    capacity = -(-tokens // 128) * 128 if compiled else tokens
+    return capacity if most is None else min(most, capacity)
 
 
 # The loop ----------------------------------------------------------------------------------------------------------

@@ -86,7 +86,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     Raises:
         TypeError: net or token_critic is not a model over tokens, or an argument is unknown.
-        ValueError: the net is causal, mask_id is not one of its tokens, or a value is out of range or clashes.
+        ValueError: the net is causal or has no max_seq_len, mask_id is not one of its tokens, or a value is out of
+            range or clashes.
     """
 
     @names_nearest
@@ -134,6 +135,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
                 theirs, ours = token_critic.num_tokens, net.num_tokens
                 raise ValueError(f"token_critic has num_tokens={theirs}, and the net has num_tokens={ours}")
         self.net, self.mask_id, self.steps = net, mask_id, steps
+        if net.max_seq_len is None:
+            raise ValueError("max_seq_len tokens are generated, and the net has none: give it max_seq_len= above 0")
         self.num_tokens, self.max_seq_len = net.num_tokens, net.max_seq_len
         self.no_replace_prob, self.random_token_prob = no_replace_prob, random_token_prob
         self.schedule = schedule_of(schedule)
