@@ -64,6 +64,24 @@ def test_a_fault_outside_of_the_text_as_json(blockdsl: Run) -> None:
     assert json.loads(ran.out) == {"ok": False, "problem": "seq_len must be a whole number of at least 0, not -1"}
 
 
+def test_check_reads_a_runs_folder_and_a_graph(blockdsl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/graph.json").write_text(compile("a f | f", dim=32, heads=4).to_json(), encoding="utf-8")
+    Path("run/pattern.txt").write_text("a f | f\n", encoding="utf-8")
+    for stored in ("run", "run/", "./run", "run/graph.json"):
+        assert blockdsl("check", stored) == Ran(0, "ok: 3 blocks in 2 stages\n", "")
+        assert json.loads(blockdsl("check", stored, "--json").out)["pattern"] == "a f | f"
+    ran = blockdsl("check", "run", "--dim", 8)
+    assert ran == Ran(1, "", "blockdsl check: run is a graph with all its settings; leave --dim out\n")
+    for stored in ("run", "./run"):
+        ran = blockdsl("fmt", stored)
+        said = f"{stored} is a graph or a run's folder, not a pattern; a run's is in its pattern.txt"
+        assert ran == Ran(1, "", f"blockdsl fmt: {said}\n")
+    Path("run/graph.json").write_text("{}", encoding="utf-8")
+    assert blockdsl("check", "run").err.startswith("blockdsl check: run/graph.json: ")
+
+
 def test_check_finds_what_only_the_stack_shows(blockdsl: Run) -> None:
     error = """\
         1:5: the tie 'x' has different options here than before: heads
@@ -155,7 +173,7 @@ def test_fmt_takes_check_or_write_and_not_both(blockdsl: Run) -> None:
 
 PATTERN = "(a & f)*2 | n: c>>1 f/2"
 DRAWING = """\
-dim 512 · 6 blocks · 2 stages · 9,452,032 parameters
+dim 512 · 8 heads of 64 · 6 blocks · 2 stages · 9,452,032 parameters
 input · beside a context
 │
 ├─ stage 1

@@ -175,7 +175,7 @@ def test_it_is_drawn_and_written_as_json() -> None:
     assert (4 * 1236) + (2 * 408) + (2 * 120) + 24 == 6024
     assert g.to_text() == dedent(
         """
-        dim 12 · 8 blocks · 6,024 parameters
+        dim 12 · 2 heads of 4 · 8 blocks · 6,024 parameters
         input
         │
         │  (f/2 a conv f/2) ×2

@@ -47,8 +47,6 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
     longest = options.pop("max_seq_len", settings.seq_len)
     if longest < settings.seq_len:
         raise UserError(f"max_seq_len={longest} is less than --seq-len {settings.seq_len}")
-    if options.get("attn_dim_head") is None:
-        options["attn_dim_head"] = settings.dim // settings.heads
     try:
         return blockdsl.compile(
             settings.pattern,
