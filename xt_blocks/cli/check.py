@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "check",
         help="say whether a pattern is right, and where it is not",
-        description="Check a pattern or a stored graph. Prints what it makes; or the fault, underlined, and the status is 1.",
+        description="Check a pattern or a graph. Prints what it makes; or the fault, underlined, and exits with 1.",
         epilog=(
             'examples:\n  blockdsl check "(a f)*6"\n  blockdsl check model.pattern --json\n'
             "  blockdsl check runs/1                     a run's folder, or a graph in JSON\n"

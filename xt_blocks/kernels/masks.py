@@ -290,7 +290,7 @@ class AttentionMask:
         if self.causal:
             places = torch.ones(shape, dtype=torch.bool, device=self.device).tril(self.past)
         if self.window is not None and self.place is not None:
-            near = torch.arange(shape[1], device=self.device)[None] >= self.place - self.window
+            near = torch.arange(shape[1], device=self.device, dtype=torch.int64)[None] >= self.place - self.window
             places = _both(places, near)
         elif self.window is not None:
             near = torch.ones(shape, dtype=torch.bool, device=self.device).triu(self.past - self.window)

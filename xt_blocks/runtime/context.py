@@ -178,7 +178,7 @@ def token_positions(inputs: ForwardInputs) -> Positions:
         return consecutive(inputs.seq, inputs.past, device)
     if pos is None:
         assert before is not None
-        pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device)
+        pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device, dtype=torch.int64)
     elif before is None and inputs.held:
-        before = torch.arange(inputs.past, device=device)
+        before = torch.arange(inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)

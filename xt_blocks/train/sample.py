@@ -62,7 +62,7 @@ def sample(
     Raises UserError when the model's logits are no numbers.
     """
     device = next(model.parameters()).device
-    start = torch.tensor([list(prompt or START)], device=device)
+    start = torch.tensor([list(prompt or START)], device=device, dtype=torch.int64)
     try:
         new = AutoregressiveWrapper(model).generate(
             start,
