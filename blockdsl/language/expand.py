@@ -275,9 +275,9 @@ def _option_hint(kind: Kind, name: str) -> str:
     known = by_name(kind.all_options())
     if (hint := did_you_mean(name, known)) and meant(name):
         return hint
-    name = (*meant(name), name)[0]
-    if name not in by_name(STACK_SETTINGS):
-        name = next((o.name for k in kinds().values() for o in k.all_options() if o.setting == name), name)
+    if ours := meant(name):
+        own = {option.setting: option.name for other in kinds().values() for option in other.all_options()}
+        name = own.get(ours[0], ours[0])
     if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
         return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
     others = [other for other in kinds().values() if name in by_name(other.all_options())]

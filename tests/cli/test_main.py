@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from blockdsl import compile
 from xt_blocks.cli import COMMANDS, parser
 
 from ..built_in import LISTED
@@ -83,6 +84,8 @@ def test_the_examples_in_the_help_can_be_typed_as_they_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
+    Path("runs/1").mkdir(parents=True)
+    Path("runs/1/graph.json").write_text(compile("(a f)*2", dim=8).to_json(), encoding="utf-8")
     for example in examples(blockdsl(name, "--help").out):
         piped, _, command = example.rpartition(" | ") if example.startswith("echo ") else ("", "", example)
         program, *arguments = shlex.split(command)
@@ -188,7 +191,7 @@ def test_bare_it_shows_the_help_as_an_error(blockdsl: Run) -> None:
         ("show a --ascci", "there is no option --ascci; did you mean --ascii?"),
         ("draw a --outt=x.svg", "there is no option --outt; did you mean --out?"),
         ("stats a --seqlen 5", "there is no option --seqlen; did you mean --seq-len?"),
-        ("diff a f --deem 8", "there is no option --deem; did you mean --dim?"),
+        ("diff a f --seqlen 8", "there is no option --seqlen; did you mean --seq-len?"),
         ("options --jso --jsonn", "there is no option --jsonn; did you mean --json?"),
         ("generate r --temprature 1", "there is no option --temprature; did you mean --temperature?"),
         ("attention r --haed 1", "there is no option --haed; did you mean --head?"),

@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     name = parser.add_argument(
         "name", metavar="NAME", nargs="?", help="a keyword, an option of blocks, a macro, a kind of block, or an area"
     )
-    name.completer = lambda **_: sorted(_names())  # type: ignore[attr-defined]  # which argcomplete reads
+    name.completer = lambda **_: sorted(_names())  # which argcomplete reads
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

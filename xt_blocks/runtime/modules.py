@@ -55,7 +55,7 @@ def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, tuple[
             rotary[node] = (own["dim"], own["xpos_scale_base"])
         else:
             modules[node] = pkgutil.resolve_name(scheme.module)(**own)
-            _check_shapes(f"position scheme '{attrs['scheme']}'", scheme.shapes(own), modules[node])
+            _check_shapes(f"position scheme '{attrs['scheme']}'", scheme.shapes(scheme.complete(attrs)), modules[node])
     return nn.ModuleDict(modules), rotary
 
 
