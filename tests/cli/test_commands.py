@@ -463,6 +463,25 @@ def test_options_tells_of_each_that_has_the_name(blockdsl: Run) -> None:
     assert [text.partition("\n")[0] for text in paragraphs] == ["attn_dropout", "ff_dropout"]
 
 
+def test_options_knows_other_names_kinds_and_areas(blockdsl: Run) -> None:
+    assert blockdsl("options", "rope") == blockdsl("options", "rotary_pos_emb")
+    assert [text.partition("\n")[0] for text in blockdsl("options", "swiglu").out.split("\n\n")] == [
+        "ff_glu",
+        "ff_swish",
+    ]
+    assert blockdsl("options", "moe") == Ran(
+        2, "", "blockdsl options: there is no option 'moe'; there is no mixture of experts here\n"
+    )
+    whole = blockdsl("options").out
+    for name in ("positions", "ordering"):
+        assert f"{blockdsl('options', name).out.rstrip()}\n" in whole
+    of_f = blockdsl("options", "f").out
+    assert of_f == blockdsl("options", "feedforward").out
+    assert of_f.startswith("feedforward\n  ff_mult ")
+    assert "attn_dropout" not in of_f
+    assert {entry["keyword"] for entry in json.loads(blockdsl("options", "f", "--json").out)} >= {"ff_glu", "pre_norm"}
+
+
 def test_options_lists_all_by_area(blockdsl: Run) -> None:
     ran = blockdsl("options")
     assert (ran.status, ran.err) == (0, "")
