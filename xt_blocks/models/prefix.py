@@ -80,7 +80,7 @@ class Prefix:
         return stream[:, self.memory :] if self.memory else stream
 
     def memory_outputs(self, stream: Tensor) -> Tensor | None:
-        """`stream: (batch, length + seq, dim)` of the memory tokens alone, (batch, memory, dim); None: there are none."""
+        """`stream: (batch, length + seq, dim)` of the memory tokens alone, (batch, memory, dim), or None."""
         if not self.memory:
             return None
         stream = stream if self._order is None else _taken(stream, self._order.argsort(dim=-1))

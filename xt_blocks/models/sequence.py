@@ -14,7 +14,7 @@ from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
 from ..positions.absolute import input_positions
-from ..runtime.by_hand import NewTokens, cache_after
+from ..runtime.by_hand import NewTokens, check_cache
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
@@ -177,7 +177,8 @@ class SequenceModel(Drawn, nn.Module):
                 memory tokens.
             return_attn: return a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: return the Memories after this segment too.
-            mems: memories of earlier segments, or a list of what each self-attention read in them. Learned positions count from the segment's start; memory tokens come
+            mems: memories of earlier segments, or a list of what each self-attention read in them. Learned
+                positions count from the segment's start; memory tokens come
                 before the first segment only, and are always kept. It must have a real token in every row: only there
                 can a row's padding go before them.
             pos: (seq,) or (batch, seq) int, the tokens' positions. By default they continue from the cache's last
@@ -208,17 +209,20 @@ class SequenceModel(Drawn, nn.Module):
             ValueError: an argument has a wrong dtype or shape, arguments clash, a token is not in the vocabulary, or
                 the sequence is longer than max_seq_len with learned positions.
         """
-        if seen := cache if isinstance(cache, Intermediates) else None:
+        check_cache(cache)
+        state = cache if isinstance(cache, Cache) else None
+        seen = cache if isinstance(cache, Intermediates) else None
+        if seen is not None:
             if seen.sequence is None:
                 raise ValueError("cache= has intermediates of a stack alone; this model needs those of its own pass")
             held = seen.sequence.length
             x, mask, attn_mask, pos = NewTokens.of(held, x, mask, attn_mask, pos, self_attn_context_mask)
-            cache = cache_after(self.attn_layers, seen, x.shape[1])
+            state = self.attn_layers.cache_after(seen, x.shape[1])
             context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
         mems = self.attn_layers.memories(mems)
         inputs = Inputs(
-            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, cache
+            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, state
         )
         returns = Returns(
             return_embeddings,
@@ -230,7 +234,7 @@ class SequenceModel(Drawn, nn.Module):
             last_only,
         )
         self._check(inputs, returns)
-        before = SequenceState() if cache is None else cache.sequence
+        before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
         prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
         real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
@@ -253,15 +257,15 @@ class SequenceModel(Drawn, nn.Module):
             ),
             pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
             mems=mems,
-            cache=cache,
+            cache=state,
             intermediates=record,
         )
-        if cache is not None or record is not None:
+        if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
         if record is not None:
             record.sequence, record.memory_tokens = before, prefix.memory_outputs(stream)
             if seen is not None:
-                record.cache, record.tokens = cache, seen.tokens + x.shape[1]
+                record.cache, record.tokens = state, seen.tokens + x.shape[1]
         if record is not None and return_mems:
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record)

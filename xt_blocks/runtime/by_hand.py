@@ -9,42 +9,23 @@ first step runs it once more. Loops that know their length use `new_cache`, whic
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, NamedTuple
+from types import NoneType
+from typing import NamedTuple
 
 from torch import Tensor
 
 from .cache import Cache
 from .intermediates import Intermediates
 
-if TYPE_CHECKING:
-    from .stack import Stack
-
 _STEP = 128
 """Capacity grows by so many tokens at a time."""
 
 
-def cache_after(stack: Stack, seen: Intermediates, new: int) -> Cache:
-    """An independent cache of what a pass of this stack has read, with capacity for `new` more tokens.
-
-    Raises:
-        ValueError: the pass was not of this stack, continued a `Cache`, or no cache can be kept.
-    """
-    inputs = seen.inputs
-    if inputs is None or (seen.cache is None and seen.streams.keys() != {step.node for step in stack.plan if step.block}):
-        raise ValueError("cache= has intermediates that no pass of this model has filled")
-    if seen.cache is None and inputs.cache is not None:
-        raise ValueError("cache= has the intermediates of a pass that continued a Cache; hand on the Cache")
-    if seen.cache is None:
-        read = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
-        seen.cache = stack.new_cache(inputs.x.shape[0], _capacity(inputs.past + inputs.seq + new))
-        stack(**read | {"cache": seen.cache})
-        if seen.sequence is not None:
-            seen.cache.sequence = seen.sequence
-    cache = seen.cache.copy()
-    if cache.length + new > cache.max_len:
-        cache.grow(_capacity(cache.length + new))
-    return cache
+def check_cache(cache: object) -> None:
+    """Raise TypeError unless it is what a pass takes as its cache, or None."""
+    if not isinstance(cache, Cache | Intermediates | NoneType):
+        made = "one of new_cache(), or the Intermediates of an earlier pass"
+        raise TypeError(f"cache must be {made}, not {type(cache).__name__}")
 
 
 class NewTokens(NamedTuple):
@@ -90,5 +71,6 @@ class NewTokens(NamedTuple):
         )
 
 
-def _capacity(tokens: int) -> int:
+def growing_capacity(tokens: int) -> int:
+    """Of a cache for so many tokens that more may follow."""
     return -(-tokens // _STEP) * _STEP

@@ -153,7 +153,9 @@ class Cache(Progress):
     def grow(self, max_len: int) -> None:
         """Make the capacity `max_len` tokens, at least as many as before; shapes must not be fixed yet."""
         if self.fixed is not None or max_len < self.max_len:
-            raise ValueError(f"the cache is for {self.max_len} tokens, and can only become larger before its shapes are fixed")
+            raise ValueError(
+                f"the cache is for {self.max_len} tokens, and can only become larger before its shapes are fixed"
+            )
         self.max_len = max_len
         for state in self.nodes.values():
             state.grow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation, rotation
-from .by_hand import NewTokens, cache_after
+from .by_hand import NewTokens, check_cache, growing_capacity
 from .cache import Cache
 from .context import ForwardContext, context_seen, token_positions
 from .drawn import Drawn
@@ -123,6 +124,7 @@ class Stack(Drawn, nn.Module):
         """
         if return_hiddens and intermediates is None:
             intermediates = Intermediates(keep_attention=True)
+        check_cache(cache)
         if isinstance(cache, Intermediates):
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
             return self._step_by_hand(given, cache, intermediates, return_hiddens)
@@ -150,11 +152,32 @@ class Stack(Drawn, nn.Module):
     ) -> Any:
         """The pass over the new tokens of a step whose cache is the intermediates of an earlier one."""
         new = given.x.shape[1]
-        cache = cache_after(self, seen, new)
+        cache = self.cache_after(seen, new)
         out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, return_hiddens=return_hiddens)
         if intermediates is not None:
             intermediates.cache, intermediates.tokens = cache, seen.tokens + new
         return out
+
+    def cache_after(self, seen: Intermediates, new: int) -> Cache:
+        """An independent cache of what a pass of this stack has read, with capacity for `new` more tokens.
+
+        Raises:
+            ValueError: the pass was not of this stack, or continued a `Cache`, or no cache can be kept.
+        """
+        if seen.cache is None:
+            inputs = seen.inputs
+            if inputs is None or seen.streams.keys() != {step.node for step in self.plan if step.block is not None}:
+                raise ValueError("cache= has intermediates that no pass of this model has filled")
+            if inputs.cache is not None:
+                raise ValueError("cache= has the intermediates of a pass that continued a Cache; hand on the Cache")
+            seen.cache = self.new_cache(inputs.x.shape[0], growing_capacity(inputs.past + inputs.seq + new))
+            self.forward(**{f.name: getattr(inputs, f.name) for f in fields(inputs)} | {"cache": seen.cache})
+            if seen.sequence is not None:
+                seen.cache.sequence = seen.sequence
+        cache = seen.cache.copy()
+        if cache.length + new > cache.max_len:
+            cache.grow(growing_capacity(cache.length + new))
+        return cache
 
     def memories(self, mems: Memories | Sequence[Tensor] | None) -> Memories | None:
         """Memories, also from a list of what each self-attention read, (batch, tokens, dim), as iterating them gives.
