@@ -43,7 +43,7 @@ def _vectors(embedding: nn.Module, rows: int, x: Tensor) -> Tensor:
     """(rows, dim): the embedding's output for the first rows, in x's dtype."""
     if isinstance(embedding, nn.Embedding) and _is_its_weight(embedding, rows):
         return embedding.weight
-    vectors: Tensor = embedding(torch.arange(rows, device=x.device))
+    vectors: Tensor = embedding(torch.arange(rows, device=x.device, dtype=torch.int64))
     return vectors.to(x.dtype)
 
 

@@ -16,7 +16,7 @@ def random_subset(among: Tensor, count: Tensor) -> Tensor:
     Returns:
         (batch, seq) bool
     """
-    order = torch.rand(among.shape, device=among.device).masked_fill(~among, 2.0)
+    order = torch.rand(among.shape, device=among.device, dtype=torch.float32).masked_fill(~among, 2.0)
     rank = order.argsort(dim=-1).argsort(dim=-1)
     return (rank < count[:, None]) & among
 
@@ -28,4 +28,4 @@ def without_share(real: Tensor, share: float) -> Tensor:
         real: (batch, seq) bool.
     """
     count = real.sum(dim=1)
-    return random_subset(real, (count - (count * share).floor()).clamp(min=1))
+    return random_subset(real, (count - (count.float() * share).floor()).clamp(min=1))

@@ -108,7 +108,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
         """Tokens that go on from a prompt.
 
-        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to.
+        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to. One of
+        any length sees all.
 
         Args:
             prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which
@@ -122,7 +123,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
                 them, and eos_token, cache_kv=True, compile=False, as `decoding.Generation` has them.
 
         Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
+            (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
 
         Raises:
             ValueError: a prompt is empty, seq_len negative, a mask of another shape or padded on the right, or
@@ -161,5 +162,7 @@ def forgetful_mask(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Ten
     """(batch, seq) bool, False at int(n · mask_prob) random ones of each row's n real tokens, never at the first."""
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     may_hide = real & (real.cumsum(dim=1) > 1)
-    how_many = torch.tensor([int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device)
+    how_many = torch.tensor(
+        [int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device, dtype=torch.int64
+    )
     return ~random_subset(may_hide, how_many[real.sum(dim=1)])

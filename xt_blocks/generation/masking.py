@@ -36,7 +36,7 @@ def schedule_of(schedule: str | Schedule) -> Schedule:
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be {' or '.join(map(repr, SCHEDULES))} or a callable, not {schedule!r}")
         return SCHEDULES[schedule]
-    times = torch.linspace(0, 1, 5)
+    times = torch.linspace(0, 1, 5, device="cpu", dtype=torch.float32)
     shares = schedule(times)
     if not isinstance(shares, Tensor) or shares.shape != times.shape:
         what = tuple(shares.shape) if isinstance(shares, Tensor) else repr(shares)
@@ -54,7 +54,7 @@ def masked_at_random(real: Tensor, schedule: Schedule) -> Tensor:
     Args:
         real: (batch, seq) bool, True = a real token.
     """
-    share = schedule(torch.rand(real.shape[0], device=real.device))
+    share = schedule(torch.rand(real.shape[0], device=real.device, dtype=torch.float32))
     return random_subset(real, (share * real.sum(dim=-1)).ceil().clamp(min=1))
 
 
@@ -71,8 +71,8 @@ def corrupted(x: Tensor, masked: Tensor, mask_id: int, num_tokens: int, keep: fl
         keep, replace: the shares of masked tokens, together at most 1.
     """
     batch, device = x.shape[0], x.device
-    keeps, replaces = torch.rand(2, batch, 1, device=device) < 0.5
-    u = torch.rand(x.shape, device=device)
+    keeps, replaces = torch.rand(2, batch, 1, device=device, dtype=torch.float32) < 0.5
+    u = torch.rand(x.shape, device=device, dtype=torch.float32)
     kept = keeps & (u < keep)
     random = replaces & (u >= 1 - replace)
     others = torch.randint(0, num_tokens - 1, x.shape, device=device, dtype=x.dtype)

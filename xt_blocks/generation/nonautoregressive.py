@@ -86,7 +86,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     Raises:
         TypeError: net or token_critic is not a model over tokens, or an argument is unknown.
-        ValueError: the net is causal, mask_id is not one of its tokens, or a value is out of range or clashes.
+        ValueError: the net is causal or has no max_seq_len, mask_id is not one of its tokens, or a value is out of
+            range or clashes.
     """
 
     @names_nearest
@@ -134,6 +135,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
                 theirs, ours = token_critic.num_tokens, net.num_tokens
                 raise ValueError(f"token_critic has num_tokens={theirs}, and the net has num_tokens={ours}")
         self.net, self.mask_id, self.steps = net, mask_id, steps
+        if net.max_seq_len is None:
+            raise ValueError("max_seq_len tokens are generated, and the net has none: give it max_seq_len= above 0")
         self.num_tokens, self.max_seq_len = net.num_tokens, net.max_seq_len
         self.no_replace_prob, self.random_token_prob = no_replace_prob, random_token_prob
         self.schedule = schedule_of(schedule)
@@ -224,17 +227,21 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             return None
         with torch.no_grad():
             _, before = self._fill(tokens, null, read)
-        rows = torch.rand(tokens.shape[0], 1, 1, device=tokens.device) < self.self_cond_train_prob
+        rows = torch.rand(tokens.shape[0], 1, 1, device=tokens.device, dtype=torch.float32) < self.self_cond_train_prob
         return torch.where(rows, before, null)
 
     def _made_up(self, logits: Tensor, temperature: float | None) -> Tensor:
         """(batch, seq) tokens for the critic to judge, from `logits: (batch, seq, num_tokens)`."""
-        rows = torch.rand(logits.shape[0], 1, device=logits.device) if temperature is None else temperature
+        rows = (
+            torch.rand(logits.shape[0], 1, device=logits.device, dtype=torch.float32)
+            if temperature is None
+            else temperature
+        )
         return _draw(self._without_mask(logits), rows, None)
 
     def _without_mask(self, logits: Tensor) -> Tensor:
         """Logits in float32, with mask_id excluded."""
-        never = torch.arange(self.num_tokens, device=logits.device) == self.mask_id
+        never = torch.arange(self.num_tokens, device=logits.device, dtype=torch.int64) == self.mask_id
         return logits.float().masked_fill(never, float("-inf"))
 
     def _scores(self, tokens: Tensor, read: dict[str, Any]) -> Tensor:
@@ -285,7 +292,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         )
         device = next(self.net.parameters()).device
         read: dict[str, Any] = {"mask": None, **context}
-        tokens = torch.full((batch_size or 1, self.max_seq_len), self.mask_id, device=device)
+        tokens = torch.full((batch_size or 1, self.max_seq_len), self.mask_id, device=device, dtype=torch.int64)
         masked = torch.ones_like(tokens, dtype=torch.bool)
         condition = self._nothing_known(tokens)
         kept = math.ceil((1 - filter_thres) * self.num_tokens)
@@ -305,7 +312,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     def _still_masked(self) -> list[int]:
         """How many tokens are masked after each step; none after the last."""
-        times = torch.linspace(0, 1, self.steps + 1)[1:-1]
+        times = torch.linspace(0, 1, self.steps + 1, device="cpu", dtype=torch.float32)[1:-1]
         return [*(self.schedule(times) * self.max_seq_len).long().tolist(), 0]
 
     def _certainty(self, tokens: Tensor, logits: Tensor, read: dict[str, Any]) -> Tensor:

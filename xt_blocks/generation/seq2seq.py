@@ -209,7 +209,7 @@ class XTransformer(Drawn, nn.Module):
             generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...
 
         Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
+            (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
         """
         return self.stream(*inputs, **options).collect()
 

@@ -348,7 +348,7 @@ def _load_attention(layer: Attention | CrossAttention, state: Reader, rotated: i
             if mix is not None:
                 mix = by_head(by_head(mix.flatten(1)).T).T
                 if name == "pre" and not state.old:  # 2.x adds the result to the scores
-                    mix = mix + torch.eye(len(mix))
+                    mix = mix + torch.eye(len(mix), device=mix.device, dtype=mix.dtype)
             state.fill(ours, mix, theirs)
     if o.sink:
         logits = state.need("attend.head_attn_sink")
@@ -437,7 +437,7 @@ def _load_dynamic(module: Any, state: Reader, by_head: Order) -> None:
 
 
 def _load_alibi(module: Any, state: Reader, by_head: Order) -> None:
-    order = torch.arange(module.heads)[:, None]
+    order = torch.arange(module.heads, device="cpu", dtype=torch.int64)[:, None]
     if not torch.equal(by_head(order), order):
         raise UserError("with grouped kv_heads, 2.x orders ALiBi's slopes in a way that this model cannot")
     if module.log_slopes is not None:

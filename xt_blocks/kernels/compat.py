@@ -88,7 +88,7 @@ def own_weights(module: nn.Module) -> Iterable[Tensor | None]:
 
 
 _HAS_PARAMETERS: bool = _look_up("_parameters", owner=nn.Module()) is not None
-_HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0)) is not None
+_HAS_VERSION: bool = _look_up("_version", owner=torch.empty(0, device="cpu", dtype=torch.float32)) is not None
 _after_each_step: Any = _look_up("register_optimizer_step_post_hook", owner=optimizer)
 
 SEES_CHANGES: bool = _HAS_VERSION and _after_each_step is not None

@@ -52,8 +52,11 @@ def weighted_sum(weights: Tensor, v: Tensor, known: Tables) -> Tensor:
     sums, capacity = batch * heads, v.stride(1) // features
     size = sums, capacity, keys
     if size not in known:
-        starts = torch.arange(sums)
-        known[size] = (starts[:, None] * capacity + torch.arange(keys)).flatten(), starts * keys
+        starts = torch.arange(sums, device="cpu", dtype=torch.int64)
+        known[size] = (
+            (starts[:, None] * capacity + torch.arange(keys, device="cpu", dtype=torch.int64)).flatten(),
+            starts * keys,
+        )
     rows, offsets = known[size]
     table = v.as_strided(((sums - 1) * capacity + keys, features), (features, 1))
     out: Tensor = torch.embedding_bag(table, rows, offsets, False, 0, False, weights.reshape(-1))[0]

@@ -119,7 +119,7 @@ class Prefix:
         """(batch, past + length + seq), the source of each place after `past` others; None: unchanged."""
         if self._order is None:
             return None
-        before = torch.arange(past, device=self._order.device).expand(self._order.shape[0], -1)
+        before = torch.arange(past, device=self._order.device, dtype=torch.int64).expand(self._order.shape[0], -1)
         return torch.cat((before, self._order + past), dim=1)
 
     def tokens_mask(self, mask: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class Prefix:
             return pos
         first = pos.new_zeros(1) if self._tokens is None else self._tokens.int().argmax(dim=-1, keepdim=True)
         pos = pos.expand(*first.shape[:-1], -1) if pos.ndim == 1 else pos
-        places = torch.arange(-self.length, pos.shape[-1], device=pos.device) - first
+        places = torch.arange(-self.length, pos.shape[-1], device=pos.device, dtype=torch.int64) - first
         counted_down = pos.gather(-1, first.expand(*pos.shape[:-1], 1)) + places
         return torch.where(places < 0, counted_down, F.pad(pos, (self.length, 0)))
 

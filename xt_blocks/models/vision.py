@@ -139,7 +139,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
     def _stream(self, img: Tensor) -> Tensor:
         """(batch, patches + registers, dim)"""
         patches = self.post_emb_norm(
-            self.patch_emb(img) + self.pos_emb(torch.arange(self.num_patches, device=img.device))
+            self.patch_emb(img) + self.pos_emb(torch.arange(self.num_patches, device=img.device, dtype=torch.int64))
         )
         patches = self.emb_dropout(patches)
         if self.registers is None:

@@ -102,7 +102,7 @@ class ALiBi(nn.Module):
     def forward(self, distance: Tensor) -> Tensor:
         """`distance: (...)` int → (..., h)."""
         if self.log_slopes is None:
-            log_slopes = torch.tensor(self.fixed, device=distance.device)
+            log_slopes = torch.tensor(self.fixed, device=distance.device, dtype=torch.float32)
         else:
             log_slopes = self.log_slopes.flatten().to(_precise(self.log_slopes.dtype))
         return F.pad(-distance.abs()[..., None] * log_slopes.exp(), (0, self.unbiased))

@@ -26,7 +26,7 @@ class Positions(NamedTuple):
 
 def consecutive(seq: int, past: int, device: torch.device | str) -> Positions:
     """Consecutive positions, the first key at 0."""
-    keys = torch.arange(past + seq, device=device)
+    keys = torch.arange(past + seq, device=device, dtype=torch.int64)
     return Positions(keys[past:], keys)
 
 
@@ -39,7 +39,7 @@ def positions_at(pos: Tensor, before: Tensor | None, past: int) -> Positions:
         past: number of tokens before.
     """
     if before is None:
-        before = pos[..., :1] + torch.arange(-past, 0, device=pos.device)
+        before = pos[..., :1] + torch.arange(-past, 0, device=pos.device, dtype=torch.int64)
     if before.ndim < pos.ndim:
         before = before.expand(pos.shape[0], -1)
     elif pos.ndim < before.ndim:
@@ -106,7 +106,7 @@ def scores_bias(module: nn.Module, positions: Positions) -> RelativeBias:
     queries, keys = positions.queries, positions.keys
     seq, total = queries.shape[-1], keys.shape[-1]
     if positions.consecutive:
-        distances = torch.arange(-seq, total, device=keys.device).flip(0)[:-1]
+        distances = torch.arange(-seq, total, device=keys.device, dtype=torch.int64).flip(0)[:-1]
         return RelativeBias(module(distances).transpose(0, 1), seq, total)
     bias = module(queries[..., :, None] - keys[..., None, :]).movedim(-1, -3)
     return RelativeBias(bias if bias.ndim == 4 else bias[None], seq, total)

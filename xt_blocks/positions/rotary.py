@@ -42,7 +42,7 @@ class Rotation:
         """(features, features), the rotation of the last token as a matrix."""
         if features not in self._matrices:
             dim = self.cos.shape[-1]
-            matrix = torch.eye(features, device=self.cos.device)
+            matrix = torch.eye(features, device=self.cos.device, dtype=self.cos.dtype)
             matrix[:dim, :dim] = self.cos[-1].diag() + self.sin[-1].diag().roll(dim // 2, dims=0)
             self._matrices[features] = matrix
         return self._matrices[features]

@@ -108,7 +108,7 @@ class Cache(Progress):
         if self.positions is not None:
             positions = self.positions.new_zeros(*self.positions.shape[:-1], self.max_len)
             positions[..., : self.length] = self.positions
-        self.fixed = FixedShapes(torch.tensor([self.length], device=self.device), real, positions)
+        self.fixed = FixedShapes(torch.tensor([self.length], device=self.device, dtype=torch.int64), real, positions)
         self.sequence.fix_shapes(self.fixed.place, self.max_len)
         self.length = self.end = self.max_len  # as an int it would specialise a compiled step
         if real.is_cuda:  # a CUDA graph writes to tensors at fixed addresses

@@ -138,9 +138,9 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "attend": lambda context, step: context.masks,
     "context": lambda context, step: context.inputs.context,
     "rotary": lambda context, step: context.rotations[step.rotary or ""],
-    "bias": lambda context, step: context.bias(step),
+    "bias": ForwardContext.bias,
     "scores": lambda context, step: context.scores[step.scores_from or ""],
-    "cache": lambda context, step: context.state(step),
+    "cache": ForwardContext.state,
 }
 
 
@@ -180,7 +180,7 @@ def token_positions(inputs: ForwardInputs) -> Positions:
         return consecutive(inputs.seq, inputs.past, device)
     if pos is None:
         assert before is not None
-        pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device)
+        pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device, dtype=torch.int64)
     elif before is None and inputs.held:
-        before = torch.arange(inputs.past, device=device)
+        before = torch.arange(inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)

@@ -40,4 +40,4 @@ class FixedShapes:
         return pos, torch.where(self._places() <= self.place, self.positions, pos)
 
     def _places(self) -> Tensor:
-        return torch.arange(self.real.shape[1], device=self.real.device)
+        return torch.arange(self.real.shape[1], device=self.real.device, dtype=torch.int64)

@@ -142,6 +142,6 @@ def _end(x: Tensor, most: int, pinned: int, mask: Tensor | None) -> Tensor:
     first = x[:, :pinned]
     if mask is not None:
         start = mask.int().argmax(dim=-1, keepdim=True).clamp(max=x.shape[1] - most - pinned)
-        places = start + torch.arange(pinned, device=x.device)
+        places = start + torch.arange(pinned, device=x.device, dtype=torch.int64)
         first = torch.take_along_dim(x, places.reshape(*places.shape, *(1 for _ in x.shape[2:])), dim=1)
     return torch.cat((first, last), dim=1)

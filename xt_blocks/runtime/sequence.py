@@ -57,7 +57,7 @@ class SequenceState:
         """(seq,) or (batch, seq) int: positions of x after the last one from the caller; None: they are counted."""
         if self.last_position is None:
             return None
-        return self.last_position + torch.arange(1, x.shape[1] + 1, device=x.device)
+        return self.last_position + torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.int64)
 
     def counted_positions(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(seq,) int, or (batch, seq) counted from each row's first real token: positions of `x: (batch, seq, ...)`.
@@ -68,7 +68,7 @@ class SequenceState:
         if self.place is not None:
             positions, padding = self.place - self.prefix, self.padding
         else:
-            positions = torch.arange(self.length, self.length + x.shape[1], device=x.device)
+            positions = torch.arange(self.length, self.length + x.shape[1], device=x.device, dtype=torch.int64)
             padding = None if mask is None else _padding(mask)
         return positions if padding is None else (positions - padding).clamp(min=0)
 

@@ -45,7 +45,7 @@ class Progress:
                 raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
         self.batch, self.max_len = batch, max_len
         self.length = self.end = self.queries = 0
-        self.like = torch.empty(0)
+        self.like = torch.empty(0, device="cpu", dtype=torch.float32)
         self.fixed: FixedShapes | None = None
 
 

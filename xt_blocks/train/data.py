@@ -221,8 +221,8 @@ def training_batch(text: Tensor, seq_len: int, batch: int, seed: int, step: int)
     A pure function of its arguments: step 200 draws the same bytes whether or not the run was resumed.
     """
     generator = torch.Generator().manual_seed(seed_for("batch", seed, step))
-    starts = torch.randint(len(text) - seq_len, (batch, 1), generator=generator)
-    return text[starts + torch.arange(seq_len + 1)].long()
+    starts = torch.randint(len(text) - seq_len, (batch, 1), device="cpu", dtype=torch.int64, generator=generator)
+    return text[starts + _places(seq_len + 1)].long()
 
 
 def validation_sequences(text: Tensor, seq_len: int, budget: int) -> Tensor:
@@ -231,5 +231,9 @@ def validation_sequences(text: Tensor, seq_len: int, budget: int) -> Tensor:
     """
     available = (len(text) - 1) // seq_len
     count = max(1, min(available, budget // seq_len))
-    chosen = torch.arange(count) * available // count
-    return text[chosen[:, None] * seq_len + torch.arange(seq_len + 1)].long()
+    chosen = _places(count) * available // count
+    return text[chosen[:, None] * seq_len + _places(seq_len + 1)].long()
+
+
+def _places(count: int) -> Tensor:
+    return torch.arange(count, device="cpu", dtype=torch.int64)

@@ -63,7 +63,7 @@ def overlay(path: Path, text: bytes | None, value: str, device: str = "cpu") -> 
     if value not in OVERLAYS:
         raise UserError(f"there is no overlay {value!r}; there are {', '.join(OVERLAYS)}")
     return {
-        node: float(torch.tensor(number).mean())
+        node: float(torch.tensor(number, device="cpu", dtype=torch.float64).mean())
         for node, row in record_run(path, text, device).items()
         if (number := dict(row)[value]) is not None
     }
@@ -77,9 +77,9 @@ def tokens_of(model: TransformerWrapper, text: bytes) -> Tensor:
     """
     if not text:
         raise UserError("the text is empty: give at least one byte")
-    if len(text) > model.max_seq_len:
+    if model.max_seq_len is not None and len(text) > model.max_seq_len:
         raise UserError(f"the text has {len(text):,} bytes, and the model reads {model.max_seq_len:,}")
-    return torch.tensor([[*text]], device=next(model.parameters()).device)
+    return torch.tensor([[*text]], device=next(model.parameters()).device, dtype=torch.int64)
 
 
 def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, device: str = "cpu") -> None:

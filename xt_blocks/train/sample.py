@@ -57,7 +57,7 @@ def sample(
 ) -> bytes:
     """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time."""
     device = next(model.parameters()).device
-    start = torch.tensor([list(prompt or START)], device=device)
+    start = torch.tensor([list(prompt or START)], device=device, dtype=torch.int64)
     new = AutoregressiveWrapper(model).generate(
         start,
         tokens,

@@ -100,7 +100,7 @@ def check_device(name: str) -> None:
     if device.type not in DEVICE_TYPES:
         raise UserError(f"--device {name}: cannot train there; try cpu or cuda")
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--device {name}: not available here ({reason})") from None
