@@ -29,10 +29,10 @@ from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
 from .linear import apply, apply_from
+from .linear_rows import LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
-from .linear_rows import LinearRows
 from .state import LayerState
 from .subset import without_share
 

@@ -1,4 +1,4 @@
-"""LinearRows of a linear layer as a module to read: queries, keys and values are one layer here, and three elsewhere."""
+"""Rows of a linear layer as a module to read: queries, keys and values are one layer here, three elsewhere."""
 
 from __future__ import annotations
 

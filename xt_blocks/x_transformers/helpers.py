@@ -181,7 +181,7 @@ def align_right(t: Tensor, lens: Tensor, pad_id: int = 0) -> Tensor:
         pad_id: what padding becomes.
     """
     seq = t.shape[1]
-    places = torch.arange(seq, device=t.device) - (seq - lens)[:, None]
+    places = torch.arange(seq, device=t.device, dtype=torch.int64) - (seq - lens)[:, None]
     index = places.clamp(min=0).reshape(*places.shape, *(1 for _ in t.shape[2:])).expand_as(t)
     padding = (places < 0).reshape(index.shape[:2] + (1,) * (t.ndim - 2))
     return t.gather(1, index).masked_fill(padding, pad_id)

@@ -105,7 +105,7 @@ class _Sequence(SequenceModel):
         if lens is not None:
             if mask is not None:
                 raise TypeError("forward() got lens and mask, which say the same; give one")
-            mask = torch.arange(x.shape[1], device=x.device) < lens[:, None]
+            mask = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
         cache = inputs.get("cache")

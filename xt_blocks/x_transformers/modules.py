@@ -107,7 +107,7 @@ class TokenEmbedding(nn.Module):
 
 def _places(x: Tensor, pos: Tensor | None, seq_start_pos: Tensor | None, offset: int) -> Tensor:
     """(seq,) or (batch, seq) int: positions given, or counted from `offset` and from each row's start."""
-    pos = torch.arange(x.shape[1], device=x.device) + offset if pos is None else pos
+    pos = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) + offset if pos is None else pos
     return pos if seq_start_pos is None else (pos - seq_start_pos[..., None]).clamp(min=0)
 
 
@@ -166,14 +166,14 @@ class ScaledSinusoidalEmbedding(nn.Module):
         if dim % 2:
             raise ValueError(f"sinusoidal positions need an even number of features, not {dim}")
         self.scale = nn.Parameter(torch.full((1,), dim**-0.5))
-        powers = torch.arange(dim // 2, dtype=torch.float32) / (dim // 2)
+        powers = torch.arange(dim // 2, dtype=torch.float32, device=self.scale.device) / (dim // 2)
         self.register_buffer("inv_freq", theta**-powers, persistent=False)
 
     def forward(
         self, x: Tensor, pos: Tensor | None = None, seq_start_pos: Tensor | None = None, offset: int = 0
     ) -> Tensor:
         """See `AbsolutePositionalEmbedding`: (seq, dim) or (batch, seq, dim)."""
-        pos = torch.arange(x.shape[1], device=x.device) + offset if pos is None else pos
+        pos = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) + offset if pos is None else pos
         pos = pos if seq_start_pos is None else pos - seq_start_pos[..., None]
         angles = pos[..., None].to(self.inv_freq.dtype) * self.inv_freq
         return torch.cat((angles.sin(), angles.cos()), dim=-1) * self.scale
@@ -213,14 +213,15 @@ class RotaryEmbedding(nn.Module):
             raise ValueError(f"interpolation_factor must be at least 1, not {interpolation_factor}")
         if base_rescale_factor != 1:
             base = base * base_rescale_factor ** (dim / (dim - 2))
-        steps = torch.arange(0, dim, 2, dtype=torch.float32)
+        steps = torch.arange(0, dim, 2, dtype=torch.float32, device=torch.get_default_device())
         self.interpolation_factor, self.scale_base = interpolation_factor, scale_base
         self.register_buffer("inv_freq", base ** -(steps / dim))
         self.register_buffer("scale", (steps + 0.4 * dim) / (1.4 * dim) if use_xpos else None)
 
     def forward_from_seq_len(self, seq_len: int) -> tuple[Tensor, Tensor | float]:
         """Angles and factors of positions 0 to seq_len - 1."""
-        angles: tuple[Tensor, Tensor | float] = self(torch.arange(seq_len, device=self.inv_freq.device))
+        places = torch.arange(seq_len, device=self.inv_freq.device, dtype=torch.int64)
+        angles: tuple[Tensor, Tensor | float] = self(places)
         return angles
 
     def forward(self, t: Tensor | int, device: Any = None) -> tuple[Tensor, Tensor | float]:

@@ -131,7 +131,7 @@ def masked_from(
     """(batch, seq) bool: `mask` without the places before each row's start."""
     if start is None or (cache is not None and x.shape[1] == 1):  # a new token is real
         return mask
-    real = torch.arange(x.shape[1], device=x.device) >= start[:, None]
+    real = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) >= start[:, None]
     return real if mask is None else mask & real
 
 

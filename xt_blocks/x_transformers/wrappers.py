@@ -127,7 +127,7 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
         if lens is not None:
             if inputs.get("mask") is not None:
                 raise TypeError("forward() got lens and mask, which say the same; give one")
-            inputs["mask"] = torch.arange(x.shape[1], device=x.device) < lens[:, None]
+            inputs["mask"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
         if not return_outputs:
             return super().forward(x, **inputs)
         mask = inputs.pop("mask", None)
