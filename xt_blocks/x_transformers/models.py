@@ -157,7 +157,7 @@ class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
 
     def __init__(self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Any) -> None:
         own = _around("TransformerWrapper", attn_layers, options)
-        super().__init__(num_tokens=num_tokens, max_seq_len=max_seq_len, attn_layers=attn_layers, **own)  # type: ignore[arg-type]
+        super().__init__(num_tokens=num_tokens, max_seq_len=max_seq_len, attn_layers=attn_layers, **own)
         _named(self)
 
     @property
@@ -171,7 +171,7 @@ class ContinuousTransformerWrapper(_Sequence, continuous.ContinuousTransformerWr
 
     def __init__(self, *, max_seq_len: int | None = None, attn_layers: Stack, **options: Any) -> None:
         own = _around("ContinuousTransformerWrapper", attn_layers, options)
-        super().__init__(max_seq_len=max_seq_len, attn_layers=attn_layers, **own)  # type: ignore[arg-type]
+        super().__init__(max_seq_len=max_seq_len, attn_layers=attn_layers, **own)
         _named(self)
 
 

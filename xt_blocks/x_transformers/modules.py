@@ -316,25 +316,24 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor, **kwargs: Any) -> Tensor:
         """`x, residual: (batch, seq, dim)`, the update and the stream → (batch, seq, dim)."""
-        return x + _scaled(self, residual)
+        residual = residual if self.residual_scale is None else residual * self.residual_scale
+        return x + residual * self.scale_residual_constant
 
 
 class GRUGating(nn.Module):
-    """A GRU cell that reads the update, with the residual as its state (GTrXL, arXiv:1910.06764). See `Residual`."""
+    """A GRU cell that reads the update, with the residual as its state (GTrXL, arXiv:1910.06764).
 
-    def __init__(self, dim: int, scale_residual: bool = False, scale_residual_constant: float = 1.0) -> None:
+    Args:
+        dim: features.
+        scale_residual: a learned factor of each feature of the residual.
+    """
+
+    def __init__(self, dim: int, scale_residual: bool = False) -> None:
         super().__init__()
         self.gru = nn.GRUCell(dim, dim)
         self.residual_scale = nn.Parameter(torch.ones(dim)) if scale_residual else None
-        self.scale_residual_constant = scale_residual_constant
 
     def forward(self, x: Tensor, residual: Tensor, **kwargs: Any) -> Tensor:
         """`x, residual: (batch, seq, dim)`, the update and the stream → (batch, seq, dim)."""
-        residual = _scaled(self, residual)
+        residual = residual if self.residual_scale is None else residual * self.residual_scale
         return self.gru(x.flatten(0, 1), residual.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-def _scaled(module: Residual | GRUGating, residual: Tensor) -> Tensor:
-    if module.residual_scale is not None:
-        residual = residual * module.residual_scale
-    return residual * module.scale_residual_constant
