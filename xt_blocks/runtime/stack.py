@@ -185,9 +185,9 @@ class Stack(Drawn, nn.Module):
     def _run_block(self, block: nn.Module, step: Step, ctx: ForwardContext) -> None:
         x = _total(ctx.values, step.reads) if len(step.reads) > 1 else ctx.values[step.reads[0]]
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
-        shift = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
+        mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs else {}
-        out: BlockOutput = block(x, step.use, given, *shift, memory)
+        out: BlockOutput = block(x, step.use, given, mask, tail, memory)
         ctx.values[step.node] = out.stream
         if step.keep_scores or ctx.intermediates is not None:
             ctx.record(step, x, out.scores, given.get("cache"))
