@@ -132,7 +132,8 @@ def continues_by_hand_after_embeddings(x: Any) -> None:
 def remembers_segments(x: Any) -> None:
     model = language_model(x, {"rel_pos_bias": True}, max_mem_len=12).eval()
     _, mems = model(TOKENS[:, :6], return_mems=True)
-    assert len(mems) == 2 and mems[0].shape == (2, 6, 32)
+    assert len(mems) == 2
+    assert mems[0].shape == (2, 6, 32)
     mems = [m.detach() for m in mems]
     logits, mems = model(TOKENS[:, 6:], mems=mems, return_mems=True)
     assert torch.allclose(logits, model(TOKENS)[:, 6:], atol=1e-4)
@@ -142,7 +143,8 @@ def remembers_segments(x: Any) -> None:
 def remembers_with_intermediates(x: Any) -> None:
     model = language_model(x, {"rel_pos_bias": True}, max_mem_len=12).eval()
     _, seen = model(TOKENS[:, :6], return_mems=True, return_intermediates=True)
-    assert len(seen.mems) == 2 and seen.mems[1].shape == (2, 6, 32)
+    assert len(seen.mems) == 2
+    assert seen.mems[1].shape == (2, 6, 32)
 
 
 @program
@@ -156,16 +158,18 @@ def trains_on_long_texts(x: Any) -> None:
 @program
 def reads_attention_maps(x: Any) -> None:
     model = language_model(x).eval()
-    logits, maps = model(TOKENS, return_attn=True)
-    assert len(maps) == 2 and maps[0].shape == (2, 2, 12, 12)
+    _logits, maps = model(TOKENS, return_attn=True)
+    assert len(maps) == 2
+    assert maps[0].shape == (2, 2, 12, 12)
     assert torch.allclose(maps[0].sum(dim=-1), torch.ones(2, 2, 12), atol=1e-5)
 
 
 @program
 def reads_hidden_states(x: Any) -> None:
     model = language_model(x).eval()
-    logits, seen = model(TOKENS, return_intermediates=True)
-    assert len(seen.hiddens) == 2 and len(seen.layer_hiddens) == 5
+    _logits, seen = model(TOKENS, return_intermediates=True)
+    assert len(seen.hiddens) == 2
+    assert len(seen.layer_hiddens) == 5
     assert seen.attn_intermediates[0].post_softmax_attn.shape == (2, 2, 12, 12)
     assert seen.attn_intermediates[1].pre_softmax_attn.shape == (2, 2, 12, 12)
 
@@ -180,7 +184,8 @@ def reads_memory_tokens(x: Any) -> None:
 def reads_embeddings_and_logits(x: Any) -> None:
     model = language_model(x).eval()
     logits, embeds = model(TOKENS, return_logits_and_embeddings=True)
-    assert torch.equal(model(TOKENS, return_embeddings=True), embeds) and logits.shape == (2, 12, 32)
+    assert torch.equal(model(TOKENS, return_embeddings=True), embeds)
+    assert logits.shape == (2, 12, 32)
 
 
 @program
@@ -267,7 +272,8 @@ def uses_2x_options(x: Any) -> None:
 @program
 def walks_over_layers(x: Any) -> None:
     stack = x.Decoder(**SIZES)
-    assert tuple(stack.layer_types) == ("a", "f", "a", "f") and stack.num_attn_layers == 2
+    assert tuple(stack.layer_types) == ("a", "f", "a", "f")
+    assert stack.num_attn_layers == 2
     for kind, (norms, block, residual) in zip(stack.layer_types, stack.layers, strict=True):
         assert isinstance(norms[0], nn.Module)
         assert isinstance(block, x.Attention if kind == "a" else x.FeedForward) or True
@@ -346,7 +352,8 @@ def builds_its_own_block(x: Any) -> None:
     freqs, scale = rotary.forward_from_seq_len(5)
     q = vectors(2, 4, 5, 32)
     rotated = module.apply_rotary_pos_emb(q, freqs, scale)
-    assert rotated.shape == q.shape and torch.allclose(rotated[..., 16:], q[..., 16:])
+    assert rotated.shape == q.shape
+    assert torch.allclose(rotated[..., 16:], q[..., 16:])
     assert module.RMSNorm(32)(vectors(2, 5, 32)).shape == (2, 5, 32)
     assert module.ScaleNorm(32)(vectors(2, 5, 32)).shape == (2, 5, 32)
     assert module.AbsolutePositionalEmbedding(32, 8)(vectors(2, 5, 32)).shape == (5, 32)
@@ -357,10 +364,14 @@ def builds_its_own_block(x: Any) -> None:
 @program
 def imports_helpers(x: Any) -> None:
     module = import_module(f"{x.__name__}.x_transformers")
-    assert module.exists(0) and not module.exists(None) and module.default(None, 3) == 3
-    assert module.always(2)("anything") == 2 and module.cast_tuple(1, 2) == (1, 1)
+    assert module.exists(0)
+    assert not module.exists(None)
+    assert module.default(None, 3) == 3
+    assert module.always(2)("anything") == 2
+    assert module.cast_tuple(1, 2) == (1, 1)
     own, rest = module.groupby_prefix_and_trim("enc_", {"enc_a": 1, "b": 2})
-    assert own == {"a": 1} and rest == {"b": 2}
+    assert own == {"a": 1}
+    assert rest == {"b": 2}
     module.LayerIntermediates, module.Intermediates, module.AttentionLayers  # noqa: B018
 
 
@@ -370,7 +381,8 @@ def imports_filters(x: Any) -> None:
     logits = vectors(2, 20)
     for name in ("top_k", "top_p", "top_a"):
         kept = getattr(module, name)(logits.clone())
-        assert kept.shape == (2, 20) and (kept > float("-inf")).any(dim=-1).all()
+        assert kept.shape == (2, 20)
+        assert (kept > float("-inf")).any(dim=-1).all()
 
 
 # Encoder-decoders, vectors, images ---------------------------------------------------------------------------------------

@@ -137,17 +137,29 @@ def test_gumbel_sampling_has_the_softmax_distribution() -> None:
 
 
 def test_values() -> None:
-    assert ours.exists(0) and not ours.exists(None)
-    assert ours.default(None, 2) == 2 and ours.default(1, 2) == 1 and ours.default(None, lambda: 3) == 3
-    assert ours.identity(4, "more") == 4 and ours.first([5, 6]) == 5 and ours.first([], 7) == 7
-    assert ours.is_empty([]) and not ours.is_empty([1])
-    assert ours.cast_tuple(1, 3) == (1, 1, 1) and ours.cast_tuple((1, 2), 3) == (1, 2)
-    assert ours.divisible_by(6, 3) and not ours.divisible_by(7, 3)
-    assert ours.at_most_one_of(True, False) and not ours.at_most_one_of(True, True)
-    assert (
-        ours.maybe(lambda t: t + 1)(1) == 2 and ours.maybe(lambda t: t + 1)(None) is None and ours.maybe(None)(3) == 3
-    )
-    assert ours.always(1)(2) == 1 and ours.equals(1)(1) and not ours.equals(1)(2) and ours.not_equals(1)(2)
+    assert ours.exists(0)
+    assert not ours.exists(None)
+    assert ours.default(None, 2) == 2
+    assert ours.default(1, 2) == 1
+    assert ours.default(None, lambda: 3) == 3
+    assert ours.identity(4, "more") == 4
+    assert ours.first([5, 6]) == 5
+    assert ours.first([], 7) == 7
+    assert ours.is_empty([])
+    assert not ours.is_empty([1])
+    assert ours.cast_tuple(1, 3) == (1, 1, 1)
+    assert ours.cast_tuple((1, 2), 3) == (1, 2)
+    assert ours.divisible_by(6, 3)
+    assert not ours.divisible_by(7, 3)
+    assert ours.at_most_one_of(True, False)
+    assert not ours.at_most_one_of(True, True)
+    assert ours.maybe(lambda t: t + 1)(1) == 2
+    assert ours.maybe(lambda t: t + 1)(None) is None
+    assert ours.maybe(None)(3) == 3
+    assert ours.always(1)(2) == 1
+    assert ours.equals(1)(1)
+    assert not ours.equals(1)(2)
+    assert ours.not_equals(1)(2)
     assert ours.DEFAULT_DIM_HEAD == 64
 
 
@@ -156,8 +168,10 @@ def test_dictionaries() -> None:
     assert ours.groupby_prefix_and_trim("attn_", d) == ({"a": 1}, {"ff_b": 2, "c": 3})
     assert ours.group_by_key_prefix("ff_", d) == ({"ff_b": 2}, {"attn_a": 1, "c": 3})
     assert ours.group_dict_by_key(lambda key: key == "c", d) == ({"c": 3}, {"attn_a": 1, "ff_b": 2})
-    assert ours.pick_and_pop(["c"], d) == {"c": 3} and "c" not in d
-    assert ours.string_begins_with("at", "attn") and not ours.string_begins_with("x", "attn")
+    assert ours.pick_and_pop(["c"], d) == {"c": 3}
+    assert "c" not in d
+    assert ours.string_begins_with("at", "attn")
+    assert not ours.string_begins_with("x", "attn")
 
 
 def test_tensors() -> None:
@@ -185,7 +199,9 @@ def test_tensors() -> None:
 
 def test_dropout_of_a_sequence() -> None:
     seq, mask = ours.dropout_seq(x(2, 10, 4), torch.arange(10).expand(2, 10) < 8, 0.5)
-    assert torch.equal(seq, x(2, 10, 4)) and mask.sum(dim=1).tolist() == [4, 4] and not mask[:, 8:].any()
+    assert torch.equal(seq, x(2, 10, 4))
+    assert mask.sum(dim=1).tolist() == [4, 4]
+    assert not mask[:, 8:].any()
 
 
 def test_residuals_and_gates() -> None:
@@ -212,7 +228,7 @@ def test_attend(causal: bool) -> None:
     for flash in (False, True):
         mine = attend.Attend(causal=causal, heads=3, flash=flash)
         for given in ({}, {"mask": mask[:, None, None]}, {"attn_bias": bias}):
-            (out, _), (expected, seen) = mine(q, k, v, **given), other(q, k, v, **given)
+            (out, _), (expected, _seen) = mine(q, k, v, **given), other(q, k, v, **given)
             close(out, expected)
         assert flash or mine(q, k, v)[1] is not None
     close(attend.Attend(causal=causal)(q, k, v)[1].post_softmax_attn, other(q, k, v)[1].post_softmax_attn)
@@ -242,7 +258,7 @@ def test_attention_of_a_context(causal: bool) -> None:
         {"mem": mem, "rotary_pos_emb": rotary},
     ):
         close(mine(y, **given), other(y, **given))
-    out, seen = mine(y, return_intermediates=True)
+    _out, seen = mine(y, return_intermediates=True)
     close(seen.post_softmax_attn, other(y, return_intermediates=True)[1].post_softmax_attn)
     if causal:
         with pytest.raises(ValueError, match="a key for each query"):

@@ -120,8 +120,6 @@ class ForwardContext:
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
-        if step.self_attends:
-            self.intermediates.attends.append(step.node)
         if step.carries is not None and state is not None:
             self.intermediates.states[step.node] = state.after()
         if scores is not None and self.intermediates.keep_attention:

@@ -58,7 +58,7 @@ class Stack(Drawn, nn.Module):
         options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
         self.anchored = any(own.get("num_mem_kv") for own in options)
         self.reads_positions = bool(self.positions or self.rotary)
-        attending = [step.node for step in self.plan if step.self_attends]
+        attending = self.attending = [step.node for step in self.plan if step.self_attends]
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
@@ -143,7 +143,8 @@ class Stack(Drawn, nn.Module):
             keys = None if positions is None or positions.consecutive else positions.keys
             cache.advance(ctx.seen, context_seen(inputs), keys)
         if intermediates is not None:
-            intermediates.last, intermediates.inputs, intermediates.tokens = out, inputs, inputs.seq
+            intermediates.last, intermediates.attends = out, self.attending
+            intermediates.inputs, intermediates.tokens = inputs, inputs.seq
         out = self.norm(out)
         return (out, intermediates) if return_hiddens else out
 
@@ -187,7 +188,7 @@ class Stack(Drawn, nn.Module):
         """
         if not isinstance(mems, list | tuple):
             return mems  # type: ignore[return-value]  # anything else is refused by the check
-        nodes = [step.node for step in self.plan if step.self_attends]
+        nodes = self.attending
         if further := sorted(self.reads.segments - {*nodes}):
             raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")
         shapes = {(t.shape[0], t.shape[1], t.shape[-1]) for t in mems if isinstance(t, Tensor) and t.ndim == 3}

@@ -82,7 +82,7 @@ class AttentionLayers(ours.AttentionLayers):
     @property
     def num_attn_layers(self) -> int:
         """How many self-attentions there are."""
-        return sum(step.self_attends for step in self.plan)
+        return len(self.attending)
 
     @property
     def has_pos_emb(self) -> bool:
