@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError
-from .options import Option, Value, by_name, check_names, check_values
+from .options import Option, Value, by_name, check_names, checked_values, plain
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 TOKEN_OPTIONS = (
@@ -160,7 +160,7 @@ def checked(model: str, given: Mapping[str, Any], caller: str) -> dict[str, Valu
     """
     known = by_name(MODELS[model])
     check_names(given, known, f"{caller}() got an unknown argument")
-    check_values(given, known)
+    given = checked_values(given, known)
     if model == "vectors" and given["max_seq_len"] is None:
         raise UserError("max_seq_len must be a whole number of at least 1, not none")
     return {name: given.get(name, option.default) for name, option in known.items()}
@@ -233,6 +233,7 @@ def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tup
 
 def pair(size: Value) -> tuple[int, int]:
     """(height, width) of a size that may be one number for both."""
+    size = plain(size)
     height, width = size if isinstance(size, tuple | list) else (size, size)
     assert isinstance(height, int)
     assert isinstance(width, int)
@@ -248,6 +249,7 @@ def not_tiled(image_size: Value, patch_size: Value) -> str | None:
 
 
 def odd_sinusoid(features: Value) -> bool:
+    features = plain(features)
     return not isinstance(features, int) or features % 2 == 1
 
 

@@ -16,7 +16,7 @@ from blockdsl.errors import PatternError
 from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import check_names
-from blockdsl.registry.settings import check_keywords, table
+from blockdsl.registry.settings import checked_keywords, table
 from blockdsl.registry.tokens import MODEL_OPTIONS, MODELS
 
 from ..runtime.stack import Stack
@@ -90,7 +90,7 @@ class AttentionLayers(Stack):
         if dim is not None:
             given["dim"] = dim
         self._check_names(given)
-        check_keywords(given, type(self).__name__)
+        given = checked_keywords(given, type(self).__name__)
         ordering |= per_block
         if pattern is None:
             built = pattern_of(**ordering)

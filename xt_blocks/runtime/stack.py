@@ -33,15 +33,15 @@ class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:
-        graph: linted here. Its model settings, such as num_tokens, are those of a wrapper around the stack.
+        graph: linted here, and copied. Its model settings, such as num_tokens, are those of a wrapper around the stack.
 
     Attributes:
-        graph: the graph it was lowered from.
+        graph: a copy of the graph it was lowered from.
     """
 
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
-        self.graph = graph.lint()
+        self.graph = graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
