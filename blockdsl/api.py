@@ -51,7 +51,8 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
     model = model_of(stack.settings)
     if model is None:
         return graph
-    return graph._with(model, {option.name: stack.settings[option.name] for option in MODELS[model]}, "compile")
+    given = {option.name: stack.given[option.name] for option in MODELS[model] if option.name in stack.given}
+    return graph._with(model, given, "compile")
 
 
 class BlockGraph(Graph):
@@ -70,10 +71,11 @@ class BlockGraph(Graph):
         lint.check(self)
         return self
 
-    def with_tokens(self, num_tokens: int, max_seq_len: int, **options: Any) -> BlockGraph:
+    def with_tokens(self, num_tokens: int, max_seq_len: int | None, **options: Any) -> BlockGraph:
         """A copy that embeds tokens and gives logits.
 
         Args:
+            max_seq_len: longest sequence; None or 0: any, without learned positions.
             options: the others of `TOKEN_OPTIONS`. Absolute positions give way to rotary ones and T5's bias.
 
         Raises:
@@ -83,7 +85,7 @@ class BlockGraph(Graph):
         """
         return self._with("tokens", {"num_tokens": num_tokens, "max_seq_len": max_seq_len, **options}, "with_tokens")
 
-    def with_vectors(self, max_seq_len: int, **options: Any) -> BlockGraph:
+    def with_vectors(self, max_seq_len: int | None, **options: Any) -> BlockGraph:
         """A copy that reads and gives vectors; `options` are the others of `VECTOR_OPTIONS`, errors as above."""
         return self._with("vectors", {"max_seq_len": max_seq_len, **options}, "with_vectors")
 

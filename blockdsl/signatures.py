@@ -375,7 +375,7 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     num_tokens: int | None
     """size of the vocabulary; adds a token embedding and logits; default none"""
     max_seq_len: int | None
-    """longest sequence that the model takes; default none"""
+    """longest sequence that the model takes; 0: any, without learned positions; default none"""
     dim_in: int | None
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None

@@ -9,6 +9,7 @@ Run it: python examples/copy_task.py
 import argparse
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xt_blocks import XTransformer
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> float:
     src, mask = batch_of(500, args.longest)
     start = torch.full((len(src), 1), START)
     made = model.generate(src, start, args.longest + 1, mask=mask, temperature=0, eos_token=END)
+    made = F.pad(made, (0, args.longest + 1 - made.shape[1]), value=PADDING)  # it ended when every row had
     right = (made == target_of(src, mask)[:, 1:]).all(dim=1)
     for row in range(3):
         print(f"{src[row][mask[row]].tolist()}\n  → {made[row][made[row] > END].tolist()}")

@@ -30,6 +30,8 @@ def length(graph: Graph, title: str) -> str:
     start = graph.nx.nodes[graph.start]
     if graph.reads == "images":
         return f"{graph.patches:,} patches {_sides(start['patch_size'] or 1)}"
+    if start["max_seq_len"] == 0:
+        return "any length"
     return "" if start["max_seq_len"] is None else title.format(f"{start['max_seq_len']:,}")
 
 

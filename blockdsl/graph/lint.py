@@ -325,6 +325,8 @@ def _sequences(graph: Graph) -> Iterator[str]:
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}
     if "sinusoidal" in own and odd_sinusoid(graph.emb_dim):
         yield f"{own['sinusoidal']}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+    if "absolute" in own and start["max_seq_len"] == 0:
+        yield f"{own['absolute']}: positions are learned up to a max_seq_len, and {graph.start} has 0, any length"
     read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
     if (added := sorted({*own} & {*INPUT_SCHEMES})) and (instead := sorted(read & REPLACE_ABSOLUTE)):
         title = SCHEMES[instead[0]].title

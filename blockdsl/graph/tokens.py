@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..registry.options import Option, Value, by_name, plain
+from ..registry.options import Option, Value, by_name
 from ..registry.positions import REPLACE_ABSOLUTE
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, input_attributes
 from .graph import Graph

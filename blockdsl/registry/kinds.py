@@ -247,6 +247,7 @@ BLOCK_OPTIONS = (
     ),
 )
 
+
 def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
     """In Python's own types, whatever numbers the graph was edited with: those of NumPy overflow in silence."""
     return {name: plain(value) for name, value in options.items()}

@@ -137,13 +137,21 @@ def whole(name: str, value: Any, least: int | None = 0) -> int:
     return number
 
 
-def real(name: str, value: Any, **limits: float) -> float:
-    """An argument that is a number within `limits` (least, most, above, below), as a Python int or float.
+def real(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """An argument that is a number within these limits, as a Python int or float.
 
     Raises:
         UserError: it is none; the message says what it is.
     """
-    number: float = _checked(name, Option(name, float, None, "", **limits), value)
+    number: float = _checked(name, Option(name, float, None, "", None, least, most, above, below), value)
     return number
 
 

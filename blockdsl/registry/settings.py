@@ -12,7 +12,7 @@ from typing import Any
 from .kinds import kinds
 from .options import Option, Value, by_name, check_names, checked_values, in_area
 from .positions import POSITION_SETTINGS
-from .tokens import IMAGE_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS
+from .tokens import IMAGE_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS, with_defaults
 
 # Settings that no block option declares.
 STACK_SETTINGS = (
@@ -64,7 +64,7 @@ def checked_keywords(given: Mapping[str, Any], caller: str = "compile") -> dict[
 
 def resolved(given: Mapping[str, Value]) -> dict[str, Value]:
     """The stack's own settings with their defaults filled in."""
-    return {option.name: given.get(option.name, option.default) for option in STACK_SETTINGS}
+    return with_defaults(STACK_SETTINGS, given)
 
 
 def deepnorm_settings(blocks: int) -> dict[str, Value]:

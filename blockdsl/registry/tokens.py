@@ -5,10 +5,9 @@ Each is declared once, and `MODELS` says which model has which. How a graph says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import UserError
 from .options import Option, Value, by_name, check_names, checked_values, plain
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
@@ -16,7 +15,14 @@ TOKEN_OPTIONS = (
     Option(
         "num_tokens", int, None, "size of the vocabulary; adds a token embedding and logits", least=1, optional=True
     ),
-    Option("max_seq_len", int, None, "longest sequence that the model takes", least=1, optional=True),
+    Option(
+        "max_seq_len",
+        int,
+        None,
+        "longest sequence that the model takes; 0: any, without learned positions",
+        least=0,
+        optional=True,
+    ),
     Option(
         "emb_dim",
         int,
@@ -152,7 +158,7 @@ def model_of(options: Mapping[str, Any]) -> str | None:
 
 
 def checked(model: str, given: Mapping[str, Any], caller: str) -> dict[str, Value]:
-    """All options of a model, with defaults for those not given.
+    """All options of a model, with defaults for those not given; a max_seq_len of none is 0, any length.
 
     Raises:
         TypeError: an unknown name; the message has the nearest one.
@@ -161,9 +167,17 @@ def checked(model: str, given: Mapping[str, Any], caller: str) -> dict[str, Valu
     known = by_name(MODELS[model])
     check_names(given, known, f"{caller}() got an unknown argument")
     given = checked_values(given, known)
-    if model == "vectors" and given["max_seq_len"] is None:
-        raise UserError("max_seq_len must be a whole number of at least 1, not none")
-    return {name: given.get(name, option.default) for name, option in known.items()}
+    if "max_seq_len" in given and given["max_seq_len"] is None:
+        given = {**given, "max_seq_len": 0}
+    return with_defaults(known.values(), given)
+
+
+def with_defaults(options: Iterable[Option], given: Mapping[str, Any]) -> dict[str, Value]:
+    """All of these options. A model of any length has no learned positions, which are so many vectors."""
+    full = {option.name: given.get(option.name, option.default) for option in options}
+    if full.get("max_seq_len") == 0:
+        full["use_abs_pos_emb"] = given.get("use_abs_pos_emb", full["scaled_sinu_pos_emb"])
+    return full
 
 
 def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: set[str]) -> tuple[str, str] | None:
@@ -186,7 +200,7 @@ def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: se
     if options["max_seq_len"] is None:
         return next(
             name for name in ("num_tokens", "dim_in", "dim_out") if options.get(name)
-        ), "it needs max_seq_len too"
+        ), "it needs max_seq_len too, or max_seq_len=0 for any length"
     emb_dim = dim if options["emb_dim"] is None else options["emb_dim"]
     return _position_clash(options, emb_dim, schemes) or (
         _logits_clash(options, dim, emb_dim) if model == "tokens" else None
@@ -206,6 +220,8 @@ def _image_clash(options: Mapping[str, Value]) -> tuple[str, str] | None:
 
 def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[str]) -> tuple[str, str] | None:
     if not options["scaled_sinu_pos_emb"]:
+        if options["max_seq_len"] == 0 and options["use_abs_pos_emb"] and not schemes & REPLACE_ABSOLUTE:
+            return "use_abs_pos_emb", "there is no max_seq_len, which says how many learned positions there are"
         return None
     for scheme in sorted(schemes & REPLACE_ABSOLUTE):
         return "scaled_sinu_pos_emb", f"a model with {SCHEMES[scheme].title} has no absolute positions"

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from xt_blocks import XTransformer
 
+from .variants import count_on
+
 SIDE: dict[str, Any] = {"num_tokens": 13, "max_seq_len": 16, "depth": 1, "heads": 2, "attn_dim_head": 6}
 
 
@@ -180,13 +182,24 @@ def test_a_stream_has_the_tokens_of_generate() -> None:
         m.stream(src, starts, 20, temprature=0.0)
 
 
+def test_generation_ends_with_the_last_row() -> None:
+    m = model(pad_value=3, dec_zero_init_branch_output=True, dec_use_abs_pos_emb=False, dim=16)
+    count_on(m.decoder.net)
+    src, starts = tokens(2, 6), torch.tensor([[4], [7]])
+    assert m.generate(src, starts, 9, temperature=0, eos_token=8).tolist() == [[5, 6, 7, 8], [8, 3, 3, 3]]
+    assert m.generate(src, starts + 3, 9, temperature=0, eos_token=9).shape == (2, 9)
+    assert [row.tolist() for row in m.stream(src, starts, 9, temperature=0, eos_token=8)][1:] == [
+        [6, 3],
+        [7, 3],
+        [8, 3],
+    ]
+
+
 def test_generation_takes_the_decoders_arguments() -> None:
     m = model(pad_value=3, enc_emb_dropout=0.5)
     src, start = tokens(2, 6), tokens(2, 3)
     made = [m.generate(src, start, 5, top_k=4, generator=torch.Generator().manual_seed(2)) for _ in range(2)]
     assert torch.equal(*made)
-    ended = m.generate(src, start, 5, eos_token=int(made[0][0, 0]), generator=torch.Generator().manual_seed(2), top_k=4)
-    assert ended[0, 1:].tolist() == [3] * 4
     left = torch.tensor([[True] * 3, [False, True, True]])
     padded = m.generate(src, start, 5, tgt_mask=left, temperature=0.0)
     alone = m.generate(src[1:], start[1:, 1:], 5, temperature=0.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xt_blocks import AutoregressiveWrapper, Decoder, TransformerWrapper, XLAutoregressiveWrapper
 
-from .variants import SIZES, VARIANTS, language_model, tokens
+from .variants import COUNTING, SIZES, VARIANTS, count_on, language_model, tokens
 
 
 class Seen:
@@ -159,15 +159,28 @@ def test_prompts_of_different_lengths_generate_as_if_alone() -> None:
         xl(net).generate(prompts, 9, mems=Seen(tokens(5, 3)))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"cache_kv": False}])
+def test_generation_ends_with_the_last_row_in_whichever_segment(kwargs: dict[str, Any]) -> None:
+    net = TransformerWrapper(
+        num_tokens=17, max_seq_len=3, max_mem_len=3, attn_layers=Decoder(pattern="(a f)*2", **SIZES, **COUNTING)
+    )
+    model = xl(count_on(net.eval()), pad_value=16)
+    prompts = [torch.tensor([1, 2, 3, 7]), torch.tensor([4])]
+    assert model.generate(prompts, 12, temperature=0, eos_token=9, **kwargs).tolist() == [
+        [8, 9, 16, 16, 16],
+        [5, 6, 7, 8, 9],
+    ]
+    assert model.generate(torch.tensor([8]), 12, temperature=0, eos_token=9, **kwargs).tolist() == [9]
+
+
 def test_eos_sampling_and_streams_are_as_without_memories() -> None:
     model, prompt = xl(Fading(), pad_value=16), tokens(6, 3)
     plain = model.generate(prompt, 12, temperature=0)
     eos = int(plain[0, 4])
-    for row, whole in zip(
-        model.generate(prompt, 12, temperature=0, eos_token=eos).tolist(), plain.tolist(), strict=True
-    ):
-        stop = whole.index(eos) + 1 if eos in whole else 12
-        assert row == whole[:stop] + [16] * (12 - stop)
+    stops = [row.index(eos) + 1 if eos in row else 12 for row in plain.tolist()]
+    assert model.generate(prompt, 12, temperature=0, eos_token=eos).tolist() == [
+        row[:stop] + [16] * (max(stops) - stop) for row, stop in zip(plain.tolist(), stops, strict=True)
+    ]
     assert torch.equal(model.generate(prompt[0], 12, top_k=1), plain[0])
     drawn = model.generate(prompt, 12, generator=torch.Generator().manual_seed(0))
     steps = [*model.stream(prompt, 12, generator=torch.Generator().manual_seed(0))]

@@ -144,5 +144,20 @@ def language_model(max_seq_len: int = 16, pattern: str = "(a f)*2", **settings: 
     return xt_blocks.TransformerWrapper(num_tokens=17, max_seq_len=max_seq_len, attn_layers=stack).eval()
 
 
+def count_on(net: xt_blocks.TransformerWrapper) -> xt_blocks.TransformerWrapper:
+    """The net with weights by which the likeliest token is one more than the last; its blocks must give zeros."""
+    size = net.num_tokens
+    assert net.to_logits is not None
+    assert net.pos_emb is None
+    with torch.no_grad():
+        net.token_emb.weight.copy_(torch.eye(size, net.dim))
+        net.to_logits.weight.copy_(torch.eye(size, net.dim).roll(1, dims=0))
+        net.to_logits.bias.zero_()
+    return net
+
+
+COUNTING: dict[str, Any] = {"zero_init_branch_output": True, "rotary_pos_emb": True}  # of the stack around which it is
+
+
 def tokens(batch: int = 2, seq: int = 7) -> Tensor:
     return torch.randint(0, 17, (batch, seq))

@@ -147,7 +147,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
             "absolute: scheme must be one of 'rotary', 't5', 'dynamic', 'alibi', 'absolute', 'sinusoidal', not sideways",
         ],
     ),
-    ("a", TOKENS, node("input", max_seq_len=0), [f"input: max_seq_len {RANGE} 1 or none, not 0"]),
+    ("a", TOKENS, node("input", max_seq_len=-1), [f"input: max_seq_len {RANGE} 0 or none, not -1"]),
     (
         "a",
         TOKENS,

@@ -35,6 +35,7 @@ from xt_blocks.train import (
     read_metrics,
     steps_within,
 )
+from xt_blocks.train.look import tokens_of
 from xt_blocks.train.optimizer import make_optimizer
 from xt_blocks.train.plot import smooth
 
@@ -180,6 +181,15 @@ def test_settings_that_say_the_same_are_taken() -> None:
     options = {"causal": True, "num_tokens": 256, "max_seq_len": 40, "num_memory_tokens": 2, "emb_dim": 6}
     model = build_model(compile_graph(replace(SETTINGS, options=options)), 0)
     assert model(torch.zeros(1, 40, dtype=torch.int64)).shape == (1, 40, 256)
+
+
+def test_a_model_of_any_length_is_trained_on_the_runs_length() -> None:
+    options = {"max_seq_len": 0, "alibi_pos_bias": True}
+    model = build_model(compile_graph(replace(SETTINGS, options=options)), 0)
+    assert model.max_seq_len is None
+    assert tokens_of(model, b"x" * 300).shape == (1, 300)
+    unsaid = build_model(compile_graph(replace(SETTINGS, options={"max_seq_len": None})), 0)
+    assert unsaid.max_seq_len == SETTINGS.seq_len
 
 
 def test_weight_decay_is_for_matrices() -> None:

@@ -101,9 +101,9 @@ class AnyAttention(nn.Module):
         if (repeats := self.heads // self.kv_heads) > 1:
             k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         spec = ScoreSpec(self.scale, self.modifiers() if self.score_options else (), scores)
-        request = Request(q, k, v.to(q.dtype), mask, spec, self.options.flash, keep_scores)
-        out, seen = self.core(request)
-        update: Tensor = self.output(out.to(v.dtype), x)
+        values = v if v.dtype == q.dtype else v.to(q.dtype)  # asking first is cheaper
+        out, seen = self.core(Request(q, k, values, mask, spec, self.options.flash, keep_scores))
+        update: Tensor = self.output(out if out.dtype == v.dtype else out.to(v.dtype), x)
         return update if seen is None else (update, seen)
 
 

@@ -62,6 +62,9 @@ class Block(nn.Module):
             (stochastic depth, arXiv:1603.09382).
         sandwich_norm: a second norm, on the layer's update (arXiv:2105.13290).
         residual: how the update joins the stream; added by default.
+
+    Attributes:
+        adds: the residual connection only adds.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Block(nn.Module):
         self.layer = layer
         self.sandwich_norm = norm(norm_name, dim) if sandwich_norm else None
         self.residual = residual or ResidualConnection(dim)
+        self.adds = self.residual.adds
         self.pre_norm, self.drop = pre_norm, drop
 
     def forward(
@@ -117,8 +121,7 @@ class Block(nn.Module):
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
-        residual = self.residual
-        stream = x + update if residual.adds else residual(update, x)
+        stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm:
-            return BlockOutput(stream, update, residual.adds, scores)
+            return BlockOutput(stream, update, self.adds, scores)
         return BlockOutput(self.norm(stream), update, False, scores)

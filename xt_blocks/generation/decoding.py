@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.options import plain
+
 from ..kernels.hooks import unhooked
 from ..kernels.masks import check_mask
 from ..models.sequence import SequenceModel
@@ -51,11 +53,14 @@ class Generation(Sampler):
     cache_kv: bool = True
     compile: bool = False
 
-    def check(self, net: TransformerWrapper, seq_len: int) -> None:
-        """Raise ValueError unless `net` can generate `seq_len` tokens like this."""
-        check_length(seq_len)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "eos_token", plain(self.eos_token))
+
+    def check(self, net: TransformerWrapper) -> None:
+        """Raise ValueError unless `net` can generate tokens like this."""
         eos = self.eos_token
-        if eos is not None and not (hasattr(eos, "__index__") and 0 <= eos < net.num_tokens):
+        if eos is not None and not (type(eos) is int and 0 <= eos < net.num_tokens):
             raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos}")
         if not self.compile:
             return
@@ -70,12 +75,6 @@ def split_options(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any
     own = {field.name for field in fields(Generation)}
     generation = Generation(**{name: value for name, value in options.items() if name in own})
     return generation, {name: value for name, value in options.items() if name not in own and value is not None}
-
-
-def check_length(seq_len: int) -> None:
-    """Raise ValueError unless seq_len is a number of steps."""
-    if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
-        raise ValueError(f"seq_len must be a whole number of at least 0, not {seq_len}")
 
 
 # Prompts -----------------------------------------------------------------------------------------------------------
@@ -206,7 +205,8 @@ class Decoding(Protocol):
 class WindowDecoding:
     """The model reads the last max_seq_len tokens; it has a cache only while these are all tokens.
 
-    Once the window slides, every value changes with the token that left, and cached ones are no longer exact.
+    A model of any length reads them all. Once the window slides, every value changes with the token that left, and
+    cached ones are no longer exact.
 
     Args:
         net: the model.
@@ -232,20 +232,24 @@ class WindowDecoding:
         if prompts.mask is not None:
             self.mask = F.pad(prompts.mask, (0, new), value=True)
         self.cache, self.seen = None, 0
-        if cached and self.rows.length <= net.max_seq_len and net.graph.why_not_cached() is None:
+        if cached and not self._start and net.graph.why_not_cached() is None:
             prepended = {"prepended": read["prepend_embeds"].shape[1]} if "prepend_embeds" in read else {}
             capacity = capacity_for(self.rows.capacity, net.max_seq_len, compiled)
             self.cache = net.new_cache(self.rows.batch, capacity, **prepended)
 
+    @property
+    def _start(self) -> int:
+        """Where the window starts."""
+        return 0 if self.net.max_seq_len is None else max(0, self.rows.length - self.net.max_seq_len)
+
     def next_output(self) -> Tensor:
         """(batch, num_tokens) logits, or (batch, dim) the next vector."""
-        rows, window = self.rows, self.net.max_seq_len
-        if rows.length > window:
+        rows, start = self.rows, self._start
+        if start:
             self.cache, self.seen = None, 0
         if self.seen:
             out = self.step(rows.since(self.seen), cache=self.cache)
         else:
-            start = max(0, rows.length - window)
             mask = {} if self.mask is None else {"mask": self.mask[:, start : rows.length]}
             out = self.net(rows.since(start), cache=self.cache, last_only=True, **mask, **self.read)
         if self.cache is not None:
@@ -267,9 +271,10 @@ def compiled_step(net: SequenceModel) -> Callable[..., Tensor]:
     return lambda token, cache: step(token, cache=cache.fix_shapes())
 
 
-def capacity_for(tokens: int, most: int, compiled: bool) -> int:
+def capacity_for(tokens: int, most: int | None, compiled: bool) -> int:
     """Capacity of a cache for `tokens`, at most `most`; compiled, in steps of 128, each a shape to compile for."""
-    return min(most, -(-tokens // 128) * 128 if compiled else tokens)
+    capacity = -(-tokens // 128) * 128 if compiled else tokens
+    return capacity if most is None else min(most, capacity)
 
 
 # The loop ----------------------------------------------------------------------------------------------------------
@@ -324,7 +329,7 @@ class Stream:
         generation: Generation | None = None,
         pad_value: int = 0,
     ) -> None:
-        self._net, self._prompts, self._seq_len, self._pad_value = net, prompts, seq_len, pad_value
+        self._net, self._prompts = net, prompts
         if generation is None:
             self._seen, self._steps = False, decode(decoding, _as_it_is, seq_len)
         else:
@@ -347,15 +352,13 @@ class Stream:
         self._steps.close()
 
     def collect(self) -> Tensor:
-        """All steps side by side, (batch, seq_len, ...) or (seq_len, ...); pad_value where they ended early."""
+        """All steps side by side, (batch, steps, ...) or (steps, ...): seq_len of them, or fewer if every row ended."""
         # a hook may keep a tensor for autograd, which refuses those of inference mode
         alone = not self._seen and all(map(unhooked, self._net.modules()))
         with evaluating(self._net), torch.inference_mode() if alone else nullcontext():  # once for all steps
             steps = [*self._steps]
         batch, _, *features = self._prompts.tokens.shape
-        out = self._prompts.tokens.new_full((batch, self._seq_len, *features), self._pad_value)
-        if steps:
-            out[:, : len(steps)] = torch.stack(steps, dim=1)
+        out = torch.stack(steps, dim=1) if steps else self._prompts.tokens.new_zeros(batch, 0, *features)
         return out[0] if self._prompts.single else out
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
-from blockdsl.registry.options import Option, by_name, check_values
+from blockdsl.registry.options import Option, by_name, checked_values
 
 from ..blocks.linear import apply
 from ..kernels.cross_entropy import Target
@@ -86,7 +86,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
 
     Raises:
         TypeError: net or token_critic is not a model over tokens, or an argument is unknown.
-        ValueError: the net is causal, mask_id is not one of its tokens, or a value is out of range or clashes.
+        ValueError: the net is causal or has no max_seq_len, mask_id is not one of its tokens, or a value is out of
+            range or clashes.
     """
 
     @names_nearest
@@ -107,7 +108,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         critic_loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        _check(
+        mask_id, steps, self_cond_train_prob, no_replace_prob, random_token_prob, critic_loss_weight = _checked(
             mask_id=mask_id,
             steps=steps,
             self_cond_train_prob=self_cond_train_prob,
@@ -134,6 +135,8 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
                 theirs, ours = token_critic.num_tokens, net.num_tokens
                 raise ValueError(f"token_critic has num_tokens={theirs}, and the net has num_tokens={ours}")
         self.net, self.mask_id, self.steps = net, mask_id, steps
+        if net.max_seq_len is None:
+            raise ValueError("max_seq_len tokens are generated, and the net has none: give it max_seq_len= above 0")
         self.num_tokens, self.max_seq_len = net.num_tokens, net.max_seq_len
         self.no_replace_prob, self.random_token_prob = no_replace_prob, random_token_prob
         self.schedule = schedule_of(schedule)
@@ -172,7 +175,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         Raises:
             ValueError: the tokens have another shape, a temperature is negative, or no critic can be trained.
         """
-        _check(generator_sample_temperature=generator_sample_temperature)
+        (generator_sample_temperature,) = _checked(generator_sample_temperature=generator_sample_temperature)
         if only_train_generator and only_train_critic:
             raise ValueError("only_train_generator and only_train_critic are both set; give one")
         has_critic = self.token_critic is not None or self.to_critic is not None
@@ -281,7 +284,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         Raises:
             ValueError: a value is out of range.
         """
-        _check(
+        batch_size, start_temperature, filter_thres, noise_level_scale = _checked(
             batch_size=batch_size,
             start_temperature=start_temperature,
             filter_thres=filter_thres,
@@ -327,8 +330,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return chosen if self.can_mask_prev_unmasked else chosen & masked
 
 
-def _check(**values: Any) -> None:
-    check_values(values, _OPTIONS)
+def _checked(**values: Any) -> tuple[Any, ...]:
+    """The values in this order, in Python's own types."""
+    return tuple(checked_values(values, _OPTIONS).values())
 
 
 def _check_net(name: str, net: Any) -> None:

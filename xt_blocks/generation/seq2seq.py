@@ -133,7 +133,7 @@ class XTransformer(Drawn, nn.Module):
         if tie_token_emb:
             net.token_emb = self.encoder.token_emb
         self.decoder = AutoregressiveWrapper(net, ignore_index=ignore_index, pad_value=pad_value)
-        self.ignore_index, self.pad_value = ignore_index, pad_value
+        self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
         self.cross_attn_tokens_dropout = share
 
     @property
@@ -205,7 +205,7 @@ class XTransformer(Drawn, nn.Module):
             generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...
 
         Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
+            (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
         """
         return self.stream(*inputs, **options).collect()
 

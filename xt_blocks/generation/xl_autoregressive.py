@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
+from blockdsl.registry.options import whole
 
 from ..kernels.cross_entropy import Target
 from ..models.inputs import ContextInputs
@@ -53,7 +54,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
 
     Raises:
         TypeError: net is not a model over tokens.
-        ValueError: its stack is not causal, it does not have one logit for each of its tokens, or it keeps no memories.
+        ValueError: its stack is not causal, it does not have one logit for each of its tokens, it keeps no memories, or
+            it has no max_seq_len.
     """
 
     @names_nearest
@@ -62,9 +64,12 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         check_causal(net)
         if net.max_mem_len == 0:
             raise ValueError("the model keeps no memories: give it max_mem_len= above 0")
+        if net.max_seq_len is None:
+            raise ValueError("a segment has max_seq_len tokens, and the model has none: give it max_seq_len= above 0")
         self.net = net
+        ignore_index, pad_value = whole("ignore_index", ignore_index, None), whole("pad_value", pad_value, None)
         self.ignore_index, self.pad_value = ignore_index, pad_value
-        self.max_seq_len = net.max_seq_len
+        self.max_seq_len: int = net.max_seq_len
 
     @names_nearest
     @spells(keywords_of(ContextInputs))
@@ -111,14 +116,16 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         generation, read = split_options(options)
-        generation.check(self.net, seq_len)
+        generation.check(self.net)
+        seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
         check_read(self.net, rows.tokens.shape[0], read)
 
         def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
-            return SegmentDecoding(self.net, prompts, seq_len, generation.cache_kv, generation.compile, mems, read)
+            cached, compiled = generation.cache_kv, generation.compile
+            return SegmentDecoding(self.net, self.max_seq_len, prompts, seq_len, cached, compiled, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
         return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
@@ -138,7 +145,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
                 keys and values are those of the current segment.
 
         Returns:
-            (batch, seq_len) new tokens, or (seq_len,).
+            (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
 
         Raises:
             ValueError: a prompt is empty, seq_len negative, or an argument of sampling out of its range.
@@ -154,6 +161,7 @@ class SegmentDecoding:
 
     Args:
         net: the model.
+        segment: tokens of one.
         prompts: of one length.
         new: how many tokens will be appended.
         cached: keep keys and values of the segment where the stack can.
@@ -165,6 +173,7 @@ class SegmentDecoding:
     def __init__(
         self,
         net: TransformerWrapper,
+        segment: int,
         prompts: Prompts,
         new: int,
         cached: bool,
@@ -172,7 +181,7 @@ class SegmentDecoding:
         mems: Memories | None,
         read: Mapping[str, Tensor],
     ) -> None:
-        self.net, self.mems, self.read = net, mems, read
+        self.net, self.segment, self.mems, self.read = net, segment, mems, read
         self.rows = Rows(prompts.tokens, new)
         self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
         self.cached = cached and net.graph.why_not_cached() is None
@@ -183,7 +192,7 @@ class SegmentDecoding:
     def next_output(self) -> Tensor:
         """(batch, num_tokens)"""
         logits: Tensor
-        while (end := self.start + self.net.max_seq_len) <= self.rows.length:
+        while (end := self.start + self.segment) <= self.rows.length:
             segment = self.rows.since(self.start, end)
             logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
             self.start, self.seen, self.cache = end, end, None
@@ -198,7 +207,7 @@ class SegmentDecoding:
             logits = self.step(self.rows.since(self.seen), cache=self.cache)
         else:
             mem_len = 0 if self.mems is None else self.mems.length
-            self.cache = self.net.new_cache(self.rows.batch, mem_len + self.net.max_seq_len)
+            self.cache = self.net.new_cache(self.rows.batch, mem_len + self.segment)
             start = self.rows.since(self.start)
             logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
         self.seen = self.rows.length

@@ -24,6 +24,8 @@ from .scores.spec import FlexForm
 FEWEST = 512
 """Fewest queries that are worth its compilation: below, a whole mask is small."""
 
+_ELSEWHERE = f"it is fast on a GPU, from {FEWEST} queries on"
+
 PROGRAMS = 64
 """Most compiled programs, one for each number of heads, dtype, kind of mask and modifier. Past torch's own limit of 8
 it would run uncompiled, and hold all scores."""
@@ -50,11 +52,13 @@ def supports(request: Request) -> str | None:
 
 
 def declines(request: Request) -> str | None:
-    q, mask = request.q, request.mask
-    if q.is_cuda and torch.compiler.is_compiling():
+    if not request.q.is_cuda:
+        return _ELSEWHERE
+    if torch.compiler.is_compiling():
         return "a compiled graph must not depend on sizes"
-    if not q.is_cuda or mask.queries < FEWEST:
-        return f"it is fast on a GPU, from {FEWEST} queries on"
+    mask = request.mask
+    if mask.queries < FEWEST:
+        return _ELSEWHERE
     if not request.spec.modifiers and mask.bias is None and mask.window is None:
         return "torch's other fused kernels can do all of this"
     return None

@@ -120,10 +120,12 @@ class Masks:
     def tokens(self, spec: MaskSpec, bias: Bias | None = None) -> AttentionMask:
         """Self-attention's mask."""
         key = (spec, bias.nodes if bias is not None else ())
-        if key not in self._known:
+        known = self._known.get(key)
+        if known is None:
             values = None if bias is None else bias.values
-            self._known[key] = self._all(spec, values) if spec.kept is None else self._kept_keys(spec, values)
-        return self._known[key]
+            known = self._all(spec, values) if spec.kept is None else self._kept_keys(spec, values)
+            self._known[key] = known
+        return known
 
     def _all(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
         return AttentionMask(self.queries, self.past, spec, self.mask, self.attn_mask, bias, self.device, self.place)

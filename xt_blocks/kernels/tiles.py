@@ -42,6 +42,11 @@ MOST_PLAIN, FEW_THREADS = 1024, 2
 MOST_MASK = 2**22
 """Elements, 16 MB, up to which a mask that all blocks share is left to the fused kernel."""
 
+FEWEST = 4 * ROWS
+"""Fewest queries for which tiles are faster."""
+
+_TOO_FEW = f"tiles are fast on a CPU, from {FEWEST} queries on"
+
 
 def supports(request: Request) -> str | None:
     if compat.transforms_active() or type(request.q) is not Tensor:  # a fake tensor has no values to read
@@ -60,11 +65,11 @@ def declines(request: Request) -> str | None:
 
     The fused kernel reads the whole mask, and on a CPU computes no gradient for it.
     """
-    q, mask = request.q, request.mask
     if torch.compiler.is_compiling():
         return "a compiled graph must not depend on sizes"
-    if mask.queries < 4 * ROWS or not q.is_cpu:
-        return f"tiles are fast on a CPU, from {4 * ROWS} queries on"
+    q, mask = request.q, request.mask
+    if mask.queries < FEWEST or not q.is_cpu:
+        return _TOO_FEW
     bias, trains = mask.bias, torch.is_grad_enabled()
     masked = mask.past or mask.mem_kv or mask.mask is not None or mask.attn_mask is not None
     if request.spec.modifiers or mask.window is not None or (mask.causal and (masked or bias is not None)):

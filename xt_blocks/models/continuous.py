@@ -25,7 +25,8 @@ class ContinuousTransformerWrapper(SequenceModel):
     """A stack over a sequence of vectors, such as frames or measurements.
 
     Args:
-        max_seq_len: longest sequence; the number of learned absolute positions.
+        max_seq_len: longest sequence, and the number of learned absolute positions; None or 0: any length, without
+            learned positions.
         attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         dim_in: features of the input; None: those of the embedded sequence, taken as they are.
         dim_out: features of the output; None: the stack's, as they are.
@@ -45,7 +46,7 @@ class ContinuousTransformerWrapper(SequenceModel):
 
     @names_nearest
     @spells(parameters(by_name(VECTOR_OPTIONS)))
-    def __init__(self, *, max_seq_len: int, attn_layers: Stack, **options: Unpack[VectorKeywords]) -> None:
+    def __init__(self, *, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[VectorKeywords]) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
@@ -53,7 +54,7 @@ class ContinuousTransformerWrapper(SequenceModel):
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
         emb_dim, dim_in, dim_out = self.graph.emb_dim, start["dim_in"], end["dim_out"]
         self.project_in = nn.Identity() if dim_in is None else nn.Linear(dim_in, emb_dim)
-        self._build(attn_layers, max_seq_len)
+        self._build(attn_layers)
         self.project_out = nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out)
         self.dim_in = emb_dim if dim_in is None else dim_in
         self.dim_out = attn_layers.dim if dim_out is None else dim_out

@@ -15,7 +15,7 @@ from blockdsl import Pattern, parse
 from blockdsl.errors import PatternError
 from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.registry.keywords import parameters, spells
-from blockdsl.registry.options import check_names
+from blockdsl.registry.options import check_names, plain
 from blockdsl.registry.settings import checked_keywords, table
 from blockdsl.registry.tokens import MODEL_OPTIONS, MODELS
 
@@ -83,7 +83,7 @@ class AttentionLayers(Stack):
     ) -> None:
         order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
         ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
-        each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
+        each = {"shift_tokens": plain(shift_tokens), "layer_dropout": plain(layer_dropout)}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
         given: dict[str, Any] = {**settings}
         given |= {n: value for n, value in each.items() if value is not None and n not in per_block}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.options import whole
 
 from ..blocks.linear import apply
 from ..blocks.norms import norm
@@ -38,7 +39,7 @@ class SequenceModel(Drawn, nn.Module):
     A subclass defines a sequence's vectors (`_vectors`) and what the stack's output becomes (`_outputs`).
 
     Attributes:
-        max_seq_len: longest sequence; the number of learned absolute positions.
+        max_seq_len: longest sequence, and the number of learned absolute positions; None: any length.
         emb_dim: features of the embedded sequence.
         dim: features of the stack.
         num_memory_tokens: learned tokens before the sequence in the stack.
@@ -49,19 +50,20 @@ class SequenceModel(Drawn, nn.Module):
     max_mem_len = shift_mem_down = 0
     emb_frac_gradient = 1.0
 
-    def _build(self, attn_layers: Stack, max_seq_len: int) -> None:
+    def _build(self, attn_layers: Stack) -> None:
         """Make the modules from the sequence's vectors to the stack, in order, as the graph's input says."""
         start, scheme, emb_dim = self.graph.nx.nodes[self.graph.start], input_scheme(self.graph), self.graph.emb_dim
-        self.max_seq_len, self.emb_dim, self.dim = max_seq_len, emb_dim, attn_layers.dim
+        self.max_seq_len: int | None = start["max_seq_len"] or None
+        self.emb_dim, self.dim = emb_dim, attn_layers.dim
         self.num_memory_tokens: int = start["num_memory_tokens"]
-        self.pos_emb = input_positions(scheme, max_seq_len, emb_dim, self.unit)
+        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit)
         self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = self.num_memory_tokens
         self.memory_tokens = nn.Parameter(torch.randn(memory, self.dim)) if memory else None
         self.attn_layers = attn_layers
-        learned = max_seq_len if scheme == "absolute" else None
+        learned = self.max_seq_len if scheme == "absolute" else None
         self.reads = ModelReads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
 
     def _vectors(self, x: Tensor) -> Tensor:
@@ -92,12 +94,13 @@ class SequenceModel(Drawn, nn.Module):
             prepended: number of embeddings the first step prepends. Memory tokens are always included.
 
         Raises:
-            ValueError: a size is negative, or the model cannot be decoded one token at a time.
+            ValueError: a size is negative, the model is of any length and max_len is left out, or it cannot be decoded
+                one token at a time.
         """
         max_len = self.max_seq_len if max_len is None else max_len
-        for name, value in (("max_len", max_len), ("prepended", prepended)):
-            if value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
+        if max_len is None:
+            raise ValueError("the model has no max_seq_len, and a cache has a capacity: give max_len=")
+        max_len, prepended = whole("max_len", max_len), whole("prepended", prepended)
         return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
 
     if TYPE_CHECKING:  # the return type of a call

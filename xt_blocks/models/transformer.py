@@ -35,7 +35,8 @@ class TransformerWrapper(SequenceModel):
 
     Args:
         num_tokens: size of the vocabulary.
-        max_seq_len: longest sequence; the number of learned absolute positions.
+        max_seq_len: longest sequence, and the number of learned absolute positions; None or 0: any length, without
+            learned positions.
         attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         emb_dim: features of the embedding if they differ from the stack's; a linear layer projects them
             (ALBERT, arXiv:1909.11942).
@@ -56,7 +57,8 @@ class TransformerWrapper(SequenceModel):
 
     Attributes:
         graph: the whole model's BlockGraph.
-        num_tokens, max_seq_len, emb_dim, num_memory_tokens, max_mem_len, shift_mem_down: as given.
+        num_tokens, emb_dim, num_memory_tokens, max_mem_len, shift_mem_down: as given.
+        max_seq_len: as given; None where it was 0.
         dim: features of the stack.
 
     Raises:
@@ -67,19 +69,19 @@ class TransformerWrapper(SequenceModel):
     @names_nearest
     @spells(parameters(by_name(TOKEN_OPTIONS)))
     def __init__(
-        self, *, num_tokens: int, max_seq_len: int, attn_layers: Stack, **options: Unpack[TokenSettings]
+        self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[TokenSettings]
     ) -> None:
         super().__init__()
         if not isinstance(attn_layers, Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
-        self.num_tokens = num_tokens
+        self.num_tokens: int = start["num_tokens"]
         self.unit, self.emb_frac_gradient = start["l2norm_embed"], start["emb_frac_gradient"]
         emb_dim = self.graph.emb_dim
         std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
-        self.token_emb = Embedding(num_tokens, emb_dim, std)
-        self._build(attn_layers, max_seq_len)
+        self.token_emb = Embedding(self.num_tokens, emb_dim, std)
+        self._build(attn_layers)
         self.max_mem_len = start["max_mem_len"]
         self.shift_mem_down = start["shift_mem_down"]
         self.tie_embedding: bool = end["tied"]

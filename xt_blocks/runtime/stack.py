@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
+from blockdsl.registry.options import whole
 
 from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
@@ -160,7 +161,8 @@ class Stack(Drawn, nn.Module):
         """
         if reason := self.reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
-        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, max_mem_len, pinned)
+        most = whole("max_mem_len", max_mem_len)
+        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, most, pinned)
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         ctx.values[self.start] = x
@@ -185,9 +187,9 @@ class Stack(Drawn, nn.Module):
     def _run_block(self, block: nn.Module, step: Step, ctx: ForwardContext) -> None:
         x = _total(ctx.values, step.reads) if len(step.reads) > 1 else ctx.values[step.reads[0]]
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
-        shift = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
+        mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs else {}
-        out: BlockOutput = block(x, step.use, given, *shift, memory)
+        out: BlockOutput = block(x, step.use, given, mask, tail, memory)
         ctx.values[step.node] = out.stream
         if step.keep_scores or ctx.intermediates is not None:
             ctx.record(step, x, out.scores, given.get("cache"))

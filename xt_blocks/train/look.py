@@ -77,7 +77,7 @@ def tokens_of(model: TransformerWrapper, text: bytes) -> Tensor:
     """
     if not text:
         raise UserError("the text is empty: give at least one byte")
-    if len(text) > model.max_seq_len:
+    if model.max_seq_len is not None and len(text) > model.max_seq_len:
         raise UserError(f"the text has {len(text):,} bytes, and the model reads {model.max_seq_len:,}")
     return torch.tensor([[*text]], device=next(model.parameters()).device, dtype=torch.int64)
 

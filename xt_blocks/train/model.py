@@ -44,8 +44,10 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
         if options.pop(name, value) != value:
             shown = str(value).lower()
             raise UserError(f"training a byte-level language model needs {name}={shown}; leave it out")
-    longest = options.pop("max_seq_len", settings.seq_len)
-    if longest < settings.seq_len:
+    longest = options.pop("max_seq_len", None)
+    if longest is None:
+        longest = settings.seq_len
+    if 0 < longest < settings.seq_len:
         raise UserError(f"max_seq_len={longest} is less than --seq-len {settings.seq_len}")
     if options.get("attn_dim_head") is None:
         options["attn_dim_head"] = settings.dim // settings.heads
