@@ -162,8 +162,7 @@ class Graph:
     def copy(self: G) -> G:
         """An independent copy, which may be edited where this one is frozen, a view or a part of another graph.
 
-        What edges carry, the order of nodes, and that in which a node reads its sources stay; numbers of other libraries
-        become Python's own.
+        The order of nodes, and that in which each reads its sources, stays; numbers of other libraries become Python's.
         """
         graph = nx.DiGraph(**_plain(self.nx.graph))
         graph.add_nodes_from((node, _plain(attrs)) for node, attrs in self.nx.nodes(data=True))

@@ -152,6 +152,9 @@ def pattern_of(
     if custom_layers is not None:
         _check_custom(custom_layers, cross_attend, only_cross, macaron)
     layers = _layers(depth, _default_block(cross_attend, only_cross, macaron), sandwich_coef, par_ratio, custom_layers)
+    if cross_attend and "c" not in layers:
+        problem = f"cross_attend is set, but sandwich_coef={sandwich_coef} at depth={depth} makes no block with a 'c'"
+        raise UserError(f"{problem}: take a larger depth or a smaller sandwich_coef")
     texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
     if layer_dropout is not None:
         texts = [_with_dropout(t, p) for t, p in zip(texts, _each(layer_dropout, layers, "layer_dropout"), strict=True)]

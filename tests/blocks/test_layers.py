@@ -150,6 +150,12 @@ WRONG: list[tuple[type, dict[str, Any], type[Exception], str]] = [
         "rotary_pos_emb is set, but no block of the pattern uses rotary positions",
     ),
     (
+        CrossAttender,
+        {"dim": 16, "depth": 2, "attn_max_attend_past": 4},
+        ValueError,
+        "attn_max_attend_past is set, but it is a window of self-attention, and there is none",
+    ),
+    (
         Decoder,
         {"dim": 16, "depth": 2, "rotary_emb_dim": 8},
         ValueError,

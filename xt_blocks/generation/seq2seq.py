@@ -39,7 +39,7 @@ _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_ma
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
-# Keywords that one of the two, or both, cannot take, and why.
+# Keywords that one of the two, or both, cannot take, and why; a value that says what is so anyway is taken.
 _NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
 _NOT_OF_EITHER = {
     "dim": "encoder and decoder are of one width: give dim=",
@@ -56,6 +56,13 @@ _REFUSED = {
     | {"tie_embedding": _NO_LOGITS, "logits_dim": _NO_LOGITS}
     | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
+}
+_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0}
+_ANYWAY: dict[str, dict[str, Any]] = {
+    "enc_": _NEITHER
+    | dict.fromkeys(("causal", "context", "tie_embedding", "cross_attend", "only_cross"), False)
+    | {"return_only_embed": True, "logits_dim": None, "cross_attn_tokens_dropout": 0},
+    "dec_": _NEITHER | {"causal": True, "context": True, "return_only_embed": False, "cross_attend": True},
 }
 
 
@@ -84,8 +91,10 @@ class XTransformer(Drawn, nn.Module):
         cross_attn_tokens_dropout: in training, the share of the encoder's tokens that the decoder does not see, drawn
             for each row (as Perceiver AR does, arXiv:2202.07765).
         deepnorm: DeepNorm for both, with the constants of an encoder-decoder (Wang et al., arXiv:2203.00555).
+        return_tgt_loss: True, as older releases of x-transformers have it: `forward` gives the target's loss.
         keywords: `enc_` or `dec_` and a keyword of TransformerWrapper (`enc_num_tokens`, `dec_max_seq_len`) or of
-            Encoder and Decoder (`enc_depth`, `dec_heads`, `enc_pattern`). A decoder's pattern has a `c`.
+            Encoder and Decoder (`enc_depth`, `dec_heads`, `enc_pattern`). A decoder's pattern has a `c`. What is so
+            anyway may be said (`dec_cross_attend=True`).
 
     Attributes:
         encoder: a TransformerWrapper without logits.
@@ -107,10 +116,13 @@ class XTransformer(Drawn, nn.Module):
         pad_value: int = 0,
         cross_attn_tokens_dropout: float = 0.0,
         deepnorm: bool = False,
+        return_tgt_loss: bool = True,
         **keywords: Unpack[Seq2SeqKeywords],
     ) -> None:
         super().__init__()
         share = real("cross_attn_tokens_dropout", cross_attn_tokens_dropout, least=0, below=1)
+        if return_tgt_loss is not True:
+            raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
         _check_names(keywords)
         enc_tokens, enc_stack = _of("enc_", keywords)
         dec_tokens, dec_stack = _of("dec_", keywords)
@@ -246,9 +258,11 @@ def _check_names(keywords: Mapping[str, Any]) -> None:
     """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
     known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
     known += ["dim", "tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "deepnorm"]
+    known += ["return_tgt_loss"]
     for keyword in keywords:
         prefix, name = keyword[:4], keyword[4:]
-        if reason := _REFUSED.get(prefix, {}).get(name):
+        anyway = _ANYWAY.get(prefix, {}).get(name, ...) == keywords[keyword]
+        if not anyway and (reason := _REFUSED.get(prefix, {}).get(name)):
             raise TypeError(f"XTransformer() takes no {keyword}=: {reason}")
         if keyword not in known:
             hint = did_you_mean(keyword, [name for name in known if _REFUSED.get(name[:4], {}).get(name[4:]) is None])
@@ -261,6 +275,7 @@ def _check_names(keywords: Mapping[str, Any]) -> None:
 def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The keywords of one side without their prefix: TransformerWrapper's, and the stack's."""
     own = {name.removeprefix(prefix): value for name, value in keywords.items() if name.startswith(prefix)}
+    own = {name: value for name, value in own.items() if name not in _REFUSED[prefix]}  # what is so anyway
     tokens = {name: own.pop(name) for name in [*own] if name in _OF_WRAPPER}
     return tokens, own
 
