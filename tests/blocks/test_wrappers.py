@@ -318,7 +318,7 @@ def test_of_a_padded_row_a_part_of_the_real_tokens_is_forgotten() -> None:
 
 @pytest.mark.parametrize("mask_prob", [-0.1, 1.0, float("nan")])
 def test_all_tokens_cannot_be_forgotten(mask_prob: float) -> None:
-    with pytest.raises(ValueError, match="mask_prob must be from 0 to below 1"):
+    with pytest.raises(ValueError, match="mask_prob must be a number of at least 0 and below 1"):
         AutoregressiveWrapper(language_model(), mask_prob=mask_prob)
 
 

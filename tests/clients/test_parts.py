@@ -271,7 +271,7 @@ def test_feedforward() -> None:
     assert ours.FeedForward(8, 8, 2, zero_init_output=True)(x(1, 3, 8)).eq(0).all()
     with pytest.raises(TypeError, match="dim_out=9"):
         ours.FeedForward(8, 9)
-    with pytest.raises(TypeError, match="solu=True.*not here"):
+    with pytest.raises(TypeError, match=r"solu=True.*not here"):
         ours.FeedForward(8, solu=True)
     with pytest.raises(TypeError, match="deep_embed"):
         ours.FeedForward(8)(x(1, 3, 8), x(1))

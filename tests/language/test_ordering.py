@@ -144,7 +144,7 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
         ({}, TypeError, "give depth=, or the whole order as pattern="),
         ({"depth": 0}, UserError, "depth must be a whole number of at least 1, not 0"),
         ({"depth": 2.0}, UserError, "depth must be a whole number of at least 1, not 2.0"),
-        ({"depth": True}, UserError, "depth must be a whole number of at least 1, not True"),
+        ({"depth": True}, UserError, "depth must be a whole number of at least 1, not true"),
         ({"depth": "6"}, UserError, "depth must be a whole number of at least 1, not '6'"),
         ({"depth": 6, "sandwich_coef": 0}, UserError, "sandwich_coef must be a whole number of at least 1, not 0"),
         ({"depth": 6, "sandwich_coef": 1.5}, UserError, "sandwich_coef must be a whole number of at least 1, not 1.5"),

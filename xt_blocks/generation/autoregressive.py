@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
+from blockdsl.registry.options import real, whole
 
 from ..blocks.subset import random_subset
 from ..kernels.cross_entropy import Target
@@ -57,9 +58,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     ) -> None:
         super().__init__()
         check_causal(net)
-        if not 0 <= mask_prob < 1:
-            raise ValueError(f"mask_prob must be from 0 to below 1, not {mask_prob}")
+        mask_prob = real("mask_prob", mask_prob, least=0, below=1)
         self.net = net
+        ignore_index, pad_value = whole("ignore_index", ignore_index, None), whole("pad_value", pad_value, None)
         self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
         self.max_seq_len = net.max_seq_len
 
@@ -97,7 +98,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             an iterator of (batch,) int64 tokens, of one row too; seq_len of them, or fewer where every row ends.
         """
         generation, read = split_options(options)
-        generation.check(self.net, seq_len)
+        generation.check(self.net)
+        seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
         check_read(self.net, rows.tokens.shape[0], read)
         decoding = WindowDecoding(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
+from blockdsl.registry.options import whole
 
 from ..kernels.masks import check_mask
 from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest
 from ..runtime.drawn import Drawn
-from .decoding import Prompts, Stream, WindowDecoding, check_length
+from .decoding import Prompts, Stream, WindowDecoding
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -113,7 +114,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         if start.ndim not in (2, 3) or start.shape[-2] == 0:
             dim = self.net.dim_in
             raise ValueError(f"start must be (n, {dim}) or (batch, n, {dim}), n at least 1, not {tuple(start.shape)}")
-        check_length(seq_len)
+        seq_len = whole("seq_len", seq_len)
         rows = Prompts(start.detach() if start.ndim == 3 else start.detach()[None], single=start.ndim == 2)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compiled=False, read=context)
         return Stream(self.net, rows, decoding, seq_len).collect()

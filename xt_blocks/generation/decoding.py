@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.options import plain
+
 from ..kernels.hooks import unhooked
 from ..kernels.masks import check_mask
 from ..models.sequence import SequenceModel
@@ -51,11 +53,14 @@ class Generation(Sampler):
     cache_kv: bool = True
     compile: bool = False
 
-    def check(self, net: TransformerWrapper, seq_len: int) -> None:
-        """Raise ValueError unless `net` can generate `seq_len` tokens like this."""
-        check_length(seq_len)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "eos_token", plain(self.eos_token))
+
+    def check(self, net: TransformerWrapper) -> None:
+        """Raise ValueError unless `net` can generate tokens like this."""
         eos = self.eos_token
-        if eos is not None and not (hasattr(eos, "__index__") and 0 <= eos < net.num_tokens):
+        if eos is not None and not (type(eos) is int and 0 <= eos < net.num_tokens):
             raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos}")
         if not self.compile:
             return
@@ -70,12 +75,6 @@ def split_options(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any
     own = {field.name for field in fields(Generation)}
     generation = Generation(**{name: value for name, value in options.items() if name in own})
     return generation, {name: value for name, value in options.items() if name not in own and value is not None}
-
-
-def check_length(seq_len: int) -> None:
-    """Raise ValueError unless seq_len is a number of steps."""
-    if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
-        raise ValueError(f"seq_len must be a whole number of at least 0, not {seq_len}")
 
 
 # Prompts -----------------------------------------------------------------------------------------------------------

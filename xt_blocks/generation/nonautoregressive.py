@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
-from blockdsl.registry.options import Option, by_name, check_values
+from blockdsl.registry.options import Option, by_name, checked_values
 
 from ..blocks.linear import apply
 from ..kernels.cross_entropy import Target
@@ -109,7 +109,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         critic_loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        _check(
+        mask_id, steps, self_cond_train_prob, no_replace_prob, random_token_prob, critic_loss_weight = _checked(
             mask_id=mask_id,
             steps=steps,
             self_cond_train_prob=self_cond_train_prob,
@@ -179,7 +179,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             ValueError: the tokens have another shape, or mask_id where the net gives no logit for it; a temperature is
                 negative, or no critic can be trained.
         """
-        _check(generator_sample_temperature=generator_sample_temperature)
+        (generator_sample_temperature,) = _checked(generator_sample_temperature=generator_sample_temperature)
         if only_train_generator and only_train_critic:
             raise ValueError("only_train_generator and only_train_critic are both set; give one")
         has_critic = self.token_critic is not None or self.to_critic is not None
@@ -292,7 +292,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         Raises:
             ValueError: a value is out of range.
         """
-        _check(
+        batch_size, start_temperature, filter_thres, noise_level_scale = _checked(
             batch_size=batch_size,
             start_temperature=start_temperature,
             filter_thres=filter_thres,
@@ -338,8 +338,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return chosen if self.can_mask_prev_unmasked else chosen & masked
 
 
-def _check(**values: Any) -> None:
-    check_values(values, _OPTIONS)
+def _checked(**values: Any) -> tuple[Any, ...]:
+    """The values in this order, in Python's own types."""
+    return tuple(checked_values(values, _OPTIONS).values())
 
 
 def _check_net(name: str, net: Any) -> None:

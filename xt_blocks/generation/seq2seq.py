@@ -14,7 +14,7 @@ from blockdsl import parse
 from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.language.ordering import pattern_of
 from blockdsl.registry.keywords import spells
-from blockdsl.registry.options import Option, check_values
+from blockdsl.registry.options import real
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
-_DROPOUT = Option("cross_attn_tokens_dropout", float, 0.0, "share of the encoder's tokens", least=0, below=1)
 
 # Keywords that one of the two, or both, cannot take, and why; a value that says what is so anyway is taken.
 _NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
@@ -124,7 +123,7 @@ class XTransformer(Drawn, nn.Module):
         **keywords: Unpack[Seq2SeqKeywords],
     ) -> None:
         super().__init__()
-        check_values({_DROPOUT.name: cross_attn_tokens_dropout}, {_DROPOUT.name: _DROPOUT})
+        share = real("cross_attn_tokens_dropout", cross_attn_tokens_dropout, least=0, below=1)
         if return_tgt_loss is not True:
             raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
         _check_names(keywords)
@@ -149,8 +148,8 @@ class XTransformer(Drawn, nn.Module):
         if tie_token_emb:
             net.token_emb = self.encoder.token_emb
         self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
-        self.ignore_index, self.pad_value = ignore_index, pad_value
-        self.cross_attn_tokens_dropout = cross_attn_tokens_dropout
+        self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
+        self.cross_attn_tokens_dropout = share
 
     @property
     def graphs(self) -> dict[str, BlockGraph]:
@@ -261,7 +260,8 @@ def _named(side: str) -> Iterator[None]:
 def _check_names(keywords: Mapping[str, Any]) -> None:
     """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
     known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
-    known += ["dim", "tie_token_emb", "ignore_index", "pad_value", _DROPOUT.name, "deepnorm", "return_tgt_loss"]
+    known += ["dim", "tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "deepnorm"]
+    known += ["return_tgt_loss"]
     for keyword in keywords:
         prefix, name = keyword[:4], keyword[4:]
         anyway = _ANYWAY.get(prefix, {}).get(name, ...) == keywords[keyword]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.options import whole
 
 from ..blocks.linear import apply
 from ..blocks.norms import norm
@@ -101,9 +102,7 @@ class SequenceModel(Drawn, nn.Module):
         max_len = self.max_seq_len if max_len is None else max_len
         if max_len is None:
             raise ValueError("the model has no max_seq_len, and a cache has a capacity: give max_len=")
-        for name, value in (("max_len", max_len), ("prepended", prepended)):
-            if value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
+        max_len, prepended = whole("max_len", max_len), whole("prepended", prepended)
         return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
 
     if TYPE_CHECKING:  # the return type of a call

@@ -80,11 +80,11 @@ class TransformerWrapper(SequenceModel):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
-        self.num_tokens = num_tokens
+        self.num_tokens: int = start["num_tokens"]
         self.unit, self.emb_frac_gradient = start["l2norm_embed"], start["emb_frac_gradient"]
         emb_dim = self.graph.emb_dim
         std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
-        self.token_emb = Embedding(num_tokens, emb_dim, std)
+        self.token_emb = Embedding(self.num_tokens, emb_dim, std)
         self._build(attn_layers)
         self.max_mem_len = start["max_mem_len"]
         self.shift_mem_down = start["shift_mem_down"]

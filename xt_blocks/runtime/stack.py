@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
+from blockdsl.registry.options import whole
 
 from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
@@ -36,15 +37,15 @@ class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:
-        graph: linted here. Its model settings, such as num_tokens, are those of a wrapper around the stack.
+        graph: linted here, and copied. Its model settings, such as num_tokens, are those of a wrapper around the stack.
 
     Attributes:
-        graph: the graph it was lowered from.
+        graph: a copy of the graph it was lowered from.
     """
 
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
-        self.graph = graph.lint()
+        self.graph = graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
@@ -219,7 +220,8 @@ class Stack(Drawn, nn.Module):
         """
         if reason := self.reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
-        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, max_mem_len, pinned)
+        most = whole("max_mem_len", max_mem_len)
+        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, most, pinned)
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         ctx.values[self.start] = x

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from blockdsl.errors import UserError, did_you_mean
 from blockdsl.graph.state import Kept, capacity
+from blockdsl.registry.options import whole
 from blockdsl.registry.state import State
 
 from .fixed import FixedShapes
@@ -40,10 +41,7 @@ class Progress:
     """
 
     def __init__(self, batch: int, max_len: int) -> None:
-        for name, value in (("batch", batch), ("max_len", max_len)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
-        self.batch, self.max_len = batch, max_len
+        self.batch, self.max_len = whole("batch", batch), whole("max_len", max_len)
         self.length = self.end = self.queries = 0
         self.like = torch.empty(0, device="cpu", dtype=torch.float32)
         self.fixed: FixedShapes | None = None
