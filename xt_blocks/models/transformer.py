@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,9 @@ class TransformerWrapper(SequenceModel):
         UserError: a value is out of range, or two arguments clash.
     """
 
+    with_target: ClassVar[tuple[Callable[..., Any], ...]] = (SequenceModel.forward,)
+    """The forward passes that take `target=`; a subclass with a forward of its own may not."""
+
     @names_nearest
     @spells(parameters(by_name(TOKEN_OPTIONS)))
     def __init__(
@@ -122,9 +126,9 @@ class TransformerWrapper(SequenceModel):
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
     """What `net(tokens, **read)` returns, with the target's cross-entropy in place of the logits.
 
-    A net that is hooked, or is not a plain TransformerWrapper, still makes its logits.
+    A net that is hooked, or whose forward is not known to take a target, still makes its logits.
     """
-    if runs(net, TransformerWrapper.forward):
+    if any(runs(net, forward) for forward in getattr(net, "with_target", ())):
         return net(tokens, target=target, **read)
     out = net(tokens, **read)
     if isinstance(out, tuple):
