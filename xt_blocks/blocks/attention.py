@@ -30,6 +30,7 @@ from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
 from .linear import apply, apply_from
+from .linear_rows import LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
@@ -47,9 +48,12 @@ class AnyAttention(nn.Module):
 
     Attributes:
         core: computes a Request. `xt_blocks.why` replaces it to see a module's requests.
+        joint: the name of the linear layer whose last outputs are the keys and values.
+        to_k, to_v, to_out: parts to read, under the names they have as layers of their own in x-transformers.
     """
 
     core: Callable[[Request], Result] = staticmethod(table.attention)
+    joint: str
 
     def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -67,6 +71,31 @@ class AnyAttention(nn.Module):
             setattr(self, option.name, pkgutil.resolve_name(option.scores)(o) if on else None)
             self.score_options += (option.name,) if on else ()
         self.output = Output(o)
+
+    @property
+    def to_k(self) -> LinearRows:
+        """The rows of the joint linear layer that make keys."""
+        return self._rows(-2)
+
+    @property
+    def to_v(self) -> LinearRows | None:
+        """The rows that make values; None: keys are the values."""
+        return self._rows(-1) if self.sizes[2] else None
+
+    @property
+    def to_out(self) -> nn.Module:
+        """The linear layer of the output."""
+        return self.output.to_out
+
+    def _rows(self, part: int) -> LinearRows:
+        start = sum(self.sizes[:part]) - (self.sizes[0] if self.joint == "to_kv" else 0)
+        return LinearRows(getattr(self, self.joint), slice(start, start + self.sizes[part]))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):  # torch would keep a module that nothing reads
+            where = "output.to_out" if name == "to_out" else f"part of {self.joint}"
+            raise AttributeError(f"{name} is {where}, here only to be read: replace {where.removeprefix('part of ')}")
+        super().__setattr__(name, value)
 
     def modifiers(self) -> tuple[Modifier, ...]:
         """The score modifiers of the options; those with parameters come from their modules."""
@@ -120,6 +149,8 @@ class Attention(AnyAttention):
         ValueError: a value out of range, or options that clash.
     """
 
+    joint = "to_qkv"
+
     @spells(parameters(by_name(SELF_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
@@ -127,6 +158,11 @@ class Attention(AnyAttention):
         alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+
+    @property
+    def to_q(self) -> LinearRows:
+        """The rows that make queries."""
+        return self._rows(-3)
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
@@ -208,6 +244,8 @@ class CrossAttention(AnyAttention):
         TypeError: an unknown option; the message names the nearest one.
         ValueError: a value out of range, or options that clash.
     """
+
+    joint = "to_kv"
 
     @spells(parameters(by_name(CROSS_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:

@@ -107,6 +107,9 @@ class XTransformer(Drawn, nn.Module):
         PatternError, UserError: a pattern or a value is at fault, or two clash.
     """
 
+    encoder_class, decoder_class = Encoder, Decoder
+    model_class, wrapper_class = TransformerWrapper, AutoregressiveWrapper
+
     @spells(_keywords())
     def __init__(
         self,
@@ -134,18 +137,18 @@ class XTransformer(Drawn, nn.Module):
         if tie_token_emb:
             _check_tie(dim, enc_tokens, dec_tokens)
         with _named("encoder"):
-            encoder = Encoder(dim=dim, **enc_stack)
+            encoder = self.encoder_class(dim=dim, **enc_stack)
             if encoder.reads_context:
                 raise UserError("its blocks attend to a context ('c'), and there is none to give it")
-            self.encoder = TransformerWrapper(attn_layers=encoder, return_only_embed=True, **enc_tokens)
+            self.encoder = self.model_class(attn_layers=encoder, return_only_embed=True, **enc_tokens)
         with _named("decoder"):
-            decoder = Decoder(dim=dim, **dec_stack)
+            decoder = self.decoder_class(dim=dim, **dec_stack)
             if not decoder.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
-            net = TransformerWrapper(attn_layers=decoder, **dec_tokens)
+            net = self.model_class(attn_layers=decoder, **dec_tokens)
         if tie_token_emb:
             net.token_emb = self.encoder.token_emb
-        self.decoder = AutoregressiveWrapper(net, ignore_index=ignore_index, pad_value=pad_value)
+        self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
         self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
         self.cross_attn_tokens_dropout = share
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
 from ..positions.absolute import input_positions
+from ..runtime.by_hand import NewTokens, check_cache
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
@@ -160,14 +162,14 @@ class SequenceModel(Drawn, nn.Module):
         return_intermediates: bool = False,
         return_attn: bool = False,
         return_mems: bool = False,
-        mems: Memories | None = None,
+        mems: Memories | Sequence[Tensor] | None = None,
         pos: Tensor | None = None,
         prepend_embeds: Tensor | None = None,
         prepend_mask: Tensor | None = None,
         sum_embeds: Tensor | None = None,
         attn_mask: Tensor | None = None,
         self_attn_context_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Cache | Intermediates | None = None,
         target: Target | None = None,
         last_only: bool = False,
     ) -> Tensor | tuple[Any, ...]:
@@ -183,7 +185,8 @@ class SequenceModel(Drawn, nn.Module):
                 memory tokens.
             return_attn: return a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: return the Memories after this segment too.
-            mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens come
+            mems: memories of earlier segments, or a list of what each self-attention read in them. Learned
+                positions count from the segment's start; memory tokens come
                 before the first segment only, and are always kept. It must have a real token in every row: only there
                 can a row's padding go before them.
             pos: (seq,) or (batch, seq) int, the tokens' positions. By default they continue from the cache's last
@@ -196,8 +199,11 @@ class SequenceModel(Drawn, nn.Module):
                 (batch, heads, seq, keys). keys: seq, or with those of mems, or the tokens of the cache, in front.
                 Memory tokens and prepended embeddings see all and are seen by all.
             self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
-            cache: x follows the tokens it holds. With memory tokens or prepended embeddings, the first step must have
-                a real token in every row: only there can its padding go before them.
+            cache: x follows the tokens it holds. Or the Intermediates of an earlier pass, for steps by hand: x, mask,
+                pos, sum_embeds and the rows of attn_mask are then of the whole sequence, or of one new token, and what
+                is returned is of the new tokens; context, prepended embeddings and mems are those of the first pass.
+                With memory tokens or prepended embeddings, the first step must have a real token in every row: only
+                there can its padding go before them.
             target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss
                 instead of logits, without holding all logits.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
@@ -212,8 +218,20 @@ class SequenceModel(Drawn, nn.Module):
                 the sequence is longer than max_seq_len with learned positions.
         """
         x = self.checked_sequence(x)
+        check_cache(cache)
+        state = cache if isinstance(cache, Cache) else None
+        seen = cache if isinstance(cache, Intermediates) else None
+        if seen is not None:
+            if seen.sequence is None:
+                raise ValueError("cache= has intermediates of a stack alone; this model needs those of its own pass")
+            held = seen.sequence.length
+            x, mask, attn_mask, pos = NewTokens.of(held, x, mask, attn_mask, pos, self_attn_context_mask)
+            state = self.attn_layers.cache_after(seen, x.shape[1])
+            context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
+            sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
+        mems = self.attn_layers.memories(mems)
         inputs = Inputs(
-            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, cache
+            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, state
         )
         returns = Returns(
             return_embeddings,
@@ -227,7 +245,7 @@ class SequenceModel(Drawn, nn.Module):
         inputs.check(self.reads)
         returns.check(x, not self.return_only_embed, self.max_mem_len > 0)
         pos = inputs.pos
-        before = SequenceState() if cache is None else cache.sequence
+        before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
         prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
         real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
@@ -250,11 +268,15 @@ class SequenceModel(Drawn, nn.Module):
             ),
             pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
             mems=mems,
-            cache=cache,
+            cache=state,
             intermediates=record,
         )
-        if cache is not None:
+        if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
+        if record is not None:
+            record.sequence, record.memory_tokens = before, prefix.memory_outputs(stream)
+            if seen is not None:
+                record.cache, record.tokens = state, seen.tokens + x.shape[1]
         if record is not None and return_mems:
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record)

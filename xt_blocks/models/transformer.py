@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 from ..blocks import head
 from ..blocks.embedding import SMALL_STD, Embedding, unit_length
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.hooks import runs
 from ..kernels.tensors import misfit, whole_numbers
@@ -66,13 +68,16 @@ class TransformerWrapper(SequenceModel):
         UserError: a value is out of range, or two arguments clash.
     """
 
+    with_target: ClassVar[tuple[Callable[..., Any], ...]] = (SequenceModel.forward,)
+    """The forward passes that take `target=`; a subclass with a forward of its own may not."""
+
     @names_nearest
     @spells(parameters(by_name(TOKEN_OPTIONS)))
     def __init__(
         self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[TokenSettings]
     ) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
@@ -127,9 +132,9 @@ class TransformerWrapper(SequenceModel):
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
     """What `net(tokens, **read)` returns, with the target's cross-entropy in place of the logits.
 
-    A net that is hooked, or is not a plain TransformerWrapper, still makes its logits.
+    A net that is hooked, or whose forward is not known to take a target, still makes its logits.
     """
-    if runs(net, TransformerWrapper.forward):
+    if any(runs(net, forward) for forward in getattr(net, "with_target", ())):
         return net(tokens, target=target, **read)
     out = net(tokens, **read)
     if isinstance(out, tuple):

@@ -12,6 +12,7 @@ from copy import copy
 from typing import NoReturn, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blockdsl.errors import UserError, did_you_mean
@@ -176,6 +177,11 @@ class TokenPieces:
             buffer.narrow(-2, start - begin, end - start).copy_(t)
             out.append(buffer.narrow(-2, first - begin, end - first))
         return tuple(out)
+
+    def grow(self) -> None:
+        """See `Cache.grow`."""
+        more = capacity(self.window, self._progress.max_len)
+        self.buffers = {name: F.pad(t, (0, 0, 0, more - t.shape[-2])) for name, t in self.buffers.items()}
 
     def fix_shapes(self) -> None:
         """See `Cache.fix_shapes`. A window then has all places."""

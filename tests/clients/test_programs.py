@@ -1,0 +1,31 @@
+"""Programs written for x-transformers run here, with the import changed."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+import xt_blocks.x_transformers
+
+from .programs import PROGRAMS, outcome
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_runs(name: str) -> None:
+    assert outcome(PROGRAMS[name], xt_blocks.x_transformers) is None
+
+
+def test_a_program_that_fails_is_seen() -> None:
+    assert outcome(lambda x: x.nothing, xt_blocks.x_transformers) is not None
+
+
+def test_no_program_warns_but_those_about_keywords() -> None:
+    for name, run in PROGRAMS.items():
+        if name == "ignores_keywords_as_1x":
+            continue
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            run(xt_blocks.x_transformers)
