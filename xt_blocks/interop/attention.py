@@ -173,13 +173,13 @@ def _load_talking_heads(talking: Any, state: Reader, by_head: Order) -> None:
     there = {place: any(state.has(name) for name in names) for place, names in places.items()}
     for ours, place in both:
         if any(there.values()) and not there[place] and not state.old:  # 2.x may have one of the two alone
-            state.put(ours, torch.eye(heads, device=ours.device), places[place][0])
+            state.put(ours, torch.eye(heads, device=ours.device, dtype=ours.dtype), places[place][0])
             continue
         mix = state.need(*places[place], shape=(heads, heads))
         if mix is not None:
             mix = by_head(by_head(mix).T).T
             if place == "pre" and not state.old:  # 2.x adds the result to the scores
-                mix = mix + torch.eye(heads, device=mix.device)
+                mix = mix + torch.eye(heads, device=mix.device, dtype=mix.dtype)
         state.put(ours, mix, places[place][0])
 
 
@@ -187,7 +187,8 @@ def _load_output(output: Any, o: Any, state: Reader, by_head: Order) -> None:
     weight = output.to_out.weight
     name = "to_out.0.weight" if o.on_attn else "to_out.weight"
     if not state.old and o.heads == 1 and weight.shape[0] == weight.shape[1] and not state.has(name):
-        out = torch.eye(len(weight), device=weight.device)  # 2.x takes the values of a single head as they are
+        # 2.x takes the values of a single head as they are
+        out = torch.eye(len(weight), device=weight.device, dtype=weight.dtype)
     else:
         theirs = state.need(name, shape=weight.shape)
         out = None if theirs is None else by_head(theirs.T).T  # type: ignore[assignment]

@@ -83,7 +83,8 @@ def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) ->
         name = f"{state.prefix}rotary_pos_emb.inv_freq"
         if name not in state.state:
             continue
-        theirs, ours = state.state[name].double().cpu(), BASE ** -(torch.arange(0, dim, 2).double() / dim)
+        steps = torch.arange(0, dim, 2, device="cpu", dtype=torch.float64)
+        theirs, ours = state.state[name].double().cpu(), BASE ** -(steps / dim)
         if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2):
             state.refuse(
                 f"rotary_pos_emb: the frequencies differ. This model rotates {dim} features of a head, feature i by "
@@ -120,7 +121,7 @@ def load_rows(layer: Any, state: Reader, name: str, by_head: Order) -> None:
 
 
 def _load_alibi(module: Any, state: Reader, by_head: Order) -> None:
-    order = torch.arange(module.heads)[:, None]
+    order = torch.arange(module.heads, device="cpu", dtype=torch.int64)[:, None]
     if not torch.equal(by_head(order), order):
         state.refuse("alibi_pos_bias with kv_heads: 2.x orders ALiBi's slopes in a way that this model cannot")
     if module.log_slopes is not None:

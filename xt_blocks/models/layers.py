@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
 from blockdsl import Pattern, parse
-from blockdsl.errors import PatternError, UserError
+from blockdsl.errors import PatternError
 from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import check_names, plain
@@ -94,8 +94,6 @@ class AttentionLayers(Stack):
         ordering |= per_block
         if pattern is None:
             built = pattern_of(**ordering)
-            if given.get("attn_max_attend_past") is not None and "a" not in built.layer_types:
-                raise UserError("attn_max_attend_past is set, but it is a window of self-attention, and there is none")
         else:
             twice = [name for name, value in ordering.items() if value not in (None, False)]
             if twice:

@@ -18,8 +18,8 @@ from ..blocks.linear import apply
 from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.hooks import runs
+from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
-from .inputs import INTS
 from .keywords import names_nearest
 from .sequence import SequenceModel
 
@@ -106,6 +106,10 @@ class TransformerWrapper(SequenceModel):
         except IndexError:  # checked afterwards: a check before would wait for a GPU
             span = f"from {x.min()} to {x.max()}"
             raise ValueError(f"tokens are from 0 to {self.num_tokens - 1}; these go {span}") from None
+        except RuntimeError as error:
+            if reason := misfit("tokens", x, self.token_emb):
+                raise ValueError(reason) from error
+            raise
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
@@ -118,9 +122,11 @@ class TransformerWrapper(SequenceModel):
             return head.tied_loss(self.token_emb, hidden * self.dim**-0.5, self.num_tokens, target)
         return head.loss(self.to_logits, hidden, target)
 
-    def _check_sequence(self, x: Tensor) -> None:
-        if x.ndim != 2 or x.dtype not in INTS:
-            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+    def checked_sequence(self, x: Tensor) -> Tensor:
+        x = whole_numbers("tokens", x, " (batch, seq)")
+        if x.ndim != 2:
+            raise ValueError(f"tokens must be (batch, seq), not {tuple(x.shape)}")
+        return x
 
 
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:

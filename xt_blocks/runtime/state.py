@@ -307,7 +307,9 @@ class SegmentState:
 
     def read(self, name: str) -> Tensor:
         piece = self._kept.pieces.get(name) or unknown(name, self._kept.pieces)
-        return self._before[name] if name in self._before else zeros(piece, self._like.shape[0], self._like)
+        if name not in self._before:
+            return zeros(piece, self._like.shape[0], self._like)
+        return self._before[name].to(dtype_of(piece, self._like))
 
     def write(self, name: str, new: Tensor) -> None:
         piece = self._kept.pieces.get(name) or unknown(name, self._kept.pieces)
