@@ -28,7 +28,7 @@ from ..blocks.norms import norm
 from ..runtime.plan import Step, plan
 from ..runtime.recompute import parts_of
 from ..runtime.stack import Stack
-from .attention import Scores, load_attention
+from .attention import ScoreContext, load_attention
 from .linear import load_bias, load_norm
 from .positions import load_biases, load_rotations, rotated_by
 from .reader import Reader
@@ -113,7 +113,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         _load_residual(block, attributes, own, constant)
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
-            scores = Scores(bool(step.biases), step.keep_scores)
+            scores = ScoreContext(bool(step.biases), step.keep_scores)
             load_attention(
                 layer, own.under("1."), rotated_by(stack, step), scores, [each["options"] for each in attributes]
             )
