@@ -17,7 +17,7 @@ from ..language.pattern import Pattern, parse
 from ..registry.kinds import NORM_CLASH, Kind, kinds
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
-from ..registry.settings import block_default, check_keywords, deepnorm_settings, resolved
+from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.tokens import clash, model_of
 
 
@@ -83,7 +83,7 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
         UserError: a keyword's value is out of range, or settings clash.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    check_keywords(keywords)
+    keywords = checked_keywords(keywords)
     given = pattern.settings | keywords
     settings = resolved(given)
     if settings["dim"] is None:

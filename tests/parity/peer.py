@@ -24,7 +24,7 @@ BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 
 def cases(release: str) -> list[dict[str, Any]]:
     """Those of a release, and further ones where two options meet in what a loader has to know."""
-    names = (f"x_transformers_{release}.json", f"x_transformers_{release}_combined.json")
+    names = (f"x_transformers_{release}{kind}.json" for kind in ("", "_combined", "_loading"))
     return [case for name in names for case in json.loads((FOLDER / name).read_text())]
 
 
@@ -61,6 +61,8 @@ def expected(case: dict[str, Any]) -> Tensor:
 def build(case: dict[str, Any]) -> torch.nn.Module:
     """Our model for a case, without the peer's weights."""
     options = BASE | {k: tuple(v) if isinstance(v, list) else v for k, v in case.get("layers", {}).items()}
+    if "pattern" in options:
+        del options["depth"]
     around = case.get("wrapper_kwargs") or {}
     model: torch.nn.Module
     if case.get("layers_class"):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import xt_blocks
 from blockdsl import UserError
 from xt_blocks.interop import load_x_transformers
+from xt_blocks.interop.names import release_of
 
 from . import peer
 from .test_parity import CASES
@@ -120,7 +126,7 @@ def test_the_release_can_be_given_and_must_be_told() -> None:
         load_x_transformers(torch.nn.Linear(2, 2), {}, release=2)
 
 
-def test_tied_weights_cannot_be_those_of_the_peer() -> None:
+def test_tied_weights_cannot_be_those_of_the_older_release() -> None:
     model = xt_blocks.Decoder(dim=32, heads=2, attn_dim_head=16, pattern="(a@x f@y)*2")
     with pytest.raises(UserError, match="is tied to another block"):
         load_x_transformers(model, state("1_10_0-encoder_layers_only"))
@@ -166,3 +172,306 @@ def test_what_fills_in_masks_is_loaded_with_its_critic(release: str, critic: str
     del state["null_embed"]
     with pytest.raises(UserError, match="missing: null_embed"):
         load_x_transformers(model, state)
+
+
+# What the model and its graph are set to ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "depth"),
+    [
+        ({"macaron": True}, 2),
+        ({"cross_attend": True}, 2),
+        ({"cross_attend": True, "macaron": True, "depth": 3, "sandwich_coef": 1}, 3),
+        ({"cross_attend": True, "depth": 4, "par_ratio": 4}, 4),
+    ],
+)
+def test_deepnorm_of_the_older_release_follows_depth(layers: dict[str, Any], depth: int) -> None:
+    model = decoder(deepnorm=True, **layers)
+    weights = peer_like(model)
+    load_x_transformers(model, weights)
+    for node in model.graph.nodes("block"):
+        constant = (2 * depth) ** 0.25
+        assert model.graph.nx.nodes[node]["options"]["scale_residual_constant"] == pytest.approx(constant)
+        assert model.attn_layers.blocks[node].residual.constant == pytest.approx(constant)
+
+
+def test_deepnorm_of_an_order_that_does_not_tell_its_depth_is_refused() -> None:
+    model = decoder(deepnorm=True, custom_layers=("a", "f", "f"))
+    with pytest.raises(UserError, match=r"deepnorm: 1\.x takes its constant from depth"):
+        load_x_transformers(model, peer_like(model))
+    said = {"pre_norm": False, "scale_residual": True, "scale_residual_constant": 1.5}
+    model = decoder(**said, custom_layers=("a", "f", "f"))
+    assert load_x_transformers(model, peer_like(model)).attn_layers.blocks["a0"].residual.constant == 1.5
+
+
+def peer_like(model: xt_blocks.TransformerWrapper) -> dict[str, torch.Tensor]:
+    """Weights of release 1.x that fit a post-norm decoder over tokens."""
+    stack, dim = model.attn_layers, model.dim
+    out = {"token_emb.emb.weight": torch.randn(17, dim), "pos_emb.emb.weight": torch.randn(12, dim)}
+    out |= {"norm.weight": torch.ones(dim), "norm.bias": torch.zeros(dim)}
+    out |= {"to_logits.weight": torch.randn(17, dim), "to_logits.bias": torch.zeros(17)}
+    for i, name in enumerate(stack.blocks):
+        at = f"attn_layers.layers.{i}"
+        if i < len(stack.blocks) - 1:
+            out |= {f"{at}.0.2.weight": torch.ones(dim), f"{at}.0.2.bias": torch.zeros(dim)}
+        out[f"{at}.2.residual_scale"] = torch.ones(dim)
+        if name.startswith("f"):
+            place = f"{at}.1.fn.ff" if stack.graph.nx.nodes[name]["scale"] != 1 else f"{at}.1.ff"
+            out |= {f"{place}.0.0.weight": torch.randn(4 * dim, dim), f"{place}.0.0.bias": torch.zeros(4 * dim)}
+            out |= {f"{place}.3.weight": torch.randn(dim, 4 * dim), f"{place}.3.bias": torch.zeros(dim)}
+        else:
+            out |= {f"{at}.1.to_{name}.weight": torch.randn(32, dim) for name in "qkv"}
+            out[f"{at}.1.to_out.weight"] = torch.randn(dim, 32)
+    return out
+
+
+def test_a_half_step_before_a_sandwich_norm_is_taken_into_the_weights() -> None:
+    case = CASES["1_10_0-macaron_sandwich_norm"]
+    model, weights = peer.loaded(case), peer.peer_state(case)
+    assert torch.equal(
+        model.attn_layers.blocks["f0"].layer.to_out.weight, weights["attn_layers.layers.0.1.fn.ff.3.weight"] / 2
+    )
+    assert model.graph.nx.nodes["f0"]["scale"] == 1.0
+    assert [step.use.scale for step in model.attn_layers.plan] == [1.0] * 6
+
+
+def test_a_norm_that_is_put_in_has_the_models_dtype() -> None:
+    model = decoder(pre_norm=False, use_rmsnorm=True).to(torch.bfloat16)
+    weights = state("1_10_0-post_norm")
+    weights = {name.replace(".0.2.weight", ".0.2.g"): tensor for name, tensor in weights.items()}
+    model = load_x_transformers(model, {name: t for name, t in weights.items() if not name.endswith(".0.2.bias")})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model(torch.randint(0, 17, (1, 4))).dtype == torch.bfloat16
+
+
+def test_gains_that_are_stored_less_one_are_added_in_full_precision() -> None:
+    weights = state("2_31_10-now_rotary_full")
+    weights["attn_layers.final_norm.gamma"] = torch.full((32,), 1 / 300, dtype=torch.bfloat16)
+    model = load_x_transformers(decoder(**CASES["2_31_10-now_rotary_full"]["layers"]), weights)
+    assert torch.equal(model.attn_layers.norm.weight, 1 + weights["attn_layers.final_norm.gamma"].float())
+
+
+def test_all_weights_in_half_precision_are_read() -> None:
+    case = CASES["2_31_10-now_rotary_full"]
+    weights = {name: tensor.half() for name, tensor in peer.peer_state(case).items()}
+    model = load_x_transformers(peer.build(case), weights).eval()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    torch.testing.assert_close(peer.output(case, model), peer.expected(case), rtol=0.02, atol=0.02)
+
+
+# What is refused, and what is warned of ------------------------------------------------------------------------------
+
+
+REFUSED = [
+    ("1_10_0-decoder_plain", {"residual_attn": True, "attn_sparse_topk": 2}, "attn_sparse_topk: residual attention of 1.x"),
+    ("1_10_0-decoder_plain", {"attn_softcap": 5}, "attn_softcap: 1.x does not have it"),
+    ("1_10_0-attn_num_mem_kv", {"attn_num_mem_kv": 4, "alibi_pos_bias": True}, "attn_num_mem_kv: 1.x biases the scores"),
+    ("1_10_0-attn_num_mem_kv", {"attn_num_mem_kv": 4, "rel_pos_bias": True}, "attn_num_mem_kv: 1.x biases the scores"),
+    ("1_10_0-attn_num_mem_kv", {"attn_num_mem_kv": 4, "attn_max_attend_past": 2}, "attn_num_mem_kv: 1.x sees memory"),
+    ("1_10_0-dynamic_pos_bias", {"dynamic_pos_bias": True, "alibi_pos_bias": True}, "alibi_pos_bias: 1.x ignores it"),
+    ("2_31_10-softcap", {"attn_softcap": 2, "alibi_pos_bias": True}, "attn_softcap: 2.x caps the scores with"),
+    ("2_31_10-sink", {"attn_sink": True, "attn_sparse_topk": 2}, "attn_sink: 2.x counts it among the top k"),
+    ("2_31_10-now_rotary_full", {"pattern": "(a & f)*2", "depth": None, "rotary_pos_emb": True}, "wired otherwise"),
+    ("2_31_10-now_rotary_full", {"pattern": "a f/3 a f", "depth": None, "rotary_pos_emb": True}, "half steps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "words"), REFUSED)
+def test_other_numbers_are_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_x_transformers(decoder(**options), state(name))
+
+
+def test_groups_of_features_that_rotation_breaks_up_are_refused() -> None:
+    grouped = {"attn_qk_norm": True, "attn_qk_norm_groups": 2, "rotary_pos_emb": True}
+    weights = state("2_31_10-now_rotary_full")
+    load_x_transformers(decoder(**grouped), weights)  # 8 of 16 features are rotated: a group by itself
+    for further in ({"rotary_emb_dim": 16}, {"attn_qk_norm_groups": 4}, {"rotary_emb_dim": 12}):
+        with pytest.raises(UserError, match=r"attn_qk_norm_groups: with rotary_pos_emb, 2\.x groups other features"):
+            load_x_transformers(decoder(**(grouped | further)), weights)
+
+
+def test_other_frequencies_are_refused() -> None:
+    weights = state("2_31_10-now_rotary_full") | {"attn_layers.rotary_pos_emb.inv_freq": 1e4 ** -(torch.arange(4) / 4)}
+    load_x_transformers(decoder(rotary_pos_emb=True), weights)
+    for theirs in (1e5 ** -(torch.arange(4) / 4), 1e4 ** -(torch.arange(8) / 8)):
+        with pytest.raises(UserError, match="rotary_pos_emb: the frequencies differ"):
+            load_x_transformers(decoder(rotary_pos_emb=True), weights | {"attn_layers.rotary_pos_emb.inv_freq": theirs})
+    with pytest.raises(UserError, match="rotary_xpos: one of the two models decays"):
+        load_x_transformers(decoder(rotary_xpos=True), weights)
+
+
+def test_a_window_of_cross_attention_is_warned_of() -> None:
+    case = CASES["2_31_10-now_cross_attender"]
+    model = xt_blocks.Encoder(**peer.BASE, pattern=None, custom_layers=("a", "c", "f"), attn_max_attend_past=2)
+    weights = {f"layers.{i}.1.to_{name}.weight": torch.randn(32, 32) for i in (0, 1) for name in ("q", "k", "v", "out")}
+    weights |= {
+        name.replace("layers.1.", "layers.2."): t for name, t in peer.peer_state(case).items() if ".ff." in name
+    }
+    weights = {name: t for name, t in weights.items() if "layers.3" not in name}
+    weights |= {f"layers.{i}.0.0.gamma": torch.zeros(32) for i in range(3)} | {"final_norm.gamma": torch.zeros(32)}
+    with pytest.warns(
+        UserWarning, match="attn_max_attend_past: in x-transformers it is a window of cross-attention too"
+    ):
+        load_x_transformers(model, weights)
+
+
+def test_memories_of_the_older_release_are_warned_of() -> None:
+    model = xt_blocks.TransformerWrapper(**TOKENS, max_mem_len=8, attn_layers=xt_blocks.Decoder(**peer.BASE))
+    with pytest.warns(UserWarning, match=r"max_mem_len: 1\.x reads earlier segments before the block's norm"):
+        load_x_transformers(model, state("1_10_0-decoder_plain"))
+
+
+def test_a_warning_is_given_once_and_at_the_callers_line() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_x_transformers(decoder(attn_sparse_topk=3), state("1_10_0-attn_sparse_topk"))
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_no_parameter_stays_as_it_was_made() -> None:
+    model = xt_blocks.ContinuousTransformerWrapper(
+        max_seq_len=8, use_abs_pos_emb=False, emb_dim=16, attn_layers=xt_blocks.Encoder(**peer.BASE)
+    )
+    weights = {f"attn_layers.{name}": t for name, t in state("1_10_0-encoder_layers_only").items()}
+    with pytest.raises(UserError, match=r"not there: project_emb\.weight of the model"):
+        load_x_transformers(model, weights | {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)})
+
+
+def test_norms_of_another_kind_do_not_fit() -> None:
+    with pytest.raises(UserError, match=r"missing: attn_layers\.layers\.0\.0\.0\.g"):
+        load_x_transformers(decoder(use_rmsnorm=True, rotary_pos_emb=True), state("2_31_10-now_rotary_full"))
+
+
+def test_a_weight_of_another_shape_and_the_same_size_does_not_fit() -> None:
+    weights = state("1_10_0-decoder_plain")
+    weights["attn_layers.layers.1.1.ff.3.weight"] = weights["attn_layers.layers.1.1.ff.3.weight"].T
+    with pytest.raises(UserError, match=r"ff\.3\.weight is \(128, 32\), the model's is \(32, 128\)"):
+        load_x_transformers(decoder(), weights)
+    weights["attn_layers.layers.1.1.ff.3.weight"] = torch.zeros(32, 128, dtype=torch.int8)
+    with pytest.raises(UserError, match="int8, which is no type of a parameter"):
+        load_x_transformers(decoder(), weights)
+
+
+def test_a_model_without_memory_is_not_filled_in_silence() -> None:
+    with torch.device("meta"):
+        model = decoder()
+    with pytest.raises(UserError, match="on the meta device"):
+        load_x_transformers(model, state("1_10_0-decoder_plain"))
+
+
+SPOILT: list[Callable[[dict[str, Any]], Any]] = [
+    lambda weights: weights.pop("to_logits.weight"),
+    lambda weights: weights.update(further=torch.zeros(1)),
+    lambda weights: weights.update({"norm.weight": torch.zeros(3)}),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+@pytest.mark.parametrize("name", ["1_10_0-macaron_sandwich_norm", "1_10_0-more_glu_no_bias", "1_10_0-deepnorm_macaron"])
+def test_a_load_that_fails_leaves_the_model_as_it_was(name: str, spoil: Callable[[dict[str, Any]], Any]) -> None:
+    model, weights = peer.build(CASES[name]), peer.peer_state(CASES[name])
+    before, text, graph = copy.deepcopy(model.state_dict()), str(model), model.graph.to_json()
+    spoil(weights)
+    with pytest.raises(UserError, match="do not fit"):
+        load_x_transformers(model, weights)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert (str(model), model.graph.to_json()) == (text, graph)
+
+
+# What is given -------------------------------------------------------------------------------------------------------
+
+
+def wrapped(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """The same weights with the names that torch's wrappers give them."""
+    return [
+        {f"_orig_mod.{name}": tensor for name, tensor in weights.items()},
+        {f"module._orig_mod.{name}": tensor for name, tensor in weights.items()},
+        {name.replace("attn_layers.", "attn_layers._orig_mod."): tensor for name, tensor in weights.items()},
+        {name.replace("layers.0.1.", "layers.0.1.module."): tensor for name, tensor in weights.items()},
+        {f"_fsdp_wrapped_module.{name}": tensor for name, tensor in weights.items()},
+        {f"net.module.{name}": tensor for name, tensor in weights.items()},
+    ]
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_what_wrappers_put_into_names_does_not_matter(which: int) -> None:
+    case = CASES["2_31_10-now_rotary_full"]
+    model = load_x_transformers(peer.build(case), wrapped(peer.peer_state(case))[which]).eval()
+    torch.testing.assert_close(peer.output(case, model), peer.expected(case), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("release", ["1_10_0-decoder_plain", "2_31_10-now_rotary_full"])
+def test_a_wrappers_weights_are_read_by_its_net_and_the_other_way_round(release: str) -> None:
+    case = CASES[release]
+    bare = peer.peer_state(case)
+    around = {f"net.{name}": tensor for name, tensor in bare.items()}
+    for model, weights in (
+        (peer.build(case), around),
+        (xt_blocks.AutoregressiveWrapper(peer.build(case)), bare),
+        (xt_blocks.AutoregressiveWrapper(peer.build(case)), around),
+    ):
+        net = getattr(load_x_transformers(model, weights), "net", model).eval()
+        torch.testing.assert_close(peer.output(case, net), peer.expected(case), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["ema_model.", "model.", "decoder.net.", "online_model.module.net."])
+def test_a_prefix_that_is_not_the_models_is_named(prefix: str) -> None:
+    weights = {prefix + name: tensor for name, tensor in state("1_10_0-decoder_plain").items()}
+    plain = prefix.replace("module.", "")
+    with pytest.raises(UserError, match=rf"the weights of this model are below '{plain}'") as error:
+        load_x_transformers(decoder(), weights)
+    advice = str(error.value).split("give ")[1]
+    state_dict = {name.replace("module.", ""): tensor for name, tensor in weights.items()}
+    load_x_transformers(decoder(), eval(advice, {"state": state_dict}))
+
+
+def test_two_prefixes_are_both_named() -> None:
+    weights = state("1_10_0-decoder_plain")
+    both = {f"{prefix}.{name}": t for prefix in ("ema_model", "online_model") for name, t in weights.items()}
+    with pytest.raises(UserError, match=r"below 'ema_model\.' \(there is 'online_model\.' too\)"):
+        load_x_transformers(decoder(), both | {"initted": torch.ones(1)})
+
+
+def test_names_that_are_one_without_their_wrappers_are_refused() -> None:
+    weights = state("1_10_0-decoder_plain")
+    with pytest.raises(UserError, match=r"two of the names are norm\.weight"):
+        load_x_transformers(decoder(), weights | {"module.norm.weight": torch.ones(32)})
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (torch.nn.Linear(2, 2), TypeError, r"a model was given: give its model\.state_dict\(\)"),
+        ("model.pt", TypeError, r"a path was given: give torch\.load\('model\.pt', weights_only=True\)"),
+        (Path("model.pt"), TypeError, r"a path was given: give torch\.load\('model\.pt', weights_only=True\)"),
+        ([("a", torch.ones(1))], TypeError, "not a list"),
+        (None, TypeError, "not a NoneType"),
+        ({"to_logits.weight": np.zeros(2)}, TypeError, r"'to_logits\.weight' is a ndarray, not a tensor"),
+        ({"model": {"a": torch.ones(1)}, "step": 3}, UserError, r"whole checkpoint, with 'model', 'step'.*checkpoint\['model'\]"),
+        ({"state_dict": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}}, UserError, r"checkpoint\['state_dict'\] or checkpoint\['ema'\]"),
+    ],
+)  # fmt: skip
+def test_what_is_no_state_dict_gets_words(given: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        load_x_transformers(decoder(), given)
+
+
+@pytest.mark.parametrize(
+    ("names", "release"),
+    [
+        (["layers.0.0.0.g", "layers.0.1.to_q.weight", "final_norm.g"], 2),
+        (["layers.0.0.2.g", "layers.0.1.to_q.weight", "layers.1.1.to_q.weight"], 1),
+        (["layers.0.0.2.g", "layers.1.0.2.g", "layers.1.1.to_q.weight"], 2),
+        (["layers.0.0.0.g", "layers.0.1.to_q.weight"], 1),
+        (["layers.0.0.0.weight"], 1),
+        (["layers.0.0.0.gamma"], 2),
+        (["layers.0.0.0.g", "layers.0.1.attend.head_attn_sink"], 2),
+    ],
+)
+def test_the_release_is_told_from_few_names(names: list[str], release: int) -> None:
+    assert release_of(dict.fromkeys(names, torch.ones(1))) == release

@@ -136,9 +136,9 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "attend": lambda context, step: context.masks,
     "context": lambda context, step: context.inputs.context,
     "rotary": lambda context, step: context.rotations[step.rotary or ""],
-    "bias": lambda context, step: context.bias(step),
+    "bias": ForwardContext.bias,
     "scores": lambda context, step: context.scores[step.scores_from or ""],
-    "cache": lambda context, step: context.state(step),
+    "cache": ForwardContext.state,
 }
 
 

@@ -1,0 +1,79 @@
+"""Records numbers of the installed x-transformers for machines without it: `python -m tests.parity.record`.
+
+It writes `data/x_transformers_<release>_loading.json`: models of which the loader has to know more than names and
+sizes. The other files of `data` were made in the same way.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from . import peer
+
+Case = dict[str, Any]
+
+TOKENS = {"kind": "ints", "shape": [2, 8], "seed": 0, "high": 17}
+CONTEXT = {"kind": "floats", "shape": [2, 5, 32], "seed": 3}
+
+
+def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder", **more: Any) -> Case:
+    """One over tokens. `there`: the stack's keywords as x-transformers has them, where they differ."""
+    out = {"name": name, "wrapper": "TransformerWrapper", "wrapper_kwargs": {"num_tokens": 17, "max_seq_len": 12}}
+    out |= {"layers_class": cls, "layers": layers, "args": [TOKENS], **more}
+    return out if there is None else out | {"layers_there": there}
+
+
+CASES = {
+    1: [
+        case("deepnorm_macaron", {"deepnorm": True, "macaron": True}),
+        case("deepnorm_cross", {"deepnorm": True, "cross_attend": True}, kwargs={"context": CONTEXT}),
+        case("deepnorm_sandwich_coef", {"deepnorm": True, "macaron": True, "depth": 3, "sandwich_coef": 1}),
+        case("deepnorm_gate_residual", {"deepnorm": True, "gate_residual": True}),
+        case("gate_residual_constant", {"gate_residual": True, "scale_residual_constant": 1.5}),
+        case("macaron_sandwich_norm", {"macaron": True, "sandwich_norm": True}),
+        case("macaron_sandwich_norm_shift", {"macaron": True, "sandwich_norm": True, "shift_tokens": 1}),
+    ],
+    2: [
+        case("gate_residual_constant", {"gate_residual": True, "scale_residual_constant": 1.5}),
+        case("macaron_sandwich_norm", {"macaron": True, "sandwich_norm": True, "ff_glu": True, "ff_no_bias": True}),
+        case("one_head", {"heads": 1, "attn_dim_head": 32}),
+        case("one_head_values", {"heads": 1, "attn_dim_head": 8, "attn_value_dim_head": 32, "attn_qk_norm": True}),
+        case("qk_groups_rotary", {"attn_qk_norm": True, "attn_qk_norm_groups": 2, "rotary_pos_emb": True}),
+        case("qk_dim_scale", {"attn_qk_norm": True, "attn_qk_norm_dim_scale": True, "attn_qk_norm_scale": 0}),
+        case("pre_talking_heads", {"attn_talking_heads": True}, {"attn_pre_talking_heads": True}),
+        case("post_talking_heads", {"attn_talking_heads": True}, {"attn_post_talking_heads": True}),
+        case("tied_layers", {"pattern": "(a@x f@y)*3"}, {"depth": 3, "weight_tie_layers": True}),
+        case("attention_alone", {"pattern": "a a", "use_rmsnorm": True}, {"only_attn": True, "use_rmsnorm": True}),
+        case("post_norm_rmsnorm", {"pre_norm": False, "use_rmsnorm": True}),
+    ],
+}
+
+
+def recorded(one: Case) -> Case:
+    """The case with the shapes of the other library's parameters and its output for those of `peer.peer_state`."""
+    import x_transformers
+
+    options = peer.BASE | one.get("layers_there", one["layers"])
+    stack = getattr(x_transformers, one["layers_class"])(**options)
+    model = getattr(x_transformers, one["wrapper"])(attn_layers=stack, **one["wrapper_kwargs"]).eval()
+    one = one | {"state": {name: list(parameter.shape) for name, parameter in model.named_parameters()}}
+    model.load_state_dict(peer.peer_state(one), strict=False)
+    out = peer.output(one, model).numpy().astype("<f4")
+    text = base64.b64encode(np.ascontiguousarray(out).tobytes()).decode()
+    return one | {"output": {"shape": list(out.shape), "f32": text}}
+
+
+def main() -> None:
+    release = version("x-transformers")
+    path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_loading.json"
+    path.write_text(json.dumps([recorded(one) for one in CASES[int(release[0])]]))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Attention: projections, their norm, memory key-values, what is done to scores, and the output.
+
+Axes: h heads, g key-value heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..blocks.attention import Attention, CrossAttention
+from .linear import load_linear
+from .positions import load_rows, regrouped
+from .reader import Reader
+
+Order = Callable[[Tensor], Tensor]
+Options = list[dict[str, Any]]
+"""Of the nodes of one block."""
+
+
+class ScoreContext(NamedTuple):
+    """What happens to the scores of a block, outside of its options.
+
+    Attributes:
+        biased: positions bias them.
+        handed_on: a later block adds them to its own.
+    """
+
+    biased: bool
+    handed_on: bool
+
+
+def load_attention(
+    layer: Attention | CrossAttention, state: Reader, rotated: int, scores: ScoreContext, options: Options
+) -> None:
+    """
+    Args:
+        rotated: how many features of each head are rotated.
+    """
+    o = layer.options
+    (_check_1 if state.old else _check_2)(o, state, rotated, scores)
+    if o.sparse_topk is not None:
+        state.warn("attn_sparse_topk: x-transformers keeps all scores that tie for the last place, this model just k")
+
+    def by_head(rows: Tensor) -> Tensor:
+        return rows if state.old else regrouped(rows, o.heads, o.kv_heads)
+
+    paired = 0 if state.old else rotated  # 2.x pairs rotated features with their neighbours
+    _load_projections(layer, state, paired, by_head)
+    _load_output(layer.output, o, state, by_head)
+    if layer.mem_kv is not None:
+        keys, values = layer.mem_kv.keys, layer.mem_kv.values
+        theirs = state.need("mem_k", shape=keys.shape)
+        state.put(keys, None if theirs is None else halves(theirs.transpose(1, 2), paired).transpose(1, 2), "mem_k")
+        state.fill(values, "mem_v")
+    if layer.talking_heads is not None:
+        _load_talking_heads(layer.talking_heads, state, by_head)
+    if o.sink:
+        name, sink = "attend.head_attn_sink", layer.sink.logits  # type: ignore[union-attr]
+        logits = state.need(name, shape=(o.heads, 1))
+        state.put(sink, None if logits is None else by_head(logits), name)  # type: ignore[arg-type]
+    if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
+        _load_qk_gains(layer, state, paired, by_head, options)
+
+
+def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
+    """What 1.x computes otherwise."""
+    if o.softcap is not None:
+        state.refuse("attn_softcap: 1.x does not have it")
+    if o.num_mem_kv and o.qk_norm_groups > 1:
+        state.refuse(
+            "attn_num_mem_kv: under qk_norm_groups 1.x normalises whole memory keys, and this model normalises them "
+            "by group"
+        )
+    if o.num_mem_kv and scores.biased:
+        state.refuse("attn_num_mem_kv: 1.x biases the scores of memory key-values by position, as if they were tokens")
+    if o.num_mem_kv and getattr(o, "max_attend_past", None) is not None:
+        state.refuse(
+            "attn_num_mem_kv: 1.x sees memory key-values only within attn_max_attend_past, as if they were tokens"
+        )
+    if o.sparse_topk is not None and scores.handed_on:
+        state.refuse("attn_sparse_topk: residual attention of 1.x hands on only the scores that are among the top k")
+    if o.tensor_product and o.kv_heads == 1 < o.heads:
+        state.warn("attn_tensor_product with one_kv_head: 1.x computes this for a batch of one row alone")
+
+
+def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
+    """What 2.x computes otherwise."""
+    if o.softcap is not None and scores.biased:
+        state.refuse("attn_softcap: 2.x caps the scores with their position biases, and this model without them")
+    if o.sink and o.sparse_topk is not None:
+        state.refuse("attn_sink: 2.x counts it among the top k of attn_sparse_topk, and this model does not")
+    if o.qk_norm and not _keeps_groups(rotated, o.dim_head, o.qk_norm_groups):
+        state.refuse("attn_qk_norm_groups: with rotary_pos_emb, 2.x groups other features than this model")
+
+
+# Queries, keys and values -------------------------------------------------------------------------------------------
+
+
+def _load_projections(layer: Attention | CrossAttention, state: Reader, paired: int, by_head: Order) -> None:
+    o = layer.options
+    sizes = dict(zip(("to_q", "to_k", "to_v"), layer.sizes, strict=True))
+    parts = {
+        name: state.need(f"{name}.weight", shape=(size, o.dim))
+        for name, size in sizes.items()
+        if name != "to_v" or not o.shared_kv
+    }
+    q, k, v = (parts.get(name) for name in sizes)
+    rows: Tensor | None = None
+    if q is not None and k is not None and (v is not None or o.shared_kv):
+        q = by_head(halves(q.reshape(o.heads, -1, o.dim), paired).flatten(0, 1))
+        k = halves(k.reshape(o.kv_heads, -1, o.dim), paired).flatten(0, 1)
+        rows = torch.cat((q, k) if v is None else (q, k, v))
+    if isinstance(layer, Attention):
+        state.put(layer.to_qkv.weight, rows, "to_q.weight")
+        return
+    queries = layer.sizes[0]
+    state.put(layer.to_q.weight, None if rows is None else rows[:queries], "to_q.weight")
+    state.put(layer.to_kv.weight, None if rows is None else rows[queries:], "to_k.weight")
+
+
+def halves(heads: Tensor, paired: int) -> Tensor:
+    """Features `(h, d, ...)` in our order, where the first ones are rotated with their neighbours.
+
+    We rotate features i and i + paired / 2, as 1.x does.
+    """
+    return heads[:, _order(paired, heads.shape[1])] if paired else heads
+
+
+def _order(paired: int, features: int) -> list[int]:
+    return [*range(0, paired, 2), *range(1, paired, 2), *range(paired, features)]
+
+
+def _keeps_groups(paired: int, features: int, groups: int) -> bool:
+    """Whether each of our groups of consecutive features holds those of one of theirs."""
+    size = features // groups
+    order = _order(paired, features)
+    return all(len({feature // size for feature in order[i : i + size]}) == 1 for i in range(0, features, size))
+
+
+def _load_qk_gains(
+    layer: Attention | CrossAttention, state: Reader, paired: int, by_head: Order, options: Options
+) -> None:
+    """1.x has one gain for all heads. 2.x then leaves qk_norm_scale out for the plain factor of scores."""
+    o, qk = layer.options, layer.qk_norm
+    assert qk is not None
+    gains: tuple[Any, Any] = qk.q_scale, qk.k_scale
+    for ours, name, heads in zip(gains, ("qk_norm_q_scale", "qk_norm_k_scale"), (o.heads, o.kv_heads), strict=True):
+        gain = state.need(name, shape=(o.dim_head,) if state.old else (heads, o.dim_head))
+        if gain is not None:
+            gain = halves(gain.expand(heads, -1), paired)
+            gain = by_head(gain) if heads == o.heads else gain
+        state.put(ours, gain, name)
+    if not state.old:
+        scale = float(o.dim_head**-0.5)
+        state.set([vars(o), *options], qk_norm_scale=scale)
+        state.change(lambda: setattr(layer, "scale", scale))
+
+
+# Scores and the output ----------------------------------------------------------------------------------------------
+
+
+def _load_talking_heads(talking: Any, state: Reader, by_head: Order) -> None:
+    heads = len(talking.before.weight)
+    both = [(talking.before.weight, "pre"), (talking.after.weight, "post")]
+    places = {
+        place: (f"{place}_softmax_talking_heads.weight", f"attend.{place}_softmax_talking_heads.weight")
+        for _, place in both
+    }
+    there = {place: any(state.has(name) for name in names) for place, names in places.items()}
+    for ours, place in both:
+        if any(there.values()) and not there[place] and not state.old:  # 2.x may have one of the two alone
+            state.put(ours, torch.eye(heads, device=ours.device, dtype=ours.dtype), places[place][0])
+            continue
+        mix = state.need(*places[place], shape=(heads, heads))
+        if mix is not None:
+            mix = by_head(by_head(mix).T).T
+            if place == "pre" and not state.old:  # 2.x adds the result to the scores
+                mix = mix + torch.eye(heads, device=mix.device, dtype=mix.dtype)
+        state.put(ours, mix, places[place][0])
+
+
+def _load_output(output: Any, o: Any, state: Reader, by_head: Order) -> None:
+    weight = output.to_out.weight
+    name = "to_out.0.weight" if o.on_attn else "to_out.weight"
+    if not state.old and o.heads == 1 and weight.shape[0] == weight.shape[1] and not state.has(name):
+        # 2.x takes the values of a single head as they are
+        out = torch.eye(len(weight), device=weight.device, dtype=weight.dtype)
+    else:
+        theirs = state.need(name, shape=weight.shape)
+        out = None if theirs is None else by_head(theirs.T).T  # type: ignore[assignment]
+    state.put(weight, out, name)
+    if output.to_relation is not None:
+        load_linear(output.to_relation, state, "to_r")
+    if output.to_gate is not None:
+        load_rows(output.to_gate, state, "to_v_gate", by_head)
+    if output.head_scale is not None:
+        scale = state.need("head_scale_params", shape=(o.heads, 1))
+        state.put(output.head_scale, None if scale is None else by_head(scale), "head_scale_params")

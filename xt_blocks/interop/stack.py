@@ -1,0 +1,268 @@
+"""A stack of blocks: norms, residuals, feedforwards, and what of a stack x-transformers builds in another way.
+
+What is set so that the loaded model computes what x-transformers does:
+
+- 1.x has no final norm on a bare stack, and in a wrapper a LayerNorm whatever the stack's norms are. In a post-norm
+  stack that one takes the place of the last block's norm.
+- deepnorm of 1.x scales residuals by (2 · depth)^¼, whatever the blocks of a layer are.
+- With gate_residual both releases ignore scale_residual_constant.
+- Both take the half of a macaron's feedforward before its sandwich norm, here after it.
+- A GLU keeps its bias under ff_no_bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from blockdsl.language.macros import par_layout
+from blockdsl.registry.settings import deepnorm_settings
+
+from ..blocks.attention import Attention, CrossAttention
+from ..blocks.block import Block
+from ..blocks.feedforward import FeedForward
+from ..blocks.norms import norm
+from ..runtime.plan import Step, plan
+from ..runtime.recompute import parts_of
+from ..runtime.stack import Stack
+from .attention import ScoreContext, load_attention
+from .linear import load_bias, load_norm
+from .positions import load_biases, load_rotations, rotated_by
+from .reader import Reader
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
+
+Attributes = list[dict[str, Any]]
+"""Of the nodes of one block: all that are tied to it, in the graph of the stack and in that of the model around it."""
+
+
+def load_alone(stack: Stack, state: Reader) -> None:
+    """A stack that no model is around."""
+    if state.old and _is_post_norm(stack):
+        state.refuse(
+            "pre_norm=False: a bare stack of 1.x has no norm after its last block, which a graph cannot express"
+        )
+    _load_layers(stack, [stack.graph], state, last_norm=None)
+    if state.old:
+        _set_final_norm(stack, [stack.graph], None, state)
+    else:
+        _load_final_norm(stack, state)
+
+
+def load_within(model: Any, state: Reader) -> None:
+    """The stack of a model. 1.x has the final norm beside it."""
+    stack, own = model.attn_layers, state.under("attn_layers.")
+    graphs = [stack.graph, *([] if model.graph is stack.graph else [model.graph])]
+    _load_layers(stack, graphs, own, last_norm=state.under("norm.") if state.old else None)
+    if not state.old:
+        _load_final_norm(stack, own)
+    elif not _is_post_norm(stack):
+        load_norm(_set_final_norm(stack, graphs, "layernorm", state), state.under("norm."), shifted=False)
+
+
+def stays_pre_norm(stack: Stack, state: Reader) -> bool:
+    """Whether deepnorm made this stack post-norm, and the weights are of one that is not."""
+    options = [stack.graph.nx.nodes[step.node]["options"] for step in stack.plan if step.block is not None]
+    post_norm = all(own["init_gain"] is not None and not own["pre_norm"] for own in options)
+    return post_norm and bool(state.names("layers.0.0.0."))
+
+
+def _is_post_norm(stack: Stack) -> bool:
+    return isinstance(stack.norm, nn.Identity)
+
+
+def _load_final_norm(stack: Stack, state: Reader) -> None:
+    if not _is_post_norm(stack):
+        load_norm(stack.norm, state.under("final_norm."), shifted=True)
+
+
+def _set_final_norm(stack: Stack, graphs: Sequence[BlockGraph], name: str | None, state: Reader) -> nn.Module:
+    state.set([graph.nx.nodes[graph.end] for graph in graphs], norm=name)
+    new = _norm(name, stack)
+    state.replace(stack, "norm", new)
+    return new
+
+
+def _norm(name: str | None, stack: Stack) -> nn.Module:
+    """A new norm with the device and dtype of the stack's parameters."""
+    like = next(stack.parameters())
+    return norm(name, stack.dim).to(like.device, like.dtype)
+
+
+def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last_norm: Reader | None) -> None:
+    """
+    Args:
+        graphs: of the stack and of the model around it, to keep in step.
+        last_norm: of 1.x, where the norm after the last block is.
+    """
+    steps = {step.node: step for step in stack.plan if step.block is not None}
+    _check(stack, list(steps.values()), state)
+    load_rotations(stack, graphs, state)
+    constant = _old_deepnorm(stack, state) if state.old else None
+    owners = list(dict.fromkeys(step.block for step in steps.values() if step.block is not None))
+    for i, owner in enumerate(owners):  # 2.x has tied blocks once, where they first run
+        block: Any = stack.blocks[owner]
+        attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
+        own = state.under(f"layers.{i}.")
+        # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
+        _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
+        _load_residual(block, attributes, own, constant)
+        step, layer = steps[owner], block.layer
+        if isinstance(layer, Attention | CrossAttention):
+            scores = ScoreContext(bool(step.biases), step.keep_scores)
+            load_attention(
+                layer, own.under("1."), rotated_by(stack, step), scores, [each["options"] for each in attributes]
+            )
+        elif isinstance(layer, FeedForward):
+            scale = 1.0 if block.sandwich_norm is None else step.use.scale
+            _load_feedforward(layer, attributes, own.under("1.ff."), scale)
+        else:
+            raise TypeError(f"x-transformers has no block like {type(layer).__name__}")
+    state.change(lambda: _plan_again(stack))
+    load_biases(stack, state)
+
+
+def _plan_again(stack: Stack) -> None:
+    """After changes of its graph."""
+    stack.plan = plan(stack.graph)
+    stack.parts = parts_of(stack.plan)
+
+
+def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
+    """What x-transformers cannot build, or computes otherwise."""
+    nodes = {step.node: stack.graph.nx.nodes[step.node] for step in steps}
+    before = stack.start
+    for step in stack.plan:
+        if step.reads != (before,):
+            state.refuse(f"{step.node}: x-transformers runs blocks one after another, and these are wired otherwise")
+        before = step.node
+    halves = {step.use.scale for step in steps if nodes[step.node]["kind"] == "f"}
+    others = {step.use.scale for step in steps if nodes[step.node]["kind"] != "f"}
+    if len(halves) > 1 or not halves <= {1.0, 0.5} or not others <= {1.0}:
+        state.refuse("half steps: x-transformers has them of all feedforwards (macaron), or of none")
+    for step in steps:
+        if step.block != step.node and state.old:
+            state.refuse(f"{step.node} is tied to another block, and 1.x cannot tie blocks")
+    if any(node["shift"] and node["kind"] == "f" for node in nodes.values()):
+        state.warn(
+            "shift_tokens: given a mask, a feedforward of x-transformers reads what masked tokens hold, and this "
+            "model's reads zeros"
+        )
+    windows = any(node["options"].get("max_attend_past") is not None for node in nodes.values())
+    if windows and any(node["kind"] == "c" for node in nodes.values()):
+        state.warn(
+            "attn_max_attend_past: in x-transformers it is a window of cross-attention too, and this model's "
+            "cross-attention sees the whole context"
+        )
+
+
+# Norms and residuals ------------------------------------------------------------------------------------------------
+
+
+def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reader, last: Reader | None) -> None:
+    shifted = not state.old
+    if block.pre_norm:
+        load_norm(block.norm, state.under("0.0."), shifted)
+    elif last is None:
+        load_norm(block.norm, state.under("0.2."), shifted)
+    else:
+        new = _norm("layernorm", stack)
+        state.replace(block, "norm", new)
+        state.set([each["options"] for each in attributes], use_rmsnorm=False, use_scalenorm=False)
+        load_norm(new, last, shifted=False)
+    if block.sandwich_norm is not None:
+        load_norm(block.sandwich_norm, state.under("0.1."), shifted)
+
+
+def _load_residual(block: Block, attributes: Attributes, state: Reader, constant: float | None) -> None:
+    """
+    Args:
+        constant: scale_residual_constant; None: the block's own.
+    """
+    residual = block.residual
+    if residual.scale is not None:
+        state.fill(residual.scale, "2.residual_scale")
+    if residual.gate is not None:
+        constant = 1.0
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            state.fill(getattr(residual.gate, name), f"2.gru.{name}")
+    if constant is not None:
+        state.change(lambda: setattr(residual, "constant", constant))
+        state.set([each["options"] for each in attributes], scale_residual_constant=constant)
+
+
+def _old_deepnorm(stack: Stack, state: Reader) -> float | None:
+    """The constant of 1.x's deepnorm, which follows depth; None: it is off."""
+    nodes = stack.graph.nodes("block")
+    options = [stack.graph.nx.nodes[node]["options"] for node in nodes]
+    ours = deepnorm_settings(len(nodes))
+    if any(own[name] != ours[name] for own in options for name in ("scale_residual_constant", "init_gain")):
+        return None
+    macaron = any(stack.graph.nx.nodes[node]["scale"] != 1.0 for node in nodes)
+    depths = _depths(tuple(stack.graph.nx.nodes[node]["kind"] for node in nodes), macaron)
+    if len(depths) == 1:
+        return float((2 * depths.pop()) ** 0.25)
+    state.refuse(
+        "deepnorm: 1.x takes its constant from depth, which this order of blocks does not tell. In its place give "
+        "pre_norm=False, scale_residual=True, scale_residual_constant=(2 * depth) ** 0.25"
+    )
+    return None
+
+
+def _depths(kinds: tuple[str, ...], macaron: bool) -> set[int]:
+    """The depths at which 1.x has this order of blocks, by depth itself, sandwich_coef or par_ratio."""
+    found = set()
+    for block in (("a", "f"), ("a", "c", "f"), ("c", "f")):
+        block = ("f", *block) if macaron else block
+        for depth in range(1, len(kinds) + 1):
+            sandwiches = {("a",) * s + block * (depth - s) + ("f",) * s for s in range(depth + 1)}
+            if kinds in sandwiches or _is_par(kinds, depth, block):
+                found.add(depth)
+    return found
+
+
+def _is_par(kinds: tuple[str, ...], depth: int, block: tuple[str, ...]) -> bool:
+    total = depth * len(block)
+    if total != len(kinds):
+        return False
+    for ratio in range(2, total + 1):
+        try:
+            if par_layout(depth, ratio, block) == kinds:
+                return True
+        except ValueError:  # no space for a group
+            continue
+    return False
+
+
+# Feedforwards -------------------------------------------------------------------------------------------------------
+
+
+def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader, scale: float) -> None:
+    """
+    Args:
+        scale: taken into the last layer, in place of the block's own.
+    """
+    gives, out = layer.to_hidden, layer.to_out
+    biases = [linear.bias for linear in (gives, out)]
+    if layer.glu and gives.bias is None and state.has("0.proj.bias"):  # under ff_no_bias their gate keeps its bias
+        biases = [nn.Parameter(linear.weight.new_zeros(linear.out_features)) for linear in (gives, out)]
+        for linear, bias in zip((gives, out), biases, strict=True):
+            state.change(partial(setattr, linear, "bias", bias))
+        state.set([each["options"] for each in attributes], no_bias=False)
+    name = "0.proj" if layer.glu else "0.0"
+    state.fill(gives.weight, f"{name}.weight")
+    weight = state.need("3.weight", "2.weight", shape=out.weight.shape)
+    state.put(out.weight, None if weight is None else weight * scale, "3.weight")
+    if biases[0] is not None:
+        load_bias(biases[0], state, f"{name}.bias")
+    if biases[1] is not None and out.bias is not None:
+        bias = state.need("3.bias", "2.bias", shape=out.bias.shape)
+        state.put(out.bias, None if bias is None else bias * scale, "3.bias")
+    if layer.norm is not None:
+        load_norm(layer.norm, state.under("1."), shifted=False)
+    if scale != 1.0:
+        state.set(attributes, scale=1.0)
