@@ -69,7 +69,7 @@ def _parser() -> Lark:
 
 def grammar_text() -> str:
     """The grammar file: `blockdsl/grammar/` when installed, `grammar/` beside the package in a checkout."""
-    installed = files(__package__.partition(".")[0]).joinpath("grammar", "pattern.lark")
+    installed = files(__package__.partition(".")[0]).joinpath("grammar").joinpath("pattern.lark")
     checkout = Path(__file__).parents[2] / "grammar" / "pattern.lark"
     return (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
 

@@ -21,7 +21,7 @@ def _library(schema: str) -> Any:
     for i in count():
         library = torch.library.Library(f"xt_blocks{i or ''}", "FRAGMENT")  # type: ignore[no-untyped-call]
         try:
-            library.define(schema)
+            library.define(schema)  # type: ignore[no-untyped-call]
         except RuntimeError:
             if i == 99:
                 raise
