@@ -408,7 +408,7 @@ def agreement(setup: Setup, seed: int = 0) -> Outcome:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            load_x_transformers(model, theirs.state_dict())
+            load_x_transformers(model, theirs.state_dict(), release=version("x-transformers"))
     except UserError as error:
         same = snapshot(model) == before
         return Outcome("refused when loading" if same else "CHANGED BY A REFUSAL", str(error))

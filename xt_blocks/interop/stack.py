@@ -30,7 +30,7 @@ from ..runtime.recompute import parts_of
 from ..runtime.stack import Stack
 from .attention import Scores, load_attention
 from .linear import load_bias, load_norm
-from .positions import load_biases, load_rotations, rotated_by
+from .positions import load_biases, load_rotations
 from .reader import Reader
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
     """
     steps = {step.node: step for step in stack.plan if step.block is not None}
     _check(stack, list(steps.values()), state)
-    load_rotations(stack, graphs, state)
+    rotations = load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
     owners = list(dict.fromkeys(step.block for step in steps.values() if step.block is not None))
     for i, owner in enumerate(owners):  # 2.x has tied blocks once, where they first run
@@ -114,9 +114,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
             scores = Scores(bool(step.biases), step.keep_scores)
-            load_attention(
-                layer, own.under("1."), rotated_by(stack, step), scores, [each["options"] for each in attributes]
-            )
+            rotated = 0 if step.rotary is None else rotations[step.rotary]
+            load_attention(layer, own.under("1."), rotated, scores, [each["options"] for each in attributes])
         elif isinstance(layer, FeedForward):
             scale = 1.0 if block.sandwich_norm is None else step.use.scale
             _load_feedforward(layer, attributes, own.under("1.ff."), scale)
