@@ -29,7 +29,7 @@ LAYERS = (
     ("xt_blocks.runtime",),
     ("xt_blocks.models",),
     ("xt_blocks.generation",),
-    ("xt_blocks.interop",),
+    ("xt_blocks.interop", "xt_blocks.x_transformers"),
     ("xt_blocks.train",),
     ("xt_blocks.cli",),
     ("xt_blocks",),

@@ -53,7 +53,8 @@ def register(kind: Kind) -> Kind:
         if missing := set(INPUTS_NEED.get(name, ())) - set(names):
             needed = ", ".join(sorted(missing))
             raise UserError(f"kind '{kind.name}': the input {name} needs the option {needed}")
-    _KINDS[kind.name] = kind
+    if _KINDS.setdefault(kind.name, kind) is not kind:  # by another thread, just now
+        raise UserError(f"a block kind cannot be called {kind.name!r}: it is taken")
     return kind
 
 

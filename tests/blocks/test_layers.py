@@ -153,7 +153,7 @@ WRONG: list[tuple[type, dict[str, Any], type[Exception], str]] = [
         CrossAttender,
         {"dim": 16, "depth": 2, "attn_max_attend_past": 4},
         ValueError,
-        "attn_max_attend_past is set, but it is a window of self-attention, and there is none",
+        "attn_max_attend_past is set, but no block of the pattern reads it: self-attention ('a') would",
     ),
     (
         Decoder,

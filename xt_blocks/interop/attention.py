@@ -172,13 +172,13 @@ def _load_talking_heads(talking: Any, state: Reader, by_head: Order) -> None:
     names = {place: [f"{at}{place}_softmax_talking_heads.weight" for at in ("", "attend.")] for place in both}
     there = {place for place in both if any(map(state.has, names[place]))}
     for place, ours in both.items():
-        eye = torch.eye(len(ours), device=ours.device)
+        eye = torch.eye(len(ours), device=ours.device, dtype=ours.dtype)
         if there and place not in there and not state.old:  # it may have one of the two alone
             state.put(ours, eye, names[place][0])
             continue
         mix = state.need(*names[place], shape=ours.shape)
         if mix is not None:
-            mix = by_head(by_head(mix).T).T + (eye.to(mix.device) if adds and place == "pre" else 0)
+            mix = by_head(by_head(mix).T).T + (eye.to(mix.device, mix.dtype) if adds and place == "pre" else 0)
         state.put(ours, mix, names[place][0])
 
 
@@ -186,7 +186,8 @@ def _load_output(output: Any, o: Any, state: Reader, by_head: Order) -> None:
     weight = output.to_out.weight
     name = "to_out.0.weight" if o.on_attn else "to_out.weight"
     if not state.old and o.heads == 1 and weight.shape[0] == weight.shape[1] and not state.has(name):
-        out = torch.eye(len(weight), device=weight.device)  # 2.x takes the values of a single head as they are
+        # 2.x takes the values of a single head as they are
+        out = torch.eye(len(weight), device=weight.device, dtype=weight.dtype)
     else:
         theirs = state.need(name, shape=weight.shape)
         out = None if theirs is None else by_head(theirs.T).T  # type: ignore[assignment]

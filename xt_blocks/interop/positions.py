@@ -73,7 +73,8 @@ def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) ->
         if state.old:
             option = "rotary_pos_emb" if xpos_scale_base is None else "rotary_xpos"
             state.warn(f"{option}: 1.x rotates values as well as queries and keys; this model does not")
-        ours = BASE ** -(torch.arange(0, rotated[node], 2).double() / rotated[node])
+        steps = torch.arange(0, rotated[node], 2, device="cpu", dtype=torch.float64)
+        ours = BASE ** -(steps / rotated[node])
         if theirs is not None and (theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2)):
             state.refuse(
                 f"rotary_pos_emb: the frequencies differ. This model rotates {dim} features of a head, feature i by "
@@ -113,7 +114,7 @@ def load_rows(layer: Any, state: Reader, name: str, by_head: Order) -> None:
 
 
 def _load_alibi(module: Any, state: Reader, by_head: Order) -> None:
-    order = torch.arange(module.heads)[:, None]
+    order = torch.arange(module.heads, device="cpu", dtype=torch.int64)[:, None]
     if not torch.equal(by_head(order), order):
         state.refuse("alibi_pos_bias with kv_heads: 2.x orders ALiBi's slopes in a way that this model cannot")
     if module.log_slopes is not None:

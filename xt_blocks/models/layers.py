@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
 from blockdsl import Pattern, parse
-from blockdsl.errors import PatternError, UserError
+from blockdsl.errors import PatternError
 from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.registry.keywords import parameters, spells
-from blockdsl.registry.options import check_names
-from blockdsl.registry.settings import check_keywords, table
+from blockdsl.registry.options import check_names, plain
+from blockdsl.registry.settings import checked_keywords, table
 from blockdsl.registry.tokens import MODEL_OPTIONS, MODELS
 
 from ..runtime.stack import Stack
@@ -83,19 +83,17 @@ class AttentionLayers(Stack):
     ) -> None:
         order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
         ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
-        each = {"shift_tokens": shift_tokens, "layer_dropout": layer_dropout}
+        each = {"shift_tokens": plain(shift_tokens), "layer_dropout": plain(layer_dropout)}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
         given: dict[str, Any] = {**settings}
         given |= {n: value for n, value in each.items() if value is not None and n not in per_block}
         if dim is not None:
             given["dim"] = dim
         self._check_names(given)
-        check_keywords(given, type(self).__name__)
+        given = checked_keywords(given, type(self).__name__)
         ordering |= per_block
         if pattern is None:
             built = pattern_of(**ordering)
-            if given.get("attn_max_attend_past") is not None and "a" not in built.layer_types:
-                raise UserError("attn_max_attend_past is set, but it is a window of self-attention, and there is none")
         else:
             twice = [name for name, value in ordering.items() if value not in (None, False)]
             if twice:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
+from blockdsl.registry.options import plain
 
 from ..kernels.request import Scores
 from .evaluation import evaluating
@@ -82,8 +83,9 @@ def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 
         problem = "has no attention" if node in blocks else "is not a block of the model"
         raise UserError(f"{node} {problem}; those with attention are {', '.join(maps) or 'none'}")
     weights = maps[node].weights
+    head, row = plain(head), plain(row)
     for name, index, size in (("head", head, weights.shape[1]), ("row", row, weights.shape[0])):
-        if not 0 <= index < size:
+        if type(index) is not int or not 0 <= index < size:
             raise UserError(f"{name} must be from 0 to {size - 1}, not {index}")
     return weights[row, head]
 

@@ -12,10 +12,12 @@ from copy import copy
 from typing import NoReturn, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blockdsl.errors import UserError, did_you_mean
 from blockdsl.graph.state import Kept, capacity
+from blockdsl.registry.options import whole
 from blockdsl.registry.state import State
 
 from .fixed import FixedShapes
@@ -39,10 +41,7 @@ class Progress:
     """
 
     def __init__(self, batch: int, max_len: int) -> None:
-        for name, value in (("batch", batch), ("max_len", max_len)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}")
-        self.batch, self.max_len = batch, max_len
+        self.batch, self.max_len = whole("batch", batch), whole("max_len", max_len)
         self.length = self.end = self.queries = 0
         self.like = torch.empty(0, device="cpu", dtype=torch.float32)
         self.fixed: FixedShapes | None = None
@@ -179,6 +178,11 @@ class TokenPieces:
             out.append(buffer.narrow(-2, first - begin, end - first))
         return tuple(out)
 
+    def grow(self) -> None:
+        """See `Cache.grow`."""
+        more = capacity(self.window, self._progress.max_len)
+        self.buffers = {name: F.pad(t, (0, 0, 0, more - t.shape[-2])) for name, t in self.buffers.items()}
+
     def fix_shapes(self) -> None:
         """See `Cache.fix_shapes`. A window then has all places."""
         window, self.window, self._replaced = self.window, None, None
@@ -303,7 +307,9 @@ class SegmentState:
 
     def read(self, name: str) -> Tensor:
         piece = self._kept.pieces.get(name) or unknown(name, self._kept.pieces)
-        return self._before[name] if name in self._before else zeros(piece, self._like.shape[0], self._like)
+        if name not in self._before:
+            return zeros(piece, self._like.shape[0], self._like)
+        return self._before[name].to(dtype_of(piece, self._like))
 
     def write(self, name: str, new: Tensor) -> None:
         piece = self._kept.pieces.get(name) or unknown(name, self._kept.pieces)
