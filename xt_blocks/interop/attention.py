@@ -94,6 +94,8 @@ def _check_2(o: Any, state: Reader, rotated: int, scores: Scores) -> None:
         state.refuse("attn_softcap: 2.x caps the scores with their position biases, and this model without them")
     if o.sink and o.sparse_topk is not None:
         state.refuse("attn_sink: 2.x counts it among the top k of attn_sparse_topk, and this model does not")
+    if o.shared_kv and rotated:
+        state.refuse("attn_shared_kv with rotary_pos_emb: the values would be in the order of rotated keys")
     if o.qk_norm and not _keeps_groups(rotated, o.dim_head, o.qk_norm_groups):
         state.refuse("attn_qk_norm_groups: with rotary_pos_emb, 2.x groups other features than this model")
 
