@@ -98,9 +98,6 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
-# Said of a stack whatever its blocks are: sizes, and what it is for.
-_OF_ANY_STACK = ("heads", "attn_dim_head", "ff_mult", "causal")
-
 _DEEPNORM = "deepnorm is a post-norm configuration"
 
 
@@ -212,7 +209,6 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
-        self._check_read(used)
         for scheme in SCHEMES.values():
             if scheme.on(self.settings) and scheme.name not in self.schemes_used:
                 switch = next(name for name in scheme.switch if self.settings[name])
@@ -225,15 +221,6 @@ class _Resolver:
                 raise self._setting_error(option.name, f"it needs {needed[0]}")
         if found := clash(model_of(self.settings), self.settings, self.dim, self.schemes_used):
             raise self._setting_error(*found)
-
-    def _check_read(self, used: list[Kind]) -> None:
-        """Refuse a setting that is read by blocks of other kinds alone, as ff_glu is without a feedforward."""
-        for name, value in self.given.items():
-            of = [(kind, o) for kind in self.kinds.values() for o in kind.all_options() if o.setting == name]
-            if name in _OF_ANY_STACK or not of or value == of[0][1].default or any(kind in used for kind, _ in of):
-                continue
-            readers = " and ".join(f"{kind.title} ('{kind.name}')" for kind, _ in of)
-            raise self._setting_error(name, f"no block of the pattern reads it: {readers} would")
 
     def _setting_error(self, name: str, problem: str) -> UserError:
         return self._at_setting(f"{name} is set, but {problem}", name)

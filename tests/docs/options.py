@@ -25,7 +25,6 @@ declaration.
 `set attn_sparse_topk=8;` in front of a pattern is the keyword `attn_sparse_topk=8`: every keyword can be set that way.
 `blockdsl options sparse_topk` prints all there is to say of one option.
 [Which options go together](compatibility.md) lists the few pairs that are refused.
-One that no block of the pattern reads is refused too, sizes apart: `ff_glu` needs a feedforward.
 """
 
 

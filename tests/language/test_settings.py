@@ -9,9 +9,7 @@ import pytest
 
 from blockdsl import PatternError, UserError, parse
 from blockdsl.graph.resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, resolve
-from blockdsl.reference import needs, telling
 from blockdsl.registry.kinds import kinds
-from blockdsl.registry.options import spell
 from blockdsl.registry.settings import STACK_SETTINGS, table
 
 
@@ -168,46 +166,6 @@ def test_a_stack_needs_a_width() -> None:
     with pytest.raises(UserError) as caught:
         resolve("a f")
     assert str(caught.value) == "a stack needs dim: give dim=512, or write set dim=512; in the pattern"
-
-
-# Settings that nothing reads ---------------------------------------------------------------------------------------
-
-
-def kinds_by_name(setting: str) -> str:
-    """The built-in kinds that a setting is about, as its name says it; empty: all of them, or none in particular."""
-    if setting in ("residual_attn", "attn_max_attend_past"):
-        return "a"
-    of = {"cross_": "c", "ff_": "f", "attn_": "ac"}
-    return next((kinds for prefix, kinds in of.items() if setting.startswith(prefix)), "")
-
-
-OF_SOME = [name for name in table() if kinds_by_name(name) and name not in ("attn_dim_head", "ff_mult")]
-
-
-def test_settings_of_cross_attention_are_among_them() -> None:
-    assert {"cross_residual_attn", "cross_attn_tokens_dropout", "residual_attn", "ff_glu", "attn_flash"} < {*OF_SOME}
-
-
-@pytest.mark.parametrize("kind", "acf")
-@pytest.mark.parametrize("name", OF_SOME)
-def test_a_setting_that_no_block_reads_is_refused(name: str, kind: str) -> None:
-    option = table()[name]
-    resolve(kind, dim=8, **{name: option.default})
-    value, others = telling(option), needs(name, option.area)
-    if kind in kinds_by_name(name):
-        resolve(kind, dim=8, heads=8, **others, **{name: value})
-        return
-    for text, keywords in ((kind, {name: value}), (f"set {name}={spell(value)}; {kind}", {})):
-        with pytest.raises(UserError, match=f"{name} is set, but no block of the pattern reads it: ") as caught:
-            resolve(text, dim=8, **keywords)
-        assert all(f"('{reader}')" in str(caught.value) for reader in kinds_by_name(name))
-    with_reader = f"{kind} {kinds_by_name(name)[0]}"
-    resolve(with_reader, dim=8, heads=8, **others, **{name: value})
-
-
-def test_sizes_may_be_said_of_any_stack() -> None:
-    resolve("f", dim=8, heads=2, attn_dim_head=4, causal=True)
-    resolve("a", dim=8, ff_mult=2)
 
 
 # Settings that clash -----------------------------------------------------------------------------------------------

@@ -540,3 +540,16 @@ def test_rotary_positions_that_rotate_more_than_they_are_told_are_set() -> None:
     theirs, ours = weights["attn_layers.layers.0.1.to_q.weight"], model.attn_layers.blocks["a0"].layer.to_qkv.weight
     assert torch.equal(ours[:16], theirs[0:32:2])
     assert torch.equal(ours[32:48], theirs[32:48])
+
+
+def test_ties_that_are_numbered_say_which_layer_of_the_peer_they_are() -> None:
+    """As `layers_execute_order=(1, 0, 1, 2)` does; other ties are numbered where they first run."""
+    weights = {"final_norm.gamma": torch.zeros(32)}
+    for i in range(3):
+        weights |= {f"layers.{i}.1.to_{name}.weight": torch.randn(32, 32) for name in ("q", "k", "v", "out")}
+        weights[f"layers.{i}.0.0.gamma"] = torch.zeros(32)
+    for pattern, layers in (("a@x1 a@x0 a@x1 a@x2", "102"), ("a@x1 a@x3 a@x1 a@x2", "012"), ("a@x a@y a@x a", "012")):
+        stack = xt_blocks.Decoder(dim=32, heads=2, attn_dim_head=16, pattern=pattern)
+        load_x_transformers(stack, weights)
+        for i, block in zip(layers, stack.blocks.values(), strict=True):
+            assert torch.equal(block.layer.output.to_out.weight, weights[f"layers.{i}.1.to_out.weight"])

@@ -22,7 +22,7 @@ Options = list[dict[str, Any]]
 """Of the nodes of one block."""
 
 
-class Scores(NamedTuple):
+class ScoreContext(NamedTuple):
     """What happens to the scores of a block, outside of its options.
 
     Attributes:
@@ -35,7 +35,7 @@ class Scores(NamedTuple):
 
 
 def load_attention(
-    layer: Attention | CrossAttention, state: Reader, rotated: int, scores: Scores, options: Options
+    layer: Attention | CrossAttention, state: Reader, rotated: int, scores: ScoreContext, options: Options
 ) -> None:
     """
     Args:
@@ -67,7 +67,7 @@ def load_attention(
         _load_qk_norm(layer, state, paired, by_head, options)
 
 
-def _check_1(o: Any, state: Reader, rotated: int, scores: Scores) -> None:
+def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
     """What 1.x computes otherwise."""
     if o.softcap is not None:
         state.refuse("attn_softcap: 1.x does not have it")
@@ -88,7 +88,7 @@ def _check_1(o: Any, state: Reader, rotated: int, scores: Scores) -> None:
         state.warn("attn_tensor_product with one_kv_head: 1.x computes this for a batch of one row alone")
 
 
-def _check_2(o: Any, state: Reader, rotated: int, scores: Scores) -> None:
+def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
     """What 2.x computes otherwise."""
     if o.softcap is not None and scores.biased:
         state.refuse("attn_softcap: 2.x caps the scores with their position biases, and this model without them")
