@@ -104,7 +104,7 @@ class _Packed:
 
     def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The packed weight to multiply x by, before the bias is added; None: x cannot use it."""
-        if torch.is_grad_enabled() or not onednn.plain(x, weight) or not onednn.reads(x, weight):
+        if torch.is_grad_enabled() or not onednn.are_plain(x, weight) or not onednn.reads(x, weight):
             return None
         made = self.made  # read and written in one go: another thread may run the model too
         known = made is not None and made.weight is weight and made.bias is bias
