@@ -73,7 +73,7 @@ class Fault(Exception):
     """A fault found where the text is not at hand; whoever holds the text turns it into a PatternError."""
 
     def __init__(self, span: Span, problem: str, hint: str = "") -> None:
-        super().__init__(problem)
+        super().__init__(span, problem, hint)
         self.span, self.problem, self.hint = span, problem, hint
 
     def within(self, text: str) -> PatternError:
