@@ -18,7 +18,7 @@ PACKAGES = ("blockdsl", "xt_blocks")
 
 # From the bottom up. A module imports from its own layer and from those before it.
 LAYERS = (
-    ("blockdsl.errors",),
+    ("blockdsl.errors", "blockdsl.synonyms"),
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),
@@ -29,7 +29,7 @@ LAYERS = (
     ("xt_blocks.runtime",),
     ("xt_blocks.models",),
     ("xt_blocks.generation",),
-    ("xt_blocks.interop",),
+    ("xt_blocks.interop", "xt_blocks.x_transformers"),
     ("xt_blocks.train",),
     ("xt_blocks.cli",),
     ("xt_blocks",),

@@ -61,9 +61,14 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def defined(sort: type[ast.ClassDef] | type[ast.FunctionDef]) -> dict[str, list[str]]:
-    """Each public class or function → the modules that define it."""
+    """Each public class or function → the modules that define it.
+
+    Without the folder that has x-transformers' names, which are another library's on purpose.
+    """
     out: dict[str, list[str]] = {}
     for name, text in sources():
+        if name.startswith("xt_blocks/x_transformers/"):
+            continue
         for node in ast.parse(text).body:
             if isinstance(node, sort) and not node.name.startswith("_") and name not in out.get(node.name, ()):
                 out.setdefault(node.name, []).append(name)  # overloads are one function

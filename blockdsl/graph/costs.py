@@ -7,13 +7,12 @@ against the lowered module and against torch.utils.flop_counter.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
 from ..registry.kinds import Shape, Sizes, kind_of, norm_of
+from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
 from ..registry.tokens import pair
@@ -55,7 +54,7 @@ class Cost:
 def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     """Each node with its cost; a tied block's parameters are its owner's."""
     owners, states = graph.tied(), kept(graph)
-    start = graph.nx.nodes[graph.start]
+    start = {name: plain(value) for name, value in graph.nx.nodes[graph.start].items()}
     sizes = sizes._replace(seq=row_length(graph, sizes.seq))
     stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"] + start["num_register_tokens"])
     for node, attrs in graph.nx.nodes(data=True):
@@ -63,7 +62,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         if node_type == "block":
             yield node, _block(graph.dim, attrs, stream, node in owners, states.get(node, Kept()))
         elif node_type == "input" and graph.reads is not None:
-            yield node, _embedding(graph, attrs, sizes)
+            yield node, _embedding(graph, start, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             places = graph.patches if graph.reads == "images" else start["max_seq_len"] or 0
             yield node, Cost(parameters=places * graph.emb_dim)
@@ -74,7 +73,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             own = scheme.complete(attrs)
             yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, stream))
         elif node_type == "output":
-            yield node, _output(graph, attrs, sizes)
+            yield node, _output(graph, {name: plain(value) for name, value in attrs.items()}, sizes)
 
 
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
@@ -139,17 +138,7 @@ def row_length(graph: Graph, seq_len: int) -> int:
 def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:
     """The sizes of a call, checked; a context is as long as a row unless its length is given."""
     context_len = seq_len if context_len is None else context_len
-    return Sizes(_size("batch", batch), _size("seq_len", seq_len), _size("context_len", context_len))
-
-
-def _size(name: str, value: Any) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        size = -1
-    if size < 0:
-        raise UserError(f"{name} must be a whole number of at least 0, not {value!r}")
-    return size
+    return Sizes(whole("batch", batch), whole("seq_len", seq_len), whole("context_len", context_len))
 
 
 def total(graph: Graph, sizes: Sizes) -> Cost:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import networkx as nx
 
 from ..registry.kinds import Kind, kind_of
+from ..registry.options import plain
 from ..registry.state import State
 from ..registry.tokens import pair
-from .nodes import BlockNode, carried
+from .nodes import BlockNode, carried, is_note
 
 G = TypeVar("G", bound="Graph")
 
@@ -35,7 +36,8 @@ class Graph:
 
     @property
     def dim(self) -> int:
-        return self.nx.graph["dim"]
+        dim: int = plain(self.nx.graph["dim"])
+        return dim
 
     @property
     def causal(self) -> bool:
@@ -94,7 +96,7 @@ class Graph:
     @property
     def emb_dim(self) -> int:
         """Features of the token embedding."""
-        own = self.nx.nodes[self.start]["emb_dim"]
+        own = plain(self.nx.nodes[self.start]["emb_dim"])
         return self.dim if own is None else own
 
     @property
@@ -158,5 +160,20 @@ class Graph:
         return None
 
     def copy(self: G) -> G:
-        """An independent copy."""
-        return type(self)(deepcopy(self.nx))
+        """An independent copy, which may be edited where this one is frozen, a view or a part of another graph.
+
+        The order of nodes, and that in which each reads its sources, stays; numbers of other libraries become Python's.
+        """
+        graph = nx.DiGraph(**_plain(self.nx.graph))
+        graph.add_nodes_from((node, _plain(attrs)) for node, attrs in self.nx.nodes(data=True))
+        for target in self.nx:
+            graph.add_edges_from((source, target, _plain(attrs)) for source, attrs in self.nx.pred[target].items())
+        return type(self)(graph)
+
+
+def _plain(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in Python's own types, of the dicts inside too."""
+    return {
+        name: _plain(value) if isinstance(value, dict) else deepcopy(value if is_note(name) else plain(value))
+        for name, value in attrs.items()
+    }

@@ -8,6 +8,7 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError
+from ..registry import options
 from ..registry.kinds import kinds
 from .graph import Graph
 from .nodes import NODE_ATTRIBUTES, carried, without_notes
@@ -25,7 +26,14 @@ def to_json(graph: Graph) -> str:
             for source, attrs in graph.nx.pred[target].items()
         ],
     }
-    return json.dumps(plain, indent=1)
+    return json.dumps(plain, indent=1, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A number of another library in Python's own type, for `json.dumps`."""
+    if (own := options.plain(value)) is value:
+        raise TypeError(f"{value!r} is of no type that JSON has")
+    return own
 
 
 def from_json(text: str) -> nx.DiGraph:

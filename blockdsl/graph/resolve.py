@@ -17,7 +17,7 @@ from ..language.pattern import Pattern, parse
 from ..registry.kinds import NORM_CLASH, Kind, kinds
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
-from ..registry.settings import block_default, check_keywords, deepnorm_settings, resolved, table
+from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.tokens import clash, model_of
 
 
@@ -83,7 +83,7 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
         UserError: a keyword's value is out of range, or settings clash.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    check_keywords(keywords)
+    keywords = checked_keywords(keywords)
     given = pattern.settings | keywords
     settings = resolved(given)
     if settings["dim"] is None:
@@ -209,11 +209,6 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
-        known = {option.setting for kind in used for option in kind.all_options()}
-        for name in sorted(self.given.keys() - known):  # as attn_max_attend_past where attention is to a context alone
-            of = [kind.title for kind in used if kind.prefix and name.startswith(f"{kind.prefix}_")]
-            if of and self.given[name] != table()[name].default:
-                raise self._setting_error(name, f"{of[0]} does not have it, and the pattern has no block that does")
         for scheme in SCHEMES.values():
             if scheme.on(self.settings) and scheme.name not in self.schemes_used:
                 switch = next(name for name in scheme.switch if self.settings[name])

@@ -7,11 +7,12 @@ pattern says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..errors import UserError
 from ..registry.kinds import kinds
+from ..registry.options import plain, whole
 from .expand import MAX_BLOCKS
 from .macros import par_layout
 from .pattern import Pattern, parse
@@ -137,6 +138,11 @@ def pattern_of(
         TypeError: two of custom_layers, par_ratio and sandwich_coef, or no depth.
         UserError: a value that does not fit the others.
     """
+    depth, sandwich_coef, par_ratio = (
+        None if value is None else whole(name, value, 1)
+        for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio))
+    )
+    custom_layers, shift_tokens, layer_dropout = map(plain, (custom_layers, shift_tokens, layer_dropout))
     ways = {"custom_layers": custom_layers, "par_ratio": par_ratio, "sandwich_coef": sandwich_coef}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1:
@@ -146,15 +152,18 @@ def pattern_of(
     if custom_layers is not None:
         _check_custom(custom_layers, cross_attend, only_cross, macaron)
     layers = _layers(depth, _default_block(cross_attend, only_cross, macaron), sandwich_coef, par_ratio, custom_layers)
+    if cross_attend and "c" not in layers:
+        problem = f"cross_attend is set, but sandwich_coef={sandwich_coef} at depth={depth} makes no block with a 'c'"
+        raise UserError(f"{problem}: take a larger depth or a smaller sandwich_coef")
     texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
     if layer_dropout is not None:
         texts = [_with_dropout(t, p) for t, p in zip(texts, _each(layer_dropout, layers, "layer_dropout"), strict=True)]
     if shift_tokens is not None:
         texts = [_with_shift(t, s) for t, s in zip(texts, _each(shift_tokens, layers, "shift_tokens"), strict=True)]
-    plain = not (macaron or cross_attend or shift_tokens is not None or layer_dropout is not None)
-    if plain and sandwich_coef is not None:
+    alone = not (macaron or cross_attend or shift_tokens is not None or layer_dropout is not None)
+    if alone and sandwich_coef is not None:
         return parse(f"sandwich({sandwich_coef}, {depth})")
-    if plain and par_ratio is not None:
+    if alone and par_ratio is not None:
         return parse(f"par({depth}, {par_ratio})")
     return Pattern.from_layers(texts)
 
@@ -175,9 +184,6 @@ def _layers(
     par_ratio: int | None,
     custom_layers: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    for name, value in (("depth", depth), ("sandwich_coef", sandwich_coef), ("par_ratio", par_ratio)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
     if custom_layers is not None:
         return tuple(custom_layers)
     if depth is None:
@@ -197,7 +203,8 @@ def _layers(
 
 
 def _check_custom(custom_layers: Sequence[str], cross_attend: bool, only_cross: bool, macaron: bool) -> None:
-    if not custom_layers or unknown_in(custom_layers):
+    named = isinstance(custom_layers, Collection) and len(custom_layers) > 0
+    if not named or unknown_in(custom_layers):
         raise UserError(f"custom_layers is a list of block kinds ({', '.join(kinds())}), not {custom_layers!r}")
     if cross_attend and "c" not in custom_layers:
         raise UserError("cross_attend is set, but custom_layers has no 'c'")
@@ -208,7 +215,7 @@ def _check_custom(custom_layers: Sequence[str], cross_attend: bool, only_cross: 
 
 
 def unknown_in(layers: Sequence[str]) -> list[str]:
-    return [layer for layer in layers if layer not in kinds()]
+    return [layer for layer in layers if not isinstance(layer, str) or layer not in kinds()]
 
 
 def _each(values: Sequence[float], layers: Sequence[str], name: str) -> Sequence[float]:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ..errors import Fault, PatternError, Span
 from ..registry.kinds import kinds
-from ..registry.options import Value
+from ..registry.options import Value, whole
 from ..registry.settings import table
 from . import syntax
 from .arguments import from_arguments
@@ -145,7 +145,7 @@ def parse(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
         PatternError: the text is at fault; the error shows where, and what was expected.
     """
     statements, body = parse_tree(text)
-    pattern = Pattern(_ordered_statements(statements), _ordered(body), text, max_blocks)
+    pattern = Pattern(_ordered_statements(statements), _ordered(body), text, whole("max_blocks", max_blocks, 1))
     _ = pattern.expansion, pattern.settings
     return pattern
 

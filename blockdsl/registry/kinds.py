@@ -69,7 +69,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .options import Option, Value, by_name, check_names, check_values
+from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .state import State
 
 Shape = tuple[int, ...]
@@ -138,6 +138,10 @@ class Kind:
     area: str = ""
     builtin: bool = False
 
+    def __reduce__(self) -> Any:
+        """A registered kind is pickled by its name, as formulas may be lambdas, and looked up where it is loaded."""
+        return (kind_of, (self.name,)) if _KINDS.get(self.name) is self else super().__reduce__()
+
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has."""
         return self.options + BLOCK_OPTIONS
@@ -155,12 +159,12 @@ class Kind:
 
     def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
         """What is wrong with all options of a block that are each in range, or None."""
-        given = SimpleNamespace(dim=dim, **options)
+        given = SimpleNamespace(dim=dim, **_plain(options))
         return _block_check(given) or self.check(given)
 
     def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
         """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
-        given = SimpleNamespace(dim=dim, **options)
+        given = SimpleNamespace(dim=dim, **_plain(options))
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
 
     def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
@@ -174,8 +178,8 @@ class Kind:
         """
         known = by_name(self.options)
         check_names(given, known, f"{caller} got an unknown argument")
-        check_values(given, known)
-        options = {name: option.default for name, option in known.items()} | dict(given)
+        dim = whole("dim", dim, 1)
+        options = {name: option.default for name, option in known.items()} | checked_values(given, known)
         if problem := self.check(SimpleNamespace(dim=dim, **options)):
             raise UserError(problem)
         return self.completed(dim, options)
@@ -246,6 +250,12 @@ BLOCK_OPTIONS = (
         area="memory in training",
     ),
 )
+
+
+def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
+    """In Python's own types, whatever numbers the graph was edited with: those of NumPy overflow in silence."""
+    return {name: plain(value) for name, value in options.items()}
+
 
 NORM_CLASH = "use_rmsnorm and use_scalenorm are both set; give one"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 from ..errors import UserError, did_you_mean, shortened
@@ -55,8 +56,12 @@ class Option:
     area: str = ""
     scores: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default", plain(self.default))
+
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
+        value = plain(value)
         if value is None:
             return None if self.optional else f"must be {self.wanted()}, not none"
         if self.pair and isinstance(value, tuple | list) and len(value) == 2:
@@ -101,8 +106,64 @@ class Option:
         return words + (" or none" if self.optional else "")
 
 
+def plain(value: Any) -> Any:
+    """A value in Python's own types: numbers of other libraries become bool, int or float, their lists lists.
+
+    A NumPy scalar, an array or tensor of a single number, or of one axis. Anything else stays as it is, for `fault`.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, tuple | list):
+        return type(value)(map(plain, value)) if type(value) in (tuple, list) else tuple(map(plain, value))
+    if isinstance(value, Integral | Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if hasattr(value, "tolist") and len(getattr(value, "shape", (0, 0))) < 2:
+        try:
+            return plain(value.tolist())
+        except (RuntimeError, TypeError, ValueError):  # a tensor that has no values, or several
+            return value
+    return value
+
+
+def whole(name: str, value: Any, least: int | None = 0) -> int:
+    """An argument that is a whole number of at least `least`, of any size if that is None, as a Python int.
+
+    Raises:
+        UserError: it is none; the message says what it is.
+    """
+    number: int = _checked(name, Option(name, int, None, "", least=least), value)
+    return number
+
+
+def real(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """An argument that is a number within these limits, as a Python int or float.
+
+    Raises:
+        UserError: it is none; the message says what it is.
+    """
+    number: float = _checked(name, Option(name, float, None, "", None, least, most, above, below), value)
+    return number
+
+
+def _checked(name: str, option: Option, value: Any) -> Any:
+    if fault := option.fault(value):
+        raise UserError(f"{name} {fault}")
+    return plain(value)
+
+
 def spell(value: Any) -> str:
     """A value as the language writes it: `true`, `0.5`, `(1, 2)`."""
+    value = plain(value)
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
@@ -126,15 +187,13 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
             raise TypeError(f"{what} '{name}'" + (f"; {hint}" if hint else ""))
 
 
-def check_values(given: Mapping[str, Any], known: Mapping[str, Option]) -> None:
-    """Judge the values of known options.
+def checked_values(given: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+    """The values of known options in Python's own types.
 
     Raises:
         UserError: a value out of range.
     """
-    for name, value in given.items():
-        if fault := known[name].fault(value):
-            raise UserError(f"{name} {fault}")
+    return {name: _checked(name, known[name], value) for name, value in given.items()}
 
 
 def in_area(area: str, options: Sequence[Option]) -> tuple[Option, ...]:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from .kinds import Kind, Shape, Sizes
-from .options import Option, Value
+from .options import Option, Value, plain
 
 Settings = Mapping[str, Value]
 
@@ -74,7 +74,7 @@ class Scheme:
     def with_defaults(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         """Its attributes of a node, those left out filled in where there is a default."""
         known = [option for option in self.attributes if option.name in attrs or option.fault(option.default) is None]
-        return {option.name: attrs.get(option.name, option.default) for option in known}
+        return {option.name: plain(attrs.get(option.name, option.default)) for option in known}
 
 
 # Settings of the stack --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .kinds import kinds
-from .options import Option, Value, by_name, check_names, check_values, in_area
+from .options import Option, Value, by_name, check_names, checked_values, in_area
 from .positions import POSITION_SETTINGS
 from .tokens import IMAGE_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS, with_defaults
 
@@ -50,8 +50,8 @@ def table() -> dict[str, Option]:
     return known
 
 
-def check_keywords(given: Mapping[str, Any], caller: str = "compile") -> None:
-    """Judge settings given as Python keywords.
+def checked_keywords(given: Mapping[str, Any], caller: str = "compile") -> dict[str, Any]:
+    """Settings given as Python keywords, their values in Python's own types.
 
     Raises:
         TypeError: an unknown name; the message has the nearest one.
@@ -59,7 +59,7 @@ def check_keywords(given: Mapping[str, Any], caller: str = "compile") -> None:
     """
     known = table()
     check_names(given, known, f"{caller}() got an unknown setting")
-    check_values(given, known)
+    return checked_values(given, known)
 
 
 def resolved(given: Mapping[str, Value]) -> dict[str, Value]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UserError
+from .options import whole
 
 ITEM_BYTES = {
     "float64": 8,
@@ -42,6 +43,7 @@ class State:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(whole("a state's shape", size) for size in self.shape))
         if self.per not in ("row", "token", "context"):
             raise UserError(f"a state is per row, token or context, not per {self.per!r}")
         if self.dtype is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .options import Option, Value, by_name, check_names, check_values
+from .options import Option, Value, by_name, check_names, checked_values, plain
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 TOKEN_OPTIONS = (
@@ -166,7 +166,7 @@ def checked(model: str, given: Mapping[str, Any], caller: str) -> dict[str, Valu
     """
     known = by_name(MODELS[model])
     check_names(given, known, f"{caller}() got an unknown argument")
-    check_values(given, known)
+    given = checked_values(given, known)
     if "max_seq_len" in given and given["max_seq_len"] is None:
         given = {**given, "max_seq_len": 0}
     return with_defaults(known.values(), given)
@@ -249,6 +249,7 @@ def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tup
 
 def pair(size: Value) -> tuple[int, int]:
     """(height, width) of a size that may be one number for both."""
+    size = plain(size)
     height, width = size if isinstance(size, tuple | list) else (size, size)
     assert isinstance(height, int)
     assert isinstance(width, int)
@@ -264,6 +265,7 @@ def not_tiled(image_size: Value, patch_size: Value) -> str | None:
 
 
 def odd_sinusoid(features: Value) -> bool:
+    features = plain(features)
     return not isinstance(features, int) or features % 2 == 1
 
 

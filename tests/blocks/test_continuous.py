@@ -135,7 +135,6 @@ def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_seq_len": -1}, ValueError, "max_seq_len must be a whole number of at least 0 or none, not -1"),
-    ({"max_seq_len": None}, ValueError, "max_seq_len must be a whole number of at least 1, not none"),
     ({"dim_in": 0}, ValueError, "dim_in must be a whole number of at least 1 or none, not 0"),
     ({"dim_out": 2.5}, ValueError, "dim_out must be a whole number of at least 1 or none, not 2.5"),
     ({"emb_dim": 0}, ValueError, "emb_dim must be a whole number of at least 1 or none, not 0"),

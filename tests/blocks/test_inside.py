@@ -56,7 +56,7 @@ def test_what_was_asked_for_comes_in_one_order(out: str, asked: tuple[bool, bool
         record = rest[0]
         assert (record.mems is not None) == asked[1]
         assert len(record.attn_maps) == 2
-        assert len(record.hiddens) == 5
+        assert len(record.layer_hiddens) == 5
         if asked[2]:
             assert all(one is other for one, other in zip(rest[-1], record.attn_maps, strict=True))
     elif asked[1]:
@@ -115,9 +115,10 @@ def test_a_stack_gives_its_hiddens(cls: Any) -> None:
     out, record = model(x, return_hiddens=True)
     close(out, model(x))
     assert torch.equal(record.streams["a0"], x)
-    assert len(record.hiddens) == 5
-    close(model.norm(record.hiddens[-1]), out)
-    assert record.attention == {}
+    assert [*record.layer_hiddens[:-1]] == [*record.streams.values()]
+    close(model.norm(record.layer_hiddens[-1]), out)
+    assert [one is record.streams[node] for one, node in zip(record.hiddens, ("a0", "a2"), strict=True)] == [True] * 2
+    assert [*record.attention] == ["a0", "a2"]
     mine = Intermediates(keep_attention=True)
     _, given = model(x, intermediates=mine, return_hiddens=True)
     assert given is mine

@@ -111,7 +111,9 @@ def test_wrong_memories_are_refused() -> None:
     _, mems = in_segments(model, x, [7])
     with pytest.raises(ValueError, match="mems have 2 rows, not 3"):
         model(torch.randn(3, 4, SIZES["dim"]), mems=mems)
-    with pytest.raises(TypeError, match="mems must be the Memories of an earlier segment, not list"):
+    with pytest.raises(TypeError, match="mems must be the Memories of an earlier segment, not dict"):
+        model(x, mems={"a0": x})
+    with pytest.raises(ValueError, match="a list of mems must be 2 tensors"):
         model(x, mems=[x])
     cache = model.new_cache(2, 20)
     model(x, mems=mems, cache=cache)

@@ -329,6 +329,48 @@ def test_generation_is_reproducible_and_free_of_masks(kwargs: dict[str, Any]) ->
     assert not model.net.attn_layers.training
 
 
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"self_cond": True}, {"self_token_critic": True}, {"token_critic": None, "schedule": "cosine"}]
+)
+def test_a_net_without_a_logit_for_the_mask_is_one_that_never_draws_it(kwargs: dict[str, Any]) -> None:
+    if "token_critic" in kwargs:
+        kwargs = kwargs | {"token_critic": critic()}
+    short, full = (maskgit(net=net(logits_dim=dim), **copy.deepcopy(kwargs)) for dim in (TOKENS - 1, None))
+    head = full.net.to_logits
+    assert head is not None
+    weights = short.state_dict()
+    weight, bias = weights["net.to_logits.weight"], weights["net.to_logits.bias"]
+    assert weight.shape == (TOKENS - 1, 12)
+    weights |= {"net.to_logits.weight": torch.cat((weight, torch.zeros(1, 12)))}
+    weights |= {"net.to_logits.bias": torch.cat((bias, torch.full((1,), -math.inf)))}
+    full.load_state_dict(weights)
+    x, losses = tokens(), []
+    for model in (short, full):
+        torch.manual_seed(5)
+        losses.append(model(x))
+        losses[-1].loss.backward()
+    for ours, theirs in zip(*losses, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(short.net.token_emb.weight.grad, full.net.token_emb.weight.grad)
+    assert short.net.to_logits is not None
+    torch.testing.assert_close(short.net.to_logits.weight.grad, head.weight.grad[:-1])  # type: ignore[index]
+    made = [model.generate(5, generator=torch.Generator().manual_seed(0)) for model in (short, full)]
+    assert torch.equal(*made)
+    assert (made[0] < MASK).all()
+    everything = [
+        model.generate(5, filter_thres=0.0, generator=torch.Generator().manual_seed(0)) for model in (short, full)
+    ]
+    assert torch.equal(*everything)
+
+
+def test_a_net_without_a_logit_for_the_mask_is_not_to_predict_it() -> None:
+    model = maskgit(net=net(logits_dim=TOKENS - 1))
+    with pytest.raises(ValueError, match="the tokens have mask_id=10 among them, which the net gives no logit for"):
+        model(torch.full((2, LENGTH), MASK))
+    with pytest.raises(ValueError, match="net must give 11 logits per token, not 10: set logits_dim"):
+        NonAutoregressiveWrapper(net(logits_dim=TOKENS - 1), mask_id=0)  # whose logit is there, and another's is not
+
+
 def test_a_context_is_read_by_net_and_self_critic() -> None:
     own = net(attn_layers=Encoder(cross_attend=True, **SIZES))
     model = maskgit(net=own, self_token_critic=True, steps=3)

@@ -244,7 +244,7 @@ def test_every_variant_is_recorded(name: str) -> None:
         seen = xt_blocks.Intermediates()
         with torch.no_grad():
             model(x, intermediates=seen, **more)
-        for before, after, row in zip(seen.hiddens, seen.hiddens[1:], found.values(), strict=False):
+        for before, after, row in zip(seen.layer_hiddens, seen.layer_hiddens[1:], found.values(), strict=False):
             expected = (after - before).square().mean(dim=-1).sqrt().mean().item()
             assert row["branch_norm"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
 

@@ -229,7 +229,7 @@ def test_memories_read_further_down_with_a_cache(name: str) -> None:
 def test_wrong_memories_are_refused(down: int) -> None:
     net, x = model(shift_mem_down=down), tokens(2, 4)
     _, mems = net(x, return_mems=True)
-    with pytest.raises(TypeError, match="mems must be the Memories of an earlier segment, not list"):
+    with pytest.raises(ValueError, match="a list of mems must be 2 tensors"):
         net(x, mems=[torch.randn(2, 3, 24)])
     with pytest.raises(ValueError, match="mems have 2 rows, not 3"):
         net(tokens(3, 4), mems=mems)

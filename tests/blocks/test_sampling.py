@@ -254,19 +254,19 @@ def test_sampling_follows_the_distribution() -> None:
 
 
 WRONG = [
-    ({"temperature": -1}, "temperature must be at least 0 and finite, not -1"),
-    ({"temperature": math.nan}, "temperature must be at least 0 and finite, not nan"),
-    ({"temperature": math.inf}, "temperature must be at least 0 and finite, not inf"),
-    ({"top_k": 0}, "top_k must be a whole number of at least 1, not 0"),
-    ({"top_k": 2.5}, "top_k must be a whole number of at least 1, not 2.5"),
-    ({"top_k": True}, "top_k must be a whole number of at least 1, not True"),
-    ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
-    ({"top_p": 1.5}, "top_p must be above 0 and at most 1, not 1.5"),
-    ({"top_p": math.nan}, "top_p must be above 0 and at most 1, not nan"),
-    ({"top_a": -0.1}, "top_a must be from 0 to 1, not -0.1"),
-    ({"top_a": 1.1}, "top_a must be from 0 to 1, not 1.1"),
-    ({"min_p": -0.1}, "min_p must be from 0 to 1, not -0.1"),
-    ({"min_p": 2}, "min_p must be from 0 to 1, not 2"),
+    ({"temperature": -1}, "temperature must be a number of at least 0 and finite, not -1"),
+    ({"temperature": math.nan}, "temperature must be a number of at least 0 and finite, not nan"),
+    ({"temperature": math.inf}, "temperature must be a number of at least 0 and finite, not inf"),
+    ({"top_k": 0}, "top_k must be a whole number of at least 1 or none, not 0"),
+    ({"top_k": 2.5}, "top_k must be a whole number of at least 1 or none, not 2.5"),
+    ({"top_k": True}, "top_k must be a whole number of at least 1 or none, not true"),
+    ({"top_p": 0.0}, "top_p must be a number above 0 and at most 1 or none, not 0.0"),
+    ({"top_p": 1.5}, "top_p must be a number above 0 and at most 1 or none, not 1.5"),
+    ({"top_p": math.nan}, "top_p must be a number above 0 and at most 1 or none, not nan"),
+    ({"top_a": -0.1}, "top_a must be a number from 0 to 1 or none, not -0.1"),
+    ({"top_a": 1.1}, "top_a must be a number from 0 to 1 or none, not 1.1"),
+    ({"min_p": -0.1}, "min_p must be a number from 0 to 1 or none, not -0.1"),
+    ({"min_p": 2}, "min_p must be a number from 0 to 1 or none, not 2"),
 ]
 
 

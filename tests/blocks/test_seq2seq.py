@@ -301,19 +301,40 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tie_token_embed": True}, r"unknown argument 'tie_token_embed'; did you mean 'tie_token_emb'\?"),
     ({"encoder_depth": 2}, r"unknown argument 'encoder_depth'"),
     ({"enc_dim": 8}, r"XTransformer\(\) takes no enc_dim=: encoder and decoder are of one width: give dim="),
-    ({"dec_causal": True}, r"takes no dec_causal=: the decoder is causal and the encoder is not"),
-    ({"enc_return_only_embed": True}, r"takes no enc_return_only_embed=: the encoder gives embeddings"),
+    ({"dec_causal": False}, r"takes no dec_causal=: the decoder is causal and the encoder is not"),
+    ({"enc_return_only_embed": False}, r"takes no enc_return_only_embed=: the encoder gives embeddings"),
+    ({"enc_causal": True}, r"takes no enc_causal=: the decoder is causal and the encoder is not"),
     ({"dec_return_only_embed": True}, r"takes no dec_return_only_embed="),
     ({"enc_tie_embedding": True}, r"takes no enc_tie_embedding=: the encoder gives no logits"),
     ({"dec_max_mem_len": 4}, r"takes no dec_max_mem_len=: .* keep no memories"),
     ({"enc_cross_attend": True}, r"takes no enc_cross_attend=: the encoder has no context to attend to"),
     ({"enc_cross_attn_tokens_dropout": 0.1}, r"takes no enc_cross_attn_tokens_dropout=: the encoder has no context"),
-    ({"dec_cross_attend": True}, r"takes no dec_cross_attend=: the decoder attends to the encoder's output anyway"),
+    ({"dec_cross_attend": False}, r"takes no dec_cross_attend=: the decoder attends to the encoder's output anyway"),
+    ({"return_tgt_loss": False}, r"XTransformer gives the target's loss; for logits, call its decoder.net"),
+    ({"return_tgt_los": True}, r"unknown argument 'return_tgt_los'; did you mean 'return_tgt_loss'\?"),
     ({"enc_num_tokens": None}, r"XTransformer\(\) needs enc_num_tokens="),
     ({"dec_max_seq_len": None}, r"XTransformer\(\) needs dec_max_seq_len="),
     ({"dec_depth": None}, r"the decoder: give depth=, or the whole order as pattern="),
     ({"dec_depth": 2, "dec_pattern": "a c f"}, r"the decoder: pattern= and depth= are both given"),
 ]
+
+
+def test_what_is_so_anyway_may_be_said() -> None:
+    plain = model()
+    said = model(
+        return_tgt_loss=True,
+        **{"enc_causal": False, "enc_context": False, "enc_cross_attend": False, "enc_only_cross": False},
+        **{"enc_return_only_embed": True, "enc_tie_embedding": False, "enc_cross_attn_tokens_dropout": 0.0},
+        **{"enc_max_mem_len": 0, "dec_max_mem_len": 0, "dec_shift_mem_down": 0},
+        **{"dec_causal": True, "dec_context": True, "dec_cross_attend": True, "dec_return_only_embed": False},
+    )
+    assert said.graphs == plain.graphs
+    with_pattern = model(dec_depth=None, dec_pattern="a c f", dec_cross_attend=True)
+    assert with_pattern.decoder.net.pattern == "a c f"
+    said.load_state_dict(plain.state_dict())
+    src, tgt = tokens(2, 6), tokens(2, 5)
+    assert torch.equal(said(src, tgt), plain(src, tgt))
+    assert said(src, tgt).ndim == 0
 
 
 @pytest.mark.parametrize(("kwargs", "message"), WRONG)

@@ -99,6 +99,10 @@ def test_the_blocks_are_those_that_the_rules_give(options: dict[str, Any], data:
         with pytest.raises(UserError, match=f"^par_ratio={options['par_ratio']}: the ratio"):
             pattern_of(**options)
         return
+    if options["cross_attend"] and "c" not in kinds:
+        with pytest.raises(UserError, match=r"cross_attend is set, but sandwich_coef=.* makes no block with a 'c'"):
+            pattern_of(**options)
+        return
     each: dict[str, Any] = {"shift_tokens": None, "layer_dropout": None}
     if data.draw(st.booleans()):
         each["shift_tokens"] = data.draw(st.lists(st.integers(0, 2), min_size=len(kinds), max_size=len(kinds)))
@@ -140,7 +144,7 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
         ({}, TypeError, "give depth=, or the whole order as pattern="),
         ({"depth": 0}, UserError, "depth must be a whole number of at least 1, not 0"),
         ({"depth": 2.0}, UserError, "depth must be a whole number of at least 1, not 2.0"),
-        ({"depth": True}, UserError, "depth must be a whole number of at least 1, not True"),
+        ({"depth": True}, UserError, "depth must be a whole number of at least 1, not true"),
         ({"depth": "6"}, UserError, "depth must be a whole number of at least 1, not '6'"),
         ({"depth": 6, "sandwich_coef": 0}, UserError, "sandwich_coef must be a whole number of at least 1, not 0"),
         ({"depth": 6, "sandwich_coef": 1.5}, UserError, "sandwich_coef must be a whole number of at least 1, not 1.5"),
@@ -170,6 +174,15 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
             {"depth": 6, "custom_layers": ["a"], "sandwich_coef": 2},
             TypeError,
             "custom_layers and sandwich_coef each decide the order of the blocks; give one",
+        ),
+        *(
+            (
+                {"depth": 2, "sandwich_coef": 2, "cross_attend": True, **more},
+                UserError,
+                "cross_attend is set, but sandwich_coef=2 at depth=2 makes no block with a 'c': "
+                "take a larger depth or a smaller sandwich_coef",
+            )
+            for more in ({}, {"only_cross": True}, {"macaron": True}, {"shift_tokens": (1, 0, 1, 0)})
         ),
         ({"depth": 6, "only_cross": True}, TypeError, "only_cross needs cross_attend=True"),
         (

@@ -182,12 +182,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
     ("c f", {"rotary_pos_emb": True}, "rotary_pos_emb is set, but no block of the pattern uses rotary positions"),
     ("a", {"rotary_emb_dim": 4}, "rotary_emb_dim is set, but it needs rotary_pos_emb"),
     ("a f", {"context": True}, "context is set, but no block of the pattern attends to a context"),
-    (
-        "c f",
-        {"attn_max_attend_past": 4},
-        "attn_max_attend_past is set, but cross-attention does not have it, and the pattern has no block that does",
-    ),
-    ("a", {"num_tokens": 4}, "num_tokens is set, but it needs max_seq_len too"),
+    ("a", {"num_tokens": 4}, "num_tokens is set, but it needs max_seq_len too, or max_seq_len=0 for any length"),
     ("a", {"max_seq_len": 4}, "max_seq_len is set, but it needs num_tokens, which gives the stack its embedding"),
     (
         "a",
@@ -357,7 +352,7 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "set num_tokens=4; a",
         {},
         """
-        1:5: num_tokens is set, but it needs max_seq_len too
+        1:5: num_tokens is set, but it needs max_seq_len too, or max_seq_len=0 for any length
           set num_tokens=4; a
               ^^^^^^^^^^^^
         """,

@@ -25,10 +25,12 @@ from ..kernels import table
 from ..kernels.masks import AttentionMask, Bias, Masks, MaskSpec, check_mask
 from ..kernels.request import Request, Result, Scores
 from ..kernels.scores.spec import Modifier, ScoreSpec
+from ..kernels.tensors import check_tensor
 from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
 from .linear import apply, apply_from
+from .linear_rows import LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
@@ -46,9 +48,12 @@ class AnyAttention(nn.Module):
 
     Attributes:
         core: computes a Request. `xt_blocks.why` replaces it to see a module's requests.
+        joint: the name of the linear layer whose last outputs are the keys and values.
+        to_k, to_v, to_out: parts to read, under the names they have as layers of their own in x-transformers.
     """
 
     core: Callable[[Request], Result] = staticmethod(table.attention)
+    joint: str
 
     def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -66,6 +71,31 @@ class AnyAttention(nn.Module):
             setattr(self, option.name, pkgutil.resolve_name(option.scores)(o) if on else None)
             self.score_options += (option.name,) if on else ()
         self.output = Output(o)
+
+    @property
+    def to_k(self) -> LinearRows:
+        """The rows of the joint linear layer that make keys."""
+        return self._rows(-2)
+
+    @property
+    def to_v(self) -> LinearRows | None:
+        """The rows that make values; None: keys are the values."""
+        return self._rows(-1) if self.sizes[2] else None
+
+    @property
+    def to_out(self) -> nn.Module:
+        """The linear layer of the output."""
+        return self.output.to_out
+
+    def _rows(self, part: int) -> LinearRows:
+        start = sum(self.sizes[:part]) - (self.sizes[0] if self.joint == "to_kv" else 0)
+        return LinearRows(getattr(self, self.joint), slice(start, start + self.sizes[part]))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):  # torch would keep a module that nothing reads
+            where = "output.to_out" if name == "to_out" else f"part of {self.joint}"
+            raise AttributeError(f"{name} is {where}, here only to be read: replace {where.removeprefix('part of ')}")
+        super().__setattr__(name, value)
 
     def modifiers(self) -> tuple[Modifier, ...]:
         """The score modifiers of the options; those with parameters come from their modules."""
@@ -119,6 +149,8 @@ class Attention(AnyAttention):
         ValueError: a value out of range, or options that clash.
     """
 
+    joint = "to_qkv"
+
     @spells(parameters(by_name(SELF_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
@@ -126,6 +158,11 @@ class Attention(AnyAttention):
         alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+
+    @property
+    def to_q(self) -> LinearRows:
+        """The rows that make queries."""
+        return self._rows(-3)
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
@@ -166,7 +203,7 @@ class Attention(AnyAttention):
             q, k = rotary.both(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
-            k, v = cache.append(keys=k, values=v)
+            k, v = _in_types_of((k, v), cache.append(keys=k, values=v))
         if rotary is not None:
             q, k = rotary.decayed(q, k)
         if attend is None:
@@ -208,6 +245,8 @@ class CrossAttention(AnyAttention):
         ValueError: a value out of range, or options that clash.
     """
 
+    joint = "to_kv"
+
     @spells(parameters(by_name(CROSS_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
@@ -243,13 +282,14 @@ class CrossAttention(AnyAttention):
         check_mask("context_mask", context_mask, context)
         q = apply(self.to_q, x)
         if context is None and cache is not None:
-            k, v = cache.read("keys"), cache.read("values")
+            k, v = _in_types_of((q, q), (cache.read("keys"), cache.read("values")))
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
             raise ValueError("cross-attention needs a context")
         else:
-            kv = apply(self.to_kv, context)
+            check_tensor("context", context, x)
+            kv = apply(self.to_kv, context.to(x.dtype))
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:
@@ -262,3 +302,9 @@ class CrossAttention(AnyAttention):
             seen = without_share(real, self.options.tokens_dropout)
             masks = Masks(x.shape[1], context_mask=seen, device=x.device)
         return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)
+
+
+def _in_types_of(own: tuple[Tensor, Tensor], kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Keys and values of a cache in this step's types: a prompt may run under autocast, and a step without."""
+    k, v = (t if t.dtype == like.dtype else t.to(like.dtype) for t, like in zip(kept, own, strict=True))
+    return k, v

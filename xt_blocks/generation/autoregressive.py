@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
+from blockdsl.registry.options import real, whole
 
 from ..blocks.subset import random_subset
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
+from ..kernels.tensors import whole_numbers
 from ..models.inputs import PlacedInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
@@ -57,9 +59,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     ) -> None:
         super().__init__()
         check_causal(net)
-        if not 0 <= mask_prob < 1:
-            raise ValueError(f"mask_prob must be from 0 to below 1, not {mask_prob}")
+        mask_prob = real("mask_prob", mask_prob, least=0, below=1)
         self.net = net
+        ignore_index, pad_value = whole("ignore_index", ignore_index, None), whole("pad_value", pad_value, None)
         self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
         self.max_seq_len = net.max_seq_len
 
@@ -97,9 +99,10 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             an iterator of (batch,) int64 tokens, of one row too; seq_len of them, or fewer where every row ends.
         """
         generation, read = split_options(options)
-        generation.check(self.net, seq_len)
+        generation.check(self.net)
+        seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
-        check_read(self.net, rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens, read)
         decoding = WindowDecoding(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
         return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
 
@@ -148,6 +151,7 @@ def check_causal(net: TransformerWrapper) -> None:
 
 def shifted(x: Tensor, mask: Tensor | None, ignore_index: int, pad_value: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """From `x: (batch, seq + 1)` what the model sees, what it predicts, and the mask of what it sees, (batch, seq)."""
+    x = whole_numbers("tokens", x, " (batch, seq + 1)")
     if x.ndim != 2 or x.shape[1] < 2:
         raise ValueError(f"tokens must be (batch, 2 or more), one to see and one to predict, not {tuple(x.shape)}")
     tokens, target = x[:, :-1], x[:, 1:].long()

@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.options import plain
+
 from ..kernels.hooks import unhooked
 from ..kernels.masks import check_mask
+from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating, evaluating_all
@@ -51,11 +54,14 @@ class Generation(Sampler):
     cache_kv: bool = True
     compile: bool = False
 
-    def check(self, net: TransformerWrapper, seq_len: int) -> None:
-        """Raise ValueError unless `net` can generate `seq_len` tokens like this."""
-        check_length(seq_len)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "eos_token", plain(self.eos_token))
+
+    def check(self, net: TransformerWrapper) -> None:
+        """Raise ValueError unless `net` can generate tokens like this."""
         eos = self.eos_token
-        if eos is not None and not (hasattr(eos, "__index__") and 0 <= eos < net.num_tokens):
+        if eos is not None and not (type(eos) is int and 0 <= eos < net.num_tokens):
             raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos}")
         if not self.compile:
             return
@@ -70,12 +76,6 @@ def split_options(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any
     own = {field.name for field in fields(Generation)}
     generation = Generation(**{name: value for name, value in options.items() if name in own})
     return generation, {name: value for name, value in options.items() if name not in own and value is not None}
-
-
-def check_length(seq_len: int) -> None:
-    """Raise ValueError unless seq_len is a number of steps."""
-    if isinstance(seq_len, bool) or not hasattr(seq_len, "__index__") or seq_len < 0:
-        raise ValueError(f"seq_len must be a whole number of at least 0, not {seq_len}")
 
 
 # Prompts -----------------------------------------------------------------------------------------------------------
@@ -112,12 +112,13 @@ def read_prompts(prompts: PromptTokens, mask: Tensor | None = None) -> Prompts:
         raise TypeError(f"prompts must be a tensor or a list of tensors, not {type(prompts).__name__}")
     if prompts.ndim not in (1, 2):
         raise ValueError(f"prompts must be (n,), (batch, n) or a list of (n,), not {tuple(prompts.shape)}")
-    _check_tokens(prompts)
+    prompts = whole_numbers("prompts", prompts)
     single = prompts.ndim == 1
     rows = prompts[None] if single else prompts
     if rows.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token")
     if mask is not None:
+        check_tensor("mask", mask, rows)
         mask = mask[None] if mask.ndim == 1 else mask
         check_mask("mask", mask, rows)
         if (mask.any(dim=1) & ~mask[:, -1]).any():
@@ -135,7 +136,7 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
             raise ValueError(f"prompt {i} of the list must be (n,), not {tuple(prompt.shape)}")
         if prompt.shape[0] == 0:
             raise ValueError(f"prompt {i} of the list is empty: give at least one token")
-        _check_tokens(prompt)
+        whole_numbers("prompts", prompt)
     longest = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=prompts[0].device)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
@@ -146,17 +147,12 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
     return Prompts(tokens, mask if ragged else None, ragged=ragged)
 
 
-def _check_tokens(tokens: Tensor) -> None:
-    if tokens.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"prompts must be int64 or int32, not {tokens.dtype}")
-
-
 # Inputs besides the tokens ------------------------------------------------------------------------------------------
 
 
-def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> None:
+def check_read(net: TransformerWrapper, prompts: Tensor, read: Mapping[str, Any]) -> None:
     """Raise ValueError if a context is missing, or an input besides the tokens is wrong."""
-    reads_context = bool(net.graph.nodes("context"))
+    batch, reads_context = prompts.shape[0], bool(net.graph.nodes("context"))
     if "context" in read and not reads_context:
         raise ValueError("a context is given, but the model has no cross-attention")
     beside = (("context", "context_mask", net.graph.dim), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
@@ -165,7 +161,9 @@ def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> 
         if value is None:
             if mask_name in read:
                 raise ValueError(f"{mask_name} is given, but no {name}")
-        elif value.ndim != 3 or value.shape[::2] != (batch, dim):
+            continue
+        check_vectors(name, value, prompts)
+        if value.ndim != 3 or value.shape[::2] != (batch, dim):
             raise ValueError(f"{name} must be ({batch}, seq, {dim}), not {tuple(value.shape)}")
         check_mask(mask_name, read.get(mask_name), value)
     if reads_context and "context" not in read:

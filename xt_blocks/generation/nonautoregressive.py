@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
-from blockdsl.registry.options import Option, by_name, check_values
+from blockdsl.registry.options import Option, by_name, checked_values
 
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
+from ..kernels.tensors import whole_numbers
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest
 from ..models.transformer import TransformerWrapper, loss_of
@@ -71,6 +73,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
     Args:
         net: the model, over an Encoder.
         mask_id: the token that stands for a masked one; one of the net's own that no text has, such as num_tokens - 1.
+            That one needs no logit: the net's logits_dim may be num_tokens - 1.
         steps: decoding steps.
         self_cond: condition each step on the embeddings of the one before.
         self_cond_train_prob: share of the rows that are trained with such embeddings; the others get a learned vector
@@ -108,7 +111,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         critic_loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        _check(
+        mask_id, steps, self_cond_train_prob, no_replace_prob, random_token_prob, critic_loss_weight = _checked(
             mask_id=mask_id,
             steps=steps,
             self_cond_train_prob=self_cond_train_prob,
@@ -117,7 +120,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             critic_loss_weight=critic_loss_weight,
         )
         _check_net("net", net)
-        _check_logits("net", net, net.num_tokens)
+        self.gives_mask = not (mask_id == net.num_tokens - 1 == _logits(net))
+        if self.gives_mask:
+            _check_logits("net", net, net.num_tokens)
         if not mask_id < net.num_tokens:
             raise ValueError(f"mask_id={mask_id} is not a token of the net, which has num_tokens={net.num_tokens}")
         if net.num_tokens < 2:
@@ -173,17 +178,21 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             context: context, context_mask, for the net's cross-attention.
 
         Raises:
-            ValueError: the tokens have another shape, a temperature is negative, or no critic can be trained.
+            ValueError: the tokens have another shape, or mask_id where the net gives no logit for it; a temperature is
+                negative, or no critic can be trained.
         """
-        _check(generator_sample_temperature=generator_sample_temperature)
+        (generator_sample_temperature,) = _checked(generator_sample_temperature=generator_sample_temperature)
         if only_train_generator and only_train_critic:
             raise ValueError("only_train_generator and only_train_critic are both set; give one")
         has_critic = self.token_critic is not None or self.to_critic is not None
         if only_train_critic and not has_critic:
             raise ValueError("there is no critic to train: give token_critic= or self_token_critic=True")
+        x = whole_numbers("tokens", x, " (batch, seq)")
         if x.ndim != 2 or x.shape[1] != self.max_seq_len:
             raise ValueError(f"tokens must be (batch, {self.max_seq_len}), not {tuple(x.shape)}")
         check_mask("mask", mask, x)
+        if not (self.gives_mask or torch.compiler.is_compiling()) and (x == self.mask_id).any():
+            raise ValueError(f"the tokens have mask_id={self.mask_id} among them, which the net gives no logit for")
         read: dict[str, Any] = {"mask": mask, **context}
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
         masked = masked_at_random(real, self.schedule)
@@ -207,7 +216,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return Losses(generator_loss + self.critic_loss_weight * critic_loss, generator_loss, critic_loss)
 
     def _fill(self, tokens: Tensor, condition: Tensor | None, read: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """(batch, seq, num_tokens) logits and (batch, seq, dim) embeddings; `condition` is of the same shape."""
+        """(batch, seq, logits_dim) logits and (batch, seq, dim) embeddings; `condition` is of the same shape."""
         return self.net(tokens, return_logits_and_embeddings=True, **self._conditioned(condition, read))
 
     def _conditioned(self, condition: Tensor | None, read: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +240,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return torch.where(rows, before, null)
 
     def _made_up(self, logits: Tensor, temperature: float | None) -> Tensor:
-        """(batch, seq) tokens for the critic to judge, from `logits: (batch, seq, num_tokens)`."""
+        """(batch, seq) tokens for the critic to judge, from `logits: (batch, seq, logits_dim)`."""
         rows = (
             torch.rand(logits.shape[0], 1, device=logits.device, dtype=torch.float32)
             if temperature is None
@@ -240,7 +249,9 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return _draw(self._without_mask(logits), rows, None)
 
     def _without_mask(self, logits: Tensor) -> Tensor:
-        """Logits in float32, with mask_id excluded."""
+        """(batch, seq, num_tokens) logits in float32, with mask_id excluded."""
+        if not self.gives_mask:
+            return F.pad(logits.float(), (0, 1), value=float("-inf"))
         never = torch.arange(self.num_tokens, device=logits.device, dtype=torch.int64) == self.mask_id
         return logits.float().masked_fill(never, float("-inf"))
 
@@ -284,7 +295,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         Raises:
             ValueError: a value is out of range.
         """
-        _check(
+        batch_size, start_temperature, filter_thres, noise_level_scale = _checked(
             batch_size=batch_size,
             start_temperature=start_temperature,
             filter_thres=filter_thres,
@@ -330,19 +341,26 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         return chosen if self.can_mask_prev_unmasked else chosen & masked
 
 
-def _check(**values: Any) -> None:
-    check_values(values, _OPTIONS)
+def _checked(**values: Any) -> tuple[Any, ...]:
+    """The values in this order, in Python's own types."""
+    return tuple(checked_values(values, _OPTIONS).values())
 
 
 def _check_net(name: str, net: Any) -> None:
-    if not isinstance(net, TransformerWrapper):
+    if not isinstance(uncompiled(net), TransformerWrapper):
         raise TypeError(f"{name} must be a TransformerWrapper, not {type(net).__name__}")
     if net.graph.sees_later() is None:
         raise ValueError(f"{name} is causal, and a masked token is filled in from both sides; use an Encoder")
 
 
+def _logits(net: TransformerWrapper) -> int | None:
+    """How many it gives a token."""
+    logits: int | None = net.graph.nx.nodes[net.graph.end]["logits_dim"]
+    return logits
+
+
 def _check_logits(name: str, net: TransformerWrapper, wanted: int) -> None:
-    given = net.graph.nx.nodes[net.graph.end]["logits_dim"]
+    given = _logits(net)
     if given != wanted:
         logits, has = "logit" if wanted == 1 else "logits", "none" if given is None else given
         raise ValueError(f"{name} must give {wanted} {logits} per token, not {has}: set logits_dim")

@@ -15,6 +15,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from blockdsl.registry.options import Option, by_name, checked_values, plain, real, whole
+
 FilterLogits = Callable[[Tensor], Tensor]
 
 
@@ -27,7 +29,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: k is not a whole number of at least 1.
     """
-    _check_top_k(k)
+    k = whole("top_k", k, 1)
     kept = logits.topk(min(k, logits.shape[-1]), dim=-1)
     return torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
 
@@ -41,7 +43,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     Raises:
         ValueError: p is not above 0 and at most 1.
     """
-    _check_top_p(p)
+    p = real("top_p", p, above=0, most=1)
     if p == 1:
         return logits
     ordered, order = probabilities(logits).sort(dim=-1, descending=True)
@@ -61,7 +63,7 @@ def keep_top_a(logits: Tensor, a: float) -> Tensor:
     Raises:
         ValueError: a is not from 0 to 1.
     """
-    _check_share("top_a", a)
+    a = real("top_a", a, least=0, most=1)
     p = probabilities(logits)
     return logits.masked_fill(p < a * p.amax(dim=-1, keepdim=True) ** 2, float("-inf"))
 
@@ -75,7 +77,7 @@ def keep_min_p(logits: Tensor, m: float) -> Tensor:
     Raises:
         ValueError: m is not from 0 to 1.
     """
-    _check_share("min_p", m)
+    m = real("min_p", m, least=0, most=1)
     p = probabilities(logits)
     return logits.masked_fill(p < m * p.amax(dim=-1, keepdim=True), float("-inf"))
 
@@ -127,6 +129,16 @@ class Sampling(TypedDict, total=False):
     generator: torch.Generator | None
 
 
+_NUMBERS = by_name(
+    (
+        Option("top_k", int, None, "likeliest tokens", least=1, optional=True),
+        Option("top_p", float, None, "probability of those kept", above=0, most=1, optional=True),
+        Option("top_a", float, None, "of the largest probability squared", least=0, most=1, optional=True),
+        Option("min_p", float, None, "of the largest probability", least=0, most=1, optional=True),
+    )
+)
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Draws one token per row: `sampler(logits (batch, tokens)) -> (batch,) int64`.
@@ -155,18 +167,16 @@ class Sampler:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and isfinite(self.temperature)):
-            raise ValueError(f"temperature must be at least 0 and finite, not {self.temperature}")
-        if self.top_k is not None:
-            _check_top_k(self.top_k)
-        if self.top_p is not None:
-            _check_top_p(self.top_p)
-        if self.top_a is not None:
-            _check_share("top_a", self.top_a)
-        if self.min_p is not None:
-            _check_share("min_p", self.min_p)
+        temperature = plain(self.temperature)
+        if type(temperature) not in (int, float) or not (temperature >= 0 and isfinite(temperature)):
+            raise ValueError(f"temperature must be a number of at least 0 and finite, not {temperature}")
+        own = checked_values({name: getattr(self, name) for name in _NUMBERS}, _NUMBERS)
+        for name, value in (("temperature", temperature), *own.items()):
+            object.__setattr__(self, name, value)
         if self.filter_logits_fn is not None and not callable(self.filter_logits_fn):
             raise TypeError(f"filter_logits_fn must be callable, not {type(self.filter_logits_fn).__name__}")
+        if self.generator is not None and not isinstance(self.generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator, not {type(self.generator).__name__}")
 
     def __call__(self, logits: Tensor) -> Tensor:
         if self.temperature == 0:
@@ -211,18 +221,3 @@ def _checked_largest(what: str, logits: Tensor) -> Tensor:
         row = int(wrong.nonzero()[0, 0])
         raise ValueError(f"{what}: row {row} has {'a NaN' if largest[row].isnan() else 'no token above -inf'}")
     return largest
-
-
-def _check_top_k(k: int) -> None:
-    if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-        raise ValueError(f"top_k must be a whole number of at least 1, not {k}")
-
-
-def _check_top_p(p: float) -> None:
-    if not 0 < p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {p}")
-
-
-def _check_share(name: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} must be from 0 to 1, not {share}")

@@ -14,11 +14,12 @@ from blockdsl import parse
 from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.language.ordering import pattern_of
 from blockdsl.registry.keywords import spells
-from blockdsl.registry.options import Option, check_values
+from blockdsl.registry.options import real
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..kernels.masks import check_mask, joined_masks
+from ..kernels.tensors import whole_numbers
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
 _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
-_DROPOUT = Option("cross_attn_tokens_dropout", float, 0.0, "share of the encoder's tokens", least=0, below=1)
 
-# Keywords that one of the two, or both, cannot take, and why.
+# Keywords that one of the two, or both, cannot take, and why; a value that says what is so anyway is taken.
 _NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
 _NOT_OF_EITHER = {
     "dim": "encoder and decoder are of one width: give dim=",
@@ -57,6 +57,13 @@ _REFUSED = {
     | {"tie_embedding": _NO_LOGITS, "logits_dim": _NO_LOGITS}
     | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
+}
+_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0}
+_ANYWAY: dict[str, dict[str, Any]] = {
+    "enc_": _NEITHER
+    | dict.fromkeys(("causal", "context", "tie_embedding", "cross_attend", "only_cross"), False)
+    | {"return_only_embed": True, "logits_dim": None, "cross_attn_tokens_dropout": 0},
+    "dec_": _NEITHER | {"causal": True, "context": True, "return_only_embed": False, "cross_attend": True},
 }
 
 
@@ -85,8 +92,10 @@ class XTransformer(Drawn, nn.Module):
         cross_attn_tokens_dropout: in training, the share of the encoder's tokens that the decoder does not see, drawn
             for each row (as Perceiver AR does, arXiv:2202.07765).
         deepnorm: DeepNorm for both, with the constants of an encoder-decoder (Wang et al., arXiv:2203.00555).
+        return_tgt_loss: True, as older releases of x-transformers have it: `forward` gives the target's loss.
         keywords: `enc_` or `dec_` and a keyword of TransformerWrapper (`enc_num_tokens`, `dec_max_seq_len`) or of
-            Encoder and Decoder (`enc_depth`, `dec_heads`, `enc_pattern`). A decoder's pattern has a `c`.
+            Encoder and Decoder (`enc_depth`, `dec_heads`, `enc_pattern`). A decoder's pattern has a `c`. What is so
+            anyway may be said (`dec_cross_attend=True`).
 
     Attributes:
         encoder: a TransformerWrapper without logits.
@@ -98,6 +107,9 @@ class XTransformer(Drawn, nn.Module):
         PatternError, UserError: a pattern or a value is at fault, or two clash.
     """
 
+    encoder_class, decoder_class = Encoder, Decoder
+    model_class, wrapper_class = TransformerWrapper, AutoregressiveWrapper
+
     @spells(_keywords())
     def __init__(
         self,
@@ -108,10 +120,13 @@ class XTransformer(Drawn, nn.Module):
         pad_value: int = 0,
         cross_attn_tokens_dropout: float = 0.0,
         deepnorm: bool = False,
+        return_tgt_loss: bool = True,
         **keywords: Unpack[Seq2SeqKeywords],
     ) -> None:
         super().__init__()
-        check_values({_DROPOUT.name: cross_attn_tokens_dropout}, {_DROPOUT.name: _DROPOUT})
+        share = real("cross_attn_tokens_dropout", cross_attn_tokens_dropout, least=0, below=1)
+        if return_tgt_loss is not True:
+            raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
         _check_names(keywords)
         enc_tokens, enc_stack = _of("enc_", keywords)
         dec_tokens, dec_stack = _of("dec_", keywords)
@@ -122,20 +137,20 @@ class XTransformer(Drawn, nn.Module):
         if tie_token_emb:
             _check_tie(dim, enc_tokens, dec_tokens)
         with _named("encoder"):
-            encoder = Encoder(dim=dim, **enc_stack)
+            encoder = self.encoder_class(dim=dim, **enc_stack)
             if encoder.reads_context:
                 raise UserError("its blocks attend to a context ('c'), and there is none to give it")
-            self.encoder = TransformerWrapper(attn_layers=encoder, return_only_embed=True, **enc_tokens)
+            self.encoder = self.model_class(attn_layers=encoder, return_only_embed=True, **enc_tokens)
         with _named("decoder"):
-            decoder = Decoder(dim=dim, **dec_stack)
+            decoder = self.decoder_class(dim=dim, **dec_stack)
             if not decoder.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
-            net = TransformerWrapper(attn_layers=decoder, **dec_tokens)
+            net = self.model_class(attn_layers=decoder, **dec_tokens)
         if tie_token_emb:
             net.token_emb = self.encoder.token_emb
-        self.decoder = AutoregressiveWrapper(net, ignore_index=ignore_index, pad_value=pad_value)
-        self.ignore_index, self.pad_value = ignore_index, pad_value
-        self.cross_attn_tokens_dropout = cross_attn_tokens_dropout
+        self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
+        self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
+        self.cross_attn_tokens_dropout = share
 
     @property
     def graphs(self) -> dict[str, BlockGraph]:
@@ -219,6 +234,7 @@ class XTransformer(Drawn, nn.Module):
         prepend_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, p + source, dim) for the decoder to attend to, and its mask (batch, p + source)."""
+        src = whole_numbers("src", src, " (batch, source)")
         check_mask("mask", mask, src)
         context = self.encoder(
             src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
@@ -246,10 +262,12 @@ def _named(side: str) -> Iterator[None]:
 def _check_names(keywords: Mapping[str, Any]) -> None:
     """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
     known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
-    known += ["dim", "tie_token_emb", "ignore_index", "pad_value", _DROPOUT.name, "deepnorm"]
+    known += ["dim", "tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "deepnorm"]
+    known += ["return_tgt_loss"]
     for keyword in keywords:
         prefix, name = keyword[:4], keyword[4:]
-        if reason := _REFUSED.get(prefix, {}).get(name):
+        anyway = _ANYWAY.get(prefix, {}).get(name, ...) == keywords[keyword]
+        if not anyway and (reason := _REFUSED.get(prefix, {}).get(name)):
             raise TypeError(f"XTransformer() takes no {keyword}=: {reason}")
         if keyword not in known:
             hint = did_you_mean(keyword, [name for name in known if _REFUSED.get(name[:4], {}).get(name[4:]) is None])
@@ -262,6 +280,7 @@ def _check_names(keywords: Mapping[str, Any]) -> None:
 def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The keywords of one side without their prefix: TransformerWrapper's, and the stack's."""
     own = {name.removeprefix(prefix): value for name, value in keywords.items() if name.startswith(prefix)}
+    own = {name: value for name, value in own.items() if name not in _REFUSED[prefix]}  # what is so anyway
     tokens = {name: own.pop(name) for name in [*own] if name in _OF_WRAPPER}
     return tokens, own
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import spells
+from blockdsl.registry.options import whole
 
 from ..kernels.cross_entropy import Target
 from ..models.inputs import ContextInputs
@@ -66,6 +67,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         if net.max_seq_len is None:
             raise ValueError("a segment has max_seq_len tokens, and the model has none: give it max_seq_len= above 0")
         self.net = net
+        ignore_index, pad_value = whole("ignore_index", ignore_index, None), whole("pad_value", pad_value, None)
         self.ignore_index, self.pad_value = ignore_index, pad_value
         self.max_seq_len: int = net.max_seq_len
 
@@ -114,11 +116,12 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         generation, read = split_options(options)
-        generation.check(self.net, seq_len)
+        generation.check(self.net)
+        seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
-        check_read(self.net, rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens, read)
 
         def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
             cached, compiled = generation.cache_kv, generation.compile

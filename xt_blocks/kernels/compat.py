@@ -78,7 +78,7 @@ def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
     own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     if not any(own):
         return False
-    found = [hook for hooks in own for hook in hooks.values()]
+    found = [hook for hooks in own for hook in [*hooks.values()]]  # another thread may add one
     return any(not (allowed and getattr(hook, "__module__", "").startswith(allowed)) for hook in found)
 
 
@@ -143,6 +143,12 @@ def flex_attention() -> Any:
         LOOKED_UP[name] = False
         return None
     return _look_up(name)
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given; this one where it is no result of that."""
+    original: nn.Module = getattr(module, "_orig_mod", module)
+    return original
 
 
 def mark_static_address(t: Tensor) -> None:

@@ -25,6 +25,16 @@ class Scores(NamedTuple):
     before: Tensor
     weights: Tensor
 
+    @property
+    def pre_softmax_attn(self) -> Tensor:
+        """`before`, as x-transformers names it; there, masked scores are a large negative number."""
+        return self.before
+
+    @property
+    def post_softmax_attn(self) -> Tensor:
+        """`weights`, as x-transformers names them."""
+        return self.weights
+
 
 class Request(NamedTuple):
     """softmax(q kᵀ · scale) v, with the modifiers of the spec.

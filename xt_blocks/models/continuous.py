@@ -11,6 +11,8 @@ from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import VECTOR_OPTIONS
 
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
+from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.stack import Stack
 from .keywords import names_nearest
 from .sequence import SequenceModel
@@ -48,7 +50,7 @@ class ContinuousTransformerWrapper(SequenceModel):
     @spells(parameters(by_name(VECTOR_OPTIONS)))
     def __init__(self, *, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[VectorKeywords]) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_vectors(max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
@@ -65,6 +67,8 @@ class ContinuousTransformerWrapper(SequenceModel):
     def _outputs(self, hidden: Tensor) -> Tensor:
         return apply(self.project_out, hidden)
 
-    def _check_sequence(self, x: Tensor) -> None:
+    def checked_sequence(self, x: Tensor) -> Tensor:
+        check_tensor("x", x)
         if x.ndim != 3 or x.shape[-1] != self.dim_in or not x.is_floating_point():
             raise ValueError(f"x must be float (batch, seq, {self.dim_in}), not {x.dtype} {tuple(x.shape)}")
+        return as_weights(x, self)

@@ -79,6 +79,13 @@ class Prefix:
             stream = _taken(stream, self._order.argsort(dim=-1))
         return stream[:, self.memory :] if self.memory else stream
 
+    def memory_outputs(self, stream: Tensor) -> Tensor | None:
+        """`stream: (batch, length + seq, dim)` of the memory tokens alone, (batch, memory, dim), or None."""
+        if not self.memory:
+            return None
+        stream = stream if self._order is None else _taken(stream, self._order.argsort(dim=-1))
+        return stream[:, : self.memory]
+
     def _arranged(self, x: Tensor) -> Tensor:
         return x if self._order is None else _taken(x, self._order)
 

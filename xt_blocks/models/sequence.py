@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.options import whole
 
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
 from ..positions.absolute import input_positions
+from ..runtime.by_hand import NewTokens, check_cache
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
@@ -77,8 +80,13 @@ class SequenceModel(Drawn, nn.Module):
         """From `hidden: (batch, seq, dim)`, the cross-entropy of its last tokens' logits."""
         raise ValueError("a target is given, but the model gives no logits of tokens")
 
-    def _check_sequence(self, x: Tensor) -> None:
-        """Raise ValueError unless x is a sequence that `_vectors` takes."""
+    def checked_sequence(self, x: Tensor) -> Tensor:
+        """x in a type that `_vectors` takes.
+
+        Raises:
+            TypeError: it is no tensor.
+            ValueError: it is no sequence that the model takes.
+        """
         raise NotImplementedError
 
     @property
@@ -99,9 +107,7 @@ class SequenceModel(Drawn, nn.Module):
         max_len = self.max_seq_len if max_len is None else max_len
         if max_len is None:
             raise ValueError("the model has no max_seq_len, and a cache has a capacity: give max_len=")
-        for name, value in (("max_len", max_len), ("prepended", prepended)):
-            if value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value}")
+        max_len, prepended = whole("max_len", max_len), whole("prepended", prepended)
         return self.attn_layers.new_cache(batch, self.num_memory_tokens + prepended + max_len)
 
     if TYPE_CHECKING:  # the return type of a call
@@ -156,14 +162,14 @@ class SequenceModel(Drawn, nn.Module):
         return_intermediates: bool = False,
         return_attn: bool = False,
         return_mems: bool = False,
-        mems: Memories | None = None,
+        mems: Memories | Sequence[Tensor] | None = None,
         pos: Tensor | None = None,
         prepend_embeds: Tensor | None = None,
         prepend_mask: Tensor | None = None,
         sum_embeds: Tensor | None = None,
         attn_mask: Tensor | None = None,
         self_attn_context_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Cache | Intermediates | None = None,
         target: Target | None = None,
         last_only: bool = False,
     ) -> Tensor | tuple[Any, ...]:
@@ -179,7 +185,8 @@ class SequenceModel(Drawn, nn.Module):
                 memory tokens.
             return_attn: return a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: return the Memories after this segment too.
-            mems: memories of earlier segments. Learned positions count from the segment's start; memory tokens come
+            mems: memories of earlier segments, or a list of what each self-attention read in them. Learned
+                positions count from the segment's start; memory tokens come
                 before the first segment only, and are always kept. It must have a real token in every row: only there
                 can a row's padding go before them.
             pos: (seq,) or (batch, seq) int, the tokens' positions. By default they continue from the cache's last
@@ -192,8 +199,11 @@ class SequenceModel(Drawn, nn.Module):
                 (batch, heads, seq, keys). keys: seq, or with those of mems, or the tokens of the cache, in front.
                 Memory tokens and prepended embeddings see all and are seen by all.
             self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
-            cache: x follows the tokens it holds. With memory tokens or prepended embeddings, the first step must have
-                a real token in every row: only there can its padding go before them.
+            cache: x follows the tokens it holds. Or the Intermediates of an earlier pass, for steps by hand: x, mask,
+                pos, sum_embeds and the rows of attn_mask are then of the whole sequence, or of one new token, and what
+                is returned is of the new tokens; context, prepended embeddings and mems are those of the first pass.
+                With memory tokens or prepended embeddings, the first step must have a real token in every row: only
+                there can its padding go before them.
             target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss
                 instead of logits, without holding all logits.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
@@ -207,8 +217,21 @@ class SequenceModel(Drawn, nn.Module):
             ValueError: an argument has a wrong dtype or shape, arguments clash, a token is not in the vocabulary, or
                 the sequence is longer than max_seq_len with learned positions.
         """
+        x = self.checked_sequence(x)
+        check_cache(cache)
+        state = cache if isinstance(cache, Cache) else None
+        seen = cache if isinstance(cache, Intermediates) else None
+        if seen is not None:
+            if seen.sequence is None:
+                raise ValueError("cache= has intermediates of a stack alone; this model needs those of its own pass")
+            held = seen.sequence.length
+            x, mask, attn_mask, pos = NewTokens.of(held, x, mask, attn_mask, pos, self_attn_context_mask)
+            state = self.attn_layers.cache_after(seen, x.shape[1])
+            context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
+            sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
+        mems = self.attn_layers.memories(mems)
         inputs = Inputs(
-            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, cache
+            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, state
         )
         returns = Returns(
             return_embeddings,
@@ -219,8 +242,10 @@ class SequenceModel(Drawn, nn.Module):
             target,
             last_only,
         )
-        self._check(inputs, returns)
-        before = SequenceState() if cache is None else cache.sequence
+        inputs.check(self.reads)
+        returns.check(x, not self.return_only_embed, self.max_mem_len > 0)
+        pos = inputs.pos
+        before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
         prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
         real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
@@ -243,19 +268,18 @@ class SequenceModel(Drawn, nn.Module):
             ),
             pos=None if pos is None or not self.attn_layers.reads_positions else prefix.positions(pos) + in_front,
             mems=mems,
-            cache=cache,
+            cache=state,
             intermediates=record,
         )
-        if cache is not None:
+        if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
+        if record is not None:
+            record.sequence, record.memory_tokens = before, prefix.memory_outputs(stream)
+            if seen is not None:
+                record.cache, record.tokens = state, seen.tokens + x.shape[1]
         if record is not None and return_mems:
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record)
-
-    def _check(self, inputs: Inputs, returns: Returns) -> None:
-        self._check_sequence(inputs.x)
-        inputs.check(self.reads)
-        returns.check(inputs.x, not self.return_only_embed, self.max_mem_len > 0)
 
     def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
         """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,11 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 from ..blocks import head
 from ..blocks.embedding import SMALL_STD, Embedding, unit_length
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.hooks import runs
+from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
-from .inputs import INTS
 from .keywords import names_nearest
 from .sequence import SequenceModel
 
@@ -66,21 +68,24 @@ class TransformerWrapper(SequenceModel):
         UserError: a value is out of range, or two arguments clash.
     """
 
+    with_target: ClassVar[tuple[Callable[..., Any], ...]] = (SequenceModel.forward,)
+    """The forward passes that take `target=`; a subclass with a forward of its own may not."""
+
     @names_nearest
     @spells(parameters(by_name(TOKEN_OPTIONS)))
     def __init__(
         self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[TokenSettings]
     ) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
-        self.num_tokens = num_tokens
+        self.num_tokens: int = start["num_tokens"]
         self.unit, self.emb_frac_gradient = start["l2norm_embed"], start["emb_frac_gradient"]
         emb_dim = self.graph.emb_dim
         std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
-        self.token_emb = Embedding(num_tokens, emb_dim, std)
+        self.token_emb = Embedding(self.num_tokens, emb_dim, std)
         self._build(attn_layers)
         self.max_mem_len = start["max_mem_len"]
         self.shift_mem_down = start["shift_mem_down"]
@@ -101,6 +106,10 @@ class TransformerWrapper(SequenceModel):
         except IndexError:  # checked afterwards: a check before would wait for a GPU
             span = f"from {x.min()} to {x.max()}"
             raise ValueError(f"tokens are from 0 to {self.num_tokens - 1}; these go {span}") from None
+        except RuntimeError as error:
+            if reason := misfit("tokens", x, self.token_emb):
+                raise ValueError(reason) from error
+            raise
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
@@ -113,17 +122,19 @@ class TransformerWrapper(SequenceModel):
             return head.tied_loss(self.token_emb, hidden * self.dim**-0.5, self.num_tokens, target)
         return head.loss(self.to_logits, hidden, target)
 
-    def _check_sequence(self, x: Tensor) -> None:
-        if x.ndim != 2 or x.dtype not in INTS:
-            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+    def checked_sequence(self, x: Tensor) -> Tensor:
+        x = whole_numbers("tokens", x, " (batch, seq)")
+        if x.ndim != 2:
+            raise ValueError(f"tokens must be (batch, seq), not {tuple(x.shape)}")
+        return x
 
 
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:
     """What `net(tokens, **read)` returns, with the target's cross-entropy in place of the logits.
 
-    A net that is hooked, or is not a plain TransformerWrapper, still makes its logits.
+    A net that is hooked, or whose forward is not known to take a target, still makes its logits.
     """
-    if runs(net, TransformerWrapper.forward):
+    if any(runs(net, forward) for forward in getattr(net, "with_target", ())):
         return net(tokens, target=target, **read)
     out = net(tokens, **read)
     if isinstance(out, tuple):

@@ -14,6 +14,8 @@ from blockdsl.registry.tokens import IMAGE_OPTIONS, pair
 from ..blocks.embedding import Embedding
 from ..blocks.linear import apply
 from ..blocks.norms import norm
+from ..kernels.compat import uncompiled
+from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.drawn import Drawn
 from ..runtime.stack import Stack
 from .keywords import names_nearest
@@ -85,7 +87,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         self, *, image_size: Size, patch_size: Size, attn_layers: Stack, **options: Unpack[ImageKeywords]
     ) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Encoder(...) is, not {type(attn_layers).__name__}")
         self.graph: BlockGraph = attn_layers.graph.with_images(image_size, patch_size, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
@@ -121,6 +123,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         Raises:
             ValueError: the image has another shape, or logits are asked of a model without classes.
         """
+        check_tensor("img", img)
         if img.ndim != 4 or img.shape[1:] != (self.channels, *self.image):
             wanted = ", ".join(map(str, (self.channels, *self.image)))
             raise ValueError(f"img must be (batch, {wanted}), not {tuple(img.shape)}")
@@ -130,7 +133,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
             raise ValueError("return_embeddings and return_logits_and_embeddings are both set; give one")
         if return_logits_and_embeddings and self.to_classes is None:
             raise ValueError("the model has no logits: it was made without num_classes")
-        embedded = self.attn_layers(self._stream(img))[:, : self.num_patches]
+        embedded = self.attn_layers(self._stream(as_weights(img, self)))[:, : self.num_patches]
         if return_embeddings or self.to_classes is None:
             return embedded
         logits = apply(self.to_classes, embedded.mean(dim=1))

@@ -150,6 +150,16 @@ class Cache(Progress):
         """An independent copy."""
         return self.changed(lambda t, axis: t.clone())
 
+    def grow(self, max_len: int) -> None:
+        """Make the capacity `max_len` tokens, at least as many as before; shapes must not be fixed yet."""
+        if self.fixed is not None or max_len < self.max_len:
+            raise ValueError(
+                f"the cache is for {self.max_len} tokens, and can only become larger before its shapes are fixed"
+            )
+        self.max_len = max_len
+        for state in self.nodes.values():
+            state.grow()
+
     def select(self, rows: Tensor) -> Cache:
         """A copy with these rows of the batch, `rows: (n,) int`, repeats allowed: for a beam search."""
         out = self.changed(lambda t, axis: t.index_select(axis, rows))

@@ -9,12 +9,17 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ..kernels.request import Scores
+    from .cache import Cache
+    from .inputs import ForwardInputs
     from .memories import Memories
+    from .sequence import SequenceState
 
 
 @dataclass
 class Intermediates:
     """Filled by a forward pass that gets it.
+
+    Handed to a later pass as its `cache=`, they stand for the tokens of this one: see `by_hand`.
 
     Args:
         keep_attention: keep scores and weights too; every attention is then computed by the explicit kernel.
@@ -26,6 +31,12 @@ class Intermediates:
             and the `weights` after it, each (batch, heads, seq, keys).
         states: node → its pieces of constant size after the pass, (batch, *shape) each, if its kind has any.
         mems: the memories after this pass, if requested.
+        attends: the nodes of self-attention, in the order they ran.
+        memory_tokens: (batch, memory, dim), what the stack made of the model's memory tokens, if it has any.
+        inputs: what the stack was given.
+        tokens: places of the stream so far, without those of mems.
+        sequence: the tokens so far, of a model over tokens or vectors.
+        cache: of these tokens, once a later step by hand has needed it.
     """
 
     keep_attention: bool = False
@@ -34,11 +45,27 @@ class Intermediates:
     attention: dict[str, Scores] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     mems: Memories | None = None
+    attends: list[str] = field(default_factory=list)
+    memory_tokens: Tensor | None = None
+    tokens: int = 0
+    inputs: ForwardInputs | None = field(default=None, repr=False)
+    sequence: SequenceState | None = field(default=None, repr=False)
+    cache: Cache | None = field(default=None, repr=False)
 
     @property
     def hiddens(self) -> list[Tensor]:
-        """The streams in order, and the one after the last block."""
+        """What each self-attention read, (batch, seq, dim)."""
+        return [self.streams[node] for node in self.attends]
+
+    @property
+    def layer_hiddens(self) -> list[Tensor]:
+        """What each block read, and the stream after the last one, (batch, seq, dim)."""
         return [*self.streams.values(), *([] if self.last is None else [self.last])]
+
+    @property
+    def attn_intermediates(self) -> list[Scores]:
+        """The scores and weights of each attention in order, cross-attention too."""
+        return [*self.attention.values()]
 
     @property
     def attn_maps(self) -> list[Tensor]:

@@ -7,7 +7,7 @@ the length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ class Memories:
         states: node → its pieces of constant size, (batch, *shape) each.
         mask: (batch, length) bool, which of them are real; None: all.
         pinned: how many of them, the first real ones of each row, are always kept: memory tokens.
+        attends: the nodes of self-attention in order. Iterating, indexing and measuring go over their streams.
     """
 
     streams: dict[str, Tensor]
@@ -35,6 +36,19 @@ class Memories:
     mask: Tensor | None = None
     pinned: int = 0
     states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    attends: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.attends)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.streams[self.attends[index]]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.streams[node] for node in self.attends)
+
+    def __bool__(self) -> bool:
+        return True
 
     @property
     def batch(self) -> int:
@@ -101,7 +115,8 @@ def extended(
         tail = stream.shape[1] - min(total, shift or 0)
         kept[step.node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
     last_masks = None if masks is None else _end(masks, most, pinned, masks)
-    return Memories(kept, min(total, most + pinned), last_masks, pinned, states)
+    attends = tuple(step.node for step in steps if step.self_attends and step.node in kept)
+    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends)
 
 
 def _mask(before: Memories | None, like: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ class Step:
     carries: Kept | None = None
     done: tuple[str, ...] = ()
 
+    @property
+    def self_attends(self) -> bool:
+        """Whether its layer attends to the tokens themselves."""
+        return "attend" in self.inputs and "context" not in self.inputs
+
 
 def plan(graph: BlockGraph) -> list[Step]:
     """The graph's blocks and sums in topological order."""

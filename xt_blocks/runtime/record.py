@@ -14,13 +14,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
+from blockdsl.registry.options import plain
 
+from ..blocks.block import BlockOutput
 from ..kernels.request import Scores
 from .evaluation import evaluating
 from .intermediates import Intermediates
@@ -82,8 +85,9 @@ def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 
         problem = "has no attention" if node in blocks else "is not a block of the model"
         raise UserError(f"{node} {problem}; those with attention are {', '.join(maps) or 'none'}")
     weights = maps[node].weights
+    head, row = plain(head), plain(row)
     for name, index, size in (("head", head, weights.shape[1]), ("row", row, weights.shape[0])):
-        if not 0 <= index < size:
+        if type(index) is not int or not 0 <= index < size:
             raise UserError(f"{name} must be from 0 to {size - 1}, not {index}")
     return weights[row, head]
 
@@ -151,10 +155,12 @@ def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 @contextmanager
 def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]:
-    """Inside, record each pass through the stack in `passes`."""
-    signature = inspect.signature(stack.forward)
+    """Inside, record each pass of this thread through the stack in `passes`."""
+    signature, thread = inspect.signature(stack.forward), get_ident()
 
-    def starts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def starts(_: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+        if get_ident() != thread or kwargs is None:  # None: another thread found the hook before its kwargs were asked
+            return None
         bound = signature.bind(*args, **kwargs)
         seen = bound.arguments.get("intermediates") or Intermediates()
         seen.keep_attention = True
@@ -163,7 +169,11 @@ def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]
         return bound.args, bound.kwargs
 
     def gives(owner: str) -> Any:
-        return lambda _, args, out: passes[name].updates[owner].append(out.update)
+        def keep(_: nn.Module, args: Any, out: BlockOutput) -> None:
+            if get_ident() == thread:
+                passes[name].updates[owner].append(out.update)
+
+        return keep
 
     handles = [stack.register_forward_pre_hook(starts, with_kwargs=True)]
     handles += [block.register_forward_hook(gives(owner)) for owner, block in stack.blocks.items()]

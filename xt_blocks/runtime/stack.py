@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,14 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
+from blockdsl.registry.options import whole
 
 from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
+from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation, rotation
+from .by_hand import NewTokens, check_cache, growing_capacity
 from .cache import Cache
 from .context import ForwardContext, context_seen, token_positions
 from .drawn import Drawn
@@ -24,24 +29,27 @@ from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
 from .recompute import can_recompute, parts_of, recompute
+from .saved import allow
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
+
+allow()
 
 
 class Stack(Drawn, nn.Module):
     """A block graph as a torch module.
 
     Args:
-        graph: linted here. Its model settings, such as num_tokens, are those of a wrapper around the stack.
+        graph: linted here, and copied. Its model settings, such as num_tokens, are those of a wrapper around the stack.
 
     Attributes:
-        graph: the graph it was lowered from.
+        graph: a copy of the graph it was lowered from.
     """
 
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
-        self.graph = graph.lint()
+        self.graph = graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
@@ -55,7 +63,7 @@ class Stack(Drawn, nn.Module):
         options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
         self.anchored = any(own.get("num_mem_kv") for own in options)
         self.reads_positions = bool(self.positions or self.rotary)
-        attending = [step.node for step in self.plan if "attend" in step.inputs and "context" not in step.inputs]
+        attending = self.attending = [step.node for step in self.plan if step.self_attends]
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
@@ -92,8 +100,8 @@ class Stack(Drawn, nn.Module):
         attn_mask: Tensor | None = None,
         self_attn_context_mask: Tensor | None = None,
         pos: Tensor | None = None,
-        mems: Memories | None = None,
-        cache: Cache | None = None,
+        mems: Memories | Sequence[Tensor] | None = None,
+        cache: Cache | Intermediates | None = None,
         intermediates: Intermediates | None = None,
         return_hiddens: bool = False,
     ) -> Any:
@@ -108,9 +116,10 @@ class Stack(Drawn, nn.Module):
             self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
             pos: (seq,) or (batch, seq) int, positions of the tokens; consecutive by default.
             mems: segment memories; with a cache, at its first step only.
-            cache: x follows the tokens it holds.
+            cache: x follows the tokens it holds. Or the Intermediates of an earlier pass: x, mask, pos and the rows of
+                attn_mask are then of the whole sequence, or of one new token; the output is of the new tokens.
             intermediates: filled by the pass.
-            return_hiddens: return the Intermediates too.
+            return_hiddens: return the Intermediates too, with scores and weights.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
@@ -118,10 +127,15 @@ class Stack(Drawn, nn.Module):
         Raises:
             ValueError: a shape or dtype is wrong, something is missing, or nothing reads it.
         """
+        if return_hiddens and intermediates is None:
+            intermediates = Intermediates(keep_attention=True)
+        check_cache(cache)
+        if isinstance(cache, Intermediates):
+            given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
+            return self._step_by_hand(given, cache, intermediates, return_hiddens)
+        mems = self.memories(mems)
         inputs = ForwardInputs(x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache)
         inputs.check(self.reads)
-        if return_hiddens and intermediates is None:
-            intermediates = Intermediates()
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
         ctx, positions = ForwardContext.of(inputs, intermediates), None
@@ -129,14 +143,64 @@ class Stack(Drawn, nn.Module):
             positions, counted = token_positions(inputs), ctx.seen if pos is None else None
             ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, counted)
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
-        out = self._walk(x, ctx)
+        out = self._run(x, ctx)
         if cache is not None:
             keys = None if positions is None or positions.consecutive else positions.keys
             cache.advance(ctx.seen, context_seen(inputs), keys)
         if intermediates is not None:
-            intermediates.last = out
+            intermediates.last, intermediates.attends = out, self.attending
+            intermediates.inputs, intermediates.tokens = inputs, inputs.seq
         out = self.norm(out)
         return (out, intermediates) if return_hiddens else out
+
+    def _step_by_hand(
+        self, given: NewTokens, seen: Intermediates, intermediates: Intermediates | None, return_hiddens: bool
+    ) -> Any:
+        """The pass over the new tokens of a step whose cache is the intermediates of an earlier one."""
+        new = given.x.shape[1]
+        cache = self.cache_after(seen, new)
+        out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, return_hiddens=return_hiddens)
+        if intermediates is not None:
+            intermediates.cache, intermediates.tokens = cache, seen.tokens + new
+        return out
+
+    def cache_after(self, seen: Intermediates, new: int) -> Cache:
+        """An independent cache of what a pass of this stack has read, with capacity for `new` more tokens.
+
+        Raises:
+            ValueError: the pass was not of this stack, or continued a `Cache`, or no cache can be kept.
+        """
+        if seen.cache is None:
+            inputs = seen.inputs
+            if inputs is None or seen.streams.keys() != {step.node for step in self.plan if step.block is not None}:
+                raise ValueError("cache= has intermediates that no pass of this model has filled")
+            if inputs.cache is not None:
+                raise ValueError("cache= has the intermediates of a pass that continued a Cache; hand on the Cache")
+            seen.cache = self.new_cache(inputs.x.shape[0], growing_capacity(inputs.past + inputs.seq + new))
+            self.forward(**{f.name: getattr(inputs, f.name) for f in fields(inputs)} | {"cache": seen.cache})
+            if seen.sequence is not None:
+                seen.cache.sequence = seen.sequence
+        cache = seen.cache.copy()
+        if cache.length + new > cache.max_len:
+            cache.grow(growing_capacity(cache.length + new))
+        return cache
+
+    def memories(self, mems: Memories | Sequence[Tensor] | None) -> Memories | None:
+        """Memories, also from a list of what each self-attention read, (batch, tokens, dim), as iterating them gives.
+
+        Raises:
+            ValueError: a list of another length or shape, or blocks keep more than such a list has.
+        """
+        if not isinstance(mems, list | tuple):
+            return mems  # type: ignore[return-value]  # anything else is refused by the check
+        nodes = self.attending
+        if further := sorted(self.reads.segments - {*nodes}):
+            raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")
+        shapes = {(t.shape[0], t.shape[1], t.shape[-1]) for t in mems if isinstance(t, Tensor) and t.ndim == 3}
+        if len(mems) != len(nodes) or len(shapes) != 1 or not all(isinstance(t, Tensor) for t in mems):
+            raise ValueError(f"a list of mems must be {len(nodes)} tensors (batch, tokens, {self.dim}), all alike")
+        ((_, length, _),) = shapes
+        return Memories(dict(zip(nodes, mems, strict=True)), length, attends=tuple(nodes))
 
     def remember(
         self,
@@ -160,7 +224,18 @@ class Stack(Drawn, nn.Module):
         """
         if reason := self.reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
-        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, max_mem_len, pinned)
+        most = whole("max_mem_len", max_mem_len)
+        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, most, pinned)
+
+    def _run(self, x: Tensor, ctx: ForwardContext) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._walk(x, ctx)
+        try:
+            return self._walk(x, ctx)
+        except RuntimeError as error:  # asked afterwards: a look at every weight takes time
+            if reason := misfit("x", x, self):
+                raise ValueError(reason) from error
+            raise
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         ctx.values[self.start] = x

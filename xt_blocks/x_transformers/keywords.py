@@ -1,0 +1,298 @@
+"""Keywords of x-transformers' releases as ours: renamed, dropped with a warning, or refused.
+
+1.x ignores a keyword of a stack that it does not know, which is why clients' code is full of keywords without effect.
+They are taken here with a warning that names the keyword that would act. What 2.x computes and we do not is refused,
+unless it is at its default.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from blockdsl.errors import did_you_mean
+from blockdsl.language.ordering import pattern_of
+from blockdsl.registry.settings import table
+
+from ..models.layers import ORDERING, stack_keywords
+
+# Keywords of 2.x -----------------------------------------------------------------------------------------------------
+
+# name → its default in 2.x, with which it changes nothing here
+_NOT_HERE: dict[str, Any] = dict.fromkeys(
+    (
+        "use_dynamic_tanh",
+        "use_derf",
+        "use_simple_rmsnorm",
+        "use_adaptive_layernorm",
+        "use_adaptive_rmsnorm",
+        "use_adaptive_layerscale",
+        "adaptive_condition_mlp",
+        "polar_pos_emb",
+        "polar_bias_uniform_init",
+        "pre_and_post_norm",
+        "attn_aggregated_residuals",
+        "orthog_residual",
+        "mv_split_residual",
+        "gated_multi_residual",
+        "depth_scale_residual",
+        "softclamp_output",
+        "use_layerscale",
+        "unet_skips",
+        "integrate_layers",
+        "qkv_receive_diff_residuals",
+        "reinject_input",
+        "learned_reinject_input_gate",
+        "add_value_residual",
+        "attn_pre_scale_post_talking_heads",
+        "attn_sparse_topk_straight_through",
+        "attn_gate_value_heads",
+        "attn_swiglu_values",
+        "attn_gate_values_headwise",
+        "attn_output_gate",
+        "attn_output_gate_headwise",
+        "attn_hard",
+        "attn_qk_rmsnorm",
+        "attn_k_rmsnorm",
+        "attn_value_rmsnorm",
+        "attn_l2_distance",
+        "attn_sigmoid",
+        "attn_gumbel_softmax",
+        "attn_selective",
+        "attn_cog_signed",
+        "attn_hybrid_learned_mix",
+        "attn_add_zero_kv",
+        "attn_data_dependent_alibi",
+        "attn_data_dependent_alibi_per_row",
+        "attn_use_rel_proj_pos_bias",
+        "attn_use_cope",
+        "attn_cope_soft_onehot_pos",
+        "attn_cope_talking_heads",
+        "attn_learned_value_residual_mix",
+        "attn_orthog_projected_values",
+        "attn_orthog_projected_values_per_head",
+        "attn_laser",
+        "attn_qkv_receive_diff_residuals",
+        "attn_use_latent_q",
+        "attn_use_latent_kv",
+        "attn_inverted_attention",
+        "attn_flash_pack_seq",
+        "ff_solu",
+    ),
+    False,
+) | {
+    "norm_add_unit_offset": True,
+    "pre_norm_has_final_norm": True,
+    "learned_value_residual_mix": True,
+    "layer_integrate_use_softmax": True,
+    "attn_low_rank_silu_gates": True,
+    "attn_gumbel_softmax_hard": True,
+    "num_residual_streams": 1,
+    "rotary_interpolation_factor": 1.0,
+    "rotary_base_rescale_factor": 1.0,
+    "dynamic_tanh_init_alpha": 1.0,
+    "adaptive_condition_mlp_expansion": 4,
+    "softclamp_output_value": 30.0,
+    "layerscale_init_value": 0.0,
+    "hyper_conn_sinkhorn_iters": 5,
+    "attn_gumbel_softmax_temp": 1.0,
+    "attn_data_dependent_alibi_per_row_dim_head": 8,
+    "attn_rel_proj_num_distance_basis": 16,
+    "attn_rel_proj_max_dist": 1024,
+    "attn_cope_max_pos": 16,
+    "attn_laser_softclamp_value": 15.0,
+    "attn_sublayer_dropout": 0.0,
+    "ff_sublayer_dropout": 0.0,
+    "ff_glu_mult_bias": False,
+    "rotate_num_heads": None,
+    "dim_condition": None,
+    "attn_rotate_num_heads": None,
+    "attn_dim_context": None,
+    "attn_dim_out": None,
+    "attn_gate_values_rank": None,
+    "attn_output_gate_rank": None,
+    "attn_output_proj_depth": None,
+    "attn_custom_attn_fn": None,
+    "attn_hybrid_module": None,
+    "attn_hybrid_mask_kwarg": None,
+    "attn_hybrid_fold_axial_dim": None,
+    "attn_project_out": None,
+    "attn_dim_latent_q": None,
+    "attn_dim_latent_kv": None,
+    "attn_latent_rope_subheads": None,
+    "ff_dim_out": None,
+    "ff_custom_activation": None,
+    "ff_output_proj_depth": None,
+    "ff_softclamp_value": None,
+    "ff_glu_softclamp": False,
+    "ff_glu_gate_softclamp_value": 4.0,
+    "ff_glu_up_softclamp_value": 25.0,
+    "attn_aggregated_residual_kwargs": {},
+    "rel_pos_kwargs": {},
+    "residual_fn_kwargs": {},
+    "attn_data_dependent_alibi_kwargs": {},
+    "cross_attn_tokens_dropout": 0.0,
+}
+
+# Of these, any value gives the same numbers here.
+_NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs", "norm_add_unit_offset")
+
+# Defaults of those that belong together, so that the names of parts are refused only with what they are parts of.
+_WRAPPER_NOT_HERE: dict[str, Any] = {
+    "embed_num_tokens": {},
+    "memory_tokens_interspersed_every": None,
+    "tie_embedding_scale": None,
+    "num_output_heads": 1,
+    "recycling": False,
+    "train_max_recycle_steps": 4,
+    "looped": False,
+    "max_looped_steps": 4,
+    "attn_z_loss_weight": 1e-4,
+    "average_pool_embed": False,
+    "use_cls_token": False,
+    "num_cls_tokens": 1,
+    "attn_pool": False,
+    "num_pooled_tokens": 1,
+    "attn_pool_depth": 1,
+    "dim_pooled_tokens": None,
+    "squeeze_out_last_dim": False,
+    "token_emb": None,
+    "mixture_of_softmax": False,
+    "mixture_of_softmax_k": 4,
+    "sigsoftmax_logits": False,
+    "ff_deep_embed": False,
+    "to_logits": None,
+    "add_continuous_pred_head": False,
+    "input_not_include_cache": False,
+    "probabilistic": False,
+}
+
+
+def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a model around a stack, without those of 2.x that are not here and at their default."""
+    return {
+        name: value
+        for name, value in keywords.items()
+        if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
+    }
+
+
+# Stacks --------------------------------------------------------------------------------------------------------------
+
+
+def stack_keywords_of(called: str, keywords: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The keywords of a stack, in our names.
+
+    Args:
+        called: the class, for warnings.
+        prefix: "enc_" or "dec_", which the caller wrote before each name.
+
+    Raises:
+        TypeError: a keyword of 2.x that is not here, or two that clash.
+    """
+    left = {**keywords}
+    _drop_defaults(called, left, prefix)
+    out = _renamed(called, left)
+    out |= _ordered(called, left)
+    known = {*stack_keywords(), "disable_abs_pos_emb"}
+    for name in [*left]:
+        if name not in known and not name.startswith(("attn_", "ff_", "cross_attn_")):
+            left.pop(name)
+            warnings.warn(ignored(called, name, known, prefix), stacklevel=3)
+    return left | out
+
+
+def ignored(called: str, name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say of a keyword that 1.x ignores."""
+    known = [*known]
+    act = [f"{prefix}{part}{name}" for part in ("attn_", "ff_") if part + name in known]
+    nearest = {"flash_attn": "attn_flash", "flash_attention": "attn_flash", "num_heads": "heads", "n_heads": "heads"}
+    if name in nearest:
+        act = [prefix + nearest[name]]
+    if name in table() and name not in known:
+        hint = "it is an argument of the model around the stack"
+    elif act:
+        hint = f"{' and '.join(act)} would act"
+    else:
+        hint = did_you_mean(name, known) or ""
+    return f"{called}({prefix}{name}=...) has no effect, as in x-transformers 1.x" + (f": {hint}" if hint else "")
+
+
+def _drop_defaults(called: str, left: dict[str, Any], prefix: str) -> None:
+    for name in [*left]:
+        if name in _NO_DIFFERENCE:
+            left.pop(name)
+        elif name in _NOT_HERE and name not in stack_keywords():
+            if left[name] != _NOT_HERE[name]:
+                raise TypeError(
+                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here"
+                )
+            left.pop(name)
+
+
+def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
+    """Pop the spellings of 2.x whose meaning we have."""
+    out: dict[str, Any] = {}
+    talks = [bool(left.pop(f"attn_{part}_talking_heads", False)) for part in ("pre", "post")]
+    if any(talks):
+        if not all(talks):
+            raise TypeError(f"{called}(): talking heads mix before and after the softmax here: set attn_talking_heads")
+        out["attn_talking_heads"] = True
+    cap = left.pop("attn_logit_softclamp_value", 50.0)
+    if left.pop("attn_softclamp_logits", False):
+        out["attn_softcap"] = cap
+        biased = [n for n in ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias") if left.get(n)]
+        if biased:
+            warnings.warn(
+                f"{called}(): the softclamp leaves {biased[0]} as it is; x-transformers caps it too", stacklevel=4
+            )
+    if left.pop("attn_head_learned_sink", False):
+        out["attn_sink"] = True
+    return out
+
+
+def _ordered(called: str, left: dict[str, Any]) -> dict[str, Any]:
+    """Pop the keywords about the order that we have no keyword for; returns a pattern in place of all of the order."""
+    only_attn, tied = left.pop("only_attn", False), left.pop("weight_tie_layers", False)
+    execute = left.pop("layers_execute_order", None)
+    zero = {kind: left.pop(f"{part}_zero_init_output", False) for kind, part in (("a", "attn"), ("f", "ff"))}
+    zero["c"] = zero["a"]
+    if not (only_attn or tied or execute is not None or any(zero.values())):
+        return {}
+    if left.get("pattern") is not None:
+        raise TypeError(f"{called}(): give the order as pattern= or by other keywords, not both")
+    ordering = {name: left.pop(name) for name in ORDERING if name in left}
+    depth = ordering.get("depth")
+    if tied:
+        ordering["depth"] = 1
+    layers = [kind for kind in pattern_of(**ordering).layer_types if not (only_attn and kind == "f")]
+    if tied:
+        words = [_word(kind, zero[kind], i) for i, kind in enumerate(layers)]
+        return {"pattern": f"({' '.join(words)})*{depth or 1}"}
+    order = [*range(len(layers))] if execute is None else [*execute]
+    if any(not 0 <= i < len(layers) for i in order):
+        raise TypeError(
+            f"{called}(layers_execute_order={tuple(order)}) names a layer that is not among the {len(layers)}"
+        )
+    numbered = {i for i in order if order.count(i) > 1}
+    if sorted({*order}) != list(dict.fromkeys(order)):  # not first run by their number, which weights go by
+        numbered = {*order}
+    return {"pattern": " ".join(_word(layers[i], zero[layers[i]], i if i in numbered else None) for i in order)}
+
+
+def _word(kind: str, zero: bool, label: int | None) -> str:
+    return kind + ("(zero_init_branch_output)" if zero else "") + ("" if label is None else f"@x{label}")
+
+
+# Layers --------------------------------------------------------------------------------------------------------------
+
+
+def layer_keywords_of(called: str, part: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a single layer, in our names; `part` is "attn_" or "ff_", which they have on a stack."""
+    left = {part + name: value for name, value in keywords.items()}
+    _drop_defaults(called, left, "")
+    out = _renamed(called, left) | left
+    if out.pop(part + "zero_init_output", False):
+        out[part + "zero_init_branch_output"] = True
+    return {name.removeprefix(part): value for name, value in out.items()}

@@ -1,0 +1,238 @@
+"""Models around a stack, with the arguments, results and attributes of x-transformers."""
+
+from __future__ import annotations
+
+import warnings
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blockdsl.errors import did_you_mean
+
+from ..blocks.embedding import Embedding
+from ..generation import seq2seq
+from ..generation.decoding import Stream
+from ..models import continuous, transformer, vision
+from ..models.sequence import SequenceModel
+from ..positions.absolute import AbsolutePositions
+from ..runtime.intermediates import Intermediates
+from ..runtime.stack import Stack
+from .keywords import ignored, stack_keywords_of, without_defaults
+from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
+from .wrappers import AutoregressiveWrapper, prompts_of, sampling_of
+
+
+class _Named(Embedding):
+    """An embedding that is also read one module deeper, as x-transformers keeps it."""
+
+    @property
+    def emb(self) -> nn.Module:
+        """Itself."""
+        return self
+
+
+class _NamedPositions(AbsolutePositions):
+    """Learned positions whose table is also read as `emb`."""
+
+    @property
+    def emb(self) -> nn.Module:
+        """The table of vectors, (positions, features)."""
+        return self.embedding
+
+
+def _named(model: Any) -> None:
+    """Let clients read `token_emb.emb.weight` and `pos_emb.emb.weight`; the modules stay what they are otherwise."""
+    for part, plain, named in (("token_emb", Embedding, _Named), ("pos_emb", AbsolutePositions, _NamedPositions)):
+        module = getattr(model, part, None)
+        if type(module) is plain:
+            module.__class__ = named
+
+
+_FORWARD = signature(SequenceModel.forward).parameters
+
+
+class _Sequence(SequenceModel):
+    """The arguments and results of a pass as x-transformers has them."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        return_embeddings: bool | Tensor = False,
+        return_logits_and_embeddings: bool = False,
+        return_intermediates: bool = False,
+        return_embeddings_and_intermediates: bool = False,
+        *,
+        mask: Tensor | None = None,
+        lens: Tensor | None = None,
+        seq_start_pos: Tensor | None = None,
+        self_attn_kv_mask: Tensor | None = None,
+        return_mems: bool = False,
+        return_attn: bool = False,
+        mems: Any = None,
+        mem_masks: Any = None,
+        detach_mems: bool = True,
+        input_not_include_cache: bool = False,
+        excise_prepend_embeds: bool = False,
+        **inputs: Any,
+    ) -> Any:
+        """As `SequenceModel.forward`, and also:
+
+        Args:
+            return_embeddings_and_intermediates: the stack's output, and the Intermediates.
+            lens: (batch,) int, how many tokens of each row are real, in place of a mask.
+            seq_start_pos: (batch,) int, how many places of left padding each row has.
+            self_attn_kv_mask: 2.x's name for self_attn_context_mask.
+            mems, mem_masks: of earlier segments, a list a layer or the Memories.
+            input_not_include_cache: with Intermediates as cache, x has only new tokens, of any number.
+            excise_prepend_embeds: leave the prepended embeddings out of what is returned.
+
+        Returns:
+            what x-transformers returns: with intermediates these alone, which have the memories, else memories, else
+            weights, in a pair with the logits or embeddings.
+        """
+        embeddings = return_embeddings_and_intermediates
+        if isinstance(return_embeddings, Tensor):  # our order of arguments
+            mask = return_embeddings
+        else:
+            embeddings = embeddings or return_embeddings
+        for name in inputs:
+            if name not in _FORWARD:
+                hint = did_you_mean(name, _FORWARD)
+                raise TypeError(f"forward() got an unknown argument '{name}'" + (f"; {hint}" if hint else ""))
+        if not detach_mems:
+            raise TypeError("detach_mems=False: memories are without gradient here")
+        if lens is not None:
+            if mask is not None:
+                raise TypeError("forward() got lens and mask, which say the same; give one")
+            mask = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
+        if self_attn_kv_mask is not None:
+            inputs["self_attn_context_mask"] = self_attn_kv_mask
+        cache = inputs.get("cache")
+        mask = masked_from(x, seq_start_pos, mask, cache)
+        if input_not_include_cache and isinstance(cache, Intermediates) and cache.sequence is not None:
+            x, mask = preceded(cache.sequence.length, x, mask)
+        intermediates = return_intermediates or return_embeddings_and_intermediates
+        weights = return_attn and not (intermediates or return_mems)
+        out = super().forward(
+            x,
+            mask,
+            return_embeddings=embeddings,
+            return_logits_and_embeddings=return_logits_and_embeddings,
+            return_intermediates=intermediates,
+            return_mems=return_mems,
+            return_attn=weights,
+            mems=mems_of(self.attn_layers, mems, mem_masks),
+            **inputs,
+        )
+        further = intermediates or return_mems or weights
+        result, parts = (out[0], out[1:2]) if further else (out, ())
+        if excise_prepend_embeds and inputs.get("prepend_embeds") is not None and cache is None:
+            start = inputs["prepend_embeds"].shape[1]
+            result = tuple(t[:, start:] for t in result) if isinstance(result, tuple) else result[:, start:]
+        return (result, *parts) if parts else result
+
+
+_Sequence.with_target = (*transformer.TransformerWrapper.with_target, _Sequence.forward)  # type: ignore[attr-defined]
+
+
+def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a model around a stack, in our names."""
+    own = {name: value for name, value in without_defaults(options).items() if value is not None}
+    disabled = getattr(attn_layers, "disable_abs_pos_emb", None)
+    if disabled and own.get("use_abs_pos_emb", True):
+        own["use_abs_pos_emb"] = False
+        own.pop("scaled_sinu_pos_emb", None)
+    if disabled is False and isinstance(attn_layers, Stack) and attn_layers.reads_positions:
+        raise TypeError(f"{called}(): disable_abs_pos_emb=False with other positions is not here; leave it out")
+    return own
+
+
+class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
+    """`xt_blocks.TransformerWrapper`, called and read as x-transformers' is.
+
+    Args:
+        options: as there; those of 2.x that are not here are refused unless they are at their default.
+    """
+
+    def __init__(self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Any) -> None:
+        own = _around("TransformerWrapper", attn_layers, options)
+        super().__init__(num_tokens=num_tokens, max_seq_len=max_seq_len, attn_layers=attn_layers, **own)
+        _named(self)
+
+    @property
+    def can_cache_kv(self) -> bool:
+        """Whether tokens can be decoded one at a time with a cache."""
+        return self.graph.why_not_cached() is None
+
+
+class ContinuousTransformerWrapper(_Sequence, continuous.ContinuousTransformerWrapper):
+    """`xt_blocks.ContinuousTransformerWrapper`, called and read as x-transformers' is."""
+
+    def __init__(self, *, max_seq_len: int | None = None, attn_layers: Stack, **options: Any) -> None:
+        own = _around("ContinuousTransformerWrapper", attn_layers, options)
+        super().__init__(max_seq_len=max_seq_len, attn_layers=attn_layers, **own)
+        _named(self)
+
+
+class ViTransformerWrapper(vision.ViTransformerWrapper):
+    """`xt_blocks.ViTransformerWrapper`, read as x-transformers' is."""
+
+    @property
+    def dropout(self) -> nn.Module:
+        """Of the embedded patches."""
+        return self.emb_dropout
+
+    @property
+    def norm(self) -> nn.Module:
+        """Nothing more: the stack's output is normed already."""
+        return nn.Identity()
+
+    @property
+    def patch_to_embedding(self) -> nn.Module:
+        """From the pixels of patches, (batch, patches, pixels), to (batch, patches, dim)."""
+        return nn.Sequential(self.patch_emb.norm_in, self.patch_emb.project, self.patch_emb.norm_out)
+
+    @property
+    def pos_embedding(self) -> Tensor:
+        """(1, patches, dim), the learned positions."""
+        return self.pos_emb.weight[None]
+
+
+class XTransformer(seq2seq.XTransformer):
+    """`xt_blocks.XTransformer`, with the keywords of x-transformers for both sides."""
+
+    encoder_class, decoder_class = Encoder, Decoder
+    model_class, wrapper_class = TransformerWrapper, AutoregressiveWrapper
+
+    def __init__(self, *, dim: int, **keywords: Any) -> None:
+        own: dict[str, Any] = {}
+        for prefix in ("enc_", "dec_"):
+            side = {name[4:]: keywords.pop(name) for name in [*keywords] if name.startswith(prefix)}
+            side = {name: value for name, value in without_defaults(side).items() if value is not None}
+            around = {name: side.pop(name) for name in [*side] if name in _AROUND}
+            if side.pop("disable_abs_pos_emb", False):
+                around["use_abs_pos_emb"] = False
+            own |= {
+                prefix + name: value
+                for name, value in (around | stack_keywords_of("XTransformer", side, prefix)).items()
+            }
+        for name in [*keywords]:
+            if name not in _OWN:
+                keywords.pop(name)
+                warnings.warn(ignored("XTransformer", name, [*_OWN, *own]), stacklevel=2)
+        super().__init__(dim=dim, **keywords, **own)
+
+    def generate(self, *inputs: Any, **options: Any) -> Tensor:
+        """The tokens of `stream` side by side, (batch, up to seq_len)."""
+        return self.stream(*inputs, **options).collect()
+
+    def stream(self, seq_in: Tensor, seq_out_start: Any, seq_len: int, *inputs: Any, **options: Any) -> Stream:
+        """As `xt_blocks`' own, with the arguments and the default of sampling of `AutoregressiveWrapper.stream`."""
+        start = prompts_of(seq_out_start, options.pop("prompt_lens", None))
+        return super().stream(seq_in, start, seq_len, *inputs, **sampling_of(**options))
+
+
+_AROUND = frozenset(signature(transformer.TransformerWrapper).parameters) - {"attn_layers"}
+_OWN = [name for name in signature(seq2seq.XTransformer).parameters if not name.startswith(("enc_", "dec_"))]
