@@ -9,7 +9,8 @@ import torch
 
 import xt_blocks.x_transformers
 
-from .programs import PROGRAMS, outcome
+from .everything import PROGRAMS
+from .programs import outcome
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
