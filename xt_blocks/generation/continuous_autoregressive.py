@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import whole
 
+from ..kernels.compat import uncompiled
 from ..kernels.masks import check_mask
 from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs, PrefixedInputs
@@ -48,7 +49,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         loss_fn: LossFn | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(net, ContinuousTransformerWrapper):
+        if not isinstance(uncompiled(net), ContinuousTransformerWrapper):
             raise TypeError(f"net must be a ContinuousTransformerWrapper, not {type(net).__name__}")
         if reason := net.graph.sees_later():
             raise ValueError(f"the model sees later vectors: {reason}; a Decoder is causal, as is causal=True")

@@ -13,6 +13,7 @@ from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import Option, by_name, checked_values
 
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
 from ..models.inputs import ContextInputs
@@ -344,7 +345,7 @@ def _checked(**values: Any) -> tuple[Any, ...]:
 
 
 def _check_net(name: str, net: Any) -> None:
-    if not isinstance(net, TransformerWrapper):
+    if not isinstance(uncompiled(net), TransformerWrapper):
         raise TypeError(f"{name} must be a TransformerWrapper, not {type(net).__name__}")
     if net.graph.sees_later() is None:
         raise ValueError(f"{name} is causal, and a masked token is filled in from both sides; use an Encoder")

@@ -145,6 +145,12 @@ def flex_attention() -> Any:
     return _look_up(name)
 
 
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given; this one where it is no result of that."""
+    original: nn.Module = getattr(module, "_orig_mod", module)
+    return original
+
+
 def mark_static_address(t: Tensor) -> None:
     """Tell the compiler that the tensor stays where it is, so that a CUDA graph doesn't copy it at each replay."""
     mark = _look_up("_dynamo.mark_static_address")  # looked up here, for it imports the compiler

@@ -11,6 +11,7 @@ from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import VECTOR_OPTIONS
 
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
 from ..runtime.stack import Stack
 from .keywords import names_nearest
 from .sequence import SequenceModel
@@ -48,7 +49,7 @@ class ContinuousTransformerWrapper(SequenceModel):
     @spells(parameters(by_name(VECTOR_OPTIONS)))
     def __init__(self, *, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[VectorKeywords]) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_vectors(max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]

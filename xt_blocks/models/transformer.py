@@ -15,6 +15,7 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 from ..blocks import head
 from ..blocks.embedding import SMALL_STD, Embedding, unit_length
 from ..blocks.linear import apply
+from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.hooks import runs
 from ..runtime.stack import Stack
@@ -76,7 +77,7 @@ class TransformerWrapper(SequenceModel):
         self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[TokenSettings]
     ) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Decoder(...) is, not {type(attn_layers).__name__}")
         self.graph = attn_layers.graph.with_tokens(num_tokens, max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]

@@ -14,6 +14,7 @@ from blockdsl.registry.tokens import IMAGE_OPTIONS, pair
 from ..blocks.embedding import Embedding
 from ..blocks.linear import apply
 from ..blocks.norms import norm
+from ..kernels.compat import uncompiled
 from ..runtime.drawn import Drawn
 from ..runtime.stack import Stack
 from .keywords import names_nearest
@@ -85,7 +86,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         self, *, image_size: Size, patch_size: Size, attn_layers: Stack, **options: Unpack[ImageKeywords]
     ) -> None:
         super().__init__()
-        if not isinstance(attn_layers, Stack):
+        if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Encoder(...) is, not {type(attn_layers).__name__}")
         self.graph: BlockGraph = attn_layers.graph.with_images(image_size, patch_size, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]

@@ -126,8 +126,8 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "ff_output_proj_depth": None,
     "ff_softclamp_value": None,
     "ff_glu_softclamp": False,
-    "ff_glu_gate_softclamp_value": None,
-    "ff_glu_up_softclamp_value": None,
+    "ff_glu_gate_softclamp_value": 4.0,
+    "ff_glu_up_softclamp_value": 25.0,
     "attn_aggregated_residual_kwargs": {},
     "rel_pos_kwargs": {},
     "residual_fn_kwargs": {},
@@ -268,7 +268,8 @@ def _ordered(called: str, left: dict[str, Any]) -> dict[str, Any]:
         ordering["depth"] = 1
     layers = [kind for kind in pattern_of(**ordering).layer_types if not (only_attn and kind == "f")]
     if tied:
-        execute = [*range(len(layers))] * (depth or 1)
+        words = [_word(kind, zero[kind], i) for i, kind in enumerate(layers)]
+        return {"pattern": f"({' '.join(words)})*{depth or 1}"}
     order = [*range(len(layers))] if execute is None else [*execute]
     if any(not 0 <= i < len(layers) for i in order):
         raise TypeError(

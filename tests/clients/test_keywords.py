@@ -1,0 +1,352 @@
+"""Keywords of x-transformers' releases: taken, dropped with a warning that says what acts, or refused."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from xt_blocks import x_transformers as x
+
+SIZES = {"dim": 16, "depth": 2, "heads": 2}
+
+
+def pattern_of(**keywords: Any) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return x.Decoder(**{**SIZES, **keywords}).pattern
+
+
+def options_of(**keywords: Any) -> dict[str, Any]:
+    graph = x.Decoder(**SIZES, **keywords).graph
+    return {f"{kind}.{name}": value for kind, node in (("a", "a0"), ("f", "f1")) for name, value in graph.nx.nodes[node]["options"].items()}  # fmt: skip
+
+
+# 1.x -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "acts"),
+    [
+        ("use_abs_pos_emb", False, "argument of the model around the stack"),
+        ("emb_dropout", 0.1, "argument of the model around the stack"),
+        ("num_memory_tokens", 2, "argument of the model around the stack"),
+        ("dim_head", 32, "attn_dim_head would act"),
+        ("qk_norm", True, "attn_qk_norm would act"),
+        ("one_kv_head", True, "attn_one_kv_head would act"),
+        ("dropout", 0.1, "attn_dropout and ff_dropout would act"),
+        ("glu", True, "ff_glu would act"),
+        ("flash_attn", True, "attn_flash would act"),
+        ("rotary_pos_embed", True, "did you mean 'rotary_pos_emb'?"),
+        ("quite_unknown_thing", 3, "has no effect"),
+    ],
+)
+@pytest.mark.parametrize("stack", ["Encoder", "Decoder", "CrossAttender", "AttentionLayers"])
+def test_a_keyword_that_1x_ignores_is_named(stack: str, keyword: str, value: Any, acts: str) -> None:
+    with pytest.warns(UserWarning, match=f"{keyword}=") as seen:
+        built = getattr(x, stack)(**SIZES, **{keyword: value})
+    (warning,) = seen
+    assert acts in str(warning.message)
+    assert warning.filename == __file__
+    assert str(getattr(x, stack)(**SIZES)) == str(built)
+
+
+def test_each_ignored_keyword_is_named() -> None:
+    with pytest.warns(UserWarning, match="has no effect") as seen:
+        x.Encoder(**SIZES, dim_head=8, dropout=0.1)
+    assert len(seen) == 2
+
+
+def test_a_prefixed_keyword_that_no_release_has_is_refused() -> None:
+    with pytest.raises(TypeError, match="did you mean 'attn_dropout'"):
+        x.Decoder(**SIZES, attn_droput=0.1)
+    with pytest.raises(TypeError, match="ff_gul"):
+        x.Decoder(**SIZES, ff_gul=True)
+
+
+def test_both_sides_of_an_xtransformer() -> None:
+    sizes = {f"{side}_{name}": value for side in ("enc", "dec") for name, value in (("num_tokens", 9), ("max_seq_len", 8), ("depth", 1), ("heads", 2))}  # fmt: skip
+    with pytest.warns(UserWarning, match="has no effect") as seen:
+        model = x.XTransformer(dim=16, **sizes, enc_dim_head=8, dec_qk_norm=True, heads=4)
+    assert [str(warning.message).split("=")[0] for warning in seen] == [
+        "XTransformer(enc_dim_head",
+        "XTransformer(dec_qk_norm",
+        "XTransformer(heads",
+    ]
+    assert "enc_attn_dim_head would act" in str(seen[0].message)
+    assert "dec_attn_qk_norm would act" in str(seen[1].message)
+    assert isinstance(model.encoder, x.TransformerWrapper)
+    assert isinstance(model.decoder, x.AutoregressiveWrapper)
+    assert isinstance(model.decoder.net.attn_layers, x.Decoder)
+    tied = x.XTransformer(dim=16, **{**sizes, "enc_depth": 3}, enc_weight_tie_layers=True, dec_disable_abs_pos_emb=True)
+    assert tied.encoder.attn_layers.pattern == "(a@x0 f@x1)*3"
+    assert tied.decoder.net.pos_emb is None
+
+
+# 2.x -------------------------------------------------------------------------------------------------------------------
+
+
+def test_orders_of_2x_are_patterns() -> None:
+    assert pattern_of(depth=3, weight_tie_layers=True) == "(a@x0 f@x1)*3"
+    assert pattern_of(depth=2, weight_tie_layers=True, cross_attend=True) == "(a@x0 c@x1 f@x2)*2"
+    assert pattern_of(layers_execute_order=(0, 1, 0, 1, 2)) == "a@x0 f@x1 a@x0 f@x1 a"
+    assert pattern_of(only_attn=True) == "a a"
+    assert pattern_of(depth=1, only_attn=True, cross_attend=True) == "a c"
+    assert pattern_of(ff_zero_init_output=True) == "a f(zero_init_branch_output) a f(zero_init_branch_output)"
+    assert pattern_of(depth=1, attn_zero_init_output=True, cross_attend=True) == "a(zero_init_branch_output) c(zero_init_branch_output) f"  # fmt: skip
+    with pytest.raises(TypeError, match="names a layer that is not among the 4"):
+        pattern_of(layers_execute_order=(0, 7))
+    with pytest.raises(TypeError, match="not both"):
+        x.Decoder(dim=16, pattern="a f", only_attn=True)
+
+
+def test_a_tied_stack_computes_its_blocks_again() -> None:
+    once = x.Decoder(dim=16, depth=1, heads=2).eval()
+    twice = x.Decoder(dim=16, depth=2, heads=2, weight_tie_layers=True).eval()
+    twice.blocks["a0"].load_state_dict(once.blocks["a0"].state_dict())
+    twice.blocks["f1"].load_state_dict(once.blocks["f1"].state_dict())
+    y = torch.randn(1, 4, 16)
+    _, seen = once(y, return_hiddens=True)
+    _, seen = once(seen.layer_hiddens[-1], return_hiddens=True)
+    torch.testing.assert_close(twice(y), once.norm(seen.layer_hiddens[-1]))
+
+
+def test_spellings_of_2x() -> None:
+    assert options_of(attn_softclamp_logits=True, attn_logit_softclamp_value=20.0)["a.softcap"] == 20.0
+    assert options_of(attn_softclamp_logits=True)["a.softcap"] == 50.0
+    assert options_of(attn_logit_softclamp_value=20.0)["a.softcap"] is None
+    assert options_of(attn_head_learned_sink=True)["a.sink"] is True
+    assert options_of(attn_pre_talking_heads=True, attn_post_talking_heads=True)["a.talking_heads"] is True
+    with pytest.raises(TypeError, match="before and after the softmax"):
+        x.Decoder(**SIZES, attn_pre_talking_heads=True)
+    with pytest.warns(UserWarning, match="leaves alibi_pos_bias as it is"):
+        x.Decoder(**SIZES, attn_softclamp_logits=True, alibi_pos_bias=True)
+
+
+def test_an_option_of_2x_is_taken_at_its_default_alone() -> None:
+    pattern_of(
+        verbose=False, num_residual_streams=1, use_layerscale=False, attn_flash_pack_seq=False, rel_pos_kwargs={}
+    )
+    pattern_of(attn_attend_sdp_kwargs={"enable_flash": False}, attn_onnxable=True, norm_add_unit_offset=False)
+    for keyword, value in (("num_residual_streams", 4), ("use_simple_rmsnorm", True), ("attn_laser", True), ("ff_solu", True)):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{keyword}={value!r}.*is not here"):
+            x.Decoder(**SIZES, **{keyword: value})
+    assert x.TransformerWrapper(
+        num_tokens=9, max_seq_len=8, attn_layers=x.Decoder(**SIZES), num_memory_tokens=None, mixture_of_softmax=False
+    )
+    with pytest.raises(TypeError, match="mixture_of_softmax"):
+        x.TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=x.Decoder(**SIZES), mixture_of_softmax=True)
+    with pytest.raises(TypeError, match="add_attn_z_loss"):
+        x.AutoregressiveWrapper(
+            x.TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=x.Decoder(**SIZES)), add_attn_z_loss=True
+        )
+
+
+def test_every_option_of_the_installed_release_is_known() -> None:
+    """Taken at its default without a word, but those that are told; none is said to have no effect."""
+    import inspect
+
+    theirs: Any = pytest.importorskip("x_transformers.x_transformers")
+    if not hasattr(theirs, "CoPE"):
+        pytest.skip("another release of x-transformers")
+    for prefix, part in (("", theirs.AttentionLayers), ("attn_", theirs.Attention), ("ff_", theirs.FeedForward)):
+        for name, parameter in inspect.signature(part).parameters.items():
+            told = {"self", "dim", "depth", "kwargs", "causal", "heads", "only_cross", "attn_flash"}
+            if name in told or prefix + name in ("attn_dim_head", "attn_heads", "attn_causal"):
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                x.Decoder(**SIZES, **{prefix + name: parameter.default})
+
+
+# Results ---------------------------------------------------------------------------------------------------------------
+
+
+def model(**wrapper: Any) -> Any:
+    torch.manual_seed(0)
+    return x.TransformerWrapper(num_tokens=9, max_seq_len=12, attn_layers=x.Decoder(**SIZES, rotary_pos_emb=True), **wrapper).eval()  # fmt: skip
+
+
+TOKENS = torch.randint(0, 9, (2, 8))
+
+
+def test_results_are_in_pairs() -> None:
+    net = model(max_mem_len=4)
+    logits = net(TOKENS)
+    out, seen = net(TOKENS, return_intermediates=True, return_mems=True, return_attn=True)
+    assert torch.equal(out, net(TOKENS, return_intermediates=True)[0])
+    assert len(seen.mems) == 2
+    out, mems = net(TOKENS, return_mems=True, return_attn=True)
+    assert [t.shape for t in mems] == [(2, 4, 16)] * 2
+    out, maps = net(TOKENS, return_attn=True)
+    assert [t.shape for t in maps] == [(2, 2, 8, 8)] * 2
+    embeddings, seen = net(TOKENS, return_embeddings_and_intermediates=True)
+    torch.testing.assert_close(embeddings, net(TOKENS, True))
+    torch.testing.assert_close(net(TOKENS, torch.ones(2, 8, dtype=torch.bool)), logits)
+    front = torch.randn(2, 3, 16)
+    whole = net(TOKENS, prepend_embeds=front)
+    torch.testing.assert_close(net(TOKENS, prepend_embeds=front, excise_prepend_embeds=True), whole[:, 3:])
+    with pytest.raises(TypeError, match="did you mean 'prepend_embeds'"):
+        net(TOKENS, prepend_embedding=front)
+
+
+def test_masks_in_other_words() -> None:
+    net = model()
+    lens = torch.tensor([5, 8])
+    mask = torch.arange(8) < lens[:, None]
+    torch.testing.assert_close(net(TOKENS, lens=lens), net(TOKENS, mask=mask))
+    torch.testing.assert_close(net(TOKENS, self_attn_kv_mask=mask), net(TOKENS, self_attn_context_mask=mask))
+    left = torch.arange(8) >= torch.tensor([[3], [0]])
+    torch.testing.assert_close(net(TOKENS, seq_start_pos=torch.tensor([3, 0])), net(TOKENS, mask=left))
+    with pytest.raises(TypeError, match="lens and mask"):
+        net(TOKENS, lens=lens, mask=mask)
+
+
+def test_new_tokens_alone() -> None:
+    net = model()
+    whole = net(TOKENS)
+    _, seen = net(TOKENS[:, :3], return_intermediates=True)
+    out, seen = net(TOKENS[:, 3:6], cache=seen, input_not_include_cache=True, return_intermediates=True)
+    torch.testing.assert_close(out, whole[:, 3:6])
+    torch.testing.assert_close(net(TOKENS[:, 6:], cache=seen, input_not_include_cache=True), whole[:, 6:])
+    stack, y = x.Decoder(**SIZES).eval(), torch.randn(1, 7, 16)
+    _, seen = stack(y[:, :3], return_hiddens=True)
+    torch.testing.assert_close(stack(y[:, 3:], cache=seen, input_not_include_cache=True), stack(y)[:, 3:])
+
+
+def test_left_padding_by_hand() -> None:
+    net, start = model(), torch.tensor([2, 0])
+    whole = net(TOKENS, seq_start_pos=start)
+    _, seen = net(TOKENS[:, :4], seq_start_pos=start, return_intermediates=True)
+    for n in range(4, 8):
+        out, seen = net(TOKENS[:, : n + 1], seq_start_pos=start, cache=seen, return_intermediates=True)
+        torch.testing.assert_close(out, whole[:, n : n + 1])
+
+
+def test_masks_of_memories() -> None:
+    net = model(max_mem_len=4)
+    mask = torch.tensor([[False, True, True, True], [True] * 4])
+    _, mems = net(TOKENS[:, :4], mask=mask, return_mems=True)
+    expected = net(TOKENS[:, 4:], mems=mems)
+    torch.testing.assert_close(net(TOKENS[:, 4:], mems=[*mems], mem_masks=[mask, mask]), expected)
+    torch.testing.assert_close(net(TOKENS[:, 4:], mems=[None, None]), net(TOKENS[:, 4:]))
+    with pytest.raises(ValueError, match="differ from layer to layer"):
+        net(TOKENS[:, 4:], mems=[*mems], mem_masks=[mask, ~mask])
+
+
+def test_sampling_is_theirs_by_default() -> None:
+    """A tenth of 20 tokens is the two likeliest; with our filters, none by default."""
+    net = x.TransformerWrapper(num_tokens=20, max_seq_len=8, attn_layers=x.Decoder(**SIZES))
+    with torch.no_grad():
+        net.to_logits.weight.zero_()
+        net.to_logits.bias.copy_(torch.linspace(0, 1, 20))
+    trainer, prompt = x.AutoregressiveWrapper(net), torch.zeros(64, 1, dtype=torch.long)
+    drawn = {name: set(trainer.generate(prompt, 4, **options).flatten().tolist()) for name, options in {
+        "default": {},
+        "1.x": {"filter_thres": 0.75},
+        "2.x": {"filter_logits_fn": "top_k", "filter_kwargs": {"k": 3}},
+        "ours": {"top_k": 4},
+        "none": {"filter_logits_fn": None},
+        "top_a": {"filter_logits_fn": x.top_a, "min_p_ratio": 1.0, "min_p_pow": 1.0},
+    }.items()}  # fmt: skip
+    assert drawn["default"] == {18, 19}
+    assert drawn["1.x"] == {15, 16, 17, 18, 19}
+    assert drawn["2.x"] == {17, 18, 19}
+    assert drawn["ours"] == {16, 17, 18, 19}
+    assert len(drawn["none"]) == 20
+    assert drawn["top_a"] == {19}
+    with pytest.raises(ValueError, match="must be one of top_p, top_k, top_a, min_p, not 'topk'"):
+        trainer.generate(prompt, 1, filter_logits_fn="topk")
+    with pytest.raises(TypeError, match="is for filter_logits_fn=top_k or top_p"):
+        trainer.generate(prompt, 1, filter_logits_fn=x.top_a, filter_thres=0.9)
+    with pytest.raises(TypeError, match="needs prompts and seq_len"):
+        trainer.generate(prompt)
+
+
+def test_prompts_with_lengths_go_on_as_if_alone() -> None:
+    trainer = x.AutoregressiveWrapper(model())
+    lens = torch.tensor([3, 6])
+    together = trainer.generate(TOKENS[:, :6], 4, prompt_lens=lens, temperature=0.0)
+    alone = [trainer.generate(row[:n], 4, temperature=0.0) for row, n in zip(TOKENS, lens.tolist(), strict=True)]
+    assert torch.equal(together, torch.stack(alone))
+    assert len([*trainer.stream(TOKENS[:, :6], 4, prompt_lens=lens)]) == 4
+
+
+def test_the_loss_and_what_it_is_of() -> None:
+    trainer = x.AutoregressiveWrapper(model()).eval()
+    lens = torch.tensor([4, 8])
+    mask = torch.arange(8) < lens[:, None]
+    loss, (logits, seen) = trainer(TOKENS, return_outputs=True, lens=lens)
+    torch.testing.assert_close(loss, trainer(TOKENS, mask=mask))
+    log_p = logits.log_softmax(dim=-1).gather(-1, TOKENS[:, 1:, None]).squeeze(-1)
+    counted = mask[:, 1:] & mask[:, :-1]
+    torch.testing.assert_close(loss, -log_p[counted].mean())
+    assert len(seen.hiddens) == 2
+
+
+def test_the_loss_is_computed_without_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = model()
+    monkeypatch.setattr(type(net), "_outputs", lambda *_: pytest.fail("all logits were made"))
+    x.AutoregressiveWrapper(net)(TOKENS)
+
+
+# Attributes ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_is_read_as_theirs() -> None:
+    stack = x.Decoder(**SIZES, sandwich_norm=True, rotary_pos_emb=True, cross_attend=True)
+    assert stack.layer_types == ("a", "c", "f") * 2
+    assert stack.num_attn_layers == 2
+    assert stack.depth == 2
+    assert stack.causal
+    assert stack.has_pos_emb
+    assert stack.can_cross_attend
+    assert stack.final_norm is stack.norm
+    assert not x.Encoder(**SIZES).causal
+    assert not x.Encoder(**SIZES).has_pos_emb
+    (pre, branch, post), layer, residual = stack.layers[0]
+    block = stack.blocks["a0"]
+    assert pre is block.norm
+    assert branch is block.sandwich_norm
+    assert post is None
+    assert layer is block.layer
+    assert residual is block.residual
+    (pre, branch, post), _, _ = x.Encoder(**SIZES, pre_norm=False).layers[1]
+    assert pre is None
+    assert branch is None
+    assert post is not None
+    assert not [name for name, _ in stack.named_parameters() if name.startswith("layers")]
+
+
+def test_a_vision_model_is_read_as_theirs() -> None:
+    net = x.ViTransformerWrapper(image_size=4, patch_size=2, channels=1, num_classes=3, emb_dropout=0.1, attn_layers=x.Encoder(**SIZES)).eval()  # fmt: skip
+    image = torch.randn(2, 1, 4, 4)
+    patches = image.reshape(2, 1, 2, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(2, 4, 4)
+    embedded = net.dropout(net.patch_to_embedding(patches) + net.pos_embedding)
+    torch.testing.assert_close(net.norm(net.attn_layers(embedded)), net(image, return_embeddings=True))
+
+
+def test_absolute_positions_are_left_out_as_the_stack_says() -> None:
+    def around(**settings: Any) -> Any:
+        return x.TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=x.Decoder(**SIZES, **settings))
+
+    assert around().pos_emb.emb.weight.shape == (8, 16)
+    assert around(disable_abs_pos_emb=True).pos_emb is None
+    with pytest.raises(TypeError, match="disable_abs_pos_emb=False"):
+        around(disable_abs_pos_emb=False, rotary_pos_emb=True)
+    assert around(disable_abs_pos_emb=False).pos_emb is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["x_transformers", "autoregressive_wrapper", "xl_autoregressive_wrapper", "nonautoregressive_wrapper", "continuous",
+     "continuous_autoregressive_wrapper", "attend"],
+)  # fmt: skip
+def test_a_module_is_found_at_both_paths(path: str) -> None:
+    from importlib import import_module
+
+    inner, outer = import_module(f"xt_blocks.x_transformers.{path}"), import_module(f"xt_blocks.{path}")
+    for name in inner.__all__:
+        assert getattr(inner, name) is getattr(outer, name)
