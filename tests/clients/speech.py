@@ -106,7 +106,9 @@ def predicts_codes_with_registers(x: Any) -> None:
 
 @program
 def guides_with_an_empty_condition(x: Any) -> None:
-    decoder = language_model(x, {"cross_attend": True, "attn_flash": True, "ff_no_bias": True}, scaled_sinu_pos_emb=True)
+    decoder = language_model(
+        x, {"cross_attend": True, "attn_flash": True, "ff_no_bias": True}, scaled_sinu_pos_emb=True
+    )
     text, empty = vectors(2, 4, 32), torch.zeros(2, 4, 32)
     with torch.no_grad():
         conditioned, plain = decoder(TOKENS, context=text), decoder(TOKENS, context=empty)

@@ -104,8 +104,8 @@ class TransformerWrapper(SequenceModel):
         try:
             return self.token_emb(x)
         except IndexError:  # checked afterwards: a check before would wait for a GPU
-            span = f"from {x.min()} to {x.max()}"
-            raise ValueError(f"tokens are from 0 to {self.num_tokens - 1}; these go {span}") from None
+            last = getattr(self.token_emb, "num_embeddings", self.num_tokens) - 1
+            raise ValueError(f"tokens are from 0 to {last}; these go from {x.min()} to {x.max()}") from None
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
@@ -119,6 +119,8 @@ class TransformerWrapper(SequenceModel):
         return head.loss(self.to_logits, hidden, target)
 
     def _check_sequence(self, x: Tensor) -> None:
+        if not isinstance(self.token_emb, nn.Embedding):  # another in its place knows what it takes
+            return
         if x.ndim != 2 or x.dtype not in INTS:
             raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..generation import autoregressive, xl_autoregressive
 from ..kernels.cross_entropy import Target
@@ -81,6 +81,12 @@ class _Generates:
     """`generate` and `stream` with x-transformers' arguments."""
 
     pad_value: int
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if args or options:
+            super().__init__(*args, **options)
+        else:  # a subclass that makes all of it itself, after super(AutoregressiveWrapper, self).__init__()
+            nn.Module.__init__(self)  # type: ignore[arg-type]
 
     def generate(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Tensor:
         """As `xt_blocks`' own; filters are those of `sampling_of`.
