@@ -277,8 +277,8 @@ def test_a_compiled_model_has_the_same_loss() -> None:
 
 def test_a_target_that_does_not_fit_is_named() -> None:
     net, x = model(), targets()
-    for tokens in (x.int(), x[:1], x[0], torch.zeros(2, 51, dtype=torch.long)):
-        with pytest.raises(ValueError, match=r"the target's tokens must be int64 \(2, 50 or fewer\), not"):
+    for tokens in (x.float(), x[:1], x[0], torch.zeros(2, 51, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"the target's tokens must be.* \(2, 50 or fewer\), not"):
             net(x, target=Target(tokens))
     with pytest.raises(TypeError, match=r"target must be a cross_entropy\.Target of tokens, not Tensor"):
         net(x, target=x)

@@ -128,8 +128,8 @@ def test_a_one_dimensional_prompt_gives_a_one_dimensional_text() -> None:
         ([1, 2], TypeError, "prompts must be a tensor or a list of tensors, not a list of int"),
         ("text", TypeError, "prompts must be a tensor or a list of tensors, not str"),
         (torch.zeros(1, 2, 3).long(), ValueError, r"prompts must be .* or a list of \(n,\), not \(1, 2, 3\)"),
-        (torch.zeros(1, 3), ValueError, "prompts must be int64 or int32, not torch.float32"),
-        ([torch.zeros(3)], ValueError, "prompts must be int64 or int32, not torch.float32"),
+        (torch.zeros(1, 3), ValueError, "prompts must be whole numbers, not torch.float32"),
+        ([torch.zeros(3)], ValueError, "prompts must be whole numbers, not torch.float32"),
     ],
 )
 def test_wrong_prompts_are_refused(prompts: Any, error: type[Exception], message: str) -> None:

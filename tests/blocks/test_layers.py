@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
 import blockdsl
+from blockdsl import UserError
+from blockdsl.reference import needs, telling
+from blockdsl.registry.settings import table
 from xt_blocks import (
     Attention,
     AttentionLayers,
@@ -153,7 +157,7 @@ WRONG: list[tuple[type, dict[str, Any], type[Exception], str]] = [
         CrossAttender,
         {"dim": 16, "depth": 2, "attn_max_attend_past": 4},
         ValueError,
-        "attn_max_attend_past is set, but it is a window of self-attention, and there is none",
+        "attn_max_attend_past is set, but no block of the stack reads it: self-attention ('a') would",
     ),
     (
         Decoder,
@@ -211,3 +215,59 @@ def test_every_public_class_names_the_nearest_argument(build: Any, kwargs: dict[
     with pytest.raises(TypeError) as raised:
         build(**kwargs)
     assert str(raised.value) == message
+
+
+# Settings that nothing reads ---------------------------------------------------------------------------------------
+
+
+def readers(setting: str) -> str:
+    """The built-in kinds that a setting is about, as its name says it; empty: all of them, or none in particular."""
+    if setting in ("residual_attn", "attn_max_attend_past"):
+        return "a"
+    of = {"cross_": "c", "ff_": "f", "attn_": "ac"}
+    return next((kinds for prefix, kinds in of.items() if setting.startswith(prefix)), "")
+
+
+OF_SOME = [name for name in table() if readers(name) and name not in ("attn_dim_head", "ff_mult")]
+
+
+def test_settings_of_each_kind_are_among_them() -> None:
+    assert {"cross_residual_attn", "cross_attn_tokens_dropout", "residual_attn", "ff_glu", "attn_flash"} < {*OF_SOME}
+
+
+@pytest.mark.parametrize("kind", "acf")
+@pytest.mark.parametrize("name", OF_SOME)
+def test_a_setting_that_no_block_reads_is_refused_or_warned_of(name: str, kind: str) -> None:
+    option = table()[name]
+    value, stack = telling(option), {"dim": 16, "heads": 8, "custom_layers": [kind]}
+    Decoder(**stack, **{name: option.default})
+    if kind in readers(name):
+        Decoder(**stack, **needs(name, option.area), **{name: value})
+        return
+    said = f"{name} is set, but no block of the stack reads it: "
+    with pytest.raises(UserError, match=said) as caught:
+        Decoder(**stack, **{name: value})
+    assert all(f"('{reader}')" in str(caught.value) for reader in readers(name))
+    with pytest.warns(UserWarning, match=said):
+        Decoder(dim=16, heads=8, pattern=kind, **{name: value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_reader = [kind, readers(name)[0]]
+        Decoder(dim=16, heads=8, custom_layers=with_reader, **needs(name, option.area), **{name: value})
+
+
+def test_the_default_block_reads_what_it_reads() -> None:
+    for name in ("cross_residual_attn", "cross_attn_tokens_dropout"):
+        value = telling(table()[name])
+        with pytest.raises(UserError, match=rf"{name} is set, but .*: cross-attention \('c'\) would"):
+            Encoder(dim=16, depth=1, **{name: value})
+        assert Decoder(dim=16, depth=1, cross_attend=True, **{name: value}).pattern == "a c f"
+    with pytest.raises(UserError, match="residual_attn is set, but no block"):
+        CrossAttender(dim=16, depth=1, residual_attn=True)
+
+
+def test_sizes_may_be_said_of_any_stack() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Decoder(dim=16, custom_layers=["f"], heads=2, attn_dim_head=4)
+        Decoder(dim=16, pattern="a", ff_mult=2)

@@ -277,5 +277,5 @@ def test_what_nothing_reads_is_refused() -> None:
         stack("plain")(x, pos=torch.arange(4))
     with pytest.raises(ValueError, match="attn_mask is given, but the stack has no self-attention"):
         stack("feedforwards only")(x, attn_mask=torch.ones(4, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"pos must be int \(4,\) or \(1, 4\), not torch.float32 \(4,\)"):
+    with pytest.raises(ValueError, match=r"pos must be whole numbers \(4,\) or \(1, 4\), not torch.float32 \(4,\)"):
         stack("rotary")(x, pos=torch.arange(4.0))

@@ -538,8 +538,8 @@ def test_positions_of_a_prefix_count_down_from_the_first_token() -> None:
             r"prepend_mask must be \(2, 3\), not \(2, 4\)",
         ),
         ({"sum_embeds": torch.zeros(2, 4, 24)}, r"sum_embeds must be \(2, 5, 24\), not \(2, 4, 24\)"),
-        ({"pos": torch.arange(4)}, r"pos must be int64 or int32 \(5,\) or \(2, 5\), not torch.int64 \(4,\)"),
-        ({"pos": torch.zeros(5)}, r"pos must be int64 or int32 \(5,\) or \(2, 5\), not torch.float32 \(5,\)"),
+        ({"pos": torch.arange(4)}, r"pos must be whole numbers \(5,\) or \(2, 5\), not torch.int64 \(4,\)"),
+        ({"pos": torch.zeros(5)}, r"pos must be whole numbers \(5,\) or \(2, 5\), not torch.float32 \(5,\)"),
         (
             {"return_embeddings": True, "return_logits_and_embeddings": True},
             "return_logits_and_embeddings is set, but return_embeddings is too",

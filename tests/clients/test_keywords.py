@@ -251,6 +251,8 @@ def test_sampling_is_theirs_by_default() -> None:
         "none": {"filter_logits_fn": None},
         "top_a": {"filter_logits_fn": x.top_a, "min_p_ratio": 1.0, "min_p_pow": 1.0},
     }.items()}  # fmt: skip
+    drawn["stream"] = {int(token) for step in trainer.stream(prompt, 4) for token in step}
+    assert drawn["stream"] == drawn["default"]
     assert drawn["default"] == {18, 19}
     assert drawn["1.x"] == {15, 16, 17, 18, 19}
     assert drawn["2.x"] == {17, 18, 19}
@@ -290,6 +292,19 @@ def test_the_loss_is_computed_without_all_logits(monkeypatch: pytest.MonkeyPatch
     net = model()
     monkeypatch.setattr(type(net), "_outputs", lambda *_: pytest.fail("all logits were made"))
     x.AutoregressiveWrapper(net)(TOKENS)
+
+
+def test_an_xtransformer_samples_as_its_decoder() -> None:
+    sizes = {f"{side}_{name}": value for side in ("enc", "dec") for name, value in (("num_tokens", 20), ("max_seq_len", 8), ("depth", 1), ("heads", 2))}  # fmt: skip
+    net = x.XTransformer(dim=16, **sizes)
+    with torch.no_grad():
+        net.decoder.net.to_logits.weight.zero_()
+        net.decoder.net.to_logits.bias.copy_(torch.linspace(0, 1, 20))
+    src, start = torch.zeros(64, 3, dtype=torch.long), torch.zeros(64, 2, dtype=torch.long)
+    assert set(net.generate(src, start, 4).flatten().tolist()) == {18, 19}
+    assert set(net.generate(src, start, 4, filter_thres=0.75).flatten().tolist()) == {15, 16, 17, 18, 19}
+    lens = torch.tensor([1, 2] * 32)
+    assert net.generate(src, start, 4, prompt_lens=lens, mask=torch.ones(64, 3, dtype=torch.bool)).shape == (64, 4)
 
 
 # Attributes ------------------------------------------------------------------------------------------------------------

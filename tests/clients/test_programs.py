@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,18 @@ from .programs import outcome
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_runs(name: str) -> None:
     assert outcome(PROGRAMS[name], xt_blocks.x_transformers) is None
+
+
+SEED = Path(__file__).parents[1].joinpath("test_seed_document.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", re.findall(r"^def (test_\w+)", SEED, re.MULTILINE))
+def test_a_model_of_the_seed_document(name: str) -> None:
+    """The same models as of `xt_blocks` itself."""
+    names: dict[str, Any] = {}
+    exec(SEED.replace("from xt_blocks import", "from xt_blocks.x_transformers import"), names)
+    assert names["Decoder"] is xt_blocks.x_transformers.Decoder
+    names[name]()
 
 
 def test_a_program_that_fails_is_seen() -> None:

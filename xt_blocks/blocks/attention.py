@@ -25,6 +25,7 @@ from ..kernels import table
 from ..kernels.masks import AttentionMask, Bias, Masks, MaskSpec, check_mask
 from ..kernels.request import Request, Result, Scores
 from ..kernels.scores.spec import Modifier, ScoreSpec
+from ..kernels.tensors import check_tensor
 from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
@@ -222,7 +223,7 @@ class Attention(AnyAttention):
             q, k = rotary.both(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
-            k, v = cache.append(keys=k, values=v)
+            k, v = _in_types_of((k, v), cache.append(keys=k, values=v))
         if rotary is not None:
             q, k = rotary.decayed(q, k)
         if attend is None:
@@ -301,13 +302,14 @@ class CrossAttention(AnyAttention):
         check_mask("context_mask", context_mask, context)
         q = apply(self.to_q, x)
         if context is None and cache is not None:
-            k, v = cache.read("keys"), cache.read("values")
+            k, v = _in_types_of((q, q), (cache.read("keys"), cache.read("values")))
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
             raise ValueError("cross-attention needs a context")
         else:
-            kv = apply(self.to_kv, context)
+            check_tensor("context", context, x)
+            kv = apply(self.to_kv, context.to(x.dtype))
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             if cache is not None:
@@ -320,3 +322,9 @@ class CrossAttention(AnyAttention):
             seen = without_share(real, self.options.tokens_dropout)
             masks = Masks(x.shape[1], context_mask=seen, device=x.device)
         return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)
+
+
+def _in_types_of(own: tuple[Tensor, Tensor], kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Keys and values of a cache in this step's types: a prompt may run under autocast, and a step without."""
+    k, v = (t if t.dtype == like.dtype else t.to(like.dtype) for t, like in zip(kept, own, strict=True))
+    return k, v

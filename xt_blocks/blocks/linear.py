@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if onednn.BEATS_MKL and torch.compiler.is_compiling():
         out = onednn.compiled_linear(x, weight, bias) if weight.numel() >= LARGE else None
         return F.linear(x, weight, bias) if out is None else out
-    if onednn.BEATS_MKL and onednn.plain(x, weight) and x.dtype == torch.float32:
+    if onednn.BEATS_MKL and onednn.are_plain(x, weight) and x.dtype == torch.float32:
         trains, products = torch.is_grad_enabled(), x.numel() * weight.shape[0]
         if trains:
             pays = products >= MANY_PRODUCTS and x.numel() > onednn.FEW // 2 * weight.shape[-1]

@@ -13,6 +13,7 @@ from blockdsl.registry.options import real, whole
 from ..blocks.subset import random_subset
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
+from ..kernels.tensors import whole_numbers
 from ..models.inputs import PlacedInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
@@ -101,7 +102,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
-        check_read(self.net, rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens, read)
         decoding = WindowDecoding(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
         return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
 
@@ -150,6 +151,7 @@ def check_causal(net: TransformerWrapper) -> None:
 
 def shifted(x: Tensor, mask: Tensor | None, ignore_index: int, pad_value: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """From `x: (batch, seq + 1)` what the model sees, what it predicts, and the mask of what it sees, (batch, seq)."""
+    x = whole_numbers("tokens", x, " (batch, seq + 1)")
     if x.ndim != 2 or x.shape[1] < 2:
         raise ValueError(f"tokens must be (batch, 2 or more), one to see and one to predict, not {tuple(x.shape)}")
     tokens, target = x[:, :-1], x[:, 1:].long()

@@ -13,6 +13,7 @@ from blockdsl.registry.options import whole
 
 from ..kernels.compat import uncompiled
 from ..kernels.masks import check_mask
+from ..kernels.tensors import check_tensor
 from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest
@@ -79,9 +80,11 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         Raises:
             ValueError: an argument or what loss_fn gives has a wrong shape.
         """
+        check_tensor("x", x)
         if x.ndim != 3 or x.shape[1] < 2:
             raise ValueError(f"x must be (batch, 2 or more, {self.net.dim_in}), not {tuple(x.shape)}")
         check_mask("mask", mask, x)
+        x = self.net.checked_sequence(x)
         seen, target = x[:, :-1], x[:, 1:]
         mask = None if mask is None else mask[:, :-1]
         out = self.net(seen, mask=mask, **inputs)[:, -seen.shape[1] :]
@@ -112,10 +115,12 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         Raises:
             ValueError: the start is empty or of another shape, or seq_len is negative.
         """
+        check_tensor("start", start)
         if start.ndim not in (2, 3) or start.shape[-2] == 0:
             dim = self.net.dim_in
             raise ValueError(f"start must be (n, {dim}) or (batch, n, {dim}), n at least 1, not {tuple(start.shape)}")
         seq_len = whole("seq_len", seq_len)
-        rows = Prompts(start.detach() if start.ndim == 3 else start.detach()[None], single=start.ndim == 2)
+        vectors = self.net.checked_sequence(start.detach() if start.ndim == 3 else start.detach()[None])
+        rows = Prompts(vectors, single=start.ndim == 2)
         decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compiled=False, read=context)
         return Stream(self.net, rows, decoding, seq_len).collect()

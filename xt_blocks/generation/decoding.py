@@ -19,6 +19,7 @@ from blockdsl.registry.options import plain
 
 from ..kernels.hooks import unhooked
 from ..kernels.masks import check_mask
+from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating, evaluating_all
@@ -111,12 +112,13 @@ def read_prompts(prompts: PromptTokens, mask: Tensor | None = None) -> Prompts:
         raise TypeError(f"prompts must be a tensor or a list of tensors, not {type(prompts).__name__}")
     if prompts.ndim not in (1, 2):
         raise ValueError(f"prompts must be (n,), (batch, n) or a list of (n,), not {tuple(prompts.shape)}")
-    _check_tokens(prompts)
+    prompts = whole_numbers("prompts", prompts)
     single = prompts.ndim == 1
     rows = prompts[None] if single else prompts
     if rows.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token")
     if mask is not None:
+        check_tensor("mask", mask, rows)
         mask = mask[None] if mask.ndim == 1 else mask
         check_mask("mask", mask, rows)
         if (mask.any(dim=1) & ~mask[:, -1]).any():
@@ -134,7 +136,7 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
             raise ValueError(f"prompt {i} of the list must be (n,), not {tuple(prompt.shape)}")
         if prompt.shape[0] == 0:
             raise ValueError(f"prompt {i} of the list is empty: give at least one token")
-        _check_tokens(prompt)
+        whole_numbers("prompts", prompt)
     longest = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=prompts[0].device)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
@@ -145,17 +147,12 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
     return Prompts(tokens, mask if ragged else None, ragged=ragged)
 
 
-def _check_tokens(tokens: Tensor) -> None:
-    if tokens.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"prompts must be int64 or int32, not {tokens.dtype}")
-
-
 # Inputs besides the tokens ------------------------------------------------------------------------------------------
 
 
-def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> None:
+def check_read(net: TransformerWrapper, prompts: Tensor, read: Mapping[str, Any]) -> None:
     """Raise ValueError if a context is missing, or an input besides the tokens is wrong."""
-    reads_context = bool(net.graph.nodes("context"))
+    batch, reads_context = prompts.shape[0], bool(net.graph.nodes("context"))
     if "context" in read and not reads_context:
         raise ValueError("a context is given, but the model has no cross-attention")
     beside = (("context", "context_mask", net.graph.dim), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
@@ -164,7 +161,9 @@ def check_read(net: TransformerWrapper, batch: int, read: Mapping[str, Any]) -> 
         if value is None:
             if mask_name in read:
                 raise ValueError(f"{mask_name} is given, but no {name}")
-        elif value.ndim != 3 or value.shape[::2] != (batch, dim):
+            continue
+        check_vectors(name, value, prompts)
+        if value.ndim != 3 or value.shape[::2] != (batch, dim):
             raise ValueError(f"{name} must be ({batch}, seq, {dim}), not {tuple(value.shape)}")
         check_mask(mask_name, read.get(mask_name), value)
     if reads_context and "context" not in read:

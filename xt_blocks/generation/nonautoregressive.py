@@ -16,6 +16,7 @@ from ..blocks.linear import apply
 from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_mask
+from ..kernels.tensors import whole_numbers
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest
 from ..models.transformer import TransformerWrapper, loss_of
@@ -186,6 +187,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         has_critic = self.token_critic is not None or self.to_critic is not None
         if only_train_critic and not has_critic:
             raise ValueError("there is no critic to train: give token_critic= or self_token_critic=True")
+        x = whole_numbers("tokens", x, " (batch, seq)")
         if x.ndim != 2 or x.shape[1] != self.max_seq_len:
             raise ValueError(f"tokens must be (batch, {self.max_seq_len}), not {tuple(x.shape)}")
         check_mask("mask", mask, x)

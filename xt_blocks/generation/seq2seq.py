@@ -19,6 +19,7 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..kernels.masks import check_mask, joined_masks
+from ..kernels.tensors import whole_numbers
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
@@ -233,6 +234,7 @@ class XTransformer(Drawn, nn.Module):
         prepend_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, p + source, dim) for the decoder to attend to, and its mask (batch, p + source)."""
+        src = whole_numbers("src", src, " (batch, source)")
         check_mask("mask", mask, src)
         context = self.encoder(
             src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask

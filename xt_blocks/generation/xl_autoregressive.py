@@ -121,7 +121,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         rows = read_prompts(prompts)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
-        check_read(self.net, rows.tokens.shape[0], read)
+        check_read(self.net, rows.tokens, read)
 
         def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
             cached, compiled = generation.cache_kv, generation.compile

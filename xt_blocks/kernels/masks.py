@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..positions.relative import RelativeBias
+from .tensors import WHOLE, check_tensor
 
 
 class Bias(NamedTuple):
@@ -31,14 +32,19 @@ class Bias(NamedTuple):
 
 
 def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
-    """Raise ValueError unless `mask` is boolean and (batch, seq) of `of: (batch, seq, ...)`."""
+    """Raise ValueError unless `mask` is boolean and (batch, seq) of `of: (batch, seq, ...)`; TypeError if no tensor."""
     if mask is None or of is None:
         return
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"{name} must be boolean, True = attend, not {what}")
+    check_tensor(name, mask, of)
+    if mask.dtype != torch.bool:
+        raise ValueError(_not_boolean(name, mask))
     if mask.shape != of.shape[:2]:
         raise ValueError(f"{name} must be {tuple(of.shape[:2])}, not {tuple(mask.shape)}")
+
+
+def _not_boolean(name: str, mask: Tensor) -> str:
+    hint = f"; {name}.bool() is, if 1 = attend" if mask.dtype in WHOLE else ""
+    return f"{name} must be boolean, True = attend, not {mask.dtype}{hint}"
 
 
 def joined_masks(
@@ -55,8 +61,9 @@ def joined_masks(
 def check_attn_mask(attn_mask: Tensor, x: Tensor, past: int) -> None:
     """Raise ValueError unless `attn_mask` is boolean and for queries and keys of `x: (batch, seq, dim)`."""
     seq = x.shape[1]
+    check_tensor("attn_mask", attn_mask, x)
     if attn_mask.dtype != torch.bool:
-        raise ValueError(f"attn_mask must be boolean, True = attend, not {attn_mask.dtype}")
+        raise ValueError(_not_boolean("attn_mask", attn_mask))
     fits = attn_mask.ndim in (2, 3, 4) and attn_mask.shape[-2] == seq and attn_mask.shape[-1] in (seq, past + seq)
     if not fits or (attn_mask.ndim == 4 and attn_mask.shape[0] not in (1, x.shape[0])):
         keys = f"{seq}" if not past else f"{seq} or {past + seq}"

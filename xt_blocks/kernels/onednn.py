@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Activation] = {"": PLAIN, "gelu": ("gelu", [], "none"), "
 """By oneDNN's names."""
 
 
-def plain(x: Tensor, weight: Tensor) -> bool:
+def are_plain(x: Tensor, weight: Tensor) -> bool:
     """Whether code may branch on their sizes: they are plain tensors, and no compiler or tracer records it."""
     if torch.compiler.is_dynamo_compiling() or compat.is_tracing():
         return False
@@ -42,7 +42,7 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     oneDNN itself checks little, so what torch refuses, or
     reads in another way, is left to torch. A weight must be a parameter, not a stand-in for one.
     """
-    return plain(x, weight) and has(weight, bias) and reads(x, weight)
+    return are_plain(x, weight) and has(weight, bias) and reads(x, weight)
 
 
 def has(weight: Tensor, bias: Tensor | None) -> bool:

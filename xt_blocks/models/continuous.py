@@ -12,6 +12,7 @@ from blockdsl.registry.tokens import VECTOR_OPTIONS
 
 from ..blocks.linear import apply
 from ..kernels.compat import uncompiled
+from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.stack import Stack
 from .keywords import names_nearest
 from .sequence import SequenceModel
@@ -66,6 +67,8 @@ class ContinuousTransformerWrapper(SequenceModel):
     def _outputs(self, hidden: Tensor) -> Tensor:
         return apply(self.project_out, hidden)
 
-    def _check_sequence(self, x: Tensor) -> None:
+    def checked_sequence(self, x: Tensor) -> Tensor:
+        check_tensor("x", x)
         if x.ndim != 3 or x.shape[-1] != self.dim_in or not x.is_floating_point():
             raise ValueError(f"x must be float (batch, seq, {self.dim_in}), not {x.dtype} {tuple(x.shape)}")
+        return as_weights(x, self)

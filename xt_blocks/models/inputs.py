@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_attn_mask, check_mask
+from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..runtime.cache import Cache
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
-
-INTS = (torch.int64, torch.int32)
 
 # Inputs that wrappers pass on to their model, by the model's names -------------------------------------------------
 
@@ -96,6 +95,8 @@ class Inputs:
         x, held = self.x, 0 if self.cache is None else self.cache.sequence.length
         check_mask("mask", self.mask, x)
         self._check_pos(reads, held)
+        if self.sum_embeds is not None:
+            check_vectors("sum_embeds", self.sum_embeds, x)
         if self.sum_embeds is not None and self.sum_embeds.shape != (*x.shape[:2], reads.emb_dim):
             wanted, given = (*x.shape[:2], reads.emb_dim), tuple(self.sum_embeds.shape)
             raise ValueError(f"sum_embeds must be {wanted}, not {given}")
@@ -111,9 +112,11 @@ class Inputs:
             if reads.learned is not None and not fixed and (end := held + shape[1]) > reads.learned:
                 raise ValueError(f"the sequence has {end} tokens; max_seq_len is {reads.learned}")
             return
-        if pos.dtype not in INTS or pos.shape not in (shape[:2], shape[1:2]):
-            wanted = f"{tuple(shape[1:2])} or {tuple(shape[:2])}"
-            raise ValueError(f"pos must be int64 or int32 {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+        wanted = f" {tuple(shape[1:2])} or {tuple(shape[:2])}"
+        check_tensor("pos", pos, self.x)
+        self.pos = pos = whole_numbers("pos", pos, wanted)
+        if pos.shape not in (shape[:2], shape[1:2]):
+            raise ValueError(f"pos must be whole numbers{wanted}, not {pos.dtype} {tuple(pos.shape)}")
         if not reads.positions:
             raise ValueError("pos is given, but the model reads no positions")
         if reads.learned is None or torch.compiler.is_compiling() or not pos.numel():
@@ -128,6 +131,7 @@ class Inputs:
             if self.prepend_mask is not None:
                 raise ValueError("a prepend_mask is given, but no prepend_embeds")
             return
+        check_vectors("prepend_embeds", prepended, self.x)
         if prepended.ndim != 3 or prepended.shape[::2] != (rows, reads.emb_dim):
             shape = tuple(prepended.shape)
             raise ValueError(f"prepend_embeds must be ({rows}, prepended, {reads.emb_dim}), not {shape}")
@@ -163,7 +167,7 @@ class Returns:
         if self.target is not None:
             if self.embeddings or self.logits_and_embeddings or not has_logits:
                 raise ValueError("a target asks for the loss, and embeddings are asked for too")
-            _check_target(self.target, x)
+            self.target = _checked_target(self.target, x)
             if self.last_only:
                 raise ValueError("last_only is set, but a target's loss is of all its tokens")
         if self.mems and not has_memories:
@@ -182,13 +186,15 @@ class Returns:
         return tuple(part for wanted, part in asked if wanted)
 
 
-def _check_target(target: Target, x: Tensor) -> None:
+def _checked_target(target: Target, x: Tensor) -> Target:
     if not isinstance(target, Target):
         raise TypeError(f"target must be a cross_entropy.Target of tokens, not {type(target).__name__}")
     if target.reduction not in ("mean", "sum"):
         raise ValueError(f"the target's reduction must be 'mean' or 'sum', not {target.reduction!r}")
-    tokens = target.tokens
+    wanted = f" ({x.shape[0]}, {x.shape[1]} or fewer)"
+    check_tensor("the target's tokens", target.tokens, x)
+    tokens = whole_numbers("the target's tokens", target.tokens, wanted).long()
     fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
-    if tokens.dtype != torch.int64 or not fits:
-        wanted = f"({x.shape[0]}, {x.shape[1]} or fewer)"
-        raise ValueError(f"the target's tokens must be int64 {wanted}, not {tokens.dtype} {tuple(tokens.shape)}")
+    if not fits:
+        raise ValueError(f"the target's tokens must be{wanted}, not {tuple(tokens.shape)}")
+    return target._replace(tokens=tokens)

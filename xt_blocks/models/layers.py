@@ -6,7 +6,8 @@ so the two spellings cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from blockdsl import Pattern, parse
 from blockdsl.errors import PatternError, UserError
 from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
 from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.kinds import kinds
 from blockdsl.registry.options import check_names, plain
 from blockdsl.registry.settings import checked_keywords, table
 from blockdsl.registry.tokens import MODEL_OPTIONS, MODELS
@@ -33,6 +35,9 @@ _WRAPPERS = {
     "vectors": "ContinuousTransformerWrapper",
     "images": "ViTransformerWrapper",
 }
+
+# Settings that say something of a stack whatever its blocks are.
+_OF_ANY_STACK = ("heads", "attn_dim_head", "ff_mult", "causal")
 
 # Two that say the order block by block are settings of the stack too.
 ORDERING = tuple(row.name for row in ORDERING_KEYWORDS if row.name not in ("shift_tokens", "layer_dropout"))
@@ -61,7 +66,8 @@ class AttentionLayers(Stack):
 
     Raises:
         TypeError: an unknown argument (the message names the nearest one), or two that clash.
-        PatternError, UserError: the pattern or a value is at fault.
+        PatternError, UserError: the pattern or a value is at fault, or no block reads a setting, which with pattern= is
+            a warning.
     """
 
     @spells(parameters({name: option for name, option in table().items() if name not in _WRAPPER_SETTINGS}))
@@ -94,14 +100,16 @@ class AttentionLayers(Stack):
         ordering |= per_block
         if pattern is None:
             built = pattern_of(**ordering)
-            if given.get("attn_max_attend_past") is not None and "a" not in built.layer_types:
-                raise UserError("attn_max_attend_past is set, but it is a window of self-attention, and there is none")
+            for reason in _unread(given, built):
+                raise UserError(reason)
         else:
             twice = [name for name, value in ordering.items() if value not in (None, False)]
             if twice:
                 raise TypeError(f"pattern= and {'=, '.join(twice)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern
             _check_settings(built)
+            for reason in _unread(given, built):  # one set of keywords may go with many patterns
+                warnings.warn(reason, stacklevel=3)
         super().__init__(blockdsl.compile(built, **given))
 
     def _check_names(self, settings: dict[str, Any]) -> None:
@@ -111,6 +119,16 @@ class AttentionLayers(Stack):
             if setting in _WRAPPER_SETTINGS:
                 raise TypeError(f"{name}() got '{setting}', which belongs to {_wrapper(setting)}")
         check_names(settings, known, f"{name}() got an unknown argument")
+
+
+def _unread(settings: Mapping[str, Any], pattern: Pattern) -> Iterator[str]:
+    """Settings that blocks of other kinds alone would read, as ff_glu is without a feedforward."""
+    used = {*pattern.layer_types}
+    for name, value in settings.items():
+        of = {kind.name: o for kind in kinds().values() for o in kind.all_options() if o.setting == name}
+        if of and not used & of.keys() and name not in _OF_ANY_STACK and value != next(iter(of.values())).default:
+            readers = " and ".join(f"{kinds()[kind].title} ('{kind}')" for kind in of)
+            yield f"{name} is set, but no block of the stack reads it: {readers} would"
 
 
 def _check_settings(pattern: Pattern) -> None:

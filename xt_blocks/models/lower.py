@@ -26,8 +26,11 @@ def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
         ViTransformerWrapper images (`image_size`).
 
     Raises:
+        TypeError: it is none.
         GraphError: the graph cannot be lowered; the message lists every fault.
     """
+    if not hasattr(graph, "lint"):
+        raise TypeError(f"lower takes a BlockGraph, as blockdsl.compile gives, not {type(graph).__name__}")
     stack = Stack(graph.lint().stack_alone())
     if graph.reads is None:
         return stack

@@ -80,8 +80,13 @@ class SequenceModel(Drawn, nn.Module):
         """From `hidden: (batch, seq, dim)`, the cross-entropy of its last tokens' logits."""
         raise ValueError("a target is given, but the model gives no logits of tokens")
 
-    def _check_sequence(self, x: Tensor) -> None:
-        """Raise ValueError unless x is a sequence that `_vectors` takes."""
+    def checked_sequence(self, x: Tensor) -> Tensor:
+        """x in a type that `_vectors` takes.
+
+        Raises:
+            TypeError: it is no tensor.
+            ValueError: it is no sequence that the model takes.
+        """
         raise NotImplementedError
 
     @property
@@ -212,6 +217,7 @@ class SequenceModel(Drawn, nn.Module):
             ValueError: an argument has a wrong dtype or shape, arguments clash, a token is not in the vocabulary, or
                 the sequence is longer than max_seq_len with learned positions.
         """
+        x = self.checked_sequence(x)
         check_cache(cache)
         state = cache if isinstance(cache, Cache) else None
         seen = cache if isinstance(cache, Intermediates) else None
@@ -236,7 +242,9 @@ class SequenceModel(Drawn, nn.Module):
             target,
             last_only,
         )
-        self._check(inputs, returns)
+        inputs.check(self.reads)
+        returns.check(x, not self.return_only_embed, self.max_mem_len > 0)
+        pos = inputs.pos
         before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
         prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
@@ -272,11 +280,6 @@ class SequenceModel(Drawn, nn.Module):
         if record is not None and return_mems:
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record)
-
-    def _check(self, inputs: Inputs, returns: Returns) -> None:
-        self._check_sequence(inputs.x)
-        inputs.check(self.reads)
-        returns.check(inputs.x, not self.return_only_embed, self.max_mem_len > 0)
 
     def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
         """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""

@@ -18,8 +18,8 @@ from ..blocks.linear import apply
 from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target
 from ..kernels.hooks import runs
+from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
-from .inputs import INTS
 from .keywords import names_nearest
 from .sequence import SequenceModel
 
@@ -106,6 +106,10 @@ class TransformerWrapper(SequenceModel):
         except IndexError:  # checked afterwards: a check before would wait for a GPU
             last = getattr(self.token_emb, "num_embeddings", self.num_tokens) - 1
             raise ValueError(f"tokens are from 0 to {last}; these go from {x.min()} to {x.max()}") from None
+        except RuntimeError as error:
+            if reason := misfit("tokens", x, self.token_emb):
+                raise ValueError(reason) from error
+            raise
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         if self.to_logits is None:
@@ -118,11 +122,13 @@ class TransformerWrapper(SequenceModel):
             return head.tied_loss(self.token_emb, hidden * self.dim**-0.5, self.num_tokens, target)
         return head.loss(self.to_logits, hidden, target)
 
-    def _check_sequence(self, x: Tensor) -> None:
+    def checked_sequence(self, x: Tensor) -> Tensor:
         if not isinstance(self.token_emb, nn.Embedding):  # another in its place knows what it takes
-            return
-        if x.ndim != 2 or x.dtype not in INTS:
-            raise ValueError(f"tokens must be int64 or int32 (batch, seq), not {x.dtype} {tuple(x.shape)}")
+            return x
+        x = whole_numbers("tokens", x, " (batch, seq)")
+        if x.ndim != 2:
+            raise ValueError(f"tokens must be (batch, seq), not {tuple(x.shape)}")
+        return x
 
 
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:

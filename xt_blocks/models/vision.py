@@ -15,6 +15,7 @@ from ..blocks.embedding import Embedding
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.compat import uncompiled
+from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.drawn import Drawn
 from ..runtime.stack import Stack
 from .keywords import names_nearest
@@ -126,6 +127,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         Raises:
             ValueError: the image has another shape, or logits are asked of a model without classes.
         """
+        check_tensor("img", img)
         if img.ndim != 4 or img.shape[1:] != (self.channels, *self.image):
             wanted = ", ".join(map(str, (self.channels, *self.image)))
             raise ValueError(f"img must be (batch, {wanted}), not {tuple(img.shape)}")
@@ -135,7 +137,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
             raise ValueError("return_embeddings and return_logits_and_embeddings are both set; give one")
         if return_logits_and_embeddings and self.to_classes is None:
             raise ValueError("the model has no logits: it was made without num_classes")
-        embedded = self.attn_layers(self._stream(img))[:, : self.num_patches]
+        embedded = self.attn_layers(self._stream(as_weights(img, self)))[:, : self.num_patches]
         if return_embeddings or self.to_classes is None:
             return embedded
         logits = apply(self.to_classes, embedded.mean(dim=1))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..kernels.masks import check_attn_mask, check_mask
+from ..kernels.tensors import check_tensor, whole_numbers
 from .cache import Cache
 from .fixed import FixedShapes
 from .memories import Memories
@@ -58,6 +58,7 @@ class ForwardInputs:
     cache: Cache | None = None
 
     def __post_init__(self) -> None:  # arguments are checked later, in `check`
+        check_tensor("x", self.x)
         self.seq = self.x.shape[1] if self.x.ndim > 1 else 0
         self.mem_len = self.mems.length if isinstance(self.mems, Memories) else 0
         self.held = 0 if self.cache is None else self.cache.length
@@ -67,10 +68,12 @@ class ForwardInputs:
         """
         Raises:
             ValueError: a shape or dtype is wrong, something is missing, or nothing reads it.
-            TypeError: mems are no Memories.
+            TypeError: an argument is no tensor, or mems are no Memories.
         """
         if self.x.ndim != 3 or self.x.shape[-1] != reads.dim:
             raise ValueError(f"x must be (batch, seq, {reads.dim}), not {tuple(self.x.shape)}")
+        if not self.x.is_floating_point():
+            raise ValueError(f"x must be floating point, not {self.x.dtype}")
         check_mask("mask", self.mask, self.x)
         self._check_context(reads)
         self._check_memories(reads)
@@ -97,10 +100,13 @@ class ForwardInputs:
         if context is not None and not reads.context:
             hint = "write 'c' in the pattern or cross_attend=True"
             raise ValueError(f"a context is given, but no block reads one: {hint}")
+        if context is not None:
+            check_tensor("context", context, x)
         if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
             raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim}), not {tuple(context.shape)}")
         if context is not None and not context.is_floating_point():
             raise ValueError(f"context must be floating point, not {context.dtype}")
+        self.context = None if context is None else context.to(x.dtype)
         if self.context_mask is not None and context is None:
             raise ValueError("a context_mask is given, but no context")
         check_mask("context_mask", self.context_mask, context)
@@ -142,6 +148,8 @@ class ForwardInputs:
         if not reads.positions:
             hint = "turn on rotary_pos_emb or a position bias"
             raise ValueError(f"pos is given, but no block reads positions: {hint}")
-        if pos.is_floating_point() or pos.dtype == torch.bool or pos.shape not in (x.shape[1:2], x.shape[:2]):
-            wanted = f"int ({x.shape[1]},) or {tuple(x.shape[:2])}"
-            raise ValueError(f"pos must be {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+        wanted = f" ({x.shape[1]},) or {tuple(x.shape[:2])}"
+        check_tensor("pos", pos, x)
+        self.pos = whole_numbers("pos", pos, wanted)
+        if pos.shape not in (x.shape[1:2], x.shape[:2]):
+            raise ValueError(f"pos must be whole numbers{wanted}, not {pos.dtype} {tuple(pos.shape)}")

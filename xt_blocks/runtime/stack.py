@@ -16,6 +16,7 @@ from blockdsl.registry.options import whole
 
 from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
+from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation, rotation
 from .by_hand import NewTokens, check_cache, growing_capacity
@@ -28,9 +29,12 @@ from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
 from .recompute import can_recompute, parts_of, recompute
+from .saved import allow
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
+
+allow()
 
 
 class Stack(Drawn, nn.Module):
@@ -139,7 +143,7 @@ class Stack(Drawn, nn.Module):
             positions, counted = token_positions(inputs), ctx.seen if pos is None else None
             ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, counted)
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
-        out = self._walk(x, ctx)
+        out = self._run(x, ctx)
         if cache is not None:
             keys = None if positions is None or positions.consecutive else positions.keys
             cache.advance(ctx.seen, context_seen(inputs), keys)
@@ -222,6 +226,16 @@ class Stack(Drawn, nn.Module):
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
         most = whole("max_mem_len", max_mem_len)
         return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, most, pinned)
+
+    def _run(self, x: Tensor, ctx: ForwardContext) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._walk(x, ctx)
+        try:
+            return self._walk(x, ctx)
+        except RuntimeError as error:  # asked afterwards: a look at every weight takes time
+            if reason := misfit("x", x, self):
+                raise ValueError(reason) from error
+            raise
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         ctx.values[self.start] = x

@@ -13,6 +13,7 @@ from blockdsl.errors import did_you_mean
 
 from ..blocks.embedding import Embedding
 from ..generation import seq2seq
+from ..generation.decoding import Stream
 from ..models import continuous, transformer, vision
 from ..models.sequence import SequenceModel
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
@@ -22,7 +23,7 @@ from .checkpoints import reads_checkpoints
 from .keywords import ignored, stack_keywords_of, without_defaults
 from .settable import Settable, part
 from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
-from .wrappers import AutoregressiveWrapper
+from .wrappers import AutoregressiveWrapper, prompts_of, sampling_of
 
 
 class _Named(Settable, Embedding):
@@ -337,6 +338,15 @@ class XTransformer(seq2seq.XTransformer):
                 warnings.warn(ignored("XTransformer", name, [*_OWN, *own]), stacklevel=2)
         super().__init__(dim=dim, **keywords, **own)
         reads_checkpoints(self)
+
+    def generate(self, *inputs: Any, **options: Any) -> Tensor:
+        """The tokens of `stream` side by side, (batch, up to seq_len)."""
+        return self.stream(*inputs, **options).collect()
+
+    def stream(self, seq_in: Tensor, seq_out_start: Any, seq_len: int, *inputs: Any, **options: Any) -> Stream:
+        """As `xt_blocks`' own, with the arguments and the default of sampling of `AutoregressiveWrapper.stream`."""
+        start = prompts_of(seq_out_start, options.pop("prompt_lens", None))
+        return super().stream(seq_in, start, seq_len, *inputs, **sampling_of(**options))
 
 
 _AROUND = frozenset(signature(transformer.TransformerWrapper).parameters) - {"attn_layers"}

@@ -40,7 +40,7 @@ def top_k(
         )
     if k is None:
         share = 1 - thres if thres is not None else 0.1 if frac_num_tokens is None else frac_num_tokens
-        k = max(1, ceil(share * logits.shape[-1] - 1e-9))  # 0.1 of 20 is 2, whatever floating point makes of 1 - 0.9
+        k = max(1, ceil(share * logits.shape[-1]))
     return keep_top_k(logits, k)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..generation import autoregressive, xl_autoregressive
+from ..generation.decoding import Stream
 from ..kernels.cross_entropy import Target
 from .sampling import FILTER_LOGITS_FN, top_a, top_k, top_p
 
@@ -56,6 +57,7 @@ def sampling_of(
     """
     if filter_logits_fn is top_k and any(options.get(name) is not None for name in _OUR_FILTERS):
         filter_logits_fn = None
+    options = _without_defaults(options)
     if isinstance(filter_logits_fn, str):
         if filter_logits_fn not in FILTER_LOGITS_FN:
             raise ValueError(f"filter_logits_fn must be one of {', '.join(FILTER_LOGITS_FN)}, not '{filter_logits_fn}'")
@@ -77,10 +79,17 @@ def sampling_of(
     return options | {"filter_logits_fn": chosen}
 
 
+def prompts_of(prompts: Any, lens: Tensor | None) -> Any:
+    """Prompts as ours are given: those padded on the right, with their lengths, as a list."""
+    if lens is None:
+        return prompts
+    if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(lens) != len(prompts):
+        raise ValueError("prompt_lens are for prompts (batch, n), a length each")
+    return [row[: int(n)] for row, n in zip(prompts, lens, strict=True)]
+
+
 class _Generates:
     """`generate` and `stream` with x-transformers' arguments."""
-
-    pad_value: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if args or options:
@@ -88,30 +97,26 @@ class _Generates:
         else:  # a subclass that makes all of it itself, after super(AutoregressiveWrapper, self).__init__()
             nn.Module.__init__(self)  # type: ignore[arg-type]
 
-    def generate(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Tensor:
-        """As `xt_blocks`' own; filters are those of `sampling_of`.
+    def generate(self, *inputs: Any, **options: Any) -> Tensor:
+        """The tokens of `stream` side by side, (batch, up to seq_len); or (up to seq_len,)."""
+        tokens: Tensor = self.stream(*inputs, **options).collect()
+        return tokens
+
+    def stream(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Stream:
+        """Tokens that go on from a prompt, one a step; filters are those of `sampling_of`.
 
         Args:
             prompts: (batch, n) tokens, or (n,), or a list of (n,); `start_tokens` in 1.x.
             seq_len: how many tokens to add.
             prompt_lens: (batch,) int, how long each prompt is; what is after that does not count.
+            options: those of `xt_blocks`' own.
         """
-        return super().generate(*self._prompts(prompts, seq_len, options), **sampling_of(**_without_defaults(options)))  # type: ignore[misc]
-
-    def stream(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Any:
-        """The tokens of `generate`, one a step."""
-        return super().stream(*self._prompts(prompts, seq_len, options), **options)  # type: ignore[misc]
-
-    def _prompts(self, prompts: Any, seq_len: int | None, options: dict[str, Any]) -> tuple[Any, int]:
         prompts = options.pop("start_tokens", None) if prompts is None else prompts
-        lens = options.pop("prompt_lens", None)
         if prompts is None or seq_len is None:
             raise TypeError("generate() needs prompts and seq_len")
-        if lens is None:
-            return prompts, seq_len
-        if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(lens) != len(prompts):
-            raise ValueError("prompt_lens are for prompts (batch, n), a length each")
-        return [row[: int(n)] for row, n in zip(prompts, lens, strict=True)], seq_len
+        prompts = prompts_of(prompts, options.pop("prompt_lens", None))
+        out: Stream = super().stream(prompts, seq_len, **sampling_of(**options))  # type: ignore[misc]
+        return out
 
 
 class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
