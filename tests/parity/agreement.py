@@ -217,13 +217,17 @@ def random_setup(rng: random.Random, release: int) -> Setup:
         if around.get("max_mem_len"):
             inputs = {"rows": inputs["rows"], "segments": 3}  # masks of segments are given in other ways
         outer = rng.choice(("", "", "AutoregressiveWrapper")) if stack == "Decoder" else ""
+        if outer and "segments" in inputs:
+            outer = "XLAutoregressiveWrapper"
         return Setup(stack, layers, wrapper, around, outer, inputs)
     around = {}
     if wrapper == "ContinuousTransformerWrapper":
         pool = [entry for entry in TOKENS if {*entry} <= {"post_emb_norm", "use_abs_pos_emb", "scaled_sinu_pos_emb"}]
         pool += [{"dim_in": 5}, {"dim_out": 6}, {"num_memory_tokens": 2}, {"emb_dim": 24}]
         around = {"max_seq_len": LONGEST} | drawn(rng, pool, rng.choice((0, 1, 2)))
-    elif wrapper == "ViTransformerWrapper":
+        outer = rng.choice(("", "ContinuousAutoregressiveWrapper")) if stack == "Decoder" else ""
+        return Setup(stack, layers, wrapper, around, outer, inputs)
+    if wrapper == "ViTransformerWrapper":
         around = {"image_size": 8, "patch_size": 4} | drawn(
             rng, [{"num_classes": 5}, {"post_emb_norm": True}, {"num_register_tokens": 2}], rng.choice((0, 1, 2))
         )

@@ -351,7 +351,7 @@ def test_a_weight_of_another_shape_and_the_same_size_does_not_fit() -> None:
     with pytest.raises(UserError, match=r"ff\.3\.weight is \(128, 32\), the model's is \(32, 128\)"):
         load_x_transformers(decoder(), weights)
     weights["attn_layers.layers.1.1.ff.3.weight"] = torch.zeros(32, 128, dtype=torch.int8)
-    with pytest.raises(UserError, match="int8, which is no type of a parameter"):
+    with pytest.raises(UserError, match="int8, no type of a parameter"):
         load_x_transformers(decoder(), weights)
 
 
@@ -362,10 +362,25 @@ def test_a_model_without_memory_is_not_filled_in_silence() -> None:
         load_x_transformers(model, state("1_10_0-decoder_plain"))
 
 
+@pytest.mark.parametrize("compiled", ["stack", "net", "both", "all"])
+def test_a_wrapped_model_is_filled_too(compiled: str) -> None:
+    case = CASES["1_10_0-use_rmsnorm"]
+    stack: Any = xt_blocks.Decoder(**(peer.BASE | case["layers"]))
+    net: Any = xt_blocks.TransformerWrapper(
+        attn_layers=stack if compiled == "net" else torch.compile(stack, backend="eager"), **case["wrapper_kwargs"]
+    )
+    model: Any = xt_blocks.AutoregressiveWrapper(net if compiled == "stack" else torch.compile(net, backend="eager"))
+    if compiled == "all":
+        model = torch.compile(torch.nn.DataParallel(model), backend="eager")
+    assert load_x_transformers(model, peer.peer_state(case)) is model
+    torch.testing.assert_close(peer.output(case, net.eval()), peer.expected(case), rtol=1e-4, atol=1e-5)
+
+
 SPOILT: list[Callable[[dict[str, Any]], Any]] = [
     lambda weights: weights.pop("to_logits.weight"),
     lambda weights: weights.update(further=torch.zeros(1)),
     lambda weights: weights.update({"norm.weight": torch.zeros(3)}),
+    lambda weights: weights.update({"norm.weight": torch.zeros(32, device="meta")}),
 ]
 
 

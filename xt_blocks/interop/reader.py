@@ -90,8 +90,8 @@ class Reader:
             if _sizes(value.shape) != _sizes(shape):
                 self._wrong(name, f"{tuple(value.shape)}, the model's is {tuple(shape)}")
                 return None
-            if not value.is_floating_point():
-                self._wrong(name, f"{value.dtype}, which is no type of a parameter")
+            if value.is_meta or not value.is_floating_point():
+                self._wrong(name, "on the meta device" if value.is_meta else f"{value.dtype}, no type of a parameter")
                 return None
             return value.detach().to(torch.promote_types(value.dtype, torch.float32)).reshape(*shape)
         return None

@@ -40,6 +40,12 @@ Attributes = list[dict[str, Any]]
 """Of the nodes of one block: all that are tied to it, in the graph of the stack and in that of the model around it."""
 
 
+def unwrapped(module: Any) -> Any:
+    """The module inside of torch.compile's and data parallelism's wrappers."""
+    inner = getattr(module, "_orig_mod", getattr(module, "module", None))
+    return unwrapped(inner) if isinstance(inner, nn.Module) else module
+
+
 def load_alone(stack: Stack, state: Reader) -> None:
     """A stack that no model is around."""
     if state.old and _is_post_norm(stack):
@@ -55,7 +61,7 @@ def load_alone(stack: Stack, state: Reader) -> None:
 
 def load_within(model: Any, state: Reader) -> None:
     """The stack of a model. 1.x has the final norm beside it."""
-    stack, own = model.attn_layers, state.under("attn_layers.")
+    stack, own = unwrapped(model.attn_layers), state.under("attn_layers.")
     graphs = [stack.graph, *([] if model.graph is stack.graph else [model.graph])]
     _load_layers(stack, graphs, own, last_norm=state.under("norm.") if state.old else None)
     if not state.old:

@@ -34,7 +34,7 @@ from . import names
 from .linear import load_linear, load_norm
 from .positions import load_absolute
 from .reader import Reader
-from .stack import load_alone, load_within, stays_pre_norm
+from .stack import load_alone, load_within, stays_pre_norm, unwrapped
 
 Model = Any
 
@@ -43,7 +43,8 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
     """Fill a model with weights of an x-transformers model that was built with the same arguments.
 
     Args:
-        model: ours: a stack, a wrapper, or a wrapper around one. It is changed in place, once all is known to fit.
+        model: ours: a stack, a wrapper, or a wrapper around one, compiled or not. It is changed in place, once all is
+            known to fit.
         state_dict: of the x-transformers model. What torch.compile and data parallelism put before names does not
             matter, nor whether it is that of an AutoregressiveWrapper or of its net.
         release: of x-transformers, as "2.11.0"; 1 or 2 for the last that is read in that way. Told from the names if
@@ -61,8 +62,7 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
         UserError: names are missing, unexpected or of another size, the release cannot be told, or x-transformers
             computes what this model cannot. The model is then as it was.
     """
-    state = names.tensors(state_dict)
-    state = names.below(state, *_root(model))
+    state = names.below(names.tensors(state_dict), *_root(model))
     version = names.release_of(state) if release is None else names.version_of(release)
     reader = Reader(state, version, told=release is None)
     if reader.told and not reader.old and names.gains_around_one(state):
@@ -95,6 +95,7 @@ def _is_buffer(name: str) -> bool:
 
 
 def _load(model: Model, state: Reader) -> None:
+    model = unwrapped(model)
     _LOADERS[_type_of(model)](model, state)
 
 
@@ -107,6 +108,7 @@ def _type_of(model: Model) -> type:
 
 def _root(model: Model) -> tuple[str, str]:
     """What one of its names starts with, and "net." if it has a net inside, else ""."""
+    model = unwrapped(model)
     root = _ROOTS.get(_type_of(model))
     return ("net." + _root(model.net)[0], "net.") if root is None else (root, "")
 
@@ -185,6 +187,8 @@ def _check_memories(model: Any, state: Reader) -> None:
 
 def _load_continuous(model: Any, state: Reader) -> None:
     load_absolute(model.pos_emb, state)
+    if model.max_mem_len:
+        _check_memories(model, state)
     _load_embedded(model, state)
     for name in ("project_in", "project_out"):
         if isinstance(getattr(model, name), nn.Linear):

@@ -194,7 +194,9 @@ class Stack(Drawn, nn.Module):
             ValueError: a list of another length or shape, or blocks keep more than such a list has.
         """
         if not isinstance(mems, list | tuple):
-            return mems  # type: ignore[return-value]  # anything else is refused by the check
+            if not isinstance(mems, Memories | None):
+                raise TypeError(f"mems must be the Memories of an earlier segment, not {type(mems).__name__}")
+            return mems
         nodes = self.attending
         if further := sorted(self.reads.segments - {*nodes}):
             raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")
