@@ -23,7 +23,7 @@ from .checkpoints import reads_checkpoints
 from .keywords import ignored, stack_keywords_of, without_defaults
 from .settable import Settable, part
 from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
-from .wrappers import AutoregressiveWrapper, prompts_of, sampling_of
+from .wrappers import AutoregressiveWrapper, mask_of, prompts_of, sampling_of
 
 
 class _Named(Settable, Embedding):
@@ -144,9 +144,7 @@ class _Sequence(Settable, SequenceModel):
         if not detach_mems:
             raise TypeError("detach_mems=False: memories are without gradient here")
         if lens is not None:
-            if mask is not None:
-                raise TypeError("forward() got lens and mask, which say the same; give one")
-            mask = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
+            mask = mask_of(x, mask, lens)
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
         cache = inputs.get("cache")
