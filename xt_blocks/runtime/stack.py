@@ -14,6 +14,7 @@ from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
 from blockdsl.registry.options import whole
 
+from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
 from ..kernels.tensors import misfit
@@ -49,6 +50,7 @@ class Stack(Drawn, nn.Module):
 
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
+        names_of_wrappers(self)
         self.graph = graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
