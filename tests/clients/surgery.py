@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import os
 import pickle
 from typing import Any
 
@@ -261,24 +260,6 @@ def wraps_for_data_parallel(x: Any) -> None:
     model(TOKENS).mean().backward()
     assert model.module.net.max_seq_len == 24
     assert all(name.startswith("module.net.") for name in model.state_dict())
-
-
-@program
-def trains_in_one_process_of_many(x: Any) -> None:
-    from torch import distributed
-
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    started = not distributed.is_initialized()
-    if started:
-        store = distributed.HashStore()
-        distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(x.AutoregressiveWrapper(language_model(x)))
-        for _ in range(2):
-            model(TOKENS).backward()
-    finally:
-        if started:
-            distributed.destroy_process_group()
 
 
 @program

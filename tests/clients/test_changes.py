@@ -268,3 +268,36 @@ def test_a_net_of_vectors_of_a_clients_own() -> None:
 def test_a_net_without_a_length_is_refused(wrapper: Any) -> None:
     with pytest.raises(TypeError, match="module with a max_seq_len"):
         wrapper(nn.Linear(3, 3))
+
+
+# Numbers and settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"rel_pos_bias": True}, {"attn_sparse_topk": 3}, {"attn_num_mem_kv": 2}])
+def test_scores_are_masked_as_what_the_softmax_reads(options: dict[str, Any]) -> None:
+    _, seen = language_model(x, options).eval()(TOKENS, return_intermediates=True)
+    for one in seen.attn_intermediates:
+        assert torch.allclose(one.pre_softmax_attn.softmax(dim=-1), one.post_softmax_attn, atol=1e-6)
+        assert (one.pre_softmax_attn < -1e30).any()
+
+
+def test_a_method_is_not_replaced_by_a_module() -> None:
+    stack = x.Encoder(**SIZES)
+    for owner, name in ((stack.layers[0][1], "attend"), (stack, "forward"), (language_model(x), "forward")):
+        with pytest.raises(AttributeError, match="a method here"):
+            setattr(owner, name, nn.Identity())
+
+
+def test_the_window_is_the_nets() -> None:
+    wrapper = x.AutoregressiveWrapper(language_model(x))
+    wrapper.max_seq_len = 4
+    with pytest.raises(ValueError, match="max_seq_len was set to 4"):
+        wrapper.generate(TOKENS[:, :2], 3)
+    wrapper.net.max_seq_len = 4
+    assert wrapper.generate(TOKENS[:, :2], 6).shape == (2, 6)
+
+
+def test_a_threshold_of_top_p_is_told() -> None:
+    wrapper = x.AutoregressiveWrapper(language_model(x))
+    with pytest.warns(UserWarning, match="keeps the probability 0.9; releases such as 1.10"):
+        wrapper.generate(TOKENS[:, :2], 1, filter_logits_fn="top_p", filter_thres=0.9)

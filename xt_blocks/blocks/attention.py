@@ -102,7 +102,10 @@ class AnyAttention(nn.Module):
         return joint.parts[[*rows].index(name)] if isinstance(joint, LinearParts) else LinearRows(joint, rows[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not isinstance(getattr(type(self), name, None), property):
+        own = getattr(type(self), name, None)
+        if isinstance(value, nn.Module) and callable(own) and name != "core":
+            raise AttributeError(f"{name} is a method here: nothing would call a module in its place")
+        if not isinstance(own, property):
             super().__setattr__(name, value)
         elif name == "to_out":
             self.output.to_out = value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .contract import Kernel
@@ -27,8 +28,8 @@ class Scores(NamedTuple):
 
     @property
     def pre_softmax_attn(self) -> Tensor:
-        """`before`, as x-transformers names it; there, masked scores are a large negative number."""
-        return self.before
+        """`before`, as x-transformers has it: with a large negative number where a key is masked."""
+        return self.before.masked_fill(self.weights == 0, -torch.finfo(self.before.dtype).max)
 
     @property
     def post_softmax_attn(self) -> Tensor:

@@ -17,6 +17,10 @@ class Settable(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = getattr(type(self), name, None)
+        if isinstance(value, nn.Module) and callable(own):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is a method here: nothing would call a module in its place"
+            )
         if not isinstance(own, property):
             super().__setattr__(name, value)
         elif own.fset is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -78,6 +79,12 @@ def sampling_of(
             raise TypeError(f"{name}={value} is for filter_logits_fn={names}; give filter_kwargs= for another")
         if value is not None:
             further[there] = value
+    if filter_thres is not None and filter_logits_fn is top_p:
+        warnings.warn(
+            f"top_p keeps the probability {filter_thres}; releases such as 1.10 of x-transformers kept "
+            f"{1 - filter_thres:g} with filter_thres. filter_kwargs={{'thres': {filter_thres}}} says what is meant",
+            stacklevel=4,
+        )
     chosen = filter_logits_fn
     if chosen is not None and further:
         return options | {"filter_logits_fn": lambda logits: chosen(logits, **further)}
@@ -98,6 +105,7 @@ class _Generates:
 
     net: Any
     pad_value: int
+    max_seq_len: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if args or options:
@@ -122,6 +130,8 @@ class _Generates:
         prompts = options.pop("start_tokens", None) if prompts is None else prompts
         if prompts is None or seq_len is None:
             raise TypeError("generate() needs prompts and seq_len")
+        if self.max_seq_len != self.net.max_seq_len:
+            raise ValueError(f"the wrapper's max_seq_len was set to {self.max_seq_len}: set that of its net")
         prompts = prompts_of(prompts, options.pop("prompt_lens", None))
         if not is_our_model(self.net):
             rows = read_prompts(prompts, options.pop("mask", None))
@@ -159,7 +169,7 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
         nn.Module.__init__(self)
         if not isinstance(net, nn.Module) or not hasattr(net, "max_seq_len") or _without_defaults(options):
             raise TypeError(f"net must be a module with a max_seq_len, and {type(net).__name__} takes no other options")
-        self.net, self.max_seq_len = net, net.max_seq_len  # type: ignore[assignment]
+        self.net, self.max_seq_len = net, net.max_seq_len
         self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
 
     def forward(self, x: Tensor, return_outputs: bool = False, *, lens: Tensor | None = None, **inputs: Any) -> Any:  # type: ignore[override]
