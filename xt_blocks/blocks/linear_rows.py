@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +32,10 @@ class LinearRows(nn.Module):
         """(outputs,), a view; None: the layer has none."""
         layer, rows = self._whole
         return None if layer.bias is None else layer.bias[rows]  # type: ignore[index]
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Refused: none are its own, and nothing would happen to rows that are frozen or trained alone."""
+        raise AttributeError("the rows of a joint linear layer have no parameters of their own: take the joint layer's")
 
     @property
     def in_features(self) -> int:

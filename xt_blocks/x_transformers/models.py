@@ -20,20 +20,27 @@ from ..positions.absolute import AbsolutePositions
 from ..runtime.intermediates import Intermediates
 from ..runtime.stack import Stack
 from .keywords import ignored, stack_keywords_of, without_defaults
+from .names import Named
 from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
 from .wrappers import AutoregressiveWrapper, prompts_of, sampling_of
 
 
-class _Named(Embedding):
+class _NamedEmbedding(Named, Embedding):
     """An embedding that is also read one module deeper, as x-transformers keeps it."""
 
     @property
     def emb(self) -> nn.Module:
-        """Itself."""
+        """Itself; another one's vectors become its own."""
         return self
 
+    @emb.setter
+    def emb(self, value: nn.Embedding) -> None:
+        if value.weight.shape != self.weight.shape:
+            raise ValueError(f"emb has {tuple(self.weight.shape)} weights, not {tuple(value.weight.shape)}")
+        self.weight = value.weight
 
-class _NamedPositions(AbsolutePositions):
+
+class _NamedPositions(Named, AbsolutePositions):
     """Learned positions whose table is also read as `emb`."""
 
     @property
@@ -41,10 +48,17 @@ class _NamedPositions(AbsolutePositions):
         """The table of vectors, (positions, features)."""
         return self.embedding
 
+    @emb.setter
+    def emb(self, value: nn.Module) -> None:
+        self.embedding = value  # type: ignore[assignment]
+
 
 def _named(model: Any) -> None:
     """Let clients read `token_emb.emb.weight` and `pos_emb.emb.weight`; the modules stay what they are otherwise."""
-    for part, plain, named in (("token_emb", Embedding, _Named), ("pos_emb", AbsolutePositions, _NamedPositions)):
+    for part, plain, named in (
+        ("token_emb", Embedding, _NamedEmbedding),
+        ("pos_emb", AbsolutePositions, _NamedPositions),
+    ):
         module = getattr(model, part, None)
         if type(module) is plain:
             module.__class__ = named
@@ -94,6 +108,8 @@ class _Sequence(SequenceModel):
         """
         embeddings = return_embeddings_and_intermediates
         if isinstance(return_embeddings, Tensor):  # our order of arguments
+            if mask is not None:
+                raise TypeError("forward() got two masks: the second argument, and mask=")
             mask = return_embeddings
         else:
             embeddings = embeddings or return_embeddings
@@ -110,9 +126,9 @@ class _Sequence(SequenceModel):
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
         cache = inputs.get("cache")
-        mask = masked_from(x, seq_start_pos, mask, cache)
         if input_not_include_cache and isinstance(cache, Intermediates) and cache.sequence is not None:
             x, mask = preceded(cache.sequence.length, x, mask)
+        mask = masked_from(x, seq_start_pos, mask, cache)
         intermediates = return_intermediates or return_embeddings_and_intermediates
         weights = return_attn and not (intermediates or return_mems)
         out = super().forward(
@@ -176,13 +192,34 @@ class ContinuousTransformerWrapper(_Sequence, continuous.ContinuousTransformerWr
         _named(self)
 
 
-class ViTransformerWrapper(vision.ViTransformerWrapper):
+class ViTransformerWrapper(Named, vision.ViTransformerWrapper):
     """`xt_blocks.ViTransformerWrapper`, read as x-transformers' is."""
+
+    def forward(
+        self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As `xt_blocks`' own; without classes, the mean of the patches' embeddings, (batch, dim)."""
+        out = super().forward(img, return_embeddings, return_logits_and_embeddings)
+        pools = self.to_classes is None and not return_embeddings and isinstance(out, Tensor)
+        return out.mean(dim=1) if pools else out  # type: ignore[union-attr]
+
+    @property
+    def mlp_head(self) -> nn.Module:
+        """From the mean of the patches' embeddings to the classes."""
+        return nn.Identity() if self.to_classes is None else self.to_classes
+
+    @mlp_head.setter
+    def mlp_head(self, value: nn.Module) -> None:
+        self.to_classes = value  # type: ignore[assignment]
 
     @property
     def dropout(self) -> nn.Module:
         """Of the embedded patches."""
         return self.emb_dropout
+
+    @dropout.setter
+    def dropout(self, value: nn.Module) -> None:
+        self.emb_dropout = value  # type: ignore[assignment]
 
     @property
     def norm(self) -> nn.Module:
@@ -212,8 +249,13 @@ class XTransformer(seq2seq.XTransformer):
             side = {name[4:]: keywords.pop(name) for name in [*keywords] if name.startswith(prefix)}
             side = {name: value for name, value in without_defaults(side).items() if value is not None}
             around = {name: side.pop(name) for name in [*side] if name in _AROUND}
+            for name in [name for name in around if name not in _ROUTED[prefix]]:
+                told = f"XTransformer({prefix}{name}=...) acts here; 1.x of x-transformers ignores it, 2.x refuses it"
+                warnings.warn(told, stacklevel=2)
             if side.pop("disable_abs_pos_emb", False):
                 around["use_abs_pos_emb"] = False
+            if prefix == "dec_" and "pattern" not in side:
+                side["cross_attend"] = True
             own |= {
                 prefix + name: value
                 for name, value in (around | stack_keywords_of("XTransformer", side, prefix)).items()
@@ -235,4 +277,6 @@ class XTransformer(seq2seq.XTransformer):
 
 
 _AROUND = frozenset(signature(transformer.TransformerWrapper).parameters) - {"attn_layers"}
+_ROUTED = {"dec_": ["num_tokens", "max_seq_len", "emb_dropout", "scaled_sinu_pos_emb", "use_abs_pos_emb"]}
+_ROUTED["enc_"] = [*_ROUTED["dec_"], "num_memory_tokens"]
 _OWN = [name for name in signature(seq2seq.XTransformer).parameters if not name.startswith(("enc_", "dec_"))]

@@ -16,11 +16,12 @@ from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
 from ..runtime.stack import Stack
 from .keywords import stack_keywords_of
+from .names import Named, ReadList
 
 Mems = Memories | Sequence[Tensor | None] | None
 
 
-class AttentionLayers(ours.AttentionLayers):
+class AttentionLayers(Named, ours.AttentionLayers):
     """`xt_blocks.AttentionLayers`, with the keywords of x-transformers 1.x and 2.x; see `keywords`.
 
     Attributes:
@@ -61,9 +62,9 @@ class AttentionLayers(ours.AttentionLayers):
         """
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
-        mask = masked_from(x, seq_start_pos, mask, cache)
         if input_not_include_cache and isinstance(cache, Intermediates):
             x, mask = preceded(cache.tokens, x, mask)
+        mask = masked_from(x, seq_start_pos, mask, cache)
         mems = mems_of(self, mems, mem_masks)
         return super().forward(x, context, mask, context_mask, attn_mask, mems=mems, cache=cache, **inputs)
 
@@ -77,7 +78,7 @@ class AttentionLayers(ours.AttentionLayers):
     @property
     def layers(self) -> nn.ModuleList:
         """For each block in order ((pre-norm, norm of the branch, post-norm), layer, residual), to be read."""
-        return nn.ModuleList(_triple(self.blocks[step.block]) for step in self.plan if step.block is not None)
+        return ReadList(_triple(self.blocks[step.block]) for step in self.plan if step.block is not None)
 
     @property
     def num_attn_layers(self) -> int:
@@ -99,6 +100,10 @@ class AttentionLayers(ours.AttentionLayers):
         """The norm after the last block."""
         return self.norm
 
+    @final_norm.setter
+    def final_norm(self, value: nn.Module) -> None:
+        self.norm = value
+
     @property
     def can_cross_attend(self) -> bool:
         """Whether a block attends to a context."""
@@ -119,7 +124,7 @@ class CrossAttender(AttentionLayers, ours.CrossAttender):
 
 def _triple(block: Any) -> nn.ModuleList:
     norms = (block.norm if block.pre_norm else None, block.sandwich_norm, None if block.pre_norm else block.norm)
-    return nn.ModuleList((nn.ModuleList(norms), block.layer, block.residual))  # type: ignore[arg-type]
+    return ReadList((ReadList(norms), block.layer, block.residual))
 
 
 # Inputs, for models too ----------------------------------------------------------------------------------------------
@@ -129,9 +134,10 @@ def masked_from(
     x: Tensor, start: Tensor | None, mask: Tensor | None, cache: Cache | Intermediates | None
 ) -> Tensor | None:
     """(batch, seq) bool: `mask` without the places before each row's start."""
+    held = cache.sequence.length or cache.length if isinstance(cache, Cache) else 0
     if start is None or (cache is not None and x.shape[1] == 1):  # a new token is real
         return mask
-    real = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) >= start[:, None]
+    real = torch.arange(held, held + x.shape[1], device=x.device, dtype=torch.int64) >= start[:, None]
     return real if mask is None else mask & real
 
 
@@ -150,9 +156,9 @@ def mems_of(stack: Stack, mems: Mems, mem_masks: Sequence[Tensor | None] | None)
     if isinstance(mems, list | tuple) and all(one is None for one in mems):
         mems = None
     memories = stack.memories(mems)  # type: ignore[arg-type]
-    masks = [] if mem_masks is None else [mask for mask in mem_masks if mask is not None]
+    masks = [mask for mask in mem_masks or () if mask is not None]
     if memories is None or not masks:
         return memories
-    if any(not torch.equal(mask, masks[0]) for mask in masks):
+    if len(masks) != len(mem_masks or ()) or any(not torch.equal(mask, masks[0]) for mask in masks):
         raise ValueError("mem_masks differ from layer to layer; here the memories of all layers have one mask")
     return replace(memories, mask=masks[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ def sampling_of(
         if value is not None:
             further[there] = value
     chosen = filter_logits_fn
+    if chosen is None and further:
+        raise TypeError(f"filter_kwargs={further} has no filter_logits_fn to go to")
     if chosen is not None and further:
         return options | {"filter_logits_fn": lambda logits: chosen(logits, **further)}
     return options | {"filter_logits_fn": chosen}
@@ -85,6 +88,8 @@ def prompts_of(prompts: Any, lens: Tensor | None) -> Any:
         return prompts
     if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(lens) != len(prompts):
         raise ValueError("prompt_lens are for prompts (batch, n), a length each")
+    if not all(0 < int(n) <= prompts.shape[1] for n in lens):
+        raise ValueError(f"prompt_lens must be from 1 to {prompts.shape[1]}, not {lens.tolist()}")
     return [row[: int(n)] for row, n in zip(prompts, lens, strict=True)]
 
 
@@ -96,12 +101,20 @@ class _Generates:
         tokens: Tensor = self.stream(*inputs, **options).collect()
         return tokens
 
-    def stream(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Stream:
+    def stream(
+        self,
+        prompts: Any = None,
+        seq_len: int | None = None,
+        eos_token: int | None = None,
+        temperature: float = 1.0,
+        **options: Any,
+    ) -> Stream:
         """Tokens that go on from a prompt, one a step; filters are those of `sampling_of`.
 
         Args:
             prompts: (batch, n) tokens, or (n,), or a list of (n,); `start_tokens` in 1.x.
             seq_len: how many tokens to add.
+            eos_token, temperature: as in `xt_blocks`' own.
             prompt_lens: (batch,) int, how long each prompt is; what is after that does not count.
             options: those of `xt_blocks`' own.
         """
@@ -109,7 +122,8 @@ class _Generates:
         if prompts is None or seq_len is None:
             raise TypeError("generate() needs prompts and seq_len")
         prompts = prompts_of(prompts, options.pop("prompt_lens", None))
-        out: Stream = super().stream(prompts, seq_len, **sampling_of(**options))  # type: ignore[misc]
+        options = sampling_of(**options) | {"eos_token": eos_token, "temperature": temperature}
+        out: Stream = super().stream(prompts, seq_len, **options)  # type: ignore[misc]
         return out
 
 
@@ -129,12 +143,16 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
             return_outputs: return the logits (batch, seq, tokens) and the Intermediates too: (loss, (logits, these)).
             lens: (batch,) int, how many tokens of each row are real, in place of a mask.
         """
+        if isinstance(return_outputs, Tensor):
+            raise TypeError("forward() got a tensor as return_outputs; write mask= for a mask")
         if lens is not None:
             if inputs.get("mask") is not None:
                 raise TypeError("forward() got lens and mask, which say the same; give one")
             inputs["mask"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
         if not return_outputs:
             return super().forward(x, **inputs)
+        for name in inputs.keys() - _LOSS_INPUTS:
+            raise TypeError(f"forward() got an unknown argument '{name}'")
         mask = inputs.pop("mask", None)
         tokens, target, mask = autoregressive.shifted(x, mask, self.ignore_index, self.pad_value)
         if self.training and self.mask_prob > 0:
@@ -142,6 +160,9 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
         logits, seen = self.net(tokens, mask=mask, return_intermediates=True, **inputs)
         predicted = logits[:, logits.shape[1] - target.shape[1] :]
         return Target(target, self.ignore_index).of_logits(predicted), (logits, seen)
+
+
+_LOSS_INPUTS = signature(autoregressive.AutoregressiveWrapper.forward).parameters.keys()
 
 
 class XLAutoregressiveWrapper(_Generates, xl_autoregressive.XLAutoregressiveWrapper):
