@@ -274,11 +274,12 @@ class BlockGraph(Graph):
         return json.to_json(self)
 
     @staticmethod
-    def from_json(text: str) -> BlockGraph:
+    def from_json(text: str | bytes) -> BlockGraph:
         """The graph that `to_json` wrote.
 
         Raises:
             GraphError: the text is not such a graph, or the graph is at fault.
+            TypeError: it is no text.
         """
         graph = BlockGraph(json.from_json(text))
         try:

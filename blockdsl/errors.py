@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .synonyms import absent, meant
+
 _WIDEST_LINE = 100  # columns of a quoted line; a longer one is cut around the fault
 _LONGEST_WORD = 60  # characters of a name or value repeated in a message
 
@@ -71,7 +73,7 @@ class Fault(Exception):
     """A fault found where the text is not at hand; whoever holds the text turns it into a PatternError."""
 
     def __init__(self, span: Span, problem: str, hint: str = "") -> None:
-        super().__init__(problem)
+        super().__init__(span, problem, hint)
         self.span, self.problem, self.hint = span, problem, hint
 
     def within(self, text: str) -> PatternError:
@@ -102,12 +104,18 @@ def listing(title: str, names: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` or the empty string."""
+    """`did you mean 'x'?`, that there is no such thing, or the empty string."""
     names = sorted(known)
     if len(word) <= _LONGEST_WORD and (all_but := difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.85)):
         return f"did you mean '{all_but[0]}'?"
+    # An option has the name within its block's parentheses, and with a prefix as a keyword.
+    ours = [{name, name.removeprefix("attn_"), name.removeprefix("ff_")} & {*names} for name in meant(word)]
+    if ours and all(ours):
+        return f"did you mean {' and '.join(repr(min(found, key=len)) for found in ours)}?"
+    if sentence := absent(word):
+        return sentence
     longer = [f"'{name}'" for name in names if name.endswith(f"_{word}") or name.startswith(f"{word}_")]
-    if 1 < len(longer) < 7:  # `dropout` or `rotary`, say; which one is meant cannot be told
-        return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"
+    if 0 < len(longer) < 7:  # `dropout` or `rotary`, say; which one is meant cannot be told
+        return f"did you mean {' or '.join(filter(None, (', '.join(longer[:-1]), longer[-1])))}?"
     found = nearest(word, names)
     return f"did you mean '{found}'?" if found else ""

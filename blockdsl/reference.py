@@ -16,6 +16,7 @@ from .registry.kinds import BLOCK_OPTIONS, kinds
 from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
 from .registry.settings import STACK_SETTINGS
+from .synonyms import meant
 
 # The order of the areas. A registered kind comes after them, under its title.
 AREAS = (
@@ -139,8 +140,16 @@ def entries() -> list[Entry]:
 
 
 def find(name: str) -> list[Entry]:
-    """The entries that have this name or keyword; `dropout` is an option of several kinds."""
-    return [entry for entry in entries() if name in (entry.name, entry.keyword)]
+    """The entries that have this name or keyword, or another name of it; `dropout` is an option of several kinds."""
+    names = {name, *meant(name)}
+    return [entry for entry in entries() if names & {entry.name, entry.keyword}]
+
+
+def of_kind(name: str) -> list[Entry]:
+    """The entries of a kind of block, by its name `a` or a word for it, `attention`; or those of an area."""
+    word = name.lower()
+    named = {kind.name for kind in kinds().values() if word in (kind.name, kind.title, *kind.also)}
+    return [entry for entry in entries() if named & {*entry.kinds} or (not named and entry.area == word)]
 
 
 def telling(option: Option) -> Value:

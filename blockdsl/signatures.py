@@ -15,9 +15,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     """Of a block `a`, self-attention."""
 
     heads: int
-    """attention heads; default 8"""
+    """attention heads, each of dim_head features whatever dim is; default 8"""
     dim_head: int | None
-    """features of each head; none: dim / heads; default 64"""
+    """features of each head, whatever dim is; none: dim / heads; default 64"""
     kv_heads: int | None
     """heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads;
     default none"""
@@ -71,9 +71,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     """Of a block `c`, cross-attention."""
 
     heads: int
-    """attention heads; default 8"""
+    """attention heads, each of dim_head features whatever dim is; default 8"""
     dim_head: int | None
-    """features of each head; none: dim / heads; default 64"""
+    """features of each head, whatever dim is; none: dim / heads; default 64"""
     kv_heads: int | None
     """heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads;
     default none"""
@@ -178,9 +178,9 @@ class SharedSettings(TypedDict, total=False):
     alibi_learned: bool
     """learn the slopes of ALiBi's bias; default false"""
     heads: int
-    """attention heads; default 8"""
+    """attention heads, each of dim_head features whatever dim is; default 8"""
     attn_dim_head: int | None
-    """features of each head; none: dim / heads; default 64"""
+    """features of each head, whatever dim is; none: dim / heads; default 64"""
     attn_kv_heads: int | None
     """heads of keys and values, each shared by heads / kv_heads query heads (arXiv:2305.13245); none: heads;
     default none"""

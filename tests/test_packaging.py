@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -112,6 +113,105 @@ def test_completion_shows_the_public_names_and_nothing_else(package: str) -> Non
         names = out.stdout.split()
         assert names == sorted(import_module(package).__all__)
         assert all(hasattr(import_module(package), name) for name in names)
+
+
+# Wherever it is, however it is run ------------------------------------------------------------------------------------
+
+WORK = """
+import torch, blockdsl, xt_blocks
+from xt_blocks.cli import main
+graph = blockdsl.compile("(a f)*2", dim=16, heads=2, causal=True, num_tokens=8, max_seq_len=8)
+print("<script" in graph.to_html())
+model = xt_blocks.lower(graph)
+print(*xt_blocks.AutoregressiveWrapper(model).generate(torch.zeros(1, 1, dtype=torch.long), 4).shape)
+main(["check", "a | f"])
+try:
+    xt_blocks.Decoder(dim=16, depth=1, heds=2)
+except TypeError as error:
+    print(error)
+print(blockdsl.__file__, xt_blocks.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both packages as they are installed, in a folder that nothing may write to."""
+    folder = tmp_path_factory.mktemp("site")
+    ignore = shutil.ignore_patterns("__pycache__")
+    for top in ("blockdsl", "xt_blocks"):
+        shutil.copytree(ROOT / top, folder / top, ignore=ignore)
+    shutil.copytree(ROOT / "grammar", folder / "blockdsl" / "grammar", ignore=ignore)
+    for path in folder.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a zip."""
+    return Path(shutil.make_archive(str(tmp_path_factory.mktemp("zip") / "packages"), "zip", site))
+
+
+@pytest.mark.parametrize("flags", [["-I"], ["-I", "-OO"]], ids=" ".join)
+@pytest.mark.parametrize("place", ["site", "archive"])
+def test_they_work_from_a_zip_isolated_optimized_and_where_nothing_is_written(
+    place: str, flags: list[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """`-I` leaves out the working directory, PYTHONPATH and the user's own packages; `-OO` has no docstrings."""
+    path: Path = request.getfixturevalue(place)
+    before = sorted((str(found), found.stat().st_mtime_ns) for found in path.rglob("*"))
+    code = f"import sys; sys.path.insert(0, {str(path)!r}); sys.dont_write_bytecode = True\n{WORK}"
+    ran = subprocess.run(
+        [sys.executable, *flags, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    page, shape, ok, told, places = ran.stdout.splitlines()
+    assert (page, shape, ok) == ("True", "1 4", "ok: 2 blocks in 2 stages")
+    assert told == "Decoder() got an unknown argument 'heds'; did you mean 'heads'?"
+    assert places.split() == [str(path / top / "__init__.py") for top in ("blockdsl", "xt_blocks")]
+    assert sorted((str(found), found.stat().st_mtime_ns) for found in path.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+AGAIN = """
+import importlib, sys, torch, blockdsl, xt_blocks
+def use(blockdsl, xt_blocks):
+    graph = blockdsl.compile("a f", dim=16, heads=2, causal=True, num_tokens=8, max_seq_len=8)
+    model = xt_blocks.lower(graph)
+    xt_blocks.AutoregressiveWrapper(model).generate(torch.zeros(1, 1, dtype=torch.long), 4)
+    work(model)
+    return model
+def work(model):
+    model(torch.zeros(2, 5, dtype=torch.long)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+first = use(blockdsl, xt_blocks)
+def forget(*packages):
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+{again}
+import blockdsl, xt_blocks
+use(blockdsl, xt_blocks)
+work(first)
+"""
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "forget('blockdsl', 'xt_blocks')",
+        "forget('xt_blocks')",
+        "forget('blockdsl')",
+        "importlib.reload(blockdsl); importlib.reload(xt_blocks)",
+        "for name in ('blockdsl.registry.builtin', 'xt_blocks.kernels.ops', 'xt_blocks.blocks.packed', 'xt_blocks.cli'):\n"
+        "    importlib.reload(importlib.import_module(name))",
+    ],
+)
+def test_they_are_imported_again_in_one_process(again: str) -> None:
+    """As notebooks, test runners and plugin hosts do; models made before go on working."""
+    ran = subprocess.run(
+        [sys.executable, "-c", AGAIN.replace("{again}", again)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_little_of_every_area_is_fast() -> None:

@@ -11,6 +11,7 @@ from ..graph.nodes import without_notes
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
+from . import ends
 from .labels import Labels
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ class Details:
         """The graph in a line."""
         graph = self.graph
         count = len(graph.nodes("block"))
-        parts = [f"dim {graph.dim}", "causal" if graph.causal else "", f"{count:,} block{'' if count == 1 else 's'}"]
-        parts += [
+        parts = [
+            f"dim {graph.dim}",
+            ends.heads(graph),
+            "causal" if graph.causal else "",
+            f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
             f"{costs.parameters(graph):,} parameters",
         ]

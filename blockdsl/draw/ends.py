@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..registry.options import spell
@@ -52,6 +53,16 @@ def gives(graph: Graph) -> str:
     if end["dim_out"] is not None:
         return f"vectors of {end['dim_out']:,}"
     return "" if end["logits_dim"] is None else f"{end['logits_dim']:,} logits"
+
+
+def heads(graph: Graph) -> str:
+    """`8 heads of 64`, those of most attention blocks; empty where there is none."""
+    options = [graph.nx.nodes[node]["options"] for node in graph.nodes("block")]
+    sizes = Counter((o["heads"], o["dim_head"]) for o in options if {"heads", "dim_head"} <= o.keys())
+    if not sizes:
+        return ""
+    count, size = sizes.most_common(1)[0][0]
+    return f"{count} head{'' if count == 1 else 's'} of {graph.dim // count if size is None else size}"
 
 
 def _sides(size: int | tuple[int, int]) -> str:

@@ -176,7 +176,7 @@ class Faces:
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph
         read = " · ".join(filter(None, (ends.model_input(graph), ends.length(graph, "length {}"))))
-        notes = [read, f"dim {graph.dim:,}", "causal" if graph.causal else "", *ends.options(graph)]
+        notes = [read, f"dim {graph.dim:,}", ends.heads(graph), "causal" if graph.causal else "", *ends.options(graph)]
         titles = {"tokens": "Token embedding", "images": "Patch embedding"}
         return self._end(graph.start, titles.get(graph.reads or "", "Input"), notes, x, y, wide)
 

@@ -81,6 +81,7 @@ class _Text:
         count = len(graph.nodes("block"))
         parts = [
             f"dim {graph.dim}",
+            ends.heads(graph),
             "causal" if graph.causal else "",
             f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",

@@ -36,26 +36,92 @@ def _plain(value: Any) -> Any:
     return own
 
 
-def from_json(text: str) -> nx.DiGraph:
-    """The networkx graph that `to_json` wrote, as yet unchecked.
+def from_json(text: str | bytes) -> nx.DiGraph:
+    """The networkx graph that `to_json` wrote; what its nodes and edges say is as yet unchecked.
 
     Raises:
+        TypeError: it is no text.
         GraphError: the text is not such a graph.
     """
-    try:
-        plain = json.loads(text)
-        graph = nx.DiGraph()
-        graph.graph.update(plain["graph"])
-        for node in plain["nodes"]:
-            for values in (node, *(node[key] for key in ("options", "given") if key in node)):
-                values |= {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-            name = node.pop("id")
-            graph.add_node(name, **_current(node))
-        for edge in plain["edges"]:
-            graph.add_edge(edge["from"], edge["to"], carries=tuple(edge["carries"]))
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise GraphError(f"this is not a block graph in JSON: {type(error).__name__}: {error}") from None
+    plain = _object("the text", _loaded(text), ("graph", "nodes", "edges"))
+    if more := sorted({*plain} - {"graph", "nodes", "edges"}):
+        raise _wrong(f"it has {more[0]!r}, and this version of blockdsl knows graph, nodes and edges alone")
+    graph = nx.DiGraph()
+    graph.graph.update(_object("graph", plain["graph"]))
+    for node in _array("nodes", plain["nodes"]):
+        attrs = _with_tuples(_object("a node", node, ("id",)))
+        name = attrs.pop("id")
+        if not isinstance(name, str):
+            raise _wrong(f"the id of a node must be a text, not {name!r}")
+        if name in graph:
+            raise _wrong(f"two nodes have the id {name!r}")
+        graph.add_node(name)
+        graph.nodes[name].update(_current(attrs))
+    for edge in _array("edges", plain["edges"]):
+        source, target, carries = (_object("an edge", edge, _EDGE)[key] for key in _EDGE)
+        if more := sorted({*edge} - {*_EDGE}):
+            raise _wrong(f"an edge has {more[0]!r}, and an edge has from, to and carries alone")
+        for end in (source, target):
+            if not isinstance(end, str) or end not in graph:
+                raise _wrong(f"an edge goes from {source!r} to {target!r}, and {end!r} is no node")
+        if graph.has_edge(source, target):
+            raise _wrong(f"two edges go from {source!r} to {target!r}; one carries all that they carry")
+        graph.add_edge(source, target, carries=tuple(_array("what an edge carries", carries)))
     return graph
+
+
+_EDGE = ("from", "to", "carries")
+
+
+def _loaded(text: Any) -> Any:
+    if not isinstance(text, str | bytes | bytearray):
+        raise TypeError(f"from_json reads a text, as to_json writes it, not {type(text).__name__}")
+    text = text.lstrip("\ufeff") if isinstance(text, str) else text
+    try:
+        return json.loads(text, object_pairs_hook=_without_twins)
+    except RecursionError:
+        raise _wrong("its lists are nested too deeply") from None
+    except ValueError as error:
+        raise _wrong(str(error)) from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has {next(name for name in out if names.count(name) > 1)!r} twice")
+    return out
+
+
+def _object(what: str, value: Any, needs: tuple[str, ...] = ()) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(f"{what} must be an object, not {_type(value)}")
+    for name in needs:
+        if name not in value:
+            raise _wrong(f"{what} has no {name!r}")
+    return value
+
+
+def _array(what: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _wrong(f"{what} must be a list, not {_type(value)}")
+    return value
+
+
+def _type(value: Any) -> str:
+    """As JSON calls it."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _wrong(problem: str) -> GraphError:
+    return GraphError(f"this is not a block graph in JSON: {problem}")
+
+
+def _with_tuples(attrs: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists alone; in a graph, the values of options are tuples."""
+    out = {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
+    return out | {key: _with_tuples(out[key]) for key in ("options", "given") if isinstance(out.get(key), dict)}
 
 
 def _current(attrs: dict[str, Any]) -> dict[str, Any]:
@@ -65,10 +131,12 @@ def _current(attrs: dict[str, Any]) -> dict[str, Any]:
         return attrs
     names = {"kind": "type", "block": "kind"}
     attrs = {names.get(name, name): value for name, value in attrs.items()}
-    if attrs["type"] == "block" and attrs["kind"] in kinds():
+    if attrs["type"] == "block" and attrs.get("kind") in [*kinds()] and isinstance(attrs.get("options"), dict):
         declared = kinds()[attrs["kind"]].all_options()
         attrs["options"] = {option.name: option.default for option in declared} | attrs["options"]
-    newer = [
-        option for option in NODE_ATTRIBUTES.get(attrs["type"], ()) if option.optional or option.default is not None
-    ]
+    newer = [option for option in _attributes(attrs["type"]) if option.optional or option.default is not None]
     return attrs | {option.name: option.default for option in newer if option.name not in attrs}
+
+
+def _attributes(node_type: Any) -> tuple[options.Option, ...]:
+    return NODE_ATTRIBUTES.get(node_type, ()) if isinstance(node_type, str) else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import PatternError, did_you_mean, listing, shortened
-from ..registry.options import Value
+from ..registry.options import Option, Value
 from ..registry.settings import table
 from .syntax import Argument
 
@@ -26,7 +26,23 @@ def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Valu
             problem = f"the setting '{argument.name}' is given twice"
             raise PatternError(text, argument.span, problem, "remove one of them")
         if fault := known[argument.name].fault(argument.value):
-            hint = f"{argument.name}: {known[argument.name].doc}"
+            hint = value_hint(known[argument.name], argument.value, argument.name)
             raise PatternError(text, argument.span, f"{argument.name} {fault}", hint)
         out[argument.name] = argument.value
     return out
+
+
+_WRITTEN = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+_WRITTEN |= {"none": "none", "null": "none", "nil": "none"}
+
+
+def value_hint(option: Option, value: Value, name: str = "") -> str:
+    """What to write in place of a value that an option cannot have; else what the option is."""
+    name = name or option.name
+    word = _WRITTEN.get(str(value).lower(), "")
+    if option.type is bool and value in (0, 1):
+        word = "true" if value else "false"
+    fits = option.optional if word == "none" else option.type is bool
+    if word and fits:
+        return f"write {name}={word}" + (f", or only {name}" if word == "true" else "")
+    return f"{name}: {option.doc}"

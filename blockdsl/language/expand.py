@@ -7,6 +7,7 @@ anything is copied. What a block's options mean for the stack is decided later, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,8 @@ from ..errors import Fault, Span, did_you_mean, listing, nearest, shortened
 from ..registry.kinds import Kind, kinds
 from ..registry.options import TOO_LARGE, Option, Value, by_name, spell
 from ..registry.settings import STACK_SETTINGS
+from ..synonyms import absent, meant
+from .arguments import value_hint
 from .macros import MACROS, values_of
 from .parse import MAX_NESTING, parse_tree
 from .syntax import Body, Definition, Group, Item, Parallel, Ref, Repeat, Stage, Statement, Suffixed
@@ -213,12 +216,20 @@ class _Measure:
             letters = word.rstrip("0123456789")
             if letters in words and letters != word and letters not in MACROS:
                 return f"a count goes after '*': {words[letters]}*{word[len(letters) :]}\n"
+            if times := re.fullmatch(r"[xX](\d+)", word):
+                return f"a repeat is written with '*': a*{times[1]}\n"
+            name = (*meant(word), word)[0]
             for kind in kinds().values():
-                if option := by_name(kind.all_options()).get(word):
-                    example = f"{kind.name}({word}{'' if option.type is bool else '=...'})"
+                own = {option.setting: option for option in kind.all_options()} | by_name(kind.all_options())
+                if option := own.get(name):
+                    example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
                     return f"options go in parentheses right after the block: {example}\n"
+            if name in by_name(STACK_SETTINGS) and name != word:
+                return f"settings come first, without parentheses: set {name}; a f\n"
             if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
                 return "settings come first, without parentheses: set dim=512, pre_norm=false; a f\n"
+            if sentence := absent(word):
+                return f"{sentence}\n"
         found = nearest(word, words)
         if found is None:
             return ""
@@ -251,7 +262,7 @@ def check_arguments(kind: Kind, ref: Ref) -> None:
             raise Fault(argument.span, f"the option '{name}' is given twice", "remove one of them")
         seen.add(name)
         if fault := known[name].fault(argument.value):
-            raise Fault(argument.span, f"{name} {fault}", f"{name}: {known[name].doc}")
+            raise Fault(argument.span, f"{name} {fault}", value_hint(known[name], argument.value))
 
 
 def _example(options: tuple[Option, ...], value: Value) -> str:
@@ -262,6 +273,11 @@ def _example(options: tuple[Option, ...], value: Value) -> str:
 
 def _option_hint(kind: Kind, name: str) -> str:
     known = by_name(kind.all_options())
+    if (hint := did_you_mean(name, known)) and meant(name):
+        return hint
+    if ours := meant(name):
+        own = {option.setting: option.name for other in kinds().values() for option in other.all_options()}
+        name = own.get(ours[0], ours[0])
     if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
         return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
     others = [other for other in kinds().values() if name in by_name(other.all_options())]
@@ -277,8 +293,9 @@ def _option_hint(kind: Kind, name: str) -> str:
         return f"it is written with the suffix {suffixes[name]}"
     if name in kinds() or name in MACROS:
         return f"a group needs a space before its '(', as in {kind.name} ({name})"
-    if name in by_name(STACK_SETTINGS):
-        return f"'{name}' is a setting of the stack and comes before the pattern: set {name}=...;"
+    if setting := by_name(STACK_SETTINGS).get(name):
+        value = "" if setting.type is bool else "=..."
+        return f"'{name}' is a setting of the stack and comes before the pattern: set {name}{value};"
     return did_you_mean(name, known) or listing("options", known)
 
 

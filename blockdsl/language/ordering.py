@@ -7,7 +7,7 @@ pattern says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..errors import UserError
@@ -203,7 +203,8 @@ def _layers(
 
 
 def _check_custom(custom_layers: Sequence[str], cross_attend: bool, only_cross: bool, macaron: bool) -> None:
-    if not custom_layers or unknown_in(custom_layers):
+    named = isinstance(custom_layers, Collection) and len(custom_layers) > 0
+    if not named or unknown_in(custom_layers):
         raise UserError(f"custom_layers is a list of block kinds ({', '.join(kinds())}), not {custom_layers!r}")
     if cross_attend and "c" not in custom_layers:
         raise UserError("cross_attend is set, but custom_layers has no 'c'")
@@ -214,7 +215,7 @@ def _check_custom(custom_layers: Sequence[str], cross_attend: bool, only_cross: 
 
 
 def unknown_in(layers: Sequence[str]) -> list[str]:
-    return [layer for layer in layers if layer not in kinds()]
+    return [layer for layer in layers if not isinstance(layer, str) or layer not in kinds()]
 
 
 def _each(values: Sequence[float], layers: Sequence[str], name: str) -> Sequence[float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def _parser() -> Lark:
 
 def grammar_text() -> str:
     """The grammar file: `blockdsl/grammar/` when installed, `grammar/` beside the package in a checkout."""
-    here = Path(__file__).parent.parent
-    installed, checkout = (folder / "grammar" / "pattern.lark" for folder in (here, here.parent))
+    installed = files(__package__.partition(".")[0]).joinpath("grammar").joinpath("pattern.lark")
+    checkout = Path(__file__).parents[2] / "grammar" / "pattern.lark"
     return (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
 
 

@@ -25,12 +25,12 @@ def _switch(
 
 def _attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
     return (
-        Option("heads", int, 8, "attention heads", setting="heads", least=1),
+        Option("heads", int, 8, "attention heads, each of dim_head features whatever dim is", setting="heads", least=1),
         Option(
             "dim_head",
             int,
             64,
-            "features of each head; none: dim / heads",
+            "features of each head, whatever dim is; none: dim / heads",
             setting="attn_dim_head",
             least=1,
             optional=True,

@@ -138,6 +138,10 @@ class Kind:
     area: str = ""
     builtin: bool = False
 
+    def __reduce__(self) -> Any:
+        """A registered kind is pickled by its name, as formulas may be lambdas, and looked up where it is loaded."""
+        return (kind_of, (self.name,)) if _KINDS.get(self.name) is self else super().__reduce__()
+
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has."""
         return self.options + BLOCK_OPTIONS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import UserError
 from .kinds import _KINDS, INPUTS, INPUTS_NEED, Kind, kinds
 from .settings import table
@@ -21,10 +23,14 @@ def reserve(*names: str) -> None:
 def register(kind: Kind) -> Kind:
     """Make `kind` known to patterns, settings, costs and lowering; returns it.
 
+    A kind that is declared again, as when its module is imported twice, takes the earlier one's place.
+
     Raises:
         UserError: its name is taken or cannot be written in a pattern, an option is declared wrongly or clashes
             with another, or it asks for an input that does not exist.
     """
+    if kind.name in _KINDS and _declared(_KINDS[kind.name]) == _declared(kind):
+        del _KINDS[kind.name]
     taken = kinds().keys() | _RESERVED
     if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken or kind.name[-1].isdigit():
         problem = "it is taken" if kind.name in taken else "write letters and '_', with no digit at the end"
@@ -56,6 +62,13 @@ def register(kind: Kind) -> Kind:
     if _KINDS.setdefault(kind.name, kind) is not kind:  # by another thread, just now
         raise UserError(f"a block kind cannot be called {kind.name!r}: it is taken")
     return kind
+
+
+def _declared(kind: Kind) -> tuple[Any, ...]:
+    """What stays the same where one declaration is run twice: its functions and classes are others then."""
+    made = kind.module
+    place = made if isinstance(made, str) else (made.__module__, getattr(made, "__qualname__", ""))
+    return kind.title, kind.options, kind.inputs, place
 
 
 def unregister(name: str) -> None:

@@ -3,6 +3,10 @@
 oneDNN keeps a kernel for each shape that it is given. The table says what a process holds after many lengths, with
 oneDNN's linear layers, on any processor, and without them.
 
+MKL too keeps buffers, for torch's attention, which on several threads takes a new one for some lengths: 20 MB of the
+forward passes with oneDNN on two threads. Without oneDNN those of the linear layers serve. The environment variable
+MKL_DISABLE_FAST_MM=1 leaves them out of both columns.
+
     python -m tests.benchmarks.lengths [--lengths 1000] [--step 1] [--threads 1 2] [--work forward train generate pack]
 """
 

@@ -61,6 +61,7 @@ def test_left_padding_changes_nothing_while_decoding(name: str) -> None:
     torch.testing.assert_close(out[:, 3:], model(x, **extra), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
 def test_every_node_has_room_of_its_own_allocated_once() -> None:
     model = stack("ties")
     x, _ = inputs(model, seq=9)

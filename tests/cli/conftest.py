@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pytest
 
 from xt_blocks.cli import main
+
+ROOT = str(Path(__file__).parents[2])
 
 
 class Ran(NamedTuple):
@@ -49,5 +52,5 @@ def process(
     code = code or "import sys; from xt_blocks.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
-    environment = inherited | {"PYTHONUTF8": "1", "COLUMNS": "100"} | env
+    environment = inherited | {"PYTHONUTF8": "1", "PYTHONPATH": ROOT, "COLUMNS": "100"} | env
     return subprocess.run(command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment, check=False)

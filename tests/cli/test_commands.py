@@ -64,6 +64,24 @@ def test_a_fault_outside_of_the_text_as_json(blockdsl: Run) -> None:
     assert json.loads(ran.out) == {"ok": False, "problem": "seq_len must be a whole number of at least 0, not -1"}
 
 
+def test_check_reads_a_runs_folder_and_a_graph(blockdsl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/graph.json").write_text(compile("a f | f", dim=32, heads=4).to_json(), encoding="utf-8")
+    Path("run/pattern.txt").write_text("a f | f\n", encoding="utf-8")
+    for stored in ("run", "run/", "./run", "run/graph.json"):
+        assert blockdsl("check", stored) == Ran(0, "ok: 3 blocks in 2 stages\n", "")
+        assert json.loads(blockdsl("check", stored, "--json").out)["pattern"] == "a f | f"
+    ran = blockdsl("check", "run", "--dim", 8)
+    assert ran == Ran(1, "", "blockdsl check: run is a graph with all its settings; leave --dim out\n")
+    for stored in ("run", "./run"):
+        ran = blockdsl("fmt", stored)
+        said = f"{stored} is a graph or a run's folder, not a pattern; a run's is in its pattern.txt"
+        assert ran == Ran(1, "", f"blockdsl fmt: {said}\n")
+    Path("run/graph.json").write_text("{}", encoding="utf-8")
+    assert blockdsl("check", "run").err.startswith("blockdsl check: run/graph.json: ")
+
+
 def test_check_finds_what_only_the_stack_shows(blockdsl: Run) -> None:
     error = """\
         1:5: the tie 'x' has different options here than before: heads
@@ -155,7 +173,7 @@ def test_fmt_takes_check_or_write_and_not_both(blockdsl: Run) -> None:
 
 PATTERN = "(a & f)*2 | n: c>>1 f/2"
 DRAWING = """\
-dim 512 · 6 blocks · 2 stages · 9,452,032 parameters
+dim 512 · 8 heads of 64 · 6 blocks · 2 stages · 9,452,032 parameters
 input · beside a context
 │
 ├─ stage 1
@@ -443,6 +461,25 @@ def test_options_tells_all_of_one(blockdsl: Run, name: str, out: str) -> None:
 def test_options_tells_of_each_that_has_the_name(blockdsl: Run) -> None:
     paragraphs = blockdsl("options", "dropout").out.split("\n\n")
     assert [text.partition("\n")[0] for text in paragraphs] == ["attn_dropout", "ff_dropout"]
+
+
+def test_options_knows_other_names_kinds_and_areas(blockdsl: Run) -> None:
+    assert blockdsl("options", "rope") == blockdsl("options", "rotary_pos_emb")
+    assert [text.partition("\n")[0] for text in blockdsl("options", "swiglu").out.split("\n\n")] == [
+        "ff_glu",
+        "ff_swish",
+    ]
+    assert blockdsl("options", "moe") == Ran(
+        2, "", "blockdsl options: there is no option 'moe'; there is no mixture of experts here\n"
+    )
+    whole = blockdsl("options").out
+    for name in ("positions", "ordering"):
+        assert f"{blockdsl('options', name).out.rstrip()}\n" in whole
+    of_f = blockdsl("options", "f").out
+    assert of_f == blockdsl("options", "feedforward").out
+    assert of_f.startswith("feedforward\n  ff_mult ")
+    assert "attn_dropout" not in of_f
+    assert {entry["keyword"] for entry in json.loads(blockdsl("options", "f", "--json").out)} >= {"ff_glu", "pre_norm"}
 
 
 def test_options_lists_all_by_area(blockdsl: Run) -> None:

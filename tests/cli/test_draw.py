@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from blockdsl import compile
 from xt_blocks.cli import draw
 
 from ..draw.reading import check, read
-from .conftest import Ran
+from .conftest import Ran, process
 
 Run = Callable[..., Ran]
 
@@ -28,9 +29,9 @@ def text(name: str) -> str:
 
 def test_an_svg_of_a_pattern_with_settings(blockdsl: Run) -> None:
     ran = blockdsl("draw", "(a f)*6", "-o", "x.svg", "--dim", 64, "--causal", "--set", "rotary_pos_emb")
-    assert ran == (0, "", "")
+    assert ran == (0, "wrote x.svg\n", "")
     picture = check(text("x.svg"), compile("(a f)*6", dim=64, causal=True, rotary_pos_emb=True))
-    assert picture.node("input").words == ["Input", "dim 64 · causal"]
+    assert picture.node("input").words == ["Input", "dim 64 · 8 heads of 64", "causal"]
     assert picture.width < 400
 
 
@@ -72,6 +73,39 @@ def test_dot_and_mermaid(blockdsl: Run) -> None:
 def test_a_page(blockdsl: Run) -> None:
     assert blockdsl("draw", "(a f)*3", "-o", "x.html", "--detail", "op", "--unfold").status == 0
     assert text("x.html") == compile("(a f)*3", dim=512).to_html(detail="op", unfold=True)
+
+
+def test_a_hyphen_is_standard_output() -> None:
+    g = compile("(a f)*3", dim=512)
+    drawn = process("draw", "(a f)*3", "-o", "-")
+    assert (drawn.returncode, drawn.stdout.decode(), drawn.stderr) == (0, g.to_svg() + "\n", b"")
+    dot = process("draw", "(a f)*3", "-o", "-", "--format", "dot").stdout.decode()
+    assert dot.rstrip("\n") == g.to_dot(fold=True).rstrip("\n")
+    assert process("draw", "a", "-o", "-", "--format", "png").stdout.startswith(b"\x89PNG")
+    assert not Path("-").exists()
+
+
+def test_a_hyphen_is_standard_output_of_a_difference_too() -> None:
+    drawn = process("diff", "a f", "a f f", "-o", "-")
+    assert (drawn.returncode, drawn.stderr) == (1, b"")
+    assert drawn.stdout.startswith(b"<svg ")
+    assert drawn.stdout.endswith(b"</svg>\n")
+    both = process("diff", "a f", "a f f", "-o", "-", "--json")
+    assert (both.returncode, both.stdout) == (2, json.dumps({"ok": False, "problem": BOTH}, indent=1).encode() + b"\n")
+
+
+BOTH = "--json and -o - both write to standard output; give one"
+
+
+def test_a_difference_says_where_it_is_drawn(blockdsl: Run) -> None:
+    ran = blockdsl("diff", "a f", "a f f", "-o", "x.svg", "--json")
+    assert (ran.status, ran.err) == (1, "wrote x.svg\n")
+    assert json.loads(ran.out)["equal"] is False
+
+
+def test_a_format_wins_over_the_name(blockdsl: Run) -> None:
+    assert blockdsl("draw", "a f", "-o", "x", "--format", "svg") == (0, "wrote x\n", "")
+    assert text("x").startswith("<svg ")
 
 
 def test_a_png(blockdsl: Run) -> None:

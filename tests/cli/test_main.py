@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from blockdsl import compile
 from xt_blocks.cli import COMMANDS, parser
 
 from ..built_in import LISTED
@@ -83,6 +84,8 @@ def test_the_examples_in_the_help_can_be_typed_as_they_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
+    Path("runs/1").mkdir(parents=True)
+    Path("runs/1/graph.json").write_text(compile("(a f)*2", dim=8).to_json(), encoding="utf-8")
     for example in examples(blockdsl(name, "--help").out):
         piped, _, command = example.rpartition(" | ") if example.startswith("echo ") else ("", "", example)
         program, *arguments = shlex.split(command)
@@ -168,6 +171,83 @@ def test_a_package_installs_the_command() -> None:
     assert ran.stdout.decode().strip() == "xt_blocks.cli:main"
 
 
+def test_bare_it_shows_the_help_as_an_error(blockdsl: Run) -> None:
+    ran, helped = blockdsl(), blockdsl("--help")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == helped.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --stepz 5", "there is no option --stepz; did you mean --steps?"),
+        ("train --ff-mult 2", "there is no option --ff-mult; a setting is given as --set ff_mult=..."),
+        (
+            "train --rotary_pos_emb",
+            "there is no option --rotary_pos_emb; a setting is given as --set rotary_pos_emb=...",
+        ),
+        ("check a --jsn", "there is no option --jsn; did you mean --json?"),
+        ("fmt a --wriet", "there is no option --wriet; did you mean --write?"),
+        ("show a --ascci", "there is no option --ascci; did you mean --ascii?"),
+        ("draw a --outt=x.svg", "there is no option --outt; did you mean --out?"),
+        ("stats a --seqlen 5", "there is no option --seqlen; did you mean --seq-len?"),
+        ("diff a f --seqlen 8", "there is no option --seqlen; did you mean --seq-len?"),
+        ("options --jso --jsonn", "there is no option --jsonn; did you mean --json?"),
+        ("generate r --temprature 1", "there is no option --temprature; did you mean --temperature?"),
+        ("attention r --haed 1", "there is no option --haed; did you mean --head?"),
+        ("check a -z", "there is no option -z; `blockdsl check --help` lists them"),
+        ("--verion", "there is no option --verion; did you mean --version?"),
+    ],
+)
+def test_an_unknown_option_has_the_nearest_named(blockdsl: Run, words: str, said: str) -> None:
+    ran = blockdsl(*words.split())
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.endswith(f"error: {said}\n")
+
+
+def test_an_unknown_command_and_choice_have_the_nearest_named(blockdsl: Run) -> None:
+    assert blockdsl("chekc", "a").err.endswith("; did you mean 'check'?\n")
+    assert blockdsl("draw", "a", "-o", "x.svg", "--color", "flop").err.endswith("; did you mean 'flops'?\n")
+
+
+def test_a_pattern_without_quotes_is_understood(blockdsl: Run) -> None:
+    ran = blockdsl("check", "a", "f", "a")
+    assert ran.err.endswith("unrecognized arguments: f a; a pattern with spaces is one argument, in quotes\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "--", "a"], ["stats", "a", "--di", "8"], ["stats", "a", "--dim=8"], ["check", "-"]]
+)
+def test_what_argparse_takes_is_taken(blockdsl: Run, words: list[str]) -> None:
+    assert blockdsl(*words, stdin="a").status == 0
+    assert "must be at least 1" in blockdsl("generate", "r", "--tokens", "-1").err  # a negative number is no option
+
+
+def completions(line: str) -> list[str]:
+    """What a shell offers where Tab is pressed at a line's end, as argcomplete asks a program for it."""
+    code = "import os; os.dup2(1, 8); from xt_blocks.cli import main; main()"
+    env = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    ran = process(code=code, **env)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    return sorted(word.strip() for word in ran.stdout.decode().splitlines())
+
+
+def test_a_shell_completes_commands_options_and_names() -> None:
+    assert completions("blockdsl ") == sorted([*NAMES, "--help", "--version", "-h"])
+    assert completions("blockdsl sh") == ["show"]
+    assert completions("blockdsl train --se") == ["--seed", "--seq-len", "--set"]
+    assert completions("blockdsl draw a --detail ") == ["block", "op"]
+    assert completions("blockdsl options rotary_x") == ["rotary_xpos", "rotary_xpos_scale_base"]
+    marked = Path(__file__).parents[2] / "xt_blocks" / "cli" / "__init__.py"
+    assert marked.read_text(encoding="utf-8").startswith("# PYTHON_ARGCOMPLETE_OK\n")
+
+
+def test_without_argcomplete_a_command_is_run(monkeypatch: pytest.MonkeyPatch, blockdsl: Run) -> None:
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    assert blockdsl("check", "a").status == 0
+
+
 # What is loaded ----------------------------------------------------------------------------------------------------
 
 HEAVY = ("torch", "networkx", "numpy", "matplotlib", "tqdm", "safetensors", "lark")
@@ -240,8 +320,17 @@ def test_a_reader_that_has_gone_is_no_fault(arguments: list[str]) -> None:
         ran = process(*arguments, stdout=writing)
     finally:
         os.close(writing)
-    assert ran.stderr == b""
-    assert ran.returncode == 1
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_difference_is_told_to_a_reader_that_has_gone() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = process("diff", "a f", "a f f", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
@@ -250,6 +339,35 @@ def test_a_closed_output_is_no_fault(command: str, stream: str) -> None:
     code = f"import sys; sys.{stream} = None; from xt_blocks.cli import main; sys.exit(main())"
     ran = process(command, "a f", code=code)
     assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_the_shell_closes_is_no_fault(stream: str, tmp_path: Path) -> None:
+    number = ("stdin", "stdout", "stderr").index(stream)
+    command = [sys.executable, "-m", "blockdsl", "draw", "a f", "-o", str(tmp_path / "x.svg")]
+    ran = subprocess.run(
+        command, capture_output=True, check=False, preexec_fn=lambda: os.close(number), env={**os.environ}
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert (tmp_path / "x.svg").exists()
+
+
+def test_without_standard_input_a_pattern_is_asked_for() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "blockdsl", "check"], capture_output=True, check=False, preexec_fn=lambda: os.close(0)
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(b"blockdsl check: give a pattern, as in ")
+
+
+@pytest.mark.parametrize("arguments", [["options"], ["stats", "a f"], ["show", "a f"], ["diff", "a f", "a f f f f"]])
+@pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "LC_ALL": "C", "TERM": "dumb"}])
+def test_a_terminal_that_has_only_ascii_is_written_to_in_ascii(arguments: list[str], env: dict[str, str]) -> None:
+    ran = process(*arguments, PYTHONCOERCECLOCALE="0", **env)
+    assert ran.returncode == (arguments[0] == "diff")
+    assert ran.stdout.isascii()
+    assert b"?" not in ran.stdout
+    assert b"Traceback" not in ran.stderr
 
 
 def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -504,8 +504,10 @@ def outcome(run: Program, package: Any) -> str | None:
 
 
 if __name__ == "__main__":
+    from . import everything
+
     chosen = import_module(sys.argv[1])
-    outcomes = {name: outcome(run, chosen) for name, run in PROGRAMS.items()}
+    outcomes = {name: outcome(run, chosen) for name, run in everything.PROGRAMS.items()}
     for name, wrong in outcomes.items():
         print(f"{'ok  ' if wrong is None else 'FAIL'} {name} {wrong or ''}")
     print(f"{sum(wrong is None for wrong in outcomes.values())} of {len(outcomes)} run")

@@ -30,65 +30,7 @@ def close(one: Any, other: Any) -> None:
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-# Attributes that are set ---------------------------------------------------------------------------------------------
-
-
-def test_embeddings_that_are_set_act() -> None:
-    model = model_of()
-    before = model(TOKENS)
-    table = torch.randn(17, 24)
-    model.token_emb.emb = nn.Embedding.from_pretrained(table)
-    assert torch.equal(model.token_emb.weight, table)
-    assert not model.token_emb.weight.requires_grad
-    between = model(TOKENS)
-    model.pos_emb.emb = nn.Embedding(32, 24)
-    assert not torch.equal(before, between)
-    assert not torch.equal(between, model(TOKENS))
-    assert not [name for name in model.state_dict() if ".emb." in name]
-    with pytest.raises(ValueError, match=re.escape("emb has (17, 24) weights, not (18, 24)")):
-        model.token_emb.emb = nn.Embedding(18, 24)
-
-
-def test_a_final_norm_that_is_set_acts() -> None:
-    model = model_of()
-    before = model(TOKENS)
-    model.attn_layers.final_norm = nn.Identity()
-    assert not torch.equal(model(TOKENS), before)
-
-
-def test_layers_are_not_replaced_where_they_are_read() -> None:
-    model = model_of()
-    layers = model.attn_layers.layers
-    assert len(layers) == 4
-    assert [len(triple) for triple in layers[:2]] == [3, 3]
-    for wrong in (
-        lambda: layers.__setitem__(0, nn.Identity()),
-        lambda: layers[1].__setitem__(1, nn.Identity()),
-        lambda: layers[0][0].__setitem__(0, nn.Identity()),
-        lambda: layers.append(nn.Identity()),
-        lambda: layers.pop(0),
-        lambda: layers.__delitem__(0),
-    ):
-        with pytest.raises(TypeError, match="only to be read"):
-            wrong()
-    with pytest.raises(AttributeError, match="layers is here only to be read"):
-        model.attn_layers.layers = nn.ModuleList()
-
-
-def test_the_head_of_a_vision_model() -> None:
-    model, img = vision_of(), torch.randn(2, 3, 8, 8)
-    model.mlp_head = nn.Linear(24, 7)
-    assert model.mlp_head is model.to_classes
-    assert model(img).shape == (2, 7)
-    pooled = model(img, return_embeddings=True).mean(dim=1)
-    close(model(img), model.mlp_head(pooled))
-    model.mlp_head = nn.Identity()
-    close(model(img), pooled)
-    model.dropout = nn.Dropout(0.5)
-    assert model.emb_dropout.p == 0.5
-    for name in ("patch_to_embedding", "norm"):
-        with pytest.raises(AttributeError, match=f"{name} is here only to be read"):
-            setattr(model, name, nn.Linear(24, 24))
+# Images ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_vision_model_without_classes_gives_the_mean_of_its_patches() -> None:

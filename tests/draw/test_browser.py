@@ -159,7 +159,10 @@ def show(driver: Any, tmp_path: Path) -> Iterator[Open]:
 
 def test_it_opens_with_the_picture_the_text_and_an_overview(show: Open) -> None:
     tab = show(graph())
-    assert tab.one("#title").text == "dim 64 · 36 blocks · 3 stages · " + f"{graph().parameters():,} parameters"
+    assert (
+        tab.one("#title").text
+        == "dim 64 · 4 heads of 64 · 36 blocks · 3 stages · " + f"{graph().parameters():,} parameters"
+    )
     assert tab.one("#text pre").text == blockdsl.format_text(PATTERN).strip()
     assert len(tab.all(".block")) == 10
     assert "Overview" in tab.details

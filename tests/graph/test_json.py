@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -217,13 +218,85 @@ def test_what_is_no_graph_is_refused(text: str) -> None:
 def test_the_refusal_says_what_was_expected_or_what_is_at_fault() -> None:
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json('{"graph": {}')
-    assert str(error.value).startswith("this is not a block graph in JSON: JSONDecodeError: ")
+    assert str(error.value).startswith("this is not a block graph in JSON: Expecting")
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json("{}")
-    assert str(error.value) == "this is not a block graph in JSON: KeyError: 'graph'"
+    assert str(error.value) == "this is not a block graph in JSON: the text has no 'graph'"
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json(graph("a f").to_json().replace('"heads": 2', '"heads": 0'))
     assert str(error.value) == ("the graph cannot be lowered:\n  a0: heads must be a whole number of at least 1, not 0")
+
+
+def damaged(change: Callable[[dict[str, Any]], Any]) -> str:
+    value = json.loads(graph("a@x f a@x", rotary_pos_emb=True).to_json())
+    change(value)
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda v: v["nodes"].append(v["nodes"][1]), "two nodes have the id 'a0'"),
+        (
+            lambda v: v["edges"].append(v["edges"][0]),
+            "two edges go from 'input' to 'a0'; one carries all that they carry",
+        ),
+        (lambda v: v["edges"][0].update({"to": "b"}), "an edge goes from 'input' to 'b', and 'b' is no node"),
+        (lambda v: v["edges"][0].update({"to": ["a0"]}), "an edge goes from 'input' to ['a0'], and ['a0'] is no node"),
+        (lambda v: v["edges"][0].update(weight=1), "an edge has 'weight', and an edge has from, to and carries alone"),
+        (lambda v: v["edges"][0].update(carries={"stream": 1}), "what an edge carries must be a list, not an object"),
+        (lambda v: v["edges"][0].update(carries="stream"), "what an edge carries must be a list, not a text"),
+        (lambda v: v["edges"][0].pop("carries"), "an edge has no 'carries'"),
+        (lambda v: v["edges"].append(["a0", "f1"]), "an edge must be an object, not a list"),
+        (lambda v: v["nodes"][1].pop("id"), "a node has no 'id'"),
+        (lambda v: v["nodes"][1].update(id=3), "the id of a node must be a text, not 3"),
+        (lambda v: v["nodes"].append(3.5), "a node must be an object, not a number"),
+        (lambda v: v.update(nodes={}), "nodes must be a list, not an object"),
+        (lambda v: v.update(graph=None), "graph must be an object, not null"),
+        (lambda v: v.pop("edges"), "the text has no 'edges'"),
+        (
+            lambda v: v.update(version=9),
+            "it has 'version', and this version of blockdsl knows graph, nodes and edges alone",
+        ),
+    ],
+)
+def test_what_is_damaged_is_named_in_the_words_of_json(change: Callable[[dict[str, Any]], Any], problem: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        BlockGraph.from_json(damaged(change))
+    assert str(caught.value) == f"this is not a block graph in JSON: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda v: v["nodes"][1].update(options=[1]), "a0: options must be a dict, not (1,)"),
+        (lambda v: v["nodes"][1].update(given="x"), "a0: given must be a dict, not 'x'"),
+        (lambda v: v["nodes"][1].update(type=["block"]), "a0: unknown node type ('block',)"),
+        (lambda v: v["nodes"][1].update(kind=["a"]), "a0: kind must be a name, not (a)"),
+        (lambda v: v["nodes"][1].update(scale=float("nan")), "a0: scale must be a number, not nan"),
+        (lambda v: v["nodes"][1].update(scale=float("inf")), "a0: scale must be below 1e18"),
+        (lambda v: v["nodes"][1].update(stage=0.5), "a0: stage must be a whole number of at least 0, not 0.5"),
+        (lambda v: v["graph"].update(dim=10**40), "the graph: dim must be below 1e18"),
+        (lambda v: v["graph"].update(dim="12"), "the graph: dim must be a whole number of at least 1, not '12'"),
+        (lambda v: v["graph"].update(causal=1), "the graph: causal must be true or false, not 1"),
+        (lambda v: v["edges"][0].update(carries=[["stream"]]), "input → a0: carries ['stream'], which is none of"),
+    ],
+)
+def test_wrong_values_are_named_by_their_node(change: Callable[[dict[str, Any]], Any], fault: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        BlockGraph.from_json(damaged(change))
+    assert fault in str(caught.value)
+
+
+def test_texts_that_are_odd_but_whole_are_read() -> None:
+    g = graph("a f")
+    assert BlockGraph.from_json("\ufeff" + g.to_json()) == g
+    assert BlockGraph.from_json(g.to_json().encode()) == g
+    with pytest.raises(GraphError, match=r"JSON: an object has 'dim' twice"):
+        BlockGraph.from_json(g.to_json().replace('"dim": 12', '"dim": 12, "dim": 16'))
+    for wrong in (None, json.loads(g.to_json()), g.nx):
+        with pytest.raises(TypeError, match=r"from_json reads a text, as to_json writes it, not"):
+            BlockGraph.from_json(wrong)  # type: ignore[arg-type]
 
 
 JUNK = st.one_of(

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import blockdsl
 import xt_blocks
-from blockdsl import BlockGraph, Kind, Option, PatternError, UserError
+from blockdsl import BlockGraph, GraphError, Kind, Option, PatternError, UserError
 
 from ..built_in import BUILT_IN, LISTED
 
@@ -175,7 +175,7 @@ def test_it_is_drawn_and_written_as_json() -> None:
     assert (4 * 1236) + (2 * 408) + (2 * 120) + 24 == 6024
     assert g.to_text() == dedent(
         """
-        dim 12 · 8 blocks · 6,024 parameters
+        dim 12 · 2 heads of 4 · 8 blocks · 6,024 parameters
         input
         │
         │  (f/2 a conv f/2) ×2
@@ -360,7 +360,11 @@ def test_a_name_is_registered_once() -> None:
     try:
         assert blockdsl.kinds()["conv"] is kind
         with pytest.raises(UserError, match="it is taken"):
-            blockdsl.register(conv_kind())
+            blockdsl.register(conv_kind(title="another"))
+        assert blockdsl.kinds()["conv"] is kind
+        again = blockdsl.register(conv_kind())  # the same declaration, as where a notebook's cell is run again
+        assert blockdsl.kinds()["conv"] is again is not kind
+        assert [*blockdsl.kinds()] == [*BUILT_IN, "conv"]
     finally:
         blockdsl.unregister("conv")
 
@@ -417,6 +421,37 @@ def test_a_kind_may_read_the_context_and_be_named_by_text() -> None:
         assert not torch.allclose(moved, stack(x, context=context))
         with pytest.raises(PatternError, match=r"'pool' \(mean of the context\) without a context"):
             graph("pool", context=False)
+    finally:
+        blockdsl.unregister("pool")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({"scale": (13,)}, "declares shape (13,) for its parameter 'scale', which has (12,) in its module (Pool)"),
+        ({}, "does not declare the parameter 'scale' of its module, of shape (12,) (Pool)"),
+        (
+            {"scale": (12,), "bias": (12,)},
+            "declares a parameter 'bias' of shape (12,), which its module does not have (Pool)",
+        ),
+    ],
+)
+def test_a_kind_whose_module_has_other_parameters_is_not_lowered(shapes: dict[str, tuple[int, ...]], said: str) -> None:
+    blockdsl.register(
+        Kind(
+            name="pool",
+            title="mean of the context",
+            options=(),
+            inputs=("context",),
+            shapes=lambda o: shapes,
+            flops=lambda o, sizes: 0,
+            module=Pool,
+        )
+    )
+    try:
+        with pytest.raises(GraphError) as caught:
+            xt_blocks.lower(graph("pool"))
+        assert str(caught.value) == f"kind 'pool' {said}"
     finally:
         blockdsl.unregister("pool")
 

@@ -39,7 +39,7 @@ def test_a_plain_decoder() -> None:
     check(
         graph("(a f)*6", causal=True),
         """
-        dim 16 · causal · 12 blocks · 16,256 parameters
+        dim 16 · 2 heads of 4 · causal · 12 blocks · 16,256 parameters
         input
         │
         │  (a f) ×6
@@ -55,7 +55,7 @@ def test_the_example_of_three_stages() -> None:
     check(
         graph("f a f | a*6 f*6 | sandwich(6)"),
         """
-        dim 16 · 27 blocks · 3 stages · 37,344 parameters
+        dim 16 · 2 heads of 4 · 27 blocks · 3 stages · 37,344 parameters
         input
         │
         ├─ stage 1
@@ -80,7 +80,7 @@ def test_ascii_is_readable_by_itself() -> None:
     g = graph("f | deep: (a f*2 & f)*3", causal=True)
     assert g.to_text(ascii=True) == dedent(
         r"""
-        dim 16 - causal - 13 blocks - 2 stages - 23,264 parameters
+        dim 16 - 2 heads of 4 - causal - 13 blocks - 2 stages - 23,264 parameters
         input
         |
         +- stage 1
@@ -104,7 +104,7 @@ def test_named_stages_beside_one_without_a_name() -> None:
     check(
         graph("encoder: (a f)*2 | (a c f)*2 | head: f"),
         """
-        dim 16 · 11 blocks · 3 stages · 14,096 parameters
+        dim 16 · 2 heads of 4 · 11 blocks · 3 stages · 14,096 parameters
         input · beside a context
         │
         ├─ stage 1: encoder
@@ -130,7 +130,7 @@ def test_one_named_stage_has_its_heading() -> None:
     check(
         graph("body: a"),
         """
-        dim 16 · 1 block · 576 parameters
+        dim 16 · 2 heads of 4 · 1 block · 576 parameters
         input
         │
         ├─ stage 1: body
@@ -145,7 +145,7 @@ def test_branches_of_several_blocks_and_branches_inside_them() -> None:
     check(
         graph("f (a f f) & (a (f & a) f) & f(glu)"),
         """
-        dim 16 · 9 blocks · 15,712 parameters
+        dim 16 · 2 heads of 4 · 9 blocks · 15,712 parameters
         input
         │
         │  f           feedforward
@@ -173,7 +173,7 @@ def test_a_branch_that_begins_with_branches() -> None:
     check(
         graph("((a & f) f) & (a & f)*2"),
         """
-        dim 16 · 7 blocks · 10,304 parameters
+        dim 16 · 2 heads of 4 · 7 blocks · 10,304 parameters
         input
         │
         │  ╭ branch 1
@@ -202,7 +202,7 @@ def test_repeated_branches_are_drawn_once_and_headed_as_the_language_writes_them
     check(
         graph("((a f) & f)*4 ((a & f) f)*2"),
         """
-        dim 16 · 18 blocks · 29,216 parameters
+        dim 16 · 2 heads of 4 · 18 blocks · 29,216 parameters
         input
         │
         │  ((a f) & f) ×4
@@ -229,7 +229,7 @@ def test_ties() -> None:
     check(
         graph("(a@x f@y)*12"),
         """
-        dim 16 · 24 blocks · 2,736 parameters
+        dim 16 · 2 heads of 4 · 24 blocks · 2,736 parameters
         input
         │
         │  (a@x f@y) ×12
@@ -245,7 +245,7 @@ def test_ties_of_groups_and_of_blocks_used_otherwise() -> None:
     check(
         graph("(a f)@g*2 a@x f a@x>>1/2"),
         """
-        dim 16 · 7 blocks · 5,440 parameters
+        dim 16 · 2 heads of 4 · 7 blocks · 5,440 parameters
         input
         │
         │  (a@g.0 f@g.1) ×2
@@ -264,7 +264,7 @@ def test_positions_and_a_context() -> None:
     check(
         graph("a a(dim_head=8) c f", rotary_pos_emb=True),
         """
-        dim 16 · 4 blocks · 4,336 parameters
+        dim 16 · 2 heads of 4 · 4 blocks · 4,336 parameters
         input · beside a context
         │
         │  a               self-attention · rotary 2
@@ -281,7 +281,7 @@ def test_residual_attention_folds_and_says_whose_scores_are_added() -> None:
     check(
         graph("(a f)*4 | a & (f a) a", residual_attn=True),
         """
-        dim 16 · 12 blocks · 2 stages · 14,640 parameters
+        dim 16 · 2 heads of 4 · 12 blocks · 2 stages · 14,640 parameters
         input
         │
         ├─ stage 1
@@ -309,7 +309,7 @@ def test_residual_cross_attention_in_repeated_branches() -> None:
     check(
         graph("c (c & c)*50", cross_residual_attn=True),
         """
-        dim 16 · 101 blocks · 54,976 parameters
+        dim 16 · 2 heads of 4 · 101 blocks · 54,976 parameters
         input · beside a context
         │
         │  c         cross-attention · reads the context
@@ -329,7 +329,7 @@ def test_embedded_tokens() -> None:
     check(
         graph("(a f)*3", num_tokens=50257, max_seq_len=2048, tie_embedding=True, use_rmsnorm=True),
         """
-        dim 16 · 6 blocks · 844,912 parameters
+        dim 16 · 2 heads of 4 · 6 blocks · 844,912 parameters
         input · 50,257 tokens, up to 2,048 a row · absolute positions
         │
         │  (a f) ×3
@@ -361,7 +361,7 @@ def test_nested_repeats() -> None:
     check(
         graph("((a f)*3 (f/2 a)*2 f(glu))*4 f"),
         """
-        dim 16 · 45 blocks · 69,264 parameters
+        dim 16 · 2 heads of 4 · 45 blocks · 69,264 parameters
         input
         │
         │  ((a f) ×3 (f/2 a) ×2 f(glu)) ×4
@@ -383,7 +383,7 @@ def test_a_repeat_too_wide_to_head_itself_is_headed_by_its_number_of_blocks() ->
     check(
         graph("(a(heads=4, dim_head=8, causal)>>1 f(glu, swish)/2 (a & f*2))*12"),
         """
-        dim 16 · 60 blocks · 122,336 parameters
+        dim 16 · 4 heads of 8 · 60 blocks · 122,336 parameters
         input
         │
         │  (5 blocks) ×12
@@ -419,7 +419,7 @@ def test_a_thousand_blocks_fold_to_a_few_lines() -> None:
     check(
         g,
         """
-        dim 16 · 1,000 blocks · 2 stages · 1,512,876 parameters
+        dim 16 · 2 heads of 4 · 1,000 blocks · 2 stages · 1,512,876 parameters
         input · 300 tokens, up to 1,000 a row · absolute positions
         │
         ├─ stage 1
@@ -457,7 +457,7 @@ def test_an_edited_graph_that_is_no_chain_of_branches_is_listed_with_what_each_n
     check(
         g,
         """
-        dim 16 · 6 blocks · 2 stages · 9,760 parameters
+        dim 16 · 2 heads of 4 · 6 blocks · 2 stages · 9,760 parameters
         input
         │
         ├─ stage 1
@@ -482,7 +482,7 @@ def test_a_graph_in_the_middle_of_an_edit_is_listed_too() -> None:
     check(
         g,
         """
-        dim 16 · 3 blocks · 3,280 parameters
+        dim 16 · 2 heads of 4 · 3 blocks · 3,280 parameters
         input
         │
         │  a0: a   reads input · self-attention
@@ -502,7 +502,7 @@ def test_a_branch_that_also_feeds_another_is_listed() -> None:
     check(
         g,
         """
-        dim 16 · 2 blocks · 2,736 parameters
+        dim 16 · 2 heads of 4 · 2 blocks · 2,736 parameters
         input
         │
         │  a0: a       reads input · self-attention
@@ -522,7 +522,7 @@ def test_a_sum_without_a_base_is_listed_as_the_plain_sum_it_is() -> None:
     check(
         g,
         """
-        dim 16 · 2 blocks · 2,736 parameters
+        dim 16 · 2 heads of 4 · 2 blocks · 2,736 parameters
         input
         │
         │  a0: a       reads input · self-attention
@@ -542,7 +542,7 @@ def test_an_edit_that_leaves_chains_and_branches_is_drawn_as_such() -> None:
     check(
         g,
         """
-        dim 16 · 6 blocks · 6,528 parameters
+        dim 16 · 2 heads of 4 · 6 blocks · 6,528 parameters
         input
         │
         │  a      self-attention
@@ -564,7 +564,7 @@ def test_a_changed_option_is_shown_and_not_folded_away() -> None:
     check(
         g,
         """
-        dim 16 · 12 blocks · 17,344 parameters
+        dim 16 · 2 heads of 4 · 12 blocks · 17,344 parameters
         input
         │
         │  a        self-attention

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from inspect import signature
 from typing import Any
 
 import torch
@@ -216,13 +217,17 @@ def random_setup(rng: random.Random, release: int) -> Setup:
         if around.get("max_mem_len"):
             inputs = {"rows": inputs["rows"], "segments": 3}  # masks of segments are given in other ways
         outer = rng.choice(("", "", "AutoregressiveWrapper")) if stack == "Decoder" else ""
+        if outer and "segments" in inputs:
+            outer = "XLAutoregressiveWrapper"
         return Setup(stack, layers, wrapper, around, outer, inputs)
     around = {}
     if wrapper == "ContinuousTransformerWrapper":
         pool = [entry for entry in TOKENS if {*entry} <= {"post_emb_norm", "use_abs_pos_emb", "scaled_sinu_pos_emb"}]
         pool += [{"dim_in": 5}, {"dim_out": 6}, {"num_memory_tokens": 2}, {"emb_dim": 24}]
         around = {"max_seq_len": LONGEST} | drawn(rng, pool, rng.choice((0, 1, 2)))
-    elif wrapper == "ViTransformerWrapper":
+        outer = rng.choice(("", "ContinuousAutoregressiveWrapper")) if stack == "Decoder" else ""
+        return Setup(stack, layers, wrapper, around, outer, inputs)
+    if wrapper == "ViTransformerWrapper":
         around = {"image_size": 8, "patch_size": 4} | drawn(
             rng, [{"num_classes": 5}, {"post_emb_norm": True}, {"num_register_tokens": 2}], rng.choice((0, 1, 2))
         )
@@ -240,9 +245,9 @@ def token_sizes() -> Options:
 # Building --------------------------------------------------------------------------------------------------------------
 
 
-def build(library: Any, setup: Setup, translate: bool) -> nn.Module:
+def build(library: Any, setup: Setup) -> nn.Module:
     """A model of either library, in float64 where both have that."""
-    layers = spelled_in_2(setup.layers) if translate else dict(setup.layers)
+    layers = setup.layers if library is xt_blocks else spelled_there(setup.layers)
     model: nn.Module
     if setup.stack:
         model = getattr(library, setup.stack)(**layers)
@@ -260,19 +265,22 @@ def dtype_of(setup: Setup) -> torch.dtype:
     return torch.float32 if any("dynamic_pos_bias" in name for name in setup.layers) else torch.float64
 
 
-def spelled_in_2(layers: Options) -> Options:
-    """Our keywords as 2.x has them."""
+def spelled_there(layers: Options) -> Options:
+    """Our keywords as the installed release has them."""
+    from x_transformers.x_transformers import Attention, AttentionLayers
+
+    attention, stack = ({*signature(one.__init__).parameters} for one in (Attention, AttentionLayers))
     out: Options = {}
     for name, value in layers.items():
         prefix = name[:4] if name.startswith(("enc_", "dec_")) else ""
         match name.removeprefix(prefix):
-            case "attn_talking_heads":
+            case "attn_talking_heads" if "pre_talking_heads" in attention:
                 out |= {f"{prefix}attn_{place}_talking_heads": value for place in ("pre", "post")}
-            case "attn_softcap":
+            case "attn_softcap" if "softclamp_logits" in attention:
                 out |= {f"{prefix}attn_softclamp_logits": True, f"{prefix}attn_logit_softclamp_value": value}
-            case "attn_sink":
+            case "attn_sink" if "head_learned_sink" in attention:
                 out[f"{prefix}attn_head_learned_sink"] = value
-            case "heads":  # and it logs what is unusual
+            case "heads" if "verbose" in stack:  # it logs what is unusual
                 out |= {name: value, f"{prefix}verbose": False}
             case _:
                 out[name] = value
@@ -390,10 +398,9 @@ def agreement(setup: Setup, seed: int = 0) -> Outcome:
     import x_transformers
 
     torch.manual_seed(seed)
-    release = peer_release()
     reads_context = bool({"cross_attend", "only_cross"} & {*setup.layers}) or setup.stack == "CrossAttender"
     try:
-        theirs = build(x_transformers, setup, release == 2)
+        theirs = build(x_transformers, setup)
         randomise(theirs)
         wanted = outputs(setup, theirs, reads_context)
         if not wanted.isfinite().all():
@@ -401,14 +408,14 @@ def agreement(setup: Setup, seed: int = 0) -> Outcome:
     except Exception as error:
         return Outcome("there: fails", f"{type(error).__name__}: {error}")
     try:
-        model = build(xt_blocks, setup, False)
+        model = build(xt_blocks, setup)
     except (ValueError, TypeError) as error:
         return Outcome("refused when built", str(error))
     before, close = snapshot(model), 1e-5 if dtype_of(setup) == torch.float64 else 2e-4
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            load_x_transformers(model, theirs.state_dict())
+            load_x_transformers(model, theirs.state_dict(), release=version("x-transformers"))
     except UserError as error:
         same = snapshot(model) == before
         return Outcome("refused when loading" if same else "CHANGED BY A REFUSAL", str(error))

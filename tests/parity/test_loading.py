@@ -351,7 +351,7 @@ def test_a_weight_of_another_shape_and_the_same_size_does_not_fit() -> None:
     with pytest.raises(UserError, match=r"ff\.3\.weight is \(128, 32\), the model's is \(32, 128\)"):
         load_x_transformers(decoder(), weights)
     weights["attn_layers.layers.1.1.ff.3.weight"] = torch.zeros(32, 128, dtype=torch.int8)
-    with pytest.raises(UserError, match="int8, which is no type of a parameter"):
+    with pytest.raises(UserError, match="int8, no type of a parameter"):
         load_x_transformers(decoder(), weights)
 
 
@@ -362,10 +362,25 @@ def test_a_model_without_memory_is_not_filled_in_silence() -> None:
         load_x_transformers(model, state("1_10_0-decoder_plain"))
 
 
+@pytest.mark.parametrize("compiled", ["stack", "net", "both", "all"])
+def test_a_wrapped_model_is_filled_too(compiled: str) -> None:
+    case = CASES["1_10_0-use_rmsnorm"]
+    stack: Any = xt_blocks.Decoder(**(peer.BASE | case["layers"]))
+    net: Any = xt_blocks.TransformerWrapper(
+        attn_layers=stack if compiled == "net" else torch.compile(stack, backend="eager"), **case["wrapper_kwargs"]
+    )
+    model: Any = xt_blocks.AutoregressiveWrapper(net if compiled == "stack" else torch.compile(net, backend="eager"))
+    if compiled == "all":
+        model = torch.compile(torch.nn.DataParallel(model), backend="eager")
+    assert load_x_transformers(model, peer.peer_state(case)) is model
+    torch.testing.assert_close(peer.output(case, net.eval()), peer.expected(case), rtol=1e-4, atol=1e-5)
+
+
 SPOILT: list[Callable[[dict[str, Any]], Any]] = [
     lambda weights: weights.pop("to_logits.weight"),
     lambda weights: weights.update(further=torch.zeros(1)),
     lambda weights: weights.update({"norm.weight": torch.zeros(3)}),
+    lambda weights: weights.update({"norm.weight": torch.zeros(32, device="meta")}),
 ]
 
 
@@ -464,14 +479,92 @@ def test_what_is_no_state_dict_gets_words(given: Any, error: type[Exception], wo
 @pytest.mark.parametrize(
     ("names", "release"),
     [
-        (["layers.0.0.0.g", "layers.0.1.to_q.weight", "final_norm.g"], 2),
-        (["layers.0.0.2.g", "layers.0.1.to_q.weight", "layers.1.1.to_q.weight"], 1),
-        (["layers.0.0.2.g", "layers.1.0.2.g", "layers.1.1.to_q.weight"], 2),
-        (["layers.0.0.0.g", "layers.0.1.to_q.weight"], 1),
-        (["layers.0.0.0.weight"], 1),
-        (["layers.0.0.0.gamma"], 2),
-        (["layers.0.0.0.g", "layers.0.1.attend.head_attn_sink"], 2),
+        (["layers.0.0.0.g", "layers.0.1.to_q.weight", "final_norm.g"], (2, 31)),
+        (["layers.0.0.2.g", "layers.0.1.to_q.weight", "layers.1.1.to_q.weight"], (1, 14)),
+        (["layers.0.0.2.g", "layers.1.0.2.g", "layers.1.1.to_q.weight"], (2, 31)),
+        (["layers.0.0.0.g", "layers.0.1.to_q.weight"], (1, 14)),
+        (["layers.0.0.0.weight"], (1, 14)),
+        (["layers.0.0.0.gamma"], (2, 31)),
+        (["layers.0.0.0.g", "layers.0.1.attend.head_attn_sink"], (2, 31)),
+        (["net.attn_layers.layers.0.0.0.g", "net.attn_layers.layers.0.1.attend.x", "net.norm.weight"], (1, 14)),
     ],
 )
-def test_the_release_is_told_from_few_names(names: list[str], release: int) -> None:
+def test_the_release_is_told_from_few_names(names: list[str], release: tuple[int, int]) -> None:
     assert release_of(dict.fromkeys(names, torch.ones(1))) == release
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["layers.0.0.0.weight", "layers.0.0.0.bias", "final_norm.weight"],
+        ["layers.0.0.0.gamma", "layers.0.0.0.beta", "final_norm.gamma"],
+        ["layers.0.0.2.weight", "layers.1.0.2.weight", "layers.1.1.ff.2.weight"],
+        ["layers.0.0.0.g", "layers.1.1.ff.3.weight", "final_norm.g"],
+        ["attn_layers.layers.0.0.0.g", "attn_layers.final_norm.g", "to_logits.bias"],
+    ],
+)
+def test_releases_in_between_are_refused(names: list[str]) -> None:
+    with pytest.raises(UserError, match=r"of a release of x-transformers from 1\.15 to 1\.31, which is not read"):
+        release_of(dict.fromkeys(names, torch.ones(1)))
+    with pytest.raises(UserError, match=r"from 1\.15 to 1\.31"):
+        load_x_transformers(decoder(), state("1_10_0-decoder_plain"), release="1.20.3")
+
+
+def test_gains_that_look_as_if_not_stored_less_one_are_warned_of() -> None:
+    weights = state("2_31_10-now_use_rmsnorm")
+    with pytest.warns(UserWarning, match="use_rmsnorm, use_scalenorm: the gains are around one"):
+        load_x_transformers(decoder(use_rmsnorm=True), weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_x_transformers(decoder(use_rmsnorm=True), weights, release="2.31.10")
+
+
+def test_what_changed_within_a_release_follows_the_version() -> None:
+    case = CASES["2_31_10-more_rotary_qk_dim_scale"]
+    model, weights = peer.build(case), peer.peer_state(case)
+    with pytest.warns(UserWarning, match=r"attn_qk_norm: read as of 2\.26 or later, which scale scores once"):
+        load_x_transformers(model, weights)
+    for release, scale in (("2.26.0", 0.25), ("2.25.1", 1000.0), ("2.17.0", 10.0)):
+        attention = load_x_transformers(peer.build(case), weights, release).attn_layers.blocks["a0"].layer
+        assert attention.scale == attention.options.qk_norm_scale == scale
+    case = CASES["2_31_10-more_talking_heads"]
+    name = "attn_layers.layers.0.1.attend.pre_softmax_talking_heads.weight"
+    mixed = peer.peer_state(case)[name].flatten(1)
+    for release, added in (("1.39.0", torch.eye(2)), ("1.38.2", torch.zeros(2, 2))):
+        model = load_x_transformers(peer.build(case), peer.peer_state(case), release)
+        assert torch.equal(model.attn_layers.blocks["a0"].layer.talking_heads.before.weight, mixed + added)
+    tied = xt_blocks.TransformerWrapper(**TOKENS, tie_embedding=True, attn_layers=xt_blocks.Decoder(**peer.BASE))
+    weights = {name: t for name, t in state("2_31_10-now_post_emb_norm").items() if "to_logits" not in name}
+    weights = {name: t for name, t in weights.items() if "post_emb_norm" not in name}
+    for release, words in ((None, "read as of 2.31 or later"), ("2.30.1", "before 2.31 tied logits")):
+        with pytest.warns(UserWarning, match=f"tie_embedding: {words}"):
+            load_x_transformers(tied, weights, release)
+
+
+def test_rotary_positions_that_rotate_more_than_they_are_told_are_set() -> None:
+    """Until 1.42 at least 32 features are rotated."""
+    model = decoder(rotary_pos_emb=True, attn_dim_head=48)
+    weights = state("2_31_10-now_rotary_full")
+    for i in (0, 2):
+        weights |= {f"attn_layers.layers.{i}.1.to_{name}.weight": torch.randn(96, 32) for name in "qkv"}
+        weights[f"attn_layers.layers.{i}.1.to_out.weight"] = torch.randn(32, 96)
+    weights["attn_layers.rotary_pos_emb.inv_freq"] = 1e4 ** -(torch.arange(16) / 16)
+    load_x_transformers(model, weights)
+    assert [*model.attn_layers.rotary.values()] == [(32, None)]
+    assert [attrs["dim"] for _, attrs in model.graph.nx.nodes(data=True) if attrs.get("scheme") == "rotary"] == [32]
+    theirs, ours = weights["attn_layers.layers.0.1.to_q.weight"], model.attn_layers.blocks["a0"].layer.to_qkv.weight
+    assert torch.equal(ours[:16], theirs[0:32:2])
+    assert torch.equal(ours[32:48], theirs[32:48])
+
+
+def test_ties_that_are_numbered_say_which_layer_of_the_peer_they_are() -> None:
+    """As `layers_execute_order=(1, 0, 1, 2)` does; other ties are numbered where they first run."""
+    weights = {"final_norm.gamma": torch.zeros(32)}
+    for i in range(3):
+        weights |= {f"layers.{i}.1.to_{name}.weight": torch.randn(32, 32) for name in ("q", "k", "v", "out")}
+        weights[f"layers.{i}.0.0.gamma"] = torch.zeros(32)
+    for pattern, layers in (("a@x1 a@x0 a@x1 a@x2", "102"), ("a@x1 a@x3 a@x1 a@x2", "012"), ("a@x a@y a@x a", "012")):
+        stack = xt_blocks.Decoder(dim=32, heads=2, attn_dim_head=16, pattern=pattern)
+        load_x_transformers(stack, weights)
+        for i, block in zip(layers, stack.blocks.values(), strict=True):
+            assert torch.equal(block.layer.output.to_out.weight, weights[f"layers.{i}.1.to_out.weight"])

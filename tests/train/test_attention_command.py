@@ -18,6 +18,8 @@ from xt_blocks.train.data import load_corpus
 from xt_blocks.train.look import _figure, byte_name
 from xt_blocks.train.run_folder import RunFolder
 
+from ..cli.conftest import process
+
 Blockdsl = Callable[..., tuple[int, str, str]]
 
 
@@ -38,7 +40,9 @@ def test_the_image_is_written(run: Path, blockdsl: Blockdsl, tmp_path: Path) -> 
     for ending, start in ((".svg", b"<?xml"), (".pdf", b"%PDF")):
         assert blockdsl("attention", run, *flags, "-o", to.with_suffix(ending))[0] == 0
         assert to.with_suffix(ending).read_bytes().startswith(start)
-    assert not [*tmp_path.glob("*.tmp")]
+    ran = process("attention", run, *flags, "-o", "-")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.startswith(b"\x89PNG")
 
 
 def drawn(figure: Any) -> tuple[torch.Tensor, list[str], list[str]]:
@@ -119,5 +123,5 @@ def test_an_overlay_reads_what_the_run_held_out_unless_told_otherwise(
     held = load_corpus(settings.text, settings.seq_len).valid[: settings.seq_len]
     assert overlay(run, None, "stream_norm") == overlay(run, bytes(held.tolist()), "stream_norm")
     out = tmp_path / "x.svg"
-    assert blockdsl("draw", run, "-o", out, "--overlay", "stream_norm") == (0, "", "")
+    assert blockdsl("draw", run, "-o", out, "--overlay", "stream_norm") == (0, f"wrote {out}\n", "")
     assert "stream norm" in out.read_text(encoding="utf-8")

@@ -49,20 +49,103 @@ def test_a_model_read_back_gives_the_same_logits_and_the_same_next_update(tmp_pa
     assert torch.equal(model(TOKENS), other(TOKENS))
 
 
-def test_the_latest_is_the_highest_number_that_is_complete(tmp_path: Path) -> None:
+def restored(folder: Path) -> checkpoint.Restored:
+    found = checkpoint.restore(folder, *made(2))
+    assert found is not None
+    return found
+
+
+def test_the_highest_number_is_read(tmp_path: Path) -> None:
     model, optimizer = made(1)
-    assert checkpoint.latest(tmp_path / "none") is None
+    assert checkpoint.restore(tmp_path / "none", model, optimizer) is None
     for step in (999_999, 1_000_000):
         checkpoint.save(tmp_path, step, model, optimizer, {})
-    assert checkpoint.latest(tmp_path) == tmp_path / "1000000"
-    (tmp_path / "1000000" / checkpoint.STATE).unlink()
-    assert checkpoint.latest(tmp_path) == tmp_path / "999999"
     (tmp_path / "1000007.tmp-1").mkdir()
     (tmp_path / "notes").mkdir()
-    assert checkpoint.latest(tmp_path) == tmp_path / "999999"
-    # Saving the damaged one again mends it.
-    checkpoint.save(tmp_path, 1_000_000, model, optimizer, {})
-    assert checkpoint.latest(tmp_path) == tmp_path / "1000000"
+    (tmp_path / "1000008").touch()
+    assert restored(tmp_path) == (tmp_path / "1000000", {"step": 1_000_000}, {})
+
+
+def garbled(data: bytes) -> bytes:
+    """The bytes of a file of the same size that is something else."""
+    return bytes(byte ^ 0x5A for byte in data)
+
+
+def not_a_number(data: bytes) -> bytes:
+    """Weights of which the last is NaN."""
+    return data[:-4] + b"\xff\xff\xff\x7f"
+
+
+FILES = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.STATE)
+DAMAGES = {"empty": lambda data: b"", "cut": lambda data: data[: len(data) // 2], "garbled": garbled, "gone": None}
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, file: str, damage: str) -> None:
+    model, optimizer = made(1)
+    checkpoint.save(tmp_path, 3, model, optimizer, {"seconds": 1.5})
+    logits = model(TOKENS)
+    update(model, optimizer)
+    last = checkpoint.save(tmp_path, 4, model, optimizer, {"seconds": 2.5})
+    spoil(last / file, damage)
+    other, other_optimizer = made(2)
+    found = checkpoint.restore(tmp_path, other, other_optimizer)
+    assert found is not None
+    assert found[:2] == (tmp_path / "000003", {"seconds": 1.5, "step": 3})
+    assert torch.equal(other(TOKENS), logits)
+    (note,) = found.notes()
+    assert note.startswith(f"checkpoint {last} cannot be read: ")
+    assert note.endswith("; 000003, the one before, is used")
+    assert "\n" not in note
+    # Set aside, it can be written again.
+    checkpoint.set_aside(last)
+    assert checkpoint.save(tmp_path, 4, model, optimizer, {}) == last
+    assert restored(tmp_path).path == last
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000003", "000004", "000004.damaged"]
+
+
+def spoil(path: Path, damage: str) -> None:
+    data, how = path.read_bytes(), DAMAGES[damage]
+    path.unlink() if how is None else path.write_bytes(how(data))
+
+
+def test_weights_that_are_not_finite_are_damaged(tmp_path: Path) -> None:
+    for step in (3, 4):
+        checkpoint.save(tmp_path, step, *made(1), {})
+    weights = tmp_path / "000004" / checkpoint.WEIGHTS
+    weights.write_bytes(not_a_number(weights.read_bytes()))
+    found = restored(tmp_path)
+    assert (found.path.name, [*found.damaged]) == ("000003", [weights.parent])
+    assert "its weights are not finite" in found.notes()[0]
+
+
+def test_where_all_are_damaged_each_is_named(tmp_path: Path) -> None:
+    for step in (3, 4):
+        spoil(checkpoint.save(tmp_path, step, *made(1), {}) / checkpoint.STATE, "empty")
+    with pytest.raises(UserError) as caught:
+        restored(tmp_path)
+    later, earlier = str(caught.value).split("\n  ")
+    assert later.startswith(f"checkpoint {tmp_path / '000004'} cannot be read: ")
+    assert earlier.startswith(f"checkpoint {tmp_path / '000003'} cannot be read: ")
+
+
+def test_a_model_alone_needs_no_optimizer(tmp_path: Path) -> None:
+    (checkpoint.save(tmp_path, 3, *made(1), {}) / checkpoint.OPTIMIZER).unlink()
+    found = checkpoint.restore(tmp_path, made(2)[0])
+    assert found is not None
+    assert found.damaged == {}
+
+
+def test_a_disk_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(
+        UserError, match=r"^checkpoint .*000003 cannot be written: \[Errno 28\] No space left on device$"
+    ):
+        checkpoint.save(tmp_path, 3, *made(1), {})
 
 
 def test_older_ones_are_removed_only_when_the_new_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +181,8 @@ def test_an_interruption_while_saving_leaves_the_last_good_one(
             checkpoint.save(tmp_path, 2, model, optimizer, {})
     assert [path.name for path in tmp_path.glob("*.tmp-*")] == [f"000002.tmp-{os.getpid()}"]
     other, other_optimizer = made(2)
-    found = checkpoint.latest(tmp_path)
-    assert found == tmp_path / "000001"
-    checkpoint.load(found, other, other_optimizer)
+    found = checkpoint.restore(tmp_path, other, other_optimizer)
+    assert found == (tmp_path / "000001", {"step": 1}, {})
     assert torch.equal(other(TOKENS), logits)
     # The next one that succeeds clears the rest away.
     checkpoint.save(tmp_path, 3, model, optimizer, {})

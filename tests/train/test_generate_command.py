@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from blockdsl.errors import UserError
 from xt_blocks.train import load_trained, printable, sample
 from xt_blocks.train.sample import example_prompt
 
@@ -77,9 +80,48 @@ def test_what_is_no_trained_run_is_refused(run: Path, blockdsl: Blockdsl, tmp_pa
     for checkpoint in (run / "checkpoints").iterdir():
         (checkpoint / "state.json").unlink()
     _, _, err = blockdsl("generate", run)
+    assert re.fullmatch(
+        rf"blockdsl generate: checkpoint {run}/checkpoints/000040 cannot be read: .*\n"
+        rf"  checkpoint {run}/checkpoints/000032 cannot be read: .*\n",
+        err,
+    )
+    shutil.rmtree(run / "checkpoints")
+    _, _, err = blockdsl("generate", run)
     assert err == (
         f"blockdsl generate: {run}: has no checkpoint yet; `blockdsl train --resume {run}` trains it from the start\n"
     )
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Path, blockdsl: Blockdsl) -> None:
+    (run / "checkpoints/000040/optimizer.pt").write_bytes(b"")  # of no matter here
+    flags = ["--prompt", "the", "--temperature", "0"]
+    last = blockdsl("generate", run, *flags)
+    assert (last[0], last[2]) == (0, "")
+    (run / "checkpoints/000040/weights.safetensors").write_bytes(b"")
+    status, out, err = blockdsl("generate", run, *flags)
+    assert status == 0
+    assert out.startswith("the")
+    assert re.fullmatch(
+        rf"note: checkpoint {run}/checkpoints/000040 cannot be read: .*; 000032, the one before, is used\n", err
+    )
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000032", "000040"]  # nothing is moved
+
+
+def test_a_model_whose_logits_are_no_numbers_is_told(run: Path) -> None:
+    model = load_trained(run)
+    with torch.no_grad():
+        model.to_logits.weight.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"^the model cannot be sampled: the model's logits: row 0 has a NaN$"):
+        sample(model, b"the", 5)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\xff"])
+def test_a_damaged_graph_is_told(run: Path, blockdsl: Blockdsl, content: str) -> None:
+    (run / "graph.json").write_bytes(content.encode("latin-1"))
+    for command in (["generate", run], ["train", "--resume", run]):
+        status, _, err = blockdsl(*command)
+        assert status == 1
+        assert err.startswith(f"blockdsl {command[0]}: {run}/graph.json: ")
 
 
 def test_what_is_printed_commands_no_terminal() -> None:

@@ -20,6 +20,7 @@ import torch
 from blockdsl.errors import PatternError, UserError
 from xt_blocks.train import (
     Corpus,
+    NotFinite,
     ProgressBar,
     RunFolder,
     StopRequest,
@@ -28,7 +29,6 @@ from xt_blocks.train import (
     bits_per_byte,
     build_model,
     check_lookahead,
-    checkpoint,
     compile_graph,
     load_corpus,
     plot_losses,
@@ -109,6 +109,10 @@ def test_bits_per_byte_by_hand() -> None:
     assert bits_per_byte(model, text, seq_len=19) == pytest.approx(expected, rel=1e-5)
 
 
+def saved(running: Trainer) -> list[str]:
+    return sorted(path.name for path in running.run.checkpoints.iterdir())
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, text: Path) -> None:
     running = trainer(tmp_path / "run", replace(SETTINGS, lr=1e30), load_corpus([text], 19))
     with pytest.raises(UserError, match=r"^the loss is nan at step \d+: try a lower --lr than 1e\+30$"):
@@ -122,9 +126,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
     running.model.to_logits.bias.register_hook(lambda grad: grad * next(grads))
     with pytest.raises(UserError, match=r"^the gradient's norm is (inf|nan) at step 2: try a lower --lr than "):
         running.train(quiet(), StopRequest())
-    saved = checkpoint.latest(running.run.checkpoints)
-    assert saved is not None
-    assert saved.name == "000001"
+    assert saved(running) == ["000000", "000001"]
     assert all(weight.isfinite().all() for weight in running.model.parameters())
 
 
@@ -132,7 +134,7 @@ def test_weights_that_cannot_be_evaluated_are_not_saved(tmp_path: Path, text: Pa
     running = trainer(tmp_path / "run", replace(SETTINGS, steps=5, lr=1e38), load_corpus([text], 19))
     with pytest.raises(UserError, match=r"^the validation loss is (inf|nan) at step 1: try a lower --lr than 1e\+38$"):
         running.train(quiet(), StopRequest())
-    assert checkpoint.latest(running.run.checkpoints) is None
+    assert saved(running) == ["000000"]
     assert "NaN" not in running.run.metrics.read_text()
 
 
@@ -231,8 +233,29 @@ def test_a_run_asked_to_stop_saves_after_the_step_at_hand(tmp_path: Path, text: 
                 stop.signal = signal.SIGTERM
 
     running.train(StopAtSeven(60, 0, 57, io.StringIO()), stop)
-    assert [path.name for path in running.run.checkpoints.iterdir()] == ["000007"]
+    assert saved(running) == ["000000", "000007"]
     assert stop.exit_code == 143
+
+
+@pytest.mark.parametrize("how", ["asked to stop", "by the clock"])
+def test_between_evaluations_weights_that_predict_nothing_are_not_saved(
+    tmp_path: Path, text: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, stop = trainer(tmp_path / "run", SETTINGS, load_corpus([text], 19)), StopRequest()
+
+    class AtSeven(ProgressBar):
+        def step(self, record: dict[str, object]) -> None:
+            if record["step"] == 7:
+                with torch.no_grad():
+                    running.model.to_logits.weight.fill_(1e38)  # finite, and no loss is
+                if how == "asked to stop":
+                    stop.signal = signal.SIGTERM
+                else:
+                    monkeypatch.setattr("xt_blocks.train.loop.SECONDS_BETWEEN_SAVES", 0)
+
+    with pytest.raises(NotFinite, match=r"^the validation loss is (nan|inf) at step 7: "):
+        running.train(AtSeven(60, 0, 57, io.StringIO()), stop)
+    assert saved(running) == ["000000"]
 
 
 def test_progress_without_a_terminal_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,6 @@ def test_flags_that_agree_may_be_repeated(trained: Path, blockdsl: Blockdsl, sma
     [
         (["--dim", "28"], "--dim 28 contradicts the resumed run's 14"),
         (["--seq-len", "18"], "--seq-len 18 contradicts the resumed run's 19"),
-        (["--lr", "0.02"], "--lr 0.02 contradicts the resumed run's 0.01"),
         (["--seed", "1"], "--seed 1 contradicts the resumed run's 0"),
         (["--minutes", "2"], "--minutes 2.0 contradicts the resumed run's default"),
         (["--pattern", "a f"], "--pattern a f contradicts the resumed run's a>>1 | f"),
@@ -229,17 +229,133 @@ def test_a_flag_that_contradicts_the_run_is_refused(
     assert err == f"blockdsl train: {message}: leave the flag out, or start a new run\n"
 
 
+def test_a_higher_rate_is_refused(trained: Path, blockdsl: Blockdsl) -> None:
+    for rate in ("0.02", "nan"):
+        _, _, err = blockdsl("train", "--resume", trained, "--lr", rate)
+        assert err == f"blockdsl train: --lr {rate} contradicts the resumed run's 0.01: it can only be lowered\n"
+
+
 def test_fewer_steps_are_refused(trained: Path, blockdsl: Blockdsl) -> None:
     _, _, err = blockdsl("train", "--resume", trained, "--steps", "39")
     assert err == "blockdsl train: --steps 39 contradicts the resumed run's 40: it can only be raised\n"
 
 
+def test_a_loss_that_is_not_finite_keeps_a_checkpoint_and_says_how_to_go_on(
+    blockdsl: Blockdsl, small: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "a run"
+    flags = [*small, "--lr", "1e30", "--steps", "3"]
+    expected = (
+        "blockdsl train: the validation loss is nan at step 1: try a lower --lr than 1e+30\n"
+        "  the run keeps its checkpoint of step 0, from before that; go on from it with\n"
+        f"  blockdsl train --resume '{run}' --lr 0.003\n"
+    )
+    status, _, err = blockdsl("train", *flags, "--out", run)
+    assert (status, err[err.index("blockdsl train") :]) == (1, expected)
+    status, out, err = blockdsl("train", "--resume", run)  # as it was, it goes as it went
+    assert (status, err[err.index("blockdsl train") :]) == (1, expected)
+    assert "resumed   after step 0 of 3\n" in out
+    status, out, err = blockdsl(*shlex.split(expected.splitlines()[-1])[1:])
+    assert status == 0, err
+    assert "lr        lowered from 1e+30 to 0.003 from here on\n" in out
+    assert json.loads((run / "settings.json").read_text())["lr"] == 0.003
+    assert blockdsl("generate", run, "--tokens", "3")[0] == 0
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained: Path, blockdsl: Blockdsl, records: Records) -> None:
+    before, weights = records(trained), trained / "checkpoints/000040/weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    status, out, err = blockdsl("train", "--resume", trained)
+    assert status == 0
+    assert re.search(
+        rf"^note: checkpoint {weights.parent} cannot be read: .*; 000032, the one before, is used$", err, re.MULTILINE
+    )
+    assert "resumed   after step 32 of 40\n" in out
+    assert records(trained) == before
+    assert weights.read_bytes() == whole
+
+
+def test_a_moved_run_and_a_moved_text_go_on(
+    trained: Path, blockdsl: Blockdsl, text: Path, tmp_path: Path, records: Records
+) -> None:
+    before = records(trained)
+    moved, other = tmp_path / "moved", tmp_path / "elsewhere" / "renamed.txt"
+    shutil.rmtree(trained / "checkpoints/000040")
+    trained.rename(moved)
+    other.parent.mkdir()
+    text.rename(other)
+    _, _, err = blockdsl("train", "--resume", moved)
+    assert err == (
+        f"blockdsl train: --resume {moved}: the run's text {text} is not there any more; if it was moved, say where it "
+        "is with --text\n"
+    )
+    assert blockdsl("train", "--resume", moved, "--text", other)[0] == 0
+    assert records(moved) == before
+    assert json.loads((moved / "settings.json").read_text())["text"] == [str(other)]
+    assert blockdsl("train", "--resume", moved)[0] == 0  # it is known from now on
+
+
+def test_an_overlay_of_a_run_whose_text_has_gone_asks_for_one(
+    trained: Path, blockdsl: Blockdsl, text: Path, tmp_path: Path
+) -> None:
+    text.unlink()
+    flags = ["draw", trained, "-o", tmp_path / "x.svg", "--overlay", "stream_norm"]
+    status, _, err = blockdsl(*flags)
+    assert status == 1
+    assert err == (
+        f"blockdsl draw: the text that {trained} was trained on is not there any more: say what the model is to read\n"
+    )
+    assert blockdsl(*flags, "--text", "the quick")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "failing", ["xt_blocks.train.plot_losses", "xt_blocks.train.sample", "xt_blocks.train.show_text"]
+)
+def test_what_comes_after_the_training_does_not_fail_it(
+    blockdsl: Blockdsl, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such thing here")
+
+    monkeypatch.setattr(failing, fail)
+    status, out, err = blockdsl("train", *small, "--steps", "1", "--out", tmp_path / "run")
+    assert status == 0
+    assert f"saved     {tmp_path / 'run'}\n" in out
+    assert re.search(r"^note: .*: no such thing here$", err, re.MULTILINE)
+
+
+def test_a_lost_log_of_numbers_does_not_fail_a_resumed_run(trained: Path, blockdsl: Blockdsl) -> None:
+    (trained / "metrics.jsonl").unlink()
+    status, out, _ = blockdsl("train", "--resume", trained)
+    assert status == 0
+    assert "held out  " not in out
+    assert f"saved     {trained}\n" in out
+
+
+def test_heads_have_the_features_that_every_command_says(blockdsl: Blockdsl, text: Path, tmp_path: Path) -> None:
+    flags = ["--dim", "32", "--heads", "8"]
+    run = tmp_path / "run"
+    small = ["--seq-len", "19", "--batch", "2", "--steps", "1", "--text", text]
+    status, out, _ = blockdsl("train", "--pattern", "(a f)*2", *flags, *small, "--out", run)
+    assert status == 0
+    # 2 of 4 matrices of 32 x 512 and of 32 x 128 twice with biases, 3 norms and 2; 256 bytes in and out, 19 positions
+    blocks = 2 * (4 * 32 * 512 + 2 * 32 * 128 + 128 + 32) + 5 * 64
+    assert blocks + 2 * 256 * 32 + 256 + 19 * 32 == 165_344
+    assert "dim 32 · 8 heads of 64 · causal · 4 blocks · 165,344 parameters\n" in out
+    model = ["--set", "num_tokens=256,max_seq_len=19,causal"]
+    for name in ("show", "stats"):
+        assert "165,344" in blockdsl(name, "(a f)*2", *flags, *model)[1]
+        assert "165,344" in blockdsl(name, run)[1]
+
+
 def test_another_text_is_refused(trained: Path, blockdsl: Blockdsl, text: Path) -> None:
     other = text.with_name("other.txt")
-    other.write_bytes(text.read_bytes())
+    other.write_bytes(text.read_bytes() + b"!")
     _, _, err = blockdsl("train", "--resume", trained, "--text", other)
     assert err == (
-        f"blockdsl train: --text {other} contradicts the resumed run's {text}: leave the flag out, or start a new run\n"
+        f"blockdsl train: --text {other} is another text than the resumed run's ({text}): "
+        "leave the flag out, or start a new run\n"
     )
     text.write_bytes(text.read_bytes()[:-1] + b"!")
     _, _, err = blockdsl("train", "--resume", trained)
@@ -262,8 +378,7 @@ def test_what_is_no_run_cannot_be_resumed(blockdsl: Blockdsl, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dim", "14", "--heads", "4"], "--dim 14 is not divisible by --heads 4 (or say each head's size: "
-         "--set attn_dim_head=32)"),
+        (["--heads", "4", "--set", "attn_dim_head=none"], "heads=4 does not divide dim=14, which dim_head=none asks for"),
         (["--dim", "0"], "--dim must be at least 1, not 0"),
         (["--heads", "-1"], "--heads must be at least 1, not -1"),
         (["--steps", "0"], "--steps must be at least 1, not 0"),

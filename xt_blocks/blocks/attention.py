@@ -30,7 +30,7 @@ from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
 from .linear import apply, apply_from
-from .linear_rows import LinearRows
+from .linear_rows import LinearParts, LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import QKNorm, init_parts, repeat_heads, split_heads
@@ -49,7 +49,8 @@ class AnyAttention(nn.Module):
     Attributes:
         core: computes a Request. `xt_blocks.why` replaces it to see a module's requests.
         joint: the name of the linear layer whose last outputs are the keys and values.
-        to_k, to_v, to_out: parts to read, under the names they have as layers of their own in x-transformers.
+        to_q, to_k, to_v, to_out: parts under the names they have as layers of their own in x-transformers, to be read
+            or replaced by other modules.
     """
 
     core: Callable[[Request], Result] = staticmethod(table.attention)
@@ -73,29 +74,48 @@ class AnyAttention(nn.Module):
         self.output = Output(o)
 
     @property
-    def to_k(self) -> LinearRows:
+    def to_k(self) -> nn.Module:
         """The rows of the joint linear layer that make keys."""
-        return self._rows(-2)
+        return self._part("to_k")
 
     @property
-    def to_v(self) -> LinearRows | None:
+    def to_v(self) -> nn.Module | None:
         """The rows that make values; None: keys are the values."""
-        return self._rows(-1) if self.sizes[2] else None
+        return self._part("to_v") if self.sizes[2] else None
 
     @property
     def to_out(self) -> nn.Module:
         """The linear layer of the output."""
         return self.output.to_out
 
-    def _rows(self, part: int) -> LinearRows:
-        start = sum(self.sizes[:part]) - (self.sizes[0] if self.joint == "to_kv" else 0)
-        return LinearRows(getattr(self, self.joint), slice(start, start + self.sizes[part]))
+    def _rows(self) -> dict[str, slice]:
+        """The outputs of the joint linear layer by the part that makes them."""
+        rows, start = {}, 0
+        for name, size in zip(("to_q", "to_k", "to_v"), self.sizes, strict=True):
+            if size and (name != "to_q" or self.joint == "to_qkv"):
+                rows[name] = slice(start, start + size)
+                start += size
+        return rows
+
+    def _part(self, name: str) -> nn.Module:
+        joint, rows = getattr(self, self.joint), self._rows()
+        return joint.parts[[*rows].index(name)] if isinstance(joint, LinearParts) else LinearRows(joint, rows[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(getattr(type(self), name, None), property):  # torch would keep a module that nothing reads
-            where = "output.to_out" if name == "to_out" else f"part of {self.joint}"
-            raise AttributeError(f"{name} is {where}, here only to be read: replace {where.removeprefix('part of ')}")
-        super().__setattr__(name, value)
+        if not isinstance(getattr(type(self), name, None), property):
+            super().__setattr__(name, value)
+        elif name == "to_out":
+            self.output.to_out = value
+        else:
+            self._replace_part(name, value)
+
+    def _replace_part(self, name: str, part: nn.Module) -> None:
+        joint, rows = getattr(self, self.joint), self._rows()
+        if name not in rows or not isinstance(joint, nn.Linear | LinearParts):
+            raise AttributeError(f"{name} is not a part of {self.joint} that can be replaced; replace {self.joint}")
+        parts = joint if isinstance(joint, LinearParts) else LinearParts(joint, [*rows.values()])
+        parts.replace([*rows].index(name), part)
+        setattr(self, self.joint, parts)
 
     def modifiers(self) -> tuple[Modifier, ...]:
         """The score modifiers of the options; those with parameters come from their modules."""
@@ -160,9 +180,9 @@ class Attention(AnyAttention):
         self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
 
     @property
-    def to_q(self) -> LinearRows:
+    def to_q(self) -> nn.Module:
         """The rows that make queries."""
-        return self._rows(-3)
+        return self._part("to_q")
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""

@@ -50,8 +50,8 @@ def pack(model: M) -> M:
     for module in model.modules():
         for packed, plain in _CLASSES.items():
             if type(module) in (plain, packed):
+                module._packed = _Packed()  # type: ignore[assignment]  # first: another thread may run the model
                 module.__class__ = packed
-                module._packed = _Packed()  # type: ignore[assignment]
     return model
 
 
@@ -167,12 +167,14 @@ class PackedLinear(nn.Linear):
     _packed: _Packed
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._packed.linear(x, self.weight, self.bias)
+        packed = vars(self).get("_packed")  # gone when another thread has just unpacked it
+        return linear(x, self.weight, self.bias) if packed is None else packed.linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, activation: str) -> Tensor | None:
         """`forward` and an activation in one pass; None: not available, or a hook would miss it."""
         bias = self.bias
-        copy = self._packed.of(x, self.weight, bias) if activation in onednn.ACTIVATIONS else None
+        packed = vars(self).get("_packed")
+        copy = packed.of(x, self.weight, bias) if packed is not None and activation in onednn.ACTIVATIONS else None
         if copy is None or not unhooked(self):
             return None
         return onednn.run(x, copy, bias, onednn.ACTIVATIONS[activation])

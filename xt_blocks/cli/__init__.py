@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line. Each command is a module with `add_parser` and `run`.
 
 argparse, because it imports in a tenth of the time of the alternatives. torch is imported only by
@@ -11,12 +12,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from blockdsl import __version__
 from blockdsl.errors import PatternError, UserError
 
-from . import attention, check, diff, draw, fmt, generate, options, show, stats, train
+from . import attention, check, diff, draw, fmt, generate, options, output, show, stats, train
+from .parser import Parser
 
 COMMANDS = (check, fmt, show, draw, stats, diff, options, train, generate, attention)
 
@@ -50,7 +53,7 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line's parser."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="blockdsl",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -66,33 +69,55 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 success, 1 failure, 2 wrong usage.
 
-    A command whose status 1 means something else sets another for failure, `fault`.
+    A command whose status 1 means something else sets another for failure, `fault`; one whose output has to be exact,
+    or an error, sets `exact`.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
-    args = argparse.Namespace(command="", source_name="", fault=1)
-    try:
+    top, words = parser(), sys.argv[1:] if argv is None else [*argv]
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        with suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(top)
+    if not words:
+        top.print_help(sys.stderr)
+        return 2
+    args, status = argparse.Namespace(command="", source_name="", fault=1, exact=False), 0
+    with ExitStack() as around:
         try:
-            parser().parse_args(argv, args)
-            return args.run(args)
-        finally:
-            sys.stdout.flush()  # a write error is raised here, not when the interpreter exits
-    except UserError as error:
-        if getattr(args, "json", False):
-            print(json.dumps(_as_json(error), indent=1))
-        elif isinstance(error, PatternError):
-            print(f"{args.source_name}{error}", file=sys.stderr)
-        else:
+            try:
+                top.parse_args(words, args)
+                if not args.exact:
+                    around.enter_context(output.plain_signs())
+                status = args.run(args)
+            finally:
+                sys.stdout.flush()  # a write error is raised here, not when the interpreter exits
+            return status
+        except UserError as error:
+            if getattr(args, "json", False):
+                print(json.dumps(_as_json(error), indent=1))
+            elif isinstance(error, PatternError):
+                print(f"{args.source_name}{error}", file=sys.stderr)
+            else:
+                print(f"blockdsl {args.command}: {error}", file=sys.stderr)
+        except UnicodeEncodeError as error:
+            sign = ascii(error.object[error.start])
+            print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
+        except BrokenPipeError:  # the reader, such as `head`, has read enough
+            _drop_output()
+            return status
+        except OSError as error:
             print(f"blockdsl {args.command}: {error}", file=sys.stderr)
-    except UnicodeEncodeError as error:
-        sign = ascii(error.object[error.start])
-        print(f"blockdsl {args.command}: the output's encoding, {error.encoding}, has no {sign}", file=sys.stderr)
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # the reader, such as `head`, is gone
-            print(f"blockdsl {args.command}: {error}", file=sys.stderr)
+            _drop_output()
+        return args.fault
+
+
+def _drop_output() -> None:
+    """What standard output still holds goes nowhere, instead of failing when the interpreter exits."""
+    with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return args.fault
 
 
 def _as_json(error: UserError) -> dict[str, Any]:

@@ -9,6 +9,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from blockdsl.errors import UserError
+
+from . import output
+
 EPILOG = """\
 A token is a byte. Rows are queries, columns are keys; memory key-values come first. Blocks have their names in the
 run's graph, a kind and an index: a0, f1, a2, ...
@@ -38,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         type=Path,
         default=Path("attention.png"),
         metavar="FILE",
-        help="where the image goes, a .png, .svg or .pdf (default: attention.png)",
+        help="where the image goes, a .png, .svg or .pdf; or - for standard output, as PNG (default: attention.png)",
     )
     parser.add_argument("--device", default="cpu", help="where to run, as in cuda (default: cpu)")
     parser.set_defaults(run=run)
@@ -51,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
     train.limit_threads()
     train.check_device(args.device)
     text = args.text.encode("utf-8", errors="surrogateescape")
-    train.draw_attention(args.run_folder, text, args.block, args.head, args.out, args.device)
-    print(f"wrote {args.out}")
+    form = ".png" if args.out == output.STDOUT else args.out.suffix.lower()
+    if form not in train.FORMATS:
+        raise UserError(f"{args.out}: an image's name ends in {', '.join(train.FORMATS[:-1])} or {train.FORMATS[-1]}")
+    image = train.draw_attention(args.run_folder, text, args.block, args.head, form, args.device)
+    output.write(args.out, image)
     return 0

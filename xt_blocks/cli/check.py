@@ -16,20 +16,23 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "check",
         help="say whether a pattern is right, and where it is not",
-        description="Check a pattern. Prints what it makes, or the fault, underlined, and exits with 1.",
+        description="Check a pattern or a graph. Prints what it makes; or the fault, underlined, and exits with 1.",
         epilog=(
             'examples:\n  blockdsl check "(a f)*6"\n  blockdsl check model.pattern --json\n'
+            "  blockdsl check runs/1                     a run's folder, or a graph in JSON\n"
             '  echo "a f" | blockdsl check'
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source.add_pattern(parser)
-    source.add_settings(parser)
+    source.add_graph(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, of a fault too")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    if source.is_stored(args.pattern):
+        graph = source.graph(args)
+        return _tell(args, graph.pattern, len(graph.nodes("block")), len(graph.stages), [])
     pattern = source.read_pattern(args)
     settings = source.settings(args, pattern)
     stack = resolve(pattern, **settings)
@@ -37,14 +40,14 @@ def run(args: argparse.Namespace) -> int:
         from blockdsl import compile
 
         compile(pattern, **settings)
-    blocks, stages = len(pattern.layer_types), len(pattern.stage_names)
     notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
+    return _tell(args, str(pattern), len(pattern.layer_types), len(pattern.stage_names), notes)
+
+
+def _tell(args: argparse.Namespace, pattern: str, blocks: int, stages: int, notes: list[str]) -> int:
     if args.json:
-        print(
-            json.dumps(
-                {"ok": True, "pattern": str(pattern), "blocks": blocks, "stages": stages, "notes": notes}, indent=1
-            )
-        )
+        told = {"ok": True, "pattern": pattern, "blocks": blocks, "stages": stages, "notes": notes}
+        print(json.dumps(told, indent=1))
         return 0
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

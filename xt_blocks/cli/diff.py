@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockdsl.errors import UserError
 
-from . import source
-from .draw import write
-from .show import encodable
+from . import output, source
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
@@ -40,7 +38,13 @@ def add_parser(subparsers: Any) -> None:
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="also draw both side by side: x.svg, x.html")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also draw both side by side: x.svg, x.html; or - for only the SVG, on standard output",
+    )
     parser.set_defaults(run=run, fault=FAULT)
 
 
@@ -51,15 +55,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("only one of the two patterns can come from standard input")
     before, after = (_graph(args, given) for given in (args.before, args.after))
     found = before.diff(after, args.seq_len)
+    if args.json and args.out == output.STDOUT:
+        raise UserError("--json and -o - both write to standard output; give one")
     if args.out is not None:
         forms = {".svg": found.to_svg, ".html": found.to_html}
-        suffix = args.out.suffix.lower()
+        suffix = ".svg" if args.out == output.STDOUT else args.out.suffix.lower()
         if suffix not in forms:
             raise UserError(f"{args.out}: the picture's name ends in {' or '.join(forms)}")
         drawn = forms[suffix](seq_len=args.seq_len)
-        write(args.out, (drawn.removesuffix("\n") + "\n").encode())
+        output.write(args.out, (drawn.removesuffix("\n") + "\n").encode(), sys.stderr)
     text = found.to_json() if args.json else found.to_text(color=wanted(sys.stdout))
-    print(text if encodable(text) else text.replace("×", "x"))
+    if args.out != output.STDOUT:
+        print(text)
     return 1 if found else 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blockdsl.draw.choices import COLORS, DETAILS
 from blockdsl.errors import UserError
 
-from . import source
+from . import output, source
 
 if TYPE_CHECKING:
     from blockdsl.draw.colors import Shade
@@ -43,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
             'examples:\n  blockdsl draw "(a f)*6" -o decoder.svg\n'
             "  blockdsl draw model.pattern -o model.png --detail op\n"
             "  blockdsl draw runs/1 -o run.svg --color params\n"
+            '  blockdsl draw "(a f)*6" -o - --format dot | dot -Tpdf > decoder.pdf\n'
             '  blockdsl draw runs/1 -o run.svg --overlay stream_norm --text "def main"'
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,7 +55,10 @@ def add_parser(subparsers: Any) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="where to: x.svg, x.png, x.html, x.dot, x.mmd, x.txt",
+        help="where to: x.svg, x.png, x.html, x.dot, x.mmd, x.txt; or - for standard output, as SVG",
+    )
+    parser.add_argument(
+        "--format", choices=[suffix[1:] for suffix in FORMS], help="of the picture (default: as FILE ends)"
     )
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
@@ -75,9 +79,11 @@ def run(args: argparse.Namespace) -> int:
     from blockdsl.api import BlockGraph
 
     forms = {suffix: form for suffix, form in FORMS.items() if hasattr(BlockGraph, form.method)}
-    suffix = args.out.suffix.lower()
+    suffix = args.out.suffix.lower() if args.out != output.STDOUT else ".svg"
+    if args.format is not None:
+        suffix = f".{args.format}"
     if suffix not in forms:
-        raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}")
+        raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}; or say --format svg")
     form = forms[suffix]
     options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
     other = [name for name in options if name not in form.options]
@@ -95,16 +101,8 @@ def run(args: argparse.Namespace) -> int:
     drawn = getattr(source.graph(args), form.method)(**options)
     if isinstance(drawn, str):
         drawn = (drawn.removesuffix("\n") + "\n").encode()
-    write(args.out, drawn)
+    output.write(args.out, drawn)
     return 0
-
-
-def write(path: Path, content: bytes) -> None:
-    """Raises UserError when the disk refuses."""
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def overlay(args: argparse.Namespace) -> Shade:

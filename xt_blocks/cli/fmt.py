@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--check", action="store_true", help="only say whether it is in that form; 1 when it is not")
     way.add_argument("--write", action="store_true", help="write it back to the file")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, exact=True)
 
 
 def run(args: argparse.Namespace) -> int:

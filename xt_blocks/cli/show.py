@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from . import source
+from . import output, source
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,17 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
     graph, color = source.graph(args), wanted(sys.stdout)
     text = graph.to_text(ascii=args.ascii, color=color)
-    if not args.ascii and not encodable(text):
+    if not args.ascii and not output.encodable(text):
         print("the terminal's encoding cannot show the drawing's lines; drawn in ASCII", file=sys.stderr)
         text = graph.to_text(ascii=True, color=color)
     print(text)
     return 0
-
-
-def encodable(text: str) -> bool:
-    """Whether standard output has all signs of a text."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -37,7 +37,7 @@ def add_graph(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """The arguments that set what the pattern's text does not."""
     parser.add_argument("--dim", type=int, help="features of the stream (default: the pattern's, else 512)")
-    parser.add_argument("--heads", type=int, help="attention heads (default: the pattern's, else 8)")
+    parser.add_argument("--heads", type=int, help="attention heads of 64 features (default: the pattern's, else 8)")
     parser.add_argument("--causal", action="store_true", default=None, help="no token sees a later one")
     parser.add_argument(
         "--set",
@@ -70,8 +70,10 @@ def read_text(args: argparse.Namespace) -> str:
         raise UserError(f"{path or 'standard input'} is not text in UTF-8") from None
     except OSError as error:
         raise UserError(f"cannot read {path or 'standard input'}: {error.strerror}") from None
-    if _FILE_NAME.fullmatch(args.pattern):
+    if _FILE_NAME.fullmatch(args.pattern) and not Path(args.pattern).is_dir():
         raise UserError(f"there is no file {args.pattern}")
+    if args.pattern != "-" and _stored(args.pattern):
+        raise UserError(f"{args.pattern} is a graph or a run's folder, not a pattern; a run's is in its pattern.txt")
     return args.pattern
 
 
@@ -129,6 +131,11 @@ def graph(args: argparse.Namespace) -> BlockGraph:
     if given := [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name) not in (None, [])]:
         raise UserError(f"{args.pattern} is a graph with all its settings; leave {' and '.join(given)} out")
     return _read_graph(stored)
+
+
+def is_stored(argument: str) -> bool:
+    """Whether an argument names a stored graph. Raises UserError as `graph` does."""
+    return _stored(argument) is not None
 
 
 def _stored(argument: str) -> Path | None:

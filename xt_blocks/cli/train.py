@@ -12,6 +12,8 @@ import os
 import shlex
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.registry.options import spell
 
-from . import source
+from . import output, source
 
 if TYPE_CHECKING:
     from ..train import Corpus, RunFolder, TrainSettings
@@ -57,11 +59,13 @@ examples:
   blockdsl train --set ff_mult=2 --set attn_dropout=0.1,ff_dropout=0.1
   blockdsl train --resume runs/book                      after Ctrl-C, a kill or a power cut
   blockdsl train --resume runs/book --steps 5000         train longer
+  blockdsl train --resume runs/book --lr 1e-4            after a loss that was not finite
 
 A run's folder holds pattern.txt, settings.json, graph.json, metrics.jsonl (a line a step), loss.png and
 checkpoints. A stopped run continues from its last checkpoint with exactly the numbers it would have had. Given more
 steps than before, the learning rate follows the longer run's curve from there on: it rises again, and the
-numbers differ from those of an uninterrupted run.
+numbers differ from those of an uninterrupted run. A lower --lr scales the rest of the curve. Text that was moved is
+given with --text, and has to be the same text.
 """
 
 
@@ -82,7 +86,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
     add("--dim", type=int, help="width of the model" + _default("dim"))
-    add("--heads", type=int, help="attention heads; must divide --dim" + _default("heads"))
+    add("--heads", type=int, help="attention heads, of 64 features each" + _default("heads"))
     add(
         "--seq-len",
         type=int,
@@ -106,7 +110,7 @@ def add_parser(subparsers: Any) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="continue a run; other flags must agree with it",
+        help="continue a run; other flags must agree with it, but for more --steps and a lower --lr",
     )
     add(
         "--set",
@@ -127,11 +131,12 @@ def run(args: argparse.Namespace) -> int:
     # Threads that wait sleep, instead of spinning: with anything else running on the machine, two spinning threads
     # train at a fraction of the speed of one. torch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        return _resume(args) if args.resume is not None else _start(args)
-    except KeyboardInterrupt:
-        print("stopped at once; a saved run continues from its last checkpoint", file=sys.stderr)
-        return 130
+    with output.lasting():
+        try:
+            return _resume(args) if args.resume is not None else _start(args)
+        except KeyboardInterrupt:
+            print("stopped at once; a saved run continues from its last checkpoint", file=sys.stderr)
+            return 130
 
 
 def _start(args: argparse.Namespace) -> int:
@@ -218,38 +223,66 @@ def _resume(args: argparse.Namespace) -> int:
     check_agrees(args, run_folder)
     settings = run_folder.settings
     settings.check()
-    corpus = train.load_corpus(settings.text, settings.seq_len)
-    if corpus.digest != settings.text_digest:
-        raise UserError(f"--resume {args.resume}: the text ({corpus.source}) has changed since the run began")
+    corpus = _same_text(args, run_folder)
+    if args.text is not None:
+        settings = replace(settings, text=_absolute(args.text))
     if args.steps is not None and args.steps > settings.steps:
         print(
             f"steps     raised from {settings.steps:,} to {args.steps:,}: from here on the learning rate "
             "follows the longer run's curve, so it rises again"
         )
         settings = replace(settings, steps=args.steps)
+    if args.lr is not None and args.lr < settings.lr:
+        print(f"lr        lowered from {settings.lr:g} to {args.lr:g} from here on")
+        settings = replace(settings, lr=args.lr)
+    settings.check()
+    if settings != run_folder.settings:
         run_folder.update(settings)
     if not train.resume_threads(settings.threads):
         print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
-    graph = blockdsl.BlockGraph.from_json(run_folder.graph_json)
+    graph = run_folder.graph()
     _describe(settings, graph, corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
     return _train(run_folder, model, corpus)
 
 
+def _same_text(args: argparse.Namespace, run_folder: RunFolder) -> Corpus:
+    """The text of a resumed run, from where --text says it is now. Raises UserError when it is gone, or another."""
+    from .. import train
+
+    settings, given = run_folder.settings, args.text is not None
+    gone = [path for path in settings.text or () if not Path(path).exists()]
+    if gone and not given:
+        raise UserError(
+            f"--resume {args.resume}: the run's text {gone[0]} is not there any more; if it was moved, say where it is "
+            "with --text"
+        )
+    corpus = train.load_corpus(args.text if given else settings.text, settings.seq_len)
+    if corpus.digest == settings.text_digest:
+        return corpus
+    if given:
+        raise UserError(
+            f"--text {_shown(_absolute(args.text))} is another text than the resumed run's ({_shown(settings.text)}): "
+            "leave the flag out, or start a new run"
+        )
+    raise UserError(f"--resume {args.resume}: the text ({corpus.source}) has changed since the run began")
+
+
 def check_agrees(args: argparse.Namespace, run_folder: RunFolder) -> None:
-    """Raises UserError for a flag that the resumed run was not started with; --steps may be raised."""
+    """Raises UserError for a flag that the resumed run was not started with.
+
+    --steps may be raised and --lr lowered; a --text is compared when it has been read.
+    """
     settings = run_folder.settings
     saved = {**settings.options, "dim": settings.dim, "heads": settings.heads}
     wanted: list[tuple[str, Any, Any]] = [
         (f"--{name.replace('_', '-')}", getattr(args, name), getattr(settings, name))
         for name in (*DEFAULTS, "minutes")
-        if name != "steps"
+        if name not in ("steps", "lr")
     ]
     wanted += [(f"--set {name}", v, saved.get(name)) for name, v in given_options(args).items()]
     if args.pattern is not None:
         wanted.append(("--pattern", str(given_pattern(args)), settings.pattern))
-    if args.text is not None:
-        wanted.append(("--text", _absolute(args.text), settings.text))
     if args.out is not None:
         wanted.append(("--out", args.out.resolve(), run_folder.path.resolve()))
     for flag, given, kept in wanted:
@@ -260,6 +293,8 @@ def check_agrees(args: argparse.Namespace, run_folder: RunFolder) -> None:
             )
     if args.steps is not None and args.steps < settings.steps:
         raise UserError(f"--steps {args.steps} contradicts the resumed run's {settings.steps}: it can only be raised")
+    if args.lr is not None and not args.lr <= settings.lr:
+        raise UserError(f"--lr {args.lr:g} contradicts the resumed run's {settings.lr:g}: it can only be lowered")
 
 
 def _shown(value: Any) -> str:
@@ -271,8 +306,9 @@ def _shown(value: Any) -> str:
 def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus) -> None:
     flops = graph.flops(settings.seq_len) / settings.seq_len
     print(f"pattern   {settings.pattern}\n")
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    drawing = graph.to_text(ascii=not unicode)
+    drawing = graph.to_text()
+    if not output.encodable(drawing):
+        drawing = graph.to_text(ascii=True)
     if drawing.count("\n") < MOST_DRAWN_LINES:
         print(textwrap.indent(drawing.rstrip(), " " * 10) + "\n")
     print(f"model     {graph.parameters():,} parameters, {flops / 1e6:.1f} MFLOPs per byte forward")
@@ -287,36 +323,54 @@ def _train(run_folder: RunFolder, model: Any, corpus: Corpus) -> int:
     from .. import train
 
     settings, trainer = run_folder.settings, train.Trainer(run_folder, model, corpus)
-    trainer.restore()
-    if trainer.step_done:
+    for note in trainer.restore():
+        print(f"note: {note}", file=sys.stderr)
+    if trainer.step_saved >= 0:
         print(f"resumed   after step {trainer.step_done:,} of {settings.steps:,}", flush=True)
     progress = train.ProgressBar(settings.steps, trainer.step_done, settings.batch * settings.seq_len)
+    folder = shlex.quote(str(run_folder.path))
     with train.StopRequest() as stop:
         try:
             trainer.train(progress, stop)
+        except train.NotFinite as error:
+            lower = min(settings.lr / 10, DEFAULTS["lr"])
+            raise UserError(
+                f"{error}\n  the run keeps its checkpoint of step {trainer.step_saved:,}, from before that; go on from "
+                f"it with\n  blockdsl train --resume {folder} --lr {lower:g}"
+            ) from None
         finally:
             progress.close()
     unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid)
-    records = train.read_metrics(run_folder.metrics)
-    train.plot_losses(records, unigram, run_folder.plot)
+    with _optional(f"{run_folder.plot} was not drawn"):
+        train.plot_losses(train.read_metrics(run_folder.metrics), unigram, run_folder.plot)
     if stop.signal is not None:
         print(f"stopped after step {trainer.step_done}, saved; continue with", file=sys.stderr)
-        print(f"  blockdsl train --resume {shlex.quote(str(run_folder.path))}", file=sys.stderr)
+        print(f"  blockdsl train --resume {folder}", file=sys.stderr)
         return stop.exit_code
     _conclude(run_folder, model, corpus, unigram)
     return 0
 
 
+@contextmanager
+def _optional(failed: str) -> Iterator[None]:
+    """What comes after the training never fails it: an error is told in a line."""
+    try:
+        yield
+    except Exception as error:
+        print(f"note: {failed}: {error or type(error).__name__}", file=sys.stderr)
+
+
 def _conclude(run_folder: RunFolder, model: Any, corpus: Corpus, unigram: float) -> None:
     from .. import train
 
-    evaluations = [r for r in train.read_metrics(run_folder.metrics) if "val_bits_per_byte" in r]
-    before, after = evaluations[0]["val_bits_per_byte"], evaluations[-1]["val_bits_per_byte"]
+    if evaluations := [r for r in train.read_metrics(run_folder.metrics) if "val_bits_per_byte" in r]:
+        before, after = evaluations[0]["val_bits_per_byte"], evaluations[-1]["val_bits_per_byte"]
+        print(f"held out  {before:.3f} bits per byte before, {after:.3f} after; byte unigram entropy {unigram:.3f}")
+        print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
     prompt = train.example_prompt(corpus.valid)
-    folder = shlex.quote(str(run_folder.path))
-    print(f"held out  {before:.3f} bits per byte before, {after:.3f} after; byte unigram entropy {unigram:.3f}")
-    print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
-    print("sample")
-    train.show_text(prompt.encode() + train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8))
+    with _optional("there is no sample"):
+        sampled = train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8)
+        print("sample")
+        train.show_text(prompt.encode() + sampled)
     print(f"saved     {run_folder.path}")
-    print(f'more      blockdsl generate {folder} --prompt "{prompt}"')
+    print(f'more      blockdsl generate {shlex.quote(str(run_folder.path))} --prompt "{prompt}"')

@@ -6,6 +6,7 @@ Axes: h heads, g key-value heads, d features of a head.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -62,8 +63,8 @@ def load_attention(
         name, sink = "attend.head_attn_sink", layer.sink.logits  # type: ignore[union-attr]
         logits = state.need(name, shape=(o.heads, 1))
         state.put(sink, None if logits is None else by_head(logits), name)  # type: ignore[arg-type]
-    if layer.qk_norm is not None and layer.qk_norm.q_scale is not None:
-        _load_qk_gains(layer, state, paired, by_head, options)
+    if layer.qk_norm is not None:
+        _load_qk_norm(layer, state, paired, by_head, options)
 
 
 def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
@@ -93,6 +94,8 @@ def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
         state.refuse("attn_softcap: 2.x caps the scores with their position biases, and this model without them")
     if o.sink and o.sparse_topk is not None:
         state.refuse("attn_sink: 2.x counts it among the top k of attn_sparse_topk, and this model does not")
+    if o.shared_kv and rotated:
+        state.refuse("attn_shared_kv with rotary_pos_emb: the values would be in the order of rotated keys")
     if o.qk_norm and not _keeps_groups(rotated, o.dim_head, o.qk_norm_groups):
         state.refuse("attn_qk_norm_groups: with rotary_pos_emb, 2.x groups other features than this model")
 
@@ -141,46 +144,44 @@ def _keeps_groups(paired: int, features: int, groups: int) -> bool:
     return all(len({feature // size for feature in order[i : i + size]}) == 1 for i in range(0, features, size))
 
 
-def _load_qk_gains(
+def _load_qk_norm(
     layer: Attention | CrossAttention, state: Reader, paired: int, by_head: Order, options: Options
 ) -> None:
-    """1.x has one gain for all heads. 2.x then leaves qk_norm_scale out for the plain factor of scores."""
-    o, qk = layer.options, layer.qk_norm
+    """1.x has one gain for all heads. The factor of the scores changed twice."""
+    o, qk, names = layer.options, layer.qk_norm, ("qk_norm_q_scale", "qk_norm_k_scale")
     assert qk is not None
-    gains: tuple[Any, Any] = qk.q_scale, qk.k_scale
-    for ours, name, heads in zip(gains, ("qk_norm_q_scale", "qk_norm_k_scale"), (o.heads, o.kv_heads), strict=True):
+    replaces = state.since((2, 26), "attn_qk_norm", "scale scores once, by the gains of qk_norm_dim_scale if it is on")
+    thrice = (2, 18) <= state.release < (2, 26)  # queries and keys are scaled as well, and the gains are not used
+    gains: tuple[Any, ...] = () if qk.q_scale is None else (qk.q_scale, qk.k_scale)
+    for ours, name, heads in zip(gains, names, (o.heads, o.kv_heads), strict=False):
         gain = state.need(name, shape=(o.dim_head,) if state.old else (heads, o.dim_head))
         if gain is not None:
             gain = halves(gain.expand(heads, -1), paired)
-            gain = by_head(gain) if heads == o.heads else gain
+            gain = torch.ones_like(gain) if thrice else by_head(gain) if heads == o.heads else gain
         state.put(ours, gain, name)
-    if not state.old:
-        scale = float(o.dim_head**-0.5)
+    if thrice or (gains and replaces):
+        scale = float(o.qk_norm_scale**3 if thrice else o.dim_head**-0.5)
         state.set([vars(o), *options], qk_norm_scale=scale)
-        state.change(lambda: setattr(layer, "scale", scale))
+        state.change(partial(setattr, layer, "scale", scale))
 
 
 # Scores and the output ----------------------------------------------------------------------------------------------
 
 
 def _load_talking_heads(talking: Any, state: Reader, by_head: Order) -> None:
-    heads = len(talking.before.weight)
-    both = [(talking.before.weight, "pre"), (talking.after.weight, "post")]
-    places = {
-        place: (f"{place}_softmax_talking_heads.weight", f"attend.{place}_softmax_talking_heads.weight")
-        for _, place in both
-    }
-    there = {place: any(state.has(name) for name in names) for place, names in places.items()}
-    for ours, place in both:
-        if any(there.values()) and not there[place] and not state.old:  # 2.x may have one of the two alone
-            state.put(ours, torch.eye(heads, device=ours.device, dtype=ours.dtype), places[place][0])
+    adds = state.since((1, 39), "attn_talking_heads", "add the mixed scores to the scores")
+    both = {"pre": talking.before.weight, "post": talking.after.weight}
+    names = {place: [f"{at}{place}_softmax_talking_heads.weight" for at in ("", "attend.")] for place in both}
+    there = {place for place in both if any(map(state.has, names[place]))}
+    for place, ours in both.items():
+        eye = torch.eye(len(ours), device=ours.device, dtype=ours.dtype)
+        if there and place not in there and not state.old:  # it may have one of the two alone
+            state.put(ours, eye, names[place][0])
             continue
-        mix = state.need(*places[place], shape=(heads, heads))
+        mix = state.need(*names[place], shape=ours.shape)
         if mix is not None:
-            mix = by_head(by_head(mix).T).T
-            if place == "pre" and not state.old:  # 2.x adds the result to the scores
-                mix = mix + torch.eye(heads, device=mix.device, dtype=mix.dtype)
-        state.put(ours, mix, places[place][0])
+            mix = by_head(by_head(mix).T).T + (eye.to(mix.device, mix.dtype) if adds and place == "pre" else 0)
+        state.put(ours, mix, names[place][0])
 
 
 def _load_output(output: Any, o: Any, state: Reader, by_head: Order) -> None:

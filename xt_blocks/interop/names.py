@@ -11,6 +11,13 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
+Release = tuple[int, int]
+"""Major and minor version."""
+
+LAST_OF_1, FIRST_OF_2, NEWEST = (1, 14), (1, 32), (2, 31)
+"""What is called 1.x has the final norm in the wrapper, and what is called 2.x stores gains less one. The releases in
+between changed one of these at a time."""
+
 # What torch.compile, data parallelism, sharding and activation checkpointing put into names, wherever they are used.
 _WRAPPED = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # What x-transformers itself puts around a shifted or scaled layer.
@@ -73,23 +80,60 @@ def below(state: Mapping[str, Tensor], root: str, net: str) -> dict[str, Tensor]
     raise UserError(f"the weights of this model are below {first!r}{also}: give {taken}")
 
 
-def release_of(state: Mapping[str, Tensor]) -> int:
-    """Which release has these names, 1 or 2.
+def version_of(release: object) -> Release:
+    """A release as a caller gives it: 1 or 2 for the last that reads so, or a version such as "2.11.0".
 
     Raises:
-        UserError: they do not say.
+        UserError: it is no release, or one that is not read.
+    """
+    if release in (1, 2) and not isinstance(release, bool):
+        return LAST_OF_1 if release == 1 else NEWEST
+    match = re.fullmatch(r"(1|2)\.(\d+)(\..*)?", release) if isinstance(release, str) else None
+    if match is None:
+        raise UserError(f"release must be 1 or 2, not {release!r}; or a version, such as '2.11.0'")
+    version = int(match[1]), int(match[2])
+    if LAST_OF_1 < version < FIRST_OF_2:
+        raise _between()
+    return version
+
+
+def release_of(state: Mapping[str, Tensor]) -> Release:
+    """Which release has these names: the last that does.
+
+    Raises:
+        UserError: they do not say, or are of one that is not read.
     """
 
     def has(pattern: str) -> bool:
         return any(re.search(pattern, name) for name in state)
 
-    if has(r"gamma$|(^|\.)final_norm\.|\.ff\.2\.|\.1\.attend\."):
-        return 2
-    if has(r"layers\.\d+\.0\.\d\.(weight|bias)$|\.ff\.3\.|\.1\.to_r\.|learned_logslopes$"):
-        return 1
-    blocks = {int(match[1]) for name in state if (match := re.search(r"layers\.(\d+)\.", name))}
-    if blocks and has(r"layers\.\d+\.0\.2\.g$"):  # 1.x has no norm after the last block
-        return 2 if has(rf"layers\.{max(blocks)}\.0\.2\.g$") else 1
-    if has(r"layers\.\d+\.0\.0\.g$"):
-        return 1
+    last = max((int(match[1]) for name in state if (match := re.search(r"layers\.(\d+)\.\d\.", name))), default=0)
+    if has(r"^((net|encoder|decoder|token_critic)\.)*norm\.(weight|bias)$|\.1\.to_r\.|learned_logslopes$"):
+        return LAST_OF_1
+    # every stack of 1.15 or later has a norm at its end, LayerNorms with a weight or a bias until 1.30
+    if has(rf"\.beta$|(^|\.)final_norm\.(weight|bias)$|layers\.{last}\.0\.2\.(weight|bias)$"):
+        raise _between()
+    if has(r"gamma$|head_attn_sink$"):
+        return NEWEST
+    if has(rf"(^|\.)final_norm\.|layers\.{last}\.0\.2\.g$"):
+        if (has(r"\.ff\.3\.") and not has(r"\.ff\.1\.")) or has(r"(^|\.)to_logits\.bias$"):
+            raise _between()
+        return NEWEST
+    if has(r"layers\.\d+\.0\.\d\.(weight|bias|g)$|\.ff\.3\."):
+        return LAST_OF_1
+    if has(r"\.ff\.2\.|\.1\.attend\."):
+        return NEWEST
     raise UserError("these names do not say which release of x-transformers they are of: give release=1 or release=2")
+
+
+def gains_around_one(state: Mapping[str, Tensor]) -> bool:
+    """Whether gains of RMSNorms or ScaleNorms, whose names never changed, look as if they were not stored less one."""
+    gains = [tensor.float().mean() for name, tensor in state.items() if re.search(r"layers\.\d+\.0\.\d\.g$", name)]
+    return bool(gains) and bool(sum(gains) > len(gains) / 2)
+
+
+def _between() -> UserError:
+    return UserError(
+        "these weights are of a release of x-transformers from 1.15 to 1.31, which is not read; if they are of "
+        "another, give release=, such as release='2.11.0'"
+    )

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..positions.bias import ALiBi, DynamicBias, T5Bias
 from ..positions.rotary import BASE
-from ..runtime.plan import Step
 from ..runtime.stack import Stack
 from .linear import load_bias, load_linear, load_norm
 from .reader import Reader
@@ -20,8 +19,8 @@ from .reader import Reader
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
-LEAST_ROTATED_IN_1 = 32
-"""1.x rotates at least so many features of a head, whatever rotary_emb_dim is."""
+LEAST_ROTATED = 32
+"""Until 1.42 at least so many features of a head are rotated, whatever rotary_emb_dim is."""
 
 Order = Callable[[Tensor], Tensor]
 """Puts rows, so many a head, in the order of our heads."""
@@ -62,36 +61,30 @@ def load_biases(stack: Stack, state: Reader) -> None:
         state.refuse("alibi_pos_bias: 1.x ignores it beside dynamic_pos_bias; leave it out")
 
 
-def rotated_by(stack: Stack, step: Step) -> int:
-    """How many features of each head of a block are rotated."""
-    return 0 if step.rotary is None else stack.rotary[step.rotary][0]
-
-
-def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) -> None:
-    """Whether the frequencies are the same, as far as the state dict says."""
+def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) -> dict[str, int]:
+    """How many features each rotation rotates, which is set; the frequencies are checked where they are given."""
+    rotated = {}
     for node, (dim, xpos_scale_base) in stack.rotary.items():
+        heads = [stack.graph.nx.nodes[step.node]["options"]["dim_head"] for step in stack.plan if step.rotary == node]
+        name = f"{state.prefix}rotary_pos_emb.inv_freq"
+        theirs = state.state[name].double().cpu() if name in state.state else None
+        more = state.old if theirs is None else 2 * len(theirs) == LEAST_ROTATED
+        rotated[node] = LEAST_ROTATED if more and dim < LEAST_ROTATED <= min(heads) else dim
         if state.old:
             option = "rotary_pos_emb" if xpos_scale_base is None else "rotary_xpos"
             state.warn(f"{option}: 1.x rotates values as well as queries and keys; this model does not")
-            heads = [
-                stack.graph.nx.nodes[step.node]["options"]["dim_head"] for step in stack.plan if step.rotary == node
-            ]
-            if dim < LEAST_ROTATED_IN_1 <= min(heads):
-                dim = LEAST_ROTATED_IN_1
-                state.change(partial(stack.rotary.update, {node: (dim, xpos_scale_base)}))
-                state.set([graph.nx.nodes[node] for graph in graphs], dim=dim)
-        name = f"{state.prefix}rotary_pos_emb.inv_freq"
-        if name not in state.state:
-            continue
-        steps = torch.arange(0, dim, 2, device="cpu", dtype=torch.float64)
-        theirs, ours = state.state[name].double().cpu(), BASE ** -(steps / dim)
-        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2):
+        steps = torch.arange(0, rotated[node], 2, device="cpu", dtype=torch.float64)
+        ours = BASE ** -(steps / rotated[node])
+        if theirs is not None and (theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2)):
             state.refuse(
                 f"rotary_pos_emb: the frequencies differ. This model rotates {dim} features of a head, feature i by "
                 f"{BASE:g} ** (-i / {dim}); the other one has {len(theirs)} frequencies down to {float(theirs[-1]):.2g}"
             )
-        if state.has("rotary_pos_emb.scale") != (xpos_scale_base is not None):
+        if theirs is not None and state.has("rotary_pos_emb.scale") != (xpos_scale_base is not None):
             state.refuse("rotary_xpos: one of the two models decays with distance, and the other does not")
+        state.change(partial(stack.rotary.update, {node: (rotated[node], xpos_scale_base)}))
+        state.set([graph.nx.nodes[node] for graph in graphs], dim=rotated[node])
+    return rotated
 
 
 def _load_t5(module: Any, state: Reader, by_head: Order) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .names import LAST_OF_1, Release
+
 
 @dataclass
 class Record:
@@ -41,18 +43,30 @@ class Reader:
 
     Args:
         state: names → tensors.
-        old: whether they are of release 1.x.
+        release: that they are of, major and minor version.
+        told: whether that was told from the names, which do not tell the minor version.
         prefix: put before every requested name.
         record: of the load; None: a new one.
+
+    Attributes:
+        old: of 1.x.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], old: bool, prefix: str = "", record: Record | None = None) -> None:
-        self.state, self.old, self.prefix = state, old, prefix
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        release: Release,
+        told: bool = False,
+        prefix: str = "",
+        record: Record | None = None,
+    ) -> None:
+        self.state, self.release, self.told, self.prefix = state, release, told, prefix
+        self.old = release <= LAST_OF_1
         self.record = record or Record()
 
     def under(self, prefix: str) -> Reader:
         """A reader of the names with this prefix, sharing this one's record."""
-        return Reader(self.state, self.old, self.prefix + prefix, self.record)
+        return Reader(self.state, self.release, self.told, self.prefix + prefix, self.record)
 
     # Reading ----------------------------------------------------------------------------------------------------
 
@@ -76,8 +90,8 @@ class Reader:
             if _sizes(value.shape) != _sizes(shape):
                 self._wrong(name, f"{tuple(value.shape)}, the model's is {tuple(shape)}")
                 return None
-            if not value.is_floating_point():
-                self._wrong(name, f"{value.dtype}, which is no type of a parameter")
+            if value.is_meta or not value.is_floating_point():
+                self._wrong(name, "on the meta device" if value.is_meta else f"{value.dtype}, no type of a parameter")
                 return None
             return value.detach().to(torch.promote_types(value.dtype, torch.float32)).reshape(*shape)
         return None
@@ -99,6 +113,17 @@ class Reader:
 
     def _wrong(self, name: str, what: str) -> None:
         self.record.wrong.append(f"{self.prefix}{name} is {what}")
+
+    def since(self, release: Release, option: str, what: str) -> bool:
+        """Whether the weights are of this release or a later one; if the names alone say so, there is a warning.
+
+        Args:
+            what: such a release does with the option.
+        """
+        if self.told and not self.old:
+            version = "{}.{}".format(*release)
+            self.warn(f"{option}: read as of {version} or later, which {what}; if it is older, give its release=")
+        return self.release >= release
 
     # What the model gets ----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ What is set so that the loaded model computes what x-transformers does:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from ..runtime.recompute import parts_of
 from ..runtime.stack import Stack
 from .attention import ScoreContext, load_attention
 from .linear import load_bias, load_norm
-from .positions import load_biases, load_rotations, rotated_by
+from .positions import load_biases, load_rotations
 from .reader import Reader
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 Attributes = list[dict[str, Any]]
 """Of the nodes of one block: all that are tied to it, in the graph of the stack and in that of the model around it."""
+
+
+def unwrapped(module: Any) -> Any:
+    """The module inside of torch.compile's and data parallelism's wrappers."""
+    inner = getattr(module, "_orig_mod", getattr(module, "module", None))
+    return unwrapped(inner) if isinstance(inner, nn.Module) else module
 
 
 def load_alone(stack: Stack, state: Reader) -> None:
@@ -55,7 +61,7 @@ def load_alone(stack: Stack, state: Reader) -> None:
 
 def load_within(model: Any, state: Reader) -> None:
     """The stack of a model. 1.x has the final norm beside it."""
-    stack, own = model.attn_layers, state.under("attn_layers.")
+    stack, own = unwrapped(model.attn_layers), state.under("attn_layers.")
     graphs = [stack.graph, *([] if model.graph is stack.graph else [model.graph])]
     _load_layers(stack, graphs, own, last_norm=state.under("norm.") if state.old else None)
     if not state.old:
@@ -101,10 +107,10 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
     """
     steps = {step.node: step for step in stack.plan if step.block is not None}
     _check(stack, list(steps.values()), state)
-    load_rotations(stack, graphs, state)
+    rotations = load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
-    owners = list(dict.fromkeys(step.block for step in steps.values() if step.block is not None))
-    for i, owner in enumerate(owners):  # 2.x has tied blocks once, where they first run
+    owners = _owners(stack, steps)
+    for i, owner in enumerate(owners):  # 2.x has tied blocks once
         block: Any = stack.blocks[owner]
         attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
@@ -114,9 +120,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
             scores = ScoreContext(bool(step.biases), step.keep_scores)
-            load_attention(
-                layer, own.under("1."), rotated_by(stack, step), scores, [each["options"] for each in attributes]
-            )
+            rotated = 0 if step.rotary is None else rotations[step.rotary]
+            load_attention(layer, own.under("1."), rotated, scores, [each["options"] for each in attributes])
         elif isinstance(layer, FeedForward):
             scale = 1.0 if block.sandwich_norm is None else step.use.scale
             _load_feedforward(layer, attributes, own.under("1.ff."), scale)
@@ -124,6 +129,17 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
             raise TypeError(f"x-transformers has no block like {type(layer).__name__}")
     state.change(lambda: _plan_again(stack))
     load_biases(stack, state)
+
+
+def _owners(stack: Stack, steps: Mapping[str, Step]) -> list[str]:
+    """The blocks in the order in which x-transformers numbers them.
+
+    That is where they first run, unless ties that are called x0, x1, ... number them all, as for layers_execute_order.
+    """
+    owners = list(dict.fromkeys(step.block for step in steps.values() if step.block is not None))
+    ties = [stack.graph.nx.nodes[owner]["tie"] for owner in owners]
+    numbered = [f"x{i}" for i in range(len(owners))]
+    return [owners[ties.index(tie)] for tie in numbered] if {*ties} == {*numbered} else owners
 
 
 def _plan_again(stack: Stack) -> None:

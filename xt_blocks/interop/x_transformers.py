@@ -1,4 +1,4 @@
-"""Load weights saved by x-transformers, releases 1.x and 2.x, into our models.
+"""Load weights saved by x-transformers into our models: releases up to 1.14 (1.x below) and from 1.32 on (2.x).
 
 The same function, parametrised differently: names differ, rotary features are paired with their neighbours in 2.x and
 across halves here, one matrix here holds queries, keys and values, 2.x stores gains minus one, and its grouped heads
@@ -34,19 +34,21 @@ from . import names
 from .linear import load_linear, load_norm
 from .positions import load_absolute
 from .reader import Reader
-from .stack import load_alone, load_within, stays_pre_norm
+from .stack import load_alone, load_within, stays_pre_norm, unwrapped
 
 Model = Any
 
 
-def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release: int | None = None) -> Model:
+def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release: int | str | None = None) -> Model:
     """Fill a model with weights of an x-transformers model that was built with the same arguments.
 
     Args:
-        model: ours: a stack, a wrapper, or a wrapper around one. It is changed in place, once all is known to fit.
+        model: ours: a stack, a wrapper, or a wrapper around one, compiled or not. It is changed in place, once all is
+            known to fit.
         state_dict: of the x-transformers model. What torch.compile and data parallelism put before names does not
             matter, nor whether it is that of an AutoregressiveWrapper or of its net.
-        release: 1 or 2; told from the names if None.
+        release: of x-transformers, as "2.11.0"; 1 or 2 for the last that is read in that way. Told from the names if
+            None, which do not tell minor versions. From 1.15 to 1.31 none is read.
 
     Returns:
         The model.
@@ -60,17 +62,18 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
         UserError: names are missing, unexpected or of another size, the release cannot be told, or x-transformers
             computes what this model cannot. The model is then as it was.
     """
-    state = names.tensors(state_dict)
-    state = names.below(state, *_root(model))
-    if release is None:
-        release = names.release_of(state)
-    if release not in (1, 2):
-        raise UserError(f"release must be 1 or 2, not {release!r}")
-    reader = Reader(state, release == 1)
+    state = names.below(names.tensors(state_dict), *_root(model))
+    version = names.release_of(state) if release is None else names.version_of(release)
+    reader = Reader(state, version, told=release is None)
+    if reader.told and not reader.old and names.gains_around_one(state):
+        reader.warn(
+            "use_rmsnorm, use_scalenorm: the gains are around one, and are read as stored less one, as they are since "
+            "1.32; from 1.15 to 1.31, of which no weights are read, they are not"
+        )
     _load(model, reader)
-    record = reader.record
+    record, kind = reader.record, 1 if reader.old else 2
     if record.refused:
-        why = f"x-transformers {release}.x computes what this model cannot with these weights:"
+        why = f"x-transformers {kind}.x computes what this model cannot with these weights:"
         raise UserError("\n  ".join([why, *record.refused]))
     problems = [
         *(f"missing: {name}" for name in record.missing),
@@ -79,7 +82,7 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
         *(f"not there: {name} of the model" for name in reader.unfilled(model)),
     ]
     if problems:
-        hint = f"(read as of release {release}.x; the two models must be built with the same arguments)"
+        hint = f"(read as of release {kind}.x; the two models must be built with the same arguments)"
         raise UserError("\n  ".join([f"these weights do not fit the model {hint}:", *problems]))
     reader.commit()
     for what in record.warned:
@@ -92,6 +95,7 @@ def _is_buffer(name: str) -> bool:
 
 
 def _load(model: Model, state: Reader) -> None:
+    model = unwrapped(model)
     _LOADERS[_type_of(model)](model, state)
 
 
@@ -104,6 +108,7 @@ def _type_of(model: Model) -> type:
 
 def _root(model: Model) -> tuple[str, str]:
     """What one of its names starts with, and "net." if it has a net inside, else ""."""
+    model = unwrapped(model)
     root = _ROOTS.get(_type_of(model))
     return ("net." + _root(model.net)[0], "net.") if root is None else (root, "")
 
@@ -163,8 +168,10 @@ def _load_tokens(model: Any, state: Reader) -> None:
         load_linear(model.project_emb, state, "project_emb")
     if model.to_logits is not None:
         load_linear(model.to_logits, state, "to_logits")
-    elif state.old and not model.return_only_embed:
-        state.warn("tie_embedding: 1.x gives tied logits without the factor dim ** -0.5")
+    elif not model.return_only_embed and not state.since(
+        (2, 31), "tie_embedding", "multiply its logits by dim ** -0.5"
+    ):
+        state.warn("tie_embedding: before 2.31 tied logits are not multiplied by dim ** -0.5, and this model's are")
 
 
 def _check_memories(model: Any, state: Reader) -> None:

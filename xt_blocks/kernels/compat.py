@@ -78,7 +78,7 @@ def hooked(module: nn.Module, allowed: tuple[str, ...] = ()) -> bool:
     own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     if not any(own):
         return False
-    found = [hook for hooks in own for hook in hooks.values()]
+    found = [hook for hooks in own for hook in [*hooks.values()]]  # another thread may add one
     return any(not (allowed and getattr(hook, "__module__", "").startswith(allowed)) for hook in found)
 
 

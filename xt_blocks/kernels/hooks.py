@@ -42,12 +42,13 @@ def runs(module: nn.Module, forward: Callable[..., Any]) -> bool:
 
 
 def within(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function(x)` in place of the forward of a module that `runs` it, so that its weights are gathered."""
+    """`function(x)` in place of the forward of a module that `runs` it, so that its weights are gathered.
+
+    Another module with the same hooks is called: other threads may be calling this one.
+    """
     if unhooked(module):
         return function(x)
-    module.forward = function
-    try:
-        out: Tensor = module(x)
-    finally:
-        del module.forward
+    called = object.__new__(type(module))  # of a sharded class too, whose `__new__` builds a module from arguments
+    vars(called).update(vars(module), forward=function)
+    out: Tensor = called(x)
     return out

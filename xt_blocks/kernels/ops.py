@@ -12,18 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Kept for as long as the process, since an operator goes with its library; a reload of this module keeps them too.
+_LIBRARIES: list[Any] = globals().get("_LIBRARIES", [])
 
-def _library() -> Any:
-    """A library under a name that is still free: the package may be imported twice."""
+
+def _library(schema: str) -> Any:
+    """A library with this operator, under a name where it is still free: the package may be imported twice."""
     for i in count():
+        library = torch.library.Library(f"xt_blocks{i or ''}", "FRAGMENT")  # type: ignore[no-untyped-call]
         try:
-            return torch.library.Library(f"xt_blocks{i or ''}", "DEF")  # type: ignore[no-untyped-call]
+            library.define(schema)  # type: ignore[no-untyped-call]
         except RuntimeError:
             if i == 99:
                 raise
-
-
-_LIBRARY = _library()
+        else:
+            _LIBRARIES.append(library)
+            return library
 
 
 def define(
@@ -41,10 +45,10 @@ def define(
         shape: an empty result.
         backward, save: as for `torch.library.register_autograd`; None: it has no gradient.
     """
-    _LIBRARY.define(schema)
+    library = _library(schema)
     name = schema.partition("(")[0]
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{_LIBRARY.ns}::{name}", shape, lib=_LIBRARY)
+    library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{library.ns}::{name}", shape, lib=library)
     if backward is not None:
-        torch.library.register_autograd(f"{_LIBRARY.ns}::{name}", backward, setup_context=save, lib=_LIBRARY)
-    return getattr(getattr(torch.ops, _LIBRARY.ns), name).default
+        torch.library.register_autograd(f"{library.ns}::{name}", backward, setup_context=save, lib=library)
+    return getattr(getattr(torch.ops, library.ns), name).default

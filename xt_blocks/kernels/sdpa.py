@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from . import compat
 from .contract import Kernel
 from .request import Request, Result
 from .scores.dropout import Dropout
@@ -14,6 +15,8 @@ def supports(request: Request) -> str | None:
     for modifier in request.spec.modifiers:
         if not isinstance(modifier, Dropout):
             return f"torch's kernel has no {modifier.name}"
+    if request.mask.bias is not None and not torch.compiler.is_compiling() and compat.transforms_active():
+        return "torch.func hides that a position bias is learned, and torch's kernel has a gradient only if it knows"
     return request.needs_scores()
 
 

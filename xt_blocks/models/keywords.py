@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints, is_typeddict
 
 from blockdsl.errors import did_you_mean
 from blockdsl.registry.settings import table
+from blockdsl.synonyms import meant
 
 Init = TypeVar("Init", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -29,8 +30,10 @@ def names_nearest(init: Init) -> Init:
         for name in kwargs:
             if name not in known:
                 hint = did_you_mean(name, known)
-                if not hint and name in table() and "attn_layers" in known:
-                    hint = "it is a setting of the stack: give it to attn_layers=Decoder(...)"
+                ours = [ours for ours in (*meant(name), name) if ours in table()]
+                if not hint and ours and "attn_layers" in known:
+                    what = "it" if name in ours else " and ".join(ours)
+                    hint = f"it is a setting of the stack: give {what} to attn_layers=Decoder(...)"
                 called = type(self).__name__ if init.__name__ == "__init__" else init.__name__
                 what = f"{called}() got an unknown argument '{name}'"
                 raise TypeError(f"{what}; {hint}" if hint else what)

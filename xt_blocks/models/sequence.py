@@ -305,10 +305,15 @@ class SequenceModel(Drawn, nn.Module):
         """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""
         hidden = self._vectors(x)
         if self.pos_emb is not None:
-            hidden = hidden + self.pos_emb(pos)
+            hidden = hidden + self._positions(x, pos)
         if sum_embeds is not None:
             hidden = hidden + sum_embeds.to(hidden.dtype)
         return self.post_emb_norm(hidden)
+
+    def _positions(self, x: Tensor, pos: Tensor | None) -> Tensor:
+        """(seq, emb_dim) or (batch, seq, emb_dim): what the positions (seq,) or (batch, seq) of x add."""
+        vectors: Tensor = self.pos_emb(pos)  # type: ignore[misc]
+        return vectors
 
     def _projected(self, embedded: Tensor) -> Tensor:
         """`embedded: (batch, prepended + seq, emb_dim)` with the stack's features, (batch, prepended + seq, dim)."""

@@ -104,8 +104,8 @@ class TransformerWrapper(SequenceModel):
         try:
             return self.token_emb(x)
         except IndexError:  # checked afterwards: a check before would wait for a GPU
-            span = f"from {x.min()} to {x.max()}"
-            raise ValueError(f"tokens are from 0 to {self.num_tokens - 1}; these go {span}") from None
+            last = getattr(self.token_emb, "num_embeddings", self.num_tokens) - 1
+            raise ValueError(f"tokens are from 0 to {last}; these go from {x.min()} to {x.max()}") from None
         except RuntimeError as error:
             if reason := misfit("tokens", x, self.token_emb):
                 raise ValueError(reason) from error
@@ -123,6 +123,8 @@ class TransformerWrapper(SequenceModel):
         return head.loss(self.to_logits, hidden, target)
 
     def checked_sequence(self, x: Tensor) -> Tensor:
+        if not isinstance(self.token_emb, nn.Embedding):  # another in its place knows what it takes
+            return x
         x = whole_numbers("tokens", x, " (batch, seq)")
         if x.ndim != 2:
             raise ValueError(f"tokens must be (batch, seq), not {tuple(x.shape)}")

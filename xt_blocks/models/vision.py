@@ -50,11 +50,15 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         """`img: (batch, channels, height, width)` → (batch, patches, dim), row by row from the top left."""
-        height, width = self.patch
-        batch, channels, rows, columns = *img.shape[:2], img.shape[2] // height, img.shape[3] // width
-        tiles = img.reshape(batch, channels, rows, height, columns, width)
-        pixels = tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # b (rows columns) (height width channels)
-        return self.norm_out(apply(self.project, self.norm_in(pixels)))
+        return self.norm_out(apply(self.project, self.norm_in(patches(img, self.patch))))
+
+
+def patches(img: Tensor, patch: tuple[int, int]) -> Tensor:
+    """`img: (batch, channels, height, width)` → (batch, patches, pixels), each patch's row by row and channels last."""
+    height, width = patch
+    batch, channels, rows, columns = *img.shape[:2], img.shape[2] // height, img.shape[3] // width
+    tiles = img.reshape(batch, channels, rows, height, columns, width)
+    return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # b (rows columns) (height width channels)
 
 
 class ViTransformerWrapper(Drawn, nn.Module):
@@ -141,10 +145,8 @@ class ViTransformerWrapper(Drawn, nn.Module):
 
     def _stream(self, img: Tensor) -> Tensor:
         """(batch, patches + registers, dim)"""
-        patches = self.post_emb_norm(
-            self.patch_emb(img) + self.pos_emb(torch.arange(self.num_patches, device=img.device, dtype=torch.int64))
-        )
-        patches = self.emb_dropout(patches)
+        places = torch.arange(self.num_patches, device=img.device, dtype=torch.int64)
+        embedded = self.emb_dropout(self.post_emb_norm(self.patch_emb(img) + self.pos_emb(places)))
         if self.registers is None:
-            return patches
-        return torch.cat((patches, self.registers.expand(img.shape[0], -1, -1)), dim=1)
+            return embedded
+        return torch.cat((embedded, self.registers.expand(img.shape[0], -1, -1)), dim=1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from blockdsl.errors import GraphError
 from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds, norm_of
 from blockdsl.registry.positions import SCHEMES
 
@@ -25,6 +28,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     around = {option.name: options.pop(option.name) for option in BLOCK_OPTIONS}
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
     layer = make(dim=graph.dim, **options)
+    _check_shapes(f"kind '{kind.name}'", kind.shapes(kind.completed(graph.dim, attrs["options"])), layer)
     if around["init_gain"] is not None:
         init_xavier(layer, around["init_gain"])
     return Block(
@@ -51,4 +55,25 @@ def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, tuple[
             rotary[node] = (own["dim"], own["xpos_scale_base"])
         else:
             modules[node] = pkgutil.resolve_name(scheme.module)(**own)
+            _check_shapes(f"position scheme '{attrs['scheme']}'", scheme.shapes(scheme.complete(attrs)), modules[node])
     return nn.ModuleDict(modules), rotary
+
+
+def _check_shapes(owner: str, declared: Mapping[str, tuple[int, ...]], module: nn.Module) -> None:
+    """What is declared is what costs are counted by, so it has to be what there is.
+
+    Raises:
+        GraphError: a parameter has another shape than declared, is not declared, or is not there.
+    """
+    there = {name: p for name, p in module.named_parameters() if not is_lazy(p)}
+    for name in there.keys() | declared.keys():
+        has = tuple(there[name].shape) if name in there else None
+        if name not in declared:
+            wrong = f"does not declare the parameter '{name}' of its module, of shape {has}"
+        elif has is None:
+            wrong = f"declares a parameter '{name}' of shape {tuple(declared[name])}, which its module does not have"
+        elif has != tuple(declared[name]):
+            wrong = f"declares shape {tuple(declared[name])} for its parameter '{name}', which has {has} in its module"
+        else:
+            continue
+        raise GraphError(f"{owner} {wrong} ({type(module).__name__})")

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, TypedDict
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 from blockdsl.registry.options import plain
 
+from ..blocks.block import BlockOutput
 from ..kernels.request import Scores
 from .evaluation import evaluating
 from .intermediates import Intermediates
@@ -153,10 +155,12 @@ def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 @contextmanager
 def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]:
-    """Inside, record each pass through the stack in `passes`."""
-    signature = inspect.signature(stack.forward)
+    """Inside, record each pass of this thread through the stack in `passes`."""
+    signature, thread = inspect.signature(stack.forward), get_ident()
 
-    def starts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def starts(_: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+        if get_ident() != thread or kwargs is None:  # None: another thread found the hook before its kwargs were asked
+            return None
         bound = signature.bind(*args, **kwargs)
         seen = bound.arguments.get("intermediates") or Intermediates()
         seen.keep_attention = True
@@ -165,7 +169,11 @@ def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]
         return bound.args, bound.kwargs
 
     def gives(owner: str) -> Any:
-        return lambda _, args, out: passes[name].updates[owner].append(out.update)
+        def keep(_: nn.Module, args: Any, out: BlockOutput) -> None:
+            if get_ident() == thread:
+                passes[name].updates[owner].append(out.update)
+
+        return keep
 
     handles = [stack.register_forward_pre_hook(starts, with_kwargs=True)]
     handles += [block.register_forward_hook(gives(owner)) for owner, block in stack.blocks.items()]

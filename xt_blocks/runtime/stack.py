@@ -29,9 +29,12 @@ from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
 from .recompute import can_recompute, parts_of, recompute
+from .saved import allow
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
+
+allow()
 
 
 class Stack(Drawn, nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,8 @@ class RowState:
             halves.index_copy_(0, (at.fixed.place + 1) % 2, new[None].to(halves.dtype))
             return
         half = 1 - self._half()
+        if _in_graph(halves):
+            halves = self._halves = halves.clone()
         halves[half], self._places[half] = new, at.end
 
     def after(self) -> Tensor:
@@ -158,14 +160,17 @@ class TokenPieces:
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
         """Write the new tokens' `(batch, ..., new, features)`; returns those of all tokens so far, or of the window."""
         at = self._progress
+        written = bool(self.buffers)
         buffers = self.buffers or self._allocate(new)
         if at.fixed is not None:
-            place = at.fixed.place
-            return tuple(buffers[name].index_copy_(-2, place, t.to(buffers[name].dtype)) for name, t in new.items())
+            return tuple(
+                _final(buffers[name].index_copy_(-2, at.fixed.place, t.to(buffers[name].dtype)))
+                for name, t in new.items()
+            )
         start, end, first = at.length, at.end, 0
         if self.window is not None:
             self._undo_failed(start)
-            buffers, first = self.buffers, max(0, end - at.queries - self.window)
+            written, buffers, first = bool(self.buffers), self.buffers, max(0, end - at.queries - self.window)
             size = capacity(self.window, at.max_len)
             if end - self._begin > size:
                 if end - first > size or first > start:  # memories may be outside the window at once
@@ -174,6 +179,8 @@ class TokenPieces:
         begin, out = self._begin, []
         for name, t in new.items():
             buffer = buffers[name]
+            if written and _in_graph(buffer):
+                buffer = buffers[name] = buffer.clone()
             buffer.narrow(-2, start - begin, end - start).copy_(t)
             out.append(buffer.narrow(-2, first - begin, end - first))
         return tuple(out)
@@ -216,8 +223,10 @@ class TokenPieces:
     def _move_to(self, first: int) -> None:
         """Move the tokens from place `first` on to the front."""
         past, count = first - self._begin, self._progress.length - first
-        for t in self.buffers.values():
-            t.narrow(-2, 0, count).copy_(t.narrow(-2, past, count).clone())
+        for name, t in self.buffers.items():
+            kept = t.narrow(-2, past, count).clone()
+            self.buffers[name] = t = t.clone() if _in_graph(t) else t
+            t.narrow(-2, 0, count).copy_(kept)
         self._begin = first
 
     def _replace(self, new: Mapping[str, Tensor], first: int) -> tuple[Tensor, ...]:
@@ -322,6 +331,29 @@ class SegmentState:
     def after(self) -> dict[str, Tensor]:
         """What was written, without gradient."""
         return self._after
+
+
+def _in_graph(t: Tensor) -> bool:
+    """Whether the backward pass of an earlier step may need a state as it is now, so that a copy has to be written."""
+    return torch.is_grad_enabled() or t.requires_grad
+
+
+class _Final(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t.view_as(t)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("a cache with fixed shapes is written in place: for backward(), step without fix_shapes()")
+
+
+def _final(t: Tensor) -> Tensor:
+    """`t`, whose gradient is refused in words."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and t.requires_grad):
+        return t
+    out: Tensor = _Final.apply(t)  # type: ignore[no-untyped-call]
+    return out
 
 
 def changed(t: Tensor | None, change: Change) -> Tensor | None:

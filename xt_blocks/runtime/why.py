@@ -8,6 +8,7 @@ Runs the model once as it is: the choice depends on its mode, gradients and size
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import RLock, get_ident
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,8 @@ from torch import nn
 from ..blocks.attention import AnyAttention
 from ..kernels import table
 from ..kernels.request import Request, Result
+
+_ONE_AT_A_TIME = RLock()  # what it replaces is the module's, and so of all threads
 
 
 def why(model: nn.Module, *args: Any, **kwargs: Any) -> str:
@@ -25,23 +28,25 @@ def why(model: nn.Module, *args: Any, **kwargs: Any) -> str:
     """
     lines: list[str] = []
     attentions = {name: module for name, module in model.named_modules() if isinstance(module, AnyAttention)}
-    try:
-        for name, module in attentions.items():
-            module.core = _recorded(name, lines)
-        model(*args, **kwargs)
-    finally:
-        for module in attentions.values():
-            vars(module).pop("core", None)
+    with _ONE_AT_A_TIME:
+        try:
+            for name, module in attentions.items():
+                module.core = _recorded(name, lines)
+            model(*args, **kwargs)
+        finally:
+            for module in attentions.values():
+                vars(module).pop("core", None)
     if not lines:
         raise ValueError(f"no attention ran in {type(model).__name__}")
     return "\n".join(lines)
 
 
 def _recorded(name: str, lines: list[str]) -> Callable[[Request], Result]:
-    prefix = f"{name}: " if name else ""
+    prefix, thread = f"{name}: " if name else "", get_ident()
 
     def core(request: Request) -> Result:
-        lines.append(prefix + table.why(request))
+        if get_ident() == thread:
+            lines.append(prefix + table.why(request))
         return table.attention(request)
 
     return core

@@ -2,8 +2,8 @@
 
 from .data import Corpus, load_corpus
 from .interrupt import StopRequest
-from .look import OVERLAYS, draw_attention, overlay, record_run
-from .loop import Reporter, Trainer, bits_per_byte
+from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
+from .loop import NotFinite, Reporter, Trainer, bits_per_byte
 from .metrics import read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
@@ -16,8 +16,10 @@ from .threads import limit_threads, resume_threads
 from .unigram import unigram_bits_per_byte
 
 __all__ = [
+    "FORMATS",
     "OVERLAYS",
     "Corpus",
+    "NotFinite",
     "ProgressBar",
     "Reporter",
     "RunFolder",

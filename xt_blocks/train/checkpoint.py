@@ -1,6 +1,7 @@
 """Checkpoints: numbered folders that are either whole or not there.
 
-Owns how one is written, found, read and pruned. Each `checkpoints/000200` holds the weights
+Owns how one is written, found, read and pruned. A damaged one gives way to the one before. Each
+`checkpoints/000200` holds the weights
 (safetensors), the optimiser's state and `state.json`. It is written under another name, forced to the
 disk, and renamed in one step, so a kill at any moment leaves the last good one. Leaves when to save, and
 what else is in the run folder, to others.
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -36,10 +37,16 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> Path:
-    """Write the checkpoint of `step` into `folder` and prune older ones; returns where it is."""
+    """Write the checkpoint of `step` into `folder` and prune older ones; returns where it is.
+
+    Raises UserError when the disk refuses; those before are as they were.
+    """
     final = folder / f"{step:06d}"
     if not _is_complete(final):
-        partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
+        try:
+            partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"checkpoint {final} cannot be written: {_first_line(error)}") from error
         if final.exists():  # damaged, or it would have been complete
             shutil.rmtree(final)
         os.rename(partial, final)
@@ -68,44 +75,86 @@ def _write(
     return partial
 
 
-def latest(folder: Path) -> Path | None:
-    """The complete checkpoint with the highest step, or None."""
-    found = _numbered(folder)
-    return found[-1] if found else None
+class Restored(NamedTuple):
+    """What a model was read from.
+
+    Attributes:
+        path: the newest checkpoint that can be read.
+        state: what was saved beside the weights, with "step".
+        damaged: the newer ones, and what is wrong with each.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    damaged: dict[Path, str]
+
+    def notes(self) -> list[str]:
+        """A line for each that is damaged."""
+        used = f"{self.path.name}, the one before, is used"
+        return [f"{problem}; {used}" for problem in self.damaged.values()]
+
+
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Restored | None:
+    """Read the newest checkpoint of `folder` that is whole, as `load` does; None when there is none at all.
+
+    Raises UserError when there are some and none can be read.
+    """
+    damaged: dict[Path, str] = {}
+    for path in reversed(_numbered(folder)):
+        try:
+            return Restored(path, load(path, model, optimizer), damaged)
+        except UserError as error:
+            damaged[path] = str(error)
+    if damaged:
+        raise UserError("\n  ".join(damaged.values()))
+    return None
 
 
 def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
     """Read weights, and the optimiser's state when one is given; returns the saved state (with "step").
 
-    Raises UserError when the files are damaged or belong to another model.
+    Raises UserError when the files are damaged or belong to another model; it then holds some of them.
     """
     try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+            raise ValueError(f"{STATE} names no step")
         load_model(model, str(checkpoint / WEIGHTS))
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            raise ValueError("its weights are not finite")
         if optimizer is not None:
             saved = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
             optimizer.load_state_dict(saved)
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    except (SafetensorError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {checkpoint} cannot be read: {reason}") from error
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise UserError(f"checkpoint {checkpoint} cannot be read: {STATE} names no step")
+    except Exception as error:  # bytes that are anything at all make their readers raise anything
+        raise UserError(f"checkpoint {checkpoint} cannot be read: {_first_line(error)}") from error
     return state
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Rename a damaged checkpoint, so that the one of its step can be written again."""
+    aside = checkpoint.with_name(checkpoint.name + ".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(checkpoint, aside)
 
 
 def prune(folder: Path, kept: int = KEPT) -> None:
     """Remove all but the last `kept` complete checkpoints, and what a kill left half written."""
-    for path in _numbered(folder)[:-kept]:
+    for path in [path for path in _numbered(folder) if _is_complete(path)][:-kept]:
         shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name)]
-    return sorted((path for path in found if _is_complete(path)), key=lambda path: int(path.name))
+    """Checkpoints, oldest first."""
+    found = [path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def _is_complete(path: Path) -> bool:
     return all((path / file).is_file() for file in (WEIGHTS, OPTIMIZER, STATE))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

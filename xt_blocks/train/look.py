@@ -5,7 +5,7 @@ Owns drawing an attention map and the labels of its bytes. `xt_blocks.record` re
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,10 @@ def record_run(path: Path, text: bytes | None, device: str = "cpu") -> dict[str,
 
 
 def held_out(path: Path) -> bytes:
-    """The first sequence of the text that the run at `path` did not train on."""
+    """The first sequence of the text that the run at `path` did not train on. Raises UserError when it is gone."""
     settings = RunFolder.open(path).settings
+    if not all(Path(file).exists() for file in settings.text or ()):
+        raise UserError(f"the text that {path} was trained on is not there any more: say what the model is to read")
     return bytes(load_corpus(settings.text, settings.seq_len).valid[: settings.seq_len].tolist())
 
 
@@ -82,24 +84,21 @@ def tokens_of(model: TransformerWrapper, text: bytes) -> Tensor:
     return torch.tensor([[*text]], device=next(model.parameters()).device, dtype=torch.int64)
 
 
-def draw_attention(path: Path, text: bytes, block: str, head: int, to: Path, device: str = "cpu") -> None:
-    """Draw the attention weights of a head of the run at `path` on a text, as an image at `to`.
+def draw_attention(path: Path, text: bytes, block: str, head: int, form: str, device: str = "cpu") -> bytes:
+    """The attention weights of a head of the run at `path` on a text, as an image.
+
+    Args:
+        form: one of FORMATS.
 
     Raises:
-        UserError: as `record_run`; the block has no attention or no such head; or `to` is not the name of
-            an image, or cannot be written.
+        UserError: as `record_run`; or the block has no attention or no such head.
     """
-    if to.suffix.lower() not in FORMATS:
-        raise UserError(f"{to}: an image's name ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     model = load_trained(path, device)
     weights = attention_map(model, tokens_of(model, text), block, head)
     figure = _figure(weights, [byte_name(byte) for byte in text], f"{block}, head {head}")
-    partial = to.with_name(to.name + ".tmp")
-    try:
-        figure.savefig(partial, format=to.suffix[1:].lower(), dpi=150)
-        os.replace(partial, to)
-    except OSError as error:
-        raise UserError(f"cannot write {to}: {error.strerror}") from None
+    image = io.BytesIO()
+    figure.savefig(image, format=form[1:], dpi=150)
+    return image.getvalue()
 
 
 def _figure(weights: Tensor, names: list[str], title: str) -> Any:

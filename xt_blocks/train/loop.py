@@ -42,6 +42,10 @@ SECONDS_BETWEEN_SAVES = 60.0
 MAX_GRADIENT_NORM = 1.0
 
 
+class NotFinite(UserError):
+    """A loss, or its gradient, that is no number: the run cannot go on as it is."""
+
+
 class Reporter(Protocol):
     """Receives every record as it is written; see `metrics` for what is in one."""
 
@@ -62,21 +66,29 @@ class Trainer:
     def __init__(self, run: RunFolder, model: TransformerWrapper, corpus: Corpus) -> None:
         self.run, self.model, self.corpus = run, model, corpus
         self.optimizer = make_optimizer(model, run.settings.lr)
-        self.step_done = 0
+        self.step_done, self.step_saved = 0, -1
         self.seconds = 0.0
         self._saved = time.monotonic()
 
-    def restore(self) -> None:
-        """Continue from the last checkpoint; without one (a run killed early), from the beginning."""
-        found = checkpoint.latest(self.run.checkpoints)
-        if found is not None:
-            state = checkpoint.load(found, self.model, self.optimizer)
-            self.step_done, self.seconds = state["step"], state["seconds"]
+    def restore(self) -> list[str]:
+        """Continue from the last checkpoint that is whole; without any (a run killed early), from the beginning.
+
+        Returns a line for each that is damaged; those are renamed, out of the way of the ones to come.
+        Raises UserError when there are some and none can be read.
+        """
+        found = checkpoint.restore(self.run.checkpoints, self.model, self.optimizer)
+        if found is None:
+            return []
+        self.step_done = self.step_saved = found.state["step"]
+        self.seconds = float(found.state.get("seconds", 0))
+        for path in found.damaged:
+            checkpoint.set_aside(path)
+        return found.notes()
 
     def train(self, reporter: Reporter, stop: StopRequest) -> None:
         """Run to the settings' last step, or to the end of the step at which `stop` is asked for, and save.
 
-        Raises UserError when the loss or its gradient is not finite; the last checkpoint is from before that.
+        Raises NotFinite when the loss or its gradient is not; the last checkpoint is from before that.
         """
         settings = self.run.settings
         cuda = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
@@ -86,14 +98,18 @@ class Trainer:
         ):
             if self.step_done == 0:
                 self._evaluate(log, reporter)
+                self._save(log)
             while self.step_done < settings.steps and stop.signal is None:
                 self._step(log, reporter)
                 if self._evaluation_due():
                     self._evaluate(log, reporter)
                     self._save(log)
                 elif time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+                    self._check()
                     self._save(log)
-            self._save(log)
+            if self.step_saved != self.step_done:
+                self._check()
+                self._save(log)
 
     def _step(self, log: MetricsLog, reporter: Reporter) -> None:
         settings, started = self.run.settings, time.monotonic()
@@ -124,11 +140,17 @@ class Trainer:
         log.write(record)
         reporter.evaluation(record)
 
+    def _check(self) -> None:
+        """Raises NotFinite for weights that predict nothing; on one sequence, as a save comes often."""
+        seq_len = self.run.settings.seq_len
+        bits = bits_per_byte(self.model, self.corpus.valid[: seq_len + 1], seq_len)
+        _check_finite("validation loss", bits, self.step_done, self.run.settings)
+
     def _save(self, log: MetricsLog) -> None:
         log.sync()
         state = {"seconds": self.seconds}
         checkpoint.save(self.run.checkpoints, self.step_done, self.model, self.optimizer, state)
-        self._saved = time.monotonic()
+        self.step_saved, self._saved = self.step_done, time.monotonic()
 
 
 def train_step(
@@ -141,7 +163,7 @@ def train_step(
 ) -> float:
     """One update of the weights; returns the batch's loss before it, in bits per byte.
 
-    Raises UserError, and leaves the weights as they were, when the loss or its gradient is not finite.
+    Raises NotFinite, and leaves the weights as they were, when the loss or its gradient is not finite.
     """
     model.train()
     tokens = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
@@ -161,7 +183,7 @@ def train_step(
 
 def _check_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:
     if not isfinite(value):
-        raise UserError(f"the {name} is {value} at step {step}: try a lower --lr than {settings.lr:g}")
+        raise NotFinite(f"the {name} is {value} at step {step}: try a lower --lr than {settings.lr:g}")
 
 
 @torch.no_grad()

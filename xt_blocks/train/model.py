@@ -49,8 +49,6 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
         longest = settings.seq_len
     if 0 < longest < settings.seq_len:
         raise UserError(f"max_seq_len={longest} is less than --seq-len {settings.seq_len}")
-    if options.get("attn_dim_head") is None:
-        options["attn_dim_head"] = settings.dim // settings.heads
     try:
         return blockdsl.compile(
             settings.pattern,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from blockdsl import BlockGraph
 from blockdsl.errors import UserError
 
 from .files import write_atomic
@@ -28,13 +29,15 @@ class RunFolder:
         self.path = path
         self.settings = settings
 
-    @property
-    def graph_json(self) -> str:
-        """The block graph. Raises UserError when the file is gone."""
+    def graph(self) -> BlockGraph:
+        """The block graph. Raises UserError when the file is gone or is none."""
+        file = self.path / "graph.json"
         try:
-            return (self.path / "graph.json").read_text(encoding="utf-8")
+            return BlockGraph.from_json(file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise UserError(f"{self.path}: graph.json cannot be read ({error.strerror})") from None
+            raise UserError(f"{file} cannot be read ({error.strerror})") from None
+        except ValueError as error:  # not UTF-8 or not a graph
+            raise UserError(f"{file}: {error}") from None
 
     @property
     def metrics(self) -> Path:
@@ -73,6 +76,8 @@ class RunFolder:
             raise UserError(f"{path}: is not a run folder (it has no settings.json)")
         try:
             settings = TrainSettings.from_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror})") from None
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: settings.json is not a run's settings ({error})") from None
         return cls(path, settings)

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import blockdsl
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper
@@ -33,15 +32,18 @@ EXAMPLE_BYTES = 2**16
 def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     """The model of the run at `path` with the weights of its last checkpoint, ready to evaluate.
 
-    tokens (batch, seq) int64 -> logits (batch, seq, 256).
-    Raises UserError when `path` is not a run folder, or holds no checkpoint yet.
+    tokens (batch, seq) int64 -> logits (batch, seq, 256). Where that one is damaged it is the one before, and standard
+    error says so.
+
+    Raises UserError when `path` is not a run folder, or holds no checkpoint that can be read.
     """
     run = RunFolder.open(path)
-    found = checkpoint.latest(run.checkpoints)
+    model = build_model(run.graph(), run.settings.seed)
+    found = checkpoint.restore(run.checkpoints, model)
     if found is None:
         raise UserError(f"{path}: has no checkpoint yet; `blockdsl train --resume {path}` trains it from the start")
-    model = build_model(blockdsl.BlockGraph.from_json(run.graph_json), run.settings.seed)
-    checkpoint.load(found, model)
+    for note in found.notes():
+        print(f"note: {note}", file=sys.stderr)
     return model.to(device).eval()
 
 
@@ -55,17 +57,23 @@ def sample(
     top_p: float | None = None,
     seed: int = 0,
 ) -> bytes:
-    """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time."""
+    """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time.
+
+    Raises UserError when the model's logits are no numbers.
+    """
     device = next(model.parameters()).device
     start = torch.tensor([list(prompt or START)], device=device, dtype=torch.int64)
-    new = AutoregressiveWrapper(model).generate(
-        start,
-        tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        generator=torch.Generator(device).manual_seed(seed_for("sample", seed)),
-    )
+    try:
+        new = AutoregressiveWrapper(model).generate(
+            start,
+            tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            generator=torch.Generator(device).manual_seed(seed_for("sample", seed)),
+        )
+    except ValueError as error:
+        raise UserError(f"the model cannot be sampled: {error}") from None
     return bytes(new[0].tolist())
 
 

@@ -71,11 +71,6 @@ class TrainSettings:
                 f"--batch {self.batch} of --seq-len {self.seq_len} is {self.batch * self.seq_len:,} "
                 f"bytes in one step; at most {MAX_STEP_BYTES:,}"
             )
-        if self.options.get("attn_dim_head") is None and self.dim % self.heads:
-            raise UserError(
-                f"--dim {self.dim} is not divisible by --heads {self.heads} "
-                "(or say each head's size: --set attn_dim_head=32)"
-            )
         check_device(self.device)
 
     def to_json(self) -> str:
@@ -88,7 +83,11 @@ class TrainSettings:
         if not isinstance(data, dict):
             raise ValueError("not an object")
         files = data.get("text")
-        return cls(**{**data, "text": None if files is None else tuple(files)})
+        settings = cls(**{**data, "text": None if files is None else tuple(files)})
+        for name in ("dim", "heads", "seq_len", "batch", "steps", "seed", "threads"):
+            if type(value := getattr(settings, name)) is not int:
+                raise ValueError(f"{name} is {value!r}, not a whole number")
+        return settings
 
 
 def check_device(name: str) -> None:

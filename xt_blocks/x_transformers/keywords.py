@@ -275,8 +275,10 @@ def _ordered(called: str, left: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(
             f"{called}(layers_execute_order={tuple(order)}) names a layer that is not among the {len(layers)}"
         )
-    repeated = {i for i in order if order.count(i) > 1}
-    return {"pattern": " ".join(_word(layers[i], zero[layers[i]], i if i in repeated else None) for i in order)}
+    numbered = {i for i in order if order.count(i) > 1}
+    if sorted({*order}) != list(dict.fromkeys(order)):  # not first run by their number, which weights go by
+        numbered = {*order}
+    return {"pattern": " ".join(_word(layers[i], zero[layers[i]], i if i in numbered else None) for i in order)}
 
 
 def _word(kind: str, zero: bool, label: int | None) -> str:

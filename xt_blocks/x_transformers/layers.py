@@ -17,7 +17,7 @@ from ..kernels.request import Request, Scores
 from ..kernels.scores.dropout import WeightDropout
 from ..kernels.scores.spec import ScoreSpec
 from .keywords import layer_keywords_of
-from .modules import apply_rotary_pos_emb
+from .modules import GLU, ReluSquared, apply_rotary_pos_emb
 
 
 class Attention(attention.Attention):
@@ -34,6 +34,11 @@ class Attention(attention.Attention):
     def __init__(self, dim: int, dim_head: int = 64, heads: int = 8, **options: Any) -> None:
         given = layer_keywords_of("Attention", "attn_", {"dim_head": dim_head, "heads": heads, **options})
         super().__init__(dim, **given)
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one."""
+        return self.mask_spec.causal
 
     def forward(  # type: ignore[override]
         self,
@@ -128,11 +133,65 @@ class FeedForward(feedforward.FeedForward):
             raise TypeError(f"FeedForward(dim_out={dim_out}): the output has the features of the input here, {dim}")
         super().__init__(dim, **layer_keywords_of("FeedForward", "ff_", {"mult": mult, **options}))
 
+    @property
+    def ff(self) -> nn.Sequential:
+        """The steps: linear layer and activation, norm if there is one, dropout, linear layer; more can be appended."""
+        return _Steps(self)
+
     def forward(self, x: Tensor, deep_embed: None = None) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""
         if deep_embed is not None:
             raise TypeError("deep_embed, an option of x-transformers 2.x, is not here")
         return super().forward(x)
+
+
+class _Steps(nn.Sequential):
+    """The steps of a feedforward; what replaces its dropout or last layer, or is appended, is put into it."""
+
+    def __init__(self, owner: FeedForward) -> None:
+        first = _Gated(owner) if owner.glu else nn.Sequential(owner.to_hidden, _ACTIVATIONS[owner.activation]())
+        steps = [first, owner.norm, owner.dropout, owner.to_out]
+        super().__init__(*(step for step in steps if step is not None))
+        object.__setattr__(self, "_owner", owner)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.isdigit():
+            return super().__setattr__(name, value)
+        place = int(name) - len(self)
+        if place not in (-1, -2):
+            raise TypeError(f"ff[{name}] is to_hidden and what follows it: replace these of the FeedForward")
+        setattr(self._owner, "to_out" if place == -1 else "dropout", value)
+        return super().__setattr__(name, value)
+
+    def append(self, module: nn.Module) -> _Steps:
+        """A further step, after the last layer."""
+        self[-1] = nn.Sequential(self[-1], module)
+        return self
+
+    def _fixed(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("the steps of a FeedForward can be replaced or appended to, not removed")
+
+    insert = extend = pop = __delitem__ = __iadd__ = _fixed
+
+
+class _Gated(nn.Module):
+    """The first step of a gated feedforward, under the names of `modules.GLU`."""
+
+    def __init__(self, owner: FeedForward) -> None:
+        super().__init__()
+        self.proj, self.act = owner.to_hidden, _ACTIVATIONS[owner.activation]()
+
+    forward = GLU.forward
+
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu_squared": ReluSquared, "silu": nn.SiLU, "gelu": nn.GELU}
+
+
+def as_theirs(layer: nn.Module) -> None:
+    """Give a layer of a stack the class it has here, with what clients call and read; its parameters stay."""
+    for plain, named in ((attention.Attention, Attention), (feedforward.FeedForward, FeedForward)):
+        if type(layer) is plain:
+            layer.__class__ = named
 
 
 class Attend(nn.Module):

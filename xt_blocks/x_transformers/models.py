@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,31 +16,33 @@ from ..generation import seq2seq
 from ..generation.decoding import Stream
 from ..models import continuous, transformer, vision
 from ..models.sequence import SequenceModel
-from ..positions.absolute import AbsolutePositions
+from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..runtime.intermediates import Intermediates
 from ..runtime.stack import Stack
+from .checkpoints import reads_checkpoints
 from .keywords import ignored, stack_keywords_of, without_defaults
-from .names import Named
+from .settable import Settable, part
 from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
 from .wrappers import AutoregressiveWrapper, prompts_of, sampling_of
 
 
-class _NamedEmbedding(Named, Embedding):
+class _Named(Settable, Embedding):
     """An embedding that is also read one module deeper, as x-transformers keeps it."""
 
     @property
     def emb(self) -> nn.Module:
-        """Itself; another one's vectors become its own."""
+        """Itself; of an embedding that is set it takes the vectors."""
         return self
 
     @emb.setter
-    def emb(self, value: nn.Embedding) -> None:
-        if value.weight.shape != self.weight.shape:
-            raise ValueError(f"emb has {tuple(self.weight.shape)} weights, not {tuple(value.weight.shape)}")
-        self.weight = value.weight
+    def emb(self, embedding: nn.Embedding) -> None:
+        if type(embedding) is not nn.Embedding or embedding.max_norm is not None or embedding.padding_idx is not None:
+            raise TypeError("token_emb.emb takes the vectors of a plain nn.Embedding; set token_emb for another module")
+        self.weight, self.num_embeddings = embedding.weight, embedding.num_embeddings
+        self.embedding_dim = embedding.embedding_dim
 
 
-class _NamedPositions(Named, AbsolutePositions):
+class _NamedPositions(Settable, AbsolutePositions):
     """Learned positions whose table is also read as `emb`."""
 
     @property
@@ -49,17 +51,14 @@ class _NamedPositions(Named, AbsolutePositions):
         return self.embedding
 
     @emb.setter
-    def emb(self, value: nn.Module) -> None:
-        self.embedding = value  # type: ignore[assignment]
+    def emb(self, table: nn.Module) -> None:
+        self.embedding = table  # type: ignore[assignment]
 
 
 def _named(model: Any) -> None:
     """Let clients read `token_emb.emb.weight` and `pos_emb.emb.weight`; the modules stay what they are otherwise."""
-    for part, plain, named in (
-        ("token_emb", Embedding, _NamedEmbedding),
-        ("pos_emb", AbsolutePositions, _NamedPositions),
-    ):
-        module = getattr(model, part, None)
+    for name, plain, named in (("token_emb", Embedding, _Named), ("pos_emb", AbsolutePositions, _NamedPositions)):
+        module = getattr(model, name, None)
         if type(module) is plain:
             module.__class__ = named
 
@@ -67,8 +66,35 @@ def _named(model: Any) -> None:
 _FORWARD = signature(SequenceModel.forward).parameters
 
 
-class _Sequence(SequenceModel):
+def _put_norm(model: Any, norm: nn.Module) -> None:
+    model.attn_layers.norm = norm
+
+
+class _Sequence(Settable, SequenceModel):
     """The arguments and results of a pass as x-transformers has them."""
+
+    own_forwards: ClassVar[tuple[Any, ...]] = ()
+
+    norm = part(
+        lambda model: nn.Identity(),
+        _put_norm,
+        "norm",
+        "After the stack, in releases 1.x: nothing more, the stack's output is normed already. What is set norms it.",
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if args or options:
+            super().__init__(*args, **options)
+            _named(self)
+            reads_checkpoints(self)
+        else:  # a subclass that makes all of the model itself, after super(TransformerWrapper, self).__init__()
+            nn.Module.__init__(self)
+
+    def _positions(self, x: Tensor, pos: Tensor | None) -> Tensor:
+        if isinstance(self.pos_emb, AbsolutePositions | SinusoidalPositions) or pos is None:
+            return super()._positions(x, pos)
+        vectors: Tensor = self.pos_emb(x, pos=pos)  # type: ignore[misc]  # as x-transformers calls a module in its place
+        return vectors
 
     def forward(  # type: ignore[override]
         self,
@@ -150,6 +176,7 @@ class _Sequence(SequenceModel):
         return (result, *parts) if parts else result
 
 
+_Sequence.own_forwards = (_Sequence.forward,)
 _Sequence.with_target = (*transformer.TransformerWrapper.with_target, _Sequence.forward)  # type: ignore[attr-defined]
 
 
@@ -165,6 +192,11 @@ def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str,
     return own
 
 
+def _length(max_seq_len: int | None) -> int | None:
+    """-1 is what clients write for a length that nothing reads."""
+    return None if max_seq_len == -1 else max_seq_len
+
+
 class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
     """`xt_blocks.TransformerWrapper`, called and read as x-transformers' is.
 
@@ -174,8 +206,8 @@ class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
 
     def __init__(self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Any) -> None:
         own = _around("TransformerWrapper", attn_layers, options)
-        super().__init__(num_tokens=num_tokens, max_seq_len=max_seq_len, attn_layers=attn_layers, **own)
-        _named(self)
+        length = _length(max_seq_len)
+        super().__init__(num_tokens=num_tokens, max_seq_len=length, attn_layers=attn_layers, **own)
 
     @property
     def can_cache_kv(self) -> bool:
@@ -184,57 +216,116 @@ class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
 
 
 class ContinuousTransformerWrapper(_Sequence, continuous.ContinuousTransformerWrapper):
-    """`xt_blocks.ContinuousTransformerWrapper`, called and read as x-transformers' is."""
+    """`xt_blocks.ContinuousTransformerWrapper`, called and read as x-transformers' is.
 
-    def __init__(self, *, max_seq_len: int | None = None, attn_layers: Stack, **options: Any) -> None:
+    Args:
+        max_mem_len: how many vectors the memories keep.
+        options: the others, as there.
+    """
+
+    def __init__(
+        self, *, max_seq_len: int | None = None, attn_layers: Stack, max_mem_len: int = 0, **options: Any
+    ) -> None:
         own = _around("ContinuousTransformerWrapper", attn_layers, options)
-        super().__init__(max_seq_len=max_seq_len, attn_layers=attn_layers, **own)
-        _named(self)
+        super().__init__(max_seq_len=_length(max_seq_len), attn_layers=attn_layers, **own)
+        self.max_mem_len = max_mem_len
 
 
-class ViTransformerWrapper(Named, vision.ViTransformerWrapper):
-    """`xt_blocks.ViTransformerWrapper`, read as x-transformers' is."""
+class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
+    """`xt_blocks.ViTransformerWrapper`, called, read and changed as x-transformers' is.
+
+    Args:
+        dropout: of 1.x, where it has no effect.
+        options: as there.
+    """
+
+    own_forwards: ClassVar[tuple[Any, ...]]
+
+    def __init__(self, *, image_size: Any, patch_size: Any, attn_layers: Stack, dropout: float = 0.0, **options: Any):
+        if dropout:
+            warnings.warn(ignored("ViTransformerWrapper", "dropout", ["emb_dropout"]), stacklevel=2)
+        super().__init__(image_size=image_size, patch_size=patch_size, attn_layers=attn_layers, **options)
+        self.patch_size = patch_size
+        reads_checkpoints(self)
 
     def forward(
         self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `xt_blocks`' own; without classes, the mean of the patches' embeddings, (batch, dim)."""
+        """As `xt_blocks`' own; without classes the mean of the patches' embeddings, (batch, dim), is not left out."""
         out = super().forward(img, return_embeddings, return_logits_and_embeddings)
-        pools = self.to_classes is None and not return_embeddings and isinstance(out, Tensor)
-        return out.mean(dim=1) if pools else out  # type: ignore[union-attr]
+        if self.to_classes is None and not return_embeddings:
+            return out.mean(dim=1)  # type: ignore[union-attr]  # both are refused without classes
+        return out
+
+    norm = part(
+        lambda model: nn.Identity(),
+        _put_norm,
+        "norm",
+        "After the stack, in releases 1.x: nothing more, the stack's output is normed already. What is set norms it.",
+    )
+    dropout = part(
+        lambda model: model.emb_dropout,
+        lambda model, value: setattr(model, "emb_dropout", value),
+        "dropout",
+        "Of the embedded patches.",
+    )
+    mlp_head = part(
+        lambda model: nn.Identity() if model.to_classes is None else model.to_classes,
+        lambda model, value: setattr(model, "to_classes", value),
+        "mlp_head",
+        "From the mean of the embedded patches, (batch, dim), to classes.",
+    )
+    patch_to_embedding = part(
+        lambda model: _patch_layers(model.patch_emb),
+        lambda model, value: setattr(model, "patch_emb", _Patches(model.patch_emb.patch, value)),
+        "patch_to_embedding",
+        "From the pixels of patches, (batch, patches, pixels), to (batch, patches, dim).",
+    )
+    pos_embedding = part(
+        lambda model: model.pos_emb.weight[None],
+        lambda model, value: setattr(model, "pos_emb", _Table(value)),
+        "pos_embedding",
+        "(1, patches, dim), the learned positions.",
+    )
+
+
+ViTransformerWrapper.own_forwards = (ViTransformerWrapper.forward, vision.ViTransformerWrapper.forward)
+
+
+def _patch_layers(embedding: Any) -> nn.Module:
+    if isinstance(embedding, _Patches):
+        return embedding.layers
+    return nn.Sequential(embedding.norm_in, embedding.project, embedding.norm_out)
+
+
+class _Patches(nn.Module):
+    """Patches of an image as vectors, by layers that a client gives."""
+
+    def __init__(self, patch: tuple[int, int], layers: nn.Module) -> None:
+        super().__init__()
+        self.patch, self.layers = patch, layers
+
+    def forward(self, img: Tensor) -> Tensor:
+        """`img: (batch, channels, height, width)` → (batch, patches, dim)."""
+        embedded: Tensor = self.layers(vision.patches(img, self.patch))
+        return embedded
+
+
+class _Table(nn.Module):
+    """Positions (1, places, dim) that a client gives."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = table
 
     @property
-    def mlp_head(self) -> nn.Module:
-        """From the mean of the patches' embeddings to the classes."""
-        return nn.Identity() if self.to_classes is None else self.to_classes
+    def weight(self) -> Tensor:
+        """(places, dim)"""
+        return self.table[0]
 
-    @mlp_head.setter
-    def mlp_head(self, value: nn.Module) -> None:
-        self.to_classes = value  # type: ignore[assignment]
-
-    @property
-    def dropout(self) -> nn.Module:
-        """Of the embedded patches."""
-        return self.emb_dropout
-
-    @dropout.setter
-    def dropout(self, value: nn.Module) -> None:
-        self.emb_dropout = value  # type: ignore[assignment]
-
-    @property
-    def norm(self) -> nn.Module:
-        """Nothing more: the stack's output is normed already."""
-        return nn.Identity()
-
-    @property
-    def patch_to_embedding(self) -> nn.Module:
-        """From the pixels of patches, (batch, patches, pixels), to (batch, patches, dim)."""
-        return nn.Sequential(self.patch_emb.norm_in, self.patch_emb.project, self.patch_emb.norm_out)
-
-    @property
-    def pos_embedding(self) -> Tensor:
-        """(1, patches, dim), the learned positions."""
-        return self.pos_emb.weight[None]
+    def forward(self, places: Tensor) -> Tensor:
+        """`places: (n,)` int → (n, dim)."""
+        return self.weight[places]
 
 
 class XTransformer(seq2seq.XTransformer):
@@ -265,6 +356,7 @@ class XTransformer(seq2seq.XTransformer):
                 keywords.pop(name)
                 warnings.warn(ignored("XTransformer", name, [*_OWN, *own]), stacklevel=2)
         super().__init__(dim=dim, **keywords, **own)
+        reads_checkpoints(self)
 
     def generate(self, *inputs: Any, **options: Any) -> Tensor:
         """The tokens of `stream` side by side, (batch, up to seq_len)."""

@@ -15,13 +15,17 @@ from ..runtime.cache import Cache
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
 from ..runtime.stack import Stack
+from .checkpoints import reads_checkpoints
 from .keywords import stack_keywords_of
-from .names import Named, ReadList
+from .layers import as_theirs
+from .modules import RotaryEmbedding
+from .settable import Settable
+from .triples import triples
 
 Mems = Memories | Sequence[Tensor | None] | None
 
 
-class AttentionLayers(Named, ours.AttentionLayers):
+class AttentionLayers(Settable, ours.AttentionLayers):
     """`xt_blocks.AttentionLayers`, with the keywords of x-transformers 1.x and 2.x; see `keywords`.
 
     Attributes:
@@ -35,6 +39,9 @@ class AttentionLayers(Named, ours.AttentionLayers):
         disabled = given.pop("disable_abs_pos_emb", None)
         super().__init__(**{name: value for name, value in given.items() if value is not None})
         self.depth, self.disable_abs_pos_emb = depth, disabled
+        for block in self.blocks.values():
+            as_theirs(block.layer)  # type: ignore[arg-type]
+        reads_checkpoints(self)
 
     def forward(  # type: ignore[override]
         self,
@@ -77,8 +84,8 @@ class AttentionLayers(Named, ours.AttentionLayers):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """For each block in order ((pre-norm, norm of the branch, post-norm), layer, residual), to be read."""
-        return ReadList(_triple(self.blocks[step.block]) for step in self.plan if step.block is not None)
+        """For each block in order ((pre-norm, norm of the branch, post-norm), layer, residual); see `triples`."""
+        return triples([self.blocks[step.block] for step in self.plan if step.block is not None])  # type: ignore[misc]
 
     @property
     def num_attn_layers(self) -> int:
@@ -101,8 +108,15 @@ class AttentionLayers(Named, ours.AttentionLayers):
         return self.norm
 
     @final_norm.setter
-    def final_norm(self, value: nn.Module) -> None:
-        self.norm = value
+    def final_norm(self, norm: nn.Module) -> None:
+        self.norm = norm
+
+    @property
+    def rotary_pos_emb(self) -> RotaryEmbedding | None:
+        """Angles like those of the first self-attention, to be read; None: there are none."""
+        for dim, base in self.rotary.values():
+            return RotaryEmbedding(dim, use_xpos=base is not None, scale_base=base or 512).to(_device(self))
+        return None
 
     @property
     def can_cross_attend(self) -> bool:
@@ -122,9 +136,8 @@ class CrossAttender(AttentionLayers, ours.CrossAttender):
     """`xt_blocks.CrossAttender` with the keywords of x-transformers."""
 
 
-def _triple(block: Any) -> nn.ModuleList:
-    norms = (block.norm if block.pre_norm else None, block.sandwich_norm, None if block.pre_norm else block.norm)
-    return ReadList((ReadList(norms), block.layer, block.residual))
+def _device(module: nn.Module) -> torch.device | None:
+    return next((parameter.device for parameter in module.parameters()), None)
 
 
 # Inputs, for models too ----------------------------------------------------------------------------------------------

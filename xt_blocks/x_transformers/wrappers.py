@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..generation import autoregressive, xl_autoregressive
 from ..generation.decoding import Stream
@@ -95,6 +95,12 @@ def prompts_of(prompts: Any, lens: Tensor | None) -> Any:
 
 class _Generates:
     """`generate` and `stream` with x-transformers' arguments."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if args or options:
+            super().__init__(*args, **options)
+        else:  # a subclass that makes all of it itself, after super(AutoregressiveWrapper, self).__init__()
+            nn.Module.__init__(self)  # type: ignore[arg-type]
 
     def generate(self, *inputs: Any, **options: Any) -> Tensor:
         """The tokens of `stream` side by side, (batch, up to seq_len); or (up to seq_len,)."""

@@ -12,22 +12,18 @@ from torch import Tensor, nn
 from .spec import Modifier, ScoreStage, TileStep
 
 
-class WeightDropout(nn.Module):
-    """The option `dropout`: acts in training alone.
+class WeightDropout(nn.Dropout):
+    """The option `dropout`: acts in training alone. Code that looks for dropout to change finds it by its type.
 
     Args:
         o: the options of an attention block.
     """
 
     def __init__(self, o: Any) -> None:
-        super().__init__()
-        self.p = float(o.dropout)
+        super().__init__(float(o.dropout))
 
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
-    def forward(self) -> tuple[Modifier, ...]:
-        return (Dropout(self.p),) if self.training else ()
+    def forward(self) -> tuple[Modifier, ...]:  # type: ignore[override]
+        return (Dropout(self.p),) if self.training and self.p else ()
 
 
 @dataclass(frozen=True)

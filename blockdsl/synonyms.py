@@ -1,0 +1,74 @@
+"""Other names of what there is, as papers and other libraries have them, and what there is not.
+
+Owns the two tables. Errors and `blockdsl options` look a word up here when it is none of ours.
+"""
+
+from __future__ import annotations
+
+# Our keyword: its other names, without `attn_` or `ff_` in front.
+_SYNONYMS = {
+    "dim": "d_model model_dim hidden_size n_embd embed_dim embedding_dim width",
+    "depth": "n_layer n_layers num_layers num_hidden_layers layers",
+    "heads": "n_head n_heads nhead num_heads num_attention_heads",
+    "num_tokens": "vocab n_vocab vocab_size",
+    "max_seq_len": "block_size context_length context_size n_ctx max_len max_length max_position_embeddings",
+    "tie_embedding": "tied tie_embeddings tie_weights tie_word_embeddings weight_tying",
+    "rotary_pos_emb": "rope rotary_embedding rotary_embeddings rotary_positions",
+    "rotary_xpos": "xpos",
+    "rel_pos_bias": "t5 t5_bias rpe relative_positions relative_position_bias",
+    "alibi_pos_bias": "alibi",
+    "scaled_sinu_pos_emb": "sinusoidal sinusoids",
+    "use_abs_pos_emb": "abs_pos_emb absolute_positions learned_positions",
+    "num_memory_tokens": "memory_tokens",
+    "num_register_tokens": "registers register_tokens",
+    "max_mem_len": "xl transformer_xl recurrence",
+    "attn_dim_head": "head_dim head_size d_head",
+    "attn_kv_heads": "gqa grouped_query grouped_query_attention kv_heads n_kv_heads num_kv_heads num_key_value_heads",
+    "attn_one_kv_head": "mqa multi_query multi_query_attention",
+    "attn_max_attend_past": "window window_size swa sliding_window sliding_window_attention local local_attention",
+    "attn_qk_norm": "qknorm query_key_norm cosine_attention cosine_sim",
+    "attn_softcap": "soft_cap softcapping logit_cap logit_softcap logit_softcapping",
+    "attn_sink": "sinks attention_sink attention_sinks",
+    "attn_num_mem_kv": "mem_kv memory_kv persistent_memory",
+    "attn_flash": "flash_attn flash_attention fused sdpa",
+    "residual_attn": "realformer",
+    "ff_mult": "d_ff dim_feedforward expansion ff_dim ffn_dim hidden_dim intermediate_size mlp_ratio",
+    "ff_glu": "geglu",
+    "ff_glu ff_swish": "swiglu",
+    "ff_swish": "silu",
+    "ff_relu_squared": "relu2 squared_relu",
+    "pre_norm": "prenorm postnorm post_norm",
+    "use_rmsnorm": "rmsnorm rms_norm",
+    "use_scalenorm": "scalenorm scale_norm",
+    "layer_dropout": "drop_path droppath layerdrop stochastic_depth",
+    "checkpoint": "activation_checkpointing gradient_checkpointing recompute",
+}
+_MEANT = {word: tuple(ours.split()) for ours, words in _SYNONYMS.items() for word in words.split()}
+
+# What there is not, in a sentence: its names.
+_ABSENT = {
+    "there is no mixture of experts here": "moe experts mixture_of_experts num_experts n_experts switch router",
+    "there are no hyper-connections here": "hyper_connections mhc residual_streams num_residual_streams",
+    "there is no state-space block here": "mamba s4 ssm state_space",
+    "there is no linear attention here": "linear_attention performer",
+    "there is no latent attention here": "mla latent_attention",
+    "rotary positions are not rescaled here": "yarn ntk rope_scaling rotary_interpolation_factor",
+}
+_NOT_HERE = {word: sentence for sentence, words in _ABSENT.items() for word in words.split()}
+
+
+def meant(word: str) -> tuple[str, ...]:
+    """Our keywords for a word of the field: `rope` is `rotary_pos_emb`; none for a word that is none."""
+    side = word[:4] if word.startswith(("enc_", "dec_")) else ""
+    return tuple(side + name for name in _MEANT.get(_bare(word[len(side) :]), ()))
+
+
+def absent(word: str) -> str:
+    """That there is no such thing here, for a word of the field; empty for any other."""
+    return _NOT_HERE.get(_bare(word), "")
+
+
+def _bare(word: str) -> str:
+    plain = word.lower().replace("-", "_")
+    known = plain in _MEANT or plain in _NOT_HERE
+    return plain if known else plain.removeprefix("attn_").removeprefix("ff_").removeprefix("use_")
