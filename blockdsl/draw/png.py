@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import UserError
+from ..registry.options import real
 
 SANS, MONOSPACE = "DejaVu Sans", "DejaVu Sans Mono"
 
@@ -24,7 +25,7 @@ def png(svg: str, scale: float = 2.0) -> bytes:
         raise UserError("PNG needs resvg-py: python -m pip install 'xt-blocks[png]'") from None
     return resvg_py.svg_to_bytes(
         svg_string=svg,
-        zoom=scale,
+        zoom=real("scale", scale, above=0),
         font_dirs=_fonts(),
         sans_serif_family=SANS,
         monospace_family=MONOSPACE,

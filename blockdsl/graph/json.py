@@ -120,8 +120,11 @@ def _wrong(problem: str) -> GraphError:
 
 def _with_tuples(attrs: dict[str, Any]) -> dict[str, Any]:
     """JSON has lists alone; in a graph, the values of options are tuples."""
-    out = {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
-    return out | {key: _with_tuples(out[key]) for key in ("options", "given") if isinstance(out.get(key), dict)}
+    out: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
+    for name in ("options", "given"):
+        if isinstance(out.get(name), dict):
+            out[name] = _with_tuples(out[name])
+    return out
 
 
 def _current(attrs: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ def check_readable(graph: Graph) -> None:
 
 def faults(graph: Graph, groups: tuple[tuple[Rule, ...], ...] | None = None) -> list[str]:
     """Every reason the graph cannot be lowered; empty when it can. `groups`: of rules, instead of all."""
+    if not isinstance(graph.nx, nx.DiGraph) or graph.nx.is_multigraph():
+        return [f"the graph: must be a networkx.DiGraph, not {type(graph.nx).__name__}"]
     for rules in _RULES if groups is None else groups:
         found = [fault for rule in rules for fault in rule(graph)]
         if found:

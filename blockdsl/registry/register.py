@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from ..errors import UserError
 from .kinds import _KINDS, INPUTS, INPUTS_NEED, Kind, kinds
 from .settings import table
+
+_ONE_AT_A_TIME = Lock()
 
 # Words of the language, and names of the graph's other nodes.
 _RESERVED = {
@@ -29,8 +32,15 @@ def register(kind: Kind) -> Kind:
         UserError: its name is taken or cannot be written in a pattern, an option is declared wrongly or clashes
             with another, or it asks for an input that does not exist.
     """
-    if kind.name in _KINDS and _declared(_KINDS[kind.name]) == _declared(kind):
-        del _KINDS[kind.name]
+    with _ONE_AT_A_TIME:
+        if kind.name in _KINDS and _declared(_KINDS[kind.name]) == _declared(kind):
+            del _KINDS[kind.name]
+        _check(kind)
+        _KINDS[kind.name] = kind
+    return kind
+
+
+def _check(kind: Kind) -> None:
     taken = kinds().keys() | _RESERVED
     if not (kind.name.isascii() and kind.name.isidentifier()) or kind.name in taken or kind.name[-1].isdigit():
         problem = "it is taken" if kind.name in taken else "write letters and '_', with no digit at the end"
@@ -59,9 +69,6 @@ def register(kind: Kind) -> Kind:
         if missing := set(INPUTS_NEED.get(name, ())) - set(names):
             needed = ", ".join(sorted(missing))
             raise UserError(f"kind '{kind.name}': the input {name} needs the option {needed}")
-    if _KINDS.setdefault(kind.name, kind) is not kind:  # by another thread, just now
-        raise UserError(f"a block kind cannot be called {kind.name!r}: it is taken")
-    return kind
 
 
 def _declared(kind: Kind) -> tuple[Any, ...]:

@@ -35,6 +35,26 @@ def test_tied_logits_use_the_embeddings_matrix() -> None:
     assert sum(p.numel() for p in model.parameters()) == model.graph.parameters()
 
 
+def test_a_state_dict_of_what_was_around_a_model_loads() -> None:
+    """Of a wrapper of ours, of torch.compile, of data-parallel training, and of all three."""
+    model, other, x = language_model(), language_model(), tokens()
+    wrapped = AutoregressiveWrapper(model).state_dict()
+    for around in ("", "module.", "_orig_mod.", "module._orig_mod."):
+        with torch.no_grad():
+            other.to_logits.weight.zero_()
+        given = {around + name: value for name, value in wrapped.items()}
+        names = [*given]
+        other.load_state_dict(given)
+        assert [*given] == names, "what is loaded is not changed"
+        assert torch.equal(other(x), model(x))
+    compiled = {f"_orig_mod.{name}": value for name, value in model.attn_layers.state_dict().items()}
+    Decoder(depth=2, **SIZES).load_state_dict(compiled)
+    images = ViTransformerWrapper(image_size=8, patch_size=4, attn_layers=Encoder(depth=1, **SIZES))
+    images.load_state_dict({f"module.{name}": value for name, value in images.state_dict().items()})
+    with pytest.raises(RuntimeError, match=r"(?s)Missing key.*Unexpected key\(s\) in state_dict: \"gpt\."):
+        other.load_state_dict({f"gpt.{name}": value for name, value in model.state_dict().items()})
+
+
 @pytest.mark.parametrize("how", [{"rotary_pos_emb": True}, {}])
 def test_absolute_positions_give_way_to_rotary_ones(how: dict[str, bool]) -> None:
     model = language_model(**how)

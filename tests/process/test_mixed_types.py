@@ -294,3 +294,47 @@ def test_a_sequence_on_another_device_than_the_weights_is_named() -> None:
 
 def _as_on_a_gpu(*_: Any) -> None:
     raise RuntimeError("Expected all tensors to be on the same device")
+
+
+# Memories, rows and targets -----------------------------------------------------------------------------------------
+
+
+def test_memories_that_are_none_or_elsewhere_are_named() -> None:
+    model = tokens_model(max_mem_len=3)
+    wrapper = xt_blocks.XLAutoregressiveWrapper(model)
+    for call in (
+        lambda: model(some_tokens(), mems=3),
+        lambda: wrapper(some_tokens(), mems=3),
+        lambda: wrapper.generate(some_tokens(), 2, mems=3),
+        lambda: model.attn_layers(some_vectors(), mems=some_vectors()),
+    ):
+        with pytest.raises(TypeError, match=r"mems must be the Memories of an earlier segment, not (int|Tensor)"):
+            call()
+    with pytest.raises(ValueError, match="mems is on meta and the sequence on cpu"):
+        model(some_tokens(), mems=[some_vectors().to("meta")] * 2)
+
+
+def test_rows_of_a_cache_are_whole_numbers_of_any_type() -> None:
+    model = tokens_model().eval()
+    cache = model.new_cache(2)
+    with torch.no_grad():
+        model(some_tokens(), cache=cache)
+    rows = torch.tensor([1, 0, 1], dtype=torch.uint8)
+    for ours, theirs in zip(cache.select(rows).tensors(), cache.select(rows.long()).tensors(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(TypeError, match="rows must be a tensor, not list"):
+        cache.select([1, 0])
+
+
+def test_a_targets_ignored_index_is_a_whole_number() -> None:
+    model, x = tokens_model().eval(), some_tokens()
+    assert torch.equal(model(x, target=Target(x, np.int64(3))), model(x, target=Target(x, 3)))
+    with pytest.raises(ValueError, match=r"ignore_index must be a whole number, not 3\.5"):
+        model(x, target=Target(x, 3.5))
+
+
+def test_what_is_no_graph_and_no_generator_is_named() -> None:
+    with pytest.raises(TypeError, match=r"lower takes a BlockGraph, as blockdsl\.compile gives, not str"):
+        xt_blocks.lower("a f")
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, not int"):
+        xt_blocks.AutoregressiveWrapper(tokens_model()).generate(some_tokens(), 2, generator=3)

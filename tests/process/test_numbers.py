@@ -15,7 +15,7 @@ import torch
 
 import blockdsl
 import xt_blocks
-from blockdsl import BlockGraph, Option, State
+from blockdsl import BlockGraph, GraphError, Option, State
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.options import plain
 from blockdsl.registry.settings import table
@@ -248,3 +248,10 @@ def test_a_copy_keeps_the_order_of_nodes_and_of_what_they_read() -> None:
     }
     copy.nx.nodes["a0"]["options"]["heads"] = 4
     assert graph.nx.nodes["a0"]["options"]["heads"] == 2
+
+
+def test_what_is_no_directed_graph_is_named() -> None:
+    graph = blockdsl.compile("a f", dim=16, heads=2)
+    for wrong in (nx.MultiDiGraph(graph.nx), nx.Graph(graph.nx), None, graph.to_json()):
+        with pytest.raises(GraphError, match=rf"must be a networkx.DiGraph, not {type(wrong).__name__}"):
+            xt_blocks.lower(BlockGraph(wrong))

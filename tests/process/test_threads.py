@@ -163,7 +163,7 @@ def test_texts_are_parsed_and_graphs_compiled_alike() -> None:
 
 def test_one_of_two_kinds_of_a_name_is_registered() -> None:
     def register(thread: int) -> bool:
-        kind = Kind("threaded", "of a thread", (), lambda o: {}, lambda o, sizes: 0, nn.Identity)
+        kind = Kind("threaded", f"of thread {thread}", (), lambda o: {}, lambda o, sizes: 0, nn.Identity)
         try:
             return blockdsl.register(kind) is kind
         except UserError:

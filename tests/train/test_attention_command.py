@@ -45,6 +45,18 @@ def test_the_image_is_written(run: Path, blockdsl: Blockdsl, tmp_path: Path) -> 
     assert ran.stdout.startswith(b"\x89PNG")
 
 
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Path, blockdsl: Blockdsl, tmp_path: Path) -> None:
+    (run / "checkpoints/000040/weights.safetensors").write_bytes(b"not weights")
+    for command in (
+        ["attention", run, "--block", "a0", "--text", "the", "-o", tmp_path / "map.png"],
+        ["draw", run, "--overlay", "stream_norm", "-o", tmp_path / "map.svg"],
+    ):
+        status, _, err = blockdsl(*command)
+        assert status == 0
+        assert err.startswith(f"note: checkpoint {run}/checkpoints/000040 cannot be read: ")
+        assert err.endswith("; 000032, the one before, is used\n")
+
+
 def drawn(figure: Any) -> tuple[torch.Tensor, list[str], list[str]]:
     """The numbers of a figure's map, and what its columns and rows are called."""
     axes = figure.axes[0]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +326,34 @@ def test_what_comes_after_the_training_does_not_fail_it(
     assert status == 0
     assert f"saved     {tmp_path / 'run'}\n" in out
     assert re.search(r"^note: .*: no such thing here$", err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_does_not_end_a_run(small: list[str], tmp_path: Path, stream: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    other = "stderr" if stream == "stdout" else "stdout"
+    command = [sys.executable, "-m", "blockdsl", "train", *small, "--steps", "2", "--out", str(tmp_path / "run")]
+    try:
+        ran = subprocess.run(command, check=False, **{stream: writing, other: subprocess.PIPE})  # type: ignore[call-overload]
+    finally:
+        os.close(writing)
+    assert ran.returncode == 0
+    assert b"Traceback" not in (ran.stdout or b"") + (ran.stderr or b"")
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["000001", "000002"]
+    assert (tmp_path / "run/loss.png").exists()
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_a_run(small: list[str], text: Path, tmp_path: Path) -> None:
+    named = text.with_name("wörter.txt")
+    text.rename(named)
+    small[small.index(str(text))] = str(named)
+    command = [sys.executable, "-m", "blockdsl", "train", *small, "--steps", "1", "--out", str(tmp_path / "rün")]
+    ran = subprocess.run(
+        command, check=False, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii", "TERM": "dumb"}
+    )
+    assert (ran.returncode, ran.stdout.isascii()) == (0, True), ran.stderr.decode()
+    assert b"text      w?rter.txt" in ran.stdout
 
 
 def test_a_lost_log_of_numbers_does_not_fail_a_resumed_run(trained: Path, blockdsl: Blockdsl) -> None:

@@ -1,4 +1,4 @@
-"""State-dict keys of earlier releases that were renamed since; they keep loading."""
+"""State-dict keys that a module does not have itself and that load: of earlier releases, and of what was around it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def old_names(module: nn.Module, names: Mapping[str, str]) -> None:
             with a dot is a prefix: `{"memory.": "mem_kv."}`.
     """
     module.register_load_state_dict_pre_hook(partial(_rename, dict(names)))  # type: ignore[no-untyped-call]
+
+
+def names_of_wrappers(module: nn.Module) -> None:
+    """Let `module` load the state dict of DistributedDataParallel, torch.compile or a wrapper of ours around it."""
+    old_names(module, {"module.": "", "_orig_mod.": "", "net.": ""})
 
 
 def _rename(names: dict[str, str], module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -223,7 +223,8 @@ class Attention(AnyAttention):
             q, k = rotary.both(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
-            k, v = _in_types_of((k, v), cache.append(keys=k, values=v))
+            keys, values = cache.append(keys=k, values=v)
+            k, v = _in_type_of(k, keys), _in_type_of(v, values)
         if rotary is not None:
             q, k = rotary.decayed(q, k)
         if attend is None:
@@ -302,7 +303,7 @@ class CrossAttention(AnyAttention):
         check_mask("context_mask", context_mask, context)
         q = apply(self.to_q, x)
         if context is None and cache is not None:
-            k, v = _in_types_of((q, q), (cache.read("keys"), cache.read("values")))
+            k, v = _in_type_of(q, cache.read("keys")), _in_type_of(q, cache.read("values"))
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
@@ -324,7 +325,6 @@ class CrossAttention(AnyAttention):
         return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)
 
 
-def _in_types_of(own: tuple[Tensor, Tensor], kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Keys and values of a cache in this step's types: a prompt may run under autocast, and a step without."""
-    k, v = (t if t.dtype == like.dtype else t.to(like.dtype) for t, like in zip(kept, own, strict=True))
-    return k, v
+def _in_type_of(like: Tensor, kept: Tensor) -> Tensor:
+    """Keys or values of a cache in this step's type: a prompt may run under autocast, and a step without."""
+    return kept if kept.dtype == like.dtype else kept.to(like.dtype)

@@ -187,6 +187,8 @@ def _check_memories(model: Any, state: Reader) -> None:
 
 def _load_continuous(model: Any, state: Reader) -> None:
     load_absolute(model.pos_emb, state)
+    if model.max_mem_len:
+        _check_memories(model, state)
     _load_embedded(model, state)
     for name in ("project_in", "project_out"):
         if isinstance(getattr(model, name), nn.Linear):

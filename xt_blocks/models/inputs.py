@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
+from blockdsl.registry.options import whole
+
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_attn_mask, check_mask
 from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
@@ -197,4 +199,4 @@ def _checked_target(target: Target, x: Tensor) -> Target:
     fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
     if not fits:
         raise ValueError(f"the target's tokens must be{wanted}, not {tuple(tokens.shape)}")
-    return target._replace(tokens=tokens)
+    return target._replace(tokens=tokens, ignore_index=whole("ignore_index", target.ignore_index, None))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blockdsl.graph.tokens import input_scheme
 from blockdsl.registry.options import whole
 
+from ..blocks.aliases import names_of_wrappers
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
@@ -54,6 +55,7 @@ class SequenceModel(Drawn, nn.Module):
 
     def _build(self, attn_layers: Stack) -> None:
         """Make the modules from the sequence's vectors to the stack, in order, as the graph's input says."""
+        names_of_wrappers(self)
         start, scheme, emb_dim = self.graph.nx.nodes[self.graph.start], input_scheme(self.graph), self.graph.emb_dim
         self.max_seq_len: int | None = start["max_seq_len"] or None
         self.emb_dim, self.dim = emb_dim, attn_layers.dim

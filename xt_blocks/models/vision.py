@@ -11,6 +11,7 @@ from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import IMAGE_OPTIONS, pair
 
+from ..blocks.aliases import names_of_wrappers
 from ..blocks.embedding import Embedding
 from ..blocks.linear import apply
 from ..blocks.norms import norm
@@ -94,6 +95,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         if not isinstance(uncompiled(attn_layers), Stack):
             raise TypeError(f"attn_layers must be a stack, as Encoder(...) is, not {type(attn_layers).__name__}")
         self.graph: BlockGraph = attn_layers.graph.with_images(image_size, patch_size, **options)
+        names_of_wrappers(self)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
         patch, registers, num_classes = pair(start["patch_size"]), start["num_register_tokens"], end["num_classes"]
         dim = attn_layers.dim

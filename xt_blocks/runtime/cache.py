@@ -20,6 +20,7 @@ from blockdsl.graph.state import Kept
 
 from ..kernels import compat
 from ..kernels.masks import joined_masks
+from ..kernels.tensors import whole_numbers
 from .fixed import FixedShapes
 from .sequence import SequenceState
 from .state import Change, NodeState, Progress, RowState, changed
@@ -162,6 +163,7 @@ class Cache(Progress):
 
     def select(self, rows: Tensor) -> Cache:
         """A copy with these rows of the batch, `rows: (n,) int`, repeats allowed: for a beam search."""
+        rows = whole_numbers("rows", rows)
         out = self.changed(lambda t, axis: t.index_select(axis, rows))
         out.batch = rows.shape[0]
         return out

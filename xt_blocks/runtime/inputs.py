@@ -114,10 +114,10 @@ class ForwardInputs:
     def _check_memories(self, reads: Reads) -> None:
         if self.mems is None:
             return
-        if not isinstance(self.mems, Memories):
-            raise TypeError(f"mems must be the Memories of an earlier segment, not {type(self.mems).__name__}")
         if self.mems.batch not in (0, self.x.shape[0]):
             raise ValueError(f"mems have {self.mems.batch} rows, not {self.x.shape[0]}")
+        for stream in self.mems.streams.values():
+            check_tensor("a stream of mems", stream, self.x)
         if self.held:
             raise ValueError("mems come before the cache's first step; later steps take none")
         if reads.no_segments:

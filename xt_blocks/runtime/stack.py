@@ -14,6 +14,7 @@ from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
 from blockdsl.registry.options import whole
 
+from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
 from ..kernels.tensors import misfit
@@ -49,6 +50,7 @@ class Stack(Drawn, nn.Module):
 
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
+        names_of_wrappers(self)
         self.graph = graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
@@ -204,7 +206,9 @@ class Stack(Drawn, nn.Module):
             ValueError: a list of another length or shape, or blocks keep more than such a list has.
         """
         if not isinstance(mems, list | tuple):
-            return mems  # type: ignore[return-value]  # anything else is refused by the check
+            if not isinstance(mems, Memories | None):
+                raise TypeError(f"mems must be the Memories of an earlier segment, not {type(mems).__name__}")
+            return mems
         nodes = self.attending
         if further := sorted(self.reads.segments - {*nodes}):
             raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")

@@ -1,4 +1,4 @@
-"""Weights of x-transformers in `load_state_dict`: read by `xt_blocks.load_x_transformers`, which checks that they fit.
+"""Weights of x-transformers in `load_state_dict`: `interop.load_x_transformers` reads them, and checks that they fit.
 
 Their names are told from ours, so that a client's own `load_state_dict`, with `strict=False` too, loads them.
 """

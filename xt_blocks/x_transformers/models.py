@@ -23,7 +23,7 @@ from .checkpoints import reads_checkpoints
 from .keywords import ignored, stack_keywords_of, without_defaults
 from .settable import Settable, part
 from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
-from .wrappers import AutoregressiveWrapper, prompts_of, sampling_of
+from .wrappers import AutoregressiveWrapper, mask_of, prompts_of, sampling_of
 
 
 class _Named(Settable, Embedding):
@@ -117,7 +117,7 @@ class _Sequence(Settable, SequenceModel):
         excise_prepend_embeds: bool = False,
         **inputs: Any,
     ) -> Any:
-        """As `SequenceModel.forward`, and also:
+        """As `SequenceModel.forward`, but absolute positions count from the first place even if a mask hides it. Also:
 
         Args:
             return_embeddings_and_intermediates: the stack's output, and the Intermediates.
@@ -146,15 +146,16 @@ class _Sequence(Settable, SequenceModel):
         if not detach_mems:
             raise TypeError("detach_mems=False: memories are without gradient here")
         if lens is not None:
-            if mask is not None:
-                raise TypeError("forward() got lens and mask, which say the same; give one")
-            mask = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
+            mask = mask_of(x, mask, lens)
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
         cache = inputs.get("cache")
         if input_not_include_cache and isinstance(cache, Intermediates) and cache.sequence is not None:
             x, mask = preceded(cache.sequence.length, x, mask)
         mask = masked_from(x, seq_start_pos, mask, cache)
+        counts = mask is not None and seq_start_pos is None and self.pos_emb is not None
+        if counts and cache is None and inputs.get("pos") is None and not inputs.get("last_only"):
+            inputs["pos"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64)
         intermediates = return_intermediates or return_embeddings_and_intermediates
         weights = return_attn and not (intermediates or return_mems)
         out = super().forward(
@@ -234,12 +235,14 @@ class ContinuousTransformerWrapper(_Sequence, continuous.ContinuousTransformerWr
 class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
     """`xt_blocks.ViTransformerWrapper`, called, read and changed as x-transformers' is.
 
+    Without num_classes, it gives the mean of the embedded patches, (batch, dim), unless asked for embeddings.
+
     Args:
         dropout: of 1.x, where it has no effect.
         options: as there.
     """
 
-    own_forwards: ClassVar[tuple[Any, ...]]
+    own_forwards: ClassVar[tuple[Any, ...]] = ()
 
     def __init__(self, *, image_size: Any, patch_size: Any, attn_layers: Stack, dropout: float = 0.0, **options: Any):
         if dropout:
@@ -247,15 +250,6 @@ class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
         super().__init__(image_size=image_size, patch_size=patch_size, attn_layers=attn_layers, **options)
         self.patch_size = patch_size
         reads_checkpoints(self)
-
-    def forward(
-        self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `xt_blocks`' own; without classes the mean of the patches' embeddings, (batch, dim), is not left out."""
-        out = super().forward(img, return_embeddings, return_logits_and_embeddings)
-        if self.to_classes is None and not return_embeddings:
-            return out.mean(dim=1)  # type: ignore[union-attr]  # both are refused without classes
-        return out
 
     norm = part(
         lambda model: nn.Identity(),
@@ -282,14 +276,19 @@ class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
         "From the pixels of patches, (batch, patches, pixels), to (batch, patches, dim).",
     )
     pos_embedding = part(
-        lambda model: model.pos_emb.weight[None],
+        lambda model: model.pos_emb.table if isinstance(model.pos_emb, _Table) else model.pos_emb.weight[None],
         lambda model, value: setattr(model, "pos_emb", _Table(value)),
         "pos_embedding",
         "(1, patches, dim), the learned positions.",
     )
 
+    def forward(self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False) -> Any:
+        """See `xt_blocks.ViTransformerWrapper`."""
+        out = super().forward(img, return_embeddings, return_logits_and_embeddings)
+        return out.mean(dim=1) if self.to_classes is None and not return_embeddings else out  # type: ignore[union-attr]
 
-ViTransformerWrapper.own_forwards = (ViTransformerWrapper.forward, vision.ViTransformerWrapper.forward)
+
+ViTransformerWrapper.own_forwards = (ViTransformerWrapper.forward,)
 
 
 def _patch_layers(embedding: Any) -> nn.Module:
@@ -313,6 +312,8 @@ class _Patches(nn.Module):
 
 class _Table(nn.Module):
     """Positions (1, places, dim) that a client gives."""
+
+    table: Tensor
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()

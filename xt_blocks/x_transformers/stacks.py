@@ -88,6 +88,11 @@ class AttentionLayers(Settable, ours.AttentionLayers):
         return triples([self.blocks[step.block] for step in self.plan if step.block is not None])  # type: ignore[misc]
 
     @property
+    def layers_execute_order(self) -> tuple[int, ...]:
+        """The layers in the order they run: each once, a repeated one in each of its places."""
+        return tuple(range(len(self.layer_types)))
+
+    @property
     def num_attn_layers(self) -> int:
         """How many self-attentions there are."""
         return len(self.attending)
