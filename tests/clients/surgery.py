@@ -396,3 +396,60 @@ def masks_heads(x: Any) -> None:
     with torch.no_grad():
         decoder.layers[0][1].to_out.weight[:, :16] = 0.0
     assert not torch.allclose(decoder(y), before, atol=1e-5)
+
+
+class _Sums(nn.Module):
+    """A net that is none of the package's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb, self.to_logits, self.max_seq_len = nn.Embedding(32, 16), nn.Linear(16, 32), 8
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.to_logits(self.emb(tokens).cumsum(dim=1))
+
+
+@program
+def trains_a_net_of_its_own(x: Any) -> None:
+    """Release 1 knows nothing of the net in its wrapper but its max_seq_len."""
+    wrapper = x.AutoregressiveWrapper(_Sums(), ignore_index=0)
+    wrapper(TOKENS[:, :9]).backward()
+    assert wrapper.generate(TOKENS[:, :3], 9, temperature=0.5).shape == (2, 9)
+    assert wrapper.generate(TOKENS[0, :3], 4, eos_token=7).shape[0] <= 4
+
+
+@program
+def trains_a_net_around_a_model(x: Any) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = language_model(x, {"cross_attend": True})
+            self.max_seq_len, self.style = self.model.max_seq_len, nn.Embedding(3, 32)
+
+        def forward(self, tokens: torch.Tensor, style: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+            return self.model(tokens, context=self.style(style)[:, None], **kwargs)
+
+    wrapper, style = x.AutoregressiveWrapper(Around()), torch.tensor([0, 2])
+    wrapper(TOKENS, style=style).backward()
+    assert wrapper.generate(TOKENS[:, :3], 5, style=style).shape == (2, 5)
+
+
+@program
+def forecasts_with_a_net_of_its_own(x: Any) -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.max_seq_len = nn.Linear(4, 4), 6
+
+        def forward(self, y: torch.Tensor, mask: Any = None) -> torch.Tensor:
+            return self.layer(y).cumsum(dim=1)
+
+    wrapper = x.ContinuousAutoregressiveWrapper(Mean())
+    wrapper(vectors(2, 6, 4), mask=torch.ones(2, 6).bool()).backward()
+    assert wrapper.generate(start_tokens=vectors(2, 3, 4), seq_len=9).shape == (2, 9, 4)
+
+
+@program
+def uses_a_feedforward_of_another_width(x: Any) -> None:
+    assert x.FeedForward(32, 64, mult=2, glu=True)(vectors(2, 5, 32)).shape == (2, 5, 64)
+    assert x.FeedForward(dim=32, dim_out=8, zero_init_output=True)(vectors(2, 5, 32)).abs().sum() == 0

@@ -225,3 +225,46 @@ def test_our_own_weights_load_as_ever() -> None:
     assert torch.equal(a(TOKENS), b(TOKENS))
     with pytest.raises(RuntimeError, match="Missing key"):
         b.load_state_dict({})
+
+
+# Nets of clients' own ------------------------------------------------------------------------------------------------------
+
+
+class _Around(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.max_seq_len = model, model.max_seq_len
+
+    def forward(self, y: torch.Tensor, **kwargs: Any) -> Any:
+        return self.model(y, **kwargs)
+
+
+def test_a_net_of_a_clients_own_gives_what_the_model_in_it_gives() -> None:
+    model = language_model(x, max_seq_len=8).eval()
+    alone, around = x.AutoregressiveWrapper(model), x.AutoregressiveWrapper(_Around(model), ignore_index=-100)
+    tokens = TOKENS[:, :9]
+    mask = torch.arange(9).expand(2, -1) < torch.tensor([[9], [6]])
+    for read in ({}, {"mask": mask}, {"prepend_embeds": vectors(2, 2, 32)}, {"lens": torch.tensor([9, 6])}):
+        assert torch.allclose(around(tokens, **read), alone(tokens, **read), atol=1e-6)
+    for prompts in (tokens[:, :3], tokens[0, :3], [tokens[0, :3], tokens[1, :5]]):
+        expected = alone.generate(prompts, 9, temperature=0.0, eos_token=5)
+        assert torch.equal(around.generate(prompts, 9, temperature=0.0, eos_token=5), expected)
+    assert torch.equal(around(tokens, return_outputs=True)[1][0], alone(tokens, return_outputs=True)[1][0])
+
+
+def test_a_net_of_vectors_of_a_clients_own() -> None:
+    model = x.ContinuousTransformerWrapper(dim_in=4, dim_out=4, max_seq_len=6, attn_layers=x.Decoder(**SIZES)).eval()
+    for options in ({}, {"use_l1_loss": True}, {"loss_fn": nn.HuberLoss(reduction="none")}):
+        alone = x.ContinuousAutoregressiveWrapper(model, **options)
+        around = x.ContinuousAutoregressiveWrapper(_Around(model), **options)
+        y, mask = vectors(2, 7, 4), torch.arange(7).expand(2, -1) < torch.tensor([[7], [4]])
+        for read in ({}, {"mask": mask}, {"lens": torch.tensor([7, 4])}):
+            assert torch.allclose(around(y, **read), alone(y, **read), atol=1e-6)
+        for start in (y[:, :3], y[0, :3]):
+            assert torch.allclose(around.generate(start, 8), alone.generate(start, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrapper", [x.AutoregressiveWrapper, x.ContinuousAutoregressiveWrapper])
+def test_a_net_without_a_length_is_refused(wrapper: Any) -> None:
+    with pytest.raises(TypeError, match="module with a max_seq_len"):
+        wrapper(nn.Linear(3, 3))

@@ -269,8 +269,7 @@ def test_attention_of_a_context(causal: bool) -> None:
 
 def test_feedforward() -> None:
     assert ours.FeedForward(8, 8, 2, zero_init_output=True)(x(1, 3, 8)).eq(0).all()
-    with pytest.raises(TypeError, match="dim_out=9"):
-        ours.FeedForward(8, 9)
+    assert ours.FeedForward(8, 9)(x(1, 3, 8)).shape == (1, 3, 9)
     with pytest.raises(TypeError, match=r"solu=True.*not here"):
         ours.FeedForward(8, solu=True)
     with pytest.raises(TypeError, match="deep_embed"):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import xt_blocks
 from blockdsl import UserError
-from xt_blocks.interop import load_x_transformers
+from xt_blocks.interop import load_x_transformers, names
 
 DIM, VOCABULARY, LONGEST, SEQ, CONTEXT = 32, 11, 12, 7, 9
 STACK = {"dim": DIM, "depth": 2, "heads": 2, "attn_dim_head": 16}
@@ -379,6 +379,7 @@ OUTCOMES = (
     "WARNED OF WITHOUT A NAME",
     "CHANGED BY A REFUSAL",
     "FAILS HERE",
+    "TOLD TO BE OF ANOTHER RELEASE",
 )
 FAULTS = OUTCOMES[5:]
 
@@ -387,6 +388,14 @@ FAULTS = OUTCOMES[5:]
 class Outcome:
     kind: str
     words: str = ""
+
+
+def told_of(weights: dict[str, Tensor]) -> names.Release:
+    """The release that names tell; (0, 0): none."""
+    try:
+        return names.release_of(names.tensors(weights))
+    except UserError:
+        return 0, 0
 
 
 def peer_release() -> int:
@@ -411,11 +420,15 @@ def agreement(setup: Setup, seed: int = 0) -> Outcome:
         model = build(xt_blocks, setup)
     except (ValueError, TypeError) as error:
         return Outcome("refused when built", str(error))
+    weights = theirs.state_dict()
+    real, told = names.version_of(version("x-transformers")), told_of(weights)
+    if told != (names.LAST_OF_1 if real <= names.LAST_OF_1 else names.NEWEST):
+        return Outcome("TOLD TO BE OF ANOTHER RELEASE", str(told))
     before, close = snapshot(model), 1e-5 if dtype_of(setup) == torch.float64 else 2e-4
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            load_x_transformers(model, theirs.state_dict(), release=version("x-transformers"))
+            load_x_transformers(model, weights, release=version("x-transformers"))
     except UserError as error:
         same = snapshot(model) == before
         return Outcome("refused when loading" if same else "CHANGED BY A REFUSAL", str(error))
@@ -430,8 +443,8 @@ def agreement(setup: Setup, seed: int = 0) -> Outcome:
             return Outcome("DIFFERS WHEN LOWERED AGAIN", f"{apart(again, found):.1e}")
     differs = apart(found, wanted) > close
     if said and (not differs or any(expected(setup, str(warning.message)) for warning in caught)):
-        names = {name.removeprefix("enc_").removeprefix("dec_") for name in {**setup.layers, **setup.around}}
-        return Outcome("warned of by name" if any(name in said for name in names) else "WARNED OF WITHOUT A NAME", said)
+        given = {name.removeprefix("enc_").removeprefix("dec_") for name in {**setup.layers, **setup.around}}
+        return Outcome("warned of by name" if any(name in said for name in given) else "WARNED OF WITHOUT A NAME", said)
     return Outcome("DIFFERS IN SILENCE", f"{apart(found, wanted):.1e} {said}") if differs else Outcome("equal")
 
 

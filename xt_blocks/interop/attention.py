@@ -169,7 +169,7 @@ def _load_qk_norm(
 
 
 def _load_talking_heads(talking: Any, state: Reader, by_head: Order) -> None:
-    adds = state.since((1, 39), "attn_talking_heads", "add the mixed scores to the scores")
+    adds = state.since((1, 39), "attn_talking_heads", "add what heads exchange to the scores")
     both = {"pre": talking.before.weight, "post": talking.after.weight}
     names = {place: [f"{at}{place}_softmax_talking_heads.weight" for at in ("", "attend.")] for place in both}
     there = {place for place in both if any(map(state.has, names[place]))}

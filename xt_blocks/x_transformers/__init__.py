@@ -7,7 +7,6 @@ The classes are ours with the arguments, results and attributes of releases 1.x 
 in docs/from-x-transformers.md. Nothing else of this package imports this folder.
 """
 
-from ..generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
 from ..generation.nonautoregressive import NonAutoregressiveWrapper
 from ..runtime.intermediates import Intermediates as LayerIntermediates
 from .helpers import (
@@ -59,7 +58,7 @@ from .modules import (
 )
 from .sampling import FILTER_LOGITS_FN, gumbel_noise, gumbel_sample, min_p, top_a, top_k, top_p
 from .stacks import AttentionLayers, CrossAttender, Decoder, Encoder
-from .wrappers import AutoregressiveWrapper, XLAutoregressiveWrapper
+from .wrappers import AutoregressiveWrapper, ContinuousAutoregressiveWrapper, XLAutoregressiveWrapper
 
 Intermediates = LayerIntermediates
 

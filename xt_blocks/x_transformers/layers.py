@@ -77,6 +77,8 @@ class Attention(attention.Attention):
         """
         if inputs.keys() & {"attend", "rotary", "cache", "scores", "keep_scores"}:  # from a stack
             return super().forward(x, mask, **inputs)
+        if inputs:
+            raise TypeError(f"forward() got an unknown argument '{next(iter(inputs))}'")
         source = x if context is None else context
         check_mask("mask", mask, x)
         check_mask("context_mask", context_mask, source)
@@ -118,7 +120,7 @@ class FeedForward(feedforward.FeedForward):
 
     Args:
         dim: features.
-        dim_out: features of the output; only `dim`.
+        dim_out: features of the output, by default `dim`.
         mult: features in between, as a multiple.
         options: the other options of the block kind `f`.
 
@@ -127,9 +129,12 @@ class FeedForward(feedforward.FeedForward):
     """
 
     def __init__(self, dim: int, dim_out: int | None = None, mult: float = 4, **options: Any) -> None:
-        if dim_out not in (None, dim):
-            raise TypeError(f"FeedForward(dim_out={dim_out}): the output has the features of the input here, {dim}")
         super().__init__(dim, **layer_keywords_of("FeedForward", "ff_", {"mult": mult, **options}))
+        if dim_out not in (None, dim):
+            last = self.to_out
+            self.to_out = nn.Linear(last.in_features, dim_out, bias=last.bias is not None)
+            for parameter in self.to_out.parameters() if self.zero_init else ():
+                nn.init.zeros_(parameter)
 
     @property
     def ff(self) -> nn.Sequential:

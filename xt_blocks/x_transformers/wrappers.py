@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..generation import autoregressive, xl_autoregressive
-from ..generation.decoding import Stream
+from ..generation import autoregressive, continuous_autoregressive, xl_autoregressive
+from ..generation.decoding import Prompts, Stream, read_prompts, split_options
 from ..kernels.cross_entropy import Target
+from ..models.transformer import loss_of
+from .any_net import WholeDecoding, is_our_model, without_none
 from .sampling import FILTER_LOGITS_FN, top_a, top_k, top_p
 
 _OUR_FILTERS = ("top_k", "top_p", "top_a", "min_p")
@@ -27,6 +32,7 @@ _NOT_HERE: dict[str, Any] = {
     "contrastive_decode_kwargs": None,
     "return_intermediates": False,
     "tbptt_steps": 1,
+    "equal_loss_weight_batch": False,
 }
 
 
@@ -74,6 +80,8 @@ def sampling_of(
         if value is not None:
             further[there] = value
     chosen = filter_logits_fn
+    if chosen is None and further:
+        raise TypeError(f"filter_kwargs={further} has no filter_logits_fn to go to")
     if chosen is not None and further:
         return options | {"filter_logits_fn": lambda logits: chosen(logits, **further)}
     return options | {"filter_logits_fn": chosen}
@@ -85,11 +93,16 @@ def prompts_of(prompts: Any, lens: Tensor | None) -> Any:
         return prompts
     if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(lens) != len(prompts):
         raise ValueError("prompt_lens are for prompts (batch, n), a length each")
+    if not all(0 < int(n) <= prompts.shape[1] for n in lens):
+        raise ValueError(f"prompt_lens must be from 1 to {prompts.shape[1]}, not {lens.tolist()}")
     return [row[: int(n)] for row, n in zip(prompts, lens, strict=True)]
 
 
 class _Generates:
     """`generate` and `stream` with x-transformers' arguments."""
+
+    net: Any
+    pad_value: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if args or options:
@@ -102,12 +115,20 @@ class _Generates:
         tokens: Tensor = self.stream(*inputs, **options).collect()
         return tokens
 
-    def stream(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Stream:
+    def stream(
+        self,
+        prompts: Any = None,
+        seq_len: int | None = None,
+        eos_token: int | None = None,
+        temperature: float = 1.0,
+        **options: Any,
+    ) -> Stream:
         """Tokens that go on from a prompt, one a step; filters are those of `sampling_of`.
 
         Args:
             prompts: (batch, n) tokens, or (n,), or a list of (n,); `start_tokens` in 1.x.
             seq_len: how many tokens to add.
+            eos_token, temperature: as in `xt_blocks`' own.
             prompt_lens: (batch,) int, how long each prompt is; what is after that does not count.
             options: those of `xt_blocks`' own.
         """
@@ -115,17 +136,45 @@ class _Generates:
         if prompts is None or seq_len is None:
             raise TypeError("generate() needs prompts and seq_len")
         prompts = prompts_of(prompts, options.pop("prompt_lens", None))
-        out: Stream = super().stream(prompts, seq_len, **sampling_of(**options))  # type: ignore[misc]
+        options = sampling_of(**options) | {"eos_token": eos_token, "temperature": temperature}
+        if not is_our_model(self.net):
+            rows = read_prompts(prompts, options.pop("mask", None))
+            generation, read = split_options(options)
+            decoding = WholeDecoding(self.net, rows, seq_len, read)
+            return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
+        out: Stream = super().stream(prompts, seq_len, **options)  # type: ignore[misc]
         return out
 
 
+def mask_of(x: Tensor, mask: Tensor | None, lens: Tensor) -> Tensor:
+    """(batch, seq) bool: the first `lens: (batch,)` places of each row of `x: (batch, seq, ...)`.
+
+    Raises:
+        TypeError: there is a mask already.
+    """
+    if mask is not None:
+        raise TypeError("forward() got lens and mask, which say the same; give one")
+    return torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
+
+
 class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
-    """`xt_blocks.AutoregressiveWrapper`, with x-transformers' arguments and its default of sampling."""
+    """`xt_blocks.AutoregressiveWrapper`, with x-transformers' arguments and its default of sampling.
+
+    Args:
+        net: a model, or any module of a client's own from tokens (batch, seq) to logits, which has a max_seq_len.
+    """
 
     def __init__(
         self, net: Any, ignore_index: int = -100, pad_value: int = 0, mask_prob: float = 0.0, **options: Any
     ) -> None:
-        super().__init__(net, ignore_index, pad_value, mask_prob, **_without_defaults(options))
+        if is_our_model(net):
+            super().__init__(net, ignore_index, pad_value, mask_prob, **_without_defaults(options))
+            return
+        nn.Module.__init__(self)
+        if not isinstance(net, nn.Module) or not hasattr(net, "max_seq_len") or _without_defaults(options):
+            raise TypeError(f"net must be a module with a max_seq_len, and {type(net).__name__} takes no other options")
+        self.net, self.max_seq_len = net, net.max_seq_len  # type: ignore[assignment]
+        self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
 
     def forward(self, x: Tensor, return_outputs: bool = False, *, lens: Tensor | None = None, **inputs: Any) -> Any:  # type: ignore[override]
         """The loss, as `xt_blocks`' own gives it.
@@ -135,19 +184,71 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
             return_outputs: return the logits (batch, seq, tokens) and the Intermediates too: (loss, (logits, these)).
             lens: (batch,) int, how many tokens of each row are real, in place of a mask.
         """
+        if isinstance(return_outputs, Tensor):
+            raise TypeError("forward() got a tensor as return_outputs; write mask= for a mask")
         if lens is not None:
-            if inputs.get("mask") is not None:
-                raise TypeError("forward() got lens and mask, which say the same; give one")
-            inputs["mask"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) < lens[:, None]
-        if not return_outputs:
+            inputs["mask"] = mask_of(x, inputs.get("mask"), lens)
+        if not return_outputs and is_our_model(self.net):
             return super().forward(x, **inputs)
+        for name in inputs.keys() - _LOSS_INPUTS if is_our_model(self.net) else ():
+            raise TypeError(f"forward() got an unknown argument '{name}'")
         mask = inputs.pop("mask", None)
         tokens, target, mask = autoregressive.shifted(x, mask, self.ignore_index, self.pad_value)
         if self.training and self.mask_prob > 0:
             inputs["self_attn_context_mask"] = autoregressive.forgetful_mask(tokens, mask, self.mask_prob)
-        logits, seen = self.net(tokens, mask=mask, return_intermediates=True, **inputs)
+        if not return_outputs:
+            given = without_none({"mask": mask, **inputs})
+            return loss_of(self.net, tokens, Target(target, self.ignore_index), **given)
+        logits, seen = self.net(tokens, return_intermediates=True, **without_none({"mask": mask, **inputs}))
         predicted = logits[:, logits.shape[1] - target.shape[1] :]
         return Target(target, self.ignore_index).of_logits(predicted), (logits, seen)
+
+
+_LOSS_INPUTS = signature(autoregressive.AutoregressiveWrapper.forward).parameters.keys()
+
+
+class ContinuousAutoregressiveWrapper(continuous_autoregressive.ContinuousAutoregressiveWrapper):
+    """`xt_blocks.ContinuousAutoregressiveWrapper`, with x-transformers' arguments.
+
+    Args:
+        net: a model, or any module of a client's own from vectors (batch, seq, dim) to such, which has a max_seq_len.
+        use_l1_loss: the absolute difference, in place of a loss_fn.
+        options: as there; those of 2.x that are not here are refused unless they are at their default.
+    """
+
+    def __init__(self, net: Any, *args: Any, use_l1_loss: bool = False, **options: Any) -> None:
+        own = _without_defaults(options)
+        if use_l1_loss:
+            own["loss_fn"] = partial(F.l1_loss, reduction="none")
+        if is_our_model(net):
+            super().__init__(net, *args, **own)
+            return
+        nn.Module.__init__(self)
+        if not isinstance(net, nn.Module) or not hasattr(net, "max_seq_len") or args or own.keys() - {"loss_fn"}:
+            raise TypeError(f"net must be a module with a max_seq_len, and {type(net).__name__} takes only a loss_fn")
+        self.net, self.max_seq_len, self.loss_fn = net, net.max_seq_len, own.get("loss_fn")  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, lens: Tensor | None = None, **inputs: Any) -> Tensor:
+        """As `xt_blocks`' own; `lens: (batch,)` says how many vectors of each row are real, in place of a mask."""
+        if lens is not None:
+            mask = mask_of(x, mask, lens)
+        if is_our_model(self.net):
+            return super().forward(x, mask, **inputs)
+        seen = None if mask is None else mask[:, :-1]
+        out = self.net(x[:, :-1], **without_none({"mask": seen, **inputs}))[:, 1 - x.shape[1] :]
+        losses: Tensor = (self.loss_fn or partial(F.mse_loss, reduction="none"))(out, x[:, 1:])
+        return losses.mean() if seen is None else losses[seen].mean()
+
+    def generate(self, start_tokens: Any = None, seq_len: int | None = None, **options: Any) -> Tensor:  # type: ignore[override]
+        """As `xt_blocks`' own, whose `start` is called `start_tokens` there."""
+        start = options.pop("start", start_tokens)
+        if start is None or seq_len is None:
+            raise TypeError("generate() needs start_tokens and seq_len")
+        if is_our_model(self.net):
+            return super().generate(start, seq_len, **options)
+        options.pop("cache_kv", None)
+        rows = Prompts(start.detach() if start.ndim == 3 else start.detach()[None], single=start.ndim == 2)
+        return Stream(self.net, rows, WholeDecoding(self.net, rows, seq_len, options), seq_len).collect()
 
 
 class XLAutoregressiveWrapper(_Generates, xl_autoregressive.XLAutoregressiveWrapper):
