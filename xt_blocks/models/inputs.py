@@ -12,7 +12,7 @@ from blockdsl.registry.options import whole
 
 from ..kernels.cross_entropy import Target
 from ..kernels.masks import check_attn_mask, check_mask
-from ..kernels.tensors import WHOLE, check_tensor, check_vectors, whole_numbers
+from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..runtime.cache import Cache
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
@@ -115,10 +115,10 @@ class Inputs:
                 raise ValueError(f"the sequence has {end} tokens; max_seq_len is {reads.learned}")
             return
         check_tensor("pos", pos, self.x)
-        if pos.dtype not in WHOLE or pos.shape not in (shape[:2], shape[1:2]):
+        self.pos = pos = whole_numbers("pos", pos, lambda: f" {tuple(shape[1:2])} or {tuple(shape[:2])}")
+        if pos.shape not in (shape[:2], shape[1:2]):
             wanted = f"{tuple(shape[1:2])} or {tuple(shape[:2])}"
             raise ValueError(f"pos must be whole numbers {wanted}, not {pos.dtype} {tuple(pos.shape)}")
-        self.pos = pos = whole_numbers("pos", pos)
         if not reads.positions:
             raise ValueError("pos is given, but the model reads no positions")
         if reads.learned is None or torch.compiler.is_compiling() or not pos.numel():
@@ -193,14 +193,13 @@ def _checked_target(target: Target, x: Tensor) -> Target:
         raise TypeError(f"target must be a cross_entropy.Target of tokens, not {type(target).__name__}")
     if target.reduction not in ("mean", "sum"):
         raise ValueError(f"the target's reduction must be 'mean' or 'sum', not {target.reduction!r}")
+
+    def wanted() -> str:
+        return f"({x.shape[0]}, {x.shape[1]} or fewer)"
+
     check_tensor("the target's tokens", target.tokens, x)
-    tokens = target.tokens
+    tokens = whole_numbers("the target's tokens", target.tokens, lambda: f" {wanted()}").long()
     fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
-    if tokens.dtype not in WHOLE or not fits:
-        wanted = f"({x.shape[0]}, {x.shape[1]} or fewer)"  # only now: a compiled graph is not to depend on sizes
-        raise ValueError(
-            f"the target's tokens must be whole numbers {wanted}, not {tokens.dtype} {tuple(tokens.shape)}"
-        )
-    if type(target.ignore_index) is not int:
-        target = target._replace(ignore_index=whole("ignore_index", target.ignore_index, None))
-    return target if tokens.dtype == torch.int64 else target._replace(tokens=tokens.long())
+    if not fits:
+        raise ValueError(f"the target's tokens must be {wanted()}, not {tuple(tokens.shape)}")
+    return target._replace(tokens=tokens, ignore_index=whole("ignore_index", target.ignore_index, None))

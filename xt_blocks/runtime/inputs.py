@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..kernels.masks import check_attn_mask, check_mask
-from ..kernels.tensors import WHOLE, check_tensor, whole_numbers
+from ..kernels.tensors import check_tensor, whole_numbers
 from .cache import Cache
 from .fixed import FixedShapes
 from .memories import Memories
@@ -149,7 +149,7 @@ class ForwardInputs:
             hint = "turn on rotary_pos_emb or a position bias"
             raise ValueError(f"pos is given, but no block reads positions: {hint}")
         check_tensor("pos", pos, x)
-        if pos.dtype not in WHOLE or pos.shape not in (x.shape[1:2], x.shape[:2]):
+        self.pos = whole_numbers("pos", pos, lambda: f" ({x.shape[1]},) or {tuple(x.shape[:2])}")
+        if pos.shape not in (x.shape[1:2], x.shape[:2]):
             wanted = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
             raise ValueError(f"pos must be whole numbers {wanted}, not {pos.dtype} {tuple(pos.shape)}")
-        self.pos = whole_numbers("pos", pos)
