@@ -45,6 +45,7 @@ RIGHT = {
     "blockdsl/graph/align.py": {"pairs"},
     "blockdsl/graph/diff.py": {"pairs"},
     "blockdsl/draw/diff.py": {"pairs"},
+    "blockdsl/graph/json.py": {"pairs"},  # a keyword of json.loads
     "xt_blocks/kernels/scores/talking_heads.py": {"behind"},  # a key of old state dicts
 }
 # Functions that several modules have, one each, and that are called with the module's name before them.

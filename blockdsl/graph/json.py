@@ -85,10 +85,10 @@ def _loaded(text: Any) -> Any:
         raise _wrong(str(error)) from None
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        names = [name for name, _ in pairs]
+def _without_twins(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(members)
+    if len(out) < len(members):
+        names = [name for name, _ in members]
         raise ValueError(f"an object has {next(name for name in out if names.count(name) > 1)!r} twice")
     return out
 

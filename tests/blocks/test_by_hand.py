@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -158,7 +159,108 @@ def test_wrong_steps_are_refused() -> None:
         encoder(torch.cat((y, y), dim=1), cache=seen)
 
 
-def test_parts_of_attention_are_read_and_not_replaced() -> None:
+def test_a_step_that_says_something_else_of_earlier_tokens_is_refused() -> None:
+    model = remembering("a c f", num_memory_tokens=1, max_mem_len=4)
+    x, context = tokens(2, 6), torch.randn(2, 3, SIZES["dim"])
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[0, :2] = False
+    first: dict[str, Any] = {"context": context, "prepend_embeds": torch.randn(2, 2, SIZES["dim"])}
+    _, seen = model(x[:, :4], mask=mask[:, :4], return_intermediates=True, **first)
+    expected = model(x, mask=mask, cache=seen)
+    same = {name: t.clone() for name, t in first.items()}
+    assert torch.equal(model(x, mask=mask, cache=seen, **same), expected)
+    _, later = model(x[:, :5], mask=mask[:, :5], cache=seen, return_intermediates=True)
+    _, mems = model(x, context=context, return_mems=True)
+    for earlier in (seen, later):
+        for wrong in (
+            {"context": context + 1}, {"context_mask": mask[:, :3]}, {"mems": mems}, {"mems": [*mems]},
+            {"prepend_embeds": torch.zeros(2, 2, SIZES["dim"])}, {"prepend_mask": mask[:, :2]}, {"context": "words"},
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=f"{next(iter(wrong))} differs from that of the first pass"):
+                model(x, mask=mask, cache=earlier, **wrong)
+        with pytest.raises(ValueError, match="mask differs from that of an earlier pass"):
+            model(x, mask=torch.ones_like(mask), cache=earlier)
+    decoder, y = xt_blocks.Decoder(depth=1, cross_attend=True, **SIZES), torch.randn(2, 6, SIZES["dim"])
+    _, seen = decoder(y[:, :4], context, return_hiddens=True)
+    decoder(y, context, torch.ones_like(mask), cache=seen)
+    with pytest.raises(ValueError, match="context differs"):
+        decoder(y, context + 1, cache=seen)
+    with pytest.raises(ValueError, match="mask differs"):
+        decoder(y, mask=mask, cache=seen)
+
+
+def test_memories_after_steps_by_hand_are_those_of_one_pass() -> None:
+    model = remembering("a f>>1 a f", {"rel_pos_bias": True}, max_mem_len=9, num_memory_tokens=2)
+    x, more = tokens(2, 14), tokens(2, 4)
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    mask[0, :2] = False
+    _, before = model(x[:, :6], return_mems=True)
+    for first in ({"mems": before}, {"mask": mask}):
+        y, mask_of = x[:, 6:], first.get("mask")
+        rest = [{} if mask_of is None else {"mask": mask_of[:, :n]} for n in (5, 6, 8)]
+        start = {name: t for name, t in first.items() if name == "mems"}
+        _, whole = model(y, return_mems=True, **first)
+        for asked in (True, False):
+            seen = model(y[:, :5], return_intermediates=True, return_mems=asked, **start, **rest[0])[1]
+            _, seen, _ = model(y[:, :6], cache=seen, return_intermediates=True, return_mems=True, **rest[1])
+            _, _, mems = model(y, cache=seen, return_intermediates=True, return_mems=True, **rest[2])
+            assert mems.length == whole.length
+            close(model(more, mems=mems), model(more, mems=whole))
+    _, seen = model(x[:, :4], return_intermediates=True)
+    _, seen = model(x[:, :5], cache=seen, return_intermediates=True)
+    with pytest.raises(ValueError, match="return_mems is set at a step by hand, but was not at the one before"):
+        model(x[:, :6], cache=seen, return_mems=True)
+
+
+def test_an_interrupted_first_step_leaves_nothing_behind() -> None:
+    model, x = language_model().eval(), tokens(2, 6)
+    _, seen = model(x[:, :5], return_intermediates=True)
+
+    def interrupts(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = model.attn_layers.blocks["f1"].register_forward_pre_hook(interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        model(x, cache=seen)
+    handle.remove()
+    close(model(x, cache=seen), model(x)[:, 5:])
+
+
+def test_threads_go_on_from_the_same_intermediates() -> None:
+    model, x = language_model().eval(), tokens(2, 6)
+    _, seen = model(x[:, :5], return_intermediates=True)
+    expected, outs = model(x)[:, 5:], []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def waits(*_: Any) -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    handle = model.attn_layers.blocks["f1"].register_forward_pre_hook(waits)
+    slow = threading.Thread(target=lambda: outs.append(model(x, cache=seen)))
+    slow.start()
+    assert inside.wait(60)
+    handle.remove()
+    outs.append(model(x, cache=seen))  # while the other one is in the middle of its first step
+    go_on.set()
+    slow.join()
+    assert len(outs) == 2
+    for out in outs:
+        close(out, expected)
+
+
+def test_gradients_flow_after_a_step_without_them() -> None:
+    model = xt_blocks.Decoder(depth=1, **SIZES)
+    x = torch.randn(1, 5, SIZES["dim"], requires_grad=True)
+    _, seen = model(x[:, :4], return_hiddens=True)
+    with torch.no_grad():
+        model(x, cache=seen)
+    model(x, cache=seen).sum().backward()
+    assert x.grad is not None
+    assert x.grad[:, :4].abs().sum() > 0
+
+
+def test_parts_of_attention_are_read_and_replaced() -> None:
     decoder = xt_blocks.Decoder(depth=1, cross_attend=True, attn_value_dim_head=5, **SIZES)
     x = torch.randn(2, 3, SIZES["dim"])
     for node, joint, names in (("a0", "to_qkv", ("to_q", "to_k", "to_v")), ("c1", "to_kv", ("to_k", "to_v"))):
@@ -170,14 +272,17 @@ def test_parts_of_attention_are_read_and_not_replaced() -> None:
         assert layer.to_v.in_features == 24
         assert layer.to_out is layer.output.to_out
         assert layer.to_k.bias is None
+        with pytest.raises(AttributeError, match="no parameters of their own"):
+            list(layer.to_k.parameters())
         with torch.no_grad():
             layer.to_v.weight.zero_()
         assert not whole.weight[-15:].any()
         assert whole.weight[:-15].all()
-        with pytest.raises(AttributeError, match=f"to_k is part of {joint}.*replace {joint}"):
-            layer.to_k = nn.Linear(24, 24)
-        with pytest.raises(AttributeError, match="replace output"):
-            layer.to_out = nn.Linear(24, 24)
+        layer.to_k = new = nn.Linear(24, 24, bias=False)
+        assert layer.to_k is new
+        close(getattr(layer, joint)(x)[..., -39:-15], new(x))
+        layer.to_out = new
+        assert layer.output.to_out is new
     shared = xt_blocks.Decoder(depth=1, attn_shared_kv=True, **SIZES)
     assert shared.blocks["a0"].layer.to_v is None
 

@@ -125,7 +125,8 @@ def test_where_all_are_damaged_each_is_named(tmp_path: Path) -> None:
         spoil(checkpoint.save(tmp_path, step, *made(1), {}) / checkpoint.STATE, "empty")
     with pytest.raises(UserError) as caught:
         restored(tmp_path)
-    later, earlier = str(caught.value).split("\n  ")
+    later, earlier, then = str(caught.value).split("\n  ")
+    assert then == "no checkpoint is left: the run has to be started again"
     assert later.startswith(f"checkpoint {tmp_path / '000004'} cannot be read: ")
     assert earlier.startswith(f"checkpoint {tmp_path / '000003'} cannot be read: ")
 

@@ -279,6 +279,21 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained: Path, blockds
     assert weights.read_bytes() == whole
 
 
+@pytest.mark.parametrize("content", [b"\xff", b"", b"[]", b'{"dim": 14}', b'{"dim": "14"}'])
+def test_damaged_settings_are_told(trained: Path, blockdsl: Blockdsl, content: bytes) -> None:
+    whole = json.loads((trained / "settings.json").read_text())
+    if content == b'{"dim": "14"}':
+        content = json.dumps(whole | {"dim": "14"}).encode()
+    (trained / "settings.json").write_bytes(content)
+    for words in (["train", "--resume", trained], ["generate", trained]):
+        status, _, err = blockdsl(*words)
+        assert status == 1
+        assert err.startswith(f"blockdsl {words[0]}: {trained}")
+        assert "settings.json" in err
+        assert "codec" not in err
+        assert err.count("\n") == 1
+
+
 def test_a_moved_run_and_a_moved_text_go_on(
     trained: Path, blockdsl: Blockdsl, text: Path, tmp_path: Path, records: Records
 ) -> None:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,13 @@ class LinearRows(nn.Module):
         """(outputs,), a view; None: the layer has none."""
         layer, rows = self._whole
         return None if layer.bias is None else layer.bias[rows]  # type: ignore[index]
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Refused: none are its own, and nothing would happen to rows that are frozen or trained alone."""
+        raise AttributeError(
+            "the rows of a joint linear layer have no parameters of their own: take the joint layer's; requires_grad_ "
+            "says whether a layer made of the rows is trained"
+        )
 
     @property
     def in_features(self) -> int:

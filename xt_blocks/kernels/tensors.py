@@ -6,6 +6,7 @@ type are those of the weights. Anything else is refused, by the name of the argu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,11 +40,11 @@ def check_vectors(name: str, value: Any, beside: Tensor) -> None:
         raise ValueError(f"{name} must be floating point, not {value.dtype}")
 
 
-def whole_numbers(name: str, value: Any, shape: str = "") -> Tensor:
+def whole_numbers(name: str, value: Any, shape: str | Callable[[], str] = "") -> Tensor:
     """Tokens or positions of any whole type, as int64 or int32.
 
     Args:
-        shape: the wanted one, for the message.
+        shape: the wanted one, for the message; where it has numbers, what makes it: a compiled graph would be for them.
 
     Raises:
         TypeError: it is no tensor.
@@ -52,7 +53,8 @@ def whole_numbers(name: str, value: Any, shape: str = "") -> Tensor:
     check_tensor(name, value)
     given: Tensor = value
     if given.dtype not in WHOLE:
-        raise ValueError(f"{name} must be whole numbers{shape}, not {given.dtype} {tuple(given.shape)}")
+        wanted = shape if isinstance(shape, str) else shape()
+        raise ValueError(f"{name} must be whole numbers{wanted}, not {given.dtype} {tuple(given.shape)}")
     return given if given.dtype in (torch.int64, torch.int32) else given.long()
 
 

@@ -114,11 +114,11 @@ class Inputs:
             if reads.learned is not None and not fixed and (end := held + shape[1]) > reads.learned:
                 raise ValueError(f"the sequence has {end} tokens; max_seq_len is {reads.learned}")
             return
-        wanted = f" {tuple(shape[1:2])} or {tuple(shape[:2])}"
         check_tensor("pos", pos, self.x)
-        self.pos = pos = whole_numbers("pos", pos, wanted)
+        self.pos = pos = whole_numbers("pos", pos, lambda: f" {tuple(shape[1:2])} or {tuple(shape[:2])}")
         if pos.shape not in (shape[:2], shape[1:2]):
-            raise ValueError(f"pos must be whole numbers{wanted}, not {pos.dtype} {tuple(pos.shape)}")
+            wanted = f"{tuple(shape[1:2])} or {tuple(shape[:2])}"
+            raise ValueError(f"pos must be whole numbers {wanted}, not {pos.dtype} {tuple(pos.shape)}")
         if not reads.positions:
             raise ValueError("pos is given, but the model reads no positions")
         if reads.learned is None or torch.compiler.is_compiling() or not pos.numel():
@@ -193,10 +193,13 @@ def _checked_target(target: Target, x: Tensor) -> Target:
         raise TypeError(f"target must be a cross_entropy.Target of tokens, not {type(target).__name__}")
     if target.reduction not in ("mean", "sum"):
         raise ValueError(f"the target's reduction must be 'mean' or 'sum', not {target.reduction!r}")
-    wanted = f" ({x.shape[0]}, {x.shape[1]} or fewer)"
+
+    def wanted() -> str:
+        return f"({x.shape[0]}, {x.shape[1]} or fewer)"
+
     check_tensor("the target's tokens", target.tokens, x)
-    tokens = whole_numbers("the target's tokens", target.tokens, wanted).long()
+    tokens = whole_numbers("the target's tokens", target.tokens, lambda: f" {wanted()}").long()
     fits = tokens.ndim == 2 and tokens.shape[0] == x.shape[0] and tokens.shape[1] <= x.shape[1]
     if not fits:
-        raise ValueError(f"the target's tokens must be{wanted}, not {tuple(tokens.shape)}")
+        raise ValueError(f"the target's tokens must be {wanted()}, not {tuple(tokens.shape)}")
     return target._replace(tokens=tokens, ignore_index=whole("ignore_index", target.ignore_index, None))

@@ -16,7 +16,7 @@ from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
 from ..positions.absolute import input_positions
-from ..runtime.by_hand import NewTokens, check_cache
+from ..runtime.by_hand import NewTokens, check_cache, check_earlier
 from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
@@ -221,13 +221,21 @@ class SequenceModel(Drawn, nn.Module):
         """
         x = self.checked_sequence(x)
         check_cache(cache)
+        once = {
+            "context": context,
+            "context_mask": context_mask,
+            "mems": mems,
+            "prepend_embeds": prepend_embeds,
+            "prepend_mask": prepend_mask,
+        }
         state = cache if isinstance(cache, Cache) else None
         seen = cache if isinstance(cache, Intermediates) else None
         if seen is not None:
             if seen.sequence is None:
                 raise ValueError("cache= has intermediates of a stack alone; this model needs those of its own pass")
-            held = seen.sequence.length
-            x, mask, attn_mask, pos = NewTokens.of(held, x, mask, attn_mask, pos, self_attn_context_mask)
+            sequence, whole_mask = seen.sequence, mask
+            x, mask, attn_mask, pos = NewTokens.of(sequence.length, x, mask, attn_mask, pos, self_attn_context_mask)
+            check_earlier(seen, whole_mask, sequence.mask, x.shape[1], **once)
             state = self.attn_layers.cache_after(seen, x.shape[1])
             context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
@@ -277,11 +285,23 @@ class SequenceModel(Drawn, nn.Module):
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
         if record is not None:
             record.sequence, record.memory_tokens = before, prefix.memory_outputs(stream)
+            record.given = once
             if seen is not None:
-                record.cache, record.tokens = state, seen.tokens + x.shape[1]
+                record.cache, record.tokens, record.given = state, seen.tokens + x.shape[1], seen.given
         if record is not None and return_mems:
+            mems = mems if seen is None else self._remembered(seen)
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record)
+
+    def _remembered(self, seen: Intermediates) -> Memories:
+        """The memories after a pass by hand, for the next one to add to."""
+        if seen.mems is not None:
+            return seen.mems
+        if seen.inputs is None or seen.inputs.cache is not None:
+            raise ValueError("return_mems is set at a step by hand, but was not at the one before")
+        mems = seen.inputs.mems
+        memory = self.num_memory_tokens if mems is None else 0
+        return self.attn_layers.remember(mems, seen, seen.inputs.mask, self.max_mem_len, memory)
 
     def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
         """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""

@@ -4,18 +4,21 @@
     y2, seen = stack(torch.cat((x, more), dim=1), cache=seen, return_hiddens=True)  # y2: of `more` only
 
 Intermediates stay as they are, so several sequences may go on from the same ones. A pass keeps no cache for this: the
-first step runs it once more. Loops that know their length use `new_cache`, which copies nothing.
+first step runs it once more, with the weights of then. Loops that know their length use `new_cache`, which copies
+nothing.
 """
 
 from __future__ import annotations
 
 from types import NoneType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .cache import Cache
 from .intermediates import Intermediates
+from .memories import Memories
 
 _STEP = 128
 """Capacity grows by so many tokens at a time."""
@@ -69,6 +72,33 @@ class NewTokens(NamedTuple):
             None if attn_mask is None else attn_mask[..., -new:, :],
             None if pos is None else pos[..., -new:],
         )
+
+
+def check_earlier(seen: Intermediates, mask: Tensor | None, real: Tensor | None, new: int, **given: Any) -> None:
+    """Raise ValueError if a step says something else of what earlier passes have read.
+
+    Args:
+        mask: (batch, seq) bool of the step.
+        real: (batch, earlier tokens) bool, as earlier passes had it; None: all.
+        new: how many tokens are new.
+        given: what only a first pass reads, by name; None may stand for the same again.
+    """
+    if mask is not None and mask.ndim == 2 and (held := mask.shape[1] - new) > 0:
+        front = mask[:, :held]
+        if not (front.all() if real is None else torch.equal(front, real)):
+            raise ValueError("mask differs from that of an earlier pass at tokens that it has read")
+    for name, value in given.items():
+        if value is not None and not _alike(value, seen.given.get(name)):
+            raise ValueError(f"{name} differs from that of the first pass, which alone reads it: leave it out")
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one, other.to(one))
+    parts = [isinstance(x, Memories | list | tuple) for x in (one, other)]
+    return all(parts) and len(one) == len(other) and all(map(_alike, one, other))
 
 
 def growing_capacity(tokens: int) -> int:

@@ -148,8 +148,8 @@ class ForwardInputs:
         if not reads.positions:
             hint = "turn on rotary_pos_emb or a position bias"
             raise ValueError(f"pos is given, but no block reads positions: {hint}")
-        wanted = f" ({x.shape[1]},) or {tuple(x.shape[:2])}"
         check_tensor("pos", pos, x)
-        self.pos = whole_numbers("pos", pos, wanted)
+        self.pos = whole_numbers("pos", pos, lambda: f" ({x.shape[1]},) or {tuple(x.shape[:2])}")
         if pos.shape not in (x.shape[1:2], x.shape[:2]):
-            raise ValueError(f"pos must be whole numbers{wanted}, not {pos.dtype} {tuple(pos.shape)}")
+            wanted = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
+            raise ValueError(f"pos must be whole numbers {wanted}, not {pos.dtype} {tuple(pos.shape)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -34,6 +34,7 @@ class Intermediates:
         attends: the nodes of self-attention, in the order they ran.
         memory_tokens: (batch, memory, dim), what the stack made of the model's memory tokens, if it has any.
         inputs: what the stack was given.
+        given: what the first of several passes by hand was given and later ones do not read, by name.
         tokens: places of the stream so far, without those of mems.
         sequence: the tokens so far, of a model over tokens or vectors.
         cache: of these tokens, once a later step by hand has needed it.
@@ -49,6 +50,7 @@ class Intermediates:
     memory_tokens: Tensor | None = None
     tokens: int = 0
     inputs: ForwardInputs | None = field(default=None, repr=False)
+    given: dict[str, Any] = field(default_factory=dict, repr=False)
     sequence: SequenceState | None = field(default=None, repr=False)
     cache: Cache | None = field(default=None, repr=False)
 

@@ -1,4 +1,4 @@
-"""What `torch.load` takes with `weights_only=True`: the values that passes leave behind, plain containers of tensors.
+"""What `torch.load` takes with `weights_only=True`: what a pass keeps, plain containers of tensors.
 
     torch.save(mems, "mems.pt")
     mems = torch.load("mems.pt")      # once xt_blocks' models are imported

@@ -20,7 +20,7 @@ from ..blocks.norms import norm
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation, rotation
-from .by_hand import NewTokens, check_cache, growing_capacity
+from .by_hand import NewTokens, check_cache, check_earlier, growing_capacity
 from .cache import Cache
 from .context import ForwardContext, context_seen, token_positions
 from .drawn import Drawn
@@ -133,8 +133,11 @@ class Stack(Drawn, nn.Module):
             intermediates = Intermediates(keep_attention=True)
         check_cache(cache)
         if isinstance(cache, Intermediates):
+            once = {"context": context, "context_mask": context_mask, "mems": mems}
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
-            return self._step_by_hand(given, cache, intermediates, return_hiddens)
+            return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens)
+        if intermediates is not None:
+            intermediates.given = {"context": context, "context_mask": context_mask, "mems": mems}
         mems = self.memories(mems)
         inputs = ForwardInputs(x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache)
         inputs.check(self.reads)
@@ -156,14 +159,21 @@ class Stack(Drawn, nn.Module):
         return (out, intermediates) if return_hiddens else out
 
     def _step_by_hand(
-        self, given: NewTokens, seen: Intermediates, intermediates: Intermediates | None, return_hiddens: bool
+        self,
+        given: NewTokens,
+        mask: Tensor | None,
+        once: dict[str, Any],
+        seen: Intermediates,
+        intermediates: Intermediates | None,
+        return_hiddens: bool,
     ) -> Any:
         """The pass over the new tokens of a step whose cache is the intermediates of an earlier one."""
         new = given.x.shape[1]
         cache = self.cache_after(seen, new)
+        check_earlier(seen, mask, None if cache.mask is None else cache.mask[:, -seen.tokens :], new, **once)
         out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, return_hiddens=return_hiddens)
         if intermediates is not None:
-            intermediates.cache, intermediates.tokens = cache, seen.tokens + new
+            intermediates.cache, intermediates.tokens, intermediates.given = cache, seen.tokens + new, seen.given
         return out
 
     def cache_after(self, seen: Intermediates, new: int) -> Cache:
@@ -172,17 +182,19 @@ class Stack(Drawn, nn.Module):
         Raises:
             ValueError: the pass was not of this stack, or continued a `Cache`, or no cache can be kept.
         """
-        if seen.cache is None:
+        if (known := seen.cache) is None:
             inputs = seen.inputs
             if inputs is None or seen.streams.keys() != {step.node for step in self.plan if step.block is not None}:
                 raise ValueError("cache= has intermediates that no pass of this model has filled")
             if inputs.cache is not None:
                 raise ValueError("cache= has the intermediates of a pass that continued a Cache; hand on the Cache")
-            seen.cache = self.new_cache(inputs.x.shape[0], growing_capacity(inputs.past + inputs.seq + new))
-            self.forward(**{f.name: getattr(inputs, f.name) for f in fields(inputs)} | {"cache": seen.cache})
+            known = self.new_cache(inputs.x.shape[0], growing_capacity(inputs.past + inputs.seq + new))
+            self.forward(**{f.name: getattr(inputs, f.name) for f in fields(inputs)} | {"cache": known})
             if seen.sequence is not None:
-                seen.cache.sequence = seen.sequence
-        cache = seen.cache.copy()
+                known.sequence = seen.sequence
+            if torch.is_grad_enabled() or seen.last is None or not seen.last.requires_grad:
+                seen.cache = known  # not before: another thread may read it, and the pass may be interrupted
+        cache = known.copy()
         if cache.length + new > cache.max_len:
             cache.grow(growing_capacity(cache.length + new))
         return cache

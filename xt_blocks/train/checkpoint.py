@@ -106,7 +106,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | N
         except UserError as error:
             damaged[path] = str(error)
     if damaged:
-        raise UserError("\n  ".join(damaged.values()))
+        raise UserError("\n  ".join([*damaged.values(), "no checkpoint is left: the run has to be started again"]))
     return None
 
 

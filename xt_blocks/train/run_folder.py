@@ -32,11 +32,10 @@ class RunFolder:
     def graph(self) -> BlockGraph:
         """The block graph. Raises UserError when the file is gone or is none."""
         file = self.path / "graph.json"
+        text = _read(file)
         try:
-            return BlockGraph.from_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror})") from None
-        except ValueError as error:  # not UTF-8 or not a graph
+            return BlockGraph.from_json(text)
+        except UserError as error:
             raise UserError(f"{file}: {error}") from None
 
     @property
@@ -74,10 +73,9 @@ class RunFolder:
         file = path / "settings.json"
         if not file.is_file():
             raise UserError(f"{path}: is not a run folder (it has no settings.json)")
+        text = _read(file)
         try:
-            settings = TrainSettings.from_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror})") from None
+            settings = TrainSettings.from_json(text)
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: settings.json is not a run's settings ({error})") from None
         return cls(path, settings)
@@ -86,6 +84,15 @@ class RunFolder:
         """Replace the settings, as when a resumed run is given more steps."""
         write_atomic(self.path / "settings.json", settings.to_json())
         self.settings = settings
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeError:
+        raise UserError(f"{file} is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror})") from None
 
 
 def check_free(path: Path) -> None:

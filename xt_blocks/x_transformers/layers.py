@@ -77,6 +77,8 @@ class Attention(attention.Attention):
         """
         if inputs.keys() & {"attend", "rotary", "cache", "scores", "keep_scores"}:  # from a stack
             return super().forward(x, mask, **inputs)
+        if inputs:
+            raise TypeError(f"forward() got an unknown argument '{next(iter(inputs))}'")
         source = x if context is None else context
         check_mask("mask", mask, x)
         check_mask("context_mask", context_mask, source)

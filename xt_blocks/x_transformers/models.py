@@ -134,6 +134,8 @@ class _Sequence(Settable, SequenceModel):
         """
         embeddings = return_embeddings_and_intermediates
         if isinstance(return_embeddings, Tensor):  # our order of arguments
+            if mask is not None:
+                raise TypeError("forward() got two masks: the second argument, and mask=")
             mask = return_embeddings
         else:
             embeddings = embeddings or return_embeddings
@@ -148,12 +150,12 @@ class _Sequence(Settable, SequenceModel):
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
         cache = inputs.get("cache")
+        if input_not_include_cache and isinstance(cache, Intermediates) and cache.sequence is not None:
+            x, mask = preceded(cache.sequence.length, x, mask)
         mask = masked_from(x, seq_start_pos, mask, cache)
         counts = mask is not None and seq_start_pos is None and self.pos_emb is not None
         if counts and cache is None and inputs.get("pos") is None and not inputs.get("last_only"):
             inputs["pos"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64)
-        if input_not_include_cache and isinstance(cache, Intermediates) and cache.sequence is not None:
-            x, mask = preceded(cache.sequence.length, x, mask)
         intermediates = return_intermediates or return_embeddings_and_intermediates
         weights = return_attn and not (intermediates or return_mems)
         out = super().forward(
@@ -339,8 +341,13 @@ class XTransformer(seq2seq.XTransformer):
             side = {name[4:]: keywords.pop(name) for name in [*keywords] if name.startswith(prefix)}
             side = {name: value for name, value in without_defaults(side).items() if value is not None}
             around = {name: side.pop(name) for name in [*side] if name in _AROUND}
+            for name in [name for name in around if name not in _ROUTED[prefix]]:
+                told = f"XTransformer({prefix}{name}=...) acts here; 1.x of x-transformers ignores it, 2.x refuses it"
+                warnings.warn(told, stacklevel=2)
             if side.pop("disable_abs_pos_emb", False):
                 around["use_abs_pos_emb"] = False
+            if prefix == "dec_" and "pattern" not in side:
+                side["cross_attend"] = True
             own |= {
                 prefix + name: value
                 for name, value in (around | stack_keywords_of("XTransformer", side, prefix)).items()
@@ -363,4 +370,6 @@ class XTransformer(seq2seq.XTransformer):
 
 
 _AROUND = frozenset(signature(transformer.TransformerWrapper).parameters) - {"attn_layers"}
+_ROUTED = {"dec_": ["num_tokens", "max_seq_len", "emb_dropout", "scaled_sinu_pos_emb", "use_abs_pos_emb"]}
+_ROUTED["enc_"] = [*_ROUTED["dec_"], "num_memory_tokens"]
 _OWN = [name for name in signature(seq2seq.XTransformer).parameters if not name.startswith(("enc_", "dec_"))]

@@ -69,9 +69,9 @@ class AttentionLayers(Settable, ours.AttentionLayers):
         """
         if self_attn_kv_mask is not None:
             inputs["self_attn_context_mask"] = self_attn_kv_mask
-        mask = masked_from(x, seq_start_pos, mask, cache)
         if input_not_include_cache and isinstance(cache, Intermediates):
             x, mask = preceded(cache.tokens, x, mask)
+        mask = masked_from(x, seq_start_pos, mask, cache)
         mems = mems_of(self, mems, mem_masks)
         return super().forward(x, context, mask, context_mask, attn_mask, mems=mems, cache=cache, **inputs)
 
@@ -152,9 +152,10 @@ def masked_from(
     x: Tensor, start: Tensor | None, mask: Tensor | None, cache: Cache | Intermediates | None
 ) -> Tensor | None:
     """(batch, seq) bool: `mask` without the places before each row's start."""
+    held = cache.sequence.length or cache.length if isinstance(cache, Cache) else 0
     if start is None or (cache is not None and x.shape[1] == 1):  # a new token is real
         return mask
-    real = torch.arange(x.shape[1], device=x.device, dtype=torch.int64) >= start[:, None]
+    real = torch.arange(held, held + x.shape[1], device=x.device, dtype=torch.int64) >= start[:, None]
     return real if mask is None else mask & real
 
 
@@ -173,9 +174,9 @@ def mems_of(stack: Stack, mems: Mems, mem_masks: Sequence[Tensor | None] | None)
     if isinstance(mems, list | tuple) and all(one is None for one in mems):
         mems = None
     memories = stack.memories(mems)  # type: ignore[arg-type]
-    masks = [] if mem_masks is None else [mask for mask in mem_masks if mask is not None]
+    masks = [mask for mask in mem_masks or () if mask is not None]
     if memories is None or not masks:
         return memories
-    if any(not torch.equal(mask, masks[0]) for mask in masks):
+    if len(masks) != len(mem_masks or ()) or any(not torch.equal(mask, masks[0]) for mask in masks):
         raise ValueError("mem_masks differ from layer to layer; here the memories of all layers have one mask")
     return replace(memories, mask=masks[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -86,6 +87,8 @@ def sampling_of(
             stacklevel=4,
         )
     chosen = filter_logits_fn
+    if chosen is None and further:
+        raise TypeError(f"filter_kwargs={further} has no filter_logits_fn to go to")
     if chosen is not None and further:
         return options | {"filter_logits_fn": lambda logits: chosen(logits, **further)}
     return options | {"filter_logits_fn": chosen}
@@ -97,6 +100,8 @@ def prompts_of(prompts: Any, lens: Tensor | None) -> Any:
         return prompts
     if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(lens) != len(prompts):
         raise ValueError("prompt_lens are for prompts (batch, n), a length each")
+    if not all(0 < int(n) <= prompts.shape[1] for n in lens):
+        raise ValueError(f"prompt_lens must be from 1 to {prompts.shape[1]}, not {lens.tolist()}")
     return [row[: int(n)] for row, n in zip(prompts, lens, strict=True)]
 
 
@@ -118,12 +123,20 @@ class _Generates:
         tokens: Tensor = self.stream(*inputs, **options).collect()
         return tokens
 
-    def stream(self, prompts: Any = None, seq_len: int | None = None, **options: Any) -> Stream:
+    def stream(
+        self,
+        prompts: Any = None,
+        seq_len: int | None = None,
+        eos_token: int | None = None,
+        temperature: float = 1.0,
+        **options: Any,
+    ) -> Stream:
         """Tokens that go on from a prompt, one a step; filters are those of `sampling_of`.
 
         Args:
             prompts: (batch, n) tokens, or (n,), or a list of (n,); `start_tokens` in 1.x.
             seq_len: how many tokens to add.
+            eos_token, temperature: as in `xt_blocks`' own.
             prompt_lens: (batch,) int, how long each prompt is; what is after that does not count.
             options: those of `xt_blocks`' own.
         """
@@ -133,12 +146,13 @@ class _Generates:
         if self.max_seq_len != self.net.max_seq_len:
             raise ValueError(f"the wrapper's max_seq_len was set to {self.max_seq_len}: set that of its net")
         prompts = prompts_of(prompts, options.pop("prompt_lens", None))
+        options = sampling_of(**options) | {"eos_token": eos_token, "temperature": temperature}
         if not is_our_model(self.net):
             rows = read_prompts(prompts, options.pop("mask", None))
-            generation, read = split_options(sampling_of(**options))
+            generation, read = split_options(options)
             decoding = WholeDecoding(self.net, rows, seq_len, read)
             return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
-        out: Stream = super().stream(prompts, seq_len, **sampling_of(**options))  # type: ignore[misc]
+        out: Stream = super().stream(prompts, seq_len, **options)  # type: ignore[misc]
         return out
 
 
@@ -180,10 +194,14 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
             return_outputs: return the logits (batch, seq, tokens) and the Intermediates too: (loss, (logits, these)).
             lens: (batch,) int, how many tokens of each row are real, in place of a mask.
         """
+        if isinstance(return_outputs, Tensor):
+            raise TypeError("forward() got a tensor as return_outputs; write mask= for a mask")
         if lens is not None:
             inputs["mask"] = mask_of(x, inputs.get("mask"), lens)
         if not return_outputs and is_our_model(self.net):
             return super().forward(x, **inputs)
+        for name in inputs.keys() - _LOSS_INPUTS if is_our_model(self.net) else ():
+            raise TypeError(f"forward() got an unknown argument '{name}'")
         mask = inputs.pop("mask", None)
         tokens, target, mask = autoregressive.shifted(x, mask, self.ignore_index, self.pad_value)
         if self.training and self.mask_prob > 0:
@@ -194,6 +212,9 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
         logits, seen = self.net(tokens, return_intermediates=True, **without_none({"mask": mask, **inputs}))
         predicted = logits[:, logits.shape[1] - target.shape[1] :]
         return Target(target, self.ignore_index).of_logits(predicted), (logits, seen)
+
+
+_LOSS_INPUTS = signature(autoregressive.AutoregressiveWrapper.forward).parameters.keys()
 
 
 class ContinuousAutoregressiveWrapper(continuous_autoregressive.ContinuousAutoregressiveWrapper):
