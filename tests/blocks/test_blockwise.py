@@ -126,6 +126,7 @@ def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.Monkey
         return replace(kernel, run=lambda request: used.append(1) or kernel.run(request))  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(blockwise, "ROWS", 1)
+    monkeypatch.setattr(blockwise, "FEWEST", 4)
     kernels = tuple(noting(kernel) if kernel.name == "tiles" else kernel for kernel in table.KERNELS)
     monkeypatch.setattr(table, "KERNELS", kernels)
     torch.testing.assert_close(run(), plain)

@@ -70,11 +70,11 @@ def spelled(options: dict[str, Any]) -> list[str]:
 
 
 def fits(options: dict[str, Any]) -> bool:
-    """Leave out what has an error of its own: no room in a PAR group, what no block reads."""
+    """Leave out what has an error of its own: no room in a PAR group, no `c` that was asked for, what no block reads."""
     if "par_ratio" in options and len(options) and "f" not in spelled(options)[:2] and options.get("cross_attend"):
         return False
     layers = spelled(options)
-    if "custom_layers" in options and options.get("cross_attend") and "c" not in layers:
+    if options.get("cross_attend") and "c" not in layers:
         return False
     needs = {"a": ("rotary_pos_emb", "residual_attn"), "c": ("cross_residual_attn",)}
     needs["f"] = ("macaron", "ff_glu", "ff_no_bias", "ff_swish")

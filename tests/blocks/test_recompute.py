@@ -60,6 +60,7 @@ def test_a_step_is_the_same(name: str, causal: bool, kind: str) -> None:
 )
 def test_a_step_by_tiles_is_the_same(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockwise, "ROWS", 2)
+    monkeypatch.setattr(blockwise, "FEWEST", 4)
     plain, other = alike(name, kind, attn_dropout=0.2, ff_dropout=0.2)
     x, extra = inputs(plain)
     same(trained(plain, x, **extra), trained(other, x, **extra))

@@ -220,7 +220,9 @@ def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None
 
 def test_the_ends_say_what_is_around_the_stack() -> None:
     picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
-    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 num_memory_tokens=2")
+    assert " ".join(words(picture, "input")) == (
+        "Token embedding 300 tokens · length 32 dim 16 · 2 heads of 4 num_memory_tokens=2"
+    )
     assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding"
     assert words(drawn("f", pre_norm=False), "output") == ["Output"]
 
@@ -362,7 +364,7 @@ def test_a_pattern_and_a_graph_are_shown_by_notebooks() -> None:
     assert blockdsl.parse("(a f)*2")._repr_svg_() == graph("(a f)*2", dim=512, heads=8, attn_dim_head=64).to_svg()
     own = blockdsl.parse("set dim=24, heads=3; a")._repr_svg_()
     assert own is not None
-    assert read(own).node("input").words == ["Input", "dim 24"]
+    assert read(own).node("input").words == ["Input", "dim 24 · 3 heads of 64"]
     assert blockdsl.parse("set heads=3, attn_dim_head=none; a")._repr_svg_() is None  # 3 heads do not divide 512
     g = graph("a f")
     assert g._repr_svg_() == g.to_svg()

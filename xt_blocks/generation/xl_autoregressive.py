@@ -119,7 +119,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts)
-        mems = None if mems is None else self.net.attn_layers.memories(mems)
+        if isinstance(mems, list | tuple):
+            mems = self.net.attn_layers.memories(mems)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
         check_read(self.net, rows.tokens, read)
