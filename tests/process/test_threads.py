@@ -27,7 +27,7 @@ def together(work: Callable[[int], Any], rounds: int = ROUNDS) -> list[Any]:
 
     def run(thread: int) -> list[Any]:
         torch.set_num_threads(1)
-        start.wait()
+        start.wait(timeout=60)
         return [work(thread) for _ in range(rounds)]
 
     with ThreadPoolExecutor(THREADS) as pool:
