@@ -119,7 +119,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts)
-        if mems is not None and isinstance(self.net, TransformerWrapper):
+        if mems is not None and hasattr(self.net, "attn_layers"):
             mems = self.net.attn_layers.memories(mems)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
