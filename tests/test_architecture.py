@@ -118,6 +118,14 @@ def test_no_two_modules_import_each_other_in_a_circle() -> None:
     assert circles(of_the_tree()) == []
 
 
+def test_nothing_imports_the_names_of_x_transformers() -> None:
+    """But the modules at the paths that its clients know, which hand them on."""
+    folder = "xt_blocks.x_transformers"
+    from_outside = {arrow.source for arrow in of_the_tree() if f"{arrow.target}.".startswith(f"{folder}.")}
+    paths = {f"xt_blocks.{path.stem}" for path in (ROOT / "xt_blocks").glob("*.py")} - {"xt_blocks.__init__"}
+    assert {source for source in from_outside if not f"{source}.".startswith(f"{folder}.")} == paths
+
+
 def test_no_import_runs_upward() -> None:
     upward = [str(arrow) for arrow in of_the_tree() if layer(arrow.target) > layer(arrow.source)]
     assert upward == []
