@@ -273,3 +273,16 @@ def test_without_a_gain_weights_are_drawn_as_torch_does() -> None:
     layer = Decoder(64, 1).blocks["f1"].layer
     assert layer.to_hidden.bias.any()
     assert layer.to_hidden.weight.abs().max() <= 64**-0.5
+
+
+def test_a_residual_connection_of_ones_own_takes_the_place_of_ours() -> None:
+    class Halved(nn.Module):
+        def forward(self, update: Tensor, x: Tensor) -> Tensor:
+            return x + update / 2
+
+    block, x = Block(nn.Linear(DIM, DIM), DIM, "layernorm"), torch.randn(2, 5, DIM)
+    assert block(x).adds
+    block.residual = Halved()
+    out = block(x)
+    torch.testing.assert_close(out.stream, x + block.layer(block.norm(x)) / 2)
+    assert not out.adds

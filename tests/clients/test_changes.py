@@ -250,6 +250,10 @@ def test_a_net_of_a_clients_own_gives_what_the_model_in_it_gives() -> None:
         expected = alone.generate(prompts, 9, temperature=0.0, eos_token=5)
         assert torch.equal(around.generate(prompts, 9, temperature=0.0, eos_token=5), expected)
     assert torch.equal(around(tokens, return_outputs=True)[1][0], alone(tokens, return_outputs=True)[1][0])
+    with pytest.raises(TypeError, match="compile the net itself"):
+        around.generate(tokens, 2, compile=True)
+    with pytest.raises(ValueError, match="seq_len must be a whole number"):
+        around.generate(tokens, -1)
 
 
 def test_a_net_of_vectors_of_a_clients_own() -> None:

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph, GraphError, Kind, Option, PatternError, UserError
+from blockdsl.registry.positions import SCHEMES
 
 from ..built_in import BUILT_IN, LISTED
 
@@ -454,6 +455,13 @@ def test_a_kind_whose_module_has_other_parameters_is_not_lowered(shapes: dict[st
         assert str(caught.value) == f"kind 'pool' {said}"
     finally:
         blockdsl.unregister("pool")
+
+
+def test_a_position_scheme_whose_module_has_other_parameters_is_not_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = (name for name, scheme in SCHEMES.items() if "rel_pos_bias" in scheme.switch)
+    monkeypatch.setitem(SCHEMES, name, replace(SCHEMES[name], shapes=lambda o: {}))
+    with pytest.raises(GraphError, match=f"position scheme '{name}' does not declare the parameter"):
+        xt_blocks.lower(blockdsl.compile("a", rel_pos_bias=True, **SIZES))
 
 
 class Scored(nn.Module):

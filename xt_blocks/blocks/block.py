@@ -64,7 +64,7 @@ class Block(nn.Module):
         residual: how the update joins the stream; added by default.
 
     Attributes:
-        adds: the residual connection only adds.
+        adds: the residual connection only adds; kept here, since a look at a module of a module takes time.
     """
 
     def __init__(
@@ -82,8 +82,12 @@ class Block(nn.Module):
         self.layer = layer
         self.sandwich_norm = norm(norm_name, dim) if sandwich_norm else None
         self.residual = residual or ResidualConnection(dim)
-        self.adds = self.residual.adds
         self.pre_norm, self.drop = pre_norm, drop
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "residual":
+            self.adds: bool = getattr(value, "adds", False)
 
     def forward(
         self,

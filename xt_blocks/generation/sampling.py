@@ -111,9 +111,8 @@ def draw(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
     if weights.device.type != "cpu":
         return torch.multinomial(weights, 1, generator=generator).squeeze(-1)
     sums = weights.cumsum(dim=-1, dtype=torch.float64)
-    share = 1 - torch.rand(
-        len(weights), 1, dtype=torch.float64, device="cpu", generator=generator
-    )  # above 0: never a weight of 0
+    drawn = torch.rand(len(weights), 1, dtype=torch.float64, device="cpu", generator=generator)
+    share = 1 - drawn  # above 0: never a weight of 0
     return torch.searchsorted(sums, share * sums[:, -1:]).squeeze(-1)
 
 

@@ -187,10 +187,9 @@ class SequenceModel(Drawn, nn.Module):
                 memory tokens.
             return_attn: return a list of the attention weights too, (batch, heads, seq, keys) each.
             return_mems: return the Memories after this segment too.
-            mems: memories of earlier segments, or a list of what each self-attention read in them. Learned
-                positions count from the segment's start; memory tokens come
-                before the first segment only, and are always kept. It must have a real token in every row: only there
-                can a row's padding go before them.
+            mems: memories of earlier segments, or a list of what each self-attention read in them. Learned positions
+                count from the segment's start; memory tokens come before the first segment only, and are always kept.
+                It must have a real token in every row: only there can a row's padding go before them.
             pos: (seq,) or (batch, seq) int, the tokens' positions. By default they continue from the cache's last
                 step, or count from each row's first real token. Tokens in mems come right before.
             prepend_embeds: (batch, prepended, emb_dim), before the embedded tokens; they get no absolute
@@ -203,7 +202,8 @@ class SequenceModel(Drawn, nn.Module):
             self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
             cache: x follows the tokens it holds. Or the Intermediates of an earlier pass, for steps by hand: x, mask,
                 pos, sum_embeds and the rows of attn_mask are then of the whole sequence, or of one new token, and what
-                is returned is of the new tokens; context, prepended embeddings and mems are those of the first pass.
+                is returned is of the new tokens. Context, prepended embeddings and mems are those of the first pass;
+                others are refused, and so is a mask that differs where it has been read.
                 With memory tokens or prepended embeddings, the first step must have a real token in every row: only
                 there can its padding go before them.
             target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss

@@ -119,7 +119,8 @@ class Stack(Drawn, nn.Module):
             pos: (seq,) or (batch, seq) int, positions of the tokens; consecutive by default.
             mems: segment memories; with a cache, at its first step only.
             cache: x follows the tokens it holds. Or the Intermediates of an earlier pass: x, mask, pos and the rows of
-                attn_mask are then of the whole sequence, or of one new token; the output is of the new tokens.
+                attn_mask are then of the whole sequence, or of one new token; the output is of the new tokens. Another
+                context or mems than the first pass had is refused.
             intermediates: filled by the pass.
             return_hiddens: return the Intermediates too, with scores and weights.
 

@@ -43,7 +43,7 @@ def _put_part(block: Block, part: int, module: Any) -> None:
     elif part == 1:
         block.layer = module
     else:  # called with the update and the stream, as ours is
-        block.residual, block.adds = module, getattr(module, "adds", False)
+        block.residual = module
 
 
 def _put_norm(block: Block, place: int, norm: nn.Module | None) -> None:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.options import whole
+
 from ..generation import autoregressive, continuous_autoregressive, xl_autoregressive
 from ..generation.decoding import Prompts, Stream, read_prompts, split_options
 from ..kernels.cross_entropy import Target
@@ -150,6 +152,11 @@ class _Generates:
         if not is_our_model(self.net):
             rows = read_prompts(prompts, options.pop("mask", None))
             generation, read = split_options(options)
+            if generation.compile:
+                raise TypeError(
+                    "compile=True is for models of xt_blocks, whose steps are known: compile the net itself"
+                )
+            seq_len = whole("seq_len", seq_len)
             decoding = WholeDecoding(self.net, rows, seq_len, read)
             return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
         out: Stream = super().stream(prompts, seq_len, **options)  # type: ignore[misc]
