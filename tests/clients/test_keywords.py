@@ -66,6 +66,19 @@ def test_a_prefixed_keyword_that_no_release_has_is_refused() -> None:
         x.Decoder(**SIZES, ff_gul=True)
 
 
+def test_an_unknown_keyword_is_told_whatever_its_value() -> None:
+    assert x.Decoder(**SIZES, attn_kv_heads=None, sandwich_coef=None).pattern == "(a f)*2"
+    for keyword in ("attn_droput", "ff_gul"):
+        with pytest.raises(TypeError, match=keyword):
+            x.Decoder(**SIZES, **{keyword: None})
+    with pytest.warns(UserWarning, match="rotray_pos_emb="):
+        x.Decoder(**SIZES, rotray_pos_emb=None)
+    for model, own in ((x.TransformerWrapper, {"num_tokens": 9, "emb_dim": None}), (x.ContinuousTransformerWrapper, {"dim_in": None})):  # fmt: skip
+        assert model(max_seq_len=8, attn_layers=x.Decoder(**SIZES), **own).emb_dim == 16
+        with pytest.raises(TypeError, match="emb_dorpout"):
+            model(max_seq_len=8, attn_layers=x.Decoder(**SIZES), **own, emb_dorpout=None)
+
+
 def test_both_sides_of_an_xtransformer() -> None:
     sizes = {f"{side}_{name}": value for side in ("enc", "dec") for name, value in (("num_tokens", 9), ("max_seq_len", 8), ("depth", 1), ("heads", 2))}  # fmt: skip
     with pytest.warns(UserWarning, match="has no effect") as seen:

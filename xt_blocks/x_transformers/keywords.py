@@ -8,7 +8,7 @@ unless it is at its default.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from blockdsl.errors import did_you_mean
@@ -176,6 +176,11 @@ def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in keywords.items()
         if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
     }
+
+
+def without_unset(keywords: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Keywords without those of ours that are None, which there means that nothing is given. Others stay to be told."""
+    return {name: value for name, value in keywords.items() if value is not None or name not in known}
 
 
 # Stacks --------------------------------------------------------------------------------------------------------------

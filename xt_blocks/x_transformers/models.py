@@ -15,12 +15,13 @@ from ..blocks.embedding import Embedding
 from ..generation import seq2seq
 from ..generation.decoding import Stream
 from ..models import continuous, transformer, vision
+from ..models.layers import stack_keywords
 from ..models.sequence import SequenceModel
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..runtime.intermediates import Intermediates
 from ..runtime.stack import Stack
 from .checkpoints import reads_checkpoints
-from .keywords import ignored, stack_keywords_of, without_defaults
+from .keywords import ignored, stack_keywords_of, without_defaults, without_unset
 from .settable import Settable, part
 from .stacks import Decoder, Encoder, masked_from, mems_of, preceded
 from .wrappers import AutoregressiveWrapper, mask_of, prompts_of, sampling_of
@@ -183,7 +184,7 @@ _Sequence.with_target = (*transformer.TransformerWrapper.with_target, _Sequence.
 
 def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a model around a stack, in our names."""
-    own = {name: value for name, value in without_defaults(options).items() if value is not None}
+    own = without_unset(without_defaults(options), _AROUND)
     disabled = getattr(attn_layers, "disable_abs_pos_emb", None)
     if disabled and own.get("use_abs_pos_emb", True):
         own["use_abs_pos_emb"] = False
@@ -339,7 +340,7 @@ class XTransformer(seq2seq.XTransformer):
         own: dict[str, Any] = {}
         for prefix in ("enc_", "dec_"):
             side = {name[4:]: keywords.pop(name) for name in [*keywords] if name.startswith(prefix)}
-            side = {name: value for name, value in without_defaults(side).items() if value is not None}
+            side = without_unset(without_defaults(side), {*_AROUND, *stack_keywords()})
             around = {name: side.pop(name) for name in [*side] if name in _AROUND}
             for name in [name for name in around if name not in _ROUTED[prefix]]:
                 told = f"XTransformer({prefix}{name}=...) acts here; 1.x of x-transformers ignores it, 2.x refuses it"

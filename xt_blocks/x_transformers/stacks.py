@@ -16,7 +16,7 @@ from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
 from ..runtime.stack import Stack
 from .checkpoints import reads_checkpoints
-from .keywords import stack_keywords_of
+from .keywords import stack_keywords_of, without_unset
 from .layers import as_theirs
 from .modules import RotaryEmbedding
 from .settable import Settable
@@ -37,7 +37,7 @@ class AttentionLayers(Settable, ours.AttentionLayers):
         name = type(self).__name__
         given = stack_keywords_of(name, {"dim": dim, "depth": depth, "heads": heads, **keywords})
         disabled = given.pop("disable_abs_pos_emb", None)
-        super().__init__(**{name: value for name, value in given.items() if value is not None})
+        super().__init__(**without_unset(given, ours.stack_keywords()))
         self.depth, self.disable_abs_pos_emb = depth, disabled
         for block in self.blocks.values():
             as_theirs(block.layer)  # type: ignore[arg-type]
