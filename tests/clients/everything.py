@@ -1,4 +1,4 @@
 """All programs: importing this fills PROGRAMS."""
 
-from . import biology, music, robots, speech, surgery, texts, vision  # noqa: F401
+from . import biology, language, layers, models, music, robots, speech, surgery, texts, vision  # noqa: F401
 from .programs import PROGRAMS as PROGRAMS
