@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .generation.nonautoregressive import NonAutoregressiveWrapper
     from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
+    from .interop.hugging_face import from_hugging_face, to_hugging_face
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
@@ -50,6 +51,10 @@ _HOMES = {
     "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
     "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
     "generation.xl_autoregressive": ("XLAutoregressiveWrapper",),
+    "interop.hugging_face": (
+        "from_hugging_face",
+        "to_hugging_face",
+    ),
     "kernels.cross_entropy": ("Target",),
     "models.continuous": ("ContinuousTransformerWrapper",),
     "models.layers": (
@@ -97,9 +102,11 @@ __all__ = [
     "XLAutoregressiveWrapper",
     "XTransformer",
     "attention_map",
+    "from_hugging_face",
     "lower",
     "pack",
     "record",
+    "to_hugging_face",
     "unpack",
     "why",
 ]
