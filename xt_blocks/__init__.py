@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .generation.nonautoregressive import NonAutoregressiveWrapper
     from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
+    from .interop.pretrained import from_pretrained
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
@@ -50,6 +51,7 @@ _HOMES = {
     "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
     "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
     "generation.xl_autoregressive": ("XLAutoregressiveWrapper",),
+    "interop.pretrained": ("from_pretrained",),
     "kernels.cross_entropy": ("Target",),
     "models.continuous": ("ContinuousTransformerWrapper",),
     "models.layers": (
@@ -97,6 +99,7 @@ __all__ = [
     "XLAutoregressiveWrapper",
     "XTransformer",
     "attention_map",
+    "from_pretrained",
     "lower",
     "pack",
     "record",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
+from ..runtime.pretrained import Pretrained, the_graph
 from ..runtime.sequence import SequenceState
 from ..runtime.stack import Stack
 from .inputs import Inputs, ModelReads, Returns
@@ -29,14 +30,14 @@ from .prefix import Prefix
 if TYPE_CHECKING:
     from typing import Literal, overload
 
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from blockdsl import BlockGraph
 
     from .inputs import SequenceInputs
 
 
-class SequenceModel(Drawn, nn.Module):
+class SequenceModel(Drawn, Pretrained, nn.Module):
     """What models over tokens and over vectors share: everything between the embedded sequence and the outputs.
 
     A subclass defines a sequence's vectors (`_vectors`) and what the stack's output becomes (`_outputs`).
@@ -49,6 +50,7 @@ class SequenceModel(Drawn, nn.Module):
     """
 
     graph: BlockGraph
+    over: ClassVar[str]
     return_only_embed = unit = False
     max_mem_len = shift_mem_down = 0
     emb_frac_gradient = 1.0
@@ -90,6 +92,11 @@ class SequenceModel(Drawn, nn.Module):
             ValueError: it is no sequence that the model takes.
         """
         raise NotImplementedError
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        graph = the_graph(graphs, cls, reads=cls.over)
+        return cls(attn_layers=Stack(graph.stack_alone()), **graph.model_options(), **arguments)
 
     @property
     def pattern(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,16 +29,19 @@ from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
+from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
 from .saved import allow
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from blockdsl import BlockGraph
 
 allow()
 
 
-class Stack(Drawn, nn.Module):
+class Stack(Drawn, Pretrained, nn.Module):
     """A block graph as a torch module.
 
     Args:
@@ -82,6 +85,12 @@ class Stack(Drawn, nn.Module):
     def pattern(self) -> str:
         """The canonical text of the pattern it was made from."""
         return self.graph.pattern
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        stack = cls.__new__(cls)  # a subclass's own arguments are what made the graph
+        Stack.__init__(stack, the_graph(graphs, cls, reads=None), **arguments)
+        return stack
 
     def new_cache(self, batch: int, max_len: int) -> Cache:
         """Capacity to decode `batch` sequences of up to `max_len` tokens.
