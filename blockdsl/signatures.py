@@ -163,6 +163,8 @@ class SharedSettings(TypedDict, total=False):
     """buckets of T5's bias; default 32"""
     rel_pos_max_distance: int
     """distance from which on T5's bias has one bucket; default 128"""
+    rel_pos_scale: float | None
+    """factor of what T5's bias has learned, 1 in T5 itself; none: the square root of dim_head; default none"""
     dynamic_pos_bias: bool
     """a bias computed from the distance by a small network (arXiv:2108.00154); default false"""
     dynamic_pos_bias_log_distance: bool
@@ -334,6 +336,9 @@ class VectorKeywords(TypedDict, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    conv_stem: bool
+    """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
+    arXiv:2212.04356); default false"""
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
     use_abs_pos_emb: bool
@@ -380,6 +385,9 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    conv_stem: bool
+    """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
+    arXiv:2212.04356); default false"""
     image_size: int | tuple[int, int] | None
     """height and width of input images in pixels, in place of tokens; default none"""
     patch_size: int | tuple[int, int] | None
@@ -411,6 +419,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rel_pos_bias: bool
     enc_rel_pos_num_buckets: int
     enc_rel_pos_max_distance: int
+    enc_rel_pos_scale: float | None
     enc_dynamic_pos_bias: bool
     enc_dynamic_pos_bias_log_distance: bool
     enc_dynamic_pos_bias_mlp_depth: int
@@ -486,6 +495,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rel_pos_bias: bool
     dec_rel_pos_num_buckets: int
     dec_rel_pos_max_distance: int
+    dec_rel_pos_scale: float | None
     dec_dynamic_pos_bias: bool
     dec_dynamic_pos_bias_log_distance: bool
     dec_dynamic_pos_bias_mlp_depth: int

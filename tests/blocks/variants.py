@@ -104,6 +104,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "xpos, talking heads": ("(a f)*2", {"rotary_xpos": True, "attn_talking_heads": True}),
     "memory kv, rotary": ("(a f)*2", {"rotary_pos_emb": True, "attn_num_mem_kv": 2}),
     "T5 bias": ("(a c f)*2", {"rel_pos_bias": True, "rel_pos_num_buckets": 8, "rel_pos_max_distance": 6}),
+    "T5 bias as it is": ("(a c f)*2", {"rel_pos_bias": True, "rel_pos_scale": 1, "attn_kv_heads": 1}),
     "T5 bias, memory kv": ("(a f)*2", {"rel_pos_bias": True, "attn_num_mem_kv": 2, "attn_talking_heads": True}),
     "T5 bias of two sizes": ("a a(heads=2) f", {"rel_pos_bias": True, "shift_tokens": 1}),
     "dynamic bias": ("(a f)*2", {"dynamic_pos_bias": True, "attn_sparse_topk": 3}),

@@ -130,6 +130,7 @@ PLAIN_INPUT = {
     "max_mem_len": 0,
     "shift_mem_down": 0,
     "dim_in": None,
+    "conv_stem": False,
     "image_size": None,
     "patch_size": None,
     "channels": 3,
