@@ -231,7 +231,7 @@ SCHEMES = {
                 "causal": bool(getattr(block, "causal", False)),
                 "buckets": settings["rel_pos_num_buckets"],
                 "max_distance": settings["rel_pos_max_distance"],
-                "scale": block.dim_head**0.5 if settings["rel_pos_scale"] is None else float(settings["rel_pos_scale"]),
+                "scale": block.dim_head**0.5 if settings["rel_pos_scale"] is None else settings["rel_pos_scale"],
             },
             size="heads",
             node="t5_bias",

@@ -1,4 +1,4 @@
-"""Vectors in, vectors out: a linear layer or convolutions, and positions, before a stack, a linear layer after it."""
+"""Vectors in, vectors out: a linear layer or convolutions before a stack, with positions, a linear layer after it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ContinuousTransformerWrapper(SequenceModel):
         attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         dim_in: features of the input; None: those of the embedded sequence, taken as they are.
         dim_out: features of the output; None: the stack's, as they are.
-        conv_stem: two convolutions with GELU in place of the linear layer from dim_in, the second with a stride of 2, as
-            Whisper has them (arXiv:2212.04356). A sequence of n frames has ⌈n / 2⌉ places in the stack: these are what
-            max_seq_len, positions, outputs, and all arguments but x and mask are of. A model with it takes no cache.
+        conv_stem: two convolutions with GELU in place of the linear layer from dim_in, the second of stride 2, as
+            Whisper has them (arXiv:2212.04356). A sequence of n frames has ⌈n / 2⌉ places in the stack: max_seq_len,
+            positions, outputs, and all arguments but x and mask are of these. A model with it takes no cache.
         emb_dim: features of the embedded sequence where they are not the stack's; a linear layer leads from one to
             the other.
         post_emb_norm, emb_dropout, use_abs_pos_emb, scaled_sinu_pos_emb, num_memory_tokens: as TransformerWrapper has
