@@ -1,10 +1,10 @@
 """The residual block: norm, shift, the layer itself, layer scale, stochastic depth, scale, and the add.
 
-    pre-norm:   x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── y     (the first branch of x joins the add)
+    pre-norm:   x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── y
     sandwich:   x ── norm ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
     post-norm:  x ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
-·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may do more than add.
+The stream joins each add. ·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may do more than add.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.
