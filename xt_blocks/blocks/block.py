@@ -4,7 +4,8 @@
     sandwich:   x ── norm ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
     post-norm:  x ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
-The stream joins each add. ·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may do more than add.
+The stream, x, joins the add. ·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may
+do more than add.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.
