@@ -236,6 +236,9 @@ class SharedSettings(TypedDict, total=False):
     """ScaleNorm in place of LayerNorm (arXiv:1910.05895); default false"""
     sandwich_norm: bool
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
+    layer_scale: float | None
+    """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
+    default none"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -455,6 +458,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_sandwich_norm: bool
+    enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_gate_residual: bool
@@ -531,6 +535,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_sandwich_norm: bool
+    dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_gate_residual: bool

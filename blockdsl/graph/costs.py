@@ -85,11 +85,11 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
 
 
 def _around(dim: int, options: Any) -> int:
-    """Parameters of a block that are not its module's: norms, the residual's gain, the gate's two maps."""
+    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
     norms = (2 if options.sandwich_norm else 1) * _norm(norm_of(vars(options)), dim)
-    gain = dim if options.scale_residual else 0
+    gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
-    return norms + gain + gate
+    return norms + gains + gate
 
 
 def _norm(name: str | None, dim: int) -> int:

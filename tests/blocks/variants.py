@@ -78,6 +78,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
     "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),
     "sandwich norm, scalenorm, cross": ("(a c f)*2", {"sandwich_norm": True, "use_scalenorm": True}),
+    "layer scale, shifted and tied": ("(a@x>>1 f)*2", {"layer_scale": 0.3}),
     "sandwich norm, parallel": ("(a & f a)*2", {"sandwich_norm": True}),
     "scaled residual, half steps": ("macaron(2)", {"scale_residual": True, "scale_residual_constant": 1.5}),
     "scaled residual, parallel": ("(a & f a)*2", {"scale_residual": True, "scale_residual_constant": 0.5}),
