@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.norms import embedding_norm
 from blockdsl.registry.options import whole
 
 from ..blocks.aliases import names_of_wrappers
@@ -58,12 +59,13 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
     def _build(self, attn_layers: Stack) -> None:
         """Make the modules from the sequence's vectors to the stack, in order, as the graph's input says."""
         names_of_wrappers(self)
-        start, scheme, emb_dim = self.graph.nx.nodes[self.graph.start], input_scheme(self.graph), self.graph.emb_dim
+        start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
+        scheme, emb_dim = input_scheme(self.graph), self.graph.emb_dim
         self.max_seq_len: int | None = start["max_seq_len"] or None
         self.emb_dim, self.dim = emb_dim, attn_layers.dim
         self.num_memory_tokens: int = start["num_memory_tokens"]
         self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit)
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
+        self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = self.num_memory_tokens
@@ -71,6 +73,14 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         self.attn_layers = attn_layers
         learned = self.max_seq_len if scheme == "absolute" else None
         self.reads = ModelReads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
+
+    def _places(self, x: Tensor, mask: Tensor | None, cached: bool) -> tuple[Tensor, Tensor | None]:
+        """x and its mask with as many places as the stack has: a front end may have fewer of them."""
+        return x, mask
+
+    def places_of(self, mask: Tensor | None) -> Tensor | None:
+        """`mask: (batch, seq)` of the sequence → (batch, places) of the stack's places."""
+        return mask
 
     def _vectors(self, x: Tensor) -> Tensor:
         """The sequence as (batch, seq, emb_dim), without positions."""
@@ -228,6 +238,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         """
         x = self.checked_sequence(x)
         check_cache(cache)
+        x, mask = self._places(x, mask, cached=cache is not None)
         once = {
             "context": context,
             "context_mask": context_mask,

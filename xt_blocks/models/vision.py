@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.norms import embedding_norm
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import IMAGE_OPTIONS, pair
 
@@ -105,7 +106,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         self.num_patches = self.graph.patches
         self.patch_emb = PatchEmbedding(patch, self.channels, dim)
         self.pos_emb = Embedding(self.num_patches, dim, std=1.0)  # as large as the normed patches
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, dim)
+        self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.registers = nn.Parameter(torch.randn(registers, dim)) if registers else None
         self.attn_layers = attn_layers

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
+from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
 
 from ..blocks.aliases import names_of_wrappers
@@ -60,7 +61,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
         self.positions, self.rotary = position_modules(graph)
-        self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
+        self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim)
         self.plan, self.kept = plan(graph), kept(graph)
         self.parts = parts_of(self.plan)
         self.start = graph.start
