@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
     from .interop.hugging_face import from_hugging_face, to_hugging_face
+    from .interop.pretrained import from_pretrained
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
@@ -55,6 +56,7 @@ _HOMES = {
         "from_hugging_face",
         "to_hugging_face",
     ),
+    "interop.pretrained": ("from_pretrained",),
     "kernels.cross_entropy": ("Target",),
     "models.continuous": ("ContinuousTransformerWrapper",),
     "models.layers": (
@@ -103,6 +105,7 @@ __all__ = [
     "XTransformer",
     "attention_map",
     "from_hugging_face",
+    "from_pretrained",
     "lower",
     "pack",
     "record",

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from blockdsl.errors import GraphError
-from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds, norm_of
+from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
+from blockdsl.registry.norms import norm_of
 from blockdsl.registry.positions import SCHEMES
 
 from ..blocks.block import Block
@@ -41,6 +42,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         ResidualConnection(
             graph.dim, around["scale_residual"], around["scale_residual_constant"], around["gate_residual"]
         ),
+        around["layer_scale"],
     )
 
 
