@@ -15,7 +15,7 @@ from xt_blocks.kernels import table
 from xt_blocks.kernels.masks import AttentionMask, Masks, MaskSpec
 from xt_blocks.kernels.request import Request
 from xt_blocks.kernels.scores.spec import ScoreSpec
-from xt_blocks.positions import rotation
+from xt_blocks.positions import Rotary, Rotation
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, visible: list[list[bool]]) -> Tensor:
@@ -126,6 +126,10 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(layer(x), layer(x))
     layer.eval()
     assert torch.equal(layer(x), layer(x))
+
+
+def rotation(positions: Tensor, dim: int, **said: Any) -> Rotation:
+    return Rotary(dim, **said).rotation(positions)
 
 
 def test_rotary_turns_pairs_by_hand_computed_angles() -> None:
