@@ -165,6 +165,8 @@ class SharedSettings(TypedDict, total=False):
     """buckets of T5's bias; default 32"""
     rel_pos_max_distance: int
     """distance from which on T5's bias has one bucket; default 128"""
+    rel_pos_scale: float | None
+    """factor of what T5's bias has learned, 1 in T5 itself; none: the square root of dim_head; default none"""
     dynamic_pos_bias: bool
     """a bias computed from the distance by a small network (arXiv:2108.00154); default false"""
     dynamic_pos_bias_log_distance: bool
@@ -236,6 +238,9 @@ class SharedSettings(TypedDict, total=False):
     """ScaleNorm in place of LayerNorm (arXiv:1910.05895); default false"""
     sandwich_norm: bool
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
+    layer_scale: float | None
+    """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
+    default none"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -336,6 +341,9 @@ class VectorKeywords(TypedDict, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    conv_stem: bool
+    """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
+    arXiv:2212.04356); default false"""
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
     use_abs_pos_emb: bool
@@ -382,6 +390,9 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    conv_stem: bool
+    """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
+    arXiv:2212.04356); default false"""
     image_size: int | tuple[int, int] | None
     """height and width of input images in pixels, in place of tokens; default none"""
     patch_size: int | tuple[int, int] | None
@@ -414,6 +425,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rel_pos_bias: bool
     enc_rel_pos_num_buckets: int
     enc_rel_pos_max_distance: int
+    enc_rel_pos_scale: float | None
     enc_dynamic_pos_bias: bool
     enc_dynamic_pos_bias_log_distance: bool
     enc_dynamic_pos_bias_mlp_depth: int
@@ -449,6 +461,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_sandwich_norm: bool
+    enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_gate_residual: bool
@@ -490,6 +503,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rel_pos_bias: bool
     dec_rel_pos_num_buckets: int
     dec_rel_pos_max_distance: int
+    dec_rel_pos_scale: float | None
     dec_dynamic_pos_bias: bool
     dec_dynamic_pos_bias_log_distance: bool
     dec_dynamic_pos_bias_mlp_depth: int
@@ -525,6 +539,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_sandwich_norm: bool
+    dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_gate_residual: bool

@@ -33,6 +33,7 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
     out += steps
     out += [norm] if options.sandwich_norm else []
+    out += [] if options.layer_scale is None else [Operation("× a learned gain")]
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
     out += [Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else []
     out += [Operation("stream × a learned gain")] if options.scale_residual else []

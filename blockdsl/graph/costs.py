@@ -85,11 +85,11 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
 
 
 def _around(dim: int, options: Any) -> int:
-    """Parameters of a block that are not its module's: norms, the residual's gain, the gate's two maps."""
+    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
     norms = (2 if options.sandwich_norm else 1) * _norm(norm_of(vars(options)), dim)
-    gain = dim if options.scale_residual else 0
+    gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
-    return norms + gain + gate
+    return norms + gains + gate
 
 
 def _norm(name: str | None, dim: int) -> int:
@@ -111,6 +111,9 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
         cost += _linear(pixels, dim, tokens) + Cost(parameters=_norm("layernorm", pixels) + _norm("layernorm", dim))
+    elif attrs["conv_stem"]:
+        dim_in = emb_dim if attrs["dim_in"] is None else attrs["dim_in"]
+        cost += _conv(dim_in, emb_dim, 2 * tokens) + _conv(emb_dim, emb_dim, tokens)
     elif attrs["dim_in"] is not None:
         cost += _linear(attrs["dim_in"], emb_dim, tokens)
     return cost if emb_dim == dim else cost + _linear(emb_dim, dim, tokens)
@@ -128,6 +131,11 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 def _linear(features: int, width: int, rows: int) -> Cost:
     """Of a linear layer with a bias, for so many rows."""
     return Cost(parameters=(features + 1) * width, flops=2 * rows * features * width)
+
+
+def _conv(features: int, width: int, places: int) -> Cost:
+    """Of a convolution over 3 places with a bias, for so many places of its result."""
+    return Cost(parameters=(3 * features + 1) * width, flops=2 * places * 3 * features * width)
 
 
 def row_length(graph: Graph, seq_len: int) -> int:

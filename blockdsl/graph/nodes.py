@@ -65,6 +65,7 @@ class InputNode(TypedDict):
     max_mem_len: int
     shift_mem_down: int
     dim_in: int | None
+    conv_stem: bool
     image_size: int | tuple[int, int] | None
     patch_size: int | tuple[int, int] | None
     channels: int

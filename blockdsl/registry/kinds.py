@@ -210,6 +210,15 @@ BLOCK_OPTIONS = (
         setting="sandwich_norm",
     ),
     Option(
+        "layer_scale",
+        float,
+        None,
+        "a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without",
+        setting="layer_scale",
+        least=0,
+        optional=True,
+    ),
+    Option(
         "layer_dropout",
         float,
         0.0,

@@ -116,9 +116,40 @@ def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any])
     assert out.adds == (not residual and place != "post")
 
 
-@pytest.mark.parametrize("name", ["scale_residual", "gate_residual", "sandwich_norm", "use_scalenorm"])
+@pytest.mark.parametrize("place", ["pre", "sandwich", "post"])
+def test_layer_scale_multiplies_each_feature_of_the_branch(place: str) -> None:
+    layer, pre_norm, sandwich = nn.Linear(DIM, DIM), place != "post", place == "sandwich"
+    connection = ResidualConnection(DIM, constant=2.5)
+    block = Block(layer, DIM, "layernorm", pre_norm, 0.0, sandwich, connection, layer_scale=0.1)
+    assert torch.equal(block.layer_scale, torch.full((DIM,), 0.1))
+    w, x = weights(randomised(block)), sequence()
+    update = (normed(x, "layernorm", w, "norm") if pre_norm else x) @ w["layer.weight"].T + w["layer.bias"]
+    update = normed(update, "layernorm", w, "sandwich_norm") if sandwich else update
+    y = 2.5 * x + torch.diag(w["layer_scale"]).matmul(update[..., None])[..., 0] / 2
+    torch.testing.assert_close(block(x, Use(scale=0.5)).stream, y if pre_norm else normed(y, "layernorm", w, "norm"))
+
+
+def test_layer_scale_is_of_all_blocks_or_of_one() -> None:
+    graph = blockdsl.compile("set layer_scale=0.1; a f(layer_scale=none) f(layer_scale=1e-5)", dim=DIM, heads=1)
+    gains = [block.layer_scale for block in xt_blocks.lower(graph).blocks.values()]  # type: ignore[union-attr, operator]
+    assert gains[1] is None
+    assert [gains[0][0].item(), gains[2][0].item()] == pytest.approx([0.1, 1e-5])
+    without = blockdsl.compile("a f f", dim=DIM, heads=1)
+    assert graph.parameters() - without.parameters() == 2 * DIM
+    assert graph.flops(5) == without.flops(5)
+    assert blockdsl.parse(str(blockdsl.parse("f(layer_scale = 1e-5)"))) == blockdsl.parse("f(layer_scale=0.00001)")
+    assert "layer_scale=none" in graph.to_text()
+    with pytest.raises(blockdsl.UserError, match="layer_scale must be a number of at least 0 or none, not -1"):
+        blockdsl.compile("f(layer_scale=-1)", dim=DIM)
+
+
+@pytest.mark.parametrize("name", ["scale_residual", "gate_residual", "sandwich_norm", "use_scalenorm", "layer_scale"])
 def test_every_parameter_of_an_option_has_a_gradient_of_finite_differences(name: str) -> None:
-    model = randomised(xt_blocks.lower(blockdsl.compile("f/2 & f f", dim=DIM, ff_mult=1, **{name: True})))
+    model = randomised(
+        xt_blocks.lower(
+            blockdsl.compile("f/2 & f f", dim=DIM, ff_mult=1, **{name: 0.1 if name == "layer_scale" else True})
+        )
+    )
     own = [p for n, p in model.named_parameters() if "layer" not in n]
     assert torch.autograd.gradcheck(lambda x, *_: model(x), (sequence().requires_grad_(), *own), fast_mode=True)
 

@@ -70,6 +70,14 @@ class SequenceModel(Drawn, nn.Module):
         learned = self.max_seq_len if scheme == "absolute" else None
         self.reads = ModelReads(emb_dim, scheme is not None or attn_layers.reads_positions, learned)
 
+    def _places(self, x: Tensor, mask: Tensor | None, cached: bool) -> tuple[Tensor, Tensor | None]:
+        """x and its mask with as many places as the stack has: a front end may have fewer of them."""
+        return x, mask
+
+    def places_of(self, mask: Tensor | None) -> Tensor | None:
+        """`mask: (batch, seq)` of the sequence → (batch, places) of the stack's places."""
+        return mask
+
     def _vectors(self, x: Tensor) -> Tensor:
         """The sequence as (batch, seq, emb_dim), without positions."""
         raise NotImplementedError
@@ -221,6 +229,7 @@ class SequenceModel(Drawn, nn.Module):
         """
         x = self.checked_sequence(x)
         check_cache(cache)
+        x, mask = self._places(x, mask, cached=cache is not None)
         once = {
             "context": context,
             "context_mask": context_mask,

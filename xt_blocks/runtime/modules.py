@@ -42,6 +42,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         ResidualConnection(
             graph.dim, around["scale_residual"], around["scale_residual_constant"], around["gate_residual"]
         ),
+        around["layer_scale"],
     )
 
 
