@@ -16,7 +16,7 @@ from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import NORM_CLASH, Kind, kinds
 from ..registry.options import Value, by_name
-from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, read, readers
+from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
 from ..registry.rotary import SWITCH as ROTARY
 from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.tokens import clash, model_of
@@ -117,7 +117,7 @@ class _Resolver:
         self.kinds_used: set[str] = set()
         self.schemes_used: set[str] = set()
         self.schemes_refused: set[str] = set()  # by blocks that say so
-        self.settings_read = read(settings)
+        self.settings_read = meaningful(settings)
 
     def step(self, spec: Spec) -> ResolvedStep:
         if isinstance(spec, ParallelSpec):
@@ -148,7 +148,7 @@ class _Resolver:
 
     def _check_positions(self, block: ResolvedBlock) -> None:
         off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
-        known = set() if off else read({**self.settings, **block.positions})
+        known = set() if off else meaningful({**self.settings, **block.positions})
         for name in block.positions:
             if name in POSITION_NEEDS and name not in known:
                 needed = POSITION_NEEDS[name][0]

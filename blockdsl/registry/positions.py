@@ -124,7 +124,7 @@ POSITION_NEEDS: dict[str, tuple[str, ...]] = {
 
 
 def _rotary_misfit(o: Any, block: Any) -> Misfit | None:
-    found = rotary.misfit(o, block)
+    found = rotary.mismatch(o, block)
     return None if found is None else Misfit(*found)
 
 
@@ -282,6 +282,6 @@ def readers(kind: Kind, settings: Settings, own: Settings) -> list[tuple[Scheme,
     ]
 
 
-def read(settings: Settings) -> set[str]:
+def meaningful(settings: Settings) -> set[str]:
     """The settings of POSITION_NEEDS that mean something beside these others."""
     return {name for name, needed in POSITION_NEEDS.items() if any(settings[one] for one in needed)}

@@ -1,6 +1,6 @@
 """What rotary positions can be told, by the stack's settings or by a block that reads them.
 
-Owns the declarations, and from settings to what a position node says. The arithmetic is in `xt_blocks.positions.rotary`.
+Owns the declarations, and from settings to what a position node says. `xt_blocks.positions.rotary` computes it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def attributes(settings: Mapping[str, Value], block: Any) -> dict[str, Value]:
     }
 
 
-def misfit(o: Any, block: Any) -> tuple[str, str] | None:
+def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
     """What is wrong with a node's attributes at a block, and what to do about it."""
     if o.dim > block.dim_head or o.dim % 2 or o.dim < 2:
         problem = f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"

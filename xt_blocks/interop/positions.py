@@ -79,7 +79,8 @@ def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) ->
         if theirs is not None and (theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2)):
             state.refuse(
                 f"rotary_pos_emb: the frequencies differ. This model rotates {dim} features of a head, feature i by "
-                f"{rotary.theta:g} ** (-i / {dim}); the other one has {len(theirs)} frequencies down to {float(theirs[-1]):.2g}"
+                f"{rotary.theta:g} ** (-i / {dim}); the other one has {len(theirs)} frequencies down to "
+                f"{float(theirs[-1]):.2g}"
             )
         if theirs is not None and state.has("rotary_pos_emb.scale") != (xpos_scale_base is not None):
             state.refuse("rotary_xpos: one of the two models decays with distance, and the other does not")
