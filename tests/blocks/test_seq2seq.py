@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -376,24 +377,24 @@ def writer(**kwargs: Any) -> TransformerWrapper:
 
 def test_two_models_are_joined_as_keywords_join_them() -> None:
     whole = model(dec_num_tokens=11, pad_value=3, cross_attn_tokens_dropout=0.2)
-    joined = XTransformer.of(
+    joined = XTransformer.from_models(
         whole.encoder, whole.decoder.net, pad_value=3, ignore_index=-1, cross_attn_tokens_dropout=0.2
     ).eval()
     assert (joined.pad_value, joined.ignore_index, joined.cross_attn_tokens_dropout) == (3, -1, 0.2)
     assert joined.state_dict().keys() == whole.state_dict().keys()
     src, tgt = tokens(), tokens(high=11)
     assert torch.equal(joined(src, tgt), whole(src, tgt))
-    of_graphs = XTransformer.of(**whole.graphs).eval()
+    of_graphs = XTransformer.from_graphs(whole.graphs).eval()
     of_graphs.load_state_dict(whole.state_dict())
     assert torch.equal(of_graphs(src, tgt), whole(src, tgt))
     assert of_graphs.graphs == whole.graphs
-    tied = XTransformer.of(reader(num_tokens=11), writer(), tie_token_emb=True)
+    tied = XTransformer.from_models(reader(num_tokens=11), writer(), tie_token_emb=True)
     assert tied.encoder.token_emb.weight is tied.decoder.net.token_emb.weight
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"conv_stem": False}, {"dim_out": 12, "num_memory_tokens": 2}])
 def test_an_encoder_may_read_vectors(kwargs: dict[str, Any]) -> None:
-    m = XTransformer.of(listener(**kwargs), writer(), start_token=1).eval()
+    m = XTransformer.from_models(listener(**kwargs), writer(), start_token=1).eval()
     frames = torch.randn(2, 6, 5)
     mask = torch.arange(6) < torch.tensor([[6], [3]])
     context, context_mask = m.encode(frames, mask)
@@ -438,7 +439,7 @@ def test_what_does_not_fit_is_not_joined(
 ) -> None:
     made = Encoder(depth=1, **SIZES) if encoder is Encoder else encoder()
     with pytest.raises(error, match=message):
-        XTransformer.of(made, decoder(), **options)
+        XTransformer.from_models(made, decoder(), **options)
 
 
 # Start and defaults ------------------------------------------------------------------------------------------------
@@ -476,6 +477,19 @@ def test_generation_has_the_models_own_arguments_unless_others_are_given() -> No
     assert copy.deepcopy(m).generation == pickle.loads(pickle.dumps(m)).generation == own
 
 
+def test_what_it_generates_with_is_saved(tmp_path: Path) -> None:
+    own = {"temperature": 0.0, "forced_tokens": {0: 5, -1: 2}, "suppress_tokens": [0, 1]}
+    heard = XTransformer.from_models(listener(), writer(), start_token=4, generation=own).eval()
+    frames = torch.randn(2, 6, 5)
+    heard.save_pretrained(tmp_path)
+    again = XTransformer.from_pretrained(tmp_path)
+    assert (again.start_token, again.generation) == (4, own)
+    assert torch.equal(again.generate(frames, seq_len=6), heard.generate(frames, seq_len=6))
+    drawn = model(generation={"generator": torch.Generator()})
+    with pytest.raises(ValueError, match="the model's generation has a generator, which no file can hold"):
+        drawn.save_pretrained(tmp_path)
+
+
 # Cached steps ------------------------------------------------------------------------------------------------------
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -495,7 +509,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("variant", [*VARIANTS, "whisper"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_cached_steps_are_the_last_rows_of_whole_passes(variant: str, padded: bool) -> None:
-    m = XTransformer.of(listener(), writer()).eval() if variant == "whisper" else model(**VARIANTS[variant])
+    m = XTransformer.from_models(listener(), writer()).eval() if variant == "whisper" else model(**VARIANTS[variant])
     m = m.double()
     src = torch.randn(2, 6, 5).double() if variant == "whisper" else tokens(seq=6)
     mask = torch.arange(6) < torch.tensor([[6], [4]]) if padded else None

@@ -8,6 +8,7 @@ import blockdsl
 from blockdsl.graph import nodes
 from blockdsl.registry.keywords import annotation
 from blockdsl.registry.options import Option
+from blockdsl.registry.rotary import ROTARY_ATTRIBUTES
 from blockdsl.registry.tokens import INPUT_OPTIONS
 
 TYPES = {
@@ -34,17 +35,18 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
     assert {attrs["type"] for _, attrs in g.nx.nodes(data=True)} == TYPES.keys() == nodes.NODE_ATTRIBUTES.keys()
     for node, attrs in g.nx.nodes(data=True):
         declared = get_type_hints(TYPES[attrs["type"]])
-        own = {"dim", "xpos_scale_base"} if node.startswith("rotary") else set()  # of the scheme
+        own = {option.name for option in ROTARY_ATTRIBUTES} if node.startswith("rotary") else set()
         assert attrs.keys() - own == declared.keys(), node
         assert get_args(declared["type"]) == (attrs["type"],)
 
 
 def test_fields_are_options_with_their_ranges() -> None:
-    norm, logits, tied, classes, dim_out = nodes.NODE_ATTRIBUTES["output"]
+    norm, logits, tied, classes, dim_out, *details = nodes.NODE_ATTRIBUTES["output"]
     names = ("layernorm", "rmsnorm", "scalenorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
     assert (classes.name, dim_out.name) == ("num_classes", "dim_out")
+    assert [o.name for o in details] == ["norm_eps", "norm_bias", "norm_gain", "norm_unit_offset"]
     assert (tied.name, tied.type, tied.optional) == ("tied", bool, False)
     assert [o.name for o in nodes.NODE_ATTRIBUTES["block"]] == ["kind", "shift", "scale", "tie", "stage"]
 

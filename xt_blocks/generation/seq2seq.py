@@ -20,19 +20,20 @@ from blockdsl.registry.tokens import TOKEN_OPTIONS
 from ..blocks.subset import without_share
 from ..kernels.compat import uncompiled
 from ..kernels.masks import check_mask, joined_masks
+from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
-from ..models.lower import lower
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
+from ..runtime.pretrained import Pretrained
 from .autoregressive import AutoregressiveWrapper
 from .decoding import Generation, GenerationOptions, PromptTokens, Stream, read_prompts
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from blockdsl import BlockGraph
     from blockdsl.signatures import Seq2SeqKeywords
@@ -85,7 +86,7 @@ class TargetOptions(GenerationOptions, total=False):
 
 
 class JoinOptions(TypedDict, total=False):
-    """Arguments of `XTransformer.of` besides its two sides."""
+    """Arguments of `XTransformer.from_models` besides the two."""
 
     tie_token_emb: bool
     ignore_index: int
@@ -95,7 +96,7 @@ class JoinOptions(TypedDict, total=False):
     generation: GenerationOptions | None
 
 
-class XTransformer(Drawn, nn.Module):
+class XTransformer(Drawn, Pretrained, nn.Module):
     """An encoder, and a decoder that attends to its output (Vaswani et al., arXiv:1706.03762).
 
     Args:
@@ -167,31 +168,6 @@ class XTransformer(Drawn, nn.Module):
             generation=generation,
         )
 
-    @classmethod
-    def of(
-        cls,
-        encoder: SequenceModel | BlockGraph,
-        decoder: TransformerWrapper | BlockGraph,
-        **options: Unpack[JoinOptions],
-    ) -> XTransformer:
-        """The model of an encoder and a decoder that are there, or of their graphs.
-
-        Args:
-            encoder: gives vectors of the decoder's width: a TransformerWrapper with `return_only_embed`, or a
-                ContinuousTransformerWrapper, which reads vectors, as Whisper's encoder does (arXiv:2212.04356).
-            decoder: a causal TransformerWrapper with cross-attention.
-            options: tie_token_emb, ignore_index, pad_value, cross_attn_tokens_dropout, start_token, generation.
-
-        Raises:
-            TypeError: one of them is something else.
-            UserError: they do not fit each other, or a value is at fault.
-        """
-        check_names(options, JoinOptions.__annotations__, "XTransformer.of() got an unknown argument")
-        model = cls.__new__(cls)
-        nn.Module.__init__(model)
-        model._join(*(_lowered(side) for side in (encoder, decoder)), **options)
-        return model
-
     def _join(
         self,
         encoder: Any,
@@ -227,6 +203,46 @@ class XTransformer(Drawn, nn.Module):
         self.generation: GenerationOptions = {**(generation or {})}
         check_names(self.generation, GenerationOptions.__annotations__, "generation has an unknown argument")
         Generation(**self.generation).check(net)
+
+    @classmethod
+    def from_models(cls, encoder: SequenceModel, decoder: TransformerWrapper, **options: Unpack[JoinOptions]) -> Self:
+        """Of an encoder and a decoder that are there.
+
+        Args:
+            encoder: gives vectors of the decoder's width: a TransformerWrapper with `return_only_embed`, or a
+                ContinuousTransformerWrapper, which reads vectors, as Whisper's encoder does (arXiv:2212.04356).
+            decoder: a causal TransformerWrapper with cross-attention.
+            options: tie_token_emb, ignore_index, pad_value, cross_attn_tokens_dropout, start_token, generation.
+
+        Raises:
+            TypeError: one of them is something else, or an option is unknown.
+            UserError: they do not fit each other, or a value is at fault.
+        """
+        check_names(options, JoinOptions.__annotations__, "XTransformer.from_models() got an unknown argument")
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model._join(encoder, decoder, **options)
+        return model
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        """Of the graphs "encoder" and "decoder", with the options of `from_models`."""
+        if set(graphs) != {"encoder", "decoder"}:
+            raise UserError(f"this is no encoder-decoder, as {cls.__name__} is; xt_blocks.from_pretrained reads either")
+        owner = ContinuousTransformerWrapper if graphs["encoder"].reads == "vectors" else cls.model_class
+        encoder = owner.from_graphs({"": graphs["encoder"]})
+        decoder = cls.model_class.from_graphs({"": graphs["decoder"]})
+        if forced := (arguments.get("generation") or {}).get("forced_tokens"):  # in JSON, steps are texts
+            forced = {int(step): token for step, token in forced.items()}
+            arguments["generation"] = {**arguments["generation"], "forced_tokens": forced}
+        return cls.from_models(encoder, decoder, **arguments)
+
+    def arguments(self) -> dict[str, Any]:
+        for name in ("filter_logits_fn", "generator"):
+            if self.generation.get(name) is not None:
+                raise UserError(f"the model's generation has a {name}, which no file can hold; take it out to save")
+        said = ("ignore_index", "pad_value", "cross_attn_tokens_dropout", "start_token", "generation")
+        return {name: getattr(self, name) for name in said}
 
     @property
     def graphs(self) -> dict[str, BlockGraph]:
@@ -377,10 +393,6 @@ def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     own = {name: value for name, value in own.items() if name not in _REFUSED[prefix]}  # what is so anyway
     tokens = {name: own.pop(name) for name in [*own] if name in _OF_WRAPPER}
     return tokens, own
-
-
-def _lowered(side: Any) -> Any:
-    return lower(side) if hasattr(side, "lint") else side
 
 
 def _check_encoder(encoder: Any) -> None:
