@@ -17,7 +17,10 @@ HEAD = """\
 
 A folder with a `config.json` and weights is a model here, and a model here is such a folder again.
 
+<!-- not run: it needs a folder with weights -->
 ```python
+import xt_blocks
+
 model = xt_blocks.from_hugging_face("path/to/folder")      # or a model of transformers
 wrapper = xt_blocks.AutoregressiveWrapper(model)
 wrapper.generate(tokens, 100, temperature=0.0)
@@ -45,9 +48,13 @@ blockdsl diff llama-2/config.json llama-3/config.json
 ```
 
 ```python
-reading = blockdsl.hugging_face.read("path/to/config.json")
-reading.texts[""]       # 'set dim=4096, heads=32, ...; (a f)*32'
-reading.graphs()[""]    # a BlockGraph; an encoder-decoder has "encoder" and "decoder"
+from blockdsl import hugging_face
+
+config = {"model_type": "llama", "architectures": ["LlamaModel"], "vocab_size": 32000, "hidden_size": 64,
+          "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4}
+reading = hugging_face.read(config)         # or the path of a config.json, or of its folder
+print(reading.texts[""])                    # set dim=64, heads=4, ...; (a f)*4
+print(reading.graphs()[""].parameters())    # an encoder-decoder has an "encoder" and a "decoder"
 ```
 
 ## What is measured
@@ -87,7 +94,7 @@ def page(measured: dict[str, list[Agreement]]) -> str:
     rows = ["| family | configurations | logits | padded | hidden | gradient | tokens | source |"]
     rows += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     rows += [_row(found) for found in measured.values()]
-    texts = [f"{_types(found[0])}:\n\n```\n{_text(found[0])}\n```\n" for found in measured.values()]
+    texts = [f"{_types(found[0])}:\n\n```text\n{_text(found[0])}\n```\n" for found in measured.values()]
     types = ", ".join(f"`{name}`" for name in sorted(families()))
     parts = [
         HEAD,
