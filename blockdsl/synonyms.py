@@ -13,7 +13,7 @@ _SYNONYMS = {
     "num_tokens": "vocab n_vocab vocab_size",
     "max_seq_len": "block_size context_length context_size n_ctx max_len max_length max_position_embeddings",
     "tie_embedding": "tied tie_embeddings tie_weights tie_word_embeddings weight_tying",
-    "rotary_pos_emb": "rope rotary_embedding rotary_embeddings rotary_positions",
+    "rotary_pos_emb": "rotary rope rotary_embedding rotary_embeddings rotary_positions",
     "rotary_theta": "rope_theta rope_base rotary_base rotary_emb_base",
     "rotary_emb_dim": "partial_rotary_factor rotary_dim rotary_pct rotary_ndims",
     "rotary_scaling": "rope_scaling yarn ntk longrope position_interpolation rotary_interpolation_factor",

@@ -65,10 +65,8 @@ _OF_SCALINGS = (
         above=0,
     ),
     Option("rotary_high_freq_factor", float, 4.0, "Llama 3: wavelengths below original_len over it are left", above=0),
-    Option(
-        "rotary_beta_fast", float, 32.0, "YaRN: features that turn at least so often in original_len are left", above=0
-    ),
-    Option("rotary_beta_slow", float, 1.0, "YaRN: features that turn at most so often are scaled whole", above=0),
+    Option("rotary_beta_fast", float, 32.0, "YaRN: pairs of at least so many cycles in original_len are left", above=0),
+    Option("rotary_beta_slow", float, 1.0, "YaRN: pairs of at most so many are scaled whole", above=0),
     Option(
         "rotary_attention_factor",
         float,
@@ -173,8 +171,8 @@ def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
     if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
         problem = "rotary_xpos decays with distance, and num_mem_kv's memory key-values have no position"
         return problem, "leave one of the two out"
-    problem = _wrong_scaling(o)
-    return None if problem is None else (problem, "")
+    wrong = _wrong_scaling(o)
+    return None if wrong is None else (wrong, "")
 
 
 def _wrong_scaling(o: Any) -> str | None:

@@ -73,7 +73,7 @@ class Rotation:
     def _partners(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` with each feature replaced by the one that it is rotated with."""
         if self.interleaved:
-            return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+            return x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
         first, second = x.chunk(2, dim=-1)
         return torch.cat((second, first), dim=-1)
 
@@ -92,6 +92,7 @@ class Rotation:
 class Rotary:
     """What a rotary position node of a graph says, by the same names; `blockdsl.registry.rotary` declares them.
 
+    What is none there is left out, or a default that its scaling does not read.
     The i-th of dim / 2 pairs of features is rotated by position · theta^(-2i/dim), unless a scaling changes that.
     """
 
@@ -99,15 +100,15 @@ class Rotary:
     theta: float = BASE
     interleaved: bool = False
     scaling: str | None = None
-    factor: float | None = None
-    original_len: int | None = None
+    factor: float = 1.0
+    original_len: int = 1
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    short_factors: Sequence[float] | None = None
-    long_factors: Sequence[float] | None = None
+    short_factors: Sequence[float] = ()
+    long_factors: Sequence[float] = ()
     xpos_scale_base: int | None = None
 
     @property
@@ -117,7 +118,7 @@ class Rotary:
 
     def changes_at(self, length: int) -> bool:
         """Whether frequencies in a text of so many tokens are others than in one that is a token shorter."""
-        first = (self.original_len or 0) + 1
+        first = self.original_len + 1
         return length >= first if self.scaling == "dynamic" else length == first and self.by_length
 
     @property
@@ -149,7 +150,7 @@ class Rotary:
 
     def frequencies(self, length: int = 1) -> Tensor:
         """(dim / 2,) float64: the angle by which one position rotates each pair, in a text of so many tokens."""
-        return 1 / self._periods("cpu", torch.tensor([length], dtype=torch.int64), torch.float64)
+        return 1 / self._periods("cpu", torch.tensor([length], device="cpu", dtype=torch.int64), torch.float64)
 
     def _length(self, positions: Tensor, seen: Tensor | None) -> Tensor | None:
         """(1,), or (batch, 1, 1, 1): tokens of each row, up to its last real one."""
@@ -173,7 +174,7 @@ class Rotary:
         if self.scaling == "llama3":
             return self._by_wavelength(plain)
         if self.scaling == "yarn":
-            return self._by_turns(plain)
+            return self._by_cycles(plain)
         if self.scaling == "longrope":
             short, long = (plain * plain.new_tensor(each) for each in (self.short_factors, self.long_factors))
             return short if length is None else torch.where(length > self.original_len, long, short)
@@ -186,16 +187,15 @@ class Rotary:
 
     def _by_wavelength(self, periods: Tensor) -> Tensor:
         """Llama 3: long wavelengths `factor` times as long, short ones as they are, those between in between."""
-        turns = self.original_len / (2 * math.pi * periods)  # in a text of the original length
-        share = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        cycles = self.original_len / (2 * math.pi * periods)  # in a text of the original length
+        share = (cycles - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
         return _blended(periods, self.factor, share.clamp(0, 1))
 
-    def _by_turns(self, periods: Tensor) -> Tensor:
-        """YaRN: pairs that turn often in a text of the original length as they are, slow ones `factor` times slower."""
+    def _by_cycles(self, periods: Tensor) -> Tensor:
+        """YaRN: pairs of many cycles in a text of the original length as they are, slow ones `factor` times slower."""
 
-        def pair(turns: float) -> float:  # which one turns so often
-            at = math.log(self.original_len / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
-            return self.dim * at
+        def pair(cycles: float) -> float:  # which one has so many
+            return self.dim * math.log(self.original_len / (cycles * 2 * math.pi)) / (2 * math.log(self.theta))
 
         first = max(math.floor(pair(self.beta_fast)), 0)
         last = min(math.ceil(pair(self.beta_slow)), self.dim - 1)
@@ -209,7 +209,7 @@ class Rotary:
             return 1.0
         if self.attention_factor is not None:
             return self.attention_factor
-        if self.factor is None or self.factor <= 1:
+        if self.factor <= 1:
             return 1.0
         if self.scaling == "yarn":
             return 0.1 * math.log(self.factor) + 1
