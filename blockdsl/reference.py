@@ -55,8 +55,13 @@ _TELLING: dict[str, Value] = {
     "kv_heads": 2,
     "value_dim_head": 128,
     "qk_norm_groups": 4,
+    "qk_scale": 1,
+    "inner": 2048,
+    "activation": "gelu_tanh",
     "init_gain": 0.5,
     "norm_eps": 1e-6,
+    "qk_rmsnorm_eps": 1e-5,
+    "qk_layernorm_eps": 1e-6,
     "alibi_num_heads": 4,
     "rel_pos_num_buckets": 16,
     "rel_pos_max_distance": 64,
@@ -93,10 +98,18 @@ def _position_needs(needed: str) -> dict[str, Value]:
 
 
 _NEEDS: dict[str, dict[str, Value]] = {
+<<<<<<< HEAD
     **{name: _position_needs(needed[0]) for name, needed in POSITION_NEEDS.items()},
     "rotary_scaling": _position_needs("rotary_scaling=linear"),
+=======
+    **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
+    "attn_k_bias": {"attn_qkv_bias": True},
+>>>>>>> main
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
+    "ff_gate_first": {"ff_glu": True},
+    "attn_qk_rmsnorm_eps": {"attn_qk_rmsnorm": "head"},
+    "attn_qk_layernorm_eps": {"attn_qk_layernorm": "head"},
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
