@@ -55,6 +55,7 @@ _TELLING: dict[str, Value] = {
     "value_dim_head": 128,
     "qk_norm_groups": 4,
     "init_gain": 0.5,
+    "norm_eps": 1e-6,
     "alibi_num_heads": 4,
     "rel_pos_num_buckets": 16,
     "rel_pos_max_distance": 64,
@@ -125,10 +126,12 @@ class Entry:
 def entries() -> list[Entry]:
     """Every entry, by area."""
     found: dict[str, Entry] = {}
+    by_block = {option.setting for kind in kinds().values() for option in kind.position_options()}
     for option in STACK_SETTINGS:
-        found[option.name] = _of_stack(option)
+        if option.name not in by_block:
+            found[option.name] = _of_stack(option)
     for kind in kinds().values():
-        for option in kind.all_options():
+        for option in kind.written_options():
             key = option.setting or f"{kind.name}({option.name})"
             if key in found:
                 found[key] = replace(found[key], kinds=(*found[key].kinds, kind.name))

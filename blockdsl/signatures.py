@@ -153,6 +153,8 @@ class SharedSettings(TypedDict, total=False):
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
     """features of each head that are rotated, an even number; none: half the head; default none"""
+    rotary_theta: float
+    """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
     rotary_xpos: bool
     """rotary positions with a decay over distance, xPos (arXiv:2212.10554); default false"""
     rotary_xpos_scale_base: int
@@ -163,6 +165,8 @@ class SharedSettings(TypedDict, total=False):
     """buckets of T5's bias; default 32"""
     rel_pos_max_distance: int
     """distance from which on T5's bias has one bucket; default 128"""
+    rel_pos_scale: float | None
+    """factor of what T5's bias has learned, 1 in T5 itself; none: the square root of dim_head; default none"""
     dynamic_pos_bias: bool
     """a bias computed from the distance by a small network (arXiv:2108.00154); default false"""
     dynamic_pos_bias_log_distance: bool
@@ -232,8 +236,19 @@ class SharedSettings(TypedDict, total=False):
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
     """ScaleNorm in place of LayerNorm (arXiv:1910.05895); default false"""
+    norm_eps: float | None
+    """what is added to a norm's variance or mean square; none: 1e-5 of LayerNorm, 1e-8 of others; default none"""
+    norm_bias: bool
+    """LayerNorm has a bias; the others have none; default true"""
+    norm_gain: bool
+    """norms have a learned gain (OLMo has none, arXiv:2402.00838); default true"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     sandwich_norm: bool
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
+    layer_scale: float | None
+    """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
+    default none"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -342,6 +357,9 @@ class VectorKeywords(TypedDict, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    conv_stem: bool
+    """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
+    arXiv:2212.04356); default false"""
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
     use_abs_pos_emb: bool
@@ -388,6 +406,9 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    conv_stem: bool
+    """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
+    arXiv:2212.04356); default false"""
     image_size: int | tuple[int, int] | None
     """height and width of input images in pixels, in place of tokens; default none"""
     patch_size: int | tuple[int, int] | None
@@ -414,11 +435,13 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_deepnorm: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
+    enc_rotary_theta: float
     enc_rotary_xpos: bool
     enc_rotary_xpos_scale_base: int
     enc_rel_pos_bias: bool
     enc_rel_pos_num_buckets: int
     enc_rel_pos_max_distance: int
+    enc_rel_pos_scale: float | None
     enc_dynamic_pos_bias: bool
     enc_dynamic_pos_bias_log_distance: bool
     enc_dynamic_pos_bias_mlp_depth: int
@@ -453,7 +476,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_pre_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
+    enc_norm_eps: float | None
+    enc_norm_bias: bool
+    enc_norm_gain: bool
+    enc_norm_unit_offset: bool
     enc_sandwich_norm: bool
+    enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_gate_residual: bool
@@ -490,11 +518,13 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_deepnorm: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
+    dec_rotary_theta: float
     dec_rotary_xpos: bool
     dec_rotary_xpos_scale_base: int
     dec_rel_pos_bias: bool
     dec_rel_pos_num_buckets: int
     dec_rel_pos_max_distance: int
+    dec_rel_pos_scale: float | None
     dec_dynamic_pos_bias: bool
     dec_dynamic_pos_bias_log_distance: bool
     dec_dynamic_pos_bias_mlp_depth: int
@@ -529,7 +559,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_pre_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
+    dec_norm_eps: float | None
+    dec_norm_bias: bool
+    dec_norm_gain: bool
+    dec_norm_unit_offset: bool
     dec_sandwich_norm: bool
+    dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_gate_residual: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..registry.norms import final_norm
 from ..registry.options import Option, spell
 from ..registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
 
@@ -53,6 +54,15 @@ def _set(declared: tuple[Option, ...], attrs: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else spell(value)
+
+
+def last_norm(graph: Graph) -> str:
+    """The final norm, `RMSNorm`, with its eps where that is set; empty: there is none."""
+    end = graph.nx.nodes[graph.end]
+    last = final_norm(end)
+    if last is None:
+        return ""
+    return last.in_words() + ("" if end["norm_eps"] is None else f", eps {last.eps:g}")
 
 
 def gives(graph: Graph) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..registry.kinds import Shape, Sizes, kind_of, norm_of
+from ..registry.kinds import Shape, Sizes, kind_of
+from ..registry.norms import Norm, embedding_norm, final_norm, norm_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
@@ -86,16 +87,11 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
 
 
 def _around(dim: int, options: Any) -> int:
-    """Parameters of a block that are not its module's: norms, the residual's gain, the gate's two maps."""
-    norms = (2 if options.sandwich_norm else 1) * _norm(norm_of(vars(options)), dim)
-    gain = dim if options.scale_residual else 0
+    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
+    norms = (2 if options.sandwich_norm else 1) * norm_of(vars(options)).parameters(dim)
+    gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
-    return norms + gain + gate
-
-
-def _norm(name: str | None, dim: int) -> int:
-    """Parameters of a norm: one gain, one each feature, or a gain and a bias each feature."""
-    return {None: 0, "scalenorm": 1, "rmsnorm": dim, "layernorm": 2 * dim}[name]
+    return norms + gains + gate
 
 
 def _numbers(shapes: Mapping[str, Shape]) -> int:
@@ -106,12 +102,17 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
     dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
     around = (attrs["num_memory_tokens"] + attrs["num_register_tokens"]) * dim
-    cost = Cost(parameters=around + (_norm("layernorm", emb_dim) if attrs["post_emb_norm"] else 0))
+    norm = embedding_norm(graph.nx.nodes[graph.end])
+    cost = Cost(parameters=around + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
         cost += Cost(parameters=attrs["num_tokens"] * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
-        cost += _linear(pixels, dim, tokens) + Cost(parameters=_norm("layernorm", pixels) + _norm("layernorm", dim))
+        dual = Norm.of("layernorm", {})
+        cost += _linear(pixels, dim, tokens) + Cost(parameters=dual.parameters(pixels) + dual.parameters(dim))
+    elif attrs["conv_stem"]:
+        dim_in = emb_dim if attrs["dim_in"] is None else attrs["dim_in"]
+        cost += _conv(dim_in, emb_dim, 2 * tokens) + _conv(emb_dim, emb_dim, tokens)
     elif attrs["dim_in"] is not None:
         cost += _linear(attrs["dim_in"], emb_dim, tokens)
     return cost if emb_dim == dim else cost + _linear(emb_dim, dim, tokens)
@@ -119,7 +120,8 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 
 def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
-    norm = Cost(parameters=_norm(attrs["norm"], dim))
+    last = final_norm(attrs)
+    norm = Cost(parameters=0 if last is None else last.parameters(dim))
     if attrs["logits_dim"] is not None:
         logits = _linear(dim, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
         shared = dim * attrs["logits_dim"] if attrs["tied"] else 0
@@ -131,6 +133,11 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 def _linear(features: int, width: int, rows: int, bias: bool = True) -> Cost:
     """Of a linear layer, for so many rows."""
     return Cost(parameters=(features + bias) * width, flops=2 * rows * features * width)
+
+
+def _conv(features: int, width: int, places: int) -> Cost:
+    """Of a convolution over 3 places with a bias, for so many places of its result."""
+    return Cost(parameters=(3 * features + 1) * width, flops=2 * places * 3 * features * width)
 
 
 def row_length(graph: Graph, seq_len: int) -> int:

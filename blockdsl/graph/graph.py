@@ -125,6 +125,8 @@ class Graph:
 
     def sees_later(self) -> str | None:
         """Why a token's value may depend on a later token, or None when it cannot."""
+        if self.nx.nodes[self.start]["conv_stem"]:
+            return "the input's conv_stem reads the frames around each"
         for node in self.nodes("block"):
             attrs = self.block(node)
             if attrs["options"].get("causal") is False:

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
+from ..registry.norms import NORM_DETAILS, NORMS
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
@@ -66,6 +67,7 @@ class InputNode(TypedDict):
     max_mem_len: int
     shift_mem_down: int
     dim_in: int | None
+    conv_stem: bool
     image_size: int | tuple[int, int] | None
     patch_size: int | tuple[int, int] | None
     channels: int
@@ -112,7 +114,11 @@ class OutputNode(TypedDict):
     """
 
     type: Literal["output"]
-    norm: Annotated[str | None, Field("the final norm", choices=("layernorm", "rmsnorm", "scalenorm"))]
+    norm: Annotated[str | None, Field("the final norm", choices=(*NORMS,))]
+    norm_eps: float | None  # these of NORM_DETAILS, of the final norm and of that of the embedding
+    norm_bias: bool
+    norm_gain: bool
+    norm_unit_offset: bool
     logits_dim: Annotated[int | None, Field("number of a token's logits; None: it has none", least=1)]
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
     logits_scale: float | None
@@ -142,7 +148,7 @@ NODE_ATTRIBUTES = {
     "position": declared(PositionNode),
     "block": declared(BlockNode),
     "sum": declared(SumNode),
-    "output": (*declared(OutputNode), *OUTPUT_OPTIONS),
+    "output": (*declared(OutputNode), *NORM_DETAILS, *OUTPUT_OPTIONS),
 }
 """Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
 

@@ -69,7 +69,9 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from .norms import NORM_OPTIONS, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
+from .rotary import ROTARY_OPTIONS
 from .state import State
 
 Shape = tuple[int, ...]
@@ -146,6 +148,17 @@ class Kind:
         """Its own options and those that every block has."""
         return self.options + BLOCK_OPTIONS
 
+    def position_options(self) -> tuple[Option, ...]:
+        """What its blocks may say of the positions that they read; a graph says it on the positions' nodes."""
+        if "rotary" not in self.inputs:
+            return ()
+        own = by_name(self.options)
+        return tuple(option for option in ROTARY_OPTIONS if option.name not in own)
+
+    def written_options(self) -> tuple[Option, ...]:
+        """All that may stand in a block's parenthesis."""
+        return self.all_options() + self.position_options()
+
     def states(self, options: Any) -> Mapping[str, State] | None:
         """What it keeps between decoding steps with these `completed` options; None: it cannot decode stepwise.
 
@@ -188,14 +201,22 @@ class Kind:
 # Options that every block has, whatever its kind.
 BLOCK_OPTIONS = (
     Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
-    Option("use_rmsnorm", bool, False, "RMSNorm in place of LayerNorm (arXiv:1910.07467)", setting="use_rmsnorm"),
-    Option("use_scalenorm", bool, False, "ScaleNorm in place of LayerNorm (arXiv:1910.05895)", setting="use_scalenorm"),
+    *NORM_OPTIONS,
     Option(
         "sandwich_norm",
         bool,
         False,
         "a second norm, of the branch's output (CogView, arXiv:2105.13290)",
         setting="sandwich_norm",
+    ),
+    Option(
+        "layer_scale",
+        float,
+        None,
+        "a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without",
+        setting="layer_scale",
+        least=0,
+        optional=True,
     ),
     Option(
         "layer_dropout",
@@ -257,20 +278,12 @@ def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
     return {name: plain(value) for name, value in options.items()}
 
 
-NORM_CLASH = "use_rmsnorm and use_scalenorm are both set; give one"
-
-
 def _block_check(o: Any) -> str | None:
-    if o.use_rmsnorm and o.use_scalenorm:
-        return NORM_CLASH
+    if clash := norm_clash(vars(o)):
+        return clash[-1]
     if o.sandwich_norm and not o.pre_norm:
         return "sandwich_norm is set, but it needs pre_norm"
     return None
-
-
-def norm_of(options: Mapping[str, Value]) -> str:
-    """Which norm a block has by its options, or a stack by its settings."""
-    return "scalenorm" if options.get("use_scalenorm") else "rmsnorm" if options.get("use_rmsnorm") else "layernorm"
 
 
 # The registry -----------------------------------------------------------------------------------------------------

@@ -105,6 +105,14 @@ _DIM_OUT = Option(
     "dim_out", int, None, "features of output vectors; none: dim, without a projection", least=1, optional=True
 )
 
+_CONV_STEM = Option(
+    "conv_stem",
+    bool,
+    False,
+    "two convolutions of the input vectors, which halve their number, in place of the projection "
+    "(Whisper, arXiv:2212.04356)",
+)
+
 _IMAGE = (
     Option(
         "image_size",
@@ -149,7 +157,7 @@ def _among(options: tuple[Option, ...], *names: str) -> tuple[Option, ...]:
 
 VECTOR_OPTIONS = (
     *_among(TOKEN_OPTIONS, "max_seq_len"),
-    *(_DIM_IN, _DIM_OUT),
+    *(_DIM_IN, _DIM_OUT, _CONV_STEM),
     *_among(TOKEN_OPTIONS, "emb_dim", "use_abs_pos_emb", "scaled_sinu_pos_emb", "post_emb_norm", "emb_dropout"),
     *_among(TOKEN_OPTIONS, "num_memory_tokens"),
 )
@@ -158,7 +166,7 @@ IMAGE_OPTIONS = (*_IMAGE, *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout")
 MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OPTIONS}
 """What a model reads → the options that it has."""
 
-MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, *_IMAGE)
+MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _CONV_STEM, *_IMAGE)
 """All of them."""
 
 LOGITS_OPTIONS = _among(TOKEN_OPTIONS, "tie_embedding", "logits_dim", "logits_scale", "logits_bias")
@@ -238,6 +246,8 @@ def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: se
 
 
 def _needed(option: Option) -> str:
+    if option is _CONV_STEM:
+        return "it needs dim_in, the features of the vectors that it reads"
     return "it needs image_size" if option in _IMAGE else "it needs num_tokens, which gives the stack its embedding"
 
 

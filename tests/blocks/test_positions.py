@@ -46,6 +46,18 @@ def test_t5_buckets(causal: bool, buckets: int, most: int) -> None:
     assert bias.bucket(torch.tensor(distances)).tolist() == expected
 
 
+@pytest.mark.parametrize(("scale", "factor"), [(None, 8**0.5), (1, 1.0), (0.5, 0.5)])
+def test_t5_values_are_added_times_a_factor(scale: float | None, factor: float) -> None:
+    settings = {"rel_pos_bias": True, "rel_pos_scale": scale}
+    graph = blockdsl.compile("(a f)*2", dim=16, heads=2, attn_dim_head=8, **settings)
+    assert graph.nx.nodes["t5_bias2"]["scale"] == factor
+    bias = xt_blocks.lower(graph).positions["t5_bias2"]
+    assert isinstance(bias, T5Bias)
+    distance = torch.tensor([0, 3, -200])
+    expected = torch.stack([bias.buckets.weight[reference_bucket(int(d), False, 32, 128)] for d in distance])
+    torch.testing.assert_close(bias(distance), expected * factor)
+
+
 @pytest.mark.parametrize(
     ("heads", "expected"),
     [

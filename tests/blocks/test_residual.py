@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import blockdsl
 import xt_blocks
+from blockdsl.registry.norms import Norm
 from xt_blocks import Attention, CrossAttention, Decoder, Encoder, FeedForward
 from xt_blocks.blocks.block import Block, Use
 from xt_blocks.blocks.init import init_xavier
@@ -66,7 +67,7 @@ def test_scalenorm_gives_features_of_unit_mean_square_whatever_the_width() -> No
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_scalenorm_of_a_narrow_type_neither_overflows_nor_divides_by_zero(dtype: torch.dtype) -> None:
-    own = norm("scalenorm", 64).to(dtype)
+    own = norm(Norm.of("scalenorm", {}), 64).to(dtype)
     x = torch.stack((torch.zeros(64), torch.full((64,), 60_000.0))).to(dtype)
     torch.testing.assert_close(own(x), torch.tensor([[0.0], [1.0]], dtype=dtype).expand(2, 64))
 
@@ -103,7 +104,9 @@ def joined(update: Tensor, x: Tensor, w: dict[str, Tensor], constant: float) -> 
 )
 def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any]) -> None:
     connection = ResidualConnection(DIM, **residual)
-    block = randomised(Block(nn.Linear(DIM, DIM), DIM, kind, place != "post", 0.0, place == "sandwich", connection))
+    block = randomised(
+        Block(nn.Linear(DIM, DIM), DIM, Norm.of(kind, {}), place != "post", 0.0, place == "sandwich", connection)
+    )
     w, x = weights(block), sequence()
     update = (x if place == "post" else normed(x, kind, w, "norm")) @ w["layer.weight"].T + w["layer.bias"]
     if place == "sandwich":
@@ -116,15 +119,48 @@ def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any])
     assert out.adds == (not residual and place != "post")
 
 
-@pytest.mark.parametrize("name", ["scale_residual", "gate_residual", "sandwich_norm", "use_scalenorm"])
+@pytest.mark.parametrize("place", ["pre", "sandwich", "post"])
+def test_layer_scale_multiplies_each_feature_of_the_branch(place: str) -> None:
+    layer, pre_norm, sandwich = nn.Linear(DIM, DIM), place != "post", place == "sandwich"
+    connection = ResidualConnection(DIM, constant=2.5)
+    block = Block(layer, DIM, "layernorm", pre_norm, 0.0, sandwich, connection, layer_scale=0.1)
+    assert torch.equal(block.layer_scale, torch.full((DIM,), 0.1))
+    w, x = weights(randomised(block)), sequence()
+    update = (normed(x, "layernorm", w, "norm") if pre_norm else x) @ w["layer.weight"].T + w["layer.bias"]
+    update = normed(update, "layernorm", w, "sandwich_norm") if sandwich else update
+    y = 2.5 * x + torch.diag(w["layer_scale"]).matmul(update[..., None])[..., 0] / 2
+    torch.testing.assert_close(block(x, Use(scale=0.5)).stream, y if pre_norm else normed(y, "layernorm", w, "norm"))
+
+
+def test_layer_scale_is_of_all_blocks_or_of_one() -> None:
+    graph = blockdsl.compile("set layer_scale=0.1; a f(layer_scale=none) f(layer_scale=1e-5)", dim=DIM, heads=1)
+    gains = [block.layer_scale for block in xt_blocks.lower(graph).blocks.values()]  # type: ignore[union-attr, operator]
+    assert gains[1] is None
+    assert [gains[0][0].item(), gains[2][0].item()] == pytest.approx([0.1, 1e-5])
+    without = blockdsl.compile("a f f", dim=DIM, heads=1)
+    assert graph.parameters() - without.parameters() == 2 * DIM
+    assert graph.flops(5) == without.flops(5)
+    assert blockdsl.parse(str(blockdsl.parse("f(layer_scale = 1e-5)"))) == blockdsl.parse("f(layer_scale=0.00001)")
+    assert "layer_scale=none" in graph.to_text()
+    with pytest.raises(blockdsl.UserError, match="layer_scale must be a number of at least 0 or none, not -1"):
+        blockdsl.compile("f(layer_scale=-1)", dim=DIM)
+
+
+@pytest.mark.parametrize("name", ["scale_residual", "gate_residual", "sandwich_norm", "use_scalenorm", "layer_scale"])
 def test_every_parameter_of_an_option_has_a_gradient_of_finite_differences(name: str) -> None:
-    model = randomised(xt_blocks.lower(blockdsl.compile("f/2 & f f", dim=DIM, ff_mult=1, **{name: True})))
+    model = randomised(
+        xt_blocks.lower(
+            blockdsl.compile("f/2 & f f", dim=DIM, ff_mult=1, **{name: 0.1 if name == "layer_scale" else True})
+        )
+    )
     own = [p for n, p in model.named_parameters() if "layer" not in n]
     assert torch.autograd.gradcheck(lambda x, *_: model(x), (sequence().requires_grad_(), *own), fast_mode=True)
 
 
 def test_a_dropped_row_keeps_its_scaled_residual() -> None:
-    block = Block(nn.Linear(DIM, DIM), DIM, "layernorm", drop=0.5, residual=ResidualConnection(DIM, constant=2.0))
+    block = Block(
+        nn.Linear(DIM, DIM), DIM, Norm.of("layernorm", {}), drop=0.5, residual=ResidualConnection(DIM, constant=2.0)
+    )
     x = torch.randn(200, 1, DIM)
     skipped = (block(x).stream == 2 * x).all(-1).sum().item()
     assert 60 < skipped < 140
@@ -280,7 +316,7 @@ def test_a_residual_connection_of_ones_own_takes_the_place_of_ours() -> None:
         def forward(self, update: Tensor, x: Tensor) -> Tensor:
             return x + update / 2
 
-    block, x = Block(nn.Linear(DIM, DIM), DIM, "layernorm"), torch.randn(2, 5, DIM)
+    block, x = Block(nn.Linear(DIM, DIM), DIM, Norm.of("layernorm", {})), torch.randn(2, 5, DIM)
     assert block(x).adds
     block.residual = Halved()
     out = block(x)

@@ -27,6 +27,8 @@ VECTORS: dict[str, dict[str, Any]] = {
     "no positions": {"dim_in": 7, "use_abs_pos_emb": False},
     "memory tokens": {"dim_in": 7, "num_memory_tokens": 3, "emb_dropout": 0.1},
     "rotary": {"dim_in": 7, "rotary_pos_emb": True},
+    "convolutions": {"dim_in": 7, "conv_stem": True, "emb_dim": 10},
+    "convolutions of what is there": {"dim_out": 5, "conv_stem": True},
 }
 IMAGES: dict[str, dict[str, Any]] = {
     "classes": {"num_classes": 5},
@@ -48,7 +50,8 @@ def built(options: dict[str, Any]) -> tuple[ContinuousTransformerWrapper | ViTra
         img = torch.randn(3, 2, 4, 4 if options["image_size"] == 4 else 6)
         return ViTransformerWrapper(attn_layers=stack, **own).eval(), graph, img
     graph = blockdsl.compile("(a f)*2", **SIZES, max_seq_len=9, **options)
-    x = torch.randn(3, 6, options.get("dim_in", 12))
+    frames = 12 if "conv_stem" in options else 6  # of which 6 places are left
+    x = torch.randn(3, frames, options.get("dim_in", 12))
     return ContinuousTransformerWrapper(max_seq_len=9, attn_layers=stack, **own).eval(), graph, x
 
 
@@ -151,6 +154,8 @@ def test_nonsense_is_refused(options: dict[str, Any], node: str, edit: dict[str,
         ({"image_size": 4, "patch_size": 3}, "patch_size is set, but patches of 3 x 3 do not tile an image of 4 x 4"),
         ({"image_size": 4, "patch_size": 2, "num_memory_tokens": 1}, "num_memory_tokens is set, but the model reads"),
         ({"num_tokens": 7, "max_seq_len": 9, "dim_in": 7}, "dim_in is set, but the model reads tokens"),
+        ({"num_tokens": 7, "max_seq_len": 9, "conv_stem": True}, "conv_stem is set, but the model reads tokens"),
+        ({"conv_stem": True}, "conv_stem is set, but it needs dim_in, the features of the vectors that it reads"),
         ({"num_tokens": 7, "max_seq_len": 9, "num_classes": 7}, "num_classes is set, but the model reads tokens"),
         ({"dim_in": 7, "max_seq_len": 9, "tie_embedding": True}, "tie_embedding is set, but the model reads vectors"),
     ],

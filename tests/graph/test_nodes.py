@@ -7,7 +7,9 @@ from typing import get_args, get_type_hints
 import blockdsl
 from blockdsl.graph import nodes
 from blockdsl.registry.keywords import annotation
+from blockdsl.registry.norms import NORM_DETAILS
 from blockdsl.registry.options import Option
+from blockdsl.registry.rotary import ROTARY_ATTRIBUTES
 from blockdsl.registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS
 
 TYPES = {
@@ -34,17 +36,17 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
     assert {attrs["type"] for _, attrs in g.nx.nodes(data=True)} == TYPES.keys() == nodes.NODE_ATTRIBUTES.keys()
     for node, attrs in g.nx.nodes(data=True):
         declared = get_type_hints(TYPES[attrs["type"]])
-        own = {"dim", "xpos_scale_base"} if node.startswith("rotary") else set()  # of the scheme
+        own = {option.name for option in ROTARY_ATTRIBUTES} if node.startswith("rotary") else set()
         assert attrs.keys() - own == declared.keys(), node
         assert get_args(declared["type"]) == (attrs["type"],)
 
 
 def test_fields_are_options_with_their_ranges() -> None:
-    norm, logits, tied, *further = nodes.NODE_ATTRIBUTES["output"]
+    norm, logits, tied, *details = nodes.NODE_ATTRIBUTES["output"]
     names = ("layernorm", "rmsnorm", "scalenorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
-    assert further == list(OUTPUT_OPTIONS)
+    assert details == [*NORM_DETAILS, *OUTPUT_OPTIONS]
     assert (tied.name, tied.type, tied.optional) == ("tied", bool, False)
     assert [o.name for o in nodes.NODE_ATTRIBUTES["block"]] == ["kind", "shift", "scale", "tie", "stage"]
 

@@ -269,6 +269,7 @@ COMMON = {
     "use_rmsnorm": FLAG,
     "use_scalenorm": FLAG,
     "sandwich_norm": FLAG,
+    "layer_scale": [("0.1", 0.1), ("none", None)],
     "layer_dropout": SHARE,
     "scale_residual": FLAG,
     "scale_residual_constant": [("2", 2), (".75", 0.75)],

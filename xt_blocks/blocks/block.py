@@ -1,10 +1,11 @@
-"""The residual block: norm, shift, the layer itself, stochastic depth, scale, and the add.
+"""The residual block: norm, shift, the layer itself, layer scale, stochastic depth, scale, and the add.
 
-    pre-norm:   x ── norm ── shift ── layer ── drop ── ·scale ──(+)── y        (the first branch of x joins the add)
-    sandwich:   x ── norm ── shift ── layer ── norm ── drop ── ·scale ──(+)── y
-    post-norm:  x ── shift ── layer ── drop ── ·scale ──(+)── norm ── y
+    pre-norm:   x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── y
+    sandwich:   x ── norm ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
+    post-norm:  x ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
-(+) is a `residual.ResidualConnection`, which may do more than add.
+The stream, x, joins the add. ·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may
+do more than add.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from blockdsl.registry.norms import Norm
 
 from .norms import norm
 from .residual import ResidualConnection
@@ -56,12 +59,13 @@ class Block(nn.Module):
     Args:
         layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
         dim: features of the stream.
-        norm_name: "layernorm", "rmsnorm" or "scalenorm".
+        norm_spec: which norm it has.
         pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
         drop: probability that a row skips the layer in training; the other rows are scaled up to keep the mean
             (stochastic depth, arXiv:1603.09382).
         sandwich_norm: a second norm, on the layer's update (arXiv:2105.13290).
         residual: how the update joins the stream; added by default.
+        layer_scale: initial value of a learned gain for each feature of the update (arXiv:2103.17239); None: no gain.
 
     Attributes:
         adds: the residual connection only adds; kept here, since a look at a module of a module takes time.
@@ -71,16 +75,18 @@ class Block(nn.Module):
         self,
         layer: nn.Module,
         dim: int,
-        norm_name: str,
+        norm_spec: Norm,
         pre_norm: bool = True,
         drop: float = 0.0,
         sandwich_norm: bool = False,
         residual: ResidualConnection | None = None,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.norm = norm(norm_name, dim)
+        self.norm = norm(norm_spec, dim)
         self.layer = layer
-        self.sandwich_norm = norm(norm_name, dim) if sandwich_norm else None
+        self.sandwich_norm = norm(norm_spec, dim) if sandwich_norm else None
+        self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.residual = residual or ResidualConnection(dim)
         self.pre_norm, self.drop = pre_norm, drop
 
@@ -120,6 +126,8 @@ class Block(nn.Module):
         update, scores = out if isinstance(out, tuple) else (out, None)
         if self.sandwich_norm is not None:
             update = self.sandwich_norm(update)
+        if self.layer_scale is not None:
+            update = update * self.layer_scale
         if self.drop and self.training:
             kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)
             update = update * (kept / (1 - self.drop))

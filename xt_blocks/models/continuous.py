@@ -1,4 +1,4 @@
-"""Vectors in, vectors out: a linear layer and positions before a stack, a linear layer after it."""
+"""Vectors in, vectors out: a linear layer or convolutions before a stack, with positions, a linear layer after it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..blocks.linear import apply
 from ..kernels.compat import uncompiled
 from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.stack import Stack
+from .conv_stem import ConvStem
 from .keywords import names_nearest
 from .sequence import SequenceModel
 
@@ -32,6 +33,9 @@ class ContinuousTransformerWrapper(SequenceModel):
         attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         dim_in: features of the input; None: those of the embedded sequence, taken as they are.
         dim_out: features of the output; None: the stack's, as they are.
+        conv_stem: two convolutions with GELU in place of the linear layer from dim_in, the second of stride 2, as
+            Whisper has them (arXiv:2212.04356). A sequence of n frames has ⌈n / 2⌉ places in the stack: max_seq_len,
+            positions, outputs, and all arguments but x and mask are of these. A model with it takes no cache.
         emb_dim: features of the embedded sequence where they are not the stack's; a linear layer leads from one to
             the other.
         post_emb_norm, emb_dropout, use_abs_pos_emb, scaled_sinu_pos_emb, num_memory_tokens: as TransformerWrapper has
@@ -46,6 +50,8 @@ class ContinuousTransformerWrapper(SequenceModel):
         UserError: a value is out of range, or two arguments clash.
     """
 
+    over = "vectors"
+
     @names_nearest
     @spells(parameters(by_name(VECTOR_OPTIONS)))
     def __init__(self, *, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[VectorKeywords]) -> None:
@@ -55,11 +61,23 @@ class ContinuousTransformerWrapper(SequenceModel):
         self.graph = attn_layers.graph.with_vectors(max_seq_len, **options)
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
         emb_dim, dim_in, dim_out = self.graph.emb_dim, start["dim_in"], end["dim_out"]
-        self.project_in = nn.Identity() if dim_in is None else nn.Linear(dim_in, emb_dim)
+        stem = start["conv_stem"]
+        self.project_in = nn.Identity() if dim_in is None or stem else nn.Linear(dim_in, emb_dim)
+        self.conv_stem = ConvStem(emb_dim if dim_in is None else dim_in, emb_dim) if stem else None
         self._build(attn_layers)
         self.project_out = nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out)
         self.dim_in = emb_dim if dim_in is None else dim_in
         self.dim_out = attn_layers.dim if dim_out is None else dim_out
+
+    def _places(self, x: Tensor, mask: Tensor | None, cached: bool) -> tuple[Tensor, Tensor | None]:
+        if self.conv_stem is None:
+            return x, mask
+        if cached:
+            raise ValueError("the model has conv_stem, which reads a whole sequence: it takes no cache")
+        return self.conv_stem(x, mask), self.places_of(mask)
+
+    def places_of(self, mask: Tensor | None) -> Tensor | None:
+        return mask if self.conv_stem is None else self.conv_stem.places(mask)
 
     def _vectors(self, x: Tensor) -> Tensor:
         return apply(self.project_in, x)

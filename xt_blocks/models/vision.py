@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.norms import embedding_norm
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import IMAGE_OPTIONS, pair
 
@@ -18,11 +20,12 @@ from ..blocks.norms import norm
 from ..kernels.compat import uncompiled
 from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.drawn import Drawn
+from ..runtime.pretrained import Pretrained, the_graph
 from ..runtime.stack import Stack
 from .keywords import names_nearest
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from blockdsl import BlockGraph
     from blockdsl.signatures import ImageKeywords
@@ -62,7 +65,7 @@ def patches(img: Tensor, patch: tuple[int, int]) -> Tensor:
     return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # b (rows columns) (height width channels)
 
 
-class ViTransformerWrapper(Drawn, nn.Module):
+class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
     """A stack over the patches of an image: the vision transformer (Dosovitskiy et al., arXiv:2010.11929).
 
     Args:
@@ -103,11 +106,16 @@ class ViTransformerWrapper(Drawn, nn.Module):
         self.num_patches = self.graph.patches
         self.patch_emb = PatchEmbedding(patch, self.channels, dim)
         self.pos_emb = Embedding(self.num_patches, dim, std=1.0)  # as large as the normed patches
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, dim)
+        self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.registers = nn.Parameter(torch.randn(registers, dim)) if registers else None
         self.attn_layers = attn_layers
         self.to_classes = None if num_classes is None else nn.Linear(dim, num_classes)
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        graph = the_graph(graphs, cls, reads="images")
+        return cls(attn_layers=Stack(graph.stack_alone()), **graph.model_options(), **arguments)
 
     @property
     def pattern(self) -> str:
