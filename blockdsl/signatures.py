@@ -31,6 +31,14 @@ class SelfAttentionOptions(TypedDict, total=False):
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -43,6 +51,18 @@ class SelfAttentionOptions(TypedDict, total=False):
     """what scores of normed queries and keys are multiplied by; default 10"""
     qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
+    qk_rmsnorm: Literal["head", "each", "all"] | None
+    """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
+    or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    qk_rmsnorm_eps: float
+    """what is added to the mean square of queries and keys; default 1e-06"""
+    qk_layernorm: Literal["head", "each"] | None
+    """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
+    each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
+    qk_layernorm_eps: float
+    """what is added to the variance of queries and keys; default 1e-05"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
     softcap: float | None
@@ -85,6 +105,14 @@ class CrossAttentionOptions(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
+    qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -97,6 +125,18 @@ class CrossAttentionOptions(TypedDict, total=False):
     """what scores of normed queries and keys are multiplied by; default 10"""
     qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
+    qk_rmsnorm: Literal["head", "each", "all"] | None
+    """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
+    or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    qk_rmsnorm_eps: float
+    """what is added to the mean square of queries and keys; default 1e-06"""
+    qk_layernorm: Literal["head", "each"] | None
+    """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
+    each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
+    qk_layernorm_eps: float
+    """what is added to the variance of queries and keys; default 1e-05"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
     softcap: float | None
@@ -126,8 +166,14 @@ class FeedforwardOptions(TypedDict, total=False):
 
     mult: float
     """hidden features as a multiple of dim; default 4"""
+    inner: int | None
+    """hidden features as a number; none: mult times dim; default none"""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    """activation of the hidden features; none: what swish or relu_squared says, else gelu; default none"""
     glu: bool
     """gate the hidden features (arXiv:2002.05202); default false"""
+    gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     relu_squared: bool
@@ -147,6 +193,8 @@ class SharedSettings(TypedDict, total=False):
 
     context: bool | None
     """whether the stack is given a context to attend to; none: if a block attends to one; default none"""
+    final_norm: bool | None
+    """a norm after the last block; none: where blocks have theirs before the branch, by pre_norm; default none"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
     rotary_pos_emb: bool
@@ -196,6 +244,14 @@ class SharedSettings(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    attn_qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    attn_qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    attn_k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    attn_out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     attn_shared_kv: bool
     """keys serve as values; default false"""
     attn_num_mem_kv: int
@@ -208,6 +264,18 @@ class SharedSettings(TypedDict, total=False):
     """what scores of normed queries and keys are multiplied by; default 10"""
     attn_qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
+    attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
+    or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    attn_qk_rmsnorm_eps: float
+    """what is added to the mean square of queries and keys; default 1e-06"""
+    attn_qk_layernorm: Literal["head", "each"] | None
+    """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
+    each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
+    attn_qk_layernorm_eps: float
+    """what is added to the variance of queries and keys; default 1e-05"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     attn_talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
     attn_softcap: float | None
@@ -232,6 +300,12 @@ class SharedSettings(TypedDict, total=False):
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     pre_norm: bool
     """norm before the branch (else after the residual add); default true"""
+    norm: bool
+    """the block has a norm; ModernBERT's first has none (arXiv:2412.13663); default true"""
+    sandwich_norm: bool
+    """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
+    output_norm: bool
+    """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
     use_rmsnorm: bool
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
@@ -242,10 +316,6 @@ class SharedSettings(TypedDict, total=False):
     """LayerNorm has a bias; the others have none; default true"""
     norm_gain: bool
     """norms have a learned gain (OLMo has none, arXiv:2402.00838); default true"""
-    norm_unit_offset: bool
-    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
-    sandwich_norm: bool
-    """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     layer_scale: float | None
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
@@ -267,8 +337,14 @@ class SharedSettings(TypedDict, total=False):
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     ff_mult: float
     """hidden features as a multiple of dim; default 4"""
+    ff_inner: int | None
+    """hidden features as a number; none: mult times dim; default none"""
+    ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    """activation of the hidden features; none: what swish or relu_squared says, else gelu; default none"""
     ff_glu: bool
     """gate the hidden features (arXiv:2002.05202); default false"""
+    ff_gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     ff_swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     ff_relu_squared: bool
@@ -432,6 +508,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_shift_tokens: int | Sequence[int] | None
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
+    enc_final_norm: bool | None
     enc_deepnorm: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
@@ -456,12 +533,21 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
+    enc_attn_qk_scale: float | None
+    enc_attn_qkv_bias: bool
+    enc_attn_k_bias: bool
+    enc_attn_out_bias: bool
     enc_attn_shared_kv: bool
     enc_attn_num_mem_kv: int
     enc_attn_qk_norm: bool
     enc_attn_qk_norm_groups: int
     enc_attn_qk_norm_scale: float
     enc_attn_qk_norm_dim_scale: bool
+    enc_attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    enc_attn_qk_rmsnorm_eps: float
+    enc_attn_qk_layernorm: Literal["head", "each"] | None
+    enc_attn_qk_layernorm_eps: float
+    enc_norm_unit_offset: bool
     enc_attn_talking_heads: bool
     enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
@@ -474,13 +560,14 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_flash: bool
     enc_residual_attn: bool
     enc_pre_norm: bool
+    enc_norm: bool
+    enc_sandwich_norm: bool
+    enc_output_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_norm_eps: float | None
     enc_norm_bias: bool
     enc_norm_gain: bool
-    enc_norm_unit_offset: bool
-    enc_sandwich_norm: bool
     enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
@@ -489,7 +576,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_checkpoint: Literal["block", "stage"] | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
+    enc_ff_inner: int | None
+    enc_ff_activation: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
     enc_ff_glu: bool
+    enc_ff_gate_first: bool
     enc_ff_swish: bool
     enc_ff_relu_squared: bool
     enc_ff_post_act_ln: bool
@@ -515,6 +607,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_shift_tokens: int | Sequence[int] | None
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None
+    dec_final_norm: bool | None
     dec_deepnorm: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
@@ -539,12 +632,21 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
+    dec_attn_qk_scale: float | None
+    dec_attn_qkv_bias: bool
+    dec_attn_k_bias: bool
+    dec_attn_out_bias: bool
     dec_attn_shared_kv: bool
     dec_attn_num_mem_kv: int
     dec_attn_qk_norm: bool
     dec_attn_qk_norm_groups: int
     dec_attn_qk_norm_scale: float
     dec_attn_qk_norm_dim_scale: bool
+    dec_attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    dec_attn_qk_rmsnorm_eps: float
+    dec_attn_qk_layernorm: Literal["head", "each"] | None
+    dec_attn_qk_layernorm_eps: float
+    dec_norm_unit_offset: bool
     dec_attn_talking_heads: bool
     dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
@@ -557,13 +659,14 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_flash: bool
     dec_residual_attn: bool
     dec_pre_norm: bool
+    dec_norm: bool
+    dec_sandwich_norm: bool
+    dec_output_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_norm_eps: float | None
     dec_norm_bias: bool
     dec_norm_gain: bool
-    dec_norm_unit_offset: bool
-    dec_sandwich_norm: bool
     dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
@@ -573,7 +676,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float
+    dec_ff_inner: int | None
+    dec_ff_activation: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
     dec_ff_glu: bool
+    dec_ff_gate_first: bool
     dec_ff_swish: bool
     dec_ff_relu_squared: bool
     dec_ff_post_act_ln: bool

@@ -51,7 +51,7 @@ def unwrapped(module: Any) -> Any:
 
 def load_alone(stack: Stack, state: Reader) -> None:
     """A stack that no model is around."""
-    if state.old and _is_post_norm(stack):
+    if state.old and not all(block.pre_norm for block in stack.blocks.values()):
         state.refuse(
             "pre_norm=False: a bare stack of 1.x has no norm after its last block, which a graph cannot express"
         )
@@ -265,6 +265,8 @@ def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader,
     Args:
         scale: taken into the last layer, in place of the block's own.
     """
+    if layer.gate_first:
+        state.refuse("ff_gate_first: x-transformers has the gate second")
     gives, out = layer.to_hidden, layer.to_out
     biases = [linear.bias for linear in (gives, out)]
     if layer.glu and gives.bias is None and state.has("0.proj.bias"):  # under ff_no_bias their gate keeps its bias
