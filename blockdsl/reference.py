@@ -98,13 +98,9 @@ def _position_needs(needed: str) -> dict[str, Value]:
 
 
 _NEEDS: dict[str, dict[str, Value]] = {
-<<<<<<< HEAD
     **{name: _position_needs(needed[0]) for name, needed in POSITION_NEEDS.items()},
     "rotary_scaling": _position_needs("rotary_scaling=linear"),
-=======
-    **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
     "attn_k_bias": {"attn_qkv_bias": True},
->>>>>>> main
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
     "ff_gate_first": {"ff_glu": True},

@@ -251,18 +251,15 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             )
     if left.pop("attn_head_learned_sink", False):
         out["attn_sink"] = True
-<<<<<<< HEAD
     if (factor := left.pop("rotary_interpolation_factor", 1)) != 1:
         out |= {"rotary_scaling": "linear", "rotary_factor": factor}
     if (rescaled := left.pop("rotary_base_rescale_factor", 1)) != 1:
         rotated = left.get("rotary_emb_dim") or left.get("attn_dim_head", 64) // 2
         out["rotary_theta"] = 10_000 * rescaled ** (rotated / (rotated - 2))
-=======
     if isinstance(left.get("attn_qk_rmsnorm"), bool) and left.pop("attn_qk_rmsnorm"):
         out["attn_qk_rmsnorm"] = "each"  # a gain of each head's own
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
->>>>>>> main
     return out
 
 
