@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..registry.kinds import Shape, Sizes, kind_of
-from ..registry.norms import Norm, embedding_norm, final_norm, norm_of
+from ..registry.norms import Norm, embedding_norm, final_norm, norms_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
@@ -87,7 +87,7 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
 
 def _around(dim: int, options: Any) -> int:
     """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
-    norms = (2 if options.sandwich_norm else 1) * norm_of(vars(options)).parameters(dim)
+    norms = sum(norm.parameters(dim) for norm in norms_of(vars(options)) if norm is not None)
     gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
     return norms + gains + gate

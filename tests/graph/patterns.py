@@ -153,6 +153,8 @@ PLAIN_OUTPUT = {
 # The options of every block, of attention blocks and of feedforwards when nobody sets any, written out.
 PLAIN_BLOCK = {
     "pre_norm": True,
+    "norm": True,
+    "output_norm": False,
     "use_rmsnorm": False,
     "use_scalenorm": False,
     "norm_eps": None,
@@ -181,6 +183,10 @@ PLAIN_ATTENTION = {
     "qk_norm_groups": 1,
     "qk_norm_scale": 10,
     "qk_norm_dim_scale": False,
+    "qk_rmsnorm": None,
+    "qk_rmsnorm_eps": 1e-6,
+    "qk_layernorm": None,
+    "qk_layernorm_eps": 1e-5,
     "talking_heads": False,
     "softcap": None,
     "sink": False,

@@ -40,6 +40,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "scale_residual_constant": (0.5, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
+    "qk_rmsnorm_eps": (0.1, 1e-4),
+    "qk_layernorm_eps": (0.1, 1e-4),
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_theta": (50, 1e6),
     "rotary_xpos_scale_base": (2, 16),
@@ -176,8 +178,9 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
             of_kind = {option.name: option for option in kind_options(places[place])}
             name = draw(st.sampled_from(sorted(of_kind)))
             own = options.get(place, {}) | {name: draw(st.sampled_from(values(of_kind[name])))}
-            if name.startswith("qk_norm_"):
-                own["qk_norm"] = True
+            for norm in ("qk_norm", "qk_rmsnorm", "qk_layernorm"):
+                if name.startswith(f"{norm}_"):
+                    own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
             tried = settings, options | {place: own}

@@ -53,7 +53,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_output_gate",
         "attn_output_gate_headwise",
         "attn_hard",
-        "attn_qk_rmsnorm",
         "attn_k_rmsnorm",
         "attn_value_rmsnorm",
         "attn_l2_distance",
@@ -83,7 +82,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     False,
 ) | {
     "norm_add_unit_offset": True,
-    "pre_norm_has_final_norm": True,
     "learned_value_residual_mix": True,
     "layer_integrate_use_softmax": True,
     "attn_low_rank_silu_gates": True,
@@ -254,6 +252,10 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             )
     if left.pop("attn_head_learned_sink", False):
         out["attn_sink"] = True
+    if isinstance(left.get("attn_qk_rmsnorm"), bool) and left.pop("attn_qk_rmsnorm"):
+        out["attn_qk_rmsnorm"] = "each"  # a gain of each head's own
+    if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
+        out["final_norm"] = False
     return out
 
 
