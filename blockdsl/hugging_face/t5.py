@@ -42,7 +42,8 @@ def _read(config: Config) -> dict[str, Component]:
 def _stack(config: Config, side: str, layer: str, layers: int, own: Mapping[str, Any], rows: list[Row]) -> Component:
     heads = config.integer("num_heads", 8)
     projection = config.word("feed_forward_proj", "relu")
-    gated, activation = projection.startswith("gated-"), projection.removeprefix("gated-")
+    gated = projection.startswith("gated-")
+    activation = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
     name = f"{side}.block.{{i}}.layer."
     settings = {
         "dim": config.integer("d_model", 512),
@@ -57,9 +58,7 @@ def _stack(config: Config, side: str, layer: str, layers: int, own: Mapping[str,
         "rel_pos_max_distance": config.integer("relative_attention_max_distance", 128),
         "ff_inner": config.integer("d_ff", 2048),
         "ff_glu": gated,
-        "ff_activation": "gelu_tanh"
-        if projection == "gated-gelu"
-        else config.activation_of("feed_forward_proj", activation),
+        "ff_activation": config.activation_of("feed_forward_proj", activation),
         "ff_no_bias": True,
         "num_tokens": config.integer("vocab_size", 32128),
         "max_seq_len": 0,
