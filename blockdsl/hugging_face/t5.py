@@ -25,7 +25,7 @@ def _read(config: Config) -> dict[str, Component]:
         config.ignore("num_decoder_layers", "tie_word_embeddings", "scale_decoder_outputs")
         return {"": encoder}
     layers = config.integer("num_decoder_layers", layers)
-    tied = config.base or config.flag("tie_word_embeddings", True)
+    tied = config.flag("tie_word_embeddings", True) or config.base
     scaled = config.flag("scale_decoder_outputs", tied)
     dim = config.integer("d_model", 512)
     logits: dict[str, Any] = {"tie_embedding": True} if tied else {"logits_bias": False}

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, MBartConfig, MBartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, BartModel, MBartConfig, MBartForConditionalGeneration
 
 import xt_blocks
 from blockdsl import UserError
 
-from .agreement import check, randomised
-from .pairs import agreement_of_pair
+from .agreement import agreement, check, randomised
 
 SMALL = {
     "vocab_size": 37,
@@ -27,7 +26,9 @@ SMALL = {
 }
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "scaled": {"scale_embedding": True, "activation_function": "relu", "encoder_layers": 1, "decoder_layers": 3},
+    "mBART": {"mbart": True},
+    "mBART, scaled": {"mbart": True, "scale_embedding": True, "activation_function": "relu", "encoder_layers": 3},
+    "scaled": {"scale_embedding": True, "activation_function": "relu", "encoder_layers": 3},
     "odd": {
         "d_model": 15,
         "encoder_attention_heads": 3,
@@ -37,17 +38,20 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_bart_agrees(case: str) -> None:
-    config = BartConfig(**SMALL | CASES[case], forced_bos_token_id=0)
-    found = agreement_of_pair(BartForConditionalGeneration(config), generation={"forced_bos_token_id": 0})
-    check(found)
+def peer(case: str) -> Any:
+    options = dict(CASES[case])
+    if options.pop("mbart", False):
+        return MBartForConditionalGeneration(MBartConfig(**SMALL | options, decoder_start_token_id=4))
+    return BartForConditionalGeneration(BartConfig(**SMALL | options, forced_bos_token_id=0))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mbart_agrees(case: str) -> None:
-    config = MBartConfig(**SMALL | CASES[case], decoder_start_token_id=4)
-    check(agreement_of_pair(MBartForConditionalGeneration(config)))
+def test_agrees(case: str) -> None:
+    check(agreement(peer(case)))
+
+
+def test_a_model_without_a_head_agrees() -> None:
+    check(agreement(BartModel(BartConfig(**SMALL))))
 
 
 def test_starts_and_forced_tokens_are_the_configurations() -> None:

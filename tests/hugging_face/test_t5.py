@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
+from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration, T5Model
 
 import xt_blocks
 
-from .agreement import check, difference, randomised
-from .pairs import agreement_of_pair
+from .agreement import agreement, check, difference, randomised
 
 SMALL = {
     "vocab_size": 37,
@@ -26,23 +25,36 @@ SMALL = {
 CASES: dict[str, dict[str, Any]] = {
     "1.0": {},
     "1.0, few buckets": {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 6, "num_heads": 4},
-    "1.0, deeper decoder": {"num_decoder_layers": 3, "layer_norm_epsilon": 1e-3, "decoder_start_token_id": 5},
+    "1.0, deeper encoder": {
+        "num_layers": 3,
+        "num_decoder_layers": 2,
+        "layer_norm_epsilon": 1e-3,
+        "decoder_start_token_id": 5,
+    },
     "1.1, tied": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "d_ff": 21},
+    "1.1": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "untied": True},
+    "scaled logits of its own": {"untied": True, "d_model": 15},
     "gated silu": {"feed_forward_proj": "gated-silu", "d_kv": 8},
 }
 
 
+def peer(case: str) -> Any:
+    """The model of a case; `untied` gives it logits of its own, as checkpoints of 1.1 have."""
+    options = dict(CASES[case])
+    untied = options.pop("untied", False)
+    theirs = T5ForConditionalGeneration(T5Config(**SMALL | options))
+    if untied:
+        theirs.lm_head.weight = nn.Parameter(torch.empty_like(theirs.shared.weight))
+    return theirs
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_agrees(case: str) -> None:
-    check(agreement_of_pair(T5ForConditionalGeneration(T5Config(**SMALL | CASES[case]))))
+    check(agreement(peer(case)))
 
 
-@pytest.mark.parametrize("scaled", [True, False])
-def test_logits_of_its_own_agree(scaled: bool) -> None:
-    config = T5Config(**SMALL, feed_forward_proj="gated-gelu", tie_word_embeddings=scaled)
-    theirs = T5ForConditionalGeneration(config)
-    theirs.lm_head.weight = nn.Parameter(torch.randn(37, 16))
-    check(agreement_of_pair(theirs))
+def test_a_model_without_a_head_agrees() -> None:
+    check(agreement(T5Model(T5Config(**SMALL))))
 
 
 def test_a_model_at_hand_and_its_encoder_alone() -> None:
