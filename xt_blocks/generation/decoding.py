@@ -48,7 +48,8 @@ class Generation(Sampler):
 
     Args:
         eos_token: a row that has generated it is padded; decoding ends when all rows have.
-        begin_suppress_tokens: tokens that are not drawn as the first one (Whisper, arXiv:2212.04356).
+        begin_suppress_tokens: tokens that are not drawn first, after those that are forced at the start
+            (Whisper, arXiv:2212.04356).
         forced_tokens: steps and the tokens that are taken there, whatever the model says: 0 is the first step, and -1
             the last one of those that are asked for. `{0: 0, -1: 2}` is BART's (arXiv:1910.13461).
         cache_kv: keep keys and values between steps; without, the tokens are the same.
@@ -88,6 +89,7 @@ class Generation(Sampler):
     def chooser(self, steps: int) -> Callable[[Tensor, int], Tensor]:
         """What takes a token at each of so many steps: from logits (batch, tokens) and the step to tokens (batch,)."""
         forced = {step if step >= 0 else steps + step: token for step, token in (self.forced_tokens or {}).items()}
+        begin = next(step for step in range(steps + 1) if step not in forced)
         first: Sampler = self
         if self.begin_suppress_tokens:
             first = replace(self, suppress_tokens=(*self.suppress_tokens, *self.begin_suppress_tokens))
@@ -95,7 +97,7 @@ class Generation(Sampler):
         def choose(logits: Tensor, step: int) -> Tensor:
             if step in forced:
                 return logits.new_full(logits.shape[:1], forced[step], dtype=torch.int64)
-            return self(logits) if step else first(logits)
+            return first(logits) if step == begin else self(logits)
 
         return choose
 
