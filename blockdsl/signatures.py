@@ -421,6 +421,8 @@ class TokenSettings(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     embed_scale: float
     """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
@@ -467,6 +469,8 @@ class VectorKeywords(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -628,6 +632,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_dim: int | None
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_pos_offset: int
     enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
@@ -739,6 +744,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_emb_dim: int | None
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_pos_offset: int
     dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool

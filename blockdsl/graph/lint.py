@@ -341,6 +341,8 @@ def _sequences(graph: Graph) -> Iterator[str]:
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}
     if "sinusoidal" in own and odd_sinusoid(graph.emb_dim):
         yield f"{own['sinusoidal']}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+    if start["pos_offset"] and "absolute" not in own:
+        yield f"{graph.start}: has pos_offset, but reads no learned positions"
     if "absolute" in own and start["max_seq_len"] == 0:
         yield f"{own['absolute']}: positions are learned up to a max_seq_len, and {graph.start} has 0, any length"
     read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}

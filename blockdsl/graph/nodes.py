@@ -58,6 +58,7 @@ class InputNode(TypedDict):
     num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
+    pos_offset: int
     embed_scale: float
     l2norm_embed: bool
     post_emb_norm: bool

@@ -106,7 +106,8 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "num_memory_tokens": draw(st.integers(0, 2)),
             "post_emb_norm": draw(st.booleans()),
             "l2norm_embed": draw(st.booleans()),
-            "embed_scale": draw(st.sampled_from([1, 0.5])),
+            "pos_offset": 0,
+    "embed_scale": draw(st.sampled_from([1, 0.5])),
             "logits_scale": draw(st.sampled_from([None, 1, 0.5])),
             "logits_bias": draw(st.sampled_from([None, True, False])),
         }
