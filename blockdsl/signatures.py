@@ -203,6 +203,31 @@ class SharedSettings(TypedDict, total=False):
     """features of each head that are rotated, an even number; none: half the head; default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
+    rotary_interleaved: bool
+    """rotate neighbouring features together (GPT-J), not those half of the rotated ones apart; default false"""
+    rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    """how longer texts than those of the training rotate slower: positions divided by a factor (arXiv:2306.15595),
+    a theta that grows with the text (dynamic NTK), by wavelength (Llama 3, arXiv:2407.21783), YaRN
+    (arXiv:2309.00071), a factor for each frequency (LongRoPE, arXiv:2402.13753); default none"""
+    rotary_factor: float | None
+    """how many times longer texts are; frequencies are divided by it; default none"""
+    rotary_original_len: int | None
+    """longest text of the training; default none"""
+    rotary_low_freq_factor: float
+    """Llama 3: wavelengths above original_len over it are scaled whole; default 1.0"""
+    rotary_high_freq_factor: float
+    """Llama 3: wavelengths below original_len over it are left; default 4.0"""
+    rotary_beta_fast: float
+    """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
+    rotary_beta_slow: float
+    """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_attention_factor: float | None
+    """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, √(1 + ln(factor) /
+    ln(original_len)) of LongRoPE; default none"""
+    rotary_short_factors: Sequence[float] | None
+    """LongRoPE: what each frequency is divided by in texts up to original_len; default none"""
+    rotary_long_factors: Sequence[float] | None
+    """LongRoPE: the same in longer ones; default none"""
     rotary_xpos: bool
     """rotary positions with a decay over distance, xPos (arXiv:2212.10554); default false"""
     rotary_xpos_scale_base: int
@@ -513,6 +538,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
+    enc_rotary_interleaved: bool
+    enc_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    enc_rotary_factor: float | None
+    enc_rotary_original_len: int | None
+    enc_rotary_low_freq_factor: float
+    enc_rotary_high_freq_factor: float
+    enc_rotary_beta_fast: float
+    enc_rotary_beta_slow: float
+    enc_rotary_attention_factor: float | None
+    enc_rotary_short_factors: Sequence[float] | None
+    enc_rotary_long_factors: Sequence[float] | None
     enc_rotary_xpos: bool
     enc_rotary_xpos_scale_base: int
     enc_rel_pos_bias: bool
@@ -612,6 +648,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
+    dec_rotary_interleaved: bool
+    dec_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    dec_rotary_factor: float | None
+    dec_rotary_original_len: int | None
+    dec_rotary_low_freq_factor: float
+    dec_rotary_high_freq_factor: float
+    dec_rotary_beta_fast: float
+    dec_rotary_beta_slow: float
+    dec_rotary_attention_factor: float | None
+    dec_rotary_short_factors: Sequence[float] | None
+    dec_rotary_long_factors: Sequence[float] | None
     dec_rotary_xpos: bool
     dec_rotary_xpos_scale_base: int
     dec_rel_pos_bias: bool
