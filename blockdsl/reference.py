@@ -15,6 +15,7 @@ from .language.ordering import ORDERING_KEYWORDS
 from .registry.kinds import BLOCK_OPTIONS, kinds
 from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
+from .registry.rotary import NEEDED_BY_SCALING
 from .registry.settings import STACK_SETTINGS
 from .synonyms import meant
 
@@ -54,6 +55,9 @@ _TELLING: dict[str, Value] = {
     "kv_heads": 2,
     "value_dim_head": 128,
     "qk_norm_groups": 4,
+    "qk_scale": 1,
+    "inner": 2048,
+    "activation": "gelu_tanh",
     "init_gain": 0.5,
     "norm_eps": 1e-6,
     "qk_rmsnorm_eps": 1e-5,
@@ -61,6 +65,12 @@ _TELLING: dict[str, Value] = {
     "alibi_num_heads": 4,
     "rel_pos_num_buckets": 16,
     "rel_pos_max_distance": 64,
+    "rotary_theta": 500_000,
+    "rotary_factor": 4,
+    "rotary_original_len": 4096,
+    "rotary_high_freq_factor": 8,
+    "rotary_short_factors": (1, 1.5),
+    "rotary_long_factors": (2, 8),
     "rotary_xpos_scale_base": 256,
     "dynamic_pos_bias_mlp_depth": 3,
     "n": 6,
@@ -75,15 +85,31 @@ _MODELS: dict[str, dict[str, Value]] = {
     "vectors": {"max_seq_len": 1024},
     "images": {"image_size": 32, "patch_size": 4},
 }
+
+
+def _position_needs(needed: str) -> dict[str, Value]:
+    """One that a setting of positions needs, with what that needs."""
+    name, _, scaling = needed.partition("=")
+    if not scaling:
+        return {name: True}
+    others = {other: _TELLING[other] for other in NEEDED_BY_SCALING[scaling]}
+    features: dict[str, Value] = {"rotary_emb_dim": 4} if scaling == "longrope" else {}
+    return {"rotary_pos_emb": True, **features, name: scaling, **others}
+
+
 _NEEDS: dict[str, dict[str, Value]] = {
-    **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
+    **{name: _position_needs(needed[0]) for name, needed in POSITION_NEEDS.items()},
+    "rotary_scaling": _position_needs("rotary_scaling=linear"),
+    "attn_k_bias": {"attn_qkv_bias": True},
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
+    "ff_gate_first": {"ff_glu": True},
     "attn_qk_rmsnorm_eps": {"attn_qk_rmsnorm": "head"},
     "attn_qk_layernorm_eps": {"attn_qk_layernorm": "head"},
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
+    "logits_bias": {"tie_embedding": True},
 }
 
 

@@ -31,6 +31,14 @@ class SelfAttentionOptions(TypedDict, total=False):
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -97,6 +105,14 @@ class CrossAttentionOptions(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
+    qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -150,8 +166,14 @@ class FeedforwardOptions(TypedDict, total=False):
 
     mult: float
     """hidden features as a multiple of dim; default 4"""
+    inner: int | None
+    """hidden features as a number; none: mult times dim; default none"""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    """activation of the hidden features; none: what swish or relu_squared says, else gelu; default none"""
     glu: bool
     """gate the hidden features (arXiv:2002.05202); default false"""
+    gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     relu_squared: bool
@@ -181,6 +203,31 @@ class SharedSettings(TypedDict, total=False):
     """features of each head that are rotated, an even number; none: half the head; default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
+    rotary_interleaved: bool
+    """rotate neighbouring features together (GPT-J), not those half of the rotated ones apart; default false"""
+    rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    """how longer texts than those of the training rotate slower: positions divided by a factor (arXiv:2306.15595),
+    a theta that grows with the text (dynamic NTK), by wavelength (Llama 3, arXiv:2407.21783), YaRN
+    (arXiv:2309.00071), a factor for each frequency (LongRoPE, arXiv:2402.13753); default none"""
+    rotary_factor: float | None
+    """how many times longer texts are; frequencies are divided by it; default none"""
+    rotary_original_len: int | None
+    """longest text of the training; default none"""
+    rotary_low_freq_factor: float
+    """Llama 3: wavelengths above original_len over it are scaled whole; default 1.0"""
+    rotary_high_freq_factor: float
+    """Llama 3: wavelengths below original_len over it are left; default 4.0"""
+    rotary_beta_fast: float
+    """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
+    rotary_beta_slow: float
+    """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_attention_factor: float | None
+    """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, √(1 + ln(factor) /
+    ln(original_len)) of LongRoPE; default none"""
+    rotary_short_factors: Sequence[float] | None
+    """LongRoPE: what each frequency is divided by in texts up to original_len; default none"""
+    rotary_long_factors: Sequence[float] | None
+    """LongRoPE: the same in longer ones; default none"""
     rotary_xpos: bool
     """rotary positions with a decay over distance, xPos (arXiv:2212.10554); default false"""
     rotary_xpos_scale_base: int
@@ -222,6 +269,14 @@ class SharedSettings(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    attn_qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    attn_qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    attn_k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    attn_out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     attn_shared_kv: bool
     """keys serve as values; default false"""
     attn_num_mem_kv: int
@@ -310,8 +365,14 @@ class SharedSettings(TypedDict, total=False):
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     ff_mult: float
     """hidden features as a multiple of dim; default 4"""
+    ff_inner: int | None
+    """hidden features as a number; none: mult times dim; default none"""
+    ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    """activation of the hidden features; none: what swish or relu_squared says, else gelu; default none"""
     ff_glu: bool
     """gate the hidden features (arXiv:2002.05202); default false"""
+    ff_gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     ff_swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     ff_relu_squared: bool
@@ -363,6 +424,8 @@ class TokenSettings(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    embed_scale: float
+    """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
     """embedded tokens of unit length: FixNorm (arXiv:1910.05895); default false"""
     post_emb_norm: bool
@@ -381,6 +444,12 @@ class TokenSettings(TypedDict, total=False):
     """logits use the token embedding's matrix (arXiv:1608.05859); default false"""
     logits_dim: int | None
     """how many logits there are; none: num_tokens; default none"""
+    logits_scale: float | None
+    """factor of the logits, but of their bias (Cohere, Granite); none: 1, of tied ones 1/√dim (arXiv:1910.10683);
+    default none"""
+    logits_bias: bool | None
+    """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
+    none"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
 
@@ -472,6 +541,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
+    enc_rotary_interleaved: bool
+    enc_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    enc_rotary_factor: float | None
+    enc_rotary_original_len: int | None
+    enc_rotary_low_freq_factor: float
+    enc_rotary_high_freq_factor: float
+    enc_rotary_beta_fast: float
+    enc_rotary_beta_slow: float
+    enc_rotary_attention_factor: float | None
+    enc_rotary_short_factors: Sequence[float] | None
+    enc_rotary_long_factors: Sequence[float] | None
     enc_rotary_xpos: bool
     enc_rotary_xpos_scale_base: int
     enc_rel_pos_bias: bool
@@ -492,6 +572,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
+    enc_attn_qk_scale: float | None
+    enc_attn_qkv_bias: bool
+    enc_attn_k_bias: bool
+    enc_attn_out_bias: bool
     enc_attn_shared_kv: bool
     enc_attn_num_mem_kv: int
     enc_attn_qk_norm: bool
@@ -532,7 +616,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_checkpoint: Literal["block", "stage"] | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
+    enc_ff_inner: int | None
+    enc_ff_activation: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
     enc_ff_glu: bool
+    enc_ff_gate_first: bool
     enc_ff_swish: bool
     enc_ff_relu_squared: bool
     enc_ff_post_act_ln: bool
@@ -543,6 +632,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_dim: int | None
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
     enc_emb_frac_gradient: float
@@ -562,6 +652,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
+    dec_rotary_interleaved: bool
+    dec_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    dec_rotary_factor: float | None
+    dec_rotary_original_len: int | None
+    dec_rotary_low_freq_factor: float
+    dec_rotary_high_freq_factor: float
+    dec_rotary_beta_fast: float
+    dec_rotary_beta_slow: float
+    dec_rotary_attention_factor: float | None
+    dec_rotary_short_factors: Sequence[float] | None
+    dec_rotary_long_factors: Sequence[float] | None
     dec_rotary_xpos: bool
     dec_rotary_xpos_scale_base: int
     dec_rel_pos_bias: bool
@@ -582,6 +683,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
+    dec_attn_qk_scale: float | None
+    dec_attn_qkv_bias: bool
+    dec_attn_k_bias: bool
+    dec_attn_out_bias: bool
     dec_attn_shared_kv: bool
     dec_attn_num_mem_kv: int
     dec_attn_qk_norm: bool
@@ -623,7 +728,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float
+    dec_ff_inner: int | None
+    dec_ff_activation: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
     dec_ff_glu: bool
+    dec_ff_gate_first: bool
     dec_ff_swish: bool
     dec_ff_relu_squared: bool
     dec_ff_post_act_ln: bool
@@ -634,6 +744,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_emb_dim: int | None
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool
     dec_emb_frac_gradient: float
@@ -641,3 +752,5 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_memory_tokens: int
     dec_tie_embedding: bool
     dec_logits_dim: int | None
+    dec_logits_scale: float | None
+    dec_logits_bias: bool | None

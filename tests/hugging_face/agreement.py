@@ -13,7 +13,7 @@ A family's test is a table of configurations, and what makes the peer of one; th
 
 The peer is a model with small random weights, none at its initial value. It is saved by `transformers`, read by us,
 compared in what it gives, in its gradient and in what it generates, and written back. How both are called is a class
-for what they read: `Tokens` is here; others are added to `_called`.
+for what they read: `Tokens` is here, encoder-decoders are in `pairs`; others are added to `_called`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from torch import Tensor, nn
 import xt_blocks
 from blockdsl.hugging_face import Reading, read
 from xt_blocks.interop.hugging_face import their_tensors
+
+from .pairs import Pair
 
 BATCH, SEQ, NEW = 2, 11, 20
 
@@ -88,8 +90,8 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32) -> Agreement:
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens:
-    return Tokens(ours, theirs)
+def _called(ours: Any, theirs: Any) -> Tokens | Pair:
+    return (Pair if hasattr(ours, "encode") else Tokens)(ours, theirs)
 
 
 class Tokens:
@@ -170,7 +172,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
@@ -185,7 +187,7 @@ def gradient_difference(called: Tokens, reading: Reading) -> float:
     for parameter, value in values.items():
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
-    assert found.keys() == expected.keys()
+    assert found.keys() - dict(theirs.named_buffers()).keys() == expected.keys()
     return max(difference(found[name], expected[name]) for name in expected)
 
 

@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "kv_heads": (1, 3, 2),
     "value_dim_head": (5, 8, 16),
     "mult": (1, 0.5, 2.5),
+    "inner": (7, 30),
+    "qk_scale": (1, 0.2),
     "scale_residual_constant": (0.5, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
@@ -44,6 +46,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "qk_layernorm_eps": (0.1, 1e-4),
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_theta": (50, 1e6),
+    "rotary_factor": (2, 1.5),
+    "rotary_original_len": (64,),  # beyond any text here: cached values stay exact where frequencies follow the length
+    "rotary_high_freq_factor": (5,),
+    "rotary_beta_fast": (8,),
+    "rotary_attention_factor": (1.2,),
+    "rotary_short_factors": ((1, 3.5),),
+    "rotary_long_factors": ((2, 5),),
     "rotary_xpos_scale_base": (2, 16),
     "rel_pos_num_buckets": (4, 8, 5),
     "rel_pos_max_distance": (17, 40),
@@ -58,7 +67,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 def values(option: Option) -> tuple[Any, ...]:
     """Allowed values of an option other than its default."""
     if option.type is bool:
-        return (not option.default,)
+        return (True, False) if option.default is None else (not option.default,)
     candidates = VALUES.get(option.name, option.choices or ((1, 2, 3) if option.type is int else (0.5, 2.0)))
     return tuple(value for value in candidates if value != option.default and option.fault(value) is None)
 
@@ -181,6 +190,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
             for norm in ("qk_norm", "qk_rmsnorm", "qk_layernorm"):
                 if name.startswith(f"{norm}_"):
                     own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
+            own |= {need: True for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu")) if option == name}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
             tried = settings, options | {place: own}

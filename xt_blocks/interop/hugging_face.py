@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
-from blockdsl.hugging_face.family import Family, Reading, Shared, Tied, Weight
+from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight, Zeros
 
 from ..generation.seq2seq import XTransformer
 from ..models.lower import lower
@@ -50,6 +50,8 @@ def from_hugging_face(
             of another shape.
     """
     config, tensors, architecture = _opened(source, architecture)
+    reading = read(config, architecture)
+    config = reading.family.amended(config, _once(tensors))
     reading = read(config, architecture)
     with torch.device("meta"):
         model = _built(reading)
@@ -109,10 +111,23 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
     return config, Tensors(folder), architecture
 
 
+def _once(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors; of those that are one in memory, the first."""
+    if isinstance(tensors, Tensors):
+        return [*tensors]
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault((tensor.data_ptr(), tensor.shape), name)
+    return [*first.values()]
+
+
 def _built(reading: Reading) -> Model:
     """The model of a configuration, with weights yet to come."""
     graphs = reading.graphs()
-    model = lower(graphs[""]) if {*graphs} == {""} else XTransformer.from_graphs(graphs)
+    if {*graphs} == {""}:
+        model: Model = lower(graphs[""])
+    else:
+        model = XTransformer.from_graphs(graphs, **reading.parts["decoder"].arguments)
     nets = _nets(model)
     for name, component in reading.parts.items():
         for row in component.weights:
@@ -123,7 +138,7 @@ def _built(reading: Reading) -> Model:
 
 def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
     """Give every parameter of a model on the meta device its numbers, one after another."""
-    names, found = _Names(reading.family, tensors), _dtype_of(reading.config, tensors) if dtype is None else dtype
+    names, found = _Names(reading, tensors), _dtype_of(reading.config, tensors) if dtype is None else dtype
     copies, ties = _copies(model, reading)
     problems = [f"missing: {name}" for copy in copies for name in copy.theirs if names.of(name) is None]
     problems += names.unexpected(copies, ties)
@@ -136,7 +151,10 @@ def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: 
     for copy in copies:
         copy.read(tensors, names, found)
     for tie in ties:
-        if (alias := names.of(tie.name)) and not torch.equal(tensors[alias], tensors[names.needed(tie.of)]):
+        if isinstance(tie, Zeros):
+            if (alias := names.of(tie.name)) and tensors[alias].any():
+                raise UserError(f"{tie.name} is not all zeros, and there is no place for it here")
+        elif (alias := names.of(tie.name)) and not torch.equal(tensors[alias], tensors[names.needed(tie.of)]):
             raise UserError(f"{tie.name} is not {tie.of}, which the configuration ties it to")
 
 
@@ -157,8 +175,8 @@ def _dtype_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> torch
 class _Names:
     """Their names as a family writes them → as a source has them: with or without the prefix."""
 
-    def __init__(self, family: Family, tensors: Mapping[str, Tensor]) -> None:
-        self.family, self.tensors = family, tensors
+    def __init__(self, reading: Reading, tensors: Mapping[str, Tensor]) -> None:
+        self.family, self.base, self.tensors = reading.family, reading.base, tensors
 
     def of(self, name: str) -> str | None:
         return next((one for one in (name, name.removeprefix(self.family.prefix)) if one in self.tensors), None)
@@ -168,14 +186,20 @@ class _Names:
         assert found is not None
         return found
 
-    def unexpected(self, copies: list[_Copy], ties: list[Tied]) -> list[str]:
+    def unexpected(self, copies: list[_Copy], ties: list[Tied | Zeros]) -> list[str]:
         """The tensors that no row names; those of another head are warned of."""
         read = {self.of(name) for copy in copies for name in copy.theirs} | {self.of(tie.name) for tie in ties}
         rest = [name for name in self.tensors if name not in read and not _ends(name, self.family.ignored)]
-        left = [name for name in rest if _ends(name, self.family.unused)]
+        left = [name for name in rest if _ends(name, self.family.unused) or self._of_a_head(name)]
         if left:
             warnings.warn(f"not loaded, as they are of another head: {', '.join(left)}", stacklevel=5)
         return [f"unexpected: {name}" for name in rest if name not in left]
+
+    def _of_a_head(self, name: str) -> bool:
+        """Whether it stands beside the base model, which alone was asked for."""
+        prefix = self.family.prefix
+        others = any(other.startswith(prefix) for other in self.tensors)
+        return bool(self.base and prefix and others and not name.startswith(prefix))
 
 
 def _ends(name: str, ends: tuple[str, ...]) -> bool:
@@ -222,15 +246,16 @@ class _Copy(NamedTuple):
             yield name, self.row.layout.theirs(rows)
 
 
-def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied]]:
-    """Every parameter that rows of the reading fill, and the ties."""
-    copies, ties = [], []
+def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Zeros]]:
+    """Every parameter that rows of the reading fill, and the tensors that no parameter has."""
+    copies: list[_Copy] = []
+    ties: list[Tied | Zeros] = []
     for part, net in _nets(model).items():
         rows, layers = reading.parts[part].weights, reading.parts[part].layers
         parameters = dict(net.named_parameters(remove_duplicate=False))
         for row in rows:
             if not isinstance(row, Weight):
-                ties += [row] if isinstance(row, Tied) else []
+                ties += [] if isinstance(row, Shared) else [row]
                 continue
             for place, layer in _places(net, row.ours, layers):
                 for last in ("", ".weight", ".bias"):
@@ -286,8 +311,12 @@ def _check_same(model: Model, reading: Reading) -> None:
 
 
 def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]]:
-    prefix = reading.family.prefix if reading.base else ""
     """Their tensors by name, of a model that the reading says."""
-    for copy in _copies(model, reading)[0]:
+    prefix = reading.family.prefix if reading.base else ""
+    copies, ties = _copies(model, reading)
+    for copy in copies:
         for name, tensor in copy.written():
             yield name.removeprefix(prefix), tensor
+    for row in ties:
+        if isinstance(row, Zeros):
+            yield row.name, copies[0].parameter.new_zeros(row.shape)

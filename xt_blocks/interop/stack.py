@@ -123,7 +123,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
             scores = ScoreContext(bool(step.biases), step.keep_scores)
-            rotated = 0 if step.rotary is None else rotations[step.rotary]
+            alike = step.rotary is None or stack.rotary[step.rotary].interleaved  # their order is ours
+            rotated = 0 if step.rotary is None or alike else rotations[step.rotary]
             load_attention(layer, own.under("1."), rotated, scores, [each["options"] for each in attributes])
         elif isinstance(layer, FeedForward):
             scale = 1.0 if block.sandwich_norm is None else step.use.scale
@@ -265,6 +266,8 @@ def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader,
     Args:
         scale: taken into the last layer, in place of the block's own.
     """
+    if layer.gate_first:
+        state.refuse("ff_gate_first: x-transformers has the gate second")
     gives, out = layer.to_hidden, layer.to_out
     biases = [linear.bias for linear in (gives, out)]
     if layer.glu and gives.bias is None and state.has("0.proj.bias"):  # under ff_no_bias their gate keeps its bias
