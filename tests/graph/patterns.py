@@ -107,7 +107,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "post_emb_norm": draw(st.booleans()),
             "l2norm_embed": draw(st.booleans()),
             "pos_offset": 0,
-    "embed_scale": draw(st.sampled_from([1, 0.5])),
+            "embed_scale": draw(st.sampled_from([1, 0.5])),
             "logits_scale": draw(st.sampled_from([None, 1, 0.5])),
             "logits_bias": draw(st.sampled_from([None, True, False])),
         }
