@@ -331,6 +331,9 @@ class SharedSettings(TypedDict, total=False):
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     output_norm: bool
     """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
+    shared_norm: bool
+    """a later parallel branch starts from what the first branch's first block has normed (Falcon,
+    arXiv:2311.16867); default false"""
     use_rmsnorm: bool
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
@@ -599,6 +602,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_norm: bool
     enc_sandwich_norm: bool
     enc_output_norm: bool
+    enc_shared_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_norm_eps: float | None
@@ -709,6 +713,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_norm: bool
     dec_sandwich_norm: bool
     dec_output_norm: bool
+    dec_shared_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_norm_eps: float | None

@@ -161,6 +161,7 @@ PLAIN_BLOCK = {
     "pre_norm": True,
     "norm": True,
     "output_norm": False,
+    "shared_norm": False,
     "use_rmsnorm": False,
     "use_scalenorm": False,
     "norm_eps": None,
