@@ -217,6 +217,7 @@ def _of_stack(option: Option) -> Entry:
 def _of_block(option: Option, kind: str, area: str) -> Entry:
     block = f"{kind}({_given(option.name, telling(option))})"
     blocks = {"a": f"({block} f)*6", "f": f"(a {block})*6"}.get(kind, f"(a {block} f)*6")
+    blocks = f"(f & {block})*6" if option.name == "shared_norm" else blocks  # it is for parallel ones
     setting = f"set {_given(option.setting, telling(option))};" if option.setting else ""
     return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks)
 

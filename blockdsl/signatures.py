@@ -337,6 +337,9 @@ class SharedSettings(TypedDict, total=False):
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     output_norm: bool
     """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
+    shared_norm: bool
+    """a later parallel branch starts from what the first branch's first block has normed (Falcon,
+    arXiv:2311.16867); default false"""
     use_rmsnorm: bool
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
@@ -427,6 +430,8 @@ class TokenSettings(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     embed_scale: float
     """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
@@ -473,6 +478,8 @@ class VectorKeywords(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -606,6 +613,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_norm: bool
     enc_sandwich_norm: bool
     enc_output_norm: bool
+    enc_shared_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_norm_eps: float | None
@@ -635,6 +643,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_dim: int | None
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_pos_offset: int
     enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
@@ -717,6 +726,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_norm: bool
     dec_sandwich_norm: bool
     dec_output_norm: bool
+    dec_shared_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_norm_eps: float | None
@@ -747,6 +757,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_emb_dim: int | None
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_pos_offset: int
     dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Agreement:
     tokens: int | None
     parameters: tuple[int, int, int]
     written: list[str]
-    reading: Reading
+    reading: Reading = field(repr=False)
 
 
 def check(found: Agreement, atol: float = 1e-5) -> None:
@@ -114,7 +115,7 @@ class Tokens:
         given = {}
         if padded:
             given["attention_mask"] = self.mask.long()
-            if self.causal and "position_ids" in self.models[1].forward.__code__.co_varnames:
+            if self.causal and "position_ids" in signature(self.models[1].forward).parameters:
                 given["position_ids"] = (self.mask.long().cumsum(-1) - 1).clamp(min=0)
         out = self.models[1](input_ids=self.tokens, **given)
         found = out.logits if hasattr(out, "logits") else out.last_hidden_state

@@ -29,7 +29,7 @@ from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
-from .plan import Step, plan
+from .plan import Step, normed_by, plan
 from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
 from .saved import allow
@@ -301,8 +301,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs else {}
-        out: BlockOutput = block(x, step.use, given, mask, tail, memory)
+        normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
+        out: BlockOutput = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream
+        if step.use.shares_norm and out.normed is not None:
+            ctx.values[normed_by(step.node)] = out.normed
         if step.keep_scores or ctx.intermediates is not None:
             ctx.record(step, x, out.scores, given.get("cache"))
         if step.fork is not None:
