@@ -15,7 +15,7 @@ from ..registry.kinds import Shape, Sizes, kind_of, norm_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
-from ..registry.tokens import pair
+from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     owners, states = graph.tied(), kept(graph)
     start = {name: plain(value) for name, value in graph.nx.nodes[graph.start].items()}
     sizes = sizes._replace(seq=row_length(graph, sizes.seq))
-    stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"] + start["num_register_tokens"])
+    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
+    stream = sizes._replace(seq=sizes.seq + beside)
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
@@ -64,8 +65,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         elif node_type == "input" and graph.reads is not None:
             yield node, _embedding(graph, start, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
-            places = graph.patches if graph.reads == "images" else start["max_seq_len"] or 0
-            yield node, Cost(parameters=places * graph.emb_dim)
+            yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
             yield node, Cost(parameters=1)
         elif node_type == "position":
@@ -104,13 +104,15 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
 def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
     dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
-    around = (attrs["num_memory_tokens"] + attrs["num_register_tokens"]) * dim
+    learned = sum(attrs[n] for n in ("num_memory_tokens", "num_register_tokens", "class_token", "mask_token"))
+    around = learned * dim
     cost = Cost(parameters=around + (_norm("layernorm", emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
         cost += Cost(parameters=attrs["num_tokens"] * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
-        cost += _linear(pixels, dim, tokens) + Cost(parameters=_norm("layernorm", pixels) + _norm("layernorm", dim))
+        cost += _linear(pixels, dim, tokens, attrs["patch_bias"])
+        cost += Cost(parameters=attrs["patch_norm"] * (_norm("layernorm", pixels) + _norm("layernorm", dim)))
     elif attrs["conv_stem"]:
         dim_in = emb_dim if attrs["dim_in"] is None else attrs["dim_in"]
         cost += _conv(dim_in, emb_dim, 2 * tokens) + _conv(emb_dim, emb_dim, tokens)
@@ -124,13 +126,34 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     norm = Cost(parameters=_norm(attrs["norm"], dim))
     if attrs["tied"]:
         return norm + Cost(flops=2 * tokens * dim * (attrs["logits_dim"] or 0))
-    heads = ((attrs["logits_dim"], tokens), (attrs["num_classes"], sizes.batch), (attrs["dim_out"], tokens))
-    return sum((_linear(dim, width, rows) for width, rows in heads if width is not None), norm)
+    if graph.reads == "images":
+        return norm + _image_output(graph, attrs, sizes)
+    heads = ((attrs["logits_dim"], True), (attrs["dim_out"], attrs["dim_out_bias"]))
+    return sum((_linear(dim, width, tokens, bias) for width, bias in heads if width is not None), norm)
 
 
-def _linear(features: int, width: int, rows: int) -> Cost:
-    """Of a linear layer with a bias, for so many rows."""
-    return Cost(parameters=(features + 1) * width, flops=2 * rows * features * width)
+def _image_output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    """Of what makes one vector of an image, and of what reads it."""
+    dim, pool, cost = graph.dim, pool_of(attrs), Cost()
+    features = 2 * dim if pool == "first_mean" else dim
+    if pool == "attention":
+        cost += Cost(parameters=dim + _norm("layernorm" if attrs["norm"] is None else attrs["norm"], dim))
+        seen = sizes.seq + graph.nx.nodes[graph.start]["class_token"]
+        for kind, options in pool_attention(attrs, dim).items():
+            own = kind_of(kind).complete(dim, options, "pool=attention")
+            cost += Cost(
+                parameters=_numbers(kind_of(kind).shapes(own)),
+                flops=round(kind_of(kind).flops(own, Sizes(sizes.batch, 1, seen))),
+            )
+    if attrs["pooler"]:
+        cost, features = cost + _linear(features, dim, sizes.batch), dim
+    heads = ((attrs["num_classes"], True), (attrs["dim_out"], attrs["dim_out_bias"]))
+    return sum((_linear(features, width, sizes.batch, bias) for width, bias in heads if width is not None), cost)
+
+
+def _linear(features: int, width: int, rows: int, bias: bool = True) -> Cost:
+    """Of a linear layer, for so many rows."""
+    return Cost(parameters=(features + bias) * width, flops=2 * rows * features * width)
 
 
 def _conv(features: int, width: int, places: int) -> Cost:

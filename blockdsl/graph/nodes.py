@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -69,6 +69,12 @@ class InputNode(TypedDict):
     image_size: int | tuple[int, int] | None
     patch_size: int | tuple[int, int] | None
     channels: int
+    crop: bool
+    patch_norm: bool
+    patch_bias: bool
+    class_token: bool
+    mask_token: bool
+    pos_antialias: bool
     num_register_tokens: int
 
 
@@ -106,14 +112,23 @@ class SumNode(TypedDict):
 
 
 class OutputNode(TypedDict):
-    """Where the stream ends: the final norm, and what is made of it, at most one of logits, classes and vectors."""
+    """Where the stream ends: the final norm, and what is made of it, at most one of logits, classes and vectors.
+
+    Beside these, `tokens.OUTPUT_OPTIONS`, which have the ranges.
+    """
 
     type: Literal["output"]
     norm: Annotated[str | None, Field("the final norm", choices=("layernorm", "rmsnorm", "scalenorm"))]
     logits_dim: Annotated[int | None, Field("number of a token's logits; None: it has none", least=1)]
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
-    num_classes: Annotated[int | None, Field("number of an image's classes, scored from the mean patch", least=1)]
-    dim_out: Annotated[int | None, Field("features of a vector; None: the stream's, as they are", least=1)]
+    num_classes: int | None
+    dim_out: int | None
+    dim_out_bias: bool
+    pool: str | None
+    pooler: bool
+    pool_heads: int
+    pool_inner: int | None
+    pool_activation: str
 
 
 def declared(definition: type) -> tuple[Option, ...]:
@@ -137,14 +152,14 @@ NODE_ATTRIBUTES = {
     "position": declared(PositionNode),
     "block": declared(BlockNode),
     "sum": declared(SumNode),
-    "output": declared(OutputNode),
+    "output": (*declared(OutputNode), *OUTPUT_OPTIONS),
 }
 """Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
 
 
 def output_attributes() -> dict[str, Any]:
     """Of a stack's output, which no model is around, beside its norm."""
-    return {"logits_dim": None, "tied": False, "num_classes": None, "dim_out": None}
+    return {"logits_dim": None, "tied": False, **{option.name: option.default for option in OUTPUT_OPTIONS}}
 
 
 def is_note(name: Any) -> bool:
