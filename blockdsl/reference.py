@@ -55,6 +55,7 @@ _TELLING: dict[str, Value] = {
     "value_dim_head": 128,
     "qk_norm_groups": 4,
     "init_gain": 0.5,
+    "norm_eps": 1e-6,
     "alibi_num_heads": 4,
     "rel_pos_num_buckets": 16,
     "rel_pos_max_distance": 64,

@@ -234,6 +234,14 @@ class SharedSettings(TypedDict, total=False):
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
     """ScaleNorm in place of LayerNorm (arXiv:1910.05895); default false"""
+    norm_eps: float | None
+    """what is added to a norm's variance or mean square; none: 1e-5 of LayerNorm, 1e-8 of others; default none"""
+    norm_bias: bool
+    """LayerNorm has a bias; the others have none; default true"""
+    norm_gain: bool
+    """norms have a learned gain (OLMo has none, arXiv:2402.00838); default true"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     sandwich_norm: bool
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     layer_scale: float | None
@@ -513,6 +521,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_pre_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
+    enc_norm_eps: float | None
+    enc_norm_bias: bool
+    enc_norm_gain: bool
+    enc_norm_unit_offset: bool
     enc_sandwich_norm: bool
     enc_layer_scale: float | None
     enc_scale_residual: bool
@@ -590,6 +602,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_pre_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
+    dec_norm_eps: float | None
+    dec_norm_bias: bool
+    dec_norm_gain: bool
+    dec_norm_unit_offset: bool
     dec_sandwich_norm: bool
     dec_layer_scale: float | None
     dec_scale_residual: bool

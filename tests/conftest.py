@@ -36,6 +36,7 @@ FAST = (
     "gpu/test_tiny.py::test_what_is_allowed_follows_what_plain_code_is_off",
     "graph/test_compile.py",
     "graph/test_json.py",
+    "hugging_face/test_config.py",
     "kernels/test_compat.py::test_no_other_file_names_what_is_private_to_torch",
     "language/test_errors.py",
     "language/test_macros.py",

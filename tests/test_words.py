@@ -50,7 +50,7 @@ RIGHT = {
 }
 # Functions that several modules have, one each, and that are called with the module's name before them.
 OF_EACH_MODULE = {
-    *("add_parser", "attention", "check", "draw", "linear", "overlay", "parameters", "run", "takes", "write"),
+    *("add_parser", "attention", "check", "draw", "linear", "overlay", "parameters", "read", "run", "takes", "write"),
     *("declines", "products", "supports", "weighted_sum", "why"),
 }
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .generation.nonautoregressive import NonAutoregressiveWrapper
     from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
+    from .interop.hugging_face import from_hugging_face, to_hugging_face
+    from .interop.pretrained import from_pretrained
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
@@ -50,6 +52,11 @@ _HOMES = {
     "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
     "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
     "generation.xl_autoregressive": ("XLAutoregressiveWrapper",),
+    "interop.hugging_face": (
+        "from_hugging_face",
+        "to_hugging_face",
+    ),
+    "interop.pretrained": ("from_pretrained",),
     "kernels.cross_entropy": ("Target",),
     "models.continuous": ("ContinuousTransformerWrapper",),
     "models.layers": (
@@ -97,9 +104,12 @@ __all__ = [
     "XLAutoregressiveWrapper",
     "XTransformer",
     "attention_map",
+    "from_hugging_face",
+    "from_pretrained",
     "lower",
     "pack",
     "record",
+    "to_hugging_face",
     "unpack",
     "why",
 ]

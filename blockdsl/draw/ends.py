@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ..registry.norms import final_norm
 from ..registry.options import spell
 from ..registry.tokens import INPUT_OPTIONS, pair
 
@@ -43,6 +44,15 @@ def options(graph: Graph) -> list[str]:
     start = graph.nx.nodes[graph.start]
     others = {o.name: start[o.name] for o in INPUT_OPTIONS if o.name not in _SAID and start[o.name] != o.default}
     return [name if value is True else f"{name}={spell(value)}" for name, value in others.items()]
+
+
+def last_norm(graph: Graph) -> str:
+    """The final norm, `RMSNorm`, with its eps where that is set; empty: there is none."""
+    end = graph.nx.nodes[graph.end]
+    last = final_norm(end)
+    if last is None:
+        return ""
+    return last.in_words() + ("" if end["norm_eps"] is None else f", eps {last.eps:g}")
 
 
 def gives(graph: Graph) -> str:

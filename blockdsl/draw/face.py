@@ -10,7 +10,7 @@ from ..registry.kinds import kind_of
 from . import ends
 from .details import Details
 from .labels import Labels
-from .operations import NORMS, Operation, gated, operations, post_norm, read_by
+from .operations import Operation, gated, operations, post_norm, read_by
 from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .tree import DrawnBlock
 from .widths import cut, wrapped
@@ -182,7 +182,7 @@ class Faces:
 
     def output(self, x: float, y: float, wide: float) -> Box:
         attrs = self.graph.nx.nodes[self.graph.end]
-        notes = [NORMS.get(attrs["norm"], ""), ends.gives(self.graph), "tied to the embedding" if attrs["tied"] else ""]
+        notes = [ends.last_norm(self.graph), ends.gives(self.graph), "tied to the embedding" if attrs["tied"] else ""]
         return self._end(self.graph.end, "Output", notes, x, y, wide)
 
     def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:

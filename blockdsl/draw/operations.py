@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..registry.kinds import kind_of, norm_of
+from ..registry.kinds import kind_of
+from ..registry.norms import norm_of
 from ..registry.positions import SCHEMES
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
-
-NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm"}
 
 
 class Operation(NamedTuple):
@@ -25,7 +24,7 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
     options = kind.completed(graph.dim, attrs["options"])
-    norm = Operation(NORMS[norm_of(attrs["options"])])
+    norm = Operation(norm_of(attrs["options"]).in_words())
     rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
     steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
@@ -57,7 +56,7 @@ def gated(graph: Graph, node: str) -> bool:
 def post_norm(graph: Graph, node: str) -> str:
     """The norm of the sum, of a post-norm block; else nothing."""
     options = graph.nx.nodes[node]["options"]
-    return "" if options["pre_norm"] else NORMS[norm_of(options)]
+    return "" if options["pre_norm"] else norm_of(options).in_words()
 
 
 def read_by(graph: Graph, position: str) -> str:

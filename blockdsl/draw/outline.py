@@ -15,7 +15,6 @@ from ..graph.nodes import EDGES, carried
 from ..registry.tokens import INPUT_SCHEMES
 from . import ends
 from .labels import Labels
-from .operations import NORMS
 from .tree import DrawnBranches, DrawnRepeat, Parts, tree
 
 if TYPE_CHECKING:
@@ -113,6 +112,6 @@ def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     if node_type == "input" and (read := ends.model_input(labels.graph)):
         return "input", read
     if node_type == "output":
-        norm = NORMS.get(attrs["norm"], "")
+        norm = ends.last_norm(labels.graph)
         return tuple(filter(None, ("output", norm, ends.gives(labels.graph) + (" (tied)" if attrs["tied"] else ""))))
     return (node_type,)

@@ -19,7 +19,6 @@ from ..language.fold import Folded, Loop, fold
 from . import ends, escape
 from .hues import hue
 from .labels import Labels, blocks_of
-from .operations import NORMS
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -101,11 +100,10 @@ class _Text:
     def _output(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.end]
         reads = self._reads(self.graph.end) if self.items is None else ""
-        norm = NORMS.get(attrs["norm"], "")
         tokens, width = self.graph.nx.nodes[self.graph.start]["num_tokens"], attrs["logits_dim"]
         logits = f"logits of {width:,} tokens" if width is not None and width == tokens else ends.gives(self.graph)
         logits += " (tied to the embedding)" if attrs["tied"] else ""
-        return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, norm, logits]))
+        return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, ends.last_norm(self.graph), logits]))
 
     def _staged(self, items: Chain) -> list[_Row]:
         rows: list[_Row] = []

@@ -8,8 +8,10 @@ from typing import Any
 import networkx as nx
 
 from ..errors import PatternError
-from ..registry.kinds import SCORE_SIZES, kinds, norm_of
+from ..registry.kinds import SCORE_SIZES, kinds
+from ..registry.norms import NORM_DETAILS, norm_of
 from ..registry.positions import Scheme
+from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
 from .nodes import output_attributes
 from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep, positions_of
@@ -42,8 +44,9 @@ class _Builder:
         self.graph.add_node("input", type="input", **input_attributes())
         end, _ = self._chain(self.resolved.steps, "input", {})
         pre_norm = self.resolved.given.get("pre_norm", True)
-        norm = norm_of(self.resolved.given)
-        self.graph.add_node("output", type="output", norm=norm if pre_norm else None, **output_attributes())
+        details = {option.name: block_default(option, self.resolved.given) for option in NORM_DETAILS}
+        norm = norm_of(self.resolved.given).name if pre_norm else None
+        self.graph.add_node("output", type="output", norm=norm, **details, **output_attributes())
         self._edge(end, "output", "stream")
         return self.graph
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..registry.kinds import Shape, Sizes, kind_of, norm_of
+from ..registry.kinds import Shape, Sizes, kind_of
+from ..registry.norms import Norm, embedding_norm, final_norm, norm_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
@@ -86,15 +87,10 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
 
 def _around(dim: int, options: Any) -> int:
     """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
-    norms = (2 if options.sandwich_norm else 1) * _norm(norm_of(vars(options)), dim)
+    norms = (2 if options.sandwich_norm else 1) * norm_of(vars(options)).parameters(dim)
     gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
     return norms + gains + gate
-
-
-def _norm(name: str | None, dim: int) -> int:
-    """Parameters of a norm: one gain, one each feature, or a gain and a bias each feature."""
-    return {None: 0, "scalenorm": 1, "rmsnorm": dim, "layernorm": 2 * dim}[name]
 
 
 def _numbers(shapes: Mapping[str, Shape]) -> int:
@@ -105,14 +101,15 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
     dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
     learned = sum(attrs[n] for n in ("num_memory_tokens", "num_register_tokens", "class_token", "mask_token"))
-    around = learned * dim
-    cost = Cost(parameters=around + (_norm("layernorm", emb_dim) if attrs["post_emb_norm"] else 0))
+    norm = embedding_norm(graph.nx.nodes[graph.end])
+    cost = Cost(parameters=learned * dim + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
         cost += Cost(parameters=attrs["num_tokens"] * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
+        dual = Norm.of("layernorm", {})
         cost += _linear(pixels, dim, tokens, attrs["patch_bias"])
-        cost += Cost(parameters=attrs["patch_norm"] * (_norm("layernorm", pixels) + _norm("layernorm", dim)))
+        cost += Cost(parameters=attrs["patch_norm"] * (dual.parameters(pixels) + dual.parameters(dim)))
     elif attrs["conv_stem"]:
         dim_in = emb_dim if attrs["dim_in"] is None else attrs["dim_in"]
         cost += _conv(dim_in, emb_dim, 2 * tokens) + _conv(emb_dim, emb_dim, tokens)
@@ -123,7 +120,8 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 
 def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
-    norm = Cost(parameters=_norm(attrs["norm"], dim))
+    last = final_norm(attrs)
+    norm = Cost(parameters=0 if last is None else last.parameters(dim))
     if attrs["tied"]:
         return norm + Cost(flops=2 * tokens * dim * (attrs["logits_dim"] or 0))
     if graph.reads == "images":
@@ -137,7 +135,8 @@ def _image_output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, pool, cost = graph.dim, pool_of(attrs), Cost()
     features = 2 * dim if pool == "first_mean" else dim
     if pool == "attention":
-        cost += Cost(parameters=dim + _norm("layernorm" if attrs["norm"] is None else attrs["norm"], dim))
+        norm = final_norm(attrs) or embedding_norm(attrs)
+        cost += Cost(parameters=dim + norm.parameters(dim))
         seen = sizes.seq + graph.nx.nodes[graph.start]["class_token"]
         for kind, options in pool_attention(attrs, dim).items():
             own = kind_of(kind).complete(dim, options, "pool=attention")

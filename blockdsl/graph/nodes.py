@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
+from ..registry.norms import NORM_DETAILS, NORMS
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
@@ -118,7 +119,11 @@ class OutputNode(TypedDict):
     """
 
     type: Literal["output"]
-    norm: Annotated[str | None, Field("the final norm", choices=("layernorm", "rmsnorm", "scalenorm"))]
+    norm: Annotated[str | None, Field("the final norm", choices=(*NORMS,))]
+    norm_eps: float | None  # these of NORM_DETAILS, of the final norm and of that of the embedding
+    norm_bias: bool
+    norm_gain: bool
+    norm_unit_offset: bool
     logits_dim: Annotated[int | None, Field("number of a token's logits; None: it has none", least=1)]
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
     num_classes: int | None
@@ -152,7 +157,7 @@ NODE_ATTRIBUTES = {
     "position": declared(PositionNode),
     "block": declared(BlockNode),
     "sum": declared(SumNode),
-    "output": (*declared(OutputNode), *OUTPUT_OPTIONS),
+    "output": (*declared(OutputNode), *NORM_DETAILS, *OUTPUT_OPTIONS),
 }
 """Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
 

@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import PatternError, Span, UserError
 from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
 from ..language.pattern import Pattern, parse
-from ..registry.kinds import NORM_CLASH, Kind, kinds
+from ..registry.kinds import Kind, kinds
+from ..registry.norms import norm_clash
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
 from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
@@ -199,8 +200,9 @@ class _Resolver:
 
     def check_norms(self) -> None:
         """What no block can mend: the stack's own norm is of one kind, too."""
-        if self.given.get("use_rmsnorm") and self.given.get("use_scalenorm"):
-            raise self._at_setting(NORM_CLASH, "use_scalenorm", "use_rmsnorm")
+        if clash := norm_clash(self.given):
+            *names, problem = clash
+            raise self._at_setting(problem, *names)
         for name in ("pre_norm", "sandwich_norm"):
             if self.settings["deepnorm"] and self.given.get(name):
                 raise self._at_setting(f"{name} is set, but {_DEEPNORM}", name, "deepnorm")

@@ -69,6 +69,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from .norms import NORM_OPTIONS, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .state import State
 
@@ -188,8 +189,7 @@ class Kind:
 # Options that every block has, whatever its kind.
 BLOCK_OPTIONS = (
     Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
-    Option("use_rmsnorm", bool, False, "RMSNorm in place of LayerNorm (arXiv:1910.07467)", setting="use_rmsnorm"),
-    Option("use_scalenorm", bool, False, "ScaleNorm in place of LayerNorm (arXiv:1910.05895)", setting="use_scalenorm"),
+    *NORM_OPTIONS,
     Option(
         "sandwich_norm",
         bool,
@@ -266,20 +266,12 @@ def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
     return {name: plain(value) for name, value in options.items()}
 
 
-NORM_CLASH = "use_rmsnorm and use_scalenorm are both set; give one"
-
-
 def _block_check(o: Any) -> str | None:
-    if o.use_rmsnorm and o.use_scalenorm:
-        return NORM_CLASH
+    if clash := norm_clash(vars(o)):
+        return clash[-1]
     if o.sandwich_norm and not o.pre_norm:
         return "sandwich_norm is set, but it needs pre_norm"
     return None
-
-
-def norm_of(options: Mapping[str, Value]) -> str:
-    """Which norm a block has by its options, or a stack by its settings."""
-    return "scalenorm" if options.get("use_scalenorm") else "rmsnorm" if options.get("use_rmsnorm") else "layernorm"
 
 
 # The registry -----------------------------------------------------------------------------------------------------

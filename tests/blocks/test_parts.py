@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from blockdsl.registry.norms import Norm
 from xt_blocks import Block, FeedForward
 from xt_blocks.blocks.block import Use
 from xt_blocks.blocks.embedding import Embedding
@@ -47,10 +48,10 @@ def test_feedforward_sizes_and_biases() -> None:
 
 def test_norms_are_their_formulas() -> None:
     x = torch.randn(3, 5, 13)
-    rms = norm("rmsnorm", 13)
+    rms = norm(Norm.of("rmsnorm", {}), 13)
     nn.init.normal_(rms.weight)  # type: ignore[arg-type]
     torch.testing.assert_close(rms(x), x / x.square().mean(-1, keepdim=True).sqrt() * rms.weight)
-    layer = norm("layernorm", 13)
+    layer = norm(Norm.of("layernorm", {}), 13)
     centred = x - x.mean(-1, keepdim=True)
     torch.testing.assert_close(layer(x), centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt())
     assert norm(None, 13)(x) is x
@@ -93,7 +94,7 @@ def test_shift_never_moves_a_masked_token() -> None:
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_the_block_is_the_diagram(name: str, pre_norm: bool) -> None:
     layer = nn.Linear(8, 8)
-    block = Block(layer, 8, name, pre_norm)
+    block = Block(layer, 8, Norm.of(name, {}), pre_norm)
     x = torch.randn(2, 5, 8)
     read = shift_tokens(block.norm(x) if pre_norm else x, 1, causal=True)
     summed = x + 0.5 * layer(read)
@@ -102,7 +103,7 @@ def test_the_block_is_the_diagram(name: str, pre_norm: bool) -> None:
 
 
 def test_stochastic_depth_skips_rows_and_keeps_the_mean() -> None:
-    block = Block(nn.Identity(), 4, "layernorm", drop=0.25)
+    block = Block(nn.Identity(), 4, Norm.of("layernorm", {}), drop=0.25)
     x = torch.randn(4000, 1, 4)
     kept = block(x).stream - x
     rows = kept.abs().sum((1, 2)) > 0

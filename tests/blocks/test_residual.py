@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import blockdsl
 import xt_blocks
+from blockdsl.registry.norms import Norm
 from xt_blocks import Attention, CrossAttention, Decoder, Encoder, FeedForward
 from xt_blocks.blocks.block import Block, Use
 from xt_blocks.blocks.init import init_xavier
@@ -66,7 +67,7 @@ def test_scalenorm_gives_features_of_unit_mean_square_whatever_the_width() -> No
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_scalenorm_of_a_narrow_type_neither_overflows_nor_divides_by_zero(dtype: torch.dtype) -> None:
-    own = norm("scalenorm", 64).to(dtype)
+    own = norm(Norm.of("scalenorm", {}), 64).to(dtype)
     x = torch.stack((torch.zeros(64), torch.full((64,), 60_000.0))).to(dtype)
     torch.testing.assert_close(own(x), torch.tensor([[0.0], [1.0]], dtype=dtype).expand(2, 64))
 
@@ -103,7 +104,9 @@ def joined(update: Tensor, x: Tensor, w: dict[str, Tensor], constant: float) -> 
 )
 def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any]) -> None:
     connection = ResidualConnection(DIM, **residual)
-    block = randomised(Block(nn.Linear(DIM, DIM), DIM, kind, place != "post", 0.0, place == "sandwich", connection))
+    block = randomised(
+        Block(nn.Linear(DIM, DIM), DIM, Norm.of(kind, {}), place != "post", 0.0, place == "sandwich", connection)
+    )
     w, x = weights(block), sequence()
     update = (x if place == "post" else normed(x, kind, w, "norm")) @ w["layer.weight"].T + w["layer.bias"]
     if place == "sandwich":
@@ -155,7 +158,9 @@ def test_every_parameter_of_an_option_has_a_gradient_of_finite_differences(name:
 
 
 def test_a_dropped_row_keeps_its_scaled_residual() -> None:
-    block = Block(nn.Linear(DIM, DIM), DIM, "layernorm", drop=0.5, residual=ResidualConnection(DIM, constant=2.0))
+    block = Block(
+        nn.Linear(DIM, DIM), DIM, Norm.of("layernorm", {}), drop=0.5, residual=ResidualConnection(DIM, constant=2.0)
+    )
     x = torch.randn(200, 1, DIM)
     skipped = (block(x).stream == 2 * x).all(-1).sum().item()
     assert 60 < skipped < 140
@@ -311,7 +316,7 @@ def test_a_residual_connection_of_ones_own_takes_the_place_of_ours() -> None:
         def forward(self, update: Tensor, x: Tensor) -> Tensor:
             return x + update / 2
 
-    block, x = Block(nn.Linear(DIM, DIM), DIM, "layernorm"), torch.randn(2, 5, DIM)
+    block, x = Block(nn.Linear(DIM, DIM), DIM, Norm.of("layernorm", {})), torch.randn(2, 5, DIM)
     assert block(x).adds
     block.residual = Halved()
     out = block(x)

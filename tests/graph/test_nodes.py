@@ -40,11 +40,12 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
 
 
 def test_fields_are_options_with_their_ranges() -> None:
-    norm, logits, tied, classes, dim_out = nodes.NODE_ATTRIBUTES["output"]
+    norm, logits, tied, classes, dim_out, *details = nodes.NODE_ATTRIBUTES["output"]
     names = ("layernorm", "rmsnorm", "scalenorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
     assert (classes.name, dim_out.name) == ("num_classes", "dim_out")
+    assert [o.name for o in details] == ["norm_eps", "norm_bias", "norm_gain", "norm_unit_offset"]
     assert (tied.name, tied.type, tied.optional) == ("tied", bool, False)
     assert [o.name for o in nodes.NODE_ATTRIBUTES["block"]] == ["kind", "shift", "scale", "tie", "stage"]
 

@@ -39,6 +39,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "mult": (1, 0.5, 2.5),
     "scale_residual_constant": (0.5, 1.5),
     "qk_norm_groups": (2, 4),
+    "norm_eps": (0.1, 1e-6),
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_xpos_scale_base": (2, 16),
     "rel_pos_num_buckets": (4, 8, 5),

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from blockdsl.registry.norms import Norm
+
 from .norms import norm
 from .residual import ResidualConnection
 from .shift import shift_tokens
@@ -57,7 +59,7 @@ class Block(nn.Module):
     Args:
         layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
         dim: features of the stream.
-        norm_name: "layernorm", "rmsnorm" or "scalenorm".
+        norm_spec: which norm it has.
         pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
         drop: probability that a row skips the layer in training; the other rows are scaled up to keep the mean
             (stochastic depth, arXiv:1603.09382).
@@ -73,7 +75,7 @@ class Block(nn.Module):
         self,
         layer: nn.Module,
         dim: int,
-        norm_name: str,
+        norm_spec: Norm,
         pre_norm: bool = True,
         drop: float = 0.0,
         sandwich_norm: bool = False,
@@ -81,9 +83,9 @@ class Block(nn.Module):
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.norm = norm(norm_name, dim)
+        self.norm = norm(norm_spec, dim)
         self.layer = layer
-        self.sandwich_norm = norm(norm_name, dim) if sandwich_norm else None
+        self.sandwich_norm = norm(norm_spec, dim) if sandwich_norm else None
         self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.residual = residual or ResidualConnection(dim)
         self.pre_norm, self.drop = pre_norm, drop

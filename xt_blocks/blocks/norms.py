@@ -1,4 +1,4 @@
-"""Normalisation layers by name, as in the graph's nodes."""
+"""Normalisation layers, as the graph's nodes say them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,71 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_EPS = 1e-8
+from blockdsl.registry.norms import Norm
 
 
 class ScaleNorm(nn.Module):
     """A learned length for every token (Nguyen & Salazar, arXiv:1910.05895).
 
     The paper's gain is `weight`·√dim, so that features initially have unit mean square at any width.
+
+    Args:
+        eps: added to the mean square.
+        gain: whether it is learned; else it is one.
+        unit_offset: `weight` is the gain less one.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, eps: float = 1e-8, gain: bool = True, unit_offset: bool = False) -> None:
         super().__init__()
-        self.dim = dim
-        self.weight = nn.Parameter(torch.ones(1))
+        self.dim, self.eps, self.unit_offset = dim, eps, unit_offset
+        self.weight = nn.Parameter(torch.full((1,), 1.0 - unit_offset)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` → (..., dim), √dim·x / ‖x‖ times the gain."""
-        return F.rms_norm(x, (self.dim,), eps=_EPS) * self.weight
+        out = F.rms_norm(x, (self.dim,), eps=self.eps)
+        if self.weight is None:
+            return out
+        return out * (self.weight + 1 if self.unit_offset else self.weight)
 
 
-def norm(name: str | None, dim: int) -> nn.Module:
+class OffsetRMSNorm(nn.RMSNorm):
+    """RMSNorm whose `weight` is the gain less one, so that weight decay pulls it to one (Gemma, arXiv:2403.08295)."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., dim)"""
+        return F.rms_norm(x, self.normalized_shape, self.weight + 1, self.eps)
+
+
+class OffsetLayerNorm(nn.LayerNorm):
+    """LayerNorm whose `weight` is the gain less one."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., dim)"""
+        return F.layer_norm(x, self.normalized_shape, self.weight + 1, self.bias, self.eps)
+
+
+def norm(spec: Norm | None, dim: int) -> nn.Module:
     """LayerNorm (arXiv:1607.06450), RMSNorm (arXiv:1910.07467) or ScaleNorm over the last axis, or none."""
-    if name is None:
+    if spec is None:
         return nn.Identity()
-    if name == "scalenorm":
-        return ScaleNorm(dim)
-    return nn.RMSNorm(dim, eps=_EPS) if name == "rmsnorm" else nn.LayerNorm(dim)
+    if spec.name == "scalenorm":
+        return ScaleNorm(dim, spec.eps, spec.gain, spec.unit_offset)
+    if spec.name == "rmsnorm":
+        return (OffsetRMSNorm if spec.unit_offset else nn.RMSNorm)(dim, spec.eps, elementwise_affine=spec.gain)
+    make = OffsetLayerNorm if spec.unit_offset else nn.LayerNorm
+    module = make(dim, spec.eps, elementwise_affine=spec.gain, bias=spec.bias)
+    if spec.bias and not spec.gain:  # torch's has the one with the other alone
+        module.bias = nn.Parameter(torch.zeros(dim))
+    return module
+
+
+def unit_offset(module: nn.Module) -> bool:
+    """Whether the weight of a norm is its gain less one."""
+    return isinstance(module, OffsetRMSNorm | OffsetLayerNorm) or getattr(module, "unit_offset", False)

@@ -26,11 +26,12 @@ from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
 from ..models.transformer import TransformerWrapper
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
+from ..runtime.pretrained import Pretrained
 from .autoregressive import AutoregressiveWrapper
 from .decoding import GenerationOptions, PromptTokens, Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from blockdsl import BlockGraph
     from blockdsl.signatures import Seq2SeqKeywords
@@ -82,7 +83,7 @@ class TargetOptions(GenerationOptions, total=False):
     prepend_mask: Tensor | None
 
 
-class XTransformer(Drawn, nn.Module):
+class XTransformer(Drawn, Pretrained, nn.Module):
     """An encoder, and a decoder that attends to its output (Vaswani et al., arXiv:1706.03762).
 
     Args:
@@ -124,7 +125,6 @@ class XTransformer(Drawn, nn.Module):
         **keywords: Unpack[Seq2SeqKeywords],
     ) -> None:
         super().__init__()
-        share = real("cross_attn_tokens_dropout", cross_attn_tokens_dropout, least=0, below=1)
         if return_tgt_loss is not True:
             raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
         _check_names(keywords)
@@ -140,17 +140,50 @@ class XTransformer(Drawn, nn.Module):
             encoder = self.encoder_class(dim=dim, **enc_stack)
             if encoder.reads_context:
                 raise UserError("its blocks attend to a context ('c'), and there is none to give it")
-            self.encoder = self.model_class(attn_layers=encoder, return_only_embed=True, **enc_tokens)
+            enc = self.model_class(attn_layers=encoder, return_only_embed=True, **enc_tokens)
         with _named("decoder"):
             decoder = self.decoder_class(dim=dim, **dec_stack)
             if not decoder.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
             net = self.model_class(attn_layers=decoder, **dec_tokens)
         if tie_token_emb:
-            net.token_emb = self.encoder.token_emb
+            net.token_emb = enc.token_emb
+        self._join(enc, net, ignore_index, pad_value, cross_attn_tokens_dropout)
+
+    def _join(
+        self, encoder: TransformerWrapper, net: TransformerWrapper, ignore_index: int, pad_value: int, dropout: float
+    ) -> None:
+        share = real("cross_attn_tokens_dropout", dropout, least=0, below=1)
+        self.encoder = encoder
         self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
         self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
         self.cross_attn_tokens_dropout = share
+
+    @classmethod
+    def from_models(
+        cls,
+        encoder: TransformerWrapper,
+        decoder: TransformerWrapper,
+        *,
+        ignore_index: int = -100,
+        pad_value: int = 0,
+        cross_attn_tokens_dropout: float = 0.0,
+    ) -> Self:
+        """Of models made before: an encoder without logits, and a decoder that attends to its output."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model._join(encoder, decoder, ignore_index, pad_value, cross_attn_tokens_dropout)
+        return model
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        if set(graphs) != {"encoder", "decoder"}:
+            raise UserError(f"this is no encoder-decoder, as {cls.__name__} is; xt_blocks.from_pretrained reads either")
+        encoder, decoder = (cls.model_class.from_graphs({"": graphs[side]}) for side in ("encoder", "decoder"))
+        return cls.from_models(encoder, decoder, **arguments)
+
+    def arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("ignore_index", "pad_value", "cross_attn_tokens_dropout")}
 
     @property
     def graphs(self) -> dict[str, BlockGraph]:

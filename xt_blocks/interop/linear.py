@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..blocks.norms import ScaleNorm
+from ..blocks.norms import ScaleNorm, unit_offset
 from .reader import Reader
 
 
@@ -17,14 +17,16 @@ def load_norm(module: nn.Module, state: Reader, shifted: bool) -> None:
         shifted: the gain is stored minus one.
     """
     parameter: Any = module.weight
+    if parameter is None:
+        return
     names = ("weight", "gamma") if isinstance(module, nn.LayerNorm) else ("g",)
     gain = state.need(*(names if state.old else names[::-1]), shape=parameter.shape)
-    if gain is not None and shifted:
-        gain = gain + 1
-    elif gain is not None and isinstance(module, ScaleNorm):
+    if gain is not None and not shifted and isinstance(module, ScaleNorm):
         gain = gain * module.dim**-0.5  # 1.x includes the factor dim^0.5 in its gain
+    if gain is not None and shifted != unit_offset(module):
+        gain = gain + (1 if shifted else -1)
     state.put(parameter, gain, names[0])
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm) and module.bias is not None:
         load_bias(module.bias, state, "bias")
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from blockdsl.language.macros import par_layout
+from blockdsl.registry.norms import NORM_DETAILS, Norm
 from blockdsl.registry.settings import deepnorm_settings
 
 from ..blocks.attention import Attention, CrossAttention
@@ -35,6 +36,8 @@ from .reader import Reader
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
+
+_USUAL = {option.name: option.default for option in NORM_DETAILS}
 
 Attributes = list[dict[str, Any]]
 """Of the nodes of one block: all that are tied to it, in the graph of the stack and in that of the model around it."""
@@ -87,16 +90,16 @@ def _load_final_norm(stack: Stack, state: Reader) -> None:
 
 
 def _set_final_norm(stack: Stack, graphs: Sequence[BlockGraph], name: str | None, state: Reader) -> nn.Module:
-    state.set([graph.nx.nodes[graph.end] for graph in graphs], norm=name)
-    new = _norm(name, stack)
+    state.set([graph.nx.nodes[graph.end] for graph in graphs], norm=name, **_USUAL)
+    new = _norm(None if name is None else Norm.of(name, {}), stack)
     state.replace(stack, "norm", new)
     return new
 
 
-def _norm(name: str | None, stack: Stack) -> nn.Module:
+def _norm(spec: Norm | None, stack: Stack) -> nn.Module:
     """A new norm with the device and dtype of the stack's parameters."""
     like = next(stack.parameters())
-    return norm(name, stack.dim).to(like.device, like.dtype)
+    return norm(spec, stack.dim).to(like.device, like.dtype)
 
 
 def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last_norm: Reader | None) -> None:
@@ -186,9 +189,9 @@ def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reade
     elif last is None:
         load_norm(block.norm, state.under("0.2."), shifted)
     else:
-        new = _norm("layernorm", stack)
+        new = _norm(Norm.of("layernorm", {}), stack)
         state.replace(block, "norm", new)
-        state.set([each["options"] for each in attributes], use_rmsnorm=False, use_scalenorm=False)
+        state.set([each["options"] for each in attributes], use_rmsnorm=False, use_scalenorm=False, **_USUAL)
         load_norm(new, last, shifted=False)
     if block.sandwich_norm is not None:
         load_norm(block.sandwich_norm, state.under("0.1."), shifted)

@@ -51,6 +51,8 @@ class ContinuousTransformerWrapper(SequenceModel):
         UserError: a value is out of range, or two arguments clash.
     """
 
+    over = "vectors"
+
     @names_nearest
     @spells(parameters(by_name(VECTOR_OPTIONS)))
     def __init__(self, *, max_seq_len: int | None, attn_layers: Stack, **options: Unpack[VectorKeywords]) -> None:

@@ -34,11 +34,12 @@ def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
     stack = Stack(graph.lint().stack_alone())
     if graph.reads is None:
         return stack
-    return _MODELS[graph.reads](attn_layers=stack, **graph.model_options())
+    return MODELS[graph.reads](attn_layers=stack, **graph.model_options())
 
 
-_MODELS: dict[str, type[SequenceModel | ViTransformerWrapper]] = {
+MODELS: dict[str, type[SequenceModel | ViTransformerWrapper]] = {
     "tokens": TransformerWrapper,
     "vectors": ContinuousTransformerWrapper,
     "images": ViTransformerWrapper,
 }
+"""What a graph's input reads → the class of its model."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from blockdsl.graph.tokens import input_scheme
+from blockdsl.registry.norms import embedding_norm
 from blockdsl.registry.options import whole
 
 from ..blocks.aliases import names_of_wrappers
@@ -21,6 +22,7 @@ from ..runtime.cache import Cache
 from ..runtime.drawn import Drawn
 from ..runtime.intermediates import Intermediates
 from ..runtime.memories import Memories
+from ..runtime.pretrained import Pretrained, the_graph
 from ..runtime.sequence import SequenceState
 from ..runtime.stack import Stack
 from .inputs import Inputs, ModelReads, Returns
@@ -29,14 +31,14 @@ from .prefix import Prefix
 if TYPE_CHECKING:
     from typing import Literal, overload
 
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from blockdsl import BlockGraph
 
     from .inputs import SequenceInputs
 
 
-class SequenceModel(Drawn, nn.Module):
+class SequenceModel(Drawn, Pretrained, nn.Module):
     """What models over tokens and over vectors share: everything between the embedded sequence and the outputs.
 
     A subclass defines a sequence's vectors (`_vectors`) and what the stack's output becomes (`_outputs`).
@@ -49,6 +51,7 @@ class SequenceModel(Drawn, nn.Module):
     """
 
     graph: BlockGraph
+    over: ClassVar[str]
     return_only_embed = unit = False
     max_mem_len = shift_mem_down = 0
     emb_frac_gradient = 1.0
@@ -56,12 +59,13 @@ class SequenceModel(Drawn, nn.Module):
     def _build(self, attn_layers: Stack) -> None:
         """Make the modules from the sequence's vectors to the stack, in order, as the graph's input says."""
         names_of_wrappers(self)
-        start, scheme, emb_dim = self.graph.nx.nodes[self.graph.start], input_scheme(self.graph), self.graph.emb_dim
+        start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
+        scheme, emb_dim = input_scheme(self.graph), self.graph.emb_dim
         self.max_seq_len: int | None = start["max_seq_len"] or None
         self.emb_dim, self.dim = emb_dim, attn_layers.dim
         self.num_memory_tokens: int = start["num_memory_tokens"]
         self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit)
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, emb_dim)
+        self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = self.num_memory_tokens
@@ -98,6 +102,11 @@ class SequenceModel(Drawn, nn.Module):
             ValueError: it is no sequence that the model takes.
         """
         raise NotImplementedError
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        graph = the_graph(graphs, cls, reads=cls.over)
+        return cls(attn_layers=Stack(graph.stack_alone()), **graph.model_options(), **arguments)
 
     @property
     def pattern(self) -> str:

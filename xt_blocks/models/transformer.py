@@ -68,6 +68,7 @@ class TransformerWrapper(SequenceModel):
         UserError: a value is out of range, or two arguments clash.
     """
 
+    over = "tokens"
     with_target: ClassVar[tuple[Callable[..., Any], ...]] = (SequenceModel.forward,)
     """The forward passes that take `target=`; a subclass with a forward of its own may not."""
 

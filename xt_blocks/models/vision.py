@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.norms import embedding_norm, final_norm
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair, pool_attention, pool_of
 
@@ -20,12 +21,13 @@ from ..blocks.norms import norm
 from ..kernels.compat import uncompiled
 from ..kernels.tensors import as_weights, check_tensor
 from ..runtime.drawn import Drawn
+from ..runtime.pretrained import Pretrained, the_graph
 from ..runtime.stack import Stack
 from .keywords import names_nearest
 from .pooling import AttentionPool, Pool
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from blockdsl import BlockGraph
     from blockdsl.signatures import ImageKeywords
@@ -72,7 +74,7 @@ def patches(img: Tensor, patch: tuple[int, int]) -> Tensor:
     return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # b (rows columns) (height width channels)
 
 
-class ViTransformerWrapper(Drawn, nn.Module):
+class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
     """A stack over the patches of an image: the vision transformer (Dosovitskiy et al., arXiv:2010.11929).
 
         image ── patches ── (class token, patches) + positions ── registers beside ── stack ── embeddings
@@ -132,7 +134,7 @@ class ViTransformerWrapper(Drawn, nn.Module):
         self.pos_emb = Embedding(self.graph.places, dim, std)
         self.class_token = nn.Parameter(torch.randn(1, dim) * std) if start["class_token"] else None
         self.mask_token = nn.Parameter(torch.randn(1, dim) * std) if start["mask_token"] else None
-        self.post_emb_norm = norm("layernorm" if start["post_emb_norm"] else None, dim)
+        self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.registers = nn.Parameter(torch.randn(registers, dim)) if registers else None
         self.attn_layers = attn_layers
@@ -148,8 +150,13 @@ class ViTransformerWrapper(Drawn, nn.Module):
         how, skipped = pool_of(end) or "mean", int(self.class_token is not None)
         if how != "attention":
             return Pool(how, skipped=skipped)
-        own = norm("layernorm" if end["norm"] is None else end["norm"], dim)
-        return Pool(how, AttentionPool(dim, own, pool_attention(end, dim)))
+        own = final_norm(end) or embedding_norm(end)
+        return Pool(how, AttentionPool(dim, norm(own, dim), pool_attention(end, dim)))
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        graph = the_graph(graphs, cls, reads="images")
+        return cls(attn_layers=Stack(graph.stack_alone()), **graph.model_options(), **arguments)
 
     @property
     def pattern(self) -> str:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from blockdsl.errors import GraphError
-from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds, norm_of
+from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
+from blockdsl.registry.norms import norm_of
 from blockdsl.registry.positions import SCHEMES
 
 from ..blocks.block import Block

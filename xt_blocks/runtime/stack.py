@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
 from blockdsl.graph.state import kept
+from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
 
 from ..blocks.aliases import names_of_wrappers
@@ -29,16 +30,19 @@ from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
 from .plan import Step, plan
+from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
 from .saved import allow
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from blockdsl import BlockGraph
 
 allow()
 
 
-class Stack(Drawn, nn.Module):
+class Stack(Drawn, Pretrained, nn.Module):
     """A block graph as a torch module.
 
     Args:
@@ -57,7 +61,7 @@ class Stack(Drawn, nn.Module):
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
         self.positions, self.rotary = position_modules(graph)
-        self.norm = norm(graph.nx.nodes[graph.end]["norm"], graph.dim)
+        self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim)
         self.plan, self.kept = plan(graph), kept(graph)
         self.parts = parts_of(self.plan)
         self.start = graph.start
@@ -82,6 +86,12 @@ class Stack(Drawn, nn.Module):
     def pattern(self) -> str:
         """The canonical text of the pattern it was made from."""
         return self.graph.pattern
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        stack = cls.__new__(cls)  # a subclass's own arguments are what made the graph
+        Stack.__init__(stack, the_graph(graphs, cls, reads=None), **arguments)
+        return stack
 
     def new_cache(self, batch: int, max_len: int) -> Cache:
         """Capacity to decode `batch` sequences of up to `max_len` tokens.

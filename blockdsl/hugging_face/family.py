@@ -1,0 +1,267 @@
+"""What a family of Hugging Face models is here: a pattern with its settings, and a table of weight names. No torch.
+
+To add a family, put one file into this folder; it is found there. `llama.py` and `gpt2.py` are the examples.
+
+    def _read(config: Config) -> dict[str, Component]:
+        dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+        ...                                                 # every key is read, or `config.only` refuses other values
+        return {"": Component("(a f)*12", settings, layers=12, weights=[...])}     # or "encoder" and "decoder"
+
+    FAMILY = Family(
+        model_types=("llama",), architectures=("LlamaForCausalLM",), base="LlamaModel", prefix="model.",
+        source="arXiv:2302.13971", read=_read,
+    )
+
+A row of `weights` says which of our parameters is which of theirs. Names are those of modules: `Weight("a.norm", ...)`
+is the weight, and the bias where ours has one; a parameter of another name is written whole (`"memory_tokens"`).
+`a.`, `c.` or `f.` is a block of layer {i}; `f2.` is the second feedforward of a layer. Blocks are counted in the order
+of the graph, tied ones (ALBERT) once. Other names are those of the model: `token_emb`, `attn_layers.norm`, `to_logits`.
+Every parameter of ours needs a row, and every tensor of theirs one too: the rest is refused by name.
+
+    whole                 Weight("a.norm", "model.layers.{i}.input_layernorm")              norms, embeddings, heads
+    joined (LLaMA, BERT)  Weight("a.layer.to_qkv", ("….q_proj", "….k_proj", "….v_proj"), sizes=(q, kv, kv))
+                          Weight("f.layer.to_hidden", ("….up_proj", "….gate_proj"))      without sizes: equal parts
+    transposed (GPT-2)    Weight("a.layer.to_qkv", "h.{i}.attn.c_attn", TRANSPOSED)         its fused q|k|v is ours
+    fused by head (NeoX)  Weight("a.layer.to_qkv", "….query_key_value", ByHead(heads, (d, d, d)))
+      grouped (Falcon)    … ByHead(kv_heads, (heads // kv_heads * d, d, d))          rows of q, k, v in each group
+    reordered (ViT)       Weight("patch_emb.project", "….projection", Reordered((dim, 3, p, p), (0, 2, 3, 1)))
+    other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
+    tied (LM heads)       Tied("lm_head.weight", "model.embed_tokens.weight")               may be in a file, or not
+    buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
+    other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
+
+Two parts have their rows each (T5, BART, Whisper); a shared embedding is a row of one and a `Tied` of the other's name.
+Then a test: a table of configurations in tests/hugging_face/test_<family>.py, and an entry of the zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..registry.options import spell
+from ..registry.settings import table
+from .config import Config
+
+if TYPE_CHECKING:
+    from ..api import BlockGraph
+
+# Rows of weights ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one of their tensors is stored, as it differs from ours. Both ways only move numbers."""
+
+    def ours(self, theirs: Any) -> Any:
+        """Their tensor with its numbers in our order; its shape may differ from our parameter's."""
+        return theirs
+
+    def theirs(self, ours: Any) -> Any:
+        """The inverse."""
+        return ours
+
+
+@dataclass(frozen=True)
+class Transposed(Layout):
+    """(in, out), as GPT-2's Conv1D has it; a bias stays."""
+
+    def ours(self, theirs: Any) -> Any:
+        return theirs.T if theirs.ndim == 2 else theirs
+
+    def theirs(self, ours: Any) -> Any:
+        return self.ours(ours)
+
+
+@dataclass(frozen=True)
+class ByHead(Layout):
+    """Rows in groups of heads, each of which has some for every part: q, k, v, q, k, v, ... Ours: all q, all k, all v.
+
+    Args:
+        groups: how many.
+        parts: rows of each part in a group.
+    """
+
+    groups: int
+    parts: tuple[int, ...]
+
+    def ours(self, theirs: Any) -> Any:
+        grouped = theirs.reshape(self.groups, sum(self.parts), *theirs.shape[1:])
+        return _joined([part.flatten(0, 1) for part in grouped.split(list(self.parts), dim=1)])
+
+    def theirs(self, ours: Any) -> Any:
+        pieces = ours.split([self.groups * rows for rows in self.parts])
+        by_group = [
+            piece.reshape(self.groups, rows, *ours.shape[1:]) for piece, rows in zip(pieces, self.parts, strict=True)
+        ]
+        return _joined(by_group, 1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Reordered(Layout):
+    """Axes in another order, as a convolution's kernel that is a linear layer's matrix here; a bias stays.
+
+    Args:
+        shape: theirs.
+        axes: of theirs, in our order; none: as they are.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] = ()
+
+    def ours(self, theirs: Any) -> Any:
+        return theirs.permute(self.axes or tuple(range(theirs.ndim))) if theirs.ndim == len(self.shape) else theirs
+
+    def theirs(self, ours: Any) -> Any:
+        if ours.numel() != prod(self.shape):
+            return ours
+        axes = self.axes or tuple(range(len(self.shape)))
+        inverse = sorted(range(len(axes)), key=axes.__getitem__)
+        return ours.reshape([self.shape[axis] for axis in axes]).permute(inverse)
+
+
+TRANSPOSED = Transposed()
+
+
+def _joined(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """Tensors one after another along an axis: torch's `cat`, without an import of torch."""
+    shape = list(tensors[0].shape)
+    shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
+    out, start = tensors[0].new_empty(shape), 0
+    for tensor in tensors:
+        out.narrow(axis, start, tensor.shape[axis]).copy_(tensor)
+        start += tensor.shape[axis]
+    return out
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One of our parameters, or the weight and bias of a module, from one or several of theirs.
+
+    Args:
+        ours: its name; see the module's head.
+        theirs: their names, {i} the layer; several are joined along the first axis.
+        layout: how each of theirs is stored.
+        sizes: rows of each of theirs; empty: equal parts.
+    """
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    layout: Layout = field(default_factory=Layout)
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A tensor that a file may have, and that is another one: `name` is `of`."""
+
+    name: str
+    of: str
+
+
+Row = Weight | Tied
+
+# Families ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Component:
+    """A stack with the model around it.
+
+    Args:
+        pattern: its blocks, `(a f)*12`.
+        settings: of the stack and of the model; those at their default say nothing and are left out of the text.
+        weights: the rows.
+        layers: how many times the rows with {i} repeat; tied layers count once.
+    """
+
+    pattern: str
+    settings: Mapping[str, Any]
+    weights: Sequence[Row]
+    layers: int
+
+    @property
+    def text(self) -> str:
+        """The whole model as one text: `set dim=512, ...; (a f)*12`.
+
+        Raises:
+            UserError: it needs a setting that there is not.
+        """
+        known = table()
+        if lacking := [name for name in self.settings if name not in known]:
+            raise UserError(f"the configuration needs {' and '.join(lacking)}, which is no option here")
+        said = [f"{name}={spell(v)}" for name, v in self.settings.items() if v != known[name].default]
+        return f"set {', '.join(said)}; {self.pattern}"
+
+    def graph(self) -> BlockGraph:
+        """Its graph.
+
+        Raises:
+            UserError: as `compile` does.
+        """
+        from ..api import compile
+
+        return compile(self.text)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one kind.
+
+    Args:
+        model_types: the values of `model_type` that are read.
+        architectures: the classes that can be read, the usual one first.
+        base: the class without a head.
+        prefix: what names start with in files of classes with a head; files of `base` have none.
+        source: the paper.
+        read: configuration → its parts by name: "" alone, or "encoder" and "decoder".
+        ignored: ends of the names of buffers that a file may have.
+        unused: ends of the names of weights that a file may have and that are of another head; each is warned of.
+    """
+
+    model_types: tuple[str, ...]
+    architectures: tuple[str, ...]
+    base: str
+    prefix: str
+    source: str
+    read: Callable[[Config], Mapping[str, Component]]
+    ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a configuration says.
+
+    Attributes:
+        config: as it was given.
+        family: whose table of weights it is.
+        architecture: the class whose weights a file has.
+        parts: the stacks by name: "" alone, or "encoder" and "decoder".
+    """
+
+    config: Mapping[str, Any]
+    family: Family
+    architecture: str
+    parts: Mapping[str, Component]
+
+    @property
+    def base(self) -> bool:
+        """Whether it is the class without a head."""
+        return self.architecture == self.family.base
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Each part as one text."""
+        return {name: part.text for name, part in self.parts.items()}
+
+    def graphs(self) -> dict[str, BlockGraph]:
+        """Each part as a graph."""
+        return {name: part.graph() for name, part in self.parts.items()}

@@ -1,0 +1,11 @@
+"""Tests against `transformers` run where it is installed, in the environment of the extra `zoo-test`; others anywhere."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+ANYWHERE = {"test_config.py", "test_files.py"}
+
+if find_spec("transformers") is None:
+    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in ANYWHERE]

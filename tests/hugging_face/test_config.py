@@ -1,0 +1,55 @@
+"""What a configuration says, and what is refused in it: no torch, no `transformers`."""
+
+from __future__ import annotations
+
+import pytest
+
+from blockdsl.errors import UserError
+from blockdsl.hugging_face import read
+from blockdsl.hugging_face.config import Config
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 19,
+}
+
+
+def refusal(**changes: object) -> str:
+    with pytest.raises(UserError) as error:
+        read({**LLAMA, **changes})
+    return str(error.value)
+
+
+def test_a_text_of_all_that_is_said() -> None:
+    text = read({**LLAMA, "rms_norm_eps": 1e-8}, "LlamaModel").texts[""]
+    assert text.startswith("set dim=16, heads=4, attn_dim_head=4, ")
+    assert text.endswith("; (a f)*2")
+
+
+def test_model_types_that_are_not_known() -> None:
+    assert "model_type='lama' is not known here; the nearest that is known is 'llama'" in refusal(model_type="lama")
+    assert "has no model_type" in refusal(model_type=None)
+
+
+def test_classes_that_have_another_head() -> None:
+    assert "the head of LlamaForTokenClassification cannot be built" in refusal(
+        architectures=["LlamaForTokenClassification"]
+    )
+
+
+def test_keys() -> None:
+    assert "num_attention_head=4; did you mean 'num_attention_heads'?" in refusal(num_attention_head=4)
+    assert "hidden_size must be a whole number, not '16'" in refusal(hidden_size="16")
+    assert "the configuration has no hidden_size" in refusal(hidden_size=None)
+
+
+def test_a_key_of_a_nested_configuration_says_where_it_is() -> None:
+    config = Config({"inner": {"odd": 1}})
+    config.nested("inner")
+    with pytest.raises(UserError, match=r"inner\.odd=1"):
+        config.check_all_read()

@@ -1,0 +1,276 @@
+"""Weights of Hugging Face models into ours, and back.
+
+Owns the walk over a family's rows (`blockdsl.hugging_face.family`), which are the whole knowledge of a family. Numbers
+are only moved, so that what is read and written back is equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from blockdsl.errors import UserError
+from blockdsl.hugging_face import read
+from blockdsl.hugging_face.family import Family, Reading, Row, Tied, Weight
+
+from ..models.lower import lower
+from .tensors import SAFE, Tensors
+
+Model = Any
+
+
+def from_hugging_face(
+    source: str | PathLike[str] | Any, *, dtype: torch.dtype | None = None, architecture: str | None = None
+) -> Model:
+    """Our model with the weights of a Hugging Face one, in evaluation mode.
+
+    Args:
+        source: a folder with a config.json and weights, or a model of `transformers`.
+        dtype: of the parameters; None: that of the weights.
+        architecture: the class whose weights they are; None: the one that the configuration names. That of a family
+            without a head, as LlamaModel, leaves a head out.
+
+    Returns:
+        a TransformerWrapper, or what else the configuration says. Its attribute `hugging_face` is the configuration.
+        Dropout is off; it is an option of ours to set where the model is trained.
+
+    Raises:
+        UserError: the folder is not there, or a file of it missing or damaged; its model type, its class, or a key
+            of its configuration is not known; it needs an option that there is not; a tensor is missing, unexpected or
+            of another shape.
+    """
+    config, tensors, architecture = _opened(source, architecture)
+    reading = read(config, architecture)
+    with torch.device("meta"):
+        model = _built(reading)
+    _fill(model, reading, tensors, dtype)
+    model.hugging_face = {**config, "architectures": [reading.architecture]}
+    return model.eval()
+
+
+def to_hugging_face(
+    model: Model,
+    folder: str | PathLike[str],
+    *,
+    config: Mapping[str, Any] | str | PathLike[str] | None = None,
+    architecture: str | None = None,
+) -> None:
+    """Write a folder that `transformers` loads: config.json and model.safetensors.
+
+    Args:
+        model: ours.
+        folder: made where it is not there.
+        config: the configuration, a dict or a file, of a model that is this one; None: that of the model, if it was
+            read from one.
+        architecture: as in `from_hugging_face`.
+
+    Raises:
+        UserError: there is no configuration, or it says another model; the message has the differences.
+    """
+    reading = read(_configuration(model, config), architecture)
+    _check_same(model, reading)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {name: tensor.contiguous() for name, tensor in their_tensors(model, reading)}
+    save_file(written, folder / SAFE, metadata={"format": "pt"})
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in written.values()}
+    told = {**reading.config, "architectures": [reading.architecture], "dtype": min(dtypes)}
+    told.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
+
+
+def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], Mapping[str, Tensor], str | None]:
+    """The configuration, the tensors and the class."""
+    told = getattr(source, "config", None)
+    if isinstance(source, nn.Module) and hasattr(told, "to_dict"):
+        config, name = told.to_dict(), architecture or type(source).__name__  # type: ignore[union-attr]
+        return {**config, "architectures": [name]}, source.state_dict(), name
+    if not isinstance(source, str | PathLike):
+        raise TypeError(f"from_hugging_face takes a folder or a model of transformers, not {type(source).__name__}")
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    config = read(folder, architecture).config
+    return config, Tensors(folder), architecture
+
+
+def _built(reading: Reading) -> Model:
+    """The model of a configuration, with weights yet to come."""
+    (graph,) = reading.graphs().values()
+    return lower(graph)
+
+
+def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Give every parameter of a model on the meta device its numbers, one after another."""
+    names, found = _Names(reading.family, tensors), _common_dtype(tensors) if dtype is None else dtype
+    copies, ties = _copies(model, reading)
+    problems = [f"missing: {name}" for copy in copies for name in copy.theirs if names.of(name) is None]
+    problems += names.unexpected(copies, ties)
+    unfilled = {id(parameter): name for name, parameter in model.named_parameters()}
+    for copy in copies:
+        unfilled.pop(id(copy.parameter), None)
+    problems += [f"not there: {name} of our model" for name in unfilled.values()]
+    if problems:
+        raise UserError("\n  ".join(["these weights do not fit the configuration:", *problems]))
+    for copy in copies:
+        copy.read(tensors, names, found)
+    for tie in ties:
+        if (alias := names.of(tie.name)) and not torch.equal(tensors[alias], tensors[names.needed(tie.of)]):
+            raise UserError(f"{tie.name} is not {tie.of}, which the configuration ties it to")
+
+
+def _common_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    return next(t.dtype for t in tensors.values() if t.is_floating_point())
+
+
+class _Names:
+    """Their names as a family writes them → as a source has them: with or without the prefix."""
+
+    def __init__(self, family: Family, tensors: Mapping[str, Tensor]) -> None:
+        self.family, self.tensors = family, tensors
+
+    def of(self, name: str) -> str | None:
+        return next((one for one in (name, name.removeprefix(self.family.prefix)) if one in self.tensors), None)
+
+    def needed(self, name: str) -> str:
+        found = self.of(name)
+        assert found is not None
+        return found
+
+    def unexpected(self, copies: list[_Copy], ties: list[Tied]) -> list[str]:
+        """The tensors that no row names; those of another head are warned of."""
+        read = {self.of(name) for copy in copies for name in copy.theirs} | {self.of(tie.name) for tie in ties}
+        rest = [name for name in self.tensors if name not in read and not _ends(name, self.family.ignored)]
+        left = [name for name in rest if _ends(name, self.family.unused)]
+        if left:
+            warnings.warn(f"not loaded, as they are of another head: {', '.join(left)}", stacklevel=5)
+        return [f"unexpected: {name}" for name in rest if name not in left]
+
+
+def _ends(name: str, ends: tuple[str, ...]) -> bool:
+    return any(name == end or name.endswith(f".{end}") for end in ends)
+
+
+# Both ways ---------------------------------------------------------------------------------------------------------
+
+
+class _Copy(NamedTuple):
+    """One of our parameters, and the names of theirs that it is made of."""
+
+    module: nn.Module
+    name: str
+    row: Weight
+    theirs: tuple[str, ...]
+
+    @property
+    def parameter(self) -> Tensor:
+        found: Tensor = getattr(self.module, self.name)
+        return found
+
+    def split(self, ours: Tensor) -> tuple[Tensor, ...]:
+        """The rows of our tensor that each of theirs has."""
+        if len(self.theirs) == 1:
+            return (ours,)
+        return torch.split(ours, [*self.row.sizes] or ours.shape[0] // len(self.theirs))
+
+    def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:
+        """Make the parameter of their tensors, of which one at a time is in memory."""
+        out = torch.empty(self.parameter.shape, dtype=dtype)
+        for name, rows in zip(self.theirs, self.split(out), strict=True):
+            tensor = tensors[names.needed(name)]
+            ours = self.row.layout.ours(tensor)
+            if ours.numel() != rows.numel() or (ours.ndim == rows.ndim and ours.shape != rows.shape):
+                raise UserError(f"{name} is {tuple(tensor.shape)}, and the configuration says {tuple(rows.shape)}")
+            rows.copy_(ours.reshape(rows.shape))
+        setattr(self.module, self.name, nn.Parameter(out))
+
+    def written(self) -> Iterator[tuple[str, Tensor]]:
+        """Their tensors, of this parameter."""
+        own = self.parameter.detach()
+        for name, rows in zip(self.theirs, self.split(own), strict=True):
+            yield name, self.row.layout.theirs(rows)
+
+
+def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied]]:
+    """Every parameter that rows of the reading fill, and the ties."""
+    copies, ties = [], []
+    for part, net in _nets(model).items():
+        rows, layers = reading.parts[part].weights, reading.parts[part].layers
+        parameters = dict(net.named_parameters(remove_duplicate=False))
+        for row in rows:
+            if isinstance(row, Tied):
+                ties.append(row)
+                continue
+            for place, layer in _places(net, row.ours, layers):
+                for last in ("", ".weight", ".bias"):
+                    if place + last in parameters:
+                        module, _, own = (place + last).rpartition(".")
+                        theirs = tuple(name.replace("{i}", str(layer)) + last for name in row.names)
+                        copies.append(_Copy(net.get_submodule(module), own, row, theirs))
+    return copies, ties
+
+
+def _nets(model: Model) -> dict[str, Model]:
+    """The models around stacks by the names of the parts."""
+    return {"": model}
+
+
+def _places(net: Model, ours: str, layers: int) -> Iterator[tuple[str, int]]:
+    """What a row's name stands for in the model, with the layer it is in."""
+    slot, _, rest = ours.partition(".")
+    if not _is_slot(slot):
+        yield ours, 0
+        return
+    owners = [*net.attn_layers.blocks]
+    per_layer = len(owners) // layers
+    for layer in range(layers):
+        alike = [node for node in owners[layer * per_layer :][:per_layer] if _kind(node) == slot[0]]
+        for node in alike[int(slot[1:] or 1) - 1 :][:1]:
+            yield f"attn_layers.blocks.{node}.{rest}", layer
+
+
+def _is_slot(name: str) -> bool:
+    return name[:1].isalpha() and (len(name) == 1 or name[1:].isdigit())
+
+
+def _kind(node: str) -> str:
+    return node.rstrip("0123456789")
+
+
+# Writing -----------------------------------------------------------------------------------------------------------
+
+
+def _configuration(model: Model, config: Any) -> Any:
+    if config is None:
+        config = getattr(model, "hugging_face", None)
+    if config is None:
+        raise UserError("the model was not read from a configuration: give config=, one that says this model")
+    return config
+
+
+def _check_same(model: Model, reading: Reading) -> None:
+    for part, net in _nets(model).items():
+        if found := reading.parts[part].graph().diff(net.graph):
+            raise UserError(f"the configuration says another model than this:\n{found.to_text()}")
+
+
+def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]]:
+    prefix = reading.family.prefix if reading.base else ""
+    """Their tensors by name, of a model that the reading says."""
+    for copy in _copies(model, reading)[0]:
+        for name, tensor in copy.written():
+            yield name.removeprefix(prefix), tensor
+
+
+__all__ = ["Row", "from_hugging_face", "to_hugging_face"]

@@ -1,0 +1,101 @@
+"""The tensors of a Hugging Face folder by name, each read when it is asked for.
+
+Owns the files: one or several safetensors, by their index, or PyTorch's with `weights_only`. A file is opened anew for
+each tensor, since the pages of a mapped file that was read count as memory until it is closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from blockdsl.errors import UserError
+
+SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of the files of a folder, in those of safetensors where there are both.
+
+    Raises:
+        UserError: there is no file of weights, or one is missing or damaged; the message names it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files: dict[str, Path] = {}
+        for name in (SAFE, PICKLED):
+            files = _files(folder, name)
+            for file in files:
+                self.files |= dict.fromkeys(_names(file), file)
+            if files:
+                return
+        raise UserError(f"{folder} has no weights: neither {SAFE} nor {PICKLED}, nor an index of several")
+
+    def __getitem__(self, name: str) -> Tensor:
+        file = self.files[name]
+        with _told(file):
+            if file.suffix == ".bin":
+                return _unpickled(file)[name]
+            with safe_open(file, framework="pt") as opened:
+                tensor: Tensor = opened.get_tensor(name)
+                return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """The file of this name, or those that its index lists."""
+    if (folder / name).is_file():
+        return [folder / name]
+    index = folder / f"{name}.index.json"
+    if not index.is_file():
+        return []
+    try:
+        listed = sorted({str(file) for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is damaged: it is no index of weights") from None
+    if outside := [file for file in listed if Path(file).name != file]:
+        raise UserError(f"{index} names a file elsewhere: {outside[0]}")
+    if missing := [file for file in listed if not (folder / file).is_file()]:
+        raise UserError(f"{folder} is not whole: {', '.join(missing)} is missing, which {index.name} names")
+    return [folder / file for file in listed]
+
+
+def _names(file: Path) -> list[str]:
+    with _told(file):
+        if file.suffix == ".bin":
+            return [*_unpickled(file)]
+        with safe_open(file, framework="pt") as opened:
+            return [*opened.keys()]
+
+
+def _unpickled(file: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        state = torch.load(file, map_location="cpu", weights_only=True)  # as torch wrote them before 1.6
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError("it has other things than tensors by name")
+    return state
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Errors of a file that cannot be read, in the user's words."""
+    try:
+        yield
+    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise UserError(f"{file} is damaged, or no file of weights: {error}") from error
