@@ -203,9 +203,9 @@ _OF_THEIR_VISION = (
 
 def _load_vision(model: Any, state: Reader) -> None:
     said = model.graph.model_options()
-    for option in IMAGE_OPTIONS:
-        if option.name not in _OF_THEIR_VISION and said[option.name] != option.default:
-            state.refuse(f"{option.name}: x-transformers does not have it")
+    others = [option for option in IMAGE_OPTIONS if option.name not in _OF_THEIR_VISION]
+    if own := [option.name for option in others if said[option.name] != option.default]:
+        return state.refuse(f"{', '.join(own)}: x-transformers does not have it")
     patches = model.patch_emb
     load_norm(patches.norm_in, state.under("patch_to_embedding.0."), shifted=False)
     load_linear(patches.project, state, "patch_to_embedding.1")
