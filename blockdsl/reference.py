@@ -129,10 +129,12 @@ class Entry:
 def entries() -> list[Entry]:
     """Every entry, by area."""
     found: dict[str, Entry] = {}
+    by_block = {option.setting for kind in kinds().values() for option in kind.position_options()}
     for option in STACK_SETTINGS:
-        found[option.name] = _of_stack(option)
+        if option.name not in by_block:
+            found[option.name] = _of_stack(option)
     for kind in kinds().values():
-        for option in kind.all_options():
+        for option in kind.written_options():
             key = option.setting or f"{kind.name}({option.name})"
             if key in found:
                 found[key] = replace(found[key], kinds=(*found[key].kinds, kind.name))

@@ -153,6 +153,8 @@ class SharedSettings(TypedDict, total=False):
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
     """features of each head that are rotated, an even number; none: half the head; default none"""
+    rotary_theta: float
+    """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
     rotary_xpos: bool
     """rotary positions with a decay over distance, xPos (arXiv:2212.10554); default false"""
     rotary_xpos_scale_base: int
@@ -481,6 +483,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_deepnorm: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
+    enc_rotary_theta: float
     enc_rotary_xpos: bool
     enc_rotary_xpos_scale_base: int
     enc_rel_pos_bias: bool
@@ -562,6 +565,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_deepnorm: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
+    dec_rotary_theta: float
     dec_rotary_xpos: bool
     dec_rotary_xpos_scale_base: int
     dec_rel_pos_bias: bool

@@ -10,6 +10,7 @@ import networkx as nx
 from ..errors import GraphError
 from ..registry import options
 from ..registry.kinds import kinds
+from ..registry.positions import SCHEMES
 from .graph import Graph
 from .nodes import NODE_ATTRIBUTES, carried, without_notes
 
@@ -137,9 +138,12 @@ def _current(attrs: dict[str, Any]) -> dict[str, Any]:
     if attrs["type"] == "block" and attrs.get("kind") in [*kinds()] and isinstance(attrs.get("options"), dict):
         declared = kinds()[attrs["kind"]].all_options()
         attrs["options"] = {option.name: option.default for option in declared} | attrs["options"]
-    newer = [option for option in _attributes(attrs["type"]) if option.optional or option.default is not None]
+    newer = [option for option in _attributes(attrs) if option.optional or option.default is not None]
     return attrs | {option.name: option.default for option in newer if option.name not in attrs}
 
 
-def _attributes(node_type: Any) -> tuple[options.Option, ...]:
-    return NODE_ATTRIBUTES.get(node_type, ()) if isinstance(node_type, str) else ()
+def _attributes(attrs: dict[str, Any]) -> tuple[options.Option, ...]:
+    """Those that a node of its type has, or of its scheme."""
+    own = NODE_ATTRIBUTES.get(attrs["type"], ()) if isinstance(attrs["type"], str) else ()
+    scheme = SCHEMES.get(attrs["scheme"]) if isinstance(attrs.get("scheme"), str) else None
+    return own if scheme is None else (*own, *scheme.attributes)

@@ -17,7 +17,8 @@ from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
 from ..registry.norms import norm_clash
 from ..registry.options import Value, by_name
-from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, readers
+from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
+from ..registry.rotary import SWITCH as ROTARY
 from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.tokens import clash, model_of
 
@@ -26,12 +27,14 @@ from ..registry.tokens import clash, model_of
 class ResolvedBlock:
     """A block with nothing left open.
 
-    `given` holds what its own text sets. `scale` multiplies the branch before the residual add.
+    `given` holds which of the options its own text sets; `positions` what that says of the positions it reads, by the
+    names of the stack's settings. `scale` multiplies the branch before the residual add.
     """
 
     kind: str
     options: dict[str, Value]
     given: dict[str, Value]
+    positions: dict[str, Value]
     shift: int
     scale: float
     tie: str | None
@@ -72,7 +75,8 @@ def positions_of(
 ) -> list[tuple[Scheme, dict[str, Value]]]:
     """The position schemes that a block reads, and what the node of each says."""
     sizes = SimpleNamespace(dim=dim, **block.options)
-    return [(scheme, scheme.of(settings, sizes)) for scheme in readers(kinds()[block.kind], settings)]
+    read_here = readers(kinds()[block.kind], settings, block.positions)
+    return [(scheme, scheme.of(here, sizes)) for scheme, here in read_here]
 
 
 def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
@@ -113,6 +117,8 @@ class _Resolver:
         self.kinds = kinds()
         self.kinds_used: set[str] = set()
         self.schemes_used: set[str] = set()
+        self.schemes_refused: set[str] = set()  # by blocks that say so
+        self.settings_read = meaningful(settings)
 
     def step(self, spec: Spec) -> ResolvedStep:
         if isinstance(spec, ParallelSpec):
@@ -132,13 +138,24 @@ class _Resolver:
         if shift and self._pieces(shift) > self.dim:
             problem = f"a shift of {shift} splits dim={self.dim} into {self._pieces(shift)} parts"
             raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
-        options = self._options(kind, spec)
-        block = ResolvedBlock(spec.kind, options, dict(spec.given), shift, spec.scale, spec.tie, spec.stage, spec.span)
+        of_positions = {option.name: option.setting or option.name for option in kind.position_options()}
+        given = {name: value for name, value in spec.given.items() if name not in of_positions}
+        positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
+        options = self._options(kind, spec, given)
+        block = ResolvedBlock(spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span)
         self._check_tie(block)
         self._check_positions(block)
         return block
 
     def _check_positions(self, block: ResolvedBlock) -> None:
+        off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
+        known = set() if off else meaningful({**self.settings, **block.positions})
+        for name in block.positions:
+            if name in POSITION_NEEDS and name not in known:
+                needed = POSITION_NEEDS[name][0]
+                raise self._error(block.span, f"{name} is set, but it needs {'rotary' if needed == ROTARY else needed}")
+        self.schemes_refused |= off
+        self.settings_read |= known
         for scheme, attributes in positions_of(self.settings, self.dim, block):
             self.schemes_used.add(scheme.name)
             misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**block.options))
@@ -154,11 +171,11 @@ class _Resolver:
     def _pieces(self, shift: int) -> int:
         return shift + 1 if self.settings["causal"] else 2 * shift + 1
 
-    def _options(self, kind: Kind, spec: BlockSpec) -> dict[str, Value]:
-        key = (kind.name, repr(spec.given))
+    def _options(self, kind: Kind, spec: BlockSpec, given: Mapping[str, Value]) -> dict[str, Value]:
+        key = (kind.name, repr(given))
         if key not in self.seen:
             options = dict(self._defaults(kind))
-            options |= spec.given
+            options |= given
             problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
             if problem:
                 raise self._clash(spec, problem)
@@ -212,14 +229,14 @@ class _Resolver:
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
         for scheme in SCHEMES.values():
-            if scheme.on(self.settings) and scheme.name not in self.schemes_used:
+            if scheme.on(self.settings) and scheme.name not in self.schemes_used | self.schemes_refused:
                 switch = next(name for name in scheme.switch if self.settings[name])
                 raise self._setting_error(switch, f"no block of the pattern uses {scheme.title}")
-        if self.settings["rotary_xpos"] and self.given.get("rotary_pos_emb") is False:
-            raise self._setting_error("rotary_xpos", "rotary_pos_emb is false; xPos is rotary positions with a decay")
+        if self.settings["rotary_xpos"] and self.given.get(ROTARY) is False:
+            raise self._setting_error("rotary_xpos", f"{ROTARY} is false; xPos is rotary positions with a decay")
         for option in POSITION_SETTINGS:
             needed = POSITION_NEEDS.get(option.name, ())
-            if needed and self.settings[option.name] != option.default and not any(self.settings[n] for n in needed):
+            if needed and self.settings[option.name] != option.default and option.name not in self.settings_read:
                 raise self._setting_error(option.name, f"it needs {needed[0]}")
         if found := clash(model_of(self.settings), self.settings, self.dim, self.schemes_used):
             raise self._setting_error(*found)

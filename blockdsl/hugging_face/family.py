@@ -30,7 +30,8 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
     other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
 
-Two parts have their rows each (T5, BART, Whisper); a shared embedding is a row of one and a `Tied` of the other's name.
+An encoder and a decoder (T5, BART, Whisper) have their rows each; a shared embedding is a `Weight` of the encoder, and
+in the decoder `Shared("token_emb", of="encoder")` and a `Tied` for the name that a file may have there.
 Then a test: a table of configurations in tests/hugging_face/test_<family>.py, and an entry of the zoo.
 """
 
@@ -166,7 +167,15 @@ class Tied:
     of: str
 
 
-Row = Weight | Tied
+@dataclass(frozen=True)
+class Shared:
+    """A module of ours, by name, that is the one of the component `of` under the same name."""
+
+    ours: str
+    of: str
+
+
+Row = Weight | Tied | Shared
 
 # Families ----------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ def _read(config: Config) -> dict[str, Component]:
     kv_heads = config.integer("num_key_value_heads", heads)
     dim_head = config.integer("head_dim", dim // heads)
     tied = config.flag("tie_word_embeddings", False)
-    eps = config.number("rms_norm_eps", 1e-6)
     config.only("attention_bias", False, "linear layers of attention have biases")
     config.only("mlp_bias", False, "linear layers of the feedforward have biases")
     config.only("hidden_act", "silu", "another activation")
@@ -30,7 +29,7 @@ def _read(config: Config) -> dict[str, Component]:
         "attn_kv_heads": None if kv_heads == heads else kv_heads,
         "causal": True,
         "use_rmsnorm": True,
-        **({} if eps == 1e-8 else {"norm_eps": eps}),
+        "norm_eps": config.number("rms_norm_eps", 1e-6),
         "rotary_pos_emb": True,
         "rotary_emb_dim": dim_head,
         "ff_mult": config.integer("intermediate_size") / dim,

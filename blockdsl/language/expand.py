@@ -219,13 +219,13 @@ class _Measure:
             if times := re.fullmatch(r"[xX](\d+)", word):
                 return f"a repeat is written with '*': a*{times[1]}\n"
             name = (*meant(word), word)[0]
+            if name in by_name(STACK_SETTINGS) and name != word:
+                return f"settings come first, without parentheses: set {name}; a f\n"
             for kind in kinds().values():
-                own = {option.setting: option for option in kind.all_options()} | by_name(kind.all_options())
+                own = {option.setting: option for option in kind.written_options()} | by_name(kind.written_options())
                 if option := own.get(name):
                     example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
                     return f"options go in parentheses right after the block: {example}\n"
-            if name in by_name(STACK_SETTINGS) and name != word:
-                return f"settings come first, without parentheses: set {name}; a f\n"
             if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
                 return "settings come first, without parentheses: set dim=512, pre_norm=false; a f\n"
             if sentence := absent(word):
@@ -249,12 +249,12 @@ _SHORT = 20  # names in a list, letters in a word
 
 def check_arguments(kind: Kind, ref: Ref) -> None:
     """Judge a block's options against its kind's declarations."""
-    known = by_name(kind.all_options())
+    known = by_name(kind.written_options())
     seen: set[str] = set()
     for argument in ref.arguments:
         name = argument.name
         if name is None:
-            raise Fault(argument.span, "an option needs a name", _example(kind.all_options(), argument.value))
+            raise Fault(argument.span, "an option needs a name", _example(kind.written_options(), argument.value))
         if name not in known:
             problem = f"'{kind.name}' ({kind.title}) has no option '{shortened(name)}'"
             raise Fault(argument.span, problem, _option_hint(kind, name))
@@ -272,15 +272,17 @@ def _example(options: tuple[Option, ...], value: Value) -> str:
 
 
 def _option_hint(kind: Kind, name: str) -> str:
-    known = by_name(kind.all_options())
+    known = by_name(kind.written_options())
     if (hint := did_you_mean(name, known)) and meant(name):
         return hint
     if ours := meant(name):
-        own = {option.setting: option.name for other in kinds().values() for option in other.all_options()}
+        own = {option.setting: option.name for other in kinds().values() for option in other.written_options()}
         name = own.get(ours[0], ours[0])
+        if name in known:
+            return f"did you mean '{name}'?"
     if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
         return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
-    others = [other for other in kinds().values() if name in by_name(other.all_options())]
+    others = [other for other in kinds().values() if name in by_name(other.written_options())]
     if others:
         return f"'{name}' is an option of " + ", ".join(f"'{other.name}' ({other.title})" for other in others)
     suffixes = {

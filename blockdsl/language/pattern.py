@@ -189,7 +189,7 @@ def _ordered_item(item: Item) -> Item:
 
 def _option_order(name: str) -> list[str]:
     if name in kinds():
-        return [option.name for option in kinds()[name].all_options()]
+        return [option.name for option in kinds()[name].written_options()]
     return [param.name for param in MACROS[name].params] if name in MACROS else []
 
 

@@ -71,6 +71,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from .norms import NORM_OPTIONS, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
+from .rotary import ROTARY_OPTIONS
 from .state import State
 
 Shape = tuple[int, ...]
@@ -146,6 +147,17 @@ class Kind:
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has."""
         return self.options + BLOCK_OPTIONS
+
+    def position_options(self) -> tuple[Option, ...]:
+        """What its blocks may say of the positions that they read; a graph says it on the positions' nodes."""
+        if "rotary" not in self.inputs:
+            return ()
+        own = by_name(self.options)
+        return tuple(option for option in ROTARY_OPTIONS if option.name not in own)
+
+    def written_options(self) -> tuple[Option, ...]:
+        """All that may stand in a block's parenthesis."""
+        return self.all_options() + self.position_options()
 
     def states(self, options: Any) -> Mapping[str, State] | None:
         """What it keeps between decoding steps with these `completed` options; None: it cannot decode stepwise.

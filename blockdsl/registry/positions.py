@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from . import rotary
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value, plain
 
@@ -33,7 +34,7 @@ class Scheme:
         name: the node's `scheme`.
         title: what people call it.
         read_by: the input by which a kind reads it, "rotary" or "bias".
-        switch: the stack's settings that turn it on, any of them.
+        switch: the stack's settings that turn it on, any of them; a block may say the first one otherwise.
         attributes: what its node says.
         of: from the stack's settings and a block's dim_head, heads and causality to these attributes.
         size: the attribute that its node is named by.
@@ -80,17 +81,7 @@ class Scheme:
 # Settings of the stack --------------------------------------------------------------------------------------------
 
 POSITION_SETTINGS = (
-    Option("rotary_pos_emb", bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
-    Option(
-        "rotary_emb_dim",
-        int,
-        None,
-        "features of each head that are rotated, an even number; none: half the head",
-        least=2,
-        optional=True,
-    ),
-    Option("rotary_xpos", bool, False, "rotary positions with a decay over distance, xPos (arXiv:2212.10554)"),
-    Option("rotary_xpos_scale_base", int, 512, "distance over which xPos decays by a step", least=1),
+    *rotary.ROTARY_SETTINGS,
     Option("rel_pos_bias", bool, False, "a learned bias for each bucket of distances, as in T5 (arXiv:1910.10683)"),
     Option("rel_pos_num_buckets", int, 32, "buckets of T5's bias", least=4),
     Option("rel_pos_max_distance", int, 128, "distance from which on T5's bias has one bucket", least=2),
@@ -117,9 +108,8 @@ POSITION_SETTINGS = (
 )
 
 # Settings that mean nothing without one of others → these.
-POSITION_NEEDS = {
-    "rotary_emb_dim": ("rotary_pos_emb", "rotary_xpos"),
-    "rotary_xpos_scale_base": ("rotary_xpos",),
+POSITION_NEEDS: dict[str, tuple[str, ...]] = {
+    **rotary.ROTARY_NEEDS,
     "rel_pos_num_buckets": ("rel_pos_bias",),
     "rel_pos_max_distance": ("rel_pos_bias",),
     "rel_pos_scale": ("rel_pos_bias",),
@@ -133,23 +123,9 @@ POSITION_NEEDS = {
 # Schemes ----------------------------------------------------------------------------------------------------------
 
 
-def _rotary_of(settings: Settings, block: Any) -> dict[str, Value]:
-    dim = settings["rotary_emb_dim"]
-    base = settings["rotary_xpos_scale_base"] if settings["rotary_xpos"] else None
-    return {"dim": max(2, block.dim_head // 2 // 2 * 2) if dim is None else dim, "xpos_scale_base": base}
-
-
 def _rotary_misfit(o: Any, block: Any) -> Misfit | None:
-    if o.dim > block.dim_head or o.dim % 2 or o.dim < 2:
-        problem = f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"
-        return Misfit(problem, "rotary_emb_dim is even and at most dim_head")
-    if o.xpos_scale_base is not None and not getattr(block, "causal", False):
-        problem = "rotary_xpos decays towards the past, and this attention is not causal"
-        return Misfit(problem, "make it causal, or leave rotary_xpos out for plain rotary positions")
-    if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
-        problem = "rotary_xpos decays with distance, and num_mem_kv's memory key-values have no position"
-        return Misfit(problem, "leave one of the two out")
-    return None
+    found = rotary.mismatch(o, block)
+    return None if found is None else Misfit(*found)
 
 
 def _heads_misfit(o: Any, block: Any) -> Misfit | None:
@@ -200,15 +176,12 @@ SCHEMES = {
     for scheme in (
         Scheme(
             name="rotary",
-            short=lambda o: f"rotary {o.dim}" + ("" if o.xpos_scale_base is None else ", xPos"),
+            short=rotary.note,
             title="rotary positions",
             read_by="rotary",
             switch=("rotary_pos_emb", "rotary_xpos"),
-            attributes=(
-                Option("dim", int, None, "features of a head that are rotated", least=2),
-                Option("xpos_scale_base", int, None, "of xPos; none: plain rotary", least=1, optional=True),
-            ),
-            of=_rotary_of,
+            attributes=rotary.ROTARY_ATTRIBUTES,
+            of=rotary.attributes,
             size="dim",
             node="rotary",
             misfit=_rotary_misfit,
@@ -295,6 +268,20 @@ SCHEMES = {
 REPLACE_ABSOLUTE = frozenset({"rotary", "t5"})
 
 
-def readers(kind: Kind, settings: Settings) -> list[Scheme]:
-    """The schemes that a block of this kind reads under these settings."""
-    return [scheme for scheme in SCHEMES.values() if scheme.read_by in kind.inputs and scheme.on(settings)]
+def readers(kind: Kind, settings: Settings, own: Settings) -> list[tuple[Scheme, dict[str, Value]]]:
+    """The schemes that a block of this kind reads, with the settings as it has them.
+
+    Args:
+        own: what the block says of positions, by the names of settings; it wins over the stack's.
+    """
+    here = {**settings, **own}
+    return [
+        (scheme, here)
+        for scheme in SCHEMES.values()
+        if scheme.read_by in kind.inputs and scheme.on(here) and own.get(scheme.switch[0]) is not False
+    ]
+
+
+def meaningful(settings: Settings) -> set[str]:
+    """The settings of POSITION_NEEDS that mean something beside these others."""
+    return {name for name, needed in POSITION_NEEDS.items() if any(settings[one] for one in needed)}

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import blockdsl
 import xt_blocks
 from xt_blocks import Attention, CrossAttention
 from xt_blocks.kernels import table
 from xt_blocks.kernels.masks import AttentionMask, Masks, MaskSpec
 from xt_blocks.kernels.request import Request
 from xt_blocks.kernels.scores.spec import ScoreSpec
-from xt_blocks.positions import rotation
+from xt_blocks.positions import Rotary, Rotation
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, visible: list[list[bool]]) -> Tensor:
@@ -128,6 +129,10 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(layer(x), layer(x))
 
 
+def rotation(positions: Tensor, dim: int, **said: Any) -> Rotation:
+    return Rotary(dim, **said).rotation(positions)
+
+
 def test_rotary_turns_pairs_by_hand_computed_angles() -> None:
     x = torch.randn(1, 1, 4, 6, dtype=torch.float64)
     turned = rotation(torch.tensor([0, 1, 2, 500]), 4).apply(x)
@@ -138,6 +143,40 @@ def test_rotary_turns_pairs_by_hand_computed_angles() -> None:
             assert float(turned[0, 0, row, i]) == pytest.approx(a * math.cos(angle) - b * math.sin(angle), abs=1e-4)
             assert float(turned[0, 0, row, i + 2]) == pytest.approx(b * math.cos(angle) + a * math.sin(angle), abs=1e-4)
     assert torch.equal(turned[..., 4:], x[..., 4:])
+
+
+@pytest.mark.parametrize("theta", [500.0, 1e6])
+def test_theta_is_the_base_of_the_frequencies(theta: float) -> None:
+    x = torch.randn(1, 1, 2, 8, dtype=torch.float64)
+    turned = rotation(torch.tensor([3, 40]), 8, theta=theta).apply(x)
+    for row, position in enumerate([3, 40]):
+        for i in range(4):
+            angle = position / theta ** (2 * i / 8)
+            a, b = float(x[0, 0, row, i]), float(x[0, 0, row, i + 4])
+            assert float(turned[0, 0, row, i]) == pytest.approx(a * math.cos(angle) - b * math.sin(angle), abs=1e-5)
+
+
+def test_a_stack_rotates_by_what_the_nodes_and_edges_say() -> None:
+    """Written out: the second block has another theta, the third none."""
+    graph = blockdsl.compile(
+        "a a(rotary_theta=50) a(rotary=false)", dim=12, heads=2, attn_dim_head=4, rotary_pos_emb=True, rotary_emb_dim=4
+    )
+    stack = xt_blocks.lower(graph).double().eval()
+    x = torch.randn(1, 6, 12, dtype=torch.float64)
+    expected = x
+    for block, theta in zip(stack.blocks.values(), (1e4, 50.0, None), strict=True):
+        turn = None if theta is None else rotation(torch.arange(6), 4, theta=theta)
+        expected = expected + block.layer(block.norm(expected), rotary=turn)
+    torch.testing.assert_close(stack(x), stack.norm(expected))
+    graph.nx.nodes["rotary4x"]["theta"] = 70.0
+    edited = xt_blocks.lower(graph).double().eval()
+    edited.load_state_dict(stack.state_dict())
+    assert not torch.allclose(edited(x), stack(x))
+    graph.nx.remove_edge("rotary4", "a0")  # nothing reads the node then
+    graph.nx.remove_node("rotary4")
+    text = "a(rotary=false) a(rotary_theta=70) a(rotary=false)"
+    same = blockdsl.compile(text, dim=12, heads=2, attn_dim_head=4, rotary_pos_emb=True, rotary_emb_dim=4)
+    assert not graph.diff(same)
 
 
 def test_rotary_angles_are_float32_in_any_module() -> None:

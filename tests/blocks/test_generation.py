@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import blockdsl
+import xt_blocks
 from xt_blocks import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper, XTransformer
 from xt_blocks.blocks.attention import AnyAttention
 from xt_blocks.generation.decoding import Generation, GenerationOptions
 from xt_blocks.generation.sampling import Sampler, Sampling
 from xt_blocks.models.inputs import PlacedInputs
 
-from .variants import COUNTING, VARIANTS, count_on, language_model, tokens
+from .variants import COUNTING, SIZES, VARIANTS, count_on, language_model, tokens
 
 
 class RunningMean(nn.Module):
@@ -137,6 +138,45 @@ def test_wrong_prompts_are_refused(prompts: Any, error: type[Exception], message
     for method in (model.generate, model.stream):
         with pytest.raises(error, match=message):
             method(prompts, 3)
+
+
+@pytest.mark.parametrize("wrapper", [AutoregressiveWrapper, XLAutoregressiveWrapper])
+@pytest.mark.parametrize("cache_kv", [True, False])
+def test_tokens_are_forced_and_suppressed_by_step(wrapper: Any, cache_kv: bool) -> None:
+    around = {"max_mem_len": 8} if wrapper is XLAutoregressiveWrapper else {}
+    stack = xt_blocks.Decoder(pattern="(a f)*2", rotary_pos_emb=True, **SIZES)
+    net = TransformerWrapper(num_tokens=17, max_seq_len=32, attn_layers=stack, **around).eval()
+    prompt, forced, banned, at_first = tokens(2, 4), {1: 3, 4: 0, -1: 5}, [1, 2], [6, 7, 8, 9]
+    expected = prompt
+    for step in range(9):
+        logits = net(expected)[:, -1]
+        for token in banned + (at_first if step == 0 else []):
+            logits[:, token] = -torch.inf
+        token = logits.argmax(-1, keepdim=True)
+        token = torch.full_like(token, {1: 3, 4: 0, 8: 5}[step]) if step in (1, 4, 8) else token
+        expected = torch.cat((expected, token), dim=1)
+    options = {"suppress_tokens": banned, "begin_suppress_tokens": at_first, "forced_tokens": forced}
+    out = wrapper(net).generate(prompt, 9, temperature=0, cache_kv=cache_kv, **options)
+    assert torch.equal(out, expected[:, 4:])
+    assert wrapper(net).generate(prompt, 1, forced_tokens={0: 4, -1: 5}).tolist() == [[5], [5]]
+    ended = wrapper(net, pad_value=7).generate(prompt, 9, forced_tokens={2: 3}, eos_token=3, suppress_tokens=[3])
+    assert ended.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suppress_tokens": [50]}, "suppress_tokens are tokens from 0 to 16, and one of them is 50"),
+        ({"begin_suppress_tokens": [50]}, "begin_suppress_tokens are tokens from 0 to 16, and one of them is 50"),
+        ({"begin_suppress_tokens": 5}, r"begin_suppress_tokens must be tokens, as in \[1, 2\], not 5"),
+        ({"forced_tokens": {0: 50}}, "forced_tokens are tokens from 0 to 16, and one of them is 50"),
+        ({"forced_tokens": [(0, 5)]}, r"forced_tokens must be tokens by step, as in {0: 5, -1: 2}, not \[\(0, 5\)\]"),
+        ({"forced_tokens": {0: -1}}, r"forced_tokens must be tokens by step, as in {0: 5, -1: 2}, not {0: -1}"),
+    ],
+)
+def test_forced_and_suppressed_tokens_are_tokens(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AutoregressiveWrapper(language_model()).generate(tokens(1, 3), 3, **options)
 
 
 def test_a_mistyped_keyword_names_the_nearest() -> None:

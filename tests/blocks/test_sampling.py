@@ -179,6 +179,28 @@ def test_what_a_filter_returns_is_checked(filter_logits: Any, message: str) -> N
             Sampler(temperature=temperature, filter_logits_fn=filter_logits)(logits)
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_suppressed_tokens_are_not_drawn(temperature: float) -> None:
+    logits = torch.tensor([[1.0, 2.0, 9.0, 0.0], [9.0, 2.0, 3.0, 0.0]])
+    left = Sampler(temperature=temperature, suppress_tokens=[2, 0]).left(logits)
+    assert left.tolist() == [[-math.inf, 0.0, -math.inf, -2.0]] * 2
+    assert Sampler(temperature=temperature, suppress_tokens=[2, 0, 3])(logits).tolist() == [1, 1]
+    only_2 = Sampler(
+        temperature=temperature, suppress_tokens=[1], filter_logits_fn=lambda x: x.masked_fill(x > 2, -9.0)
+    )
+    assert only_2.left(logits)[0].tolist() == [0.0, -math.inf, -10.0, -1.0]
+    with pytest.raises(ValueError, match="what suppress_tokens leave: row 0 has no token above -inf"):
+        Sampler(temperature=temperature, suppress_tokens=range(4))(logits)
+    with pytest.raises(ValueError, match="suppress_tokens are from 0 to 3, and one of them is 4"):
+        Sampler(temperature=temperature, suppress_tokens=[4])(logits)
+
+
+@pytest.mark.parametrize("tokens", [3, [-1], [1.5], "ab", [True]])
+def test_what_is_suppressed_are_tokens(tokens: Any) -> None:
+    with pytest.raises(ValueError, match=r"suppress_tokens must be tokens, as in \[1, 2\], not"):
+        Sampler(suppress_tokens=tokens)
+
+
 def test_a_filter_is_callable() -> None:
     with pytest.raises(TypeError, match="filter_logits_fn must be callable, not str"):
         Sampler(filter_logits_fn="top_k")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xt_blocks import XTransformer
+from xt_blocks import ContinuousTransformerWrapper, Decoder, Encoder, TransformerWrapper, XTransformer
 
 from .variants import count_on
 
@@ -352,3 +353,173 @@ def test_wrong_values_are_refused() -> None:
         model(enc_depth=None, enc_pattern="a x f")
     with pytest.raises(ValueError, match=r"mask must be \(2, 7\), not \(2, 6\)"):
         model()(tokens(), tokens(), mask=torch.ones(2, 6, dtype=torch.bool))
+
+
+# Of models that are there ------------------------------------------------------------------------------------------
+
+SIZES: dict[str, Any] = {"dim": 12, "heads": 2, "attn_dim_head": 6}
+
+
+def reader(**kwargs: Any) -> TransformerWrapper:
+    around = {"num_tokens": 13, "max_seq_len": 16, "return_only_embed": True} | kwargs
+    return TransformerWrapper(attn_layers=Encoder(depth=1, **SIZES), **around)
+
+
+def listener(**kwargs: Any) -> ContinuousTransformerWrapper:
+    around = {"dim_in": 5, "conv_stem": True, "max_seq_len": 8} | kwargs
+    return ContinuousTransformerWrapper(attn_layers=Encoder(depth=1, **SIZES), **around)
+
+
+def writer(**kwargs: Any) -> TransformerWrapper:
+    stack = Decoder(depth=1, cross_attend=True, **SIZES)
+    return TransformerWrapper(attn_layers=stack, **({"num_tokens": 11, "max_seq_len": 16} | kwargs))
+
+
+def test_two_models_are_joined_as_keywords_join_them() -> None:
+    whole = model(dec_num_tokens=11, pad_value=3, cross_attn_tokens_dropout=0.2)
+    joined = XTransformer.from_models(
+        whole.encoder, whole.decoder.net, pad_value=3, ignore_index=-1, cross_attn_tokens_dropout=0.2
+    ).eval()
+    assert (joined.pad_value, joined.ignore_index, joined.cross_attn_tokens_dropout) == (3, -1, 0.2)
+    assert joined.state_dict().keys() == whole.state_dict().keys()
+    src, tgt = tokens(), tokens(high=11)
+    assert torch.equal(joined(src, tgt), whole(src, tgt))
+    of_graphs = XTransformer.from_graphs(whole.graphs).eval()
+    of_graphs.load_state_dict(whole.state_dict())
+    assert torch.equal(of_graphs(src, tgt), whole(src, tgt))
+    assert of_graphs.graphs == whole.graphs
+    tied = XTransformer.from_models(reader(num_tokens=11), writer(), tie_token_emb=True)
+    assert tied.encoder.token_emb.weight is tied.decoder.net.token_emb.weight
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"conv_stem": False}, {"dim_out": 12, "num_memory_tokens": 2}])
+def test_an_encoder_may_read_vectors(kwargs: dict[str, Any]) -> None:
+    m = XTransformer.from_models(listener(**kwargs), writer(), start_token=1).eval()
+    frames = torch.randn(2, 6, 5)
+    mask = torch.arange(6) < torch.tensor([[6], [3]])
+    context, context_mask = m.encode(frames, mask)
+    places = 6 if "conv_stem" in kwargs else 3
+    assert torch.equal(context, m.encoder(frames, mask=mask))
+    assert context_mask is not None
+    assert context_mask.sum(1).tolist() == ([6, 3] if places == 6 else [3, 2])
+    tgt = tokens(high=11)
+    torch.testing.assert_close(m(frames, tgt, mask=mask), by_hand(m, context, context_mask, tgt))
+    alone = m.generate(frames[1:, :3], seq_len=6, temperature=0.0)
+    assert torch.equal(m.generate(frames, seq_len=6, mask=mask, temperature=0.0)[1:], alone)
+    m.train()(frames, tgt, mask=mask).backward()
+    assert all(p.grad is not None for name, p in m.named_parameters())
+
+
+UNFIT: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
+    (reader, lambda: 3, {}, TypeError, "the decoder: it must be a TransformerWrapper, not int"),
+    (Encoder, writer, {}, TypeError, "the encoder: it must be a TransformerWrapper or a Cont"),
+    (lambda: reader(return_only_embed=False), writer, {}, ValueError, "the encoder: it gives logits: set return_only"),
+    (writer, writer, {}, ValueError, r"the encoder: its blocks attend to a context \('c'\)"),
+    (reader, reader, {}, ValueError, "the decoder: its blocks have no 'c'"),
+    (
+        lambda: listener(dim_out=5),
+        writer,
+        {},
+        ValueError,
+        "the encoder gives vectors of 5 features, and the decoder's str",
+    ),
+    (reader, writer, {"tie_token_emb": True}, ValueError, "enc_num_tokens=13 and dec_num_tokens=11 differ"),
+    (listener, writer, {"tie_token_emb": True}, ValueError, "tie_token_emb is set, but the encoder reads vectors"),
+    (reader, writer, {"start_token": 11}, ValueError, "start_token=11 is no token of the decoder, which has 11"),
+    (reader, writer, {"start_tokn": 1}, TypeError, r"argument 'start_tokn'; did you mean 'start_token'\?"),
+    (reader, writer, {"generation": {"topk": 1}}, TypeError, r"argument 'topk'; did you mean 'top_k'"),
+    (reader, writer, {"generation": {"eos_token": 11}}, ValueError, "eos_token must be a token, from 0 to 10, not 11"),
+    (reader, writer, {"generation": {"forced_tokens": {0: 11}}}, ValueError, "forced_tokens are tokens from 0 to 10"),
+]
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "options", "error", "message"), UNFIT)
+def test_what_does_not_fit_is_not_joined(
+    encoder: Any, decoder: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    made = Encoder(depth=1, **SIZES) if encoder is Encoder else encoder()
+    with pytest.raises(error, match=message):
+        XTransformer.from_models(made, decoder(), **options)
+
+
+# Start and defaults ------------------------------------------------------------------------------------------------
+
+
+def test_a_target_starts_with_the_start_token() -> None:
+    m = model(start_token=4)
+    src = tokens()
+    whole = m.generate(src, torch.full((2, 1), 4), 15, temperature=0.0)
+    assert torch.equal(m.generate(src, seq_len=15, temperature=0.0), whole)
+    assert torch.equal(m.generate(src, temperature=0.0), whole)  # all that max_seq_len leaves
+    assert m.generate(src, [tokens(1, 3)[0], tokens(1, 2)[0]], temperature=0.0).shape == (2, 13)
+    with pytest.raises(TypeError, match=r"generate\(\) needs seq_out_start: the model has no start_token"):
+        model().generate(src, seq_len=3)
+    free = model(start_token=4, dec_max_seq_len=0)
+    with pytest.raises(TypeError, match=r"generate\(\) needs seq_len: the decoder is of any length"):
+        free.generate(src)
+
+
+def test_generation_has_the_models_own_arguments_unless_others_are_given() -> None:
+    own = {"temperature": 0.0, "forced_tokens": {0: 5, -1: 2}, "suppress_tokens": [0, 1]}
+    m = model(start_token=4, generation=own)
+    assert m.generation == own
+    src = tokens()
+    out = m.generate(src, seq_len=9)
+    assert out[:, [0, -1]].tolist() == [[5, 2]] * 2
+    assert not torch.isin(out, torch.tensor([0, 1])).any()
+    given = m.generate(src, seq_len=9, forced_tokens={3: 7}, suppress_tokens=())
+    plain = model()
+    plain.load_state_dict(m.state_dict())
+    same = plain.generate(src, torch.full((2, 1), 4), 9, temperature=0.0, forced_tokens={3: 7})
+    assert torch.equal(given, same)
+    assert given[:, 3].tolist() == [7, 7]
+    assert torch.equal(m.generate(src, seq_len=9, cache_kv=False), out)
+    assert copy.deepcopy(m).generation == pickle.loads(pickle.dumps(m)).generation == own
+
+
+def test_what_it_generates_with_is_saved(tmp_path: Path) -> None:
+    own = {"temperature": 0.0, "forced_tokens": {0: 5, -1: 2}, "suppress_tokens": [0, 1]}
+    heard = XTransformer.from_models(listener(), writer(), start_token=4, generation=own).eval()
+    frames = torch.randn(2, 6, 5)
+    heard.save_pretrained(tmp_path)
+    again = XTransformer.from_pretrained(tmp_path)
+    assert (again.start_token, again.generation) == (4, own)
+    assert torch.equal(again.generate(frames, seq_len=6), heard.generate(frames, seq_len=6))
+    drawn = model(generation={"generator": torch.Generator()})
+    with pytest.raises(ValueError, match="the model's generation has a generator, which no file can hold"):
+        drawn.save_pretrained(tmp_path)
+
+
+# Cached steps ------------------------------------------------------------------------------------------------------
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "t5": {
+        **{f"{side}_{name}": value for side in ("enc", "dec") for name, value in {"rel_pos_bias": True}.items()},
+        **{"enc_rel_pos_scale": 1, "dec_rel_pos_scale": 1, "tie_token_emb": True, "dec_tie_embedding": True},
+        **{"enc_use_rmsnorm": True, "dec_use_rmsnorm": True, "enc_ff_no_bias": True, "dec_ff_no_bias": True},
+    },
+    "bart": {
+        **{"enc_pre_norm": False, "dec_pre_norm": False, "enc_post_emb_norm": True, "dec_post_emb_norm": True},
+        **{"tie_token_emb": True, "dec_tie_embedding": True},
+    },
+    "rotary": {"enc_rotary_pos_emb": True, "dec_rotary_pos_emb": True, "dec_attn_kv_heads": 1},
+}
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "whisper"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_cached_steps_are_the_last_rows_of_whole_passes(variant: str, padded: bool) -> None:
+    m = XTransformer.from_models(listener(), writer()).eval() if variant == "whisper" else model(**VARIANTS[variant])
+    m = m.double()
+    src = torch.randn(2, 6, 5).double() if variant == "whisper" else tokens(seq=6)
+    mask = torch.arange(6) < torch.tensor([[6], [4]]) if padded else None
+    context, context_mask = m.encode(src, mask)
+    net, tgt = m.decoder.net, tokens(seq=9, high=11)
+    whole = net(tgt, context=context, context_mask=context_mask)
+    cache = net.new_cache(2)
+    steps = [net(tgt[:, :3], context=context, context_mask=context_mask, cache=cache)]
+    steps += [net(tgt[:, i : i + 1], cache=cache) for i in range(3, 9)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=1e-10, atol=1e-10)
+    if mask is not None:
+        alone, _ = m.encode(src[1:, :4])
+        torch.testing.assert_close(whole[1:], net(tgt[1:], context=alone), rtol=1e-6, atol=1e-6)

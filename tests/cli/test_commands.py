@@ -76,7 +76,7 @@ def test_check_reads_a_runs_folder_and_a_graph(blockdsl: Run, tmp_path: Path, mo
     assert ran == Ran(1, "", "blockdsl check: run is a graph with all its settings; leave --dim out\n")
     for stored in ("run", "./run"):
         ran = blockdsl("fmt", stored)
-        said = f"{stored} is a graph or a run's folder, not a pattern; a run's is in its pattern.txt"
+        said = f"{stored} is a graph or a folder of one, not a pattern; a run's is in its pattern.txt"
         assert ran == Ran(1, "", f"blockdsl fmt: {said}\n")
     Path("run/graph.json").write_text("{}", encoding="utf-8")
     assert blockdsl("check", "run").err.startswith("blockdsl check: run/graph.json: ")

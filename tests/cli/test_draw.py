@@ -139,7 +139,7 @@ def test_png_without_its_extra(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -
         (["nothing.json", "-o", "x.svg"], "there is no file nothing.json"),
         (["run", "-o", "x.svg", "--dim", "0"], "run is a graph with all its settings; leave --dim out"),
         (["wrong.json", "-o", "x.svg"], "wrong.json: this is not a block graph in JSON"),
-        (["./folder", "-o", "x.svg"], "./folder is a folder without a graph.json"),
+        (["./folder", "-o", "x.svg"], "./folder is a folder without a graph.json or a config.json"),
         (["run", "-o", "x.dot", "--overlay", "stream_norm", "--text", "x"], "--overlay: not for .dot files"),
         (["a", "-o", "nowhere/x.svg"], "cannot write nowhere/x.svg: No such file or directory"),
         (["folder", "-o", "x.svg"], "unknown block 'folder'"),

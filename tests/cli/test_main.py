@@ -17,6 +17,7 @@ from blockdsl import compile
 from xt_blocks.cli import COMMANDS, parser
 
 from ..built_in import LISTED
+from .configurations import LLAMA
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
@@ -84,6 +85,8 @@ def test_the_examples_in_the_help_can_be_typed_as_they_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
+    Path("path/to").mkdir(parents=True)
+    Path("path/to/config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
     Path("runs/1").mkdir(parents=True)
     Path("runs/1/graph.json").write_text(compile("(a f)*2", dim=8).to_json(), encoding="utf-8")
     for example in examples(blockdsl(name, "--help").out):

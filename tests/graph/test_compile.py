@@ -214,16 +214,14 @@ def test_cross_attention_without_a_context_points_at_the_block() -> None:
         graph("set context; a f")
 
 
+ROTARY = {"type": "position", "scheme": "rotary", "theta": 10_000.0, "xpos_scale_base": None}
+
+
 def test_rotary_positions_are_one_node_for_each_size() -> None:
     g = graph("a a(dim_head=12) f c a a(dim_head=3)", rotary_pos_emb=True)
     assert {node: g.nx.nodes[node] for node in g.nodes("position")} == {
-        "rotary2": {
-            "type": "position",
-            "scheme": "rotary",
-            "dim": 2,
-            "xpos_scale_base": None,
-        },  # half of 4, and at least 2
-        "rotary6": {"type": "position", "scheme": "rotary", "dim": 6, "xpos_scale_base": None},  # half of 12
+        "rotary2": ROTARY | {"dim": 2},  # half of 4, and at least 2
+        "rotary6": ROTARY | {"dim": 6},  # half of 12
     }
     assert {edge for edge in edges(g) if edge.startswith("position")} == {
         "position: rotary2 → a0",
@@ -249,6 +247,36 @@ def test_the_rotated_size_can_be_given_and_is_held_against_the_head() -> None:
         graph("set rotary_emb_dim=4; a")
     with pytest.raises(UserError, match="rotary_pos_emb is set, but no block of the pattern uses rotary positions"):
         graph("f c", rotary_pos_emb=True)
+
+
+def rotated(pattern: str, **keywords: Any) -> list[float | None]:
+    """The theta that each block reads; None: it has no rotary positions."""
+    g = graph(pattern, **keywords)
+    read = [g.sources(node, "position") for node in g.nodes("block")]
+    return [g.nx.nodes[nodes[0]]["theta"] if nodes else None for nodes in read]
+
+
+def test_a_block_says_of_its_rotary_positions_what_the_stack_says_of_all() -> None:
+    assert rotated("a a(rotary_theta=1e6) a(rotary=false)", rotary_pos_emb=True) == [1e4, 1e6, None]
+    assert rotated("set rotary_theta=500; a a(rotary, rotary_theta=7) a(rotary) f") == [None, 7, 500, None]
+    assert rotated("a(rotary=false)*2", rotary_pos_emb=True, rotary_theta=9) == [None, None]
+    assert rotated("a a(rotary=false)", rotary_xpos=True, causal=True) == [1e4, None]
+    shared = graph("a(rotary) f a(rotary_theta=1e4) a(rotary_theta=8)*2", rotary_pos_emb=True, rotary_emb_dim=4)
+    assert [shared.sources(node, "position") for node in ("a0", "a2", "a3", "a4")] == [
+        ["rotary4"],
+        ["rotary4"],
+        ["rotary4x"],
+        ["rotary4x"],
+    ]
+    assert "rotary" not in shared.nx.nodes["a0"]["given"]  # its edge says it, and may be removed
+    lone = graph("a(rotary=false)", rotary_pos_emb=True, num_tokens=9, max_seq_len=5)
+    assert lone.nodes("position") == ["absolute"]  # nothing else tells one token from another
+
+
+@pytest.mark.parametrize("text", ["a(rotary_theta=9)", "set rotary_pos_emb; a(rotary=false, rotary_theta=9)"])
+def test_what_a_block_says_of_rotary_positions_that_it_has_not_is_an_error(text: str) -> None:
+    with pytest.raises(PatternError, match="rotary_theta is set, but it needs rotary\n"):
+        graph(text)
 
 
 def scores(pattern: str, **keywords: Any) -> set[str]:

@@ -8,6 +8,7 @@ import blockdsl
 from blockdsl.graph import nodes
 from blockdsl.registry.keywords import annotation
 from blockdsl.registry.options import Option
+from blockdsl.registry.rotary import ROTARY_ATTRIBUTES
 from blockdsl.registry.tokens import INPUT_OPTIONS
 
 TYPES = {
@@ -34,7 +35,7 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
     assert {attrs["type"] for _, attrs in g.nx.nodes(data=True)} == TYPES.keys() == nodes.NODE_ATTRIBUTES.keys()
     for node, attrs in g.nx.nodes(data=True):
         declared = get_type_hints(TYPES[attrs["type"]])
-        own = {"dim", "xpos_scale_base"} if node.startswith("rotary") else set()  # of the scheme
+        own = {option.name for option in ROTARY_ATTRIBUTES} if node.startswith("rotary") else set()
         assert attrs.keys() - own == declared.keys(), node
         assert get_args(declared["type"]) == (attrs["type"],)
 

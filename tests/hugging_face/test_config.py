@@ -26,7 +26,7 @@ def refusal(**changes: object) -> str:
 
 
 def test_a_text_of_all_that_is_said() -> None:
-    text = read({**LLAMA, "rms_norm_eps": 1e-8}, "LlamaModel").texts[""]
+    text = read(LLAMA, "LlamaModel").texts[""]
     assert text.startswith("set dim=16, heads=4, attn_dim_head=4, ")
     assert text.endswith("; (a f)*2")
 

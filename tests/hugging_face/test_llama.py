@@ -16,7 +16,6 @@ SMALL = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 40,
-    "rms_norm_eps": 1e-8,
 }
 CASES: dict[str, dict[str, Any]] = {
     "grouped": {"num_key_value_heads": 2},

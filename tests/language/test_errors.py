@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import textwrap
 from pathlib import Path
 from textwrap import dedent
 
@@ -11,8 +12,10 @@ import pytest
 
 from blockdsl import Pattern, PatternError, UserError, parse, parse_settings
 from blockdsl.errors import Span, did_you_mean, nearest
+from blockdsl.registry.kinds import kinds
+from blockdsl.registry.settings import table
 
-from ..built_in import LISTED
+from ..built_in import BUILT_IN, LISTED
 
 MESSAGES_FILE = Path(__file__).with_name("messages.txt")
 
@@ -21,7 +24,22 @@ def messages() -> list[tuple[str, str]]:
     """Each text of messages.txt and the message written beneath it."""
     paragraphs = MESSAGES_FILE.read_text(encoding="utf-8").split("\n\n")
     parted = [paragraph.strip("\n").split("\n", 1) for paragraph in paragraphs if not paragraph.startswith("#")]
-    return [(ast.literal_eval(text), expected.replace("{kinds}", LISTED)) for text, expected in parted]
+    return [(ast.literal_eval(text), filled(expected)) for text, expected in parted]
+
+
+def filled(expected: str) -> str:
+    """With the names that a message lists in their places, over lines of at most 100 columns."""
+    lists = {
+        "{settings}": ("settings", sorted(table())),
+        **{
+            f"{{options of {kind}}}": ("options", [option.name for option in kinds()[kind].written_options()])
+            for kind in BUILT_IN
+        },
+    }
+    for place, (title, names) in lists.items():
+        lines = textwrap.wrap(f"{title}: {', '.join(names)}", 100, subsequent_indent="  ")
+        expected = expected.replace(place, "\n  ".join(lines))
+    return expected.replace("{kinds}", LISTED)
 
 
 MESSAGES = [
@@ -198,7 +216,7 @@ def test_tabs_and_what_a_terminal_would_obey_are_shown_as_one_space_each() -> No
             1:1: unknown setting 'rotary'
               rotary
               ^^^^^^
-              did you mean 'rotary_emb_dim', 'rotary_pos_emb', 'rotary_xpos' or 'rotary_xpos_scale_base'?
+              did you mean 'rotary_emb_dim', 'rotary_pos_emb', 'rotary_theta', 'rotary_xpos' or 'rotary_xpos_scale_base'?
             """,
         ),
     ],

@@ -16,6 +16,7 @@ import xt_blocks
 from blockdsl import UserError
 from xt_blocks.interop import load_x_transformers
 from xt_blocks.interop.names import release_of
+from xt_blocks.positions.rotary import Rotary
 
 from . import peer
 from .test_parity import CASES
@@ -559,7 +560,7 @@ def test_rotary_positions_that_rotate_more_than_they_are_told_are_set() -> None:
         weights[f"attn_layers.layers.{i}.1.to_out.weight"] = torch.randn(32, 96)
     weights["attn_layers.rotary_pos_emb.inv_freq"] = 1e4 ** -(torch.arange(16) / 16)
     load_x_transformers(model, weights)
-    assert [*model.attn_layers.rotary.values()] == [(32, None)]
+    assert [*model.attn_layers.rotary.values()] == [Rotary(32)]
     assert [attrs["dim"] for _, attrs in model.graph.nx.nodes(data=True) if attrs.get("scheme") == "rotary"] == [32]
     theirs, ours = weights["attn_layers.layers.0.1.to_q.weight"], model.attn_layers.blocks["a0"].layer.to_qkv.weight
     assert torch.equal(ours[:16], theirs[0:32:2])

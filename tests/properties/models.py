@@ -41,6 +41,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
     "rotary_emb_dim": (2, 4, 8, 6),
+    "rotary_theta": (50, 1e6),
     "rotary_xpos_scale_base": (2, 16),
     "rel_pos_num_buckets": (4, 8, 5),
     "rel_pos_max_distance": (17, 40),
@@ -200,7 +201,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
 
 
 def kind_options(kind: str) -> tuple[Option, ...]:
-    return kinds()[kind].all_options()
+    return kinds()[kind].written_options()
 
 
 def _text(shape: Shape, options: dict[str, dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockdsl.graph.resolve import resolve
 
@@ -31,8 +31,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if source.is_stored(args.pattern):
-        graph = source.graph(args)
-        return _tell(args, graph.pattern, len(graph.nodes("block")), len(graph.stages), [])
+        found = [
+            Found(graph.pattern, len(graph.nodes("block")), len(graph.stages), name)
+            for name, graph in source.graphs(args).items()
+        ]
+        return _tell(args, found, [])
     pattern = source.read_pattern(args)
     settings = source.settings(args, pattern)
     stack = resolve(pattern, **settings)
@@ -41,15 +44,26 @@ def run(args: argparse.Namespace) -> int:
 
         compile(pattern, **settings)
     notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
-    return _tell(args, str(pattern), len(pattern.layer_types), len(pattern.stage_names), notes)
+    return _tell(args, [Found(str(pattern), len(pattern.layer_types), len(pattern.stage_names))], notes)
 
 
-def _tell(args: argparse.Namespace, pattern: str, blocks: int, stages: int, notes: list[str]) -> int:
+class Found(NamedTuple):
+    """What a text makes; `name` says which of two it is, as an encoder."""
+
+    pattern: str
+    blocks: int
+    stages: int
+    name: str = ""
+
+
+def _tell(args: argparse.Namespace, found: list[Found], notes: list[str]) -> int:
     if args.json:
-        told = {"ok": True, "pattern": pattern, "blocks": blocks, "stages": stages, "notes": notes}
-        print(json.dumps(told, indent=1))
+        each = {f.name: {"pattern": f.pattern, "blocks": f.blocks, "stages": f.stages} for f in found}
+        print(json.dumps({"ok": True, **each.get("", each), "notes": notes}, indent=1))
         return 0
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    print(f"ok: {blocks:,} block{'s' * (blocks != 1)} in {stages:,} stage{'s' * (stages != 1)}")
+    for name, blocks, stages in ((f.name, f.blocks, f.stages) for f in found):
+        what = f"ok: {name}: " if name else "ok: "
+        print(f"{what}{blocks:,} block{'s' * (blocks != 1)} in {stages:,} stage{'s' * (stages != 1)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from blockdsl.errors import UserError
 from . import output, source
 
 if TYPE_CHECKING:
-    from blockdsl.api import BlockGraph
+    from blockdsl.api import BlockGraph, GraphDiff
 
 FAULT = 2  # status; 1 says that they differ
 
@@ -53,23 +54,36 @@ def run(args: argparse.Namespace) -> int:
 
     if args.before == args.after == "-":
         raise UserError("only one of the two patterns can come from standard input")
-    before, after = (_graph(args, given) for given in (args.before, args.after))
-    found = before.diff(after, args.seq_len)
-    if args.json and args.out == output.STDOUT:
-        raise UserError("--json and -o - both write to standard output; give one")
+    before, after = (_graphs(args, given) for given in (args.before, args.after))
+    if before.keys() != after.keys():
+        raise UserError("one is an encoder-decoder and the other is not; compare two that are")
+    found = {name: graph.diff(after[name], args.seq_len) for name, graph in before.items()}
     if args.out is not None:
-        forms = {".svg": found.to_svg, ".html": found.to_html}
+        if args.json and args.out == output.STDOUT:
+            raise UserError("--json and -o - both write to standard output; give one")
+        if "" not in found:
+            raise UserError("-o draws the difference of two graphs, and these are an encoder and a decoder each")
+        forms = {".svg": found[""].to_svg, ".html": found[""].to_html}
         suffix = ".svg" if args.out == output.STDOUT else args.out.suffix.lower()
         if suffix not in forms:
             raise UserError(f"{args.out}: the picture's name ends in {' or '.join(forms)}")
         drawn = forms[suffix](seq_len=args.seq_len)
         output.write(args.out, (drawn.removesuffix("\n") + "\n").encode(), sys.stderr)
-    text = found.to_json() if args.json else found.to_text(color=wanted(sys.stdout))
     if args.out != output.STDOUT:
-        print(text)
-    return 1 if found else 0
+        print(_json(found) if args.json else _text(found, wanted(sys.stdout)))
+    return 1 if any(found.values()) else 0
 
 
-def _graph(args: argparse.Namespace, given: str) -> BlockGraph:
+def _json(found: dict[str, GraphDiff]) -> str:
+    each = {name: json.loads(difference.to_json()) for name, difference in found.items()}
+    return found[""].to_json() if "" in found else json.dumps(each, indent=1)
+
+
+def _text(found: dict[str, GraphDiff], color: bool) -> str:
+    texts = {name: difference.to_text(color=color) for name, difference in found.items()}
+    return "\n\n".join(f"{name}\n{text}" if name else text for name, text in texts.items())
+
+
+def _graphs(args: argparse.Namespace, given: str) -> dict[str, BlockGraph]:
     args.pattern = given
-    return source.graph(args)
+    return source.graphs(args)

@@ -12,6 +12,7 @@ from blockdsl.errors import UserError
 from . import output, source
 
 if TYPE_CHECKING:
+    from blockdsl.api import BlockGraph
     from blockdsl.draw.colors import Shade
 
 
@@ -98,11 +99,27 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--text needs --overlay, which reads it")
     if suffix in (".dot", ".mmd"):
         options = {"fold": not args.unfold}
-    drawn = getattr(source.graph(args), form.method)(**options)
+    graphs = source.graphs(args)
+    drawn = getattr(graphs[""], form.method)(**options) if "" in graphs else _together(graphs, suffix, options)
     if isinstance(drawn, str):
         drawn = (drawn.removesuffix("\n") + "\n").encode()
     output.write(args.out, drawn)
     return 0
+
+
+def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any]) -> str | bytes:
+    """An encoder and its decoder, side by side."""
+    from blockdsl.draw import page, side_by_side
+    from blockdsl.draw.png import png
+
+    if suffix == ".txt":
+        return "\n\n".join(f"{name}\n{graph.to_text()}" for name, graph in graphs.items())
+    if suffix not in (".svg", ".png", ".html"):
+        raise UserError(f"{' and '.join(graphs)} are two graphs, which {suffix} files do not take; .svg and .html do")
+    if suffix == ".html":
+        return page(graphs, **options)
+    svg = side_by_side(graphs, **options)
+    return png(svg) if suffix == ".png" else svg
 
 
 def overlay(args: argparse.Namespace) -> Shade:

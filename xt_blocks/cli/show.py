@@ -15,9 +15,10 @@ def add_parser(subparsers: Any) -> None:
         help="draw a pattern",
         description=(
             "Draw a pattern's blocks: stages, parallel branches, ties, and each repeat once. In colour on a terminal,\n"
-            "unless NO_COLOR is set."
+            "unless NO_COLOR is set. An encoder-decoder is two drawings."
         ),
-        epilog='examples:\n  blockdsl show "f a f | a*6 f*6 | sandwich(6)"\n  blockdsl show "(a & f)*12" --dim 1024',
+        epilog='examples:\n  blockdsl show "f a f | a*6 f*6 | sandwich(6)"\n  blockdsl show "(a & f)*12" --dim 1024\n'
+        "  blockdsl show path/to/config.json         a model of Hugging Face",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source.add_graph(parser)
@@ -28,10 +29,11 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from blockdsl.draw.escape import wanted
 
-    graph, color = source.graph(args), wanted(sys.stdout)
-    text = graph.to_text(ascii=args.ascii, color=color)
-    if not args.ascii and not output.encodable(text):
+    graphs, color = source.graphs(args), wanted(sys.stdout)
+    ascii = args.ascii
+    if not ascii and not all(output.encodable(graph.to_text()) for graph in graphs.values()):
         print("the terminal's encoding cannot show the drawing's lines; drawn in ASCII", file=sys.stderr)
-        text = graph.to_text(ascii=True, color=color)
-    print(text)
+        ascii = True
+    texts = {name: graph.to_text(ascii=ascii, color=color) for name, graph in graphs.items()}
+    print("\n\n".join(f"{name}\n{text}" if name else text for name, text in texts.items()))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,7 +15,10 @@ from blockdsl.language.pattern import Pattern, parse, parse_settings
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
 
-GRAPH = "the pattern's text; or the path of a file, of a graph in JSON, or of a run's folder; or - for standard input"
+GRAPH = (
+    "the pattern's text; or the path of a file, of a graph in JSON, of a Hugging Face config.json, or of a folder with "
+    "one of these, as a run's; or - for standard input"
+)
 
 
 def add_pattern(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +77,7 @@ def read_text(args: argparse.Namespace) -> str:
     if _FILE_NAME.fullmatch(args.pattern) and not Path(args.pattern).is_dir():
         raise UserError(f"there is no file {args.pattern}")
     if args.pattern != "-" and _stored(args.pattern):
-        raise UserError(f"{args.pattern} is a graph or a run's folder, not a pattern; a run's is in its pattern.txt")
+        raise UserError(f"{args.pattern} is a graph or a folder of one, not a pattern; a run's is in its pattern.txt")
     return args.pattern
 
 
@@ -116,8 +120,8 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
     return given
 
 
-def graph(args: argparse.Namespace) -> BlockGraph:
-    """The graph that the command line names: a pattern's, or one stored in a file or a run's folder.
+def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
+    """The graphs that the command line names: a pattern's, called "", or those stored in a file or a folder.
 
     Raises:
         UserError: a file cannot be read, or settings are given beside a graph that has them all.
@@ -127,14 +131,14 @@ def graph(args: argparse.Namespace) -> BlockGraph:
     stored = _stored(args.pattern)
     if stored is None:
         pattern = read_pattern(args)
-        return compile(pattern, **settings(args, pattern))
+        return {"": compile(pattern, **settings(args, pattern))}
     if given := [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name) not in (None, [])]:
         raise UserError(f"{args.pattern} is a graph with all its settings; leave {' and '.join(given)} out")
-    return _read_graph(stored)
+    return _read_graphs(stored)
 
 
 def is_stored(argument: str) -> bool:
-    """Whether an argument names a stored graph. Raises UserError as `graph` does."""
+    """Whether an argument names a stored graph. Raises UserError as `graphs` does."""
     return _stored(argument) is not None
 
 
@@ -146,14 +150,38 @@ def _stored(argument: str) -> Path | None:
     """
     path = Path(argument)
     try:
-        inside = path / "graph.json"
-        found = inside if inside.is_file() else path if path.suffix == ".json" and path.is_file() else None
+        inside = [path / name for name in ("graph.json", "config.json") if (path / name).is_file()]
+        found = inside[0] if inside else path if path.suffix == ".json" and path.is_file() else None
         bare = found is None and path.is_dir()
     except (OSError, ValueError):  # far too long for a path, or a NUL in it
         return None
     if bare and _NAMES_A_FOLDER.search(argument):
-        raise UserError(f"{argument} is a folder without a graph.json")
+        raise UserError(f"{argument} is a folder without a graph.json or a config.json")
     return found
+
+
+def _read_graphs(path: Path) -> dict[str, BlockGraph]:
+    """Those of a graph in JSON, of the folder of an encoder-decoder of ours, or of a Hugging Face configuration."""
+    values = _object(path)
+    if "model_type" in values:
+        from blockdsl import hugging_face
+
+        try:
+            return hugging_face.read(values).graphs()
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    if "encoder" in values and "xt_blocks" in values:
+        return {side: _read_graph(path.with_name(f"{side}.json")) for side in ("encoder", "decoder")}
+    return {"": _read_graph(path)}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The keys of a file of JSON; none where it is something else, which the reader of graphs says."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _read_graph(path: Path) -> BlockGraph:

@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         help="count parameters, FLOPs and cache bytes",
         description=(
             "A table of a pattern's costs by stage: blocks, parameters (tied ones once), forward FLOPs a token\n"
-            "and key-value cache bytes a token."
+            "and key-value cache bytes a token. An encoder-decoder is two tables."
         ),
         epilog=(
             'examples:\n  blockdsl stats "(a f)*12" --dim 768 --heads 12 --seq-len 1024\n'
@@ -45,15 +45,20 @@ def run(args: argparse.Namespace) -> int:
 
     if max(args.seq_len, args.context_len or 0) > _LONGEST:
         raise UserError(f"--seq-len and --context-len are at most {_LONGEST:,}")
-    graph = source.graph(args)
-    seq_len = row_length(graph, args.seq_len)
-    rows = by_stage(graph, sizes(seq_len, 1, args.context_len))
-    total = sum((cost for _, cost in rows), Cost())
-    item = item_bytes(args.dtype)
+    item, counted = item_bytes(args.dtype), {}
+    for name, graph in source.graphs(args).items():
+        seq_len = row_length(graph, args.seq_len)
+        rows = by_stage(graph, sizes(seq_len, 1, args.context_len))
+        total = sum((cost for _, cost in rows), Cost())
+        counted[name] = (
+            _as_json(graph.pattern, seq_len, rows, total, item)
+            if args.json
+            else _table([*rows, ("total", total)], seq_len, item)
+        )
     if args.json:
-        print(json.dumps(_as_json(graph.pattern, seq_len, rows, total, item), indent=1))
+        print(json.dumps(counted.get("", counted), indent=1))
     else:
-        print(_table([*rows, ("total", total)], seq_len, item))
+        print("\n\n".join(f"{name}\n{table}" if name else str(table) for name, table in counted.items()))
     return 0
 
 

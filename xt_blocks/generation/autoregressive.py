@@ -122,8 +122,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             context, context_mask: for the model's cross-attention.
             prepend_embeds: (batch, p, emb_dim) in front of the tokens, and of the window when it slides.
             prepend_mask: (batch, p) bool.
-            options: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, generator, as `sampling.Sampler` has
-                them, and eos_token, cache_kv=True, compile=False, as `decoding.Generation` has them.
+            options: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, suppress_tokens, generator, as
+                `sampling.Sampler` has them, and eos_token, begin_suppress_tokens, forced_tokens, cache_kv=True,
+                compile=False, as `decoding.Generation` has them.
 
         Returns:
             (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.

@@ -6,9 +6,9 @@ one, and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,7 +23,7 @@ from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating, evaluating_all
-from .sampling import Sampler, Sampling
+from .sampling import Sampler, Sampling, checked_tokens
 
 # Options -----------------------------------------------------------------------------------------------------------
 
@@ -35,6 +35,8 @@ class GenerationOptions(Sampling, total=False):
     """A Generation's arguments, for methods that take them as `**options`."""
 
     eos_token: int | None
+    begin_suppress_tokens: Sequence[int]
+    forced_tokens: Mapping[int, int] | None
     cache_kv: bool
     compile: bool
 
@@ -45,30 +47,66 @@ class Generation(Sampler):
 
     Args:
         eos_token: a row that has generated it is padded; decoding ends when all rows have.
+        begin_suppress_tokens: tokens that are not drawn as the first one (Whisper, arXiv:2212.04356).
+        forced_tokens: steps and the tokens that are taken there, whatever the model says: 0 is the first step, and -1
+            the last one of those that are asked for. `{0: 0, -1: 2}` is BART's (arXiv:1910.13461).
         cache_kv: keep keys and values between steps; without, the tokens are the same.
         compile: compile the steps after the prompt, once for each batch size and for each 128 tokens of length; on a
             GPU they are a CUDA graph.
     """
 
     eos_token: int | None = None
+    begin_suppress_tokens: Sequence[int] = ()
+    forced_tokens: Mapping[int, int] | None = None
     cache_kv: bool = True
     compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "eos_token", plain(self.eos_token))
+        first = checked_tokens("begin_suppress_tokens", self.begin_suppress_tokens)
+        object.__setattr__(self, "begin_suppress_tokens", first)
+        object.__setattr__(self, "forced_tokens", _checked_forced(self.forced_tokens))
 
     def check(self, net: TransformerWrapper) -> None:
         """Raise ValueError unless `net` can generate tokens like this."""
         eos = self.eos_token
         if eos is not None and not (type(eos) is int and 0 <= eos < net.num_tokens):
             raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos}")
+        said = (self.suppress_tokens, self.begin_suppress_tokens, (self.forced_tokens or {}).values())
+        for name, tokens in zip(("suppress_tokens", "begin_suppress_tokens", "forced_tokens"), said, strict=True):
+            if (largest := max(tokens, default=0)) >= net.num_tokens:
+                raise ValueError(f"{name} are tokens from 0 to {net.num_tokens - 1}, and one of them is {largest}")
         if not self.compile:
             return
         if not self.cache_kv:
             raise ValueError("compile is set, but cache_kv is off: only steps with a cache are compiled")
         if reason := net.graph.why_not_cached():
             raise ValueError(f"compile is set, but no cache can be kept: {reason}")
+
+    def chooser(self, steps: int) -> Callable[[Tensor, int], Tensor]:
+        """What takes a token at each of so many steps: from logits (batch, tokens) and the step to tokens (batch,)."""
+        forced = {step if step >= 0 else steps + step: token for step, token in (self.forced_tokens or {}).items()}
+        first: Sampler = self
+        if self.begin_suppress_tokens:
+            first = replace(self, suppress_tokens=(*self.suppress_tokens, *self.begin_suppress_tokens))
+
+        def choose(logits: Tensor, step: int) -> Tensor:
+            if step in forced:
+                return logits.new_full(logits.shape[:1], forced[step], dtype=torch.int64)
+            return self(logits) if step else first(logits)
+
+        return choose
+
+
+def _checked_forced(forced: Any) -> dict[int, int] | None:
+    if forced is None:
+        return None
+    if isinstance(forced, Mapping):
+        tokens = {plain(step): plain(token) for step, token in forced.items()}
+        if all(type(step) is int and type(token) is int and token >= 0 for step, token in tokens.items()):
+            return tokens
+    raise ValueError(f"forced_tokens must be tokens by step, as in {{0: 5, -1: 2}}, not {forced!r}")
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[Generation, dict[str, Any]]:
@@ -281,7 +319,7 @@ def capacity_for(tokens: int, most: int | None, compiled: bool) -> int:
 
 def decode(
     decoding: Decoding,
-    choose: Callable[[Tensor], Tensor],
+    choose: Callable[[Tensor, int], Tensor],
     steps: int,
     eos_token: int | None = None,
     pad_value: int = 0,
@@ -291,11 +329,12 @@ def decode(
     Ends when all rows have drawn eos_token; after its own, a row has pad_value.
 
     Args:
-        choose: the model's output for the next token, such as (batch, num_tokens) logits, → the token (batch,).
+        choose: the model's output for the next token, such as (batch, num_tokens) logits, and the step's number, →
+            the token (batch,).
     """
     finished: Tensor | None = None
-    for _ in range(steps):
-        token = choose(decoding.next_output())
+    for step in range(steps):
+        token = choose(decoding.next_output(), step)
         decoding.append(token)
         if eos_token is not None:
             ended = token == eos_token
@@ -333,7 +372,7 @@ class Stream:
             self._seen, self._steps = False, decode(decoding, _as_it_is, seq_len)
         else:
             self._seen = generation.filter_logits_fn is not None
-            self._steps = decode(decoding, generation, seq_len, generation.eos_token, pad_value)
+            self._steps = decode(decoding, generation.chooser(seq_len), seq_len, generation.eos_token, pad_value)
         self._modules = [*net.modules()]
 
     def __iter__(self) -> Stream:
@@ -361,5 +400,5 @@ class Stream:
         return out[0] if self._prompts.single else out
 
 
-def _as_it_is(vector: Tensor) -> Tensor:
+def _as_it_is(vector: Tensor, step: int) -> Tensor:
     return vector

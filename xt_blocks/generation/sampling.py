@@ -1,13 +1,13 @@
 """From logits to the next token.
 
-The steps, in this order, each on the result of the one before: the caller's own filter on the model's logits;
-temperature; top-k; top-p; top-a; min-p; the draw among the remaining tokens, in proportion to their probabilities. A
-filter takes logits `(batch, tokens)` and returns them with dropped tokens at -inf.
+The steps, in this order, each on the result of the one before: the caller's own filter on the model's logits; tokens
+that are suppressed; temperature; top-k; top-p; top-a; min-p; the draw among the remaining tokens, in proportion to
+their probabilities. A filter takes logits `(batch, tokens)` and returns them with dropped tokens at -inf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TypedDict
@@ -82,6 +82,33 @@ def keep_min_p(logits: Tensor, m: float) -> Tensor:
     return logits.masked_fill(p < m * p.amax(dim=-1, keepdim=True), float("-inf"))
 
 
+def without_tokens(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """All but these tokens.
+
+    Args:
+        logits: (batch, tokens)
+
+    Raises:
+        ValueError: there is no such token.
+    """
+    count = logits.shape[-1]
+    if (largest := max(tokens, default=0)) >= count:
+        raise ValueError(f"suppress_tokens are from 0 to {count - 1}, and one of them is {largest}")
+    return logits.index_fill(-1, torch.tensor(tokens, device=logits.device, dtype=torch.int64), float("-inf"))
+
+
+def checked_tokens(name: str, tokens: Sequence[int]) -> tuple[int, ...]:
+    """Several tokens as Python's own numbers.
+
+    Raises:
+        ValueError: they are no tokens, or one alone.
+    """
+    given = plain(tokens)
+    if not isinstance(given, Sequence) or not all(type(token) is int and token >= 0 for token in given):
+        raise ValueError(f"{name} must be tokens, as in [1, 2], not {tokens!r}")
+    return tuple(given)
+
+
 def probabilities(logits: Tensor) -> Tensor:
     """Softmax over the last axis, in float32 at least. Tokens at +inf share all of it."""
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -125,6 +152,7 @@ class Sampling(TypedDict, total=False):
     top_a: float | None
     min_p: float | None
     filter_logits_fn: FilterLogits | None
+    suppress_tokens: Sequence[int]
     generator: torch.Generator | None
 
 
@@ -150,10 +178,12 @@ class Sampler:
         min_p: among those with a probability of at least min_p · p_max.
         filter_logits_fn: any callable, logits (batch, tokens) in float32 or float64 → the same shape; a token at
             -inf is not drawn. It comes first, and at temperature 0 too.
+        suppress_tokens: tokens that are never drawn, at temperature 0 neither.
         generator: for reproducible draws.
 
     Raises:
-        ValueError: a number out of its range; when called, logits with a NaN or a row with no token left.
+        ValueError: a number out of its range; when called, logits with a NaN or a row with no token left, or a token
+            to suppress that there are no logits of.
         TypeError: a filter that cannot be called.
     """
 
@@ -163,6 +193,7 @@ class Sampler:
     top_a: float | None = None
     min_p: float | None = None
     filter_logits_fn: FilterLogits | None = None
+    suppress_tokens: Sequence[int] = ()
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -176,6 +207,7 @@ class Sampler:
             raise TypeError(f"filter_logits_fn must be callable, not {type(self.filter_logits_fn).__name__}")
         if self.generator is not None and not isinstance(self.generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator, not {type(self.generator).__name__}")
+        object.__setattr__(self, "suppress_tokens", checked_tokens("suppress_tokens", self.suppress_tokens))
 
     def __call__(self, logits: Tensor) -> Tensor:
         if self.temperature == 0:
@@ -200,17 +232,21 @@ class Sampler:
         return logits
 
     def _filtered(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits in float32 at least, after the caller's own filter, and the largest of each row (batch, 1)."""
+        """The logits in float32 at least that the caller's own filter and suppressed tokens leave, and the largest of
+        each row (batch, 1)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         largest = _checked_largest("the model's logits", logits)
-        if self.filter_logits_fn is None:
-            return logits, largest
-        out = self.filter_logits_fn(logits)
-        if not isinstance(out, Tensor) or out.shape != logits.shape:
-            what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"filter_logits_fn must return logits {tuple(logits.shape)}, not {what}")
-        out = out.to(logits.dtype)
-        return out, _checked_largest("what filter_logits_fn returned", out)
+        if self.filter_logits_fn is not None:
+            out = self.filter_logits_fn(logits)
+            if not isinstance(out, Tensor) or out.shape != logits.shape:
+                what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                raise ValueError(f"filter_logits_fn must return logits {tuple(logits.shape)}, not {what}")
+            logits = out.to(logits.dtype)
+            largest = _checked_largest("what filter_logits_fn returned", logits)
+        if self.suppress_tokens:
+            logits = without_tokens(logits, self.suppress_tokens)
+            largest = _checked_largest("what suppress_tokens leave", logits)
+        return logits, largest
 
 
 def _checked_largest(what: str, logits: Tensor) -> Tensor:

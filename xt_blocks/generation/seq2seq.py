@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +14,23 @@ from blockdsl import parse
 from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.language.ordering import pattern_of
 from blockdsl.registry.keywords import spells
-from blockdsl.registry.options import real
+from blockdsl.registry.options import check_names, real, whole
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
+from ..kernels.compat import uncompiled
 from ..kernels.masks import check_mask, joined_masks
-from ..kernels.tensors import whole_numbers
+from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
+from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from ..runtime.pretrained import Pretrained
 from .autoregressive import AutoregressiveWrapper
-from .decoding import GenerationOptions, PromptTokens, Stream
+from .decoding import Generation, GenerationOptions, PromptTokens, Stream, read_prompts
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -83,6 +85,17 @@ class TargetOptions(GenerationOptions, total=False):
     prepend_mask: Tensor | None
 
 
+class JoinOptions(TypedDict, total=False):
+    """Arguments of `XTransformer.from_models` besides the two."""
+
+    tie_token_emb: bool
+    ignore_index: int
+    pad_value: int
+    cross_attn_tokens_dropout: float
+    start_token: int | None
+    generation: GenerationOptions | None
+
+
 class XTransformer(Drawn, Pretrained, nn.Module):
     """An encoder, and a decoder that attends to its output (Vaswani et al., arXiv:1706.03762).
 
@@ -92,6 +105,9 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         ignore_index, pad_value: as AutoregressiveWrapper has them.
         cross_attn_tokens_dropout: in training, the share of the encoder's tokens that the decoder does not see, drawn
             for each row (as Perceiver AR does, arXiv:2202.07765).
+        start_token: what a target starts with where `generate` is given no other start.
+        generation: arguments of `generate` by name, which it takes unless it is given others, such as
+            {"eos_token": 2, "forced_tokens": {0: 0, -1: 2}}.
         deepnorm: DeepNorm for both, with the constants of an encoder-decoder (Wang et al., arXiv:2203.00555).
         return_tgt_loss: True, as older releases of x-transformers have it: `forward` gives the target's loss.
         keywords: `enc_` or `dec_` and a keyword of TransformerWrapper (`enc_num_tokens`, `dec_max_seq_len`) or of
@@ -101,7 +117,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     Attributes:
         encoder: a TransformerWrapper without logits.
         decoder: an AutoregressiveWrapper around a TransformerWrapper.
-        ignore_index, pad_value: as given.
+        ignore_index, pad_value, start_token, generation: as given.
 
     Raises:
         TypeError: an unknown keyword (the message names the nearest one), one that does not fit, or one is missing.
@@ -120,6 +136,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         ignore_index: int = -100,
         pad_value: int = 0,
         cross_attn_tokens_dropout: float = 0.0,
+        start_token: int | None = None,
+        generation: GenerationOptions | None = None,
         deepnorm: bool = False,
         return_tgt_loss: bool = True,
         **keywords: Unpack[Seq2SeqKeywords],
@@ -134,56 +152,97 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             dec_stack["cross_attend"] = True
         if deepnorm:
             enc_stack, dec_stack = _with_deepnorm(enc_stack, dec_stack)
-        if tie_token_emb:
-            _check_tie(dim, enc_tokens, dec_tokens)
         with _named("encoder"):
-            encoder = self.encoder_class(dim=dim, **enc_stack)
-            if encoder.reads_context:
-                raise UserError("its blocks attend to a context ('c'), and there is none to give it")
-            enc = self.model_class(attn_layers=encoder, return_only_embed=True, **enc_tokens)
+            stack = self.encoder_class(dim=dim, **enc_stack)
+            encoder = self.model_class(attn_layers=stack, return_only_embed=True, **enc_tokens)
         with _named("decoder"):
-            decoder = self.decoder_class(dim=dim, **dec_stack)
-            if not decoder.reads_context:
-                raise UserError("its blocks have no 'c', which attends to the encoder's output")
-            net = self.model_class(attn_layers=decoder, **dec_tokens)
-        if tie_token_emb:
-            net.token_emb = enc.token_emb
-        self._join(enc, net, ignore_index, pad_value, cross_attn_tokens_dropout)
+            net = self.model_class(attn_layers=self.decoder_class(dim=dim, **dec_stack), **dec_tokens)
+        self._join(
+            encoder,
+            net,
+            tie_token_emb=tie_token_emb,
+            ignore_index=ignore_index,
+            pad_value=pad_value,
+            cross_attn_tokens_dropout=cross_attn_tokens_dropout,
+            start_token=start_token,
+            generation=generation,
+        )
 
     def _join(
-        self, encoder: TransformerWrapper, net: TransformerWrapper, ignore_index: int, pad_value: int, dropout: float
-    ) -> None:
-        share = real("cross_attn_tokens_dropout", dropout, least=0, below=1)
-        self.encoder = encoder
-        self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
-        self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
-        self.cross_attn_tokens_dropout = share
-
-    @classmethod
-    def from_models(
-        cls,
-        encoder: TransformerWrapper,
-        decoder: TransformerWrapper,
+        self,
+        encoder: Any,
+        net: Any,
         *,
+        tie_token_emb: bool = False,
         ignore_index: int = -100,
         pad_value: int = 0,
         cross_attn_tokens_dropout: float = 0.0,
-    ) -> Self:
-        """Of models made before: an encoder without logits, and a decoder that attends to its output."""
+        start_token: int | None = None,
+        generation: GenerationOptions | None = None,
+    ) -> None:
+        """Take two models that fit."""
+        with _named("encoder"):
+            _check_encoder(encoder)
+        with _named("decoder"):
+            if not isinstance(uncompiled(net), TransformerWrapper):
+                raise TypeError(f"it must be a TransformerWrapper, not {type(net).__name__}")
+            if not net.attn_layers.reads_context:
+                raise UserError("its blocks have no 'c', which attends to the encoder's output")
+        if (width := _width(encoder)) != net.dim:
+            raise UserError(f"the encoder gives vectors of {width} features, and the decoder's stream has {net.dim}")
+        if tie_token_emb:
+            _check_tie(encoder.graph, net.graph)
+            net.token_emb = encoder.token_emb
+        self.encoder = encoder
+        self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
+        self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
+        self.cross_attn_tokens_dropout = real("cross_attn_tokens_dropout", cross_attn_tokens_dropout, least=0, below=1)
+        self.start_token = None if start_token is None else whole("start_token", start_token)
+        if self.start_token is not None and self.start_token >= net.num_tokens:
+            raise UserError(f"start_token={start_token} is no token of the decoder, which has {net.num_tokens}")
+        self.generation: GenerationOptions = {**(generation or {})}
+        check_names(self.generation, GenerationOptions.__annotations__, "generation has an unknown argument")
+        Generation(**self.generation).check(net)
+
+    @classmethod
+    def from_models(cls, encoder: SequenceModel, decoder: TransformerWrapper, **options: Unpack[JoinOptions]) -> Self:
+        """Of an encoder and a decoder that are there.
+
+        Args:
+            encoder: gives vectors of the decoder's width: a TransformerWrapper with `return_only_embed`, or a
+                ContinuousTransformerWrapper, which reads vectors, as Whisper's encoder does (arXiv:2212.04356).
+            decoder: a causal TransformerWrapper with cross-attention.
+            options: tie_token_emb, ignore_index, pad_value, cross_attn_tokens_dropout, start_token, generation.
+
+        Raises:
+            TypeError: one of them is something else, or an option is unknown.
+            UserError: they do not fit each other, or a value is at fault.
+        """
+        check_names(options, JoinOptions.__annotations__, "XTransformer.from_models() got an unknown argument")
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model._join(encoder, decoder, ignore_index, pad_value, cross_attn_tokens_dropout)
+        model._join(encoder, decoder, **options)
         return model
 
     @classmethod
     def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
+        """Of the graphs "encoder" and "decoder", with the options of `from_models`."""
         if set(graphs) != {"encoder", "decoder"}:
             raise UserError(f"this is no encoder-decoder, as {cls.__name__} is; xt_blocks.from_pretrained reads either")
-        encoder, decoder = (cls.model_class.from_graphs({"": graphs[side]}) for side in ("encoder", "decoder"))
+        owner = ContinuousTransformerWrapper if graphs["encoder"].reads == "vectors" else cls.model_class
+        encoder = owner.from_graphs({"": graphs["encoder"]})
+        decoder = cls.model_class.from_graphs({"": graphs["decoder"]})
+        if forced := (arguments.get("generation") or {}).get("forced_tokens"):  # in JSON, steps are texts
+            forced = {int(step): token for step, token in forced.items()}
+            arguments["generation"] = {**arguments["generation"], "forced_tokens": forced}
         return cls.from_models(encoder, decoder, **arguments)
 
     def arguments(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("ignore_index", "pad_value", "cross_attn_tokens_dropout")}
+        for name in ("filter_logits_fn", "generator"):
+            if self.generation.get(name) is not None:
+                raise UserError(f"the model's generation has a {name}, which no file can hold; take it out to save")
+        said = ("ignore_index", "pad_value", "cross_attn_tokens_dropout", "start_token", "generation")
+        return {name: getattr(self, name) for name in said}
 
     @property
     def graphs(self) -> dict[str, BlockGraph]:
@@ -203,8 +262,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """Mean cross-entropy of each target token given the source and the target tokens before it, in nats.
 
         Args:
-            src: (batch, source) tokens.
-            tgt: (batch, target + 1) tokens.
+            src: (batch, source) tokens, or (batch, source, dim_in) vectors where the encoder reads these.
+            tgt: (batch, target + 1) tokens, the first of which is not predicted.
             mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
             attn_mask: bool, which place of the source sees which, as TransformerWrapper takes it.
             src_prepend_embeds: (batch, p, emb_dim) in front of the source, a vision transformer's patches in PaLI
@@ -215,7 +274,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
-        context, context_mask = self._encoded(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
         if self.training and self.cross_attn_tokens_dropout > 0:
             context_mask = self._some_of(context, context_mask)
         return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask)
@@ -225,8 +284,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     def stream(
         self,
         seq_in: Tensor,
-        seq_out_start: PromptTokens,
-        seq_len: int,
+        seq_out_start: PromptTokens | None = None,
+        seq_len: int | None = None,
         mask: Tensor | None = None,
         attn_mask: Tensor | None = None,
         src_prepend_embeds: Tensor | None = None,
@@ -236,9 +295,18 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         with evaluating(self.encoder):
-            context, context_mask = self._encoded(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+            context, context_mask = self.encode(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        if seq_out_start is None:
+            if self.start_token is None:
+                raise TypeError("generate() needs seq_out_start: the model has no start_token")
+            seq_out_start = context.new_full((context.shape[0], 1), self.start_token, dtype=torch.int64)
+        if seq_len is None:
+            if self.decoder.max_seq_len is None:
+                raise TypeError("generate() needs seq_len: the decoder is of any length")
+            seq_len = max(0, self.decoder.max_seq_len - read_prompts(seq_out_start, tgt_mask).tokens.shape[1])
         read: ContextInputs = {"context": context, "context_mask": context_mask}
-        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **generation)
+        options: Any = {**self.generation, **generation}
+        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **options)
 
     @names_nearest
     @takes_what(stream)
@@ -246,34 +314,43 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """Target tokens that go on from a start. The source is encoded once, and its keys and values are computed once.
 
         Args:
-            seq_in: (batch, source) tokens.
+            seq_in: (batch, source) tokens, or (batch, source, dim_in) vectors.
             seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
-            seq_len: how many tokens to add.
+                By default each row starts with start_token.
+            seq_len: how many tokens to add; None: as many as the decoder's max_seq_len leaves.
             mask, attn_mask, src_prepend_embeds, src_prepend_mask: as in training.
             tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
-            generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...
+            generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...; those
+                that are not given are as the model's `generation` has them.
 
         Returns:
             (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
         """
         return self.stream(*inputs, **options).collect()
 
-    def _encoded(
+    def encode(
         self,
         src: Tensor,
-        mask: Tensor | None,
-        attn_mask: Tensor | None,
-        prepend_embeds: Tensor | None,
-        prepend_mask: Tensor | None,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        prepend_embeds: Tensor | None = None,
+        prepend_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(batch, p + source, dim) for the decoder to attend to, and its mask (batch, p + source)."""
-        src = whole_numbers("src", src, " (batch, source)")
+        """What the decoder attends to: the encoded source (batch, p + places, dim) and its mask (batch, p + places).
+
+        The arguments are those of `forward` about the source. Its places are its tokens or vectors, unless a conv_stem
+        halves their number.
+        """
+        src = self.encoder.checked_sequence(src)
         check_mask("mask", mask, src)
         context = self.encoder(
             src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
         )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
-        return context, joined_masks(prepend_mask, prepended, mask, src.shape[1], src.shape[0], src.device)
+        places = context.shape[1] - prepended
+        return context, joined_masks(
+            prepend_mask, prepended, self.encoder.places_of(mask), places, src.shape[0], src.device
+        )
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, context) bool, True at a random part of the real tokens, at least one of each row."""
@@ -296,7 +373,7 @@ def _check_names(keywords: Mapping[str, Any]) -> None:
     """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
     known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
     known += ["dim", "tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "deepnorm"]
-    known += ["return_tgt_loss"]
+    known += ["return_tgt_loss", "start_token", "generation"]
     for keyword in keywords:
         prefix, name = keyword[:4], keyword[4:]
         anyway = _ANYWAY.get(prefix, {}).get(name, ...) == keywords[keyword]
@@ -318,12 +395,32 @@ def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     return tokens, own
 
 
-def _check_tie(dim: int, encoder: dict[str, Any], decoder: dict[str, Any]) -> None:
+def _check_encoder(encoder: Any) -> None:
+    """Raise unless it is a model of sequences that gives vectors, and attends to nothing else."""
+    if not isinstance(uncompiled(encoder), SequenceModel):
+        kinds = "a TransformerWrapper or a ContinuousTransformerWrapper"
+        raise TypeError(f"it must be {kinds}, not {type(encoder).__name__}")
+    if encoder.attn_layers.reads_context:
+        raise UserError("its blocks attend to a context ('c'), and there is none to give it")
+    if encoder.graph.reads == "tokens" and not encoder.return_only_embed:
+        raise UserError("it gives logits: set return_only_embed")
+
+
+def _width(encoder: Any) -> int:
+    """Features of what an encoder gives."""
+    dim_out = encoder.graph.nx.nodes[encoder.graph.end]["dim_out"]
+    width: int = encoder.dim if dim_out is None else dim_out
+    return width
+
+
+def _check_tie(encoder: BlockGraph, decoder: BlockGraph) -> None:
     """Raise UserError unless one embedding serves both."""
-    for name, default in (("num_tokens", None), ("emb_dim", None), ("l2norm_embed", False)):
-        theirs, ours = encoder.get(name, default), decoder.get(name, default)
-        if name == "emb_dim":
-            theirs, ours = theirs or dim, ours or dim
+    if encoder.reads != "tokens":
+        raise UserError(f"tie_token_emb is set, but the encoder reads {encoder.reads}")
+    for name in ("num_tokens", "emb_dim", "l2norm_embed"):
+        theirs, ours = (
+            graph.emb_dim if name == "emb_dim" else graph.nx.nodes[graph.start][name] for graph in (encoder, decoder)
+        )
         if theirs != ours:
             raise UserError(f"tie_token_emb is set, but enc_{name}={theirs} and dec_{name}={ours} differ")
 

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
-from blockdsl.hugging_face.family import Family, Reading, Row, Tied, Weight
+from blockdsl.hugging_face.family import Family, Reading, Shared, Tied, Weight
 
+from ..generation.seq2seq import XTransformer
 from ..models.lower import lower
-from .tensors import SAFE, Tensors
+from ..runtime.pretrained import MAX_SHARD_BYTES
+from ..runtime.weights import write_weights
+from .tensors import Tensors
 
 Model = Any
 
@@ -62,6 +64,7 @@ def to_hugging_face(
     *,
     config: Mapping[str, Any] | str | PathLike[str] | None = None,
     architecture: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a folder that `transformers` loads: config.json and model.safetensors.
 
@@ -71,6 +74,7 @@ def to_hugging_face(
         config: the configuration, a dict or a file, of a model that is this one; None: that of the model, if it was
             read from one.
         architecture: as in `from_hugging_face`.
+        max_shard_bytes: weights above that are several files and an index.
 
     Raises:
         UserError: there is no configuration, or it says another model; the message has the differences.
@@ -79,8 +83,8 @@ def to_hugging_face(
     _check_same(model, reading)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    written = {name: tensor.contiguous() for name, tensor in their_tensors(model, reading)}
-    save_file(written, folder / SAFE, metadata={"format": "pt"})
+    written = dict(their_tensors(model, reading))
+    write_weights(folder, written, max_shard_bytes)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in written.values()}
     told = {**reading.config, "architectures": [reading.architecture], "dtype": min(dtypes)}
     told.pop("torch_dtype", None)
@@ -107,13 +111,19 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
 
 def _built(reading: Reading) -> Model:
     """The model of a configuration, with weights yet to come."""
-    (graph,) = reading.graphs().values()
-    return lower(graph)
+    graphs = reading.graphs()
+    model = lower(graphs[""]) if {*graphs} == {""} else XTransformer.from_graphs(graphs)
+    nets = _nets(model)
+    for name, component in reading.parts.items():
+        for row in component.weights:
+            if isinstance(row, Shared):
+                nets[name].set_submodule(row.ours, nets[row.of].get_submodule(row.ours))
+    return model
 
 
 def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
     """Give every parameter of a model on the meta device its numbers, one after another."""
-    names, found = _Names(reading.family, tensors), _common_dtype(tensors) if dtype is None else dtype
+    names, found = _Names(reading.family, tensors), _dtype_of(reading.config, tensors) if dtype is None else dtype
     copies, ties = _copies(model, reading)
     problems = [f"missing: {name}" for copy in copies for name in copy.theirs if names.of(name) is None]
     problems += names.unexpected(copies, ties)
@@ -130,8 +140,18 @@ def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: 
             raise UserError(f"{tie.name} is not {tie.of}, which the configuration ties it to")
 
 
-def _common_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    return next(t.dtype for t in tensors.values() if t.is_floating_point())
+def _dtype_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """That of the tensors; where they have several, the configuration's."""
+    known = tensors.dtypes if isinstance(tensors, Tensors) else {name: t.dtype for name, t in tensors.items()}
+    found = {dtype for dtype in known.values() if dtype.is_floating_point}
+    if len(found) == 1:
+        return found.pop()
+    said = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+    dtype = getattr(torch, said, None)
+    if not isinstance(dtype, torch.dtype):
+        several = ", ".join(sorted(map(str, found))) or "no floating-point numbers"
+        raise UserError(f"the weights are of several types ({several}): say which with dtype=")
+    return dtype
 
 
 class _Names:
@@ -209,8 +229,8 @@ def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied]]:
         rows, layers = reading.parts[part].weights, reading.parts[part].layers
         parameters = dict(net.named_parameters(remove_duplicate=False))
         for row in rows:
-            if isinstance(row, Tied):
-                ties.append(row)
+            if not isinstance(row, Weight):
+                ties += [row] if isinstance(row, Tied) else []
                 continue
             for place, layer in _places(net, row.ours, layers):
                 for last in ("", ".weight", ".bias"):
@@ -222,8 +242,8 @@ def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied]]:
 
 
 def _nets(model: Model) -> dict[str, Model]:
-    """The models around stacks by the names of the parts."""
-    return {"": model}
+    """The models around stacks by the names of the components."""
+    return {"encoder": model.encoder, "decoder": model.decoder.net} if isinstance(model, XTransformer) else {"": model}
 
 
 def _places(net: Model, ours: str, layers: int) -> Iterator[tuple[str, int]]:
@@ -271,6 +291,3 @@ def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]
     for copy in _copies(model, reading)[0]:
         for name, tensor in copy.written():
             yield name.removeprefix(prefix), tensor
-
-
-__all__ = ["Row", "from_hugging_face", "to_hugging_face"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from ..positions.absolute import AbsolutePositions, SinusoidalPositions
 from ..positions.bias import ALiBi, DynamicBias, T5Bias
-from ..positions.rotary import BASE
 from ..runtime.stack import Stack
 from .linear import load_bias, load_linear, load_norm
 from .reader import Reader
@@ -64,7 +64,8 @@ def load_biases(stack: Stack, state: Reader) -> None:
 def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) -> dict[str, int]:
     """How many features each rotation rotates, which is set; the frequencies are checked where they are given."""
     rotated = {}
-    for node, (dim, xpos_scale_base) in stack.rotary.items():
+    for node, rotary in stack.rotary.items():
+        dim, xpos_scale_base = rotary.dim, rotary.xpos_scale_base
         heads = [stack.graph.nx.nodes[step.node]["options"]["dim_head"] for step in stack.plan if step.rotary == node]
         name = f"{state.prefix}rotary_pos_emb.inv_freq"
         theirs = state.state[name].double().cpu() if name in state.state else None
@@ -73,16 +74,17 @@ def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) ->
         if state.old:
             option = "rotary_pos_emb" if xpos_scale_base is None else "rotary_xpos"
             state.warn(f"{option}: 1.x rotates values as well as queries and keys; this model does not")
-        steps = torch.arange(0, rotated[node], 2, device="cpu", dtype=torch.float64)
-        ours = BASE ** -(steps / rotated[node])
+        widened = replace(rotary, dim=rotated[node])
+        ours = widened.frequencies("cpu", torch.float64)
         if theirs is not None and (theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2)):
             state.refuse(
                 f"rotary_pos_emb: the frequencies differ. This model rotates {dim} features of a head, feature i by "
-                f"{BASE:g} ** (-i / {dim}); the other one has {len(theirs)} frequencies down to {float(theirs[-1]):.2g}"
+                f"{rotary.theta:g} ** (-i / {dim}); the other one has {len(theirs)} frequencies down to "
+                f"{float(theirs[-1]):.2g}"
             )
         if theirs is not None and state.has("rotary_pos_emb.scale") != (xpos_scale_base is not None):
             state.refuse("rotary_xpos: one of the two models decays with distance, and the other does not")
-        state.change(partial(stack.rotary.update, {node: (rotated[node], xpos_scale_base)}))
+        state.change(partial(stack.rotary.update, {node: widened}))
         state.set([graph.nx.nodes[node] for graph in graphs], dim=rotated[node])
     return rotated
 

@@ -1,7 +1,7 @@
 """The tensors of a Hugging Face folder by name, each read when it is asked for.
 
 Owns the files: one or several safetensors, by their index, or PyTorch's with `weights_only`. A file is opened anew for
-each tensor, since the pages of a mapped file that was read count as memory until it is closed.
+each tensor, since the pages of a mapped file that were read count as memory until it is closed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from blockdsl.errors import UserError
@@ -24,25 +23,34 @@ SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 class Tensors(Mapping[str, Tensor]):
     """The tensors of the files of a folder, in those of safetensors where there are both.
 
+    Attributes:
+        dtypes: of each, known without reading it.
+
     Raises:
         UserError: there is no file of weights, or one is missing or damaged; the message names it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, Path] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self._whole: dict[Path, dict[str, Tensor]] = {}
         for name in (SAFE, PICKLED):
-            files = _files(folder, name)
-            for file in files:
-                self.files |= dict.fromkeys(_names(file), file)
-            if files:
+            for file in _files(folder, name):
+                with _told(file):
+                    found = self._unpickled(file) if name == PICKLED else _dtypes(file)
+                self.files |= dict.fromkeys(found, file)
+                self.dtypes |= {key: v if isinstance(v, torch.dtype) else v.dtype for key, v in found.items()}
+            if self.files:
                 return
         raise UserError(f"{folder} has no weights: neither {SAFE} nor {PICKLED}, nor an index of several")
 
     def __getitem__(self, name: str) -> Tensor:
+        from safetensors import safe_open  # not on import of the package, which most of the time reads nothing
+
         file = self.files[name]
         with _told(file):
             if file.suffix == ".bin":
-                return _unpickled(file)[name]
+                return self._unpickled(file)[name]
             with safe_open(file, framework="pt") as opened:
                 tensor: Tensor = opened.get_tensor(name)
                 return tensor
@@ -52,6 +60,20 @@ class Tensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def _unpickled(self, file: Path) -> dict[str, Tensor]:
+        """The tensors of a file of PyTorch's, mapped; those of an old one, which cannot be, are kept."""
+        if file in self._whole:
+            return self._whole[file]
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            state = self._whole[file] = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise ValueError("it has other things than tensors by name")
+        return state
 
 
 def _files(folder: Path, name: str) -> list[Path]:
@@ -72,29 +94,26 @@ def _files(folder: Path, name: str) -> list[Path]:
     return [folder / file for file in listed]
 
 
-def _names(file: Path) -> list[str]:
-    with _told(file):
-        if file.suffix == ".bin":
-            return [*_unpickled(file)]
-        with safe_open(file, framework="pt") as opened:
-            return [*opened.keys()]
+def _dtypes(file: Path) -> dict[str, torch.dtype]:
+    """Of the tensors of a safetensors file, of which the header alone is read."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return {name: _named(opened.get_slice(name).get_dtype()) for name in opened.keys()}  # noqa: SIM118 - no dict
 
 
-def _unpickled(file: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise
-        state = torch.load(file, map_location="cpu", weights_only=True)  # as torch wrote them before 1.6
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError("it has other things than tensors by name")
-    return state
+def _named(safe: str) -> torch.dtype:
+    """A type by its name in safetensors; those of eight bits and whole numbers are not told apart from one another."""
+    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}.get(
+        safe, torch.int64
+    )
 
 
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
     """Errors of a file that cannot be read, in the user's words."""
+    from safetensors import SafetensorError
+
     try:
         yield
     except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:

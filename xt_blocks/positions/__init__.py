@@ -2,15 +2,15 @@
 
 from .absolute import AbsolutePositions, SinusoidalPositions, input_positions
 from .bias import ALiBi, DynamicBias, T5Bias
-from .rotary import Rotation, rotation
+from .rotary import Rotary, Rotation
 
 __all__ = [
     "ALiBi",
     "AbsolutePositions",
     "DynamicBias",
+    "Rotary",
     "Rotation",
     "SinusoidalPositions",
     "T5Bias",
     "input_positions",
-    "rotation",
 ]

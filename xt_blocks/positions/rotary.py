@@ -68,26 +68,48 @@ class Rotation:
         return _scaled(q, _last(self.decay, q.shape[-2])), _scaled(k, 1 / _last(self.decay, k.shape[-2]))
 
 
-def rotation(positions: Tensor, dim: int, xpos_scale_base: int | None = None) -> Rotation:
-    """The rotation of tokens at these positions.
+@dataclass(frozen=True)
+class Rotary:
+    """What a rotary position node of a graph says, by the same names; `blockdsl.registry.rotary` declares them.
 
-    Args:
-        positions: (keys,) or (batch, keys); with xPos, of all keys.
+    Attributes:
         dim: how many features of a head are rotated; even.
+        theta: features i and i + dim/2 are rotated by the position times theta^(-2i/dim).
         xpos_scale_base: distance over which xPos decays by one step; None: no decay.
     """
-    where = positions.to(torch.float32)[..., None]
-    if where.ndim == 3:
-        where = where[:, None]  # every head
-    steps = torch.arange(0, dim, 2, device=where.device, dtype=torch.float32)
-    angles = where / BASE ** (steps / dim)
-    decay = None
-    if xpos_scale_base is not None:
-        centre = (where[..., :1, :] + where[..., -1:, :]) / 2
-        decay = ((steps + 0.4 * dim) / (1.4 * dim)) ** ((where - centre) / xpos_scale_base)
-        decay = torch.cat((decay, decay), dim=-1)
-    cos, sin = angles.cos(), angles.sin()
-    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1), decay)
+
+    dim: int
+    theta: float = BASE
+    xpos_scale_base: int | None = None
+
+    @property
+    def of_all_keys(self) -> bool:
+        """Whether a rotation is of all keys, and not of the new tokens alone."""
+        return self.xpos_scale_base is not None
+
+    def frequencies(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(dim / 2,): the angle by which one position rotates each pair of features."""
+        return 1 / self._periods(device, dtype)
+
+    def _periods(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(dim / 2,): one over the frequencies."""
+        steps = torch.arange(0, self.dim, 2, device=device, dtype=dtype)
+        return self.theta ** (steps / self.dim)
+
+    def rotation(self, positions: Tensor) -> Rotation:
+        """The rotation of tokens at these positions, (keys,) or (batch, keys); `of_all_keys` or of new tokens."""
+        where = positions.to(torch.float32)[..., None]
+        if where.ndim == 3:
+            where = where[:, None]  # every head
+        angles = where / self._periods(where.device)
+        decay = None
+        if self.xpos_scale_base is not None:
+            centre = (where[..., :1, :] + where[..., -1:, :]) / 2
+            steps = torch.arange(0, self.dim, 2, device=where.device, dtype=torch.float32)
+            decay = ((steps + 0.4 * self.dim) / (1.4 * self.dim)) ** ((where - centre) / self.xpos_scale_base)
+            decay = torch.cat((decay, decay), dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1), decay)
 
 
 def _exact(x: Tensor) -> bool:

@@ -17,6 +17,7 @@ from blockdsl.registry.positions import SCHEMES
 from ..blocks.block import Block
 from ..blocks.init import init_xavier
 from ..blocks.residual import ResidualConnection
+from ..positions.rotary import Rotary
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -46,15 +47,15 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     )
 
 
-def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, tuple[int, int | None]]]:
-    """Bias modules by node, and for rotations by node: features and xPos's base."""
+def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, Rotary]]:
+    """Bias modules by node, and rotations by node."""
     modules, rotary = {}, {}
     for node in graph.nodes("position"):
         attrs = graph.nx.nodes[node]
         scheme = SCHEMES[attrs["scheme"]]
         own = scheme.with_defaults(attrs)
         if scheme.module is None:
-            rotary[node] = (own["dim"], own["xpos_scale_base"])
+            rotary[node] = Rotary(**own)
         else:
             modules[node] = pkgutil.resolve_name(scheme.module)(**own)
             _check_shapes(f"position scheme '{attrs['scheme']}'", scheme.shapes(scheme.complete(attrs)), modules[node])

@@ -20,7 +20,7 @@ from ..blocks.block import BlockOutput
 from ..blocks.norms import norm
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
-from ..positions.rotary import Rotation, rotation
+from ..positions.rotary import Rotation
 from .by_hand import NewTokens, check_cache, check_earlier, growing_capacity
 from .cache import Cache
 from .context import ForwardContext, context_seen, token_positions
@@ -318,8 +318,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
             keys = (keys - padding).clamp(min=0)
         return {
-            node: rotation(keys if base else keys[..., keys.shape[-1] - tokens :], dim, base)
-            for node, (dim, base) in self.rotary.items()
+            node: rotary.rotation(keys if rotary.of_all_keys else keys[..., keys.shape[-1] - tokens :])
+            for node, rotary in self.rotary.items()
         }
 
 

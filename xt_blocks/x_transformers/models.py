@@ -365,9 +365,12 @@ class XTransformer(seq2seq.XTransformer):
         """The tokens of `stream` side by side, (batch, up to seq_len)."""
         return self.stream(*inputs, **options).collect()
 
-    def stream(self, seq_in: Tensor, seq_out_start: Any, seq_len: int, *inputs: Any, **options: Any) -> Stream:
+    def stream(
+        self, seq_in: Tensor, seq_out_start: Any = None, seq_len: int | None = None, *inputs: Any, **options: Any
+    ) -> Stream:
         """As `xt_blocks`' own, with the arguments and the default of sampling of `AutoregressiveWrapper.stream`."""
-        start = prompts_of(seq_out_start, options.pop("prompt_lens", None))
+        lens = options.pop("prompt_lens", None)
+        start = None if seq_out_start is None else prompts_of(seq_out_start, lens)
         return super().stream(seq_in, start, seq_len, *inputs, **sampling_of(**options))
 
 

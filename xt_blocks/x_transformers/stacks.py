@@ -119,8 +119,10 @@ class AttentionLayers(Settable, ours.AttentionLayers):
     @property
     def rotary_pos_emb(self) -> RotaryEmbedding | None:
         """Angles like those of the first self-attention, to be read; None: there are none."""
-        for dim, base in self.rotary.values():
-            return RotaryEmbedding(dim, use_xpos=base is not None, scale_base=base or 512).to(_device(self))
+        for rotary in self.rotary.values():
+            base = rotary.xpos_scale_base
+            own = RotaryEmbedding(rotary.dim, use_xpos=base is not None, scale_base=base or 512, base=rotary.theta)
+            return own.to(_device(self))
         return None
 
     @property
