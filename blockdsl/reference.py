@@ -56,6 +56,9 @@ _TELLING: dict[str, Value] = {
     "kv_heads": 2,
     "value_dim_head": 128,
     "qk_norm_groups": 4,
+    "qk_scale": 1,
+    "inner": 2048,
+    "activation": "gelu_tanh",
     "init_gain": 0.5,
     "norm_eps": 1e-6,
     "alibi_num_heads": 4,
@@ -77,8 +80,10 @@ _MODELS: dict[str, dict[str, Value]] = {
 }
 _NEEDS: dict[str, dict[str, Value]] = {
     **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
+    "attn_k_bias": {"attn_qkv_bias": True},
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
+    "ff_gate_first": {"ff_glu": True},
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},

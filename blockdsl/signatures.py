@@ -31,6 +31,14 @@ class SelfAttentionOptions(TypedDict, total=False):
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -85,6 +93,14 @@ class CrossAttentionOptions(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
+    qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     shared_kv: bool
     """keys serve as values; default false"""
     num_mem_kv: int
@@ -126,8 +142,14 @@ class FeedforwardOptions(TypedDict, total=False):
 
     mult: float
     """hidden features as a multiple of dim; default 4"""
+    inner: int | None
+    """hidden features as a number; none: mult times dim; default none"""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    """activation of the hidden features; none: what swish or relu_squared says, else gelu; default none"""
     glu: bool
     """gate the hidden features (arXiv:2002.05202); default false"""
+    gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     relu_squared: bool
@@ -196,6 +218,14 @@ class SharedSettings(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    attn_qk_scale: float | None
+    """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
+    attn_qkv_bias: bool
+    """queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671); default false"""
+    attn_k_bias: bool
+    """keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356); default true"""
+    attn_out_bias: bool
+    """the last linear layer with a bias (GPT-2); default false"""
     attn_shared_kv: bool
     """keys serve as values; default false"""
     attn_num_mem_kv: int
@@ -267,8 +297,14 @@ class SharedSettings(TypedDict, total=False):
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     ff_mult: float
     """hidden features as a multiple of dim; default 4"""
+    ff_inner: int | None
+    """hidden features as a number; none: mult times dim; default none"""
+    ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    """activation of the hidden features; none: what swish or relu_squared says, else gelu; default none"""
     ff_glu: bool
     """gate the hidden features (arXiv:2002.05202); default false"""
+    ff_gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     ff_swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     ff_relu_squared: bool
@@ -504,6 +540,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
+    enc_attn_qk_scale: float | None
+    enc_attn_qkv_bias: bool
+    enc_attn_k_bias: bool
+    enc_attn_out_bias: bool
     enc_attn_shared_kv: bool
     enc_attn_num_mem_kv: int
     enc_attn_qk_norm: bool
@@ -537,7 +577,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_checkpoint: Literal["block", "stage"] | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
+    enc_ff_inner: int | None
+    enc_ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
     enc_ff_glu: bool
+    enc_ff_gate_first: bool
     enc_ff_swish: bool
     enc_ff_relu_squared: bool
     enc_ff_post_act_ln: bool
@@ -586,6 +629,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
+    dec_attn_qk_scale: float | None
+    dec_attn_qkv_bias: bool
+    dec_attn_k_bias: bool
+    dec_attn_out_bias: bool
     dec_attn_shared_kv: bool
     dec_attn_num_mem_kv: int
     dec_attn_qk_norm: bool
@@ -620,7 +667,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float
+    dec_ff_inner: int | None
+    dec_ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
     dec_ff_glu: bool
+    dec_ff_gate_first: bool
     dec_ff_swish: bool
     dec_ff_relu_squared: bool
     dec_ff_post_act_ln: bool

@@ -51,6 +51,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_qk_norm_groups": {"attn_qk_norm": True, "attn_qk_norm_groups": 2},
     "attn_sparse_topk": {"attn_sparse_topk": 2},
     "attn_max_attend_past": {"attn_max_attend_past": 2},
+    "ff_inner": {"ff_inner": 20},
     "num_tokens": {"num_tokens": 9},
     "max_seq_len": {"max_seq_len": 10},
     "emb_dim": {"emb_dim": 16},

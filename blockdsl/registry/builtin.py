@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from .activations import ACTIVATIONS
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value
 from .register import register
@@ -66,6 +67,18 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             scores="xt_blocks.kernels.scores.dropout:WeightDropout",
         ),
         *own,
+        Option(
+            "qk_scale",
+            float,
+            None,
+            "factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5",
+            setting="attn_qk_scale",
+            above=0,
+            optional=True,
+        ),
+        _switch("qkv_bias", "queries, keys and values with a bias (GPT-2, Qwen2, arXiv:2407.10671)"),
+        _switch("k_bias", "keys have a bias too where qkv_bias is on (Whisper: false, arXiv:2212.04356)", default=True),
+        _switch("out_bias", "the last linear layer with a bias (GPT-2)"),
         _switch("shared_kv", "keys serve as values"),
         Option(
             "num_mem_kv",
@@ -152,6 +165,10 @@ def _attention_check(o: Any) -> str | None:
     dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
     if o.shared_kv and o.value_dim_head not in (None, dim_head):
         return f"shared_kv gives values the keys' {dim_head} features, but value_dim_head={o.value_dim_head} is set"
+    if not o.k_bias and (o.shared_kv or not o.qkv_bias):
+        return "k_bias is false, but " + ("shared_kv makes values of keys" if o.shared_kv else "it needs qkv_bias")
+    if o.qk_scale is not None and o.qk_norm:
+        return f"qk_scale={o.qk_scale} is set, but qk_norm multiplies its scores by qk_norm_scale"
     if o.qk_norm and dim_head % o.qk_norm_groups:
         return f"qk_norm_groups={o.qk_norm_groups} does not divide a head's {dim_head} features"
     if not o.qk_norm and (o.qk_norm_groups != 1 or o.qk_norm_dim_scale):
@@ -174,6 +191,27 @@ def _kv_features(o: Any) -> int:
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
+def _projection(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
+    """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias."""
+    parts = [
+        (o.heads * o.dim_head if queries else 0, o.qkv_bias),
+        (o.kv_heads * o.dim_head if keys else 0, o.qkv_bias and o.k_bias),
+        (o.kv_heads * o.value_dim_head if keys and not o.shared_kv else 0, o.qkv_bias),
+    ]
+    parts = [part for part in parts if part[0]]
+    apart = len({bias for _, bias in parts}) > 1
+    layers = (
+        {f"{name}.parts.{i}": part for i, part in enumerate(parts)}
+        if apart
+        else {name: (sum(rows for rows, _ in parts), parts[0][1])}
+    )
+    shapes: dict[str, Shape] = {}
+    for layer, (rows, bias) in layers.items():
+        shapes[f"{layer}.weight"] = (rows, o.dim)
+        shapes |= {f"{layer}.bias": (rows,)} if bias else {}
+    return shapes
+
+
 def _attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
     return {
         "keys": State((o.kv_heads, o.dim_head), per, window),
@@ -183,7 +221,10 @@ def _attention_state(o: Any, per: Literal["token", "context"], window: int | Non
 
 def _attention_shapes(o: Any) -> dict[str, Shape]:
     values = o.heads * o.value_dim_head
-    shapes: dict[str, Shape] = {"output.to_out.weight": ((2 if o.on_attn else 1) * o.dim, values)}
+    out = (2 if o.on_attn else 1) * o.dim
+    shapes: dict[str, Shape] = {"output.to_out.weight": (out, values)}
+    if o.out_bias:
+        shapes["output.to_out.bias"] = (out,)
     if o.tensor_product:
         shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim)
     if o.head_scale:
@@ -218,6 +259,17 @@ def _attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
     return 2 * batch * (queries * o.dim * on_tokens + sources * o.dim * _kv_features(o) + products)
 
 
+def _biased(bias: bool) -> str:
+    return " + bias" if bias else ""
+
+
+def _qkv(o: Any, names: str, features: int) -> str:
+    """The step that makes queries, keys and values, or some of them."""
+    biased = o.qkv_bias and (o.k_bias or names == "q")
+    but = " but k" if o.qkv_bias and not biased else ""
+    return f"{names} {o.dim:,} → {features:,}{_biased(o.qkv_bias)}{but}"
+
+
 def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
     heads = f"{o.heads} head{'' if o.heads == 1 else 's'}"
     softmax = ["softmax"] + (["causal"] if getattr(o, "causal", False) else [])
@@ -230,11 +282,11 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
         *projections,
         ("unit q, k", "") if o.qk_norm else None,
         ("rotate q, k", "rotary"),
-        (f"q·k, {heads} × {o.dim_head}", "bias scores"),
+        (f"q·k, {heads} × {o.dim_head}" + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"), "bias scores"),
         (" · ".join(softmax), ""),
         (f"· v, {heads} × {o.value_dim_head}", ""),
         ("gate by the input", "") if o.gate_values else None,
-        (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}", ""),
+        (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}{_biased(o.out_bias)}", ""),
         ("gated: attention on attention", "") if o.on_attn else None,
     ]
     return [step for step in steps if step is not None]
@@ -260,13 +312,13 @@ SELF_ATTENTION = register(
             ),
         ),
         inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
-        shapes=lambda o: {"to_qkv.weight": (o.heads * o.dim_head + _kv_features(o), o.dim)} | _attention_shapes(o),
+        shapes=lambda o: _projection("to_qkv", o, queries=True, keys=True) | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
         state=lambda o: _attention_state(o, "token", o.max_attend_past),
         module="xt_blocks.blocks.attention:Attention",
         check=_attention_check,
         derive=_attention_derived,
-        steps=lambda o: _attention_steps(o, (f"q, k, v {o.dim:,} → {o.heads * o.dim_head + _kv_features(o):,}", "")),
+        steps=lambda o: _attention_steps(o, (_qkv(o, "q, k, v", o.heads * o.dim_head + _kv_features(o)), "")),
         also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
         area="attention",
         builtin=True,
@@ -294,7 +346,8 @@ CROSS_ATTENTION = register(
         ),
         inputs=("attend", "context", "scores", "cache"),
         shapes=lambda o: (
-            {"to_q.weight": (o.heads * o.dim_head, o.dim), "to_kv.weight": (_kv_features(o), o.dim)}
+            _projection("to_q", o, queries=True, keys=False)
+            | _projection("to_kv", o, queries=False, keys=True)
             | _attention_shapes(o)
         ),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
@@ -304,8 +357,8 @@ CROSS_ATTENTION = register(
         derive=_attention_derived,
         steps=lambda o: _attention_steps(
             o,
-            (f"q {o.dim:,} → {o.heads * o.dim_head:,}", ""),
-            (f"k, v {o.dim:,} → {_kv_features(o):,}", "context"),
+            (_qkv(o, "q", o.heads * o.dim_head), ""),
+            (_qkv(o, "k, v", _kv_features(o)), "context"),
         ),
         also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
         area="attention",
@@ -316,12 +369,15 @@ CROSS_ATTENTION = register(
 # Feedforward ---------------------------------------------------------------------------------------------------------
 
 
+_MULT = 4
+
+
 def _ff_inner(o: Any) -> int:
-    return int(o.dim * o.mult)
+    return int(o.dim * o.mult) if o.inner is None else int(o.inner)
 
 
 def _ff_shapes(o: Any) -> dict[str, Shape]:
-    inner = _ff_inner(o)
+    inner = o.inner
     hidden = (2 if o.glu else 1) * inner
     shapes: dict[str, Shape] = {"to_hidden.weight": (hidden, o.dim), "to_out.weight": (o.dim, inner)}
     if not o.no_bias:
@@ -331,16 +387,28 @@ def _ff_shapes(o: Any) -> dict[str, Shape]:
     return shapes
 
 
+def _ff_derived(o: Any) -> dict[str, Value]:
+    switched = "silu" if o.swish else "relu_squared" if o.relu_squared else "gelu"
+    return {"inner": _ff_inner(o), "activation": switched if o.activation is None else o.activation}
+
+
 def _ff_check(o: Any) -> str | None:
     if o.swish and o.relu_squared:
         return "swish and relu_squared are both set; a feedforward has one activation"
+    if o.activation is not None and (o.swish or o.relu_squared):
+        switch = "swish" if o.swish else "relu_squared"
+        return f"activation={o.activation} and {switch} are both set; a feedforward has one activation"
+    if o.inner is not None and o.mult != _MULT:
+        return f"inner={o.inner} and mult={o.mult} are both set; give one"
+    if o.gate_first and not o.glu:
+        return "gate_first is set, but it needs glu"
     if _ff_inner(o) < 1:
         return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
     return None
 
 
 def _ff_flops(o: Any, sizes: Sizes) -> int:
-    return 2 * sizes.batch * sizes.seq * o.dim * _ff_inner(o) * (3 if o.glu else 2)
+    return 2 * sizes.batch * sizes.seq * o.dim * int(o.inner) * (3 if o.glu else 2)
 
 
 def _ff_switch(name: str, doc: str) -> Option:
@@ -348,11 +416,11 @@ def _ff_switch(name: str, doc: str) -> Option:
 
 
 def _ff_steps(o: Any) -> list[tuple[str, str]]:
-    inner = _ff_inner(o)
-    activation = "SiLU" if o.swish else "ReLU²" if o.relu_squared else "GELU"
+    inner, activation = o.inner, ACTIVATIONS[o.activation]
+    gate = "gate first" if o.gate_first else "gate"
     return [
         (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
-        (f"{activation} gate" if o.glu else activation, ""),
+        (f"{activation} {gate}" if o.glu else activation, ""),
         *([("LayerNorm", "")] if o.post_act_ln else []),
         (f"linear {inner:,} → {o.dim:,}", ""),
     ]
@@ -364,8 +432,29 @@ FEEDFORWARD = register(
         title="feedforward",
         prefix="ff",
         options=(
-            Option("mult", float, 4, "hidden features as a multiple of dim", setting="ff_mult", least=0),
+            Option("mult", float, _MULT, "hidden features as a multiple of dim", setting="ff_mult", least=0),
+            Option(
+                "inner",
+                int,
+                None,
+                "hidden features as a number; none: mult times dim",
+                setting="ff_inner",
+                least=1,
+                optional=True,
+            ),
+            Option(
+                "activation",
+                str,
+                None,
+                "activation of the hidden features; none: what swish or relu_squared says, else gelu",
+                setting="ff_activation",
+                choices=tuple(ACTIVATIONS),
+                optional=True,
+            ),
             _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
+            _ff_switch(
+                "gate_first", "the gate is the first half of the hidden layer's outputs, not the second (LLaMA)"
+            ),
             _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
             _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
             _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
@@ -394,6 +483,7 @@ FEEDFORWARD = register(
         state=lambda o: {},
         module="xt_blocks.blocks.feedforward:FeedForward",
         check=_ff_check,
+        derive=_ff_derived,
         steps=_ff_steps,
         also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
         builtin=True,

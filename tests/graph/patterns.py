@@ -20,9 +20,9 @@ class Model:
 # Every block with a label has the same text but for its shift and scale, so that no tie is between unlike blocks.
 _TIED = {"t": "a", "u": "f(mult=2, glu)", "v": "f"}
 _OPTIONS = {
-    "a": ("causal", "dim_head=6", "pre_norm=false", "layer_dropout=0.1"),
-    "c": ("dim_head=2", "use_rmsnorm"),
-    "f": ("mult=3", "glu", "swish", "no_bias", "relu_squared", "pre_norm=false"),
+    "a": ("causal", "qkv_bias", "out_bias", "qk_scale=0.5", "dim_head=6", "pre_norm=false", "layer_dropout=0.1"),
+    "c": ("dim_head=2", "qkv_bias", "use_rmsnorm"),
+    "f": ("mult=3", "glu", "activation=relu", "swish", "no_bias", "relu_squared", "pre_norm=false"),
 }
 _MOST = 40  # blocks
 
@@ -36,8 +36,8 @@ def _block(draw: st.DrawFn, kinds: str, heads: bool, inside_tie: bool = False) -
     kind = draw(st.sampled_from(kinds))
     known = _OPTIONS[kind] + (("heads=1",) if heads and kind != "f" else ())
     options = draw(st.lists(st.sampled_from(known), max_size=2, unique=True))
-    if {"swish", "relu_squared"} <= {*options}:
-        options.remove("swish")
+    activations = [option for option in options if option.startswith(("swish", "relu_squared", "activation"))]
+    options = [option for option in options if option not in activations[1:]]
     return kind + (f"({', '.join(options)})" if options else "") + suffix, (kind,)
 
 
@@ -178,6 +178,10 @@ PLAIN_ATTENTION = {
     "shared_kv": False,
     "num_mem_kv": 0,
     "qk_norm": False,
+    "qk_scale": None,
+    "qkv_bias": False,
+    "k_bias": True,
+    "out_bias": False,
     "qk_norm_groups": 1,
     "qk_norm_scale": 10,
     "qk_norm_dim_scale": False,
@@ -195,7 +199,10 @@ PLAIN_ATTENTION = {
 }
 PLAIN_FEEDFORWARD = {
     "mult": 4,
+    "inner": None,
+    "activation": None,
     "glu": False,
+    "gate_first": False,
     "swish": False,
     "relu_squared": False,
     "post_act_ln": False,

@@ -281,6 +281,9 @@ ATTENTION = {
     "heads": [("1", 1), ("16", 16), ("007", 7)],
     "dim_head": [("32", 32), ("none", None)],
     "dropout": SHARE,
+    "qk_scale": [("1", 1), ("0.125", 0.125), ("none", None)],
+    "qkv_bias": FLAG,
+    "out_bias": FLAG,
     "residual_attn": FLAG,
 }
 OPTIONS: dict[str, dict[str, list[tuple[str, Any]]]] = {
@@ -288,6 +291,8 @@ OPTIONS: dict[str, dict[str, list[tuple[str, Any]]]] = {
     "c": ATTENTION | COMMON,
     "f": {
         "mult": [("4", 4), ("2.5", 2.5), ("1e1", 10.0)],
+        "inner": [("8960", 8960), ("none", None)],
+        "activation": [("relu", "relu"), ("gelu_tanh", "gelu_tanh"), ("none", None)],
         "glu": FLAG,
         "swish": FLAG,
         "relu_squared": FLAG,

@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "kv_heads": (1, 3, 2),
     "value_dim_head": (5, 8, 16),
     "mult": (1, 0.5, 2.5),
+    "inner": (7, 30),
+    "qk_scale": (1, 0.2),
     "scale_residual_constant": (0.5, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
@@ -178,6 +180,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
             own = options.get(place, {}) | {name: draw(st.sampled_from(values(of_kind[name])))}
             if name.startswith("qk_norm_"):
                 own["qk_norm"] = True
+            own |= {need: True for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu")) if option == name}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
             tried = settings, options | {place: own}

@@ -33,7 +33,7 @@ from .linear import apply, apply_from
 from .linear_rows import LinearParts, LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
-from .project import QKNorm, init_parts, repeat_heads, split_heads
+from .project import QKNorm, init_parts, projection, repeat_heads, split_heads
 from .state import LayerState
 from .subset import without_share
 
@@ -62,7 +62,8 @@ class AnyAttention(nn.Module):
         self.options = o
         self.heads, self.kv_heads = o.heads, o.kv_heads
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
-        self.scale = float(o.qk_norm_scale) if o.qk_norm else o.dim_head**-0.5
+        self.scale = float(o.qk_norm_scale if o.qk_norm else o.dim_head**-0.5 if o.qk_scale is None else o.qk_scale)
+        self.biases = o.qkv_bias, o.qkv_bias and o.k_bias, o.qkv_bias
         self.qk_norm = QKNorm(o) if o.qk_norm else None
         self.mem_kv = MemoryKeyValues(o) if o.num_mem_kv else None
         old_names(self, {"memory.": "mem_kv."})
@@ -116,7 +117,11 @@ class AnyAttention(nn.Module):
         joint, rows = getattr(self, self.joint), self._rows()
         if name not in rows or not isinstance(joint, nn.Linear | LinearParts):
             raise AttributeError(f"{name} is not a part of {self.joint} that can be replaced; replace {self.joint}")
-        parts = joint if isinstance(joint, LinearParts) else LinearParts(joint, [*rows.values()])
+        parts = (
+            joint
+            if isinstance(joint, LinearParts)
+            else LinearParts(LinearRows(joint, own).linear() for own in rows.values())
+        )
         parts.replace([*rows].index(name), part)
         setattr(self, self.joint, parts)
 
@@ -177,7 +182,7 @@ class Attention(AnyAttention):
     @spells(parameters(by_name(SELF_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
-        self.to_qkv = nn.Linear(dim, sum(self.sizes), bias=False)
+        self.to_qkv = projection(dim, self.sizes, self.biases)
         alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
@@ -190,7 +195,7 @@ class Attention(AnyAttention):
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
         self.output.init_xavier(gain)
-        init_parts(self.to_qkv.weight, self.sizes, gain)
+        init_parts(self.to_qkv, self.sizes, gain)
 
     def forward(
         self,
@@ -274,14 +279,13 @@ class CrossAttention(AnyAttention):
     @spells(parameters(by_name(CROSS_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
-        queries, keys, values = self.sizes
-        self.to_q = nn.Linear(dim, queries, bias=False)
-        self.to_kv = nn.Linear(dim, keys + values, bias=False)
+        self.to_q = nn.Linear(dim, self.sizes[0], bias=self.biases[0])
+        self.to_kv = projection(dim, self.sizes[1:], self.biases[1:])
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
-        xavier(self.to_q.weight)
-        init_parts(self.to_kv.weight, self.sizes[1:], gain)
+        xavier(self.to_q.weight, self.to_q.bias)
+        init_parts(self.to_kv, self.sizes[1:], gain)
         self.output.init_xavier(gain)
 
     def forward(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin import FEEDFORWARD
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 
-from ..kernels.gelu import gelu
+from ..kernels.activations import ACTIVATIONS
 from .init import xavier
 from .linear import apply
 from .packed import PackedLinear
@@ -27,7 +26,7 @@ class FeedForward(nn.Module):
 
     Args:
         dim: features of the stream.
-        options: of the block kind `f`: mult, glu, swish, no_bias, dropout, ...; see `blockdsl.registry.builtin`.
+        options: of the block kind `f`: mult, activation, glu, no_bias, dropout, ...; see `blockdsl.registry.builtin`.
 
     Raises:
         TypeError: an unknown option; the message names the nearest one.
@@ -38,13 +37,12 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, **options: Unpack[FeedforwardOptions]) -> None:
         super().__init__()
         o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
-        inner = int(dim * o.mult)
-        self.glu = o.glu
-        self.activation = "relu_squared" if o.relu_squared else "silu" if o.swish else "gelu"
-        self.to_hidden = nn.Linear(dim, inner * (2 if o.glu else 1), bias=not o.no_bias)
-        self.norm = nn.LayerNorm(inner) if o.post_act_ln else None
+        self.glu, self.gate_first = o.glu, o.gate_first
+        self.activation = o.activation
+        self.to_hidden = nn.Linear(dim, o.inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.norm = nn.LayerNorm(o.inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
-        self.to_out = nn.Linear(inner, dim, bias=not o.no_bias)
+        self.to_out = nn.Linear(o.inner, dim, bias=not o.no_bias)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():
@@ -59,18 +57,15 @@ class FeedForward(nn.Module):
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""
         if self.glu:
             hidden, gate = apply(self.to_hidden, x).chunk(2, dim=-1)
-            hidden = hidden * self._activate(gate)
+            if self.gate_first:
+                hidden, gate = gate, hidden
+            hidden = hidden * ACTIVATIONS[self.activation](gate)
         else:
             to_hidden = self.to_hidden
             fused = to_hidden.activated(x, self.activation) if type(to_hidden) is PackedLinear else None
-            hidden = self._activate(apply(to_hidden, x)) if fused is None else fused
+            hidden = ACTIVATIONS[self.activation](apply(to_hidden, x)) if fused is None else fused
         if self.norm is not None:
             hidden = self.norm(hidden)
         if self.dropout.training:
             hidden = self.dropout(hidden)
         return apply(self.to_out, hidden)
-
-    def _activate(self, x: Tensor) -> Tensor:
-        if self.activation == "relu_squared":
-            return F.relu(x).square()
-        return F.silu(x) if self.activation == "silu" else gelu(x)

@@ -1,16 +1,19 @@
 """Rows of a linear layer as a module: queries, keys and values are one layer here, three elsewhere.
 
-`LinearRows` reads some rows. `LinearParts` is what the layer becomes once another module replaces one of the three.
+`LinearRows` reads some rows. `LinearParts` is what the layer becomes once another module replaces one of the three, and
+what it is where only some of them have a bias.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .linear import apply
 
 
 class LinearRows(nn.Module):
@@ -75,16 +78,11 @@ class LinearRows(nn.Module):
 
 
 class LinearParts(nn.Module):
-    """Layers that read the same input, their outputs one after another.
+    """Layers that read the same input, their outputs one after another."""
 
-    Args:
-        layer: the linear layer that they were.
-        rows: which of its outputs each of them makes.
-    """
-
-    def __init__(self, layer: nn.Module, rows: Sequence[slice]) -> None:
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(LinearRows(layer, own).linear() for own in rows)
+        self.parts = nn.ModuleList(parts)
 
     def replace(self, index: int, part: nn.Module) -> None:
         """Put a module in a part's place. `LinearRows` inside of it, which were read from here, become layers."""
@@ -97,4 +95,4 @@ class LinearParts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (..., features)` → (..., outputs)."""
-        return torch.cat([part(x) for part in self.parts], dim=-1)
+        return torch.cat([apply(part, x) for part in self.parts], dim=-1)

@@ -39,17 +39,18 @@ class Output(nn.Module):
         if self.to_gate is not None:  # equally open for all inputs at first
             nn.init.zeros_(self.to_gate.weight)
             nn.init.ones_(self.to_gate.bias)
-        self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=False)
+        self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=o.out_bias)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
-            nn.init.zeros_(self.to_out.weight)
+            for parameter in self.to_out.parameters():
+                nn.init.zeros_(parameter)
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, the last layer's with this gain; a gate or zero-initialised layer is left alone."""
         if self.to_relation is not None:
             xavier(self.to_relation.weight)
         if not self.zero_init:
-            xavier(self.to_out.weight, gain=gain)
+            xavier(self.to_out.weight, self.to_out.bias, gain)
 
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
         """`values: (b, h, n, d)`, `x: (b, n, dim)`, the block's input → (b, n, dim)."""

@@ -13,14 +13,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .init import xavier
+from .linear_rows import LinearParts
 
 
-def init_parts(weight: Tensor, sizes: Sequence[int], gain: float) -> None:
+def projection(dim: int, sizes: Sequence[int], biases: Sequence[bool]) -> nn.Linear | LinearParts:
+    """One linear layer for parts of these sizes, or one a part where not all have a bias."""
+    parts = [(size, bias) for size, bias in zip(sizes, biases, strict=True) if size]
+    if len({bias for _, bias in parts}) > 1:
+        return LinearParts(nn.Linear(dim, size, bias=bias) for size, bias in parts)
+    return nn.Linear(dim, sum(sizes), bias=biases[0])
+
+
+def init_parts(layer: nn.Linear | LinearParts, sizes: Sequence[int], gain: float) -> None:
     """Xavier normal rows, each part as its own matrix; the last non-empty part is the values, with this gain."""
-    parts = [part for part in torch.split(weight.detach(), list(sizes)) if len(part)]
+    layers = [*layer.parts] if isinstance(layer, LinearParts) else [layer]
+    weights = [own.weight.detach() for own in layers]
+    parts = weights if len(weights) > 1 else [part for part in torch.split(weights[0], list(sizes)) if len(part)]
     for part in parts[:-1]:
         xavier(part)
     xavier(parts[-1], gain=gain)
+    for own in layers:
+        if own.bias is not None:
+            nn.init.zeros_(own.bias)
 
 
 class QKNorm(nn.Module):

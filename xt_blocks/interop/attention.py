@@ -34,6 +34,9 @@ class ScoreContext(NamedTuple):
     handed_on: bool
 
 
+_NOT_THEIRS = ("qkv_bias", "out_bias", "qk_scale")
+
+
 def load_attention(
     layer: Attention | CrossAttention, state: Reader, rotated: int, scores: ScoreContext, options: Options
 ) -> None:
@@ -42,6 +45,11 @@ def load_attention(
         rotated: how many features of each head are rotated.
     """
     o = layer.options
+    for name in _NOT_THEIRS:
+        if getattr(o, name, None) not in (None, False):
+            state.refuse(f"attn_{name}: x-transformers does not have it")
+    if o.qkv_bias:
+        return
     (_check_1 if state.old else _check_2)(o, state, rotated, scores)
     if o.sparse_topk is not None:
         state.warn("attn_sparse_topk: x-transformers keeps all scores that tie for the last place, this model just k")
@@ -117,12 +125,13 @@ def _load_projections(layer: Attention | CrossAttention, state: Reader, paired: 
         q = by_head(halves(q.reshape(o.heads, -1, o.dim), paired).flatten(0, 1))
         k = halves(k.reshape(o.kv_heads, -1, o.dim), paired).flatten(0, 1)
         rows = torch.cat((q, k) if v is None else (q, k, v))
+    joint: Any = layer.to_qkv if isinstance(layer, Attention) else layer.to_kv
     if isinstance(layer, Attention):
-        state.put(layer.to_qkv.weight, rows, "to_q.weight")
+        state.put(joint.weight, rows, "to_q.weight")
         return
     queries = layer.sizes[0]
     state.put(layer.to_q.weight, None if rows is None else rows[:queries], "to_q.weight")
-    state.put(layer.to_kv.weight, None if rows is None else rows[queries:], "to_k.weight")
+    state.put(joint.weight, None if rows is None else rows[queries:], "to_k.weight")
 
 
 def halves(heads: Tensor, paired: int) -> Tensor:

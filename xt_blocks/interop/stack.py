@@ -265,6 +265,8 @@ def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader,
     Args:
         scale: taken into the last layer, in place of the block's own.
     """
+    if layer.gate_first:
+        state.refuse("ff_gate_first: x-transformers has the gate second")
     gives, out = layer.to_hidden, layer.to_out
     biases = [linear.bias for linear in (gives, out)]
     if layer.glu and gives.bias is None and state.has("0.proj.bias"):  # under ff_no_bias their gate keeps its bias

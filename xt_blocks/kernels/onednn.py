@@ -21,8 +21,16 @@ HAS_ONEDNN = RUN is not None
 
 Activation = tuple[str, list[float], str]
 PLAIN: Activation = ("none", [], "")
-ACTIVATIONS: dict[str, Activation] = {"": PLAIN, "gelu": ("gelu", [], "none"), "silu": ("swish", [], "")}
-"""By oneDNN's names."""
+ACTIVATIONS: dict[str, Activation] = {
+    "": PLAIN,
+    "gelu": ("gelu", [], "none"),
+    "gelu_tanh": ("gelu", [], "tanh"),
+    "silu": ("swish", [], ""),
+    "relu": ("relu", [], ""),
+    "tanh": ("tanh", [], ""),
+    "sigmoid": ("sigmoid", [], ""),
+}
+"""Those that it computes with a linear layer in one pass, as it calls them."""
 
 
 def are_plain(x: Tensor, weight: Tensor) -> bool:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ..blocks import attention, feedforward
 from ..blocks.linear import apply, apply_from
 from ..kernels import table
+from ..kernels.activations import ACTIVATIONS
 from ..kernels.masks import AttentionMask, Masks, MaskSpec, check_mask
 from ..kernels.request import Request, Scores
 from ..kernels.scores.dropout import WeightDropout
 from ..kernels.scores.spec import ScoreSpec
 from .keywords import layer_keywords_of
-from .modules import GLU, ReluSquared, apply_rotary_pos_emb
+from .modules import apply_rotary_pos_emb
 
 
 class Attention(attention.Attention):
@@ -152,7 +153,7 @@ class _Steps(nn.Sequential):
     """The steps of a feedforward; what replaces its dropout or last layer, or is appended, is put into it."""
 
     def __init__(self, owner: FeedForward) -> None:
-        first = _Gated(owner) if owner.glu else nn.Sequential(owner.to_hidden, _ACTIVATIONS[owner.activation]())
+        first = _Gated(owner) if owner.glu else nn.Sequential(owner.to_hidden, _Activation(owner.activation))
         steps = [first, owner.norm, owner.dropout, owner.to_out]
         super().__init__(*(step for step in steps if step is not None))
         object.__setattr__(self, "_owner", owner)
@@ -182,12 +183,24 @@ class _Gated(nn.Module):
 
     def __init__(self, owner: FeedForward) -> None:
         super().__init__()
-        self.proj, self.act = owner.to_hidden, _ACTIVATIONS[owner.activation]()
+        self.proj, self.act, self.gate_first = owner.to_hidden, _Activation(owner.activation), owner.gate_first
 
-    forward = GLU.forward
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., hidden features)."""
+        values, gate = self.proj(x).chunk(2, dim=-1)
+        return gate * self.act(values) if self.gate_first else values * self.act(gate)
 
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu_squared": ReluSquared, "silu": nn.SiLU, "gelu": nn.GELU}
+class _Activation(nn.Module):
+    """An activation by its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (...)` → (...)."""
+        return ACTIVATIONS[self.name](x)
 
 
 def as_theirs(layer: nn.Module) -> None:
