@@ -578,7 +578,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_cross_residual_attn: bool
     enc_ff_mult: float
     enc_ff_inner: int | None
-    enc_ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    enc_ff_activation: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
     enc_ff_glu: bool
     enc_ff_gate_first: bool
     enc_ff_swish: bool
@@ -668,7 +670,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_cross_residual_attn: bool
     dec_ff_mult: float
     dec_ff_inner: int | None
-    dec_ff_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    dec_ff_activation: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
     dec_ff_glu: bool
     dec_ff_gate_first: bool
     dec_ff_swish: bool

@@ -103,7 +103,7 @@ def text() -> str:
             "Seq2SeqKeywords",
             "Of XTransformer: those of its encoder and of its decoder.",
             (
-                f"    {side}_{name}: {kind}\n"
+                _annotated(f"{side}_{name}", kind)
                 for side in ("enc", "dec")
                 for name, kind in {
                     "depth": "int",
@@ -154,7 +154,13 @@ def _type(option: Option) -> str:
 def _field(name: str, annotation: str, doc: str) -> str:
     quoted = textwrap.wrap(doc, 108)
     body = f'    """{quoted[0]}"""\n' if len(quoted) == 1 else '    """' + "\n    ".join(quoted) + '"""\n'
-    return f"    {name}: {annotation}\n{body}"
+    return _annotated(name, annotation) + body
+
+
+def _annotated(name: str, annotation: str) -> str:
+    """`name: annotation`, over lines as the formatter has it where it is long."""
+    line = f"    {name}: {annotation}\n"
+    return line if len(line) <= 121 else f"    {name}: (\n        {annotation}\n    )\n"
 
 
 if __name__ == "__main__":
