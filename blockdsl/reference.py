@@ -61,6 +61,8 @@ _TELLING: dict[str, Value] = {
     "activation": "gelu_tanh",
     "init_gain": 0.5,
     "norm_eps": 1e-6,
+    "qk_rmsnorm_eps": 1e-5,
+    "qk_layernorm_eps": 1e-6,
     "alibi_num_heads": 4,
     "rel_pos_num_buckets": 16,
     "rel_pos_max_distance": 64,
@@ -84,11 +86,14 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
     "ff_gate_first": {"ff_glu": True},
+    "attn_qk_rmsnorm_eps": {"attn_qk_rmsnorm": "head"},
+    "attn_qk_layernorm_eps": {"attn_qk_layernorm": "head"},
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
     "dim_out_bias": {"dim_out": 7},
     **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
+    "logits_bias": {"tie_embedding": True},
 }
 
 

@@ -51,6 +51,18 @@ class SelfAttentionOptions(TypedDict, total=False):
     """what scores of normed queries and keys are multiplied by; default 10"""
     qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
+    qk_rmsnorm: Literal["head", "each", "all"] | None
+    """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
+    or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    qk_rmsnorm_eps: float
+    """what is added to the mean square of queries and keys; default 1e-06"""
+    qk_layernorm: Literal["head", "each"] | None
+    """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
+    each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
+    qk_layernorm_eps: float
+    """what is added to the variance of queries and keys; default 1e-05"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
     softcap: float | None
@@ -113,6 +125,18 @@ class CrossAttentionOptions(TypedDict, total=False):
     """what scores of normed queries and keys are multiplied by; default 10"""
     qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
+    qk_rmsnorm: Literal["head", "each", "all"] | None
+    """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
+    or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    qk_rmsnorm_eps: float
+    """what is added to the mean square of queries and keys; default 1e-06"""
+    qk_layernorm: Literal["head", "each"] | None
+    """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
+    each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
+    qk_layernorm_eps: float
+    """what is added to the variance of queries and keys; default 1e-05"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
     softcap: float | None
@@ -169,6 +193,8 @@ class SharedSettings(TypedDict, total=False):
 
     context: bool | None
     """whether the stack is given a context to attend to; none: if a block attends to one; default none"""
+    final_norm: bool | None
+    """a norm after the last block; none: where blocks have theirs before the branch, by pre_norm; default none"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
     rotary_pos_emb: bool
@@ -238,6 +264,18 @@ class SharedSettings(TypedDict, total=False):
     """what scores of normed queries and keys are multiplied by; default 10"""
     attn_qk_norm_dim_scale: bool
     """a learned gain for each normed feature (arXiv:2302.05442); default false"""
+    attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
+    or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    attn_qk_rmsnorm_eps: float
+    """what is added to the mean square of queries and keys; default 1e-06"""
+    attn_qk_layernorm: Literal["head", "each"] | None
+    """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
+    each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
+    attn_qk_layernorm_eps: float
+    """what is added to the variance of queries and keys; default 1e-05"""
+    norm_unit_offset: bool
+    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
     attn_talking_heads: bool
     """heads exchange scores and weights (arXiv:2003.02436); default false"""
     attn_softcap: float | None
@@ -262,6 +300,12 @@ class SharedSettings(TypedDict, total=False):
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
     pre_norm: bool
     """norm before the branch (else after the residual add); default true"""
+    norm: bool
+    """the block has a norm; ModernBERT's first has none (arXiv:2412.13663); default true"""
+    sandwich_norm: bool
+    """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
+    output_norm: bool
+    """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
     use_rmsnorm: bool
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
@@ -272,10 +316,6 @@ class SharedSettings(TypedDict, total=False):
     """LayerNorm has a bias; the others have none; default true"""
     norm_gain: bool
     """norms have a learned gain (OLMo has none, arXiv:2402.00838); default true"""
-    norm_unit_offset: bool
-    """a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295); default false"""
-    sandwich_norm: bool
-    """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     layer_scale: float | None
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
@@ -356,6 +396,8 @@ class TokenSettings(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    embed_scale: float
+    """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
     """embedded tokens of unit length: FixNorm (arXiv:1910.05895); default false"""
     post_emb_norm: bool
@@ -374,6 +416,12 @@ class TokenSettings(TypedDict, total=False):
     """logits use the token embedding's matrix (arXiv:1608.05859); default false"""
     logits_dim: int | None
     """how many logits there are; none: num_tokens; default none"""
+    logits_scale: float | None
+    """factor of the logits, but of their bias (Cohere, Granite); none: 1, of tied ones 1/√dim (arXiv:1910.10683);
+    default none"""
+    logits_bias: bool | None
+    """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
+    none"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
 
@@ -516,6 +564,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_shift_tokens: int | Sequence[int] | None
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
+    enc_final_norm: bool | None
     enc_deepnorm: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
@@ -550,6 +599,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_qk_norm_groups: int
     enc_attn_qk_norm_scale: float
     enc_attn_qk_norm_dim_scale: bool
+    enc_attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    enc_attn_qk_rmsnorm_eps: float
+    enc_attn_qk_layernorm: Literal["head", "each"] | None
+    enc_attn_qk_layernorm_eps: float
+    enc_norm_unit_offset: bool
     enc_attn_talking_heads: bool
     enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
@@ -562,13 +616,14 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_flash: bool
     enc_residual_attn: bool
     enc_pre_norm: bool
+    enc_norm: bool
+    enc_sandwich_norm: bool
+    enc_output_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_norm_eps: float | None
     enc_norm_bias: bool
     enc_norm_gain: bool
-    enc_norm_unit_offset: bool
-    enc_sandwich_norm: bool
     enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
@@ -593,6 +648,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_dim: int | None
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
     enc_emb_frac_gradient: float
@@ -607,6 +663,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_shift_tokens: int | Sequence[int] | None
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None
+    dec_final_norm: bool | None
     dec_deepnorm: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
@@ -641,6 +698,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_qk_norm_groups: int
     dec_attn_qk_norm_scale: float
     dec_attn_qk_norm_dim_scale: bool
+    dec_attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    dec_attn_qk_rmsnorm_eps: float
+    dec_attn_qk_layernorm: Literal["head", "each"] | None
+    dec_attn_qk_layernorm_eps: float
+    dec_norm_unit_offset: bool
     dec_attn_talking_heads: bool
     dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
@@ -653,13 +715,14 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_flash: bool
     dec_residual_attn: bool
     dec_pre_norm: bool
+    dec_norm: bool
+    dec_sandwich_norm: bool
+    dec_output_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_norm_eps: float | None
     dec_norm_bias: bool
     dec_norm_gain: bool
-    dec_norm_unit_offset: bool
-    dec_sandwich_norm: bool
     dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
@@ -685,6 +748,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_emb_dim: int | None
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool
     dec_emb_frac_gradient: float
@@ -692,3 +756,5 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_memory_tokens: int
     dec_tie_embedding: bool
     dec_logits_dim: int | None
+    dec_logits_scale: float | None
+    dec_logits_bias: bool | None

@@ -158,7 +158,7 @@ def _field(name: str, annotation: str, doc: str) -> str:
 
 
 def _annotated(name: str, annotation: str) -> str:
-    """`name: annotation`, over lines as the formatter has it where it is long."""
+    """A line, or three where that would be too long."""
     line = f"    {name}: {annotation}\n"
     return line if len(line) <= 121 else f"    {name}: (\n        {annotation}\n    )\n"
 

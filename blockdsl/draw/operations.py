@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..registry.kinds import kind_of
-from ..registry.norms import norm_of
+from ..registry.norms import norms_of
 from ..registry.positions import SCHEMES
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
     options = kind.completed(graph.dim, attrs["options"])
-    norm = Operation(norm_of(attrs["options"]).in_words())
+    of_stream, of_output = norms_of(attrs["options"])
     rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
     steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
-    out = [norm] if options.pre_norm else []
+    out = [Operation(of_stream.in_words())] if of_stream is not None and options.pre_norm else []
     out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
     out += steps
-    out += [norm] if options.sandwich_norm else []
+    out += [] if of_output is None else [Operation(of_output.in_words())]
     out += [] if options.layer_scale is None else [Operation("× a learned gain")]
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
     out += [Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else []
@@ -56,7 +56,8 @@ def gated(graph: Graph, node: str) -> bool:
 def post_norm(graph: Graph, node: str) -> str:
     """The norm of the sum, of a post-norm block; else nothing."""
     options = graph.nx.nodes[node]["options"]
-    return "" if options["pre_norm"] else norm_of(options).in_words()
+    of_stream, _ = norms_of(options)
+    return "" if options["pre_norm"] or of_stream is None else of_stream.in_words()
 
 
 def read_by(graph: Graph, position: str) -> str:

@@ -43,9 +43,10 @@ class _Builder:
     def build(self) -> nx.DiGraph:
         self.graph.add_node("input", type="input", **input_attributes())
         end, _ = self._chain(self.resolved.steps, "input", {})
-        pre_norm = self.resolved.given.get("pre_norm", True)
+        last = self.settings["final_norm"]
+        last = self.resolved.given.get("pre_norm", True) if last is None else last
         details = {option.name: block_default(option, self.resolved.given) for option in NORM_DETAILS}
-        norm = norm_of(self.resolved.given).name if pre_norm else None
+        norm = norm_of(self.resolved.given).name if last else None
         self.graph.add_node("output", type="output", norm=norm, **details, **output_attributes())
         self._edge(end, "output", "stream")
         return self.graph

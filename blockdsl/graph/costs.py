@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.kinds import Shape, Sizes, kind_of
-from ..registry.norms import Norm, embedding_norm, final_norm, norm_of
+from ..registry.norms import Norm, embedding_norm, final_norm, norms_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
 from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
+from .tokens import of_logits
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -87,7 +88,7 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
 
 def _around(dim: int, options: Any) -> int:
     """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
-    norms = (2 if options.sandwich_norm else 1) * norm_of(vars(options)).parameters(dim)
+    norms = sum(norm.parameters(dim) for norm in norms_of(vars(options)) if norm is not None)
     gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
     return norms + gains + gate
@@ -122,12 +123,14 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
     last = final_norm(attrs)
     norm = Cost(parameters=0 if last is None else last.parameters(dim))
-    if attrs["tied"]:
-        return norm + Cost(flops=2 * tokens * dim * (attrs["logits_dim"] or 0))
+    if attrs["logits_dim"] is not None:
+        logits = _linear(dim, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
+        shared = dim * attrs["logits_dim"] if attrs["tied"] else 0
+        return norm + replace(logits, parameters=logits.parameters - shared)
     if graph.reads == "images":
         return norm + _image_output(graph, attrs, sizes)
-    heads = ((attrs["logits_dim"], True), (attrs["dim_out"], attrs["dim_out_bias"]))
-    return sum((_linear(dim, width, tokens, bias) for width, bias in heads if width is not None), norm)
+    width = attrs["dim_out"]
+    return norm if width is None else norm + _linear(dim, width, tokens, attrs["dim_out_bias"])
 
 
 def _image_output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:

@@ -21,6 +21,7 @@ from ..registry.tokens import (
     INPUT_SCHEMES,
     MODELS,
     OUTPUT_OPTIONS,
+    logits_defaults,
     not_tiled,
     odd_sinusoid,
     pool_clash,
@@ -336,6 +337,9 @@ def _sequences(graph: Graph) -> Iterator[str]:
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
+    for name in logits_defaults(end["tied"], graph.dim):
+        if end[name] is not None and end["logits_dim"] is None:
+            yield f"{graph.end}: has {name}, but gives no logits"
     if end["tied"] and graph.emb_dim != graph.dim:
         yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}

@@ -58,6 +58,7 @@ class InputNode(TypedDict):
     num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
+    embed_scale: float
     l2norm_embed: bool
     post_emb_norm: bool
     emb_frac_gradient: float
@@ -126,6 +127,8 @@ class OutputNode(TypedDict):
     norm_unit_offset: bool
     logits_dim: Annotated[int | None, Field("number of a token's logits; None: it has none", least=1)]
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
+    logits_scale: float | None
+    logits_bias: bool | None
     num_classes: int | None
     dim_out: int | None
     dim_out_bias: bool

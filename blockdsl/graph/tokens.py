@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ..registry.options import Option, Value, by_name
 from ..registry.positions import REPLACE_ABSOLUTE
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, OUTPUT_OPTIONS, input_attributes
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, OUTPUT_OPTIONS, input_attributes, logits_defaults
 from .graph import Graph
 from .nodes import output_attributes
 
@@ -26,6 +26,8 @@ def write(graph: Graph, model: str, options: Mapping[str, Value], dim: int) -> N
     if model == "tokens":
         width = options["num_tokens"] if options["logits_dim"] is None else options["logits_dim"]
         end.update(logits_dim=None if options["return_only_embed"] else width, tied=options["tie_embedding"])
+        defaults = logits_defaults(end["tied"], dim)
+        end.update({name: None for name, default in defaults.items() if end[name] == default})
     replaced = model != "images" and block_schemes(graph) & REPLACE_ABSOLUTE
     if options.get("use_abs_pos_emb", True) and not replaced:
         scheme = "sinusoidal" if options.get("scaled_sinu_pos_emb") else "absolute"
@@ -53,6 +55,13 @@ def read(graph: Graph) -> dict[str, Value]:
         "return_only_embed": end["logits_dim"] is None,
     }
     return {option.name: said[option.name] for option in MODELS.get(graph.reads or "", ())}
+
+
+def of_logits(graph: Graph) -> dict[str, Value]:
+    """The options of logits as the output has them, with their values where they are none."""
+    end = graph.nx.nodes[graph.end]
+    defaults = logits_defaults(end["tied"], graph.dim)
+    return {name: default if end[name] is None else end[name] for name, default in defaults.items()}
 
 
 def input_scheme(graph: Graph) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .activations import ACTIVATIONS
 from .kinds import Kind, Shape, Sizes
+from .norms import NORM_UNIT_OFFSET
 from .options import Option, Value
 from .register import register
 from .state import State
@@ -99,6 +100,43 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
             least=0,
         ),
         _switch("qk_norm_dim_scale", "a learned gain for each normed feature (arXiv:2302.05442)"),
+        Option(
+            "qk_rmsnorm",
+            str,
+            None,
+            "RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, "
+            "arXiv:2505.09388) or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm",
+            setting="attn_qk_rmsnorm",
+            choices=("head", "each", "all"),
+            optional=True,
+        ),
+        Option(
+            "qk_rmsnorm_eps",
+            float,
+            1e-6,
+            "what is added to the mean square of queries and keys",
+            setting="attn_qk_rmsnorm_eps",
+            above=0,
+        ),
+        Option(
+            "qk_layernorm",
+            str,
+            None,
+            "LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a "
+            "gain each without a bias (StableLM 2, arXiv:2402.17834); none: no norm",
+            setting="attn_qk_layernorm",
+            choices=("head", "each"),
+            optional=True,
+        ),
+        Option(
+            "qk_layernorm_eps",
+            float,
+            1e-5,
+            "what is added to the variance of queries and keys",
+            setting="attn_qk_layernorm_eps",
+            above=0,
+        ),
+        NORM_UNIT_OFFSET,
         _switch(
             "talking_heads",
             "heads exchange scores and weights (arXiv:2003.02436)",
@@ -171,6 +209,11 @@ def _attention_check(o: Any) -> str | None:
         return f"qk_scale={o.qk_scale} is set, but qk_norm multiplies its scores by qk_norm_scale"
     if o.qk_norm and dim_head % o.qk_norm_groups:
         return f"qk_norm_groups={o.qk_norm_groups} does not divide a head's {dim_head} features"
+    if len(norms := [name for name in ("qk_norm", "qk_rmsnorm", "qk_layernorm") if getattr(o, name)]) > 1:
+        return f"{' and '.join(norms)} are set; queries and keys have one norm"
+    for name, eps in (("qk_rmsnorm", 1e-6), ("qk_layernorm", 1e-5)):
+        if getattr(o, f"{name}_eps") != eps and not getattr(o, name):
+            return f"{name}_eps is set, but it needs {name}"
     if not o.qk_norm and (o.qk_norm_groups != 1 or o.qk_norm_dim_scale):
         name = "qk_norm_dim_scale" if o.qk_norm_dim_scale else "qk_norm_groups"
         return f"{name} is set, but it needs qk_norm"
@@ -233,6 +276,12 @@ def _attention_shapes(o: Any) -> dict[str, Shape]:
         shapes |= {"output.to_gate.weight": (values, o.dim), "output.to_gate.bias": (values,)}
     if o.qk_norm_dim_scale:
         shapes |= {"qk_norm.q_scale": (o.heads, 1, o.dim_head), "qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)}
+    for part, heads in (("q", o.heads), ("k", o.kv_heads)):
+        if which := o.qk_rmsnorm or o.qk_layernorm:
+            size = {"head": (o.dim_head,), "each": (heads, o.dim_head), "all": (heads * o.dim_head,)}[which]
+            shapes[f"qk_norm.{part}.weight"] = size
+        if o.qk_layernorm == "head":
+            shapes[f"qk_norm.{part}.bias"] = (o.dim_head,)
     if o.num_mem_kv:
         shapes |= {
             "mem_kv.keys": (o.kv_heads, o.num_mem_kv, o.dim_head),
@@ -281,6 +330,8 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
     steps = [
         *projections,
         ("unit q, k", "") if o.qk_norm else None,
+        (f"RMSNorm of q, k{', all heads' if o.qk_rmsnorm == 'all' else ''}", "") if o.qk_rmsnorm else None,
+        ("LayerNorm of q, k", "") if o.qk_layernorm else None,
         ("rotate q, k", "rotary"),
         (f"q·k, {heads} × {o.dim_head}" + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"), "bias scores"),
         (" · ".join(softmax), ""),

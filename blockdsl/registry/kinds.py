@@ -69,7 +69,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .norms import NORM_OPTIONS, norm_clash
+from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .rotary import ROTARY_OPTIONS
 from .state import State
@@ -145,8 +145,8 @@ class Kind:
         return (kind_of, (self.name,)) if _KINDS.get(self.name) is self else super().__reduce__()
 
     def all_options(self) -> tuple[Option, ...]:
-        """Its own options and those that every block has."""
-        return self.options + BLOCK_OPTIONS
+        """Its own options and those that every block has, of which its module may have some too."""
+        return (*self.options, *(option for option in BLOCK_OPTIONS if option not in self.options))
 
     def position_options(self) -> tuple[Option, ...]:
         """What its blocks may say of the positions that they read; a graph says it on the positions' nodes."""
@@ -200,15 +200,8 @@ class Kind:
 
 # Options that every block has, whatever its kind.
 BLOCK_OPTIONS = (
-    Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
+    *NORM_PLACES,
     *NORM_OPTIONS,
-    Option(
-        "sandwich_norm",
-        bool,
-        False,
-        "a second norm, of the branch's output (CogView, arXiv:2105.13290)",
-        setting="sandwich_norm",
-    ),
     Option(
         "layer_scale",
         float,
@@ -281,9 +274,7 @@ def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
 def _block_check(o: Any) -> str | None:
     if clash := norm_clash(vars(o)):
         return clash[-1]
-    if o.sandwich_norm and not o.pre_norm:
-        return "sandwich_norm is set, but it needs pre_norm"
-    return None
+    return misplaced_norm(o)
 
 
 # The registry -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Norms: the options that say which one there is, and the parameters that it has.
 
-Where a block has norms is `kinds`' and the graph's business; here is what one is.
+A block has one of the stream, before its layer or after the add, or of its layer's output, or both, or none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,33 @@ from .options import Option, Value
 
 NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm"}
 
+NORM_PLACES = (
+    Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
+    Option("norm", bool, True, "the block has a norm; ModernBERT's first has none (arXiv:2412.13663)", setting="norm"),
+    Option(
+        "sandwich_norm",
+        bool,
+        False,
+        "a second norm, of the branch's output (CogView, arXiv:2105.13290)",
+        setting="sandwich_norm",
+    ),
+    Option(
+        "output_norm",
+        bool,
+        False,
+        "norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656)",
+        setting="output_norm",
+    ),
+)
+"""Where a block has norms."""
+
+NORM_UNIT_OFFSET = Option(
+    "norm_unit_offset",
+    bool,
+    False,
+    "a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295)",
+    setting="norm_unit_offset",
+)
 NORM_DETAILS = (
     Option(
         "norm_eps",
@@ -25,13 +52,7 @@ NORM_DETAILS = (
     ),
     Option("norm_bias", bool, True, "LayerNorm has a bias; the others have none", setting="norm_bias"),
     Option("norm_gain", bool, True, "norms have a learned gain (OLMo has none, arXiv:2402.00838)", setting="norm_gain"),
-    Option(
-        "norm_unit_offset",
-        bool,
-        False,
-        "a norm's gain is kept as its difference from one (Gemma, arXiv:2403.08295)",
-        setting="norm_unit_offset",
-    ),
+    NORM_UNIT_OFFSET,
 )
 """What else there is to say of a norm than its name; an output node says these of the final norm."""
 
@@ -85,6 +106,13 @@ def norm_of(options: Mapping[str, Any]) -> Norm:
     return Norm.of(name, options)
 
 
+def norms_of(options: Mapping[str, Any]) -> tuple[Norm | None, Norm | None]:
+    """Those of a block: of the stream, before the layer or after the add, and of the layer's output."""
+    own = norm_of(options)
+    of_stream = options["norm"] and not options["output_norm"]
+    return own if of_stream else None, own if options["sandwich_norm"] or options["output_norm"] else None
+
+
 def final_norm(output: Mapping[str, Any]) -> Norm | None:
     """The norm that an output node says."""
     return None if output["norm"] is None else Norm.of(output["norm"], output)
@@ -101,4 +129,16 @@ def norm_clash(options: Mapping[str, Value]) -> tuple[str, str, str] | None:
         return "use_scalenorm", "use_rmsnorm", "use_rmsnorm and use_scalenorm are both set; give one"
     if options.get("norm_unit_offset") and not options.get("norm_gain", True):
         return "norm_unit_offset", "norm_gain", "norm_unit_offset is set, but norm_gain=false leaves no gain"
+    return None
+
+
+def misplaced_norm(o: Any) -> str | None:
+    """What is wrong with where a block has norms, or None."""
+    for name in ("sandwich_norm", "output_norm"):
+        if getattr(o, name) and not o.pre_norm:
+            return f"{name} is set, but it needs pre_norm"
+        if getattr(o, name) and not o.norm:
+            return f"{name} is set, but norm=false leaves the block no norm"
+    if o.sandwich_norm and o.output_norm:
+        return "sandwich_norm and output_norm are both set; give one"
     return None

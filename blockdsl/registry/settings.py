@@ -27,6 +27,14 @@ STACK_SETTINGS = (
     ),
     Option("shift_tokens", int, 0, "token shift of every block that sets none (RWKV-LM)", least=0, area="ordering"),
     Option(
+        "final_norm",
+        bool,
+        None,
+        "a norm after the last block; none: where blocks have theirs before the branch, by pre_norm",
+        optional=True,
+        area="norms and residuals",
+    ),
+    Option(
         "deepnorm",
         bool,
         False,

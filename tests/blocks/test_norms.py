@@ -13,6 +13,7 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 from blockdsl import PatternError, UserError
+from blockdsl.draw.operations import operations
 from blockdsl.registry.norms import Norm
 from xt_blocks.blocks.norms import norm
 
@@ -126,3 +127,165 @@ def test_a_drawing_says_what_is_not_usual() -> None:
     assert "LayerNorm without bias" in graph.to_svg()
     graph = blockdsl.compile("f", dim=DIM, use_rmsnorm=True, norm_unit_offset=True)
     assert "RMSNorm × (1 + gain)" in graph.to_text()
+
+
+# Where they are ----------------------------------------------------------------------------------------------------
+
+
+def rms(x: Tensor, gain: Tensor, eps: float = 1e-8) -> Tensor:
+    return gain * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+def randomised(model: Any) -> Any:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return model.double()
+
+
+def test_each_place_of_a_norm() -> None:
+    text = "f f(norm=false) f(output_norm) f(sandwich_norm) f(pre_norm=false) f(pre_norm=false, norm=false)"
+    graph = blockdsl.compile(text, dim=DIM, ff_mult=1, ff_no_bias=True, use_rmsnorm=True, final_norm=False)
+    stack = randomised(xt_blocks.lower(graph))
+    assert graph.parameters() == sum(p.numel() for p in stack.parameters())
+    w = stack.state_dict()
+
+    def layer(i: int, x: Tensor) -> Tensor:
+        hidden = x @ w[f"blocks.f{i}.layer.to_hidden.weight"].T
+        return (hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2) @ w[f"blocks.f{i}.layer.to_out.weight"].T
+
+    def gain(i: int, name: str = "norm") -> Tensor:
+        return w[f"blocks.f{i}.{name}.weight"]
+
+    x = y = torch.randn(2, 3, DIM, dtype=torch.float64)
+    y = y + layer(0, rms(y, gain(0)))
+    y = y + layer(1, y)
+    y = y + rms(layer(2, y), gain(2, "sandwich_norm"))
+    y = y + rms(layer(3, rms(y, gain(3))), gain(3, "sandwich_norm"))
+    y = rms(y + layer(4, y), gain(4))
+    y = y + layer(5, y)
+    torch.testing.assert_close(stack(x), y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        ({}, "layernorm"),
+        ({"pre_norm": False}, None),
+        ({"final_norm": False}, None),
+        ({"pre_norm": False, "final_norm": True}, "layernorm"),
+        ({"output_norm": True, "use_rmsnorm": True}, "rmsnorm"),
+        ({"norm": False}, "layernorm"),
+    ],
+)
+def test_the_final_norm(settings: dict[str, Any], last: str | None) -> None:
+    graph = blockdsl.compile("f", dim=DIM, **settings)
+    assert graph.nx.nodes[graph.end]["norm"] == last
+    assert graph.parameters() == sum(p.numel() for p in xt_blocks.lower(graph).parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("output_norm, sandwich_norm", "sandwich_norm and output_norm are both set; give one"),
+        ("output_norm, pre_norm=false", "output_norm is set, but it needs pre_norm"),
+        ("sandwich_norm, norm=false", "sandwich_norm is set, but norm=false leaves the block no norm"),
+        ("output_norm, norm=false", "output_norm is set, but norm=false leaves the block no norm"),
+    ],
+)
+def test_places_that_clash(options: str, problem: str) -> None:
+    with pytest.raises(PatternError) as error:
+        blockdsl.compile(f"f({options})", dim=DIM)
+    assert error.value.problem == problem
+
+
+def test_the_operations_of_a_block_have_its_norms_in_place() -> None:
+    graph = blockdsl.compile("f f(output_norm) f(norm=false)", dim=DIM, use_rmsnorm=True, norm_unit_offset=True)
+    offset = "RMSNorm × (1 + gain)"
+    layer = ["linear 6 → 24", "GELU", "linear 24 → 6"]
+    shown = [[operation.text for operation in operations(graph, node)] for node in ("f0", "f1", "f2")]
+    assert shown == [[offset, *layer], [*layer, offset], layer]
+
+
+# Of queries and keys -----------------------------------------------------------------------------------------------
+
+HEADS, KV_HEADS, DIM_HEAD = 4, 2, 3
+
+
+def attention_by_hand(x: Tensor, source: Tensor, options: dict[str, Any], w: dict[str, Tensor]) -> Tensor:
+    """Attention of a batch of one, a head at a time, its queries and keys normed."""
+    kind, eps = ("rms", options.get("qk_rmsnorm_eps", 1e-6)), options.get("qk_layernorm_eps", 1e-5)
+    which = options.get("qk_rmsnorm") or options.get("qk_layernorm")
+    of_layer = "qk_layernorm" in options
+    eps = eps if of_layer else kind[1]
+    sizes = [HEADS * DIM_HEAD, KV_HEADS * DIM_HEAD, KV_HEADS * DIM_HEAD]
+    if "to_qkv.weight" in w:
+        wq, wk, wv = w["to_qkv.weight"].split(sizes)
+    else:
+        wq, (wk, wv) = w["to_q.weight"], w["to_kv.weight"].split(sizes[1:])
+
+    def normed(features: Tensor, part: str) -> list[Tensor]:
+        gain = w[f"qk_norm.{part}.weight"] + (1 if options.get("norm_unit_offset") else 0)
+        if which == "all":
+            return [*rms(features, gain, eps).split(DIM_HEAD, dim=-1)]
+        out = []
+        for head, own in enumerate(features.split(DIM_HEAD, dim=-1)):
+            own = own - own.mean(-1, keepdim=True) if of_layer else own
+            bias = w.get(f"qk_norm.{part}.bias", 0.0)
+            out.append(rms(own, gain[head] if which == "each" else gain, eps) + bias)
+        return out
+
+    queries, keys, values = normed(x @ wq.T, "q"), normed(source @ wk.T, "k"), (source @ wv.T).split(DIM_HEAD, dim=-1)
+    outs = []
+    for head, query in enumerate(queries):
+        group = head // (HEADS // KV_HEADS)
+        weights = (query @ keys[group].mT / math.sqrt(DIM_HEAD)).softmax(-1)
+        outs.append(weights @ values[group])
+    return torch.cat(outs, dim=-1) @ w["output.to_out.weight"].T
+
+
+QK_NORMS: list[dict[str, Any]] = [
+    *({"qk_rmsnorm": which} for which in ("head", "each", "all")),
+    *({"qk_layernorm": which} for which in ("head", "each")),
+    {"qk_rmsnorm": "head", "qk_rmsnorm_eps": 0.3},
+    {"qk_layernorm": "head", "qk_layernorm_eps": 0.3},
+    *({"qk_rmsnorm": which, "norm_unit_offset": True} for which in ("head", "each", "all")),
+    {"qk_layernorm": "each", "norm_unit_offset": True},
+]
+
+
+@pytest.mark.parametrize("options", QK_NORMS, ids=str)
+@pytest.mark.parametrize("kind", ["a", "c"])
+def test_queries_and_keys_are_normed_by_the_formula(kind: str, options: dict[str, Any]) -> None:
+    sizes = {"heads": HEADS, "kv_heads": KV_HEADS, "dim_head": DIM_HEAD}
+    make = xt_blocks.Attention if kind == "a" else xt_blocks.CrossAttention
+    layer = make(dim=DIM, **sizes, **options)
+    assert torch.equal(
+        layer.qk_norm.q.weight, torch.full_like(layer.qk_norm.q.weight, "norm_unit_offset" not in options)
+    )
+    layer = randomised(layer)
+    x, context = torch.randn(1, 5, DIM).double(), torch.randn(1, 7, DIM).double()
+    out = layer(x) if kind == "a" else layer(x, context)
+    torch.testing.assert_close(out, attention_by_hand(x, x if kind == "a" else context, options, layer.state_dict()))
+
+
+@pytest.mark.parametrize("options", QK_NORMS, ids=str)
+def test_costs_count_the_gains_of_queries_and_keys(options: dict[str, Any]) -> None:
+    own = ", ".join(f"{name}={str(value).lower()}" for name, value in options.items())
+    graph = blockdsl.compile(f"a({own}) c({own})", dim=DIM, heads=HEADS, attn_kv_heads=KV_HEADS, attn_dim_head=DIM_HEAD)
+    assert graph.parameters() == sum(p.numel() for p in xt_blocks.lower(graph).parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"qk_rmsnorm": "head", "qk_norm": True}, "qk_norm and qk_rmsnorm are set; queries and keys have one norm"),
+        ({"qk_rmsnorm_eps": 1e-5}, "qk_rmsnorm_eps is set, but it needs qk_rmsnorm"),
+        ({"qk_layernorm_eps": 1e-6}, "qk_layernorm_eps is set, but it needs qk_layernorm"),
+        ({"qk_rmsnorm": "heads"}, "qk_rmsnorm must be one of 'head', 'each', 'all' or none, not heads"),
+    ],
+)
+def test_norms_of_queries_and_keys_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        xt_blocks.Attention(dim=DIM, **options)
+    assert str(error.value) == message

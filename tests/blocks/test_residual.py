@@ -103,9 +103,9 @@ def joined(update: Tensor, x: Tensor, w: dict[str, Tensor], constant: float) -> 
     ],
 )
 def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any]) -> None:
-    connection = ResidualConnection(DIM, **residual)
+    connection, spec = ResidualConnection(DIM, **residual), Norm.of(kind, {})
     block = randomised(
-        Block(nn.Linear(DIM, DIM), DIM, Norm.of(kind, {}), place != "post", 0.0, place == "sandwich", connection)
+        Block(nn.Linear(DIM, DIM), DIM, spec, place != "post", 0.0, spec if place == "sandwich" else None, connection)
     )
     w, x = weights(block), sequence()
     update = (x if place == "post" else normed(x, kind, w, "norm")) @ w["layer.weight"].T + w["layer.bias"]
@@ -123,7 +123,8 @@ def test_a_block_is_its_formula(kind: str, place: str, residual: dict[str, Any])
 def test_layer_scale_multiplies_each_feature_of_the_branch(place: str) -> None:
     layer, pre_norm, sandwich = nn.Linear(DIM, DIM), place != "post", place == "sandwich"
     connection = ResidualConnection(DIM, constant=2.5)
-    block = Block(layer, DIM, "layernorm", pre_norm, 0.0, sandwich, connection, layer_scale=0.1)
+    spec = Norm.of("layernorm", {})
+    block = Block(layer, DIM, spec, pre_norm, 0.0, spec if sandwich else None, connection, layer_scale=0.1)
     assert torch.equal(block.layer_scale, torch.full((DIM,), 0.1))
     w, x = weights(randomised(block)), sequence()
     update = (normed(x, "layernorm", w, "norm") if pre_norm else x) @ w["layer.weight"].T + w["layer.bias"]

@@ -58,6 +58,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "value heads": ("(a c f)*2", {"attn_value_dim_head": 5, "attn_gate_values": True, "attn_head_scale": True}),
     "shared kv": ("(a c f)*2", {"attn_shared_kv": True, "rotary_pos_emb": True}),
     "qk norm": ("(a c f)*2", {"attn_qk_norm": True, "attn_qk_norm_groups": 2, "attn_qk_norm_dim_scale": True}),
+    "qk rmsnorm": ("(a c f)*2", {"attn_qk_rmsnorm": "head", "attn_kv_heads": 1, "rotary_pos_emb": True}),
+    "qk rmsnorm, all heads": ("(a c f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 1, "attn_num_mem_kv": 2}),
+    "qk layernorm": ("(a c f)*2", {"attn_qk_layernorm": "each", "attn_num_mem_kv": 2, "norm_unit_offset": True}),
+    "norm of the output": (
+        "a a(norm=false, output_norm=false) f",
+        {"output_norm": True, "use_rmsnorm": True, "final_norm": False},
+    ),
     "qk norm, rotary": ("(a f)*2", {"attn_qk_norm": True, "attn_qk_norm_scale": 7, "rotary_pos_emb": True}),
     "talking heads": ("(a c f)*2", {"attn_talking_heads": True, "attn_num_mem_kv": 2}),
     "sparse": ("(a c f)*2", {"attn_sparse_topk": 2}),

@@ -106,6 +106,9 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "num_memory_tokens": draw(st.integers(0, 2)),
             "post_emb_norm": draw(st.booleans()),
             "l2norm_embed": draw(st.booleans()),
+            "embed_scale": draw(st.sampled_from([1, 0.5])),
+            "logits_scale": draw(st.sampled_from([None, 1, 0.5])),
+            "logits_bias": draw(st.sampled_from([None, True, False])),
         }
         if not settings["tie_embedding"]:
             settings |= {
@@ -123,6 +126,7 @@ PLAIN_INPUT = {
     "num_tokens": None,
     "max_seq_len": None,
     "emb_dim": None,
+    "embed_scale": 1.0,
     "l2norm_embed": False,
     "post_emb_norm": False,
     "emb_frac_gradient": 1.0,
@@ -152,6 +156,8 @@ PLAIN_OUTPUT = {
     "norm_unit_offset": False,
     "logits_dim": None,
     "tied": False,
+    "logits_scale": None,
+    "logits_bias": None,
     "num_classes": None,
     "dim_out": None,
     "dim_out_bias": True,
@@ -165,6 +171,8 @@ PLAIN_OUTPUT = {
 # The options of every block, of attention blocks and of feedforwards when nobody sets any, written out.
 PLAIN_BLOCK = {
     "pre_norm": True,
+    "norm": True,
+    "output_norm": False,
     "use_rmsnorm": False,
     "use_scalenorm": False,
     "norm_eps": None,
@@ -197,6 +205,10 @@ PLAIN_ATTENTION = {
     "qk_norm_groups": 1,
     "qk_norm_scale": 10,
     "qk_norm_dim_scale": False,
+    "qk_rmsnorm": None,
+    "qk_rmsnorm_eps": 1e-6,
+    "qk_layernorm": None,
+    "qk_layernorm_eps": 1e-5,
     "talking_heads": False,
     "softcap": None,
     "sink": False,

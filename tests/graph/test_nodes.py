@@ -46,7 +46,7 @@ def test_fields_are_options_with_their_ranges() -> None:
     names = ("layernorm", "rmsnorm", "scalenorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
-    assert tuple(details) == (*NORM_DETAILS, *OUTPUT_OPTIONS)
+    assert details == [*NORM_DETAILS, *OUTPUT_OPTIONS]
     assert (tied.name, tied.type, tied.optional) == ("tied", bool, False)
     assert [o.name for o in nodes.NODE_ATTRIBUTES["block"]] == ["kind", "shift", "scale", "tie", "stage"]
 

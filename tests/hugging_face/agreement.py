@@ -1,14 +1,25 @@
 """How far our model of a Hugging Face configuration is from `transformers`' own.
 
-    check(agreement(LlamaForCausalLM(LlamaConfig(...))))
+A family's test is a table of configurations, and what makes the peer of one; the page of the documentation reads both:
+
+    CASES = {"grouped": {"num_key_value_heads": 2}, ...}
+
+    def peer(case: str) -> LlamaForCausalLM:
+        return LlamaForCausalLM(LlamaConfig(**SMALL | CASES[case]))
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_agrees(case: str) -> None:
+        check(agreement(peer(case)))
 
 The peer is a model with small random weights, none at its initial value. It is saved by `transformers`, read by us,
-compared in what it gives, in its gradient and in what it generates, and written back.
+compared in what it gives, in its gradient and in what it generates, and written back. How both are called is a class
+for what they read: `Tokens` is here; others are added to `_called`.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import xt_blocks
-from blockdsl.hugging_face import read
+from blockdsl.hugging_face import Reading, read
 from xt_blocks.interop.hugging_face import their_tensors
 
 BATCH, SEQ, NEW = 2, 11, 20
@@ -37,6 +48,7 @@ class Agreement:
         tokens: of the greedy tokens, how many are not theirs; with our cache and without, with padding.
         parameters: theirs, those of our module, and by our costs.
         written: the names of tensors that are not bit-equal after having been read and written.
+        reading: of the configuration.
     """
 
     outputs: float
@@ -46,6 +58,7 @@ class Agreement:
     tokens: int | None
     parameters: tuple[int, int, int]
     written: list[str]
+    reading: Reading
 
 
 def check(found: Agreement, atol: float = 1e-5) -> None:
@@ -64,24 +77,69 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32) -> Agreement:
     with tempfile.TemporaryDirectory() as folder:
         ours = ours_of(theirs, Path(folder))
         written = not_equal(ours, Path(folder))
-    tokens = torch.randint(1, theirs.config.vocab_size, (BATCH, SEQ))
-    mask = torch.ones_like(tokens, dtype=torch.bool)
-    mask[0, :3] = False
-    causal = ours.graph.sees_later() is None
+    reading = read(ours.hugging_face)
+    called = _called(ours, theirs)
     with torch.no_grad():
-        outputs = difference(ours(tokens), outputs_of(theirs, tokens))
-        padded = difference(ours(tokens, mask=mask)[mask], outputs_of(theirs, tokens, mask)[mask])
-        hidden = hidden_difference(ours, theirs, tokens)
-    gradient = gradient_difference(ours, theirs, tokens)
-    missed = None
-    if causal and not ours.return_only_embed:
-        missed = sum(
-            tokens_missed(ours, theirs, tokens, prompt_mask, cached)
-            for prompt_mask in (None, mask)
-            for cached in (True, False)
-        )
-    counts = (theirs.num_parameters(), sum(p.numel() for p in ours.parameters()), ours.graph.parameters())
-    return Agreement(outputs, padded, hidden, gradient, missed, counts, written)
+        outputs, padded = (difference(called.ours(pad), called.theirs(pad)) for pad in (False, True))
+        hidden = max(difference(one, other) for one, other in called.hidden())
+    gradient = gradient_difference(called, reading)
+    costs = sum(graph.parameters() for graph in ours.graphs.values()) - shared_parameters(ours)
+    counts = (theirs.num_parameters(), sum(p.numel() for p in ours.parameters()), costs)
+    return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
+
+
+def _called(ours: Any, theirs: Any) -> Tokens:
+    return Tokens(ours, theirs)
+
+
+class Tokens:
+    """Models that read tokens. Padding is on the left where no token sees later ones, and else on the right."""
+
+    def __init__(self, ours: Any, theirs: Any) -> None:
+        self.models = ours, theirs
+        self.tokens = torch.randint(1, theirs.config.vocab_size, (BATCH, SEQ))
+        self.causal = ours.graph.sees_later() is None
+        self.mask = torch.ones_like(self.tokens, dtype=torch.bool)
+        self.mask[0, slice(None, 3) if self.causal else slice(-3, None)] = False
+
+    def ours(self, padded: bool = False) -> Tensor:
+        """What ours gives: (batch, seq, ...), or with padding (real tokens, ...)."""
+        out = self.models[0](self.tokens, mask=self.mask if padded else None)
+        return out[self.mask] if padded else out
+
+    def theirs(self, padded: bool = False) -> Tensor:
+        """The same of theirs: logits, or the normed stream of a model without a head."""
+        given = {}
+        if padded:
+            given["attention_mask"] = self.mask.long()
+            if self.causal and "position_ids" in self.models[1].forward.__code__.co_varnames:
+                given["position_ids"] = (self.mask.long().cumsum(-1) - 1).clamp(min=0)
+        out = self.models[1](input_ids=self.tokens, **given)
+        found = out.logits if hasattr(out, "logits") else out.last_hidden_state
+        return found[self.mask] if padded else found
+
+    def hidden(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Ours and theirs: the stream before each layer, and after the last norm."""
+        ours, theirs = self.models
+        streams = theirs(input_ids=self.tokens, output_hidden_states=True).hidden_states
+        out, seen = ours(self.tokens, return_embeddings=True, return_intermediates=True)
+        blocks = ours.graph.nodes("block")
+        first = blocks[:: len(blocks) // (len(streams) - 1)]
+        yield from zip([*(seen.streams[node] for node in first), out], streams, strict=True)
+
+    def tokens_missed(self) -> int | None:
+        """Of NEW greedy tokens for each row, how many are not theirs: with a cache and without, padded and not."""
+        ours, theirs = self.models
+        if not self.causal or ours.return_only_embed:
+            return None
+        wrapper, missed = xt_blocks.AutoregressiveWrapper(ours), 0
+        for mask in (torch.ones_like(self.mask), self.mask):
+            options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+            expected = theirs.generate(self.tokens, attention_mask=mask.long(), **options)[:, SEQ:]
+            for cache_kv in (True, False):
+                found = wrapper.generate(self.tokens, NEW, temperature=0.0, mask=mask, cache_kv=cache_kv)
+                missed += int((found != expected).sum())
+        return missed
 
 
 def randomised(model: nn.Module, std: float = 0.2) -> Any:
@@ -112,60 +170,33 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def outputs_of(theirs: Any, tokens: Tensor, mask: Tensor | None = None, **keywords: Any) -> Tensor:
-    """Logits, or the normed stream of a model without a head."""
-    if mask is not None:
-        keywords["attention_mask"] = mask.long()
-        if "position_ids" in theirs.forward.__code__.co_varnames:
-            keywords["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
-    out = theirs(input_ids=tokens, **keywords)
-    return out.logits if hasattr(out, "logits") else out.last_hidden_state
-
-
-def hidden_difference(ours: Any, theirs: Any, tokens: Tensor) -> float:
-    """Of the stream before each layer, and after the last norm."""
-    streams = theirs(input_ids=tokens, output_hidden_states=True).hidden_states
-    out, seen = ours(tokens, return_embeddings=True, return_intermediates=True)
-    blocks = ours.graph.nodes("block")
-    first = blocks[:: len(blocks) // (len(streams) - 1)]
-    found = [seen.streams[node] for node in first] + [out]
-    return max(difference(one, other) for one, other in zip(found, streams, strict=True))
-
-
-def gradient_difference(ours: Any, theirs: Any, tokens: Tensor) -> float:
+def gradient_difference(called: Tokens, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
-    with torch.enable_grad():
-        for model, out in ((ours, ours(tokens)), (theirs, outputs_of(theirs, tokens))):
-            model.zero_grad()
-            target = torch.arange(tokens.numel()) % out.shape[-1]
-            F.cross_entropy(out.flatten(0, 1), target).backward()
-    reading = read(ours.hugging_face)
-    with torch.no_grad():
-        for parameter in ours.parameters():
-            kept, parameter.data = parameter.data, parameter.grad
-            parameter.kept = kept
-        found = {name: tensor.clone() for name, tensor in their_tensors(ours, reading)}
-        for parameter in ours.parameters():
-            parameter.data = parameter.kept
-    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    ours, theirs = called.models
+    for model, run in ((ours, called.ours), (theirs, called.theirs)):
+        model.zero_grad()
+        out = run()
+        scores = out.flatten(0, -2)
+        F.cross_entropy(scores, torch.arange(len(scores)) % out.shape[-1]).backward()
+    values = {parameter: parameter.data for parameter in ours.parameters()}
+    for parameter in values:  # the gradients in place of the weights, to be read under the names of theirs
+        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    found = {name: tensor.clone() for name, tensor in their_tensors(ours, reading)}
+    for parameter, value in values.items():
+        parameter.data = value
+    expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
     assert found.keys() == expected.keys()
     return max(difference(found[name], expected[name]) for name in expected)
 
 
-def tokens_missed(ours: Any, theirs: Any, tokens: Tensor, mask: Tensor | None, cached: bool) -> int:
-    """Of NEW greedy tokens for each row, how many are not theirs."""
-    expected = theirs.generate(
-        tokens,
-        attention_mask=torch.ones_like(tokens) if mask is None else mask.long(),
-        max_new_tokens=NEW,
-        do_sample=False,
-        use_cache=cached,
-        eos_token_id=None,
-        pad_token_id=0,
-    )[:, SEQ:]
-    wrapper = xt_blocks.AutoregressiveWrapper(ours)
-    found = wrapper.generate(tokens, NEW, temperature=0.0, mask=mask, cache_kv=cached)
-    return int((found != expected).sum())
+def shared_parameters(ours: Any) -> int:
+    """Those that two graphs of a model both count."""
+    alone = [p.numel() for _, p in ours.named_parameters()]
+    return (
+        sum(p.numel() for _, p in ours.named_parameters(remove_duplicate=False)) - sum(alone)
+        if "" not in ours.graphs
+        else 0
+    )
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -23,6 +23,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def peer(case: str) -> LlamaModel:
+    return LlamaModel(LlamaConfig(**SMALL | CASES[case]))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_agrees(case: str) -> None:
-    check(agreement(LlamaModel(LlamaConfig(**SMALL | CASES[case]))))
+    check(agreement(peer(case)))

@@ -42,6 +42,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "scale_residual_constant": (0.5, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
+    "qk_rmsnorm_eps": (0.1, 1e-4),
+    "qk_layernorm_eps": (0.1, 1e-4),
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_theta": (50, 1e6),
     "rotary_xpos_scale_base": (2, 16),
@@ -58,7 +60,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 def values(option: Option) -> tuple[Any, ...]:
     """Allowed values of an option other than its default."""
     if option.type is bool:
-        return (not option.default,)
+        return (True, False) if option.default is None else (not option.default,)
     candidates = VALUES.get(option.name, option.choices or ((1, 2, 3) if option.type is int else (0.5, 2.0)))
     return tuple(value for value in candidates if value != option.default and option.fault(value) is None)
 
@@ -178,8 +180,9 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
             of_kind = {option.name: option for option in kind_options(places[place])}
             name = draw(st.sampled_from(sorted(of_kind)))
             own = options.get(place, {}) | {name: draw(st.sampled_from(values(of_kind[name])))}
-            if name.startswith("qk_norm_"):
-                own["qk_norm"] = True
+            for norm in ("qk_norm", "qk_rmsnorm", "qk_layernorm"):
+                if name.startswith(f"{norm}_"):
+                    own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
             own |= {need: True for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu")) if option == name}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())

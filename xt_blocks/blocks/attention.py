@@ -33,7 +33,7 @@ from .linear import apply, apply_from
 from .linear_rows import LinearParts, LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
-from .project import QKNorm, init_parts, projection, repeat_heads, split_heads
+from .project import GainedQKNorm, QKNorm, init_parts, projection, repeat_heads, split_heads
 from .state import LayerState
 from .subset import without_share
 
@@ -64,7 +64,8 @@ class AnyAttention(nn.Module):
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
         self.scale = float(o.qk_norm_scale if o.qk_norm else o.dim_head**-0.5 if o.qk_scale is None else o.qk_scale)
         self.biases = o.qkv_bias, o.qkv_bias and o.k_bias, o.qkv_bias
-        self.qk_norm = QKNorm(o) if o.qk_norm else None
+        gained = o.qk_rmsnorm or o.qk_layernorm
+        self.qk_norm = QKNorm(o) if o.qk_norm else GainedQKNorm(o) if gained else None
         self.mem_kv = MemoryKeyValues(o) if o.num_mem_kv else None
         old_names(self, {"memory.": "mem_kv."})
         self.score_options: tuple[str, ...] = ()

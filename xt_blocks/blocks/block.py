@@ -2,6 +2,7 @@
 
     pre-norm:   x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── y
     sandwich:   x ── norm ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
+    output:     x ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
     post-norm:  x ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
 The stream, x, joins the add. ·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may
@@ -59,11 +60,12 @@ class Block(nn.Module):
     Args:
         layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
         dim: features of the stream.
-        norm_spec: which norm it has.
+        norm_spec: which norm of the stream it has, if any.
         pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
         drop: probability that a row skips the layer in training; the other rows are scaled up to keep the mean
             (stochastic depth, arXiv:1603.09382).
-        sandwich_norm: a second norm, on the layer's update (arXiv:2105.13290).
+        sandwich_norm: which norm of the layer's update it has, beside the other (arXiv:2105.13290) or alone
+            (arXiv:2501.00656).
         residual: how the update joins the stream; added by default.
         layer_scale: initial value of a learned gain for each feature of the update (arXiv:2103.17239); None: no gain.
 
@@ -75,17 +77,17 @@ class Block(nn.Module):
         self,
         layer: nn.Module,
         dim: int,
-        norm_spec: Norm,
+        norm_spec: Norm | None,
         pre_norm: bool = True,
         drop: float = 0.0,
-        sandwich_norm: bool = False,
+        sandwich_norm: Norm | None = None,
         residual: ResidualConnection | None = None,
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm = norm(norm_spec, dim)
         self.layer = layer
-        self.sandwich_norm = norm(norm_spec, dim) if sandwich_norm else None
+        self.sandwich_norm = None if sandwich_norm is None else norm(sandwich_norm, dim)
         self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.residual = residual or ResidualConnection(dim)
         self.pre_norm, self.drop = pre_norm, drop

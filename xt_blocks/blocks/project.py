@@ -6,14 +6,18 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.registry.norms import Norm
+
 from .init import xavier
 from .linear_rows import LinearParts
+from .norms import norm
 
 
 def projection(dim: int, sizes: Sequence[int], biases: Sequence[bool]) -> nn.Linear | LinearParts:
@@ -57,6 +61,52 @@ class QKNorm(nn.Module):
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
         return _unit(x, self.groups, self.k_scale if keys else self.q_scale)
+
+
+class GainedQKNorm(nn.Module):
+    """RMSNorm or LayerNorm of queries and keys, with learned gains, by `qk_rmsnorm` or `qk_layernorm`.
+
+    The features of a head are normed, or with "all" those of all heads as one (OLMo 2, arXiv:2501.00656).
+
+    Args:
+        o: the options of an attention block.
+    """
+
+    def __init__(self, o: Any) -> None:
+        super().__init__()
+        which = o.qk_rmsnorm or o.qk_layernorm
+        name, eps = ("rmsnorm", o.qk_rmsnorm_eps) if o.qk_rmsnorm else ("layernorm", o.qk_layernorm_eps)
+        spec = Norm(name, float(eps), bias=name == "layernorm" and which == "head", unit_offset=o.norm_unit_offset)
+        self.all_heads = which == "all"
+        self.q, self.k = (
+            EachHeadNorm(spec, heads, o.dim_head)
+            if which == "each"
+            else norm(spec, o.dim_head * (heads if which == "all" else 1))
+            for heads in (o.heads, o.kv_heads)
+        )
+
+    def forward(self, x: Tensor, keys: bool) -> Tensor:
+        """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
+        own = self.k if keys else self.q
+        if not self.all_heads:
+            return own(x)
+        tokens = x.transpose(-3, -2)
+        return own(tokens.flatten(-2)).view(tokens.shape).transpose(-3, -2)
+
+
+class EachHeadNorm(nn.Module):
+    """A norm of each head's features with a gain of its own, `weight: (heads, d)`."""
+
+    def __init__(self, spec: Norm, heads: int, features: int) -> None:
+        super().__init__()
+        self.norm = norm(replace(spec, gain=False, bias=False, unit_offset=False), features)
+        self.unit_offset = spec.unit_offset
+        self.weight = nn.Parameter(torch.full((heads, features), 1.0 - spec.unit_offset))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., heads, tokens, d)` → the same shape."""
+        gain = self.weight + 1 if self.unit_offset else self.weight
+        return self.norm(x) * gain[:, None]
 
 
 def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:

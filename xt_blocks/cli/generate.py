@@ -1,4 +1,4 @@
-"""`blockdsl generate`: text from a trained run.
+"""`blockdsl generate`: text from a trained model.
 
 Owns the command's flags and their checks. Leaves sampling to `xt_blocks`, which is imported when the command
 runs: `--help` never loads torch.
@@ -18,14 +18,16 @@ TOKENS = 256
 TEMPERATURE = 0.8
 
 EPILOG = f"""\
-A token is a byte. The output is the prompt and what the model adds to it; invalid UTF-8 and control
-characters are shown as the replacement character U+FFFD.
+The model is that of a run of `blockdsl train`, whose tokens are bytes; or of a folder that save_pretrained or
+Hugging Face wrote, with the tokenizer in it. The output is the prompt and what the model adds to it, and of an
+encoder-decoder its answer; invalid UTF-8 and control characters are shown as the replacement character U+FFFD.
 
 examples:
   blockdsl generate runs/first --prompt "def "
   blockdsl generate runs/first --prompt "import " --tokens 1000 --top-k 40 --seed 7
   blockdsl generate runs/first --temperature 0          the likeliest byte each time, always the same
   blockdsl generate runs/first --top-p 0.9              from the likeliest bytes that make up 90%
+  blockdsl generate models/gpt2 --prompt "Once"         a folder with config.json, tokenizer.json and weights
 
 Without --temperature it is {TEMPERATURE}: less than 1 favours likelier bytes.
 """
@@ -35,27 +37,27 @@ def add_parser(subparsers: Any) -> None:
     """Add the `generate` command to argparse's subparsers."""
     parser = subparsers.add_parser(
         "generate",
-        help="write text with a model that `blockdsl train` trained",
-        description="Write text with the model of a run folder.",
+        help="write text with a trained model",
+        description="Write text with the model of a folder.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run's folder, as in runs/first")
+    parser.add_argument("run_folder", metavar="FOLDER", type=Path, help="of a run, as runs/first, or of a model")
     parser.add_argument("--prompt", default="", help="what the text starts with; without it, the start of a line")
-    parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"bytes to add (default: {TOKENS})")
+    parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"how many to add (default: {TOKENS})")
     parser.add_argument(
         "--temperature",
         type=float,
         default=TEMPERATURE,
         metavar="T",
-        help=f"0 for the likeliest byte, 1 for the model's own distribution (default: {TEMPERATURE})",
+        help=f"0 for the likeliest token, 1 for the model's own distribution (default: {TEMPERATURE})",
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest bytes")
+    parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens")
     parser.add_argument(
         "--top-p",
         type=float,
         metavar="P",
-        help="choose among the likeliest bytes that make up P, 0 to 1",
+        help="choose among the likeliest tokens that make up P, 0 to 1",
     )
     parser.add_argument(
         "--seed",
@@ -79,12 +81,14 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises UserError when a flag or the run folder is invalid."""
+    """Raises UserError when a flag or the folder is invalid."""
     check(args)
     from .. import train
 
     train.limit_threads()
     train.check_device(args.device)
+    if not (args.run_folder / "settings.json").is_file() and (args.run_folder / "config.json").is_file():
+        return _run_writer(args)
     model = train.load_trained(args.run_folder, args.device)
     seed = train.fresh_seed() if args.seed is None else args.seed
     # The bytes of the prompt as typed, even if they are not valid text in the shell's locale.
@@ -101,4 +105,29 @@ def run(args: argparse.Namespace) -> int:
     if args.seed is None and args.temperature > 0:
         print(f"seed {seed}", file=sys.stderr)
     train.show_text(prompt + new)
+    return 0
+
+
+def _run_writer(args: argparse.Namespace) -> int:
+    """With the model of a folder that no run wrote: each piece of text as soon as it is there."""
+    import torch
+
+    from .. import train
+    from ..interop.text import load_writer
+
+    writer = load_writer(args.run_folder, args.device)
+    seed = train.fresh_seed() if args.seed is None else args.seed
+    generator = torch.Generator(args.device).manual_seed(train.seed_for("sample", seed))
+    options = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "generator": generator}
+    try:
+        pieces = writer.write(args.prompt, args.tokens, **options)
+        if args.seed is None and args.temperature > 0:
+            print(f"seed {seed}", file=sys.stderr)
+        if not writer.answers:
+            train.show_text(args.prompt.encode("utf-8", errors="surrogateescape"), end="")
+        for piece in pieces:
+            train.show_text(piece.encode(), end="")
+    except ValueError as error:
+        raise UserError(f"the model cannot be sampled: {error}") from None
+    print()
     return 0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..blocks.attention import Attention, CrossAttention
+from ..blocks.project import GainedQKNorm, QKNorm
 from .linear import load_linear
 from .positions import load_rows, regrouped
 from .reader import Reader
@@ -71,7 +72,9 @@ def load_attention(
         name, sink = "attend.head_attn_sink", layer.sink.logits  # type: ignore[union-attr]
         logits = state.need(name, shape=(o.heads, 1))
         state.put(sink, None if logits is None else by_head(logits), name)  # type: ignore[arg-type]
-    if layer.qk_norm is not None:
+    if o.qk_rmsnorm or o.qk_layernorm:
+        _load_gained_qk_norm(layer, state, paired, by_head)
+    elif layer.qk_norm is not None:
         _load_qk_norm(layer, state, paired, by_head, options)
 
 
@@ -158,7 +161,7 @@ def _load_qk_norm(
 ) -> None:
     """1.x has one gain for all heads. The factor of the scores changed twice."""
     o, qk, names = layer.options, layer.qk_norm, ("qk_norm_q_scale", "qk_norm_k_scale")
-    assert qk is not None
+    assert isinstance(qk, QKNorm)
     replaces = state.since((2, 26), "attn_qk_norm", "scale scores once, by the gains of qk_norm_dim_scale if it is on")
     thrice = (2, 18) <= state.release < (2, 26)  # queries and keys are scaled as well, and the gains are not used
     gains: tuple[Any, ...] = () if qk.q_scale is None else (qk.q_scale, qk.k_scale)
@@ -172,6 +175,22 @@ def _load_qk_norm(
         scale = float(o.qk_norm_scale**3 if thrice else o.dim_head**-0.5)
         state.set([vars(o), *options], qk_norm_scale=scale)
         state.change(partial(setattr, layer, "scale", scale))
+
+
+def _load_gained_qk_norm(layer: Attention | CrossAttention, state: Reader, paired: int, by_head: Order) -> None:
+    """2.x has an RMSNorm with a gain of each head's own, less one."""
+    o, qk = layer.options, layer.qk_norm
+    if o.qk_rmsnorm != "each" or state.old:
+        name = "attn_qk_layernorm" if o.qk_layernorm else "attn_qk_rmsnorm"
+        state.refuse(f"{name}: x-transformers norms queries and keys in 2.x alone, by qk_rmsnorm=each")
+        return
+    assert isinstance(qk, GainedQKNorm)
+    for own, name, heads in ((qk.q, "q_rmsnorm.gamma", o.heads), (qk.k, "k_rmsnorm.gamma", o.kv_heads)):
+        gain = state.need(name, shape=(heads, 1, o.dim_head))
+        if gain is not None:
+            gain = halves(gain[:, 0], paired) + (0 if o.norm_unit_offset else 1)
+            gain = by_head(gain) if heads == o.heads else gain
+        state.put(own.get_parameter("weight"), gain, name)
 
 
 # Scores and the output ----------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def unwrapped(module: Any) -> Any:
 
 def load_alone(stack: Stack, state: Reader) -> None:
     """A stack that no model is around."""
-    if state.old and _is_post_norm(stack):
+    if state.old and not all(block.pre_norm for block in stack.blocks.values()):
         state.refuse(
             "pre_norm=False: a bare stack of 1.x has no norm after its last block, which a graph cannot express"
         )

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from blockdsl.errors import GraphError
 from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
-from blockdsl.registry.norms import norm_of
+from blockdsl.registry.norms import norms_of
 from blockdsl.registry.positions import SCHEMES
 
 from ..blocks.block import Block
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
 def block_module(graph: BlockGraph, node: str) -> Block:
     """The module of a block's node."""
     attrs = graph.nx.nodes[node]
-    kind, options = kinds()[attrs["kind"]], dict(attrs["options"])
-    around = {option.name: options.pop(option.name) for option in BLOCK_OPTIONS}
+    kind, options = kinds()[attrs["kind"]], attrs["options"]
+    around = {option.name: options[option.name] for option in BLOCK_OPTIONS}
+    of_stream, of_output = norms_of(options)
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
-    layer = make(dim=graph.dim, **options)
+    layer = make(dim=graph.dim, **{option.name: options[option.name] for option in kind.options})
     _check_shapes(f"kind '{kind.name}'", kind.shapes(kind.completed(graph.dim, attrs["options"])), layer)
     if around["init_gain"] is not None:
         init_xavier(layer, around["init_gain"])
     return Block(
         layer,
         graph.dim,
-        norm_of(around),
+        of_stream,
         around["pre_norm"],
         around["layer_dropout"],
-        around["sandwich_norm"],
+        of_output,
         ResidualConnection(
             graph.dim, around["scale_residual"], around["scale_residual_constant"], around["gate_residual"]
         ),

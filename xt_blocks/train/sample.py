@@ -84,10 +84,10 @@ def printable(data: bytes) -> str:
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
-def show_text(data: bytes) -> None:
+def show_text(data: bytes, end: str = "\n") -> None:
     """Print `data` on standard output, replacing characters that it cannot show."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(printable(data).encode(encoding, errors="replace").decode(encoding), flush=True)
+    print(printable(data).encode(encoding, errors="replace").decode(encoding), end=end, flush=True)
 
 
 def example_prompt(valid: Tensor) -> str:

@@ -53,7 +53,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_output_gate",
         "attn_output_gate_headwise",
         "attn_hard",
-        "attn_qk_rmsnorm",
         "attn_k_rmsnorm",
         "attn_value_rmsnorm",
         "attn_l2_distance",
@@ -83,7 +82,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     False,
 ) | {
     "norm_add_unit_offset": True,
-    "pre_norm_has_final_norm": True,
     "learned_value_residual_mix": True,
     "layer_integrate_use_softmax": True,
     "attn_low_rank_silu_gates": True,
@@ -142,7 +140,6 @@ _NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs", "norm_ad
 _WRAPPER_NOT_HERE: dict[str, Any] = {
     "embed_num_tokens": {},
     "memory_tokens_interspersed_every": None,
-    "tie_embedding_scale": None,
     "num_output_heads": 1,
     "recycling": False,
     "train_max_recycle_steps": 4,
@@ -170,12 +167,14 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
 
 
 def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of a model around a stack, without those of 2.x that are not here and at their default."""
-    return {
+    """Keywords of a model around a stack in our names, without those of 2.x that are not here and at their default."""
+    out = {
         name: value
         for name, value in keywords.items()
         if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
     }
+    scale = out.pop("tie_embedding_scale", None)
+    return out | {"logits_scale": scale} if scale is not None and out.get("tie_embedding") else out
 
 
 def without_unset(keywords: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -254,6 +253,10 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             )
     if left.pop("attn_head_learned_sink", False):
         out["attn_sink"] = True
+    if isinstance(left.get("attn_qk_rmsnorm"), bool) and left.pop("attn_qk_rmsnorm"):
+        out["attn_qk_rmsnorm"] = "each"  # a gain of each head's own
+    if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
+        out["final_norm"] = False
     return out
 
 

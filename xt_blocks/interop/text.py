@@ -1,0 +1,171 @@
+"""Text in, text out: the model and the tokenizer of a folder that `save_pretrained` or Hugging Face wrote.
+
+Owns which tokens a text is, when a text ends, and how text is shown while it grows. Leaves decoding to `generation`.
+The extra `tokenizers` reads tokenizer.json; a model of 256 tokens without one reads bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from blockdsl.errors import UserError
+
+from ..blocks.packed import pack
+from ..generation.autoregressive import AutoregressiveWrapper
+from ..generation.seq2seq import XTransformer
+from ..kernels.compat import onednn_supports
+from ..models.transformer import TransformerWrapper
+from .hugging_face import from_hugging_face
+from .pretrained import from_pretrained
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+
+
+class Tokenizer(Protocol):
+    """Text as tokens, and back."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class Bytes:
+    """A token is a byte of UTF-8."""
+
+    def encode(self, text: str) -> list[int]:
+        return [*text.encode("utf-8", errors="surrogateescape")]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode("utf-8", errors="replace")
+
+
+class Pieces:
+    """The tokenizer of a tokenizer.json; special tokens are put where it says, and not shown.
+
+    Raises:
+        UserError: tokenizers is not installed, or the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise UserError(f"to read {path}, tokenizers is needed: pip install 'xt-blocks[tokenizers]'") from None
+        try:
+            self.own = Tokenizer.from_file(str(path))
+        except Exception as error:  # it raises Exception itself
+            raise UserError(f"{path} is no tokenizer: {error}") from None
+
+    def encode(self, text: str) -> list[int]:
+        tokens: list[int] = self.own.encode(text).ids
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        text: str = self.own.decode([*tokens])
+        return text
+
+
+class Writer(NamedTuple):
+    """A model that goes on with a text.
+
+    Attributes:
+        start: the token that an empty text starts with; None: it cannot be empty.
+        ends: tokens that end a text.
+    """
+
+    model: TransformerWrapper | XTransformer
+    tokenizer: Tokenizer
+    start: int | None = None
+    ends: frozenset[int] = frozenset()
+
+    @property
+    def answers(self) -> bool:
+        """Whether the text is an answer, and does not go on with the prompt."""
+        return isinstance(self.model, XTransformer)
+
+    def write(self, prompt: str, tokens: int, **sampling: Any) -> Iterator[str]:
+        """The text that follows a prompt, piece by piece, as soon as each is sure; of an encoder-decoder, its answer.
+
+        Args:
+            tokens: how many at most.
+            sampling: of `AutoregressiveWrapper.generate`: temperature, top_k, top_p, generator, ...
+
+        Raises:
+            UserError: the prompt is empty, or the model cannot be sampled.
+        """
+        read = self.tokenizer.encode(prompt) or ([] if self.start is None else [self.start])
+        if not read:
+            raise UserError("the prompt is empty, and the model has no token that starts a text: give --prompt")
+        given = torch.tensor([read], dtype=torch.int64, device=next(self.model.parameters()).device)
+        if isinstance(self.model, XTransformer):
+            start = given.new_tensor([[self.start or 0]])
+            steps = self.model.stream(given, start, tokens, **sampling)
+        else:
+            steps = AutoregressiveWrapper(self.model).stream(given, tokens, **sampling)
+        return self._pieces([] if self.answers else read, (int(token[0]) for token in steps))
+
+    def _pieces(self, seen: list[int], steps: Iterator[int]) -> Iterator[str]:
+        """What the text gains by each token, once no later one can change it: a character may take several."""
+        shown = len(self.tokenizer.decode(seen))
+        for token in steps:
+            if token in self.ends:
+                break
+            seen.append(token)
+            text = self.tokenizer.decode(seen)
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                yield text[shown:]
+                shown = len(text)
+        yield self.tokenizer.decode(seen)[shown:]
+
+
+def load_writer(folder: Path, device: str = "cpu") -> Writer:
+    """The model of a folder, packed on a CPU, with its tokenizer.
+
+    On a CPU that has no instructions for the weights' type, they are float32.
+
+    Raises:
+        UserError: the folder cannot be read, the model gives no next tokens, or it has no tokenizer.
+    """
+    config = _object(folder / CONFIG)
+    own = "xt_blocks" in config
+    model = from_pretrained(folder) if own else from_hugging_face(folder)
+    net = model.decoder.net if isinstance(model, XTransformer) else model
+    if not isinstance(net, TransformerWrapper) or net.return_only_embed:
+        raise UserError(f"{folder} has no model that gives logits of tokens, but a {type(model).__name__}")
+    if reason := net.graph.sees_later():
+        raise UserError(f"{folder} has a model that sees later tokens, and gives no next ones: {reason}")
+    if (folder / TOKENIZER).is_file():
+        tokenizer: Tokenizer = Pieces(folder / TOKENIZER)
+    elif net.num_tokens == 256:
+        tokenizer = Bytes()
+    else:
+        raise UserError(f"{folder} has no {TOKENIZER}, which says what its {net.num_tokens:,} tokens are")
+    said = (config.get("hugging_face") or {}) if own else config
+    if (folder / "generation_config.json").is_file():
+        said = {**said, **_object(folder / "generation_config.json")}
+    start = said.get("decoder_start_token_id") if isinstance(model, XTransformer) else said.get("bos_token_id")
+    ends = said.get("eos_token_id")
+    model = model.to(device)
+    if device == "cpu":
+        model = pack(model if onednn_supports(next(model.parameters()).dtype) else model.float())
+    return Writer(
+        model,  # type: ignore[arg-type]
+        tokenizer,
+        start if start is not None or not isinstance(tokenizer, Bytes) else ord("\n"),
+        frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]),
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no object in JSON")
+    return found
