@@ -119,9 +119,11 @@ class Graph:
 
     @property
     def places(self) -> int:
-        """How many absolute positions there are: of an image's patches and its class token, or of tokens."""
+        """Rows of learned positions: those of an image's patches and its class token, or of tokens."""
         start = self.nx.nodes[self.start]
-        return self.patches + start["class_token"] if self.reads == "images" else plain(start["max_seq_len"]) or 0
+        if self.reads == "images":
+            return self.patches + int(start["class_token"])
+        return int(start["pos_offset"]) + int(start["max_seq_len"] or 0)
 
     def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
         """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
@@ -162,6 +164,8 @@ class Graph:
             kind, pieces = self.state(node)
             if not kind.segments:
                 return f"{node} ({kind.title}) does not run in segments"
+            if self.sources(node, "normed") and ("memory" in kind.inputs or self.block(node)["shift"]):
+                return f"{node} ({kind.title}) reads what another block has normed, of this segment alone"
             grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
             if (pieces is None or grows) and "memory" not in kind.inputs:
                 return f"{node} ({kind.title}) keeps nothing of earlier segments"
