@@ -40,6 +40,7 @@ _TELLING: dict[str, Value] = {
     "num_tokens": 256,
     "max_seq_len": 1024,
     "emb_dim": 128,
+    "num_token_types": 2,
     "logits_dim": 10,
     "dim_in": 7,
     "dim_out": 7,
@@ -90,6 +91,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
     "logits_bias": {"tie_embedding": True},
+    "logits_transform_bias": {"logits_transform": "gelu"},
 }
 
 

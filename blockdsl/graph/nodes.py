@@ -59,6 +59,7 @@ class InputNode(TypedDict):
     max_seq_len: int | None
     emb_dim: int | None
     embed_scale: float
+    num_token_types: int
     l2norm_embed: bool
     post_emb_norm: bool
     emb_frac_gradient: float
@@ -123,6 +124,9 @@ class OutputNode(TypedDict):
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
     logits_scale: float | None
     logits_bias: bool | None
+    logits_softcap: float | None
+    logits_transform: str | None
+    logits_transform_bias: bool
     num_classes: int | None
     dim_out: int | None
 

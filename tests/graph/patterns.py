@@ -107,6 +107,9 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "post_emb_norm": draw(st.booleans()),
             "l2norm_embed": draw(st.booleans()),
             "embed_scale": draw(st.sampled_from([1, 0.5])),
+            "num_token_types": draw(st.integers(0, 2)),
+            "logits_softcap": draw(st.sampled_from([None, 2, 0.5])),
+            "logits_transform": draw(st.sampled_from([None, "gelu", "tanh"])),
             "logits_scale": draw(st.sampled_from([None, 1, 0.5])),
             "logits_bias": draw(st.sampled_from([None, True, False])),
         }
@@ -127,6 +130,7 @@ PLAIN_INPUT = {
     "max_seq_len": None,
     "emb_dim": None,
     "embed_scale": 1.0,
+    "num_token_types": 0,
     "l2norm_embed": False,
     "post_emb_norm": False,
     "emb_frac_gradient": 1.0,
@@ -152,6 +156,9 @@ PLAIN_OUTPUT = {
     "tied": False,
     "logits_scale": None,
     "logits_bias": None,
+    "logits_softcap": None,
+    "logits_transform": None,
+    "logits_transform_bias": True,
     "num_classes": None,
     "dim_out": None,
 }
