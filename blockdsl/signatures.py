@@ -203,6 +203,31 @@ class SharedSettings(TypedDict, total=False):
     """features of each head that are rotated, an even number; none: half the head; default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
+    rotary_interleaved: bool
+    """rotate neighbouring features together (GPT-J), not those half of the rotated ones apart; default false"""
+    rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    """how longer texts than those of the training rotate slower: positions divided by a factor (arXiv:2306.15595),
+    a theta that grows with the text (dynamic NTK), by wavelength (Llama 3, arXiv:2407.21783), YaRN
+    (arXiv:2309.00071), a factor for each frequency (LongRoPE, arXiv:2402.13753); default none"""
+    rotary_factor: float | None
+    """how many times longer texts are; frequencies are divided by it; default none"""
+    rotary_original_len: int | None
+    """longest text of the training; default none"""
+    rotary_low_freq_factor: float
+    """Llama 3: wavelengths above original_len over it are scaled whole; default 1.0"""
+    rotary_high_freq_factor: float
+    """Llama 3: wavelengths below original_len over it are left; default 4.0"""
+    rotary_beta_fast: float
+    """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
+    rotary_beta_slow: float
+    """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_attention_factor: float | None
+    """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, √(1 + ln(factor) /
+    ln(original_len)) of LongRoPE; default none"""
+    rotary_short_factors: Sequence[float] | None
+    """LongRoPE: what each frequency is divided by in texts up to original_len; default none"""
+    rotary_long_factors: Sequence[float] | None
+    """LongRoPE: the same in longer ones; default none"""
     rotary_xpos: bool
     """rotary positions with a decay over distance, xPos (arXiv:2212.10554); default false"""
     rotary_xpos_scale_base: int
@@ -306,6 +331,9 @@ class SharedSettings(TypedDict, total=False):
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     output_norm: bool
     """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
+    shared_norm: bool
+    """a later parallel branch starts from what the first branch's first block has normed (Falcon,
+    arXiv:2311.16867); default false"""
     use_rmsnorm: bool
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
@@ -399,6 +427,8 @@ class TokenSettings(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     embed_scale: float
     """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
@@ -454,6 +484,8 @@ class VectorKeywords(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -525,6 +557,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
+    enc_rotary_interleaved: bool
+    enc_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    enc_rotary_factor: float | None
+    enc_rotary_original_len: int | None
+    enc_rotary_low_freq_factor: float
+    enc_rotary_high_freq_factor: float
+    enc_rotary_beta_fast: float
+    enc_rotary_beta_slow: float
+    enc_rotary_attention_factor: float | None
+    enc_rotary_short_factors: Sequence[float] | None
+    enc_rotary_long_factors: Sequence[float] | None
     enc_rotary_xpos: bool
     enc_rotary_xpos_scale_base: int
     enc_rel_pos_bias: bool
@@ -575,6 +618,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_norm: bool
     enc_sandwich_norm: bool
     enc_output_norm: bool
+    enc_shared_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_norm_eps: float | None
@@ -605,6 +649,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_token_types: int
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_pos_offset: int
     enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
@@ -625,6 +670,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
+    dec_rotary_interleaved: bool
+    dec_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    dec_rotary_factor: float | None
+    dec_rotary_original_len: int | None
+    dec_rotary_low_freq_factor: float
+    dec_rotary_high_freq_factor: float
+    dec_rotary_beta_fast: float
+    dec_rotary_beta_slow: float
+    dec_rotary_attention_factor: float | None
+    dec_rotary_short_factors: Sequence[float] | None
+    dec_rotary_long_factors: Sequence[float] | None
     dec_rotary_xpos: bool
     dec_rotary_xpos_scale_base: int
     dec_rel_pos_bias: bool
@@ -675,6 +731,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_norm: bool
     dec_sandwich_norm: bool
     dec_output_norm: bool
+    dec_shared_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_norm_eps: float | None
@@ -706,6 +763,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_token_types: int
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_pos_offset: int
     dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool

@@ -13,7 +13,11 @@ _SYNONYMS = {
     "num_tokens": "vocab n_vocab vocab_size",
     "max_seq_len": "block_size context_length context_size n_ctx max_len max_length max_position_embeddings",
     "tie_embedding": "tied tie_embeddings tie_weights tie_word_embeddings weight_tying",
-    "rotary_pos_emb": "rope rotary_embedding rotary_embeddings rotary_positions",
+    "rotary_pos_emb": "rotary rope rotary_embedding rotary_embeddings rotary_positions",
+    "rotary_theta": "rope_theta rope_base rotary_base rotary_emb_base",
+    "rotary_emb_dim": "partial_rotary_factor rotary_dim rotary_pct rotary_ndims",
+    "rotary_scaling": "rope_scaling yarn ntk longrope position_interpolation rotary_interpolation_factor",
+    "rotary_original_len": "original_max_position_embeddings",
     "rotary_xpos": "xpos",
     "rel_pos_bias": "t5 t5_bias rpe relative_positions relative_position_bias",
     "alibi_pos_bias": "alibi",
@@ -57,7 +61,6 @@ _ABSENT = {
     "there is no state-space block here": "mamba s4 ssm state_space",
     "there is no linear attention here": "linear_attention performer",
     "there is no latent attention here": "mla latent_attention",
-    "rotary positions are not rescaled here": "yarn ntk rope_scaling rotary_interpolation_factor",
 }
 _NOT_HERE = {word: sentence for sentence, words in _ABSENT.items() for word in words.split()}
 

@@ -51,6 +51,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_qk_norm_groups": {"attn_qk_norm": True, "attn_qk_norm_groups": 2},
     "attn_sparse_topk": {"attn_sparse_topk": 2},
     "attn_max_attend_past": {"attn_max_attend_past": 2},
+    "shared_norm": {"shared_norm": True, "pattern": "(a & f)*2"},
     "ff_inner": {"ff_inner": 20},
     "num_tokens": {"num_tokens": 9},
     "max_seq_len": {"max_seq_len": 10},
@@ -104,7 +105,9 @@ def samples() -> list[Sample]:
 
 def merged(one: Sample, other: Sample) -> dict[str, Any]:
     """The keywords of both; what an option says of itself wins over what goes along with the other."""
-    out = BASE | one.keywords | other.keywords
+    ordered = any("pattern" in sample.keywords for sample in (one, other))  # it has the depth
+    base = {name: value for name, value in BASE.items() if not (ordered and name == "depth")}
+    out = base | one.keywords | other.keywords
     return out | {sample.keyword: sample.keywords[sample.keyword] for sample in (one, other)}
 
 

@@ -29,6 +29,7 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
     steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
     out = [Operation(of_stream.in_words())] if of_stream is not None and options.pre_norm else []
+    out += [Operation("the first branch's norm")] if options.shared_norm else []
     out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
     out += steps
     out += [] if of_output is None else [Operation(of_output.in_words())]

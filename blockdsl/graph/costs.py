@@ -66,7 +66,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         elif node_type == "input" and graph.reads is not None:
             yield node, _embedding(graph, start, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
-            places = graph.patches if graph.reads == "images" else start["max_seq_len"] or 0
+            places = graph.patches if graph.reads == "images" else start["pos_offset"] + (start["max_seq_len"] or 0)
             yield node, Cost(parameters=places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
             yield node, Cost(parameters=1)

@@ -156,6 +156,8 @@ class Graph:
             kind, pieces = self.state(node)
             if not kind.segments:
                 return f"{node} ({kind.title}) does not run in segments"
+            if self.sources(node, "normed") and ("memory" in kind.inputs or self.block(node)["shift"]):
+                return f"{node} ({kind.title}) reads what another block has normed, of this segment alone"
             grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
             if (pieces is None or grows) and "memory" not in kind.inputs:
                 return f"{node} ({kind.title}) keeps nothing of earlier segments"

@@ -14,6 +14,7 @@ import networkx as nx
 
 from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
+from ..registry.norms import shares
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.tokens import (
@@ -138,6 +139,7 @@ def _edges(graph: Graph) -> Iterator[str]:
                 "context": ends == ("context", "block"),
                 "position": ends[0] == "position" and ends[1] in ("block", "input"),
                 "scores": ends == ("block", "block"),
+                "normed": ends == ("block", "block"),
             }
             if what not in EDGES:
                 yield f"{source} → {target}: carries {what!r}, which is none of {', '.join(EDGES)}"
@@ -285,6 +287,20 @@ def _scores(graph: Graph) -> Iterator[str]:
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
 
 
+def _shared_norms(graph: Graph) -> Iterator[str]:
+    for node, _, attrs in _each_block(graph):
+        sources = graph.sources(node, "normed")
+        if sources and not attrs["options"]["shared_norm"]:
+            yield f"{node}: reads what {sources[0]} has normed, but its option shared_norm is false"
+        elif attrs["options"]["shared_norm"] and len(sources) != 1:
+            yield f"{node}: its option shared_norm is on, and what {len(sources)} blocks have normed enters it"
+        for source in sources:
+            if not shares(graph.nx.nodes[source]["options"]):
+                yield f"{source} → {node}: {source} has no norm before its branch"
+            elif graph.sources(source, "stream") != graph.sources(node, "stream"):
+                yield f"{source} → {node}: a norm is shared by blocks that read the same stream"
+
+
 def _ends(graph: Graph) -> Iterator[str]:
     yield from _of_another_model(graph)
     if graph.reads in ("tokens", "vectors"):
@@ -343,6 +359,8 @@ def _sequences(graph: Graph) -> Iterator[str]:
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}
     if "sinusoidal" in own and odd_sinusoid(graph.emb_dim):
         yield f"{own['sinusoidal']}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+    if start["pos_offset"] and "absolute" not in own:
+        yield f"{graph.start}: has pos_offset, but reads no learned positions"
     if "absolute" in own and start["max_seq_len"] == 0:
         yield f"{own['absolute']}: positions are learned up to a max_seq_len, and {graph.start} has 0, any length"
     read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
@@ -403,6 +421,6 @@ def _stages(graph: Graph) -> Iterator[str]:
 _RULES: tuple[tuple[Rule, ...], ...] = (
     (_nodes,),
     (_edges, _blocks, _stage_range),
-    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _ends, _readers, _ties, _stages),
+    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _shared_norms, _ends, _readers, _ties, _stages),
 )
 _READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _blocks, _stage_range, _acyclic))

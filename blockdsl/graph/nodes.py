@@ -14,6 +14,7 @@ is there already keeps what it carries when it is added again without saying.
     context   from the context to a block that attends to it
     position  from a position to a block, or from one that is added to the tokens to the input
     scores    attention scores of one block, added to those of a later one (residual attention)
+    normed    the stream as one block has normed it, which another reads in place of a norm of its own
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..registry.options import Option
 from ..registry.positions import SCHEMES
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
 
-EDGES = ("stream", "base", "context", "position", "scores")
+EDGES = ("stream", "base", "context", "position", "scores", "normed")
 
 
 class Field(NamedTuple):
@@ -58,6 +59,7 @@ class InputNode(TypedDict):
     num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
+    pos_offset: int
     embed_scale: float
     num_token_types: int
     l2norm_embed: bool

@@ -104,7 +104,10 @@ class Config:
         Raises:
             UserError: there is none like it here.
         """
-        theirs = self.word(name, default)
+        return self.activation_of(name, self.word(name, default))
+
+    def activation_of(self, name: str, theirs: str) -> str:
+        """The activation that they call `theirs`, which the key `name` has said, by our name."""
         if theirs not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UserError(f"{self.within}{name}={theirs!r}: there is no such activation here; there are {known}")

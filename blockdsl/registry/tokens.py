@@ -46,6 +46,7 @@ TOKEN_OPTIONS = (
         False,
         "absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors",
     ),
+    Option("pos_offset", int, 0, "rows of the learned positions before the first one's: 2 in OPT and BART", least=0),
     Option(
         "embed_scale",
         float,
@@ -183,7 +184,8 @@ def _among(options: tuple[Option, ...], *names: str) -> tuple[Option, ...]:
 VECTOR_OPTIONS = (
     *_among(TOKEN_OPTIONS, "max_seq_len"),
     *(_DIM_IN, _DIM_OUT, _CONV_STEM),
-    *_among(TOKEN_OPTIONS, "emb_dim", "use_abs_pos_emb", "scaled_sinu_pos_emb", "post_emb_norm", "emb_dropout"),
+    *_among(TOKEN_OPTIONS, "emb_dim", "use_abs_pos_emb", "scaled_sinu_pos_emb", "pos_offset"),
+    *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout"),
     *_among(TOKEN_OPTIONS, "num_memory_tokens"),
 )
 IMAGE_OPTIONS = (*_IMAGE, *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout"))
@@ -293,6 +295,9 @@ def _image_clash(options: Mapping[str, Value]) -> tuple[str, str] | None:
 
 
 def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[str]) -> tuple[str, str] | None:
+    learned = options["use_abs_pos_emb"] and not options["scaled_sinu_pos_emb"] and not schemes & REPLACE_ABSOLUTE
+    if options["pos_offset"] and not learned:
+        return "pos_offset", "the model has no learned positions"
     if not options["scaled_sinu_pos_emb"]:
         if options["max_seq_len"] == 0 and options["use_abs_pos_emb"] and not schemes & REPLACE_ABSOLUTE:
             return "use_abs_pos_emb", "there is no max_seq_len, which says how many learned positions there are"

@@ -46,6 +46,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "qk_layernorm_eps": (0.1, 1e-4),
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_theta": (50, 1e6),
+    "rotary_factor": (2, 1.5),
+    "rotary_original_len": (64,),  # beyond any text here: cached values stay exact where frequencies follow the length
+    "rotary_high_freq_factor": (5,),
+    "rotary_beta_fast": (8,),
+    "rotary_attention_factor": (1.2,),
+    "rotary_short_factors": ((1, 3.5),),
+    "rotary_long_factors": ((2, 5),),
     "rotary_xpos_scale_base": (2, 16),
     "rel_pos_num_buckets": (4, 8, 5),
     "rel_pos_max_distance": (17, 40),

@@ -229,13 +229,13 @@ class Attention(AnyAttention):
             check_mask("mask", mask, x)
         q, k, v = self.project(x, memory)
         if rotary is not None:
-            q, k = rotary.both(q, k)
+            q, k = rotary.before_cache(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
             keys, values = cache.append(keys=k, values=v)
             k, v = _in_type_of(k, keys), _in_type_of(v, values)
         if rotary is not None:
-            q, k = rotary.decayed(q, k)
+            q, k = rotary.after_cache(q, k)
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
-from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight
+from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight, Zeros
 
 from ..generation.seq2seq import XTransformer
 from ..models.lower import lower
@@ -50,6 +50,8 @@ def from_hugging_face(
             of another shape.
     """
     config, tensors, architecture = _opened(source, architecture)
+    reading = read(config, architecture)
+    config = reading.family.amended(config, _once(tensors))
     reading = read(config, architecture)
     with torch.device("meta"):
         model = _built(reading)
@@ -109,10 +111,23 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
     return config, Tensors(folder), architecture
 
 
+def _once(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors; of those that are one in memory, the first."""
+    if isinstance(tensors, Tensors):
+        return [*tensors]
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault((tensor.data_ptr(), tensor.shape), name)
+    return [*first.values()]
+
+
 def _built(reading: Reading) -> Model:
     """The model of a configuration, with weights yet to come."""
     graphs = reading.graphs()
-    model = lower(graphs[""]) if {*graphs} == {""} else XTransformer.from_graphs(graphs)
+    if {*graphs} == {""}:
+        model: Model = lower(graphs[""])
+    else:
+        model = XTransformer.from_graphs(graphs, **reading.parts["decoder"].arguments)
     nets = _nets(model)
     for name, component in reading.parts.items():
         for row in component.weights:
@@ -136,7 +151,10 @@ def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: 
     for copy in copies:
         copy.read(tensors, names, found)
     for tie in ties:
-        if (alias := names.of(tie.name)) and not torch.equal(tensors[alias], tensors[names.needed(tie.of)]):
+        if isinstance(tie, Zeros):
+            if (alias := names.of(tie.name)) and tensors[alias].any():
+                raise UserError(f"{tie.name} is not all zeros, and there is no place for it here")
+        elif (alias := names.of(tie.name)) and not torch.equal(tensors[alias], tensors[names.needed(tie.of)]):
             raise UserError(f"{tie.name} is not {tie.of}, which the configuration ties it to")
 
 
@@ -168,7 +186,7 @@ class _Names:
         assert found is not None
         return found
 
-    def unexpected(self, copies: list[_Copy], ties: list[Tied]) -> list[str]:
+    def unexpected(self, copies: list[_Copy], ties: list[Tied | Zeros]) -> list[str]:
         """The tensors that no row names; those of another head are warned of."""
         read = {self.of(name) for copy in copies for name in copy.theirs} | {self.of(tie.name) for tie in ties}
         rest = [name for name in self.tensors if name not in read and not _ends(name, self.family.ignored)]
@@ -228,15 +246,16 @@ class _Copy(NamedTuple):
             yield name, self.row.layout.theirs(rows)
 
 
-def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied]]:
-    """Every parameter that rows of the reading fill, and the ties."""
-    copies, ties = [], []
+def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Zeros]]:
+    """Every parameter that rows of the reading fill, and the tensors that no parameter has."""
+    copies: list[_Copy] = []
+    ties: list[Tied | Zeros] = []
     for part, net in _nets(model).items():
         rows, layers = reading.parts[part].weights, reading.parts[part].layers
         parameters = dict(net.named_parameters(remove_duplicate=False))
         for row in rows:
             if not isinstance(row, Weight):
-                ties += [row] if isinstance(row, Tied) else []
+                ties += [] if isinstance(row, Shared) else [row]
                 continue
             for place, layer in _places(net, row.ours, layers):
                 for last in ("", ".weight", ".bias"):
@@ -292,8 +311,12 @@ def _check_same(model: Model, reading: Reading) -> None:
 
 
 def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]]:
-    prefix = reading.family.prefix if reading.base else ""
     """Their tensors by name, of a model that the reading says."""
-    for copy in _copies(model, reading)[0]:
+    prefix = reading.family.prefix if reading.base else ""
+    copies, ties = _copies(model, reading)
+    for copy in copies:
         for name, tensor in copy.written():
             yield name.removeprefix(prefix), tensor
+    for row in ties:
+        if isinstance(row, Zeros):
+            yield row.name, copies[0].parameter.new_zeros(row.shape)

@@ -123,7 +123,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
             scores = ScoreContext(bool(step.biases), step.keep_scores)
-            rotated = 0 if step.rotary is None else rotations[step.rotary]
+            alike = step.rotary is None or stack.rotary[step.rotary].interleaved  # their order is ours
+            rotated = 0 if step.rotary is None or alike else rotations[step.rotary]
             load_attention(layer, own.under("1."), rotated, scores, [each["options"] for each in attributes])
         elif isinstance(layer, FeedForward):
             scale = 1.0 if block.sandwich_norm is None else step.use.scale

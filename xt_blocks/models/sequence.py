@@ -64,7 +64,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         self.max_seq_len: int | None = start["max_seq_len"] or None
         self.emb_dim, self.dim = emb_dim, attn_layers.dim
         self.num_memory_tokens: int = start["num_memory_tokens"]
-        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit)
+        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit, start["pos_offset"])
         self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()

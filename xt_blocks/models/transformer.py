@@ -46,6 +46,7 @@ class TransformerWrapper(SequenceModel):
             (ALBERT, arXiv:1909.11942).
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
         scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale instead.
+        pos_offset: rows of the learned positions before that of a row's first real token.
         embed_scale: factor of the embedded tokens, before positions: √dim in Vaswani et al., arXiv:1706.03762, and in
             Gemma, arXiv:2403.08295.
         num_token_types: how many types of tokens there are, whose learned vectors are added to the tokens' (BERT's
