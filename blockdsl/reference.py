@@ -41,6 +41,7 @@ _TELLING: dict[str, Value] = {
     "num_tokens": 256,
     "max_seq_len": 1024,
     "emb_dim": 128,
+    "num_token_types": 2,
     "logits_dim": 10,
     "dim_in": 7,
     "dim_out": 7,
@@ -114,6 +115,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "dim_out_bias": {"dim_out": 7},
     **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
     "logits_bias": {"tie_embedding": True},
+    "logits_transform_bias": {"logits_transform": "gelu"},
 }
 
 

@@ -31,6 +31,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    max_attend_future: int | None
+    """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
+    all; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -269,6 +272,9 @@ class SharedSettings(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    attn_max_attend_future: int | None
+    """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
+    all; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -420,6 +426,9 @@ class TokenSettings(TypedDict, total=False):
 
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
+    num_token_types: int
+    """learned vectors, one of which is added to each token by its type (BERT's segments, arXiv:1810.04805);
+    default 0"""
     use_abs_pos_emb: bool
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
@@ -452,6 +461,15 @@ class TokenSettings(TypedDict, total=False):
     logits_bias: bool | None
     """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
     none"""
+    logits_softcap: float | None
+    """logits bounded by c, as c·tanh(logit / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
+    logits_transform: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
+    """a linear layer, this activation and a LayerNorm before the logits (arXiv:1810.04805); none: without; default
+    none"""
+    logits_transform_bias: bool
+    """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
 
@@ -632,6 +650,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
+    enc_attn_max_attend_future: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -690,6 +709,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
+    enc_num_token_types: int
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
     enc_pos_offset: int
@@ -744,6 +764,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
+    dec_attn_max_attend_future: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
@@ -803,6 +824,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None
+    dec_num_token_types: int
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
     dec_pos_offset: int
@@ -816,3 +838,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_logits_dim: int | None
     dec_logits_scale: float | None
     dec_logits_bias: bool | None
+    dec_logits_softcap: float | None
+    dec_logits_transform: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
+    dec_logits_transform_bias: bool

@@ -105,7 +105,7 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     norm = embedding_norm(graph.nx.nodes[graph.end])
     cost = Cost(parameters=learned * dim + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
-        cost += Cost(parameters=attrs["num_tokens"] * emb_dim)
+        cost += Cost(parameters=(attrs["num_tokens"] + attrs["num_token_types"]) * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
         dual = Norm.of("layernorm", {})
@@ -124,8 +124,12 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     last = final_norm(attrs)
     norm = Cost(parameters=0 if last is None else last.parameters(dim))
     if attrs["logits_dim"] is not None:
-        logits = _linear(dim, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
-        shared = dim * attrs["logits_dim"] if attrs["tied"] else 0
+        width = graph.emb_dim if attrs["tied"] else dim
+        if attrs["logits_transform"] is not None:
+            norm += _linear(dim, width, tokens, attrs["logits_transform_bias"])
+            norm += Cost(parameters=embedding_norm(attrs).parameters(width))
+        logits = _linear(width, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
+        shared = width * attrs["logits_dim"] if attrs["tied"] else 0
         return norm + replace(logits, parameters=logits.parameters - shared)
     if graph.reads == "images":
         return norm + _image_output(graph, attrs, sizes)

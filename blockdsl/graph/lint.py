@@ -20,9 +20,9 @@ from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.tokens import (
     INPUT_OPTIONS,
     INPUT_SCHEMES,
+    LOGITS_OPTIONS,
     MODELS,
     OUTPUT_OPTIONS,
-    logits_defaults,
     not_tiled,
     odd_sinusoid,
     pool_clash,
@@ -353,10 +353,12 @@ def _sequences(graph: Graph) -> Iterator[str]:
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
-    for name in logits_defaults(end["tied"], graph.dim):
-        if end[name] is not None and end["logits_dim"] is None:
-            yield f"{graph.end}: has {name}, but gives no logits"
-    if end["tied"] and graph.emb_dim != graph.dim:
+    for option in OUTPUT_OPTIONS:
+        if option in LOGITS_OPTIONS and end[option.name] != option.default and end["logits_dim"] is None:
+            yield f"{graph.end}: has {option.name}, but gives no logits"
+    if not end["logits_transform_bias"] and end["logits_transform"] is None:
+        yield f"{graph.end}: has logits_transform_bias=false, but no logits_transform"
+    if end["tied"] and graph.emb_dim != graph.dim and end["logits_transform"] is None:
         yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}
     if "sinusoidal" in own and odd_sinusoid(graph.emb_dim):

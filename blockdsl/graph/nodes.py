@@ -61,6 +61,7 @@ class InputNode(TypedDict):
     emb_dim: int | None
     pos_offset: int
     embed_scale: float
+    num_token_types: int
     l2norm_embed: bool
     post_emb_norm: bool
     emb_frac_gradient: float
@@ -131,6 +132,9 @@ class OutputNode(TypedDict):
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
     logits_scale: float | None
     logits_bias: bool | None
+    logits_softcap: float | None
+    logits_transform: str | None
+    logits_transform_bias: bool
     num_classes: int | None
     dim_out: int | None
     dim_out_bias: bool

@@ -32,6 +32,13 @@ TOKEN_OPTIONS = (
         least=1,
         optional=True,
     ),
+    Option(
+        "num_token_types",
+        int,
+        0,
+        "learned vectors, one of which is added to each token by its type (BERT's segments, arXiv:1810.04805)",
+        least=0,
+    ),
     Option("use_abs_pos_emb", bool, True, "absolute positions; off where rotary ones or T5's bias are on"),
     Option(
         "scaled_sinu_pos_emb",
@@ -92,6 +99,23 @@ TOKEN_OPTIONS = (
         "whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied",
         optional=True,
     ),
+    Option(
+        "logits_softcap",
+        float,
+        None,
+        "logits bounded by c, as c·tanh(logit / c) (Gemma 2, arXiv:2408.00118); none: unbounded",
+        above=0,
+        optional=True,
+    ),
+    Option(
+        "logits_transform",
+        str,
+        None,
+        "a linear layer, this activation and a LayerNorm before the logits (arXiv:1810.04805); none: without",
+        choices=tuple(ACTIVATIONS),
+        optional=True,
+    ),
+    Option("logits_transform_bias", bool, True, "a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none"),
     Option("return_only_embed", bool, False, "no logits: the model returns the stack's output"),
 )
 
@@ -217,7 +241,16 @@ MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OP
 MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _DIM_OUT_BIAS, _CONV_STEM, *_IMAGE, *_POOL_ATTENTION)
 """All of them."""
 
-LOGITS_OPTIONS = _among(TOKEN_OPTIONS, "tie_embedding", "logits_dim", "logits_scale", "logits_bias")
+LOGITS_OPTIONS = _among(
+    TOKEN_OPTIONS,
+    "tie_embedding",
+    "logits_dim",
+    "logits_scale",
+    "logits_bias",
+    "logits_softcap",
+    "logits_transform",
+    "logits_transform_bias",
+)
 """Those that have no meaning without logits."""
 
 OUTPUT_OPTIONS = (
@@ -367,8 +400,10 @@ def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tup
         for option in LOGITS_OPTIONS:
             if options[option.name] != option.default:
                 return option.name, "return_only_embed leaves the logits out"
+    if not options["logits_transform_bias"] and options["logits_transform"] is None:
+        return "logits_transform_bias", "there is no logits_transform, whose bias it is"
     if options["tie_embedding"]:
-        if emb_dim != dim:
+        if emb_dim != dim and options["logits_transform"] is None:
             return "tie_embedding", f"the embedding has emb_dim={emb_dim} features and the stack dim={dim}"
         if options["logits_dim"] is not None:
             return "tie_embedding", "it gives a logit for each token, and logits_dim is set too"
