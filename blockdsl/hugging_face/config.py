@@ -89,6 +89,11 @@ class Config:
         """A whole number."""
         return self._typed(name, default, int, "a whole number")
 
+    def optional(self, name: str, default: int | None) -> int | None:
+        """A whole number or null, which is a value of its own: it is not as good as left out."""
+        self.ignore(name)
+        return None if self.values.get(name, default) is None else self.integer(name, default)
+
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         """A number."""
         return float(self._typed(name, default, (int, float), "a number"))
