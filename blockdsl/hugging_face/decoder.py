@@ -128,8 +128,8 @@ def gated_rows() -> list[Row]:
     ]
 
 
-def logits_rows(config: Config, tied: bool = False) -> list[Row]:
-    """Of the head."""
+def logits_rows(config: Config, tied: bool = False, embedding: str = "model.embed_tokens") -> list[Row]:
+    """Of the head, which may be the embedding's."""
     if config.flag("tie_word_embeddings", tied):
-        return [Tied("lm_head.weight", "model.embed_tokens.weight")]
+        return [Tied("lm_head.weight", f"{embedding}.weight")]
     return [Weight("to_logits", "lm_head")]
