@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ..language.fold import Loop, fold
 from .config import Config
 from .family import Row, Tied, Weight
 
 LAYER = "model.layers.{i}."
+
+
+def repeated(layers: Sequence[str]) -> str:
+    """The pattern of layers, each `a f` or the like, with what repeats written once."""
+
+    def text(part: int | Loop) -> str:
+        return layers[part] if isinstance(part, int) else f"({' '.join(map(text, part.body))})*{part.count}"
+
+    return " ".join(map(text, fold(layers, lambda index: len(layers[index]))))
 
 
 def decoder_sizes(config: Config) -> dict[str, Any]:
@@ -25,12 +36,12 @@ def decoder_sizes(config: Config) -> dict[str, Any]:
     }
 
 
-def rotary_settings(config: Config, dim_head: int, theta: float = 10000.0) -> dict[str, Any]:
+def rotary_settings(config: Config, dim_head: int, theta: float = 10000.0, share: float = 1.0) -> dict[str, Any]:
     """Rotary positions, from `rope_parameters` or, in files of older releases, `rope_theta` and `rope_scaling`."""
     rope = config.nested("rope_parameters")
     config.only("rope_scaling", None, "rotary positions are scaled")
     rope.only("rope_type", "default", "rotary positions are scaled")
-    share = rope.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    share = rope.number("partial_rotary_factor", config.number("partial_rotary_factor", share))
     return {
         "rotary_pos_emb": True,
         "rotary_emb_dim": int(dim_head * share),
