@@ -31,6 +31,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    max_attend_future: int | None
+    """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
+    all; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -269,6 +272,9 @@ class SharedSettings(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    attn_max_attend_future: int | None
+    """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
+    all; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -420,10 +426,15 @@ class TokenSettings(TypedDict, total=False):
 
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
+    num_token_types: int
+    """learned vectors, one of which is added to each token by its type (BERT's segments, arXiv:1810.04805);
+    default 0"""
     use_abs_pos_emb: bool
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     embed_scale: float
     """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
@@ -450,6 +461,15 @@ class TokenSettings(TypedDict, total=False):
     logits_bias: bool | None
     """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
     none"""
+    logits_softcap: float | None
+    """logits bounded by c, as c·tanh(logit / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
+    logits_transform: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
+    """a linear layer, this activation and a LayerNorm before the logits (arXiv:1810.04805); none: without; default
+    none"""
+    logits_transform_bias: bool
+    """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
 
@@ -461,6 +481,8 @@ class VectorKeywords(TypedDict, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     conv_stem: bool
     """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
     arXiv:2212.04356); default false"""
@@ -470,6 +492,8 @@ class VectorKeywords(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -483,10 +507,38 @@ class ImageKeywords(TypedDict, total=False):
 
     channels: int
     """colour channels of an image; default 3"""
-    num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
+    crop: bool
+    """pixels at the right and the bottom that fill no patch are left out; default false"""
+    patch_norm: bool
+    """LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327); default true"""
+    patch_bias: bool
+    """a bias of that linear layer; default true"""
+    class_token: bool
+    """a learned token in front of the patches, with a position of its own (arXiv:2010.11929); default false"""
+    mask_token: bool
+    """a learned vector in place of masked patches (arXiv:2106.08254); default false"""
+    pos_antialias: bool
+    """positions of images of another size are interpolated with antialiasing (arXiv:2309.16588); default false"""
     num_register_tokens: int
-    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
+    """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
+    default 0"""
+    pool: Literal["mean", "first", "first_mean", "attention"] | None
+    """one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560);
+    none: the mean, of what gives classes or vectors, else all patches; default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); default false"""
+    num_classes: int | None
+    """classes, scored from that vector; none: no scores; default none"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
+    dim_out: int | None
+    """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -510,6 +562,8 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     conv_stem: bool
     """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
     arXiv:2212.04356); default false"""
@@ -519,10 +573,34 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """height and width of a patch, one token of the stream (arXiv:2010.11929); default none"""
     channels: int
     """colour channels of an image; default 3"""
-    num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
+    crop: bool
+    """pixels at the right and the bottom that fill no patch are left out; default false"""
+    patch_norm: bool
+    """LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327); default true"""
+    patch_bias: bool
+    """a bias of that linear layer; default true"""
+    class_token: bool
+    """a learned token in front of the patches, with a position of its own (arXiv:2010.11929); default false"""
+    mask_token: bool
+    """a learned vector in place of masked patches (arXiv:2106.08254); default false"""
+    pos_antialias: bool
+    """positions of images of another size are interpolated with antialiasing (arXiv:2309.16588); default false"""
     num_register_tokens: int
-    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
+    """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
+    default 0"""
+    pool: Literal["mean", "first", "first_mean", "attention"] | None
+    """one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560);
+    none: the mean, of what gives classes or vectors, else all patches; default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); default false"""
+    num_classes: int | None
+    """classes, scored from that vector; none: no scores; default none"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):
@@ -572,6 +650,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
+    enc_attn_max_attend_future: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -630,8 +709,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
+    enc_num_token_types: int
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_pos_offset: int
     enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
@@ -683,6 +764,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
+    dec_attn_max_attend_future: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
@@ -742,8 +824,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None
+    dec_num_token_types: int
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_pos_offset: int
     dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool
@@ -754,3 +838,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_logits_dim: int | None
     dec_logits_scale: float | None
     dec_logits_bias: bool | None
+    dec_logits_softcap: float | None
+    dec_logits_transform: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
+    dec_logits_transform_bias: bool

@@ -51,6 +51,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_qk_norm_groups": {"attn_qk_norm": True, "attn_qk_norm_groups": 2},
     "attn_sparse_topk": {"attn_sparse_topk": 2},
     "attn_max_attend_past": {"attn_max_attend_past": 2},
+    "attn_max_attend_future": {"attn_max_attend_future": 2},
     "shared_norm": {"shared_norm": True, "pattern": "(a & f)*2"},
     "ff_inner": {"ff_inner": 20},
     "num_tokens": {"num_tokens": 9},

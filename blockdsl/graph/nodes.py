@@ -59,7 +59,9 @@ class InputNode(TypedDict):
     num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
+    pos_offset: int
     embed_scale: float
+    num_token_types: int
     l2norm_embed: bool
     post_emb_norm: bool
     emb_frac_gradient: float
@@ -72,6 +74,12 @@ class InputNode(TypedDict):
     image_size: int | tuple[int, int] | None
     patch_size: int | tuple[int, int] | None
     channels: int
+    crop: bool
+    patch_norm: bool
+    patch_bias: bool
+    class_token: bool
+    mask_token: bool
+    pos_antialias: bool
     num_register_tokens: int
 
 
@@ -124,8 +132,17 @@ class OutputNode(TypedDict):
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
     logits_scale: float | None
     logits_bias: bool | None
+    logits_softcap: float | None
+    logits_transform: str | None
+    logits_transform_bias: bool
     num_classes: int | None
     dim_out: int | None
+    dim_out_bias: bool
+    pool: str | None
+    pooler: bool
+    pool_heads: int
+    pool_inner: int | None
+    pool_activation: str
 
 
 def declared(definition: type) -> tuple[Option, ...]:

@@ -26,7 +26,8 @@ _OF_CLASSES = ("use_weighted_layer_sum", "classifier_proj_size")
 
 def _read(config: Config) -> dict[str, Component]:
     config.only("tie_word_embeddings", True, "logits of their own")
-    config.ignore("init_std", "encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "is_multilingual")
+    config.ignore("init_std", "encoder_layerdrop", "decoder_layerdrop")  # of training
+    config.ignore("num_hidden_layers", "is_multilingual", "scale_embedding")  # nothing reads them
     config.ignore(*_OF_TRAINING, *(f"mask_feature_{what}" for what in ("prob", "length", "min_masks")))
     config.ignore(*_OF_CLASSES, "median_filter_width")  # heads for classes, and times of words
     heard = {
@@ -38,7 +39,6 @@ def _read(config: Config) -> dict[str, Component]:
         "causal": True,
         "num_tokens": config.integer("vocab_size", 51865),
         "max_seq_len": config.integer("max_target_positions", 448),
-        "embed_scale": config.integer("d_model", 384) ** 0.5 if config.flag("scale_embedding", False) else 1.0,
         "tie_embedding": True,
         "logits_scale": 1.0,
     }

@@ -49,6 +49,30 @@ def test_self_attention_is_the_written_out_sum(causal: bool) -> None:
     torch.testing.assert_close(layer(x), by_hand(layer, x, visible))
 
 
+@pytest.mark.parametrize(("back", "ahead"), [(None, 0), (None, 2), (0, 1), (2, 3), (1, 0), (0, 0), (9, 9)])
+@pytest.mark.parametrize("flash", [False, True])
+def test_a_window_both_ways_is_the_written_out_sum(back: int | None, ahead: int, flash: bool) -> None:
+    layer = Attention(dim=11, heads=3, dim_head=5, max_attend_past=back, max_attend_future=ahead, flash=flash).double()
+    x = torch.randn(2, 7, 11, dtype=torch.float64)
+    visible = [[(back is None or i - j <= back) and j - i <= ahead for j in range(7)] for i in range(7)]
+    torch.testing.assert_close(layer(x), by_hand(layer, x, visible))
+
+
+def test_a_causal_block_has_no_window_ahead() -> None:
+    with pytest.raises(ValueError, match="max_attend_future=2 is set, but a causal block attends to no later token"):
+        Attention(dim=11, causal=True, max_attend_future=2)
+
+
+def test_windows_ahead_are_seen_in_memory_and_in_padded_rows() -> None:
+    layer = Attention(dim=11, heads=1, dim_head=5, max_attend_past=1, max_attend_future=1).double()
+    x = torch.randn(1, 9, 11, dtype=torch.float64)
+    whole = layer(x)
+    torch.testing.assert_close(layer(x[:, 4:], memory=x[:, :4]), whole[:, 4:])
+    padded = torch.cat((torch.randn(1, 3, 11, dtype=torch.float64), x), dim=1)
+    mask = torch.arange(12)[None] >= 3
+    torch.testing.assert_close(layer(padded, mask=mask)[:, 3:], whole)
+
+
 def test_cross_attention_is_the_written_out_sum() -> None:
     layer = CrossAttention(dim=11, heads=1, dim_head=5).double()
     x, context = torch.randn(1, 3, 11, dtype=torch.float64), torch.randn(1, 7, 11, dtype=torch.float64)

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no positions": {"use_abs_pos_emb": False},
     "sinusoids": {"scaled_sinu_pos_emb": True},
     "scaled": {"embed_scale": 4.5},
+    "types": {"num_token_types": 3},
     "unit": {"l2norm_embed": True},
     "norm": {"post_emb_norm": True},
     "part of the gradient": {"emb_frac_gradient": 0.3},
@@ -41,8 +42,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "logits scaled": {"logits_scale": 0.3},
     "logits as they come": {"logits_scale": 1.0, "logits_bias": False},
     "logits with a bias": {"logits_bias": True},
+    "logits bounded": {"logits_softcap": 0.7},
+    "logits transformed": {"logits_transform": "gelu"},
+    "logits transformed without bias": {"logits_transform": "tanh", "logits_transform_bias": False},
     "no logits": {"return_only_embed": True},
 }
+PAIRED = [  # with every other; the rest are tried alone and with some of these
+    *("emb_dim", "sinusoids", "unit", "norm", "memory tokens", "tied"),
+]
 CLASHES = [
     ("emb_dim", "tied", "tie_embedding", "the embedding has emb_dim=20 features and the stack dim=24"),
     ("logits", "tied", "tie_embedding", "it gives a logit for each token, and logits_dim is set too"),
@@ -54,14 +61,23 @@ CLASHES = [
             ("logits scaled", "logits_scale"),
             ("logits as they come", "logits_scale"),
             ("logits with a bias", "logits_bias"),
+            ("logits bounded", "logits_softcap"),
+            ("logits transformed", "logits_transform"),
         )
     ),
     ("no positions", "sinusoids", "scaled_sinu_pos_emb", "use_abs_pos_emb=false turns absolute positions off"),
 ]
-_CLASHING = {frozenset(row[:2]) for row in CLASHES} | {frozenset(("emb_dim", "emb_dim of the stack"))}
+_CLASHING = {frozenset(row[:2]) for row in CLASHES} | {
+    frozenset(("emb_dim", "emb_dim of the stack")),
+    frozenset(("logits transformed without bias", "no logits")),
+    frozenset(("logits transformed without bias", "logits transformed")),
+}
 CASES = [{}, *OPTIONS.values()] + [
-    OPTIONS[one] | OPTIONS[other] for one, other in combinations(OPTIONS, 2) if {one, other} not in _CLASHING
+    OPTIONS[one] | OPTIONS[other]
+    for one, other in combinations(OPTIONS, 2)
+    if {one, other} not in _CLASHING and {one, other} & {*PAIRED}
 ]
+CASES += [{"emb_dim": 20, "tie_embedding": True, "logits_transform": "silu", "logits_bias": True}]
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rotary, shift": {"rotary_pos_emb": True, "shift_tokens": 1},
@@ -162,6 +178,9 @@ def test_what_does_not_go_together_is_refused(one: str, other: str, name: str, r
         ({"emb_frac_gradient": 1.5}, "emb_frac_gradient must be a number above 0 and at most 1, not 1.5"),
         ({"num_memory_tokens": -1}, "num_memory_tokens must be a whole number of at least 0, not -1"),
         ({"emb_dim": 0}, "emb_dim must be a whole number of at least 1 or none, not 0"),
+        ({"logits_softcap": 0}, "logits_softcap must be a number above 0 or none, not 0"),
+        ({"logits_transform": "gleu"}, "logits_transform must be one of 'gelu', .* or none, not gleu"),
+        ({"logits_transform_bias": False}, "logits_transform_bias is set, but there is no logits_transform"),
         ({"logits_dim": 2.5}, "logits_dim must be a whole number of at least 1 or none, not 2.5"),
     ],
 )
@@ -248,6 +267,54 @@ def test_logits_by_hand(tied: bool, bias: bool | None, scale: float | None) -> N
     torch.testing.assert_close(net(x), want)
     assert ("logits_bias" in net.state_dict()) == (tied and bias is True)
     assert ("to_logits.bias" in net.state_dict()) == (not tied and bias is not False)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_logits_transformed_and_bounded_by_hand(tied: bool, bias: bool) -> None:
+    options = {"logits_transform": "gelu", "logits_transform_bias": bias, "logits_softcap": 0.6, "logits_scale": 2.0}
+    net = model(around={"norm_eps": 0.25}, tie_embedding=tied, emb_dim=20, logits_bias=True, **options).double()
+    x = tokens(2, 5)
+    transform, hidden = net.logits_transform, net(x, return_embeddings=True)
+    assert transform.project.out_features == (20 if tied else 24)
+    inner = hidden @ transform.project.weight.T + (transform.project.bias if bias else 0)
+    inner = 0.5 * inner * (1 + torch.erf(inner / math.sqrt(2)))
+    centred = inner - inner.mean(-1, keepdim=True)
+    inner = (
+        centred / (centred.pow(2).mean(-1, keepdim=True) + 0.25).sqrt() * transform.norm.weight + transform.norm.bias
+    )
+    weight, added = (net.token_emb.weight, net.logits_bias) if tied else (net.to_logits.weight, net.to_logits.bias)
+    torch.testing.assert_close(net(x), 0.6 * torch.tanh((2 * inner @ weight.T + added) / 0.6))
+
+
+def test_types_of_tokens() -> None:
+    net, x = model(num_token_types=3, post_emb_norm=True, embed_scale=2.0).double(), tokens(2, 5)
+    types = torch.tensor([[0, 0, 1, 1, 2], [2, 0, 0, 1, 0]])
+    stream = 2 * net.token_emb.weight[x] + net.pos_emb.embedding.weight[:5] + net.token_type_emb.weight[types]
+    close(net(x, token_types=types), net.to_logits(net.attn_layers(net.post_emb_norm(stream))))
+    assert torch.equal(net(x), net(x, token_types=torch.zeros_like(x)))
+    cache = net.new_cache(2)
+    steps = [net(x[:, i : i + 1], token_types=types[:, i : i + 1], cache=cache) for i in range(5)]
+    close(torch.cat(steps, dim=1), net(x, token_types=types))
+    _, seen = net(x[:, :3], token_types=types[:, :3], return_intermediates=True)
+    close(net(x, token_types=types, cache=seen), net(x, token_types=types)[:, 3:])
+    loss = torch.nn.functional.cross_entropy(net(x[:, :4], token_types=types[:, :4]).flatten(0, 1), x[:, 1:].flatten())
+    torch.testing.assert_close(AutoregressiveWrapper(net)(x, token_types=types[:, :4]), loss)
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        (torch.zeros(2, 4), r"token_types must be whole numbers \(2, 4\), not torch.float32"),
+        (torch.zeros(2, 3, dtype=torch.long), r"token_types must be whole numbers \(2, 4\), not torch.int64 \(2, 3\)"),
+        (torch.full((2, 4), 3), "token_types are from 0 to 2; these go from 3 to 3"),
+    ],
+)
+def test_types_that_do_not_fit(types: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(num_token_types=3)(tokens(2, 4), token_types=types)
+    with pytest.raises(ValueError, match="token_types is given, but the model has none: num_token_types is 0"):
+        model()(tokens(2, 4), token_types=types)
 
 
 def test_a_default_that_is_spelled_out_is_the_default() -> None:

@@ -24,6 +24,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("(a f)*2", {"rel_pos_bias": True}),
     "dynamic": ("(a f)*2", {"dynamic_pos_bias": True}),
     "window": ("(a f)*2", {"attn_max_attend_past": 100, "rotary_pos_emb": True}),
+    "window both ways": ("(a(causal=false) f)*2", {"attn_max_attend_past": 100, "attn_max_attend_future": 64}),
     "rotary": ("(a f)*2", {"rotary_pos_emb": True}),
     "rotary, interleaved": ("(a f)*2", {"rotary_pos_emb": True, "rotary_interleaved": True, "rotary_theta": 1e6}),
     "rotary, dynamic": (

@@ -106,7 +106,11 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "num_memory_tokens": draw(st.integers(0, 2)),
             "post_emb_norm": draw(st.booleans()),
             "l2norm_embed": draw(st.booleans()),
+            "pos_offset": 0,
             "embed_scale": draw(st.sampled_from([1, 0.5])),
+            "num_token_types": draw(st.integers(0, 2)),
+            "logits_softcap": draw(st.sampled_from([None, 2, 0.5])),
+            "logits_transform": draw(st.sampled_from([None, "gelu", "tanh"])),
             "logits_scale": draw(st.sampled_from([None, 1, 0.5])),
             "logits_bias": draw(st.sampled_from([None, True, False])),
         }
@@ -127,6 +131,7 @@ PLAIN_INPUT = {
     "max_seq_len": None,
     "emb_dim": None,
     "embed_scale": 1.0,
+    "num_token_types": 0,
     "l2norm_embed": False,
     "post_emb_norm": False,
     "emb_frac_gradient": 1.0,
@@ -139,6 +144,12 @@ PLAIN_INPUT = {
     "image_size": None,
     "patch_size": None,
     "channels": 3,
+    "crop": False,
+    "patch_norm": True,
+    "patch_bias": True,
+    "class_token": False,
+    "mask_token": False,
+    "pos_antialias": False,
     "num_register_tokens": 0,
 }
 PLAIN_OUTPUT = {
@@ -152,8 +163,17 @@ PLAIN_OUTPUT = {
     "tied": False,
     "logits_scale": None,
     "logits_bias": None,
+    "logits_softcap": None,
+    "logits_transform": None,
+    "logits_transform_bias": True,
     "num_classes": None,
     "dim_out": None,
+    "dim_out_bias": True,
+    "pool": None,
+    "pooler": False,
+    "pool_heads": 8,
+    "pool_inner": None,
+    "pool_activation": "gelu",
 }
 
 # The options of every block, of attention blocks and of feedforwards when nobody sets any, written out.

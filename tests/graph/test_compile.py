@@ -46,7 +46,9 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
         "a0": {
             "type": "block",
             "kind": "a",
-            "options": PLAIN_ATTENTION | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None} | around,
+            "options": PLAIN_ATTENTION
+            | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None, "max_attend_future": None}
+            | around,
             "given": {"heads": 4},
             "shift": 1,
             "scale": 1.0,

@@ -16,7 +16,7 @@ class Pair:
 
     def __init__(self, ours: Any, theirs: Any) -> None:
         self.models, config = (ours, theirs), theirs.config
-        self.tokens = torch.randint(0, config.vocab_size, (BATCH, TARGET))
+        self.tokens = torch.randint(3, config.vocab_size, (BATCH, TARGET))  # their padding's row has no gradient
         self.frames = ours.encoder.graph.reads == "vectors"
         self.mask = torch.ones(BATCH, SOURCE, dtype=torch.bool)
         if self.frames:
@@ -24,7 +24,7 @@ class Pair:
             self.named = {"input_features": self.source.transpose(1, 2)}
             ours.encoder.pos_emb.requires_grad_(False)  # as theirs
         else:
-            self.source = torch.randint(0, config.vocab_size, (BATCH, SOURCE))
+            self.source = torch.randint(3, config.vocab_size, (BATCH, SOURCE))
             self.named = {"input_ids": self.source}
             self.mask[0, 6:] = False
 

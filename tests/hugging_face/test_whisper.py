@@ -30,7 +30,7 @@ SMALL = {
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "suppressed": {"suppress_tokens": [3, 7, 8, 20], "encoder_layers": 3},
-    "scaled": {"scale_embedding": True, "activation_function": "relu", "begin_suppress_tokens": None},
+    "relu": {"scale_embedding": True, "activation_function": "relu", "begin_suppress_tokens": None},
     "odd": {"d_model": 18, "encoder_attention_heads": 3, "decoder_attention_heads": 9, "num_mel_bins": 3},
 }
 

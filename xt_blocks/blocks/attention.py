@@ -186,7 +186,8 @@ class Attention(AnyAttention):
         self.to_qkv = projection(dim, self.sizes, self.biases)
         alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
-        self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+        o = self.options
+        self.mask_spec = MaskSpec(o.causal, o.max_attend_past, o.num_mem_kv, future=o.max_attend_future)
 
     @property
     def to_q(self) -> nn.Module:

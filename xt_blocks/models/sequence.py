@@ -64,7 +64,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         self.max_seq_len: int | None = start["max_seq_len"] or None
         self.emb_dim, self.dim = emb_dim, attn_layers.dim
         self.num_memory_tokens: int = start["num_memory_tokens"]
-        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit)
+        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit, start["pos_offset"])
         self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
@@ -191,6 +191,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         cache: Cache | Intermediates | None = None,
         target: Target | None = None,
         last_only: bool = False,
+        token_types: Tensor | None = None,
     ) -> Tensor | tuple[Any, ...]:
         """
         Args:
@@ -218,13 +219,14 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
                 Memory tokens and prepended embeddings see all and are seen by all.
             self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
             cache: x follows the tokens it holds. Or the Intermediates of an earlier pass, for steps by hand: x, mask,
-                pos, sum_embeds and the rows of attn_mask are then of the whole sequence, or of one new token, and what
-                is returned is of the new tokens. Context, prepended embeddings and mems are those of the first pass;
-                others are refused, and so is a mask that differs where it has been read.
+                pos, sum_embeds, token_types and the rows of attn_mask are then of the whole sequence, or of one new
+                token, and what is returned is of the new tokens. Context, prepended embeddings and mems are those of
+                the first pass; others are refused, and so is a mask that differs where it has been read.
                 With memory tokens or prepended embeddings, the first step must have a real token in every row: only
                 there can its padding go before them.
             target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss
                 instead of logits, without holding all logits.
+            token_types: (batch, seq) int, the type of each token, where the model has types; by default type 0.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
@@ -257,9 +259,20 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             state = self.attn_layers.cache_after(seen, x.shape[1])
             context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
+            token_types = None if token_types is None else token_types[:, -x.shape[1] :]
         mems = self.attn_layers.memories(mems)
         inputs = Inputs(
-            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, state
+            x,
+            mask,
+            pos,
+            prepend_embeds,
+            prepend_mask,
+            sum_embeds,
+            attn_mask,
+            self_attn_context_mask,
+            mems,
+            state,
+            token_types,
         )
         returns = Returns(
             return_embeddings,
@@ -281,7 +294,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         record = returns.record()
 
         places = before.counted_positions(x, real) if pos is None and self.pos_emb is not None else pos
-        hidden = self._embedded(x, places, sum_embeds)
+        hidden = self._embedded(x, places, sum_embeds, inputs.token_types)
         hidden = self._projected(prefix.prepended(hidden))  # (batch, prepended + seq, dim)
         stream = prefix.stream(hidden)  # (batch, memory + prepended + seq, dim)
         in_front = before.prefix + prefix.length + inputs.mem_len
@@ -321,14 +334,20 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         memory = self.num_memory_tokens if mems is None else 0
         return self.attn_layers.remember(mems, seen, seen.inputs.mask, self.max_mem_len, memory)
 
-    def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
+    def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None, token_types: Tensor | None) -> Tensor:
         """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""
         hidden = self._vectors(x)
         if self.pos_emb is not None:
             hidden = hidden + self._positions(x, pos)
+        if (types := self._types(x, token_types)) is not None:
+            hidden = hidden + types
         if sum_embeds is not None:
             hidden = hidden + sum_embeds.to(hidden.dtype)
         return self.post_emb_norm(hidden)
+
+    def _types(self, x: Tensor, token_types: Tensor | None) -> Tensor | None:
+        """(batch, seq, emb_dim), what the types (batch, seq) of tokens x add, or (1, 1, emb_dim); None: nothing."""
+        return None
 
     def _positions(self, x: Tensor, pos: Tensor | None) -> Tensor:
         """(seq, emb_dim) or (batch, seq, emb_dim): what the positions (seq,) or (batch, seq) of x add."""
