@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, logits_rows, logits_settings, rotary_settings
+from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, gated_settings, logits_rows, logits_settings, rotary_settings
 from .family import Component, Family, Row, Weight
 
 
@@ -22,10 +22,7 @@ def _read(config: Config) -> dict[str, Component]:
         "shared_norm": True,
         **rotary_settings(config, sizes["attn_dim_head"], 500000.0),
         "rotary_interleaved": True,
-        "ff_inner": config.integer("intermediate_size"),
-        "ff_glu": True,
-        "ff_activation": config.activation("hidden_act", "silu"),
-        "ff_no_bias": True,
+        **gated_settings(config),
         **logits_settings(config, tied=True),
         **({} if config.base else {"logits_scale": scale}),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -13,6 +12,7 @@ from .decoder import (
     decoder_rows,
     decoder_sizes,
     gated_rows,
+    gated_settings,
     logits_rows,
     logits_settings,
     rotary_settings,
@@ -22,7 +22,7 @@ from .family import Component, Family, Row, Weight
 
 def gemma_sizes(config: Config) -> dict[str, Any]:
     """Width, heads, vocabulary and length; heads have a size of their own."""
-    return {**decoder_sizes(config), "attn_dim_head": config.integer("head_dim", 256)}
+    return decoder_sizes(config, dim_head=256, length=8192)
 
 
 def gemma_settings(config: Config, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +35,7 @@ def gemma_settings(config: Config, sizes: dict[str, Any]) -> dict[str, Any]:
         "use_rmsnorm": True,
         "norm_eps": config.number("rms_norm_eps", 1e-6),
         "norm_unit_offset": True,
-        "ff_inner": config.integer("intermediate_size"),
-        "ff_glu": True,
-        "ff_no_bias": True,
+        **gated_settings(config),
         "embed_scale": sqrt(sizes["dim"]),
         **logits_settings(config, tied=True),
     }
@@ -57,13 +55,6 @@ def sandwich_rows(config: Config, sizes: dict[str, Any]) -> list[Row]:
         Weight("attn_layers.norm", "model.norm"),
         *logits_rows(config, tied=True),
     ]
-
-
-def windowed_layers(config: Config, every: int) -> list[bool]:
-    """Of each layer, whether it has a window: where the configuration does not say, all but each `every`-th."""
-    layers = range(config.integer("num_hidden_layers"))
-    kinds: Sequence[str] = config.get("layer_types", ())
-    return [kinds[i] == "sliding_attention" if kinds else (i + 1) % every != 0 for i in layers]
 
 
 def optional_number(config: Config, name: str, default: float | None) -> float | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import repeated, rotary_settings
+from .decoder import layers_of, rotary_settings
 from .family import Component, Family
-from .gemma import gemma_settings, gemma_sizes, optional_number, sandwich_rows, windowed_layers
+from .gemma import gemma_settings, gemma_sizes, optional_number, sandwich_rows
 
 
 def _read(config: Config) -> dict[str, Component]:
-    sizes, windowed = gemma_sizes(config), windowed_layers(config, 2)
+    layers, sizes = config.integer("num_hidden_layers"), gemma_sizes(config)
     config.ignore("cache_implementation", "hidden_act")  # the latter is not read by theirs either
     cap = optional_number(config, "final_logit_softcapping", 30.0)
+    window = config.integer("sliding_window", 4096)
+    text, windows = layers_of(config, window, [i % 2 == 0 for i in range(layers)])
     settings = {
         **sizes,
         **gemma_settings(config, sizes),
@@ -19,12 +21,11 @@ def _read(config: Config) -> dict[str, Component]:
         "attn_qk_scale": config.number("query_pre_attn_scalar", 256) ** -0.5,
         "attn_softcap": optional_number(config, "attn_logit_softcapping", 50.0),
         "ff_activation": config.activation("hidden_activation", "gelu_pytorch_tanh"),
+        **windows,
         **rotary_settings(config, sizes["attn_dim_head"]),
         **({} if config.base or cap is None else {"logits_softcap": cap}),
     }
-    window = config.integer("sliding_window", 4096) - 1  # theirs counts the token itself
-    text = repeated([f"a(max_attend_past={window}) f" if own else "a f" for own in windowed])
-    return {"": Component(text, settings, sandwich_rows(config, sizes), len(windowed))}
+    return {"": Component(text, settings, sandwich_rows(config, sizes), layers)}
 
 
 FAMILY = Family(

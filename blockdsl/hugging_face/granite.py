@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import decoder_rows, decoder_sizes, logits_settings, rotary_settings
+from .decoder import decoder_rows, decoder_sizes, gated_settings, logits_settings, rotary_settings
 from .family import Component, Family
 
 
@@ -20,10 +20,7 @@ def _read(config: Config) -> dict[str, Component]:
         "use_rmsnorm": True,
         "norm_eps": config.number("rms_norm_eps", 1e-6),
         **rotary_settings(config, sizes["attn_dim_head"]),
-        "ff_inner": config.integer("intermediate_size"),
-        "ff_glu": True,
-        "ff_activation": config.activation("hidden_act", "silu"),
-        "ff_no_bias": not config.flag("mlp_bias", False),
+        **gated_settings(config, config.flag("mlp_bias", False)),
         "embed_scale": config.number("embedding_multiplier", 1.0),
         **logits,
         **({} if config.base else {"logits_scale": scale}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import decoder_rows, decoder_sizes, logits_settings, rotary_settings
+from .decoder import decoder_rows, decoder_sizes, gated_settings, logits_settings, rotary_settings
 from .family import Component, Family
 
 
@@ -18,10 +18,7 @@ def _read(config: Config) -> dict[str, Component]:
         "norm_gain": False,
         "norm_bias": False,
         **rotary_settings(config, sizes["attn_dim_head"]),
-        "ff_inner": config.integer("intermediate_size"),
-        "ff_glu": True,
-        "ff_activation": config.activation("hidden_act", "silu"),
-        "ff_no_bias": True,
+        **gated_settings(config),
         **logits_settings(config),
     }
     return {"": Component(f"(a f)*{layers}", settings, decoder_rows(config, sizes), layers)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, logits_rows, logits_settings, rotary_settings
+from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, gated_settings, logits_rows, logits_settings, rotary_settings
 from .family import Component, Family, Row, Weight
 
 
@@ -20,10 +20,7 @@ def _read(config: Config) -> dict[str, Component]:
         "norm_eps": eps,
         "output_norm": True,
         **rotary_settings(config, sizes["attn_dim_head"]),
-        "ff_inner": config.integer("intermediate_size"),
-        "ff_glu": True,
-        "ff_activation": config.activation("hidden_act", "silu"),
-        "ff_no_bias": True,
+        **gated_settings(config),
         **logits_settings(config),
     }
     weights: list[Row] = [

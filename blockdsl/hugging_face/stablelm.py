@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, logits_rows, logits_settings, rotary_settings
+from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, gated_settings, logits_rows, logits_settings, rotary_settings
 from .family import Component, Family, Reordered, Row, Weight
 
 
@@ -18,10 +18,7 @@ def _read(config: Config) -> dict[str, Component]:
         "norm_eps": eps,
         "shared_norm": parallel,
         **rotary_settings(config, sizes["attn_dim_head"], share=0.25),
-        "ff_inner": config.integer("intermediate_size"),
-        "ff_glu": True,
-        "ff_activation": config.activation("hidden_act", "silu"),
-        "ff_no_bias": True,
+        **gated_settings(config),
         **logits_settings(config),
     }
     heads = {"q": sizes["heads"], "k": sizes["attn_kv_heads"] or sizes["heads"]}
