@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import LAYER, attention_rows, decoder_sizes, gated_rows, gated_settings, logits_rows, logits_settings, rotary_settings
+from .decoder import (
+    LAYER,
+    attention_rows,
+    decoder_sizes,
+    gated_rows,
+    gated_settings,
+    logits_rows,
+    logits_settings,
+    rotary_settings,
+)
 from .family import Component, Family, Row, Weight
 
 
