@@ -130,6 +130,14 @@ def test_names_with_the_prefix_of_a_class_with_a_head(folder: Path) -> None:
     assert same(before, from_hugging_face(folder))
 
 
+def test_norms_as_old_files_call_them(folder: Path) -> None:
+    before = from_hugging_face(folder)
+    old = {name.replace("norm.weight", "norm.gamma"): tensor for name, tensor in weights(folder).items()}
+    assert "norm.gamma" in old
+    save_file(old, folder / "model.safetensors")
+    assert same(before, from_hugging_face(folder))
+
+
 def test_types(folder: Path) -> None:
     half = {name: t.to(torch.bfloat16) for name, t in weights(folder).items()}
     save_file(half, folder / "model.safetensors")

@@ -7,6 +7,7 @@ are only moved, so that what is read and written back is equal bit for bit.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -205,7 +206,10 @@ class _Names:
         self.family, self.base, self.tensors = reading.family, reading.base, tensors
 
     def of(self, name: str) -> str | None:
-        return next((one for one in (name, name.removeprefix(self.family.prefix)) if one in self.tensors), None)
+        """The source's name of a tensor; old files call a norm's weight and bias gamma and beta."""
+        names = name, name.removeprefix(self.family.prefix)
+        old = (re.sub(r"\.weight$", ".gamma", re.sub(r"\.bias$", ".beta", one)) for one in names)
+        return next((one for one in (*names, *old) if one in self.tensors), None)
 
     def needed(self, name: str) -> str:
         found = self.of(name)
