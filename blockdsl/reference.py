@@ -49,6 +49,8 @@ _TELLING: dict[str, Value] = {
     "patch_size": 4,
     "num_classes": 10,
     "num_register_tokens": 4,
+    "pool_heads": 4,
+    "pool_inner": 64,
     "max_mem_len": 512,
     "shift_mem_down": 1,
     "shift_tokens": 1,
@@ -110,6 +112,8 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
+    "dim_out_bias": {"dim_out": 7},
+    **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
     "logits_bias": {"tie_embedding": True},
     "logits_transform_bias": {"logits_transform": "gelu"},
 }

@@ -481,6 +481,8 @@ class VectorKeywords(TypedDict, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     conv_stem: bool
     """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
     arXiv:2212.04356); default false"""
@@ -505,10 +507,38 @@ class ImageKeywords(TypedDict, total=False):
 
     channels: int
     """colour channels of an image; default 3"""
-    num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
+    crop: bool
+    """pixels at the right and the bottom that fill no patch are left out; default false"""
+    patch_norm: bool
+    """LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327); default true"""
+    patch_bias: bool
+    """a bias of that linear layer; default true"""
+    class_token: bool
+    """a learned token in front of the patches, with a position of its own (arXiv:2010.11929); default false"""
+    mask_token: bool
+    """a learned vector in place of masked patches (arXiv:2106.08254); default false"""
+    pos_antialias: bool
+    """positions of images of another size are interpolated with antialiasing (arXiv:2309.16588); default false"""
     num_register_tokens: int
-    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
+    """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
+    default 0"""
+    pool: Literal["mean", "first", "first_mean", "attention"] | None
+    """one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560);
+    none: the mean, of what gives classes or vectors, else all patches; default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); default false"""
+    num_classes: int | None
+    """classes, scored from that vector; none: no scores; default none"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
+    dim_out: int | None
+    """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -532,6 +562,8 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     conv_stem: bool
     """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
     arXiv:2212.04356); default false"""
@@ -541,10 +573,34 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """height and width of a patch, one token of the stream (arXiv:2010.11929); default none"""
     channels: int
     """colour channels of an image; default 3"""
-    num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
+    crop: bool
+    """pixels at the right and the bottom that fill no patch are left out; default false"""
+    patch_norm: bool
+    """LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327); default true"""
+    patch_bias: bool
+    """a bias of that linear layer; default true"""
+    class_token: bool
+    """a learned token in front of the patches, with a position of its own (arXiv:2010.11929); default false"""
+    mask_token: bool
+    """a learned vector in place of masked patches (arXiv:2106.08254); default false"""
+    pos_antialias: bool
+    """positions of images of another size are interpolated with antialiasing (arXiv:2309.16588); default false"""
     num_register_tokens: int
-    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
+    """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
+    default 0"""
+    pool: Literal["mean", "first", "first_mean", "attention"] | None
+    """one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560);
+    none: the mean, of what gives classes or vectors, else all patches; default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); default false"""
+    num_classes: int | None
+    """classes, scored from that vector; none: no scores; default none"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):

@@ -117,6 +117,14 @@ class Graph:
         (height, width), (high, wide) = pair(start["image_size"]), pair(start["patch_size"] or 1)
         return (height // high) * (width // wide)
 
+    @property
+    def places(self) -> int:
+        """Rows of learned positions: those of an image's patches and its class token, or of tokens."""
+        start = self.nx.nodes[self.start]
+        if self.reads == "images":
+            return self.patches + int(start["class_token"])
+        return int(start["pos_offset"]) + int(start["max_seq_len"] or 0)
+
     def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
         """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
         attrs = self.block(node)

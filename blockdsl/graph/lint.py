@@ -25,6 +25,8 @@ from ..registry.tokens import (
     OUTPUT_OPTIONS,
     not_tiled,
     odd_sinusoid,
+    pool_clash,
+    pool_of,
 )
 from .graph import Graph
 from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried, is_note
@@ -333,8 +335,10 @@ def _of_another_model(graph: Graph) -> Iterator[str]:
         yield f"{graph.end}: is tied to an embedding, but the input has none"
     if end["num_classes"] is not None and reads != "images":
         yield f"{graph.end}: gives classes, but the input reads no images"
-    if end["dim_out"] is not None and reads != "vectors":
+    if end["dim_out"] is not None and reads not in ("vectors", "images"):
         yield f"{graph.end}: gives vectors, but the input reads {reads}"
+    if not end["dim_out_bias"] and end["dim_out"] is None:
+        yield f"{graph.end}: has dim_out_bias, but no dim_out"
 
 
 def _sequences(graph: Graph) -> Iterator[str]:
@@ -370,17 +374,23 @@ def _sequences(graph: Graph) -> Iterator[str]:
 
 
 def _images(graph: Graph) -> Iterator[str]:
-    start = graph.nx.nodes[graph.start]
+    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
     if start["patch_size"] is None:
         yield f"{graph.start}: reads images and needs patch_size"
-    elif problem := not_tiled(start["image_size"], start["patch_size"]):
+    elif problem := not_tiled(start["image_size"], start["patch_size"], start["crop"]):
         yield f"{graph.start}: {problem}"
     if [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")] != ["absolute"]:
         yield f"{graph.start}: reads images, whose patches need absolute positions"
     if graph.nodes("context"):
         yield f"{graph.start}: reads images, and has no context to give to cross-attention"
-    if start["num_register_tokens"] and graph.sees_later() is None:
+    if found := pool_clash(end, graph.dim):
+        yield f"{graph.end}: {found[0]} is set, but {found[1]}"
+    if graph.sees_later() is not None:
+        return
+    if start["num_register_tokens"] and not start["class_token"]:
         yield f"{graph.start}: register tokens come after the patches, and no patch of a causal stack sees them"
+    if pool_of(end) in ("first", "first_mean"):
+        yield f"{graph.end}: gives the first token's vector, and that of a causal stack sees no other"
 
 
 def _readers(graph: Graph) -> Iterator[str]:

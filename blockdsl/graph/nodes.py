@@ -74,6 +74,12 @@ class InputNode(TypedDict):
     image_size: int | tuple[int, int] | None
     patch_size: int | tuple[int, int] | None
     channels: int
+    crop: bool
+    patch_norm: bool
+    patch_bias: bool
+    class_token: bool
+    mask_token: bool
+    pos_antialias: bool
     num_register_tokens: int
 
 
@@ -131,6 +137,12 @@ class OutputNode(TypedDict):
     logits_transform_bias: bool
     num_classes: int | None
     dim_out: int | None
+    dim_out_bias: bool
+    pool: str | None
+    pooler: bool
+    pool_heads: int
+    pool_inner: int | None
+    pool_activation: str
 
 
 def declared(definition: type) -> tuple[Option, ...]:

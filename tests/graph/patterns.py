@@ -145,6 +145,12 @@ PLAIN_INPUT = {
     "image_size": None,
     "patch_size": None,
     "channels": 3,
+    "crop": False,
+    "patch_norm": True,
+    "patch_bias": True,
+    "class_token": False,
+    "mask_token": False,
+    "pos_antialias": False,
     "num_register_tokens": 0,
 }
 PLAIN_OUTPUT = {
@@ -163,6 +169,12 @@ PLAIN_OUTPUT = {
     "logits_transform_bias": True,
     "num_classes": None,
     "dim_out": None,
+    "dim_out_bias": True,
+    "pool": None,
+    "pooler": False,
+    "pool_heads": 8,
+    "pool_inner": None,
+    "pool_activation": "gelu",
 }
 
 # The options of every block, of attention blocks and of feedforwards when nobody sets any, written out.
