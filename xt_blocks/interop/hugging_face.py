@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
+from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
 from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight, Zeros
 
 from ..generation.seq2seq import XTransformer
@@ -27,6 +28,7 @@ from ..runtime.weights import write_weights
 from .tensors import Tensors
 
 Model = Any
+GENERATION = "generation_config.json"
 
 
 def from_hugging_face(
@@ -52,7 +54,7 @@ def from_hugging_face(
     config, tensors, architecture = _opened(source, architecture)
     reading = read(config, architecture)
     config = reading.family.amended(config, _once(tensors))
-    reading = read(config, architecture)
+    reading = read({**config, **_generation(source)}, architecture)
     with torch.device("meta"):
         model = _built(reading)
     _fill(model, reading, tensors, dtype)
@@ -69,6 +71,8 @@ def to_hugging_face(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a folder that `transformers` loads: config.json and model.safetensors.
+
+    An encoder-decoder has a generation_config.json too, which says its start and the tokens that it forces.
 
     Args:
         model: ours.
@@ -90,7 +94,9 @@ def to_hugging_face(
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in written.values()}
     told = {**reading.config, "architectures": [reading.architecture], "dtype": min(dtypes)}
     told.pop("torch_dtype", None)
-    (folder / "config.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(_json(told), encoding="utf-8")
+    if isinstance(model, XTransformer):
+        (folder / GENERATION).write_text(_json(generation_config(model.arguments())), encoding="utf-8")
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -109,6 +115,21 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
         raise UserError(f"there is no folder {folder}")
     config = read(folder, architecture).config
     return config, Tensors(folder), architecture
+
+
+def _generation(source: Any) -> dict[str, Any]:
+    """What a source says of generation beside its configuration, as releases of transformers from 5 on do."""
+    if isinstance(source, nn.Module):
+        own: Any = getattr(source, "generation_config", None)
+        said = {} if own is None else own.to_dict()
+    elif (file := Path(source) / GENERATION).is_file():
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{file} is damaged: it is not JSON") from None
+    else:
+        return {}
+    return {name: said[name] for name in KEYS if said.get(name) is not None}
 
 
 def _once(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -302,6 +323,10 @@ def _configuration(model: Model, config: Any) -> Any:
     if config is None:
         raise UserError("the model was not read from a configuration: give config=, one that says this model")
     return config
+
+
+def _json(said: Mapping[str, Any]) -> str:
+    return json.dumps(said, indent=2, sort_keys=True) + "\n"
 
 
 def _check_same(model: Model, reading: Reading) -> None:
