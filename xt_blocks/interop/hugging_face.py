@@ -21,7 +21,9 @@ from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
 from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight, Zeros
 
+from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
+from ..kernels.compat import uncompiled
 from ..models.lower import lower
 from ..runtime.pretrained import MAX_SHARD_BYTES
 from ..runtime.weights import write_weights
@@ -75,7 +77,7 @@ def to_hugging_face(
     An encoder-decoder has a generation_config.json too, which says its start and the tokens that it forces.
 
     Args:
-        model: ours.
+        model: ours, or an AutoregressiveWrapper around it.
         folder: made where it is not there.
         config: the configuration, a dict or a file, of a model that is this one; None: that of the model, if it was
             read from one.
@@ -83,8 +85,11 @@ def to_hugging_face(
         max_shard_bytes: weights above that are several files and an index.
 
     Raises:
-        UserError: there is no configuration, or it says another model; the message has the differences.
+        UserError: there is no configuration, or it says another model; the message has the differences. Or the model
+            has other weights than its graph says, as with adapters or packed ones.
     """
+    model = uncompiled(model)
+    model = model.net if isinstance(model, AutoregressiveWrapper) else model
     reading = read(_configuration(model, config), architecture)
     _check_same(model, reading)
     folder = Path(folder)
@@ -112,7 +117,7 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
         raise TypeError(f"from_hugging_face takes a folder or a model of transformers, not {type(source).__name__}")
     folder = Path(source)
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
+        raise UserError(f"there is no folder {folder}; from the hub, a model is downloaded first: hf download {folder}")
     config = read(folder, architecture).config
     return config, Tensors(folder), architecture
 
@@ -330,9 +335,16 @@ def _json(said: Mapping[str, Any]) -> str:
 
 
 def _check_same(model: Model, reading: Reading) -> None:
-    for part, net in _nets(model).items():
-        if found := reading.parts[part].graph().diff(net.graph):
+    for name, net in _nets(model).items():
+        if found := reading.parts[name].graph().diff(net.graph):
             raise UserError(f"the configuration says another model than this:\n{found.to_text()}")
+    with torch.device("meta"):
+        expected = {name: parameter.shape for name, parameter in _built(reading).named_parameters()}
+    there = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if others := sorted({name for name, _ in expected.items() ^ there.items()}):
+        raise UserError(
+            f"the model has other weights than its graph says: {', '.join(others)}; unpack it, or merge its adapters"
+        )
 
 
 def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]]:
