@@ -150,6 +150,17 @@ def test_a_model_of_ones_own_needs_a_configuration_that_says_it(tmp_path: Path) 
     assert not [*tmp_path.iterdir()]
 
 
+def test_weights_that_no_graph_says_are_not_left_out(folder: Path, tmp_path: Path) -> None:
+    to_hugging_face(xt_blocks.pack(from_hugging_face(folder)), tmp_path / "packed")
+    assert same(from_hugging_face(tmp_path / "packed"), from_hugging_face(folder))
+    adapted = from_hugging_face(folder)
+    adapted.attn_layers.adapter = torch.nn.Linear(2, 2)
+    with pytest.raises(
+        UserError, match=r"attn_layers\.adapter\.bias, attn_layers\.adapter\.weight; unpack it, or merge"
+    ):
+        to_hugging_face(adapted, tmp_path / "adapted")
+
+
 def test_what_was_read_is_kept_by_save_pretrained(folder: Path, tmp_path: Path) -> None:
     from_hugging_face(folder).save_pretrained(tmp_path / "own")
     again = xt_blocks.from_pretrained(tmp_path / "own")
