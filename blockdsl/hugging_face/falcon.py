@@ -59,7 +59,7 @@ def _layer(config: Config) -> tuple[str, dict[str, str]]:
     norms = config.integer("num_ln_in_parallel_attn", 2 if new and parallel else 1)
     if not parallel and not new:
         return "a f", {"a": "input_layernorm", "f": "post_attention_layernorm"}
-    if not parallel or norms == 2 and not new:
+    if not parallel or (norms == 2 and not new):
         raise config.lacks(f"parallel_attn={parallel}, num_ln_in_parallel_attn={norms}", "no Falcon is like this")
     if norms == 2:
         return "a & f", {"a": "ln_attn", "f": "ln_mlp"}

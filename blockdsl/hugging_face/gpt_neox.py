@@ -40,7 +40,7 @@ def _read(config: Config) -> dict[str, Component]:
         Weight("f.layer.to_hidden", LAYER + "mlp.dense_h_to_4h"),
         Weight("f.layer.to_out", LAYER + "mlp.dense_4h_to_h"),
         Weight("attn_layers.norm", "gpt_neox.final_layer_norm"),
-        *logits_rows(config, embedding="gpt_neox.embed_in"),
+        *logits_rows(config, embedding="gpt_neox.embed_in", head="embed_out"),
     ]
     return {"": Component(f"({'a & f' if side_by_side else 'a f'})*{layers}", settings, weights, layers)}
 
@@ -52,5 +52,6 @@ FAMILY = Family(
     prefix="gpt_neox.",
     source="arXiv:2204.06745",
     read=_read,
+    aliases={"embed_out.weight": "lm_head.weight"},
     ignored=("attention.bias", "attention.masked_bias", "rotary_emb.inv_freq"),
 )

@@ -12,8 +12,9 @@ LAYER = "model.decoder.layers.{i}."
 def _read(config: Config) -> dict[str, Component]:
     dim, layers = config.integer("hidden_size", 768), config.integer("num_hidden_layers", 12)
     heads, bias = config.integer("num_attention_heads", 12), config.flag("enable_bias", True)
+    removed = config.flag("_remove_final_layer_norm", False)
     pre_norm, gain = config.flag("do_layer_norm_before", True), config.flag("layer_norm_elementwise_affine", True)
-    final_norm = pre_norm and not config.flag("_remove_final_layer_norm", False)
+    final_norm = pre_norm and not removed
     config.only("word_embed_proj_dim", dim, "tokens are projected before positions are added")
     config.ignore("layerdrop", "init_std", "output_projection")
     settings = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from transformers import PhiConfig, PhiForCausalLM
 
 from .agreement import agreement, check
@@ -23,14 +22,14 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped": {"num_key_value_heads": 2, "num_hidden_layers": 3, "partial_rotary_factor": 1.0},
     "normed": {"qk_layernorm": True, "layer_norm_eps": 1e-3, "num_key_value_heads": 1},
-    "tied": {"tie_word_embeddings": True, "hidden_act": "relu", "num_attention_heads": 3},
+    "tied": {"tie_word_embeddings": True, "hidden_act": "relu", "num_attention_heads": 3, "partial_rotary_factor": 0.5},
     "yarn": {
         "rope_parameters": {
             "rope_type": "yarn",
             "factor": 4.0,
             "original_max_position_embeddings": 10,
             "rope_theta": 500.0,
-            "partial_rotary_factor": 0.5,
+            "partial_rotary_factor": 0.7,
         }
     },
 }
@@ -43,7 +42,3 @@ def peer(case: str) -> PhiForCausalLM:
 @pytest.mark.parametrize("case", CASES)
 def test_agrees(case: str) -> None:
     check(agreement(peer(case)))
-
-
-def test_agrees_in_float64() -> None:
-    check(agreement(peer([*CASES][0]), dtype=torch.float64), atol=1e-10)
