@@ -13,6 +13,8 @@ from .family import Component, Family
 def _read(config: Config) -> dict[str, Component]:
     layers, sizes = config.integer("num_hidden_layers"), decoder_sizes(config)
     bias = config.flag("attention_bias", False)
+    config.only("rope_interleaved", False, "neighbouring features are rotated together")
+    config.ignore("is_llama_config", "max_sequence_length", "transformers.js_config")  # nothing reads them
     settings = {
         **sizes,
         "attn_qkv_bias": bias,

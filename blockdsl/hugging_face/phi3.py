@@ -12,6 +12,9 @@ def _read(config: Config) -> dict[str, Component]:
     sizes = decoder_sizes(config, length=4096)
     pattern, window = layers_of(config, config.optional("sliding_window", None), [True] * layers)
     config.ignore("original_max_position_embeddings")  # of LongRoPE alone
+    config.ignore("interpolate_factor", "full_attn_mod")  # nothing reads them
+    for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
+        config.only(name, False, "there are biases")
     settings = {
         **sizes,
         **window,

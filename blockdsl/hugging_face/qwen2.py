@@ -10,6 +10,7 @@ from .family import Component, Family
 def _read(config: Config) -> dict[str, Component]:
     layers = config.integer("num_hidden_layers", 32)
     sizes = decoder_sizes(config, kv_heads=32, length=32768)
+    config.only("use_mrope", False, "positions have several axes")
     pattern, window = upper_windows(config, layers)
     settings = {
         **sizes,

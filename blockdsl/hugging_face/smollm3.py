@@ -13,6 +13,7 @@ def _read(config: Config) -> dict[str, Component]:
     interval = config.integer("no_rope_layer_interval", 4)
     said = config.get("no_rope_layers", None)
     rotated = [bool(each) for each in said or [(i + 1) % interval for i in range(layers)]]  # 1: with rotary positions
+    config.ignore("max_window_layers")  # nothing reads it
     window = config.optional("sliding_window", None)
     used = config.flag("use_sliding_window", False)
     pattern, shared = layers_of(config, window if used else None, [not each for each in rotated[:layers]], rotated)
