@@ -156,7 +156,7 @@ def test_types(folder: Path) -> None:
     assert {p.dtype for p in from_hugging_face(folder, dtype=torch.float64).parameters()} == {torch.float64}
     change(folder, **{Q: torch.zeros(16, 16)})
     assert {p.dtype for p in from_hugging_face(folder).parameters()} == {torch.float32}  # as config.json says
-    with pytest.raises(UserError, match="floating-point numbers, not torch.int8"):
+    with pytest.raises(UserError, match=r"floating-point numbers, not torch\.int8"):
         from_hugging_face(folder, dtype=torch.int8)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     assert "of several types (torch.bfloat16, torch.float32): say which with dtype=" in refusal(folder)
