@@ -89,6 +89,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
+    "logits_bias": {"tie_embedding": True},
 }
 
 

@@ -396,6 +396,8 @@ class TokenSettings(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    embed_scale: float
+    """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
     """embedded tokens of unit length: FixNorm (arXiv:1910.05895); default false"""
     post_emb_norm: bool
@@ -414,6 +416,12 @@ class TokenSettings(TypedDict, total=False):
     """logits use the token embedding's matrix (arXiv:1608.05859); default false"""
     logits_dim: int | None
     """how many logits there are; none: num_tokens; default none"""
+    logits_scale: float | None
+    """factor of the logits, but of their bias (Cohere, Granite); none: 1, of tied ones 1/√dim (arXiv:1910.10683);
+    default none"""
+    logits_bias: bool | None
+    """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
+    none"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
 
@@ -584,6 +592,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_dim: int | None
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
     enc_emb_frac_gradient: float
@@ -683,6 +692,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_emb_dim: int | None
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool
     dec_emb_frac_gradient: float
@@ -690,3 +700,5 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_memory_tokens: int
     dec_tie_embedding: bool
     dec_logits_dim: int | None
+    dec_logits_scale: float | None
+    dec_logits_bias: bool | None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..registry.norms import final_norm
-from ..registry.options import spell
-from ..registry.tokens import INPUT_OPTIONS, pair
+from ..registry.options import Option, spell
+from ..registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
-_SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels"}
+_SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels", "num_classes", "dim_out"}
 
 
 def model_input(graph: Graph) -> str:
@@ -39,11 +39,21 @@ def length(graph: Graph, title: str) -> str:
 
 def options(graph: Graph) -> list[str]:
     """What else is set at the input."""
-    if graph.reads is None:
-        return []
-    start = graph.nx.nodes[graph.start]
-    others = {o.name: start[o.name] for o in INPUT_OPTIONS if o.name not in _SAID and start[o.name] != o.default}
-    return [name if value is True else f"{name}={spell(value)}" for name, value in others.items()]
+    return [] if graph.reads is None else _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
+
+
+def output_options(graph: Graph) -> list[str]:
+    """What else is set at the output."""
+    return _set(OUTPUT_OPTIONS, graph.nx.nodes[graph.end])
+
+
+def _set(declared: tuple[Option, ...], attrs: dict[str, Any]) -> list[str]:
+    others = {o.name: attrs[o.name] for o in declared if o.name not in _SAID and attrs[o.name] != o.default}
+    return [name if value is True else f"{name}={_short(value)}" for name, value in others.items()]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else spell(value)
 
 
 def last_norm(graph: Graph) -> str:

@@ -183,6 +183,7 @@ class Faces:
     def output(self, x: float, y: float, wide: float) -> Box:
         attrs = self.graph.nx.nodes[self.graph.end]
         notes = [ends.last_norm(self.graph), ends.gives(self.graph), "tied to the embedding" if attrs["tied"] else ""]
+        notes += ends.output_options(self.graph)
         return self._end(self.graph.end, "Output", notes, x, y, wide)
 
     def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:

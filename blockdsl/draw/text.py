@@ -103,7 +103,8 @@ class _Text:
         tokens, width = self.graph.nx.nodes[self.graph.start]["num_tokens"], attrs["logits_dim"]
         logits = f"logits of {width:,} tokens" if width is not None and width == tokens else ends.gives(self.graph)
         logits += " (tied to the embedding)" if attrs["tied"] else ""
-        return f" {self.glyphs.dot} ".join(filter(None, ["output", reads, ends.last_norm(self.graph), logits]))
+        parts = ["output", reads, ends.last_norm(self.graph), logits, *ends.output_options(self.graph)]
+        return f" {self.glyphs.dot} ".join(filter(None, parts))
 
     def _staged(self, items: Chain) -> list[_Row]:
         rows: list[_Row] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.kinds import Shape, Sizes, kind_of
@@ -18,6 +18,7 @@ from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
 from ..registry.tokens import pair
 from .state import Kept, kept
+from .tokens import of_logits
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -121,15 +122,17 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
     last = final_norm(attrs)
     norm = Cost(parameters=0 if last is None else last.parameters(dim))
-    if attrs["tied"]:
-        return norm + Cost(flops=2 * tokens * dim * (attrs["logits_dim"] or 0))
-    heads = ((attrs["logits_dim"], tokens), (attrs["num_classes"], sizes.batch), (attrs["dim_out"], tokens))
+    if attrs["logits_dim"] is not None:
+        logits = _linear(dim, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
+        shared = dim * attrs["logits_dim"] if attrs["tied"] else 0
+        return norm + replace(logits, parameters=logits.parameters - shared)
+    heads = ((attrs["num_classes"], sizes.batch), (attrs["dim_out"], tokens))
     return sum((_linear(dim, width, rows) for width, rows in heads if width is not None), norm)
 
 
-def _linear(features: int, width: int, rows: int) -> Cost:
-    """Of a linear layer with a bias, for so many rows."""
-    return Cost(parameters=(features + 1) * width, flops=2 * rows * features * width)
+def _linear(features: int, width: int, rows: int, bias: bool = True) -> Cost:
+    """Of a linear layer, for so many rows."""
+    return Cost(parameters=(features + bias) * width, flops=2 * rows * features * width)
 
 
 def _conv(features: int, width: int, places: int) -> Cost:

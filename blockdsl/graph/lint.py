@@ -16,7 +16,15 @@ from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, not_tiled, odd_sinusoid
+from ..registry.tokens import (
+    INPUT_OPTIONS,
+    INPUT_SCHEMES,
+    MODELS,
+    OUTPUT_OPTIONS,
+    logits_defaults,
+    not_tiled,
+    odd_sinusoid,
+)
 from .graph import Graph
 from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried, is_note
 
@@ -296,10 +304,13 @@ def _of_another_model(graph: Graph) -> Iterator[str]:
     """What the input or the output has, and the model that the graph says has not."""
     start, end, reads = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end], graph.reads
     own = {option.name for option in MODELS.get(reads or "", ())}
+    lacks = "embeds no tokens" if reads is None else f"reads {reads}"
     for option in INPUT_OPTIONS:
         if option.name not in own and start[option.name] != option.default:
-            lacks = "embeds no tokens" if reads is None else f"reads {reads}"
             yield f"{graph.start}: has {option.name}, but {lacks}"
+    for option in OUTPUT_OPTIONS:
+        if option.name not in {*own, "num_classes", "dim_out"} and end[option.name] != option.default:
+            yield f"{graph.end}: has {option.name}, but the input {lacks}"
     if end["logits_dim"] is not None and reads != "tokens":
         yield f"{graph.end}: gives logits, but the input embeds no tokens"
     if end["tied"] and reads != "tokens":
@@ -322,6 +333,9 @@ def _sequences(graph: Graph) -> Iterator[str]:
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
+    for name in logits_defaults(end["tied"], graph.dim):
+        if end[name] is not None and end["logits_dim"] is None:
+            yield f"{graph.end}: has {name}, but gives no logits"
     if end["tied"] and graph.emb_dim != graph.dim:
         yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}

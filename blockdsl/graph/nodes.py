@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 from ..registry.norms import NORM_DETAILS, NORMS
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
 
 EDGES = ("stream", "base", "context", "position", "scores")
 
@@ -58,6 +58,7 @@ class InputNode(TypedDict):
     num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
+    embed_scale: float
     l2norm_embed: bool
     post_emb_norm: bool
     emb_frac_gradient: float
@@ -107,7 +108,10 @@ class SumNode(TypedDict):
 
 
 class OutputNode(TypedDict):
-    """Where the stream ends: the final norm, and what is made of it, at most one of logits, classes and vectors."""
+    """Where the stream ends: the final norm, and what is made of it, at most one of logits, classes and vectors.
+
+    Beside these, `tokens.OUTPUT_OPTIONS`, which have the ranges.
+    """
 
     type: Literal["output"]
     norm: Annotated[str | None, Field("the final norm", choices=(*NORMS,))]
@@ -117,8 +121,10 @@ class OutputNode(TypedDict):
     norm_unit_offset: bool
     logits_dim: Annotated[int | None, Field("number of a token's logits; None: it has none", least=1)]
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
-    num_classes: Annotated[int | None, Field("number of an image's classes, scored from the mean patch", least=1)]
-    dim_out: Annotated[int | None, Field("features of a vector; None: the stream's, as they are", least=1)]
+    logits_scale: float | None
+    logits_bias: bool | None
+    num_classes: int | None
+    dim_out: int | None
 
 
 def declared(definition: type) -> tuple[Option, ...]:
@@ -142,14 +148,14 @@ NODE_ATTRIBUTES = {
     "position": declared(PositionNode),
     "block": declared(BlockNode),
     "sum": declared(SumNode),
-    "output": (*declared(OutputNode), *NORM_DETAILS),
+    "output": (*declared(OutputNode), *NORM_DETAILS, *OUTPUT_OPTIONS),
 }
 """Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
 
 
 def output_attributes() -> dict[str, Any]:
     """Of a stack's output, which no model is around, beside its norm."""
-    return {"logits_dim": None, "tied": False, "num_classes": None, "dim_out": None}
+    return {"logits_dim": None, "tied": False, **{option.name: option.default for option in OUTPUT_OPTIONS}}
 
 
 def is_note(name: Any) -> bool:

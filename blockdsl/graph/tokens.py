@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ..registry.options import Option, Value, by_name
 from ..registry.positions import REPLACE_ABSOLUTE
-from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, input_attributes
+from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, OUTPUT_OPTIONS, input_attributes, logits_defaults
 from .graph import Graph
 from .nodes import output_attributes
 
@@ -18,14 +18,16 @@ from .nodes import output_attributes
 def write(graph: Graph, model: str, options: Mapping[str, Value], dim: int) -> None:
     """Say `options`, all of a model's and without a clash, on the graph of a stack alone."""
     start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
-    at_input = by_name(INPUT_OPTIONS)
-    start.update({name: _plain(at_input[name], value) for name, value in options.items() if name in at_input})
+    for node, declared in ((start, INPUT_OPTIONS), (end, OUTPUT_OPTIONS)):
+        own = by_name(declared)
+        node.update({name: _plain(own[name], value) for name, value in options.items() if name in own})
     if start["emb_dim"] == dim:
         start["emb_dim"] = None
-    end.update({name: options[name] for name in ("num_classes", "dim_out") if name in options})
     if model == "tokens":
         width = options["num_tokens"] if options["logits_dim"] is None else options["logits_dim"]
         end.update(logits_dim=None if options["return_only_embed"] else width, tied=options["tie_embedding"])
+        defaults = logits_defaults(end["tied"], dim)
+        end.update({name: None for name, default in defaults.items() if end[name] == default})
     replaced = model != "images" and block_schemes(graph) & REPLACE_ABSOLUTE
     if options.get("use_abs_pos_emb", True) and not replaced:
         scheme = "sinusoidal" if options.get("scaled_sinu_pos_emb") else "absolute"
@@ -45,7 +47,7 @@ def read(graph: Graph) -> dict[str, Value]:
     """The options of the model that a graph says; `write` of them is the same model. A stack alone has none."""
     start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
     scheme = input_scheme(graph)
-    said = {**start, "num_classes": end["num_classes"], "dim_out": end["dim_out"]} | {
+    said = {**start, **{option.name: end[option.name] for option in OUTPUT_OPTIONS}} | {
         "use_abs_pos_emb": scheme is not None,
         "scaled_sinu_pos_emb": scheme == "sinusoidal",
         "tie_embedding": end["tied"],
@@ -53,6 +55,13 @@ def read(graph: Graph) -> dict[str, Value]:
         "return_only_embed": end["logits_dim"] is None,
     }
     return {option.name: said[option.name] for option in MODELS.get(graph.reads or "", ())}
+
+
+def of_logits(graph: Graph) -> dict[str, Value]:
+    """The options of logits as the output has them, with their values where they are none."""
+    end = graph.nx.nodes[graph.end]
+    defaults = logits_defaults(end["tied"], graph.dim)
+    return {name: default if end[name] is None else end[name] for name, default in defaults.items()}
 
 
 def input_scheme(graph: Graph) -> str | None:

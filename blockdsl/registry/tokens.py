@@ -38,6 +38,13 @@ TOKEN_OPTIONS = (
         False,
         "absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors",
     ),
+    Option(
+        "embed_scale",
+        float,
+        1.0,
+        "factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295)",
+        above=0,
+    ),
     Option("l2norm_embed", bool, False, "embedded tokens of unit length: FixNorm (arXiv:1910.05895)"),
     Option("post_emb_norm", bool, False, "LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100)"),
     Option(
@@ -68,6 +75,21 @@ TOKEN_OPTIONS = (
     ),
     Option("tie_embedding", bool, False, "logits use the token embedding's matrix (arXiv:1608.05859)"),
     Option("logits_dim", int, None, "how many logits there are; none: num_tokens", least=1, optional=True),
+    Option(
+        "logits_scale",
+        float,
+        None,
+        "factor of the logits, but of their bias (Cohere, Granite); none: 1, of tied ones 1/√dim (arXiv:1910.10683)",
+        above=0,
+        optional=True,
+    ),
+    Option(
+        "logits_bias",
+        bool,
+        None,
+        "whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied",
+        optional=True,
+    ),
     Option("return_only_embed", bool, False, "no logits: the model returns the stack's output"),
 )
 
@@ -147,7 +169,15 @@ MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OP
 MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _CONV_STEM, *_IMAGE)
 """All of them."""
 
-AT_OUTPUT = ("logits_dim", "tie_embedding", "return_only_embed", "num_classes", "dim_out")
+LOGITS_OPTIONS = _among(TOKEN_OPTIONS, "tie_embedding", "logits_dim", "logits_scale", "logits_bias")
+"""Those that have no meaning without logits."""
+
+OUTPUT_OPTIONS = (*LOGITS_OPTIONS[2:], *_among(MODEL_OPTIONS, "num_classes", "dim_out"))
+"""Those that are attributes of the output node."""
+
+AT_OUTPUT = (*(option.name for option in OUTPUT_OPTIONS), "logits_dim", "tie_embedding", "return_only_embed")
+"""Those that the output node says, in attributes of these or of other names."""
+
 _SAID_BY_POSITIONS = ("use_abs_pos_emb", "scaled_sinu_pos_emb")
 INPUT_OPTIONS = tuple(o for o in MODEL_OPTIONS if o.name not in (*AT_OUTPUT, *_SAID_BY_POSITIONS))
 """Those that are attributes of the input node."""
@@ -246,9 +276,9 @@ def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tup
     if options["shift_mem_down"] and not options["max_mem_len"]:
         return "shift_mem_down", "it needs max_mem_len, which keeps memories"
     if options["return_only_embed"]:
-        for name in ("tie_embedding", "logits_dim"):
-            if options[name]:
-                return name, "return_only_embed leaves the logits out"
+        for option in LOGITS_OPTIONS:
+            if options[option.name] != option.default:
+                return option.name, "return_only_embed leaves the logits out"
     if options["tie_embedding"]:
         if emb_dim != dim:
             return "tie_embedding", f"the embedding has emb_dim={emb_dim} features and the stack dim={dim}"
@@ -282,3 +312,8 @@ def odd_sinusoid(features: Value) -> bool:
 def input_attributes() -> dict[str, Value]:
     """Of a stack's input, which no model is around."""
     return {option.name: option.default for option in INPUT_OPTIONS}
+
+
+def logits_defaults(tied: bool, dim: int) -> dict[str, Value]:
+    """What the options of logits are where they are none."""
+    return {"logits_scale": dim**-0.5 if tied else 1.0, "logits_bias": not tied}

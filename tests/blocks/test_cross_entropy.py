@@ -212,7 +212,15 @@ def model(**options: Any) -> TransformerWrapper:
     return TransformerWrapper(num_tokens=CLASSES, max_seq_len=60, attn_layers=stack, **options).double()
 
 
-@pytest.mark.parametrize("options", [{}, {"tie_embedding": True}, {"num_memory_tokens": 3}, {"emb_dim": 5}])
+HEADS: list[dict[str, Any]] = [
+    {"tie_embedding": True},
+    {"tie_embedding": True, "logits_scale": 1, "logits_bias": True},
+    {"logits_scale": 0.3},
+    {"logits_bias": False},
+]
+
+
+@pytest.mark.parametrize("options", [{}, *HEADS, {"num_memory_tokens": 3}, {"emb_dim": 5}])
 def test_a_model_gives_the_loss_in_place_of_logits(options: dict[str, Any]) -> None:
     net, x, target = model(**options), targets(), Target(targets(-100)[:, 20:])
     loss = net(x, target=target)

@@ -358,9 +358,12 @@ def test_copies_are_packed_and_apart() -> None:
             torch.testing.assert_close(other(x), own(x), rtol=1e-5, atol=5e-6)
 
 
-def test_a_tied_embedding_gives_packed_logits_and_stays_tied() -> None:
+@pytest.mark.parametrize("options", [{}, {"logits_bias": True, "logits_scale": 1.0}])
+def test_a_tied_embedding_gives_packed_logits_and_stays_tied(options: dict[str, Any]) -> None:
     decoder = Decoder(pattern="(a@x f@y)*2", **SIZES)
-    model = TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=decoder, tie_embedding=True).eval()
+    model = TransformerWrapper(num_tokens=17, max_seq_len=16, attn_layers=decoder, tie_embedding=True, **options).eval()
+    if model.logits_bias is not None:
+        torch.nn.init.normal_(model.logits_bias)
     x = tokens()
     with torch.no_grad():
         plain = model(x)

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "emb_dim of the stack": {"emb_dim": 24},
     "no positions": {"use_abs_pos_emb": False},
     "sinusoids": {"scaled_sinu_pos_emb": True},
+    "scaled": {"embed_scale": 4.5},
     "unit": {"l2norm_embed": True},
     "norm": {"post_emb_norm": True},
     "part of the gradient": {"emb_frac_gradient": 0.3},
@@ -37,6 +38,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "memories down": {"max_mem_len": 4, "shift_mem_down": 1},
     "tied": {"tie_embedding": True},
     "logits": {"logits_dim": 5},
+    "logits scaled": {"logits_scale": 0.3},
+    "logits as they come": {"logits_scale": 1.0, "logits_bias": False},
+    "logits with a bias": {"logits_bias": True},
     "no logits": {"return_only_embed": True},
 }
 CLASHES = [
@@ -44,6 +48,14 @@ CLASHES = [
     ("logits", "tied", "tie_embedding", "it gives a logit for each token, and logits_dim is set too"),
     ("no logits", "tied", "tie_embedding", "return_only_embed leaves the logits out"),
     ("logits", "no logits", "logits_dim", "return_only_embed leaves the logits out"),
+    *(
+        (of_logits, "no logits", name, "return_only_embed leaves the logits out")
+        for of_logits, name in (
+            ("logits scaled", "logits_scale"),
+            ("logits as they come", "logits_scale"),
+            ("logits with a bias", "logits_bias"),
+        )
+    ),
     ("no positions", "sinusoids", "scaled_sinu_pos_emb", "use_abs_pos_emb=false turns absolute positions off"),
 ]
 _CLASHING = {frozenset(row[:2]) for row in CLASHES} | {frozenset(("emb_dim", "emb_dim of the stack"))}
@@ -219,6 +231,31 @@ def test_the_order_of_what_is_done_to_the_embedding() -> None:
     both = net(x, prepend_embeds=front, sum_embeds=more, return_logits_and_embeddings=True)
     close(both[0], logits)
     close(both[1], out)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [None, False, True])
+@pytest.mark.parametrize("scale", [None, 1.0, 0.3])
+def test_logits_by_hand(tied: bool, bias: bool | None, scale: float | None) -> None:
+    net = model(tie_embedding=tied, logits_bias=bias, logits_scale=scale, embed_scale=4.5).double()
+    x = tokens(2, 5)
+    stream = net.token_emb.weight[x] * 4.5 + net.pos_emb.embedding.weight[:5]
+    hidden = net.attn_layers(stream)
+    weight = net.token_emb.weight if tied else net.to_logits.weight
+    want = torch.einsum("bsd, td -> bst", hidden, weight) * (scale or (24**-0.5 if tied else 1))
+    if bias or (bias is None and not tied):
+        want = want + (net.logits_bias if tied else net.to_logits.bias)
+    torch.testing.assert_close(net(x), want)
+    assert ("logits_bias" in net.state_dict()) == (tied and bias is True)
+    assert ("to_logits.bias" in net.state_dict()) == (not tied and bias is not False)
+
+
+def test_a_default_that_is_spelled_out_is_the_default() -> None:
+    tied = stack().graph.with_tokens(**TOKENS, tie_embedding=True)
+    assert tied == stack().graph.with_tokens(**TOKENS, tie_embedding=True, logits_scale=24**-0.5, logits_bias=False)
+    own = stack().graph.with_tokens(**TOKENS)
+    assert own == stack().graph.with_tokens(**TOKENS, logits_scale=1, logits_bias=True, embed_scale=1)
+    assert tied != stack().graph.with_tokens(**TOKENS, tie_embedding=True, logits_scale=1)
 
 
 def test_unit_length_embeddings() -> None:

@@ -54,6 +54,12 @@ def pair(name: str, **wrapper: Any) -> tuple[Any, Any]:
     return other, mine
 
 
+@pytest.mark.parametrize("scale", [{}, {"tie_embedding_scale": 0.7}])
+def test_tied_logits(scale: dict[str, float]) -> None:
+    other, mine = pair("rotary, glu, rms", tie_embedding=True, **scale)
+    close(mine(TOKENS), other(TOKENS))
+
+
 @pytest.mark.parametrize("name", STACKS)
 def test_a_pass_and_what_it_is_asked_for(name: str) -> None:
     other, mine = pair(name)

@@ -106,6 +106,9 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
             "num_memory_tokens": draw(st.integers(0, 2)),
             "post_emb_norm": draw(st.booleans()),
             "l2norm_embed": draw(st.booleans()),
+            "embed_scale": draw(st.sampled_from([1, 0.5])),
+            "logits_scale": draw(st.sampled_from([None, 1, 0.5])),
+            "logits_bias": draw(st.sampled_from([None, True, False])),
         }
         if not settings["tie_embedding"]:
             settings |= {
@@ -123,6 +126,7 @@ PLAIN_INPUT = {
     "num_tokens": None,
     "max_seq_len": None,
     "emb_dim": None,
+    "embed_scale": 1.0,
     "l2norm_embed": False,
     "post_emb_norm": False,
     "emb_frac_gradient": 1.0,
@@ -146,6 +150,8 @@ PLAIN_OUTPUT = {
     "norm_unit_offset": False,
     "logits_dim": None,
     "tied": False,
+    "logits_scale": None,
+    "logits_bias": None,
     "num_classes": None,
     "dim_out": None,
 }

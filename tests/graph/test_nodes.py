@@ -7,9 +7,10 @@ from typing import get_args, get_type_hints
 import blockdsl
 from blockdsl.graph import nodes
 from blockdsl.registry.keywords import annotation
+from blockdsl.registry.norms import NORM_DETAILS
 from blockdsl.registry.options import Option
 from blockdsl.registry.rotary import ROTARY_ATTRIBUTES
-from blockdsl.registry.tokens import INPUT_OPTIONS
+from blockdsl.registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS
 
 TYPES = {
     "input": nodes.InputNode,
@@ -41,12 +42,11 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
 
 
 def test_fields_are_options_with_their_ranges() -> None:
-    norm, logits, tied, classes, dim_out, *details = nodes.NODE_ATTRIBUTES["output"]
+    norm, logits, tied, *details = nodes.NODE_ATTRIBUTES["output"]
     names = ("layernorm", "rmsnorm", "scalenorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
-    assert (classes.name, dim_out.name) == ("num_classes", "dim_out")
-    assert [o.name for o in details] == ["norm_eps", "norm_bias", "norm_gain", "norm_unit_offset"]
+    assert details == [*NORM_DETAILS, *OUTPUT_OPTIONS]
     assert (tied.name, tied.type, tied.optional) == ("tied", bool, False)
     assert [o.name for o in nodes.NODE_ATTRIBUTES["block"]] == ["kind", "shift", "scale", "tie", "stage"]
 

@@ -21,11 +21,11 @@ A folder with a `config.json` and weights is a model here, and a model here is s
 ```python
 import xt_blocks
 
-model = xt_blocks.from_hugging_face("path/to/folder")      # or a model of transformers
+model = xt_blocks.from_hugging_face("path/to/folder")  # or a model of transformers
 wrapper = xt_blocks.AutoregressiveWrapper(model)
 wrapper.generate(tokens, 100, temperature=0.0)
 
-xt_blocks.to_hugging_face(model, "path/to/other")          # transformers loads it
+xt_blocks.to_hugging_face(model, "path/to/other")  # transformers loads it
 ```
 
 - **Nothing is computed on the way.** Weights are copied, joined, split or transposed, so what is read and written back
@@ -50,11 +50,18 @@ blockdsl diff llama-2/config.json llama-3/config.json
 ```python
 from blockdsl import hugging_face
 
-config = {"model_type": "llama", "architectures": ["LlamaModel"], "vocab_size": 32000, "hidden_size": 64,
-          "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4}
-reading = hugging_face.read(config)         # or the path of a config.json, or of its folder
-print(reading.texts[""])                    # set dim=64, heads=4, ...; (a f)*4
-print(reading.graphs()[""].parameters())    # an encoder-decoder has an "encoder" and a "decoder"
+config = {
+    "model_type": "llama",
+    "architectures": ["LlamaModel"],
+    "vocab_size": 32000,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
+reading = hugging_face.read(config)  # or the path of a config.json, or of its folder
+print(reading.texts[""])  # set dim=64, heads=4, ...; (a f)*4
+print(reading.graphs()[""].parameters())  # an encoder-decoder has an "encoder" and a "decoder"
 ```
 
 ## What is measured

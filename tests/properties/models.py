@@ -60,7 +60,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 def values(option: Option) -> tuple[Any, ...]:
     """Allowed values of an option other than its default."""
     if option.type is bool:
-        return (not option.default,)
+        return (True, False) if option.default is None else (not option.default,)
     candidates = VALUES.get(option.name, option.choices or ((1, 2, 3) if option.type is int else (0.5, 2.0)))
     return tuple(value for value in candidates if value != option.default and option.fault(value) is None)
 

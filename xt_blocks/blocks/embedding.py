@@ -29,9 +29,9 @@ class Embedding(nn.Embedding):
         if not self.weight.is_meta:
             nn.init.normal_(self.weight, std=self.std)
 
-    def scores(self, x: Tensor) -> Tensor:
-        """`x: (..., dim)` → (..., rows), its products with the vectors in the table."""
-        return linear(x, self.weight)
+    def scores(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x: (..., dim)` → (..., rows), its products with the vectors in the table, and `bias: (rows,)`."""
+        return linear(x, self.weight, bias)
 
 
 def unit_length(x: Tensor) -> Tensor:

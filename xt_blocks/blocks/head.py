@@ -27,16 +27,16 @@ def loss(layer: nn.Module, x: Tensor, target: Target) -> Tensor:
     return within(layer, lambda x: target.of_linear(x, layer.weight, layer.bias), x)
 
 
-def tied_logits(embedding: nn.Module, x: Tensor, rows: int) -> Tensor:
-    """`x: (..., dim)` → (..., rows), dot products with the embedding's vectors of its first rows."""
+def tied_logits(embedding: nn.Module, x: Tensor, rows: int, bias: Tensor | None) -> Tensor:
+    """`x: (..., dim)` → (..., rows), dot products with the embedding's first vectors, and `bias: (rows,)`."""
     if isinstance(embedding, Embedding) and _is_its_weight(embedding, rows):
-        return embedding.scores(x)
-    return linear(x, _vectors(embedding, rows, x))
+        return embedding.scores(x, bias)
+    return linear(x, _vectors(embedding, rows, x), bias)
 
 
-def tied_loss(embedding: nn.Module, x: Tensor, rows: int, target: Target) -> Tensor:
+def tied_loss(embedding: nn.Module, x: Tensor, rows: int, bias: Tensor | None, target: Target) -> Tensor:
     """The cross-entropy of the logits that `tied_logits` gives for `x: (batch, seq, dim)`."""
-    return target.of_linear(x, _vectors(embedding, rows, x))
+    return target.of_linear(x, _vectors(embedding, rows, x), bias)
 
 
 def _vectors(embedding: nn.Module, rows: int, x: Tensor) -> Tensor:

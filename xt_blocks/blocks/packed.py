@@ -183,8 +183,8 @@ class PackedLinear(nn.Linear):
 class _PackedEmbedding(Embedding):
     _packed: _Packed
 
-    def scores(self, x: Tensor) -> Tensor:
-        return self._packed.linear(x, self.weight, None)
+    def scores(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self._packed.linear(x, self.weight, bias)
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {

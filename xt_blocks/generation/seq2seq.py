@@ -15,7 +15,7 @@ from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.language.ordering import pattern_of
 from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import check_names, real, whole
-from blockdsl.registry.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import LOGITS_OPTIONS, TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..kernels.compat import uncompiled
@@ -57,15 +57,16 @@ _NO_LOGITS = "the encoder gives no logits"
 _NO_CONTEXT = "the encoder has no context to attend to"
 _REFUSED = {
     "enc_": _NOT_OF_EITHER
-    | {"tie_embedding": _NO_LOGITS, "logits_dim": _NO_LOGITS}
+    | {option.name: _NO_LOGITS for option in LOGITS_OPTIONS}
     | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
 }
 _NEITHER = {"max_mem_len": 0, "shift_mem_down": 0}
 _ANYWAY: dict[str, dict[str, Any]] = {
     "enc_": _NEITHER
-    | dict.fromkeys(("causal", "context", "tie_embedding", "cross_attend", "only_cross"), False)
-    | {"return_only_embed": True, "logits_dim": None, "cross_attn_tokens_dropout": 0},
+    | {option.name: option.default for option in LOGITS_OPTIONS}
+    | dict.fromkeys(("causal", "context", "cross_attend", "only_cross"), False)
+    | {"return_only_embed": True, "cross_attn_tokens_dropout": 0},
     "dec_": _NEITHER | {"causal": True, "context": True, "return_only_embed": False, "cross_attend": True},
 }
 

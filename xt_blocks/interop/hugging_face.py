@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
-from blockdsl.hugging_face.family import Family, Reading, Shared, Tied, Weight
+from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight
 
 from ..generation.seq2seq import XTransformer
 from ..models.lower import lower
@@ -123,7 +123,7 @@ def _built(reading: Reading) -> Model:
 
 def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
     """Give every parameter of a model on the meta device its numbers, one after another."""
-    names, found = _Names(reading.family, tensors), _dtype_of(reading.config, tensors) if dtype is None else dtype
+    names, found = _Names(reading, tensors), _dtype_of(reading.config, tensors) if dtype is None else dtype
     copies, ties = _copies(model, reading)
     problems = [f"missing: {name}" for copy in copies for name in copy.theirs if names.of(name) is None]
     problems += names.unexpected(copies, ties)
@@ -157,8 +157,8 @@ def _dtype_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> torch
 class _Names:
     """Their names as a family writes them → as a source has them: with or without the prefix."""
 
-    def __init__(self, family: Family, tensors: Mapping[str, Tensor]) -> None:
-        self.family, self.tensors = family, tensors
+    def __init__(self, reading: Reading, tensors: Mapping[str, Tensor]) -> None:
+        self.family, self.base, self.tensors = reading.family, reading.base, tensors
 
     def of(self, name: str) -> str | None:
         return next((one for one in (name, name.removeprefix(self.family.prefix)) if one in self.tensors), None)
@@ -172,10 +172,16 @@ class _Names:
         """The tensors that no row names; those of another head are warned of."""
         read = {self.of(name) for copy in copies for name in copy.theirs} | {self.of(tie.name) for tie in ties}
         rest = [name for name in self.tensors if name not in read and not _ends(name, self.family.ignored)]
-        left = [name for name in rest if _ends(name, self.family.unused)]
+        left = [name for name in rest if _ends(name, self.family.unused) or self._of_a_head(name)]
         if left:
             warnings.warn(f"not loaded, as they are of another head: {', '.join(left)}", stacklevel=5)
         return [f"unexpected: {name}" for name in rest if name not in left]
+
+    def _of_a_head(self, name: str) -> bool:
+        """Whether it stands beside the base model, which alone was asked for."""
+        prefix = self.family.prefix
+        others = any(other.startswith(prefix) for other in self.tensors)
+        return bool(self.base and prefix and others and not name.startswith(prefix))
 
 
 def _ends(name: str, ends: tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
 """The tensors of a Hugging Face folder by name, each read when it is asked for.
 
-Owns the files: one or several safetensors, by their index, or PyTorch's with `weights_only`. A file is opened anew for
-each tensor, since the pages of a mapped file that were read count as memory until it is closed.
+Owns the files: one or several safetensors, by their index, or PyTorch's with `weights_only`. Files are mapped, and are
+closed after each tensor or a few, since the pages that were read count as memory until then.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+_MAPPED_BYTES = 2**26  # opening a file of PyTorch's takes long: it is kept until so much of it counts as memory
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -33,7 +34,8 @@ class Tensors(Mapping[str, Tensor]):
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, Path] = {}
         self.dtypes: dict[str, torch.dtype] = {}
-        self._whole: dict[Path, dict[str, Tensor]] = {}
+        self._pickled: dict[Path, dict[str, Tensor]] = {}
+        self._touched = 0
         for name in (SAFE, PICKLED):
             for file in _files(folder, name):
                 with _told(file):
@@ -50,9 +52,11 @@ class Tensors(Mapping[str, Tensor]):
         file = self.files[name]
         with _told(file):
             if file.suffix == ".bin":
-                return self._unpickled(file)[name]
+                tensor = self._unpickled(file)[name]
+                self._touched += tensor.nbytes
+                return tensor
             with safe_open(file, framework="pt") as opened:
-                tensor: Tensor = opened.get_tensor(name)
+                tensor = opened.get_tensor(name)
                 return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -62,17 +66,20 @@ class Tensors(Mapping[str, Tensor]):
         return len(self.files)
 
     def _unpickled(self, file: Path) -> dict[str, Tensor]:
-        """The tensors of a file of PyTorch's, mapped; those of an old one, which cannot be, are kept."""
-        if file in self._whole:
-            return self._whole[file]
+        """The tensors of a file of PyTorch's, mapped until so much of it was read; an old one cannot be, and stays."""
+        if self._touched > _MAPPED_BYTES:
+            self._touched, self._pickled = 0, {}
+        if file in self._pickled:
+            return self._pickled[file]
         try:
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            state = self._whole[file] = torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
             raise ValueError("it has other things than tensors by name")
+        self._pickled[file] = state
         return state
 
 

@@ -168,10 +168,13 @@ def _load_tokens(model: Any, state: Reader) -> None:
         load_linear(model.project_emb, state, "project_emb")
     if model.to_logits is not None:
         load_linear(model.to_logits, state, "to_logits")
-    elif not model.return_only_embed and not state.since(
+    elif model.logits_scale == model.dim**-0.5 and not state.since(
         (2, 31), "tie_embedding", "multiply its logits by dim ** -0.5"
     ):
-        state.warn("tie_embedding: before 2.31 tied logits are not multiplied by dim ** -0.5, and this model's are")
+        state.warn(
+            "tie_embedding: before 2.31 tied logits are not multiplied by dim ** -0.5, and this model's are; give it "
+            "logits_scale=1"
+        )
 
 
 def _check_memories(model: Any, state: Reader) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from blockdsl.graph.tokens import of_logits
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import TOKEN_OPTIONS
@@ -44,6 +45,8 @@ class TransformerWrapper(SequenceModel):
             (ALBERT, arXiv:1909.11942).
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
         scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale instead.
+        embed_scale: factor of the embedded tokens, before positions: √dim in Vaswani et al., arXiv:1706.03762, and in
+            Gemma, arXiv:2403.08295.
         l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
         post_emb_norm: LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100).
         emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
@@ -52,9 +55,11 @@ class TransformerWrapper(SequenceModel):
         num_memory_tokens: learned tokens in front of the sequence while it is in the stack (arXiv:2006.11527).
         max_mem_len: how many tokens of earlier segments are kept (Transformer-XL, arXiv:1901.02860).
         shift_mem_down: how many layers further down memories are read (arXiv:2012.15688).
-        tie_embedding: logits by the token embedding's own matrix (arXiv:1608.05859), without a bias and divided by
-            √dim, as T5 does, since the embedding is drawn for the stream and not for logits (arXiv:1910.10683).
+        tie_embedding: logits by the token embedding's own matrix (arXiv:1608.05859).
         logits_dim: how many logits, in place of num_tokens.
+        logits_scale: factor of the logits, but of their bias. None: 1, and 1/√dim of tied ones, as T5 does, since the
+            embedding is drawn for the stream and not for logits (arXiv:1910.10683).
+        logits_bias: whether logits have a learned bias; None: unless they are tied.
         return_only_embed: no logits; the model gives the stack's output.
 
     Attributes:
@@ -84,6 +89,7 @@ class TransformerWrapper(SequenceModel):
         start, end = self.graph.nx.nodes[self.graph.start], self.graph.nx.nodes[self.graph.end]
         self.num_tokens: int = start["num_tokens"]
         self.unit, self.emb_frac_gradient = start["l2norm_embed"], start["emb_frac_gradient"]
+        self.embed_scale: float = start["embed_scale"]
         emb_dim = self.graph.emb_dim
         std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.token_emb = Embedding(self.num_tokens, emb_dim, std)
@@ -93,11 +99,16 @@ class TransformerWrapper(SequenceModel):
         self.tie_embedding: bool = end["tied"]
         self.return_only_embed = end["logits_dim"] is None
         own_logits = not (self.tie_embedding or self.return_only_embed)
-        self.to_logits = nn.Linear(self.dim, end["logits_dim"]) if own_logits else None
+        logits: dict[str, Any] = of_logits(self.graph)
+        self.logits_scale: float = logits["logits_scale"]
+        self.to_logits = nn.Linear(self.dim, end["logits_dim"], logits["logits_bias"]) if own_logits else None
+        bias = self.tie_embedding and logits["logits_bias"]
+        self.logits_bias = nn.Parameter(torch.zeros(self.num_tokens)) if bias else None
 
     def _vectors(self, x: Tensor) -> Tensor:
         vectors = self._looked_up(x)
-        return unit_length(vectors) if self.unit else vectors
+        vectors = unit_length(vectors) if self.unit else vectors
+        return vectors if self.embed_scale == 1 else vectors * self.embed_scale
 
     def _looked_up(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -113,15 +124,20 @@ class TransformerWrapper(SequenceModel):
             raise
 
     def _outputs(self, hidden: Tensor) -> Tensor:
+        hidden = self._scaled(hidden)
         if self.to_logits is None:
-            return head.tied_logits(self.token_emb, hidden * self.dim**-0.5, self.num_tokens)
+            return head.tied_logits(self.token_emb, hidden, self.num_tokens, self.logits_bias)
         return apply(self.to_logits, hidden)
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
-        hidden = _last(hidden, target)
+        hidden = self._scaled(_last(hidden, target))
         if self.to_logits is None:
-            return head.tied_loss(self.token_emb, hidden * self.dim**-0.5, self.num_tokens, target)
+            return head.tied_loss(self.token_emb, hidden, self.num_tokens, self.logits_bias, target)
         return head.loss(self.to_logits, hidden, target)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """The factor of the logits on `hidden: (batch, seq, dim)`, which has fewer numbers than they."""
+        return hidden if self.logits_scale == 1 else hidden * self.logits_scale
 
     def checked_sequence(self, x: Tensor) -> Tensor:
         if not isinstance(self.token_emb, nn.Embedding):  # another in its place knows what it takes

@@ -140,7 +140,6 @@ _NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs", "norm_ad
 _WRAPPER_NOT_HERE: dict[str, Any] = {
     "embed_num_tokens": {},
     "memory_tokens_interspersed_every": None,
-    "tie_embedding_scale": None,
     "num_output_heads": 1,
     "recycling": False,
     "train_max_recycle_steps": 4,
@@ -168,12 +167,14 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
 
 
 def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of a model around a stack, without those of 2.x that are not here and at their default."""
-    return {
+    """Keywords of a model around a stack in our names, without those of 2.x that are not here and at their default."""
+    out = {
         name: value
         for name, value in keywords.items()
         if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
     }
+    scale = out.pop("tie_embedding_scale", None)
+    return out | {"logits_scale": scale} if scale is not None and out.get("tie_embedding") else out
 
 
 def without_unset(keywords: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
