@@ -7,12 +7,15 @@ the scheme of the position that the input reads, and the output's logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..registry.options import Option, Value, by_name
 from ..registry.positions import REPLACE_ABSOLUTE
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, MODELS, OUTPUT_OPTIONS, input_attributes, logits_defaults
-from .graph import Graph
 from .nodes import output_attributes
+
+if TYPE_CHECKING:
+    from .graph import Graph
 
 
 def write(graph: Graph, model: str, options: Mapping[str, Value], dim: int) -> None:
