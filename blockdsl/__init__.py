@@ -21,7 +21,7 @@ from .registry.register import register, unregister
 from .registry.state import State
 
 if TYPE_CHECKING:
-    from . import zoo
+    from . import hugging_face, zoo
     from .api import BlockGraph, GraphDiff, compile
 
 __version__ = "0.2.0.dev0"  # of both packages; the one place that says it
@@ -39,6 +39,7 @@ __all__ = [
     "UserError",
     "compile",
     "format_text",
+    "hugging_face",
     "kinds",
     "parse",
     "parse_settings",
@@ -49,11 +50,12 @@ __all__ = [
 
 # networkx takes longer to import than the rest together and is loaded when a graph is first asked for.
 _NEED_NETWORKX = ("BlockGraph", "GraphDiff", "compile")
+_MODULES = ("hugging_face", "zoo")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "zoo":
-        return import_module(".zoo", __name__)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _NEED_NETWORKX:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api

@@ -15,6 +15,7 @@ from .language.ordering import ORDERING_KEYWORDS
 from .registry.kinds import BLOCK_OPTIONS, kinds
 from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
+from .registry.rotary import NEEDED_BY_SCALING
 from .registry.settings import STACK_SETTINGS
 from .synonyms import meant
 
@@ -40,6 +41,7 @@ _TELLING: dict[str, Value] = {
     "num_tokens": 256,
     "max_seq_len": 1024,
     "emb_dim": 128,
+    "num_token_types": 2,
     "logits_dim": 10,
     "dim_in": 7,
     "dim_out": 7,
@@ -47,6 +49,8 @@ _TELLING: dict[str, Value] = {
     "patch_size": 4,
     "num_classes": 10,
     "num_register_tokens": 4,
+    "pool_heads": 4,
+    "pool_inner": 64,
     "max_mem_len": 512,
     "shift_mem_down": 1,
     "shift_tokens": 1,
@@ -64,6 +68,12 @@ _TELLING: dict[str, Value] = {
     "alibi_num_heads": 4,
     "rel_pos_num_buckets": 16,
     "rel_pos_max_distance": 64,
+    "rotary_theta": 500_000,
+    "rotary_factor": 4,
+    "rotary_original_len": 4096,
+    "rotary_high_freq_factor": 8,
+    "rotary_short_factors": (1, 1.5),
+    "rotary_long_factors": (2, 8),
     "rotary_xpos_scale_base": 256,
     "dynamic_pos_bias_mlp_depth": 3,
     "n": 6,
@@ -78,8 +88,21 @@ _MODELS: dict[str, dict[str, Value]] = {
     "vectors": {"max_seq_len": 1024},
     "images": {"image_size": 32, "patch_size": 4},
 }
+
+
+def _position_needs(needed: str) -> dict[str, Value]:
+    """One that a setting of positions needs, with what that needs."""
+    name, _, scaling = needed.partition("=")
+    if not scaling:
+        return {name: True}
+    others = {other: _TELLING[other] for other in NEEDED_BY_SCALING[scaling]}
+    features: dict[str, Value] = {"rotary_emb_dim": 4} if scaling == "longrope" else {}
+    return {"rotary_pos_emb": True, **features, name: scaling, **others}
+
+
 _NEEDS: dict[str, dict[str, Value]] = {
-    **{name: {switches[0]: True} for name, switches in POSITION_NEEDS.items()},
+    **{name: _position_needs(needed[0]) for name, needed in POSITION_NEEDS.items()},
+    "rotary_scaling": _position_needs("rotary_scaling=linear"),
     "attn_k_bias": {"attn_qkv_bias": True},
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
@@ -89,7 +112,10 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
+    "dim_out_bias": {"dim_out": 7},
+    **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
     "logits_bias": {"tie_embedding": True},
+    "logits_transform_bias": {"logits_transform": "gelu"},
 }
 
 
@@ -197,6 +223,7 @@ def _of_stack(option: Option) -> Entry:
 def _of_block(option: Option, kind: str, area: str) -> Entry:
     block = f"{kind}({_given(option.name, telling(option))})"
     blocks = {"a": f"({block} f)*6", "f": f"(a {block})*6"}.get(kind, f"(a {block} f)*6")
+    blocks = f"(f & {block})*6" if option.name == "shared_norm" else blocks  # it is for parallel ones
     setting = f"set {_given(option.setting, telling(option))};" if option.setting else ""
     return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks)
 

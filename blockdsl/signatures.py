@@ -31,6 +31,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    max_attend_future: int | None
+    """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
+    all; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -203,6 +206,31 @@ class SharedSettings(TypedDict, total=False):
     """features of each head that are rotated, an even number; none: half the head; default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
+    rotary_interleaved: bool
+    """rotate neighbouring features together (GPT-J), not those half of the rotated ones apart; default false"""
+    rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    """how longer texts than those of the training rotate slower: positions divided by a factor (arXiv:2306.15595),
+    a theta that grows with the text (dynamic NTK), by wavelength (Llama 3, arXiv:2407.21783), YaRN
+    (arXiv:2309.00071), a factor for each frequency (LongRoPE, arXiv:2402.13753); default none"""
+    rotary_factor: float | None
+    """how many times longer texts are; frequencies are divided by it; default none"""
+    rotary_original_len: int | None
+    """longest text of the training; default none"""
+    rotary_low_freq_factor: float
+    """Llama 3: wavelengths above original_len over it are scaled whole; default 1.0"""
+    rotary_high_freq_factor: float
+    """Llama 3: wavelengths below original_len over it are left; default 4.0"""
+    rotary_beta_fast: float
+    """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
+    rotary_beta_slow: float
+    """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_attention_factor: float | None
+    """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, √(1 + ln(factor) /
+    ln(original_len)) of LongRoPE; default none"""
+    rotary_short_factors: Sequence[float] | None
+    """LongRoPE: what each frequency is divided by in texts up to original_len; default none"""
+    rotary_long_factors: Sequence[float] | None
+    """LongRoPE: the same in longer ones; default none"""
     rotary_xpos: bool
     """rotary positions with a decay over distance, xPos (arXiv:2212.10554); default false"""
     rotary_xpos_scale_base: int
@@ -244,6 +272,9 @@ class SharedSettings(TypedDict, total=False):
     """dropout of the attention weights; default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
+    attn_max_attend_future: int | None
+    """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
+    all; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -306,6 +337,9 @@ class SharedSettings(TypedDict, total=False):
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     output_norm: bool
     """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
+    shared_norm: bool
+    """a later parallel branch starts from what the first branch's first block has normed (Falcon,
+    arXiv:2311.16867); default false"""
     use_rmsnorm: bool
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
@@ -323,6 +357,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
     """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); default 1.0"""
+    branch_scale: float
+    """a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359); default 1.0"""
     gate_residual: bool
     """a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764); default false"""
     init_gain: float | None
@@ -392,10 +428,15 @@ class TokenSettings(TypedDict, total=False):
 
     emb_dim: int | None
     """features of the embedding, projected to dim (arXiv:1909.11942); none: dim; default none"""
+    num_token_types: int
+    """learned vectors, one of which is added to each token by its type (BERT's segments, arXiv:1810.04805);
+    default 0"""
     use_abs_pos_emb: bool
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     embed_scale: float
     """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
     l2norm_embed: bool
@@ -422,8 +463,24 @@ class TokenSettings(TypedDict, total=False):
     logits_bias: bool | None
     """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
     none"""
+    logits_softcap: float | None
+    """logits bounded by c, as c·tanh(logit / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
+    logits_transform: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
+    """a linear layer, this activation and a LayerNorm before the logits (arXiv:1810.04805); none: without; default
+    none"""
+    logits_transform_bias: bool
+    """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
+    pool: Literal["mean", "first", "last", "first_mean", "attention"] | None
+    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and
+    mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors;
+    default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
+    false"""
 
 
 class VectorKeywords(TypedDict, total=False):
@@ -433,6 +490,8 @@ class VectorKeywords(TypedDict, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     conv_stem: bool
     """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
     arXiv:2212.04356); default false"""
@@ -442,6 +501,8 @@ class VectorKeywords(TypedDict, total=False):
     """absolute positions; off where rotary ones or T5's bias are on; default true"""
     scaled_sinu_pos_emb: bool
     """absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors; default false"""
+    pos_offset: int
+    """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
@@ -455,14 +516,44 @@ class ImageKeywords(TypedDict, total=False):
 
     channels: int
     """colour channels of an image; default 3"""
-    num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
+    crop: bool
+    """pixels at the right and the bottom that fill no patch are left out; default false"""
+    patch_norm: bool
+    """LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327); default true"""
+    patch_bias: bool
+    """a bias of that linear layer; default true"""
+    class_token: bool
+    """a learned token in front of the patches, with a position of its own (arXiv:2010.11929); default false"""
+    mask_token: bool
+    """a learned vector in place of masked patches (arXiv:2106.08254); default false"""
+    pos_antialias: bool
+    """positions of images of another size are interpolated with antialiasing (arXiv:2309.16588); default false"""
     num_register_tokens: int
-    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
+    """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
+    default 0"""
+    num_classes: int | None
+    """classes, scored from that vector; none: no scores; default none"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
+    dim_out: int | None
+    """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     post_emb_norm: bool
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
     """dropout of the embedded sequence; default 0.0"""
+    pool: Literal["mean", "first", "last", "first_mean", "attention"] | None
+    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and
+    mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors;
+    default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
+    false"""
 
 
 class CompileSettings(StackSettings, TokenSettings, total=False):
@@ -482,6 +573,8 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """features of input vectors, in place of tokens; none: emb_dim, without a projection; default none"""
     dim_out: int | None
     """features of output vectors; none: dim, without a projection; default none"""
+    dim_out_bias: bool
+    """a bias of the linear layer to dim_out; default true"""
     conv_stem: bool
     """two convolutions of the input vectors, which halve their number, in place of the projection (Whisper,
     arXiv:2212.04356); default false"""
@@ -491,10 +584,29 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     """height and width of a patch, one token of the stream (arXiv:2010.11929); default none"""
     channels: int
     """colour channels of an image; default 3"""
-    num_classes: int | None
-    """classes, scored from the mean of the patches; none: the model returns the patches; default none"""
+    crop: bool
+    """pixels at the right and the bottom that fill no patch are left out; default false"""
+    patch_norm: bool
+    """LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327); default true"""
+    patch_bias: bool
+    """a bias of that linear layer; default true"""
+    class_token: bool
+    """a learned token in front of the patches, with a position of its own (arXiv:2010.11929); default false"""
+    mask_token: bool
+    """a learned vector in place of masked patches (arXiv:2106.08254); default false"""
+    pos_antialias: bool
+    """positions of images of another size are interpolated with antialiasing (arXiv:2309.16588); default false"""
     num_register_tokens: int
-    """learned tokens after the patches, which attend to them (arXiv:2309.16588); default 0"""
+    """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
+    default 0"""
+    num_classes: int | None
+    """classes, scored from that vector; none: no scores; default none"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):
@@ -513,6 +625,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
+    enc_rotary_interleaved: bool
+    enc_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    enc_rotary_factor: float | None
+    enc_rotary_original_len: int | None
+    enc_rotary_low_freq_factor: float
+    enc_rotary_high_freq_factor: float
+    enc_rotary_beta_fast: float
+    enc_rotary_beta_slow: float
+    enc_rotary_attention_factor: float | None
+    enc_rotary_short_factors: Sequence[float] | None
+    enc_rotary_long_factors: Sequence[float] | None
     enc_rotary_xpos: bool
     enc_rotary_xpos_scale_base: int
     enc_rel_pos_bias: bool
@@ -533,6 +656,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
+    enc_attn_max_attend_future: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -563,6 +687,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_norm: bool
     enc_sandwich_norm: bool
     enc_output_norm: bool
+    enc_shared_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
     enc_norm_eps: float | None
@@ -571,6 +696,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
+    enc_branch_scale: float
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
@@ -590,8 +716,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
+    enc_num_token_types: int
     enc_use_abs_pos_emb: bool
     enc_scaled_sinu_pos_emb: bool
+    enc_pos_offset: int
     enc_embed_scale: float
     enc_l2norm_embed: bool
     enc_post_emb_norm: bool
@@ -612,6 +740,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
+    dec_rotary_interleaved: bool
+    dec_rotary_scaling: Literal["linear", "dynamic", "llama3", "yarn", "longrope"] | None
+    dec_rotary_factor: float | None
+    dec_rotary_original_len: int | None
+    dec_rotary_low_freq_factor: float
+    dec_rotary_high_freq_factor: float
+    dec_rotary_beta_fast: float
+    dec_rotary_beta_slow: float
+    dec_rotary_attention_factor: float | None
+    dec_rotary_short_factors: Sequence[float] | None
+    dec_rotary_long_factors: Sequence[float] | None
     dec_rotary_xpos: bool
     dec_rotary_xpos_scale_base: int
     dec_rel_pos_bias: bool
@@ -632,6 +771,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
+    dec_attn_max_attend_future: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
@@ -662,6 +802,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_norm: bool
     dec_sandwich_norm: bool
     dec_output_norm: bool
+    dec_shared_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
     dec_norm_eps: float | None
@@ -670,6 +811,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
+    dec_branch_scale: float
     dec_gate_residual: bool
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None
@@ -690,8 +832,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None
+    dec_num_token_types: int
     dec_use_abs_pos_emb: bool
     dec_scaled_sinu_pos_emb: bool
+    dec_pos_offset: int
     dec_embed_scale: float
     dec_l2norm_embed: bool
     dec_post_emb_norm: bool
@@ -702,3 +846,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_logits_dim: int | None
     dec_logits_scale: float | None
     dec_logits_bias: bool | None
+    dec_logits_softcap: float | None
+    dec_logits_transform: (
+        Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
+    )
+    dec_logits_transform_bias: bool

@@ -147,6 +147,7 @@ def _type(option: Option) -> str:
         if option.choices
         else option.type.__name__
     )
+    words = f"Sequence[{words}]" if option.many else words
     words += " | tuple[int, int]" if option.pair else ""
     return words + (" | None" if option.optional or option.default is None else "")
 

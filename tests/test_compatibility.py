@@ -51,6 +51,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_qk_norm_groups": {"attn_qk_norm": True, "attn_qk_norm_groups": 2},
     "attn_sparse_topk": {"attn_sparse_topk": 2},
     "attn_max_attend_past": {"attn_max_attend_past": 2},
+    "attn_max_attend_future": {"attn_max_attend_future": 2},
+    "shared_norm": {"shared_norm": True, "pattern": "(a & f)*2"},
     "ff_inner": {"ff_inner": 20},
     "num_tokens": {"num_tokens": 9},
     "max_seq_len": {"max_seq_len": 10},
@@ -58,6 +60,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "context": {"context": True, "cross_attend": True},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
+    "pooler": {"pooler": True, "pool": "mean"},
     "alibi_num_heads": {"alibi_num_heads": 2, "alibi_pos_bias": True},
     "rel_pos_num_buckets": {"rel_pos_num_buckets": 4, "rel_pos_bias": True},
     "rel_pos_max_distance": {"rel_pos_max_distance": 64, "rel_pos_bias": True},
@@ -104,7 +107,9 @@ def samples() -> list[Sample]:
 
 def merged(one: Sample, other: Sample) -> dict[str, Any]:
     """The keywords of both; what an option says of itself wins over what goes along with the other."""
-    out = BASE | one.keywords | other.keywords
+    ordered = any("pattern" in sample.keywords for sample in (one, other))  # it has the depth
+    base = {name: value for name, value in BASE.items() if not (ordered and name == "depth")}
+    out = base | one.keywords | other.keywords
     return out | {sample.keyword: sample.keywords[sample.keyword] for sample in (one, other)}
 
 

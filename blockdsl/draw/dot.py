@@ -18,6 +18,7 @@ _EDGES = {
     "context": 'style=dashed, color="#7a5fc0"',
     "position": 'style=dotted, color="#2f8f7d", constraint=false',
     "scores": 'style=dashed, color="#c2527a", label="scores", constraint=false',
+    "normed": 'style=dashed, color="#888888", label="normed", constraint=false',
 }
 _TIED = 'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false'
 _SHAPES = {

@@ -65,6 +65,10 @@ class Labels:
         notes = [kind_of(self.graph.block(node)["kind"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
+        notes += [
+            f"shares the norm of {source if self.items is None else repr(self.graph.block(source)['kind'])}"
+            for source in self.graph.sources(node, "normed")
+        ]
         notes += ["a GRU cell in place of the add"] if gated(self.graph, node) else []
         return notes + [
             f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")

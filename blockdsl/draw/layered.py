@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 DOWN, ASIDE, WIRE = 38.0, 26.0, 16.0  # between layers, between nodes, for a line that passes a layer
 ABREAST = 6.0  # between what one edge carries
-_ROLES = {"stream": "rail", "base": "branch", "context": "context", "position": "position", "scores": "scores"}
+_ROLES = {
+    "stream": "rail",
+    "base": "branch",
+    "context": "context",
+    "position": "position",
+    "scores": "scores",
+    "normed": "branch",
+}
 _SWEEPS = 4
 
 Slot = str | tuple[str, str, int]  # a node, or an edge on its way through a layer

@@ -18,9 +18,10 @@ _LINKS = {
     "context": "-. context .->",
     "position": "-.->",
     "scores": "-. scores .->",
+    "normed": "-. normed .->",
 }
 _TIED = "-. tied .-"
-_COLORS = {"base": "#888888", "context": "#7a5fc0", "position": "#2f8f7d", "scores": "#c2527a"}
+_COLORS = {"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "position": "#2f8f7d", "scores": "#c2527a"}
 _SHAPES = {
     "input": ("([", "])"),
     "output": ("([", "])"),

@@ -29,12 +29,14 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
     steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
     out = [Operation(of_stream.in_words())] if of_stream is not None and options.pre_norm else []
+    out += [Operation("the first branch's norm")] if options.shared_norm else []
     out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
     out += steps
     out += [] if of_output is None else [Operation(of_output.in_words())]
     out += [] if options.layer_scale is None else [Operation("× a learned gain")]
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
-    out += [Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else []
+    scale = attrs["scale"] * options.branch_scale
+    out += [Operation(f"× {scale:.3g}")] if scale != 1 else []
     out += [Operation("stream × a learned gain")] if options.scale_residual else []
     out += (
         [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []

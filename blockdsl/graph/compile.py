@@ -9,7 +9,7 @@ import networkx as nx
 
 from ..errors import PatternError
 from ..registry.kinds import SCORE_SIZES, kinds
-from ..registry.norms import NORM_DETAILS, norm_of
+from ..registry.norms import NORM_DETAILS, norm_of, shares
 from ..registry.positions import Scheme
 from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
@@ -21,7 +21,7 @@ def build(resolved: ResolvedPattern) -> nx.DiGraph:
     """The graph of a resolved pattern, without the model around the stack.
 
     Raises:
-        PatternError: residual attention joins blocks whose scores do not fit.
+        PatternError: residual attention joins blocks whose scores do not fit, or there is no norm to share.
     """
     return _Builder(resolved).build()
 
@@ -32,6 +32,7 @@ class _Builder:
         self.settings = resolved.settings
         self.kinds = kinds()
         self.count = self.sums = 0
+        self.first: dict[str, str] = {}  # node → the first block that reads its stream
         self.positions: dict[tuple[Any, ...], str] = {}
         self.graph = nx.DiGraph(
             dim=resolved.dim,
@@ -91,6 +92,9 @@ class _Builder:
             stage=block.stage,
         )
         self._edge(start, node, "stream")
+        if block.options["shared_norm"]:
+            self._normed(self.first[start], node, block)
+        self.first.setdefault(start, node)
         if "context" in kind.inputs:
             if "context" not in self.graph:
                 self.graph.add_node("context", type="context")
@@ -122,6 +126,12 @@ class _Builder:
                 hint = f"give both blocks the same number of {what}, or write residual_attn=false here"
                 raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
         self._edge(source, node, "scores")
+
+    def _normed(self, source: str, node: str, block: ResolvedBlock) -> None:
+        if not shares(self.graph.nodes[source]["options"]):
+            problem = f"shared_norm reads the stream as {source} norms it, and {source} has no norm before its branch"
+            raise PatternError(self.resolved.pattern.source, block.span, problem, "write shared_norm=false here")
+        self._edge(source, node, "normed")
 
     def _edge(self, source: str, target: str, carries: str) -> None:
         before = self.graph.edges[source, target]["carries"] if self.graph.has_edge(source, target) else ()

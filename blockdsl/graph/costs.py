@@ -16,7 +16,7 @@ from ..registry.norms import Norm, embedding_norm, final_norm, norms_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
-from ..registry.tokens import pair
+from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
 from .tokens import of_logits
 
@@ -58,7 +58,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     owners, states = graph.tied(), kept(graph)
     start = {name: plain(value) for name, value in graph.nx.nodes[graph.start].items()}
     sizes = sizes._replace(seq=row_length(graph, sizes.seq))
-    stream = sizes._replace(seq=sizes.seq + start["num_memory_tokens"] + start["num_register_tokens"])
+    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
+    stream = sizes._replace(seq=sizes.seq + beside)
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
@@ -66,8 +67,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         elif node_type == "input" and graph.reads is not None:
             yield node, _embedding(graph, start, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
-            places = graph.patches if graph.reads == "images" else start["max_seq_len"] or 0
-            yield node, Cost(parameters=places * graph.emb_dim)
+            yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
             yield node, Cost(parameters=1)
         elif node_type == "position":
@@ -101,15 +101,16 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
 def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
     dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
-    around = (attrs["num_memory_tokens"] + attrs["num_register_tokens"]) * dim
+    learned = sum(attrs[n] for n in ("num_memory_tokens", "num_register_tokens", "class_token", "mask_token"))
     norm = embedding_norm(graph.nx.nodes[graph.end])
-    cost = Cost(parameters=around + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
+    cost = Cost(parameters=learned * dim + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
-        cost += Cost(parameters=attrs["num_tokens"] * emb_dim)
+        cost += Cost(parameters=(attrs["num_tokens"] + attrs["num_token_types"]) * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
         dual = Norm.of("layernorm", {})
-        cost += _linear(pixels, dim, tokens) + Cost(parameters=dual.parameters(pixels) + dual.parameters(dim))
+        cost += _linear(pixels, dim, tokens, attrs["patch_bias"])
+        cost += Cost(parameters=attrs["patch_norm"] * (dual.parameters(pixels) + dual.parameters(dim)))
     elif attrs["conv_stem"]:
         dim_in = emb_dim if attrs["dim_in"] is None else attrs["dim_in"]
         cost += _conv(dim_in, emb_dim, 2 * tokens) + _conv(emb_dim, emb_dim, tokens)
@@ -122,12 +123,41 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
     last = final_norm(attrs)
     norm = Cost(parameters=0 if last is None else last.parameters(dim))
+    if graph.reads == "tokens" and attrs["pooler"]:
+        norm += _linear(dim, dim, sizes.batch)
     if attrs["logits_dim"] is not None:
-        logits = _linear(dim, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
-        shared = dim * attrs["logits_dim"] if attrs["tied"] else 0
+        tokens = tokens if attrs["pool"] is None else sizes.batch
+        width = graph.emb_dim if attrs["tied"] else dim
+        if attrs["logits_transform"] is not None:
+            norm += _linear(dim, width, tokens, attrs["logits_transform_bias"])
+            norm += Cost(parameters=embedding_norm(attrs).parameters(width))
+        logits = _linear(width, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
+        shared = width * attrs["logits_dim"] if attrs["tied"] else 0
         return norm + replace(logits, parameters=logits.parameters - shared)
-    heads = ((attrs["num_classes"], sizes.batch), (attrs["dim_out"], tokens))
-    return sum((_linear(dim, width, rows) for width, rows in heads if width is not None), norm)
+    if graph.reads == "images":
+        return norm + _image_output(graph, attrs, sizes)
+    width = attrs["dim_out"]
+    return norm if width is None else norm + _linear(dim, width, tokens, attrs["dim_out_bias"])
+
+
+def _image_output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    """Of what makes one vector of an image, and of what reads it."""
+    dim, pool, cost = graph.dim, pool_of(attrs), Cost()
+    features = 2 * dim if pool == "first_mean" else dim
+    if pool == "attention":
+        norm = final_norm(attrs) or embedding_norm(attrs)
+        cost += Cost(parameters=dim + norm.parameters(dim))
+        seen = sizes.seq + graph.nx.nodes[graph.start]["class_token"]
+        for kind, options in pool_attention(attrs, dim).items():
+            own = kind_of(kind).complete(dim, options, "pool=attention")
+            cost += Cost(
+                parameters=_numbers(kind_of(kind).shapes(own)),
+                flops=round(kind_of(kind).flops(own, Sizes(sizes.batch, 1, seen))),
+            )
+    if attrs["pooler"]:
+        cost, features = cost + _linear(features, dim, sizes.batch), dim
+    heads = ((attrs["num_classes"], True), (attrs["dim_out"], attrs["dim_out_bias"]))
+    return sum((_linear(features, width, sizes.batch, bias) for width, bias in heads if width is not None), cost)
 
 
 def _linear(features: int, width: int, rows: int, bias: bool = True) -> Cost:

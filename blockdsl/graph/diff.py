@@ -61,8 +61,8 @@ class Difference:
         blocks: options, `shift`, `scale` and `tie` of blocks.
         stack: `dim` and `causal`.
         settings: attributes of the input, the output and positions.
-        wiring: what a block or the output reads: `stream`, `context`, `position`, `scores`. What merely follows from
-            a block that is gone or new does not count.
+        wiring: what a block or the output reads: `stream`, `context`, `position`, `scores`, `normed`. What merely
+            follows from a block that is gone or new does not count.
         stages: those that are new, gone, named otherwise, or start at another block.
         costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not.
         seq_len: tokens a row that the costs are for; a row of a model that reads images is its patches.
@@ -367,6 +367,7 @@ class _Wiring:
         self.positions = {node: self._code(object()) for node in graph.nodes("position")}
         self.positions |= {node: self._code("position", i) for i, node in enumerate(positions)}
         own = {node: self._code("block", i) for i, node in enumerate(blocks)} | {graph.start: self._code("input")}
+        self.own = own
         gives: dict[str, tuple[int, ...]] = {}  # node → codes of the streams whose sum it gives
         for node in _in_order(graph):
             self.stream[node] = _joined(gives[source] for source in graph.sources(node, "stream"))
@@ -398,6 +399,7 @@ class _Wiring:
             "context": len(graph.sources(node, "context")),
             "position": sorted(self.positions[source] for source in graph.sources(node, "position")),
             "scores": self.scores[node],
+            "normed": [self.own.get(source) for source in graph.sources(node, "normed")],
         }
 
     def names(self, node: str, carries: str) -> tuple[str, ...]:

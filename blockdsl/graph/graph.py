@@ -117,6 +117,14 @@ class Graph:
         (height, width), (high, wide) = pair(start["image_size"]), pair(start["patch_size"] or 1)
         return (height // high) * (width // wide)
 
+    @property
+    def places(self) -> int:
+        """Rows of learned positions: those of an image's patches and its class token, or of tokens."""
+        start = self.nx.nodes[self.start]
+        if self.reads == "images":
+            return self.patches + int(start["class_token"])
+        return int(start["pos_offset"]) + int(start["max_seq_len"] or 0)
+
     def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
         """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
         attrs = self.block(node)
@@ -156,6 +164,8 @@ class Graph:
             kind, pieces = self.state(node)
             if not kind.segments:
                 return f"{node} ({kind.title}) does not run in segments"
+            if self.sources(node, "normed") and ("memory" in kind.inputs or self.block(node)["shift"]):
+                return f"{node} ({kind.title}) reads what another block has normed, of this segment alone"
             grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
             if (pieces is None or grows) and "memory" not in kind.inputs:
                 return f"{node} ({kind.title}) keeps nothing of earlier segments"

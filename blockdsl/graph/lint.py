@@ -14,16 +14,20 @@ import networkx as nx
 
 from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
+from ..registry.norms import shares
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.tokens import (
     INPUT_OPTIONS,
     INPUT_SCHEMES,
+    LOGITS_OPTIONS,
     MODELS,
     OUTPUT_OPTIONS,
-    logits_defaults,
+    SEQUENCE_POOLS,
     not_tiled,
     odd_sinusoid,
+    pool_clash,
+    pool_of,
 )
 from .graph import Graph
 from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried, is_note
@@ -138,6 +142,7 @@ def _edges(graph: Graph) -> Iterator[str]:
                 "context": ends == ("context", "block"),
                 "position": ends[0] == "position" and ends[1] in ("block", "input"),
                 "scores": ends == ("block", "block"),
+                "normed": ends == ("block", "block"),
             }
             if what not in EDGES:
                 yield f"{source} → {target}: carries {what!r}, which is none of {', '.join(EDGES)}"
@@ -285,6 +290,20 @@ def _scores(graph: Graph) -> Iterator[str]:
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
 
 
+def _shared_norms(graph: Graph) -> Iterator[str]:
+    for node, _, attrs in _each_block(graph):
+        sources = graph.sources(node, "normed")
+        if sources and not attrs["options"]["shared_norm"]:
+            yield f"{node}: reads what {sources[0]} has normed, but its option shared_norm is false"
+        elif attrs["options"]["shared_norm"] and len(sources) != 1:
+            yield f"{node}: its option shared_norm is on, and what {len(sources)} blocks have normed enters it"
+        for source in sources:
+            if not shares(graph.nx.nodes[source]["options"]):
+                yield f"{source} → {node}: {source} has no norm before its branch"
+            elif graph.sources(source, "stream") != graph.sources(node, "stream"):
+                yield f"{source} → {node}: a norm is shared by blocks that read the same stream"
+
+
 def _ends(graph: Graph) -> Iterator[str]:
     yield from _of_another_model(graph)
     if graph.reads in ("tokens", "vectors"):
@@ -317,8 +336,10 @@ def _of_another_model(graph: Graph) -> Iterator[str]:
         yield f"{graph.end}: is tied to an embedding, but the input has none"
     if end["num_classes"] is not None and reads != "images":
         yield f"{graph.end}: gives classes, but the input reads no images"
-    if end["dim_out"] is not None and reads != "vectors":
+    if end["dim_out"] is not None and reads not in ("vectors", "images"):
         yield f"{graph.end}: gives vectors, but the input reads {reads}"
+    if not end["dim_out_bias"] and end["dim_out"] is None:
+        yield f"{graph.end}: has dim_out_bias, but no dim_out"
 
 
 def _sequences(graph: Graph) -> Iterator[str]:
@@ -333,14 +354,20 @@ def _sequences(graph: Graph) -> Iterator[str]:
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
-    for name in logits_defaults(end["tied"], graph.dim):
-        if end[name] is not None and end["logits_dim"] is None:
-            yield f"{graph.end}: has {name}, but gives no logits"
-    if end["tied"] and graph.emb_dim != graph.dim:
+    if end["pool"] not in (None, *SEQUENCE_POOLS):
+        yield f"{graph.end}: pools by {end['pool']}, and a model over {graph.reads} by {', '.join(SEQUENCE_POOLS)}"
+    for option in OUTPUT_OPTIONS:
+        if option in LOGITS_OPTIONS and end[option.name] != option.default and end["logits_dim"] is None:
+            yield f"{graph.end}: has {option.name}, but gives no logits"
+    if not end["logits_transform_bias"] and end["logits_transform"] is None:
+        yield f"{graph.end}: has logits_transform_bias=false, but no logits_transform"
+    if end["tied"] and graph.emb_dim != graph.dim and end["logits_transform"] is None:
         yield f"{graph.end}: is tied to an embedding of {graph.emb_dim} features, but the stream has {graph.dim}"
     own = {graph.nx.nodes[position]["scheme"]: position for position in graph.sources(graph.start, "position")}
     if "sinusoidal" in own and odd_sinusoid(graph.emb_dim):
         yield f"{own['sinusoidal']}: sinusoids come in pairs, but the embedding has {graph.emb_dim} features"
+    if start["pos_offset"] and "absolute" not in own:
+        yield f"{graph.start}: has pos_offset, but reads no learned positions"
     if "absolute" in own and start["max_seq_len"] == 0:
         yield f"{own['absolute']}: positions are learned up to a max_seq_len, and {graph.start} has 0, any length"
     read = {graph.nx.nodes[position]["scheme"] for position in graph.nodes("position")}
@@ -350,17 +377,23 @@ def _sequences(graph: Graph) -> Iterator[str]:
 
 
 def _images(graph: Graph) -> Iterator[str]:
-    start = graph.nx.nodes[graph.start]
+    start, end = graph.nx.nodes[graph.start], graph.nx.nodes[graph.end]
     if start["patch_size"] is None:
         yield f"{graph.start}: reads images and needs patch_size"
-    elif problem := not_tiled(start["image_size"], start["patch_size"]):
+    elif problem := not_tiled(start["image_size"], start["patch_size"], start["crop"]):
         yield f"{graph.start}: {problem}"
     if [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")] != ["absolute"]:
         yield f"{graph.start}: reads images, whose patches need absolute positions"
     if graph.nodes("context"):
         yield f"{graph.start}: reads images, and has no context to give to cross-attention"
-    if start["num_register_tokens"] and graph.sees_later() is None:
+    if found := pool_clash(end, graph.dim):
+        yield f"{graph.end}: {found[0]} is set, but {found[1]}"
+    if graph.sees_later() is not None:
+        return
+    if start["num_register_tokens"] and not start["class_token"]:
         yield f"{graph.start}: register tokens come after the patches, and no patch of a causal stack sees them"
+    if pool_of(end) in ("first", "first_mean"):
+        yield f"{graph.end}: gives the first token's vector, and that of a causal stack sees no other"
 
 
 def _readers(graph: Graph) -> Iterator[str]:
@@ -401,6 +434,6 @@ def _stages(graph: Graph) -> Iterator[str]:
 _RULES: tuple[tuple[Rule, ...], ...] = (
     (_nodes,),
     (_edges, _blocks, _stage_range),
-    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _ends, _readers, _ties, _stages),
+    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _shared_norms, _ends, _readers, _ties, _stages),
 )
 _READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _blocks, _stage_range, _acyclic))

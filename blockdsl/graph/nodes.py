@@ -14,6 +14,7 @@ is there already keeps what it carries when it is added again without saying.
     context   from the context to a block that attends to it
     position  from a position to a block, or from one that is added to the tokens to the input
     scores    attention scores of one block, added to those of a later one (residual attention)
+    normed    the stream as one block has normed it, which another reads in place of a norm of its own
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..registry.options import Option
 from ..registry.positions import SCHEMES
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
 
-EDGES = ("stream", "base", "context", "position", "scores")
+EDGES = ("stream", "base", "context", "position", "scores", "normed")
 
 
 class Field(NamedTuple):
@@ -58,7 +59,9 @@ class InputNode(TypedDict):
     num_tokens: int | None
     max_seq_len: int | None
     emb_dim: int | None
+    pos_offset: int
     embed_scale: float
+    num_token_types: int
     l2norm_embed: bool
     post_emb_norm: bool
     emb_frac_gradient: float
@@ -71,6 +74,12 @@ class InputNode(TypedDict):
     image_size: int | tuple[int, int] | None
     patch_size: int | tuple[int, int] | None
     channels: int
+    crop: bool
+    patch_norm: bool
+    patch_bias: bool
+    class_token: bool
+    mask_token: bool
+    pos_antialias: bool
     num_register_tokens: int
 
 
@@ -123,8 +132,17 @@ class OutputNode(TypedDict):
     tied: Annotated[bool, Field("the logits use the token embedding's matrix")]
     logits_scale: float | None
     logits_bias: bool | None
+    logits_softcap: float | None
+    logits_transform: str | None
+    logits_transform_bias: bool
     num_classes: int | None
     dim_out: int | None
+    dim_out_bias: bool
+    pool: str | None
+    pooler: bool
+    pool_heads: int
+    pool_inner: int | None
+    pool_activation: str
 
 
 def declared(definition: type) -> tuple[Option, ...]:

@@ -112,7 +112,7 @@ class _Resolver:
     ) -> None:
         self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
-        self.seen: dict[tuple[str, str], dict[str, Value]] = {}  # options already checked, by kind and text
+        self.seen: dict[tuple[str, str, bool], dict[str, Value]] = {}  # options already checked, by kind and text
         self.tied: dict[str, ResolvedBlock] = {}
         self.kinds = kinds()
         self.kinds_used: set[str] = set()
@@ -120,9 +120,15 @@ class _Resolver:
         self.schemes_refused: set[str] = set()  # by blocks that say so
         self.settings_read = meaningful(settings)
 
-    def step(self, spec: Spec) -> ResolvedStep:
+    def step(self, spec: Spec, after_first: bool = False) -> ResolvedStep:
+        """`after_first`: a block of another branch reads the same stream and comes before it."""
         if isinstance(spec, ParallelSpec):
-            return ResolvedBranches(tuple(tuple(self.step(inner) for inner in branch) for branch in spec.branches))
+            return ResolvedBranches(
+                tuple(
+                    tuple(self.step(inner, i == 0 and (after_first or number > 0)) for i, inner in enumerate(branch))
+                    for number, branch in enumerate(spec.branches)
+                )
+            )
         if spec.kind not in self.kinds:  # parsed before it was unregistered
             raise self._error(spec.span, f"unknown block '{spec.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
         kind = self.kinds[spec.kind]
@@ -141,7 +147,7 @@ class _Resolver:
         of_positions = {option.name: option.setting or option.name for option in kind.position_options()}
         given = {name: value for name, value in spec.given.items() if name not in of_positions}
         positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
-        options = self._options(kind, spec, given)
+        options = self._options(kind, spec, given, after_first)
         block = ResolvedBlock(spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span)
         self._check_tie(block)
         self._check_positions(block)
@@ -171,11 +177,16 @@ class _Resolver:
     def _pieces(self, shift: int) -> int:
         return shift + 1 if self.settings["causal"] else 2 * shift + 1
 
-    def _options(self, kind: Kind, spec: BlockSpec, given: Mapping[str, Value]) -> dict[str, Value]:
-        key = (kind.name, repr(given))
+    def _options(self, kind: Kind, spec: BlockSpec, given: Mapping[str, Value], after_first: bool) -> dict[str, Value]:
+        key = (kind.name, repr(given), after_first)
         if key not in self.seen:
             options = dict(self._defaults(kind))
             options |= given
+            if not after_first:
+                if given.get("shared_norm"):
+                    nothing = "shared_norm is set, but no branch before this one reads the same stream"
+                    raise self._error(spec.span, nothing, "it is for a later branch: (a & f(shared_norm))")
+                options["shared_norm"] = False
             problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
             if problem:
                 raise self._clash(spec, problem)
@@ -228,6 +239,8 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
+        if self.given.get("shared_norm") and not any(after_first for _, _, after_first in self.seen):
+            raise self._setting_error("shared_norm", "the pattern has no parallel branches, as (a & f) has")
         for scheme in SCHEMES.values():
             if scheme.on(self.settings) and scheme.name not in self.schemes_used | self.schemes_refused:
                 switch = next(name for name in scheme.switch if self.settings[name])

@@ -20,9 +20,10 @@ _SAID = """
 _name_or_path _attn_implementation _attn_implementation_autoset _commit_hash architectures attn_implementation
 auto_map chunk_size_feed_forward dtype finetuning_task gradient_checkpointing id2label initializer_factor
 initializer_range is_encoder_decoder keys_to_ignore_at_inference label2id language_model_type model_type
-name_or_path num_labels output_attentions output_hidden_states output_scores output_router_logits prefix
-pretraining_tp problem_type return_dict return_dict_in_generate task_specific_params tf_legacy_loss tokenizer_class
-torch_dtype torchscript transformers_version use_bfloat16 use_cache
+_num_labels name_or_path num_labels output_attentions output_hidden_states output_past output_router_logits
+output_scores prefix pretraining_tp problem_type return_dict return_dict_in_generate task_specific_params
+tf_legacy_loss tokenizer_class
+torch_dtype torchscript transformers_version use_bfloat16 use_cache xla_device
 
 bad_words_ids begin_suppress_tokens bos_token_id cls_token_id decoder_start_token_id diversity_penalty
 do_sample early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
@@ -31,6 +32,9 @@ no_repeat_ngram_size num_beam_groups num_beams num_return_sequences pad_token_id
 repetition_penalty sep_token_id suppress_tokens temperature top_k top_p typical_p unk_token_id
 """
 _HARMLESS = frozenset(_SAID.split())
+
+# Keys that files of older releases have whatever the model is, where they say nothing with this value alone.
+_PLAIN = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
 
 # Their name of an activation → ours.
 ACTIVATIONS = {
@@ -86,6 +90,11 @@ class Config:
         """A whole number."""
         return self._typed(name, default, int, "a whole number")
 
+    def optional(self, name: str, default: int | None) -> int | None:
+        """A whole number or null, which is a value of its own: it is not as good as left out."""
+        self.ignore(name)
+        return None if self.values.get(name, default) is None else self.integer(name, default)
+
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         """A number."""
         return float(self._typed(name, default, (int, float), "a number"))
@@ -104,7 +113,10 @@ class Config:
         Raises:
             UserError: there is none like it here.
         """
-        theirs = self.word(name, default)
+        return self.activation_of(name, self.word(name, default))
+
+    def activation_of(self, name: str, theirs: str) -> str:
+        """The activation that they call `theirs`, which the key `name` has said, by our name."""
         if theirs not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UserError(f"{self.within}{name}={theirs!r}: there is no such activation here; there are {known}")
@@ -151,7 +163,8 @@ class Config:
     def _unread(self) -> list[str]:
         lines = []
         for name, value in self.values.items():
-            if name in self.seen or name in _HARMLESS or value is None or "dropout" in name or name.endswith("pdrop"):
+            harmless = name in _HARMLESS or "dropout" in name or name.endswith("pdrop") or value is None
+            if name in self.seen or harmless or (name in _PLAIN and value == _PLAIN[name]):
                 continue
             like = nearest(name, self.seen)
             lines.append(

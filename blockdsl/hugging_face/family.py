@@ -26,18 +26,20 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
       grouped (Falcon)    … ByHead(kv_heads, (heads // kv_heads * d, d, d))          rows of q, k, v in each group
     reordered (ViT)       Weight("patch_emb.project", "….projection", Reordered((dim, 3, p, p), (0, 2, 3, 1)))
     other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
+    zeros (BART)          Zeros("final_logits_bias", (1, vocabulary))                      another number is refused
     tied (LM heads)       Tied("lm_head.weight", "model.embed_tokens.weight")               may be in a file, or not
     buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
     other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
 
 An encoder and a decoder (T5, BART, Whisper) have their rows each; a shared embedding is a `Weight` of the encoder, and
-in the decoder `Shared("token_emb", of="encoder")` and a `Tied` for the name that a file may have there.
+in the decoder `Shared("token_emb", of="encoder")` and a `Tied` for the name that a file may have there. How they
+generate is in the decoder's `arguments`.
 Then a test: a table of configurations in tests/hugging_face/test_<family>.py, and an entry of the zoo.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -168,6 +170,14 @@ class Tied:
 
 
 @dataclass(frozen=True)
+class Zeros:
+    """A tensor that has no place in our model, and is all zeros in files whose models are ours."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Shared:
     """A module of ours, by name, that is the one of the component `of` under the same name."""
 
@@ -175,7 +185,7 @@ class Shared:
     of: str
 
 
-Row = Weight | Tied | Shared
+Row = Weight | Tied | Zeros | Shared
 
 # Families ----------------------------------------------------------------------------------------------------------
 
@@ -189,12 +199,14 @@ class Component:
         settings: of the stack and of the model; those at their default say nothing and are left out of the text.
         weights: the rows.
         layers: how many times the rows with {i} repeat; tied layers count once.
+        arguments: of a decoder, those of `XTransformer.from_models`: start_token, generation, ...
     """
 
     pattern: str
     settings: Mapping[str, Any]
     weights: Sequence[Row]
     layers: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -233,6 +245,7 @@ class Family:
         read: configuration → its parts by name: "" alone, or "encoder" and "decoder".
         ignored: ends of the names of buffers that a file may have.
         unused: ends of the names of weights that a file may have and that are of another head; each is warned of.
+        amended: configuration and the names of a file's tensors, ties once → the configuration that says this file.
     """
 
     model_types: tuple[str, ...]
@@ -243,6 +256,7 @@ class Family:
     read: Callable[[Config], Mapping[str, Component]]
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    amended: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda config, names: config
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,8 @@ def _arguments(arguments: Sequence[Argument]) -> Iterator[TextPiece]:
 
 def _shortest(value: Value) -> str:
     """A value as canonical text has it: 4 for 4.0."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shortest, value))})"
     return spell(int(value) if isinstance(value, float) and value.is_integer() and abs(value) < TOO_LARGE else value)
 
 

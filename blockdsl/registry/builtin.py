@@ -220,6 +220,12 @@ def _attention_check(o: Any) -> str | None:
     return None
 
 
+def _self_attention_check(o: Any) -> str | None:
+    if o.causal and o.max_attend_future is not None:
+        return f"max_attend_future={o.max_attend_future} is set, but a causal block attends to no later token"
+    return _attention_check(o)
+
+
 def _attention_derived(o: Any) -> dict[str, Value]:
     dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
     return {
@@ -324,6 +330,8 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
     softmax = ["softmax"] + (["causal"] if getattr(o, "causal", False) else [])
     if getattr(o, "max_attend_past", None) is not None:
         softmax.append(f"{o.max_attend_past} back")
+    if getattr(o, "max_attend_future", None) is not None:
+        softmax.append(f"{o.max_attend_future} ahead")
     softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
     softmax += ["sink"] if o.sink else []
     softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
@@ -361,13 +369,23 @@ SELF_ATTENTION = register(
                 least=0,
                 optional=True,
             ),
+            Option(
+                "max_attend_future",
+                int,
+                None,
+                "how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); "
+                "none: all",
+                setting="attn_max_attend_future",
+                least=0,
+                optional=True,
+            ),
         ),
         inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
         shapes=lambda o: _projection("to_qkv", o, queries=True, keys=True) | _attention_shapes(o),
         flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
         state=lambda o: _attention_state(o, "token", o.max_attend_past),
         module="xt_blocks.blocks.attention:Attention",
-        check=_attention_check,
+        check=_self_attention_check,
         derive=_attention_derived,
         steps=lambda o: _attention_steps(o, (_qkv(o, "q, k, v", o.heads * o.dim_head + _kv_features(o)), "")),
         also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),

@@ -6,7 +6,7 @@ Type checkers and editors read the same from `blockdsl.signatures`, which is gen
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from .options import Option
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def annotation(option: Option) -> Any:
     """The type of an option's values: `int`, `int | tuple[int, int]`, `Literal["block", "stage"] | None`."""
     kind: Any = Literal[option.choices] if option.choices else option.type
-    kind = kind | tuple[int, int] if option.pair else kind
+    kind = kind | tuple[int, int] if option.pair else Sequence[kind] if option.many else kind
     return kind | None if option.optional or option.default is None else kind
 
 

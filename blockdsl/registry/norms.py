@@ -30,6 +30,13 @@ NORM_PLACES = (
         "norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656)",
         setting="output_norm",
     ),
+    Option(
+        "shared_norm",
+        bool,
+        False,
+        "a later parallel branch starts from what the first branch's first block has normed (Falcon, arXiv:2311.16867)",
+        setting="shared_norm",
+    ),
 )
 """Where a block has norms."""
 
@@ -109,8 +116,13 @@ def norm_of(options: Mapping[str, Any]) -> Norm:
 def norms_of(options: Mapping[str, Any]) -> tuple[Norm | None, Norm | None]:
     """Those of a block: of the stream, before the layer or after the add, and of the layer's output."""
     own = norm_of(options)
-    of_stream = options["norm"] and not options["output_norm"]
+    of_stream = options["norm"] and not options["output_norm"] and not options["shared_norm"]
     return own if of_stream else None, own if options["sandwich_norm"] or options["output_norm"] else None
+
+
+def shares(options: Mapping[str, Any]) -> bool:
+    """Whether a block norms the stream before its layer, which another block may read."""
+    return bool(options["pre_norm"]) and norms_of(options)[0] is not None
 
 
 def final_norm(output: Mapping[str, Any]) -> Norm | None:
@@ -134,11 +146,12 @@ def norm_clash(options: Mapping[str, Value]) -> tuple[str, str, str] | None:
 
 def misplaced_norm(o: Any) -> str | None:
     """What is wrong with where a block has norms, or None."""
-    for name in ("sandwich_norm", "output_norm"):
+    for name in ("sandwich_norm", "output_norm", "shared_norm"):
         if getattr(o, name) and not o.pre_norm:
             return f"{name} is set, but it needs pre_norm"
         if getattr(o, name) and not o.norm:
             return f"{name} is set, but norm=false leaves the block no norm"
-    if o.sandwich_norm and o.output_norm:
-        return "sandwich_norm and output_norm are both set; give one"
+    for name in ("sandwich_norm", "shared_norm"):
+        if getattr(o, name) and o.output_norm:
+            return f"{name} and output_norm are both set; give one"
     return None

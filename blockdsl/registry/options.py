@@ -36,6 +36,7 @@ class Option:
         choices: the allowed names.
         optional: whether `none` is a value.
         pair: whether two numbers are a value, a height and a width.
+        many: whether a value is a list of numbers, each within the range.
         area: of the reference; empty: that of where it is declared.
         scores: of attention, what it does to scores: "package.module:name" of what makes a modifier, or a module that
             gives some, of the block's options; see `xt_blocks.kernels.scores.spec`. Empty: it does nothing to scores.
@@ -53,6 +54,7 @@ class Option:
     choices: tuple[str, ...] = ()
     optional: bool = False
     pair: bool = False
+    many: bool = False
     area: str = ""
     scores: str = ""
 
@@ -67,7 +69,10 @@ class Option:
         if self.pair and isinstance(value, tuple | list) and len(value) == 2:
             each = replace(self, optional=False, pair=False)
             return next(filter(None, map(each.fault, value)), None)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if self.many and isinstance(value, tuple | list) and value:
+            each = replace(self, optional=False, many=False)
+            return next(filter(None, map(each.fault, value)), None)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and not self.many
         right_type = {
             bool: isinstance(value, bool),
             int: number and isinstance(value, int),
@@ -90,6 +95,7 @@ class Option:
     def wanted(self) -> str:
         """The allowed values in words: `a whole number of at least 1`."""
         words = ", ".join(map(repr, self.choices)) if self.choices else _TYPES[self.type]
+        words = f"a list, each {words}" if self.many else words
         if self.choices:
             words = f"one of {words}"
         if self.above is not None:
@@ -158,7 +164,7 @@ def real(
 def _checked(name: str, option: Option, value: Any) -> Any:
     if fault := option.fault(value):
         raise UserError(f"{name} {fault}")
-    return plain(value)
+    return tuple(plain(value)) if option.many and value is not None else plain(value)
 
 
 def spell(value: Any) -> str:

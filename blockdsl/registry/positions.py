@@ -107,7 +107,7 @@ POSITION_SETTINGS = (
     Option("alibi_learned", bool, False, "learn the slopes of ALiBi's bias"),
 )
 
-# Settings that mean nothing without one of others → these.
+# Settings that mean nothing without one of others → these; `name=value` where it has to be that.
 POSITION_NEEDS: dict[str, tuple[str, ...]] = {
     **rotary.ROTARY_NEEDS,
     "rel_pos_num_buckets": ("rel_pos_bias",),
@@ -284,4 +284,9 @@ def readers(kind: Kind, settings: Settings, own: Settings) -> list[tuple[Scheme,
 
 def meaningful(settings: Settings) -> set[str]:
     """The settings of POSITION_NEEDS that mean something beside these others."""
-    return {name for name, needed in POSITION_NEEDS.items() if any(settings[one] for one in needed)}
+    return {name for name, needed in POSITION_NEEDS.items() if any(_holds(one, settings) for one in needed)}
+
+
+def _holds(one: str, settings: Settings) -> bool:
+    name, _, value = one.partition("=")
+    return settings[name] == value if value else bool(settings[name])

@@ -12,9 +12,9 @@ from typing import Any
 from .options import Option, Value
 
 SWITCH = "rotary_pos_emb"
+_ON = "rotary positions in self-attention (arXiv:2104.09864)"
 
-_OF_A_HEAD = (
-    Option(SWITCH, bool, False, "rotary positions in self-attention (arXiv:2104.09864)"),
+_OF_ALL = (
     Option(
         "rotary_emb_dim",
         int,
@@ -30,29 +30,112 @@ _OF_A_HEAD = (
         "base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950)",
         above=1,
     ),
+    Option(
+        "rotary_interleaved",
+        bool,
+        False,
+        "rotate neighbouring features together (GPT-J), not those half of the rotated ones apart",
+    ),
+    Option(
+        "rotary_scaling",
+        str,
+        None,
+        "how longer texts than those of the training rotate slower: positions divided by a factor (arXiv:2306.15595), "
+        "a theta that grows with the text (dynamic NTK), by wavelength (Llama 3, arXiv:2407.21783), YaRN "
+        "(arXiv:2309.00071), a factor for each frequency (LongRoPE, arXiv:2402.13753)",
+        choices=("linear", "dynamic", "llama3", "yarn", "longrope"),
+        optional=True,
+    ),
+)
+_OF_SCALINGS = (
+    Option(
+        "rotary_factor",
+        float,
+        None,
+        "how many times longer texts are; frequencies are divided by it",
+        least=1,
+        optional=True,
+    ),
+    Option("rotary_original_len", int, None, "longest text of the training", least=1, optional=True),
+    Option(
+        "rotary_low_freq_factor",
+        float,
+        1.0,
+        "Llama 3: wavelengths above original_len over it are scaled whole",
+        above=0,
+    ),
+    Option("rotary_high_freq_factor", float, 4.0, "Llama 3: wavelengths below original_len over it are left", above=0),
+    Option("rotary_beta_fast", float, 32.0, "YaRN: pairs of at least so many cycles in original_len are left", above=0),
+    Option("rotary_beta_slow", float, 1.0, "YaRN: pairs of at most so many are scaled whole", above=0),
+    Option(
+        "rotary_attention_factor",
+        float,
+        None,
+        "YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, "
+        "√(1 + ln(factor) / ln(original_len)) of LongRoPE",
+        above=0,
+        optional=True,
+    ),
+    Option(
+        "rotary_short_factors",
+        float,
+        None,
+        "LongRoPE: what each frequency is divided by in texts up to original_len",
+        above=0,
+        optional=True,
+        many=True,
+    ),
+    Option("rotary_long_factors", float, None, "LongRoPE: the same in longer ones", above=0, optional=True, many=True),
 )
 
 ROTARY_SETTINGS = (
-    *_OF_A_HEAD,
+    Option(SWITCH, bool, False, _ON),
+    *_OF_ALL,
+    *_OF_SCALINGS,
     Option("rotary_xpos", bool, False, "rotary positions with a decay over distance, xPos (arXiv:2212.10554)"),
     Option("rotary_xpos_scale_base", int, 512, "distance over which xPos decays by a step", least=1),
 )
 
-ROTARY_NEEDS = {
-    "rotary_emb_dim": (SWITCH, "rotary_xpos"),
-    "rotary_theta": (SWITCH, "rotary_xpos"),
+NEEDED_BY_SCALING = {
+    "linear": ("rotary_factor",),
+    "dynamic": ("rotary_factor", "rotary_original_len"),
+    "llama3": ("rotary_factor", "rotary_original_len"),
+    "yarn": ("rotary_factor", "rotary_original_len"),
+    "longrope": ("rotary_original_len", "rotary_short_factors", "rotary_long_factors"),
+}
+"""Settings that a scaling cannot be without."""
+
+_READ_BY_SCALING = {
+    **NEEDED_BY_SCALING,
+    "llama3": (*NEEDED_BY_SCALING["llama3"], "rotary_low_freq_factor", "rotary_high_freq_factor"),
+    "yarn": (*NEEDED_BY_SCALING["yarn"], "rotary_beta_fast", "rotary_beta_slow", "rotary_attention_factor"),
+    "longrope": (*NEEDED_BY_SCALING["longrope"], "rotary_factor", "rotary_attention_factor"),
+}
+
+ROTARY_NEEDS: dict[str, tuple[str, ...]] = {
+    **{option.name: (SWITCH, "rotary_xpos") for option in _OF_ALL},
+    **{
+        option.name: tuple(f"rotary_scaling={name}" for name, read in _READ_BY_SCALING.items() if option.name in read)
+        for option in _OF_SCALINGS
+    },
     "rotary_xpos_scale_base": ("rotary_xpos",),
 }
 
-ROTARY_OPTIONS = tuple(
-    replace(option, name="rotary" if option.name == SWITCH else option.name, setting=option.name, area="positions")
-    for option in _OF_A_HEAD
+
+def _bare(name: str) -> str:
+    """As a position node has it."""
+    return name.removeprefix("rotary_")
+
+
+ROTARY_OPTIONS = (
+    Option("rotary", bool, False, _ON, SWITCH, area="positions"),
+    *(replace(option, setting=option.name, area="positions") for option in (*_OF_ALL, *_OF_SCALINGS)),
 )
 """Those of a block whose kind has the input `rotary`, beside the kind's own."""
 
 ROTARY_ATTRIBUTES = (
     Option("dim", int, None, "features of a head that are rotated", least=2),
-    Option("theta", float, 10_000.0, "base of the frequencies", above=1),
+    *(replace(option, name=_bare(option.name)) for option in (*_OF_ALL[1:], *_OF_SCALINGS)),
     Option("xpos_scale_base", int, None, "of xPos; none: plain rotary", least=1, optional=True),
 )
 """Of a position node."""
@@ -60,13 +143,21 @@ ROTARY_ATTRIBUTES = (
 
 def attributes(settings: Mapping[str, Value], block: Any) -> dict[str, Value]:
     """What a node says, by the settings as a block of this dim_head has them."""
-    dim, theta = settings["rotary_emb_dim"], settings["rotary_theta"]
-    assert isinstance(theta, int | float)
+    dim, read = settings["rotary_emb_dim"], _READ_BY_SCALING.get(str(settings["rotary_scaling"]), ())
+    said = {option: settings[option.name] for option in _OF_ALL[1:]}
+    said |= {option: settings[option.name] if option.name in read else option.default for option in _OF_SCALINGS}
     return {
         "dim": max(2, block.dim_head // 2 // 2 * 2) if dim is None else dim,
-        "theta": float(theta),
+        **{_bare(option.name): _number(option, value) for option, value in said.items()},
         "xpos_scale_base": settings["rotary_xpos_scale_base"] if settings["rotary_xpos"] else None,
     }
+
+
+def _number(option: Option, value: Any) -> Value:
+    """A value as the graph has it: whole numbers as floats where the option is one."""
+    if option.type is not float or value is None:
+        return value
+    return tuple(map(float, value)) if option.many else float(value)
 
 
 def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
@@ -80,12 +171,34 @@ def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
     if o.xpos_scale_base is not None and bool(getattr(block, "num_mem_kv", False)):
         problem = "rotary_xpos decays with distance, and num_mem_kv's memory key-values have no position"
         return problem, "leave one of the two out"
+    wrong = _wrong_scaling(o)
+    return None if wrong is None else (wrong, "")
+
+
+def _wrong_scaling(o: Any) -> str | None:
+    read = _READ_BY_SCALING.get(o.scaling, ())
+    for option in _OF_SCALINGS:
+        value = getattr(o, _bare(option.name))
+        if value is None and option.name in NEEDED_BY_SCALING.get(o.scaling, ()):
+            return f"rotary_scaling={o.scaling} needs {option.name}"
+        if value != option.default and option.name not in read:
+            return f"{option.name} is set, but it needs {ROTARY_NEEDS[option.name][0]}"
+        if option.many and value is not None and len(value) != o.dim // 2:
+            return f"{option.name} has {len(value)} numbers, and {o.dim} rotated features have {o.dim // 2} frequencies"
+    if o.scaling == "dynamic" and o.dim == 2:
+        return "rotary_scaling=dynamic changes all frequencies but the first, and 2 rotated features have one"
+    if o.scaling == "llama3" and o.low_freq_factor >= o.high_freq_factor:
+        return f"rotary_low_freq_factor={o.low_freq_factor:g} must be below {o.high_freq_factor:g}, the high one"
+    if o.scaling == "yarn" and o.beta_slow >= o.beta_fast:
+        return f"rotary_beta_slow={o.beta_slow:g} must be below {o.beta_fast:g}, the fast one"
     return None
 
 
 def note(o: Any) -> str:
     """A node in a few words."""
     parts = [f"rotary {o.dim}"]
+    parts += ["interleaved"] if o.interleaved else []
     parts += [f"theta {o.theta:g}"] if o.theta != 10_000 else []
+    parts += [o.scaling + ("" if o.factor is None else f" × {o.factor:g}")] if o.scaling else []
     parts += ["xPos"] if o.xpos_scale_base is not None else []
     return ", ".join(parts)

@@ -44,7 +44,7 @@ STACK_SETTINGS = (
     *in_area("positions", POSITION_SETTINGS),
     *in_area("embedding", TOKEN_OPTIONS),
     *in_area("vectors", tuple(o for o in VECTOR_OPTIONS if o not in TOKEN_OPTIONS)),
-    *in_area("images", tuple(o for o in IMAGE_OPTIONS if o not in TOKEN_OPTIONS)),
+    *in_area("images", tuple(o for o in IMAGE_OPTIONS if o not in (*TOKEN_OPTIONS, *VECTOR_OPTIONS))),
 )
 
 

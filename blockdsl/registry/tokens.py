@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .options import Option, Value, by_name, check_names, checked_values, plain
+from .activations import ACTIVATIONS
+from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
 TOKEN_OPTIONS = (
@@ -31,6 +32,13 @@ TOKEN_OPTIONS = (
         least=1,
         optional=True,
     ),
+    Option(
+        "num_token_types",
+        int,
+        0,
+        "learned vectors, one of which is added to each token by its type (BERT's segments, arXiv:1810.04805)",
+        least=0,
+    ),
     Option("use_abs_pos_emb", bool, True, "absolute positions; off where rotary ones or T5's bias are on"),
     Option(
         "scaled_sinu_pos_emb",
@@ -38,6 +46,7 @@ TOKEN_OPTIONS = (
         False,
         "absolute positions are sinusoids (arXiv:1706.03762) with a learned scale, not learned vectors",
     ),
+    Option("pos_offset", int, 0, "rows of the learned positions before the first one's: 2 in OPT and BART", least=0),
     Option(
         "embed_scale",
         float,
@@ -90,8 +99,43 @@ TOKEN_OPTIONS = (
         "whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied",
         optional=True,
     ),
+    Option(
+        "logits_softcap",
+        float,
+        None,
+        "logits bounded by c, as c·tanh(logit / c) (Gemma 2, arXiv:2408.00118); none: unbounded",
+        above=0,
+        optional=True,
+    ),
+    Option(
+        "logits_transform",
+        str,
+        None,
+        "a linear layer, this activation and a LayerNorm before the logits (arXiv:1810.04805); none: without",
+        choices=tuple(ACTIVATIONS),
+        optional=True,
+    ),
+    Option("logits_transform_bias", bool, True, "a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none"),
     Option("return_only_embed", bool, False, "no logits: the model returns the stack's output"),
+    Option(
+        "pool",
+        str,
+        None,
+        "one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and "
+        "mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors",
+        choices=("mean", "first", "last", "first_mean", "attention"),
+        optional=True,
+    ),
+    Option(
+        "pooler",
+        bool,
+        False,
+        "a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one",
+    ),
 )
+
+SEQUENCE_POOLS = ("mean", "first", "last")
+"""The ways in which a model over tokens pools; one over images has all but the last."""
 
 _DIM_IN = Option(
     "dim_in",
@@ -133,22 +177,51 @@ _IMAGE = (
         pair=True,
     ),
     Option("channels", int, 3, "colour channels of an image", least=1),
+    Option("crop", bool, False, "pixels at the right and the bottom that fill no patch are left out"),
     Option(
-        "num_classes",
-        int,
-        None,
-        "classes, scored from the mean of the patches; none: the model returns the patches",
-        least=1,
-        optional=True,
+        "patch_norm",
+        bool,
+        True,
+        "LayerNorm before and after the linear layer that embeds patches (arXiv:2302.01327)",
+    ),
+    Option("patch_bias", bool, True, "a bias of that linear layer"),
+    Option(
+        "class_token",
+        bool,
+        False,
+        "a learned token in front of the patches, with a position of its own (arXiv:2010.11929)",
+    ),
+    Option("mask_token", bool, False, "a learned vector in place of masked patches (arXiv:2106.08254)"),
+    Option(
+        "pos_antialias",
+        bool,
+        False,
+        "positions of images of another size are interpolated with antialiasing (arXiv:2309.16588)",
     ),
     Option(
         "num_register_tokens",
         int,
         0,
-        "learned tokens after the patches, which attend to them (arXiv:2309.16588)",
+        "learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches",
         least=0,
     ),
+    Option("num_classes", int, None, "classes, scored from that vector; none: no scores", least=1, optional=True),
 )
+_POOL_ATTENTION = (
+    Option("pool_heads", int, 8, "heads of attention that pools", least=1),
+    Option(
+        "pool_inner",
+        int,
+        None,
+        "hidden features of the feedforward after it; none: 4 times dim",
+        least=1,
+        optional=True,
+    ),
+    Option("pool_activation", str, "gelu", "activation of that feedforward", choices=tuple(ACTIVATIONS)),
+)
+
+
+_DIM_OUT_BIAS = Option("dim_out_bias", bool, True, "a bias of the linear layer to dim_out")
 
 
 def _among(options: tuple[Option, ...], *names: str) -> tuple[Option, ...]:
@@ -157,22 +230,42 @@ def _among(options: tuple[Option, ...], *names: str) -> tuple[Option, ...]:
 
 VECTOR_OPTIONS = (
     *_among(TOKEN_OPTIONS, "max_seq_len"),
-    *(_DIM_IN, _DIM_OUT, _CONV_STEM),
-    *_among(TOKEN_OPTIONS, "emb_dim", "use_abs_pos_emb", "scaled_sinu_pos_emb", "post_emb_norm", "emb_dropout"),
+    *(_DIM_IN, _DIM_OUT, _DIM_OUT_BIAS, _CONV_STEM),
+    *_among(TOKEN_OPTIONS, "emb_dim", "use_abs_pos_emb", "scaled_sinu_pos_emb", "pos_offset"),
+    *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout"),
     *_among(TOKEN_OPTIONS, "num_memory_tokens"),
 )
-IMAGE_OPTIONS = (*_IMAGE, *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout"))
+IMAGE_OPTIONS = (
+    *_IMAGE,
+    *_POOL_ATTENTION,
+    _DIM_OUT,
+    _DIM_OUT_BIAS,
+    *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout", "pool", "pooler"),
+)
 
 MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OPTIONS}
 """What a model reads → the options that it has."""
 
-MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _CONV_STEM, *_IMAGE)
+MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _DIM_OUT_BIAS, _CONV_STEM, *_IMAGE, *_POOL_ATTENTION)
 """All of them."""
 
-LOGITS_OPTIONS = _among(TOKEN_OPTIONS, "tie_embedding", "logits_dim", "logits_scale", "logits_bias")
+LOGITS_OPTIONS = _among(
+    TOKEN_OPTIONS,
+    "tie_embedding",
+    "logits_dim",
+    "logits_scale",
+    "logits_bias",
+    "logits_softcap",
+    "logits_transform",
+    "logits_transform_bias",
+)
 """Those that have no meaning without logits."""
 
-OUTPUT_OPTIONS = (*LOGITS_OPTIONS[2:], *_among(MODEL_OPTIONS, "num_classes", "dim_out"))
+OUTPUT_OPTIONS = (
+    *LOGITS_OPTIONS[2:],
+    *_among(MODEL_OPTIONS, "num_classes", "dim_out", "dim_out_bias", "pool", "pooler"),
+    *_POOL_ATTENTION,
+)
 """Those that are attributes of the output node."""
 
 AT_OUTPUT = (*(option.name for option in OUTPUT_OPTIONS), "logits_dim", "tie_embedding", "return_only_embed")
@@ -231,10 +324,12 @@ def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: se
     for option in MODEL_OPTIONS:
         if option.name not in own and options.get(option.name, option.default) != option.default:
             return option.name, f"the model reads {model}" if model else _needed(option)
-    if model == "images":
-        return _image_clash(options)
     if model is None:
         return None
+    if not options.get("dim_out_bias", True) and options["dim_out"] is None:
+        return "dim_out_bias", "it needs dim_out"
+    if model == "images":
+        return _image_clash(options) or pool_clash(options, dim)
     if options["max_seq_len"] is None:
         return next(
             name for name in ("num_tokens", "dim_in", "dim_out") if options.get(name)
@@ -248,17 +343,53 @@ def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: se
 def _needed(option: Option) -> str:
     if option is _CONV_STEM:
         return "it needs dim_in, the features of the vectors that it reads"
-    return "it needs image_size" if option in _IMAGE else "it needs num_tokens, which gives the stack its embedding"
+    if option is _DIM_OUT_BIAS:
+        return "it needs dim_out"
+    of_images = (*_IMAGE, *_POOL_ATTENTION)
+    return "it needs image_size" if option in of_images else "it needs num_tokens, which gives the stack its embedding"
 
 
 def _image_clash(options: Mapping[str, Value]) -> tuple[str, str] | None:
     if options["patch_size"] is None:
         return "image_size", "it needs patch_size too"
-    problem = not_tiled(options["image_size"], options["patch_size"])
+    problem = not_tiled(options["image_size"], options["patch_size"], bool(options["crop"]))
     return ("patch_size", problem) if problem else None
 
 
+def pool_of(output: Mapping[str, Value]) -> str | None:
+    """How a model makes one vector of an image by its output's options; None: it does not."""
+    pool, made = output["pool"], (output["num_classes"], output["dim_out"], output["pooler"] or None)
+    return str(pool) if pool is not None else "mean" if any(value is not None for value in made) else None
+
+
+def pool_attention(output: Mapping[str, Value], dim: int) -> dict[str, dict[str, Value]]:
+    """The blocks of pool=attention by kind: attention of one learned query to the tokens, and a feedforward."""
+    inner = 4 * dim if output["pool_inner"] is None else output["pool_inner"]
+    return {
+        "c": {"heads": output["pool_heads"], "dim_head": None, "qkv_bias": True, "out_bias": True},
+        "f": {"inner": inner, "activation": output["pool_activation"]},
+    }
+
+
+def pool_clash(options: Mapping[str, Value], dim: int) -> tuple[str, str] | None:
+    """An option of an image's vector that does not go with the others, and why; as of `clash`."""
+    if options["pool"] == "last":
+        return "pool", "the last patch of an image is none of its own kind: take 'mean' or 'first'"
+    if options["num_classes"] is not None and options["dim_out"] is not None:
+        return "dim_out", "num_classes is set too; give one"
+    if options["pool"] != "attention":
+        for option in _POOL_ATTENTION:
+            if options[option.name] != option.default:
+                return option.name, "it needs pool=attention"
+    elif dim % (heads := whole("pool_heads", options["pool_heads"])):
+        return "pool_heads", f"{heads} heads do not divide the {dim} features"
+    return None
+
+
 def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[str]) -> tuple[str, str] | None:
+    learned = options["use_abs_pos_emb"] and not options["scaled_sinu_pos_emb"] and not schemes & REPLACE_ABSOLUTE
+    if options["pos_offset"] and not learned:
+        return "pos_offset", "the model has no learned positions"
     if not options["scaled_sinu_pos_emb"]:
         if options["max_seq_len"] == 0 and options["use_abs_pos_emb"] and not schemes & REPLACE_ABSOLUTE:
             return "use_abs_pos_emb", "there is no max_seq_len, which says how many learned positions there are"
@@ -273,14 +404,18 @@ def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[s
 
 
 def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tuple[str, str] | None:
+    if options["pool"] not in (None, *SEQUENCE_POOLS):
+        return "pool", f"a model over tokens pools by {', '.join(SEQUENCE_POOLS)}"
     if options["shift_mem_down"] and not options["max_mem_len"]:
         return "shift_mem_down", "it needs max_mem_len, which keeps memories"
     if options["return_only_embed"]:
         for option in LOGITS_OPTIONS:
             if options[option.name] != option.default:
                 return option.name, "return_only_embed leaves the logits out"
+    if not options["logits_transform_bias"] and options["logits_transform"] is None:
+        return "logits_transform_bias", "there is no logits_transform, whose bias it is"
     if options["tie_embedding"]:
-        if emb_dim != dim:
+        if emb_dim != dim and options["logits_transform"] is None:
             return "tie_embedding", f"the embedding has emb_dim={emb_dim} features and the stack dim={dim}"
         if options["logits_dim"] is not None:
             return "tie_embedding", "it gives a logit for each token, and logits_dim is set too"
@@ -296,11 +431,14 @@ def pair(size: Value) -> tuple[int, int]:
     return height, width
 
 
-def not_tiled(image_size: Value, patch_size: Value) -> str | None:
-    """That patches do not fit an image; None: they do."""
+def not_tiled(image_size: Value, patch_size: Value, crop: bool = False) -> str | None:
+    """That patches do not fit an image, or that none does where it is cropped; None: they do."""
     image, patch = pair(image_size), pair(patch_size)
-    if image[0] % patch[0] or image[1] % patch[1]:
-        return f"patches of {patch[0]} x {patch[1]} do not tile an image of {image[0]} x {image[1]}"
+    sizes = f"patches of {patch[0]} x {patch[1]}", f"an image of {image[0]} x {image[1]}"
+    if crop and (image[0] < patch[0] or image[1] < patch[1]):
+        return f"{sizes[0]} are larger than {sizes[1]}"
+    if not crop and (image[0] % patch[0] or image[1] % patch[1]):
+        return f"{sizes[0]} do not tile {sizes[1]}"
     return None
 
 

@@ -49,6 +49,30 @@ def test_self_attention_is_the_written_out_sum(causal: bool) -> None:
     torch.testing.assert_close(layer(x), by_hand(layer, x, visible))
 
 
+@pytest.mark.parametrize(("back", "ahead"), [(None, 0), (None, 2), (0, 1), (2, 3), (1, 0), (0, 0), (9, 9)])
+@pytest.mark.parametrize("flash", [False, True])
+def test_a_window_both_ways_is_the_written_out_sum(back: int | None, ahead: int, flash: bool) -> None:
+    layer = Attention(dim=11, heads=3, dim_head=5, max_attend_past=back, max_attend_future=ahead, flash=flash).double()
+    x = torch.randn(2, 7, 11, dtype=torch.float64)
+    visible = [[(back is None or i - j <= back) and j - i <= ahead for j in range(7)] for i in range(7)]
+    torch.testing.assert_close(layer(x), by_hand(layer, x, visible))
+
+
+def test_a_causal_block_has_no_window_ahead() -> None:
+    with pytest.raises(ValueError, match="max_attend_future=2 is set, but a causal block attends to no later token"):
+        Attention(dim=11, causal=True, max_attend_future=2)
+
+
+def test_windows_ahead_are_seen_in_memory_and_in_padded_rows() -> None:
+    layer = Attention(dim=11, heads=1, dim_head=5, max_attend_past=1, max_attend_future=1).double()
+    x = torch.randn(1, 9, 11, dtype=torch.float64)
+    whole = layer(x)
+    torch.testing.assert_close(layer(x[:, 4:], memory=x[:, :4]), whole[:, 4:])
+    padded = torch.cat((torch.randn(1, 3, 11, dtype=torch.float64), x), dim=1)
+    mask = torch.arange(12)[None] >= 3
+    torch.testing.assert_close(layer(padded, mask=mask)[:, 3:], whole)
+
+
 def test_cross_attention_is_the_written_out_sum() -> None:
     layer = CrossAttention(dim=11, heads=1, dim_head=5).double()
     x, context = torch.randn(1, 3, 11, dtype=torch.float64), torch.randn(1, 7, 11, dtype=torch.float64)
@@ -200,16 +224,20 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
 @pytest.mark.parametrize("kv_heads", [3, 1])
 @pytest.mark.parametrize("dim", [8, 4])
-def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: int) -> None:
+@pytest.mark.parametrize("said", [{}, {"interleaved": True}, {"scaling": "yarn", "factor": 4, "original_len": 64}])
+def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: int, said: dict[str, Any]) -> None:
     q, k = torch.randn(2, 3, 1, 8), torch.randn(2, kv_heads, 1, 8)
-    for turns in (rotation(torch.tensor([5]), dim), rotation(torch.tensor([[5], [9]]), dim)):  # of all rows, of each
+    for turns in (
+        rotation(torch.tensor([5]), dim, **said),
+        rotation(torch.tensor([[5], [9]]), dim, **said),
+    ):  # of all rows, of each
         for own, x in zip(turns.both(q, k), (q, k), strict=True):
             torch.testing.assert_close(own, turns.apply(x))
-    for own, x in zip(rotation(torch.tensor([5]), dim).both(q.bfloat16(), k.bfloat16()), (q, k), strict=True):
-        assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x.bfloat16()))
+    for own, x in zip(rotation(torch.tensor([5]), dim, **said).both(q.bfloat16(), k.bfloat16()), (q, k), strict=True):
+        assert torch.equal(own, rotation(torch.tensor([5]), dim, **said).apply(x.bfloat16()))
     with torch.autocast("cpu", torch.bfloat16):  # multiplies float32 in bfloat16
-        for own, x in zip(rotation(torch.tensor([5]), dim).both(q, k), (q, k), strict=True):
-            assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x))
+        for own, x in zip(rotation(torch.tensor([5]), dim, **said).both(q, k), (q, k), strict=True):
+            assert torch.equal(own, rotation(torch.tensor([5]), dim, **said).apply(x))
 
 
 def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:

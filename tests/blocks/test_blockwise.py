@@ -45,6 +45,7 @@ def by(
     past=st.sampled_from([0, 0, 37]),
     causal=st.booleans(),
     window=st.none() | st.integers(0, 160),
+    future=st.none() | st.integers(0, 160),
     mem_kv=st.sampled_from([0, 0, 3]),
     hidden=st.none() | st.integers(0, 150),
     masked=st.booleans(),
@@ -58,6 +59,7 @@ def test_tiles_are_the_written_out_attention(
     past: int,
     causal: bool,
     window: int | None,
+    future: int | None,
     mem_kv: int,
     hidden: int | None,
     masked: bool,
@@ -77,7 +79,7 @@ def test_tiles_are_the_written_out_attention(
     mask = None if hidden is None else torch.arange(tokens) >= torch.tensor([[0], [hidden]])
     seen = torch.rand(1, HEADS, seq, tokens) > 0.5 if masked else None
     bias = Bias(("bias",), RelativeBias(line, seq, tokens)) if biased else None
-    attend = Masks(seq, past, mask, attn_mask=seen).tokens(MaskSpec(causal, window, mem_kv), bias)
+    attend = Masks(seq, past, mask, attn_mask=seen).tokens(MaskSpec(causal, window, mem_kv, future=future), bias)
     mix = TalkingHeads(SimpleNamespace(heads=HEADS)).double()
     modifiers = [*(mix() if talking else ()), *([] if topk is None else [TopK(topk)])]
     read = [q, k, v, *([line] if biased else []), *(mix.parameters() if talking else ())]
@@ -135,11 +137,12 @@ def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [None, 30])
+@pytest.mark.parametrize("future", [None, 20])
 @pytest.mark.parametrize("mem_kv", [0, 3])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_flex_attention_sees_and_adds_the_same(
-    causal: bool, window: int | None, mem_kv: int, padded: bool, biased: bool
+    causal: bool, window: int | None, future: int | None, mem_kv: int, padded: bool, biased: bool
 ) -> None:
     seq, past = 150, 20
     tokens = seq + past
@@ -150,7 +153,7 @@ def test_flex_attention_sees_and_adds_the_same(
     )
     mask = torch.arange(tokens) >= torch.tensor([[0], [50]]) if padded else None
     bias = Bias(("bias",), RelativeBias(torch.randn(3, seq + tokens - 1), seq, tokens)) if biased else None
-    attend = Masks(seq, past, mask).tokens(MaskSpec(causal, window, mem_kv), bias)
+    attend = Masks(seq, past, mask).tokens(MaskSpec(causal, window, mem_kv, future=future), bias)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is slow when it is not compiled
         out = by("flex", q, k, v, attend)

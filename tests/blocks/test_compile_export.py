@@ -106,6 +106,11 @@ def wrapped(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         return xt_blocks.ViTransformerWrapper(
             image_size=8, patch_size=4, num_classes=5, num_register_tokens=1, attn_layers=encoder
         ), (image,)
+    if name == "vision with a class token":
+        own = {"class_token": True, "num_register_tokens": 2, "pool": "first_mean", "patch_norm": False}
+        encoder = xt_blocks.Encoder(**sizes, layer_scale=0.1)
+        net = xt_blocks.ViTransformerWrapper(image_size=8, patch_size=4, mask_token=True, attn_layers=encoder, **own)
+        return net, (torch.randn(2, 3, 8, 8), False, False, torch.ones(2, 4, dtype=torch.bool))
     if name == "vectors":
         decoder = xt_blocks.Decoder(**sizes)
         net = xt_blocks.ContinuousTransformerWrapper(
@@ -121,7 +126,7 @@ def wrapped(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
     return xt_blocks.NonAutoregressiveWrapper(net, mask_id=8, self_cond=True, self_token_critic=True), (tokens,)
 
 
-@pytest.mark.parametrize("name", ["vision", "vectors", "encoder-decoder", "masked"])
+@pytest.mark.parametrize("name", ["vision", "vision with a class token", "vectors", "encoder-decoder", "masked"])
 def test_every_kind_of_model_compiles_without_a_graph_break(name: str) -> None:
     model, args = wrapped(name)
     torch._dynamo.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,11 +82,27 @@ def test_by_either_kernel_it_is_the_plain_formula(beats_mkl: bool, monkeypatch: 
     assert len(ran) == (2 * 15 if beats_mkl else 0)  # logits and the gradient of x, seven tokens of a hundred at a time
 
 
-def test_derivatives_of_both_orders() -> None:
+@pytest.mark.parametrize("beats_mkl", [False, onednn.HAS_ONEDNN])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bounded_logits(beats_mkl: bool, bias: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", beats_mkl)
+    target, made = Target(targets(5), 5), inputs(dtype, bias)
+    exact = [own.detach().double().requires_grad_() for own in made]
+    bounded = 3 * torch.tanh(F.linear(*exact) / 3)
+    wanted = F.cross_entropy(bounded.flatten(0, 1), target.tokens.flatten(), ignore_index=5)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for own, other in zip(gradients(target.of_linear(*made, softcap=3.0), made), gradients(wanted, exact), strict=True):
+        torch.testing.assert_close(own.double(), other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_derivatives_of_both_orders(softcap: float | None) -> None:
     target, made = Target(torch.tensor([[1, 4, -100, 0]])), [torch.randn(1, 4, 3), torch.randn(5, 3), torch.randn(5)]
     made = [own.double().requires_grad_() for own in made]
-    assert torch.autograd.gradcheck(target.of_linear, made, nondet_tol=1e-12)
-    assert torch.autograd.gradgradcheck(target.of_linear, made, nondet_tol=1e-12)
+    loss = partial(target.of_linear, softcap=softcap)
+    assert torch.autograd.gradcheck(loss, made, nondet_tol=1e-12)
+    assert torch.autograd.gradgradcheck(loss, made, nondet_tol=1e-12)
 
 
 def test_nothing_to_count_is_no_number_and_teaches_nothing() -> None:
@@ -217,6 +234,8 @@ HEADS: list[dict[str, Any]] = [
     {"tie_embedding": True, "logits_scale": 1, "logits_bias": True},
     {"logits_scale": 0.3},
     {"logits_bias": False},
+    {"logits_softcap": 0.5, "logits_scale": 3.0},
+    {"tie_embedding": True, "logits_softcap": 0.5, "logits_bias": True, "logits_transform": "gelu", "emb_dim": 5},
 ]
 
 

@@ -289,3 +289,146 @@ def test_norms_of_queries_and_keys_that_are_refused(options: dict[str, Any], mes
     with pytest.raises(UserError) as error:
         xt_blocks.Attention(dim=DIM, **options)
     assert str(error.value) == message
+
+
+# Shared by parallel branches ----------------------------------------------------------------------------------------
+
+SIZES: dict[str, Any] = {"dim": DIM, "heads": 2, "attn_dim_head": 3}
+
+
+def with_norms_copied(shared: Any, text: str, **settings: Any) -> Any:
+    """A stack without shared norms of the same function: each block that shares one has a copy."""
+    plain = xt_blocks.lower(blockdsl.compile(text, **SIZES, **settings)).double()
+    state = shared.state_dict()
+    for node in shared.graph.nodes("block"):
+        for source in shared.graph.sources(node, "normed"):
+            for part in ("weight", "bias"):
+                state[f"blocks.{node}.norm.{part}"] = state[f"blocks.{source}.norm.{part}"]
+    plain.load_state_dict(state)
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("text", "edges"),
+    [
+        ("(a & f)*2", [("a0", "f1"), ("a2", "f3")]),
+        ("(f & a & c) f", [("f0", "a1"), ("f0", "c2")]),
+        ("((a f) & (f a))", [("a0", "f2")]),
+        ("(((a & f) f) & a)", [("a0", "f1"), ("a0", "a3")]),
+        ("(f>>1 & (a & f>>1)/2)", [("f0", "a1"), ("f0", "f2")]),
+        ("(a & f(shared_norm=false) & f)", [("a0", "f2")]),
+    ],
+)
+def test_a_shared_norm_is_an_edge_and_computes_what_copies_of_the_norm_do(
+    text: str, edges: list[tuple[str, str]]
+) -> None:
+    graph = blockdsl.compile(text, shared_norm=True, **SIZES)
+    assert [edge for edge in graph.nx.edges if "normed" in graph.nx.edges[edge]["carries"]] == edges
+    shared = randomised(xt_blocks.lower(graph))
+    assert graph.parameters() == sum(p.numel() for p in shared.parameters())
+    plain = with_norms_copied(shared, text.replace("(shared_norm=false)", ""))
+    assert sum(p.numel() for p in plain.parameters()) == graph.parameters() + 2 * DIM * len(edges)
+    x, context = torch.randn(2, 5, DIM).double(), torch.randn(2, 4, DIM).double()
+    given = {"context": context} if "c" in text else {}
+    torch.testing.assert_close(shared(x, **given), plain(x, **given))
+
+
+def test_a_block_may_say_it_alone() -> None:
+    graph = blockdsl.compile("(a & f(shared_norm)) (a & f)", **SIZES)
+    assert [graph.block(node)["options"]["shared_norm"] for node in ("a0", "f1", "a2", "f3")] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert graph.sources("f1", "normed") == ["a0"]
+    assert not graph.diff(blockdsl.BlockGraph.from_json(graph.to_json()))
+    other = blockdsl.compile("(a & f) (a & f)", **SIZES)
+    difference = other.diff(graph)
+    (changed,) = difference.wiring
+    assert (changed.before, changed.after, changed.changes[0].name) == ("f1", "f1", "normed")
+    assert [change.name for block in difference.blocks for change in block.changes] == ["shared_norm"]
+
+
+def test_the_norm_is_computed_once() -> None:
+    stack = xt_blocks.lower(blockdsl.compile("(a & f)*2", shared_norm=True, use_rmsnorm=True, **SIZES))
+    calls: list[str] = []
+    for name, module in stack.named_modules():
+        if isinstance(module, torch.nn.RMSNorm):
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    stack(torch.randn(1, 3, DIM))
+    assert calls == ["blocks.a0.norm", "blocks.a2.norm", "norm"]
+
+
+@pytest.mark.parametrize("checkpoint", [None, "block", "stage"])
+def test_gradients_go_through_a_shared_norm(checkpoint: str | None) -> None:
+    graph = blockdsl.compile("(a & f) f", shared_norm=True, checkpoint=checkpoint, ff_mult=1, **SIZES)
+    stack = randomised(xt_blocks.lower(graph)).train()
+    x = torch.randn(1, 3, DIM).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: stack(x), (x, *stack.parameters()), fast_mode=True)
+
+
+def test_segments_go_on_where_no_block_that_shares_a_norm_keeps_any() -> None:
+    graph = blockdsl.compile("(a & f)*2", shared_norm=True, causal=True, **SIZES)
+    model = randomised(xt_blocks.lower(graph.with_tokens(7, 12, max_mem_len=12, use_abs_pos_emb=False))).eval()
+    tokens = torch.randint(0, 7, (2, 8))
+    first, mems = model(tokens[:, :5], return_mems=True)
+    second = model(tokens[:, 5:], mems=mems)
+    torch.testing.assert_close(torch.cat((first, second), dim=1), model(tokens), rtol=1e-5, atol=1e-5)
+    graph = blockdsl.compile("(f & a)*2", shared_norm=True, causal=True, **SIZES)
+    with pytest.raises(blockdsl.GraphError, match="a1 \\(self-attention\\) reads what another block has normed"):
+        graph.with_tokens(7, 12, max_mem_len=12)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("a f", {"shared_norm": True}, "shared_norm is set, but the pattern has no parallel branches, as (a & f) has"),
+        ("(a(shared_norm) & f)", {}, "shared_norm is set, but no branch before this one reads the same stream"),
+        ("(a & f f(shared_norm))", {}, "shared_norm is set, but no branch before this one reads the same stream"),
+        (
+            "(a(norm=false) & f(shared_norm))",
+            {},
+            "shared_norm reads the stream as a0 norms it, and a0 has no norm before its branch",
+        ),
+        ("(a & f(shared_norm, norm=false))", {}, "shared_norm is set, but norm=false leaves the block no norm"),
+        ("(a & f(shared_norm, output_norm))", {}, "shared_norm and output_norm are both set; give one"),
+        ("(a & f(shared_norm))", {"pre_norm": False}, "shared_norm is set, but it needs pre_norm"),
+        ("f@x (a & f@x)", {"shared_norm": True}, "the tie 'x' has different options here than before: shared_norm"),
+    ],
+)
+def test_norms_that_cannot_be_shared(text: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        blockdsl.compile(text, **settings, **SIZES)
+    assert getattr(error.value, "problem", str(error.value)) == message
+
+
+def test_lint_judges_an_edited_norm() -> None:
+    def fault(graph: blockdsl.BlockGraph) -> str:
+        with pytest.raises(blockdsl.GraphError) as error:
+            graph.lint()
+        return str(error.value).splitlines()[1].strip()
+
+    graph = blockdsl.compile("(a & f)*2", shared_norm=True, **SIZES)
+    graph.nx.remove_edge("a0", "f1")
+    assert fault(graph) == "f1: its option shared_norm is on, and what 0 blocks have normed enters it"
+    graph.block("f1")["options"]["shared_norm"] = False
+    graph.lint()
+    graph.nx.add_edge("a0", "f1", carries=("normed",))
+    assert fault(graph) == "f1: reads what a0 has normed, but its option shared_norm is false"
+    graph.block("f1")["options"]["shared_norm"] = True
+    graph.block("a0")["options"]["norm"] = False
+    assert fault(graph) == "a0 → f1: a0 has no norm before its branch"
+    graph.block("a0")["options"]["norm"] = True
+    graph.nx.remove_edge("a2", "f3")
+    graph.nx.add_edge("a0", "f3", carries=("normed",))
+    assert fault(graph) == "a0 → f3: a norm is shared by blocks that read the same stream"
+
+
+def test_drawings_say_whose_norm_is_shared() -> None:
+    graph = blockdsl.compile("(a & f)*2", shared_norm=True, **SIZES)
+    assert "f   feedforward · shares the norm of 'a'" in graph.to_text()
+    assert '"a0" -> "f1" [style=dashed, color="#888888", label="normed", constraint=false];' in graph.to_dot()
+    assert "normed" in graph.to_mermaid()
+    assert "shares the norm of" in graph.to_svg()
+    assert operations(graph, "f1")[0].text == "the first branch's norm"

@@ -29,6 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no positions": {"use_abs_pos_emb": False},
     "sinusoids": {"scaled_sinu_pos_emb": True},
     "scaled": {"embed_scale": 4.5},
+    "types": {"num_token_types": 3},
+    "offset": {"pos_offset": 2},
     "unit": {"l2norm_embed": True},
     "norm": {"post_emb_norm": True},
     "part of the gradient": {"emb_frac_gradient": 0.3},
@@ -41,8 +43,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "logits scaled": {"logits_scale": 0.3},
     "logits as they come": {"logits_scale": 1.0, "logits_bias": False},
     "logits with a bias": {"logits_bias": True},
+    "logits bounded": {"logits_softcap": 0.7},
+    "logits transformed": {"logits_transform": "gelu"},
+    "logits transformed without bias": {"logits_transform": "tanh", "logits_transform_bias": False},
     "no logits": {"return_only_embed": True},
 }
+PAIRED = [  # with every other; the rest are tried alone and with some of these
+    *("emb_dim", "sinusoids", "unit", "norm", "memory tokens", "tied"),
+]
 CLASHES = [
     ("emb_dim", "tied", "tie_embedding", "the embedding has emb_dim=20 features and the stack dim=24"),
     ("logits", "tied", "tie_embedding", "it gives a logit for each token, and logits_dim is set too"),
@@ -54,13 +62,29 @@ CLASHES = [
             ("logits scaled", "logits_scale"),
             ("logits as they come", "logits_scale"),
             ("logits with a bias", "logits_bias"),
+            ("logits bounded", "logits_softcap"),
+            ("logits transformed", "logits_transform"),
         )
     ),
     ("no positions", "sinusoids", "scaled_sinu_pos_emb", "use_abs_pos_emb=false turns absolute positions off"),
 ]
-_CLASHING = {frozenset(row[:2]) for row in CLASHES} | {frozenset(("emb_dim", "emb_dim of the stack"))}
+_CLASHING = {frozenset(row[:2]) for row in CLASHES} | {
+    frozenset(("emb_dim", "emb_dim of the stack")),
+    frozenset(("logits transformed without bias", "no logits")),
+    *(frozenset(("offset", other)) for other in ("sinusoids", "no positions")),
+    frozenset(("logits transformed without bias", "logits transformed")),
+}
 CASES = [{}, *OPTIONS.values()] + [
-    OPTIONS[one] | OPTIONS[other] for one, other in combinations(OPTIONS, 2) if {one, other} not in _CLASHING
+    OPTIONS[one] | OPTIONS[other]
+    for one, other in combinations(OPTIONS, 2)
+    if {one, other} not in _CLASHING and {one, other} & {*PAIRED}
+]
+CASES += [{"emb_dim": 20, "tie_embedding": True, "logits_transform": "silu", "logits_bias": True}]
+POOLED: list[dict[str, Any]] = [
+    {"pool": "mean"},
+    {"pool": "first", "pooler": True, "tie_embedding": True},
+    {"pool": "last", "pooler": True, "logits_dim": 3, "logits_transform": "gelu", "num_memory_tokens": 2},
+    {"pool": "mean", "return_only_embed": True, "emb_dim": 20},
 ]
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -99,7 +123,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 # Two spellings, one model ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", CASES, ids=spelled)
+@pytest.mark.parametrize("options", [*CASES, *POOLED, {"pooler": True}], ids=spelled)
 def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, Any]) -> None:
     g = blockdsl.compile("(a f)*2", causal=True, **SIZES, **TOKENS, **options)
     torch.manual_seed(1)
@@ -125,7 +149,7 @@ def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, 
 
 def test_every_option_is_tried() -> None:
     tried = {name for options in OPTIONS.values() for name in options}
-    assert tried | {"num_tokens", "max_seq_len"} == {option.name for option in TOKEN_OPTIONS}
+    assert tried | {"num_tokens", "max_seq_len", "pool", "pooler"} == {option.name for option in TOKEN_OPTIONS}
 
 
 def test_set_says_what_keywords_say() -> None:
@@ -162,6 +186,9 @@ def test_what_does_not_go_together_is_refused(one: str, other: str, name: str, r
         ({"emb_frac_gradient": 1.5}, "emb_frac_gradient must be a number above 0 and at most 1, not 1.5"),
         ({"num_memory_tokens": -1}, "num_memory_tokens must be a whole number of at least 0, not -1"),
         ({"emb_dim": 0}, "emb_dim must be a whole number of at least 1 or none, not 0"),
+        ({"logits_softcap": 0}, "logits_softcap must be a number above 0 or none, not 0"),
+        ({"logits_transform": "gleu"}, "logits_transform must be one of 'gelu', .* or none, not gleu"),
+        ({"logits_transform_bias": False}, "logits_transform_bias is set, but there is no logits_transform"),
         ({"logits_dim": 2.5}, "logits_dim must be a whole number of at least 1 or none, not 2.5"),
     ],
 )
@@ -248,6 +275,105 @@ def test_logits_by_hand(tied: bool, bias: bool | None, scale: float | None) -> N
     torch.testing.assert_close(net(x), want)
     assert ("logits_bias" in net.state_dict()) == (tied and bias is True)
     assert ("to_logits.bias" in net.state_dict()) == (not tied and bias is not False)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_logits_transformed_and_bounded_by_hand(tied: bool, bias: bool) -> None:
+    options = {"logits_transform": "gelu", "logits_transform_bias": bias, "logits_softcap": 0.6, "logits_scale": 2.0}
+    net = model(around={"norm_eps": 0.25}, tie_embedding=tied, emb_dim=20, logits_bias=True, **options).double()
+    x = tokens(2, 5)
+    transform, hidden = net.logits_transform, net(x, return_embeddings=True)
+    assert transform.project.out_features == (20 if tied else 24)
+    inner = hidden @ transform.project.weight.T + (transform.project.bias if bias else 0)
+    inner = 0.5 * inner * (1 + torch.erf(inner / math.sqrt(2)))
+    centred = inner - inner.mean(-1, keepdim=True)
+    inner = (
+        centred / (centred.pow(2).mean(-1, keepdim=True) + 0.25).sqrt() * transform.norm.weight + transform.norm.bias
+    )
+    weight, added = (net.token_emb.weight, net.logits_bias) if tied else (net.to_logits.weight, net.to_logits.bias)
+    torch.testing.assert_close(net(x), 0.6 * torch.tanh((2 * inner @ weight.T + added) / 0.6))
+
+
+def test_types_of_tokens() -> None:
+    net, x = model(num_token_types=3, post_emb_norm=True, embed_scale=2.0).double(), tokens(2, 5)
+    types = torch.tensor([[0, 0, 1, 1, 2], [2, 0, 0, 1, 0]])
+    stream = 2 * net.token_emb.weight[x] + net.pos_emb.embedding.weight[:5] + net.token_type_emb.weight[types]
+    close(net(x, token_types=types), net.to_logits(net.attn_layers(net.post_emb_norm(stream))))
+    assert torch.equal(net(x), net(x, token_types=torch.zeros_like(x)))
+    cache = net.new_cache(2)
+    steps = [net(x[:, i : i + 1], token_types=types[:, i : i + 1], cache=cache) for i in range(5)]
+    close(torch.cat(steps, dim=1), net(x, token_types=types))
+    _, seen = net(x[:, :3], token_types=types[:, :3], return_intermediates=True)
+    close(net(x, token_types=types, cache=seen), net(x, token_types=types)[:, 3:])
+    loss = torch.nn.functional.cross_entropy(net(x[:, :4], token_types=types[:, :4]).flatten(0, 1), x[:, 1:].flatten())
+    torch.testing.assert_close(AutoregressiveWrapper(net)(x, token_types=types[:, :4]), loss)
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        (torch.zeros(2, 4), r"token_types must be whole numbers \(2, 4\), not torch.float32"),
+        (torch.zeros(2, 3, dtype=torch.long), r"token_types must be whole numbers \(2, 4\), not torch.int64 \(2, 3\)"),
+        (torch.full((2, 4), 3), "token_types are from 0 to 2; these go from 3 to 3"),
+    ],
+)
+def test_types_that_do_not_fit(types: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(num_token_types=3)(tokens(2, 4), token_types=types)
+    with pytest.raises(ValueError, match="token_types is given, but the model has none: num_token_types is 0"):
+        model()(tokens(2, 4), token_types=types)
+
+
+@pytest.mark.parametrize("how", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooler", [False, True])
+def test_one_vector_of_a_sequence(how: str, pooler: bool) -> None:
+    net = model(False, pool=how, pooler=pooler, num_memory_tokens=2, logits_dim=3).double()
+    x, front = tokens(3, 5), torch.randn(3, 2, 24).double()
+    mask = torch.tensor([[True] * 5, [False, True, True, False, False], [False, False, True, False, True]])
+    for given, real in ((None, torch.ones(3, 5).bool()), (mask, mask)):
+        logits, each, vector = (
+            net(x, mask=given, prepend_embeds=front, return_logits_and_embeddings=True, return_pooled=True)[0]
+            + net(x, mask=given, prepend_embeds=front, return_pooled=True)[1:]
+        )
+        assert each.shape == (3, 7, 24)
+        rows = [row[-5:][kept] for row, kept in zip(each, real, strict=True)]
+        wanted = torch.stack([{"mean": row.mean(0), "first": row[0], "last": row[-1]}[how] for row in rows])
+        wanted = torch.tanh(wanted @ net.pooler.weight.T + net.pooler.bias) if pooler else wanted
+        torch.testing.assert_close(vector, wanted)
+        torch.testing.assert_close(logits, wanted @ net.to_logits.weight.T + net.to_logits.bias)
+        torch.testing.assert_close(net(x, mask=given, prepend_embeds=front), logits)
+        assert torch.equal(net(x, mask=given, prepend_embeds=front, return_embeddings=True), each)
+    bare = model(False, pool=how, pooler=pooler, return_only_embed=True)
+    assert torch.equal(bare(x), bare(x, return_pooled=True)[1])
+
+
+def test_a_pooler_beside_outputs_of_each_token() -> None:
+    net, x = model(False, pooler=True, tie_embedding=True).double(), tokens(2, 5)
+    mask = torch.tensor([[True] * 5, [False, False, True, True, True]])
+    logits, vector = net(x, mask=mask, return_pooled=True)
+    assert torch.equal(net(x, mask=mask), logits)
+    assert logits.shape == (2, 5, 17)
+    each = net(x, mask=mask, return_embeddings=True)
+    torch.testing.assert_close(
+        vector, torch.tanh(torch.stack((each[0, 0], each[1, 2])) @ net.pooler.weight.T + net.pooler.bias)
+    )
+
+
+def test_what_a_model_that_pools_cannot_do() -> None:
+    net, x = model(pool="mean"), tokens(2, 5)
+    with pytest.raises(ValueError, match="a cache is given, but the model has pool=mean: one output for a whole"):
+        net(x, cache=net.new_cache(2))
+    with pytest.raises(ValueError, match="a target is given, but the model has pool=mean"):
+        AutoregressiveWrapper(net)(x)
+    with pytest.raises(ValueError, match="but the model has pool=mean"):
+        AutoregressiveWrapper(net).generate(x, 3)
+    with pytest.raises(ValueError, match="return_pooled is set, but the model has neither pool nor pooler"):
+        model()(x, return_pooled=True)
+    with pytest.raises(ValueError, match="return_pooled is set, but last_only is set too"):
+        model(pooler=True)(x, return_pooled=True, last_only=True)
+    with pytest.raises(UserError, match="pool is set, but a model over tokens pools by mean, first, last"):
+        model(pool="attention")
 
 
 def test_a_default_that_is_spelled_out_is_the_default() -> None:
@@ -450,7 +576,7 @@ def test_memory_tokens_change_what_is_said() -> None:
     assert not torch.allclose(net(x), before)
 
 
-@pytest.mark.parametrize("options", CASES, ids=spelled)
+@pytest.mark.parametrize("options", [*CASES, *POOLED], ids=spelled)
 def test_every_parameter_gets_a_finite_gradient(options: dict[str, Any]) -> None:
     net = model(**options).train()
     mask = torch.arange(12) < torch.tensor([[12], [12], [5]])

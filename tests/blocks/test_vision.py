@@ -44,6 +44,136 @@ def test_logits_are_the_parts_put_together() -> None:
     torch.testing.assert_close(both, (logits, embedded))
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_the_class_token_goes_first_and_registers_after_it(normed: bool) -> None:
+    model = vision_model(class_token=True, num_register_tokens=3, post_emb_norm=normed, patch_norm=False)
+    seen: list[torch.Tensor] = []
+    model.attn_layers.register_forward_hook(lambda module, args, out: seen.extend((args[0], out)))
+    img = torch.randn(2, 2, 4, 6)
+    out = model(img, return_embeddings=True)
+    kernel = model.patch_emb.project.weight.unflatten(1, (2, 3, 2)).permute(0, 3, 1, 2)
+    patches = torch.nn.functional.conv2d(img, kernel, model.patch_emb.project.bias, stride=(2, 3))
+    tokens = torch.cat((model.class_token.expand(2, 1, 12), patches.flatten(2).mT), 1) + model.pos_emb.weight
+    if normed:
+        tokens = torch.nn.functional.layer_norm(tokens, (12,))
+    stream, given = seen
+    torch.testing.assert_close(stream[:, [0, 4, 5, 6, 7]], tokens)
+    assert torch.equal(stream[1, 1:4], model.registers)
+    assert torch.equal(out, given[:, [0, 4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+@pytest.mark.parametrize("pool", ["mean", "first", "first_mean"])
+def test_the_vector_of_an_image(pool: str, pooler: bool) -> None:
+    model = vision_model(class_token=True, pool=pool, pooler=pooler, num_classes=None, dim_out=7)
+    img = torch.randn(3, 2, 4, 6)
+    embedded = model(img, return_embeddings=True)
+    assert embedded.shape == (3, 5, 12)
+    mean = (embedded[:, 1] + embedded[:, 2] + embedded[:, 3] + embedded[:, 4]) / 4
+    vector = {"mean": mean, "first": embedded[:, 0], "first_mean": torch.cat((embedded[:, 0], mean), 1)}[pool]
+    if pooler:
+        vector = torch.tanh(vector @ model.pooler.weight.T + model.pooler.bias)
+    expected = vector @ model.project_out.weight.T + model.project_out.bias
+    torch.testing.assert_close(model(img), expected)
+    torch.testing.assert_close(model(img, return_logits_and_embeddings=True), (expected, embedded))
+
+
+def test_a_learned_query_pools() -> None:
+    options = {"pool": "attention", "pool_heads": 3, "pool_inner": 7, "pool_activation": "relu", "num_classes": None}
+    model = vision_model(class_token=True, **options).double()
+    img = torch.randn(2, 2, 4, 6, dtype=torch.float64)
+    embedded, pool = model(img, return_embeddings=True), model.pool.attention
+    w = {name: value.normal_() for name, value in pool.state_dict().items()}
+    keys, values = (embedded @ w["attention.to_kv.weight"].T + w["attention.to_kv.bias"]).chunk(2, -1)
+    query = w["query"][0] @ w["attention.to_q.weight"].T + w["attention.to_q.bias"]
+    vectors = []
+    for row in range(2):
+        heads = []
+        for head in (slice(0, 4), slice(4, 8), slice(8, 12)):
+            powers = (keys[row, :, head] @ query[head] / 2).exp()
+            heads.append(powers / powers.sum() @ values[row, :, head])
+        seen = torch.cat(heads) @ w["attention.output.to_out.weight"].T + w["attention.output.to_out.bias"]
+        normed = torch.nn.functional.layer_norm(seen, (12,), w["norm.weight"], w["norm.bias"])
+        hidden = (normed @ w["feedforward.to_hidden.weight"].T + w["feedforward.to_hidden.bias"]).clamp(min=0)
+        vectors.append(seen + hidden @ w["feedforward.to_out.weight"].T + w["feedforward.to_out.bias"])
+    torch.testing.assert_close(model(img), torch.stack(vectors))
+
+
+def test_masked_patches_are_the_mask_token() -> None:
+    model = vision_model(class_token=True, mask_token=True)
+    img = torch.randn(2, 2, 4, 6)
+    masked = torch.tensor([[False, True, False, True], [False] * 4])
+    changed = img.clone()
+    changed[0, :, :, 3:] = torch.randn(2, 4, 3)  # the right half of the first, which is masked
+    out = model(img, masked=masked)
+    torch.testing.assert_close(out, model(changed, masked=masked))
+    assert torch.equal(out[1], model(img)[1])
+    assert not torch.allclose(out[0], model(img)[0])
+    seen: list[torch.Tensor] = []
+    model.attn_layers.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    model(img, masked=masked)
+    torch.testing.assert_close(seen[0][0, 2], model.mask_token[0] + model.pos_emb.weight[2])
+    with pytest.raises(ValueError, match=r"masked must be bool \(2, 4\), not torch.int64 \(2, 4\)"):
+        model(img, masked=masked.long())
+    with pytest.raises(ValueError, match="masked is given, but the model was made without mask_token"):
+        vision_model()(img, masked=masked)
+
+
+def cubic(x: float, a: float) -> float:
+    """Keys' cubic convolution, doi:10.1109/TASSP.1981.1163711."""
+    x = abs(x)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return near if x < 1 else a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("columns", [3, 6])
+def test_positions_of_another_size_are_interpolated(columns: int, antialias: bool) -> None:
+    """Along one axis, against the sum over learned places, those beyond the edge repeated or left out."""
+    model = vision_model(image_size=(2, 12), class_token=True, pos_antialias=antialias).double()
+    seen: list[torch.Tensor] = []
+    model.post_emb_norm.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    img = torch.zeros(1, 2, 2, 3 * columns, dtype=torch.float64)
+    model(img, interpolate_pos=True)
+    found = seen[0][0] - torch.cat((model.class_token, model.patch_emb(img)[0]))
+    torch.testing.assert_close(found[0], model.pos_emb.weight[0])
+    ratio = 4 / columns
+    for column in range(columns):
+        centre = (column + 0.5) * ratio - 0.5
+        places = range(-4, 8)
+        if antialias:
+            stretch = max(ratio, 1.0)
+            weights = {i: cubic((i - centre) / stretch, -0.5) for i in places if 0 <= i < 4}
+            total = sum(weights.values())
+            expected = sum(weight / total * model.pos_emb.weight[1 + i] for i, weight in weights.items())
+        else:
+            expected = sum(cubic(i - centre, -0.75) * model.pos_emb.weight[1 + min(max(i, 0), 3)] for i in places)
+        torch.testing.assert_close(found[1 + column], expected)
+
+
+def test_another_size_is_taken_when_asked_for() -> None:
+    model = vision_model(class_token=True)
+    img = torch.randn(2, 2, 6, 3)
+    assert model(img, interpolate_pos=True, return_embeddings=True).shape == (2, 4, 12)
+    own = torch.randn(2, 2, 4, 6)
+    assert torch.equal(model(own, interpolate_pos=True), model(own))
+    message = r"img must be \(batch, 2, 4, 6\), not \(2, 2, 6, 3\); interpolate_pos=True takes images of other sizes"
+    with pytest.raises(ValueError, match=message):
+        model(img)
+    with pytest.raises(ValueError, match="patches of 2 x 3 do not tile an image of 6 x 4"):
+        model(torch.randn(2, 2, 6, 4), interpolate_pos=True)
+    with pytest.raises(ValueError, match=r"img must be \(batch, 2, height, width\), not \(2, 3, 6, 3\)"):
+        model(torch.randn(2, 3, 6, 3), interpolate_pos=True)
+
+
+def test_what_fills_no_patch_is_cropped() -> None:
+    model, img = vision_model(image_size=(5, 8), crop=True), torch.randn(2, 2, 5, 8)
+    whole = vision_model()
+    whole.load_state_dict(model.state_dict())
+    assert torch.equal(model(img), whole(img[..., :4, :6]))
+    assert model(torch.randn(1, 2, 3, 7), interpolate_pos=True).shape == (1, 5)
+
+
 def test_a_model_without_classes_gives_embeddings() -> None:
     model = vision_model(num_classes=None)
     img = torch.randn(1, 2, 4, 6)
@@ -54,7 +184,15 @@ def test_a_model_without_classes_gives_embeddings() -> None:
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{}, {"num_register_tokens": 2, "post_emb_norm": True}, {"stack": Decoder}, {"num_classes": None}]
+    "kwargs",
+    [
+        {},
+        {"num_register_tokens": 2, "post_emb_norm": True},
+        {"stack": Decoder},
+        {"num_classes": None},
+        {"class_token": True, "pool": "first_mean", "pooler": True, "patch_norm": False, "num_register_tokens": 1},
+        {"pool": "attention", "pool_heads": 2, "num_classes": None, "dim_out": 3},
+    ],
 )
 def test_every_parameter_trains(kwargs: dict[str, Any]) -> None:
     model = vision_model(**kwargs).train()

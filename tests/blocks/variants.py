@@ -19,6 +19,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rotary": ("(a f)*2", {"rotary_pos_emb": True}),
     "rotary small": ("(a f)*2", {"rotary_pos_emb": True, "rotary_emb_dim": 2}),
     "rotary of two sizes": ("a a(dim_head=16) f", {"rotary_pos_emb": True}),
+    "rotary by block": ("a(rotary_theta=50) f a(rotary=false) a(rotary_interleaved)", {"rotary_pos_emb": True}),
+    "rotary, yarn": (
+        "(a f)*2",
+        {"rotary_pos_emb": True, "rotary_scaling": "yarn", "rotary_factor": 4, "rotary_original_len": 8},
+    ),
+    "rotary, longrope": (
+        "(a f)*2",
+        {
+            **{"rotary_pos_emb": True, "rotary_scaling": "longrope", "rotary_original_len": 64},
+            **{"rotary_short_factors": (1, 2), "rotary_long_factors": (2, 4), "attn_num_mem_kv": 2},
+        },
+    ),
     "rms": ("(a f)*2", {"use_rmsnorm": True}),
     "post-norm": ("(a f)*2", {"pre_norm": False}),
     "one post-norm": ("a(pre_norm=false) f a", {}),
@@ -61,6 +73,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qk rmsnorm": ("(a c f)*2", {"attn_qk_rmsnorm": "head", "attn_kv_heads": 1, "rotary_pos_emb": True}),
     "qk rmsnorm, all heads": ("(a c f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 1, "attn_num_mem_kv": 2}),
     "qk layernorm": ("(a c f)*2", {"attn_qk_layernorm": "each", "attn_num_mem_kv": 2, "norm_unit_offset": True}),
+    "shared norm": ("(a & f)*2 (f & a & c(shared_norm=false))", {"shared_norm": True, "sandwich_norm": True}),
     "norm of the output": (
         "a a(norm=false, output_norm=false) f",
         {"output_norm": True, "use_rmsnorm": True, "final_norm": False},
@@ -95,6 +108,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "layer scale, shifted and tied": ("(a@x>>1 f)*2", {"layer_scale": 0.3}),
     "sandwich norm, parallel": ("(a & f a)*2", {"sandwich_norm": True}),
     "scaled residual, half steps": ("macaron(2)", {"scale_residual": True, "scale_residual_constant": 1.5}),
+    "scaled branches": ("macaron(2)", {"branch_scale": 0.22}),
     "scaled residual, parallel": ("(a & f a)*2", {"scale_residual": True, "scale_residual_constant": 0.5}),
     "gated residual": ("(a f)*2", {"gate_residual": True}),
     "gated residual, ties": ("(a@x f@y>>1)*2", {"gate_residual": True, "sandwich_norm": True, "use_scalenorm": True}),

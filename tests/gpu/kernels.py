@@ -47,6 +47,7 @@ MASKS: dict[str, Case] = {
     "an attn_mask, all keys": Case(attn_mask=True, causal=False),
     "learned keys": Case(mem_kv=3),
     "a window": Case(window=100),
+    "a window both ways, padded": Case(causal=False, window=100, future=64, padded=True),
     "a window, learned keys, padded": Case(window=100, mem_kv=3, padded=True),
     "a bias": Case(bias=True),
     "a bias, all keys": Case(bias=True, causal=False),
@@ -172,7 +173,7 @@ class Asked:
         if inputs.bias is not None:
             bias = Bias(("bias",), RelativeBias(inputs.bias, case.queries, case.tokens))
         masks = Masks(case.queries, case.past, inputs.mask, attn_mask=inputs.attn_mask, device=inputs.q.device)
-        mask = masks.tokens(MaskSpec(case.causal, case.window, case.mem_kv), bias)
+        mask = masks.tokens(MaskSpec(case.causal, case.window, case.mem_kv, future=case.future), bias)
         modifiers = (
             () if self.option is None else self.option() if isinstance(self.option, nn.Module) else (self.option,)
         )

@@ -24,7 +24,13 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("(a f)*2", {"rel_pos_bias": True}),
     "dynamic": ("(a f)*2", {"dynamic_pos_bias": True}),
     "window": ("(a f)*2", {"attn_max_attend_past": 100, "rotary_pos_emb": True}),
+    "window both ways": ("(a(causal=false) f)*2", {"attn_max_attend_past": 100, "attn_max_attend_future": 64}),
     "rotary": ("(a f)*2", {"rotary_pos_emb": True}),
+    "rotary, interleaved": ("(a f)*2", {"rotary_pos_emb": True, "rotary_interleaved": True, "rotary_theta": 1e6}),
+    "rotary, dynamic": (
+        "(a f)*2",
+        {"rotary_pos_emb": True, "rotary_scaling": "dynamic", "rotary_factor": 2, "rotary_original_len": 100},
+    ),
     "xpos": ("(a f)*2", {"rotary_pos_emb": True, "rotary_xpos": True}),
     "memory-kv": ("(a f)*2", {"attn_num_mem_kv": 16}),
     "qk-norm": ("(a f)*2", {"attn_qk_norm": True, "rotary_pos_emb": True}),

@@ -19,7 +19,7 @@ class Case:
     Attributes:
         queries, past: tokens of this call, and tokens before them whose keys there are.
         features, value_features: of a head.
-        causal, window, mem_kv: no later token; so many before at most; learned keys in front that all see.
+        causal, window, future, mem_kv: no later token; so many before and after at most; learned keys in front that all see.
         padded: the second row starts with padding.
         attn_mask: a mask of every pair, under which some queries see nothing.
         bias: a number for each head and distance, with a gradient.
@@ -34,6 +34,7 @@ class Case:
     value_features: int = 64
     causal: bool = True
     window: int | None = None
+    future: int | None = None
     mem_kv: int = 0
     padded: bool = False
     attn_mask: bool = False
@@ -127,6 +128,8 @@ def seen_by(case: Case, inputs: Inputs, place: Tensor, token: Tensor) -> Tensor:
         seen = seen & (token <= place)
     if case.window is not None:
         seen = seen & (token >= place - case.window)
+    if case.future is not None:
+        seen = seen & (token <= place + case.future)
     for given in (None if inputs.mask is None else inputs.mask[:, None, None], inputs.attn_mask):
         if given is not None:
             seen = seen & F.pad(given, (case.mem_kv, 0), value=True)

@@ -46,7 +46,9 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
         "a0": {
             "type": "block",
             "kind": "a",
-            "options": PLAIN_ATTENTION | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None} | around,
+            "options": PLAIN_ATTENTION
+            | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None, "max_attend_future": None}
+            | around,
             "given": {"heads": 4},
             "shift": 1,
             "scale": 1.0,
@@ -214,7 +216,23 @@ def test_cross_attention_without_a_context_points_at_the_block() -> None:
         graph("set context; a f")
 
 
-ROTARY = {"type": "position", "scheme": "rotary", "theta": 10_000.0, "xpos_scale_base": None}
+ROTARY = {
+    "type": "position",
+    "scheme": "rotary",
+    "theta": 10_000.0,
+    "interleaved": False,
+    "scaling": None,
+    "factor": None,
+    "original_len": None,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "attention_factor": None,
+    "short_factors": None,
+    "long_factors": None,
+    "xpos_scale_base": None,
+}
 
 
 def test_rotary_positions_are_one_node_for_each_size() -> None:

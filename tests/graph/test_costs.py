@@ -44,6 +44,12 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "tied group": ("(a f c)@g f (a f c)@g", {}),
     "tokens": ("a f", TOKENS),
     "tokens, tied": ("a f", TOKENS | {"tie_embedding": True}),
+    "tokens, transformed": (
+        "a f",
+        TOKENS | {"tie_embedding": True, "emb_dim": 6, "logits_transform": "gelu", "num_token_types": 2},
+    ),
+    "tokens, pooled": ("a f", TOKENS | {"pool": "mean", "pooler": True, "logits_dim": 3, "logits_transform": "gelu"}),
+    "tokens, transformed, own": ("a f", TOKENS | {"logits_transform": "tanh", "logits_bias": False}),
     "tokens, no positions": ("a f", TOKENS | {"use_abs_pos_emb": False}),
     "tokens, rotary": ("a f", TOKENS | {"rotary_pos_emb": True, "use_rmsnorm": True}),
     "tokens, memory tokens": ("a c f", TOKENS | {"num_memory_tokens": 3}),

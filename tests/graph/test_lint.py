@@ -212,7 +212,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a f",
         {},
         edge("input", "f1", "steam"),
-        ["input → f1: carries 'steam', which is none of stream, base, context, position, scores"],
+        ["input → f1: carries 'steam', which is none of stream, base, context, position, scores, normed"],
     ),
     (
         "a f",

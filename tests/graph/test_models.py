@@ -35,10 +35,25 @@ IMAGES: dict[str, dict[str, Any]] = {
     "embeddings": {},
     "registers": {"num_classes": 5, "num_register_tokens": 3},
     "norm": {"num_classes": 5, "post_emb_norm": True, "emb_dropout": 0.1},
+    "class token": {"num_classes": 5, "class_token": True, "pool": "first", "post_emb_norm": True},
+    "registers after a class token": {
+        "class_token": True,
+        "num_register_tokens": 2,
+        "pool": "first_mean",
+        "dim_out": 7,
+    },
+    "plain patches": {"patch_norm": False, "patch_bias": False, "dim_out": 5, "dim_out_bias": False},
+    "pooler": {"class_token": True, "mask_token": True, "pool": "first", "pooler": True},
+    "pooler of two vectors": {"pool": "first_mean", "pooler": True, "num_classes": 3, "pos_antialias": True},
+    "the mean": {"pool": "mean"},
+    "cropped": {"image_size": (5, 8), "crop": True, "num_classes": 5},
+    "attention": {"pool": "attention", "pool_heads": 3, "pool_inner": 7, "pool_activation": "gelu_tanh"},
+    "attention of a class token too": {"class_token": True, "pool": "attention", "pool_heads": 2, "num_classes": 3},
+    "layer scale": {"class_token": True, "pool": "first", "layer_scale": 0.1},
     "square": {"image_size": 4, "patch_size": 2, "num_classes": 5},
     "rotary": {"num_classes": 5, "rotary_pos_emb": True},
 }
-STACK_ONLY = ("rotary_pos_emb",)
+STACK_ONLY = ("rotary_pos_emb", "layer_scale")
 
 
 def built(options: dict[str, Any]) -> tuple[ContinuousTransformerWrapper | ViTransformerWrapper, BlockGraph, Tensor]:
@@ -47,7 +62,8 @@ def built(options: dict[str, Any]) -> tuple[ContinuousTransformerWrapper | ViTra
     own = {name: value for name, value in options.items() if name not in STACK_ONLY}
     if "image_size" in options:
         graph = blockdsl.compile("(a f)*2", **SIZES, **options)
-        img = torch.randn(3, 2, 4, 4 if options["image_size"] == 4 else 6)
+        size = options["image_size"]
+        img = torch.randn(3, 2, *((size, size) if isinstance(size, int) else size))
         return ViTransformerWrapper(attn_layers=stack, **own).eval(), graph, img
     graph = blockdsl.compile("(a f)*2", **SIZES, max_seq_len=9, **options)
     frames = 12 if "conv_stem" in options else 6  # of which 6 places are left
@@ -88,6 +104,16 @@ def test_a_text_says_the_whole_model() -> None:
     )
     assert isinstance(model, ViTransformerWrapper)
     assert model(torch.randn(2, 3, 4, 6)).shape == (2, 5)
+
+
+def test_the_first_token_of_a_causal_stack_is_no_vector_of_an_image() -> None:
+    for options in ({"pool": "first", "class_token": True}, {"pool": "first_mean"}):
+        with pytest.raises(
+            GraphError, match="gives the first token's vector, and that of a causal stack sees no other"
+        ):
+            blockdsl.compile("a f", causal=True, **SIZES, **IMAGE, **options)
+    causal = blockdsl.compile("a f", causal=True, num_register_tokens=1, class_token=True, **SIZES, **IMAGE)
+    assert xt_blocks.lower(causal)(torch.randn(1, 2, 4, 6)).shape == (1, 5, 12)
 
 
 def test_an_edited_graph_lowers_to_what_it_says() -> None:
@@ -132,7 +158,24 @@ def test_what_is_read_and_given_is_drawn() -> None:
         (IMAGE, "input", {"patch_size": (3, 3)}, "input: patches of 3 x 3 do not tile an image of 4 x 6"),
         (IMAGE, "input", {"image_size": (4, 0)}, "input: image_size must be a whole number of at least 1, not 0"),
         (IMAGE, "input", {"dim_in": 7}, "input: has dim_in, but reads images"),
-        (IMAGE, "output", {"dim_out": 7}, "output: gives vectors, but the input reads images"),
+        (IMAGE, "output", {"dim_out": 7, "num_classes": 5}, "output: dim_out is set, but num_classes is set too"),
+        (IMAGE, "output", {"dim_out_bias": False}, "output: has dim_out_bias, but no dim_out"),
+        (IMAGE, "output", {"pool_heads": 2}, "output: pool_heads is set, but it needs pool=attention"),
+        (
+            IMAGE,
+            "output",
+            {"pool": "attention"},
+            "output: pool_heads is set, but 8 heads do not divide the 12 features",
+        ),
+        (
+            IMAGE,
+            "output",
+            {"pool": "last"},
+            "output: pool is set, but the last patch of an image is none of its own kind",
+        ),
+        (IMAGE, "input", {"crop": True, "patch_size": 5}, "input: patches of 5 x 5 are larger than an image of 4 x 6"),
+        ({"dim_in": 7}, "input", {"class_token": True}, "input: has class_token, but reads vectors"),
+        ({"dim_in": 7}, "output", {"pooler": True}, "output: has pooler, but the input reads vectors"),
         (IMAGE, "absolute", {"scheme": "sinusoidal"}, "input: reads images, whose patches need absolute positions"),
     ],
 )
@@ -152,6 +195,11 @@ def test_nonsense_is_refused(options: dict[str, Any], node: str, edit: dict[str,
         ({"patch_size": 2}, "patch_size is set, but it needs image_size"),
         ({"image_size": 4}, "image_size is set, but it needs patch_size too"),
         ({"image_size": 4, "patch_size": 3}, "patch_size is set, but patches of 3 x 3 do not tile an image of 4 x 4"),
+        ({"image_size": 4, "patch_size": 2, "dim_out_bias": False}, "dim_out_bias is set, but it needs dim_out"),
+        ({"dim_out_bias": False}, "dim_out_bias is set, but it needs dim_out"),
+        ({"pool": "first"}, "pool is set, but it needs num_tokens"),
+        ({"image_size": 4, "patch_size": 2, "pool_inner": 4}, "pool_inner is set, but it needs pool=attention"),
+        ({"num_tokens": 7, "max_seq_len": 9, "pool": "attention"}, "pool is set, but a model over tokens pools"),
         ({"image_size": 4, "patch_size": 2, "num_memory_tokens": 1}, "num_memory_tokens is set, but the model reads"),
         ({"num_tokens": 7, "max_seq_len": 9, "dim_in": 7}, "dim_in is set, but the model reads tokens"),
         ({"num_tokens": 7, "max_seq_len": 9, "conv_stem": True}, "conv_stem is set, but the model reads tokens"),

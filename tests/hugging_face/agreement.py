@@ -13,14 +13,15 @@ A family's test is a table of configurations, and what makes the peer of one; th
 
 The peer is a model with small random weights, none at its initial value. It is saved by `transformers`, read by us,
 compared in what it gives, in its gradient and in what it generates, and written back. How both are called is a class
-for what they read: `Tokens` is here; others are added to `_called`.
+for what they read: `Tokens` is here, encoder-decoders are in `pairs`; others are added to `_called`.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from torch import Tensor, nn
 import xt_blocks
 from blockdsl.hugging_face import Reading, read
 from xt_blocks.interop.hugging_face import their_tensors
+
+from .pairs import Pair
 
 BATCH, SEQ, NEW = 2, 11, 20
 
@@ -58,7 +61,7 @@ class Agreement:
     tokens: int | None
     parameters: tuple[int, int, int]
     written: list[str]
-    reading: Reading
+    reading: Reading = field(repr=False)
 
 
 def check(found: Agreement, atol: float = 1e-5) -> None:
@@ -88,8 +91,8 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32) -> Agreement:
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens:
-    return Tokens(ours, theirs)
+def _called(ours: Any, theirs: Any) -> Tokens | Pair:
+    return (Pair if hasattr(ours, "encode") else Tokens)(ours, theirs)
 
 
 class Tokens:
@@ -112,7 +115,7 @@ class Tokens:
         given = {}
         if padded:
             given["attention_mask"] = self.mask.long()
-            if self.causal and "position_ids" in self.models[1].forward.__code__.co_varnames:
+            if self.causal and "position_ids" in signature(self.models[1].forward).parameters:
                 given["position_ids"] = (self.mask.long().cumsum(-1) - 1).clamp(min=0)
         out = self.models[1](input_ids=self.tokens, **given)
         found = out.logits if hasattr(out, "logits") else out.last_hidden_state
@@ -170,7 +173,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
@@ -185,7 +188,7 @@ def gradient_difference(called: Tokens, reading: Reading) -> float:
     for parameter, value in values.items():
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
-    assert found.keys() == expected.keys()
+    assert found.keys() - dict(theirs.named_buffers()).keys() == expected.keys()
     return max(difference(found[name], expected[name]) for name in expected)
 
 

@@ -30,6 +30,7 @@ class Case:
     past: int = 0
     causal: bool = True
     window: int | None = None
+    future: int | None = None
     mem_kv: int = 0
     padded: bool = False
     attn_mask: bool = False
@@ -41,6 +42,10 @@ CASES: dict[str, Case] = {
     "all keys": Case(causal=False),
     "after a past": Case(past=37),
     "a window": Case(window=20),
+    "a window ahead": Case(causal=False, future=20),
+    "a window both ways": Case(causal=False, window=20, future=7),
+    "both ways, all at once": Case(causal=False, window=70, future=9, past=11, mem_kv=2, padded=True, bias=True),
+    "only ahead, one key": Case(causal=False, window=0, future=1),
     "learned keys": Case(mem_kv=3),
     "padded": Case(padded=True),
     "padded, all keys": Case(padded=True, causal=False),
@@ -79,7 +84,9 @@ def mask_of(case: Case, dtype: torch.dtype = torch.float64) -> tuple[AttentionMa
     line = torch.randn(HEADS, case.queries + tokens - 1, dtype=dtype, requires_grad=True)
     bias = Bias(("bias",), RelativeBias(line, case.queries, tokens)) if case.bias else None
     masks = Masks(case.queries, case.past, mask, attn_mask=seen)
-    return masks.tokens(MaskSpec(case.causal, case.window, case.mem_kv), bias), [line] if case.bias else []
+    return masks.tokens(MaskSpec(case.causal, case.window, case.mem_kv, future=case.future), bias), [
+        line
+    ] if case.bias else []
 
 
 def request_of(case: Case, modules: Any = (), dtype: torch.dtype = torch.float64) -> tuple[Request, list[Tensor]]:

@@ -273,10 +273,12 @@ COMMON = {
     "layer_dropout": SHARE,
     "scale_residual": FLAG,
     "scale_residual_constant": [("2", 2), (".75", 0.75)],
+    "branch_scale": [("0.22", 0.22)],
     "gate_residual": FLAG,
     "init_gain": [("0.5", 0.5), ("none", None)],
     "checkpoint": [("block", "block"), ("stage", "stage"), ("none", None)],
 }
+FACTORS: list[tuple[str, Any]] = [("(1, 2.5)", (1, 2.5)), ("(4.0)", (4,)), ("none", None)]
 ATTENTION = {
     "heads": [("1", 1), ("16", 16), ("007", 7)],
     "dim_head": [("32", 32), ("none", None)],
@@ -287,7 +289,7 @@ ATTENTION = {
     "residual_attn": FLAG,
 }
 OPTIONS: dict[str, dict[str, list[tuple[str, Any]]]] = {
-    "a": ATTENTION | {"causal": FLAG} | COMMON,
+    "a": ATTENTION | {"causal": FLAG, "rotary": FLAG, "rotary_long_factors": FACTORS} | COMMON,
     "c": ATTENTION | COMMON,
     "f": {
         "mult": [("4", 4), ("2.5", 2.5), ("1e1", 10.0)],

@@ -216,7 +216,7 @@ def test_tabs_and_what_a_terminal_would_obey_are_shown_as_one_space_each() -> No
             1:1: unknown setting 'rotary'
               rotary
               ^^^^^^
-              did you mean 'rotary_emb_dim', 'rotary_pos_emb', 'rotary_theta', 'rotary_xpos' or 'rotary_xpos_scale_base'?
+              did you mean 'rotary_pos_emb'?
             """,
         ),
     ],

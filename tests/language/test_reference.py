@@ -106,7 +106,7 @@ def test_the_keyword_says_what_the_pattern_says(entry: Entry) -> None:
         assert units(pattern_of(**given)) == units(parse(entry.pattern))
     else:
         assert blockdsl.parse_settings(entry.setting.removeprefix("set ").removesuffix(";")).items() <= given.items()
-        blocks = "(a f)*2" if entry.area == "images" else "(a c f)*2"  # an image has no context
+        blocks = "(a f)*2" if entry.area == "images" else "(a c (f & f))*2"  # an image has no context
         blockdsl.compile(blocks, **({"dim": 512} | given))
 
 

@@ -118,6 +118,15 @@ def test_what_no_parameters_of_ours_can_say_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("own", [{"class_token": True}, {"pool": "first"}, {"patch_norm": False}, {"crop": True}])
+def test_images_are_read_as_x_transformers_reads_them(own: dict[str, Any]) -> None:
+    model = xt_blocks.ViTransformerWrapper(
+        image_size=8, patch_size=4, num_classes=3, attn_layers=xt_blocks.Encoder(dim=8, depth=1, heads=1), **own
+    )
+    with pytest.raises(UserError, match=f"{next(iter(own))}: x-transformers does not have it"):
+        load_x_transformers(model, {}, release=2)
+
+
 def test_the_release_can_be_given_and_must_be_told() -> None:
     with pytest.raises(UserError, match="give release=1 or release=2"):
         load_x_transformers(decoder(), {"token_emb.emb.weight": torch.zeros(17, 32)})

@@ -53,12 +53,15 @@ def is_plain(value: Any) -> bool:
 def test_every_option_takes_them_and_still_refuses_what_is_none(option: Option) -> None:
     makers = {int: WHOLE, float: REAL, bool: {"bool": np.bool_}, str: {"str": np.str_}}[option.type]
     candidates = {int: (2, 4, 64), float: (0.5, 2.0), bool: (True, False), str: option.choices}[option.type]
+    if option.many:
+        makers = {"list": list, "array": np.array, "tensor": torch.tensor}
+        candidates = ((0.5, 2.0), (2.0,))
     fitting = [value for value in candidates if option.fault(value) is None]
     assert fitting
     for make in makers.values():
         for value in fitting:
             assert option.fault(make(value)) is None
-            assert plain(make(value)) == value
+            assert plain(make(value)) == (list(value) if option.many else value)
             assert is_plain(plain(make(value)))
     wrong: list[Any] = [np.array([[1, 2], [3, 4]]), torch.zeros(2, 2), np.float64("nan"), 1j, b"4"]
     if option.type in (int, float):

@@ -40,12 +40,20 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "inner": (7, 30),
     "qk_scale": (1, 0.2),
     "scale_residual_constant": (0.5, 1.5),
+    "branch_scale": (0.22, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
     "qk_rmsnorm_eps": (0.1, 1e-4),
     "qk_layernorm_eps": (0.1, 1e-4),
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_theta": (50, 1e6),
+    "rotary_factor": (2, 1.5),
+    "rotary_original_len": (64,),  # beyond any text here: cached values stay exact where frequencies follow the length
+    "rotary_high_freq_factor": (5,),
+    "rotary_beta_fast": (8,),
+    "rotary_attention_factor": (1.2,),
+    "rotary_short_factors": ((1, 3.5),),
+    "rotary_long_factors": ((2, 5),),
     "rotary_xpos_scale_base": (2, 16),
     "rel_pos_num_buckets": (4, 8, 5),
     "rel_pos_max_distance": (17, 40),
@@ -74,7 +82,8 @@ OF_STACK = {
     for name, option in table().items()
     if name not in {"dim", "causal", "context"} | _OF_MODELS and (name in _BUILT_IN or option.setting is None)
 }
-AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in TOKENS}
+# Without those that leave no output for each token.
+AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, "pool", "pooler"}}
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,8 @@ class Attention(AnyAttention):
         self.to_qkv = projection(dim, self.sizes, self.biases)
         alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
-        self.mask_spec = MaskSpec(self.options.causal, self.options.max_attend_past, self.options.num_mem_kv)
+        o = self.options
+        self.mask_spec = MaskSpec(o.causal, o.max_attend_past, o.num_mem_kv, future=o.max_attend_future)
 
     @property
     def to_q(self) -> nn.Module:
@@ -229,13 +230,13 @@ class Attention(AnyAttention):
             check_mask("mask", mask, x)
         q, k, v = self.project(x, memory)
         if rotary is not None:
-            q, k = rotary.both(q, k)
+            q, k = rotary.before_cache(q, k)
         past = 0 if memory is None else memory.shape[1]
         if cache is not None:
             keys, values = cache.append(keys=k, values=v)
             k, v = _in_type_of(k, keys), _in_type_of(v, values)
         if rotary is not None:
-            q, k = rotary.decayed(q, k)
+            q, k = rotary.after_cache(q, k)
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)

@@ -36,6 +36,7 @@ class Use:
     shift: int = 0
     scale: float = 1.0
     causal: bool = False
+    shares_norm: bool = False
 
 
 class BlockOutput(NamedTuple):
@@ -46,12 +47,14 @@ class BlockOutput(NamedTuple):
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
+        normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
     """
 
     stream: Tensor
     update: Tensor
     adds: bool
     scores: Any
+    normed: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -105,6 +108,7 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         tail: Piece | None = None,
         memory: Tensor | None = None,
+        normed: Tensor | None = None,
     ) -> BlockOutput:
         """
         Args:
@@ -113,10 +117,12 @@ class Block(nn.Module):
             mask: (batch, memory + seq) bool, True = a real token; for the shift.
             tail: the state of this node's shift while decoding.
             memory: (batch, tokens, dim), the stream this node read in earlier segments.
+            normed: (batch, seq, dim), x as another block has normed it, for the layer to read; not with a memory.
         """
         use, inputs = use or Use(), inputs or {}
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
-        hidden = self.norm(tokens) if self.pre_norm else tokens
+        hidden = (self.norm(tokens) if self.pre_norm else tokens) if normed is None else normed
+        shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
         if use.shift:
             hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail)
         if memory is not None:
@@ -137,5 +143,5 @@ class Block(nn.Module):
             update = update * use.scale
         stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm:
-            return BlockOutput(stream, update, self.adds, scores)
+            return BlockOutput(stream, update, self.adds, scores, shared)
         return BlockOutput(self.norm(stream), update, False, scores)

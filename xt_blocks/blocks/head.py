@@ -1,4 +1,5 @@
 """From the stack's output to logits, or to their loss: by a linear layer, or by the token embedding's own vectors.
+Before them there may be a transform.
 
 The loss avoids holding all logits where it can; see `kernels.cross_entropy`. Leaves out which head a model has.
 """
@@ -8,23 +9,48 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..kernels.cross_entropy import Target
+from blockdsl.registry.norms import Norm
+
+from ..kernels.activations import ACTIVATIONS
+from ..kernels.cross_entropy import Target, softcapped
 from ..kernels.hooks import runs, unhooked, within
 from .embedding import Embedding
 from .linear import apply, linear
+from .norms import norm
 from .packed import PackedLinear
 
 
-def loss(layer: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """The cross-entropy of `layer(x)`, `x: (batch, seq, dim)`.
+class LogitsTransform(nn.Module):
+    """A linear layer, an activation and a norm before the logits, as in BERT's head (arXiv:1810.04805).
+
+    Args:
+        dim, dim_out: features of its input and output.
+        activation: one of `ACTIVATIONS`.
+        bias: of the linear layer.
+    """
+
+    def __init__(self, dim: int, dim_out: int, activation: str, bias: bool, spec: Norm) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, dim_out, bias)
+        self.activation = activation
+        self.norm = norm(spec, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., dim_out)"""
+        out: Tensor = self.norm(ACTIVATIONS[self.activation](apply(self.project, x)))
+        return out
+
+
+def loss(layer: nn.Module, x: Tensor, target: Target, softcap: float | None) -> Tensor:
+    """The cross-entropy of `layer(x)`, softcapped, `x: (batch, seq, dim)`.
 
     A hook on the layer, or another layer in its place, gets all logits.
     """
     if torch.compiler.is_compiling() or not isinstance(layer, nn.Linear):
-        return target.of_logits(apply(layer, x))
+        return target.of_logits(softcapped(apply(layer, x), softcap))
     if not any(runs(layer, forward) for forward in (nn.Linear.forward, PackedLinear.forward)):
-        return target.of_logits(layer(x))
-    return within(layer, lambda x: target.of_linear(x, layer.weight, layer.bias), x)
+        return target.of_logits(softcapped(layer(x), softcap))
+    return within(layer, lambda x: target.of_linear(x, layer.weight, layer.bias, softcap), x)
 
 
 def tied_logits(embedding: nn.Module, x: Tensor, rows: int, bias: Tensor | None) -> Tensor:
@@ -34,9 +60,11 @@ def tied_logits(embedding: nn.Module, x: Tensor, rows: int, bias: Tensor | None)
     return linear(x, _vectors(embedding, rows, x), bias)
 
 
-def tied_loss(embedding: nn.Module, x: Tensor, rows: int, bias: Tensor | None, target: Target) -> Tensor:
-    """The cross-entropy of the logits that `tied_logits` gives for `x: (batch, seq, dim)`."""
-    return target.of_linear(x, _vectors(embedding, rows, x), bias)
+def tied_loss(
+    embedding: nn.Module, x: Tensor, rows: int, bias: Tensor | None, target: Target, softcap: float | None
+) -> Tensor:
+    """The cross-entropy of the logits that `tied_logits` gives for `x: (batch, seq, dim)`, softcapped."""
+    return target.of_linear(x, _vectors(embedding, rows, x), bias, softcap)
 
 
 def _vectors(embedding: nn.Module, rows: int, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from ..kernels.masks import check_mask
 from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
+from ..runtime.cache import Cache
 from ..runtime.evaluation import evaluating, evaluating_all
 from .sampling import Sampler, Sampling, checked_tokens
 
@@ -47,7 +48,8 @@ class Generation(Sampler):
 
     Args:
         eos_token: a row that has generated it is padded; decoding ends when all rows have.
-        begin_suppress_tokens: tokens that are not drawn as the first one (Whisper, arXiv:2212.04356).
+        begin_suppress_tokens: tokens that are not drawn first, after those that are forced at the start
+            (Whisper, arXiv:2212.04356).
         forced_tokens: steps and the tokens that are taken there, whatever the model says: 0 is the first step, and -1
             the last one of those that are asked for. `{0: 0, -1: 2}` is BART's (arXiv:1910.13461).
         cache_kv: keep keys and values between steps; without, the tokens are the same.
@@ -87,6 +89,7 @@ class Generation(Sampler):
     def chooser(self, steps: int) -> Callable[[Tensor, int], Tensor]:
         """What takes a token at each of so many steps: from logits (batch, tokens) and the step to tokens (batch,)."""
         forced = {step if step >= 0 else steps + step: token for step, token in (self.forced_tokens or {}).items()}
+        begin = next(step for step in range(steps + 1) if step not in forced)
         first: Sampler = self
         if self.begin_suppress_tokens:
             first = replace(self, suppress_tokens=(*self.suppress_tokens, *self.begin_suppress_tokens))
@@ -94,7 +97,7 @@ class Generation(Sampler):
         def choose(logits: Tensor, step: int) -> Tensor:
             if step in forced:
                 return logits.new_full(logits.shape[:1], forced[step], dtype=torch.int64)
-            return self(logits) if step else first(logits)
+            return first(logits) if step == begin else self(logits)
 
         return choose
 
@@ -243,7 +246,8 @@ class WindowDecoding:
     """The model reads the last max_seq_len tokens; it has a cache only while these are all tokens.
 
     A model of any length reads them all. Once the window slides, every value changes with the token that left, and
-    cached ones are no longer exact.
+    cached ones are no longer exact. Nor are they where rotary positions change with the length of the text: the model
+    then reads all tokens again.
 
     Args:
         net: the model.
@@ -268,11 +272,24 @@ class WindowDecoding:
         self.rows, self.mask = Rows(prompts.tokens, new), None
         if prompts.mask is not None:
             self.mask = F.pad(prompts.mask, (0, new), value=True)
-        self.cache, self.seen = None, 0
-        if cached and not self._start and net.graph.why_not_cached() is None:
-            prepended = {"prepended": read["prepend_embeds"].shape[1]} if "prepend_embeds" in read else {}
-            capacity = capacity_for(self.rows.capacity, net.max_seq_len, compiled)
-            self.cache = net.new_cache(self.rows.batch, capacity, **prepended)
+        self.prepended = read["prepend_embeds"].shape[1] if "prepend_embeds" in read else 0
+        self.capacity = capacity_for(self.rows.capacity, net.max_seq_len, compiled)
+        self.cached = cached and not self._start and net.graph.why_not_cached() is None
+        self.cache, self.seen = self._new_cache(), 0
+        self.before = {0}  # how many places of the stream each row has before the tokens, less its padding
+        if net.attn_layers.changes_with_length and self.mask is not None:
+            self.before = {-padding for padding in (~self.mask).sum(dim=1).tolist()}
+
+    def _new_cache(self) -> Cache | None:
+        if not self.cached:
+            return None
+        prepended = {"prepended": self.prepended} if self.prepended else {}
+        return self.net.new_cache(self.rows.batch, self.capacity, **prepended)
+
+    def _changed(self) -> bool:
+        """Whether rotary positions are others than at the last step."""
+        length = self.net.num_memory_tokens + self.prepended + self.rows.length
+        return any(self.net.attn_layers.changes_at(length + before) for before in self.before)
 
     @property
     def _start(self) -> int:
@@ -284,6 +301,8 @@ class WindowDecoding:
         rows, start = self.rows, self._start
         if start:
             self.cache, self.seen = None, 0
+        elif self.cache is not None and self.seen and self._changed():
+            self.cache, self.seen = self._new_cache(), 0
         if self.seen:
             out = self.step(rows.since(self.seen), cache=self.cache)
         else:

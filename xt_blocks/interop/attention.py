@@ -35,7 +35,7 @@ class ScoreContext(NamedTuple):
     handed_on: bool
 
 
-_NOT_THEIRS = ("qkv_bias", "out_bias", "qk_scale")
+_NOT_THEIRS = ("qkv_bias", "out_bias", "qk_scale", "max_attend_future")
 
 
 def load_attention(

@@ -75,7 +75,11 @@ def load_rotations(stack: Stack, graphs: Sequence[BlockGraph], state: Reader) ->
             option = "rotary_pos_emb" if xpos_scale_base is None else "rotary_xpos"
             state.warn(f"{option}: 1.x rotates values as well as queries and keys; this model does not")
         widened = replace(rotary, dim=rotated[node])
-        ours = widened.frequencies("cpu", torch.float64)
+        ours = replace(widened, scaling=None if widened.scaling == "linear" else widened.scaling).frequencies()
+        if rotary.by_length:
+            state.refuse(f"rotary_scaling={rotary.scaling}: x-transformers has no rotation that depends on the length")
+        if state.old and rotary.interleaved:
+            state.refuse("rotary_interleaved: 1.x rotates features i and i + d/2")
         if theirs is not None and (theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2)):
             state.refuse(
                 f"rotary_pos_emb: the frequencies differ. This model rotates {dim} features of a head, feature i by "

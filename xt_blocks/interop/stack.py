@@ -117,13 +117,16 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         block: Any = stack.blocks[owner]
         attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
+        if attributes[0]["options"]["branch_scale"] != 1:
+            state.refuse("branch_scale: x-transformers does not have it")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
         _load_residual(block, attributes, own, constant)
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
             scores = ScoreContext(bool(step.biases), step.keep_scores)
-            rotated = 0 if step.rotary is None else rotations[step.rotary]
+            alike = step.rotary is None or stack.rotary[step.rotary].interleaved  # their order is ours
+            rotated = 0 if step.rotary is None or alike else rotations[step.rotary]
             load_attention(layer, own.under("1."), rotated, scores, [each["options"] for each in attributes])
         elif isinstance(layer, FeedForward):
             scale = 1.0 if block.sandwich_norm is None else step.use.scale

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
+from blockdsl.registry.tokens import IMAGE_OPTIONS
 
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
@@ -198,7 +199,16 @@ def _load_continuous(model: Any, state: Reader) -> None:
             load_linear(getattr(model, name), state, name)
 
 
+_OF_THEIR_VISION = (
+    *("image_size", "patch_size", "channels", "num_classes", "num_register_tokens", "post_emb_norm", "emb_dropout"),
+)
+
+
 def _load_vision(model: Any, state: Reader) -> None:
+    said = model.graph.model_options()
+    others = [option for option in IMAGE_OPTIONS if option.name not in _OF_THEIR_VISION]
+    if own := [option.name for option in others if said[option.name] != option.default]:
+        return state.refuse(f"{', '.join(own)}: x-transformers does not have it")
     patches = model.patch_emb
     load_norm(patches.norm_in, state.under("patch_to_embedding.0."), shifted=False)
     load_linear(patches.project, state, "patch_to_embedding.1")

@@ -43,15 +43,16 @@ class Target(NamedTuple):
             logits.flatten(0, -2), self.tokens.flatten(), ignore_index=self.ignore_index, reduction=self.reduction
         )
 
-    def of_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def of_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, softcap: float | None = None) -> Tensor:
         """The same for the logits of a linear layer on `x: (batch, seq, dim)`.
 
         Args:
             weight: (classes, dim)
             bias: (classes,)
+            softcap: logits are bounded by it, see `softcapped`.
         """
         if not _pays(x, weight):
-            return self.of_logits(F.linear(x, weight, bias))
+            return self.of_logits(softcapped(F.linear(x, weight, bias), softcap))
         device, dtype = x.device.type, x.dtype
         if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which autocast leaves alone
             low, dtype = torch.get_autocast_dtype(device), torch.float32
@@ -60,12 +61,17 @@ class Target(NamedTuple):
         seen = targets != self.ignore_index
         with torch.autocast(device, enabled=False):
             loss: Tensor = _Sum.apply(
-                x.flatten(0, -2), weight, bias, targets.where(seen, 0), seen, torch.is_grad_enabled()
+                x.flatten(0, -2), weight, bias, softcap, targets.where(seen, 0), seen, torch.is_grad_enabled()
             )  # type: ignore[no-untyped-call]
         if self.reduction == "mean":
             count = seen.sum()
             loss = (loss / count.clamp(min=1)).where(count > 0, torch.nan)
         return loss.to(dtype)
+
+
+def softcapped(logits: Tensor, softcap: float | None) -> Tensor:
+    """Each logit x as c · tanh(x / c), which is between -c and c (Gemma 2, arXiv:2408.00118); None: as it is."""
+    return logits if softcap is None else (logits / softcap).tanh() * softcap
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
@@ -81,24 +87,38 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, seen: Tensor, learns: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        targets: Tensor,
+        seen: Tensor,
+        learns: bool,
     ) -> Tensor:
         """`x: (tokens, dim)`, `targets: (tokens,)` int64, `seen: (tokens,)` bool, whether a target counts."""
         ctx.save_for_backward(x, weight, bias, targets, seen)
+        ctx.softcap = softcap
         needed = [learns and needs for needs in ctx.needs_input_grad[:3]]
-        total, ctx.ready = _by_parts(x, weight, bias, targets, seen, needed)
+        total, ctx.ready = _by_parts(x, weight, bias, softcap, targets, seen, needed)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         ready, ctx.ready = ctx.ready, None
         if ready is None or torch.is_grad_enabled():  # a further pass, or one that is differentiated itself
-            return *_whole(ctx.saved_tensors, ctx.needs_input_grad[:3], gradient), None, None, None
-        return *(own if own is None else own.mul_(gradient) for own in ready), None, None, None
+            return *_whole(ctx.saved_tensors, ctx.softcap, ctx.needs_input_grad[:3], gradient), *(None,) * 4
+        return *(own if own is None else own.mul_(gradient) for own in ready), *(None,) * 4
 
 
 def _by_parts(
-    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, seen: Tensor, needed: Sequence[bool]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    targets: Tensor,
+    seen: Tensor,
+    needed: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The sum, and its gradients by x, weight and bias, where needed; sums over tokens are in float32 at least."""
     exact = torch.promote_types(x.dtype, torch.float32)
@@ -117,6 +137,10 @@ def _by_parts(
         )
         if bias is not None:
             logits += bias
+        share = None
+        if softcap is not None:
+            share = logits.div_(softcap).tanh_()
+            logits = share * softcap
         logits -= logits.amax(dim=-1, keepdim=True)
         picked = logits.gather(-1, target)
         scale = logits.exp_().sum(dim=-1, keepdim=True)
@@ -125,6 +149,8 @@ def _by_parts(
             continue
         logits *= counts / scale  # the gradient: the probabilities, less one at the target
         logits.scatter_add_(-1, target, -counts.to(exact))
+        if share is not None:
+            logits *= share.square_().neg_().add_(1)  # the derivative of tanh
         error = logits.to(x.dtype)
         if dx is not None and fast:
             dx[part] = onednn.run(error, weight.T)
@@ -134,16 +160,18 @@ def _by_parts(
             _ = dw.addmm_(error.T, own) if dw.dtype == own.dtype else dw.add_(error.T @ own)
         if db is not None:
             db += logits.sum(dim=0)
-        del logits, error  # before there are others
+        del logits, error, share  # before there are others
     return total, [dx, dw, db]
 
 
-def _whole(saved: Sequence[Any], needed: Sequence[bool], gradient: Tensor) -> list[Tensor | None]:
+def _whole(
+    saved: Sequence[Any], softcap: float | None, needed: Sequence[bool], gradient: Tensor
+) -> list[Tensor | None]:
     """The gradients by the plain formula, which can be differentiated again."""
     *inputs, targets, seen = saved
     with torch.enable_grad():
         inputs = [own if own is None else own.view_as(own) for own in inputs]  # x may be computed from a tied weight
-        losses = F.cross_entropy(F.linear(*inputs), targets, reduction="none")
+        losses = F.cross_entropy(softcapped(F.linear(*inputs), softcap), targets, reduction="none")
         wanted = [own for own, needs in zip(inputs, needed, strict=True) if needs]
         total = losses.where(seen, 0).sum()
         found = iter(torch.autograd.grad(total, wanted, gradient.to(total.dtype), create_graph=True))

@@ -59,7 +59,7 @@ def declines(request: Request) -> str | None:
     mask = request.mask
     if mask.queries < FEWEST:
         return _ELSEWHERE
-    if not request.spec.modifiers and mask.bias is None and mask.window is None:
+    if not request.spec.modifiers and mask.bias is None and not mask.windowed:
         return "torch's other fused kernels can do all of this"
     return None
 
@@ -88,7 +88,7 @@ def block_mask(mask: AttentionMask, q: Tensor, k: Tensor) -> Any:
 
 
 def _sees(attention_mask: AttentionMask) -> Any:
-    causal, window, past = attention_mask.causal, attention_mask.window, attention_mask.past
+    causal, past, window, future = (getattr(attention_mask, name) for name in ("causal", "past", "window", "future"))
     mem_kv, mask = attention_mask.mem_kv, attention_mask.mask
 
     def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -96,6 +96,8 @@ def _sees(attention_mask: AttentionMask) -> Any:
         seen = (token <= place) if causal else (token == token)
         if window is not None:
             seen = seen & (token >= place - window)
+        if future is not None:
+            seen = seen & (token <= place + future)
         if mask is not None:
             seen = seen & mask[b, token.clamp(min=0)]
         return seen | (token < 0)

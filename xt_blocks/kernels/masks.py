@@ -88,12 +88,19 @@ class MaskSpec(NamedTuple):
         window: how many earlier tokens a token attends to; None: all.
         mem_kv: number of memory key-values before the tokens.
         kept: how many keys before the queries' a cache keeps; None: all.
+        future: how many later tokens a token attends to, if it is not causal; None: all.
     """
 
     causal: bool
     window: int | None = None
     mem_kv: int = 0
     kept: int | None = None
+    future: int | None = None
+
+    @property
+    def windowed(self) -> bool:
+        """Whether it limits how far a token attends, apart from causality."""
+        return self.window is not None or self.future is not None
 
 
 class Masks:
@@ -173,6 +180,8 @@ class AttentionMask:
     Attributes:
         all: every query attends to every key, without a bias.
         is_causal: causal and nothing else, for which fused kernels need no mask.
+        window, future: how many earlier and later tokens a query attends to; None: all.
+        windowed: either is limited.
     """
 
     def __init__(
@@ -189,10 +198,10 @@ class AttentionMask:
         spec = spec or MaskSpec(causal=False)
         self.queries, self.past = queries, past
         self.causal = spec.causal and queries > 1  # a single query is the newest token
-        self.window, self.mem_kv = spec.window, spec.mem_kv
+        self.window, self.future, self.mem_kv, self.windowed = spec.window, spec.future, spec.mem_kv, spec.windowed
         self.mask, self.attn_mask, self.bias = mask, attn_mask, bias
         self.device, self.place = device, place
-        given = mask is not None or attn_mask is not None or bias is not None or self.window is not None
+        given = mask is not None or attn_mask is not None or bias is not None or self.windowed
         self.all = not (self.causal or given)
         self.is_causal = self.causal and not (given or past or self.mem_kv)
         self.flex_blocks: Any = None  # its form in FlexAttention, made on demand
@@ -251,7 +260,8 @@ class AttentionMask:
 
     def key_range(self, queries: slice, tokens: int) -> slice:
         """The range of keys, out of `tokens`, that any of these queries attends to."""
-        last = self.past + queries.stop if self.causal else tokens
+        ahead = 0 if self.causal else self.future
+        last = tokens if ahead is None else min(tokens, self.past + queries.stop + ahead)
         return slice(0 if self.window is None else max(0, self.past + queries.start - self.window), last)
 
     def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> bool:
@@ -267,6 +277,8 @@ class AttentionMask:
         edge = torch.ones(rows, rows - 1, dtype=torch.bool, device=scores.device)
         if self.causal:
             _hide(scores[:, :, start + 1 :], edge.triu())
+        if self.future is not None and (near := start + self.future + 1) < scores.shape[2]:
+            _hide(scores[:, :, near:], edge[:, : scores.shape[2] - near].triu())
         if self.window is not None and (far := start - self.window + rows - 1) > 0:
             _hide(scores[:, :, :far], edge[:, :far].tril(start - self.window - 1))
         mask = None if self.mask is None else self.mask[row, tokens]
@@ -303,6 +315,9 @@ class AttentionMask:
             places = _both(places, near)
         elif self.window is not None:
             near = torch.ones(shape, dtype=torch.bool, device=self.device).triu(self.past - self.window)
+            places = _both(places, near)
+        if self.future is not None:
+            near = torch.ones(shape, dtype=torch.bool, device=self.device).tril(self.past + self.future)
             places = _both(places, near)
         return None if places is None else places[None, None]
 

@@ -72,7 +72,7 @@ def declines(request: Request) -> str | None:
         return _TOO_FEW
     bias, trains = mask.bias, torch.is_grad_enabled()
     masked = mask.past or mask.mem_kv or mask.mask is not None or mask.attn_mask is not None
-    if request.spec.modifiers or mask.window is not None or (mask.causal and (masked or bias is not None)):
+    if request.spec.modifiers or mask.windowed or (mask.causal and (masked or bias is not None)):
         return None
     if bias is not None:  # all keys are seen: tiles have nothing to leave out but the mask itself
         if (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK:

@@ -33,6 +33,7 @@ class ContinuousTransformerWrapper(SequenceModel):
         attn_layers: the stack, an Encoder, a Decoder or a result of `lower`.
         dim_in: features of the input; None: those of the embedded sequence, taken as they are.
         dim_out: features of the output; None: the stack's, as they are.
+        dim_out_bias: a bias of the linear layer to dim_out.
         conv_stem: two convolutions with GELU in place of the linear layer from dim_in, the second of stride 2, as
             Whisper has them (arXiv:2212.04356). A sequence of n frames has ⌈n / 2⌉ places in the stack: max_seq_len,
             positions, outputs, and all arguments but x and mask are of these. A model with it takes no cache.
@@ -65,7 +66,9 @@ class ContinuousTransformerWrapper(SequenceModel):
         self.project_in = nn.Identity() if dim_in is None or stem else nn.Linear(dim_in, emb_dim)
         self.conv_stem = ConvStem(emb_dim if dim_in is None else dim_in, emb_dim) if stem else None
         self._build(attn_layers)
-        self.project_out = nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out)
+        self.project_out = (
+            nn.Identity() if dim_out is None else nn.Linear(attn_layers.dim, dim_out, end["dim_out_bias"])
+        )
         self.dim_in = emb_dim if dim_in is None else dim_in
         self.dim_out = attn_layers.dim if dim_out is None else dim_out
 

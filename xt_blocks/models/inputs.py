@@ -35,11 +35,12 @@ class PrefixedInputs(ContextInputs, total=False):
 
 
 class PlacedInputs(PrefixedInputs, total=False):
-    """And inputs of each token: which others it sees, its position, what is added to its embedding."""
+    """And inputs of each token: which others it sees, its position, what is added to its embedding, its type."""
 
     attn_mask: Tensor | None
     pos: Tensor | None
     sum_embeds: Tensor | None
+    token_types: Tensor | None
 
 
 class SequenceInputs(PlacedInputs, total=False):
@@ -62,11 +63,13 @@ class ModelReads(NamedTuple):
         emb_dim: features of the embedded sequence.
         positions: the input or a block reads positions.
         learned: how many positions there are learned vectors for; None: positions are not learned.
+        types: tokens have types.
     """
 
     emb_dim: int
     positions: bool
     learned: int | None
+    types: bool = False
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Inputs:
     self_attn_context_mask: Tensor | None = None
     mems: Memories | None = None
     cache: Cache | None = None
+    token_types: Tensor | None = None
 
     @property
     def mem_len(self) -> int:
@@ -102,6 +106,7 @@ class Inputs:
         if self.sum_embeds is not None and self.sum_embeds.shape != (*x.shape[:2], reads.emb_dim):
             wanted, given = (*x.shape[:2], reads.emb_dim), tuple(self.sum_embeds.shape)
             raise ValueError(f"sum_embeds must be {wanted}, not {given}")
+        self._check_types(reads)
         self._check_prepended(reads)
         check_mask("self_attn_context_mask", self.self_attn_context_mask, x)
         if self.attn_mask is not None:
@@ -126,6 +131,17 @@ class Inputs:
         if not 0 <= int(pos.min()) <= int(pos.max()) < reads.learned:
             span = f"pos goes from {pos.min()} to {pos.max()}"
             raise ValueError(f"learned positions are from 0 to {reads.learned - 1}; {span}")
+
+    def _check_types(self, reads: ModelReads) -> None:
+        types, shape = self.token_types, tuple(self.x.shape[:2])
+        if types is None:
+            return
+        if not reads.types:
+            raise ValueError("token_types is given, but the model has none: num_token_types is 0")
+        check_tensor("token_types", types, self.x)
+        self.token_types = whole_numbers("token_types", types, lambda: f" {shape}")
+        if types.shape != shape:
+            raise ValueError(f"token_types must be whole numbers {shape}, not {types.dtype} {tuple(types.shape)}")
 
     def _check_prepended(self, reads: ModelReads) -> None:
         prepended, rows = self.prepend_embeds, self.x.shape[0]
@@ -153,6 +169,7 @@ class Returns:
     mems: bool = False
     target: Target | None = None
     last_only: bool = False
+    pooled: bool = False
 
     def check(self, x: Tensor, has_logits: bool, has_memories: bool) -> None:
         """

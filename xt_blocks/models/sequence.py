@@ -53,6 +53,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
     graph: BlockGraph
     over: ClassVar[str]
     return_only_embed = unit = False
+    pool: str | None = None
+    has_vector = False
     max_mem_len = shift_mem_down = 0
     emb_frac_gradient = 1.0
 
@@ -64,7 +66,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         self.max_seq_len: int | None = start["max_seq_len"] or None
         self.emb_dim, self.dim = emb_dim, attn_layers.dim
         self.num_memory_tokens: int = start["num_memory_tokens"]
-        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit)
+        self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit, start["pos_offset"])
         self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, emb_dim)
         self.emb_dropout = nn.Dropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
@@ -191,6 +193,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         cache: Cache | Intermediates | None = None,
         target: Target | None = None,
         last_only: bool = False,
+        token_types: Tensor | None = None,
+        return_pooled: bool = False,
     ) -> Tensor | tuple[Any, ...]:
         """
         Args:
@@ -218,19 +222,22 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
                 Memory tokens and prepended embeddings see all and are seen by all.
             self_attn_context_mask: (batch, seq) bool, what self-attention may attend to; others keep their place.
             cache: x follows the tokens it holds. Or the Intermediates of an earlier pass, for steps by hand: x, mask,
-                pos, sum_embeds and the rows of attn_mask are then of the whole sequence, or of one new token, and what
-                is returned is of the new tokens. Context, prepended embeddings and mems are those of the first pass;
-                others are refused, and so is a mask that differs where it has been read.
+                pos, sum_embeds, token_types and the rows of attn_mask are then of the whole sequence, or of one new
+                token, and what is returned is of the new tokens. Context, prepended embeddings and mems are those of
+                the first pass; others are refused, and so is a mask that differs where it has been read.
                 With memory tokens or prepended embeddings, the first step must have a real token in every row: only
                 there can its padding go before them.
             target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss
                 instead of logits, without holding all logits.
+            token_types: (batch, seq) int, the type of each token, where the model has types; by default type 0.
+            return_pooled: return one vector for each sequence too, (batch, dim), where the model has pool or pooler.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
             (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim), or
-            the target's cross-entropy in nats.
-            If more is requested, a tuple: this, then Intermediates, Memories and attention weights as requested.
+            the target's cross-entropy in nats; with pool, (batch, logits), or (batch, dim) without logits.
+            If more is requested, a tuple: this, then the pooled vector, Intermediates, Memories and attention weights
+            as requested.
 
         Raises:
             ValueError: an argument has a wrong dtype or shape, arguments clash, a token is not in the vocabulary, or
@@ -257,9 +264,20 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             state = self.attn_layers.cache_after(seen, x.shape[1])
             context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
+            token_types = None if token_types is None else token_types[:, -x.shape[1] :]
         mems = self.attn_layers.memories(mems)
         inputs = Inputs(
-            x, mask, pos, prepend_embeds, prepend_mask, sum_embeds, attn_mask, self_attn_context_mask, mems, state
+            x,
+            mask,
+            pos,
+            prepend_embeds,
+            prepend_mask,
+            sum_embeds,
+            attn_mask,
+            self_attn_context_mask,
+            mems,
+            state,
+            token_types,
         )
         returns = Returns(
             return_embeddings,
@@ -269,9 +287,11 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             return_mems,
             target,
             last_only,
+            return_pooled,
         )
         inputs.check(self.reads)
         returns.check(x, not self.return_only_embed, self.max_mem_len > 0)
+        self._check_pooled(returns, cache)
         pos = inputs.pos
         before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
@@ -281,7 +301,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         record = returns.record()
 
         places = before.counted_positions(x, real) if pos is None and self.pos_emb is not None else pos
-        hidden = self._embedded(x, places, sum_embeds)
+        hidden = self._embedded(x, places, sum_embeds, inputs.token_types)
         hidden = self._projected(prefix.prepended(hidden))  # (batch, prepended + seq, dim)
         stream = prefix.stream(hidden)  # (batch, memory + prepended + seq, dim)
         in_front = before.prefix + prefix.length + inputs.mem_len
@@ -309,7 +329,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         if record is not None and return_mems:
             mems = mems if seen is None else self._remembered(seen)
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
-        return self._returned(prefix.outputs(stream), returns, record)
+        return self._returned(prefix.outputs(stream), returns, record, inputs)
 
     def _remembered(self, seen: Intermediates) -> Memories:
         """The memories after a pass by hand, for the next one to add to."""
@@ -321,14 +341,20 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         memory = self.num_memory_tokens if mems is None else 0
         return self.attn_layers.remember(mems, seen, seen.inputs.mask, self.max_mem_len, memory)
 
-    def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None) -> Tensor:
+    def _embedded(self, x: Tensor, pos: Tensor | None, sum_embeds: Tensor | None, token_types: Tensor | None) -> Tensor:
         """(batch, seq, emb_dim): tokens or vectors with their positions, (seq,) or (batch, seq), normed."""
         hidden = self._vectors(x)
         if self.pos_emb is not None:
             hidden = hidden + self._positions(x, pos)
+        if (types := self._types(x, token_types)) is not None:
+            hidden = hidden + types
         if sum_embeds is not None:
             hidden = hidden + sum_embeds.to(hidden.dtype)
         return self.post_emb_norm(hidden)
+
+    def _types(self, x: Tensor, token_types: Tensor | None) -> Tensor | None:
+        """(batch, seq, emb_dim), what the types (batch, seq) of tokens x add, or (1, 1, emb_dim); None: nothing."""
+        return None
 
     def _positions(self, x: Tensor, pos: Tensor | None) -> Tensor:
         """(seq, emb_dim) or (batch, seq, emb_dim): what the positions (seq,) or (batch, seq) of x add."""
@@ -348,15 +374,42 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         nodes = [step.node for step in self.attn_layers.plan if "memory" in step.inputs]
         return mems.routed(nodes, self.shift_mem_down)
 
-    def _returned(self, hidden: Tensor, returns: Returns, record: Intermediates | None) -> Tensor | tuple[Any, ...]:
+    def _check_pooled(self, returns: Returns, cache: Cache | Intermediates | None) -> None:
+        """
+        Raises:
+            ValueError: a pooled vector is asked for and there is none, or the model pools and cannot do what is asked.
+        """
+        if returns.pooled and not self.has_vector:
+            raise ValueError("return_pooled is set, but the model has neither pool nor pooler")
+        whole = {"last_only is set": returns.last_only, "a cache is given": cache is not None}
+        if self.pool is not None:
+            for what, so in {"a target is given": returns.target is not None, **whole}.items():
+                if so:
+                    raise ValueError(f"{what}, but the model has pool={self.pool}: one output for a whole sequence")
+        elif returns.pooled:
+            for what, so in whole.items():
+                if so:
+                    raise ValueError(f"return_pooled is set, but {what} too")
+
+    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, dim), one vector for each sequence, from `hidden: (batch, seq, dim)`."""
+        raise NotImplementedError
+
+    def _returned(
+        self, hidden: Tensor, returns: Returns, record: Intermediates | None, inputs: Inputs
+    ) -> Tensor | tuple[Any, ...]:
         """What was requested, from `hidden: (batch, prepended + seq, dim)`."""
         hidden = hidden[:, -1:] if returns.last_only else hidden
-        out: Any = hidden
+        every, vector = hidden, None
+        if self.pool is not None or returns.pooled:
+            vector = self._pooled(hidden[:, hidden.shape[1] - inputs.x.shape[1] :], inputs.mask)
+            hidden = hidden if self.pool is None else vector
+        out: Any = every if returns.embeddings else hidden
         if returns.target is not None:
             out = self._loss(hidden, returns.target)
         elif returns.logits_and_embeddings:
-            out = self._outputs(hidden), hidden
+            out = self._outputs(hidden), every
         elif not (returns.embeddings or self.return_only_embed):
             out = self._outputs(hidden)
-        parts = returns.parts(record)
+        parts = (*((vector,) if returns.pooled else ()), *returns.parts(record))
         return (out, *parts) if parts else out

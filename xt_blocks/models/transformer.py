@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blockdsl.graph.tokens import of_logits
 from blockdsl.registry.keywords import parameters, spells
+from blockdsl.registry.norms import embedding_norm
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
@@ -17,11 +18,12 @@ from ..blocks import head
 from ..blocks.embedding import SMALL_STD, Embedding, unit_length
 from ..blocks.linear import apply
 from ..kernels.compat import uncompiled
-from ..kernels.cross_entropy import Target
+from ..kernels.cross_entropy import Target, softcapped
 from ..kernels.hooks import runs
 from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
 from .keywords import names_nearest
+from .pooling import pooled
 from .sequence import SequenceModel
 
 if TYPE_CHECKING:
@@ -45,8 +47,11 @@ class TransformerWrapper(SequenceModel):
             (ALBERT, arXiv:1909.11942).
         use_abs_pos_emb: learned absolute positions, unless the stack has rotary ones or T5's bias.
         scaled_sinu_pos_emb: sinusoids (arXiv:1706.03762) with a learned scale instead.
+        pos_offset: rows of the learned positions before that of a row's first real token.
         embed_scale: factor of the embedded tokens, before positions: √dim in Vaswani et al., arXiv:1706.03762, and in
             Gemma, arXiv:2403.08295.
+        num_token_types: how many types of tokens there are, whose learned vectors are added to the tokens' (BERT's
+            segments, arXiv:1810.04805); `token_types=` of a call says the type of each, type 0 by default.
         l2norm_embed: embedded tokens and learned positions are of unit length (FixNorm, arXiv:1910.05895).
         post_emb_norm: LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100).
         emb_frac_gradient: share of the gradient that reaches the embedding, above 0 and at most 1 (CogView,
@@ -60,7 +65,15 @@ class TransformerWrapper(SequenceModel):
         logits_scale: factor of the logits, but of their bias. None: 1, and 1/√dim of tied ones, as T5 does, since the
             embedding is drawn for the stream and not for logits (arXiv:1910.10683).
         logits_bias: whether logits have a learned bias; None: unless they are tied.
+        logits_softcap: logits are bounded by it, each x as c · tanh(x / c) (Gemma 2, arXiv:2408.00118).
+        logits_transform: a linear layer, this activation and a LayerNorm before the logits, as in BERT's head
+            (arXiv:1810.04805). Before tied logits it leads to emb_dim features.
+        logits_transform_bias: whether that linear layer has a bias.
         return_only_embed: no logits; the model gives the stack's output.
+        pool: the model gives one vector for each sequence, or its logits: the "mean" of the real tokens' embeddings,
+            that of the "first" or of the "last". It takes no cache, and no target.
+        pooler: a linear layer and tanh of that vector, as in BERT (arXiv:1810.04805); without pool, of the first
+            token's for `return_pooled=True`.
 
     Attributes:
         graph: the whole model's BlockGraph.
@@ -94,6 +107,12 @@ class TransformerWrapper(SequenceModel):
         std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.token_emb = Embedding(self.num_tokens, emb_dim, std)
         self._build(attn_layers)
+        self.num_token_types: int = start["num_token_types"]
+        self.token_type_emb = Embedding(self.num_token_types, emb_dim, std) if self.num_token_types else None
+        self.pool: str | None = end["pool"]
+        self.pooler = nn.Linear(self.dim, self.dim) if end["pooler"] else None
+        self.has_vector = end["pool"] is not None or end["pooler"]
+        self.reads = self.reads._replace(types=self.token_type_emb is not None)
         self.max_mem_len = start["max_mem_len"]
         self.shift_mem_down = start["shift_mem_down"]
         self.tie_embedding: bool = end["tied"]
@@ -101,42 +120,52 @@ class TransformerWrapper(SequenceModel):
         own_logits = not (self.tie_embedding or self.return_only_embed)
         logits: dict[str, Any] = of_logits(self.graph)
         self.logits_scale: float = logits["logits_scale"]
+        self.logits_softcap: float | None = end["logits_softcap"]
+        activation, scored = end["logits_transform"], emb_dim if self.tie_embedding else self.dim
+        self.logits_transform = (
+            None
+            if activation is None
+            else head.LogitsTransform(self.dim, scored, activation, end["logits_transform_bias"], embedding_norm(end))
+        )
         self.to_logits = nn.Linear(self.dim, end["logits_dim"], logits["logits_bias"]) if own_logits else None
         bias = self.tie_embedding and logits["logits_bias"]
         self.logits_bias = nn.Parameter(torch.zeros(self.num_tokens)) if bias else None
 
     def _vectors(self, x: Tensor) -> Tensor:
-        vectors = self._looked_up(x)
+        vectors = _looked_up(self.token_emb, x, "tokens", self.num_tokens)
         vectors = unit_length(vectors) if self.unit else vectors
         return vectors if self.embed_scale == 1 else vectors * self.embed_scale
 
-    def _looked_up(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return self.token_emb(x)
-        try:
-            return self.token_emb(x)
-        except IndexError:  # checked afterwards: a check before would wait for a GPU
-            last = getattr(self.token_emb, "num_embeddings", self.num_tokens) - 1
-            raise ValueError(f"tokens are from 0 to {last}; these go from {x.min()} to {x.max()}") from None
-        except RuntimeError as error:
-            if reason := misfit("tokens", x, self.token_emb):
-                raise ValueError(reason) from error
-            raise
+    def _types(self, x: Tensor, token_types: Tensor | None) -> Tensor | None:
+        if self.token_type_emb is None:
+            return None
+        if token_types is None:
+            token_types = torch.zeros(1, 1, device=x.device, dtype=torch.int64)
+        vectors = _looked_up(self.token_type_emb, token_types, "token_types", self.num_token_types)
+        return unit_length(vectors) if self.unit else vectors
+
+    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        vector = pooled(hidden, mask, self.pool or "first")
+        return vector if self.pooler is None else apply(self.pooler, vector).tanh()
 
     def _outputs(self, hidden: Tensor) -> Tensor:
-        hidden = self._scaled(hidden)
+        hidden = self._scored(hidden)
         if self.to_logits is None:
-            return head.tied_logits(self.token_emb, hidden, self.num_tokens, self.logits_bias)
-        return apply(self.to_logits, hidden)
+            logits = head.tied_logits(self.token_emb, hidden, self.num_tokens, self.logits_bias)
+        else:
+            logits = apply(self.to_logits, hidden)
+        return softcapped(logits, self.logits_softcap)
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
-        hidden = self._scaled(_last(hidden, target))
+        hidden, cap = self._scored(_last(hidden, target)), self.logits_softcap
         if self.to_logits is None:
-            return head.tied_loss(self.token_emb, hidden, self.num_tokens, self.logits_bias, target)
-        return head.loss(self.to_logits, hidden, target)
+            return head.tied_loss(self.token_emb, hidden, self.num_tokens, self.logits_bias, target, cap)
+        return head.loss(self.to_logits, hidden, target, cap)
 
-    def _scaled(self, hidden: Tensor) -> Tensor:
-        """The factor of the logits on `hidden: (batch, seq, dim)`, which has fewer numbers than they."""
+    def _scored(self, hidden: Tensor) -> Tensor:
+        """What logits are products of, from `hidden: (batch, seq, dim)`; it takes their factor, being smaller."""
+        if self.logits_transform is not None:
+            hidden = self.logits_transform(hidden)
         return hidden if self.logits_scale == 1 else hidden * self.logits_scale
 
     def checked_sequence(self, x: Tensor) -> Tensor:
@@ -146,6 +175,24 @@ class TransformerWrapper(SequenceModel):
         if x.ndim != 2:
             raise ValueError(f"tokens must be (batch, seq), not {tuple(x.shape)}")
         return x
+
+
+def _looked_up(table: nn.Module, x: Tensor, what: str, rows: int) -> Tensor:
+    """The vectors of `x: (batch, seq)` int, which are called `what`, in a table of so many rows."""
+    vectors: Tensor
+    if torch.compiler.is_compiling():
+        vectors = table(x)
+        return vectors
+    try:
+        vectors = table(x)
+        return vectors
+    except IndexError:  # checked afterwards: a check before would wait for a GPU
+        last = getattr(table, "num_embeddings", rows) - 1
+        raise ValueError(f"{what} are from 0 to {last}; these go from {x.min()} to {x.max()}") from None
+    except RuntimeError as error:
+        if reason := misfit(what, x, table):
+            raise ValueError(reason) from error
+        raise
 
 
 def loss_of(net: nn.Module, tokens: Tensor, target: Target, **read: Any) -> Any:

@@ -17,16 +17,17 @@ class AbsolutePositions(nn.Module):
         max_seq_len: number of positions.
         dim: features of the embedding. The vectors start at about unit length, as token embeddings do.
         unit: normalise each vector to unit length, as l2norm_embed does with token embeddings.
+        offset: rows of the table before that of the first position, as OPT and BART have two.
     """
 
-    def __init__(self, max_seq_len: int, dim: int, unit: bool = False) -> None:
+    def __init__(self, max_seq_len: int, dim: int, unit: bool = False, offset: int = 0) -> None:
         super().__init__()
-        self.unit = unit
-        self.embedding = Embedding(max_seq_len, dim, std=SMALL_STD if unit else dim**-0.5)
+        self.unit, self.offset = unit, offset
+        self.embedding = Embedding(offset + max_seq_len, dim, std=SMALL_STD if unit else dim**-0.5)
 
     def forward(self, positions: Tensor) -> Tensor:
         """`positions: (seq,) or (batch, seq)` int → (..., seq, dim)."""
-        vectors: Tensor = self.embedding(positions)
+        vectors: Tensor = self.embedding(positions + self.offset if self.offset else positions)
         return unit_length(vectors) if self.unit else vectors
 
 
@@ -59,8 +60,10 @@ class SinusoidalPositions(nn.Module):
         return (waves * self.scale.to(exact)).to(self.scale.dtype)
 
 
-def input_positions(scheme: str | None, max_seq_len: int, dim: int, unit: bool = False) -> nn.Module | None:
+def input_positions(
+    scheme: str | None, max_seq_len: int, dim: int, unit: bool = False, offset: int = 0
+) -> nn.Module | None:
     """The module of the position scheme that the graph's input reads, "absolute" or "sinusoidal"; None for None."""
     if scheme is None:
         return None
-    return SinusoidalPositions(dim) if scheme == "sinusoidal" else AbsolutePositions(max_seq_len, dim, unit)
+    return SinusoidalPositions(dim) if scheme == "sinusoidal" else AbsolutePositions(max_seq_len, dim, unit, offset)

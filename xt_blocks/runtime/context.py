@@ -45,7 +45,7 @@ class ForwardContext:
         tokens_mask: (batch, mems + seq) bool, for the token shift; None: all are real.
         intermediates: filled as blocks run, or None.
         rotations, biases: of all blocks, by position node.
-        values: the stream after each node.
+        values: the stream after each node, and what blocks have normed for others.
         added: for nodes inside a branch, the stream minus its value at the fork.
         scores: of blocks whose scores later ones read, by node.
     """

@@ -56,7 +56,7 @@ def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, Rotary
         scheme = SCHEMES[attrs["scheme"]]
         own = scheme.with_defaults(attrs)
         if scheme.module is None:
-            rotary[node] = Rotary(**own)
+            rotary[node] = Rotary(**{name: value for name, value in own.items() if value is not None})
         else:
             modules[node] = pkgutil.resolve_name(scheme.module)(**own)
             _check_shapes(f"position scheme '{attrs['scheme']}'", scheme.shapes(scheme.complete(attrs)), modules[node])

@@ -31,6 +31,7 @@ class Step:
         gets: the inputs that have a value here; the others are None.
         counted: for a sum, the branches whose gain is summed by their blocks; of others it is a difference.
         rotary, biases, scores_from: the nodes it reads these from.
+        normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         keep_scores: a later block reads its scores.
         stage: its index; None after the last one.
         checkpoint: for a block, what is recomputed in the backward pass: "block", "stage" or nothing.
@@ -50,6 +51,7 @@ class Step:
     rotary: str | None = None
     biases: tuple[str, ...] = ()
     scores_from: str | None = None
+    normed_from: str | None = None
     keep_scores: bool = False
     stage: int | None = None
     checkpoint: str | None = None
@@ -66,10 +68,13 @@ def plan(graph: BlockGraph) -> list[Step]:
     """The graph's blocks and sums in topological order."""
     owner = {node: first for first, nodes in graph.tied().items() for node in nodes}
     forks = _forks(graph)
-    handing_on = {source for node in graph.nodes("block") for source in graph.sources(node, "scores")}
+    scoring, norming = (
+        {source for node in graph.nodes("block") for source in graph.sources(node, carries)}
+        for carries in ("scores", "normed")
+    )
     states = kept(graph)
     steps = [
-        _step(graph, node, owner, forks, node in handing_on, states.get(node, Kept()))
+        _step(graph, node, owner, forks, node in scoring, node in norming, states.get(node, Kept()))
         for node in graph.order()
         if graph.node_type(node) in ("block", "sum")
     ]
@@ -79,7 +84,9 @@ def plan(graph: BlockGraph) -> list[Step]:
     return _with_lifetimes(steps, graph.start)
 
 
-def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool, state: Kept) -> Step:
+def _step(
+    graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool, share: bool, state: Kept
+) -> Step:
     attrs = graph.nx.nodes[node]
     reads = tuple(graph.sources(node, "stream"))
     if attrs["type"] == "sum":
@@ -88,6 +95,7 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
         start = base[0] if base else None
         return Step(node, reads, base=start, fork=forks.get(node), counted=counted, stage=attrs["stage"])
     positions, scores = graph.sources(node, "position"), graph.sources(node, "scores")
+    normed = graph.sources(node, "normed")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     inputs = kinds()[attrs["kind"]].inputs
     found = {"rotary": rotary, "bias": len(positions) > len(rotary), "scores": scores, "memory": False}
@@ -96,17 +104,23 @@ def _step(graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, 
         reads,
         block=owner[node],
         fork=forks.get(node),
-        use=Use(attrs["shift"], float(attrs["scale"]), graph.causal),
+        use=Use(attrs["shift"], float(attrs["scale"] * attrs["options"]["branch_scale"]), graph.causal, share),
         inputs=inputs,
         gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,
         biases=tuple(position for position in positions if position not in rotary),
         scores_from=scores[0] if scores else None,
+        normed_from=normed_by(normed[0]) if normed else None,
         keep_scores=keep,
         stage=attrs["stage"],
         checkpoint=attrs["options"]["checkpoint"],
         carries=state if any(piece.per == "row" for piece in state.pieces.values()) else None,
     )
+
+
+def normed_by(node: str) -> str:
+    """The key of what a block has normed for others, beside streams by node."""
+    return f"{node}.normed"
 
 
 def _forks(graph: BlockGraph) -> dict[str, str]:
@@ -140,7 +154,7 @@ def _simple_branch(graph: BlockGraph, end: str, base: str) -> list[str]:
 def _with_lifetimes(steps: list[Step], start: str) -> list[Step]:
     last: dict[str, int] = {start: 0}
     for i, step in enumerate(steps):
-        for node in (*step.reads, step.base, step.scores_from, step.node):
+        for node in (*step.reads, step.base, step.scores_from, step.normed_from, step.node):
             if node is not None:
                 last[node] = max(last.get(node, 0), i)
     done: list[list[str]] = [[] for _ in steps]

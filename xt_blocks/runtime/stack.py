@@ -29,7 +29,7 @@ from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
 from .modules import block_module, position_modules
-from .plan import Step, plan
+from .plan import Step, normed_by, plan
 from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
 from .saved import allow
@@ -93,8 +93,20 @@ class Stack(Drawn, Pretrained, nn.Module):
         Stack.__init__(stack, the_graph(graphs, cls, reads=None), **arguments)
         return stack
 
+    @property
+    def changes_with_length(self) -> bool:
+        """Whether rotary positions depend on the length of the text, as those of rotary_scaling=dynamic do."""
+        return any(rotary.by_length for rotary in self.rotary.values())
+
+    def changes_at(self, length: int) -> bool:
+        """Whether rotary positions of a text of `length` tokens are others than of one that is a token shorter."""
+        return any(rotary.changes_at(length) for rotary in self.rotary.values())
+
     def new_cache(self, batch: int, max_len: int) -> Cache:
         """Capacity to decode `batch` sequences of up to `max_len` tokens.
+
+        Where rotary positions change with the length, so do all values of earlier tokens, which a cache keeps as they
+        were: a cached step is exact as long as `changes_at` has been false since the first one.
 
         Raises:
             ValueError: the stack cannot be decoded one token at a time; the message says why.
@@ -156,8 +168,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
         ctx, positions = ForwardContext.of(inputs, intermediates), None
         if self.reads_positions:
-            positions, counted = token_positions(inputs), ctx.seen if pos is None else None
-            ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, counted)
+            positions = token_positions(inputs)
+            ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, ctx.seen, counted=pos is None)
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._run(x, ctx)
         if cache is not None:
@@ -289,8 +301,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs else {}
-        out: BlockOutput = block(x, step.use, given, mask, tail, memory)
+        normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
+        out: BlockOutput = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream
+        if step.use.shares_norm and out.normed is not None:
+            ctx.values[normed_by(step.node)] = out.normed
         if step.keep_scores or ctx.intermediates is not None:
             ctx.record(step, x, out.scores, given.get("cache"))
         if step.fork is not None:
@@ -311,16 +326,25 @@ class Stack(Drawn, Pretrained, nn.Module):
             before = added.get(step.base) if step.base != step.fork else None
             added[step.node] = gained if before is None else before + gained
 
-    def _rotations(self, positions: Positions, tokens: int, seen: Tensor | None) -> dict[str, Rotation]:
-        """Rotations of this pass's tokens; with xPos, of all keys."""
+    def _rotations(self, positions: Positions, tokens: int, seen: Tensor | None, counted: bool) -> dict[str, Rotation]:
+        """Rotations of this pass's tokens, or of all keys.
+
+        Args:
+            seen: (batch, keys) bool, which are real; None: all.
+            counted: whether positions are counted here, and not the caller's.
+        """
         keys = positions.keys
-        if self.anchored and seen is not None:  # memory key-values are at the start of a row, after its padding
+        from_first = keys  # counted from each row's first real token
+        if counted and seen is not None and (self.anchored or self.changes_with_length):
             padding = (seen.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
-            keys = (keys - padding).clamp(min=0)
-        return {
-            node: rotary.rotation(keys if rotary.of_all_keys else keys[..., keys.shape[-1] - tokens :])
-            for node, rotary in self.rotary.items()
-        }
+            from_first = (keys - padding).clamp(min=0)
+        out = {}
+        for node, rotary in self.rotary.items():
+            # memory key-values are at the start of a row, after its padding
+            own = from_first if self.anchored or rotary.by_length else keys
+            own = own if rotary.of_all_keys else own[..., own.shape[-1] - tokens :]
+            out[node] = rotary.rotation(own, seen)
+        return out
 
 
 def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:

@@ -87,8 +87,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
     "num_residual_streams": 1,
-    "rotary_interpolation_factor": 1.0,
-    "rotary_base_rescale_factor": 1.0,
     "dynamic_tanh_init_alpha": 1.0,
     "adaptive_condition_mlp_expansion": 4,
     "softclamp_output_value": 30.0,
@@ -253,6 +251,11 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             )
     if left.pop("attn_head_learned_sink", False):
         out["attn_sink"] = True
+    if (factor := left.pop("rotary_interpolation_factor", 1)) != 1:
+        out |= {"rotary_scaling": "linear", "rotary_factor": factor}
+    if (rescaled := left.pop("rotary_base_rescale_factor", 1)) != 1:
+        rotated = left.get("rotary_emb_dim") or left.get("attn_dim_head", 64) // 2
+        out["rotary_theta"] = 10_000 * rescaled ** (rotated / (rotated - 2))
     if isinstance(left.get("attn_qk_rmsnorm"), bool) and left.pop("attn_qk_rmsnorm"):
         out["attn_qk_rmsnorm"] = "each"  # a gain of each head's own
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):

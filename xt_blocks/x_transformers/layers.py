@@ -96,7 +96,7 @@ class Attention(attention.Attention):
         if rotary_pos_emb is not None:
             q, k = _rotated(q, k, *rotary_pos_emb)
         past = tokens.shape[1] - x.shape[1]
-        if past < 0 and (self.mask_spec.causal or self.mask_spec.window is not None):
+        if past < 0 and (self.mask_spec.causal or self.mask_spec.windowed):
             raise ValueError(f"a causal layer needs a key for each query: {x.shape[1]} queries, {tokens.shape[1]} keys")
         allowed = None if attn_mask is None else attn_mask[(None,) * (4 - attn_mask.ndim)]
         if allowed is not None and allowed.shape[-1] < tokens.shape[1]:

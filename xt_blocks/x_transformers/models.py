@@ -286,7 +286,8 @@ class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
     def forward(self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False) -> Any:
         """See `xt_blocks.ViTransformerWrapper`."""
         out = super().forward(img, return_embeddings, return_logits_and_embeddings)
-        return out.mean(dim=1) if self.to_classes is None and not return_embeddings else out  # type: ignore[union-attr]
+        pools = self.pools or self.to_classes is not None
+        return out if pools or return_embeddings else out.mean(dim=1)  # type: ignore[union-attr]
 
 
 ViTransformerWrapper.own_forwards = (ViTransformerWrapper.forward,)

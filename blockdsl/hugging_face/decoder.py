@@ -1,0 +1,135 @@
+"""What decoders in the manner of LLaMA share: heads, rotary positions, logits, and the names of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..language.fold import Loop, fold
+from .config import Config
+from .family import Row, Tied, Weight
+from .rope import rotary_settings as rotary_settings
+
+LAYER = "model.layers.{i}."
+
+
+def repeated(layers: Sequence[str]) -> str:
+    """The pattern of layers, each `a f` or the like, with what repeats written once."""
+
+    def text(part: int | Loop) -> str:
+        return layers[part] if isinstance(part, int) else f"({' '.join(map(text, part.body))})*{part.count}"
+
+    return " ".join(map(text, fold(layers, lambda index: len(layers[index]))))
+
+
+def decoder_sizes(
+    config: Config, kv_heads: int | None = None, dim_head: int | None = None, length: int = 2048
+) -> dict[str, Any]:
+    """Width, heads, vocabulary and length.
+
+    Args:
+        kv_heads, dim_head, length: of the family, where the configuration does not say; None: as many as heads, and
+            the width over them.
+    """
+    dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    kv_heads = config.optional("num_key_value_heads", kv_heads) or heads
+    return {
+        "dim": dim,
+        "heads": heads,
+        "attn_dim_head": config.integer("head_dim", dim_head or dim // heads),
+        "attn_kv_heads": None if kv_heads == heads else kv_heads,
+        "causal": True,
+        "num_tokens": config.integer("vocab_size"),
+        "max_seq_len": config.integer("max_position_embeddings", length),
+    }
+
+
+def gated_settings(config: Config, bias: bool = False) -> dict[str, Any]:
+    """A gated feedforward with hidden features as a number."""
+    return {
+        "ff_inner": config.integer("intermediate_size"),
+        "ff_glu": True,
+        "ff_activation": config.activation("hidden_act", "silu"),
+        "ff_no_bias": not bias,
+    }
+
+
+def layers_of(
+    config: Config, window: int | None, sliding: Sequence[bool], rotated: Sequence[bool] = ()
+) -> tuple[str, dict[str, Any]]:
+    """The pattern of the layers, and the settings that all of them share.
+
+    Args:
+        window: tokens that a token attends to, itself among them, in layers with a window; None: there is none.
+        sliding: which layers have it, where the configuration does not say by `layer_types`.
+        rotated: which layers have rotary positions; empty: all.
+    """
+    kinds = config.get("layer_types", [])
+    names = {"full_attention": False, "sliding_attention": True}
+    if len(kinds) not in (0, len(sliding)) or not {*kinds} <= {*names}:
+        raise config.lacks(f"layer_types={kinds!r}", f"it is not one of {' and '.join(names)} for each layer")
+    own = [window is not None and each for each in (map(names.__getitem__, kinds) if kinds else sliding)]
+    past = 0 if window is None else window - 1
+    texts = []
+    for i, has_window in enumerate(own):
+        options = [f"max_attend_past={past}"] if has_window and not all(own) else []
+        options += ["rotary=false"] if rotated and not rotated[i] else []
+        texts.append(f"a({', '.join(options)}) f" if options else "a f")
+    return repeated(texts), {"attn_max_attend_past": past} if all(own) else {}
+
+
+def logits_settings(config: Config, tied: bool = False, bias: bool = False) -> dict[str, Any]:
+    """Logits as they come, by a matrix of their own or the embedding's; none of a class without a head.
+
+    Args:
+        tied: whether they are the embedding's where the configuration does not say.
+        bias: whether they have one.
+    """
+    tied = config.flag("tie_word_embeddings", tied)
+    if config.base:
+        return {"return_only_embed": True}
+    return {"tie_embedding": True, "logits_scale": 1.0, "logits_bias": bias} if tied else {"logits_bias": bias}
+
+
+def decoder_rows(config: Config, sizes: dict[str, Any], tied: bool = False) -> list[Row]:
+    """The weights of a decoder whose norms are before attention and before a gated feedforward.
+
+    Args:
+        sizes: of `decoder_sizes`.
+        tied: as in `logits_settings`.
+    """
+    return [
+        Weight("token_emb", "model.embed_tokens"),
+        Weight("a.norm", LAYER + "input_layernorm"),
+        *attention_rows(sizes),
+        Weight("f.norm", LAYER + "post_attention_layernorm"),
+        *gated_rows(),
+        Weight("attn_layers.norm", "model.norm"),
+        *logits_rows(config, tied),
+    ]
+
+
+def attention_rows(sizes: dict[str, Any]) -> list[Row]:
+    """Queries, keys and values, each their own, and the output; biases where there are some."""
+    query = sizes["heads"] * sizes["attn_dim_head"]
+    keys = (sizes["attn_kv_heads"] or sizes["heads"]) * sizes["attn_dim_head"]
+    parts = tuple(f"{LAYER}self_attn.{part}_proj" for part in "qkv")
+    return [
+        Weight("a.layer.to_qkv", parts, sizes=(query, keys, keys)),
+        Weight("a.layer.output.to_out", LAYER + "self_attn.o_proj"),
+    ]
+
+
+def gated_rows() -> list[Row]:
+    """A gated feedforward: the gate comes last here."""
+    return [
+        Weight("f.layer.to_hidden", (LAYER + "mlp.up_proj", LAYER + "mlp.gate_proj")),
+        Weight("f.layer.to_out", LAYER + "mlp.down_proj"),
+    ]
+
+
+def logits_rows(config: Config, tied: bool = False) -> list[Row]:
+    """Of the head."""
+    if config.flag("tie_word_embeddings", tied):
+        return [Tied("lm_head.weight", "model.embed_tokens.weight")]
+    return [Weight("to_logits", "lm_head")]
