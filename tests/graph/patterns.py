@@ -130,6 +130,7 @@ PLAIN_INPUT = {
     "num_tokens": None,
     "max_seq_len": None,
     "emb_dim": None,
+    "pos_offset": 0,
     "embed_scale": 1.0,
     "num_token_types": 0,
     "l2norm_embed": False,
