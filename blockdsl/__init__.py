@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import GraphError, PatternError, UserError
@@ -20,6 +21,7 @@ from .registry.register import register, unregister
 from .registry.state import State
 
 if TYPE_CHECKING:
+    from . import hugging_face
     from .api import BlockGraph, GraphDiff, compile
 
 __version__ = "0.2.0.dev0"  # of both packages; the one place that says it
@@ -37,6 +39,7 @@ __all__ = [
     "UserError",
     "compile",
     "format_text",
+    "hugging_face",
     "kinds",
     "parse",
     "parse_settings",
@@ -46,9 +49,12 @@ __all__ = [
 
 # networkx takes longer to import than the rest together and is loaded when a graph is first asked for.
 _NEED_NETWORKX = ("BlockGraph", "GraphDiff", "compile")
+_MODULES = ("hugging_face",)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _NEED_NETWORKX:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api

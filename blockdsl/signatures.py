@@ -357,6 +357,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
     """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); default 1.0"""
+    branch_scale: float
+    """a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359); default 1.0"""
     gate_residual: bool
     """a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764); default false"""
     init_gain: float | None
@@ -690,6 +692,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_layer_scale: float | None
     enc_scale_residual: bool
     enc_scale_residual_constant: float
+    enc_branch_scale: float
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
@@ -804,6 +807,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_layer_scale: float | None
     dec_scale_residual: bool
     dec_scale_residual_constant: float
+    dec_branch_scale: float
     dec_gate_residual: bool
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None

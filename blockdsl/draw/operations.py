@@ -35,7 +35,8 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     out += [] if of_output is None else [Operation(of_output.in_words())]
     out += [] if options.layer_scale is None else [Operation("× a learned gain")]
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
-    out += [Operation(f"× {attrs['scale']:.3g}")] if attrs["scale"] != 1 else []
+    scale = attrs["scale"] * options.branch_scale
+    out += [Operation(f"× {scale:.3g}")] if scale != 1 else []
     out += [Operation("stream × a learned gain")] if options.scale_residual else []
     out += (
         [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []

@@ -32,6 +32,9 @@ repetition_penalty sep_token_id suppress_tokens temperature top_k top_p typical_
 """
 _HARMLESS = frozenset(_SAID.split())
 
+# Keys that files of older releases have whatever the model is, where they say nothing with this value alone.
+_PLAIN = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
+
 # Their name of an activation → ours.
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -85,6 +88,11 @@ class Config:
     def integer(self, name: str, default: Any = _REQUIRED) -> int:
         """A whole number."""
         return self._typed(name, default, int, "a whole number")
+
+    def optional(self, name: str, default: int | None) -> int | None:
+        """A whole number or null, which is a value of its own: it is not as good as left out."""
+        self.ignore(name)
+        return None if self.values.get(name, default) is None else self.integer(name, default)
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         """A number."""
@@ -154,7 +162,8 @@ class Config:
     def _unread(self) -> list[str]:
         lines = []
         for name, value in self.values.items():
-            if name in self.seen or name in _HARMLESS or value is None or "dropout" in name or name.endswith("pdrop"):
+            harmless = name in _HARMLESS or "dropout" in name or name.endswith("pdrop") or value is None
+            if name in self.seen or harmless or (name in _PLAIN and value == _PLAIN[name]):
                 continue
             like = nearest(name, self.seen)
             lines.append(

@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ..language.fold import Loop, fold
 from .config import Config
 from .family import Row, Tied, Weight
+from .rope import rotary_settings as rotary_settings
 
 LAYER = "model.layers.{i}."
 
 
-def decoder_sizes(config: Config) -> dict[str, Any]:
-    """Width, heads, vocabulary and length."""
+def repeated(layers: Sequence[str]) -> str:
+    """The pattern of layers, each `a f` or the like, with what repeats written once."""
+
+    def text(part: int | Loop) -> str:
+        return layers[part] if isinstance(part, int) else f"({' '.join(map(text, part.body))})*{part.count}"
+
+    return " ".join(map(text, fold(layers, lambda index: len(layers[index]))))
+
+
+def decoder_sizes(
+    config: Config, kv_heads: int | None = None, dim_head: int | None = None, length: int = 2048
+) -> dict[str, Any]:
+    """Width, heads, vocabulary and length.
+
+    Args:
+        kv_heads, dim_head, length: of the family, where the configuration does not say; None: as many as heads, and
+            the width over them.
+    """
     dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    kv_heads = config.integer("num_key_value_heads", heads)
+    kv_heads = config.optional("num_key_value_heads", kv_heads) or heads
     return {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": config.integer("head_dim", dim // heads),
+        "attn_dim_head": config.integer("head_dim", dim_head or dim // heads),
         "attn_kv_heads": None if kv_heads == heads else kv_heads,
         "causal": True,
         "num_tokens": config.integer("vocab_size"),
-        "max_seq_len": config.integer("max_position_embeddings", 2048),
+        "max_seq_len": config.integer("max_position_embeddings", length),
     }
 
 
-def rotary_settings(config: Config, dim_head: int, theta: float = 10000.0) -> dict[str, Any]:
-    """Rotary positions, from `rope_parameters` or, in files of older releases, `rope_theta` and `rope_scaling`."""
-    rope = config.nested("rope_parameters")
-    config.only("rope_scaling", None, "rotary positions are scaled")
-    rope.only("rope_type", "default", "rotary positions are scaled")
-    share = rope.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+def gated_settings(config: Config, bias: bool = False) -> dict[str, Any]:
+    """A gated feedforward with hidden features as a number."""
     return {
-        "rotary_pos_emb": True,
-        "rotary_emb_dim": int(dim_head * share),
-        "rotary_theta": rope.number("rope_theta", config.number("rope_theta", theta)),
+        "ff_inner": config.integer("intermediate_size"),
+        "ff_glu": True,
+        "ff_activation": config.activation("hidden_act", "silu"),
+        "ff_no_bias": not bias,
     }
+
+
+def layers_of(
+    config: Config, window: int | None, sliding: Sequence[bool], rotated: Sequence[bool] = ()
+) -> tuple[str, dict[str, Any]]:
+    """The pattern of the layers, and the settings that all of them share.
+
+    Args:
+        window: tokens that a token attends to, itself among them, in layers with a window; None: there is none.
+        sliding: which layers have it, where the configuration does not say by `layer_types`.
+        rotated: which layers have rotary positions; empty: all.
+    """
+    kinds = config.get("layer_types", [])
+    names = {"full_attention": False, "sliding_attention": True}
+    if len(kinds) not in (0, len(sliding)) or not {*kinds} <= {*names}:
+        raise config.lacks(f"layer_types={kinds!r}", f"it is not one of {' and '.join(names)} for each layer")
+    own = [window is not None and each for each in (map(names.__getitem__, kinds) if kinds else sliding)]
+    past = 0 if window is None else window - 1
+    texts = []
+    for i, has_window in enumerate(own):
+        options = [f"max_attend_past={past}"] if has_window and not all(own) else []
+        options += ["rotary=false"] if rotated and not rotated[i] else []
+        texts.append(f"a({', '.join(options)}) f" if options else "a f")
+    return repeated(texts), {"attn_max_attend_past": past} if all(own) else {}
 
 
 def logits_settings(config: Config, tied: bool = False, bias: bool = False) -> dict[str, Any]:

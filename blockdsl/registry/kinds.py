@@ -237,6 +237,14 @@ BLOCK_OPTIONS = (
         above=0,
     ),
     Option(
+        "branch_scale",
+        float,
+        1.0,
+        "a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359)",
+        setting="branch_scale",
+        above=0,
+    ),
+    Option(
         "gate_residual",
         bool,
         False,

@@ -133,6 +133,17 @@ def test_layer_scale_multiplies_each_feature_of_the_branch(place: str) -> None:
     torch.testing.assert_close(block(x, Use(scale=0.5)).stream, y if pre_norm else normed(y, "layernorm", w, "norm"))
 
 
+def test_branch_scale_multiplies_what_the_text_divides() -> None:
+    graph = blockdsl.compile("set branch_scale=0.22; f/2 f(branch_scale=3)", dim=DIM)
+    model = xt_blocks.lower(graph).double()
+    x = torch.randn(2, 5, DIM, dtype=torch.float64)
+    first, second = model.blocks.values()  # type: ignore[union-attr, operator]
+    y = x + 0.11 * first.layer(first.norm(x))
+    y = y + 3 * second.layer(second.norm(y))
+    torch.testing.assert_close(model(x), model.norm(y))  # type: ignore[operator]
+    assert "branch_scale=0.22" in graph.to_text()
+
+
 def test_layer_scale_is_of_all_blocks_or_of_one() -> None:
     graph = blockdsl.compile("set layer_scale=0.1; a f(layer_scale=none) f(layer_scale=1e-5)", dim=DIM, heads=1)
     gains = [block.layer_scale for block in xt_blocks.lower(graph).blocks.values()]  # type: ignore[union-attr, operator]

@@ -108,6 +108,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "layer scale, shifted and tied": ("(a@x>>1 f)*2", {"layer_scale": 0.3}),
     "sandwich norm, parallel": ("(a & f a)*2", {"sandwich_norm": True}),
     "scaled residual, half steps": ("macaron(2)", {"scale_residual": True, "scale_residual_constant": 1.5}),
+    "scaled branches": ("macaron(2)", {"branch_scale": 0.22}),
     "scaled residual, parallel": ("(a & f a)*2", {"scale_residual": True, "scale_residual_constant": 0.5}),
     "gated residual": ("(a f)*2", {"gate_residual": True}),
     "gated residual, ties": ("(a@x f@y>>1)*2", {"gate_residual": True, "sandwich_norm": True, "use_scalenorm": True}),

@@ -126,12 +126,20 @@ def test_a_tied_stack_computes_its_blocks_again() -> None:
     torch.testing.assert_close(twice(y), once.norm(seen.layer_hiddens[-1]))
 
 
+def rotary_of(**keywords: Any) -> dict[str, Any]:
+    graph = x.Decoder(**SIZES | {"attn_dim_head": 16}, rotary_pos_emb=True, **keywords).graph
+    return dict(graph.nx.nodes[graph.sources("a0", "position")[0]])
+
+
 def test_spellings_of_2x() -> None:
     assert options_of(attn_softclamp_logits=True, attn_logit_softclamp_value=20.0)["a.softcap"] == 20.0
     assert options_of(attn_softclamp_logits=True)["a.softcap"] == 50.0
     assert options_of(attn_logit_softclamp_value=20.0)["a.softcap"] is None
     assert options_of(attn_head_learned_sink=True)["a.sink"] is True
     assert options_of(attn_pre_talking_heads=True, attn_post_talking_heads=True)["a.talking_heads"] is True
+    node = rotary_of(rotary_interpolation_factor=2.5)
+    assert (node["scaling"], node["factor"], node["theta"]) == ("linear", 2.5, 1e4)
+    assert rotary_of(rotary_base_rescale_factor=4.0, rotary_emb_dim=8)["theta"] == pytest.approx(1e4 * 4 ** (8 / 6))
     with pytest.raises(TypeError, match="before and after the softmax"):
         x.Decoder(**SIZES, attn_pre_talking_heads=True)
     with pytest.warns(UserWarning, match="leaves alibi_pos_bias as it is"):

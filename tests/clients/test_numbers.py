@@ -20,6 +20,8 @@ TOKENS = torch.randint(1, 20, (2, 10), generator=torch.Generator().manual_seed(0
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rotary, glu, rms": {"rotary_pos_emb": True, "ff_glu": True, "use_rmsnorm": True},
+    "rotary, interpolated": {"rotary_pos_emb": True, "rotary_interpolation_factor": 2.5},
+    "rotary, another base": {"rotary_pos_emb": True, "rotary_base_rescale_factor": 4.0},
     "T5 bias": {"rel_pos_bias": True},
     "ALiBi, memory key-values": {"alibi_pos_bias": True, "attn_num_mem_kv": 2},
     "2.x: talking heads": {"attn_pre_talking_heads": True, "attn_post_talking_heads": True},

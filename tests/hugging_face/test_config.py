@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import pytest
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.config import Config
 
+ROOT = Path(__file__).parents[2]
 LLAMA = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -46,6 +52,24 @@ def test_keys() -> None:
     assert "num_attention_head=4; did you mean 'num_attention_heads'?" in refusal(num_attention_head=4)
     assert "hidden_size must be a whole number, not '16'" in refusal(hidden_size="16")
     assert "the configuration has no hidden_size" in refusal(hidden_size=None)
+
+
+def test_keys_of_older_releases_that_say_nothing() -> None:
+    plain = {"is_decoder": False, "pruned_heads": {}, "attention_dropout": 0.1, "torch_dtype": "float16"}
+    assert read({**LLAMA, **plain}).texts == read(LLAMA).texts
+    assert "is_decoder=True" in refusal(is_decoder=True)
+
+
+def test_families_are_found_in_a_zip(tmp_path: Path) -> None:
+    file = tmp_path / "packages.zip"
+    with zipfile.ZipFile(file, "w") as packed:
+        for path in (*(ROOT / "blockdsl").rglob("*.py"), *(ROOT / "grammar").iterdir()):
+            name = path.relative_to(ROOT).as_posix()
+            packed.write(path, name if name.startswith("blockdsl") else f"blockdsl/{name}")
+    script = "import blockdsl; assert '.zip' in blockdsl.__file__; print(*blockdsl.hugging_face.families())"
+    command = [sys.executable, "-c", f"import sys; sys.path[:] = [{str(file)!r}, *sys.path[1:]]; {script}"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert {"llama", "gpt2"} <= {*ran.stdout.split()}
 
 
 def test_a_key_of_a_nested_configuration_says_where_it_is() -> None:

@@ -273,6 +273,7 @@ COMMON = {
     "layer_dropout": SHARE,
     "scale_residual": FLAG,
     "scale_residual_constant": [("2", 2), (".75", 0.75)],
+    "branch_scale": [("0.22", 0.22)],
     "gate_residual": FLAG,
     "init_gain": [("0.5", 0.5), ("none", None)],
     "checkpoint": [("block", "block"), ("stage", "stage"), ("none", None)],

@@ -222,7 +222,7 @@ def test_the_built_in_kinds_are_declared_as_a_user_would_declare_them() -> None:
         assert {option.name for option in built_in.all_options()} >= {
             *("pre_norm", "norm", "sandwich_norm", "output_norm", "shared_norm", "use_rmsnorm", "use_scalenorm"),
             *("norm_eps", "norm_bias", "norm_gain", "norm_unit_offset", "layer_scale", "layer_dropout"),
-            *("scale_residual", "scale_residual_constant", "gate_residual", "init_gain", "checkpoint"),
+            *("scale_residual", "scale_residual_constant", "branch_scale", "gate_residual", "init_gain", "checkpoint"),
         }
     assert blockdsl.kinds is kinds
 

@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "inner": (7, 30),
     "qk_scale": (1, 0.2),
     "scale_residual_constant": (0.5, 1.5),
+    "branch_scale": (0.22, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
     "qk_rmsnorm_eps": (0.1, 1e-4),

@@ -117,6 +117,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         block: Any = stack.blocks[owner]
         attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
+        if attributes[0]["options"]["branch_scale"] != 1:
+            state.refuse("branch_scale: x-transformers does not have it")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
         _load_residual(block, attributes, own, constant)

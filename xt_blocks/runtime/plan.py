@@ -104,7 +104,7 @@ def _step(
         reads,
         block=owner[node],
         fork=forks.get(node),
-        use=Use(attrs["shift"], float(attrs["scale"]), graph.causal, share),
+        use=Use(attrs["shift"], float(attrs["scale"] * attrs["options"]["branch_scale"]), graph.causal, share),
         inputs=inputs,
         gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,
