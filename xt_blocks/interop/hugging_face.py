@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
-from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight, Zeros
+from blockdsl.hugging_face.family import Reading, Rows, Shared, Tied, Weight, Zeros
 
 from ..generation.seq2seq import XTransformer
 from ..models.lower import lower
@@ -101,7 +101,7 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
     told = getattr(source, "config", None)
     if isinstance(source, nn.Module) and hasattr(told, "to_dict"):
         config, name = told.to_dict(), architecture or type(source).__name__  # type: ignore[union-attr]
-        return {**config, "architectures": [name]}, source.state_dict(), name
+        return {**config, "architectures": [name]}, _as_in_files(source), name
     if not isinstance(source, str | PathLike):
         raise TypeError(f"from_hugging_face takes a folder or a model of transformers, not {type(source).__name__}")
     folder = Path(source)
@@ -109,6 +109,16 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
         raise UserError(f"there is no folder {folder}")
     config = read(folder, architecture).config
     return config, Tensors(folder), architecture
+
+
+def _as_in_files(source: nn.Module) -> Mapping[str, Tensor]:
+    """The tensors of a model of `transformers` under the names of its files, which may be those of an older release."""
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # a release in which they are the same
+        return source.state_dict()
+    named: Mapping[str, Tensor] = revert_weight_conversion(source, source.state_dict())
+    return named
 
 
 def _once(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -314,9 +324,15 @@ def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]
     """Their tensors by name, of a model that the reading says."""
     prefix = reading.family.prefix if reading.base else ""
     copies, ties = _copies(model, reading)
+    pieces: dict[str, list[Tensor]] = {}  # of a tensor that several of our parameters make
     for copy in copies:
         for name, tensor in copy.written():
-            yield name.removeprefix(prefix), tensor
+            if isinstance(copy.row.layout, Rows):
+                pieces.setdefault(name, []).append(tensor)
+            else:
+                yield name.removeprefix(prefix), tensor
+    for name, tensors in pieces.items():
+        yield name.removeprefix(prefix), torch.cat(tensors)
     for row in ties:
         if isinstance(row, Zeros):
             yield row.name, copies[0].parameter.new_zeros(row.shape)
