@@ -474,6 +474,13 @@ class TokenSettings(TypedDict, total=False):
     """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
+    pool: Literal["mean", "first", "last", "first_mean", "attention"] | None
+    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and
+    mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors;
+    default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
+    false"""
 
 
 class VectorKeywords(TypedDict, total=False):
@@ -524,11 +531,6 @@ class ImageKeywords(TypedDict, total=False):
     num_register_tokens: int
     """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
     default 0"""
-    pool: Literal["mean", "first", "first_mean", "attention"] | None
-    """one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560);
-    none: the mean, of what gives classes or vectors, else all patches; default none"""
-    pooler: bool
-    """a linear layer and tanh of that vector (arXiv:1810.04805); default false"""
     num_classes: int | None
     """classes, scored from that vector; none: no scores; default none"""
     pool_heads: int
@@ -545,6 +547,13 @@ class ImageKeywords(TypedDict, total=False):
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
     """dropout of the embedded sequence; default 0.0"""
+    pool: Literal["mean", "first", "last", "first_mean", "attention"] | None
+    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and
+    mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors;
+    default none"""
+    pooler: bool
+    """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
+    false"""
 
 
 class CompileSettings(StackSettings, TokenSettings, total=False):
@@ -590,11 +599,6 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     num_register_tokens: int
     """learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches;
     default 0"""
-    pool: Literal["mean", "first", "first_mean", "attention"] | None
-    """one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560);
-    none: the mean, of what gives classes or vectors, else all patches; default none"""
-    pooler: bool
-    """a linear layer and tanh of that vector (arXiv:1810.04805); default false"""
     num_classes: int | None
     """classes, scored from that vector; none: no scores; default none"""
     pool_heads: int

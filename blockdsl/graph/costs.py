@@ -123,7 +123,10 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
     last = final_norm(attrs)
     norm = Cost(parameters=0 if last is None else last.parameters(dim))
+    if graph.reads == "tokens" and attrs["pooler"]:
+        norm += _linear(dim, dim, sizes.batch)
     if attrs["logits_dim"] is not None:
+        tokens = tokens if attrs["pool"] is None else sizes.batch
         width = graph.emb_dim if attrs["tied"] else dim
         if attrs["logits_transform"] is not None:
             norm += _linear(dim, width, tokens, attrs["logits_transform_bias"])

@@ -23,6 +23,7 @@ from ..registry.tokens import (
     LOGITS_OPTIONS,
     MODELS,
     OUTPUT_OPTIONS,
+    SEQUENCE_POOLS,
     not_tiled,
     odd_sinusoid,
     pool_clash,
@@ -353,6 +354,8 @@ def _sequences(graph: Graph) -> Iterator[str]:
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
+    if end["pool"] not in (None, *SEQUENCE_POOLS):
+        yield f"{graph.end}: pools by {end['pool']}, and a model over {graph.reads} by {', '.join(SEQUENCE_POOLS)}"
     for option in OUTPUT_OPTIONS:
         if option in LOGITS_OPTIONS and end[option.name] != option.default and end["logits_dim"] is None:
             yield f"{graph.end}: has {option.name}, but gives no logits"

@@ -1,10 +1,25 @@
-"""How an encoder-decoder generates, as its configuration says. Leaves searches out: ours draws one token at a time."""
+"""How an encoder-decoder generates, as its configuration says. Leaves searches out: ours draws one token at a time.
+
+Recent releases of transformers keep these keys in generation_config.json, older ones in config.json.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .config import Config
+
+KEYS = [
+    "pad_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+    "forced_decoder_ids",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+]
 
 
 def generation(config: Config, **defaults: Any) -> dict[str, Any]:
@@ -35,6 +50,23 @@ def generation(config: Config, **defaults: Any) -> dict[str, Any]:
         "start_token": start,
         "generation": {name: value for name, value in options.items() if value not in (None, [], (), {})},
     }
+
+
+def generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse: a generation_config.json of the arguments of an XTransformer."""
+    own = arguments["generation"]
+    forced = dict(own.get("forced_tokens") or {})
+    said = {
+        "pad_token_id": arguments["pad_value"],
+        "decoder_start_token_id": arguments["start_token"],
+        "eos_token_id": own.get("eos_token"),
+        "suppress_tokens": own.get("suppress_tokens"),
+        "begin_suppress_tokens": own.get("begin_suppress_tokens"),
+        "forced_bos_token_id": forced.pop(0, None) if {*forced} <= {0, -1} else None,
+        "forced_eos_token_id": forced.pop(-1, None),
+        "forced_decoder_ids": [[step + 1, token] for step, token in forced.items()],
+    }
+    return {name: value for name, value in said.items() if value not in (None, [], ())}
 
 
 def _one(token: Any) -> Any:

@@ -1,4 +1,4 @@
-"""SigLIP's image encoder (Zhai et al., arXiv:2303.15343): no class token, a learned query that attends to the patches."""
+"""SigLIP's image encoder (Zhai et al., arXiv:2303.15343): no class token, and a learned query that pools."""
 
 from __future__ import annotations
 

@@ -117,7 +117,25 @@ TOKEN_OPTIONS = (
     ),
     Option("logits_transform_bias", bool, True, "a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none"),
     Option("return_only_embed", bool, False, "no logits: the model returns the stack's output"),
+    Option(
+        "pool",
+        str,
+        None,
+        "one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and "
+        "mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors",
+        choices=("mean", "first", "last", "first_mean", "attention"),
+        optional=True,
+    ),
+    Option(
+        "pooler",
+        bool,
+        False,
+        "a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one",
+    ),
 )
+
+SEQUENCE_POOLS = ("mean", "first", "last")
+"""The ways in which a model over tokens pools; one over images has all but the last."""
 
 _DIM_IN = Option(
     "dim_in",
@@ -187,16 +205,6 @@ _IMAGE = (
         "learned tokens that patches attend to (arXiv:2309.16588): after the class token, or after the patches",
         least=0,
     ),
-    Option(
-        "pool",
-        str,
-        None,
-        "one vector of an image: the mean of its patches, its first token, both, or by attention (arXiv:2106.04560); "
-        "none: the mean, of what gives classes or vectors, else all patches",
-        choices=("mean", "first", "first_mean", "attention"),
-        optional=True,
-    ),
-    Option("pooler", bool, False, "a linear layer and tanh of that vector (arXiv:1810.04805)"),
     Option("num_classes", int, None, "classes, scored from that vector; none: no scores", least=1, optional=True),
 )
 _POOL_ATTENTION = (
@@ -232,7 +240,7 @@ IMAGE_OPTIONS = (
     *_POOL_ATTENTION,
     _DIM_OUT,
     _DIM_OUT_BIAS,
-    *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout"),
+    *_among(TOKEN_OPTIONS, "post_emb_norm", "emb_dropout", "pool", "pooler"),
 )
 
 MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OPTIONS}
@@ -365,6 +373,8 @@ def pool_attention(output: Mapping[str, Value], dim: int) -> dict[str, dict[str,
 
 def pool_clash(options: Mapping[str, Value], dim: int) -> tuple[str, str] | None:
     """An option of an image's vector that does not go with the others, and why; as of `clash`."""
+    if options["pool"] == "last":
+        return "pool", "the last patch of an image is none of its own kind: take 'mean' or 'first'"
     if options["num_classes"] is not None and options["dim_out"] is not None:
         return "dim_out", "num_classes is set too; give one"
     if options["pool"] != "attention":
@@ -394,6 +404,8 @@ def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[s
 
 
 def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tuple[str, str] | None:
+    if options["pool"] not in (None, *SEQUENCE_POOLS):
+        return "pool", f"a model over tokens pools by {', '.join(SEQUENCE_POOLS)}"
     if options["shift_mem_down"] and not options["max_mem_len"]:
         return "shift_mem_down", "it needs max_mem_len, which keeps memories"
     if options["return_only_embed"]:

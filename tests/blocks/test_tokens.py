@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sinusoids": {"scaled_sinu_pos_emb": True},
     "scaled": {"embed_scale": 4.5},
     "types": {"num_token_types": 3},
+    "offset": {"pos_offset": 2},
     "unit": {"l2norm_embed": True},
     "norm": {"post_emb_norm": True},
     "part of the gradient": {"emb_frac_gradient": 0.3},
@@ -70,6 +71,7 @@ CLASHES = [
 _CLASHING = {frozenset(row[:2]) for row in CLASHES} | {
     frozenset(("emb_dim", "emb_dim of the stack")),
     frozenset(("logits transformed without bias", "no logits")),
+    *(frozenset(("offset", other)) for other in ("sinusoids", "no positions")),
     frozenset(("logits transformed without bias", "logits transformed")),
 }
 CASES = [{}, *OPTIONS.values()] + [
@@ -78,6 +80,12 @@ CASES = [{}, *OPTIONS.values()] + [
     if {one, other} not in _CLASHING and {one, other} & {*PAIRED}
 ]
 CASES += [{"emb_dim": 20, "tie_embedding": True, "logits_transform": "silu", "logits_bias": True}]
+POOLED: list[dict[str, Any]] = [
+    {"pool": "mean"},
+    {"pool": "first", "pooler": True, "tie_embedding": True},
+    {"pool": "last", "pooler": True, "logits_dim": 3, "logits_transform": "gelu", "num_memory_tokens": 2},
+    {"pool": "mean", "return_only_embed": True, "emb_dim": 20},
+]
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rotary, shift": {"rotary_pos_emb": True, "shift_tokens": 1},
@@ -115,7 +123,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 # Two spellings, one model ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", CASES, ids=spelled)
+@pytest.mark.parametrize("options", [*CASES, *POOLED, {"pooler": True}], ids=spelled)
 def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, Any]) -> None:
     g = blockdsl.compile("(a f)*2", causal=True, **SIZES, **TOKENS, **options)
     torch.manual_seed(1)
@@ -141,7 +149,7 @@ def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, 
 
 def test_every_option_is_tried() -> None:
     tried = {name for options in OPTIONS.values() for name in options}
-    assert tried | {"num_tokens", "max_seq_len"} == {option.name for option in TOKEN_OPTIONS}
+    assert tried | {"num_tokens", "max_seq_len", "pool", "pooler"} == {option.name for option in TOKEN_OPTIONS}
 
 
 def test_set_says_what_keywords_say() -> None:
@@ -315,6 +323,57 @@ def test_types_that_do_not_fit(types: Tensor, message: str) -> None:
         model(num_token_types=3)(tokens(2, 4), token_types=types)
     with pytest.raises(ValueError, match="token_types is given, but the model has none: num_token_types is 0"):
         model()(tokens(2, 4), token_types=types)
+
+
+@pytest.mark.parametrize("how", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooler", [False, True])
+def test_one_vector_of_a_sequence(how: str, pooler: bool) -> None:
+    net = model(False, pool=how, pooler=pooler, num_memory_tokens=2, logits_dim=3).double()
+    x, front = tokens(3, 5), torch.randn(3, 2, 24).double()
+    mask = torch.tensor([[True] * 5, [False, True, True, False, False], [False, False, True, False, True]])
+    for given, real in ((None, torch.ones(3, 5).bool()), (mask, mask)):
+        logits, each, vector = (
+            net(x, mask=given, prepend_embeds=front, return_logits_and_embeddings=True, return_pooled=True)[0]
+            + net(x, mask=given, prepend_embeds=front, return_pooled=True)[1:]
+        )
+        assert each.shape == (3, 7, 24)
+        rows = [row[-5:][kept] for row, kept in zip(each, real, strict=True)]
+        wanted = torch.stack([{"mean": row.mean(0), "first": row[0], "last": row[-1]}[how] for row in rows])
+        wanted = torch.tanh(wanted @ net.pooler.weight.T + net.pooler.bias) if pooler else wanted
+        torch.testing.assert_close(vector, wanted)
+        torch.testing.assert_close(logits, wanted @ net.to_logits.weight.T + net.to_logits.bias)
+        torch.testing.assert_close(net(x, mask=given, prepend_embeds=front), logits)
+        assert torch.equal(net(x, mask=given, prepend_embeds=front, return_embeddings=True), each)
+    bare = model(False, pool=how, pooler=pooler, return_only_embed=True)
+    assert torch.equal(bare(x), bare(x, return_pooled=True)[1])
+
+
+def test_a_pooler_beside_outputs_of_each_token() -> None:
+    net, x = model(False, pooler=True, tie_embedding=True).double(), tokens(2, 5)
+    mask = torch.tensor([[True] * 5, [False, False, True, True, True]])
+    logits, vector = net(x, mask=mask, return_pooled=True)
+    assert torch.equal(net(x, mask=mask), logits)
+    assert logits.shape == (2, 5, 17)
+    each = net(x, mask=mask, return_embeddings=True)
+    torch.testing.assert_close(
+        vector, torch.tanh(torch.stack((each[0, 0], each[1, 2])) @ net.pooler.weight.T + net.pooler.bias)
+    )
+
+
+def test_what_a_model_that_pools_cannot_do() -> None:
+    net, x = model(pool="mean"), tokens(2, 5)
+    with pytest.raises(ValueError, match="a cache is given, but the model has pool=mean: one output for a whole"):
+        net(x, cache=net.new_cache(2))
+    with pytest.raises(ValueError, match="a target is given, but the model has pool=mean"):
+        AutoregressiveWrapper(net)(x)
+    with pytest.raises(ValueError, match="but the model has pool=mean"):
+        AutoregressiveWrapper(net).generate(x, 3)
+    with pytest.raises(ValueError, match="return_pooled is set, but the model has neither pool nor pooler"):
+        model()(x, return_pooled=True)
+    with pytest.raises(ValueError, match="return_pooled is set, but last_only is set too"):
+        model(pooler=True)(x, return_pooled=True, last_only=True)
+    with pytest.raises(UserError, match="pool is set, but a model over tokens pools by mean, first, last"):
+        model(pool="attention")
 
 
 def test_a_default_that_is_spelled_out_is_the_default() -> None:
@@ -517,7 +576,7 @@ def test_memory_tokens_change_what_is_said() -> None:
     assert not torch.allclose(net(x), before)
 
 
-@pytest.mark.parametrize("options", CASES, ids=spelled)
+@pytest.mark.parametrize("options", [*CASES, *POOLED], ids=spelled)
 def test_every_parameter_gets_a_finite_gradient(options: dict[str, Any]) -> None:
     net = model(**options).train()
     mask = torch.arange(12) < torch.tensor([[12], [12], [5]])

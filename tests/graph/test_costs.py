@@ -48,6 +48,7 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
         "a f",
         TOKENS | {"tie_embedding": True, "emb_dim": 6, "logits_transform": "gelu", "num_token_types": 2},
     ),
+    "tokens, pooled": ("a f", TOKENS | {"pool": "mean", "pooler": True, "logits_dim": 3, "logits_transform": "gelu"}),
     "tokens, transformed, own": ("a f", TOKENS | {"logits_transform": "tanh", "logits_bias": False}),
     "tokens, no positions": ("a f", TOKENS | {"use_abs_pos_emb": False}),
     "tokens, rotary": ("a f", TOKENS | {"rotary_pos_emb": True, "use_rmsnorm": True}),

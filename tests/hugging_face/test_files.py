@@ -130,6 +130,14 @@ def test_names_with_the_prefix_of_a_class_with_a_head(folder: Path) -> None:
     assert same(before, from_hugging_face(folder))
 
 
+def test_norms_as_old_files_call_them(folder: Path) -> None:
+    before = from_hugging_face(folder)
+    old = {name.replace("norm.weight", "norm.gamma"): tensor for name, tensor in weights(folder).items()}
+    assert "norm.gamma" in old
+    save_file(old, folder / "model.safetensors")
+    assert same(before, from_hugging_face(folder))
+
+
 def test_types(folder: Path) -> None:
     half = {name: t.to(torch.bfloat16) for name, t in weights(folder).items()}
     save_file(half, folder / "model.safetensors")
@@ -148,6 +156,17 @@ def test_a_model_of_ones_own_needs_a_configuration_that_says_it(tmp_path: Path) 
         to_hugging_face(model(), tmp_path, config={**CONFIG, "num_key_value_heads": 4})
     assert "kv_heads" in str(error.value)
     assert not [*tmp_path.iterdir()]
+
+
+def test_weights_that_no_graph_says_are_not_left_out(folder: Path, tmp_path: Path) -> None:
+    to_hugging_face(xt_blocks.pack(from_hugging_face(folder)), tmp_path / "packed")
+    assert same(from_hugging_face(tmp_path / "packed"), from_hugging_face(folder))
+    adapted = from_hugging_face(folder)
+    adapted.attn_layers.adapter = torch.nn.Linear(2, 2)
+    with pytest.raises(
+        UserError, match=r"attn_layers\.adapter\.bias, attn_layers\.adapter\.weight; unpack it, or merge"
+    ):
+        to_hugging_face(adapted, tmp_path / "adapted")
 
 
 def test_what_was_read_is_kept_by_save_pretrained(folder: Path, tmp_path: Path) -> None:

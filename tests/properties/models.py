@@ -82,7 +82,8 @@ OF_STACK = {
     for name, option in table().items()
     if name not in {"dim", "causal", "context"} | _OF_MODELS and (name in _BUILT_IN or option.setting is None)
 }
-AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in TOKENS}
+# Without those that leave no output for each token.
+AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, "pool", "pooler"}}
 
 
 @dataclass(frozen=True)

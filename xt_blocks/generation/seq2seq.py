@@ -45,6 +45,7 @@ _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
 # Keywords that one of the two, or both, cannot take, and why; a value that says what is so anyway is taken.
 _NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
+_NO_POOL = "encoder and decoder give an output for each token"
 _NOT_OF_EITHER = {
     "dim": "encoder and decoder are of one width: give dim=",
     "causal": "the decoder is causal and the encoder is not",
@@ -52,6 +53,8 @@ _NOT_OF_EITHER = {
     "return_only_embed": "the encoder gives embeddings and the decoder logits",
     "max_mem_len": _NO_MEMORIES,
     "shift_mem_down": _NO_MEMORIES,
+    "pool": _NO_POOL,
+    "pooler": _NO_POOL,
 }
 _NO_LOGITS = "the encoder gives no logits"
 _NO_CONTEXT = "the encoder has no context to attend to"
@@ -61,7 +64,7 @@ _REFUSED = {
     | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
 }
-_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0}
+_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0, "pool": None, "pooler": False}
 _ANYWAY: dict[str, dict[str, Any]] = {
     "enc_": _NEITHER
     | {option.name: option.default for option in LOGITS_OPTIONS}

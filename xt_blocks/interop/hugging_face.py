@@ -7,6 +7,7 @@ are only moved, so that what is read and written back is equal bit for bit.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -18,15 +19,19 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
+from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
 from blockdsl.hugging_face.family import Reading, Rows, Shared, Tied, Weight, Zeros
 
+from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
+from ..kernels.compat import uncompiled
 from ..models.lower import lower
 from ..runtime.pretrained import MAX_SHARD_BYTES
 from ..runtime.weights import write_weights
 from .tensors import Tensors
 
 Model = Any
+GENERATION = "generation_config.json"
 
 
 def from_hugging_face(
@@ -52,7 +57,7 @@ def from_hugging_face(
     config, tensors, architecture = _opened(source, architecture)
     reading = read(config, architecture)
     config = reading.family.amended(config, _once(tensors))
-    reading = read(config, architecture)
+    reading = read({**config, **_generation(source)}, architecture)
     with torch.device("meta"):
         model = _built(reading)
     _fill(model, reading, tensors, dtype)
@@ -70,8 +75,10 @@ def to_hugging_face(
 ) -> None:
     """Write a folder that `transformers` loads: config.json and model.safetensors.
 
+    An encoder-decoder has a generation_config.json too, which says its start and the tokens that it forces.
+
     Args:
-        model: ours.
+        model: ours, or an AutoregressiveWrapper around it.
         folder: made where it is not there.
         config: the configuration, a dict or a file, of a model that is this one; None: that of the model, if it was
             read from one.
@@ -79,8 +86,11 @@ def to_hugging_face(
         max_shard_bytes: weights above that are several files and an index.
 
     Raises:
-        UserError: there is no configuration, or it says another model; the message has the differences.
+        UserError: there is no configuration, or it says another model; the message has the differences. Or the model
+            has other weights than its graph says, as with adapters or packed ones.
     """
+    model = uncompiled(model)
+    model = model.net if isinstance(model, AutoregressiveWrapper) else model
     reading = read(_configuration(model, config), architecture)
     _check_same(model, reading)
     folder = Path(folder)
@@ -90,7 +100,9 @@ def to_hugging_face(
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in written.values()}
     told = {**reading.config, "architectures": [reading.architecture], "dtype": min(dtypes)}
     told.pop("torch_dtype", None)
-    (folder / "config.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(_json(told), encoding="utf-8")
+    if isinstance(model, XTransformer):
+        (folder / GENERATION).write_text(_json(generation_config(model.arguments())), encoding="utf-8")
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -106,7 +118,7 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
         raise TypeError(f"from_hugging_face takes a folder or a model of transformers, not {type(source).__name__}")
     folder = Path(source)
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
+        raise UserError(f"there is no folder {folder}; from the hub, a model is downloaded first: hf download {folder}")
     config = read(folder, architecture).config
     return config, Tensors(folder), architecture
 
@@ -119,6 +131,21 @@ def _as_in_files(source: nn.Module) -> Mapping[str, Tensor]:
         return source.state_dict()
     named: Mapping[str, Tensor] = revert_weight_conversion(source, source.state_dict())
     return named
+
+
+def _generation(source: Any) -> dict[str, Any]:
+    """What a source says of generation beside its configuration, as releases of transformers from 5 on do."""
+    if isinstance(source, nn.Module):
+        own: Any = getattr(source, "generation_config", None)
+        said = {} if own is None else own.to_dict()
+    elif (file := Path(source) / GENERATION).is_file():
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{file} is damaged: it is not JSON") from None
+    else:
+        return {}
+    return {name: said[name] for name in KEYS if said.get(name) is not None}
 
 
 def _once(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -189,7 +216,10 @@ class _Names:
         self.family, self.base, self.tensors = reading.family, reading.base, tensors
 
     def of(self, name: str) -> str | None:
-        return next((one for one in (name, name.removeprefix(self.family.prefix)) if one in self.tensors), None)
+        """The source's name of a tensor; old files call a norm's weight and bias gamma and beta."""
+        names = name, name.removeprefix(self.family.prefix)
+        old = (re.sub(r"\.weight$", ".gamma", re.sub(r"\.bias$", ".beta", one)) for one in names)
+        return next((one for one in (*names, *old) if one in self.tensors), None)
 
     def needed(self, name: str) -> str:
         found = self.of(name)
@@ -314,10 +344,21 @@ def _configuration(model: Model, config: Any) -> Any:
     return config
 
 
+def _json(said: Mapping[str, Any]) -> str:
+    return json.dumps(said, indent=2, sort_keys=True) + "\n"
+
+
 def _check_same(model: Model, reading: Reading) -> None:
-    for part, net in _nets(model).items():
-        if found := reading.parts[part].graph().diff(net.graph):
+    for name, net in _nets(model).items():
+        if found := reading.parts[name].graph().diff(net.graph):
             raise UserError(f"the configuration says another model than this:\n{found.to_text()}")
+    with torch.device("meta"):
+        expected = {name: parameter.shape for name, parameter in _built(reading).named_parameters()}
+    there = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if others := sorted({name for name, _ in expected.items() ^ there.items()}):
+        raise UserError(
+            f"the model has other weights than its graph says: {', '.join(others)}; unpack it, or merge its adapters"
+        )
 
 
 def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]]:

@@ -169,6 +169,7 @@ class Returns:
     mems: bool = False
     target: Target | None = None
     last_only: bool = False
+    pooled: bool = False
 
     def check(self, x: Tensor, has_logits: bool, has_memories: bool) -> None:
         """

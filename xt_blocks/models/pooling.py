@@ -12,6 +12,30 @@ from ..blocks.attention import CrossAttention
 from ..blocks.feedforward import FeedForward
 
 
+def pooled(x: Tensor, mask: Tensor | None, how: str) -> Tensor:
+    """One vector of each sequence's real tokens.
+
+    Args:
+        x: (batch, seq, dim)
+        mask: (batch, seq) bool, True = a real token; None: all are.
+        how: "mean", "first" or "last". A row without a real token has its first place.
+
+    Returns:
+        (batch, dim)
+    """
+    if mask is None:
+        return x.mean(dim=1) if how == "mean" else x[:, 0 if how == "first" else -1]
+    if how == "mean":
+        shares = mask.to(x.dtype) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.einsum("bs, bsd -> bd", shares, x)
+    order = (
+        mask.int()
+        if how == "first"
+        else mask.int() * torch.arange(mask.shape[1], device=mask.device, dtype=torch.int64)
+    )
+    return x.take_along_dim(order.argmax(dim=1)[:, None, None], dim=1)[:, 0]
+
+
 class AttentionPool(nn.Module):
     """A learned query that attends to all tokens, and a feedforward after it (Zhai et al., arXiv:2106.04560).
 

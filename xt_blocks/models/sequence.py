@@ -53,6 +53,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
     graph: BlockGraph
     over: ClassVar[str]
     return_only_embed = unit = False
+    pool: str | None = None
+    has_vector = False
     max_mem_len = shift_mem_down = 0
     emb_frac_gradient = 1.0
 
@@ -192,6 +194,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         target: Target | None = None,
         last_only: bool = False,
         token_types: Tensor | None = None,
+        return_pooled: bool = False,
     ) -> Tensor | tuple[Any, ...]:
         """
         Args:
@@ -227,12 +230,14 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             target: what the last tokens should predict, `cross_entropy.Target` of (batch, up to seq): returns the loss
                 instead of logits, without holding all logits.
             token_types: (batch, seq) int, the type of each token, where the model has types; by default type 0.
+            return_pooled: return one vector for each sequence too, (batch, dim), where the model has pool or pooler.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
             (batch, prepended + seq, logits) logits, or a vector model's outputs, or (batch, prepended + seq, dim), or
-            the target's cross-entropy in nats.
-            If more is requested, a tuple: this, then Intermediates, Memories and attention weights as requested.
+            the target's cross-entropy in nats; with pool, (batch, logits), or (batch, dim) without logits.
+            If more is requested, a tuple: this, then the pooled vector, Intermediates, Memories and attention weights
+            as requested.
 
         Raises:
             ValueError: an argument has a wrong dtype or shape, arguments clash, a token is not in the vocabulary, or
@@ -282,9 +287,11 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             return_mems,
             target,
             last_only,
+            return_pooled,
         )
         inputs.check(self.reads)
         returns.check(x, not self.return_only_embed, self.max_mem_len > 0)
+        self._check_pooled(returns, cache)
         pos = inputs.pos
         before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
@@ -322,7 +329,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         if record is not None and return_mems:
             mems = mems if seen is None else self._remembered(seen)
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
-        return self._returned(prefix.outputs(stream), returns, record)
+        return self._returned(prefix.outputs(stream), returns, record, inputs)
 
     def _remembered(self, seen: Intermediates) -> Memories:
         """The memories after a pass by hand, for the next one to add to."""
@@ -367,15 +374,42 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         nodes = [step.node for step in self.attn_layers.plan if "memory" in step.inputs]
         return mems.routed(nodes, self.shift_mem_down)
 
-    def _returned(self, hidden: Tensor, returns: Returns, record: Intermediates | None) -> Tensor | tuple[Any, ...]:
+    def _check_pooled(self, returns: Returns, cache: Cache | Intermediates | None) -> None:
+        """
+        Raises:
+            ValueError: a pooled vector is asked for and there is none, or the model pools and cannot do what is asked.
+        """
+        if returns.pooled and not self.has_vector:
+            raise ValueError("return_pooled is set, but the model has neither pool nor pooler")
+        whole = {"last_only is set": returns.last_only, "a cache is given": cache is not None}
+        if self.pool is not None:
+            for what, so in {"a target is given": returns.target is not None, **whole}.items():
+                if so:
+                    raise ValueError(f"{what}, but the model has pool={self.pool}: one output for a whole sequence")
+        elif returns.pooled:
+            for what, so in whole.items():
+                if so:
+                    raise ValueError(f"return_pooled is set, but {what} too")
+
+    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, dim), one vector for each sequence, from `hidden: (batch, seq, dim)`."""
+        raise NotImplementedError
+
+    def _returned(
+        self, hidden: Tensor, returns: Returns, record: Intermediates | None, inputs: Inputs
+    ) -> Tensor | tuple[Any, ...]:
         """What was requested, from `hidden: (batch, prepended + seq, dim)`."""
         hidden = hidden[:, -1:] if returns.last_only else hidden
-        out: Any = hidden
+        every, vector = hidden, None
+        if self.pool is not None or returns.pooled:
+            vector = self._pooled(hidden[:, hidden.shape[1] - inputs.x.shape[1] :], inputs.mask)
+            hidden = hidden if self.pool is None else vector
+        out: Any = every if returns.embeddings else hidden
         if returns.target is not None:
             out = self._loss(hidden, returns.target)
         elif returns.logits_and_embeddings:
-            out = self._outputs(hidden), hidden
+            out = self._outputs(hidden), every
         elif not (returns.embeddings or self.return_only_embed):
             out = self._outputs(hidden)
-        parts = returns.parts(record)
+        parts = (*((vector,) if returns.pooled else ()), *returns.parts(record))
         return (out, *parts) if parts else out

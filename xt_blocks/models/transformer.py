@@ -23,6 +23,7 @@ from ..kernels.hooks import runs
 from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
 from .keywords import names_nearest
+from .pooling import pooled
 from .sequence import SequenceModel
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class TransformerWrapper(SequenceModel):
             (arXiv:1810.04805). Before tied logits it leads to emb_dim features.
         logits_transform_bias: whether that linear layer has a bias.
         return_only_embed: no logits; the model gives the stack's output.
+        pool: the model gives one vector for each sequence, or its logits: the "mean" of the real tokens' embeddings,
+            that of the "first" or of the "last". It takes no cache, and no target.
+        pooler: a linear layer and tanh of that vector, as in BERT (arXiv:1810.04805); without pool, of the first
+            token's for `return_pooled=True`.
 
     Attributes:
         graph: the whole model's BlockGraph.
@@ -104,6 +109,9 @@ class TransformerWrapper(SequenceModel):
         self._build(attn_layers)
         self.num_token_types: int = start["num_token_types"]
         self.token_type_emb = Embedding(self.num_token_types, emb_dim, std) if self.num_token_types else None
+        self.pool: str | None = end["pool"]
+        self.pooler = nn.Linear(self.dim, self.dim) if end["pooler"] else None
+        self.has_vector = end["pool"] is not None or end["pooler"]
         self.reads = self.reads._replace(types=self.token_type_emb is not None)
         self.max_mem_len = start["max_mem_len"]
         self.shift_mem_down = start["shift_mem_down"]
@@ -135,6 +143,10 @@ class TransformerWrapper(SequenceModel):
             token_types = torch.zeros(1, 1, device=x.device, dtype=torch.int64)
         vectors = _looked_up(self.token_type_emb, token_types, "token_types", self.num_token_types)
         return unit_length(vectors) if self.unit else vectors
+
+    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        vector = pooled(hidden, mask, self.pool or "first")
+        return vector if self.pooler is None else apply(self.pooler, vector).tanh()
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         hidden = self._scored(hidden)
