@@ -54,6 +54,8 @@ def from_hugging_face(
             of its configuration is not known; it needs an option that there is not; a tensor is missing, unexpected or
             of another shape.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise UserError(f"dtype must be one of floating-point numbers, not {dtype}")
     config, tensors, architecture = _opened(source, architecture)
     reading = read(config, architecture)
     config = reading.family.amended(config, _once(tensors))
@@ -273,6 +275,8 @@ class _Copy(NamedTuple):
         out = torch.empty(self.parameter.shape, dtype=dtype)
         for name, rows in zip(self.theirs, self.split(out), strict=True):
             tensor = tensors[names.needed(name)]
+            if not tensor.is_floating_point():
+                raise UserError(f"{name} is of whole numbers ({tensor.dtype}): quantised weights are not read")
             ours = self.row.layout.ours(tensor)
             if ours.numel() != rows.numel() or (ours.ndim == rows.ndim and ours.shape != rows.shape):
                 raise UserError(f"{name} is {tuple(tensor.shape)}, and the configuration says {tuple(rows.shape)}")
