@@ -133,7 +133,6 @@ PLAIN_INPUT = {
     "pos_offset": 0,
     "embed_scale": 1.0,
     "num_token_types": 0,
-    "pos_offset": 0,
     "l2norm_embed": False,
     "post_emb_norm": False,
     "emb_frac_gradient": 1.0,

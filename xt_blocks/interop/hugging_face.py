@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,10 +129,10 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
 def _as_in_files(source: nn.Module) -> Mapping[str, Tensor]:
     """The tensors of a model of `transformers` under the names of its files, which may be those of an older release."""
     try:
-        from transformers.core_model_loading import revert_weight_conversion
+        loading = import_module("transformers.core_model_loading")
     except ImportError:  # a release in which they are the same
         return source.state_dict()
-    named: Mapping[str, Tensor] = revert_weight_conversion(source, source.state_dict())
+    named: Mapping[str, Tensor] = loading.revert_weight_conversion(source, source.state_dict())
     return named
 
 
