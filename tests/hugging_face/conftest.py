@@ -9,6 +9,7 @@ ANYWHERE = {
     "test_config.py",
     "test_published.py",
     "test_published_pairs.py",
+    "test_published_norms.py",
     "test_files.py",
     "test_layouts.py",
     "test_rows.py",
