@@ -72,8 +72,14 @@ class Details:
 
     def of_position(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]
-        own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "scheme")}
-        title = SCHEMES[attrs["scheme"]].title if attrs["scheme"] in SCHEMES else f"{attrs['scheme']} positions"
+        scheme = SCHEMES.get(attrs["scheme"])
+        usual = {} if scheme is None else {option.name: option.default for option in scheme.attributes}
+        own = {
+            name: value
+            for name, value in without_notes(attrs).items()
+            if name not in ("type", "scheme") and (name not in usual or value != usual[name])
+        }
+        title = f"{attrs['scheme']} positions" if scheme is None else scheme.title
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
 

@@ -224,16 +224,20 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
 @pytest.mark.parametrize("kv_heads", [3, 1])
 @pytest.mark.parametrize("dim", [8, 4])
-def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: int) -> None:
+@pytest.mark.parametrize("said", [{}, {"interleaved": True}, {"scaling": "yarn", "factor": 4, "original_len": 64}])
+def test_a_single_tokens_queries_and_keys_turn_as_each_does(dim: int, kv_heads: int, said: dict[str, Any]) -> None:
     q, k = torch.randn(2, 3, 1, 8), torch.randn(2, kv_heads, 1, 8)
-    for turns in (rotation(torch.tensor([5]), dim), rotation(torch.tensor([[5], [9]]), dim)):  # of all rows, of each
+    for turns in (
+        rotation(torch.tensor([5]), dim, **said),
+        rotation(torch.tensor([[5], [9]]), dim, **said),
+    ):  # of all rows, of each
         for own, x in zip(turns.both(q, k), (q, k), strict=True):
             torch.testing.assert_close(own, turns.apply(x))
-    for own, x in zip(rotation(torch.tensor([5]), dim).both(q.bfloat16(), k.bfloat16()), (q, k), strict=True):
-        assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x.bfloat16()))
+    for own, x in zip(rotation(torch.tensor([5]), dim, **said).both(q.bfloat16(), k.bfloat16()), (q, k), strict=True):
+        assert torch.equal(own, rotation(torch.tensor([5]), dim, **said).apply(x.bfloat16()))
     with torch.autocast("cpu", torch.bfloat16):  # multiplies float32 in bfloat16
-        for own, x in zip(rotation(torch.tensor([5]), dim).both(q, k), (q, k), strict=True):
-            assert torch.equal(own, rotation(torch.tensor([5]), dim).apply(x))
+        for own, x in zip(rotation(torch.tensor([5]), dim, **said).both(q, k), (q, k), strict=True):
+            assert torch.equal(own, rotation(torch.tensor([5]), dim, **said).apply(x))
 
 
 def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones() -> None:

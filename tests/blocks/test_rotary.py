@@ -14,6 +14,7 @@ import xt_blocks
 from blockdsl import PatternError, UserError
 from xt_blocks.generation.decoding import WindowDecoding, read_prompts
 from xt_blocks.positions import Rotary
+from xt_blocks.runtime.intermediates import Intermediates
 
 SHORT, LONG = (1.0, 1.25, 1.5, 2.0), (1.5, 3.0, 4.5, 8.0)
 
@@ -212,6 +213,32 @@ def test_generation_with_and_without_a_cache_are_the_same(scaling: str, around: 
     torch.testing.assert_close(drawn[True], drawn[False], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{}, {"attn_num_mem_kv": 2}])
+@pytest.mark.parametrize("scaling", [*SCALINGS])
+def test_a_segment_after_its_memories_is_the_end_of_a_whole_text(scaling: str, settings: dict[str, int]) -> None:
+    """Of one layer, whose memories are the input."""
+    stack = stack_of("a", **ROTARY, **said_of(scaling), **settings)
+    x = torch.randn(2, 11, 16, dtype=torch.float64)
+    seen = Intermediates()
+    stack(x[:, :4], intermediates=seen)
+    mems = stack.remember(None, seen, None, max_mem_len=64)
+    torch.testing.assert_close(stack(x[:, 4:], mems=mems), stack(x)[:, 4:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("said", [{"rotary_interleaved": True}, *map(said_of, SCALINGS)])
+def test_packed_weights_and_single_tokens_are_the_same(said: dict[str, Any]) -> None:
+    """Alone, a token is rotated by one matrix product in float32."""
+    stack = stack_of(
+        "(a f)*2", **ROTARY, **said | ({"rotary_original_len": 40} if "rotary_original_len" in said else {})
+    )
+    x = torch.randn(1, 9, 16)
+    with torch.no_grad():
+        whole = stack(x.double())
+        packed, cache = xt_blocks.pack(stack.float()), stack.new_cache(1, 9)
+        steps = torch.cat([packed(x[:, i : i + 1], cache=cache) for i in range(9)], dim=1)
+    torch.testing.assert_close(steps.double(), whole, rtol=1e-4, atol=1e-4)
+
+
 # Text and graph ----------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +315,8 @@ def test_a_block_takes_back_the_stacks_scaling() -> None:
     read = [graph.nx.nodes[graph.sources(node, "position")[0]] for node in graph.nodes("block")]
     assert [(node["scaling"], node["factor"]) for node in read] == [("linear", 2.5), (None, None)]
     assert "rotary 4, linear × 2.5" in graph.to_text()
+    slower = blockdsl.compile("a(rotary, rotary_theta=1e6, rotary_interleaved)", dim=16, heads=2, attn_dim_head=8)
+    assert "rotary 4, interleaved, theta 1,000,000" in slower.to_text()
 
 
 def test_an_edited_node_is_held_to_its_scaling() -> None:

@@ -511,5 +511,30 @@ def test_a_kind_may_take_positions_and_hand_on_scores() -> None:
         assert stack(torch.randn(2, 5, 12)).shape == (2, 5, 12)
         with pytest.raises(PatternError, match="residual attention adds the scores of 2 heads to those of 3"):
             graph("att att(heads=3)")
+        by_block = graph("att(rotary=false) att(rotary_theta=50, rotary_interleaved) att", rotary_pos_emb=True)
+        read = [by_block.sources(node, "position") for node in by_block.nodes("block")]
+        assert read == [[], ["rotary2"], ["rotary2x"]]
+        node = by_block.nx.nodes["rotary2"]
+        assert (node["theta"], node["interleaved"], by_block.nx.nodes["rotary2x"]["theta"]) == (50.0, True, 1e4)
+        assert str(blockdsl.parse("att(rotary=false,heads=2)")) == "att(heads=2, rotary=false)"
     finally:
         blockdsl.unregister("att")
+
+
+def test_a_kinds_own_option_comes_before_that_of_its_positions() -> None:
+    kind = conv_kind(
+        options=(
+            Option("dim_head", int, 4, "features a head", least=1),
+            Option("rotary_theta", int, 3, "something else"),
+        ),
+        inputs=("rotary",),
+    )
+    blockdsl.register(kind)
+    try:
+        names = [option.name for option in kind.written_options()]
+        assert names.count("rotary_theta") == 1
+        g = graph("conv(rotary_theta=5)", rotary_pos_emb=True, rotary_theta=9)
+        assert g.nx.nodes["conv0"]["options"]["rotary_theta"] == 5
+        assert g.nx.nodes["rotary2"]["theta"] == 9
+    finally:
+        blockdsl.unregister("conv")

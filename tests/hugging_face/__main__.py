@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from transformers.utils import logging
 
 from .agreement import Agreement, agreement
 from .page import PAGE, page
@@ -24,15 +25,22 @@ def modules(names: list[str]) -> dict[str, ModuleType]:
     return {name: test for name, test in tests.items() if hasattr(test, "peer")}
 
 
-def main() -> None:
+def main() -> int:
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
     measured: dict[str, list[Agreement]] = {}
+    failed = []
     for name, test in modules(sys.argv[1:]).items():
-        measured[name] = [agreement(test.peer(case)) for case in test.CASES]
-        print(name, *measured[name], sep="\n  ")
-    if not sys.argv[1:]:
+        try:
+            measured[name] = [agreement(test.peer(case)) for case in test.CASES]
+            print(name, *measured[name], sep="\n  ", flush=True)
+        except Exception as error:  # the others are still measured
+            failed.append(name)
+            print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+    if not sys.argv[1:] and not failed:
         PAGE.write_text(page(measured), encoding="utf-8")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

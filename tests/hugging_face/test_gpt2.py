@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+from xt_blocks import from_hugging_face
 
 from .agreement import agreement, check
 
@@ -41,3 +45,14 @@ def test_agrees_in_float64() -> None:
 
 def test_agrees_without_a_head() -> None:
     check(agreement(GPT2Model(GPT2Config(**SMALL))))
+
+
+def test_files_of_older_releases_have_no_prefix_and_the_causal_mask(tmp_path: Path) -> None:
+    """As the published ones have."""
+    theirs = peer("plain")
+    theirs.save_pretrained(tmp_path)
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 40, 40).tril() for i in range(2)}
+    masks |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
+    save_file({**theirs.transformer.state_dict(), **masks}, tmp_path / "model.safetensors")
+    tokens = torch.arange(7)[None]
+    assert torch.equal(from_hugging_face(tmp_path)(tokens), from_hugging_face(theirs)(tokens))
