@@ -45,7 +45,8 @@ def read(config: Mapping[str, Any] | str | PathLike[str], architecture: str | No
     values = config if isinstance(config, Mapping) else _load(Path(config))
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
-        raise UserError("the configuration has no model_type, which says whose model it is")
+        own = "; xt_blocks.from_pretrained reads a model of xt_blocks" if "xt_blocks" in values else ""
+        raise UserError(f"the configuration has no model_type, which says whose model it is{own}")
     family = families().get(model_type)
     if family is None:
         like = nearest(model_type, families())

@@ -59,7 +59,8 @@ def sandwich_rows(config: Config, sizes: dict[str, Any]) -> list[Row]:
 
 def optional_number(config: Config, name: str, default: float | None) -> float | None:
     """A number, none where the configuration says null."""
-    return None if name in config.values and config.get(name, None) is None else config.number(name, default)
+    found = config.get(name, None if name in config.values else default)
+    return None if found is None else config.number(name, found)
 
 
 def _read(config: Config) -> dict[str, Component]:

@@ -9,8 +9,7 @@ from .family import Component, Family
 
 def _read(config: Config) -> dict[str, Component]:
     layers, sizes = config.integer("num_hidden_layers"), decoder_sizes(config)
-    bias, branch = config.flag("attention_bias", False), config.number("residual_multiplier", 1.0)
-    logits = logits_settings(config)
+    bias = config.flag("attention_bias", False)
     scale = 1 / config.number("logits_scaling", 1.0)
     settings = {
         **sizes,
@@ -18,15 +17,15 @@ def _read(config: Config) -> dict[str, Component]:
         "attn_out_bias": bias,
         "attn_qk_scale": config.number("attention_multiplier", 1.0),
         "use_rmsnorm": True,
+        "branch_scale": config.number("residual_multiplier", 1.0),
         "norm_eps": config.number("rms_norm_eps", 1e-6),
         **rotary_settings(config, sizes["attn_dim_head"]),
         **gated_settings(config, config.flag("mlp_bias", False)),
         "embed_scale": config.number("embedding_multiplier", 1.0),
-        **logits,
+        **logits_settings(config),
         **({} if config.base else {"logits_scale": scale}),
     }
-    divide = "" if branch == 1.0 else f"/{1 / branch!r}"
-    return {"": Component(f"(a{divide} f{divide})*{layers}", settings, decoder_rows(config, sizes), layers)}
+    return {"": Component(f"(a f)*{layers}", settings, decoder_rows(config, sizes), layers)}
 
 
 FAMILY = Family(

@@ -29,11 +29,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
 
 import xt_blocks
 from blockdsl.hugging_face import Reading, read
 from xt_blocks.interop.hugging_face import their_tensors
 
+from .images import Images
 from .pairs import Pair
 
 BATCH, SEQ, NEW = 2, 11, 20
@@ -73,10 +75,14 @@ def check(found: Agreement, atol: float = 1e-5) -> None:
     assert found.written == [], found
 
 
-def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32) -> Agreement:
-    """Compare a model of transformers, whose weights are drawn anew, with ours."""
+def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32, attention: str = "eager") -> Agreement:
+    """Compare a model of transformers, whose weights are drawn anew, with ours.
+
+    Args:
+        attention: their implementation; some families' eager one takes its softmax in float32, whatever the dtype.
+    """
     theirs = randomised(theirs).to(dtype).eval()
-    theirs.set_attn_implementation("eager")
+    theirs.set_attn_implementation(attention)
     with tempfile.TemporaryDirectory() as folder:
         ours = ours_of(theirs, Path(folder))
         written = not_equal(ours, Path(folder))
@@ -91,19 +97,26 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32) -> Agreement:
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens | Pair:
+def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images:
+    if theirs.main_input_name == "pixel_values":
+        return Images(ours, theirs)
     return (Pair if hasattr(ours, "encode") else Tokens)(ours, theirs)
 
 
 class Tokens:
-    """Models that read tokens. Padding is on the left where no token sees later ones, and else on the right."""
+    """Models that read tokens. Padding is on the left where no token sees later ones, and else on either side."""
 
     def __init__(self, ours: Any, theirs: Any) -> None:
         self.models = ours, theirs
-        self.tokens = torch.randint(1, theirs.config.vocab_size, (BATCH, SEQ))
+        embeddings = getattr(theirs.base_model, "embeddings", None)
+        # RoBERTa counts its positions from the tokens: those that are not the padding token
+        self.padding = getattr(embeddings, "padding_idx", None)
+        self.tokens = torch.randint((self.padding or 0) + 1, theirs.config.vocab_size, (BATCH, SEQ))
         self.causal = ours.graph.sees_later() is None
         self.mask = torch.ones_like(self.tokens, dtype=torch.bool)
-        self.mask[0, slice(None, 3) if self.causal else slice(-3, None)] = False
+        self.mask[0, :3] = False
+        if not self.causal:
+            self.mask[1, -2:] = False
 
     def ours(self, padded: bool = False) -> Tensor:
         """What ours gives: (batch, seq, ...), or with padding (real tokens, ...)."""
@@ -115,9 +128,10 @@ class Tokens:
         given = {}
         if padded:
             given["attention_mask"] = self.mask.long()
-            if self.causal and "position_ids" in signature(self.models[1].forward).parameters:
+            if self.padding is None and "position_ids" in signature(self.models[1].forward).parameters:
                 given["position_ids"] = (self.mask.long().cumsum(-1) - 1).clamp(min=0)
-        out = self.models[1](input_ids=self.tokens, **given)
+        tokens = self.tokens if self.padding is None else self.tokens.where(self.mask | (not padded), self.padding)
+        out = self.models[1](input_ids=tokens, **given)
         found = out.logits if hasattr(out, "logits") else out.last_hidden_state
         return found[self.mask] if padded else found
 
@@ -173,7 +187,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens | Pair, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair | Images, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
@@ -189,6 +203,7 @@ def gradient_difference(called: Tokens | Pair, reading: Reading) -> float:
     for parameter, value in values.items():
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
+    expected = revert_weight_conversion(theirs, expected)  # under the names of files
     assert found.keys() - dict(theirs.named_buffers()).keys() == expected.keys()
     return max(difference(found[name], expected[name]) for name in expected)
 

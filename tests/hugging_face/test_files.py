@@ -97,6 +97,17 @@ def test_files_of_pytorch(folder: Path, old: bool) -> None:
     assert "is damaged, or no file of weights" in refusal(folder)
 
 
+def test_several_files_of_pytorch(folder: Path) -> None:
+    before, found = from_hugging_face(folder), weights(folder)
+    names = [*found]
+    where = {name: f"pytorch_model-{i % 2}.bin" for i, name in enumerate(names)}
+    for file in {*where.values()}:
+        torch.save({name: found[name] for name in names if where[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+    (folder / "model.safetensors").unlink()
+    assert same(before, from_hugging_face(folder))
+
+
 def test_damaged_and_missing_files(folder: Path) -> None:
     file = folder / "model.safetensors"
     whole = file.read_bytes()
@@ -145,8 +156,20 @@ def test_types(folder: Path) -> None:
     assert {p.dtype for p in from_hugging_face(folder, dtype=torch.float64).parameters()} == {torch.float64}
     change(folder, **{Q: torch.zeros(16, 16)})
     assert {p.dtype for p in from_hugging_face(folder).parameters()} == {torch.float32}  # as config.json says
+    with pytest.raises(UserError, match=r"floating-point numbers, not torch\.int8"):
+        from_hugging_face(folder, dtype=torch.int8)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     assert "of several types (torch.bfloat16, torch.float32): say which with dtype=" in refusal(folder)
+
+
+def test_quantised_weights_are_refused(folder: Path) -> None:
+    change(folder, **{Q: torch.zeros(16, 16, dtype=torch.int8)})
+    assert f"{Q} is of whole numbers (torch.int8)" in refusal(folder)
+
+
+def test_a_folder_of_ours_is_told(folder: Path, tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path / "own")
+    assert "xt_blocks.from_pretrained reads a model of xt_blocks" in refusal(tmp_path / "own")
 
 
 def test_a_model_of_ones_own_needs_a_configuration_that_says_it(tmp_path: Path) -> None:

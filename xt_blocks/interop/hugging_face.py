@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
-from blockdsl.hugging_face.family import Reading, Shared, Tied, Weight, Zeros
+from blockdsl.hugging_face.family import Reading, Rows, Shared, Tied, Weight, Zeros
 
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
@@ -54,6 +55,8 @@ def from_hugging_face(
             of its configuration is not known; it needs an option that there is not; a tensor is missing, unexpected or
             of another shape.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise UserError(f"dtype must be one of floating-point numbers, not {dtype}")
     config, tensors, architecture = _opened(source, architecture)
     reading = read(config, architecture)
     config = reading.family.amended(config, _once(tensors))
@@ -113,7 +116,7 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
     told = getattr(source, "config", None)
     if isinstance(source, nn.Module) and hasattr(told, "to_dict"):
         config, name = told.to_dict(), architecture or type(source).__name__  # type: ignore[union-attr]
-        return {**config, "architectures": [name]}, source.state_dict(), name
+        return {**config, "architectures": [name]}, _as_in_files(source), name
     if not isinstance(source, str | PathLike):
         raise TypeError(f"from_hugging_face takes a folder or a model of transformers, not {type(source).__name__}")
     folder = Path(source)
@@ -121,6 +124,16 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
         raise UserError(f"there is no folder {folder}; from the hub, a model is downloaded first: hf download {folder}")
     config = read(folder, architecture).config
     return config, Tensors(folder), architecture
+
+
+def _as_in_files(source: nn.Module) -> Mapping[str, Tensor]:
+    """The tensors of a model of `transformers` under the names of its files, which may be those of an older release."""
+    try:
+        loading = import_module("transformers.core_model_loading")
+    except ImportError:  # a release in which they are the same
+        return source.state_dict()
+    named: Mapping[str, Tensor] = loading.revert_weight_conversion(source, source.state_dict())
+    return named
 
 
 def _generation(source: Any) -> dict[str, Any]:
@@ -263,6 +276,8 @@ class _Copy(NamedTuple):
         out = torch.empty(self.parameter.shape, dtype=dtype)
         for name, rows in zip(self.theirs, self.split(out), strict=True):
             tensor = tensors[names.needed(name)]
+            if not tensor.is_floating_point():
+                raise UserError(f"{name} is of whole numbers ({tensor.dtype}): quantised weights are not read")
             ours = self.row.layout.ours(tensor)
             if ours.numel() != rows.numel() or (ours.ndim == rows.ndim and ours.shape != rows.shape):
                 raise UserError(f"{name} is {tuple(tensor.shape)}, and the configuration says {tuple(rows.shape)}")
@@ -355,9 +370,15 @@ def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]
     """Their tensors by name, of a model that the reading says."""
     prefix = reading.family.prefix if reading.base else ""
     copies, ties = _copies(model, reading)
+    pieces: dict[str, list[Tensor]] = {}  # of a tensor that several of our parameters make
     for copy in copies:
         for name, tensor in copy.written():
-            yield name.removeprefix(prefix), tensor
+            if isinstance(copy.row.layout, Rows):
+                pieces.setdefault(name, []).append(tensor)
+            else:
+                yield name.removeprefix(prefix), tensor
+    for name, tensors in pieces.items():
+        yield name.removeprefix(prefix), torch.cat(tensors)
     for row in ties:
         if isinstance(row, Zeros):
             yield row.name, copies[0].parameter.new_zeros(row.shape)

@@ -77,7 +77,7 @@ class Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, dim), or (batch, 2 · dim), the first and the mean."""
         if self.attention is not None:
-            return self.attention(x)  # type: ignore[no-any-return]
+            return self.attention(x)
         parts = [x[:, 0]] if self.how != "mean" else []
         parts += [x[:, self.skipped :].mean(dim=1)] if self.how != "first" else []
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

@@ -259,6 +259,6 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         if (rows, columns) == learned:
             return table
         exact = table[first:].to(torch.promote_types(table.dtype, torch.float32))
-        grid = exact.unflatten(0, learned).permute(2, 0, 1)[None]
+        grid = exact.reshape(*learned, -1).permute(2, 0, 1)[None]
         grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", antialias=self.antialias)
         return torch.cat((table[:first], grid[0].flatten(1).T.to(table.dtype)))

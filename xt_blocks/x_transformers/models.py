@@ -283,9 +283,11 @@ class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
         "(1, patches, dim), the learned positions.",
     )
 
-    def forward(self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False) -> Any:
+    def forward(
+        self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False, **inputs: Any
+    ) -> Any:
         """See `xt_blocks.ViTransformerWrapper`."""
-        out = super().forward(img, return_embeddings, return_logits_and_embeddings)
+        out = super().forward(img, return_embeddings, return_logits_and_embeddings, **inputs)
         pools = self.pools or self.to_classes is not None
         return out if pools or return_embeddings else out.mean(dim=1)  # type: ignore[union-attr]
 
