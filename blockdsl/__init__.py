@@ -21,7 +21,7 @@ from .registry.register import register, unregister
 from .registry.state import State
 
 if TYPE_CHECKING:
-    from . import hugging_face
+    from . import hugging_face, zoo
     from .api import BlockGraph, GraphDiff, compile
 
 __version__ = "0.2.0.dev0"  # of both packages; the one place that says it
@@ -45,11 +45,12 @@ __all__ = [
     "parse_settings",
     "register",
     "unregister",
+    "zoo",
 ]
 
 # networkx takes longer to import than the rest together and is loaded when a graph is first asked for.
 _NEED_NETWORKX = ("BlockGraph", "GraphDiff", "compile")
-_MODULES = ("hugging_face",)
+_MODULES = ("hugging_face", "zoo")
 
 
 def __getattr__(name: str) -> Any:

@@ -72,6 +72,7 @@ _TELLING: dict[str, Value] = {
     "rotary_factor": 4,
     "rotary_original_len": 4096,
     "rotary_high_freq_factor": 8,
+    "rotary_beta_fast": 16,
     "rotary_short_factors": (1, 1.5),
     "rotary_long_factors": (2, 8),
     "rotary_xpos_scale_base": 256,

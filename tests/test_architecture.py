@@ -24,6 +24,7 @@ LAYERS = (
     ("blockdsl.graph",),
     ("blockdsl.draw", "blockdsl.reference", "blockdsl.signatures"),
     ("blockdsl.api",),
+    ("blockdsl.zoo",),
     ("blockdsl.hugging_face",),
     ("blockdsl",),
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks"),

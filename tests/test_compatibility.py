@@ -161,7 +161,14 @@ def outcome(keywords: dict[str, Any]) -> tuple[str, str]:
 
 
 def pairs() -> Iterator[tuple[Sample, Sample]]:
-    return ((a, b) for a, b in itertools.combinations(samples(), 2) if a.keyword != b.keyword)
+    both = itertools.combinations(samples(), 2)
+    return ((a, b) for a, b in both if a.keyword != b.keyword and not of_two_scalings(a, b))
+
+
+def of_two_scalings(a: Sample, b: Sample) -> bool:
+    """Whether they are of two scalings of rotary positions, of which a block has one."""
+    own = {sample.keywords.get("rotary_scaling") for sample in (a, b)} - {None}
+    return len(own) > 1
 
 
 # The page ----------------------------------------------------------------------------------------------------------

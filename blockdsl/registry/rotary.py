@@ -198,7 +198,7 @@ def note(o: Any) -> str:
     """A node in a few words."""
     parts = [f"rotary {o.dim}"]
     parts += ["interleaved"] if o.interleaved else []
-    parts += [f"theta {o.theta:g}"] if o.theta != 10_000 else []
+    parts += [f"theta {o.theta:,.10g}"] if o.theta != 10_000 else []
     parts += [o.scaling + ("" if o.factor is None else f" × {o.factor:g}")] if o.scaling else []
     parts += ["xPos"] if o.xpos_scale_base is not None else []
     return ", ".join(parts)

@@ -11,6 +11,7 @@ from .case import Case, Goal, Make, StartCase
 from .contestants import x_transformers
 from .contestants.base import Contestant
 from .contestants.hugging_face import GPT2, Llama
+from .contestants.loaded import Loaded, LoadedPacked, StaticCache, Theirs
 from .contestants.ours import Compiled, Ours, Packed
 from .contestants.plain import Plain
 from .contestants.x_transformers import XTransformers, fastest, fused
@@ -25,6 +26,7 @@ NOT_COMPILED = "ours, not compiled"
 FUSED = "x-transformers, fused"
 DEFAULT = "x-transformers"
 HUGGING_FACE = "transformers"
+STATIC = "transformers, static cache"
 PLAIN = "plain torch"
 
 PEERS: dict[str, Make] = {FUSED: fused, DEFAULT: XTransformers, HUGGING_FACE: GPT2, PLAIN: Plain}
@@ -245,6 +247,18 @@ def generation() -> Iterator[Case]:
             )
 
 
+def loaded() -> Iterator[Case]:
+    for batch in (1, 16):
+        yield Case(
+            f"loaded/llama-{batch}",
+            "a LLaMA with the weights of transformers",
+            GENERATING,
+            Setting(seq=64, new=64, batch=batch, vocabulary=32_000, dim=1024, depth=16, heads=16),
+            {OURS: LoadedPacked, "ours, not packed": Loaded, STATIC: StaticCache, HUGGING_FACE: Theirs},
+            {STATIC: Goal(1.8)},
+        )
+
+
 GPT3 = "dim=12288, heads=96, attn_dim_head=128"
 WARM = "import blockdsl; blockdsl.compile('a', dim=8)"
 
@@ -332,5 +346,5 @@ def built(layers: int) -> Snippet:
 
 
 CASES: dict[str, Case | StartCase] = {
-    case.name: case for group in (training, options, forward, generation, start) for case in group()
+    case.name: case for group in (training, options, forward, generation, loaded, start) for case in group()
 }

@@ -19,7 +19,7 @@ import blockdsl
 from . import against
 from .__main__ import main, selected
 from .case import Case, Goal, Options, StartCase
-from .cases import CASES, DEFAULT, FUSED, HUGGING_FACE, OURS, OURS_PACKED, PLAIN
+from .cases import CASES, DEFAULT, FUSED, HUGGING_FACE, OURS, OURS_PACKED, PLAIN, STATIC
 from .compare import compare
 from .contestants.ours import Ours
 from .contestants.plain import Plain
@@ -76,6 +76,7 @@ def test_every_snippet_of_ours_runs(name: str) -> None:
         ("transformers", "train/plain-256", (HUGGING_FACE,)),
         ("transformers", "generate/gpt-1", (HUGGING_FACE,)),
         ("transformers", "generate/glu-rotary-1", (HUGGING_FACE,)),
+        ("transformers", "loaded/llama-1", (STATIC, HUGGING_FACE)),
     ],
 )
 def test_a_peer_runs_where_it_is_installed(module: str, name: str, contestants: tuple[str, ...]) -> None:
@@ -367,3 +368,11 @@ def test_two_checkouts_take_turns(capfd: pytest.CaptureFixture[str], tmp_path: P
 def test_a_folder_that_is_no_checkout_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert against.main([str(tmp_path)]) == 2
     assert "is no checkout" in capsys.readouterr().err
+
+
+def test_a_model_that_is_loaded_generates_what_transformers_does() -> None:
+    pytest.importorskip("transformers")
+    case = CASES["loaded/llama-16"]
+    prompt = drawn(case.setting.quick(), 5)
+    tokens = [case.made(who, QUICK).generate(prompt, 6) for who in case.contestants]
+    assert all(torch.equal(found, tokens[0]) for found in tokens)

@@ -315,6 +315,8 @@ def test_a_block_takes_back_the_stacks_scaling() -> None:
     read = [graph.nx.nodes[graph.sources(node, "position")[0]] for node in graph.nodes("block")]
     assert [(node["scaling"], node["factor"]) for node in read] == [("linear", 2.5), (None, None)]
     assert "rotary 4, linear × 2.5" in graph.to_text()
+    slower = blockdsl.compile("a(rotary, rotary_theta=1e6, rotary_interleaved)", dim=16, heads=2, attn_dim_head=8)
+    assert "rotary 4, interleaved, theta 1,000,000" in slower.to_text()
 
 
 def test_an_edited_node_is_held_to_its_scaling() -> None:

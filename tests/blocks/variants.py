@@ -28,7 +28,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "(a f)*2",
         {
             **{"rotary_pos_emb": True, "rotary_scaling": "longrope", "rotary_original_len": 64},
-            **{"rotary_short_factors": (1, 2), "rotary_long_factors": (2, 4), "attn_num_mem_kv": 2},
+            **{"rotary_short_factors": (1, 2), "rotary_long_factors": (2, 4)},
         },
     ),
     "rms": ("(a f)*2", {"use_rmsnorm": True}),

@@ -107,14 +107,19 @@ def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts:
 
 
 class Tokens:
-    """Models that read tokens. Padding is on the left where no token sees later ones, and else on the right."""
+    """Models that read tokens. Padding is on the left where no token sees later ones, and else on either side."""
 
     def __init__(self, ours: Any, theirs: Any) -> None:
         self.models = ours, theirs
-        self.tokens = torch.randint(1, theirs.config.vocab_size, (BATCH, SEQ))
+        embeddings = getattr(theirs.base_model, "embeddings", None)
+        # RoBERTa counts its positions from the tokens: those that are not the padding token
+        self.padding = getattr(embeddings, "padding_idx", None)
+        self.tokens = torch.randint((self.padding or 0) + 1, theirs.config.vocab_size, (BATCH, SEQ))
         self.causal = ours.graph.sees_later() is None
         self.mask = torch.ones_like(self.tokens, dtype=torch.bool)
-        self.mask[0, slice(None, 3) if self.causal else slice(-3, None)] = False
+        self.mask[0, :3] = False
+        if not self.causal:
+            self.mask[1, -2:] = False
 
     def ours(self, padded: bool = False) -> Tensor:
         """What ours gives: (batch, seq, ...), or with padding (real tokens, ...)."""
@@ -126,9 +131,10 @@ class Tokens:
         given = {}
         if padded:
             given["attention_mask"] = self.mask.long()
-            if self.causal and "position_ids" in signature(self.models[1].forward).parameters:
+            if self.padding is None and "position_ids" in signature(self.models[1].forward).parameters:
                 given["position_ids"] = (self.mask.long().cumsum(-1) - 1).clamp(min=0)
-        out = self.models[1](input_ids=self.tokens, **given)
+        tokens = self.tokens if self.padding is None else self.tokens.where(self.mask | (not padded), self.padding)
+        out = self.models[1](input_ids=tokens, **given)
         found = out.logits if hasattr(out, "logits") else out.last_hidden_state
         return found[self.mask] if padded else found
 

@@ -33,6 +33,9 @@ xt_blocks.to_hugging_face(model, "path/to/other")  # transformers loads it
 - **Nothing is dropped in silence.** A class, a key of the configuration or a tensor that is not known is refused by its
   name, and so is what there is no option for. Keys of training (dropout, initial weights) and of generation change
   nothing: set `attn_dropout` and the like where a model is trained on.
+- **Rows are by themselves.** Where rotary positions change with the length (`dynamic`, `longrope`), each row has the
+  frequencies of its own length, and generation reads a text again when they change. `transformers` gives all rows of a
+  batch those of the longest one, and keeps what it computed with others.
 - **Memory** is that of one copy of the weights and of one tensor: files are read a tensor at a time, several files by
   their index. `dtype=torch.bfloat16` converts on the way; otherwise the type of the file stays.
 - `transformers` is not needed, except to hand over a model of its own. Weights are read from safetensors, or from

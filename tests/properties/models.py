@@ -48,7 +48,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "rotary_emb_dim": (2, 4, 8, 6),
     "rotary_theta": (50, 1e6),
     "rotary_factor": (2, 1.5),
-    "rotary_original_len": (64,),  # beyond any text here: cached values stay exact where frequencies follow the length
+    "rotary_original_len": (128,),  # beyond any text here: cached values stay exact where frequencies follow the length
     "rotary_high_freq_factor": (5,),
     "rotary_beta_fast": (8,),
     "rotary_attention_factor": (1.2,),

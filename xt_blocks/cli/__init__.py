@@ -45,6 +45,7 @@ examples:
   blockdsl draw "(a f)*6" -o decoder.svg       a picture
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
   blockdsl diff "(a f)*6" "(a & f)*6"          what differs
+  blockdsl show zoo:llama3-70b                 a published model
   blockdsl options sparse_topk                 what an option does, its values and its paper
   blockdsl train                               two minutes on text that is on every machine
   blockdsl generate runs/1 --prompt "def "     sample from what it learned

@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockdsl import zoo
 from blockdsl.errors import UserError
 from blockdsl.language.pattern import Pattern, parse, parse_settings
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
 
+ZOO = "zoo:"
 GRAPH = (
     "the pattern's text; or the path of a file, of a graph in JSON, of a Hugging Face config.json, or of a folder with "
-    "one of these, as a run's; or - for standard input"
+    "one of these, as a run's; or a published model, as zoo:gpt2; or - for standard input"
 )
 
 
@@ -28,7 +30,10 @@ def add_pattern(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         nargs="?",
         default="-",
-        help="the pattern's text; or the path of a file (with a dot or a slash in its name); or - for standard input",
+        help=(
+            "the pattern's text; or the path of a file (with a dot or a slash in its name); or a published model, as "
+            "zoo:gpt2; or - for standard input"
+        ),
     )
 
 
@@ -59,6 +64,8 @@ def read_text(args: argparse.Namespace) -> str:
         UserError: the file cannot be read, or nothing was given.
     """
     args.source_name = ""
+    if args.pattern.startswith(ZOO):
+        return zoo.entry(args.pattern[len(ZOO) :]).text
     path = None if args.pattern == "-" else as_file(args.pattern)
     try:
         if path is not None:
@@ -129,12 +136,19 @@ def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
     from blockdsl import compile
 
     stored = _stored(args.pattern)
+    if args.pattern.startswith(ZOO) and "" not in (entry := zoo.entry(args.pattern[len(ZOO) :])).texts:
+        _refuse_settings(args)
+        return entry.graphs()
     if stored is None:
         pattern = read_pattern(args)
         return {"": compile(pattern, **settings(args, pattern))}
+    _refuse_settings(args)
+    return _read_graphs(stored)
+
+
+def _refuse_settings(args: argparse.Namespace) -> None:
     if given := [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name) not in (None, [])]:
         raise UserError(f"{args.pattern} is a graph with all its settings; leave {' and '.join(given)} out")
-    return _read_graphs(stored)
 
 
 def is_stored(argument: str) -> bool:

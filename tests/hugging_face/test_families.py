@@ -1,0 +1,35 @@
+"""Every family is compared with `transformers` in at least three configurations, and can be read and written."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+from blockdsl.hugging_face import families, read
+from blockdsl.hugging_face.family import Family
+
+FAMILIES = {family.read.__module__.rpartition(".")[2]: family for family in families().values()}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_is_compared(name: str) -> None:
+    test = import_module(f".test_{name}", __package__)
+    assert len(test.CASES) >= 3
+    configurations = [test.peer(case).config.to_dict() for case in test.CASES]
+    assert {read(config).family for config in configurations} == {FAMILIES[name]}
+    said = [read(config).texts for config in configurations]
+    assert all(one != other for i, one in enumerate(said) for other in said[:i]), "two cases are the same model"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_says_where_it_is_from(name: str) -> None:
+    family: Family = FAMILIES[name]
+    assert family.source
+    assert family.architectures
+    assert family.base not in family.architectures
+
+
+def test_a_model_type_is_read_by_one_family() -> None:
+    known = [name for family in FAMILIES.values() for name in family.model_types]
+    assert sorted(known) == sorted({*known})
