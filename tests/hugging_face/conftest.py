@@ -8,6 +8,7 @@ from pathlib import Path
 ANYWHERE = {
     "test_config.py",
     "test_published.py",
+    "test_published_pairs.py",
     "test_published_norms.py",
     "test_files.py",
     "test_layouts.py",
