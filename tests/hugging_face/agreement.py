@@ -37,6 +37,7 @@ from xt_blocks.interop.hugging_face import their_tensors
 
 from .images import Images
 from .pairs import Pair
+from .texts import Texts
 
 BATCH, SEQ, NEW = 2, 11, 20
 
@@ -97,9 +98,11 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32, attention: str
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images:
+def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts:
     if theirs.main_input_name == "pixel_values":
         return Images(ours, theirs)
+    if getattr(ours, "pool", None) is not None:
+        return Texts(ours, theirs)
     return (Pair if hasattr(ours, "encode") else Tokens)(ours, theirs)
 
 
@@ -187,7 +190,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens | Pair | Images, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair | Images | Texts, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
