@@ -114,6 +114,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
     "dim_out_bias": {"dim_out": 7},
+    "end_token": {"pool": "end"},
     **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
     "logits_bias": {"tie_embedding": True},
     "logits_transform_bias": {"logits_transform": "gelu"},

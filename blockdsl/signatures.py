@@ -474,9 +474,12 @@ class TokenSettings(TypedDict, total=False):
     """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
-    pool: Literal["mean", "first", "last", "first_mean", "attention"] | None
-    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and
-    mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors;
+    pool: Literal["mean", "first", "last", "end", "first_mean", "attention"] | None
+    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of
+    end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that
+    give classes or vectors; default none"""
+    end_token: int | None
+    """token whose first place in a row pool=end takes (CLIP, arXiv:2103.00020); none: the row's highest token;
     default none"""
     pooler: bool
     """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
@@ -547,10 +550,10 @@ class ImageKeywords(TypedDict, total=False):
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
     """dropout of the embedded sequence; default 0.0"""
-    pool: Literal["mean", "first", "last", "first_mean", "attention"] | None
-    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and
-    mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors;
-    default none"""
+    pool: Literal["mean", "first", "last", "end", "first_mean", "attention"] | None
+    """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of
+    end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that
+    give classes or vectors; default none"""
     pooler: bool
     """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
     false"""
@@ -726,6 +729,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_frac_gradient: float
     enc_emb_dropout: float
     enc_num_memory_tokens: int
+    enc_end_token: int | None
     dec_depth: int
     dec_only_cross: bool
     dec_macaron: bool
@@ -851,3 +855,4 @@ class Seq2SeqKeywords(TypedDict, total=False):
         Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
     )
     dec_logits_transform_bias: bool
+    dec_end_token: int | None

@@ -61,6 +61,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
     "pooler": {"pooler": True, "pool": "mean"},
+    "end_token": {"end_token": 2, "pool": "end"},
     "alibi_num_heads": {"alibi_num_heads": 2, "alibi_pos_bias": True},
     "rel_pos_num_buckets": {"rel_pos_num_buckets": 4, "rel_pos_bias": True},
     "rel_pos_max_distance": {"rel_pos_max_distance": 64, "rel_pos_bias": True},

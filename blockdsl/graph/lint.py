@@ -24,6 +24,7 @@ from ..registry.tokens import (
     MODELS,
     OUTPUT_OPTIONS,
     SEQUENCE_POOLS,
+    end_clash,
     not_tiled,
     odd_sinusoid,
     pool_clash,
@@ -356,6 +357,8 @@ def _sequences(graph: Graph) -> Iterator[str]:
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
     if end["pool"] not in (None, *SEQUENCE_POOLS):
         yield f"{graph.end}: pools by {end['pool']}, and a model over {graph.reads} by {', '.join(SEQUENCE_POOLS)}"
+    if graph.reads == "tokens" and (problem := end_clash(end, start["num_tokens"])):
+        yield f"{graph.end}: end_token is set, but {problem}"
     for option in OUTPUT_OPTIONS:
         if option in LOGITS_OPTIONS and end[option.name] != option.default and end["logits_dim"] is None:
             yield f"{graph.end}: has {option.name}, but gives no logits"

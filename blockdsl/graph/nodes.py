@@ -139,6 +139,7 @@ class OutputNode(TypedDict):
     dim_out: int | None
     dim_out_bias: bool
     pool: str | None
+    end_token: int | None
     pooler: bool
     pool_heads: int
     pool_inner: int | None

@@ -21,6 +21,7 @@ def _read(config: Config) -> dict[str, Component]:
     config.only("tie_word_embeddings", True, "logits of their own")
     config.only("normalize_before", config.model_type == "mbart", "the other order of norms")
     config.only("add_final_layer_norm", config.model_type == "mbart", "another norm of the output")
+    config.only("normalize_embedding", True, "no norm of the embedding")
     config.only("static_position_embeddings", False, "positions by sinusoids")
     config.ignore("encoder_layerdrop", "decoder_layerdrop", "init_std")  # of training
     config.ignore("add_bias_logits", "num_hidden_layers")  # nothing reads them

@@ -128,8 +128,10 @@ def gated_rows() -> list[Row]:
     ]
 
 
-def logits_rows(config: Config, tied: bool = False) -> list[Row]:
-    """Of the head."""
+def logits_rows(
+    config: Config, tied: bool = False, embedding: str = "model.embed_tokens", head: str = "lm_head"
+) -> list[Row]:
+    """Of the head, whose matrix may be the embedding's."""
     if config.flag("tie_word_embeddings", tied):
-        return [Tied("lm_head.weight", "model.embed_tokens.weight")]
-    return [Weight("to_logits", "lm_head")]
+        return [Tied(f"{head}.weight", f"{embedding}.weight"), Weight("logits_bias", f"{head}.bias")]
+    return [Weight("to_logits", head)]

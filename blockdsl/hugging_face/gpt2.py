@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..registry.options import spell
 from .config import Config
-from .family import TRANSPOSED, Component, Family, Row, Tied, Weight
+from .decoder import logits_rows, logits_settings, repeated
+from .family import TRANSPOSED, Component, Family, Row, Weight
 
 LAYER = "transformer.h.{i}."
 
@@ -12,24 +14,25 @@ def _read(config: Config) -> dict[str, Component]:
     dim, layers = config.integer("n_embd", 768), config.integer("n_layer", 12)
     heads = config.integer("n_head", 12)
     config.only("add_cross_attention", False, "blocks of cross-attention beside those of the decoder")
-    config.only("scale_attn_weights", True, "scores are not scaled")
-    config.only("scale_attn_by_inverse_layer_idx", False, "scores are divided by the layer's number")
-    config.only("tie_word_embeddings", True, "logits of their own")
     config.ignore("n_ctx", "reorder_and_upcast_attn")  # the order of two products in half precision
-    config.ignore(*(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels")))
+    config.ignore(
+        *(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"))
+    )
+    pattern, scale = _layers(config, layers, dim // heads)
     settings = {
         "dim": dim,
         "heads": heads,
         "attn_dim_head": dim // heads,
         "attn_qkv_bias": True,
         "attn_out_bias": True,
+        **scale,
         "causal": True,
         "norm_eps": config.number("layer_norm_epsilon", 1e-5),
         "ff_inner": config.integer("n_inner", 4 * dim),
         "ff_activation": config.activation("activation_function", "gelu_new"),
         "num_tokens": config.integer("vocab_size", 50257),
         "max_seq_len": config.integer("n_positions", 1024),
-        **({"return_only_embed": True} if config.base else {"tie_embedding": True, "logits_scale": 1.0}),
+        **logits_settings(config, tied=True),
     }
     weights: list[Row] = [
         Weight("token_emb", "transformer.wte"),
@@ -41,9 +44,17 @@ def _read(config: Config) -> dict[str, Component]:
         Weight("f.layer.to_hidden", LAYER + "mlp.c_fc", TRANSPOSED),
         Weight("f.layer.to_out", LAYER + "mlp.c_proj", TRANSPOSED),
         Weight("attn_layers.norm", "transformer.ln_f"),
-        Tied("lm_head.weight", "transformer.wte.weight"),
+        *logits_rows(config, tied=True, embedding="transformer.wte"),
     ]
-    return {"": Component(f"(a f)*{layers}", settings, weights, layers)}
+    return {"": Component(pattern, settings, weights, layers)}
+
+
+def _layers(config: Config, layers: int, dim_head: int) -> tuple[str, dict[str, float]]:
+    """The pattern, and the factor of the scores; divided by the layer's number, each layer says its own (Mistral's)."""
+    scale = dim_head**-0.5 if config.flag("scale_attn_weights", True) else 1.0
+    if config.flag("scale_attn_by_inverse_layer_idx", False):
+        return repeated([f"a(qk_scale={spell(scale / (i + 1))}) f" for i in range(layers)]), {}
+    return f"(a f)*{layers}", {} if scale == dim_head**-0.5 else {"attn_qk_scale": scale}
 
 
 FAMILY = Family(

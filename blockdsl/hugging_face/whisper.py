@@ -1,6 +1,7 @@
 """Whisper (Radford et al., arXiv:2212.04356): an encoder of frames after two convolutions; keys have no bias.
 
 Their encoder's table of positions is of sinusoids, and is not trained; ours is a table like any other.
+A source is (batch, frames, mel bins) here, their input_features with the last two axes exchanged.
 """
 
 from __future__ import annotations

@@ -121,9 +121,18 @@ TOKEN_OPTIONS = (
         "pool",
         str,
         None,
-        "one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, both first and "
-        "mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that give classes or vectors",
-        choices=("mean", "first", "last", "first_mean", "attention"),
+        "one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of "
+        "end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that "
+        "give classes or vectors",
+        choices=("mean", "first", "last", "end", "first_mean", "attention"),
+        optional=True,
+    ),
+    Option(
+        "end_token",
+        int,
+        None,
+        "token whose first place in a row pool=end takes (CLIP, arXiv:2103.00020); none: the row's highest token",
+        least=0,
         optional=True,
     ),
     Option(
@@ -134,8 +143,8 @@ TOKEN_OPTIONS = (
     ),
 )
 
-SEQUENCE_POOLS = ("mean", "first", "last")
-"""The ways in which a model over tokens pools; one over images has all but the last."""
+SEQUENCE_POOLS = ("mean", "first", "last", "end")
+"""The ways in which a model over tokens pools; one over images has neither of the last two."""
 
 _DIM_IN = Option(
     "dim_in",
@@ -263,7 +272,7 @@ LOGITS_OPTIONS = _among(
 
 OUTPUT_OPTIONS = (
     *LOGITS_OPTIONS[2:],
-    *_among(MODEL_OPTIONS, "num_classes", "dim_out", "dim_out_bias", "pool", "pooler"),
+    *_among(MODEL_OPTIONS, "num_classes", "dim_out", "dim_out_bias", "pool", "end_token", "pooler"),
     *_POOL_ATTENTION,
 )
 """Those that are attributes of the output node."""
@@ -373,8 +382,8 @@ def pool_attention(output: Mapping[str, Value], dim: int) -> dict[str, dict[str,
 
 def pool_clash(options: Mapping[str, Value], dim: int) -> tuple[str, str] | None:
     """An option of an image's vector that does not go with the others, and why; as of `clash`."""
-    if options["pool"] == "last":
-        return "pool", "the last patch of an image is none of its own kind: take 'mean' or 'first'"
+    if options["pool"] in ("last", "end"):
+        return "pool", f"the {options['pool']} patch of an image is none of its own kind: take 'mean' or 'first'"
     if options["num_classes"] is not None and options["dim_out"] is not None:
         return "dim_out", "num_classes is set too; give one"
     if options["pool"] != "attention":
@@ -383,6 +392,16 @@ def pool_clash(options: Mapping[str, Value], dim: int) -> tuple[str, str] | None
                 return option.name, "it needs pool=attention"
     elif dim % (heads := whole("pool_heads", options["pool_heads"])):
         return "pool_heads", f"{heads} heads do not divide the {dim} features"
+    return None
+
+
+def end_clash(output: Mapping[str, Value], num_tokens: Value) -> str | None:
+    """What is wrong with the end_token of a model over tokens; None: nothing."""
+    end_token = plain(output["end_token"])
+    if end_token is not None and output["pool"] != "end":
+        return "it needs pool=end"
+    if end_token is not None and end_token >= plain(num_tokens):
+        return f"there are {num_tokens} tokens, and end_token={end_token} is none of them"
     return None
 
 
@@ -406,6 +425,8 @@ def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[s
 def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tuple[str, str] | None:
     if options["pool"] not in (None, *SEQUENCE_POOLS):
         return "pool", f"a model over tokens pools by {', '.join(SEQUENCE_POOLS)}"
+    if problem := end_clash(options, options["num_tokens"]):
+        return "end_token", problem
     if options["shift_mem_down"] and not options["max_mem_len"]:
         return "shift_mem_down", "it needs max_mem_len, which keeps memories"
     if options["return_only_embed"]:

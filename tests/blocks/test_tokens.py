@@ -85,6 +85,8 @@ POOLED: list[dict[str, Any]] = [
     {"pool": "first", "pooler": True, "tie_embedding": True},
     {"pool": "last", "pooler": True, "logits_dim": 3, "logits_transform": "gelu", "num_memory_tokens": 2},
     {"pool": "mean", "return_only_embed": True, "emb_dim": 20},
+    {"pool": "end", "logits_dim": 5, "logits_bias": False},
+    {"pool": "end", "end_token": 3, "return_only_embed": True, "pooler": True},
 ]
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -149,7 +151,9 @@ def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, 
 
 def test_every_option_is_tried() -> None:
     tried = {name for options in OPTIONS.values() for name in options}
-    assert tried | {"num_tokens", "max_seq_len", "pool", "pooler"} == {option.name for option in TOKEN_OPTIONS}
+    assert tried | {"num_tokens", "max_seq_len", "pool", "end_token", "pooler"} == {
+        option.name for option in TOKEN_OPTIONS
+    }
 
 
 def test_set_says_what_keywords_say() -> None:
@@ -348,6 +352,16 @@ def test_one_vector_of_a_sequence(how: str, pooler: bool) -> None:
     assert torch.equal(bare(x), bare(x, return_pooled=True)[1])
 
 
+def test_the_vector_where_a_text_ends() -> None:
+    x = torch.tensor([[4, 7, 2, 7, 7], [2, 9, 1, 0, 7], [5, 5, 8, 1, 1]])
+    for end_token, places in ((7, (1, 4, 0)), (None, (1, 1, 2))):
+        net = model(pool="end", end_token=end_token, return_only_embed=True, num_memory_tokens=2)
+        each = net(x, return_embeddings=True)
+        mask = torch.arange(5) < torch.tensor([[5], [4], [3]])
+        assert torch.equal(net(x), torch.stack([row[place] for row, place in zip(each, places, strict=True)]))
+        assert net(x, mask=mask).shape == (3, 24)
+
+
 def test_a_pooler_beside_outputs_of_each_token() -> None:
     net, x = model(False, pooler=True, tie_embedding=True).double(), tokens(2, 5)
     mask = torch.tensor([[True] * 5, [False, False, True, True, True]])
@@ -372,8 +386,16 @@ def test_what_a_model_that_pools_cannot_do() -> None:
         model()(x, return_pooled=True)
     with pytest.raises(ValueError, match="return_pooled is set, but last_only is set too"):
         model(pooler=True)(x, return_pooled=True, last_only=True)
-    with pytest.raises(UserError, match="pool is set, but a model over tokens pools by mean, first, last"):
+    with pytest.raises(UserError, match="pool is set, but a model over tokens pools by mean, first, last, end"):
         model(pool="attention")
+    with pytest.raises(UserError, match="end_token is set, but it needs pool=end"):
+        model(pool="last", end_token=3)
+    with pytest.raises(UserError, match="end_token is set, but there are 10 tokens, and end_token=10 is none of them"):
+        TransformerWrapper(num_tokens=10, max_seq_len=4, attn_layers=stack(), pool="end", end_token=10)
+    graph = model(pool="end", end_token=3).graph
+    graph.nx.nodes["output"]["pool"] = "last"
+    with pytest.raises(UserError, match="output: end_token is set, but it needs pool=end"):
+        graph.lint()
 
 
 def test_a_default_that_is_spelled_out_is_the_default() -> None:

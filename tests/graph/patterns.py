@@ -171,6 +171,7 @@ PLAIN_OUTPUT = {
     "dim_out": None,
     "dim_out_bias": True,
     "pool": None,
+    "end_token": None,
     "pooler": False,
     "pool_heads": 8,
     "pool_inner": None,

@@ -37,6 +37,7 @@ from xt_blocks.interop.hugging_face import their_tensors
 
 from .images import Images
 from .pairs import Pair
+from .texts import Texts
 
 BATCH, SEQ, NEW = 2, 11, 20
 
@@ -97,21 +98,28 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32, attention: str
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images:
+def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts:
     if theirs.main_input_name == "pixel_values":
         return Images(ours, theirs)
+    if getattr(ours, "pool", None) is not None:
+        return Texts(ours, theirs)
     return (Pair if hasattr(ours, "encode") else Tokens)(ours, theirs)
 
 
 class Tokens:
-    """Models that read tokens. Padding is on the left where no token sees later ones, and else on the right."""
+    """Models that read tokens. Padding is on the left where no token sees later ones, and else on either side."""
 
     def __init__(self, ours: Any, theirs: Any) -> None:
         self.models = ours, theirs
-        self.tokens = torch.randint(1, theirs.config.vocab_size, (BATCH, SEQ))
+        embeddings = getattr(theirs.base_model, "embeddings", None)
+        # RoBERTa counts its positions from the tokens: those that are not the padding token
+        self.padding = getattr(embeddings, "padding_idx", None)
+        self.tokens = torch.randint((self.padding or 0) + 1, theirs.config.vocab_size, (BATCH, SEQ))
         self.causal = ours.graph.sees_later() is None
         self.mask = torch.ones_like(self.tokens, dtype=torch.bool)
-        self.mask[0, slice(None, 3) if self.causal else slice(-3, None)] = False
+        self.mask[0, :3] = False
+        if not self.causal:
+            self.mask[1, -2:] = False
 
     def ours(self, padded: bool = False) -> Tensor:
         """What ours gives: (batch, seq, ...), or with padding (real tokens, ...)."""
@@ -123,9 +131,10 @@ class Tokens:
         given = {}
         if padded:
             given["attention_mask"] = self.mask.long()
-            if self.causal and "position_ids" in signature(self.models[1].forward).parameters:
+            if self.padding is None and "position_ids" in signature(self.models[1].forward).parameters:
                 given["position_ids"] = (self.mask.long().cumsum(-1) - 1).clamp(min=0)
-        out = self.models[1](input_ids=self.tokens, **given)
+        tokens = self.tokens if self.padding is None else self.tokens.where(self.mask | (not padded), self.padding)
+        out = self.models[1](input_ids=tokens, **given)
         found = out.logits if hasattr(out, "logits") else out.last_hidden_state
         return found[self.mask] if padded else found
 
@@ -181,7 +190,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens | Pair | Images, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair | Images | Texts, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
@@ -192,7 +201,8 @@ def gradient_difference(called: Tokens | Pair | Images, reading: Reading) -> flo
     values = {parameter: parameter.data for parameter in ours.parameters()}
     for parameter in values:  # the gradients in place of the weights, to be read under the names of theirs
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    found = {name: tensor.clone() for name, tensor in their_tensors(ours, reading)}
+    aliases = reading.family.aliases
+    found = {aliases.get(name, name): tensor.clone() for name, tensor in their_tensors(ours, reading)}
     for parameter, value in values.items():
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}

@@ -8,6 +8,7 @@ from pathlib import Path
 ANYWHERE = {
     "test_config.py",
     "test_published.py",
+    "test_published_pairs.py",
     "test_published_norms.py",
     "test_files.py",
     "test_layouts.py",
@@ -16,3 +17,5 @@ ANYWHERE = {
 
 if find_spec("transformers") is None:
     collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in ANYWHERE]
+elif find_spec("rxnmapper") is None:  # published weights, which the environment may have
+    collect_ignore = ["test_rxnmapper.py"]

@@ -26,6 +26,8 @@ SMALL = {
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "inner": {"n_inner": 27, "activation_function": "relu", "n_layer": 3},
+    "unscaled": {"scale_attn_weights": False, "tie_word_embeddings": False},
+    "scaled by layer": {"scale_attn_by_inverse_layer_idx": True, "n_layer": 3},
     "eps": {"layer_norm_epsilon": 1e-3, "n_head": 2, "activation_function": "gelu"},
 }
 

@@ -83,7 +83,9 @@ OF_STACK = {
     if name not in {"dim", "causal", "context"} | _OF_MODELS and (name in _BUILT_IN or option.setting is None)
 }
 # Without those that leave no output for each token.
-AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, "pool", "pooler"}}
+AROUND = {
+    option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, "pool", "end_token", "pooler"}
+}
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class _Names:
 
     def of(self, name: str) -> str | None:
         """The source's name of a tensor; old files call a norm's weight and bias gamma and beta."""
-        names = name, name.removeprefix(self.family.prefix)
+        names = name, name.removeprefix(self.family.prefix), self.family.aliases.get(name, name)
         old = (re.sub(r"\.weight$", ".gamma", re.sub(r"\.bias$", ".beta", one)) for one in names)
         return next((one for one in (*names, *old) if one in self.tensors), None)
 
@@ -273,7 +273,7 @@ class _Copy(NamedTuple):
 
     def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:
         """Make the parameter of their tensors, of which one at a time is in memory."""
-        out = torch.empty(self.parameter.shape, dtype=dtype)
+        out = torch.empty(self.parameter.shape, dtype=dtype, device="cpu")
         for name, rows in zip(self.theirs, self.split(out), strict=True):
             tensor = tensors[names.needed(name)]
             if not tensor.is_floating_point():

@@ -36,6 +36,21 @@ def pooled(x: Tensor, mask: Tensor | None, how: str) -> Tensor:
     return x.take_along_dim(order.argmax(dim=1)[:, None, None], dim=1)[:, 0]
 
 
+def at_end(x: Tensor, tokens: Tensor, end_token: int | None) -> Tensor:
+    """The vector of each sequence where its text ends.
+
+    Args:
+        x: (batch, seq, dim)
+        tokens: (batch, seq) int
+        end_token: at its first place; a row without it has its first token. None: at the highest token.
+
+    Returns:
+        (batch, dim)
+    """
+    found = tokens if end_token is None else (tokens == end_token).int()
+    return x.take_along_dim(found.argmax(dim=1)[:, None, None], dim=1)[:, 0]
+
+
 class AttentionPool(nn.Module):
     """A learned query that attends to all tokens, and a feedforward after it (Zhai et al., arXiv:2106.04560).
 

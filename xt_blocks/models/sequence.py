@@ -391,8 +391,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
                 if so:
                     raise ValueError(f"return_pooled is set, but {what} too")
 
-    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, dim), one vector for each sequence, from `hidden: (batch, seq, dim)`."""
+    def _pooled(self, hidden: Tensor, inputs: Inputs) -> Tensor:
+        """(batch, dim), one vector for each sequence, from `hidden: (batch, seq, dim)` and what was read."""
         raise NotImplementedError
 
     def _returned(
@@ -402,7 +402,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         hidden = hidden[:, -1:] if returns.last_only else hidden
         every, vector = hidden, None
         if self.pool is not None or returns.pooled:
-            vector = self._pooled(hidden[:, hidden.shape[1] - inputs.x.shape[1] :], inputs.mask)
+            vector = self._pooled(hidden[:, hidden.shape[1] - inputs.x.shape[1] :], inputs)
             hidden = hidden if self.pool is None else vector
         out: Any = every if returns.embeddings else hidden
         if returns.target is not None:

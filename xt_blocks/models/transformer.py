@@ -23,13 +23,15 @@ from ..kernels.hooks import runs
 from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
 from .keywords import names_nearest
-from .pooling import pooled
+from .pooling import at_end, pooled
 from .sequence import SequenceModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from blockdsl.signatures import TokenSettings
+
+    from .inputs import Inputs
 
 
 class TransformerWrapper(SequenceModel):
@@ -71,7 +73,9 @@ class TransformerWrapper(SequenceModel):
         logits_transform_bias: whether that linear layer has a bias.
         return_only_embed: no logits; the model gives the stack's output.
         pool: the model gives one vector for each sequence, or its logits: the "mean" of the real tokens' embeddings,
-            that of the "first" or of the "last". It takes no cache, and no target.
+            that of the "first", of the "last" or of the "end" of its text. It takes no cache, and no target.
+        end_token: whose first place in a row is its end, whatever the mask; a row without it has its first token's.
+            None: the row's highest token (CLIP, arXiv:2103.00020).
         pooler: a linear layer and tanh of that vector, as in BERT (arXiv:1810.04805); without pool, of the first
             token's for `return_pooled=True`.
 
@@ -110,6 +114,7 @@ class TransformerWrapper(SequenceModel):
         self.num_token_types: int = start["num_token_types"]
         self.token_type_emb = Embedding(self.num_token_types, emb_dim, std) if self.num_token_types else None
         self.pool: str | None = end["pool"]
+        self.end_token: int | None = end["end_token"]
         self.pooler = nn.Linear(self.dim, self.dim) if end["pooler"] else None
         self.has_vector = end["pool"] is not None or end["pooler"]
         self.reads = self.reads._replace(types=self.token_type_emb is not None)
@@ -144,8 +149,11 @@ class TransformerWrapper(SequenceModel):
         vectors = _looked_up(self.token_type_emb, token_types, "token_types", self.num_token_types)
         return unit_length(vectors) if self.unit else vectors
 
-    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        vector = pooled(hidden, mask, self.pool or "first")
+    def _pooled(self, hidden: Tensor, inputs: Inputs) -> Tensor:
+        if self.pool == "end":
+            vector = at_end(hidden, inputs.x, self.end_token)
+        else:
+            vector = pooled(hidden, inputs.mask, self.pool or "first")
         return vector if self.pooler is None else apply(self.pooler, vector).tanh()
 
     def _outputs(self, hidden: Tensor) -> Tensor:

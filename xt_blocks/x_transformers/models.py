@@ -284,10 +284,15 @@ class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
     )
 
     def forward(
-        self, img: Tensor, return_embeddings: bool = False, return_logits_and_embeddings: bool = False, **inputs: Any
+        self,
+        img: Tensor,
+        return_embeddings: bool = False,
+        return_logits_and_embeddings: bool = False,
+        masked: Tensor | None = None,
+        interpolate_pos: bool = False,
     ) -> Any:
         """See `xt_blocks.ViTransformerWrapper`."""
-        out = super().forward(img, return_embeddings, return_logits_and_embeddings, **inputs)
+        out = super().forward(img, return_embeddings, return_logits_and_embeddings, masked, interpolate_pos)
         pools = self.pools or self.to_classes is not None
         return out if pools or return_embeddings else out.mean(dim=1)  # type: ignore[union-attr]
 
