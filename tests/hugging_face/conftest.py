@@ -18,3 +18,5 @@ ANYWHERE = {
 
 if find_spec("transformers") is None:
     collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in ANYWHERE]
+elif find_spec("rxnmapper") is None:  # published weights, which the environment may have
+    collect_ignore = ["test_rxnmapper.py"]

@@ -13,9 +13,8 @@ BATCH, SEQ = 3, 9
 
 def recurrent(drawn: Model, most: int = 99) -> Model:
     """The model with memories of so many tokens and no absolute positions."""
-    around = {
-        name: value for name, value in drawn.around.items() if name not in ("shift_mem_down", "scaled_sinu_pos_emb")
-    }
+    without = ("shift_mem_down", "scaled_sinu_pos_emb", "pos_offset")
+    around = {name: value for name, value in drawn.around.items() if name not in without}
     return Model(drawn.text, drawn.settings, around | {"max_mem_len": most, "use_abs_pos_emb": False}, drawn.seed)
 
 
