@@ -15,7 +15,8 @@ To add a family, put one file into this folder; it is found there. `llama.py` an
 A row of `weights` says which of our parameters is which of theirs. Names are those of modules: `Weight("a.norm", ...)`
 is the weight, and the bias where ours has one; a parameter of another name is written whole (`"memory_tokens"`).
 `a.`, `c.` or `f.` is a block of layer {i}; `f2.` is the second feedforward of a layer. Blocks are counted in the order
-of the graph, tied ones (ALBERT) once. Other names are those of the model: `token_emb`, `attn_layers.norm`, `to_logits`.
+of the graph, tied ones (ALBERT) once. Other names are those of the model: `token_emb`, `attn_layers.norm`, `to_logits`;
+`model.` is the one around several components (`model.logit_scale` of CLIP).
 Every parameter of ours needs a row, and every tensor of theirs one too: the rest is refused by name.
 
     whole                 Weight("a.norm", "model.layers.{i}.input_layernorm")              norms, embeddings, heads
