@@ -234,8 +234,9 @@ class Component:
         known = table()
         if lacking := [name for name in self.settings if name not in known]:
             raise UserError(f"the configuration needs {' and '.join(lacking)}, which is no option here")
-        said = [f"{name}={spell(v)}" for name, v in self.settings.items() if v != known[name].default]
-        return f"set {', '.join(said)}; {self.pattern}"
+        meant = {"ff_inner": 4 * self.settings["dim"], "ff_activation": "gelu"}  # where nothing is said
+        said = {n: v for n, v in self.settings.items() if v not in (known[n].default, meant.get(n, known[n].default))}
+        return f"set {', '.join(f'{name}={spell(value)}' for name, value in said.items())}; {self.pattern}"
 
     def graph(self) -> BlockGraph:
         """Its graph.
