@@ -203,6 +203,13 @@ class Shared:
 
 Row = Weight | Tied | Zeros | Shared
 
+# Activations that a feedforward has without their name, or by a switch.
+_SHORTER: dict[Any, dict[str, Any]] = {
+    "gelu": {"ff_activation": None},
+    "silu": {"ff_activation": None, "ff_swish": True},
+    "relu_squared": {"ff_activation": None, "ff_relu_squared": True},
+}
+
 # Families ----------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +241,9 @@ class Component:
         known = table()
         if lacking := [name for name in self.settings if name not in known]:
             raise UserError(f"the configuration needs {' and '.join(lacking)}, which is no option here")
-        said = [f"{name}={spell(v)}" for name, v in self.settings.items() if v != known[name].default]
+        activation = self.settings.get("ff_activation")
+        settings = {**self.settings, **_SHORTER.get(activation, {})}
+        said = [f"{name}={spell(v)}" for name, v in settings.items() if v != known[name].default]
         return f"set {', '.join(said)}; {self.pattern}"
 
     def graph(self) -> BlockGraph:

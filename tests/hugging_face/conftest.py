@@ -13,6 +13,7 @@ ANYWHERE = {
     "test_files.py",
     "test_layouts.py",
     "test_rows.py",
+    "test_zoo.py",
 }
 
 if find_spec("transformers") is None:
