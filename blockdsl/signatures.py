@@ -729,7 +729,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_frac_gradient: float
     enc_emb_dropout: float
     enc_num_memory_tokens: int
-    enc_end_token: int | None
     dec_depth: int
     dec_only_cross: bool
     dec_macaron: bool
@@ -855,4 +854,3 @@ class Seq2SeqKeywords(TypedDict, total=False):
         Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
     )
     dec_logits_transform_bias: bool
-    dec_end_token: int | None

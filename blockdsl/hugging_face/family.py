@@ -241,10 +241,10 @@ class Component:
         known = table()
         if lacking := [name for name in self.settings if name not in known]:
             raise UserError(f"the configuration needs {' and '.join(lacking)}, which is no option here")
-        activation = self.settings.get("ff_activation")
-        settings = {**self.settings, **_SHORTER.get(activation, {})}
-        said = [f"{name}={spell(v)}" for name, v in settings.items() if v != known[name].default]
-        return f"set {', '.join(said)}; {self.pattern}"
+        settings = {**self.settings, **_SHORTER.get(self.settings.get("ff_activation"), {})}
+        meant = {"ff_inner": 4 * self.settings["dim"]}  # where nothing is said
+        said = {n: v for n, v in settings.items() if v not in (known[n].default, meant.get(n, known[n].default))}
+        return f"set {', '.join(f'{name}={spell(value)}' for name, value in said.items())}; {self.pattern}"
 
     def graph(self) -> BlockGraph:
         """Its graph.

@@ -12,11 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import UserError, did_you_mean
-from . import decoders
+from . import decoders, encoders, pairs
 from .family import ModelFamily, PublishedModel
 
 FAMILIES: dict[str, ModelFamily] = {
-    name: value for module in (decoders,) for name, value in vars(module).items() if isinstance(value, ModelFamily)
+    name: value
+    for module in (decoders, encoders, pairs)
+    for name, value in vars(module).items()
+    if isinstance(value, ModelFamily)
 }
 """By name, in the order of the files."""
 

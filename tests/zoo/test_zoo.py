@@ -12,21 +12,67 @@ from blockdsl.registry.settings import table
 
 from .published import PARAMETERS
 
-
-def layers(depth: int, *parts: int) -> int:
-    return depth * sum(parts)
+# Those whose cards have a rounded number alone, by hand from the configuration: layers, embedding, last norm.
 
 
-# Those whose cards have a rounded number alone, by hand from the configuration.
+def opt(d: int, depth: int) -> int:
+    """4 d² + 4 d of attention, 8 d² + 5 d of feedforward and two norms a layer; tokens and positions with two rows more."""
+    return depth * (12 * d**2 + 13 * d) + (50272 + 2048 + 2) * d + 2 * d
+
+
+def palm(d: int, heads: int, depth: int) -> int:
+    """One head of keys and of values, a gated feedforward of 4 d and one gain a layer."""
+    return depth * (d * 256 * (2 * heads + 2) + 3 * 4 * d**2 + d) + 256_000 * d + d
+
+
+def gemma3(d: int, heads: int, kv: int, dim_head: int, inner: int, depth: int) -> int:
+    """Four gains a layer, and those of a query's and a key's head."""
+    return depth * (d * dim_head * 2 * (heads + kv) + 3 * d * inner + 4 * d + 2 * dim_head) + 262_208 * d + d
+
+
+def clip_vision(d: int, patch: int, depth: int, out: int) -> int:
+    """As a layer of OPT; patches without a bias, the class token, positions, a norm before and after, the projection."""
+    places = (224 // patch) ** 2 + 1
+    return depth * (12 * d**2 + 13 * d) + 3 * patch**2 * d + d + places * d + 4 * d + d * out
+
+
 BY_HAND = {
-    # 4 d² of attention, 8 d² of feedforward, two gains a layer; embedding and the last gain
-    "mpt-30b": layers(48, 12 * 7168**2, 2 * 7168) + 50432 * 7168 + 7168,
+    "mpt-30b": 48 * (12 * 7168**2 + 2 * 7168) + 50432 * 7168 + 7168,
+    "opt-13b": opt(5120, 40),
+    "opt-30b": opt(7168, 48),
+    "opt-66b": opt(9216, 64),
+    "palm-8b": palm(4096, 16, 32),
+    "palm-62b": palm(8192, 32, 64),
+    "palm-540b": palm(18432, 48, 118),
+    "gemma3-4b": gemma3(2560, 8, 4, 256, 10240, 34),
+    "gemma3-12b": gemma3(3840, 16, 8, 256, 15360, 48),
+    "gemma3-27b": gemma3(5376, 32, 16, 128, 21504, 62),
+    # layers of 256 features; tokens, positions, types and a norm of 128; the projection between
+    "electra-small": 12 * (12 * 256**2 + 13 * 256) + (30522 + 512 + 2 + 2) * 128 + 129 * 256,
+    # gains alone, none before the first attention; the head's linear layer and gain, a bias of each logit
+    "modernbert-large": 28 * (4 * 1024**2 + 3 * 1024 * 2624 + 2 * 1024) + (50368 + 1) * 1024 + 1024**2 + 1024 + 50368,
+    "clip_vision-base-16": clip_vision(768, 16, 12, 512),
+    "clip_vision-large-14": clip_vision(1024, 14, 24, 768),
+    # patches, positions and a norm; attention of one learned query, a norm and a feedforward, as a layer without a norm
+    "siglip_vision-large-256": 24 * (12 * 1024**2 + 13 * 1024)
+    + (3 * 256 + 1 + 256 + 2) * 1024
+    + 1024
+    + (12 * 1024**2 + 11 * 1024),
 }
 
 
 def counted(name: str) -> int:
-    """The parameters of a model's stacks; tokens that both have embedded once."""
-    return sum(graph.parameters() for graph in zoo.entry(name).graphs().values())
+    """The parameters of a model's stacks; the one embedding of an encoder and a decoder over tokens once."""
+    graphs = zoo.entry(name).graphs()
+    total = sum(graph.parameters() for graph in graphs.values())
+    if [graph.reads for graph in graphs.values()] == ["tokens", "tokens"]:
+        options = graphs["decoder"].model_options()
+        total -= options["num_tokens"] * graphs["decoder"].dim
+    return total
+
+
+def test_every_number_is_of_an_entry() -> None:
+    assert sorted([*PARAMETERS, *BY_HAND]) == sorted(zoo.names())
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -63,6 +109,10 @@ def test_as_it_is_used() -> None:
     assert blockdsl.compile(zoo.gpt2.text) == zoo.gpt2.graph()
     assert zoo.gpt2("XL").graph().dim == 1600
     assert zoo.llama3("70b").graph(max_seq_len=64).model_options()["max_seq_len"] == 64
+    assert [*zoo.whisper.graphs()] == ["encoder", "decoder"]
+    with pytest.raises(UserError, match=r"^t5 has two stacks: t5.texts\['encoder'\] and t5.texts\['decoder'\]$"):
+        _ = zoo.t5.text
+    assert zoo.bart._repr_svg_().startswith("<svg")
     assert zoo.qwen2._repr_svg_().startswith("<svg")
     assert {"gpt2", "llama3", "entry", "names"} <= {*dir(zoo)}
     assert blockdsl.zoo is zoo

@@ -273,7 +273,7 @@ class _Copy(NamedTuple):
 
     def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:
         """Make the parameter of their tensors, of which one at a time is in memory."""
-        out = torch.empty(self.parameter.shape, dtype=dtype)
+        out = torch.empty(self.parameter.shape, dtype=dtype, device="cpu")
         for name, rows in zip(self.theirs, self.split(out), strict=True):
             tensor = tensors[names.needed(name)]
             if not tensor.is_floating_point():
