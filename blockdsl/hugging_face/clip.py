@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .clip_text import read_text_tower
-from .clip_vision import read_image_tower
+from .clip_text import clip_text
+from .clip_vision import clip_image
 from .config import Config
 from .family import Component, Family, Reordered, Row, Weight
 
@@ -23,7 +23,7 @@ def _read(config: Config) -> dict[str, Component]:
     for tower in (image, text):
         tower.ignore("projection_dim")
     scale = Weight("model.logit_scale", "logit_scale", Reordered(()))
-    return both(read_image_tower(image, projection), read_text_tower(text, projection), [scale])
+    return both(clip_image(image, projection), clip_text(text, projection), [scale])
 
 
 FAMILY = Family(

@@ -28,7 +28,7 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     reordered (ViT)       Weight("patch_emb.project", "….projection", Reordered((dim, 3, p, p), (0, 2, 3, 1)))
     other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
     zeros (BART)          Zeros("final_logits_bias", (1, vocabulary))                      another number is refused
-    parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", Rows(0, d)), Weight("….to_kv.weight", …)
+    parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", PartOf(0, d)), Weight("….to_kv.weight", …)
     tied (LM heads)       Tied("lm_head.weight", "model.embed_tokens.weight")               may be in a file, or not
     buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
     other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
@@ -129,7 +129,7 @@ class Reordered(Layout):
 
 
 @dataclass(frozen=True)
-class Rows(Layout):
+class PartOf(Layout):
     """Some rows of theirs, whose others are another of our parameters: the rows of the table that name it, in order.
 
     Args:

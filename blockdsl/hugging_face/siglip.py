@@ -7,13 +7,13 @@ from dataclasses import replace
 from .clip import both
 from .config import Config
 from .family import Component, Family, Weight
-from .siglip_text import read_text_tower
-from .siglip_vision import read_image_tower
+from .siglip_text import siglip_text
+from .siglip_vision import siglip_image
 
 
 def _read(config: Config) -> dict[str, Component]:
-    image = read_image_tower(config.nested("vision_config"))
-    text = read_text_tower(config.nested("text_config"))
+    image = siglip_image(config.nested("vision_config"))
+    text = siglip_text(config.nested("text_config"))
     if "pool" not in image.settings:
         raise config.lacks("vision_config.vision_use_head=False", "the image encoder gives no vector")
     image = replace(image, arguments={"logit_bias": 0.0})

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
-from blockdsl.hugging_face.family import Reading, Rows, Shared, Tied, Weight, Zeros
+from blockdsl.hugging_face.family import PartOf, Reading, Shared, Tied, Weight, Zeros
 
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
@@ -380,7 +380,7 @@ def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]
     pieces: dict[str, list[Tensor]] = {}  # of a tensor that several of our parameters make
     for copy in copies:
         for name, tensor in copy.written():
-            if isinstance(copy.row.layout, Rows):
+            if isinstance(copy.row.layout, PartOf):
                 pieces.setdefault(name, []).append(tensor)
             else:
                 yield name.removeprefix(prefix), tensor
