@@ -51,7 +51,7 @@ def page() -> str:
 def _section(name: str) -> str:
     entry = zoo.entry(name)
     sizes = ", ".join(f"`{size}` {spoken(_parameters(f'{name}-{size}'))}" for size in entry.sizes)
-    texts = "\n\n".join(f"```\n{text}\n```" for text in entry.texts.values())
+    texts = "\n\n".join(f"```text\n{text}\n```" for text in entry.texts.values())
     source = linked(entry.source)
     return f"## {name}\n\n{source} · {sizes}\n\n{texts}\n\n![{name}](pictures/zoo/{name}.svg)\n"
 

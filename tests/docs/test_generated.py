@@ -43,7 +43,9 @@ def test_a_picture_is_what_is_drawn(name: str) -> None:
 def test_every_picture_is_shown_and_every_one_shown_is_there() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in [README, *DOCS.rglob("*.md")])
     shown = set(re.findall(r"!\[[^]]+\]\([^)]*pictures/(\w+\.svg)\)", text))
-    assert shown == set(pictures.pictures()) == {path.name for path in pictures.PICTURES.glob("*.svg")} - {"favicon.svg"}
+    assert (
+        shown == set(pictures.pictures()) == {path.name for path in pictures.PICTURES.glob("*.svg")} - {"favicon.svg"}
+    )
 
 
 def test_the_gallery_is_of_the_zoo() -> None:
