@@ -203,6 +203,13 @@ class Shared:
 
 Row = Weight | Tied | Zeros | Shared
 
+# Activations that a feedforward has without their name, or by a switch.
+_SHORTER: dict[Any, dict[str, Any]] = {
+    "gelu": {"ff_activation": None},
+    "silu": {"ff_activation": None, "ff_swish": True},
+    "relu_squared": {"ff_activation": None, "ff_relu_squared": True},
+}
+
 # Families ----------------------------------------------------------------------------------------------------------
 
 
@@ -234,8 +241,10 @@ class Component:
         known = table()
         if lacking := [name for name in self.settings if name not in known]:
             raise UserError(f"the configuration needs {' and '.join(lacking)}, which is no option here")
-        said = [f"{name}={spell(v)}" for name, v in self.settings.items() if v != known[name].default]
-        return f"set {', '.join(said)}; {self.pattern}"
+        settings = {**self.settings, **_SHORTER.get(self.settings.get("ff_activation"), {})}
+        meant = {"ff_inner": 4 * self.settings["dim"]}  # where nothing is said
+        said = {n: v for n, v in settings.items() if v not in (known[n].default, meant.get(n, known[n].default))}
+        return f"set {', '.join(f'{name}={spell(value)}' for name, value in said.items())}; {self.pattern}"
 
     def graph(self) -> BlockGraph:
         """Its graph.

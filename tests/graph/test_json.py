@@ -30,13 +30,13 @@ def test_a_graph_without_attributes_of_today_says_which() -> None:
         if node["type"] == "input":
             del node["emb_dim"], node["post_emb_norm"]
         elif node["type"] == "output":
-            node["num_tokens"] = node.pop("logits_dim")
+            node["vocabulary"] = node.pop("logits_dim")
     with pytest.raises(GraphError) as caught:
         BlockGraph.from_json(json.dumps(value))
     assert str(caught.value) == (
         "the graph cannot be lowered:\n  input: has no attribute emb_dim, post_emb_norm\n"
         "  output: has no attribute logits_dim\n"
-        "  output: unknown attribute 'num_tokens'; to keep a note of your own, call it '_num_tokens'\n"
+        "  output: unknown attribute 'vocabulary'; to keep a note of your own, call it '_vocabulary'\n"
         "  an older version may have written it: compile its pattern again"
     )
 

@@ -184,3 +184,10 @@ def test_what_there_is_no_option_for_is_refused(name: str, key: str, value: Any,
     with pytest.raises(UserError) as error:
         read(PUBLISHED[name][2] | {key: value}).graphs()
     assert message in str(error.value)
+
+
+def test_a_text_says_only_what_is_not_meant_anyway() -> None:
+    assert read(PUBLISHED["openai/whisper-tiny"][2]).texts["encoder"] == (
+        "set dim=384, heads=6, attn_qkv_bias=true, attn_k_bias=false, attn_out_bias=true, dim_in=80, conv_stem=true, "
+        "max_seq_len=1500; (a f)*4"
+    )

@@ -55,6 +55,7 @@ _NOT_OF_EITHER = {
     "shift_mem_down": _NO_MEMORIES,
     "pool": _NO_POOL,
     "pooler": _NO_POOL,
+    "end_token": _NO_POOL,
 }
 _NO_LOGITS = "the encoder gives no logits"
 _NO_CONTEXT = "the encoder has no context to attend to"
@@ -64,7 +65,7 @@ _REFUSED = {
     | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
     "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
 }
-_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0, "pool": None, "pooler": False}
+_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0, "pool": None, "pooler": False, "end_token": None}
 _ANYWAY: dict[str, dict[str, Any]] = {
     "enc_": _NEITHER
     | {option.name: option.default for option in LOGITS_OPTIONS}
