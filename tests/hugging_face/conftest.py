@@ -14,6 +14,7 @@ ANYWHERE = {
     "test_files.py",
     "test_layouts.py",
     "test_rows.py",
+    "test_zoo.py",
 }
 
 if find_spec("transformers") is None:
