@@ -35,6 +35,7 @@ import xt_blocks
 from blockdsl.hugging_face import Reading, read
 from xt_blocks.interop.hugging_face import their_tensors
 
+from .both import Both
 from .images import Images
 from .pairs import Pair
 from .texts import Texts
@@ -94,11 +95,15 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32, attention: str
         hidden = max(difference(one, other) for one, other in called.hidden())
     gradient = gradient_difference(called, reading)
     costs = sum(graph.parameters() for graph in ours.graphs.values()) - shared_parameters(ours)
+    if isinstance(called, Both):  # what is around the two
+        costs += sum(parameter.numel() for parameter in ours.parameters(recurse=False))
     counts = (theirs.num_parameters(), sum(p.numel() for p in ours.parameters()), costs)
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts:
+def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts | Both:
+    if hasattr(ours, "logit_scale"):
+        return Both(ours, theirs)
     if theirs.main_input_name == "pixel_values":
         return Images(ours, theirs)
     if getattr(ours, "pool", None) is not None:
@@ -190,7 +195,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens | Pair | Images | Texts, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair | Images | Texts | Both, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
