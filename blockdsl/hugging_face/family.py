@@ -271,7 +271,6 @@ class Family:
         read: configuration → its parts by name: "" alone, or "encoder" and "decoder".
         ignored: ends of the names of buffers that a file may have.
         unused: ends of the names of weights that a file may have and that are of another head; each is warned of.
-        aliases: names of the table → names that a module of `transformers` has where its files have those of the table.
         amended: configuration and the names of a file's tensors, ties once → the configuration that says this file.
     """
 
@@ -283,7 +282,6 @@ class Family:
     read: Callable[[Config], Mapping[str, Component]]
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
     amended: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda config, names: config
 
 

@@ -206,8 +206,7 @@ def gradient_difference(called: Tokens | Pair | Images | Texts | Both, reading: 
     values = {parameter: parameter.data for parameter in ours.parameters()}
     for parameter in values:  # the gradients in place of the weights, to be read under the names of theirs
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    aliases = reading.family.aliases
-    found = {aliases.get(name, name): tensor.clone() for name, tensor in their_tensors(ours, reading)}
+    found = {name: tensor.clone() for name, tensor in their_tensors(ours, reading)}
     for parameter, value in values.items():
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
