@@ -257,6 +257,8 @@ class SharedSettings(TypedDict, total=False):
     """heads with ALiBi's bias; none: all; default none"""
     alibi_learned: bool
     """learn the slopes of ALiBi's bias; default false"""
+    alibi_scale: float
+    """factor of ALiBi's bias (Falcon-RW: dim_head**-0.5, arXiv:2306.01116); default 1.0"""
     heads: int
     """attention heads, each of dim_head features whatever dim is; default 8"""
     attn_dim_head: int | None
@@ -652,6 +654,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_alibi_pos_bias: bool
     enc_alibi_num_heads: int | None
     enc_alibi_learned: bool
+    enc_alibi_scale: float
     enc_heads: int
     enc_attn_dim_head: int | None
     enc_attn_kv_heads: int | None
@@ -767,6 +770,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_alibi_pos_bias: bool
     dec_alibi_num_heads: int | None
     dec_alibi_learned: bool
+    dec_alibi_scale: float
     dec_heads: int
     dec_attn_dim_head: int | None
     dec_attn_kv_heads: int | None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .interop.pretrained import from_pretrained
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
+    from .models.dual import DualEncoder
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
     from .models.lower import lower
     from .models.transformer import TransformerWrapper
@@ -59,6 +60,7 @@ _HOMES = {
     "interop.pretrained": ("from_pretrained",),
     "kernels.cross_entropy": ("Target",),
     "models.continuous": ("ContinuousTransformerWrapper",),
+    "models.dual": ("DualEncoder",),
     "models.layers": (
         "AttentionLayers",
         "CrossAttender",
@@ -92,6 +94,7 @@ __all__ = [
     "CrossAttender",
     "CrossAttention",
     "Decoder",
+    "DualEncoder",
     "Encoder",
     "FeedForward",
     "Intermediates",

@@ -10,8 +10,11 @@ LAYER = "transformer.h.{i}."
 
 
 def _read(config: Config) -> dict[str, Component]:
-    dim, layers = config.integer("hidden_size", config.integer("n_embed", 64)), config.integer("n_layer", 2)
-    heads = config.integer("n_head", 8)
+    dim, layers = (
+        config.integer("hidden_size", config.integer("n_embed", 64)),
+        config.integer("n_layer", config.integer("num_hidden_layers", 2)),
+    )
+    heads = config.integer("n_head", config.integer("num_attention_heads", 8))
     dim_head = dim // heads
     config.only("apply_residual_connection_post_layernorm", False, "the residual is taken after the norm")
     config.only("n_inner", 4 * dim, "hidden features are other than four times the width")

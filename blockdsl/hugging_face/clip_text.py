@@ -33,7 +33,7 @@ def text_rows() -> list[Row]:
     ]
 
 
-def read_text_tower(config: Config, projection: int | None) -> Component:
+def clip_text(config: Config, projection: int | None) -> Component:
     """The text encoder.
 
     Args:
@@ -56,7 +56,7 @@ def read_text_tower(config: Config, projection: int | None) -> Component:
 
 def _read(config: Config) -> dict[str, Component]:
     projection = config.integer("projection_dim", 512)
-    return {"": read_text_tower(config, None if config.base else projection)}
+    return {"": clip_text(config, None if config.base else projection)}
 
 
 FAMILY = Family(

@@ -25,7 +25,7 @@ def clip_blocks(theirs: str) -> list[Row]:
     ]
 
 
-def read_image_tower(config: Config, projection: int | None) -> Component:
+def clip_image(config: Config, projection: int | None) -> Component:
     """The image encoder.
 
     Args:
@@ -56,7 +56,7 @@ def read_image_tower(config: Config, projection: int | None) -> Component:
 
 def _read(config: Config) -> dict[str, Component]:
     projection = config.integer("projection_dim", 512)
-    return {"": read_image_tower(config, None if config.base else projection)}
+    return {"": clip_image(config, None if config.base else projection)}
 
 
 FAMILY = Family(

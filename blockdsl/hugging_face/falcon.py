@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .config import Config
 from .decoder import logits_rows, logits_settings, rotary_settings
 from .family import ByHead, Component, Family, Row, Weight
@@ -12,7 +14,7 @@ LAYER = "transformer.h.{i}."
 def _read(config: Config) -> dict[str, Component]:
     dim, layers = config.integer("hidden_size", 4544), config.integer("num_hidden_layers", 32)
     heads, bias = config.integer("num_attention_heads", 71), config.flag("bias", False)
-    config.only("alibi", False, "positions are ALiBi's, divided by the square root of a head's features")
+    config.only("apply_residual_connection_post_layernorm", False, "the residual is taken after the norm")
     dim_head, kv_heads = dim // heads, _kv_heads(config, heads)
     pattern, norms = _layer(config)
     settings = {
@@ -24,7 +26,7 @@ def _read(config: Config) -> dict[str, Component]:
         "attn_out_bias": bias,
         "causal": True,
         "norm_eps": config.number("layer_norm_epsilon", 1e-5),
-        **rotary_settings(config, dim_head),
+        **_positions(config, dim_head),
         "ff_inner": config.integer("ffn_hidden_size", 4 * dim),
         "ff_activation": config.activation("activation", "gelu"),
         "ff_no_bias": not bias,
@@ -44,6 +46,13 @@ def _read(config: Config) -> dict[str, Component]:
         *logits_rows(config, tied=True, embedding="transformer.word_embeddings"),
     ]
     return {"": Component(f"({pattern})*{layers}", settings, weights, layers)}
+
+
+def _positions(config: Config, dim_head: int) -> dict[str, Any]:
+    rotary = rotary_settings(config, dim_head)
+    if not config.flag("alibi", False):
+        return rotary
+    return {"alibi_pos_bias": True, "alibi_scale": dim_head**-0.5, "use_abs_pos_emb": False}
 
 
 def _kv_heads(config: Config, heads: int) -> int:

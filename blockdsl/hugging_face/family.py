@@ -15,7 +15,8 @@ To add a family, put one file into this folder; it is found there. `llama.py` an
 A row of `weights` says which of our parameters is which of theirs. Names are those of modules: `Weight("a.norm", ...)`
 is the weight, and the bias where ours has one; a parameter of another name is written whole (`"memory_tokens"`).
 `a.`, `c.` or `f.` is a block of layer {i}; `f2.` is the second feedforward of a layer. Blocks are counted in the order
-of the graph, tied ones (ALBERT) once. Other names are those of the model: `token_emb`, `attn_layers.norm`, `to_logits`.
+of the graph, tied ones (ALBERT) once. Other names are those of the model: `token_emb`, `attn_layers.norm`, `to_logits`;
+`model.` is the one around several components (`model.logit_scale` of CLIP).
 Every parameter of ours needs a row, and every tensor of theirs one too: the rest is refused by name.
 
     whole                 Weight("a.norm", "model.layers.{i}.input_layernorm")              norms, embeddings, heads
@@ -27,7 +28,7 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     reordered (ViT)       Weight("patch_emb.project", "….projection", Reordered((dim, 3, p, p), (0, 2, 3, 1)))
     other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
     zeros (BART)          Zeros("final_logits_bias", (1, vocabulary))                      another number is refused
-    parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", Rows(0, d)), Weight("….to_kv.weight", …)
+    parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", PartOf(0, d)), Weight("….to_kv.weight", …)
     tied (LM heads)       Tied("lm_head.weight", "model.embed_tokens.weight")               may be in a file, or not
     buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
     other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
@@ -128,7 +129,7 @@ class Reordered(Layout):
 
 
 @dataclass(frozen=True)
-class Rows(Layout):
+class PartOf(Layout):
     """Some rows of theirs, whose others are another of our parameters: the rows of the table that name it, in order.
 
     Args:
@@ -203,6 +204,13 @@ class Shared:
 
 Row = Weight | Tied | Zeros | Shared
 
+# Activations that a feedforward has without their name, or by a switch.
+_SHORTER: dict[Any, dict[str, Any]] = {
+    "gelu": {"ff_activation": None},
+    "silu": {"ff_activation": None, "ff_swish": True},
+    "relu_squared": {"ff_activation": None, "ff_relu_squared": True},
+}
+
 # Families ----------------------------------------------------------------------------------------------------------
 
 
@@ -234,8 +242,9 @@ class Component:
         known = table()
         if lacking := [name for name in self.settings if name not in known]:
             raise UserError(f"the configuration needs {' and '.join(lacking)}, which is no option here")
-        meant = {"ff_inner": 4 * self.settings["dim"], "ff_activation": "gelu"}  # where nothing is said
-        said = {n: v for n, v in self.settings.items() if v not in (known[n].default, meant.get(n, known[n].default))}
+        settings = {**self.settings, **_SHORTER.get(self.settings.get("ff_activation"), {})}
+        meant = {"ff_inner": 4 * self.settings["dim"]}  # where nothing is said
+        said = {n: v for n, v in settings.items() if v not in (known[n].default, meant.get(n, known[n].default))}
         return f"set {', '.join(f'{name}={spell(value)}' for name, value in said.items())}; {self.pattern}"
 
     def graph(self) -> BlockGraph:
@@ -262,7 +271,6 @@ class Family:
         read: configuration → its parts by name: "" alone, or "encoder" and "decoder".
         ignored: ends of the names of buffers that a file may have.
         unused: ends of the names of weights that a file may have and that are of another head; each is warned of.
-        aliases: names of the table → names that a module of `transformers` has where its files have those of the table.
         amended: configuration and the names of a file's tensors, ties once → the configuration that says this file.
     """
 
@@ -274,7 +282,6 @@ class Family:
     read: Callable[[Config], Mapping[str, Component]]
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
     amended: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda config, names: config
 
 

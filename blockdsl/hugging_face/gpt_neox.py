@@ -52,6 +52,5 @@ FAMILY = Family(
     prefix="gpt_neox.",
     source="arXiv:2204.06745",
     read=_read,
-    aliases={"embed_out.weight": "lm_head.weight"},
     ignored=("attention.bias", "attention.masked_bias", "rotary_emb.inv_freq"),
 )

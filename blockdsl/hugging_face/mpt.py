@@ -67,7 +67,7 @@ def _check(config: Config) -> None:
 
 FAMILY = Family(
     model_types=("mpt",),
-    architectures=("MptForCausalLM",),
+    architectures=("MptForCausalLM", "MPTForCausalLM"),  # the second is of code that published files bring
     base="MptModel",
     prefix="transformer.",
     source="mosaicml.com/blog/mpt-7b",

@@ -7,7 +7,7 @@ from .config import Config
 from .family import Component, Family, Weight
 
 
-def read_text_tower(config: Config) -> Component:
+def siglip_text(config: Config) -> Component:
     """The text encoder."""
     layers = config.integer("num_hidden_layers", 12)
     settings = text_settings(config, "gelu_tanh", 1e-6, 64, 32000)
@@ -21,6 +21,6 @@ FAMILY = Family(
     base="SiglipTextModel",
     prefix=TOWER,
     source="arXiv:2303.15343",
-    read=lambda config: {"": read_text_tower(config)},
+    read=lambda config: {"": siglip_text(config)},
     ignored=("embeddings.position_ids",),
 )

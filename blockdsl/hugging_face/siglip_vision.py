@@ -6,13 +6,13 @@ from typing import Any
 
 from .clip_vision import clip_blocks
 from .config import Config
-from .family import Component, Family, Reordered, Row, Rows, Weight
+from .family import Component, Family, PartOf, Reordered, Row, Weight
 from .images import image_settings, patch_row, tower_settings
 
 TOWER = "vision_model."
 
 
-def read_image_tower(config: Config) -> Component:
+def siglip_image(config: Config) -> Component:
     """The image encoder."""
     layers = config.integer("num_hidden_layers", 12)
     settings: dict[str, Any] = tower_settings(config, "gelu_tanh", 1e-6) | image_settings(config, 16)
@@ -39,7 +39,7 @@ def _pool(dim: int) -> list[Row]:
     joint = [
         Weight(f"{ours}attention.{part}.{name}", f"{theirs}attention.in_proj_{name}", rows)
         for name in ("weight", "bias")
-        for part, rows in (("to_q", Rows(0, dim)), ("to_kv", Rows(dim, 3 * dim)))
+        for part, rows in (("to_q", PartOf(0, dim)), ("to_kv", PartOf(dim, 3 * dim)))
     ]
     return [
         Weight(ours + "query", theirs + "probe", Reordered((1, 1, dim))),
@@ -57,6 +57,6 @@ FAMILY = Family(
     base="SiglipVisionModel",
     prefix=TOWER,
     source="arXiv:2303.15343",
-    read=lambda config: {"": read_image_tower(config)},
+    read=lambda config: {"": siglip_image(config)},
     ignored=("embeddings.position_ids",),
 )

@@ -105,6 +105,7 @@ POSITION_SETTINGS = (
     Option("alibi_pos_bias", bool, False, "a bias that falls with distance, ALiBi (arXiv:2108.12409)"),
     Option("alibi_num_heads", int, None, "heads with ALiBi's bias; none: all", least=1, optional=True),
     Option("alibi_learned", bool, False, "learn the slopes of ALiBi's bias"),
+    Option("alibi_scale", float, 1.0, "factor of ALiBi's bias (Falcon-RW: dim_head**-0.5, arXiv:2306.01116)", above=0),
 )
 
 # Settings that mean nothing without one of others → these; `name=value` where it has to be that.
@@ -118,6 +119,7 @@ POSITION_NEEDS: dict[str, tuple[str, ...]] = {
     "dynamic_pos_bias_norm": ("dynamic_pos_bias",),
     "alibi_num_heads": ("alibi_pos_bias",),
     "alibi_learned": ("alibi_pos_bias",),
+    "alibi_scale": ("alibi_pos_bias",),
 }
 
 # Schemes ----------------------------------------------------------------------------------------------------------
@@ -241,7 +243,11 @@ SCHEMES = {
         ),
         Scheme(
             name="alibi",
-            short=lambda o: f"ALiBi on {o.biased} heads" + (", learned" if o.learned else ""),
+            short=lambda o: (
+                f"ALiBi on {o.biased} heads"
+                + (", learned" if o.learned else "")
+                + (f", times {o.scale:.3g}" if o.scale != 1 else "")
+            ),
             title="ALiBi",
             read_by="bias",
             switch=("alibi_pos_bias",),
@@ -249,11 +255,13 @@ SCHEMES = {
                 _HEADS,
                 Option("biased", int, None, "how many of them have a slope", least=1),
                 Option("learned", bool, False, "whether the slopes are learned"),
+                Option("scale", float, 1.0, "factor of the bias", above=0),
             ),
             of=lambda settings, block: {
                 "heads": block.heads,
                 "biased": block.heads if settings["alibi_num_heads"] is None else settings["alibi_num_heads"],
                 "learned": settings["alibi_learned"],
+                "scale": settings["alibi_scale"],
             },
             size="heads",
             node="alibi",

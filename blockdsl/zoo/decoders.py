@@ -63,7 +63,7 @@ phi = ModelFamily(
 phi3 = ModelFamily(
     "arXiv:2404.14219",
     "dim heads kv dim_head inner depth",
-    {"mini": (3072, 32, 32, 96, 8192, 32), "medium": (5120, 40, 10, 128, 17920, 40)},
+    {"mini": (3072, 32, "none", 96, 8192, 32), "medium": (5120, 40, 10, 128, 17920, 40)},
     """
     set dim={dim}, heads={heads}, attn_dim_head={dim_head}, attn_kv_heads={kv}, attn_max_attend_past=2046, causal;
     set rotary_pos_emb, rotary_emb_dim={dim_head}, use_rmsnorm, norm_eps=1e-5;
@@ -163,7 +163,7 @@ llama = ModelFamily(
 llama2 = ModelFamily(
     "arXiv:2307.09288",
     "dim heads kv inner depth",
-    {"7b": (4096, 32, 32, 11008, 32), "13b": (5120, 40, 40, 13824, 40), "70b": (8192, 64, 8, 28672, 80)},
+    {"7b": (4096, 32, "none", 11008, 32), "13b": (5120, 40, "none", 13824, 40), "70b": (8192, 64, 8, 28672, 80)},
     """
     set dim={dim}, heads={heads}, attn_dim_head=128, attn_kv_heads={kv}, causal, rotary_pos_emb, rotary_emb_dim=128;
     set use_rmsnorm, norm_eps=1e-5, ff_inner={inner}, ff_glu, ff_swish, ff_no_bias;
@@ -277,7 +277,7 @@ qwen3 = ModelFamily(
 gemma = ModelFamily(
     "arXiv:2403.08295",
     "dim heads kv inner depth",
-    {"2b": (2048, 8, 1, 16384, 18), "7b": (3072, 16, 16, 24576, 28)},
+    {"2b": (2048, 8, 1, 16384, 18), "7b": (3072, 16, "none", 24576, 28)},
     """
     set dim={dim}, heads={heads}, attn_dim_head=256, attn_kv_heads={kv}, causal;
     set rotary_pos_emb, rotary_emb_dim=256, use_rmsnorm, norm_eps=1e-6, norm_unit_offset;
@@ -355,9 +355,9 @@ olmo2 = ModelFamily(
     "arXiv:2501.00656",
     "dim heads kv inner depth",
     {
-        "7b": (4096, 32, 32, 11008, 32),
-        "1b": (2048, 16, 16, 8192, 16),
-        "13b": (5120, 40, 40, 13824, 40),
+        "7b": (4096, 32, "none", 11008, 32),
+        "1b": (2048, 16, "none", 8192, 16),
+        "13b": (5120, 40, "none", 13824, 40),
         "32b": (5120, 40, 8, 27648, 64),
     },
     """
@@ -385,7 +385,7 @@ stablelm = ModelFamily(
 smollm = ModelFamily(
     "arXiv:2502.02737",
     "dim heads kv inner depth",
-    {"135m": (576, 9, 3, 1536, 30), "360m": (960, 15, 5, 2560, 32), "1.7b": (2048, 32, 32, 8192, 24)},
+    {"135m": (576, 9, 3, 1536, 30), "360m": (960, 15, 5, 2560, 32), "1.7b": (2048, 32, "none", 8192, 24)},
     """
     set dim={dim}, heads={heads}, attn_kv_heads={kv}, causal, rotary_pos_emb, rotary_emb_dim=64;
     set use_rmsnorm, norm_eps=1e-5, ff_inner={inner}, ff_glu, ff_swish, ff_no_bias;

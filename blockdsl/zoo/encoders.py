@@ -64,7 +64,7 @@ electra = ModelFamily(
 modernbert = ModelFamily(
     "arXiv:2412.13663",
     "dim heads inner groups",
-    {"base": (768, 12, 1152, 6), "large": (1024, 16, 2624, 8)},
+    {"base": (768, 12, 1152, 7), "large": (1024, 16, 2624, 9)},
     """
     set dim={dim}, heads={heads}, rotary_pos_emb, rotary_emb_dim=64, norm_bias=false;
     set ff_inner={inner}, ff_glu, ff_no_bias;
@@ -72,7 +72,7 @@ modernbert = ModelFamily(
     set logits_transform=gelu, logits_transform_bias=false;
     local = a(max_attend_past=64, max_attend_future=64) f;
     global = a(rotary_theta=160000) f;
-    a(norm=false, rotary_theta=160000) f local*2 (global local*2)*{groups} global
+    a(norm=false, rotary_theta=160000) f (local*2 global)*{groups}
     """,
 )
 

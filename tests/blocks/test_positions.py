@@ -75,11 +75,12 @@ def test_alibi_slopes(heads: int, expected: list[float]) -> None:
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_alibi_falls_to_both_sides_and_leaves_the_other_heads(learned: bool) -> None:
-    bias = scores_bias(ALiBi(5, 2, learned), consecutive(3, 2, "cpu")).whole()[0]
-    for i in range(3):
-        for j in range(5):
-            far = abs(i + 2 - j)
-            assert bias[:, i, j].tolist() == pytest.approx([-far / 16, -far / 256, 0, 0, 0])
+    for scale in (1.0, 0.3):
+        bias = scores_bias(ALiBi(5, 2, learned, scale), consecutive(3, 2, "cpu")).whole()[0]
+        for i in range(3):
+            for j in range(5):
+                far = scale * abs(i + 2 - j)
+                assert bias[:, i, j].tolist() == pytest.approx([-far / 16, -far / 256, 0, 0, 0])
 
 
 @pytest.mark.parametrize("log", [False, True])

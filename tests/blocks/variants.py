@@ -73,7 +73,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qk rmsnorm": ("(a c f)*2", {"attn_qk_rmsnorm": "head", "attn_kv_heads": 1, "rotary_pos_emb": True}),
     "qk rmsnorm, all heads": ("(a c f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 1, "attn_num_mem_kv": 2}),
     "qk layernorm": ("(a c f)*2", {"attn_qk_layernorm": "each", "attn_num_mem_kv": 2, "norm_unit_offset": True}),
-    "shared norm": ("(a & f)*2 (f & a & c(shared_norm=false))", {"shared_norm": True, "sandwich_norm": True}),
+    "shared norm": ("(a & f)*2 (a & c(shared_norm=false) & f)", {"shared_norm": True, "sandwich_norm": True}),
     "norm of the output": (
         "a a(norm=false, output_norm=false) f",
         {"output_norm": True, "use_rmsnorm": True, "final_norm": False},

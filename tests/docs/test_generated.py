@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from . import figures, options, pictures
-from .pages import DOCS, README
+from . import figures, gallery, options, pictures
+from .pages import DOCS, README, with_outputs
 
 ANEW = "python -m tests.docs writes it anew"
 
@@ -43,7 +43,19 @@ def test_a_picture_is_what_is_drawn(name: str) -> None:
 def test_every_picture_is_shown_and_every_one_shown_is_there() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in [README, *DOCS.rglob("*.md")])
     shown = set(re.findall(r"!\[[^]]+\]\([^)]*pictures/(\w+\.svg)\)", text))
-    assert shown == set(pictures.pictures()) == {path.name for path in pictures.PICTURES.iterdir()} - {"favicon.svg"}
+    assert (
+        shown == set(pictures.pictures()) == {path.name for path in pictures.PICTURES.glob("*.svg")} - {"favicon.svg"}
+    )
+
+
+def test_the_gallery_is_of_the_zoo() -> None:
+    shown = gallery.PAGE.read_text(encoding="utf-8")
+    assert shown == with_outputs(gallery.page()), ANEW
+    assert {*re.findall(r"pictures/zoo/(\w+\.svg)", shown)} == {*gallery.pictures()}
+    assert {path.name: path.read_text(encoding="utf-8") for path in gallery.PICTURES.iterdir()} == {
+        name: svg + "\n" for name, svg in gallery.pictures().items()
+    }, ANEW
+    assert (gallery.spoken(124_439_808), gallery.spoken(999_885_952)) == ("124 M", "1 B")
 
 
 def test_the_figures_are_those_that_were_measured() -> None:

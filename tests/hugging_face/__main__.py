@@ -36,7 +36,7 @@ def main() -> int:
             print(name, *measured[name], sep="\n  ", flush=True)
         except Exception as error:  # the others are still measured
             failed.append(name)
-            print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+            print(f"{name} failed: {error!r}", file=sys.stderr, flush=True)
     if not sys.argv[1:] and not failed:
         PAGE.write_text(page(measured), encoding="utf-8")
     return 1 if failed else 0

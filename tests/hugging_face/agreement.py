@@ -35,6 +35,7 @@ import xt_blocks
 from blockdsl.hugging_face import Reading, read
 from xt_blocks.interop.hugging_face import their_tensors
 
+from .both import Both
 from .images import Images
 from .pairs import Pair
 from .texts import Texts
@@ -94,11 +95,15 @@ def agreement(theirs: Any, *, dtype: torch.dtype = torch.float32, attention: str
         hidden = max(difference(one, other) for one, other in called.hidden())
     gradient = gradient_difference(called, reading)
     costs = sum(graph.parameters() for graph in ours.graphs.values()) - shared_parameters(ours)
+    if isinstance(called, Both):  # what is around the two
+        costs += sum(parameter.numel() for parameter in ours.parameters(recurse=False))
     counts = (theirs.num_parameters(), sum(p.numel() for p in ours.parameters()), costs)
     return Agreement(outputs, padded, hidden, gradient, called.tokens_missed(), counts, written, reading)
 
 
-def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts:
+def _called(ours: Any, theirs: Any) -> Tokens | Pair | Images | Texts | Both:
+    if hasattr(ours, "logit_scale"):
+        return Both(ours, theirs)
     if theirs.main_input_name == "pixel_values":
         return Images(ours, theirs)
     if getattr(ours, "pool", None) is not None:
@@ -190,7 +195,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def gradient_difference(called: Tokens | Pair | Images | Texts, reading: Reading) -> float:
+def gradient_difference(called: Tokens | Pair | Images | Texts | Both, reading: Reading) -> float:
     """Of the gradients of one loss, under their names."""
     ours, theirs = called.models
     for model, run in ((ours, called.ours), (theirs, called.theirs)):
@@ -201,8 +206,7 @@ def gradient_difference(called: Tokens | Pair | Images | Texts, reading: Reading
     values = {parameter: parameter.data for parameter in ours.parameters()}
     for parameter in values:  # the gradients in place of the weights, to be read under the names of theirs
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    aliases = reading.family.aliases
-    found = {aliases.get(name, name): tensor.clone() for name, tensor in their_tensors(ours, reading)}
+    found = {name: tensor.clone() for name, tensor in their_tensors(ours, reading)}
     for parameter, value in values.items():
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ANYWHERE = {
+    "test_published_gpts.py",
     "test_config.py",
     "test_published.py",
     "test_published_pairs.py",
@@ -13,6 +14,7 @@ ANYWHERE = {
     "test_files.py",
     "test_layouts.py",
     "test_rows.py",
+    "test_zoo.py",
 }
 
 if find_spec("transformers") is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, ElectraModel
+from transformers import ElectraConfig, ElectraForCausalLM, ElectraForMaskedLM, ElectraForPreTraining, ElectraModel
 
 import xt_blocks
 from blockdsl import UserError
@@ -28,6 +28,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
         ElectraForMaskedLM,
         {"embedding_size": 12, "hidden_act": "relu", "num_hidden_layers": 3, "layer_norm_eps": 1e-3},
     ),
+    "causal": (ElectraForCausalLM, {"is_decoder": True}),
     "model": (ElectraModel, {"type_vocab_size": 3}),
 }
 

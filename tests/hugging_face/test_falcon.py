@@ -21,6 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
     "40B": {"new_decoder_architecture": True, "num_kv_heads": 2},
     "11B": {"new_decoder_architecture": True, "num_kv_heads": 3, "num_ln_in_parallel_attn": 1, "ffn_hidden_size": 29},
     "every head its keys": {"multi_query": False, "bias": True, "num_attention_heads": 3, "activation": "relu"},
+    "RW": {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True, "num_attention_heads": 4},
     "one after another": {"parallel_attn": False, "tie_word_embeddings": False, "layer_norm_epsilon": 1e-3},
     "40B, biases": {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True, "num_hidden_layers": 3},
 }

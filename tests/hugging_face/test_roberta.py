@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaForMaskedLM, RobertaModel
+from transformers import RobertaConfig, RobertaForCausalLM, RobertaForMaskedLM, RobertaModel
 
 import xt_blocks
 
@@ -39,6 +40,19 @@ def peer(case: str) -> Any:
 @pytest.mark.parametrize("case", CASES)
 def test_agrees(case: str) -> None:
     check(agreement(peer(case)))
+
+
+def test_a_causal_one_is_what_its_forward_says() -> None:
+    """Their `generate` counts positions from the mask, without the offset that their forward adds."""
+    theirs = RobertaForCausalLM(RobertaConfig(**SMALL | {"is_decoder": True, "pad_token_id": 0}))
+    check(replace(agreement(theirs), tokens=None))
+    ours, x = xt_blocks.from_hugging_face(theirs), torch.randint(1, 19, (2, 11))
+    options = {"temperature": 0.0, "suppress_tokens": [0]}
+    found = xt_blocks.AutoregressiveWrapper(ours).generate(x, 20, **options)
+    for place in range(20):
+        with torch.no_grad():
+            logits = theirs(torch.cat((x, found[:, :place]), dim=1)).logits[:, -1, 1:]
+        assert torch.equal(found[:, place], logits.argmax(dim=-1) + 1)
 
 
 def test_positions_begin_after_the_padding_tokens_number() -> None:

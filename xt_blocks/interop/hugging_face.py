@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
-from blockdsl.hugging_face.family import Reading, Rows, Shared, Tied, Weight, Zeros
+from blockdsl.hugging_face.family import PartOf, Reading, Shared, Tied, Weight, Zeros
 
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
 from ..kernels.compat import uncompiled
+from ..models.dual import DualEncoder
 from ..models.lower import lower
 from ..runtime.pretrained import MAX_SHARD_BYTES
 from ..runtime.weights import write_weights
@@ -166,6 +167,8 @@ def _built(reading: Reading) -> Model:
     graphs = reading.graphs()
     if {*graphs} == {""}:
         model: Model = lower(graphs[""])
+    elif "image" in graphs:
+        model = DualEncoder.from_graphs(graphs, **reading.parts["image"].arguments)
     else:
         model = XTransformer.from_graphs(graphs, **reading.parts["decoder"].arguments)
     nets = _nets(model)
@@ -220,7 +223,7 @@ class _Names:
 
     def of(self, name: str) -> str | None:
         """The source's name of a tensor; old files call a norm's weight and bias gamma and beta."""
-        names = name, name.removeprefix(self.family.prefix), self.family.aliases.get(name, name)
+        names = name, name.removeprefix(self.family.prefix)
         old = (re.sub(r"\.weight$", ".gamma", re.sub(r"\.bias$", ".beta", one)) for one in names)
         return next((one for one in (*names, *old) if one in self.tensors), None)
 
@@ -297,7 +300,9 @@ def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Ze
     ties: list[Tied | Zeros] = []
     for part, net in _nets(model).items():
         rows, layers = reading.parts[part].weights, reading.parts[part].layers
-        parameters = dict(net.named_parameters(remove_duplicate=False))
+        of_net = dict(net.named_parameters(remove_duplicate=False))
+        around = {f"model.{name}": parameter for name, parameter in model.named_parameters(recurse=False)}
+        parameters, modules = of_net | around, dict(net.named_modules()) | {"model": model}
         for row in rows:
             if not isinstance(row, Weight):
                 ties += [] if isinstance(row, Shared) else [row]
@@ -307,12 +312,14 @@ def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Ze
                     if place + last in parameters:
                         module, _, own = (place + last).rpartition(".")
                         theirs = tuple(name.replace("{i}", str(layer)) + last for name in row.names)
-                        copies.append(_Copy(net.get_submodule(module), own, row, theirs))
+                        copies.append(_Copy(modules[module], own, row, theirs))
     return copies, ties
 
 
 def _nets(model: Model) -> dict[str, Model]:
     """The models around stacks by the names of the components."""
+    if isinstance(model, DualEncoder):
+        return {"image": model.image, "text": model.text}
     return {"encoder": model.encoder, "decoder": model.decoder.net} if isinstance(model, XTransformer) else {"": model}
 
 
@@ -373,7 +380,7 @@ def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]
     pieces: dict[str, list[Tensor]] = {}  # of a tensor that several of our parameters make
     for copy in copies:
         for name, tensor in copy.written():
-            if isinstance(copy.row.layout, Rows):
+            if isinstance(copy.row.layout, PartOf):
                 pieces.setdefault(name, []).append(tensor)
             else:
                 yield name.removeprefix(prefix), tensor

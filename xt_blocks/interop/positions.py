@@ -123,6 +123,8 @@ def _load_alibi(module: Any, state: Reader, by_head: Order) -> None:
     order = torch.arange(module.heads, device="cpu", dtype=torch.int64)[:, None]
     if not torch.equal(by_head(order), order):
         state.refuse("alibi_pos_bias with kv_heads: 2.x orders ALiBi's slopes in a way that this model cannot")
+    if module.scale != 1:
+        state.refuse("alibi_scale: x-transformers does not have it")
     if module.log_slopes is not None:
         state.fill(module.log_slopes, "learned_logslopes")
 

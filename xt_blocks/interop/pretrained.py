@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..generation.seq2seq import XTransformer
+from ..models.dual import DualEncoder
 from ..models.lower import MODELS
 from ..models.sequence import SequenceModel
 from ..models.vision import ViTransformerWrapper
@@ -14,13 +16,17 @@ from ..runtime import hub
 from ..runtime.pretrained import Saved
 from ..runtime.stack import Stack
 
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
+
 
 def from_pretrained(
     folder: str | PathLike[str], *, revision: str | None = None, **options: Any
-) -> Stack | SequenceModel | ViTransformerWrapper | XTransformer:
+) -> Stack | SequenceModel | ViTransformerWrapper | XTransformer | DualEncoder:
     """The model of a folder that `save_pretrained` wrote.
 
-    Its class is what its graph says, as `lower` makes them, or XTransformer where there is an encoder and a decoder.
+    Its class is what its graph says, as `lower` makes them, XTransformer where there is an encoder and a decoder, or
+    DualEncoder where there is one of images and one of texts.
 
     Args:
         folder, revision, options: as the classes' own `from_pretrained` has them.
@@ -30,8 +36,14 @@ def from_pretrained(
     """
     found = hub.folder_of(Path(folder) if not isinstance(folder, str) else folder, revision)
     graphs = Saved.read(found).graphs
-    owner: type[Any] = (
-        XTransformer if "" not in graphs else Stack if graphs[""].reads is None else MODELS[graphs[""].reads]
+    owner: type[Any] = _owner(graphs)
+    model: Stack | SequenceModel | ViTransformerWrapper | XTransformer | DualEncoder = owner.from_pretrained(
+        found, **options
     )
-    model: Stack | SequenceModel | ViTransformerWrapper | XTransformer = owner.from_pretrained(found, **options)
     return model
+
+
+def _owner(graphs: Mapping[str, BlockGraph]) -> type[Any]:
+    if "" not in graphs:
+        return DualEncoder if "image" in graphs else XTransformer
+    return Stack if graphs[""].reads is None else MODELS[graphs[""].reads]

@@ -90,11 +90,12 @@ class ALiBi(nn.Module):
         heads: attention heads; those after the first `biased` have no bias.
         biased: heads with a slope.
         learned: learn the slopes, as logarithms.
+        scale: factor of the bias.
     """
 
-    def __init__(self, heads: int, biased: int, learned: bool = False) -> None:
+    def __init__(self, heads: int, biased: int, learned: bool = False, scale: float = 1.0) -> None:
         super().__init__()
-        self.heads, self.unbiased = heads, heads - biased
+        self.heads, self.unbiased, self.scale = heads, heads - biased, scale
         log_slopes = [math.log(slope) for slope in slopes(biased)]
         self.log_slopes = nn.Parameter(torch.tensor(log_slopes)[:, None, None]) if learned else None
         self.fixed = tuple(log_slopes)
@@ -105,7 +106,7 @@ class ALiBi(nn.Module):
             log_slopes = torch.tensor(self.fixed, device=distance.device, dtype=torch.float32)
         else:
             log_slopes = self.log_slopes.flatten().to(_precise(self.log_slopes.dtype))
-        return F.pad(-distance.abs()[..., None] * log_slopes.exp(), (0, self.unbiased))
+        return F.pad(-distance.abs()[..., None] * (log_slopes.exp() * self.scale), (0, self.unbiased))
 
 
 def slopes(heads: int) -> list[float]:

@@ -2,7 +2,8 @@
 
     config.json         the version that wrote it, the pattern's text, arguments that no graph says, and of a model that
                         was read from a Hugging Face folder, its configuration
-    graph.json          the graph, which is the model; an encoder-decoder has encoder.json and decoder.json
+    graph.json          the graph, which is the model; an encoder-decoder has encoder.json and decoder.json, and a
+                        model over images and texts image.json and text.json
     model.safetensors   the weights, as `weights` writes them
 
 Owns what is in the folder. Leaves the weights' files to `weights`, and the hub to `hub`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 MAX_SHARD_BYTES = 5 * 10**9
+_NAMES = (("",), ("encoder", "decoder"), ("image", "text"))  # of a model's graphs
 
 
 class Saved(NamedTuple):
@@ -53,7 +56,7 @@ class Saved(NamedTuple):
         if "xt_blocks" not in config:
             other = "from_hugging_face reads it" if "model_type" in config else "save_pretrained writes such"
             raise UserError(f"{folder} is no folder of a model of xt_blocks; xt_blocks.{other}")
-        names = ("",) if (folder / "graph.json").is_file() else ("encoder", "decoder")
+        names = next((names for names in _NAMES if (folder / _file(names[0])).is_file()), _NAMES[0])
         return cls(folder, {name: _graph(folder / _file(name)) for name in names}, config)
 
 
@@ -97,7 +100,7 @@ class Pretrained:
         path.mkdir(parents=True, exist_ok=True)
         write_weights(path, tensors, max_shard_bytes)
         graphs: dict[str, BlockGraph] = self.graphs
-        for old in ("", "encoder", "decoder"):
+        for old in chain(*_NAMES):
             (path / _file(old)).unlink(missing_ok=True)
         for name, graph in graphs.items():
             (path / _file(name)).write_text(graph.to_json() + "\n", encoding="utf-8")
