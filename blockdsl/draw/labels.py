@@ -47,7 +47,8 @@ class Labels:
         """The options that its text sets, and those in which an edit set it apart from most of its kind."""
         attrs = self.graph.nx.nodes[node]
         usual = self.usual[attrs["kind"]].items()
-        shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in usual]
+        said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
+        shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in said]
         return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
 
     def name(self, node: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from ..registry.kinds import kind_of
 from ..registry.state import item_bytes
 from . import costs
 from .align import GAP, align
@@ -227,10 +228,19 @@ def _block_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]
     found = []
     for pair, old, new in zip(pairs, ours, theirs, strict=True):
         changes = _changes(_own(before.nx.nodes[pair[0]]), _own(after.nx.nodes[pair[1]]))
+        if changes:  # options that come to the same say the same: f(inner=2048) is f where dim is 512
+            was, now = (_meant(graph, node) for graph, node in zip((before, after), pair, strict=True))
+            changes = tuple(c for c in changes if was.get(c.name, c.before) != now.get(c.name, c.after))
         if (old is None) != (new is None) or (old is not None and same.get(old) != new):
             changes += (Change("tie", old, new),)
         found.append((*pair, changes))
     return _found(found)
+
+
+def _meant(graph: Graph, node: str) -> dict[str, Any]:
+    """A block's options, with what those come to that follow from others."""
+    attrs = graph.block(node)
+    return vars(kind_of(attrs["kind"]).completed(graph.dim, attrs["options"]))
 
 
 def _ties(graph: Graph, nodes: Sequence[str]) -> list[str | None]:

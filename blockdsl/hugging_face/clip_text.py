@@ -13,11 +13,11 @@ TOWER = "text_model."
 BEFORE_IT_WAS_SET = 2  # the end token of configurations whose models take the highest token
 
 
-def text_settings(config: Config, activation: str, eps: float, length: int, vocabulary: int) -> dict[str, Any]:
-    """What CLIP's and SigLIP's text encoders share; the arguments are the usual values."""
+def text_settings(config: Config, tower: dict[str, Any], inner: int, length: int, vocabulary: int) -> dict[str, Any]:
+    """What CLIP's and SigLIP's text encoders share; the numbers are what a configuration without them means."""
     return {
-        **tower_settings(config, activation, eps),
-        "ff_inner": config.integer("intermediate_size", 2048),
+        **tower,
+        "ff_inner": config.integer("intermediate_size", inner),
         "num_tokens": config.integer("vocab_size", vocabulary),
         "max_seq_len": config.integer("max_position_embeddings", length),
     }
@@ -41,7 +41,8 @@ def clip_text(config: Config, projection: int | None) -> Component:
     """
     layers = config.integer("num_hidden_layers", 12)
     end = config.integer("eos_token_id", 49407)
-    settings = text_settings(config, "quick_gelu", 1e-5, 77, 49408) | {
+    tower = tower_settings(config, "quick_gelu", 1e-5, dim=512, heads=8)
+    settings = text_settings(config, tower, 2048, 77, 49408) | {
         "causal": True,
         "pool": "end",
         "end_token": None if end == BEFORE_IT_WAS_SET else end,

@@ -26,13 +26,13 @@ def image_settings(config: Config, patch: int) -> dict[str, Any]:
     }
 
 
-def tower_settings(config: Config, activation: str, eps: float, heads: int = 12) -> dict[str, Any]:
+def tower_settings(config: Config, activation: str, eps: float, dim: int = 768, heads: int = 12) -> dict[str, Any]:
     """Width, heads and norms of blocks whose linear layers have biases.
 
     Args:
-        activation, eps, heads: the usual ones.
+        activation, eps, dim, heads: what a configuration that leaves them out means.
     """
-    dim, heads = config.integer("hidden_size", 768), config.integer("num_attention_heads", heads)
+    dim, heads = config.integer("hidden_size", dim), config.integer("num_attention_heads", heads)
     return {
         "dim": dim,
         "heads": heads,

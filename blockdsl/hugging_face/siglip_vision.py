@@ -15,7 +15,7 @@ TOWER = "vision_model."
 def siglip_image(config: Config) -> Component:
     """The image encoder."""
     layers = config.integer("num_hidden_layers", 12)
-    settings: dict[str, Any] = tower_settings(config, "gelu_tanh", 1e-6) | image_settings(config, 16)
+    settings: dict[str, Any] = tower_settings(config, "gelu_pytorch_tanh", 1e-6) | image_settings(config, 16)
     settings |= {"ff_inner": config.integer("intermediate_size", 3072)}
     if config.flag("vision_use_head", True):
         settings |= {

@@ -432,3 +432,9 @@ def test_drawings_say_whose_norm_is_shared() -> None:
     assert "normed" in graph.to_mermaid()
     assert "shares the norm of" in graph.to_svg()
     assert operations(graph, "f1")[0].text == "the first branch's norm"
+
+
+def test_a_label_does_not_say_that_no_norm_is_shared() -> None:
+    graph = blockdsl.compile("(a & f)*2 (a f)*2", shared_norm=True, **SIZES)
+    assert "shared_norm=false" not in graph.to_text()
+    assert "f(shared_norm=false)" in blockdsl.compile("(a & f(shared_norm=false))", shared_norm=True, **SIZES).to_text()

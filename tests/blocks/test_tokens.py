@@ -502,7 +502,9 @@ IN_STACKS = [
     (name, options)
     for options in WITH_MEMORY
     for name, around in STACKS.items()
-    if not ("scaled_sinu_pos_emb" in options and around.keys() & {"rotary_pos_emb", "rel_pos_bias"})
+    if not (
+        options.keys() & {"scaled_sinu_pos_emb", "pos_offset"} and around.keys() & {"rotary_pos_emb", "rel_pos_bias"}
+    )
 ]
 
 

@@ -419,3 +419,15 @@ def test_blocks_that_all_changed_are_compared_in_steps_that_grow_with_their_numb
     assert len(found.blocks) == 2000
     graphs = {size: (graph(f"(a f)*{size}"), graph(f"f (a f(glu))*{size}", heads=4)) for size in (300, 600)}
     assert growth(lambda size: graphs[size][0].diff(graphs[size][1]), 300) < LINEAR
+
+
+def test_options_that_come_to_the_same_are_no_difference() -> None:
+    plain = blockdsl.compile("(a f)*2", dim=16, heads=2)
+    said = blockdsl.compile("(a f)*2", dim=16, heads=2, ff_inner=64, ff_activation="gelu", attn_kv_heads=2)
+    assert not plain.diff(said)
+    assert not said.diff(plain)
+    (first, _) = plain.diff(blockdsl.compile("(a f)*2", dim=16, heads=2, ff_inner=48)).blocks
+    assert [(change.name, change.before, change.after) for change in first.changes] == [("inner", None, 48)]
+    wider = blockdsl.compile("(a f)*2", dim=32, heads=2, ff_inner=64)
+    assert plain.diff(wider).blocks == ()
+    assert [change.name for change in plain.diff(wider).stack] == ["dim"]

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 import torch
 from transformers.utils import logging
 
-from .agreement import Agreement, agreement
+from blockdsl.hugging_face import families
+
+from .agreement import Agreement, agreement, check
 from .page import PAGE, page
 
 
 def modules(names: list[str]) -> dict[str, ModuleType]:
-    """The tests of families by name: those that have CASES and a peer."""
-    found = names or sorted(path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py"))
-    tests = {name: import_module(f".test_{name}", __package__) for name in found}
-    return {name: test for name, test in tests.items() if hasattr(test, "peer")}
+    """The tests of families, by the names of the families' modules."""
+    found = names or sorted({family.read.__module__.rpartition(".")[2] for family in families().values()})
+    return {name: import_module(f".test_{name}", __package__) for name in found}
 
 
 def main() -> int:
@@ -34,6 +34,8 @@ def main() -> int:
         try:
             measured[name] = [agreement(test.peer(case)) for case in test.CASES]
             print(name, *measured[name], sep="\n  ", flush=True)
+            for found in measured[name]:
+                check(found)
         except Exception as error:  # the others are still measured
             failed.append(name)
             print(f"{name} failed: {error!r}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockdsl.errors import UserError
-from blockdsl.hugging_face import read
+from blockdsl.hugging_face import families, read
 from blockdsl.hugging_face.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +58,12 @@ def test_keys_of_older_releases_that_say_nothing() -> None:
     plain = {"is_decoder": False, "pruned_heads": {}, "attention_dropout": 0.1, "torch_dtype": "float16"}
     assert read({**LLAMA, **plain}).texts == read(LLAMA).texts
     assert "is_decoder=True" in refusal(is_decoder=True)
+
+
+def test_the_page_names_every_model_type() -> None:
+    page = (ROOT / "docs" / "hugging-face.md").read_text(encoding="utf-8")
+    missing = [name for name in families() if f"`{name}`" not in page]
+    assert missing == [], "python -m tests.hugging_face writes it anew"
 
 
 def test_families_are_found_in_a_zip(tmp_path: Path) -> None:

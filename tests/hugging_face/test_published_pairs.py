@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blockdsl import UserError
+from blockdsl import UserError, zoo
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.family import Shared
 
@@ -191,3 +191,19 @@ def test_a_text_says_only_what_is_not_meant_anyway() -> None:
         "set dim=384, heads=6, attn_qkv_bias=true, attn_k_bias=false, attn_out_bias=true, dim_in=80, conv_stem=true, "
         "max_seq_len=1500; (a f)*4"
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ("t5-small", "t5-small"),
+        ("t5-11b", "t5-11b"),
+        ("t5_1_1-small", "google/flan-t5-small"),
+        ("bart-base", "facebook/bart-base"),
+        ("whisper-tiny", "openai/whisper-tiny"),
+    ],
+)
+def test_the_zoo_says_the_same(entry: str, name: str) -> None:
+    read_graphs = read(PUBLISHED[name][2]).graphs()
+    for side, graph in zoo.entry(entry).graphs().items():
+        assert not graph.diff(read_graphs[side]), graph.diff(read_graphs[side]).to_text()
