@@ -113,6 +113,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
+    "conv_stem": {"dim_in": 7},
     "dim_out_bias": {"dim_out": 7},
     "end_token": {"pool": "end"},
     **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},

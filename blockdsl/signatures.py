@@ -225,8 +225,8 @@ class SharedSettings(TypedDict, total=False):
     rotary_beta_slow: float
     """YaRN: pairs of at most so many are scaled whole; default 1.0"""
     rotary_attention_factor: float | None
-    """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, √(1 + ln(factor) /
-    ln(original_len)) of LongRoPE; default none"""
+    """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, the square root of
+    (1 + ln(factor) / ln(original_len)) of LongRoPE; default none"""
     rotary_short_factors: Sequence[float] | None
     """LongRoPE: what each frequency is divided by in texts up to original_len; default none"""
     rotary_long_factors: Sequence[float] | None
@@ -440,7 +440,8 @@ class TokenSettings(TypedDict, total=False):
     pos_offset: int
     """rows of the learned positions before the first one's: 2 in OPT and BART; default 0"""
     embed_scale: float
-    """factor of the embedded tokens, before positions; √dim in Gemma (arXiv:2403.08295); default 1.0"""
+    """factor of the embedded tokens, before positions; the square root of dim in Gemma (arXiv:2403.08295); default
+    1.0"""
     l2norm_embed: bool
     """embedded tokens of unit length: FixNorm (arXiv:1910.05895); default false"""
     post_emb_norm: bool
@@ -460,8 +461,8 @@ class TokenSettings(TypedDict, total=False):
     logits_dim: int | None
     """how many logits there are; none: num_tokens; default none"""
     logits_scale: float | None
-    """factor of the logits, but of their bias (Cohere, Granite); none: 1, of tied ones 1/√dim (arXiv:1910.10683);
-    default none"""
+    """factor of the logits, but of their bias (Cohere, Granite); none: 1, of tied ones dim**-0.5
+    (arXiv:1910.10683); default none"""
     logits_bias: bool | None
     """whether logits have a learned bias (BERT's tied ones, arXiv:1810.04805); none: unless they are tied; default
     none"""

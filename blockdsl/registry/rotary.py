@@ -72,7 +72,7 @@ _OF_SCALINGS = (
         float,
         None,
         "YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, "
-        "√(1 + ln(factor) / ln(original_len)) of LongRoPE",
+        "the square root of (1 + ln(factor) / ln(original_len)) of LongRoPE",
         above=0,
         optional=True,
     ),

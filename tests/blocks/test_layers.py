@@ -222,7 +222,7 @@ def test_every_public_class_names_the_nearest_argument(build: Any, kwargs: dict[
 
 def readers(setting: str) -> str:
     """The built-in kinds that a setting is about, as its name says it; empty: all of them, or none in particular."""
-    if setting in ("residual_attn", "attn_max_attend_past"):
+    if setting in ("residual_attn", "attn_max_attend_past", "attn_max_attend_future"):
         return "a"
     of = {"cross_": "c", "ff_": "f", "attn_": "ac"}
     return next((kinds for prefix, kinds in of.items() if setting.startswith(prefix)), "")
@@ -240,20 +240,21 @@ def test_settings_of_each_kind_are_among_them() -> None:
 def test_a_setting_that_no_block_reads_is_refused_or_warned_of(name: str, kind: str) -> None:
     option = table()[name]
     value, stack = telling(option), {"dim": 16, "heads": 8, "custom_layers": [kind]}
-    Decoder(**stack, **{name: option.default})
+    layers = Encoder if name == "attn_max_attend_future" else Decoder  # a causal block has no later tokens
+    layers(**stack, **{name: option.default})
     if kind in readers(name):
-        Decoder(**stack, **needs(name, option.area), **{name: value})
+        layers(**stack, **needs(name, option.area), **{name: value})
         return
     said = f"{name} is set, but no block of the stack reads it: "
     with pytest.raises(UserError, match=said) as caught:
-        Decoder(**stack, **{name: value})
+        layers(**stack, **{name: value})
     assert all(f"('{reader}')" in str(caught.value) for reader in readers(name))
     with pytest.warns(UserWarning, match=said):
-        Decoder(dim=16, heads=8, pattern=kind, **{name: value})
+        layers(dim=16, heads=8, pattern=kind, **{name: value})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with_reader = [kind, readers(name)[0]]
-        Decoder(dim=16, heads=8, custom_layers=with_reader, **needs(name, option.area), **{name: value})
+        layers(dim=16, heads=8, custom_layers=with_reader, **needs(name, option.area), **{name: value})
 
 
 def test_the_default_block_reads_what_it_reads() -> None:

@@ -71,7 +71,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "shared kv": ("(a c f)*2", {"attn_shared_kv": True, "rotary_pos_emb": True}),
     "qk norm": ("(a c f)*2", {"attn_qk_norm": True, "attn_qk_norm_groups": 2, "attn_qk_norm_dim_scale": True}),
     "qk rmsnorm": ("(a c f)*2", {"attn_qk_rmsnorm": "head", "attn_kv_heads": 1, "rotary_pos_emb": True}),
-    "qk rmsnorm, all heads": ("(a c f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 1, "attn_num_mem_kv": 2}),
+    "qk rmsnorm, all heads": (
+        "(a c f)*2",
+        {"attn_qk_rmsnorm": "all", "heads": 6, "attn_kv_heads": 2, "attn_num_mem_kv": 2},
+    ),
     "qk layernorm": ("(a c f)*2", {"attn_qk_layernorm": "each", "attn_num_mem_kv": 2, "norm_unit_offset": True}),
     "shared norm": ("(a & f)*2 (a & c(shared_norm=false) & f)", {"shared_norm": True, "sandwich_norm": True}),
     "norm of the output": (

@@ -27,9 +27,10 @@ def alone(name: str) -> Model:
     others = {n: v for n, v in needs(name, option.area).items() if n not in TOKENS}
     given = others | {name: values(option)[0]}
     settings = {n: v for n, v in given.items() if n not in AROUND}
-    texts = {"cross_residual_attn": "a c f c", "residual_attn": "a f a"}
+    texts = {"cross_residual_attn": "a c f c", "residual_attn": "a f a", "shared_norm": "(a & f)*2"}
     text = texts.get(name, "a c f" if name.startswith("attn_") else "a f")
-    return Model(text, {"causal": True} | settings, {n: v for n, v in given.items() if n in AROUND}, 0)
+    causal = name != "attn_max_attend_future"  # which a causal block has nothing of
+    return Model(text, {"causal": causal} | settings, {n: v for n, v in given.items() if n in AROUND}, 0)
 
 
 def inputs(model: Any, batch: int, seq: int) -> dict[str, Any]:

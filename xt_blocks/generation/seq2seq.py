@@ -20,6 +20,7 @@ from blockdsl.registry.tokens import LOGITS_OPTIONS, TOKEN_OPTIONS
 from ..blocks.subset import without_share
 from ..kernels.compat import uncompiled
 from ..kernels.masks import check_mask, joined_masks
+from ..kernels.tensors import check_tensor
 from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
@@ -346,6 +347,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         The arguments are those of `forward` about the source. Its places are its tokens or vectors, unless a conv_stem
         halves their number.
         """
+        check_tensor("src", src)
         src = self.encoder.checked_sequence(src)
         check_mask("mask", mask, src)
         context = self.encoder(

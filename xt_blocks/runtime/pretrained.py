@@ -235,6 +235,4 @@ def _share(module: nn.Module, name: str, first: str) -> None:
     """Make the parameter or buffer `name` the one that is called `first`."""
     (owner, leaf), (first_owner, first_leaf) = ((n.rpartition(".")[0], n.rpartition(".")[2]) for n in (name, first))
     target, source = module.get_submodule(owner), module.get_submodule(first_owner)
-    for kind in ("_parameters", "_buffers"):
-        if leaf in getattr(target, kind) and first_leaf in getattr(source, kind):
-            getattr(target, kind)[leaf] = getattr(source, kind)[first_leaf]
+    setattr(target, leaf, getattr(source, first_leaf))
