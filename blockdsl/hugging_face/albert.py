@@ -11,7 +11,8 @@ PREFIX, HEAD = "albert.", "predictions."
 
 
 def _read(config: Config) -> dict[str, Component]:
-    settings = encoder_settings(config) | {"emb_dim": config.integer("embedding_size", 128)}
+    config.only("is_decoder", False, "transformers has no causal ALBERT")
+    settings = encoder_settings(config, "gelu_new") | {"emb_dim": config.integer("embedding_size", 128)}
     if settings["emb_dim"] == settings["dim"]:
         raise config.lacks(f"embedding_size={settings['dim']}", "a linear layer leads from it to as many features")
     config.ignore("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # nothing reads them

@@ -33,6 +33,9 @@ repetition_penalty sep_token_id suppress_tokens temperature top_k top_p typical_
 """
 _HARMLESS = frozenset(_SAID.split())
 
+_DROPOUT = ("dropout", "pdrop", "dropout_prob", "dropout_rate", "dropout_fusion")
+"""Ends of the names of keys that are about training alone."""
+
 # Keys that files of older releases have whatever the model is, where they say nothing with this value alone.
 _PLAIN = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
 
@@ -163,7 +166,7 @@ class Config:
     def _unread(self) -> list[str]:
         lines = []
         for name, value in self.values.items():
-            harmless = name in _HARMLESS or "dropout" in name or name.endswith("pdrop") or value is None
+            harmless = name in _HARMLESS or name.endswith(_DROPOUT) or value is None
             if name in self.seen or harmless or (name in _PLAIN and value == _PLAIN[name]):
                 continue
             like = nearest(name, self.seen)

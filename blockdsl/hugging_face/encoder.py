@@ -14,8 +14,12 @@ UNUSED_HEADS = ("seq_relationship.weight", "seq_relationship.bias", "pooler.dens
 """Of the next sentence, and of the vector that it is told from: files of other classes have them."""
 
 
-def encoder_settings(config: Config) -> dict[str, Any]:
-    """Width, heads, layers, embedding and positions."""
+def encoder_settings(config: Config, activation: str = "gelu") -> dict[str, Any]:
+    """Width, heads, layers, embedding and positions.
+
+    Args:
+        activation: of the feedforwards, where the configuration does not say.
+    """
     dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.only("position_embedding_type", "absolute", "positions are relative")
     config.only("add_cross_attention", False, "blocks of cross-attention beside those of the encoder")
@@ -30,7 +34,7 @@ def encoder_settings(config: Config) -> dict[str, Any]:
         "pre_norm": False,
         "norm_eps": config.number("layer_norm_eps", 1e-12),
         "ff_inner": config.integer("intermediate_size"),
-        "ff_activation": config.activation("hidden_act", "gelu"),
+        "ff_activation": config.activation("hidden_act", activation),
         "num_tokens": config.integer("vocab_size"),
         "max_seq_len": config.integer("max_position_embeddings", 512),
         "post_emb_norm": True,

@@ -5,6 +5,7 @@ Recent releases of transformers keep these keys in generation_config.json, older
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,16 @@ KEYS = [
 ]
 
 
+# Keys of searches that draw other tokens than the likeliest, and the values with which they do not.
+_SEARCHES: dict[str, Any] = {
+    "bad_words_ids": None,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+}
+
+
 def generation(config: Config, **defaults: Any) -> dict[str, Any]:
     """The arguments of XTransformer for what the configuration starts with, forces and leaves out.
 
@@ -33,6 +44,8 @@ def generation(config: Config, **defaults: Any) -> dict[str, Any]:
         config.ignore(name)
         return config.values.get(name, defaults.get(name))
 
+    if searches := [f"{name}={said(name)!r}" for name, none in _SEARCHES.items() if said(name) not in (None, none)]:
+        warnings.warn(f"generate does not do what the configuration says: {', '.join(searches)}", stacklevel=5)
     pad, eos = said("pad_token_id"), _one(said("eos_token_id"))
     start = said("decoder_start_token_id")
     forced = {place - 1: token for place, token in said("forced_decoder_ids") or () if token is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from .config import Config
@@ -52,6 +53,10 @@ def _positions(config: Config, dim_head: int) -> dict[str, Any]:
     rotary = rotary_settings(config, dim_head)
     if not config.flag("alibi", False):
         return rotary
+    warnings.warn(
+        "transformers rounds Falcon's ALiBi to bfloat16, which moves logits of long texts; here it is exact",
+        stacklevel=5,
+    )
     return {"alibi_pos_bias": True, "alibi_scale": dim_head**-0.5, "use_abs_pos_emb": False}
 
 

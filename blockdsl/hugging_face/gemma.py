@@ -65,7 +65,9 @@ def optional_number(config: Config, name: str, default: float | None) -> float |
 
 def _read(config: Config) -> dict[str, Component]:
     layers, sizes = config.integer("num_hidden_layers"), gemma_sizes(config)
-    said = config.word("hidden_activation", config.word("hidden_act", "gelu_pytorch_tanh"))
+    said = config.word("hidden_act", config.word("hidden_activation", "gelu_pytorch_tanh"))
+    if said != "gelu":
+        config.only("hidden_activation", said, f"hidden_act={said!r} says otherwise")
     settings = {
         **sizes,
         **gemma_settings(config, sizes),

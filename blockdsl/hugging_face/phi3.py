@@ -20,7 +20,7 @@ def _read(config: Config) -> dict[str, Component]:
         **window,
         "use_rmsnorm": True,
         "norm_eps": config.number("rms_norm_eps", 1e-5),
-        **rotary_settings(config, sizes["attn_dim_head"]),
+        **rotary_settings(config, sizes["attn_dim_head"], share=1.0),
         **gated_settings(config),
         "ff_gate_first": True,
         **logits_settings(config),

@@ -10,21 +10,27 @@ from .config import Config
 NAMES = {"su": "longrope", "ntk": "dynamic"}  # in older files
 
 
-def rotary_settings(config: Config, dim_head: int, theta: float = 10000.0, share: float = 1.0) -> dict[str, Any]:
+def rotary_settings(
+    config: Config, dim_head: int, theta: float = 10000.0, share: float | None = None
+) -> dict[str, Any]:
     """Settings of rotary positions.
 
     They are in `rope_parameters` or, in files of releases before 5, in `rope_theta`, `partial_rotary_factor` and
     `rope_scaling`, which wins where there are both.
 
     Args:
-        theta, share: of the family, where the configuration does not say.
+        theta, share: of the family, where the configuration does not say; no share: it rotates whole heads, always.
     """
     rope = config.nested("rope_scaling") if config.get("rope_scaling", {}) else config.nested("rope_parameters")
-    share = rope.number("partial_rotary_factor", config.number("partial_rotary_factor", share))
+    if share is None:
+        for said in (rope, config):
+            said.only("partial_rotary_factor", 1.0, "transformers rotates whole heads of this family")
+    else:
+        share = rope.number("partial_rotary_factor", config.number("partial_rotary_factor", share))
     scaled = scaling(config, rope)
     return {
         "rotary_pos_emb": True,
-        "rotary_emb_dim": int(dim_head * share),
+        "rotary_emb_dim": dim_head if share is None else int(dim_head * share),
         "rotary_theta": rope.number("rope_theta", config.number("rope_theta", theta)),
         **{f"rotary_{name}": value for name, value in scaled.items() if value is not None},
         **_length(config, scaled),

@@ -17,7 +17,6 @@ from .family import Component, Family, Row, Shared, Tied, Weight
 def _read(config: Config) -> dict[str, Component]:
     config.only("is_decoder", False, "a decoder alone")
     config.ignore("classifier_dropout", "n_positions")  # positions are relative, of any number
-    config.ignore("dense_act_fn", "is_gated_act")  # said by feed_forward_proj
     layers = config.integer("num_layers", 6)
     rows: list[Row] = [Weight("token_emb", "shared"), Tied("encoder.embed_tokens.weight", "shared.weight")]
     encoder = _stack(config, "encoder", "(a f)", layers, {"return_only_embed": True}, rows)
@@ -44,6 +43,8 @@ def _stack(config: Config, side: str, layer: str, layers: int, own: Mapping[str,
     projection = config.word("feed_forward_proj", "relu")
     gated = projection.startswith("gated-")
     activation = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
+    activation = config.word("dense_act_fn", activation)
+    config.only("is_gated_act", gated, f"feed_forward_proj={projection!r} says otherwise")
     name = f"{side}.block.{{i}}.layer."
     settings = {
         "dim": config.integer("d_model", 512),

@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -101,8 +102,9 @@ def to_hugging_face(
     folder.mkdir(parents=True, exist_ok=True)
     written = dict(their_tensors(model, reading))
     write_weights(folder, written, max_shard_bytes)
-    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in written.values()}
-    told = {**reading.config, "architectures": [reading.architecture], "dtype": min(dtypes)}
+    widest = reduce(torch.promote_types, {tensor.dtype for tensor in written.values()})
+    dtype = str(widest).removeprefix("torch.")
+    told = {**reading.config, "architectures": [reading.architecture], "dtype": dtype}
     told.pop("torch_dtype", None)
     (folder / "config.json").write_text(_json(told), encoding="utf-8")
     if isinstance(model, XTransformer):

@@ -139,7 +139,10 @@ class TransformerWrapper(SequenceModel):
     def _vectors(self, x: Tensor) -> Tensor:
         vectors = _looked_up(self.token_emb, x, "tokens", self.num_tokens)
         vectors = unit_length(vectors) if self.unit else vectors
-        return vectors if self.embed_scale == 1 else vectors * self.embed_scale
+        if self.embed_scale == 1:
+            return vectors
+        # in the type of the vectors, as Gemma was trained: the root of 3,072 is 55.5 in bfloat16
+        return vectors * torch.full((), self.embed_scale, device=vectors.device, dtype=vectors.dtype)
 
     def _types(self, x: Tensor, token_types: Tensor | None) -> Tensor | None:
         if self.token_type_emb is None:
