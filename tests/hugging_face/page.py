@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from blockdsl.hugging_face import families
@@ -92,6 +93,10 @@ OUT = """\
 Heads other than those of language models (of classes of sequences or tokens, of questions) are refused by name:
 `architecture="BertModel"` leaves the head out, and the rest is loaded.
 
+Two things are done otherwise than in transformers, and told where they are met. Falcon's ALiBi is exact here, and there
+rounded to bfloat16. Searches that a generation_config.json asks for (`no_repeat_ngram_size`, `min_length` and the like)
+are not made.
+
 ## Another family
 
 Two files: a module in `blockdsl/hugging_face/`, which is found there and whose docstrings in `family.py` say how, and
@@ -105,11 +110,11 @@ def page(measured: dict[str, list[Agreement]]) -> str:
     rows += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     rows += [_row(found) for found in measured.values()]
     texts = [f"{_types(found[0])}:\n\n```text\n{_text(found[0])}\n```\n" for found in measured.values()]
-    types = ", ".join(f"`{name}`" for name in sorted(families()))
+    types = "\n".join(textwrap.wrap(" ".join(sorted(families())), 100))
     parts = [
         HEAD,
         "\n".join(rows),
-        f"\n\n`model_type` is one of {types}.\n",
+        f"\n\nThe values of `model_type` that are read:\n\n```text\n{types}\n```\n",
         "\n## Each as a text\n\n",
         "\n".join(texts),
     ]
