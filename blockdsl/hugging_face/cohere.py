@@ -17,7 +17,7 @@ from .family import Component, Family, Row, Weight
 
 
 def _read(config: Config) -> dict[str, Component]:
-    layers, sizes = config.integer("num_hidden_layers"), decoder_sizes(config)
+    layers, sizes = config.integer("num_hidden_layers"), decoder_sizes(config, length=8192)
     bias, eps = config.flag("attention_bias", False), config.number("layer_norm_eps", 1e-5)
     qk_norm = config.flag("use_qk_norm", False)  # Command R+
     scale = config.number("logit_scale", 0.0625)

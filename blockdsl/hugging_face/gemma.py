@@ -20,9 +20,9 @@ from .decoder import (
 from .family import Component, Family, Row, Weight
 
 
-def gemma_sizes(config: Config) -> dict[str, Any]:
+def gemma_sizes(config: Config, length: int = 8192) -> dict[str, Any]:
     """Width, heads, vocabulary and length; heads have a size of their own."""
-    return decoder_sizes(config, dim_head=256, length=8192)
+    return decoder_sizes(config, dim_head=256, length=length)
 
 
 def gemma_settings(config: Config, sizes: dict[str, Any]) -> dict[str, Any]:

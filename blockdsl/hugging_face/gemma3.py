@@ -13,7 +13,7 @@ from .rope import scaling
 
 
 def _read(config: Config) -> dict[str, Component]:
-    layers, sizes = config.integer("num_hidden_layers"), gemma_sizes(config)
+    layers, sizes = config.integer("num_hidden_layers"), gemma_sizes(config, length=131072)
     every = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6))
     config.ignore("cache_implementation", "hidden_act")
     config.only("attn_logit_softcapping", None, "scores are capped")

@@ -17,7 +17,7 @@ from .family import Component, Family, Reordered, Row, Weight
 
 
 def _read(config: Config) -> dict[str, Component]:
-    layers, sizes = config.integer("num_hidden_layers"), decoder_sizes(config)
+    layers, sizes = config.integer("num_hidden_layers"), decoder_sizes(config, length=4096)
     eps, parallel = config.number("layer_norm_eps", 1e-5), config.flag("use_parallel_residual", False)
     qk_norm = config.flag("qk_layernorm", False)
     settings = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AlbertConfig, AlbertForMaskedLM, GemmaConfig, GemmaForCausalLM, T5Config, T5Model
+from transformers import AlbertConfig, AlbertForMaskedLM, AutoConfig, GemmaConfig, GemmaForCausalLM, T5Config, T5Model
 
 import xt_blocks
 from blockdsl.errors import UserError
@@ -101,3 +101,12 @@ def test_a_model_of_two_types_is_written_as_the_wider_one(tmp_path: Path) -> Non
         torch.float32,
         torch.bfloat16,
     }
+
+
+@pytest.mark.parametrize(
+    "model_type", ["cohere", "gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo", "stablelm"]
+)
+def test_a_length_that_is_left_out_is_that_of_transformers(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type).to_dict()
+    length = config.pop("max_position_embeddings")
+    assert f"max_seq_len={length}," in read(config).texts[""]
