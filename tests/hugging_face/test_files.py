@@ -198,3 +198,10 @@ def test_what_was_read_is_kept_by_save_pretrained(folder: Path, tmp_path: Path) 
     to_hugging_face(again, tmp_path / "back")
     assert weights(tmp_path / "back").keys() == weights(folder).keys()
     assert all(torch.equal(t, weights(folder)[name]) for name, t in weights(tmp_path / "back").items())
+
+
+def test_the_ends_of_a_text_are_kept(folder: Path, tmp_path: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7, 9]}))
+    from_hugging_face(folder).save_pretrained(tmp_path / "own")
+    to_hugging_face(xt_blocks.from_pretrained(tmp_path / "own"), tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["eos_token_id"] == [2, 7, 9]

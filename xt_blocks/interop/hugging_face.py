@@ -62,11 +62,13 @@ def from_hugging_face(
     config, tensors, architecture = _opened(source, architecture)
     reading = read(config, architecture)
     config = reading.family.amended(config, _once(tensors))
-    reading = read({**config, **_generation(source)}, architecture)
+    generation = _generation(source)
+    reading = read({**config, **generation}, architecture)
     with torch.device("meta"):
         model = _built(reading)
     _fill(model, reading, tensors, dtype)
-    model.hugging_face = {**config, "architectures": [reading.architecture]}
+    ends = {name: value for name, value in generation.items() if name == "eos_token_id"}  # often said there alone
+    model.hugging_face = {**config, **ends, "architectures": [reading.architecture]}
     return model.eval()
 
 
