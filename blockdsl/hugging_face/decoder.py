@@ -109,14 +109,14 @@ def decoder_rows(config: Config, sizes: dict[str, Any], tied: bool = False) -> l
     ]
 
 
-def attention_rows(sizes: dict[str, Any]) -> list[Row]:
-    """Queries, keys and values, each their own, and the output; biases where there are some."""
+def attention_rows(sizes: dict[str, Any], out: str = "o_proj") -> list[Row]:
+    """Queries, keys and values, each their own, and the output, which is called `out`; biases where there are some."""
     query = sizes["heads"] * sizes["attn_dim_head"]
     keys = (sizes["attn_kv_heads"] or sizes["heads"]) * sizes["attn_dim_head"]
     parts = tuple(f"{LAYER}self_attn.{part}_proj" for part in "qkv")
     return [
         Weight("a.layer.to_qkv", parts, sizes=(query, keys, keys)),
-        Weight("a.layer.output.to_out", LAYER + "self_attn.o_proj"),
+        Weight("a.layer.output.to_out", f"{LAYER}self_attn.{out}"),
     ]
 
 

@@ -15,7 +15,7 @@ def _read(config: Config) -> dict[str, Component]:
     config.ignore(
         *(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"))
     )
-    config.ignore("rotary", "scale_attn_weights", "gradient_checkpointing")  # so anyway
+    config.ignore("rotary", "scale_attn_weights")  # so anyway
     settings = {
         "dim": dim,
         "heads": heads,

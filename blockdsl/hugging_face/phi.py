@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import LAYER, decoder_sizes, logits_rows, logits_settings, rotary_settings
+from .decoder import LAYER, attention_rows, decoder_sizes, logits_rows, logits_settings, rotary_settings
 from .family import Component, Family, Row, Weight
 
 
 def _read(config: Config) -> dict[str, Component]:
     layers, sizes = config.integer("num_hidden_layers", 24), decoder_sizes(config)
     eps, normed = config.number("layer_norm_eps", 1e-5), config.flag("qk_layernorm", False)
-    query = sizes["heads"] * sizes["attn_dim_head"]
-    keys = (sizes["attn_kv_heads"] or sizes["heads"]) * sizes["attn_dim_head"]
     settings = {
         **sizes,
         "attn_qkv_bias": True,
@@ -26,9 +24,8 @@ def _read(config: Config) -> dict[str, Component]:
     weights: list[Row] = [
         Weight("token_emb", "model.embed_tokens"),
         Weight("a.norm", LAYER + "input_layernorm"),
-        Weight("a.layer.to_qkv", tuple(f"{LAYER}self_attn.{part}_proj" for part in "qkv"), sizes=(query, keys, keys)),
+        *attention_rows(sizes, out="dense"),
         *(Weight(f"a.layer.qk_norm.{part}", f"{LAYER}self_attn.{part}_layernorm") for part in ("qk" if normed else "")),
-        Weight("a.layer.output.to_out", LAYER + "self_attn.dense"),
         Weight("f.layer.to_hidden", LAYER + "mlp.fc1"),
         Weight("f.layer.to_out", LAYER + "mlp.fc2"),
         Weight("attn_layers.norm", "model.final_layernorm"),

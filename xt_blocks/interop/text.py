@@ -103,7 +103,12 @@ class Writer(NamedTuple):
             raise UserError("the prompt is empty, and the model has no token that starts a text: give --prompt")
         given = torch.tensor([read], dtype=torch.int64, device=next(self.model.parameters()).device)
         if isinstance(self.model, XTransformer):
-            start = given.new_tensor([[self.start or 0]])
+            first = self.model.start_token if self.start is None else self.start
+            if first is None:
+                raise UserError(
+                    "the model has no token that an answer starts with: its decoder_start_token_id is not said"
+                )
+            start = given.new_tensor([[first]])
             steps = self.model.stream(given, start, tokens, **sampling)
         else:
             steps = AutoregressiveWrapper(self.model).stream(given, tokens, **sampling)
