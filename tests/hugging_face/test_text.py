@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import blockdsl
 import xt_blocks
 from blockdsl.errors import UserError
-from xt_blocks.interop.text import load_writer
+from xt_blocks.interop.text import Bytes, Writer, load_writer
 
 TEXT = ["the quick brown fox jumps over the lazy dog", "pack my box with five dozen liquor jugs", "naïve café, 東京"]
 
@@ -72,3 +72,13 @@ def test_our_folder_with_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer.json is no tokenizer"):
         load_writer(tmp_path)
+
+
+SIZES = {"num_tokens": 256, "max_seq_len": 9, "depth": 1, "heads": 2}
+
+
+def test_an_answer_needs_a_token_to_start_with() -> None:
+    sizes = {f"{side}_{name}": value for side in ("enc", "dec") for name, value in SIZES.items()}
+    writer = Writer(xt_blocks.XTransformer(dim=8, **sizes), Bytes())
+    with pytest.raises(UserError, match="no token that an answer starts with"):
+        next(writer.write("a", 2))
