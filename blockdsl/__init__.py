@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import GraphError, PatternError, UserError
 from .language.format import format_text
 from .language.pattern import Pattern, parse, parse_settings
-from .registry import builtin as builtin  # registers a, c and f
+from .registry import builtin as builtin  # registers the built-in kinds
 from .registry.kinds import Kind, Sizes, kinds
 from .registry.options import Option
 from .registry.register import register, unregister

@@ -14,9 +14,9 @@ To add a family, put one file into this folder; it is found there. `llama.py` an
 
 A row of `weights` says which of our parameters is which of theirs. Names are those of modules: `Weight("a.norm", ...)`
 is the weight, and the bias where ours has one; a parameter of another name is written whole (`"memory_tokens"`).
-`a.`, `c.` or `f.` is a block of layer {i}; `f2.` is the second feedforward of a layer. Blocks are counted in the order
-of the graph, tied ones (ALBERT) once. Other names are those of the model: `token_emb`, `attn_layers.norm`, `to_logits`;
-`model.` is the one around several components (`model.logit_scale` of CLIP).
+`a.` or the name of another kind is a block of layer {i}, in layers that have one; `f2.` is the second feedforward of a
+layer. Blocks are counted in the order of the graph, tied ones (ALBERT) once. Other names are those of the model:
+`token_emb`, `attn_layers.norm`, `to_logits`; `model.` is what is around several components (`model.logit_scale`).
 Every parameter of ours needs a row, and every tensor of theirs one too: the rest is refused by name.
 
     whole                 Weight("a.norm", "model.layers.{i}.input_layernorm")              norms, embeddings, heads
@@ -222,14 +222,15 @@ class Component:
         pattern: its blocks, `(a f)*12`.
         settings: of the stack and of the model; those at their default say nothing and are left out of the text.
         weights: the rows.
-        layers: how many times the rows with {i} repeat; tied layers count once.
+        layers: how many times the rows with {i} repeat, or where layers differ the kinds of each one's blocks,
+            ("m f", "a f"); tied layers count once.
         arguments: of a decoder, those of `XTransformer.from_models`: start_token, generation, ...
     """
 
     pattern: str
     settings: Mapping[str, Any]
     weights: Sequence[Row]
-    layers: int
+    layers: int | Sequence[str]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,12 @@ class Tokens:
         streams = theirs(input_ids=self.tokens, output_hidden_states=True).hidden_states
         out, seen = ours(self.tokens, return_embeddings=True, return_intermediates=True)
         blocks = ours.graph.nodes("block")
-        first = blocks[:: len(blocks) // (len(streams) - 1)]
+        layers = read(ours.hugging_face).parts[""].layers
+        if isinstance(layers, int):
+            first = blocks[:: len(blocks) // (len(streams) - 1)]
+        else:
+            sizes = [len(layer.split()) for layer in layers]
+            first = [blocks[start] for start in accumulate(sizes[:-1], initial=0)]
         yield from zip([*(seen.streams[node] for node in first), out], streams, strict=True)
 
     def tokens_missed(self) -> int | None:

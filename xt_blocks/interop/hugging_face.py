@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
+from itertools import accumulate
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from blockdsl.errors import UserError
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
 from blockdsl.hugging_face.family import PartOf, Reading, Shared, Tied, Weight, Zeros
+from blockdsl.registry.kinds import kinds
 
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
@@ -327,22 +329,23 @@ def _nets(model: Model) -> dict[str, Model]:
     return {"encoder": model.encoder, "decoder": model.decoder.net} if isinstance(model, XTransformer) else {"": model}
 
 
-def _places(net: Model, ours: str, layers: int) -> Iterator[tuple[str, int]]:
+def _places(net: Model, ours: str, layers: int | Sequence[str]) -> Iterator[tuple[str, int]]:
     """What a row's name stands for in the model, with the layer it is in."""
     slot, _, rest = ours.partition(".")
-    if not _is_slot(slot):
+    if _kind(slot) not in kinds():
         yield ours, 0
         return
-    owners = [*net.attn_layers.blocks]
-    per_layer = len(owners) // layers
-    for layer in range(layers):
-        alike = [node for node in owners[layer * per_layer :][:per_layer] if _kind(node) == slot[0]]
-        for node in alike[int(slot[1:] or 1) - 1 :][:1]:
+    for layer, nodes in enumerate(_layers([*net.attn_layers.blocks], layers)):
+        alike = [node for node in nodes if _kind(node) == _kind(slot)]
+        for node in alike[int(slot.removeprefix(_kind(slot)) or 1) - 1 :][:1]:
             yield f"attn_layers.blocks.{node}.{rest}", layer
 
 
-def _is_slot(name: str) -> bool:
-    return name[:1].isalpha() and (len(name) == 1 or name[1:].isdigit())
+def _layers(nodes: Sequence[str], layers: int | Sequence[str]) -> Iterator[Sequence[str]]:
+    """The blocks of each layer."""
+    sizes = [len(nodes) // layers] * layers if isinstance(layers, int) else [len(layer.split()) for layer in layers]
+    for end, size in zip(accumulate(sizes), sizes, strict=True):
+        yield nodes[end - size : end]
 
 
 def _kind(node: str) -> str:

@@ -1,22 +1,13 @@
-"""The three built-in block kinds: self-attention `a`, cross-attention `c`, feedforward `f`.
-
-Owns the declaration of their options (name, type, default, range, one line of documentation, the stack setting that
-goes with each), what clashes, and what they cost. The language, the keyword API, the costs, the errors and the torch
-modules all read it from here.
-"""
+"""Self-attention `a`: its options, what clashes, and what it costs; most of it is cross-attention's too."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from .activations import ACTIVATIONS
-from .kinds import Kind, Shape, Sizes
-from .norms import NORM_UNIT_OFFSET
-from .options import Option, Value
-from .register import register
-from .state import State
-
-# Attention -----------------------------------------------------------------------------------------------------------
+from ..kinds import Kind, Shape
+from ..norms import NORM_UNIT_OFFSET
+from ..options import Option, Value
+from ..state import State
 
 
 def _switch(
@@ -25,7 +16,7 @@ def _switch(
     return Option(name, bool, default, doc, setting=setting or f"attn_{name}", area=area, scores=scores)
 
 
-def _attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
+def attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
     return (
         Option("heads", int, 8, "attention heads, each of dim_head features whatever dim is", setting="heads", least=1),
         Option(
@@ -193,7 +184,7 @@ def _attention_options(residual_setting: str, residual_of: str, *own: Option) ->
     )
 
 
-def _attention_check(o: Any) -> str | None:
+def attention_check(o: Any) -> str | None:
     if o.dim_head is None and o.dim % o.heads:
         return f"heads={o.heads} does not divide dim={o.dim}, which dim_head=none asks for"
     if o.one_kv_head and o.kv_heads not in (None, 1):
@@ -223,10 +214,10 @@ def _attention_check(o: Any) -> str | None:
 def _self_attention_check(o: Any) -> str | None:
     if o.causal and o.max_attend_future is not None:
         return f"max_attend_future={o.max_attend_future} is set, but a causal block attends to no later token"
-    return _attention_check(o)
+    return attention_check(o)
 
 
-def _attention_derived(o: Any) -> dict[str, Value]:
+def attention_derived(o: Any) -> dict[str, Value]:
     dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
     return {
         "dim_head": dim_head,
@@ -235,12 +226,12 @@ def _attention_derived(o: Any) -> dict[str, Value]:
     }
 
 
-def _kv_features(o: Any) -> int:
+def kv_features(o: Any) -> int:
     """Features that keys and values are projected to."""
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
-def _projection(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
+def projection(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
     """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias."""
     parts = [
         (o.heads * o.dim_head if queries else 0, o.qkv_bias),
@@ -261,14 +252,14 @@ def _projection(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape
     return shapes
 
 
-def _attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
+def attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
     return {
         "keys": State((o.kv_heads, o.dim_head), per, window),
         "values": State((o.kv_heads, o.value_dim_head), per, window),
     }
 
 
-def _attention_shapes(o: Any) -> dict[str, Shape]:
+def attention_shapes(o: Any) -> dict[str, Shape]:
     values = o.heads * o.value_dim_head
     out = (2 if o.on_attn else 1) * o.dim
     shapes: dict[str, Shape] = {"output.to_out.weight": (out, values)}
@@ -300,7 +291,7 @@ def _attention_shapes(o: Any) -> dict[str, Shape]:
     return shapes
 
 
-def _attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
+def attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
     """Projections, and the products of the attention itself.
 
     The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
@@ -311,21 +302,21 @@ def _attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
     on_tokens += o.kv_heads * o.value_dim_head if o.tensor_product else 0
     on_tokens += values if o.gate_values else 0
     products = queries * keys * (o.heads * o.dim_head + values + (2 * o.heads**2 if o.talking_heads else 0))
-    return 2 * batch * (queries * o.dim * on_tokens + sources * o.dim * _kv_features(o) + products)
+    return 2 * batch * (queries * o.dim * on_tokens + sources * o.dim * kv_features(o) + products)
 
 
 def _biased(bias: bool) -> str:
     return " + bias" if bias else ""
 
 
-def _qkv(o: Any, names: str, features: int) -> str:
+def qkv_step(o: Any, names: str, features: int) -> str:
     """The step that makes queries, keys and values, or some of them."""
     biased = o.qkv_bias and (o.k_bias or names == "q")
     but = " but k" if o.qkv_bias and not biased else ""
     return f"{names} {o.dim:,} → {features:,}{_biased(o.qkv_bias)}{but}"
 
 
-def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
+def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
     heads = f"{o.heads} head{'' if o.heads == 1 else 's'}"
     softmax = ["softmax"] + (["causal"] if getattr(o, "causal", False) else [])
     if getattr(o, "max_attend_past", None) is not None:
@@ -351,210 +342,43 @@ def _attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, s
     return [step for step in steps if step is not None]
 
 
-SELF_ATTENTION = register(
-    Kind(
-        name="a",
-        title="self-attention",
-        prefix="attn",
-        options=_attention_options(
-            "residual_attn",
-            "previous self-attention",
-            Option("causal", bool, False, "each token attends to itself and those before it", setting="causal"),
-            Option(
-                "max_attend_past",
-                int,
-                None,
-                "how many tokens back a token attends; none: all",
-                setting="attn_max_attend_past",
-                least=0,
-                optional=True,
-            ),
-            Option(
-                "max_attend_future",
-                int,
-                None,
-                "how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); "
-                "none: all",
-                setting="attn_max_attend_future",
-                least=0,
-                optional=True,
-            ),
+SELF_ATTENTION = Kind(
+    name="a",
+    title="self-attention",
+    prefix="attn",
+    options=attention_options(
+        "residual_attn",
+        "previous self-attention",
+        Option("causal", bool, False, "each token attends to itself and those before it", setting="causal"),
+        Option(
+            "max_attend_past",
+            int,
+            None,
+            "how many tokens back a token attends; none: all",
+            setting="attn_max_attend_past",
+            least=0,
+            optional=True,
         ),
-        inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
-        shapes=lambda o: _projection("to_qkv", o, queries=True, keys=True) | _attention_shapes(o),
-        flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
-        state=lambda o: _attention_state(o, "token", o.max_attend_past),
-        module="xt_blocks.blocks.attention:Attention",
-        check=_self_attention_check,
-        derive=_attention_derived,
-        steps=lambda o: _attention_steps(o, (_qkv(o, "q, k, v", o.heads * o.dim_head + _kv_features(o)), "")),
-        also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
-        area="attention",
-        builtin=True,
-    )
-)
-
-CROSS_ATTENTION = register(
-    Kind(
-        name="c",
-        title="cross-attention",
-        prefix="attn",
-        options=_attention_options(
-            "cross_residual_attn",
-            "previous cross-attention",
-            Option(
-                "tokens_dropout",
-                float,
-                0.0,
-                "share of the context's tokens that are hidden from each row in training (arXiv:2202.07765)",
-                setting="cross_attn_tokens_dropout",
-                least=0,
-                below=1,
-                area="regularisers",
-            ),
+        Option(
+            "max_attend_future",
+            int,
+            None,
+            "how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); "
+            "none: all",
+            setting="attn_max_attend_future",
+            least=0,
+            optional=True,
         ),
-        inputs=("attend", "context", "scores", "cache"),
-        shapes=lambda o: (
-            _projection("to_q", o, queries=True, keys=False)
-            | _projection("to_kv", o, queries=False, keys=True)
-            | _attention_shapes(o)
-        ),
-        flops=lambda o, sizes: _attention_flops(o, sizes.batch, sizes.seq, sizes.context),
-        state=lambda o: _attention_state(o, "context"),
-        module="xt_blocks.blocks.attention:CrossAttention",
-        check=_attention_check,
-        derive=_attention_derived,
-        steps=lambda o: _attention_steps(
-            o,
-            (_qkv(o, "q", o.heads * o.dim_head), ""),
-            (_qkv(o, "k, v", _kv_features(o)), "context"),
-        ),
-        also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
-        area="attention",
-        builtin=True,
-    )
-)
-
-# Feedforward ---------------------------------------------------------------------------------------------------------
-
-
-_MULT = 4
-
-
-def _ff_inner(o: Any) -> int:
-    return int(o.dim * o.mult) if o.inner is None else int(o.inner)
-
-
-def _ff_shapes(o: Any) -> dict[str, Shape]:
-    inner = o.inner
-    hidden = (2 if o.glu else 1) * inner
-    shapes: dict[str, Shape] = {"to_hidden.weight": (hidden, o.dim), "to_out.weight": (o.dim, inner)}
-    if not o.no_bias:
-        shapes |= {"to_hidden.bias": (hidden,), "to_out.bias": (o.dim,)}
-    if o.post_act_ln:
-        shapes |= {"norm.weight": (inner,), "norm.bias": (inner,)}
-    return shapes
-
-
-def _ff_derived(o: Any) -> dict[str, Value]:
-    switched = "silu" if o.swish else "relu_squared" if o.relu_squared else "gelu"
-    return {"inner": _ff_inner(o), "activation": switched if o.activation is None else o.activation}
-
-
-def _ff_check(o: Any) -> str | None:
-    if o.swish and o.relu_squared:
-        return "swish and relu_squared are both set; a feedforward has one activation"
-    if o.activation is not None and (o.swish or o.relu_squared):
-        switch = "swish" if o.swish else "relu_squared"
-        return f"activation={o.activation} and {switch} are both set; a feedforward has one activation"
-    if o.inner is not None and o.mult != _MULT:
-        return f"inner={o.inner} and mult={o.mult} are both set; give one"
-    if o.gate_first and not o.glu:
-        return "gate_first is set, but it needs glu"
-    if _ff_inner(o) < 1:
-        return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
-    return None
-
-
-def _ff_flops(o: Any, sizes: Sizes) -> int:
-    return 2 * sizes.batch * sizes.seq * o.dim * int(o.inner) * (3 if o.glu else 2)
-
-
-def _ff_switch(name: str, doc: str) -> Option:
-    return Option(name, bool, False, doc, setting=f"ff_{name}")
-
-
-def _ff_steps(o: Any) -> list[tuple[str, str]]:
-    inner, activation = o.inner, ACTIVATIONS[o.activation]
-    gate = "gate first" if o.gate_first else "gate"
-    return [
-        (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
-        (f"{activation} {gate}" if o.glu else activation, ""),
-        *([("LayerNorm", "")] if o.post_act_ln else []),
-        (f"linear {inner:,} → {o.dim:,}", ""),
-    ]
-
-
-FEEDFORWARD = register(
-    Kind(
-        name="f",
-        title="feedforward",
-        prefix="ff",
-        options=(
-            Option("mult", float, _MULT, "hidden features as a multiple of dim", setting="ff_mult", least=0),
-            Option(
-                "inner",
-                int,
-                None,
-                "hidden features as a number; none: mult times dim",
-                setting="ff_inner",
-                least=1,
-                optional=True,
-            ),
-            Option(
-                "activation",
-                str,
-                None,
-                "activation of the hidden features; none: what swish or relu_squared says, else gelu",
-                setting="ff_activation",
-                choices=tuple(ACTIVATIONS),
-                optional=True,
-            ),
-            _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
-            _ff_switch(
-                "gate_first", "the gate is the first half of the hidden layer's outputs, not the second (LLaMA)"
-            ),
-            _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
-            _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
-            _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
-            _ff_switch("no_bias", "linear layers without a bias (PaLM, arXiv:2204.02311)"),
-            Option(
-                "dropout",
-                float,
-                0.0,
-                "dropout of the hidden features",
-                setting="ff_dropout",
-                least=0,
-                below=1,
-                area="regularisers",
-            ),
-            Option(
-                "zero_init_branch_output",
-                bool,
-                False,
-                "the last linear layer starts at zero",
-                setting="zero_init_branch_output",
-                area="norms and residuals",
-            ),
-        ),
-        shapes=_ff_shapes,
-        flops=_ff_flops,
-        state=lambda o: {},
-        module="xt_blocks.blocks.feedforward:FeedForward",
-        check=_ff_check,
-        derive=_ff_derived,
-        steps=_ff_steps,
-        also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
-        builtin=True,
-    )
+    ),
+    inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
+    shapes=lambda o: projection("to_qkv", o, queries=True, keys=True) | attention_shapes(o),
+    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
+    state=lambda o: attention_state(o, "token", o.max_attend_past),
+    module="xt_blocks.blocks.attention:Attention",
+    check=_self_attention_check,
+    derive=attention_derived,
+    steps=lambda o: attention_steps(o, (qkv_step(o, "q, k, v", o.heads * o.dim_head + kv_features(o)), "")),
+    also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
+    area="attention",
+    builtin=True,
 )

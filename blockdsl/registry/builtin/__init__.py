@@ -1,0 +1,18 @@
+"""The block kinds that come with the package, one a file, each registered the way a user registers one.
+
+A file owns the declaration of its kind: options (name, type, default, range, one line of documentation, the stack
+setting that goes with each), what clashes, what it costs and what it keeps. The language, the keyword API, the costs,
+the errors and the torch modules all read it from there. To add a kind, add its file and its line below.
+"""
+
+from ..register import register
+from .attention import SELF_ATTENTION
+from .cross_attention import CROSS_ATTENTION
+from .feedforward import FEEDFORWARD
+
+for _kind in (  # in the order in which they are listed
+    SELF_ATTENTION,
+    CROSS_ATTENTION,
+    FEEDFORWARD,
+):
+    register(_kind)

@@ -1,0 +1,126 @@
+"""Feedforward `f`: two linear layers with an activation, or a gate, between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..activations import ACTIVATIONS
+from ..kinds import Kind, Shape, Sizes
+from ..options import Option, Value
+
+_MULT = 4
+
+
+def _ff_inner(o: Any) -> int:
+    return int(o.dim * o.mult) if o.inner is None else int(o.inner)
+
+
+def _ff_shapes(o: Any) -> dict[str, Shape]:
+    inner = o.inner
+    hidden = (2 if o.glu else 1) * inner
+    shapes: dict[str, Shape] = {"to_hidden.weight": (hidden, o.dim), "to_out.weight": (o.dim, inner)}
+    if not o.no_bias:
+        shapes |= {"to_hidden.bias": (hidden,), "to_out.bias": (o.dim,)}
+    if o.post_act_ln:
+        shapes |= {"norm.weight": (inner,), "norm.bias": (inner,)}
+    return shapes
+
+
+def _ff_derived(o: Any) -> dict[str, Value]:
+    switched = "silu" if o.swish else "relu_squared" if o.relu_squared else "gelu"
+    return {"inner": _ff_inner(o), "activation": switched if o.activation is None else o.activation}
+
+
+def _ff_check(o: Any) -> str | None:
+    if o.swish and o.relu_squared:
+        return "swish and relu_squared are both set; a feedforward has one activation"
+    if o.activation is not None and (o.swish or o.relu_squared):
+        switch = "swish" if o.swish else "relu_squared"
+        return f"activation={o.activation} and {switch} are both set; a feedforward has one activation"
+    if o.inner is not None and o.mult != _MULT:
+        return f"inner={o.inner} and mult={o.mult} are both set; give one"
+    if o.gate_first and not o.glu:
+        return "gate_first is set, but it needs glu"
+    if _ff_inner(o) < 1:
+        return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
+    return None
+
+
+def _ff_flops(o: Any, sizes: Sizes) -> int:
+    return 2 * sizes.batch * sizes.seq * o.dim * int(o.inner) * (3 if o.glu else 2)
+
+
+def _ff_switch(name: str, doc: str) -> Option:
+    return Option(name, bool, False, doc, setting=f"ff_{name}")
+
+
+def _ff_steps(o: Any) -> list[tuple[str, str]]:
+    inner, activation = o.inner, ACTIVATIONS[o.activation]
+    gate = "gate first" if o.gate_first else "gate"
+    return [
+        (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
+        (f"{activation} {gate}" if o.glu else activation, ""),
+        *([("LayerNorm", "")] if o.post_act_ln else []),
+        (f"linear {inner:,} → {o.dim:,}", ""),
+    ]
+
+
+FEEDFORWARD = Kind(
+    name="f",
+    title="feedforward",
+    prefix="ff",
+    options=(
+        Option("mult", float, _MULT, "hidden features as a multiple of dim", setting="ff_mult", least=0),
+        Option(
+            "inner",
+            int,
+            None,
+            "hidden features as a number; none: mult times dim",
+            setting="ff_inner",
+            least=1,
+            optional=True,
+        ),
+        Option(
+            "activation",
+            str,
+            None,
+            "activation of the hidden features; none: what swish or relu_squared says, else gelu",
+            setting="ff_activation",
+            choices=tuple(ACTIVATIONS),
+            optional=True,
+        ),
+        _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
+        _ff_switch("gate_first", "the gate is the first half of the hidden layer's outputs, not the second (LLaMA)"),
+        _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
+        _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
+        _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
+        _ff_switch("no_bias", "linear layers without a bias (PaLM, arXiv:2204.02311)"),
+        Option(
+            "dropout",
+            float,
+            0.0,
+            "dropout of the hidden features",
+            setting="ff_dropout",
+            least=0,
+            below=1,
+            area="regularisers",
+        ),
+        Option(
+            "zero_init_branch_output",
+            bool,
+            False,
+            "the last linear layer starts at zero",
+            setting="zero_init_branch_output",
+            area="norms and residuals",
+        ),
+    ),
+    shapes=_ff_shapes,
+    flops=_ff_flops,
+    state=lambda o: {},
+    module="xt_blocks.blocks.feedforward:FeedForward",
+    check=_ff_check,
+    derive=_ff_derived,
+    steps=_ff_steps,
+    also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
+    builtin=True,
+)
