@@ -1,4 +1,4 @@
-"""What the chunked scans over the tokens cost, which are in `xt_blocks.kernels.scans`: a row and head of each. No torch.
+"""What the chunked scans of `xt_blocks.kernels.scans` cost, a row and head of each. No torch.
 
 d features of a key, e of a value. Two operations a multiply-add, as everywhere.
 """

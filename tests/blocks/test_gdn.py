@@ -43,7 +43,7 @@ def by_hand(layer: GatedDeltaNet, x: Tensor, d: int, e: int, twice: bool) -> Ten
     return out @ layer.to_out.weight.T
 
 
-@pytest.mark.parametrize("heads, twice", [(2, False), (4, True)])
+@pytest.mark.parametrize(("heads", "twice"), [(2, False), (4, True)])
 def test_a_layer_is_its_formulas(heads: int, twice: bool) -> None:
     torch.manual_seed(heads)
     options = {"value_heads": heads, "value_dim_head": 3, "neg_eigval": twice, "kernel": 3}

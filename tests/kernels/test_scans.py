@@ -18,9 +18,7 @@ D, E = 6, 5
 Scan = Callable[..., tuple[Tensor, Tensor]]
 
 
-def by_hand(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor | None, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def by_hand(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
     """Equation 10 of arXiv:2412.06464, the state transposed; without β, each value is added as it is."""
     out = []
     for t in range(q.shape[2]):
@@ -55,7 +53,7 @@ FEATURES = pytest.mark.parametrize("features", [1, D], ids=["by head", "by chann
 
 @SCANS
 @FEATURES
-@pytest.mark.parametrize("seq, chunk", [(1, 64), (2, 64), (7, 2), (19, 8), (70, 64)])
+@pytest.mark.parametrize(("seq", "chunk"), [(1, 64), (2, 64), (7, 2), (19, 8), (70, 64)])
 def test_a_scan_is_its_recurrence(scan: Scan, features: int, seq: int, chunk: int) -> None:
     for strength in 0.3, 25.0:
         given = drawn(seq, features, strength, scan is delta_rule)

@@ -61,8 +61,8 @@ class GatedDeltaNet(nn.Module):
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values, their gate, and the output."""
-        for rows, own in zip(self.to_qkvg.weight.detach().split((*self.sizes, self.sizes[2])), (1, 1, gain, gain)):
-            xavier(rows, gain=own)
+        for part, rows in enumerate(self.to_qkvg.weight.detach().split((*self.sizes, self.sizes[2]))):
+            xavier(rows, gain=gain if part >= 2 else 1.0)
         xavier(self.to_beta_decay.weight)
         xavier(self.to_out.weight, gain=gain)
 
@@ -107,10 +107,10 @@ def decay_parameters(heads: int, steps: int) -> tuple[nn.Parameter, nn.Parameter
     return nn.Parameter(rates.log()), nn.Parameter(step + (-torch.expm1(-step)).log())
 
 
-def log_decay(x: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
-    """-exp(A_log) · softplus(x + dt_bias), in float32 at least; the last axes are alike."""
-    x, A_log, dt_bias = wide(x, A_log, dt_bias)
-    return -A_log.exp() * F.softplus(x + dt_bias)
+def log_decay(x: Tensor, log_rate: Tensor, bias: Tensor) -> Tensor:
+    """-exp(log_rate) · softplus(x + bias), in float32 at least; the last axes are alike."""
+    x, log_rate, bias = wide(x, log_rate, bias)
+    return -log_rate.exp() * F.softplus(x + bias)
 
 
 def unit(x: Tensor) -> Tensor:

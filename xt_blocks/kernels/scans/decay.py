@@ -1,8 +1,8 @@
 """What scans whose state decays have in common: chunks, sums of log decays, and products of tokens within a chunk.
 
 A token's log decay g ≤ 0 says by what the state before it is multiplied, exp(g): one number for each head, or one for
-each of its key features. Every exponent here is a sum of log decays over just the tokens that lie between two, and never
-a difference of sums nor the logarithm of a quotient: it is at most 0 and exact however strong the decays are.
+each of its key features. Every exponent here is a sum of log decays over just the tokens between two, never a
+difference of sums: it is at most 0, and exact however strong the decays of other tokens are.
 
 Axes: b batch, h heads, n tokens, c chunks, t tokens of a chunk, d features of a key.
 """

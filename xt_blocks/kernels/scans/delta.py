@@ -44,9 +44,7 @@ def delta_rule(
     return out.to(dtype), state
 
 
-def _step(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, chunk: int
-) -> tuple[Tensor, Tensor]:
+def _step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
     """A single token, as the recurrence says it."""
     state = g.exp().transpose(-1, -2) * state
     state = state + k.transpose(-1, -2) * (beta * (v - k @ state))
