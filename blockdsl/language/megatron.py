@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import Fault, PatternError, Span, listing
 from ..registry.kinds import kind_of
-from .expand import MAX_BLOCKS, BlockSpec, Spec
+from .expand import MAX_BLOCKS, BlockSpec, Expansion, Spec
 from .fold import shortest
 from .parse import MAX_TEXT
 from .pattern import Pattern, parse
@@ -118,9 +118,7 @@ def _written(pattern: Pattern) -> str:
 def _single(spec: Spec) -> BlockSpec:
     if isinstance(spec, BlockSpec):
         return spec
-    first = spec
-    while not isinstance(first, BlockSpec):
-        first = first.branches[0][0]
+    first = next(Expansion((spec,), ()).blocks())
     raise Fault(first.span, "Megatron has no parallel branches")
 
 
