@@ -338,6 +338,7 @@ def test_unregistering_restores_the_language_and_the_settings() -> None:
         ),
         ({"name": "my dwconv"}, "a block kind cannot be called 'my dwconv': write letters and '_', with no digit"),
         ({"name": ""}, "a block kind cannot be called '': write letters"),
+        ({"shown": ("width",)}, "kind 'dwconv': shown names no option of it: width"),
         (
             {"inputs": ("masks",)},
             "kind 'dwconv': unknown inputs masks; the inputs are mask, attend, context, rotary, bias, scores",

@@ -81,7 +81,11 @@ def read_text(args: argparse.Namespace) -> str:
     if language is not None and args.pattern.startswith(ZOO):
         raise UserError(f"{args.pattern} is no pattern of {language}; leave --from out")
     text = _text(args)
-    return text if language is None else str(LANGUAGES[language](text))
+    if language is None:
+        return text
+    pattern = LANGUAGES[language](text)
+    args.source_name = ""  # what is wrong further on is shown in the text made of it, not in the file
+    return str(pattern)
 
 
 def _text(args: argparse.Namespace) -> str:
