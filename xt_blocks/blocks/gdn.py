@@ -61,7 +61,7 @@ class GatedDeltaNet(nn.Module):
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values, their gate, and the output."""
-        for part, rows in enumerate(self.to_qkvg.weight.detach().split((*self.sizes, self.sizes[2]))):
+        for part, rows in enumerate(self.to_qkvg.weight.detach().split_with_sizes((*self.sizes, self.sizes[2]))):
             xavier(rows, gain=gain if part >= 2 else 1.0)
         xavier(self.to_beta_decay.weight)
         xavier(self.to_out.weight, gain=gain)
@@ -101,10 +101,12 @@ class GatedDeltaNet(nn.Module):
 
 def decay_parameters(heads: int, steps: int) -> tuple[nn.Parameter, nn.Parameter]:
     """A_log: (heads,), of rates from 0 to 16; dt_bias: (steps,), whose softplus is from 0.001 to 0.1 (Mamba-2)."""
-    rates = torch.empty(heads, dtype=torch.get_default_dtype()).uniform_(0.01, 16)
-    low, high = math.log(0.001), math.log(0.1)
-    step = torch.empty(steps, dtype=torch.get_default_dtype()).uniform_(low, high).exp()
-    return nn.Parameter(rates.log()), nn.Parameter(step + (-torch.expm1(-step)).log())
+    log_rate, bias = nn.Parameter(torch.empty(heads)), nn.Parameter(torch.empty(steps))
+    with torch.no_grad():
+        log_rate.uniform_(0.01, 16).log_()
+        step = bias.uniform_(math.log(0.001), math.log(0.1)).exp_()
+        bias.add_((-torch.expm1(-step)).log_())
+    return log_rate, bias
 
 
 def log_decay(x: Tensor, log_rate: Tensor, bias: Tensor) -> Tensor:

@@ -76,8 +76,7 @@ def _products_by_channel(lefts: Sequence[Tensor], right: Tensor, g: Tensor) -> l
     blocks = [(left * right).sum(-1)[..., None, None] for left in lefts]  # of a single token: (..., t, 1, 1)
     half = 1
     while half < size:
-        pairs = [(x.reshape(*batch, -1, 2, half, x.shape[-1])) for x in (*lefts, right, g)]
-        *later, early, decay = pairs
+        *later, early, decay = (x.reshape(*batch, -1, 2, half, x.shape[-1]) for x in (*lefts, right, g))
         early = early[..., 0, :, :] * until_end(decay[..., 0, :, :], -2).exp()
         to_later = since_start(decay[..., 1, :, :], -2).exp()
         joined_blocks = []
