@@ -176,11 +176,12 @@ def token_positions(inputs: ForwardInputs) -> Positions:
     if cache is not None and cache.fixed is not None:
         return Positions(*cache.fixed.placed(pos), consecutive=False)
     before = None if cache is None else cache.positions
+    first = 0 if cache is None else cache.first
     if pos is None and before is None:
-        return consecutive(inputs.seq, inputs.past, device)
+        return consecutive(inputs.seq, inputs.past, device, first)
     if pos is None:
         assert before is not None
         pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device, dtype=torch.int64)
     elif before is None and inputs.held:
-        before = torch.arange(inputs.past, device=device, dtype=torch.int64)
+        before = torch.arange(first, first + inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)
