@@ -11,6 +11,7 @@ scores    (batch, heads, seq, keys) of an earlier block, or None; along with kee
           True the module returns (update, its request.Scores)
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
+observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "bias": ForwardContext.bias,
     "scores": lambda context, step: context.scores[step.scores_from or ""],
     "cache": ForwardContext.state,
+    "observed": lambda context, step: context.intermediates is not None,
 }
 
 
