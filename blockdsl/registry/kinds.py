@@ -26,11 +26,11 @@ kind of their own:
             return self.conv(x.transpose(1, 2)).transpose(1, 2)
 
     blockdsl.register(Kind(
-        name="conv",
+        name="dwconv",
         title="depthwise convolution",
-        prefix="conv",                                     # stack settings are called conv_kernel, ...
+        prefix="dwconv",                                   # stack settings are called dwconv_kernel, ...
         options=(
-            Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
+            Option("kernel", int, 7, "width of the kernel", setting="dwconv_kernel", least=1),
             Option("causal", bool, False, "no token sees a later one", setting="causal"),
         ),
         inputs=("mask", "cache"),                          # what the module is handed beside x
@@ -39,7 +39,7 @@ kind of their own:
         module=DepthwiseConv,                              # DepthwiseConv(dim=512, kernel=7, causal=False)
         state=lambda o: {"tail": State((o.kernel - 1, o.dim))} if o.causal else None,
     ))
-    blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
+    blockdsl.parse("(f/2 a dwconv f/2)*12")                # the Conformer
 
 The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
 its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
@@ -77,7 +77,7 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
+INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache", "observed")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
@@ -117,6 +117,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
+        shown: names of options that drawings always show, as how many experts there are.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -136,6 +137,7 @@ class Kind:
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    shown: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockdsl.registry.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.registry.builtin.attention import SELF_ATTENTION
+from blockdsl.registry.builtin.cross_attention import CROSS_ATTENTION
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.kinds import Kind
 from blockdsl.registry.options import by_name

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
+from blockdsl.files import read_object
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
 from blockdsl.hugging_face.family import PartOf, Reading, Shared, Tied, Weight, Zeros
@@ -149,10 +150,7 @@ def _generation(source: Any) -> dict[str, Any]:
         own: Any = getattr(source, "generation_config", None)
         said = {} if own is None else own.to_dict()
     elif (file := Path(source) / GENERATION).is_file():
-        try:
-            said = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{file} is damaged: it is not JSON") from None
+        said = read_object(file)
     else:
         return {}
     return {name: said[name] for name in KEYS if said.get(name) is not None}
