@@ -198,9 +198,8 @@ class Attention(AnyAttention):
         if self.latent is not None:
             self.sizes = self.latent.sizes
         self.to_qkv = projection(dim, self.sizes, self.biases)
-        alike = (
-            self.latent is None and self.sizes[1] == self.sizes[2]
-        )  # all heads have the same size, so one split is enough
+        # one split is enough where all heads have the same size
+        alike = self.latent is None and self.sizes[1] == self.sizes[2]
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         o = self.options
         self.mask_spec = MaskSpec(o.causal, o.max_attend_past, o.num_mem_kv, future=o.max_attend_future)

@@ -61,7 +61,7 @@ def weighted_sum(weights: Tensor, v: Tensor) -> Tensor:
 
 
 def by_key_head(x: Tensor, k: Tensor) -> Tensor:
-    """`x: (b, h, i, ...)` → (b, g, h/g·i, ...): all that reads the same head of `k: (b, g, j, d)`, which is not copied."""
+    """`x: (b, h, i, ...)` → (b, g, h/g·i, ...): what reads the same head of `k: (b, g, j, d)`, which is not copied."""
     return x if x.shape[1] == k.shape[1] else x.reshape(x.shape[0], k.shape[1], -1, x.shape[3])
 
 
