@@ -191,6 +191,15 @@ class FeedforwardOptions(TypedDict, total=False):
     """the last linear layer starts at zero; default false"""
 
 
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+
+
 class SharedSettings(TypedDict, total=False):
     """Settings of every stack."""
 
@@ -393,6 +402,10 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -720,6 +733,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -837,6 +852,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

@@ -7,6 +7,7 @@ the errors and the torch modules all read it from there. To add a kind, add its 
 
 from ..register import register
 from .attention import SELF_ATTENTION
+from .conv import SHORT_CONVOLUTION
 from .cross_attention import CROSS_ATTENTION
 from .feedforward import FEEDFORWARD
 
@@ -14,5 +15,6 @@ for _kind in (  # in the order in which they are listed
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    SHORT_CONVOLUTION,
 ):
     register(_kind)
