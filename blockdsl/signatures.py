@@ -200,6 +200,63 @@ class ShortConvolutionOptions(TypedDict, total=False):
     """biases of the convolution and of its linear layers; default false"""
 
 
+class ExpertsOptions(TypedDict, total=False):
+    """Of a block `e`, experts."""
+
+    experts: int
+    """how many experts there are (arXiv:1701.06538); default 8"""
+    top: int
+    """experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088); default 2"""
+    mult: float
+    """hidden features of an expert as a multiple of dim; default 4"""
+    inner: int | None
+    """hidden features of an expert as a number; none: mult times dim; default none"""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of the hidden features; default gelu"""
+    glu: bool
+    """gate the hidden features (arXiv:2002.05202); default false"""
+    gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second; default false"""
+    glu_limit: float | None
+    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
+    none"""
+    glu_offset: float
+    """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
+    no_bias: bool
+    """experts without a bias, the shared one too; default false"""
+    router: Literal["softmax", "sigmoid"]
+    """scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3,
+    arXiv:2412.19437); default softmax"""
+    router_bias: bool
+    """the router has a bias (gpt-oss, arXiv:2508.10925); default false"""
+    renormalise: bool
+    """the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088); default true"""
+    weight_scale: float
+    """factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437); default 1.0"""
+    groups: int
+    """groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434); default 1"""
+    top_groups: int
+    """groups whose experts a token may read; default 1"""
+    group_best: int
+    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    correction_rate: float | None
+    """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
+    less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
+    balance_loss: float
+    """coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961); default 0.01"""
+    z_loss: float
+    """coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906); default 0.0"""
+    shared_inner: int | None
+    """hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without; default
+    none"""
+    shared_gate: bool
+    """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
+    dropout: float
+    """dropout of the hidden features; default 0.0"""
+    zero_init_branch_output: bool
+    """the last linear layer starts at zero; default false"""
+
+
 class SharedSettings(TypedDict, total=False):
     """Settings of every stack."""
 
@@ -406,6 +463,56 @@ class SharedSettings(TypedDict, total=False):
     """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
     conv_bias: bool
     """biases of the convolution and of its linear layers; default false"""
+    moe_experts: int
+    """how many experts there are (arXiv:1701.06538); default 8"""
+    moe_top: int
+    """experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088); default 2"""
+    moe_mult: float
+    """hidden features of an expert as a multiple of dim; default 4"""
+    moe_inner: int | None
+    """hidden features of an expert as a number; none: mult times dim; default none"""
+    moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of the hidden features; default gelu"""
+    moe_glu: bool
+    """gate the hidden features (arXiv:2002.05202); default false"""
+    moe_gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second; default false"""
+    moe_glu_limit: float | None
+    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
+    none"""
+    moe_glu_offset: float
+    """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
+    moe_no_bias: bool
+    """experts without a bias, the shared one too; default false"""
+    moe_router: Literal["softmax", "sigmoid"]
+    """scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3,
+    arXiv:2412.19437); default softmax"""
+    moe_router_bias: bool
+    """the router has a bias (gpt-oss, arXiv:2508.10925); default false"""
+    moe_renormalise: bool
+    """the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088); default true"""
+    moe_weight_scale: float
+    """factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437); default 1.0"""
+    moe_groups: int
+    """groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434); default 1"""
+    moe_top_groups: int
+    """groups whose experts a token may read; default 1"""
+    moe_group_best: int
+    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    moe_correction_rate: float | None
+    """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
+    less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
+    moe_balance_loss: float
+    """coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961); default 0.01"""
+    moe_z_loss: float
+    """coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906); default 0.0"""
+    moe_shared_inner: int | None
+    """hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without; default
+    none"""
+    moe_shared_gate: bool
+    """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
+    moe_dropout: float
+    """dropout of the hidden features; default 0.0"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -735,6 +842,29 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_dropout: float
     enc_conv_kernel: int
     enc_conv_bias: bool
+    enc_moe_experts: int
+    enc_moe_top: int
+    enc_moe_mult: float
+    enc_moe_inner: int | None
+    enc_moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    enc_moe_glu: bool
+    enc_moe_gate_first: bool
+    enc_moe_glu_limit: float | None
+    enc_moe_glu_offset: float
+    enc_moe_no_bias: bool
+    enc_moe_router: Literal["softmax", "sigmoid"]
+    enc_moe_router_bias: bool
+    enc_moe_renormalise: bool
+    enc_moe_weight_scale: float
+    enc_moe_groups: int
+    enc_moe_top_groups: int
+    enc_moe_group_best: int
+    enc_moe_correction_rate: float | None
+    enc_moe_balance_loss: float
+    enc_moe_z_loss: float
+    enc_moe_shared_inner: int | None
+    enc_moe_shared_gate: bool
+    enc_moe_dropout: float
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -854,6 +984,29 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_dropout: float
     dec_conv_kernel: int
     dec_conv_bias: bool
+    dec_moe_experts: int
+    dec_moe_top: int
+    dec_moe_mult: float
+    dec_moe_inner: int | None
+    dec_moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    dec_moe_glu: bool
+    dec_moe_gate_first: bool
+    dec_moe_glu_limit: float | None
+    dec_moe_glu_offset: float
+    dec_moe_no_bias: bool
+    dec_moe_router: Literal["softmax", "sigmoid"]
+    dec_moe_router_bias: bool
+    dec_moe_renormalise: bool
+    dec_moe_weight_scale: float
+    dec_moe_groups: int
+    dec_moe_top_groups: int
+    dec_moe_group_best: int
+    dec_moe_correction_rate: float | None
+    dec_moe_balance_loss: float
+    dec_moe_z_loss: float
+    dec_moe_shared_inner: int | None
+    dec_moe_shared_gate: bool
+    dec_moe_dropout: float
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

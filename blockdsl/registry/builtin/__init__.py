@@ -9,6 +9,7 @@ from ..register import register
 from .attention import SELF_ATTENTION
 from .conv import SHORT_CONVOLUTION
 from .cross_attention import CROSS_ATTENTION
+from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 
 for _kind in (  # in the order in which they are listed
@@ -16,5 +17,6 @@ for _kind in (  # in the order in which they are listed
     CROSS_ATTENTION,
     FEEDFORWARD,
     SHORT_CONVOLUTION,
+    EXPERTS,
 ):
     register(_kind)
