@@ -10,11 +10,13 @@ from .attention import SELF_ATTENTION
 from .cross_attention import CROSS_ATTENTION
 from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
+from .gdn import GATED_DELTA_NET
 
 for _kind in (  # in the order in which they are listed
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    GATED_DELTA_NET,
     EXPERTS,
 ):
     register(_kind)
