@@ -496,6 +496,9 @@ class SharedSettings(TypedDict, total=False):
     """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
     gdn_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -882,6 +885,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gdn_kernel: int
     enc_gdn_neg_eigval: bool
     enc_gdn_out_norm_eps: float
+    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1031,6 +1035,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gdn_kernel: int
     dec_gdn_neg_eigval: bool
     dec_gdn_out_norm_eps: float
+    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float
