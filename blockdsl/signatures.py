@@ -210,6 +210,39 @@ class GatedDeltaNetOptions(TypedDict, total=False):
     """what is added to the mean square of each head's output; default 1e-05"""
 
 
+class KimiDeltaAttentionOptions(TypedDict, total=False):
+    """Of a block `kda`, Kimi delta attention."""
+
+    heads: int
+    """heads of queries, keys and values (arXiv:2510.26692); default 8"""
+    dim_head: int
+    """features of each head, and the rank of the layers of decay and gate; default 64"""
+    kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class GatedLinearAttentionOptions(TypedDict, total=False):
+    """Of a block `gla`, gated linear attention."""
+
+    heads: int
+    """heads (arXiv:2312.06635); default 8"""
+    dim_head: int
+    """features of each query and key; default 64"""
+    value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    decay: Literal["channel", "head", "fixed"]
+    """what a token's decay is for: each key feature, each head, or fixed by head, 1 - 2**(-5 - head), which is
+    retention (arXiv:2307.08621); default channel"""
+    decay_rank: int
+    """rank of the layer of decays by channel; default 16"""
+    decay_temperature: float
+    """what log decays are divided by; a higher one forgets more slowly; default 16"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
 class ExpertsOptions(TypedDict, total=False):
     """Of a block `e`, experts."""
 
@@ -482,6 +515,29 @@ class SharedSettings(TypedDict, total=False):
     gdn_neg_eigval: bool
     """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
     gdn_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    kda_heads: int
+    """heads of queries, keys and values (arXiv:2510.26692); default 8"""
+    kda_dim_head: int
+    """features of each head, and the rank of the layers of decay and gate; default 64"""
+    kda_kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    kda_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    gla_heads: int
+    """heads (arXiv:2312.06635); default 8"""
+    gla_dim_head: int
+    """features of each query and key; default 64"""
+    gla_value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    gla_decay: Literal["channel", "head", "fixed"]
+    """what a token's decay is for: each key feature, each head, or fixed by head, 1 - 2**(-5 - head), which is
+    retention (arXiv:2307.08621); default channel"""
+    gla_decay_rank: int
+    """rank of the layer of decays by channel; default 16"""
+    gla_decay_temperature: float
+    """what log decays are divided by; a higher one forgets more slowly; default 16"""
+    gla_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
@@ -867,6 +923,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gdn_kernel: int
     enc_gdn_neg_eigval: bool
     enc_gdn_out_norm_eps: float
+    enc_kda_heads: int
+    enc_kda_dim_head: int
+    enc_kda_kernel: int
+    enc_kda_out_norm_eps: float
+    enc_gla_heads: int
+    enc_gla_dim_head: int
+    enc_gla_value_dim_head: int | None
+    enc_gla_decay: Literal["channel", "head", "fixed"]
+    enc_gla_decay_rank: int
+    enc_gla_decay_temperature: float
+    enc_gla_out_norm_eps: float
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1014,6 +1081,17 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gdn_kernel: int
     dec_gdn_neg_eigval: bool
     dec_gdn_out_norm_eps: float
+    dec_kda_heads: int
+    dec_kda_dim_head: int
+    dec_kda_kernel: int
+    dec_kda_out_norm_eps: float
+    dec_gla_heads: int
+    dec_gla_dim_head: int
+    dec_gla_value_dim_head: int | None
+    dec_gla_decay: Literal["channel", "head", "fixed"]
+    dec_gla_decay_rank: int
+    dec_gla_decay_temperature: float
+    dec_gla_out_norm_eps: float
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

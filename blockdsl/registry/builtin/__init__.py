@@ -11,12 +11,16 @@ from .cross_attention import CROSS_ATTENTION
 from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
+from .gla import GATED_LINEAR_ATTENTION
+from .kda import KIMI_DELTA_ATTENTION
 
 for _kind in (  # in the order in which they are listed
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
     GATED_DELTA_NET,
+    KIMI_DELTA_ATTENTION,
+    GATED_LINEAR_ATTENTION,
     EXPERTS,
 ):
     register(_kind)
