@@ -69,9 +69,7 @@ def from_megatron(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
         problem = f"the text is {len(letters):,} characters long; the limit is {MAX_TEXT:,}"
         raise PatternError(text, Span(MAX_TEXT, MAX_TEXT + 1), problem)
     if not letters:
-        raise PatternError(
-            text, Span(0, 1), "the pattern is empty", "write letters in the order of layers, as in M-M*-"
-        )
+        raise PatternError(text, Span(0, 1), "the pattern is empty", "write layers in their order, as in M-M*-")
     start = len(letters) - len(letters.lstrip())
     for at in range(start, len(letters)):
         if letters[at] not in _LETTERS and letters[at] != _CUT:
