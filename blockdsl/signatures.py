@@ -191,6 +191,34 @@ class FeedforwardOptions(TypedDict, total=False):
     """the last linear layer starts at zero; default false"""
 
 
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+
+
+class GatedDeltaNetOptions(TypedDict, total=False):
+    """Of a block `gdn`, gated delta net."""
+
+    heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    dim_head: int
+    """features of each query and key; default 64"""
+    value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
 class ExpertsOptions(TypedDict, total=False):
     """Of a block `e`, experts."""
 
@@ -450,6 +478,27 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+    gdn_heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    gdn_dim_head: int
+    """features of each query and key; default 64"""
+    gdn_value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    gdn_value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    gdn_kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    gdn_neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    gdn_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -827,6 +876,16 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
+    enc_gdn_heads: int
+    enc_gdn_dim_head: int
+    enc_gdn_value_heads: int | None
+    enc_gdn_value_dim_head: int | None
+    enc_gdn_kernel: int
+    enc_gdn_neg_eigval: bool
+    enc_gdn_out_norm_eps: float
+    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -967,6 +1026,16 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
+    dec_gdn_heads: int
+    dec_gdn_dim_head: int
+    dec_gdn_value_heads: int | None
+    dec_gdn_value_dim_head: int | None
+    dec_gdn_kernel: int
+    dec_gdn_neg_eigval: bool
+    dec_gdn_out_norm_eps: float
+    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

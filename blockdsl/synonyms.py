@@ -56,6 +56,7 @@ _SYNONYMS = {
     "pre_norm": "prenorm postnorm post_norm",
     "use_rmsnorm": "rmsnorm rms_norm",
     "use_scalenorm": "scalenorm scale_norm",
+    "bidirectional": "bi bimamba bidi both_ways",
     "layer_scale": "layerscale use_layerscale layerscale_value layerscale_init_value",
     "layer_dropout": "drop_path droppath layerdrop stochastic_depth",
     "checkpoint": "activation_checkpointing gradient_checkpointing recompute",

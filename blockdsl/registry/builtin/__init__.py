@@ -7,14 +7,18 @@ the errors and the torch modules all read it from there. To add a kind, add its 
 
 from ..register import register
 from .attention import SELF_ATTENTION
+from .conv import SHORT_CONVOLUTION
 from .cross_attention import CROSS_ATTENTION
 from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
+from .gdn import GATED_DELTA_NET
 
 for _kind in (  # in the order in which they are listed
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    SHORT_CONVOLUTION,
+    GATED_DELTA_NET,
     EXPERTS,
 ):
     register(_kind)
