@@ -52,7 +52,7 @@ _MEANT = {"A": "*", "×": "*", "F": "-", "_": "-", "–": "-", "—": "-", "L": 
 def from_megatron(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
     """The pattern that a hybrid pattern of Megatron is, each stage as the shortest text: `M-M*-|M-M*E`.
 
-    A latent attention has the sizes that Megatron has by default.
+    It is causal, as all of theirs are. A latent attention has the sizes that Megatron has by default.
 
     Args:
         text: letters, M Mamba-2, G gated delta net, * attention, + latent attention, - feedforward, E experts, and |
@@ -82,7 +82,7 @@ def from_megatron(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
             )
         stages.append(shortest([_LETTERS[letter].block for letter in stage]))
         at += len(stage) + 1
-    return parse(" | ".join(stages), max_blocks)
+    return parse(f"set causal; {' | '.join(stages)}", max_blocks)
 
 
 def to_megatron(pattern: Pattern | str) -> str:

@@ -206,9 +206,9 @@ def test_a_pattern_of_megatron_wherever_a_text_is_read(blockdsl: Run, tmp_path: 
     assert blockdsl("check", "--from", "megatron", path) == expected
     assert blockdsl("check", "--from=megatron", "*-*-|*-*-") == expected
     assert blockdsl("check", "--from=megatron", stdin="*-*-|*-*-") == expected
-    assert blockdsl("fmt", "--from=megatron", path) == Ran(0, "(a f)*2 | (a f)*2\n", "")
+    assert blockdsl("fmt", "--from=megatron", path) == Ran(0, "set causal;\n(a f)*2 | (a f)*2\n", "")
     for command in ("show", "stats"):
-        assert blockdsl(command, "--from=megatron", path) == blockdsl(command, "(a f)*2 | (a f)*2")
+        assert blockdsl(command, "--from=megatron", path) == blockdsl(command, "--causal", "(a f)*2 | (a f)*2")
     assert blockdsl("diff", "--from=megatron", "*-*-", "*-", "--json").status == 1
     assert blockdsl("draw", "--from=megatron", path, "-o", tmp_path / "x.svg").status == 0
     path.write_text("*-\n*x", encoding="utf-8")

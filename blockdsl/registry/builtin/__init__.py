@@ -13,12 +13,12 @@ from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
 
-for _kind in (  # in the order in which they are listed
+for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
-    SHORT_CONVOLUTION,
-    GATED_DELTA_NET,
     EXPERTS,
+    GATED_DELTA_NET,
+    SHORT_CONVOLUTION,
 ):
     register(_kind)
