@@ -34,6 +34,15 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    kv_rank: int | None
+    """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
+    place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
+    q_rank: int | None
+    """features of a latent vector that queries are made of, with kv_rank; none: they are of the token itself;
+    default none"""
+    shared_key_dim: int | None
+    """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
+    none: half the head; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -288,7 +297,8 @@ class SharedSettings(TypedDict, total=False):
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
-    """features of each head that are rotated, an even number; none: half the head; default none"""
+    """features of each head that are rotated, an even number; none: half the head, or all of shared_key_dim;
+    default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
     rotary_interleaved: bool
@@ -362,6 +372,15 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_kv_rank: int | None
+    """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
+    place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
+    attn_q_rank: int | None
+    """features of a latent vector that queries are made of, with kv_rank; none: they are of the token itself;
+    default none"""
+    attn_shared_key_dim: int | None
+    """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
+    none: half the head; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -820,6 +839,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_kv_rank: int | None
+    enc_attn_q_rank: int | None
+    enc_attn_shared_key_dim: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -969,6 +991,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_kv_rank: int | None
+    dec_attn_q_rank: int | None
+    dec_attn_shared_key_dim: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
