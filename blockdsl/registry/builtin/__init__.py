@@ -9,10 +9,12 @@ from ..register import register
 from .attention import SELF_ATTENTION
 from .cross_attention import CROSS_ATTENTION
 from .feedforward import FEEDFORWARD
+from .mamba2 import MAMBA2
 
 for _kind in (  # in the order in which they are listed
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    MAMBA2,
 ):
     register(_kind)
