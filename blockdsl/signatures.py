@@ -234,6 +234,82 @@ class Mamba2Options(TypedDict, total=False):
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
 
 
+class GatedDeltaNetOptions(TypedDict, total=False):
+    """Of a block `gdn`, gated delta net."""
+
+    heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    dim_head: int
+    """features of each query and key; default 64"""
+    value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class ExpertsOptions(TypedDict, total=False):
+    """Of a block `e`, experts."""
+
+    experts: int
+    """how many experts there are (arXiv:1701.06538); default 8"""
+    top: int
+    """experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088); default 2"""
+    mult: float
+    """hidden features of an expert as a multiple of dim; default 4"""
+    inner: int | None
+    """hidden features of an expert as a number; none: mult times dim; default none"""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of the hidden features; default gelu"""
+    glu: bool
+    """gate the hidden features (arXiv:2002.05202); default false"""
+    gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second; default false"""
+    glu_limit: float | None
+    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
+    none"""
+    glu_offset: float
+    """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
+    no_bias: bool
+    """experts without a bias, the shared one too; default false"""
+    router: Literal["softmax", "sigmoid"]
+    """scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3,
+    arXiv:2412.19437); default softmax"""
+    router_bias: bool
+    """the router has a bias (gpt-oss, arXiv:2508.10925); default false"""
+    renormalise: bool
+    """the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088); default true"""
+    weight_scale: float
+    """factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437); default 1.0"""
+    groups: int
+    """groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434); default 1"""
+    top_groups: int
+    """groups whose experts a token may read; default 1"""
+    group_best: int
+    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    correction_rate: float | None
+    """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
+    less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
+    balance_loss: float
+    """coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961); default 0.01"""
+    z_loss: float
+    """coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906); default 0.0"""
+    shared_inner: int | None
+    """hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without; default
+    none"""
+    shared_gate: bool
+    """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
+    dropout: float
+    """dropout of the hidden features; default 0.0"""
+    zero_init_branch_output: bool
+    """the last linear layer starts at zero; default false"""
+
+
 class SharedSettings(TypedDict, total=False):
     """Settings of every stack."""
 
@@ -474,6 +550,70 @@ class SharedSettings(TypedDict, total=False):
     default none"""
     ssm_chunk: int
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
+    gdn_heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    gdn_dim_head: int
+    """features of each query and key; default 64"""
+    gdn_value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    gdn_value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    gdn_kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    gdn_neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    gdn_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    moe_experts: int
+    """how many experts there are (arXiv:1701.06538); default 8"""
+    moe_top: int
+    """experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088); default 2"""
+    moe_mult: float
+    """hidden features of an expert as a multiple of dim; default 4"""
+    moe_inner: int | None
+    """hidden features of an expert as a number; none: mult times dim; default none"""
+    moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of the hidden features; default gelu"""
+    moe_glu: bool
+    """gate the hidden features (arXiv:2002.05202); default false"""
+    moe_gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second; default false"""
+    moe_glu_limit: float | None
+    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
+    none"""
+    moe_glu_offset: float
+    """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
+    moe_no_bias: bool
+    """experts without a bias, the shared one too; default false"""
+    moe_router: Literal["softmax", "sigmoid"]
+    """scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3,
+    arXiv:2412.19437); default softmax"""
+    moe_router_bias: bool
+    """the router has a bias (gpt-oss, arXiv:2508.10925); default false"""
+    moe_renormalise: bool
+    """the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088); default true"""
+    moe_weight_scale: float
+    """factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437); default 1.0"""
+    moe_groups: int
+    """groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434); default 1"""
+    moe_top_groups: int
+    """groups whose experts a token may read; default 1"""
+    moe_group_best: int
+    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    moe_correction_rate: float | None
+    """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
+    less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
+    moe_balance_loss: float
+    """coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961); default 0.01"""
+    moe_z_loss: float
+    """coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906); default 0.0"""
+    moe_shared_inner: int | None
+    """hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without; default
+    none"""
+    moe_shared_gate: bool
+    """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
+    moe_dropout: float
+    """dropout of the hidden features; default 0.0"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -819,6 +959,36 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ssm_dt_limit_max: float | None
     enc_ssm_in_scales: Sequence[float] | None
     enc_ssm_chunk: int
+    enc_gdn_heads: int
+    enc_gdn_dim_head: int
+    enc_gdn_value_heads: int | None
+    enc_gdn_value_dim_head: int | None
+    enc_gdn_kernel: int
+    enc_gdn_neg_eigval: bool
+    enc_gdn_out_norm_eps: float
+    enc_moe_experts: int
+    enc_moe_top: int
+    enc_moe_mult: float
+    enc_moe_inner: int | None
+    enc_moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    enc_moe_glu: bool
+    enc_moe_gate_first: bool
+    enc_moe_glu_limit: float | None
+    enc_moe_glu_offset: float
+    enc_moe_no_bias: bool
+    enc_moe_router: Literal["softmax", "sigmoid"]
+    enc_moe_router_bias: bool
+    enc_moe_renormalise: bool
+    enc_moe_weight_scale: float
+    enc_moe_groups: int
+    enc_moe_top_groups: int
+    enc_moe_group_best: int
+    enc_moe_correction_rate: float | None
+    enc_moe_balance_loss: float
+    enc_moe_z_loss: float
+    enc_moe_shared_inner: int | None
+    enc_moe_shared_gate: bool
+    enc_moe_dropout: float
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -954,6 +1124,36 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ssm_dt_limit_max: float | None
     dec_ssm_in_scales: Sequence[float] | None
     dec_ssm_chunk: int
+    dec_gdn_heads: int
+    dec_gdn_dim_head: int
+    dec_gdn_value_heads: int | None
+    dec_gdn_value_dim_head: int | None
+    dec_gdn_kernel: int
+    dec_gdn_neg_eigval: bool
+    dec_gdn_out_norm_eps: float
+    dec_moe_experts: int
+    dec_moe_top: int
+    dec_moe_mult: float
+    dec_moe_inner: int | None
+    dec_moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    dec_moe_glu: bool
+    dec_moe_gate_first: bool
+    dec_moe_glu_limit: float | None
+    dec_moe_glu_offset: float
+    dec_moe_no_bias: bool
+    dec_moe_router: Literal["softmax", "sigmoid"]
+    dec_moe_router_bias: bool
+    dec_moe_renormalise: bool
+    dec_moe_weight_scale: float
+    dec_moe_groups: int
+    dec_moe_top_groups: int
+    dec_moe_group_best: int
+    dec_moe_correction_rate: float | None
+    dec_moe_balance_loss: float
+    dec_moe_z_loss: float
+    dec_moe_shared_inner: int | None
+    dec_moe_shared_gate: bool
+    dec_moe_dropout: float
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

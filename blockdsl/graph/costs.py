@@ -31,6 +31,7 @@ class Cost:
     Attributes:
         cached: numbers of the model's dtype that decoding keeps.
         cached_bytes: what it keeps in dtypes that a kind's state fixes.
+        cached_float32: numbers that a kind's state keeps in float32, or in float64 as its model.
     """
 
     blocks: int = 0
@@ -38,6 +39,7 @@ class Cost:
     flops: int = 0
     cached: int = 0
     cached_bytes: int = 0
+    cached_float32: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -46,11 +48,12 @@ class Cost:
             self.flops + other.flops,
             self.cached + other.cached,
             self.cached_bytes + other.cached_bytes,
+            self.cached_float32 + other.cached_float32,
         )
 
     def cache_bytes(self, item: int) -> int:
         """All that decoding keeps, where a number of the model's dtype has `item` bytes."""
-        return self.cached * item + self.cached_bytes
+        return self.cached * item + self.cached_bytes + self.cached_float32 * max(item, 4)
 
 
 def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:

@@ -77,7 +77,7 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
+INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache", "observed")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
@@ -117,6 +117,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
+        shown: names of options that drawings always show, as how many experts there are.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -136,6 +137,7 @@ class Kind:
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    shown: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False

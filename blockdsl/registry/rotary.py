@@ -105,6 +105,9 @@ NEEDED_BY_SCALING = {
 }
 """Settings that a scaling cannot be without."""
 
+BY_LENGTH = ("dynamic", "longrope")
+"""Scalings whose frequencies depend on how long the text is so far."""
+
 _READ_BY_SCALING = {
     **NEEDED_BY_SCALING,
     "llama3": (*NEEDED_BY_SCALING["llama3"], "rotary_low_freq_factor", "rotary_high_freq_factor"),

@@ -91,7 +91,7 @@ class Mamba2(nn.Module):
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for the gate, what enters the state, and the output."""
         gains = (gain, gain, 1.0, 1.0, 1.0)
-        for rows, own in zip(torch.split(self.to_in.weight.detach(), self.parts), gains, strict=True):
+        for rows, own in zip(torch.split(self.to_in.weight.detach(), [*self.parts]), gains, strict=True):
             xavier(rows, gain=own)
         for layer in (self.to_in, self.to_out):
             if layer.bias is not None:
@@ -114,8 +114,8 @@ class Mamba2(nn.Module):
             given = given * torch.cat(
                 [given.new_full((n,), s) for n, s in zip(self.parts, self.in_scales, strict=True)]
             )
-        z, mixed, dt = torch.split(given, (self.parts[0], self.mixed, self.heads), dim=-1)
-        values, b, c = torch.split(F.silu(self.conv(mixed, real, cache)), self.parts[1:4], dim=-1)
+        z, mixed, dt = torch.split(given, [self.parts[0], self.mixed, self.heads], dim=-1)
+        values, b, c = torch.split(F.silu(self.conv(mixed, real, cache)), [*self.parts[1:4]], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(dt.to(wide) + self.dt_bias.to(wide))
         if self.dt_limits != (0.0, None):

@@ -23,8 +23,8 @@ from .decoding import (
     GenerationOptions,
     PromptTokens,
     Stream,
-    WindowDecoding,
     check_read,
+    decoding_of,
     read_prompts,
     split_options,
 )
@@ -103,7 +103,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
         check_read(self.net, rows.tokens, read)
-        decoding = WindowDecoding(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
+        decoding = decoding_of(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
         return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
 
     @names_nearest
@@ -111,8 +111,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
         """Tokens that go on from a prompt.
 
-        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to. One of
-        any length sees all.
+        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to, and reads
+        them anew for each token. One of any length sees all. So does one whose blocks keep windows or states of
+        constant size and whose positions are relative, from a cache that does not grow.
 
         Args:
             prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which

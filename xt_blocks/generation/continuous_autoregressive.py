@@ -18,7 +18,7 @@ from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest
 from ..runtime.drawn import Drawn
-from .decoding import Prompts, Stream, WindowDecoding
+from .decoding import Prompts, Stream, decoding_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -101,7 +101,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
     def generate(self, start: Tensor, seq_len: int, cache_kv: bool = True, **context: Unpack[ContextInputs]) -> Tensor:
         """Vectors that go on from a start.
 
-        Past max_seq_len the window slides: the model sees the last max_seq_len vectors, as it was trained to.
+        Past max_seq_len the window slides: the model sees the last max_seq_len vectors, as it was trained to, unless a
+        cache that does not grow holds all that it needs, as in `AutoregressiveWrapper.generate`.
 
         Args:
             start: (batch, n, dim), or (n, dim) for one row; n at least 1.
@@ -122,5 +123,5 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         seq_len = whole("seq_len", seq_len)
         vectors = self.net.checked_sequence(start.detach() if start.ndim == 3 else start.detach()[None])
         rows = Prompts(vectors, single=start.ndim == 2)
-        decoding = WindowDecoding(self.net, rows, seq_len, cache_kv, compiled=False, read=context)
+        decoding = decoding_of(self.net, rows, seq_len, cache_kv, compiled=False, read=context)
         return Stream(self.net, rows, decoding, seq_len).collect()

@@ -11,6 +11,7 @@ scores    (batch, heads, seq, keys) of an earlier block, or None; along with kee
           True the module returns (update, its request.Scores)
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
+observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "bias": ForwardContext.bias,
     "scores": lambda context, step: context.scores[step.scores_from or ""],
     "cache": ForwardContext.state,
+    "observed": lambda context, step: context.intermediates is not None,
 }
 
 
@@ -174,11 +176,12 @@ def token_positions(inputs: ForwardInputs) -> Positions:
     if cache is not None and cache.fixed is not None:
         return Positions(*cache.fixed.placed(pos), consecutive=False)
     before = None if cache is None else cache.positions
+    first = 0 if cache is None else cache.first
     if pos is None and before is None:
-        return consecutive(inputs.seq, inputs.past, device)
+        return consecutive(inputs.seq, inputs.past, device, first)
     if pos is None:
         assert before is not None
         pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device, dtype=torch.int64)
     elif before is None and inputs.held:
-        before = torch.arange(inputs.past, device=device, dtype=torch.int64)
+        before = torch.arange(first, first + inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)

@@ -8,7 +8,9 @@ the errors and the torch modules all read it from there. To add a kind, add its 
 from ..register import register
 from .attention import SELF_ATTENTION
 from .cross_attention import CROSS_ATTENTION
+from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
+from .gdn import GATED_DELTA_NET
 from .mamba2 import MAMBA2
 
 for _kind in (  # in the order in which they are listed
@@ -16,5 +18,7 @@ for _kind in (  # in the order in which they are listed
     CROSS_ATTENTION,
     FEEDFORWARD,
     MAMBA2,
+    GATED_DELTA_NET,
+    EXPERTS,
 ):
     register(_kind)

@@ -40,7 +40,7 @@ def _check(o: Any) -> str | None:
         if value is not None and inner % value:
             return f"{inner} features ({_said(o)}) do not divide by {name}={value}"
     heads = _derived(o)["heads"]
-    if heads % o.groups:  # type: ignore[operator]
+    if heads % o.groups:
         return f"{heads} heads do not divide by groups={o.groups}, of which each serves as many"
     if o.dt_min > o.dt_max:
         return f"dt_min={o.dt_min:g} is above dt_max={o.dt_max:g}"

@@ -63,10 +63,10 @@ def plain_ssd(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, chunk: 
     """`ssd` by operations that autograd, torch.func and torch.compile follow: all chunks at once, a loop for states."""
     batch, seq, heads, width = x.shape
     groups, share, size = b.shape[2], heads // b.shape[2], min(chunk, seq)
-    x, b, c = (F.pad(t, (0, 0, 0, 0, 0, -seq % size)).unflatten(1, (-1, size)) for t in (x, b, c))
-    a = F.pad(a, (0, 0, 0, -seq % size)).unflatten(1, (-1, size)).cumsum(2)  # (b, c, q, h)
+    x, b, c = (torch.unflatten(F.pad(t, (0, 0, 0, 0, 0, -seq % size)), 1, (-1, size)) for t in (x, b, c))
+    a = torch.unflatten(F.pad(a, (0, 0, 0, -seq % size)), 1, (-1, size)).cumsum(2)  # (b, c, q, h)
     b, c, heads_x = b.transpose(2, 3), c.transpose(2, 3), x.transpose(2, 3)  # (b, c, g, q, n), (b, c, h, q, p)
-    scores = (c @ b.mT)[:, :, :, None] * _decays(a).unflatten(2, (groups, share))
+    scores = (c @ b.mT)[:, :, :, None] * torch.unflatten(_decays(a), 2, (groups, share))
     within = scores.flatten(2, 3).to(x.dtype) @ heads_x
     entering = _grouped(x * (a[:, :, -1:] - a).exp().to(x.dtype)[..., None], groups)  # (b, c, g, q, s·p)
     added = (entering.mT @ b).view(batch, -1, heads, width, b.shape[-1])
@@ -134,7 +134,7 @@ class _Chunk:
         self.groups = b.shape[2]
         self.x, self.a = x, a.cumsum(1)
         self.b, self.c = b.transpose(1, 2), c.transpose(1, 2)  # (b, g, q, n)
-        self.decays = _decays(self.a).unflatten(1, (self.groups, -1))  # (b, g, s, q, q)
+        self.decays = torch.unflatten(_decays(self.a), 1, (self.groups, -1))  # (b, g, s, q, q)
         self.scores = (self.c @ self.b.mT)[:, :, None] * self.decays
         self.since = self.a.exp()[..., None]  # (b, q, h, 1): of the state before the chunk, at each token
         self.until = (self.a[:, -1:] - self.a).exp()[..., None]  # of each token, at the end
@@ -174,9 +174,9 @@ def _decays(sums: Tensor) -> Tensor:
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
     """(..., q, h, p) → (..., g, q, s·p), s heads of a group."""
-    return x.flatten(-2).unflatten(-1, (groups, -1)).transpose(-3, -2)
+    return torch.unflatten(x.flatten(-2), -1, (groups, -1)).transpose(-3, -2)
 
 
 def _by_group(state: Tensor, groups: int) -> Tensor:
     """(b, h, p, n) → (b, g, s·p, n)"""
-    return state.flatten(1, 2).unflatten(1, (groups, -1))
+    return torch.unflatten(state.flatten(1, 2), 1, (groups, -1))
