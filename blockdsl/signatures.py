@@ -34,6 +34,15 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    kv_rank: int | None
+    """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
+    place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
+    q_rank: int | None
+    """features of a latent vector that queries are made of, with kv_rank; none: they are of the token itself;
+    default none"""
+    shared_key_dim: int | None
+    """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
+    none: half the head; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -234,25 +243,6 @@ class Mamba2Options(TypedDict, total=False):
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
 
 
-class GatedDeltaNetOptions(TypedDict, total=False):
-    """Of a block `gdn`, gated delta net."""
-
-    heads: int
-    """heads of queries and keys (arXiv:2412.06464); default 8"""
-    dim_head: int
-    """features of each query and key; default 64"""
-    value_heads: int | None
-    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
-    value_dim_head: int | None
-    """features of each value head; none: dim_head; default none"""
-    kernel: int
-    """tokens of the convolution of q, k and v; default 4"""
-    neg_eigval: bool
-    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
-    out_norm_eps: float
-    """what is added to the mean square of each head's output; default 1e-05"""
-
-
 class ExpertsOptions(TypedDict, total=False):
     """Of a block `e`, experts."""
 
@@ -310,6 +300,34 @@ class ExpertsOptions(TypedDict, total=False):
     """the last linear layer starts at zero; default false"""
 
 
+class GatedDeltaNetOptions(TypedDict, total=False):
+    """Of a block `gdn`, gated delta net."""
+
+    heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    dim_head: int
+    """features of each query and key; default 64"""
+    value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+
+
 class SharedSettings(TypedDict, total=False):
     """Settings of every stack."""
 
@@ -322,7 +340,8 @@ class SharedSettings(TypedDict, total=False):
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
-    """features of each head that are rotated, an even number; none: half the head; default none"""
+    """features of each head that are rotated, an even number; none: half the head, or all of shared_key_dim;
+    default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
     rotary_interleaved: bool
@@ -396,6 +415,15 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_kv_rank: int | None
+    """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
+    place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
+    attn_q_rank: int | None
+    """features of a latent vector that queries are made of, with kv_rank; none: they are of the token itself;
+    default none"""
+    attn_shared_key_dim: int | None
+    """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
+    none: half the head; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -550,20 +578,9 @@ class SharedSettings(TypedDict, total=False):
     default none"""
     ssm_chunk: int
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
-    gdn_heads: int
-    """heads of queries and keys (arXiv:2412.06464); default 8"""
-    gdn_dim_head: int
-    """features of each query and key; default 64"""
-    gdn_value_heads: int | None
-    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
-    gdn_value_dim_head: int | None
-    """features of each value head; none: dim_head; default none"""
-    gdn_kernel: int
-    """tokens of the convolution of q, k and v; default 4"""
-    gdn_neg_eigval: bool
-    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
-    gdn_out_norm_eps: float
-    """what is added to the mean square of each head's output; default 1e-05"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -614,6 +631,24 @@ class SharedSettings(TypedDict, total=False):
     """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
     moe_dropout: float
     """dropout of the hidden features; default 0.0"""
+    gdn_heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    gdn_dim_head: int
+    """features of each query and key; default 64"""
+    gdn_value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    gdn_value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    gdn_kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    gdn_neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    gdn_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -885,6 +920,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_kv_rank: int | None
+    enc_attn_q_rank: int | None
+    enc_attn_shared_key_dim: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -959,13 +997,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ssm_dt_limit_max: float | None
     enc_ssm_in_scales: Sequence[float] | None
     enc_ssm_chunk: int
-    enc_gdn_heads: int
-    enc_gdn_dim_head: int
-    enc_gdn_value_heads: int | None
-    enc_gdn_value_dim_head: int | None
-    enc_gdn_kernel: int
-    enc_gdn_neg_eigval: bool
-    enc_gdn_out_norm_eps: float
+    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -989,6 +1021,15 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_moe_shared_inner: int | None
     enc_moe_shared_gate: bool
     enc_moe_dropout: float
+    enc_gdn_heads: int
+    enc_gdn_dim_head: int
+    enc_gdn_value_heads: int | None
+    enc_gdn_value_dim_head: int | None
+    enc_gdn_kernel: int
+    enc_gdn_neg_eigval: bool
+    enc_gdn_out_norm_eps: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -1049,6 +1090,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_kv_rank: int | None
+    dec_attn_q_rank: int | None
+    dec_attn_shared_key_dim: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
@@ -1124,13 +1168,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ssm_dt_limit_max: float | None
     dec_ssm_in_scales: Sequence[float] | None
     dec_ssm_chunk: int
-    dec_gdn_heads: int
-    dec_gdn_dim_head: int
-    dec_gdn_value_heads: int | None
-    dec_gdn_value_dim_head: int | None
-    dec_gdn_kernel: int
-    dec_gdn_neg_eigval: bool
-    dec_gdn_out_norm_eps: float
+    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float
@@ -1154,6 +1192,15 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_moe_shared_inner: int | None
     dec_moe_shared_gate: bool
     dec_moe_dropout: float
+    dec_gdn_heads: int
+    dec_gdn_dim_head: int
+    dec_gdn_value_heads: int | None
+    dec_gdn_value_dim_head: int | None
+    dec_gdn_kernel: int
+    dec_gdn_neg_eigval: bool
+    dec_gdn_out_norm_eps: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None
