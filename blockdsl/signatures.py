@@ -233,6 +233,49 @@ class GatedLinearAttentionOptions(TypedDict, total=False):
     """what is added to the mean square of each head's output; default 1e-05"""
 
 
+class Mamba2Options(TypedDict, total=False):
+    """Of a block `m`, Mamba-2."""
+
+    state: int
+    """numbers that a head keeps of each of its features, N (Mamba-2, arXiv:2405.21060); default 128"""
+    heads: int | None
+    """heads, each with a decay of its own (arXiv:2405.21060); none: features / dim_head; default none"""
+    dim_head: int | None
+    """features of each head; none: features / heads, else 64 or what divides them; default none"""
+    groups: int
+    """groups of heads that share what writes and what reads the state, B and C; default 1"""
+    expand: float
+    """features of all heads as a multiple of dim; default 2"""
+    inner: int | None
+    """features of all heads as a number; none: expand times dim, or heads times dim_head; default none"""
+    kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    conv_bias: bool
+    """the convolution with a bias; default true"""
+    bias: bool
+    """both linear layers with a bias; default false"""
+    gated_norm: Literal["all", "group"] | None
+    """RMSNorm of the gated output: over all features, or over those of each group (Nemotron-H, arXiv:2504.03624);
+    none: without (Falcon-H1, arXiv:2507.22448); default all"""
+    gate_first: bool
+    """the gate is before the norm, as in Mamba-2; else after it; default true"""
+    gated_norm_eps: float
+    """what is added to the mean square in that norm; default 1e-05"""
+    dt_min: float
+    """least step that a head starts from (arXiv:2405.21060); default 0.001"""
+    dt_max: float
+    """largest step that a head starts from; default 0.1"""
+    dt_limit_min: float
+    """no step is below this; default 0.0"""
+    dt_limit_max: float | None
+    """no step is above this; none: any; default none"""
+    in_scales: Sequence[float] | None
+    """fixed factors of what the first linear layer gives: gate, x, B, C, steps (Falcon-H1, arXiv:2507.22448);
+    default none"""
+    chunk: int
+    """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
+
+
 class ExpertsOptions(TypedDict, total=False):
     """Of a block `e`, experts."""
 
@@ -556,6 +599,44 @@ class SharedSettings(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     gla_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+    ssm_state: int
+    """numbers that a head keeps of each of its features, N (Mamba-2, arXiv:2405.21060); default 128"""
+    ssm_heads: int | None
+    """heads, each with a decay of its own (arXiv:2405.21060); none: features / dim_head; default none"""
+    ssm_dim_head: int | None
+    """features of each head; none: features / heads, else 64 or what divides them; default none"""
+    ssm_groups: int
+    """groups of heads that share what writes and what reads the state, B and C; default 1"""
+    ssm_expand: float
+    """features of all heads as a multiple of dim; default 2"""
+    ssm_inner: int | None
+    """features of all heads as a number; none: expand times dim, or heads times dim_head; default none"""
+    ssm_kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    ssm_conv_bias: bool
+    """the convolution with a bias; default true"""
+    ssm_bias: bool
+    """both linear layers with a bias; default false"""
+    ssm_gated_norm: Literal["all", "group"] | None
+    """RMSNorm of the gated output: over all features, or over those of each group (Nemotron-H, arXiv:2504.03624);
+    none: without (Falcon-H1, arXiv:2507.22448); default all"""
+    ssm_gate_first: bool
+    """the gate is before the norm, as in Mamba-2; else after it; default true"""
+    ssm_gated_norm_eps: float
+    """what is added to the mean square in that norm; default 1e-05"""
+    ssm_dt_min: float
+    """least step that a head starts from (arXiv:2405.21060); default 0.001"""
+    ssm_dt_max: float
+    """largest step that a head starts from; default 0.1"""
+    ssm_dt_limit_min: float
+    """no step is below this; default 0.0"""
+    ssm_dt_limit_max: float | None
+    """no step is above this; none: any; default none"""
+    ssm_in_scales: Sequence[float] | None
+    """fixed factors of what the first linear layer gives: gate, x, B, C, steps (Falcon-H1, arXiv:2507.22448);
+    default none"""
+    ssm_chunk: int
+    """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -966,6 +1047,24 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gla_decay_rank: int
     enc_gla_decay_temperature: float
     enc_gla_out_norm_eps: float
+    enc_ssm_state: int
+    enc_ssm_heads: int | None
+    enc_ssm_dim_head: int | None
+    enc_ssm_groups: int
+    enc_ssm_expand: float
+    enc_ssm_inner: int | None
+    enc_ssm_kernel: int
+    enc_ssm_conv_bias: bool
+    enc_ssm_bias: bool
+    enc_ssm_gated_norm: Literal["all", "group"] | None
+    enc_ssm_gate_first: bool
+    enc_ssm_gated_norm_eps: float
+    enc_ssm_dt_min: float
+    enc_ssm_dt_max: float
+    enc_ssm_dt_limit_min: float
+    enc_ssm_dt_limit_max: float | None
+    enc_ssm_in_scales: Sequence[float] | None
+    enc_ssm_chunk: int
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1130,6 +1229,24 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gla_decay_rank: int
     dec_gla_decay_temperature: float
     dec_gla_out_norm_eps: float
+    dec_ssm_state: int
+    dec_ssm_heads: int | None
+    dec_ssm_dim_head: int | None
+    dec_ssm_groups: int
+    dec_ssm_expand: float
+    dec_ssm_inner: int | None
+    dec_ssm_kernel: int
+    dec_ssm_conv_bias: bool
+    dec_ssm_bias: bool
+    dec_ssm_gated_norm: Literal["all", "group"] | None
+    dec_ssm_gate_first: bool
+    dec_ssm_gated_norm_eps: float
+    dec_ssm_dt_min: float
+    dec_ssm_dt_max: float
+    dec_ssm_dt_limit_min: float
+    dec_ssm_dt_limit_max: float | None
+    dec_ssm_in_scales: Sequence[float] | None
+    dec_ssm_chunk: int
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

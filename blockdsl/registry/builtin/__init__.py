@@ -14,6 +14,7 @@ from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
 from .kda import KIMI_DELTA_ATTENTION
+from .mamba2 import MAMBA2
 
 for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,
@@ -22,6 +23,8 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     GATED_DELTA_NET,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    MAMBA2,
+    GATED_DELTA_NET,
     EXPERTS,
     GATED_DELTA_NET,
     SHORT_CONVOLUTION,
