@@ -72,6 +72,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
 SMALL: dict[str, dict[str, Any]] = {
     "e": {"experts": 3, "inner": 8},
     "gdn": {"heads": 2, "dim_head": 4},
+    "kda": {"heads": 2, "dim_head": 4},
+    "gla": {"heads": 2, "dim_head": 4},
+    "m": {"state": 4, "dim_head": 8, "chunk": 3},
 }
 
 HYBRID = tuple(name for name in BUILT_IN if name not in ("a", "c", "f"))
@@ -99,6 +102,7 @@ OF_STACK = {
     name: option
     for name, option in table().items()
     if name not in {"dim", "causal", "context"} | _OF_MODELS and (name in _BUILT_IN or option.setting is None)
+    if values(option)
 }
 OF_HYBRID = {name for name, readers in _READERS.items() if name is not None and readers <= {*HYBRID}}
 """Settings that only those kinds read."""
@@ -213,12 +217,16 @@ def models(draw: st.DrawFn, kinds: Sequence[str] = KINDS, causal: bool | None = 
         if places and draw(st.integers(0, 2)) == 0:
             place = draw(st.sampled_from(sorted(places)))
             of_kind = {option.name: option for option in kind_options(places[place])}
-            name = draw(st.sampled_from(sorted(of_kind)))
+            name = draw(st.sampled_from(sorted(name for name, option in of_kind.items() if values(option))))
             own = options.get(place, {}) | {name: draw(st.sampled_from(values(of_kind[name])))}
             for norm in ("qk_norm", "qk_rmsnorm", "qk_layernorm"):
                 if name.startswith(f"{norm}_"):
                     own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
-            own |= {need: True for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu")) if option == name}
+            own |= {
+                need: True
+                for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu"))
+                if option == name and need in of_kind
+            }
             own |= {"kv_rank": 6} if name in ("q_rank", "shared_key_dim") else {}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
