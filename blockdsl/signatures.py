@@ -200,6 +200,17 @@ class ShortConvolutionOptions(TypedDict, total=False):
     """biases of the convolution and of its linear layers; default false"""
 
 
+class GatedLinearRecurrenceOptions(TypedDict, total=False):
+    """Of a block `rglru`, gated linear recurrence."""
+
+    width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    kernel: int
+    """tokens that the convolution reads; default 4"""
+
+
 class GatedDeltaNetOptions(TypedDict, total=False):
     """Of a block `gdn`, gated delta net."""
 
@@ -482,6 +493,15 @@ class SharedSettings(TypedDict, total=False):
     """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
     conv_bias: bool
     """biases of the convolution and of its linear layers; default false"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
+    rglru_width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    rglru_heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    rglru_kernel: int
+    """tokens that the convolution reads; default 4"""
     gdn_heads: int
     """heads of queries and keys (arXiv:2412.06464); default 8"""
     gdn_dim_head: int
@@ -496,9 +516,6 @@ class SharedSettings(TypedDict, total=False):
     """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
     gdn_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
-    bidirectional: bool
-    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
-    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -878,6 +895,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_dropout: float
     enc_conv_kernel: int
     enc_conv_bias: bool
+    enc_bidirectional: bool
+    enc_rglru_width: int | None
+    enc_rglru_heads: int
+    enc_rglru_kernel: int
     enc_gdn_heads: int
     enc_gdn_dim_head: int
     enc_gdn_value_heads: int | None
@@ -885,7 +906,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gdn_kernel: int
     enc_gdn_neg_eigval: bool
     enc_gdn_out_norm_eps: float
-    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1028,6 +1048,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_dropout: float
     dec_conv_kernel: int
     dec_conv_bias: bool
+    dec_bidirectional: bool
+    dec_rglru_width: int | None
+    dec_rglru_heads: int
+    dec_rglru_kernel: int
     dec_gdn_heads: int
     dec_gdn_dim_head: int
     dec_gdn_value_heads: int | None
@@ -1035,7 +1059,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gdn_kernel: int
     dec_gdn_neg_eigval: bool
     dec_gdn_out_norm_eps: float
-    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

@@ -12,12 +12,14 @@ from .cross_attention import CROSS_ATTENTION
 from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
+from .rglru import RECURRENT
 
 for _kind in (  # in the order in which they are listed
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
     SHORT_CONVOLUTION,
+    RECURRENT,
     GATED_DELTA_NET,
     EXPERTS,
 ):
