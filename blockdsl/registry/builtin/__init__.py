@@ -20,13 +20,11 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
-    GATED_DELTA_NET,
-    KIMI_DELTA_ATTENTION,
-    GATED_LINEAR_ATTENTION,
+    EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
-    EXPERTS,
-    GATED_DELTA_NET,
     SHORT_CONVOLUTION,
+    KIMI_DELTA_ATTENTION,
+    GATED_LINEAR_ATTENTION,
 ):
     register(_kind)
