@@ -12,11 +12,14 @@ from .cross_attention import CROSS_ATTENTION
 from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
+from .mamba2 import MAMBA2
 
 for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    MAMBA2,
+    GATED_DELTA_NET,
     EXPERTS,
     GATED_DELTA_NET,
     SHORT_CONVOLUTION,
