@@ -18,9 +18,8 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
-    MAMBA2,
-    GATED_DELTA_NET,
     EXPERTS,
+    MAMBA2,
     GATED_DELTA_NET,
     SHORT_CONVOLUTION,
 ):
