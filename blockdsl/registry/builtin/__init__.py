@@ -12,10 +12,10 @@ from .cross_attention import CROSS_ATTENTION
 from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
-from .rglru import RECURRENT
 from .gla import GATED_LINEAR_ATTENTION
 from .kda import KIMI_DELTA_ATTENTION
 from .mamba2 import MAMBA2
+from .rglru import RECURRENT
 
 for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,

@@ -47,7 +47,7 @@ class _LinearScan(torch.autograd.Function):
 
 def _chunked(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     seq, size = a.shape[1], math.isqrt(a.shape[1] - 1) + 1
-    a, b = (F.pad(x, (0, 0, 0, -seq % size)).unflatten(1, (-1, size)) for x in (a, b))  # (batch, chunks, size, width)
+    a, b = (_in_chunks(x, size) for x in (a, b))
     h, decay = [b[:, :, 0]], [a[:, :, 0]]  # as if nothing came before the chunk; of what did
     for t in range(1, size):
         h.append(torch.addcmul(b[:, :, t], a[:, :, t], h[-1]))
@@ -57,3 +57,9 @@ def _chunked(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
         before.append(torch.addcmul(h[-1][:, c], decay[-1][:, c], before[-1]))
     out = torch.stack(h, dim=2).addcmul_(torch.stack(decay, dim=2), torch.stack(before, dim=1)[:, :, None])
     return out.flatten(1, 2)[:, :seq]
+
+
+def _in_chunks(x: Tensor, size: int) -> Tensor:
+    """`(batch, seq, width)` → (batch, chunks, size, width), with zeros after the last token."""
+    batch, seq, width = x.shape
+    return F.pad(x, (0, 0, 0, -seq % size)).view(batch, -1, size, width)
