@@ -19,7 +19,6 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     CROSS_ATTENTION,
     FEEDFORWARD,
     MAMBA2,
-    GATED_DELTA_NET,
     EXPERTS,
     GATED_DELTA_NET,
     SHORT_CONVOLUTION,
