@@ -167,7 +167,7 @@ def _blocks(graph: Graph) -> Iterator[str]:
             problems.append(clash)
         for problem in problems:
             yield f"{node}: {problem}"
-        if options.get("dim_head", 0) is None:
+        if known[name].has_scores() and options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"
         bidirectional = known[name].both_ways and options.get("bidirectional")
         if bidirectional and graph.causal:

@@ -197,7 +197,7 @@ class _Resolver:
             problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
             if problem:
                 raise self._clash(spec, problem)
-            if "dim_head" in options and options["dim_head"] is None:
+            if kind.has_scores() and options["dim_head"] is None:
                 heads = options["heads"]
                 assert isinstance(heads, int)
                 options["dim_head"] = self.dim // heads

@@ -174,6 +174,10 @@ class Kind:
         """All that may stand in a block's parenthesis."""
         return self.all_options() + self.position_options()
 
+    def has_scores(self) -> bool:
+        """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
+        return "scores" in self.inputs and "dim_head" in by_name(self.options)
+
     def states(self, options: Any) -> Mapping[str, State] | None:
         """What it keeps between decoding steps with these `completed` options; None: it cannot decode stepwise.
 

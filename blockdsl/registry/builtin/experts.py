@@ -131,6 +131,7 @@ EXPERTS = Kind(
     name="e",
     title="experts",
     prefix="moe",
+    shown=("experts", "top"),
     options=(
         _count("experts", 8, "how many experts there are (arXiv:1701.06538)"),
         _count("top", 2, "experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088)"),
