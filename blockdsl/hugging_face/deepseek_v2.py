@@ -106,7 +106,9 @@ def expert_rows(experts: int) -> list[Row]:
         Weight("e.layer.router.correction", LAYER + "mlp.gate.e_score_correction_bias"),
         Weight("e.layer.to_hidden", (own + "up_proj", own + "gate_proj"), experts=experts),
         Weight("e.layer.to_out", own + "down_proj", experts=experts),
-        Weight("e.layer.shared.to_hidden", (LAYER + "mlp.shared_experts.up_proj", LAYER + "mlp.shared_experts.gate_proj")),
+        Weight(
+            "e.layer.shared.to_hidden", (LAYER + "mlp.shared_experts.up_proj", LAYER + "mlp.shared_experts.gate_proj")
+        ),
         Weight("e.layer.shared.to_out", LAYER + "mlp.shared_experts.down_proj"),
     ]
 
