@@ -100,16 +100,14 @@ def deepseek(
 
 def expert_rows(experts: int) -> list[Row]:
     """So many experts, which are gated, and the shared one."""
-    own = LAYER + "mlp.experts.{e}."
+    own, shared = LAYER + "mlp.experts.{e}.", LAYER + "mlp.shared_experts."
     return [
         Weight("e.layer.router", LAYER + "mlp.gate"),
         Weight("e.layer.router.correction", LAYER + "mlp.gate.e_score_correction_bias"),
         Weight("e.layer.to_hidden", (own + "up_proj", own + "gate_proj"), experts=experts),
         Weight("e.layer.to_out", own + "down_proj", experts=experts),
-        Weight(
-            "e.layer.shared.to_hidden", (LAYER + "mlp.shared_experts.up_proj", LAYER + "mlp.shared_experts.gate_proj")
-        ),
-        Weight("e.layer.shared.to_out", LAYER + "mlp.shared_experts.down_proj"),
+        Weight("e.layer.shared.to_hidden", (shared + "up_proj", shared + "gate_proj")),
+        Weight("e.layer.shared.to_out", shared + "down_proj"),
     ]
 
 

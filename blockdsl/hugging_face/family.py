@@ -29,7 +29,7 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
     zeros (BART)          Zeros("final_logits_bias", (1, vocabulary))                      another number is refused
     parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", PartOf(0, d)), Weight("….to_kv.weight", …)
-    of experts (Mixtral)  Weight("e.layer.to_out", "….experts.{e}.w2", experts=8)      ours is one tensor, theirs one each
+    of experts (Mixtral)  Weight("e.layer.to_out", "….experts.{e}.w2", experts=8)      theirs is a tensor for each
       joined              Weight("e.layer.to_hidden", ("….experts.{e}.w3", "….experts.{e}.w1"), experts=8)
     buffers of ours       Weight("e.layer.router.correction", "….e_score_correction_bias")    as parameters
     tied (LM heads)       Tied("lm_head.weight", "model.embed_tokens.weight")               may be in a file, or not
