@@ -13,12 +13,13 @@ from blockdsl.registry.builtin.gdn import GATED_DELTA_NET
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 
+from ..kernels.request import repeat_heads
 from ..kernels.scans.decay import wide
 from ..kernels.scans.delta import delta_rule
 from .causal_conv import CausalConv
 from .init import xavier
 from .linear import apply
-from .project import repeat_heads, split_heads
+from .project import split_heads
 from .real_tokens import RealTokens
 from .state import LayerState
 

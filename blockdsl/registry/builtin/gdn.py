@@ -119,6 +119,6 @@ GATED_DELTA_NET = Kind(
     check=_check,
     derive=_derived,
     steps=_steps,
-    also=("gated_delta_net", "gated_deltanet", "deltanet", "delta", "linear_attention"),
+    also=("gated_delta_net", "gated_deltanet", "deltanet", "delta"),
     builtin=True,
 )
