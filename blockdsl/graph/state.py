@@ -46,17 +46,18 @@ class Kept:
         """How many tokens before a step's own it needs, beside its pieces per row; None: all."""
         return self.window if any(piece.per == "token" for piece in self.pieces.values()) else 0
 
-    def cached(self, sizes: Sizes) -> tuple[int, int]:
-        """Of a cache of these sizes: how many numbers of the model's dtype, and bytes of pieces with their own."""
+    def cached(self, sizes: Sizes) -> tuple[int, int, int]:
+        """Of a cache of these sizes: numbers of the model's dtype, bytes of pieces with their own, and float32s."""
         rows = {
             "row": COPIES * sizes.batch,
             "token": sizes.batch * capacity(self.window, sizes.seq),
             "context": sizes.batch * sizes.context,
         }
         pieces = [*self.pieces.values(), *([] if self.shift is None else [self.shift])]
-        numbers = sum(rows[piece.per] * piece.numbers for piece in pieces if piece.dtype is None)
-        own = [(rows[piece.per] * piece.numbers, piece.dtype) for piece in pieces if piece.dtype is not None]
-        return numbers, sum(count * item_bytes(dtype) for count, dtype in own)
+        sized = [(piece.dtype, rows[piece.per] * piece.numbers) for piece in pieces]
+        numbers = sum(count for dtype, count in sized if dtype is None)
+        own = sum(count * item_bytes(dtype) for dtype, count in sized if dtype not in (None, "float32"))
+        return numbers, own, sum(count for dtype, count in sized if dtype == "float32")
 
 
 def kept(graph: Graph) -> dict[str, Kept]:

@@ -52,7 +52,7 @@ _MEANT = {"A": "*", "×": "*", "F": "-", "_": "-", "–": "-", "—": "-", "L": 
 def from_megatron(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
     """The pattern that a hybrid pattern of Megatron is, each stage as the shortest text: `M-M*-|M-M*E`.
 
-    A latent attention has the sizes that Megatron has by default.
+    It is causal, as all of theirs are. A latent attention has the sizes that Megatron has by default.
 
     Args:
         text: letters, M Mamba-2, G gated delta net, * attention, + latent attention, - feedforward, E experts, and |
@@ -69,9 +69,7 @@ def from_megatron(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
         problem = f"the text is {len(letters):,} characters long; the limit is {MAX_TEXT:,}"
         raise PatternError(text, Span(MAX_TEXT, MAX_TEXT + 1), problem)
     if not letters:
-        raise PatternError(
-            text, Span(0, 1), "the pattern is empty", "write letters in the order of layers, as in M-M*-"
-        )
+        raise PatternError(text, Span(0, 1), "the pattern is empty", "write layers in their order, as in M-M*-")
     start = len(letters) - len(letters.lstrip())
     for at in range(start, len(letters)):
         if letters[at] not in _LETTERS and letters[at] != _CUT:
@@ -84,7 +82,7 @@ def from_megatron(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
             )
         stages.append(shortest([_LETTERS[letter].block for letter in stage]))
         at += len(stage) + 1
-    return parse(" | ".join(stages), max_blocks)
+    return parse(f"set causal; {' | '.join(stages)}", max_blocks)
 
 
 def to_megatron(pattern: Pattern | str) -> str:

@@ -15,7 +15,7 @@ from blockdsl.registry.kinds import INPUTS
 from blockdsl.registry.options import spell
 from blockdsl.registry.settings import table
 
-from ..built_in import BUILT_IN
+from ..built_in import BUILT_IN, HAVE_KERNEL
 
 WITH_CONV = ", ".join(sorted((*BUILT_IN, "dwconv")))
 
@@ -89,7 +89,7 @@ def test_its_settings_are_settings_of_the_stack(dwconv: Kind) -> None:
         (
             "a(kernel=3)",
             "'a' (self-attention) has no option 'kernel'",
-            "'kernel' is an option of 'dwconv' (depthwise convolution)",
+            f"'kernel' is an option of {HAVE_KERNEL}'dwconv' (depthwise convolution)",
         ),
         ("dwconv(3)", "an option needs a name", "as in kernel=3"),
         (

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from . import compat
 from .contract import Kernel
+from .explicit import by_key_head
 from .request import Request, Result
 from .scores.dropout import Dropout
 
@@ -37,8 +38,13 @@ def run(request: Request) -> Result:
     q, k, v, mask, spec, *_ = request
     plain = mask.is_causal
     added = None if plain or mask.all else mask.added(q.dtype)
+    if q.shape[2] == 1:  # a query of each of several heads is as good as several queries of a head
+        q, added = by_key_head(q, k), added if added is None or added.shape[1] == 1 else by_key_head(added, k)
+    else:
+        _, k, v, *_ = request.repeated()
     dropout = sum(one.p for one in spec.modifiers if isinstance(one, Dropout)) if spec.modifiers else 0.0
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, is_causal=plain, scale=spec.scale)
+    out = out if q is request.q else out.reshape(*request.q.shape[:3], -1)
     return out if added is None or mask.empty is None else out.masked_fill(mask.empty, 0.0), None
 
 

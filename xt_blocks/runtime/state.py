@@ -389,7 +389,8 @@ def zeros(piece: State, batch: int, like: Tensor) -> Tensor:
 
 
 def dtype_of(piece: State, like: Tensor) -> torch.dtype:
-    if piece.dtype is None:
+    """Of a piece in a model whose stream is `like`; a state of float32 is as exact as the model at least."""
+    if piece.dtype is None or (piece.dtype == "float32" and like.dtype == torch.float64):
         return like.dtype
     dtype: torch.dtype = getattr(torch, piece.dtype)
     return dtype

@@ -12,6 +12,7 @@ Scores of the experts are a softmax of the router's logits, or a sigmoid of each
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..activations import ACTIVATIONS
@@ -103,6 +104,12 @@ def _flops(o: Any, sizes: Sizes) -> int:
     return router + chosen + (0 if o.shared_inner is None else round(FEEDFORWARD.flops(_shared(o), sizes)))
 
 
+def _active(o: Any) -> int:
+    of_experts = sum(math.prod(shape) for shape in _expert_shapes(o).values())
+    every = sum(math.prod(shape) for shape in _shapes(o).values())
+    return every - of_experts // o.experts * (o.experts - o.top)
+
+
 def _steps(o: Any) -> list[tuple[str, str]]:
     chosen = f"top {o.top} of {o.experts}" + (f", from {o.top_groups} of {o.groups} groups" if o.groups > 1 else "")
     activation = ACTIVATIONS[o.activation]
@@ -131,6 +138,7 @@ EXPERTS = Kind(
     name="e",
     title="experts",
     prefix="moe",
+    shown=("experts", "top"),
     options=(
         _count("experts", 8, "how many experts there are (arXiv:1701.06538)"),
         _count("top", 2, "experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088)"),
@@ -257,6 +265,7 @@ EXPERTS = Kind(
     inputs=("mask", "observed"),
     shapes=_shapes,
     flops=_flops,
+    active=_active,
     state=lambda o: {},
     module="xt_blocks.blocks.experts:Experts",
     check=_check,

@@ -1,0 +1,19 @@
+"""Language models whose blocks carry a state along the sequence, alone or among attention."""
+
+from __future__ import annotations
+
+from .decoders import TIED
+from .family import ModelFamily
+
+lfm2 = ModelFamily(
+    "arXiv:2511.23404",
+    "dim heads inner",
+    {"1.2b": (2048, 32, 8192), "350m": (1024, 16, 4608), "700m": (1536, 24, 6912)},
+    f"""
+    set dim={{dim}}, heads={{heads}}, attn_kv_heads=8, attn_qk_rmsnorm=head, attn_qk_rmsnorm_eps=1e-5, causal;
+    set rotary_pos_emb, rotary_emb_dim=64, rotary_theta=1000000, use_rmsnorm, norm_eps=1e-5;
+    set ff_inner={{inner}}, ff_glu, ff_swish, ff_no_bias;
+    set num_tokens=65536, max_seq_len=128000, {TIED};
+    ((conv f)*2 a f)*3 (conv f a f)*3 conv f
+    """,
+)
