@@ -43,6 +43,9 @@ from .texts import Texts
 
 BATCH, SEQ, NEW = 2, 11, 20
 
+READ_PADDING = {"recurrent_gemma"}
+"""Families whose convolutions in `transformers` read padding as they read tokens; ours is held to the row alone."""
+
 
 @dataclass
 class Agreement:
@@ -123,7 +126,7 @@ class Tokens:
         self.tokens = torch.randint((self.padding or 0) + 1, theirs.config.vocab_size, (BATCH, SEQ))
         self.causal = ours.graph.sees_later() is None
         self.mask = torch.ones_like(self.tokens, dtype=torch.bool)
-        self.mask[0, :3] = False
+        self.mask[0, : 0 if theirs.config.model_type in READ_PADDING else 3] = False
         if not self.causal:
             self.mask[1, -2:] = False
 

@@ -15,11 +15,15 @@ from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
 from .kda import KIMI_DELTA_ATTENTION
 from .mamba2 import MAMBA2
+from .rglru import RECURRENT
 
 for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    SHORT_CONVOLUTION,
+    RECURRENT,
+    GATED_DELTA_NET,
     EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
