@@ -14,13 +14,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from .stack import Stack
+from torch import Tensor, nn
 
 Losses = Mapping[str, Mapping[str, Tensor]]
 """Node → name → loss."""
@@ -34,7 +30,7 @@ class AuxiliaryLosses:
     """
 
     def __init__(self) -> None:
-        self.passes: list[tuple[Stack, Losses]] = []
+        self.passes: list[tuple[nn.Module, Losses]] = []
 
     def by_name(self) -> dict[str, Tensor]:
         """Name → the sum over blocks. Of a stack that ran several times, as on segments of a text, the mean counts."""
@@ -78,7 +74,7 @@ def auxiliary_losses() -> Iterator[AuxiliaryLosses]:
         _OPEN.all.remove(losses)
 
 
-def hand_out(stack: Stack, losses: Losses) -> None:
+def hand_out(stack: nn.Module, losses: Losses) -> None:
     """Give the losses of a pass to all that are open."""
     if torch.is_grad_enabled():
         for one in _OPEN.all:
