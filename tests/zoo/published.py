@@ -91,6 +91,10 @@ PARAMETERS = {
     "granite-8b": 8_170_848_256,
     "command_r-35b": 34_980_831_232,
     "command_r-aya-8b": 8_028_033_024,
+    "deepseek_v2-lite": 15_706_484_224,
+    "deepseek_v2-236b": 235_741_434_880,
+    # 671,026,419,200 less the biases by which experts are chosen, which are no parameters: 256 in 58 layers
+    "deepseek_v3-671b": 671_026_419_200 - 58 * 256,
     "lfm2-350m": 354_483_968,
     "lfm2-700m": 742_489_344,
     "lfm2-1.2b": 1_170_340_608,
