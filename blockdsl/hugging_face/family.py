@@ -280,6 +280,7 @@ class Family:
         read: configuration → its parts by name: "" alone, or "encoder" and "decoder".
         ignored: ends of the names of buffers that a file may have.
         unused: ends of the names of weights that a file may have and that are of another head; each is warned of.
+        other_names: parts of names, and what files of other releases have in their place.
         amended: configuration and the names of a file's tensors, ties once → the configuration that says this file.
     """
 
@@ -291,6 +292,7 @@ class Family:
     read: Callable[[Config], Mapping[str, Component]]
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    other_names: tuple[tuple[str, str], ...] = ()
     amended: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda config, names: config
 
 

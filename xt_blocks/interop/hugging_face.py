@@ -227,7 +227,8 @@ class _Names:
 
     def of(self, name: str) -> str | None:
         """The source's name of a tensor; old files call a norm's weight and bias gamma and beta."""
-        names = name, name.removeprefix(self.family.prefix)
+        spelled = [name, *(name.replace(*pair) for pair in self.family.other_names if pair[0] in name)]
+        names = [one for full in spelled for one in (full, full.removeprefix(self.family.prefix))]
         old = (re.sub(r"\.weight$", ".gamma", re.sub(r"\.bias$", ".beta", one)) for one in names)
         return next((one for one in (*names, *old) if one in self.tensors), None)
 
