@@ -12,11 +12,11 @@ from torch import Tensor
 
 import xt_blocks
 
-from ..properties.models import HYBRID, SMALL, stirred
+from ..built_in import HYBRID, small
+from ..properties.models import stirred
 
 SIZES: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "rotary_pos_emb": True}
-SAID = {kind: ", ".join(f"{name}={value}" for name, value in SMALL.get(kind, {}).items()) for kind in HYBRID}
-BLOCKS = [f"{kind}({said})" if said else kind for kind, said in SAID.items()]
+BLOCKS = [small(kind) for kind in HYBRID]
 EACH = " ".join(BLOCKS)
 PATTERNS = {
     "windows": f"{EACH} | a(max_attend_past=3)/2 | {' '.join(f'{block}>>1' for block in BLOCKS)} f",

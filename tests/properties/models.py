@@ -25,7 +25,7 @@ from blockdsl.registry.options import Option, spell
 from blockdsl.registry.settings import table
 from blockdsl.registry.tokens import MODEL_OPTIONS, TOKEN_OPTIONS
 
-from ..built_in import BUILT_IN
+from ..built_in import BUILT_IN, HYBRID, SMALL
 
 SIZES: dict[str, Any] = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 TOKENS: dict[str, Any] = {"num_tokens": 11, "max_seq_len": 24}
@@ -68,17 +68,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
-# What a block of these kinds says in any case, since it is large by default.
-SMALL: dict[str, dict[str, Any]] = {
-    "e": {"experts": 3, "inner": 8},
-    "gdn": {"heads": 2, "dim_head": 4},
-    "kda": {"heads": 2, "dim_head": 4},
-    "gla": {"heads": 2, "dim_head": 4},
-    "m": {"state": 4, "dim_head": 8, "chunk": 3},
-}
-
-HYBRID = tuple(name for name in BUILT_IN if name not in ("a", "c", "f"))
-"""The built-in kinds besides attention and feedforward."""
 KINDS = ("a", "c", "f", *HYBRID)
 
 

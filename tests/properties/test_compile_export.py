@@ -15,7 +15,8 @@ from blockdsl.registry.settings import table
 
 from ..blocks.test_compile_export import NAMES
 from ..blocks.variants import VARIANTS
-from .models import AROUND, HYBRID, OF_HYBRID, OF_STACK, SMALL, TOKENS, Model, context_for, tokens, values
+from ..built_in import HYBRID, small
+from .models import AROUND, OF_HYBRID, OF_STACK, TOKENS, Model, context_for, tokens, values
 
 COVERED = {name for variant in NAMES for name in VARIANTS[variant][1]}
 OPTIONS = [*HYBRID, *sorted((OF_STACK.keys() - COVERED - OF_HYBRID) | AROUND.keys())]
@@ -24,8 +25,7 @@ OPTIONS = [*HYBRID, *sorted((OF_STACK.keys() - COVERED - OF_HYBRID) | AROUND.key
 def alone(name: str) -> Model:
     """A small model with one option, and what it needs; or with all defaults of a kind of block."""
     if name in HYBRID:
-        own = ", ".join(f"{option}={value}" for option, value in SMALL.get(name, {}).items())
-        return Model(f"a {name}({own})>>1 f" if own else f"a {name}>>1 f", {"causal": True}, {}, 0)
+        return Model(f"a {small(name)}>>1 f", {"causal": True}, {}, 0)
     option = table()[name]
     others = {n: v for n, v in needs(name, option.area).items() if n not in TOKENS}
     given = others | {name: values(option)[0]}
