@@ -157,11 +157,18 @@ class AnyAttention(nn.Module):
             raise ValueError("scores are given, but residual_attn is false")
         if self.mem_kv is not None:
             k, v = self.mem_kv(k, v, None if self.qk_norm is None else partial(self.qk_norm, keys=True))
-        if (repeats := self.heads // self.kv_heads) > 1:
-            k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         spec = ScoreSpec(self.scale, self.modifiers() if self.score_options else (), scores)
+        heads, repeats = q.shape[1], self.heads // self.kv_heads
+        folded = (
+            repeats > 1 and mask.alike and q.shape[2] == 1 and not (spec.modifiers or keep_scores or scores is not None)
+        )
+        if folded:  # a decoding step would spend most of its time repeating keys
+            q = q.reshape(q.shape[0], -1, repeats, q.shape[3])
+        elif repeats > 1:
+            k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         values = v if v.dtype == q.dtype else v.to(q.dtype)  # asking first is cheaper
         out, seen = self.core(Request(q, k, values, mask, spec, self.options.flash, keep_scores))
+        out = out.reshape(out.shape[0], heads, 1, out.shape[3]) if folded else out
         update: Tensor = self.output(out if out.dtype == v.dtype else out.to(v.dtype), x)
         return update if seen is None else (update, seen)
 

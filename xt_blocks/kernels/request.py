@@ -41,7 +41,7 @@ class Request(NamedTuple):
     """softmax(q kᵀ · scale) v, with the modifiers of the spec.
 
     Attributes:
-        q: (b, h, i, d)
+        q: (b, h, i, d); of a mask with one query, several that see the same, as those of heads that share keys.
         k: (b, h, j, d), memory key-values first.
         v: (b, h, j, dv)
         mask: which query attends to which key, and position biases.

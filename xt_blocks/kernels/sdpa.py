@@ -26,7 +26,7 @@ def declines(request: Request) -> str | None:
     In a low precision the kernel keeps its scores in float32, which is worth more.
     """
     q, k = request.q, request.k
-    if torch.compiler.is_compiling() or request.mask.queries != 1 or k.numel() < 2**17:
+    if torch.compiler.is_compiling() or q.shape[2] != 1 or k.numel() < 2**17:
         return None
     if q.is_cpu and q.dtype in (torch.float32, torch.float64):
         return "plain products read many keys faster for a single query on a CPU"

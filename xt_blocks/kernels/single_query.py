@@ -19,7 +19,7 @@ Tables = dict[tuple[int, ...], tuple[Tensor, Tensor]]
 
 
 def supports(request: Request) -> str | None:
-    return None if request.mask.queries == 1 else "there is more than one query"
+    return None if request.q.shape[2] == 1 else "there is more than one query"
 
 
 def run(request: Request) -> Result:
