@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import GraphError, PatternError, UserError
 from .language.format import format_text
+from .language.megatron import from_megatron, to_megatron
 from .language.pattern import Pattern, parse, parse_settings
 from .registry import builtin as builtin  # registers the built-in kinds
 from .registry.kinds import Kind, Sizes, kinds
@@ -39,11 +40,13 @@ __all__ = [
     "UserError",
     "compile",
     "format_text",
+    "from_megatron",
     "hugging_face",
     "kinds",
     "parse",
     "parse_settings",
     "register",
+    "to_megatron",
     "unregister",
     "zoo",
 ]

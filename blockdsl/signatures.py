@@ -34,6 +34,15 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    kv_rank: int | None
+    """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
+    place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
+    q_rank: int | None
+    """features of a latent vector that queries are made of, with kv_rank; none: they are of the token itself;
+    default none"""
+    shared_key_dim: int | None
+    """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
+    none: half the head; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -191,6 +200,178 @@ class FeedforwardOptions(TypedDict, total=False):
     """the last linear layer starts at zero; default false"""
 
 
+class GatedLinearRecurrenceOptions(TypedDict, total=False):
+    """Of a block `rglru`, gated linear recurrence."""
+
+    width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    kernel: int
+    """tokens that the convolution reads; default 4"""
+
+
+class ExpertsOptions(TypedDict, total=False):
+    """Of a block `e`, experts."""
+
+    experts: int
+    """how many experts there are (arXiv:1701.06538); default 8"""
+    top: int
+    """experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088); default 2"""
+    mult: float
+    """hidden features of an expert as a multiple of dim; default 4"""
+    inner: int | None
+    """hidden features of an expert as a number; none: mult times dim; default none"""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of the hidden features; default gelu"""
+    glu: bool
+    """gate the hidden features (arXiv:2002.05202); default false"""
+    gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second; default false"""
+    glu_limit: float | None
+    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
+    none"""
+    glu_offset: float
+    """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
+    no_bias: bool
+    """experts without a bias, the shared one too; default false"""
+    router: Literal["softmax", "sigmoid"]
+    """scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3,
+    arXiv:2412.19437); default softmax"""
+    router_bias: bool
+    """the router has a bias (gpt-oss, arXiv:2508.10925); default false"""
+    renormalise: bool
+    """the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088); default true"""
+    weight_scale: float
+    """factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437); default 1.0"""
+    groups: int
+    """groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434); default 1"""
+    top_groups: int
+    """groups whose experts a token may read; default 1"""
+    group_best: int
+    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    correction_rate: float | None
+    """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
+    less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
+    balance_loss: float
+    """coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961); default 0.01"""
+    z_loss: float
+    """coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906); default 0.0"""
+    shared_inner: int | None
+    """hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without; default
+    none"""
+    shared_gate: bool
+    """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
+    dropout: float
+    """dropout of the hidden features; default 0.0"""
+    zero_init_branch_output: bool
+    """the last linear layer starts at zero; default false"""
+
+
+class Mamba2Options(TypedDict, total=False):
+    """Of a block `m`, Mamba-2."""
+
+    state: int
+    """numbers that a head keeps of each of its features, N (Mamba-2, arXiv:2405.21060); default 128"""
+    heads: int | None
+    """heads, each with a decay of its own (arXiv:2405.21060); none: features / dim_head; default none"""
+    dim_head: int | None
+    """features of each head; none: features / heads, else 64 or what divides them; default none"""
+    groups: int
+    """groups of heads that share what writes and what reads the state, B and C; default 1"""
+    expand: float
+    """features of all heads as a multiple of dim; default 2"""
+    inner: int | None
+    """features of all heads as a number; none: expand times dim, or heads times dim_head; default none"""
+    kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    conv_bias: bool
+    """the convolution with a bias; default true"""
+    bias: bool
+    """both linear layers with a bias; default false"""
+    gated_norm: Literal["all", "group"] | None
+    """RMSNorm of the gated output: over all features, or over those of each group (Nemotron-H, arXiv:2504.03624);
+    none: without (Falcon-H1, arXiv:2507.22448); default all"""
+    gate_first: bool
+    """the gate is before the norm, as in Mamba-2; else after it; default true"""
+    gated_norm_eps: float
+    """what is added to the mean square in that norm; default 1e-05"""
+    dt_min: float
+    """least step that a head starts from (arXiv:2405.21060); default 0.001"""
+    dt_max: float
+    """largest step that a head starts from; default 0.1"""
+    dt_limit_min: float
+    """no step is below this; default 0.0"""
+    dt_limit_max: float | None
+    """no step is above this; none: any; default none"""
+    in_scales: Sequence[float] | None
+    """fixed factors of what the first linear layer gives: gate, x, B, C, steps (Falcon-H1, arXiv:2507.22448);
+    default none"""
+    chunk: int
+    """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
+
+
+class GatedDeltaNetOptions(TypedDict, total=False):
+    """Of a block `gdn`, gated delta net."""
+
+    heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    dim_head: int
+    """features of each query and key; default 64"""
+    value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+
+
+class KimiDeltaAttentionOptions(TypedDict, total=False):
+    """Of a block `kda`, Kimi delta attention."""
+
+    heads: int
+    """heads of queries, keys and values (arXiv:2510.26692); default 8"""
+    dim_head: int
+    """features of each head, and the rank of the layers of decay and gate; default 64"""
+    kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class GatedLinearAttentionOptions(TypedDict, total=False):
+    """Of a block `gla`, gated linear attention."""
+
+    heads: int
+    """heads (arXiv:2312.06635); default 8"""
+    dim_head: int
+    """features of each query and key; default 64"""
+    value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    decay: Literal["channel", "head", "fixed"]
+    """what a token's decay is for: each key feature, each head, or fixed by head, 1 - 2**(-5 - head), which is
+    retention (arXiv:2307.08621); default channel"""
+    decay_rank: int
+    """rank of the layer of decays by channel; default 16"""
+    decay_temperature: float
+    """what log decays are divided by; a higher one forgets more slowly; default 16"""
+    out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+
+
 class SharedSettings(TypedDict, total=False):
     """Settings of every stack."""
 
@@ -203,7 +384,8 @@ class SharedSettings(TypedDict, total=False):
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
-    """features of each head that are rotated, an even number; none: half the head; default none"""
+    """features of each head that are rotated, an even number; none: half the head, or all of shared_key_dim;
+    default none"""
     rotary_theta: float
     """base of the rotation's frequencies: larger for longer texts (Code Llama, arXiv:2308.12950); default 10000.0"""
     rotary_interleaved: bool
@@ -277,6 +459,15 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_kv_rank: int | None
+    """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
+    place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
+    attn_q_rank: int | None
+    """features of a latent vector that queries are made of, with kv_rank; none: they are of the token itself;
+    default none"""
+    attn_shared_key_dim: int | None
+    """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
+    none: half the head; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -393,6 +584,144 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    rglru_width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    rglru_heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    rglru_kernel: int
+    """tokens that the convolution reads; default 4"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
+    moe_experts: int
+    """how many experts there are (arXiv:1701.06538); default 8"""
+    moe_top: int
+    """experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088); default 2"""
+    moe_mult: float
+    """hidden features of an expert as a multiple of dim; default 4"""
+    moe_inner: int | None
+    """hidden features of an expert as a number; none: mult times dim; default none"""
+    moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of the hidden features; default gelu"""
+    moe_glu: bool
+    """gate the hidden features (arXiv:2002.05202); default false"""
+    moe_gate_first: bool
+    """the gate is the first half of the hidden layer's outputs, not the second; default false"""
+    moe_glu_limit: float | None
+    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
+    none"""
+    moe_glu_offset: float
+    """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
+    moe_no_bias: bool
+    """experts without a bias, the shared one too; default false"""
+    moe_router: Literal["softmax", "sigmoid"]
+    """scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3,
+    arXiv:2412.19437); default softmax"""
+    moe_router_bias: bool
+    """the router has a bias (gpt-oss, arXiv:2508.10925); default false"""
+    moe_renormalise: bool
+    """the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088); default true"""
+    moe_weight_scale: float
+    """factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437); default 1.0"""
+    moe_groups: int
+    """groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434); default 1"""
+    moe_top_groups: int
+    """groups whose experts a token may read; default 1"""
+    moe_group_best: int
+    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    moe_correction_rate: float | None
+    """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
+    less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
+    moe_balance_loss: float
+    """coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961); default 0.01"""
+    moe_z_loss: float
+    """coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906); default 0.0"""
+    moe_shared_inner: int | None
+    """hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without; default
+    none"""
+    moe_shared_gate: bool
+    """the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671); default false"""
+    moe_dropout: float
+    """dropout of the hidden features; default 0.0"""
+    ssm_state: int
+    """numbers that a head keeps of each of its features, N (Mamba-2, arXiv:2405.21060); default 128"""
+    ssm_heads: int | None
+    """heads, each with a decay of its own (arXiv:2405.21060); none: features / dim_head; default none"""
+    ssm_dim_head: int | None
+    """features of each head; none: features / heads, else 64 or what divides them; default none"""
+    ssm_groups: int
+    """groups of heads that share what writes and what reads the state, B and C; default 1"""
+    ssm_expand: float
+    """features of all heads as a multiple of dim; default 2"""
+    ssm_inner: int | None
+    """features of all heads as a number; none: expand times dim, or heads times dim_head; default none"""
+    ssm_kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    ssm_conv_bias: bool
+    """the convolution with a bias; default true"""
+    ssm_bias: bool
+    """both linear layers with a bias; default false"""
+    ssm_gated_norm: Literal["all", "group"] | None
+    """RMSNorm of the gated output: over all features, or over those of each group (Nemotron-H, arXiv:2504.03624);
+    none: without (Falcon-H1, arXiv:2507.22448); default all"""
+    ssm_gate_first: bool
+    """the gate is before the norm, as in Mamba-2; else after it; default true"""
+    ssm_gated_norm_eps: float
+    """what is added to the mean square in that norm; default 1e-05"""
+    ssm_dt_min: float
+    """least step that a head starts from (arXiv:2405.21060); default 0.001"""
+    ssm_dt_max: float
+    """largest step that a head starts from; default 0.1"""
+    ssm_dt_limit_min: float
+    """no step is below this; default 0.0"""
+    ssm_dt_limit_max: float | None
+    """no step is above this; none: any; default none"""
+    ssm_in_scales: Sequence[float] | None
+    """fixed factors of what the first linear layer gives: gate, x, B, C, steps (Falcon-H1, arXiv:2507.22448);
+    default none"""
+    ssm_chunk: int
+    """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
+    gdn_heads: int
+    """heads of queries and keys (arXiv:2412.06464); default 8"""
+    gdn_dim_head: int
+    """features of each query and key; default 64"""
+    gdn_value_heads: int | None
+    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    gdn_value_dim_head: int | None
+    """features of each value head; none: dim_head; default none"""
+    gdn_kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    gdn_neg_eigval: bool
+    """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
+    gdn_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+    kda_heads: int
+    """heads of queries, keys and values (arXiv:2510.26692); default 8"""
+    kda_dim_head: int
+    """features of each head, and the rank of the layers of decay and gate; default 64"""
+    kda_kernel: int
+    """tokens of the convolution of q, k and v; default 4"""
+    kda_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
+    gla_heads: int
+    """heads (arXiv:2312.06635); default 8"""
+    gla_dim_head: int
+    """features of each query and key; default 64"""
+    gla_value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    gla_decay: Literal["channel", "head", "fixed"]
+    """what a token's decay is for: each key feature, each head, or fixed by head, 1 - 2**(-5 - head), which is
+    retention (arXiv:2307.08621); default channel"""
+    gla_decay_rank: int
+    """rank of the layer of decays by channel; default 16"""
+    gla_decay_temperature: float
+    """what log decays are divided by; a higher one forgets more slowly; default 16"""
+    gla_out_norm_eps: float
+    """what is added to the mean square of each head's output; default 1e-05"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -664,6 +993,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_kv_rank: int | None
+    enc_attn_q_rank: int | None
+    enc_attn_shared_key_dim: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -720,6 +1052,71 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_rglru_width: int | None
+    enc_rglru_heads: int
+    enc_rglru_kernel: int
+    enc_bidirectional: bool
+    enc_moe_experts: int
+    enc_moe_top: int
+    enc_moe_mult: float
+    enc_moe_inner: int | None
+    enc_moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    enc_moe_glu: bool
+    enc_moe_gate_first: bool
+    enc_moe_glu_limit: float | None
+    enc_moe_glu_offset: float
+    enc_moe_no_bias: bool
+    enc_moe_router: Literal["softmax", "sigmoid"]
+    enc_moe_router_bias: bool
+    enc_moe_renormalise: bool
+    enc_moe_weight_scale: float
+    enc_moe_groups: int
+    enc_moe_top_groups: int
+    enc_moe_group_best: int
+    enc_moe_correction_rate: float | None
+    enc_moe_balance_loss: float
+    enc_moe_z_loss: float
+    enc_moe_shared_inner: int | None
+    enc_moe_shared_gate: bool
+    enc_moe_dropout: float
+    enc_ssm_state: int
+    enc_ssm_heads: int | None
+    enc_ssm_dim_head: int | None
+    enc_ssm_groups: int
+    enc_ssm_expand: float
+    enc_ssm_inner: int | None
+    enc_ssm_kernel: int
+    enc_ssm_conv_bias: bool
+    enc_ssm_bias: bool
+    enc_ssm_gated_norm: Literal["all", "group"] | None
+    enc_ssm_gate_first: bool
+    enc_ssm_gated_norm_eps: float
+    enc_ssm_dt_min: float
+    enc_ssm_dt_max: float
+    enc_ssm_dt_limit_min: float
+    enc_ssm_dt_limit_max: float | None
+    enc_ssm_in_scales: Sequence[float] | None
+    enc_ssm_chunk: int
+    enc_gdn_heads: int
+    enc_gdn_dim_head: int
+    enc_gdn_value_heads: int | None
+    enc_gdn_value_dim_head: int | None
+    enc_gdn_kernel: int
+    enc_gdn_neg_eigval: bool
+    enc_gdn_out_norm_eps: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
+    enc_kda_heads: int
+    enc_kda_dim_head: int
+    enc_kda_kernel: int
+    enc_kda_out_norm_eps: float
+    enc_gla_heads: int
+    enc_gla_dim_head: int
+    enc_gla_value_dim_head: int | None
+    enc_gla_decay: Literal["channel", "head", "fixed"]
+    enc_gla_decay_rank: int
+    enc_gla_decay_temperature: float
+    enc_gla_out_norm_eps: float
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -780,6 +1177,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_kv_rank: int | None
+    dec_attn_q_rank: int | None
+    dec_attn_shared_key_dim: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
@@ -837,6 +1237,71 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_rglru_width: int | None
+    dec_rglru_heads: int
+    dec_rglru_kernel: int
+    dec_bidirectional: bool
+    dec_moe_experts: int
+    dec_moe_top: int
+    dec_moe_mult: float
+    dec_moe_inner: int | None
+    dec_moe_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    dec_moe_glu: bool
+    dec_moe_gate_first: bool
+    dec_moe_glu_limit: float | None
+    dec_moe_glu_offset: float
+    dec_moe_no_bias: bool
+    dec_moe_router: Literal["softmax", "sigmoid"]
+    dec_moe_router_bias: bool
+    dec_moe_renormalise: bool
+    dec_moe_weight_scale: float
+    dec_moe_groups: int
+    dec_moe_top_groups: int
+    dec_moe_group_best: int
+    dec_moe_correction_rate: float | None
+    dec_moe_balance_loss: float
+    dec_moe_z_loss: float
+    dec_moe_shared_inner: int | None
+    dec_moe_shared_gate: bool
+    dec_moe_dropout: float
+    dec_ssm_state: int
+    dec_ssm_heads: int | None
+    dec_ssm_dim_head: int | None
+    dec_ssm_groups: int
+    dec_ssm_expand: float
+    dec_ssm_inner: int | None
+    dec_ssm_kernel: int
+    dec_ssm_conv_bias: bool
+    dec_ssm_bias: bool
+    dec_ssm_gated_norm: Literal["all", "group"] | None
+    dec_ssm_gate_first: bool
+    dec_ssm_gated_norm_eps: float
+    dec_ssm_dt_min: float
+    dec_ssm_dt_max: float
+    dec_ssm_dt_limit_min: float
+    dec_ssm_dt_limit_max: float | None
+    dec_ssm_in_scales: Sequence[float] | None
+    dec_ssm_chunk: int
+    dec_gdn_heads: int
+    dec_gdn_dim_head: int
+    dec_gdn_value_heads: int | None
+    dec_gdn_value_dim_head: int | None
+    dec_gdn_kernel: int
+    dec_gdn_neg_eigval: bool
+    dec_gdn_out_norm_eps: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
+    dec_kda_heads: int
+    dec_kda_dim_head: int
+    dec_kda_kernel: int
+    dec_kda_out_norm_eps: float
+    dec_gla_heads: int
+    dec_gla_dim_head: int
+    dec_gla_value_dim_head: int | None
+    dec_gla_decay: Literal["channel", "head", "fixed"]
+    dec_gla_decay_rank: int
+    dec_gla_decay_temperature: float
+    dec_gla_out_norm_eps: float
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

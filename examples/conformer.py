@@ -1,4 +1,4 @@
-"""A block kind of one's own: the Conformer (Gulati et al., arXiv:2005.08100) as `f/2 a conv f/2`.
+"""A block kind of one's own: the Conformer (Gulati et al., arXiv:2005.08100) as `f/2 a dwconv f/2`.
 
 Run it: python examples/conformer.py
 """
@@ -29,11 +29,11 @@ class DepthwiseConv(nn.Module):
 
 
 CONV = Kind(
-    name="conv",
+    name="dwconv",
     title="depthwise convolution",
-    prefix="conv",
+    prefix="dwconv",
     options=(
-        Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
+        Option("kernel", int, 7, "width of the kernel", setting="dwconv_kernel", least=1),
         Option("causal", bool, False, "no token sees a later one", setting="causal"),
     ),
     inputs=("mask",),
@@ -45,7 +45,7 @@ CONV = Kind(
 
 def main() -> None:
     blockdsl.register(CONV)
-    graph = blockdsl.compile("(f/2 a conv(kernel=15) f/2)*4", dim=64, heads=4, attn_dim_head=16)
+    graph = blockdsl.compile("(f/2 a dwconv(kernel=15) f/2)*4", dim=64, heads=4, attn_dim_head=16)
     print(graph)
     stack = xt_blocks.lower(graph)
     print("out:", tuple(stack(torch.randn(2, 50, 64)).shape))

@@ -18,7 +18,7 @@ PACKAGES = ("blockdsl", "xt_blocks")
 
 # From the bottom up. A module imports from its own layer and from those before it.
 LAYERS = (
-    ("blockdsl.errors", "blockdsl.synonyms"),
+    ("blockdsl.errors", "blockdsl.files", "blockdsl.synonyms"),
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),

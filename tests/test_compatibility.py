@@ -48,6 +48,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "heads": {"heads": 2},
     "attn_dim_head": {"attn_dim_head": 16},
     "attn_value_dim_head": {"attn_value_dim_head": 6},
+    "attn_shared_key_dim": {"attn_kv_rank": 16, "attn_shared_key_dim": 2},
     "attn_qk_norm_groups": {"attn_qk_norm": True, "attn_qk_norm_groups": 2},
     "attn_sparse_topk": {"attn_sparse_topk": 2},
     "attn_max_attend_past": {"attn_max_attend_past": 2},

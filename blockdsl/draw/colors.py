@@ -43,7 +43,7 @@ class Shade:
     meaning: str = ""
 
 
-STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-3", "removed": "hue-4"}
+STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-4", "removed": "hue-3"}
 
 
 def colors(graph: Graph, details: Details, by: str | Shade) -> Colors:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-_CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "grey": 90}
+_CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "grey": 90} | {
+    **{"bright red": 91, "bright green": 92, "bright yellow": 93, "bright blue": 94, "bright magenta": 95},
+    "bright cyan": 96,
+}
 
 
 def wanted(stream: TextIO) -> bool:

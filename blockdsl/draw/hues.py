@@ -21,12 +21,17 @@ class Hue(NamedTuple):
     line: str
 
 
-_IN_A_TERMINAL = ("blue", "magenta", "yellow", "cyan", "red", "green", "cyan", "yellow")  # each of HUES
+# Each of HUES in a terminal.
+_IN_A_TERMINAL = (
+    *("blue", "magenta", "yellow", "red", "green", "cyan"),
+    *("bright yellow", "bright red", "bright green", "bright blue", "bright magenta", "bright cyan"),
+)
 
 
 def place(kind: str) -> int:
-    """The kind's place in HUES, which is reused from the start when there are more kinds."""
-    return [*kinds()].index(kind) % len(HUES)
+    """The kind's place in HUES; where there are more kinds, they are reused from the end, so attention's last."""
+    index, count = [*kinds()].index(kind), len(HUES)
+    return index if index < count else (2 * count - 2 - index) % count
 
 
 def hue(kind: str) -> Hue:

@@ -44,11 +44,12 @@ class Labels:
             seen[kind] += 1
 
     def options(self, node: str) -> list[str]:
-        """The options that its text sets, and those in which an edit set it apart from most of its kind."""
+        """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's."""
         attrs = self.graph.nx.nodes[node]
         usual = self.usual[attrs["kind"]].items()
         said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
-        shown = [(k, v) for k, v in attrs["options"].items() if k in attrs["given"] or (k, v) not in said]
+        named = {*attrs["given"], *kind_of(attrs["kind"]).shown}
+        shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
         return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
 
     def name(self, node: str) -> str:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from .scene import FONTS
 
-# Of a hue: the fill, the stroke and the text of what has it; first light, then dark.
+# Of a hue: the fill, the stroke and the text of what has it; first light, then dark. Fills are told apart without red,
+# green or blue receptors too, and in grey those that stand together most: the first and the third and fourth from all.
 HUES = (
-    (("#e4eefb", "#4a84c4", "#2a5a92"), ("#1b2f49", "#5b93d1", "#9cc4f2")),  # blue
-    (("#ebe5f8", "#8067bb", "#5c4494"), ("#2b2546", "#9a82d6", "#c6b5f1")),  # violet
-    (("#fcedd6", "#c98a2b", "#8a5a0f"), ("#3a2b14", "#d39a42", "#f0c684")),  # amber
-    (("#dcf2ec", "#3c9684", "#1f6a5b"), ("#14352e", "#4fae9a", "#93dccb")),  # teal
-    (("#fbe4e9", "#c4607a", "#93344e"), ("#401f29", "#d9778f", "#f3b2c1")),  # rose
-    (("#ecf3d7", "#84972f", "#586611"), ("#2c3313", "#9db046", "#ccdc88")),  # olive
-    (("#dcf0f8", "#3b94b3", "#176581"), ("#12323d", "#52aeca", "#98d9ec")),  # sky
-    (("#f0e7de", "#95735a", "#69482f"), ("#342a22", "#b18d72", "#dcc1ac")),  # brown
+    (("#aac7fa", "#097acd", "#043863"), ("#2668a0", "#3ca7ff", "#e1ecfe")),  # blue
+    (("#f1d8fd", "#8f68a5", "#4a285f"), ("#5f527d", "#a089d5", "#efe7fe")),  # violet
+    (("#f7cba7", "#a6692c", "#542e01"), ("#341c00", "#b9865a", "#ffe7d5")),  # amber
+    (("#e38f8f", "#c43a4a", "#74011e"), ("#570921", "#e96480", "#fee5e8")),  # rose
+    (("#c7fcf3", "#0c867a", "#003f39"), ("#366259", "#55a594", "#baf7e9")),  # teal
+    (("#66bfd5", "#018398", "#063d47"), ("#224653", "#5999b2", "#d0f0ff")),  # sky
+    (("#f3e49b", "#837900", "#3d3800"), ("#5d5a1b", "#9c972c", "#f3ecc1")),  # olive
+    (("#e6ad7e", "#b0640f", "#552d00"), ("#5b3f38", "#b88478", "#fde6e1")),  # brown
+    (("#d3ecd1", "#578156", "#163f19"), ("#435d32", "#709e53", "#dbf2cb")),  # green
+    (("#8bb6fa", "#0c7ace", "#033864"), ("#2b315b", "#838ad9", "#eae9fe")),  # slate
+    (("#d1adb9", "#a1667c", "#5a253b"), ("#581d3d", "#d96ca3", "#fee4ef")),  # magenta
+    (("#f3f7c9", "#717d30", "#313b00"), ("#373c00", "#8f972f", "#eeedc3")),  # yellow
 )
 HEATS = (
     (("#f1f5fa", "#9fb3c8", "#51687f"), ("#18212b", "#4a5d70", "#a9bccd")),
     (("#d9e7f5", "#7fa3c7", "#3f658a"), ("#1b3147", "#4d769e", "#a5c6e6")),
     (("#b9d4ee", "#5f8fbf", "#2b547d"), ("#1e4468", "#5a90c3", "#b4d6f6")),
     (("#93bde4", "#447bb0", "#1c4670"), ("#21588a", "#6ba8df", "#cbe4fb")),
-    (("#6aa3d8", "#2c6499", "#0f3355"), ("#2470b3", "#86c0f2", "#e4f2ff")),
+    (("#6aa3d8", "#2c6499", "#0f3355"), ("#216aab", "#86c0f2", "#e4f2ff")),
 )
 GREY = (("#f4f5f7", "#8a94a0", "#56606b"), ("#1c2128", "#6e7781", "#aab4bf"))
 
@@ -110,7 +115,7 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
             fill, stroke, text = modes[mode]
             of = f".{name}-{i}"
             rules.append(f"{of}>rect,rect{of}{{fill:{fill};stroke:{stroke}}}")
-            marks = ("code", "mark", "note") if name == "heat" else ("code", "mark")  # muted is too pale on the hottest
+            marks = ("code", "mark") if name == "grey" else ("code", "mark", "note")  # muted is too pale on the others
             rules.append(",".join(f"{of}>text.{role}" for role in marks) + f"{{fill:{text}}}")
             rules += [f"{of}>rect.mark{{stroke:{stroke}}}", f".block{of}>rect.mark.flow{{fill:{stroke}}}"]
     return rules

@@ -137,6 +137,8 @@ class Graph:
             return "the input's conv_stem reads the frames around each"
         for node in self.nodes("block"):
             attrs = self.block(node)
+            if attrs["options"].get("bidirectional"):
+                return f"{node} ({kind_of(attrs['kind']).title}) is bidirectional"
             if attrs["options"].get("causal") is False:
                 return f"{node} ({kind_of(attrs['kind']).title}) is not causal"
             if attrs["shift"] and not self.causal:
@@ -150,7 +152,7 @@ class Graph:
         """
         for node in self.nodes("block"):
             kind, pieces = self.state(node)
-            if pieces is None:
+            if pieces is None and not self.block(node)["options"].get("bidirectional"):
                 return f"{node} ({kind.title}) keeps no state between steps"
         return self.sees_later()
 

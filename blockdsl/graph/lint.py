@@ -167,9 +167,12 @@ def _blocks(graph: Graph) -> Iterator[str]:
             problems.append(clash)
         for problem in problems:
             yield f"{node}: {problem}"
-        if options.get("dim_head", 0) is None:
+        if known[name].has_scores() and options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"
-        if known[name].causal_only and not graph.causal:
+        bidirectional = known[name].both_ways and options.get("bidirectional")
+        if bidirectional and graph.causal:
+            yield f"{node}: {known[name].title} is bidirectional, and g.nx.graph['causal'] is true"
+        if known[name].causal_only and not bidirectional and not graph.causal:
             yield f"{node}: {known[name].title} runs only in a causal stack; g.nx.graph['causal'] is false"
         if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
             yield f"{node}: a shift of {attrs['shift']} splits dim={graph.dim} into too many parts"

@@ -136,9 +136,6 @@ class _Resolver:
         if "context" in kind.inputs and self.settings["context"] is False:
             problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
-        if kind.causal_only and not self.settings["causal"]:
-            problem = f"'{spec.kind}' ({kind.title}) in a stack that is not causal"
-            raise self._error(spec.span, problem, "it runs only where no token sees a later one: set causal")
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
         assert isinstance(shift, int)
         if shift and self._pieces(shift) > self.dim:
@@ -148,10 +145,20 @@ class _Resolver:
         given = {name: value for name, value in spec.given.items() if name not in of_positions}
         positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
         options = self._options(kind, spec, given, after_first)
+        self._check_direction(kind, spec, bool(options.get("bidirectional")))
         block = ResolvedBlock(spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span)
         self._check_tie(block)
         self._check_positions(block)
         return block
+
+    def _check_direction(self, kind: Kind, spec: BlockSpec, bidirectional: bool) -> None:
+        if bidirectional and self.settings["causal"]:
+            problem = f"'{spec.kind}' ({kind.title}) is bidirectional, in a causal stack"
+            raise self._error(spec.span, problem, "its tokens see later ones: leave bidirectional out, or causal")
+        if kind.causal_only and not bidirectional and not self.settings["causal"]:
+            problem = f"'{spec.kind}' ({kind.title}) in a stack that is not causal"
+            both = f", or write {spec.kind}(bidirectional), a second one in reverse" if kind.both_ways else ""
+            raise self._error(spec.span, problem, f"it runs only where no token sees a later one: set causal{both}")
 
     def _check_positions(self, block: ResolvedBlock) -> None:
         off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
@@ -190,7 +197,7 @@ class _Resolver:
             problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
             if problem:
                 raise self._clash(spec, problem)
-            if "dim_head" in options and options["dim_head"] is None:
+            if kind.has_scores() and options["dim_head"] is None:
                 heads = options["heads"]
                 assert isinstance(heads, int)
                 options["dim_head"] = self.dim // heads

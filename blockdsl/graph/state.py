@@ -6,11 +6,15 @@ declares, the tail of a token shift, and how far back a window is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..registry.kinds import kind_of
+from ..registry.positions import SCHEMES
+from ..registry.rotary import BY_LENGTH
 from ..registry.state import State, item_bytes
+from ..registry.tokens import INPUT_SCHEMES
 
 if TYPE_CHECKING:
     from ..registry.kinds import Sizes
@@ -37,17 +41,23 @@ class Kept:
     window: int | None = None
     shift: State | None = None
 
-    def cached(self, sizes: Sizes) -> tuple[int, int]:
-        """Of a cache of these sizes: how many numbers of the model's dtype, and bytes of pieces with their own."""
+    @property
+    def reach(self) -> int | None:
+        """How many tokens before a step's own it needs, beside its pieces per row; None: all."""
+        return self.window if any(piece.per == "token" for piece in self.pieces.values()) else 0
+
+    def cached(self, sizes: Sizes) -> tuple[int, int, int]:
+        """Of a cache of these sizes: numbers of the model's dtype, bytes of pieces with their own, and float32s."""
         rows = {
             "row": COPIES * sizes.batch,
             "token": sizes.batch * capacity(self.window, sizes.seq),
             "context": sizes.batch * sizes.context,
         }
         pieces = [*self.pieces.values(), *([] if self.shift is None else [self.shift])]
-        numbers = sum(rows[piece.per] * piece.numbers for piece in pieces if piece.dtype is None)
-        own = [(rows[piece.per] * piece.numbers, piece.dtype) for piece in pieces if piece.dtype is not None]
-        return numbers, sum(count * item_bytes(dtype) for count, dtype in own)
+        sized = [(piece.dtype, rows[piece.per] * piece.numbers) for piece in pieces]
+        numbers = sum(count for dtype, count in sized if dtype is None)
+        own = sum(count * item_bytes(dtype) for dtype, count in sized if dtype not in (None, "float32"))
+        return numbers, own, sum(count for dtype, count in sized if dtype == "float32")
 
 
 def kept(graph: Graph) -> dict[str, Kept]:
@@ -59,6 +69,39 @@ def kept(graph: Graph) -> dict[str, Kept]:
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
     return out
+
+
+def reach(states: Iterable[Kept]) -> int | None:
+    """How many tokens before a step's own any of these blocks needs; None: all."""
+    most = 0
+    for own in states:
+        if own.reach is None:
+            return None
+        most = max(most, own.reach)
+    return most
+
+
+def why_not_rolling(graph: Graph) -> str | None:
+    """Why a cache of constant size cannot hold a text of any length, or None when it can.
+
+    It can when each block keeps a window or a state per row (a rolling cache; Mistral 7B, arXiv:2310.06825), and
+    positions, if there are any, say only how far apart tokens are.
+    """
+    if reason := graph.why_not_cached():
+        return reason
+    for node, own in kept(graph).items():
+        if own.reach is None:
+            return f"{node} ({kind_of(graph.block(node)['kind']).title}) attends to all earlier tokens"
+    for node in graph.nodes("position"):
+        attrs = graph.nx.nodes[node]
+        if attrs["scheme"] in INPUT_SCHEMES:
+            return f"{node}: positions are added to the tokens, as many as max_seq_len"
+        if attrs["scheme"] == "rotary" and SCHEMES["rotary"].complete(attrs).scaling in BY_LENGTH:
+            return f"{node}: its frequencies change with the length of the text"
+        for reader in graph.nx.successors(node):
+            if attrs["scheme"] == "rotary" and graph.block(reader)["options"].get("num_mem_kv"):
+                return f"{reader}: rotary positions count from its memory key-values, at the start of the text"
+    return None
 
 
 def capacity(window: int | None, tokens: int) -> int:

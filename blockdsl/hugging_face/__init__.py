@@ -9,7 +9,6 @@ Every module in this folder that has a FAMILY is a family; how to add one is in 
 
 from __future__ import annotations
 
-import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
+from ..files import read_object
 from .config import Config
 from .family import Family, Reading
 
@@ -42,7 +42,7 @@ def read(config: Mapping[str, Any] | str | PathLike[str], architecture: str | No
         UserError: there is no such file or it is damaged; its model type or its class is not known; it has a key that
             is not, or asks for something that there is no option for.
     """
-    values = config if isinstance(config, Mapping) else _load(Path(config))
+    values = config if isinstance(config, Mapping) else read_object(_file(Path(config)))
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         own = "; xt_blocks.from_pretrained reads a model of xt_blocks" if "xt_blocks" in values else ""
@@ -75,14 +75,5 @@ def _check_architecture(name: str, family: Family) -> None:
         )
 
 
-def _load(path: Path) -> dict[str, Any]:
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError:  # not UTF-8, or not JSON
-        raise UserError(f"{file} is damaged: it is not JSON") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file} is no configuration: it has no keys")
-    return values
+def _file(path: Path) -> Path:
+    return path / "config.json" if path.is_dir() else path

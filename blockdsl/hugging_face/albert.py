@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .config import Config
-from .decoder import repeated
 from .encoder import embedding_rows, encoder_settings, head_rows, head_settings, without_pooler
 from .family import Component, Family, Row, Weight
+from .layers import repeated
 
 PREFIX, HEAD = "albert.", "predictions."
 

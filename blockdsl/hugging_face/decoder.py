@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..language.fold import Loop, fold
 from .config import Config
 from .family import Row, Tied, Weight
+from .layers import layer_types, named, repeated
 from .rope import rotary_settings as rotary_settings
 
 LAYER = "model.layers.{i}."
 
-
-def repeated(layers: Sequence[str]) -> str:
-    """The pattern of layers, each `a f` or the like, with what repeats written once."""
-
-    def text(part: int | Loop) -> str:
-        return layers[part] if isinstance(part, int) else f"({' '.join(map(text, part.body))})*{part.count}"
-
-    return " ".join(map(text, fold(layers, lambda index: len(layers[index]))))
+_WINDOWS = ("full_attention", "sliding_attention")
 
 
 def decoder_sizes(
@@ -64,11 +57,8 @@ def layers_of(
         sliding: which layers have it, where the configuration does not say by `layer_types`.
         rotated: which layers have rotary positions; empty: all.
     """
-    kinds = config.get("layer_types", [])
-    names = {"full_attention": False, "sliding_attention": True}
-    if len(kinds) not in (0, len(sliding)) or not {*kinds} <= {*names}:
-        raise config.lacks(f"layer_types={kinds!r}", f"it is not one of {' and '.join(names)} for each layer")
-    own = [window is not None and each for each in (map(names.__getitem__, kinds) if kinds else sliding)]
+    types = layer_types(config, named("sliding_attention", "full_attention", sliding), _WINDOWS)
+    own = [window is not None and each == "sliding_attention" for each in types]
     past = 0 if window is None else window - 1
     texts = []
     for i, has_window in enumerate(own):

@@ -6,15 +6,14 @@ from typing import Any
 
 from ..registry.options import spell
 from .config import Config
-from .decoder import repeated
 from .family import Component, Family
 from .gemma import gemma_settings, gemma_sizes, optional_number, sandwich_rows
+from .layers import each_last, layer_types, named, repeated
 from .rope import scaling
 
 
 def _read(config: Config) -> dict[str, Component]:
     layers, sizes = config.integer("num_hidden_layers"), gemma_sizes(config, length=131072)
-    every = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6))
     config.ignore("cache_implementation", "hidden_act")
     config.only("attn_logit_softcapping", None, "scores are capped")
     cap, eps = optional_number(config, "final_logit_softcapping", None), config.number("rms_norm_eps", 1e-6)
@@ -30,12 +29,10 @@ def _read(config: Config) -> dict[str, Component]:
         "rotary_emb_dim": sizes["attn_dim_head"],
         **({} if config.base or cap is None else {"logits_softcap": cap}),
     }
-    usual = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
-    kinds = config.get("layer_types", usual)
+    every_last = each_last(config, layers, "sliding_window_pattern", config.integer("_sliding_window_pattern", 6))
     blocks = _attention(config)
-    if len(kinds) != layers or not {*kinds} <= {*blocks}:
-        raise config.lacks(f"layer_types={kinds!r}", f"it is not one of {' and '.join(blocks)} for each layer")
-    text = repeated([f"{blocks[kind]} f" for kind in kinds])
+    types = layer_types(config, named("full_attention", "sliding_attention", every_last), blocks)
+    text = repeated([f"{blocks[each]} f" for each in types])
     return {"": Component(text, settings, sandwich_rows(config, sizes), layers)}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..registry.options import spell
 from .config import Config
-from .decoder import logits_rows, logits_settings, repeated
+from .decoder import logits_rows, logits_settings
 from .family import TRANSPOSED, Component, Family, Row, Weight
+from .layers import repeated
 
 LAYER = "transformer.h.{i}."
 

@@ -4,8 +4,8 @@ three layers, and no norm before the first attention."""
 from __future__ import annotations
 
 from .config import Config
-from .decoder import repeated
 from .family import Component, Family, Row, Tied, Weight
+from .layers import layer_types, named, repeated
 
 LAYER = "model.layers.{i}."
 KINDS = {"full_attention": (1.6e5, "global_rope_theta"), "sliding_attention": (1e4, "local_rope_theta")}
@@ -53,15 +53,14 @@ def _read(config: Config) -> dict[str, Component]:
 def _pattern(config: Config, layers: int, theta: float) -> str:
     """Of layers with a window on both sides, and of some without that rotate by another base, theta."""
     every = config.integer("global_attn_every_n_layers", 3)
-    kinds = config.get("layer_types", [f"{'sliding' if i % every else 'full'}_attention" for i in range(layers)])
-    if len(kinds) != layers or not {*kinds} <= {*KINDS}:
-        raise config.lacks(f"layer_types={kinds!r}", f"it is not one of {' and '.join(KINDS)} for each layer")
+    usual = named("sliding_attention", "full_attention", (i % every > 0 for i in range(layers)))
+    types = layer_types(config, usual, KINDS)
     side = config.integer("local_attention", 128) // 2
     options = {
         "full_attention": [f"rotary_theta={theta!r}"],
         "sliding_attention": [f"max_attend_past={side}", f"max_attend_future={side}"],
     }
-    own = [(["norm=false"] if i == 0 else []) + options[kind] for i, kind in enumerate(kinds)]
+    own = [(["norm=false"] if i == 0 else []) + options[each] for i, each in enumerate(types)]
     return repeated([f"a({', '.join(each)}) f" for each in own])
 
 

@@ -286,7 +286,18 @@ _STRANGE = {
 }
 
 
+_MEGATRON = re.compile(r"\s*(?=.*([MGE]|[*+]-))[MGE*+|-]{2,}\s*")
+
+
 def _explain(text: str, error: UnexpectedInput, start: str) -> PatternError:
+    fault = _fault(text, error, start)
+    if _MEGATRON.fullmatch(text):
+        hint = "letters of Megatron are read by from_megatron(text), and on the command line with --from megatron"
+        return PatternError(text, fault.span, fault.problem, hint)
+    return fault
+
+
+def _fault(text: str, error: UnexpectedInput, start: str) -> PatternError:
     if isinstance(error, UnexpectedToken):
         return PatternError(text, *_Unexpected(text, error, start).fault())
     assert isinstance(error, UnexpectedCharacters)

@@ -26,11 +26,11 @@ kind of their own:
             return self.conv(x.transpose(1, 2)).transpose(1, 2)
 
     blockdsl.register(Kind(
-        name="conv",
+        name="dwconv",
         title="depthwise convolution",
-        prefix="conv",                                     # stack settings are called conv_kernel, ...
+        prefix="dwconv",                                   # stack settings are called dwconv_kernel, ...
         options=(
-            Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
+            Option("kernel", int, 7, "width of the kernel", setting="dwconv_kernel", least=1),
             Option("causal", bool, False, "no token sees a later one", setting="causal"),
         ),
         inputs=("mask", "cache"),                          # what the module is handed beside x
@@ -39,7 +39,7 @@ kind of their own:
         module=DepthwiseConv,                              # DepthwiseConv(dim=512, kernel=7, causal=False)
         state=lambda o: {"tail": State((o.kernel - 1, o.dim))} if o.causal else None,
     ))
-    blockdsl.parse("(f/2 a conv f/2)*12")                  # the Conformer
+    blockdsl.parse("(f/2 a dwconv f/2)*12")                # the Conformer
 
 The module is built with `dim` and every option of its own by name; it is called with `x: (batch, seq, dim)` and
 its declared inputs by name, and returns `(batch, seq, dim)`, the branch's update. Norm, token shift, scale,
@@ -77,7 +77,7 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache")
+INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache", "observed")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
@@ -107,9 +107,11 @@ class Kind:
         shapes: options → the shape of each parameter of the module, by name.
         flops: options, sizes → floating-point operations of one forward pass, two a multiply-add.
         module: the torch module's class, or "package.module:Class".
+        active: options → how many of its parameters one token uses, as of experts that are chosen; None: all.
         state: options → the pieces that it keeps between decoding steps, by name; no pieces: it needs none. None, or
             where it gives None: it cannot decode stepwise.
-        causal_only: it runs in causal stacks alone, as a recurrence over the tokens does.
+        causal_only: no token sees a later one, as in a recurrence over the tokens; in a stack that is not causal its
+            blocks are `bidirectional`, where it is handed nothing of the tokens but `mask` and `cache`.
         segments: it may run on one segment of a text after another (Transformer-XL), where its state, if that is per
             row, or its input `memory` goes from each to the next.
         check: options → a sentence on what clashes, or None.
@@ -117,6 +119,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
+        shown: names of options that drawings always show, as how many experts there are.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -129,6 +132,7 @@ class Kind:
     flops: Callable[[Any, Sizes], float]
     module: str | Callable[..., Any]
     inputs: tuple[str, ...] = ()
+    active: Callable[[Any], int | None] = lambda options: None
     state: Callable[[Any], Mapping[str, State] | None] | None = None
     causal_only: bool = False
     segments: bool = True
@@ -136,6 +140,7 @@ class Kind:
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    shown: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False
@@ -144,9 +149,21 @@ class Kind:
         """A registered kind is pickled by its name, as formulas may be lambdas, and looked up where it is loaded."""
         return (kind_of, (self.name,)) if _KINDS.get(self.name) is self else super().__reduce__()
 
+    def __post_init__(self) -> None:
+        if self.both_ways:
+            for field, formula in twice_if_bidirectional(self).items():
+                object.__setattr__(self, field, formula)
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether its blocks may be bidirectional: two modules, of which one reads the tokens in reverse."""
+        own = BIDIRECTIONAL.name in by_name(self.options)
+        return self.causal_only and {*self.inputs} <= {"mask", "cache"} and not own
+
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has, of which its module may have some too."""
-        return (*self.options, *(option for option in BLOCK_OPTIONS if option not in self.options))
+        further = (*((BIDIRECTIONAL,) if self.both_ways else ()), *BLOCK_OPTIONS)
+        return (*self.options, *(option for option in further if option not in self.options))
 
     def position_options(self) -> tuple[Option, ...]:
         """What its blocks may say of the positions that they read; a graph says it on the positions' nodes."""
@@ -158,6 +175,10 @@ class Kind:
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
         return self.all_options() + self.position_options()
+
+    def has_scores(self) -> bool:
+        """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
+        return "scores" in self.inputs and "dim_head" in by_name(self.options)
 
     def states(self, options: Any) -> Mapping[str, State] | None:
         """What it keeps between decoding steps with these `completed` options; None: it cannot decode stepwise.
@@ -196,6 +217,47 @@ class Kind:
         if problem := self.check(SimpleNamespace(dim=dim, **options)):
             raise UserError(problem)
         return self.completed(dim, options)
+
+
+# An option of the kinds that are `both_ways`.
+BIDIRECTIONAL = Option(
+    "bidirectional",
+    bool,
+    False,
+    "a second module reads the tokens in reverse, and the results are added, in a stack that is not causal "
+    "(Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234)",
+    setting="bidirectional",
+    area="stack",
+)
+WAYS = ("forwards", "backwards")
+"""The two modules of a bidirectional block."""
+
+
+class _Formula:
+    """A formula of a kind's options that knows of bidirectional blocks."""
+
+    def __init__(self, plain: Callable[..., Any], twice: Callable[[Any], Any]) -> None:
+        self.plain, self.twice = plain, twice
+
+    def __call__(self, options: Any, *further: Any) -> Any:
+        out = self.plain(options, *further)
+        return self.twice(out) if getattr(options, BIDIRECTIONAL.name, False) else out
+
+
+def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
+    """The kind's formulas, which count both modules of a bidirectional block; it keeps no state."""
+    twice: dict[str, Callable[[Any], Any]] = {
+        "shapes": lambda shapes: {f"{way}.{name}": shape for way in WAYS for name, shape in shapes.items()},
+        "flops": lambda flops: 2 * flops,
+        "state": lambda pieces: None,
+        "steps": lambda steps: [*steps, ("+ the same of the tokens in reverse", "")],
+    }
+    formulas = {name: (getattr(kind, name), both) for name, both in twice.items()}
+    return {
+        name: formula if isinstance(formula, _Formula) else _Formula(formula, both)
+        for name, (formula, both) in formulas.items()
+        if formula is not None
+    }
 
 
 # Options that every block has, whatever its kind.

@@ -56,6 +56,8 @@ def _check(kind: Kind) -> None:
             raise UserError(f"kind '{kind.name}': the type of option '{option.name}' must be bool, int, float or str")
         if fault := option.fault(option.default):
             raise UserError(f"kind '{kind.name}': the default of option '{option.name}' {fault}")
+    if unknown := {*kind.shown} - {*names}:
+        raise UserError(f"kind '{kind.name}': shown names no option of it: {', '.join(sorted(unknown))}")
     # A kind may follow a setting of the stack, and one of another kind by an option that is declared alike.
     known = table()
     followed = {option.setting for option in kind.options if known.get(option.setting or "") == option}

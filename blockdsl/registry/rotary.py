@@ -19,7 +19,7 @@ _OF_ALL = (
         "rotary_emb_dim",
         int,
         None,
-        "features of each head that are rotated, an even number; none: half the head",
+        "features of each head that are rotated, an even number; none: half the head, or all of shared_key_dim",
         least=2,
         optional=True,
     ),
@@ -105,6 +105,9 @@ NEEDED_BY_SCALING = {
 }
 """Settings that a scaling cannot be without."""
 
+BY_LENGTH = ("dynamic", "longrope")
+"""Scalings whose frequencies depend on how long the text is so far."""
+
 _READ_BY_SCALING = {
     **NEEDED_BY_SCALING,
     "llama3": (*NEEDED_BY_SCALING["llama3"], "rotary_low_freq_factor", "rotary_high_freq_factor"),
@@ -147,10 +150,27 @@ def attributes(settings: Mapping[str, Value], block: Any) -> dict[str, Value]:
     said = {option: settings[option.name] for option in _OF_ALL[1:]}
     said |= {option: settings[option.name] if option.name in read else option.default for option in _OF_SCALINGS}
     return {
-        "dim": max(2, block.dim_head // 2 // 2 * 2) if dim is None else dim,
+        "dim": _usual(block) if dim is None else dim,
         **{_bare(option.name): _number(option, value) for option, value in said.items()},
         "xpos_scale_base": settings["rotary_xpos_scale_base"] if settings["rotary_xpos"] else None,
     }
+
+
+def half(dim_head: int) -> int:
+    """An even half of a head's features, at least two."""
+    return max(2, dim_head // 2 // 2 * 2)
+
+
+def _usual(block: Any) -> int:
+    """How many features are rotated unless it is said."""
+    return half(block.dim_head) if (shared := _shared_key(block)) is None else shared // 2 * 2
+
+
+def _shared_key(block: Any) -> int | None:
+    """Features of the key that heads share in latent attention, the only one that is rotated; None: there is none."""
+    if getattr(block, "kv_rank", None) is None:
+        return None
+    return half(block.dim_head) if block.shared_key_dim is None else int(block.shared_key_dim)
 
 
 def _number(option: Option, value: Any) -> Value:
@@ -162,9 +182,10 @@ def _number(option: Option, value: Any) -> Value:
 
 def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
     """What is wrong with a node's attributes at a block, and what to do about it."""
-    if o.dim > block.dim_head or o.dim % 2 or o.dim < 2:
-        problem = f"rotary positions of {o.dim} features do not fit a head of {block.dim_head}"
-        return problem, "rotary_emb_dim is even and at most dim_head"
+    of, most = ("head", block.dim_head) if (shared := _shared_key(block)) is None else ("shared key", shared)
+    if o.dim > most or o.dim % 2 or o.dim < 2:
+        problem = f"rotary positions of {o.dim} features do not fit a {of} of {most}"
+        return problem, f"rotary_emb_dim is even and at most {'dim_head' if shared is None else 'shared_key_dim'}"
     if o.xpos_scale_base is not None and not getattr(block, "causal", False):
         problem = "rotary_xpos decays towards the past, and this attention is not causal"
         return problem, "make it causal, or leave rotary_xpos out for plain rotary positions"

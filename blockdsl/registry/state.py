@@ -34,7 +34,8 @@ class State:
         per: "row" has a constant size, and is read and written at each step; "token" grows with the tokens; "context"
             is made once, of each token of the context.
         window: of what grows, how many tokens before a step's own are kept; None: all.
-        dtype: "float32" and so on, whatever the model's; None: that of what is written first.
+        dtype: "float32" (float64 in a model of that type) and so on, whatever the model's; None: that of what is
+            written first.
     """
 
     shape: tuple[int, ...]

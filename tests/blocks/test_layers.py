@@ -220,9 +220,12 @@ def test_every_public_class_names_the_nearest_argument(build: Any, kwargs: dict[
 # Settings that nothing reads ---------------------------------------------------------------------------------------
 
 
+LATENT = ("attn_kv_rank", "attn_q_rank", "attn_shared_key_dim")
+
+
 def readers(setting: str) -> str:
     """The built-in kinds that a setting is about, as its name says it; empty: all of them, or none in particular."""
-    if setting in ("residual_attn", "attn_max_attend_past", "attn_max_attend_future"):
+    if setting in ("residual_attn", "attn_max_attend_past", "attn_max_attend_future", *LATENT):
         return "a"
     of = {"cross_": "c", "ff_": "f", "attn_": "ac"}
     return next((kinds for prefix, kinds in of.items() if setting.startswith(prefix)), "")

@@ -68,6 +68,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "one kv head": ("(a c f)*2", {"attn_one_kv_head": True, "rotary_pos_emb": True}),
     "kv heads": ("(a c f)*2", {"heads": 6, "attn_kv_heads": 2, "attn_tensor_product": True}),
     "value heads": ("(a c f)*2", {"attn_value_dim_head": 5, "attn_gate_values": True, "attn_head_scale": True}),
+    "latent": ("(a c f)*2", {"attn_kv_rank": 6}),
+    "latent, rotary": (
+        "(a f)*2",
+        {"attn_kv_rank": 6, "attn_q_rank": 5, "attn_value_dim_head": 7, "rotary_pos_emb": True, "attn_qkv_bias": True},
+    ),
+    "latent, window, xpos": (
+        "a f a(max_attend_past=3)>>1",
+        {"attn_kv_rank": 6, "attn_shared_key_dim": 6, "rotary_xpos": True, "rotary_emb_dim": 4, "residual_attn": True},
+    ),
+    "latent, ALiBi, modifiers": (
+        "(a f)*2",
+        {
+            **{"attn_kv_rank": 6, "attn_shared_key_dim": 0, "alibi_pos_bias": True, "attn_talking_heads": True},
+            **{"attn_sink": True, "attn_softcap": 2, "attn_sparse_topk": 4, "attn_tensor_product": True},
+        },
+    ),
     "shared kv": ("(a c f)*2", {"attn_shared_kv": True, "rotary_pos_emb": True}),
     "qk norm": ("(a c f)*2", {"attn_qk_norm": True, "attn_qk_norm_groups": 2, "attn_qk_norm_dim_scale": True}),
     "qk rmsnorm": ("(a c f)*2", {"attn_qk_rmsnorm": "head", "attn_kv_heads": 1, "rotary_pos_emb": True}),

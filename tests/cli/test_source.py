@@ -197,3 +197,39 @@ def test_a_stored_graph_stands_where_a_pattern_does(
         assert blockdsl("diff", "a f f", stored).status == 1
     ran = blockdsl("diff", "run", "a f", "--dim", 32, "--heads", 4)
     assert ran == Ran(2, "", "blockdsl diff: run is a graph with all its settings; leave --dim and --heads out\n")
+
+
+def test_a_pattern_of_megatron_wherever_a_text_is_read(blockdsl: Run, tmp_path: Path) -> None:
+    path = tmp_path / "hybrid.txt"
+    path.write_text("*-*-|*-*-\n", encoding="utf-8")
+    expected = Ran(0, "ok: 8 blocks in 2 stages\n", "")
+    assert blockdsl("check", "--from", "megatron", path) == expected
+    assert blockdsl("check", "--from=megatron", "*-*-|*-*-") == expected
+    assert blockdsl("check", "--from=megatron", stdin="*-*-|*-*-") == expected
+    assert blockdsl("fmt", "--from=megatron", path) == Ran(0, "set causal;\n(a f)*2 | (a f)*2\n", "")
+    for command in ("show", "stats"):
+        assert blockdsl(command, "--from=megatron", path) == blockdsl(command, "--causal", "(a f)*2 | (a f)*2")
+    assert blockdsl("diff", "--from=megatron", "*-*-", "*-", "--json").status == 1
+    assert blockdsl("draw", "--from=megatron", path, "-o", tmp_path / "x.svg").status == 0
+    path.write_text("*-\n*x", encoding="utf-8")
+    assert blockdsl("check", "--from=megatron", path).err.startswith(f"{path}:1:3: a pattern of Megatron has no spaces")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "--from=megatron", "zoo:gpt2"), "zoo:gpt2 is no pattern of megatron; leave --from out"),
+        (("fmt", "--from=megatron", "--check", "*-"), "leave --check and --write out"),
+        (("fmt", "--from=megatron", "--write", "x.txt"), "leave --check and --write out"),
+    ],
+)
+def test_another_language_where_there_is_none(blockdsl: Run, arguments: tuple[str, ...], message: str) -> None:
+    ran = blockdsl(*arguments)
+    assert message in ran.err
+    assert (ran.status, ran.out) == (1, "")
+
+
+def test_a_stored_graph_is_no_pattern_of_another_language(blockdsl: Run, tmp_path: Path) -> None:
+    (tmp_path / "graph.json").write_text(compile("a f", dim=16).to_json(), encoding="utf-8")
+    ran = blockdsl("show", "--from=megatron", tmp_path)
+    assert "leave --from out" in ran.err

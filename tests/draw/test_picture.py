@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph
 from blockdsl.draw import side_by_side
+from blockdsl.draw.hues import place
 
 from ..graph.patterns import Model, models
 from ..language.strategies import Program, plain, programs
@@ -379,7 +380,8 @@ def test_a_kind_of_ones_own_has_a_colour_and_its_title() -> None:
     kind = blockdsl.Kind(
         name="convolution_of_a_long_name",
         title="wide <conv> & more",
-        options=(blockdsl.Option("kernel", int, 7, "width"),),
+        options=(blockdsl.Option("kernel", int, 7, "width"), blockdsl.Option("groups", int, 1, "how many")),
+        shown=("kernel",),
         shapes=lambda o: {"weight": (o.dim, 1, o.kernel)},
         flops=lambda o, sizes: 2 * sizes.seq * o.dim * o.kernel,
         module="nowhere:Nothing",
@@ -389,10 +391,11 @@ def test_a_kind_of_ones_own_has_a_colour_and_its_title() -> None:
         picture = drawn("(a convolution_of_a_long_name(kernel=3))*2")
         node = picture.node("convolution_of_a_long_name1")
         assert node.words[1:] == ["Wide <conv> & more", "kernel=3"]
-        assert "hue-3" in node.classes
+        assert f"hue-{place(kind.name)}" in node.classes
         assert "weight: 16 × 1 × 3" in node.tip
+        assert drawn("convolution_of_a_long_name*2").node("convolution_of_a_long_name0").words[-1] == "kernel=7"
         opened = drawn("convolution_of_a_long_name", detail="op").node("convolution_of_a_long_name0")
-        assert opened.words[2:] == ["LayerNorm", "wide <conv> & more"]
+        assert opened.words[2:] == ["kernel=7", "LayerNorm", "wide <conv> & more"]
     finally:
         blockdsl.unregister(kind.name)
 

@@ -11,7 +11,7 @@ import pytest
 import blockdsl
 from blockdsl import UserError
 from blockdsl.draw import Shade
-from blockdsl.draw.palette import style
+from blockdsl.draw.palette import HEATS, HUES, style
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -47,7 +47,7 @@ def test_a_difference_is_both_graphs_in_the_colours_of_what_became_of_their_bloc
     found = looks(svg)
     assert [found[f"before.{node}"] for node in ("a0", "f1", "a2", "f3")] == ["hue-2", "grey-0", "grey-0", "grey-0"]
     assert [found[f"after.{node}"] for node in ("a0", "f1", "a2")] == ["hue-2", "grey-0", "grey-0"]
-    assert sorted(found[f"after.{node}"] for node in ("f3", "f4")) == ["grey-0", "hue-3"]
+    assert sorted(found[f"after.{node}"] for node in ("f3", "f4")) == ["grey-0", "hue-4"]
     assert [text for text in meanings(svg) if text in ("same", "changed", "added", "removed")] == [
         "same",
         "changed",
@@ -70,16 +70,18 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
-def test_the_options_on_a_block_can_be_read_on_every_heat(mode: str) -> None:
-    sheet = style()
-    part = sheet.partition("@media")[0 if mode == "light" else 2]
-    for heat in range(5):
-        fill = re.search(rf"\.heat-{heat}>rect,[^{{]*{{fill:(#\w+)", part)
-        text = re.search(rf"\.heat-{heat}>text\.note{{fill:(#\w+)", part)
+def test_what_is_written_on_a_block_can_be_read_on_every_colour(mode: str) -> None:
+    part = style().partition("@media")[0 if mode == "light" else 2]
+    title = re.search(r"blockdsl text{fill:(#\w+)", part)
+    assert title
+    for look in [f"heat-{i}" for i in range(len(HEATS))] + [f"hue-{i}" for i in range(len(HUES))]:
+        fill = re.search(rf"\.{look}>rect,[^{{]*{{fill:(#\w+)", part)
+        text = re.search(rf"\.{look}>text\.note{{fill:(#\w+)", part)
         assert fill
         assert text
-        darker, lighter = sorted(map(luminance, (fill[1], text[1])))
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+        for written in (title[1], text[1]):
+            darker, lighter = sorted(map(luminance, (fill[1], written)))
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (look, written)
 
 
 def test_no_rule_of_a_picture_is_of_what_is_beside_it_on_a_page() -> None:

@@ -38,6 +38,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "qk-rmsnorm, all heads": ("(a f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 2, "output_norm": True}),
     "shared norm": ("(a & f)*2", {"shared_norm": True, "use_rmsnorm": True, "norm_eps": 1e-5}),
     "grouped-heads": ("(a f)*2", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
+    "latent": ("(a f)*2", {"attn_kv_rank": 32, "attn_q_rank": 24, "rotary_pos_emb": True}),
     "glu": ("(a f)*2", {"ff_glu": True, "use_rmsnorm": True}),
     "token-shift": ("(a>>1 f>>1)*2", {"rotary_pos_emb": True}),
     "residual-attention": ("(a f)*2", {"residual_attn": True}),

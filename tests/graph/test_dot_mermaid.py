@@ -48,14 +48,14 @@ digraph blocks {
     subgraph cluster_1 {
       label="×3";
       labeljust=l; style=rounded; color="#999999";
-      "f0" [label="f(glu)/2\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#fcedd6", color="#c98a2b"];
+      "f0" [label="f(glu)/2\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#f7cba7", color="#a6692c"];
     }
   }
   subgraph cluster_2 {
     label="stage 2";
     labeljust=l; style=rounded; color="#999999";
-    "f3" [label="f\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#fcedd6", color="#c98a2b"];
-    "c4" [label="c\\ncross-attention", shape=box, style="rounded,filled", fillcolor="#ebe5f8", color="#8067bb"];
+    "f3" [label="f\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#f7cba7", color="#a6692c"];
+    "c4" [label="c\\ncross-attention", shape=box, style="rounded,filled", fillcolor="#f1d8fd", color="#8f68a5"];
     "sum0" [label="+", shape=circle, width=0.3, fixedsize=true];
   }
   "output" [label="output\\nLayerNorm", shape=plaintext];
@@ -92,9 +92,9 @@ flowchart TB
   n2 --> n5
   n3 --> n5
   n5 --> n6
-  classDef k0 fill:#fcedd6,stroke:#c98a2b,color:#111
+  classDef k0 fill:#f7cba7,stroke:#a6692c,color:#111
   class n1,n2 k0
-  classDef k1 fill:#ebe5f8,stroke:#8067bb,color:#111
+  classDef k1 fill:#f1d8fd,stroke:#8f68a5,color:#111
   class n3 k1
   linkStyle 4 stroke:#888888
   linkStyle 3 stroke:#7a5fc0

@@ -20,10 +20,10 @@ import xt_blocks
 from blockdsl import BlockGraph, GraphError, Kind, Option, PatternError, UserError
 from blockdsl.registry.positions import SCHEMES
 
-from ..built_in import BUILT_IN, LISTED
+from ..built_in import BUILT_IN, HAVE_KERNEL, LISTED
 
 SIZES = {"dim": 12, "heads": 2, "attn_dim_head": 4}
-CONFORMER = "(f/2 a conv f/2)*2"
+CONFORMER = "(f/2 a dwconv f/2)*2"
 
 
 class DepthwiseConv(nn.Module):
@@ -43,11 +43,11 @@ class DepthwiseConv(nn.Module):
 
 def conv_kind(**changes: Any) -> Kind:
     kind = Kind(
-        name="conv",
+        name="dwconv",
         title="depthwise convolution",
-        prefix="conv",
+        prefix="dwconv",
         options=(
-            Option("kernel", int, 7, "width of the kernel", setting="conv_kernel", least=1),
+            Option("kernel", int, 7, "width of the kernel", setting="dwconv_kernel", least=1),
             Option("causal", bool, False, "no token sees a later one", setting="causal"),
         ),
         inputs=("mask",),
@@ -59,10 +59,10 @@ def conv_kind(**changes: Any) -> Kind:
 
 
 @pytest.fixture
-def conv() -> Iterator[Kind]:
+def dwconv() -> Iterator[Kind]:
     kind = blockdsl.register(conv_kind())
     yield kind
-    blockdsl.unregister("conv")
+    blockdsl.unregister("dwconv")
 
 
 def graph(pattern: str, **keywords: Any) -> BlockGraph:
@@ -76,7 +76,7 @@ def stack_of(g: BlockGraph) -> xt_blocks.Stack:
 
 
 def kernels(g: BlockGraph) -> list[int]:
-    return [g.nx.nodes[node]["options"]["kernel"] for node in g.nodes("block") if node.startswith("conv")]
+    return [g.nx.nodes[node]["options"]["kernel"] for node in g.nodes("block") if node.startswith("dwconv")]
 
 
 # The documentation -------------------------------------------------------------------------------------------------
@@ -89,87 +89,87 @@ def test_the_documented_example_works_to_the_letter() -> None:
     code = dedent(text[start : text.index("\n\nThe module is built")])
     try:
         exec(code, {})
-        kind = blockdsl.kinds()["conv"]
-        assert (kind.title, kind.prefix) == ("depthwise convolution", "conv")
+        kind = blockdsl.kinds()["dwconv"]
+        assert (kind.title, kind.prefix) == ("depthwise convolution", "dwconv")
         # the line it ends with, compiled and lowered
-        stack = stack_of(graph("(f/2 a conv f/2)*12"))
+        stack = stack_of(graph("(f/2 a dwconv f/2)*12"))
         assert [type(block.layer).__name__ for block in stack.blocks.values()] == [
             *("FeedForward", "Attention", "DepthwiseConv", "FeedForward")
         ] * 12
         assert stack(torch.randn(2, 5, 12)).shape == (2, 5, 12)
         # its module is the one that these tests hold to more
-        conv, own = stack.blocks["conv2"].layer, DepthwiseConv(12)
-        own.load_state_dict(conv.state_dict())
+        dwconv, own = stack.blocks["dwconv2"].layer, DepthwiseConv(12)
+        own.load_state_dict(dwconv.state_dict())
         x, mask = torch.randn(2, 9, 12), torch.rand(2, 9) < 0.7
-        assert torch.equal(conv(x, mask=mask), own(x, mask=mask))
-        assert torch.equal(conv(x, mask=None), own(x))
+        assert torch.equal(dwconv(x, mask=mask), own(x, mask=mask))
+        assert torch.equal(dwconv(x, mask=None), own(x))
     finally:
-        blockdsl.unregister("conv")
+        blockdsl.unregister("dwconv")
 
 
 # In patterns -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_its_name_and_options_are_words_of_the_language() -> None:
-    pattern = blockdsl.parse("(f/2 a conv(causal,kernel=3)>>1/2@x f/2)*2 conv@y")
-    assert pattern.layer_types == ("f", "a", "conv", "f") * 2 + ("conv",)
-    assert str(pattern) == "(f/2 a conv(kernel=3, causal)>>1/2@x f/2)*2 conv@y"  # in the order of the declaration
+    pattern = blockdsl.parse("(f/2 a dwconv(causal,kernel=3)>>1/2@x f/2)*2 dwconv@y")
+    assert pattern.layer_types == ("f", "a", "dwconv", "f") * 2 + ("dwconv",)
+    assert str(pattern) == "(f/2 a dwconv(kernel=3, causal)>>1/2@x f/2)*2 dwconv@y"  # in the order of the declaration
     assert blockdsl.parse(str(pattern)) == pattern
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_its_options_come_from_block_then_keyword_then_text_then_default() -> None:
-    assert kernels(graph("conv conv(kernel=3)")) == [7, 3]
-    assert kernels(graph("set conv_kernel=5; conv conv(kernel=3)")) == [5, 3]
-    assert kernels(graph("set conv_kernel=5; conv conv(kernel=3)", conv_kernel=9)) == [9, 3]
-    stack = stack_of(graph("conv conv(kernel=3)", conv_kernel=9))
+    assert kernels(graph("dwconv dwconv(kernel=3)")) == [7, 3]
+    assert kernels(graph("set dwconv_kernel=5; dwconv dwconv(kernel=3)")) == [5, 3]
+    assert kernels(graph("set dwconv_kernel=5; dwconv dwconv(kernel=3)", dwconv_kernel=9)) == [9, 3]
+    stack = stack_of(graph("dwconv dwconv(kernel=3)", dwconv_kernel=9))
     assert [block.layer.conv.kernel_size for block in stack.blocks.values()] == [(9,), (3,)]
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_it_follows_the_settings_it_shares() -> None:
-    g = graph("conv conv(causal=false)", causal=True, use_rmsnorm=True)
+    g = graph("dwconv dwconv(causal=false)", causal=True, use_rmsnorm=True)
     assert [g.nx.nodes[node]["options"]["causal"] for node in g.nodes("block")] == [True, False]
     assert all(isinstance(block.norm, nn.RMSNorm) for block in stack_of(g).blocks.values())
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_wrong_options_point_at_the_text() -> None:
     with pytest.raises(PatternError) as error:
-        blockdsl.parse("f conv(kernel=0)")
+        blockdsl.parse("f dwconv(kernel=0)")
     assert str(error.value) == (
-        "1:8: kernel must be a whole number of at least 1, not 0\n"
-        "  f conv(kernel=0)\n"
-        "         ^^^^^^^^\n"
+        "1:10: kernel must be a whole number of at least 1, not 0\n"
+        "  f dwconv(kernel=0)\n"
+        "           ^^^^^^^^\n"
         "  kernel: width of the kernel"
     )
-    with pytest.raises(PatternError, match=r"1:6: 'conv' \(depthwise convolution\) has no option 'kernle'") as error:
-        blockdsl.parse("conv(kernle=3)")
+    with pytest.raises(PatternError, match=r"1:8: 'dwconv' \(depthwise convolution\) has no option 'kernle'") as error:
+        blockdsl.parse("dwconv(kernle=3)")
     assert error.value.hint == "did you mean 'kernel'?"
     with pytest.raises(PatternError) as error:
-        blockdsl.parse("conv(conv_kernel=3)")
+        blockdsl.parse("dwconv(dwconv_kernel=3)")
     assert error.value.hint == "did you mean 'kernel'? inside a block the prefix is left out"
     with pytest.raises(PatternError) as error:
         blockdsl.parse("a(kernel=3)")
-    assert error.value.hint == "'kernel' is an option of 'conv' (depthwise convolution)"
-    with pytest.raises(UserError, match="conv_kernel must be a whole number of at least 1, not 0"):
-        graph("conv", conv_kernel=0)
-    with pytest.raises(PatternError, match="unknown block 'con'") as error:
-        blockdsl.parse("con")
-    assert error.value.hint.startswith("did you mean 'conv' (depthwise convolution)? ")
+    assert error.value.hint == f"'kernel' is an option of {HAVE_KERNEL}'dwconv' (depthwise convolution)"
+    with pytest.raises(UserError, match="dwconv_kernel must be a whole number of at least 1, not 0"):
+        graph("dwconv", dwconv_kernel=0)
+    with pytest.raises(PatternError, match="unknown block 'dwcon'") as error:
+        blockdsl.parse("dwcon")
+    assert error.value.hint.startswith("did you mean 'dwconv' (depthwise convolution)? ")
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_it_may_be_tied_and_stand_in_branches() -> None:
-    g = graph("(conv@k & a)*2 | conv(kernel=3)")
-    assert g.tied()["conv0"] == ["conv0", "conv2"]
-    assert [*stack_of(g).blocks] == ["conv0", "a1", "a3", "conv4"]
+    g = graph("(dwconv@k & a)*2 | dwconv(kernel=3)")
+    assert g.tied()["dwconv0"] == ["dwconv0", "dwconv2"]
+    assert [*stack_of(g).blocks] == ["dwconv0", "a1", "a3", "dwconv4"]
     with pytest.raises(PatternError, match="the tie 'k' has different options here than before: kernel"):
-        graph("conv@k conv(kernel=3)@k")
+        graph("dwconv@k dwconv(kernel=3)@k")
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_it_is_drawn_and_written_as_json() -> None:
     g = graph(CONFORMER)
     # a feedforward: 8·12·12 + 5·12 + 2·12; attention: 4·12·8 + 2·12; convolution: 7·12 + 12 + 2·12
@@ -179,11 +179,11 @@ def test_it_is_drawn_and_written_as_json() -> None:
         dim 12 · 2 heads of 4 · 8 blocks · 6,024 parameters
         input
         │
-        │  (f/2 a conv f/2) ×2
-        │     f/2    feedforward
-        │     a      self-attention
-        │     conv   depthwise convolution
-        │     f/2    feedforward
+        │  (f/2 a dwconv f/2) ×2
+        │     f/2      feedforward
+        │     a        self-attention
+        │     dwconv   depthwise convolution
+        │     f/2      feedforward
         │
         output · LayerNorm
         """
@@ -196,11 +196,13 @@ def test_it_is_drawn_and_written_as_json() -> None:
 # Costs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pattern", [CONFORMER, "conv", "conv(kernel=3)@x a conv(kernel=3)@x", "conv & conv(kernel=2)"])
+@pytest.mark.parametrize(
+    "pattern", [CONFORMER, "dwconv", "dwconv(kernel=3)@x a dwconv(kernel=3)@x", "dwconv & dwconv(kernel=2)"]
+)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_costs_are_those_of_the_module(pattern: str, causal: bool) -> None:
-    g = graph(pattern, causal=causal, conv_kernel=5)
+    g = graph(pattern, causal=causal, dwconv_kernel=5)
     stack = stack_of(g)
     assert g.parameters() == sum(parameter.numel() for parameter in stack.parameters())
     x = torch.randn(3, 11, 12)
@@ -210,9 +212,9 @@ def test_costs_are_those_of_the_module(pattern: str, causal: bool) -> None:
     assert abs(g.flops(11, batch=3) - counter.get_total_flops()) <= 0.02 * counter.get_total_flops()
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_its_cost_by_hand() -> None:
-    g = graph("conv(kernel=3)", dim=10)
+    g = graph("dwconv(kernel=3)", dim=10)
     assert g.parameters() == (10 * 3 + 10) + 20 + 20
     assert g.flops(7, batch=2) == 2 * 2 * 7 * 10 * 3
     assert g.kv_cache_bytes(7) == 0
@@ -221,11 +223,11 @@ def test_its_cost_by_hand() -> None:
 # Numbers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_the_block_is_norm_then_convolution_then_scale_and_add() -> None:
-    stack = stack_of(graph("conv(kernel=3)/2"))
+    stack = stack_of(graph("dwconv(kernel=3)/2"))
     x = torch.randn(2, 5, 12)
-    block = stack.blocks["conv0"]
+    block = stack.blocks["dwconv0"]
     with torch.no_grad():
         h = F.layer_norm(x, (12,), block.norm.weight, block.norm.bias)
         want = x.clone()
@@ -239,9 +241,9 @@ def test_the_block_is_norm_then_convolution_then_scale_and_add() -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_padding_is_handed_in_and_changes_nothing(causal: bool) -> None:
-    stack = stack_of(graph(CONFORMER, causal=causal, conv_kernel=5))
+    stack = stack_of(graph(CONFORMER, causal=causal, dwconv_kernel=5))
     x = torch.randn(2, 6, 12)
     junk = 100 * torch.randn(2, 3, 12)
     real, padding = torch.ones(2, 6, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
@@ -256,7 +258,7 @@ def test_padding_is_handed_in_and_changes_nothing(causal: bool) -> None:
     assert (seen - want).abs().max() > 0.1
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_a_causal_conformer_never_looks_ahead_and_the_other_does() -> None:
     for causal in (True, False):
         stack = stack_of(graph(CONFORMER, causal=causal))
@@ -269,27 +271,27 @@ def test_a_causal_conformer_never_looks_ahead_and_the_other_does() -> None:
         assert not torch.allclose(before[:, 4:], after[:, 4:])
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_an_edited_convolution_lowers_to_what_the_graph_says() -> None:
-    g = graph("a conv f")
-    g.nx.nodes["conv1"]["options"] |= {"kernel": 3, "causal": True}
+    g = graph("a dwconv f")
+    g.nx.nodes["dwconv1"]["options"] |= {"kernel": 3, "causal": True}
     stack = stack_of(g)
-    assert stack.blocks["conv1"].layer.conv.kernel_size == (3,)
-    assert stack.blocks["conv1"].layer.after == 0
+    assert stack.blocks["dwconv1"].layer.conv.kernel_size == (3,)
+    assert stack.blocks["dwconv1"].layer.after == 0
     assert g.parameters() == sum(parameter.numel() for parameter in stack.parameters())
-    g.nx.nodes["conv1"]["options"]["kernel"] = 0
-    with pytest.raises(blockdsl.GraphError, match="conv1: kernel must be a whole number of at least 1, not 0"):
+    g.nx.nodes["dwconv1"]["options"]["kernel"] = 0
+    with pytest.raises(blockdsl.GraphError, match="dwconv1: kernel must be a whole number of at least 1, not 0"):
         g.lint()
 
 
 # Decoding ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("conv")
+@pytest.mark.usefixtures("dwconv")
 def test_a_kind_that_keeps_no_state_says_why_nothing_is_cached() -> None:
     g = graph(CONFORMER, causal=True)
-    assert g.why_not_cached() == "conv2 (depthwise convolution) keeps no state between steps"
-    with pytest.raises(ValueError, match=r"no cache can be kept: conv2 \(depthwise convolution\) keeps no state"):
+    assert g.why_not_cached() == "dwconv2 (depthwise convolution) keeps no state between steps"
+    with pytest.raises(ValueError, match=r"no cache can be kept: dwconv2 \(depthwise convolution\) keeps no state"):
         stack_of(g).new_cache(1, 9)
     assert graph("(f/2 a f/2)*2", causal=True).why_not_cached() is None
 
@@ -299,26 +301,26 @@ def test_a_kind_that_keeps_no_state_says_why_nothing_is_cached() -> None:
 
 def test_unregistering_restores_the_language_and_the_settings() -> None:
     before = [*blockdsl.kinds()], str(blockdsl.parse("a f"))
-    with pytest.raises(PatternError, match="unknown block 'conv'"):
-        blockdsl.parse("conv")
+    with pytest.raises(PatternError, match="unknown block 'dwconv'"):
+        blockdsl.parse("dwconv")
     blockdsl.register(conv_kind())
-    parsed = blockdsl.parse("f conv")
-    g = graph("f conv", conv_kernel=3)
-    blockdsl.unregister("conv")
+    parsed = blockdsl.parse("f dwconv")
+    g = graph("f dwconv", dwconv_kernel=3)
+    blockdsl.unregister("dwconv")
     assert ([*blockdsl.kinds()], str(blockdsl.parse("a f"))) == before
-    with pytest.raises(PatternError, match="unknown block 'conv'"):
-        blockdsl.parse("conv")
-    with pytest.raises(TypeError, match="conv_kernel"):
-        graph("a", conv_kernel=3)
+    with pytest.raises(PatternError, match="unknown block 'dwconv'"):
+        blockdsl.parse("dwconv")
+    with pytest.raises(TypeError, match="dwconv_kernel"):
+        graph("a", dwconv_kernel=3)
     # what was made before is refused with a sentence wherever the kind is asked for
-    with pytest.raises(PatternError, match="1:3: unknown block 'conv'"):
+    with pytest.raises(PatternError, match="1:3: unknown block 'dwconv'"):
         blockdsl.compile(parsed, **SIZES)
-    with pytest.raises(blockdsl.GraphError, match=f"conv1: unknown block kind 'conv'; registered: {LISTED}"):
+    with pytest.raises(blockdsl.GraphError, match=f"dwconv1: unknown block kind 'dwconv'; registered: {LISTED}"):
         xt_blocks.lower(g)
     for use in (g.parameters, g.to_text, g.why_not_cached):
-        with pytest.raises(UserError, match=f"unknown block kind 'conv'; registered: {LISTED}"):
+        with pytest.raises(UserError, match=f"unknown block kind 'dwconv'; registered: {LISTED}"):
             use()
-    blockdsl.unregister("conv")  # twice is no error
+    blockdsl.unregister("dwconv")  # twice is no error
     with pytest.raises(UserError, match="'a' is built in"):
         blockdsl.unregister("a")
 
@@ -330,22 +332,26 @@ def test_unregistering_restores_the_language_and_the_settings() -> None:
         ({"name": "macaron"}, "a block kind cannot be called 'macaron': it is taken"),
         ({"name": "set"}, "a block kind cannot be called 'set': it is taken"),
         ({"name": "sum"}, "a block kind cannot be called 'sum': it is taken"),
-        ({"name": "conv1"}, "a block kind cannot be called 'conv1': write letters and '_', with no digit at the end"),
-        ({"name": "my conv"}, "a block kind cannot be called 'my conv': write letters and '_', with no digit"),
+        (
+            {"name": "dwconv1"},
+            "a block kind cannot be called 'dwconv1': write letters and '_', with no digit at the end",
+        ),
+        ({"name": "my dwconv"}, "a block kind cannot be called 'my dwconv': write letters and '_', with no digit"),
         ({"name": ""}, "a block kind cannot be called '': write letters"),
+        ({"shown": ("width",)}, "kind 'dwconv': shown names no option of it: width"),
         (
             {"inputs": ("masks",)},
-            "kind 'conv': unknown inputs masks; the inputs are mask, attend, context, rotary, bias, scores",
+            "kind 'dwconv': unknown inputs masks; the inputs are mask, attend, context, rotary, bias, scores",
         ),
-        ({"inputs": ("rotary",)}, "kind 'conv': the input rotary needs the option dim_head"),
-        ({"inputs": ("scores",)}, "kind 'conv': the input scores needs the option heads, residual_attn"),
+        ({"inputs": ("rotary",)}, "kind 'dwconv': the input rotary needs the option dim_head"),
+        ({"inputs": ("scores",)}, "kind 'dwconv': the input scores needs the option heads, residual_attn"),
         (
             {"options": (Option("pre_norm", bool, True, "norm first"),)},
-            "kind 'conv': options are named twice: pre_norm",
+            "kind 'dwconv': options are named twice: pre_norm",
         ),
         (
             {"options": (Option("mult", int, 2, "width", setting="ff_mult"),)},
-            "kind 'conv': the settings ff_mult are taken",
+            "kind 'dwconv': the settings ff_mult are taken",
         ),
     ],
 )
@@ -359,15 +365,15 @@ def test_a_kind_that_cannot_be_is_refused_with_the_reason(changes: dict[str, Any
 def test_a_name_is_registered_once() -> None:
     kind = blockdsl.register(conv_kind())
     try:
-        assert blockdsl.kinds()["conv"] is kind
+        assert blockdsl.kinds()["dwconv"] is kind
         with pytest.raises(UserError, match="it is taken"):
             blockdsl.register(conv_kind(title="another"))
-        assert blockdsl.kinds()["conv"] is kind
+        assert blockdsl.kinds()["dwconv"] is kind
         again = blockdsl.register(conv_kind())  # the same declaration, as where a notebook's cell is run again
-        assert blockdsl.kinds()["conv"] is again is not kind
-        assert [*blockdsl.kinds()] == [*BUILT_IN, "conv"]
+        assert blockdsl.kinds()["dwconv"] is again is not kind
+        assert [*blockdsl.kinds()] == [*BUILT_IN, "dwconv"]
     finally:
-        blockdsl.unregister("conv")
+        blockdsl.unregister("dwconv")
 
 
 def test_a_kinds_own_check_refuses_options_that_clash() -> None:
@@ -377,13 +383,13 @@ def test_a_kinds_own_check_refuses_options_that_clash() -> None:
     blockdsl.register(conv_kind(check=check))
     try:
         with pytest.raises(PatternError, match="1:3: kernel=4 is even, and only a causal kernel may be"):
-            graph("f conv(kernel=4)")
-        g = graph("conv(kernel=4)", causal=True)
-        g.nx.nodes["conv0"]["options"]["causal"] = False
-        with pytest.raises(blockdsl.GraphError, match="conv0: kernel=4 is even"):
+            graph("f dwconv(kernel=4)")
+        g = graph("dwconv(kernel=4)", causal=True)
+        g.nx.nodes["dwconv0"]["options"]["causal"] = False
+        with pytest.raises(blockdsl.GraphError, match="dwconv0: kernel=4 is even"):
             g.lint()
     finally:
-        blockdsl.unregister("conv")
+        blockdsl.unregister("dwconv")
 
 
 class Pool(nn.Module):
@@ -533,8 +539,8 @@ def test_a_kinds_own_option_comes_before_that_of_its_positions() -> None:
     try:
         names = [option.name for option in kind.written_options()]
         assert names.count("rotary_theta") == 1
-        g = graph("conv(rotary_theta=5)", rotary_pos_emb=True, rotary_theta=9)
-        assert g.nx.nodes["conv0"]["options"]["rotary_theta"] == 5
+        g = graph("dwconv(rotary_theta=5)", rotary_pos_emb=True, rotary_theta=9)
+        assert g.nx.nodes["dwconv0"]["options"]["rotary_theta"] == 5
         assert g.nx.nodes["rotary2"]["theta"] == 9
     finally:
-        blockdsl.unregister("conv")
+        blockdsl.unregister("dwconv")

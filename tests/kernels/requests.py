@@ -35,6 +35,7 @@ class Case:
     padded: bool = False
     attn_mask: bool = False
     bias: bool = False
+    kv_heads: int = HEADS
 
 
 CASES: dict[str, Case] = {
@@ -53,7 +54,10 @@ CASES: dict[str, Case] = {
     "a bias": Case(bias=True),
     "a bias, all keys": Case(bias=True, causal=False),
     "all at once": Case(past=11, window=70, mem_kv=2, padded=True, bias=True),
+    "one key head": Case(kv_heads=1, padded=True, past=3),
     "one query": Case(queries=1, past=40),
+    "one query, one key head": Case(queries=1, past=40, kv_heads=1),
+    "one query, one key head, padded, biased": Case(queries=1, past=40, kv_heads=1, padded=True, bias=True, mem_kv=1),
     "one query, padded, biased": Case(queries=1, past=40, padded=True, bias=True, mem_kv=1),
 }
 
@@ -92,12 +96,12 @@ def mask_of(case: Case, dtype: torch.dtype = torch.float64) -> tuple[AttentionMa
 def request_of(case: Case, modules: Any = (), dtype: torch.dtype = torch.float64) -> tuple[Request, list[Tensor]]:
     """A request, and all that has a gradient in it."""
 
-    def drawn(tokens: int) -> Tensor:
-        return torch.randn(2, HEADS, tokens, DIM, dtype=dtype, requires_grad=True)
+    def drawn(tokens: int, heads: int = HEADS) -> Tensor:
+        return torch.randn(2, heads, tokens, DIM, dtype=dtype, requires_grad=True)
 
     keys = case.mem_kv + case.past + case.queries
     mask, learned = mask_of(case, dtype)
-    read = [drawn(case.queries), drawn(keys), drawn(keys), *learned]
+    read = [drawn(case.queries), drawn(keys, case.kv_heads), drawn(keys, case.kv_heads), *learned]
     spec = ScoreSpec(0.7, tuple(modifier for module in modules for modifier in modifiers_of(module)))
     for module in modules:
         read += module.parameters() if isinstance(module, nn.Module) else ()

@@ -24,15 +24,15 @@ ids = [f"{entry.keyword or entry.name} {entry.pattern}" for entry in ENTRIES]
 
 
 @pytest.fixture
-def conv() -> Iterator[Kind]:
+def dwconv() -> Iterator[Kind]:
     options = (
-        Option("kernel", int, 7, "width of the kernel (arXiv:2005.08100)", setting="conv_kernel", least=1),
+        Option("kernel", int, 7, "width of the kernel (arXiv:2005.08100)", setting="dwconv_kernel", least=1),
         Option("causal", bool, False, "no token sees a later one", setting="causal"),
         Option("ends", str, "same", "what is done there", choices=("same", "valid")),
     )
-    kind = Kind("conv", "convolution", options, shapes=lambda o: {}, flops=lambda o, sizes: 0, module="x:X")
+    kind = Kind("dwconv", "convolution", options, shapes=lambda o: {}, flops=lambda o, sizes: 0, module="x:X")
     yield blockdsl.register(kind)
-    blockdsl.unregister("conv")
+    blockdsl.unregister("dwconv")
 
 
 def units(pattern: Pattern) -> list[tuple[Any, ...]]:
@@ -169,18 +169,18 @@ def test_the_value_of_an_example_is_taken_from_the_range(option: Option, value: 
     assert telling(option) == value
 
 
-def test_a_kind_of_ones_own_appears_and_goes(conv: Kind) -> None:
-    assert by_area()["convolution"] == ["conv_kernel", "ends"]
-    kernel, ends, causal = find("conv_kernel")[0], find("ends")[0], find("causal")[0]
+def test_a_kind_of_ones_own_appears_and_goes(dwconv: Kind) -> None:
+    assert by_area()["convolution"] == ["dwconv_kernel", "ends"]
+    kernel, ends, causal = find("dwconv_kernel")[0], find("ends")[0], find("causal")[0]
     assert (kernel.pattern, kernel.setting, kernel.papers) == (
-        "conv(kernel=8)",
-        "set conv_kernel=8;",
+        "dwconv(kernel=8)",
+        "set dwconv_kernel=8;",
         ("arXiv:2005.08100",),
     )
-    assert (ends.keyword, ends.pattern, ends.values) == (None, "conv(ends=valid)", "one of 'same', 'valid'")
-    assert causal.kinds == ("a", "conv")
-    assert find("use_rmsnorm")[0].kinds == (*BUILT_IN, "conv")
+    assert (ends.keyword, ends.pattern, ends.values) == (None, "dwconv(ends=valid)", "one of 'same', 'valid'")
+    assert causal.kinds == ("a", "dwconv")
+    assert find("use_rmsnorm")[0].kinds == (*BUILT_IN, "dwconv")
     assert parse(ends.example)
-    blockdsl.unregister("conv")
+    blockdsl.unregister("dwconv")
     assert "convolution" not in by_area()
-    blockdsl.register(conv)
+    blockdsl.register(dwconv)

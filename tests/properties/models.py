@@ -36,6 +36,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "dim_head": (4, 6, 5, None),
     "kv_heads": (1, 3, 2),
     "value_dim_head": (5, 8, 16),
+    "kv_rank": (6, 16),
+    "q_rank": (5, 12),
+    "shared_key_dim": (2, 3, 4, 0),
     "mult": (1, 0.5, 2.5),
     "inner": (7, 30),
     "qk_scale": (1, 0.2),
@@ -195,6 +198,7 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
                 if name.startswith(f"{norm}_"):
                     own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
             own |= {need: True for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu")) if option == name}
+            own |= {"kv_rank": 6} if name in ("q_rank", "shared_key_dim") else {}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
             tried = settings, options | {place: own}

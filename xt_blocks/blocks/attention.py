@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockdsl.registry.builtin import CROSS_ATTENTION, SELF_ATTENTION
+from blockdsl.registry.builtin.attention import SELF_ATTENTION
+from blockdsl.registry.builtin.cross_attention import CROSS_ATTENTION
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.kinds import Kind
 from blockdsl.registry.options import by_name
@@ -29,12 +30,13 @@ from ..kernels.tensors import check_tensor
 from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
+from .latent import Latent
 from .linear import apply, apply_from
 from .linear_rows import LinearParts, LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
-from .project import GainedQKNorm, QKNorm, init_parts, projection, repeat_heads, split_heads
-from .state import LayerState
+from .project import GainedQKNorm, QKNorm, init_parts, projection, split_heads
+from .state import LayerState, in_type_of
 from .subset import without_share
 
 if TYPE_CHECKING:
@@ -91,8 +93,11 @@ class AnyAttention(nn.Module):
         return self.output.to_out
 
     def _rows(self) -> dict[str, slice]:
-        """The outputs of the joint linear layer by the part that makes them."""
-        rows, start = {}, 0
+        """The outputs of the joint linear layer by the part that makes them; none are keys or values if latent."""
+        rows: dict[str, slice] = {}
+        if getattr(self, "latent", None) is not None:
+            return rows
+        start = 0
         for name, size in zip(("to_q", "to_k", "to_v"), self.sizes, strict=True):
             if size and (name != "to_q" or self.joint == "to_qkv"):
                 rows[name] = slice(start, start + size)
@@ -101,6 +106,8 @@ class AnyAttention(nn.Module):
 
     def _part(self, name: str) -> nn.Module:
         joint, rows = getattr(self, self.joint), self._rows()
+        if name not in rows:
+            raise AttributeError(f"{name} is not a part of {self.joint}")
         return joint.parts[[*rows].index(name)] if isinstance(joint, LinearParts) else LinearRows(joint, rows[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -151,25 +158,22 @@ class AnyAttention(nn.Module):
         mask: AttentionMask,
         scores: Tensor | None,
         keep_scores: bool,
+        values_of: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Scores]:
-        """From `q: (b, h, n, d)`, `k: (b, g, m, d)`, `v: (b, g, m, dv)` to the update (b, n, dim)."""
+        """From `q: (b, h, n, d)`, `k: (b, g, m, d)`, `v: (b, g, m, dv)` to the update (b, n, dim).
+
+        Args:
+            values_of: what makes values of the weighted sums of v, where v is something else.
+        """
         if scores is not None and not self.options.residual_attn:
             raise ValueError("scores are given, but residual_attn is false")
         if self.mem_kv is not None:
             k, v = self.mem_kv(k, v, None if self.qk_norm is None else partial(self.qk_norm, keys=True))
         spec = ScoreSpec(self.scale, self.modifiers() if self.score_options else (), scores)
-        heads, repeats = q.shape[1], self.heads // self.kv_heads
-        folded = (
-            repeats > 1 and mask.alike and q.shape[2] == 1 and not (spec.modifiers or keep_scores or scores is not None)
-        )
-        if folded:  # a decoding step would spend most of its time repeating keys
-            q = q.reshape(q.shape[0], -1, repeats, q.shape[3])
-        elif repeats > 1:
-            k, v = repeat_heads(k, repeats), repeat_heads(v, repeats)
         values = v if v.dtype == q.dtype else v.to(q.dtype)  # asking first is cheaper
         out, seen = self.core(Request(q, k, values, mask, spec, self.options.flash, keep_scores))
-        out = out.reshape(out.shape[0], heads, 1, out.shape[3]) if folded else out
-        update: Tensor = self.output(out if out.dtype == v.dtype else out.to(v.dtype), x)
+        out = out if out.dtype == v.dtype else out.to(v.dtype)
+        update: Tensor = self.output(out if values_of is None else values_of(out), x)
         return update if seen is None else (update, seen)
 
 
@@ -190,8 +194,12 @@ class Attention(AnyAttention):
     @spells(parameters(by_name(SELF_ATTENTION.options)))
     def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
         super().__init__(SELF_ATTENTION, dim, options)
+        self.latent = None if self.options.kv_rank is None else Latent(self.options)
+        if self.latent is not None:
+            self.sizes = self.latent.sizes
         self.to_qkv = projection(dim, self.sizes, self.biases)
-        alike = self.sizes[1] == self.sizes[2]  # all heads have the same size, so one split is enough
+        # one split is enough where all heads have the same size
+        alike = self.latent is None and self.sizes[1] == self.sizes[2]
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
         o = self.options
         self.mask_spec = MaskSpec(o.causal, o.max_attend_past, o.num_mem_kv, future=o.max_attend_future)
@@ -204,7 +212,9 @@ class Attention(AnyAttention):
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
         self.output.init_xavier(gain)
-        init_parts(self.to_qkv, self.sizes, gain)
+        init_parts(self.to_qkv, self.sizes, gain if self.latent is None else 1.0)
+        if self.latent is not None:
+            self.latent.init_xavier(gain)
 
     def forward(
         self,
@@ -235,22 +245,34 @@ class Attention(AnyAttention):
         """
         if mask is not None:
             check_mask("mask", mask, x)
-        q, k, v = self.project(x, memory)
-        if rotary is not None:
-            q, k = rotary.before_cache(q, k)
+        values_of = None
+        if self.latent is None:
+            q, k, v = self.keys_and_values(x, memory, rotary, cache)
+        else:
+            before = None if memory is None else apply_from(self.to_qkv, memory, self.sizes[0])
+            q, k, v, values_of = self.latent(apply(self.to_qkv, x), before, rotary, cache)
         past = 0 if memory is None else memory.shape[1]
-        if cache is not None:
-            keys, values = cache.append(keys=k, values=v)
-            k, v = _in_type_of(k, keys), _in_type_of(v, values)
-        if rotary is not None:
-            q, k = rotary.after_cache(q, k)
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
         spec = self.mask_spec
         if cache is not None and (window := cache.window) is not None:
             spec = spec._replace(kept=window)
-        return self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores)
+        return self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores, values_of)
+
+    def keys_and_values(
+        self, x: Tensor, memory: Tensor | None, rotary: Rotation | None, cache: LayerState | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries of x, with rotated keys and values of all tokens that they may attend to."""
+        q, k, v = self.project(x, memory)
+        if rotary is not None:
+            q, k = rotary.before_cache(q, k)
+        if cache is not None:
+            keys, values = cache.append(keys=k, values=v)
+            k, v = in_type_of(k, keys), in_type_of(v, values)
+        if rotary is not None:
+            q, k = rotary.after_cache(q, k)
+        return q, k, v
 
     def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
@@ -319,7 +341,7 @@ class CrossAttention(AnyAttention):
         check_mask("context_mask", context_mask, context)
         q = apply(self.to_q, x)
         if context is None and cache is not None:
-            k, v = _in_type_of(q, cache.read("keys")), _in_type_of(q, cache.read("values"))
+            k, v = in_type_of(q, cache.read("keys")), in_type_of(q, cache.read("values"))
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
@@ -339,8 +361,3 @@ class CrossAttention(AnyAttention):
             seen = without_share(real, self.options.tokens_dropout)
             masks = Masks(x.shape[1], context_mask=seen, device=x.device)
         return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)
-
-
-def _in_type_of(like: Tensor, kept: Tensor) -> Tensor:
-    """Keys or values of a cache in this step's type: a prompt may run under autocast, and a step without."""
-    return kept if kept.dtype == like.dtype else kept.to(like.dtype)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from blockdsl.registry.norms import Norm
 
+from .layer_output import LayerOutput
 from .norms import norm
 from .residual import ResidualConnection
 from .shift import shift_tokens
@@ -47,6 +48,7 @@ class BlockOutput(NamedTuple):
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
+        losses, statistics: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
     """
 
@@ -55,13 +57,15 @@ class BlockOutput(NamedTuple):
     adds: bool
     scores: Any
     normed: Tensor | None = None
+    losses: Mapping[str, Tensor] | None = None
+    statistics: Mapping[str, Tensor] | None = None
 
 
 class Block(nn.Module):
     """A layer as a residual block. Hooks on it (sharding, checkpointing) see every pass.
 
     Args:
-        layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim).
+        layer: called with x and the inputs its kind declares; returns the update, (batch, seq, dim), or a LayerOutput.
         dim: features of the stream.
         norm_spec: which norm of the stream it has, if any.
         pre_norm: norm before the layer (arXiv:2002.04745), else after the add (arXiv:1706.03762).
@@ -130,8 +134,7 @@ class Block(nn.Module):
             if "memory" in inputs:
                 inputs = {**inputs, "memory": hidden[:, :past] if past else None}
             hidden = hidden[:, past:]
-        out = self.layer(hidden, **inputs)
-        update, scores = out if isinstance(out, tuple) else (out, None)
+        update, scores, losses, statistics = LayerOutput.of(self.layer(hidden, **inputs))
         if self.sandwich_norm is not None:
             update = self.sandwich_norm(update)
         if self.layer_scale is not None:
@@ -143,5 +146,5 @@ class Block(nn.Module):
             update = update * use.scale
         stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm:
-            return BlockOutput(stream, update, self.adds, scores, shared)
-        return BlockOutput(self.norm(stream), update, False, scores)
+            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics)
+        return BlockOutput(self.norm(stream), update, False, scores, None, losses, statistics)

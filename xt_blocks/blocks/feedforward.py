@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from blockdsl.registry.builtin import FEEDFORWARD
+from blockdsl.registry.builtin.feedforward import FEEDFORWARD
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 

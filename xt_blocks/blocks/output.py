@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..kernels.request import repeat_heads
 from .init import xavier
 from .linear import apply
-from .project import repeat_heads, split_heads
+from .project import split_heads
 
 
 class Output(nn.Module):

@@ -119,10 +119,3 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     """(b, n, h·d) → (b, h, n, d)."""
     batch, seq, features = x.shape
     return x.view(batch, seq, heads, features // heads).transpose(1, 2)
-
-
-def repeat_heads(x: Tensor, times: int) -> Tensor:
-    """(b, g, m, d) → (b, g·times, m, d), each head `times` consecutively (Ainslie et al., arXiv:2305.13245)."""
-    if times == 1:
-        return x
-    return x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)

@@ -11,6 +11,11 @@ from typing import Protocol
 from torch import Tensor
 
 
+def in_type_of(like: Tensor, kept: Tensor) -> Tensor:
+    """What a cache keeps in this step's type: a prompt may run under autocast, and a step without."""
+    return kept if kept.dtype == like.dtype else kept.to(like.dtype)
+
+
 class Piece(Protocol):
     """A piece of constant size."""
 

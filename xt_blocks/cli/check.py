@@ -20,7 +20,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=(
             'examples:\n  blockdsl check "(a f)*6"\n  blockdsl check model.pattern --json\n'
             "  blockdsl check runs/1                     a run's folder, or a graph in JSON\n"
-            '  echo "a f" | blockdsl check'
+            '  echo "a f" | blockdsl check\n'
+            '  blockdsl check --from megatron "M-M*-|M-M*E"'
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,6 +20,7 @@ def add_parser(subparsers: Any) -> None:
         description="Print a pattern in canonical form: single spaces, options in order, one statement a line.",
         epilog=(
             'examples:\n  blockdsl fmt "((a  f))*6"\n  blockdsl fmt --write model.pattern\n'
+            '  blockdsl fmt --from megatron "M-M*-"  a pattern of Megatron as one of this language\n'
             "  blockdsl fmt --check model.pattern    exits with 1 and shows the difference"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,6 +33,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.language is not None and (args.check or args.write):
+        raise UserError("--from prints a pattern of another language as one of this; leave --check and --write out")
     text = source.read_text(args)
     formatted = format_text(text)
     path = source.as_file(args.pattern)

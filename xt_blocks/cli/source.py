@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from blockdsl import zoo
 from blockdsl.errors import UserError
+from blockdsl.language.megatron import from_megatron
 from blockdsl.language.pattern import Pattern, parse, parse_settings
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
 
 ZOO = "zoo:"
+LANGUAGES = {"megatron": from_megatron}  # of others → how a text in it becomes a pattern
 GRAPH = (
     "the pattern's text; or the path of a file, of a graph in JSON, of a Hugging Face config.json, or of a folder with "
     "one of these, as a run's; or a published model, as zoo:gpt2; or - for standard input"
@@ -35,6 +37,7 @@ def add_pattern(parser: argparse.ArgumentParser) -> None:
             "zoo:gpt2; or - for standard input"
         ),
     )
+    _add_language(parser)
 
 
 def add_graph(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +47,8 @@ def add_graph(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The arguments that set what the pattern's text does not."""
+    """The arguments that say how a pattern's text is read, and that set what it does not."""
+    _add_language(parser)
     parser.add_argument("--dim", type=int, help="features of the stream (default: the pattern's, else 512)")
     parser.add_argument("--heads", type=int, help="attention heads of 64 features (default: the pattern's, else 8)")
     parser.add_argument("--causal", action="store_true", default=None, help="no token sees a later one")
@@ -57,12 +61,34 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="language",
+        choices=LANGUAGES,
+        help="whose pattern the text is, as --from megatron 'M-M*-|M-M*E' (default: blockdsl's)",
+    )
+
+
 def read_text(args: argparse.Namespace) -> str:
     """The pattern's text; `args.source_name` is set to the prefix of an error's line and column.
 
     Raises:
         UserError: the file cannot be read, or nothing was given.
+        PatternError: it is of another language (--from) and cannot be read.
     """
+    language = getattr(args, "language", None)
+    if language is not None and args.pattern.startswith(ZOO):
+        raise UserError(f"{args.pattern} is no pattern of {language}; leave --from out")
+    text = _text(args)
+    if language is None:
+        return text
+    pattern = LANGUAGES[language](text)
+    args.source_name = ""  # what is wrong further on is shown in the text made of it, not in the file
+    return str(pattern)
+
+
+def _text(args: argparse.Namespace) -> str:
     args.source_name = ""
     if args.pattern.startswith(ZOO):
         return zoo.entry(args.pattern[len(ZOO) :]).text
@@ -147,7 +173,8 @@ def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
 
 
 def _refuse_settings(args: argparse.Namespace) -> None:
-    if given := [f"--{name}" for name in ("dim", "heads", "causal", "set") if getattr(args, name) not in (None, [])]:
+    flags = {"dim": "dim", "heads": "heads", "causal": "causal", "set": "set", "language": "from"}
+    if given := [f"--{flag}" for name, flag in flags.items() if getattr(args, name) not in (None, [])]:
         raise UserError(f"{args.pattern} is a graph with all its settings; leave {' and '.join(given)} out")
 
 

@@ -17,14 +17,15 @@ from ..kernels.tensors import whole_numbers
 from ..models.inputs import PlacedInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
+from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .decoding import (
     Generation,
     GenerationOptions,
     PromptTokens,
     Stream,
-    WindowDecoding,
     check_read,
+    decoding_of,
     read_prompts,
     split_options,
 )
@@ -68,7 +69,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     @names_nearest
     @spells(keywords_of(PlacedInputs))
     def forward(self, x: Tensor, mask: Tensor | None = None, **inputs: Unpack[PlacedInputs]) -> Tensor:
-        """Mean cross-entropy of each token given those before it, in nats.
+        """Mean cross-entropy of each token given those before it, in nats; in training with what its blocks add.
 
         Args:
             x: (batch, seq + 1) tokens, seq at least 1; the model sees the first seq and predicts the last seq.
@@ -81,8 +82,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         read: dict[str, Any] = {**inputs}
         if self.training and self.mask_prob > 0:
             read["self_attn_context_mask"] = forgetful_mask(tokens, mask, self.mask_prob)
-        loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
-        return loss
+        with auxiliary_losses() as further:
+            loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
+        return further.added_to(loss)
 
     @names_nearest
     @spells(keywords_of(PrefixedInputs, Generation))
@@ -103,7 +105,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
         check_read(self.net, rows.tokens, read)
-        decoding = WindowDecoding(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
+        decoding = decoding_of(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
         return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
 
     @names_nearest
@@ -111,8 +113,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     def generate(self, prompts: PromptTokens, seq_len: int, **options: Any) -> Tensor:
         """Tokens that go on from a prompt.
 
-        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to. One of
-        any length sees all.
+        Past max_seq_len the window slides: the model sees the last max_seq_len tokens, as it was trained to, and reads
+        them anew for each token. One of any length sees all. So does one whose blocks keep windows or states of
+        constant size and whose positions are relative, from a cache that does not grow.
 
         Args:
             prompts: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths, each of which

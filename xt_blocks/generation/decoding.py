@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blockdsl.graph.state import SLACK, reach, why_not_rolling
 from blockdsl.registry.options import plain
 
 from ..kernels.hooks import unhooked
@@ -315,6 +316,76 @@ class WindowDecoding:
     def append(self, token: Tensor) -> None:
         """token: (batch,), or a vector (batch, dim)."""
         self.rows.append(token)
+
+
+class RollingDecoding:
+    """The model reads each token once, whatever max_seq_len says, into a cache of constant size.
+
+    It is for stacks in which every block keeps a window or a state per row, and positions say only how far apart
+    tokens are: then nothing is lost with the tokens that the cache forgets, and the outputs are those of a pass over
+    the whole text. A prompt longer than max_seq_len is read in pieces.
+
+    Args:
+        net: the model; `why_not_rolling` of its graph is None, and nothing is before its tokens.
+        prompts, new, cached, compiled, read: as of `WindowDecoding`.
+    """
+
+    def __init__(
+        self,
+        net: SequenceModel,
+        prompts: Prompts,
+        new: int,
+        cached: bool,
+        compiled: bool,
+        read: Mapping[str, Any],
+    ) -> None:
+        self.net, self.read, self.mask = net, read, prompts.mask
+        self.step: Callable[..., Tensor] = compiled_step(net) if compiled else net
+        self.rows, self.prompt = Rows(prompts.tokens, new), prompts.tokens.shape[1]
+        self.seen = self.held = 0  # tokens read, and those of them that the cache holds
+        self.piece = self.prompt if net.max_seq_len is None else min(self.prompt, net.max_seq_len)
+        self.reach = reach(net.attn_layers.kept.values()) or 0
+        most = self.reach + max(self.piece, SLACK) + 1  # one more, since tokens are forgotten by twos
+        capacity = capacity_for(min(self.rows.capacity, most), None, compiled)
+        self.cache = net.new_cache(self.rows.batch, capacity) if cached else None
+
+    def next_output(self) -> Tensor:
+        """(batch, num_tokens) logits, or (batch, dim) the next vector."""
+        if self.cache is None:
+            mask = None if self.mask is None else F.pad(self.mask, (0, self.rows.length - self.prompt), value=True)
+            return self.net(self.rows.since(0), mask=mask, last_only=True, **self.read)[:, -1]
+        while self.seen < self.prompt:
+            end = min(self.seen + self.piece, self.prompt)
+            self._make_room(self.cache, end - self.seen)
+            mask = None if self.mask is None else self.mask[:, self.seen : end]
+            first = {} if self.seen else self.read
+            out = self.net(self.rows.since(self.seen, end), mask=mask, cache=self.cache, last_only=True, **first)
+            self.seen, self.held = end, self.held + end - self.seen
+        if self.seen < self.rows.length:
+            self._make_room(self.cache, 1)
+            out = self.step(self.rows.since(self.seen), cache=self.cache)
+            self.seen, self.held = self.seen + 1, self.held + 1
+        return out[:, -1]
+
+    def _make_room(self, cache: Cache, new: int) -> None:
+        """Let the cache forget what no block attends to, where `new` more tokens would not fit."""
+        if self.held + new > cache.max_len:
+            places = (self.held - self.reach) // 2 * 2
+            cache.forget(places)
+            self.held -= places
+
+    def append(self, token: Tensor) -> None:
+        """token: (batch,), or a vector (batch, dim)."""
+        self.rows.append(token)
+
+
+def decoding_of(
+    net: SequenceModel, prompts: Prompts, new: int, cached: bool, compiled: bool, read: Mapping[str, Any]
+) -> WindowDecoding | RollingDecoding:
+    """The decoding of a model without memories; the arguments are those of `WindowDecoding`."""
+    in_front = net.num_memory_tokens or "prepend_embeds" in read  # which stays in front of a window
+    rolls = not in_front and why_not_rolling(net.graph) is None
+    return (RollingDecoding if rolls else WindowDecoding)(net, prompts, new, cached, compiled, read)
 
 
 def compiled_step(net: SequenceModel) -> Callable[..., Tensor]:

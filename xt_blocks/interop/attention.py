@@ -35,7 +35,7 @@ class ScoreContext(NamedTuple):
     handed_on: bool
 
 
-_NOT_THEIRS = ("qkv_bias", "out_bias", "qk_scale", "max_attend_future")
+_NOT_THEIRS = ("qkv_bias", "out_bias", "qk_scale", "max_attend_future", "kv_rank")
 
 
 def load_attention(
@@ -49,7 +49,7 @@ def load_attention(
     for name in _NOT_THEIRS:
         if getattr(o, name, None) not in (None, False):
             state.refuse(f"attn_{name}: x-transformers does not have it")
-    if o.qkv_bias:
+    if o.qkv_bias or getattr(o, "kv_rank", None):
         return
     (_check_1 if state.old else _check_2)(o, state, rotated, scores)
     if o.sparse_topk is not None:

@@ -6,7 +6,6 @@ closed after each tensor or a few, since the pages that were read count as memor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from blockdsl.errors import UserError
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+from ..runtime.weights import WHOLE, files_of
+
+PICKLED = "pytorch_model.bin"
 _MAPPED_BYTES = 2**26  # opening a file of PyTorch's takes long: it is kept until so much of it counts as memory
 
 
@@ -36,15 +37,15 @@ class Tensors(Mapping[str, Tensor]):
         self.dtypes: dict[str, torch.dtype] = {}
         self._pickled: dict[Path, dict[str, Tensor]] = {}
         self._touched = 0
-        for name in (SAFE, PICKLED):
-            for file in _files(folder, name):
+        for name in (WHOLE, PICKLED):
+            for file in files_of(folder, name):
                 with _told(file):
                     found = self._unpickled(file) if name == PICKLED else _dtypes(file)
                 self.files |= dict.fromkeys(found, file)
                 self.dtypes |= {key: v if isinstance(v, torch.dtype) else v.dtype for key, v in found.items()}
             if self.files:
                 return
-        raise UserError(f"{folder} has no weights: neither {SAFE} nor {PICKLED}, nor an index of several")
+        raise UserError(f"{folder} has no weights: neither {WHOLE} nor {PICKLED}, nor an index of several")
 
     def __getitem__(self, name: str) -> Tensor:
         from safetensors import safe_open  # not on import of the package, which most of the time reads nothing
@@ -81,24 +82,6 @@ class Tensors(Mapping[str, Tensor]):
             raise ValueError("it has other things than tensors by name")
         self._pickled[file] = state
         return state
-
-
-def _files(folder: Path, name: str) -> list[Path]:
-    """The file of this name, or those that its index lists."""
-    if (folder / name).is_file():
-        return [folder / name]
-    index = folder / f"{name}.index.json"
-    if not index.is_file():
-        return []
-    try:
-        listed = sorted({str(file) for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index} is damaged: it is no index of weights") from None
-    if outside := [file for file in listed if Path(file).name != file]:
-        raise UserError(f"{index} names a file elsewhere: {outside[0]}")
-    if missing := [file for file in listed if not (folder / file).is_file()]:
-        raise UserError(f"{folder} is not whole: {', '.join(missing)} is missing, which {index.name} names")
-    return [folder / file for file in listed]
 
 
 def _dtypes(file: Path) -> dict[str, torch.dtype]:

@@ -6,7 +6,6 @@ The extra `tokenizers` reads tokenizer.json; a model of 256 tokens without one r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from blockdsl.errors import UserError
+from blockdsl.files import read_object
 
 from ..blocks.packed import pack
 from ..generation.autoregressive import AutoregressiveWrapper
@@ -136,7 +136,7 @@ def load_writer(folder: Path, device: str = "cpu") -> Writer:
     Raises:
         UserError: the folder cannot be read, the model gives no next tokens, or it has no tokenizer.
     """
-    config = _object(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     own = "xt_blocks" in config
     model = from_pretrained(folder) if own else from_hugging_face(folder)
     net = model.decoder.net if isinstance(model, XTransformer) else model
@@ -152,7 +152,7 @@ def load_writer(folder: Path, device: str = "cpu") -> Writer:
         raise UserError(f"{folder} has no {TOKENIZER}, which says what its {net.num_tokens:,} tokens are")
     said = (config.get("hugging_face") or {}) if own else config
     if (folder / "generation_config.json").is_file():
-        said = {**said, **_object(folder / "generation_config.json")}
+        said = {**said, **read_object(folder / "generation_config.json")}
     start = said.get("decoder_start_token_id") if isinstance(model, XTransformer) else said.get("bos_token_id")
     ends = said.get("eos_token_id")
     model = model.to(device)
@@ -164,13 +164,3 @@ def load_writer(folder: Path, device: str = "cpu") -> Writer:
         start if start is not None or not isinstance(tokenizer, Bytes) else ord("\n"),
         frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]),
     )
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no object in JSON")
-    return found

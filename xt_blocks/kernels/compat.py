@@ -60,6 +60,14 @@ def transforms_active() -> bool:
     return _functorch() or not _HAS_LEVEL or forward_ad._current_level >= 0 or is_tracing()
 
 
+def exporting() -> bool:
+    """Whether torch.export makes a graph; torch 2.7, whose answer in any graph is yes, is taken to compile."""
+    return _SAYS_EXPORTING and torch.compiler.is_exporting()
+
+
+_SAYS_EXPORTING: bool = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
+
+
 # Does anything change a module's call, or a weight?
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

@@ -1,4 +1,7 @@
-"""Attention with its scores written out: the plain form, which every other kernel is held to."""
+"""Attention with its scores written out: the plain form, which every other kernel is held to.
+
+Axes: b batch, h heads, g key-value heads, i queries, j keys, d features of a head.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def run(request: Request) -> Result:
 def compute(
     request: Request,
     products: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    weighted_sum: Callable[[Tensor, Request], Tensor],
+    weighted_sum: Callable[[Tensor, Tensor], Tensor],
 ) -> Result:
     """All steps between `products`, q kᵀ with an earlier block's scores, and the `weighted_sum` of values."""
     q, k, _, mask, spec, *_ = request
@@ -39,20 +42,27 @@ def compute(
     seen = Scores(own, weights) if request.keep_scores else None
     for modifier in spec.at(ScoreStage.WEIGHTS):
         weights = modifier.apply(weights)
-    return weighted_sum(weights, request), seen
+    return weighted_sum(weights, request.v), seen
 
 
 def products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
     """(b, h, i, j): q kᵀ, with an earlier block's scores added."""
+    own = by_key_head(q, k)
     if scores is None:
-        return q @ k.transpose(-1, -2)
-    added = torch.baddbmm(scores.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
-    return added.view(*q.shape[:2], *added.shape[1:])
+        return (own @ k.transpose(-1, -2)).view(*q.shape[:3], k.shape[2])
+    before = by_key_head(scores, k).flatten(0, 1)
+    added = torch.baddbmm(before, own.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+    return added.view(*q.shape[:3], k.shape[2])
 
 
-def weighted_sum(weights: Tensor, request: Request) -> Tensor:
-    """`weights: (b, h, i, j)` → (b, h, i, dv)."""
-    return weights @ request.v
+def weighted_sum(weights: Tensor, v: Tensor) -> Tensor:
+    """`weights: (b, h, i, j)`, `v: (b, g, j, dv)` → (b, h, i, dv)."""
+    return (by_key_head(weights, v) @ v).view(*weights.shape[:3], v.shape[3])
+
+
+def by_key_head(x: Tensor, k: Tensor) -> Tensor:
+    """`x: (b, h, i, ...)` → (b, g, h/g·i, ...): what reads the same head of `k: (b, g, j, d)`, which is not copied."""
+    return x if x.shape[1] == k.shape[1] else x.reshape(x.shape[0], k.shape[1], -1, x.shape[3])
 
 
 KERNEL = Kernel("explicit", run)

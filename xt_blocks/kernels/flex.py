@@ -65,7 +65,7 @@ def declines(request: Request) -> str | None:
 
 
 def run(request: Request) -> Result:
-    q, k, v, mask, spec, *_ = request
+    q, k, v, mask, spec, *_ = request.repeated()
     flex = _compiled() if q.is_cuda else compat.flex_attention().flex_attention
     forms = [modifier.flex(q) for modifier in spec.modifiers]
     outputs = [form.output for form in forms if form.output is not None]

@@ -179,7 +179,6 @@ class AttentionMask:
 
     Attributes:
         all: every query attends to every key, without a bias.
-        alike: it is the same for all heads.
         is_causal: causal and nothing else, for which fused kernels need no mask.
         window, future: how many earlier and later tokens a query attends to; None: all.
         windowed: either is limited.
@@ -204,7 +203,6 @@ class AttentionMask:
         self.device, self.place = device, place
         given = mask is not None or attn_mask is not None or bias is not None or self.windowed
         self.all = not (self.causal or given)
-        self.alike = bias is None and (attn_mask is None or attn_mask.shape[1] == 1)
         self.is_causal = self.causal and not (given or past or self.mem_kv)
         self.flex_blocks: Any = None  # its form in FlexAttention, made on demand
         self.tables: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # of `single_query`, with the same lifetime

@@ -1,6 +1,6 @@
 """The request and the result of attention kernels.
 
-Axes: b batch, h heads, i queries, j keys, d features of a head.
+Axes: b batch, h heads, g key-value heads, i queries, j keys, d features of a head.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Request(NamedTuple):
     """softmax(q kᵀ · scale) v, with the modifiers of the spec.
 
     Attributes:
-        q: (b, h, i, d); of a mask with one query, several that see the same, as those of heads that share keys.
-        k: (b, h, j, d), memory key-values first.
-        v: (b, h, j, dv)
+        q: (b, h, i, d)
+        k: (b, g, j, d), memory key-values first; each head for h / g heads of queries one after another.
+        v: (b, g, j, dv)
         mask: which query attends to which key, and position biases.
         spec: modifiers of scores and weights.
         flash: False requires a kernel that holds the scores.
@@ -58,6 +58,12 @@ class Request(NamedTuple):
     flash: bool = True
     keep_scores: bool = False
 
+    def repeated(self) -> Request:
+        """The same with a head of keys and values for each head of queries (Ainslie et al., arXiv:2305.13245)."""
+        if (times := self.q.shape[1] // self.k.shape[1]) == 1:
+            return self
+        return self._replace(k=repeat_heads(self.k, times), v=repeat_heads(self.v, times))
+
     def needs_scores(self) -> str | None:
         """Why the kernel must hold the scores, which fused kernels do not; None: it need not."""
         if not self.flash:
@@ -65,6 +71,13 @@ class Request(NamedTuple):
         if self.keep_scores:
             return "the scores are to be kept"
         return "scores of an earlier block are added" if self.spec.residual is not None else None
+
+
+def repeat_heads(x: Tensor, times: int) -> Tensor:
+    """(b, g, m, d) → (b, g·times, m, d), each head `times` consecutively."""
+    if times == 1:
+        return x
+    return x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)
 
 
 Result = tuple[Tensor, Scores | None]

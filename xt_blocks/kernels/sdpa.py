@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from . import compat
 from .contract import Kernel
+from .explicit import by_key_head
 from .request import Request, Result
 from .scores.dropout import Dropout
 
@@ -23,10 +24,13 @@ def supports(request: Request) -> str | None:
 def declines(request: Request) -> str | None:
     """Plain products read the keys and values of one query faster, where there are many; measured on a CPU.
 
-    In a low precision the kernel keeps its scores in float32, which is worth more.
+    In a low precision the kernel keeps its scores in float32, which is worth more, and heads that share keys are as
+    several queries.
     """
-    q, k = request.q, request.k
-    if torch.compiler.is_compiling() or q.shape[2] != 1 or k.numel() < 2**17:
+    q, k, v, *_ = request
+    if torch.compiler.is_compiling() or request.mask.queries != 1 or k.numel() < 2**17:
+        return None
+    if q.shape[1] != k.shape[1] and k.shape[3] == v.shape[3]:  # its fast form has heads of one size
         return None
     if q.is_cpu and q.dtype in (torch.float32, torch.float64):
         return "plain products read many keys faster for a single query on a CPU"
@@ -37,8 +41,13 @@ def run(request: Request) -> Result:
     q, k, v, mask, spec, *_ = request
     plain = mask.is_causal
     added = None if plain or mask.all else mask.added(q.dtype)
+    if q.shape[2] == 1:  # a query of each of several heads is as good as several queries of a head
+        q, added = by_key_head(q, k), added if added is None or added.shape[1] == 1 else by_key_head(added, k)
+    else:
+        _, k, v, *_ = request.repeated()
     dropout = sum(one.p for one in spec.modifiers if isinstance(one, Dropout)) if spec.modifiers else 0.0
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, is_causal=plain, scale=spec.scale)
+    out = out if q is request.q else out.reshape(*request.q.shape[:3], -1)
     return out if added is None or mask.empty is None else out.masked_fill(mask.empty, 0.0), None
 
 

@@ -2,7 +2,7 @@
 
 The weighted sum is a product of a vector and a matrix for each head, which MKL computes at half the memory bandwidth on
 some processors. It is also an embedding bag over the rows of a table, whose kernel uses the full bandwidth.
-Axes: b batch, h heads, j keys, d features of a value.
+Axes: b batch, h heads, g key-value heads, j keys, d features of a value.
 """
 
 from __future__ import annotations
@@ -19,35 +19,33 @@ Tables = dict[tuple[int, ...], tuple[Tensor, Tensor]]
 
 
 def supports(request: Request) -> str | None:
-    return None if request.q.shape[2] == 1 else "there is more than one query"
+    return None if request.mask.queries == 1 else "there is more than one query"
 
 
 def run(request: Request) -> Result:
-    return explicit.compute(
-        request, products, lambda weights, request: weighted_sum(weights, request.v, request.mask.tables)
-    )
+    return explicit.compute(request, products, lambda weights, v: weighted_sum(weights, v, request.mask.tables))
 
 
 def products(q: Tensor, k: Tensor, scores: Tensor | None) -> Tensor:
     """`explicit.products` of one query, which reads the keys in order."""
-    if scores is not None:
+    if scores is not None or q.shape[1] != k.shape[1]:
         return explicit.products(q, k, scores)
     return torch.bmm(k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2)).view(*q.shape[:3], k.shape[2])
 
 
 def weighted_sum(weights: Tensor, v: Tensor, known: Tables) -> Tensor:
-    """`weights @ v`.
+    """`explicit.weighted_sum` of one query.
 
     Args:
         weights: (b, h, 1, j)
-        v: (b, h, j, d), of a cache that may have space for more.
+        v: (b, g, j, d), of a cache that may have space for more.
         known: the Tables of the forward pass, extended here.
 
     Returns:
         (b, h, 1, d)
     """
-    if not _is_table(weights, v):
-        return weights @ v
+    if weights.shape[1] != v.shape[1] or not _is_table(weights, v):
+        return explicit.weighted_sum(weights, v)
     batch, heads, keys, features = v.shape
     sums, capacity = batch * heads, v.stride(1) // features
     size = sums, capacity, keys

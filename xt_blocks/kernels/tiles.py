@@ -125,7 +125,7 @@ class Tile(NamedTuple):
 
 
 def run(request: Request) -> Result:
-    q, k, v, mask, spec, *_ = request
+    q, k, v, mask, spec, *_ = request.repeated()
     band = None if mask.bias is None else mask.bias.band(ROWS)
     chain = _Chain.of(spec)
     wide = torch.promote_types(q.dtype, torch.float32)  # scores and sums; half precision would lose far terms

@@ -24,9 +24,9 @@ class Positions(NamedTuple):
     consecutive: bool = True
 
 
-def consecutive(seq: int, past: int, device: torch.device | str) -> Positions:
-    """Consecutive positions, the first key at 0."""
-    keys = torch.arange(past + seq, device=device, dtype=torch.int64)
+def consecutive(seq: int, past: int, device: torch.device | str, first: int = 0) -> Positions:
+    """Consecutive positions, the first key at `first`."""
+    keys = torch.arange(first, first + past + seq, device=device, dtype=torch.int64)
     return Positions(keys[past:], keys)
 
 

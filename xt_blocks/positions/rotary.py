@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from blockdsl.registry.rotary import BY_LENGTH
+
 from ..kernels import onednn
 
 BASE = 10_000.0
@@ -114,7 +116,7 @@ class Rotary:
     @property
     def by_length(self) -> bool:
         """Whether frequencies depend on how long the text is so far."""
-        return self.scaling in ("dynamic", "longrope")
+        return self.scaling in BY_LENGTH
 
     def changes_at(self, length: int) -> bool:
         """Whether frequencies in a text of so many tokens are others than in one that is a token shorter."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockdsl.graph.state import Kept
+from blockdsl.graph.state import Kept, reach
 
 from ..kernels import compat
 from ..kernels.masks import joined_masks
@@ -44,6 +44,7 @@ class Cache(Progress):
         context_mask: (batch, context) bool of the context seen first; None: all.
         fixed: the place of the next token, once shapes are fixed; None: after the others. The attributes above that
             grow with the tokens are unused then.
+        reach: how many places before a step's own any block attends to; None: all.
         nodes: node → its state, where its kind keeps any.
         shifts: node → the tail of its token shift, where it has one.
     """
@@ -54,6 +55,7 @@ class Cache(Progress):
         self.mask: Tensor | None = None
         self.context_mask: Tensor | None = None
         self.sequence = SequenceState()
+        self.reach = reach(kept.values())
         self.nodes = {node: NodeState(self, own) for node, own in kept.items() if own.pieces}
         self.shifts = {node: RowState(self, own.shift) for node, own in kept.items() if own.shift is not None}
 
@@ -109,13 +111,43 @@ class Cache(Progress):
         if self.positions is not None:
             positions = self.positions.new_zeros(*self.positions.shape[:-1], self.max_len)
             positions[..., : self.length] = self.positions
-        self.fixed = FixedShapes(torch.tensor([self.length], device=self.device, dtype=torch.int64), real, positions)
+        place, first = (torch.tensor([n], device=self.device, dtype=torch.int64) for n in (self.length, self.first))
+        self.fixed = FixedShapes(place, real, positions, first)
         self.sequence.fix_shapes(self.fixed.place, self.max_len)
         self.length = self.end = self.max_len  # as an int it would specialise a compiled step
         if real.is_cuda:  # a CUDA graph writes to tensors at fixed addresses
-            for t in (real, self.fixed.place, *self.tensors()):
+            for t in (real, place, first, *(() if positions is None else (positions,)), *self.tensors()):
                 compat.mark_static_address(t)
         return self
+
+    def forget(self, places: int) -> None:
+        """Forget the first places of the stream, which no block attends to any more; there is capacity for as many.
+
+        Args:
+            places: how many, an even number, at most those that are farther from the next token than `reach`.
+
+        Raises:
+            ValueError: a block still attends to them, or a prefix of the tokens is among them.
+        """
+        held = self.length if self.fixed is None else int(self.fixed.place)
+        if self.reach is None or not 0 <= places <= held - self.reach:
+            most = 0 if self.reach is None else max(0, held - self.reach)
+            raise ValueError(f"{places} places cannot be forgotten: {most} of {held} are out of every block's reach")
+        if places % 2:
+            raise ValueError(f"places are forgotten by twos, not {places}: a state is kept by the parity of its place")
+        if self.sequence.prefix:
+            raise ValueError("places cannot be forgotten: memory tokens or prepended embeddings are among them")
+        if not places:
+            return
+        for state in self._states():
+            state.forget(places)
+        self.first += places
+        self.sequence.forget(places)
+        if self.fixed is not None:
+            self.fixed.forget(places)
+            return
+        self.length -= places
+        self.mask, self.positions = (None if t is None else t[..., places:] for t in (self.mask, self.positions))
 
     def advance(self, seen: Tensor | None, context_mask: Tensor | None, positions: Tensor | None) -> None:
         """Finish the pass.
@@ -175,7 +207,7 @@ class Cache(Progress):
         out.sequence = self.sequence.changed(change)
         if (fixed := self.fixed) is not None:
             place, positions = fixed.place.clone(), changed(fixed.positions, change)
-            out.fixed = FixedShapes(place, change(fixed.real, 0), positions)
+            out.fixed = FixedShapes(place, change(fixed.real, 0), positions, fixed.first.clone())
             out.sequence.place = place
         out.nodes = {node: state.changed(change, out) for node, state in self.nodes.items()}
         out.shifts = {node: state.changed(change, out) for node, state in self.shifts.items()}

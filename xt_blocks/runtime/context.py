@@ -11,12 +11,13 @@ scores    (batch, heads, seq, keys) of an earlier block, or None; along with kee
           True the module returns (update, its request.Scores)
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
+observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..blocks.block import BlockOutput
 from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
 from ..positions.relative import Positions, RelativeBias, consecutive, positions_at
 from ..positions.rotary import Rotation
@@ -48,6 +50,7 @@ class ForwardContext:
         values: the stream after each node, and what blocks have normed for others.
         added: for nodes inside a branch, the stream minus its value at the fork.
         scores: of blocks whose scores later ones read, by node.
+        losses: what blocks add to the loss in training, by node and name.
     """
 
     inputs: ForwardInputs
@@ -60,6 +63,7 @@ class ForwardContext:
     values: dict[str, Tensor] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None) -> ForwardContext:
@@ -113,13 +117,16 @@ class ForwardContext:
             if self.scores:
                 self.scores.pop(node, None)
 
-    def record(self, step: Step, x: Tensor, scores: Any, state: NodeState | SegmentState | None) -> None:
-        """Keep what a block read, its scores, and the state it continues from later."""
+    def record(self, step: Step, x: Tensor, out: BlockOutput, state: NodeState | SegmentState | None) -> None:
+        """Keep what a block read, its scores and statistics, and the state it continues from later."""
+        scores = out.scores
         if step.keep_scores:
             self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may return a plain tensor
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
+        if out.statistics:
+            self.intermediates.statistics[step.node] = dict(out.statistics)
         if step.carries is not None and state is not None:
             self.intermediates.states[step.node] = state.after()
         if scores is not None and self.intermediates.keep_attention:
@@ -139,6 +146,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "bias": ForwardContext.bias,
     "scores": lambda context, step: context.scores[step.scores_from or ""],
     "cache": ForwardContext.state,
+    "observed": lambda context, step: context.intermediates is not None,
 }
 
 
@@ -174,11 +182,12 @@ def token_positions(inputs: ForwardInputs) -> Positions:
     if cache is not None and cache.fixed is not None:
         return Positions(*cache.fixed.placed(pos), consecutive=False)
     before = None if cache is None else cache.positions
+    first = 0 if cache is None else cache.first
     if pos is None and before is None:
-        return consecutive(inputs.seq, inputs.past, device)
+        return consecutive(inputs.seq, inputs.past, device, first)
     if pos is None:
         assert before is not None
         pos = before[..., -1:] + torch.arange(1, inputs.seq + 1, device=device, dtype=torch.int64)
     elif before is None and inputs.held:
-        before = torch.arange(inputs.past, device=device, dtype=torch.int64)
+        before = torch.arange(first, first + inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)

@@ -14,6 +14,7 @@ from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
 from blockdsl.registry.norms import norms_of
 from blockdsl.registry.positions import SCHEMES
 
+from ..blocks.bidirectional import Bidirectional
 from ..blocks.block import Block
 from ..blocks.init import init_xavier
 from ..blocks.residual import ResidualConnection
@@ -30,7 +31,10 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     around = {option.name: options[option.name] for option in BLOCK_OPTIONS}
     of_stream, of_output = norms_of(options)
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
-    layer = make(dim=graph.dim, **{option.name: options[option.name] for option in kind.options})
+    own = {option.name: options[option.name] for option in kind.options}
+    layer = make(dim=graph.dim, **own)
+    if kind.both_ways and options["bidirectional"]:
+        layer = Bidirectional(layer, make(dim=graph.dim, **own))
     _check_shapes(f"kind '{kind.name}'", kind.shapes(kind.completed(graph.dim, attrs["options"])), layer)
     if around["init_gain"] is not None:
         init_xavier(layer, around["init_gain"])

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from blockdsl import __version__
 from blockdsl.errors import UserError
+from blockdsl.files import read_object
 
 from . import hub
 from .weights import read_weights, write_weights
@@ -52,7 +53,7 @@ class Saved(NamedTuple):
     @classmethod
     def read(cls, folder: Path) -> Saved:
         """Raises UserError when it is no such folder, GraphError when a graph in it is at fault."""
-        config = _object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         if "xt_blocks" not in config:
             other = "from_hugging_face reads it" if "model_type" in config else "save_pretrained writes such"
             raise UserError(f"{folder} is no folder of a model of xt_blocks; xt_blocks.{other}")
@@ -192,16 +193,6 @@ def the_graph(graphs: Mapping[str, BlockGraph], owner: type, reads: str | None) 
 
 def _file(graph: str) -> str:
     return f"{graph or 'graph'}.json"
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no object in JSON")
-    return found
 
 
 def _graph(path: Path) -> BlockGraph:

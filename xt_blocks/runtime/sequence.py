@@ -91,6 +91,12 @@ class SequenceState:
         self.length, self.mask = self.length + seq, mask
         self.last_position = None if pos is None else pos[..., -1:]
 
+    def forget(self, places: int) -> None:
+        """See `Cache.forget`; positions are then counted from the first place that is left."""
+        if self.place is None:
+            self.length -= places
+            self.mask = None if self.mask is None else self.mask[:, places:]
+
     def changed(self, change: Change) -> SequenceState:
         """See `Cache.changed`."""
         rest = (self.order, self.mask, self.last_position, self.padding)

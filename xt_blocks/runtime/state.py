@@ -20,7 +20,7 @@ from blockdsl.graph.state import Kept, capacity
 from blockdsl.registry.options import whole
 from blockdsl.registry.state import State
 
-from .fixed import FixedShapes
+from .fixed import FixedShapes, move_to_front
 
 P = TypeVar("P", bound="TokenPieces")
 
@@ -33,7 +33,8 @@ class Progress:
 
     Attributes:
         batch, max_len: the rows, and the longest sequence there is capacity for.
-        length: places of the stream seen so far.
+        length: places of the stream seen so far, without those forgotten.
+        first: the position of place 0: how many places before it were forgotten.
         end: what length will be after the pass that is running.
         queries: how many tokens of that pass attend; the others are memories before them.
         like: an empty tensor with the stream's dtype and device.
@@ -42,7 +43,7 @@ class Progress:
 
     def __init__(self, batch: int, max_len: int) -> None:
         self.batch, self.max_len = whole("batch", batch), whole("max_len", max_len)
-        self.length = self.end = self.queries = 0
+        self.length = self.end = self.queries = self.first = 0
         self.like = torch.empty(0, device="cpu", dtype=torch.float32)
         self.fixed: FixedShapes | None = None
 
@@ -99,6 +100,10 @@ class RowState:
         length = self._progress.length
         if self._halves is not None and self._half() != length % 2:
             self._halves = self._halves.flip(0)
+
+    def forget(self, places: int) -> None:
+        """See `Cache.forget`."""
+        self._places = [place - places for place in self._places]
 
     def changed(self, change: Change, progress: Progress) -> RowState:
         new = copy(self)
@@ -194,12 +199,23 @@ class TokenPieces:
         """See `Cache.fix_shapes`. A window then has all places."""
         window, self.window, self._replaced = self.window, None, None
         if self.buffers and window is not None:
-            length, begin = self._progress.length, self._begin
-            shown = {name: t.narrow(-2, 0, length - begin) for name, t in self.buffers.items()}
+            length, begin = self._progress.length, max(0, self._begin)
+            shown = {name: t.narrow(-2, begin - self._begin, length - begin) for name, t in self.buffers.items()}
             self._allocate(shown)
             for name, t in shown.items():
                 self.buffers[name].narrow(-2, begin, length - begin).copy_(t)
             self._begin = 0
+
+    def forget(self, places: int) -> None:
+        """See `Cache.forget`."""
+        if self._progress.fixed is None:
+            self._begin -= places
+            if self._replaced is not None:
+                start, begin, buffers = self._replaced
+                self._replaced = start - places, begin - places, buffers
+            return
+        for t in self.buffers.values():
+            move_to_front(t, places, -2)
 
     def changed(self: P, change: Change, progress: Progress) -> P:
         new = copy(self)
@@ -287,6 +303,12 @@ class NodeState(TokenPieces):
         for piece in self.rows().values():
             piece.fix_shapes()
 
+    def forget(self, places: int) -> None:
+        """See `Cache.forget`."""
+        super().forget(places)
+        for piece in self.rows().values():
+            piece.forget(places)
+
     def changed(self, change: Change, progress: Progress) -> NodeState:
         new = super().changed(change, progress)
         new.pieces = {
@@ -367,7 +389,8 @@ def zeros(piece: State, batch: int, like: Tensor) -> Tensor:
 
 
 def dtype_of(piece: State, like: Tensor) -> torch.dtype:
-    if piece.dtype is None:
+    """Of a piece in a model whose stream is `like`; a state of float32 is as exact as the model at least."""
+    if piece.dtype is None or (piece.dtype == "float32" and like.dtype == torch.float64):
         return like.dtype
     dtype: torch.dtype = getattr(torch, piece.dtype)
     return dtype

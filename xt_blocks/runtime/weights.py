@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from blockdsl.errors import UserError
+from blockdsl.files import read_object
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+INDEX = f"{WHOLE}.index.json"
 _SHARD = "model-{:05d}-of-{:05d}.safetensors"
 
 
@@ -60,7 +62,9 @@ def read_weights(
 
     tensors: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
-    for path in _files(folder):
+    if not (files := files_of(folder, WHOLE)):
+        raise UserError(f"{folder} has no weights: neither {WHOLE} nor {INDEX}")
+    for path in files:
         try:
             with safe_open(path, framework="pt", device=str(device or "cpu")) as file:
                 for key in file.keys():  # noqa: SIM118 - it is no dict
@@ -72,19 +76,26 @@ def read_weights(
     return tensors | {name: tensors[first] for name, first in shared.items() if first in tensors}, shared
 
 
-def _files(folder: Path) -> list[Path]:
-    index = folder / INDEX
+def files_of(folder: Path, name: str) -> list[Path]:
+    """The file of this name, or those that its index lists; empty: there is neither.
+
+    Raises:
+        UserError: the index is damaged, or names a file that is not in the folder.
+    """
+    if (folder / name).is_file():
+        return [folder / name]
+    index = folder / f"{name}.index.json"
     if not index.is_file():
-        if not (folder / WHOLE).is_file():
-            raise UserError(f"{folder} has no weights: neither {WHOLE} nor {INDEX}")
-        return [folder / WHOLE]
+        return []
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index} is no index of safetensors files") from None
-    if outside := [name for name in names if Path(name).name != name]:
-        raise UserError(f"{index} names {outside[0]!r}, which is no file of the folder")
-    return [folder / name for name in names]
+        listed = sorted({str(file) for file in read_object(index)["weight_map"].values()})
+    except (KeyError, AttributeError):
+        raise UserError(f"{index} is damaged: it is no index of weights") from None
+    if outside := [file for file in listed if Path(file).name != file]:
+        raise UserError(f"{index} names a file elsewhere: {outside[0]}")
+    if missing := [file for file in listed if not (folder / file).is_file()]:
+        raise UserError(f"{folder} is not whole: {', '.join(missing)} is missing, which {index.name} names")
+    return [folder / file for file in listed]
 
 
 def _told_apart(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

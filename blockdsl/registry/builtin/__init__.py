@@ -7,12 +7,28 @@ the errors and the torch modules all read it from there. To add a kind, add its 
 
 from ..register import register
 from .attention import SELF_ATTENTION
+from .conv import SHORT_CONVOLUTION
 from .cross_attention import CROSS_ATTENTION
+from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
+from .gdn import GATED_DELTA_NET
+from .gla import GATED_LINEAR_ATTENTION
+from .kda import KIMI_DELTA_ATTENTION
+from .mamba2 import MAMBA2
+from .rglru import RECURRENT
 
-for _kind in (  # in the order in which they are listed
+for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
+    SHORT_CONVOLUTION,
+    RECURRENT,
+    GATED_DELTA_NET,
+    EXPERTS,
+    MAMBA2,
+    GATED_DELTA_NET,
+    SHORT_CONVOLUTION,
+    KIMI_DELTA_ATTENTION,
+    GATED_LINEAR_ATTENTION,
 ):
     register(_kind)

@@ -8,6 +8,15 @@ from ..kinds import Kind, Shape
 from ..norms import NORM_UNIT_OFFSET
 from ..options import Option, Value
 from ..state import State
+from .latent import (
+    LATENT_OPTIONS,
+    latent_check,
+    latent_products,
+    latent_shapes,
+    latent_state,
+    latent_steps,
+    shared_key_dim,
+)
 
 
 def _switch(
@@ -191,7 +200,7 @@ def attention_check(o: Any) -> str | None:
         return f"one_kv_head and kv_heads={o.kv_heads} are both set; give one"
     if o.kv_heads is not None and o.heads % o.kv_heads:
         return f"kv_heads={o.kv_heads} does not divide heads={o.heads}"
-    dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
+    dim_head = _dim_head(o)
     if o.shared_kv and o.value_dim_head not in (None, dim_head):
         return f"shared_kv gives values the keys' {dim_head} features, but value_dim_head={o.value_dim_head} is set"
     if not o.k_bias and (o.shared_kv or not o.qkv_bias):
@@ -214,11 +223,42 @@ def attention_check(o: Any) -> str | None:
 def _self_attention_check(o: Any) -> str | None:
     if o.causal and o.max_attend_future is not None:
         return f"max_attend_future={o.max_attend_future} is set, but a causal block attends to no later token"
-    return attention_check(o)
+    if o.dim_head is None and o.dim % o.heads:
+        return attention_check(o)
+    return attention_check(o) or latent_check(o, _dim_head(o))
+
+
+def _self_attention_derived(o: Any) -> dict[str, Value]:
+    return attention_derived(o) | {
+        "shared_key_dim": None if o.kv_rank is None else shared_key_dim(o, _dim_head(o)),
+    }
+
+
+def _self_attention_shapes(o: Any) -> dict[str, Shape]:
+    made = projection_shapes("to_qkv", o, queries=True, keys=True) if o.kv_rank is None else latent_shapes(o)
+    return made | attention_shapes(o)
+
+
+def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
+    flops = attention_flops(o, batch, seq, seq)
+    if o.kv_rank is None:
+        return flops
+    full = o.dim * (o.heads * o.dim_head + kv_features(o))
+    return flops + 2 * batch * seq * (latent_products(o) - full)
+
+
+def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
+    if o.kv_rank is None:
+        return attention_steps(o, (qkv_step(o, "q, k, v", o.heads * o.dim_head + kv_features(o)), ""))
+    return attention_steps(o, *latent_steps(o))
+
+
+def _dim_head(o: Any) -> int:
+    return int(o.dim // o.heads if o.dim_head is None else o.dim_head)
 
 
 def attention_derived(o: Any) -> dict[str, Value]:
-    dim_head = o.dim // o.heads if o.dim_head is None else o.dim_head
+    dim_head = _dim_head(o)
     return {
         "dim_head": dim_head,
         "kv_heads": 1 if o.one_kv_head else o.heads if o.kv_heads is None else o.kv_heads,
@@ -231,7 +271,7 @@ def kv_features(o: Any) -> int:
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
-def projection(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
+def projection_shapes(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
     """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias."""
     parts = [
         (o.heads * o.dim_head if queries else 0, o.qkv_bias),
@@ -331,7 +371,7 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
         ("unit q, k", "") if o.qk_norm else None,
         (f"RMSNorm of q, k{', all heads' if o.qk_rmsnorm == 'all' else ''}", "") if o.qk_rmsnorm else None,
         ("LayerNorm of q, k", "") if o.qk_layernorm else None,
-        ("rotate q, k", "rotary"),
+        ("rotate q, k" if getattr(o, "kv_rank", None) is None else "rotate q and the shared key", "rotary"),
         (f"q·k, {heads} × {o.dim_head}" + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"), "bias scores"),
         (" · ".join(softmax), ""),
         (f"· v, {heads} × {o.value_dim_head}", ""),
@@ -369,15 +409,16 @@ SELF_ATTENTION = Kind(
             least=0,
             optional=True,
         ),
+        *LATENT_OPTIONS,
     ),
     inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
-    shapes=lambda o: projection("to_qkv", o, queries=True, keys=True) | attention_shapes(o),
-    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.seq),
-    state=lambda o: attention_state(o, "token", o.max_attend_past),
+    shapes=_self_attention_shapes,
+    flops=lambda o, sizes: _self_attention_flops(o, sizes.batch, sizes.seq),
+    state=lambda o: attention_state(o, "token", o.max_attend_past) if o.kv_rank is None else latent_state(o),
     module="xt_blocks.blocks.attention:Attention",
     check=_self_attention_check,
-    derive=attention_derived,
-    steps=lambda o: attention_steps(o, (qkv_step(o, "q, k, v", o.heads * o.dim_head + kv_features(o)), "")),
+    derive=_self_attention_derived,
+    steps=_self_attention_steps,
     also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
     area="attention",
     builtin=True,

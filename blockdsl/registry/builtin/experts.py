@@ -1,0 +1,276 @@
+"""Experts `e`: a mixture of feedforwards, of which each token reads the few that a router chooses for it.
+
+The name is the E of the hybrids' patterns (`M-M*E`), and reads as what it is: `(a e(experts=8, top=2))*32`.
+
+A token x goes to its `top` experts, and gets the sum of what they make of it by the router's weights:
+
+    y = sum over the chosen e of w_e · expert_e(x)  +  shared(x)
+
+Scores of the experts are a softmax of the router's logits, or a sigmoid of each. The highest scores are chosen. With
+`renormalise` the weights of the chosen sum to 1, which of a softmax is a softmax of the chosen logits alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..activations import ACTIVATIONS
+from ..kinds import Kind, Shape, Sizes
+from ..options import Option, Value
+from .feedforward import FEEDFORWARD
+
+_MULT = 4
+
+
+def _inner(o: Any) -> int:
+    return int(o.dim * o.mult) if o.inner is None else int(o.inner)
+
+
+def shared_options(o: Any) -> dict[str, Value]:
+    """Options of the feedforward that every token reads, from those of the block; it has one if `shared_inner` says."""
+    own = {name: getattr(o, name) for name in ("activation", "glu", "gate_first", "no_bias", "dropout")}
+    return {"inner": o.shared_inner, "zero_init_branch_output": o.zero_init_branch_output, **own}
+
+
+def _shared(o: Any) -> Any:
+    return FEEDFORWARD.complete(o.dim, shared_options(o), "shared experts")
+
+
+def _expert_shapes(o: Any) -> dict[str, Shape]:
+    """Of what there is of each expert; its number comes first."""
+    hidden = (2 if o.glu else 1) * o.inner
+    shapes: dict[str, Shape] = {
+        "to_hidden.weight": (o.experts, hidden, o.dim),
+        "to_out.weight": (o.experts, o.dim, o.inner),
+    }
+    if not o.no_bias:
+        shapes |= {"to_hidden.bias": (o.experts, hidden), "to_out.bias": (o.experts, o.dim)}
+    return shapes
+
+
+def _shapes(o: Any) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {"router.weight": (o.experts, o.dim)}
+    if o.router_bias:
+        shapes["router.bias"] = (o.experts,)
+    shapes |= _expert_shapes(o)
+    if o.shared_inner is not None:
+        shapes |= {f"shared.{name}": shape for name, shape in FEEDFORWARD.shapes(_shared(o)).items()}
+    if o.shared_gate:
+        shapes["shared_gate.weight"] = (1, o.dim)
+    return shapes
+
+
+def _derived(o: Any) -> dict[str, Value]:
+    return {"inner": _inner(o)}
+
+
+def _check(o: Any) -> str | None:
+    if o.top > o.experts:
+        return f"top={o.top} of experts={o.experts}: a token reads as many experts as there are at most"
+    if o.inner is not None and o.mult != _MULT:
+        return f"inner={o.inner} and mult={o.mult} are both set; give one"
+    if _inner(o) < 1:
+        return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
+    for name, given in (("gate_first", o.gate_first), ("glu_limit", o.glu_limit is not None)):
+        if given and not o.glu:
+            return f"{name} is set, but it needs glu"
+    if o.glu_offset and not o.glu:
+        return "glu_offset is set, but it needs glu"
+    if o.shared_gate and o.shared_inner is None:
+        return "shared_gate is set, but there is no shared expert: set shared_inner"
+    if o.glu and o.shared_inner is not None and (o.glu_limit is not None or o.glu_offset):
+        return "glu_limit and glu_offset are of experts without a shared one"
+    return _groups_check(o)
+
+
+def _groups_check(o: Any) -> str | None:
+    if o.experts % o.groups:
+        return f"experts={o.experts} do not divide into groups={o.groups}"
+    if o.top_groups > o.groups:
+        return f"top_groups={o.top_groups} of groups={o.groups}: a token reads as many groups as there are at most"
+    size = o.experts // o.groups
+    if o.top > o.top_groups * size:
+        return f"top={o.top} experts are more than the {o.top_groups * size} of top_groups={o.top_groups}"
+    if o.groups > 1 and o.group_best > size:
+        return f"group_best={o.group_best} of a group of {size}: it is judged by as many experts as it has at most"
+    return None
+
+
+def _flops(o: Any, sizes: Sizes) -> int:
+    tokens = sizes.batch * sizes.seq
+    router = 2 * tokens * o.dim * (o.experts + o.shared_gate)
+    chosen = 2 * tokens * o.top * o.dim * o.inner * (3 if o.glu else 2)
+    return router + chosen + (0 if o.shared_inner is None else round(FEEDFORWARD.flops(_shared(o), sizes)))
+
+
+def _active(o: Any) -> int:
+    of_experts = sum(math.prod(shape) for shape in _expert_shapes(o).values())
+    every = sum(math.prod(shape) for shape in _shapes(o).values())
+    return every - of_experts // o.experts * (o.experts - o.top)
+
+
+def _steps(o: Any) -> list[tuple[str, str]]:
+    chosen = f"top {o.top} of {o.experts}" + (f", from {o.top_groups} of {o.groups} groups" if o.groups > 1 else "")
+    activation = ACTIVATIONS[o.activation]
+    gate = "gate first" if o.gate_first else "gate"
+    limit = "" if o.glu_limit is None else f", within ±{o.glu_limit:g}"
+    shared = [] if o.shared_inner is None else [f"+ shared expert of {o.shared_inner:,}"]
+    return [
+        (f"router {o.router}, {chosen}", ""),
+        (f"linear {o.dim:,} → {(2 if o.glu else 1) * o.inner:,} by expert", ""),
+        (f"{activation} {gate}{limit}" if o.glu else activation, ""),
+        (f"linear {o.inner:,} → {o.dim:,} by expert", ""),
+        ("weighted sum", ""),
+        *((step + (", gated" if o.shared_gate else ""), "") for step in shared),
+    ]
+
+
+def _switch(name: str, default: bool, doc: str) -> Option:
+    return Option(name, bool, default, doc, setting=f"moe_{name}")
+
+
+def _count(name: str, default: int, doc: str) -> Option:
+    return Option(name, int, default, doc, setting=f"moe_{name}", least=1)
+
+
+EXPERTS = Kind(
+    name="e",
+    title="experts",
+    prefix="moe",
+    shown=("experts", "top"),
+    options=(
+        _count("experts", 8, "how many experts there are (arXiv:1701.06538)"),
+        _count("top", 2, "experts that each token reads (Mixtral: 2 of 8, arXiv:2401.04088)"),
+        Option("mult", float, _MULT, "hidden features of an expert as a multiple of dim", setting="moe_mult", least=0),
+        Option(
+            "inner",
+            int,
+            None,
+            "hidden features of an expert as a number; none: mult times dim",
+            setting="moe_inner",
+            least=1,
+            optional=True,
+        ),
+        Option(
+            "activation",
+            str,
+            "gelu",
+            "activation of the hidden features",
+            setting="moe_activation",
+            choices=tuple(ACTIVATIONS),
+        ),
+        _switch("glu", False, "gate the hidden features (arXiv:2002.05202)"),
+        _switch("gate_first", False, "the gate is the first half of the hidden layer's outputs, not the second"),
+        Option(
+            "glu_limit",
+            float,
+            None,
+            "what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925)",
+            setting="moe_glu_limit",
+            above=0,
+            optional=True,
+        ),
+        Option(
+            "glu_offset",
+            float,
+            0.0,
+            "added to what is gated (gpt-oss: 1, arXiv:2508.10925)",
+            setting="moe_glu_offset",
+        ),
+        _switch("no_bias", False, "experts without a bias, the shared one too"),
+        Option(
+            "router",
+            str,
+            "softmax",
+            "scores of the experts: a softmax of the router's logits, or a sigmoid of each (DeepSeek-V3, "
+            "arXiv:2412.19437)",
+            setting="moe_router",
+            choices=("softmax", "sigmoid"),
+        ),
+        _switch("router_bias", False, "the router has a bias (gpt-oss, arXiv:2508.10925)"),
+        _switch("renormalise", True, "the weights of a token's experts sum to 1 (Mixtral, arXiv:2401.04088)"),
+        Option(
+            "weight_scale",
+            float,
+            1.0,
+            "factor of the experts' weights (DeepSeek-V3: 2.5, arXiv:2412.19437)",
+            setting="moe_weight_scale",
+            above=0,
+        ),
+        _count("groups", 1, "groups of experts, of which a token reads top_groups (DeepSeek-V2, arXiv:2405.04434)"),
+        _count("top_groups", 1, "groups whose experts a token may read"),
+        _count(
+            "group_best",
+            2,
+            "a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1)",
+        ),
+        Option(
+            "correction_rate",
+            float,
+            None,
+            "a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those "
+            "with less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none",
+            setting="moe_correction_rate",
+            least=0,
+            optional=True,
+        ),
+        Option(
+            "balance_loss",
+            float,
+            0.01,
+            "coefficient of the loss that balances the experts' load (Switch, arXiv:2101.03961)",
+            setting="moe_balance_loss",
+            least=0,
+            area="regularisers",
+        ),
+        Option(
+            "z_loss",
+            float,
+            0.0,
+            "coefficient of the loss that keeps the router's logits small (ST-MoE, arXiv:2202.08906)",
+            setting="moe_z_loss",
+            least=0,
+            area="regularisers",
+        ),
+        Option(
+            "shared_inner",
+            int,
+            None,
+            "hidden features of an expert that every token reads (DeepSeekMoE, arXiv:2401.06066); none: without",
+            setting="moe_shared_inner",
+            least=1,
+            optional=True,
+        ),
+        _switch("shared_gate", False, "the shared expert's output is gated by a sigmoid (Qwen2-MoE, arXiv:2407.10671)"),
+        Option(
+            "dropout",
+            float,
+            0.0,
+            "dropout of the hidden features",
+            setting="moe_dropout",
+            least=0,
+            below=1,
+            area="regularisers",
+        ),
+        Option(
+            "zero_init_branch_output",
+            bool,
+            False,
+            "the last linear layer starts at zero",
+            setting="zero_init_branch_output",
+            area="norms and residuals",
+        ),
+    ),
+    inputs=("mask", "observed"),
+    shapes=_shapes,
+    flops=_flops,
+    active=_active,
+    state=lambda o: {},
+    module="xt_blocks.blocks.experts:Experts",
+    check=_check,
+    derive=_derived,
+    steps=_steps,
+    also=("moe", "experts", "mixture", "mixture_of_experts", "sparse"),
+    builtin=True,
+)

@@ -1,0 +1,124 @@
+"""Gated delta net `gdn`: linear attention whose state each token corrects and decays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..kinds import Kind, Shape, Sizes
+from ..options import Option, Value
+from ..scan import delta_flops
+from ..state import State
+
+
+def _features(o: Any) -> tuple[int, int]:
+    """Of all heads' keys, and of all heads' values."""
+    return o.heads * o.dim_head, o.value_heads * o.value_dim_head
+
+
+def _shapes(o: Any) -> dict[str, Shape]:
+    keys, values = _features(o)
+    return {
+        "A_log": (o.value_heads,),
+        "dt_bias": (o.value_heads,),
+        "to_qkvg.weight": (2 * keys + 2 * values, o.dim),
+        "to_beta_decay.weight": (2 * o.value_heads, o.dim),
+        "conv.weight": (2 * keys + values, 1, o.kernel),
+        "norm.weight": (o.value_dim_head,),
+        "to_out.weight": (o.dim, values),
+    }
+
+
+def _flops(o: Any, sizes: Sizes) -> int:
+    keys, values = _features(o)
+    linear = o.dim * (2 * keys + 3 * values + 2 * o.value_heads) + (2 * keys + values) * o.kernel
+    scan = o.value_heads * delta_flops(sizes.seq, o.dim_head, o.value_dim_head, by_channel=False)
+    return sizes.batch * (2 * sizes.seq * linear + scan)
+
+
+def _state(o: Any) -> dict[str, State]:
+    keys, values = _features(o)
+    return {
+        "conv": State((o.kernel - 1, 2 * keys + values)),
+        "state": State((o.value_heads, o.dim_head, o.value_dim_head), dtype="float32"),
+    }
+
+
+def _derived(o: Any) -> dict[str, Value]:
+    return {
+        "value_heads": o.heads if o.value_heads is None else o.value_heads,
+        "value_dim_head": o.dim_head if o.value_dim_head is None else o.value_dim_head,
+    }
+
+
+def _check(o: Any) -> str | None:
+    if o.value_heads is not None and o.value_heads % o.heads:
+        return f"value_heads={o.value_heads} is no multiple of heads={o.heads}, of which each serves as many"
+    return None
+
+
+def _steps(o: Any) -> list[tuple[str, str]]:
+    keys, values = _features(o)
+    return [
+        (f"q, k, v, gate {o.dim:,} → {2 * keys + 2 * values:,}", ""),
+        (f"convolution of {o.kernel} tokens, silu", ""),
+        ("unit q, k", ""),
+        (f"delta rule, {o.value_heads} × {o.dim_head} × {o.value_dim_head}", ""),
+        ("RMSNorm, silu gate", ""),
+        (f"out {values:,} → {o.dim:,}", ""),
+    ]
+
+
+GATED_DELTA_NET = Kind(
+    name="gdn",
+    title="gated delta net",
+    prefix="gdn",
+    options=(
+        Option("heads", int, 8, "heads of queries and keys (arXiv:2412.06464)", setting="gdn_heads", least=1),
+        Option("dim_head", int, 64, "features of each query and key", setting="gdn_dim_head", least=1),
+        Option(
+            "value_heads",
+            int,
+            None,
+            "heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads",
+            setting="gdn_value_heads",
+            least=1,
+            optional=True,
+        ),
+        Option(
+            "value_dim_head",
+            int,
+            None,
+            "features of each value head; none: dim_head",
+            setting="gdn_value_dim_head",
+            least=1,
+            optional=True,
+        ),
+        Option("kernel", int, 4, "tokens of the convolution of q, k and v", setting="gdn_kernel", least=1),
+        Option(
+            "neg_eigval",
+            bool,
+            False,
+            "a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537)",
+            setting="gdn_neg_eigval",
+        ),
+        Option(
+            "out_norm_eps",
+            float,
+            1e-5,
+            "what is added to the mean square of each head's output",
+            setting="gdn_out_norm_eps",
+            above=0,
+        ),
+    ),
+    inputs=("mask", "cache"),
+    shapes=_shapes,
+    flops=_flops,
+    state=_state,
+    module="xt_blocks.blocks.gdn:GatedDeltaNet",
+    causal_only=True,
+    check=_check,
+    derive=_derived,
+    steps=_steps,
+    also=("gated_delta_net", "gated_deltanet", "deltanet", "delta"),
+    builtin=True,
+)

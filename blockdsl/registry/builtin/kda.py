@@ -1,0 +1,89 @@
+"""Kimi delta attention `kda`: a gated delta net whose decay is by key feature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..kinds import Kind, Shape, Sizes
+from ..options import Option
+from ..scan import delta_flops
+from ..state import State
+
+
+def _shapes(o: Any) -> dict[str, Shape]:
+    features = o.heads * o.dim_head
+    return {
+        "A_log": (o.heads,),
+        "dt_bias": (features,),
+        "to_qkv.weight": (3 * features, o.dim),
+        "to_low_rank.weight": (2 * o.dim_head, o.dim),
+        "to_beta.weight": (o.heads, o.dim),
+        "to_decay.weight": (features, o.dim_head),
+        "to_gate.weight": (features, o.dim_head),
+        "conv.weight": (3 * features, 1, o.kernel),
+        "norm.weight": (o.dim_head,),
+        "to_out.weight": (o.dim, features),
+    }
+
+
+def _flops(o: Any, sizes: Sizes) -> int:
+    features = o.heads * o.dim_head
+    linear = o.dim * (4 * features + 2 * o.dim_head + o.heads) + features * (2 * o.dim_head + 3 * o.kernel)
+    scan = o.heads * delta_flops(sizes.seq, o.dim_head, o.dim_head, by_channel=True)
+    return sizes.batch * (2 * sizes.seq * linear + scan)
+
+
+def _state(o: Any) -> dict[str, State]:
+    return {
+        "conv": State((o.kernel - 1, 3 * o.heads * o.dim_head)),
+        "state": State((o.heads, o.dim_head, o.dim_head), dtype="float32"),
+    }
+
+
+def _steps(o: Any) -> list[tuple[str, str]]:
+    features = o.heads * o.dim_head
+    return [
+        (f"q, k, v {o.dim:,} → {3 * features:,}", ""),
+        (f"convolution of {o.kernel} tokens, silu", ""),
+        ("unit q, k", ""),
+        (f"decay and gate {o.dim:,} → {o.dim_head:,} → {features:,}", ""),
+        (f"delta rule by channel, {o.heads} × {o.dim_head} × {o.dim_head}", ""),
+        ("RMSNorm, sigmoid gate", ""),
+        (f"out {features:,} → {o.dim:,}", ""),
+    ]
+
+
+KIMI_DELTA_ATTENTION = Kind(
+    name="kda",
+    title="Kimi delta attention",
+    prefix="kda",
+    options=(
+        Option("heads", int, 8, "heads of queries, keys and values (arXiv:2510.26692)", setting="kda_heads", least=1),
+        Option(
+            "dim_head",
+            int,
+            64,
+            "features of each head, and the rank of the layers of decay and gate",
+            setting="kda_dim_head",
+            least=1,
+        ),
+        Option("kernel", int, 4, "tokens of the convolution of q, k and v", setting="kda_kernel", least=1),
+        Option(
+            "out_norm_eps",
+            float,
+            1e-5,
+            "what is added to the mean square of each head's output",
+            setting="kda_out_norm_eps",
+            above=0,
+        ),
+    ),
+    inputs=("mask", "cache"),
+    shapes=_shapes,
+    flops=_flops,
+    state=_state,
+    module="xt_blocks.blocks.kda:KimiDeltaAttention",
+    causal_only=True,
+    steps=_steps,
+    also=("kimi", "kimi_delta_attention", "kimi_linear"),
+    builtin=True,
+)

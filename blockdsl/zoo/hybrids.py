@@ -1,0 +1,44 @@
+"""Language models whose blocks carry a state along the sequence, alone or among attention."""
+
+from __future__ import annotations
+
+from .decoders import TIED
+from .family import ModelFamily
+
+lfm2 = ModelFamily(
+    "arXiv:2511.23404",
+    "dim heads inner",
+    {"1.2b": (2048, 32, 8192), "350m": (1024, 16, 4608), "700m": (1536, 24, 6912)},
+    f"""
+    set dim={{dim}}, heads={{heads}}, attn_kv_heads=8, attn_qk_rmsnorm=head, attn_qk_rmsnorm_eps=1e-5, causal;
+    set rotary_pos_emb, rotary_emb_dim=64, rotary_theta=1000000, use_rmsnorm, norm_eps=1e-5;
+    set ff_inner={{inner}}, ff_glu, ff_swish, ff_no_bias;
+    set num_tokens=65536, max_seq_len=128000, {TIED};
+    ((conv f)*2 a f)*3 (conv f a f)*3 conv f
+    """,
+)
+
+olmo_hybrid = ModelFamily(
+    "https://huggingface.co/allenai/Olmo-Hybrid-7B",
+    "",
+    {"7b": ()},
+    """
+    set dim=3840, heads=30, attn_dim_head=128, attn_qk_rmsnorm=all, causal, use_abs_pos_emb=false;
+    set gdn_heads=30, gdn_dim_head=96, gdn_value_dim_head=192, gdn_neg_eigval, use_rmsnorm, norm_eps=1e-6;
+    set ff_inner=11008, ff_glu, ff_swish, ff_no_bias, num_tokens=100352, max_seq_len=65536, logits_bias=false;
+    ((gdn f)*3 a(output_norm) f(output_norm))*8
+    """,
+)
+
+recurrentgemma = ModelFamily(
+    "arXiv:2404.07839",
+    "dim heads inner repeats scale",
+    {"2b": (2560, 10, 7680, 8, 50.5), "9b": (4096, 16, 12288, 12, 64)},
+    f"""
+    set dim={{dim}}, heads={{heads}}, attn_dim_head=256, attn_one_kv_head, attn_out_bias, attn_max_attend_past=2047;
+    set causal, rglru_heads={{heads}}, rotary_pos_emb, rotary_emb_dim=128;
+    set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
+    set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
+    ((rglru f)*2 a f)*{{repeats}} (rglru f)*2
+    """,
+)

@@ -1,0 +1,69 @@
+"""The depthwise causal convolution of the blocks that carry a state along the sequence."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .init import xavier
+from .real_tokens import RealTokens
+from .state import LayerState
+
+
+class CausalConv(nn.Module):
+    """Each feature's weighted sum over a token and the `kernel - 1` before it, each feature with weights of its own.
+
+    Of what came before `x`, a state of (kernel - 1, features) is kept: the last real tokens, zeros before the first.
+
+    Args:
+        features: of each token.
+        kernel: tokens of a sum.
+        bias: a learned bias for each feature.
+
+    Attributes:
+        weight: (features, 1, kernel), the token's own weight last
+        bias: (features,), or None.
+    """
+
+    def __init__(self, features: int, kernel: int, bias: bool = True) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.weight = nn.Parameter(torch.empty(features, 1, kernel))
+        self.bias = nn.Parameter(torch.empty(features)) if bias else None
+        bound = 1 / math.sqrt(kernel)  # torch's, of a convolution
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def init_xavier(self, gain: float) -> None:
+        """Xavier normal weights with this gain, biases zero."""
+        xavier(self.weight, self.bias, gain)
+
+    def forward(self, x: Tensor, real: RealTokens, cache: LayerState | None = None, name: str = "conv") -> Tensor:
+        """`x: (batch, seq, features)`, real tokens first → the same shape.
+
+        Args:
+            real: which tokens are; what comes out for padding is of no meaning.
+            cache: x goes on after the tokens whose state it has.
+            name: of the state's piece.
+        """
+        before = self.kernel - 1
+        if cache is None or not before:
+            joined = F.pad(x, (0, 0, before, 0))
+        else:
+            joined = torch.cat((cache.read(name).to(x.dtype), x), dim=1)
+            cache.write(name, _last(joined, real, before))
+        if x.shape[1] == 1:
+            out = torch.einsum("bkf,fk->bf", joined, self.weight[:, 0])[:, None]
+            return out if self.bias is None else out + self.bias
+        return F.conv1d(joined.transpose(1, 2), self.weight, self.bias, groups=x.shape[-1]).transpose(1, 2)
+
+
+def _last(joined: Tensor, real: RealTokens, before: int) -> Tensor:
+    """(batch, before, features): the last real tokens of `joined: (batch, before + seq, features)`."""
+    if real.count is None:
+        return joined[:, joined.shape[1] - before :]
+    at = real.count[:, None] + torch.arange(before, device=joined.device, dtype=torch.int64)
+    return joined.gather(1, at[..., None].expand(-1, -1, joined.shape[-1]))
