@@ -200,6 +200,17 @@ class FeedforwardOptions(TypedDict, total=False):
     """the last linear layer starts at zero; default false"""
 
 
+class GatedLinearRecurrenceOptions(TypedDict, total=False):
+    """Of a block `rglru`, gated linear recurrence."""
+
+    width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    kernel: int
+    """tokens that the convolution reads; default 4"""
+
+
 class ExpertsOptions(TypedDict, total=False):
     """Of a block `e`, experts."""
 
@@ -573,6 +584,15 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    rglru_width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    rglru_heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    rglru_kernel: int
+    """tokens that the convolution reads; default 4"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -661,9 +681,6 @@ class SharedSettings(TypedDict, total=False):
     default none"""
     ssm_chunk: int
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
-    bidirectional: bool
-    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
-    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     gdn_heads: int
     """heads of queries and keys (arXiv:2412.06464); default 8"""
     gdn_dim_head: int
@@ -1035,6 +1052,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_rglru_width: int | None
+    enc_rglru_heads: int
+    enc_rglru_kernel: int
+    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1076,7 +1097,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ssm_dt_limit_max: float | None
     enc_ssm_in_scales: Sequence[float] | None
     enc_ssm_chunk: int
-    enc_bidirectional: bool
     enc_gdn_heads: int
     enc_gdn_dim_head: int
     enc_gdn_value_heads: int | None
@@ -1217,6 +1237,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_rglru_width: int | None
+    dec_rglru_heads: int
+    dec_rglru_kernel: int
+    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float
@@ -1258,7 +1282,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ssm_dt_limit_max: float | None
     dec_ssm_in_scales: Sequence[float] | None
     dec_ssm_chunk: int
-    dec_bidirectional: bool
     dec_gdn_heads: int
     dec_gdn_dim_head: int
     dec_gdn_value_heads: int | None

@@ -17,3 +17,28 @@ lfm2 = ModelFamily(
     ((conv f)*2 a f)*3 (conv f a f)*3 conv f
     """,
 )
+
+olmo_hybrid = ModelFamily(
+    "https://huggingface.co/allenai/Olmo-Hybrid-7B",
+    "",
+    {"7b": ()},
+    """
+    set dim=3840, heads=30, attn_dim_head=128, attn_qk_rmsnorm=all, causal, use_abs_pos_emb=false;
+    set gdn_heads=30, gdn_dim_head=96, gdn_value_dim_head=192, gdn_neg_eigval, use_rmsnorm, norm_eps=1e-6;
+    set ff_inner=11008, ff_glu, ff_swish, ff_no_bias, num_tokens=100352, max_seq_len=65536, logits_bias=false;
+    ((gdn f)*3 a(output_norm) f(output_norm))*8
+    """,
+)
+
+recurrentgemma = ModelFamily(
+    "arXiv:2404.07839",
+    "dim heads inner repeats scale",
+    {"2b": (2560, 10, 7680, 8, 50.5), "9b": (4096, 16, 12288, 12, 64)},
+    f"""
+    set dim={{dim}}, heads={{heads}}, attn_dim_head=256, attn_one_kv_head, attn_out_bias, attn_max_attend_past=2047;
+    set causal, rglru_heads={{heads}}, rotary_pos_emb, rotary_emb_dim=128;
+    set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
+    set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
+    ((rglru f)*2 a f)*{{repeats}} (rglru f)*2
+    """,
+)

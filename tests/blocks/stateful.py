@@ -27,7 +27,7 @@ def model(pattern: str, dtype: torch.dtype = torch.float64, **settings: Any) -> 
 
 
 def hold(pattern: str, **settings: Any) -> None:
-    """Counts, cached steps, prompts in pieces, padding anywhere, segments and generation, in float64 and bfloat16."""
+    """Counts, cached steps, pieces, padding anywhere, segments, fixed shapes and generation, in float64 and bfloat16."""
     net = model(pattern, **settings)
     graph, text = net.graph, torch.randint(0, 11, (3, SEQ))
     assert sum(p.numel() for p in net.parameters()) == graph.parameters()
@@ -36,6 +36,7 @@ def hold(pattern: str, **settings: Any) -> None:
         _steps(net, text, whole)
         _padding(net, text)
         _segments(net, text, whole)
+        _fixed_shapes(net, text, whole)
         _bfloat16(net, text)
     _generation(net)
 
@@ -75,6 +76,14 @@ def _segments(net: TransformerWrapper, text: Tensor, whole: Tensor) -> None:
     for part in text.split([7, 12], dim=1):
         logits, mems = net(part, mems=mems, return_mems=True)
         out.append(logits)
+    torch.testing.assert_close(torch.cat(out, 1), whole, rtol=1e-6, atol=1e-8)
+
+
+def _fixed_shapes(net: TransformerWrapper, text: Tensor, whole: Tensor) -> None:
+    cache = net.new_cache(batch=3)
+    out = [net(text[:, :15], cache=cache)]
+    cache.fix_shapes()
+    out += [net(token, cache=cache) for token in text[:, 15:].split(1, dim=1)]
     torch.testing.assert_close(torch.cat(out, 1), whole, rtol=1e-6, atol=1e-8)
 
 

@@ -30,6 +30,15 @@ def gemma3(d: int, heads: int, kv: int, dim_head: int, inner: int, depth: int) -
     return depth * (d * dim_head * 2 * (heads + kv) + 3 * d * inner + 4 * d + 2 * dim_head) + 262_208 * d + d
 
 
+def recurrentgemma(d: int, heads: int, inner: int, attentions: int) -> int:
+    """Two recurrent layers for each of attention and two at the end: linear layers with biases, a convolution of four
+    tokens, gates of `heads` blocks, decays; attention with one key head; a gated feedforward with biases; two gains."""
+    recurrent = 3 * d**2 + 3 * d + 5 * d + 2 * (d**2 // heads + d) + d
+    attention = 2 * d**2 + 2 * 256 * d + d
+    rest = 3 * d * inner + 2 * inner + d + 2 * d
+    return (2 * attentions + 2) * (recurrent + rest) + attentions * (attention + rest) + 256_000 * d + d
+
+
 def clip_vision(d: int, patch: int, depth: int, out: int) -> int:
     """As a layer of OPT; patches without a bias, the class token, positions, a norm before and after, the projection."""
     places = (224 // patch) ** 2 + 1
@@ -47,6 +56,8 @@ BY_HAND = {
     "gemma3-4b": gemma3(2560, 8, 4, 256, 10240, 34),
     "gemma3-12b": gemma3(3840, 16, 8, 256, 15360, 48),
     "gemma3-27b": gemma3(5376, 32, 16, 128, 21504, 62),
+    "recurrentgemma-2b": recurrentgemma(2560, 10, 7680, 8),
+    "recurrentgemma-9b": recurrentgemma(4096, 16, 12288, 12),
     # layers of 256 features; tokens, positions, types and a norm of 128; the projection between
     "electra-small": 12 * (12 * 256**2 + 13 * 256) + (30522 + 512 + 2 + 2) * 128 + 129 * 256,
     # gains alone, none before the first attention; the head's linear layer and gain, a bias of each logit

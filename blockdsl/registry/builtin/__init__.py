@@ -15,6 +15,7 @@ from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
 from .kda import KIMI_DELTA_ATTENTION
 from .mamba2 import MAMBA2
+from .rglru import RECURRENT
 
 for _kind in (  # in the order in which they are listed, which is that of their colours
     SELF_ATTENTION,
@@ -23,8 +24,9 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
-    SHORT_CONVOLUTION,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    SHORT_CONVOLUTION,
+    RECURRENT,
 ):
     register(_kind)
