@@ -19,7 +19,7 @@ lfm2 = ModelFamily(
 )
 
 olmo_hybrid = ModelFamily(
-    "https://huggingface.co/allenai/Olmo-Hybrid-7B",
+    "Ai2, 2026",
     "",
     {"7b": ()},
     """
