@@ -87,6 +87,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -161,6 +163,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -512,6 +516,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    attn_gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     attn_on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     attn_tensor_product: bool
@@ -1017,6 +1023,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sink: bool
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
+    enc_attn_gate_bias: bool
     enc_attn_on_attn: bool
     enc_attn_tensor_product: bool
     enc_zero_init_branch_output: bool
@@ -1201,6 +1208,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sink: bool
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
+    dec_attn_gate_bias: bool
     dec_attn_on_attn: bool
     dec_attn_tensor_product: bool
     dec_zero_init_branch_output: bool
