@@ -21,14 +21,12 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
-    SHORT_CONVOLUTION,
-    RECURRENT,
-    GATED_DELTA_NET,
     EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
-    SHORT_CONVOLUTION,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    SHORT_CONVOLUTION,
+    RECURRENT,
 ):
     register(_kind)
