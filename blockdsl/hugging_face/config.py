@@ -140,11 +140,15 @@ class Config:
         self.seen.update(names)
 
     def nested(self, name: str) -> Config:
-        """A configuration within this one; its keys count too."""
+        """A configuration within this one, the same each time; its keys count too."""
+        within = f"{self.within}{name}."
+        if known := [inner for inner in self.inner if inner.within == within]:
+            self.seen.add(name)
+            return known[0]
         values = self.get(name, {})
         if not isinstance(values, Mapping):
             raise UserError(f"{self.within}{name} must be an object, not {shortened(repr(values))}")
-        inner = Config(values, f"{self.within}{name}.")
+        inner = Config(values, within)
         inner.architecture, inner.base = self.architecture, self.base
         self.inner.append(inner)
         return inner

@@ -29,6 +29,9 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
     zeros (BART)          Zeros("final_logits_bias", (1, vocabulary))                      another number is refused
     parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", PartOf(0, d)), Weight("….to_kv.weight", …)
+    of experts (Mixtral)  Weight("e.layer.to_out", "….experts.{e}.w2", experts=8)      theirs is a tensor for each
+      joined              Weight("e.layer.to_hidden", ("….experts.{e}.w3", "….experts.{e}.w1"), experts=8)
+    buffers of ours       Weight("e.layer.router.correction", "….e_score_correction_bias")    as parameters
     tied (LM heads)       Tied("lm_head.weight", "model.embed_tokens.weight")               may be in a file, or not
     buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
     other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
@@ -163,19 +166,24 @@ class Weight:
 
     Args:
         ours: its name; see the module's head.
-        theirs: their names, {i} the layer; several are joined along the first axis.
+        theirs: their names, {i} the layer, {e} the expert; several are joined along the first axis.
         layout: how each of theirs is stored.
         sizes: rows of each of theirs; empty: equal parts.
+        experts: how many experts have tensors of these names, whose number is the first axis of ours; none: no experts.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     layout: Layout = field(default_factory=Layout)
     sizes: tuple[int, ...] = ()
+    experts: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        names = (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        if self.experts is None:
+            return names
+        return tuple(name.replace("{e}", str(expert)) for expert in range(self.experts) for name in names)
 
 
 @dataclass(frozen=True)
@@ -272,6 +280,7 @@ class Family:
         read: configuration → its parts by name: "" alone, or "encoder" and "decoder".
         ignored: ends of the names of buffers that a file may have.
         unused: ends of the names of weights that a file may have and that are of another head; each is warned of.
+        other_names: parts of names, and what files of other releases have in their place.
         amended: configuration and the names of a file's tensors, ties once → the configuration that says this file.
     """
 
@@ -283,6 +292,7 @@ class Family:
     read: Callable[[Config], Mapping[str, Component]]
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    other_names: tuple[tuple[str, str], ...] = ()
     amended: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = lambda config, names: config
 
 

@@ -4,8 +4,8 @@
     zoo.gpt2.sizes                  # ('small', 'medium', 'large', 'xl')
     zoo.gpt2("xl").graph()          # a BlockGraph, which xt_blocks.lower makes a model
 
-Owns how an entry is found. The texts are in `decoders`, `hybrids`, `encoders` and `encoder_decoders`; `family` says how
-they are written.
+Owns how an entry is found. The texts are in `decoders`, `experts`, `hybrids`, `encoders` and `encoder_decoders`;
+`family` says how they are written.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import UserError, did_you_mean
-from . import decoders, encoder_decoders, encoders, hybrids
+from . import decoders, encoder_decoders, encoders, experts, hybrids
 from .family import ModelFamily, PublishedModel
 
 FAMILIES: dict[str, ModelFamily] = {
     name: value
-    for module in (decoders, hybrids, encoder_decoders, encoders)
+    for module in (decoders, experts, hybrids, encoder_decoders, encoders)
     for name, value in vars(module).items()
     if isinstance(value, ModelFamily)
 }

@@ -18,6 +18,18 @@ lfm2 = ModelFamily(
     """,
 )
 
+olmo_hybrid = ModelFamily(
+    "https://huggingface.co/allenai/Olmo-Hybrid-7B",
+    "",
+    {"7b": ()},
+    """
+    set dim=3840, heads=30, attn_dim_head=128, attn_qk_rmsnorm=all, causal, use_abs_pos_emb=false;
+    set gdn_heads=30, gdn_dim_head=96, gdn_value_dim_head=192, gdn_neg_eigval, use_rmsnorm, norm_eps=1e-6;
+    set ff_inner=11008, ff_glu, ff_swish, ff_no_bias, num_tokens=100352, max_seq_len=65536, logits_bias=false;
+    ((gdn f)*3 a(output_norm) f(output_norm))*8
+    """,
+)
+
 recurrentgemma = ModelFamily(
     "arXiv:2404.07839",
     "dim heads inner repeats scale",

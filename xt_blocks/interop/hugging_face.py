@@ -189,7 +189,7 @@ def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: 
     copies, ties = _copies(model, reading)
     problems = [f"missing: {name}" for copy in copies for name in copy.theirs if names.of(name) is None]
     problems += names.unexpected(copies, ties)
-    unfilled = {id(parameter): name for name, parameter in model.named_parameters()}
+    unfilled = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
     for copy in copies:
         unfilled.pop(id(copy.parameter), None)
     problems += [f"not there: {name} of our model" for name in unfilled.values()]
@@ -227,7 +227,8 @@ class _Names:
 
     def of(self, name: str) -> str | None:
         """The source's name of a tensor; old files call a norm's weight and bias gamma and beta."""
-        names = name, name.removeprefix(self.family.prefix)
+        spelled = [name, *(name.replace(*pair) for pair in self.family.other_names if pair[0] in name)]
+        names = [one for full in spelled for one in (full, full.removeprefix(self.family.prefix))]
         old = (re.sub(r"\.weight$", ".gamma", re.sub(r"\.bias$", ".beta", one)) for one in names)
         return next((one for one in (*names, *old) if one in self.tensors), None)
 
@@ -260,7 +261,7 @@ def _ends(name: str, ends: tuple[str, ...]) -> bool:
 
 
 class _Copy(NamedTuple):
-    """One of our parameters, and the names of theirs that it is made of."""
+    """One of our parameters or buffers, and the names of theirs that it is made of."""
 
     module: nn.Module
     name: str
@@ -276,7 +277,8 @@ class _Copy(NamedTuple):
         """The rows of our tensor that each of theirs has."""
         if len(self.theirs) == 1:
             return (ours,)
-        return torch.split(ours, [*self.row.sizes] or ours.shape[0] // len(self.theirs))
+        rows = ours if self.row.experts is None else ours.flatten(0, 1)
+        return torch.split(rows, [*self.row.sizes] or rows.shape[0] // len(self.theirs))
 
     def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:
         """Make the parameter of their tensors, of which one at a time is in memory."""
@@ -289,7 +291,7 @@ class _Copy(NamedTuple):
             if ours.numel() != rows.numel() or (ours.ndim == rows.ndim and ours.shape != rows.shape):
                 raise UserError(f"{name} is {tuple(tensor.shape)}, and the configuration says {tuple(rows.shape)}")
             rows.copy_(ours.reshape(rows.shape))
-        setattr(self.module, self.name, nn.Parameter(out))
+        setattr(self.module, self.name, nn.Parameter(out) if isinstance(self.parameter, nn.Parameter) else out)
 
     def written(self) -> Iterator[tuple[str, Tensor]]:
         """Their tensors, of this parameter."""
@@ -304,7 +306,7 @@ def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Ze
     ties: list[Tied | Zeros] = []
     for part, net in _nets(model).items():
         rows, layers = reading.parts[part].weights, reading.parts[part].layers
-        of_net = dict(net.named_parameters(remove_duplicate=False))
+        of_net = net.state_dict(keep_vars=True)
         around = {f"model.{name}": parameter for name, parameter in model.named_parameters(recurse=False)}
         parameters, modules = of_net | around, dict(net.named_modules()) | {"model": model}
         for row in rows:

@@ -235,7 +235,7 @@ def _self_attention_derived(o: Any) -> dict[str, Value]:
 
 
 def _self_attention_shapes(o: Any) -> dict[str, Shape]:
-    made = projection("to_qkv", o, queries=True, keys=True) if o.kv_rank is None else latent_shapes(o)
+    made = projection_shapes("to_qkv", o, queries=True, keys=True) if o.kv_rank is None else latent_shapes(o)
     return made | attention_shapes(o)
 
 
@@ -271,7 +271,7 @@ def kv_features(o: Any) -> int:
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
-def projection(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
+def projection_shapes(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
     """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias."""
     parts = [
         (o.heads * o.dim_head if queries else 0, o.qkv_bias),

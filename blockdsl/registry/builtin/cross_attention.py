@@ -13,7 +13,7 @@ from .attention import (
     attention_state,
     attention_steps,
     kv_features,
-    projection,
+    projection_shapes,
     qkv_step,
 )
 
@@ -37,8 +37,8 @@ CROSS_ATTENTION = Kind(
     ),
     inputs=("attend", "context", "scores", "cache"),
     shapes=lambda o: (
-        projection("to_q", o, queries=True, keys=False)
-        | projection("to_kv", o, queries=False, keys=True)
+        projection_shapes("to_q", o, queries=True, keys=False)
+        | projection_shapes("to_kv", o, queries=False, keys=True)
         | attention_shapes(o)
     ),
     flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.context),
