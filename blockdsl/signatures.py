@@ -319,15 +319,6 @@ class GatedDeltaNetOptions(TypedDict, total=False):
     """what is added to the mean square of each head's output; default 1e-05"""
 
 
-class ShortConvolutionOptions(TypedDict, total=False):
-    """Of a block `conv`, short convolution."""
-
-    kernel: int
-    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
-    bias: bool
-    """biases of the convolution and of its linear layers; default false"""
-
-
 class KimiDeltaAttentionOptions(TypedDict, total=False):
     """Of a block `kda`, Kimi delta attention."""
 
@@ -387,6 +378,15 @@ class MambaOptions(TypedDict, total=False):
     """least step that a feature starts from (arXiv:2312.00752); default 0.001"""
     dt_max: float
     """largest step that a feature starts from; default 0.1"""
+
+
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
 
 
 class GatedLinearRecurrenceOptions(TypedDict, total=False):
@@ -717,10 +717,6 @@ class SharedSettings(TypedDict, total=False):
     """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
     gdn_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
-    conv_kernel: int
-    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
-    conv_bias: bool
-    """biases of the convolution and of its linear layers; default false"""
     kda_heads: int
     """heads of queries, keys and values (arXiv:2510.26692); default 8"""
     kda_dim_head: int
@@ -767,6 +763,10 @@ class SharedSettings(TypedDict, total=False):
     """least step that a feature starts from (arXiv:2312.00752); default 0.001"""
     mamba_dt_max: float
     """largest step that a feature starts from; default 0.1"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
     rglru_width: int | None
     """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
     rglru_heads: int
@@ -1152,8 +1152,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gdn_kernel: int
     enc_gdn_neg_eigval: bool
     enc_gdn_out_norm_eps: float
-    enc_conv_kernel: int
-    enc_conv_bias: bool
     enc_kda_heads: int
     enc_kda_dim_head: int
     enc_kda_kernel: int
@@ -1176,6 +1174,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_mamba_rmsnorm_eps: float
     enc_mamba_dt_min: float
     enc_mamba_dt_max: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
     enc_rglru_width: int | None
     enc_rglru_heads: int
     enc_rglru_kernel: int
@@ -1348,8 +1348,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gdn_kernel: int
     dec_gdn_neg_eigval: bool
     dec_gdn_out_norm_eps: float
-    dec_conv_kernel: int
-    dec_conv_bias: bool
     dec_kda_heads: int
     dec_kda_dim_head: int
     dec_kda_kernel: int
@@ -1372,6 +1370,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_mamba_rmsnorm_eps: float
     dec_mamba_dt_min: float
     dec_mamba_dt_max: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
     dec_rglru_width: int | None
     dec_rglru_heads: int
     dec_rglru_kernel: int

@@ -25,10 +25,10 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
-    SHORT_CONVOLUTION,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
     MAMBA,
+    SHORT_CONVOLUTION,
     RECURRENT,
 ):
     register(_kind)
