@@ -24,6 +24,8 @@ def linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     Returns:
         (batch, seq, width), h after each token.
     """
+    if not a.shape[1]:
+        return b
     if a.shape[1] == 1:
         return torch.addcmul(b, a, start[:, None])
     out: Tensor = _LinearScan.apply(a, b, start)  # type: ignore[no-untyped-call]
