@@ -115,9 +115,13 @@ class BlockGraph(Graph):
 
     # Costs -------------------------------------------------------------------------------------------------------
 
-    def parameters(self) -> int:
-        """How many parameters the lowered module has; tied ones count once."""
-        return costs.parameters(self)
+    def parameters(self, active: bool = False) -> int:
+        """How many parameters the lowered module has; tied ones count once.
+
+        Args:
+            active: only those that one token uses: of experts, those that are chosen for it.
+        """
+        return costs.parameters(self, active)
 
     def flops(self, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
         """Floating-point operations of one forward pass, two a multiply-add, as torch.utils.flop_counter counts.

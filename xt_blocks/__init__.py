@@ -14,7 +14,9 @@ from blockdsl import __version__ as __version__
 if TYPE_CHECKING:
     from .blocks.attention import Attention, CrossAttention
     from .blocks.block import Block
+    from .blocks.experts import Experts
     from .blocks.feedforward import FeedForward
+    from .blocks.layer_output import LayerOutput
     from .blocks.packed import pack, unpack
     from .generation.autoregressive import AutoregressiveWrapper
     from .generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .models.lower import lower
     from .models.transformer import TransformerWrapper
     from .models.vision import ViTransformerWrapper
+    from .runtime.auxiliary import auxiliary_losses
     from .runtime.cache import Cache
     from .runtime.intermediates import Intermediates
     from .runtime.memories import Memories
@@ -44,7 +47,9 @@ _HOMES = {
         "CrossAttention",
     ),
     "blocks.block": ("Block",),
+    "blocks.experts": ("Experts",),
     "blocks.feedforward": ("FeedForward",),
+    "blocks.layer_output": ("LayerOutput",),
     "blocks.packed": (
         "pack",
         "unpack",
@@ -71,6 +76,7 @@ _HOMES = {
     "generation.seq2seq": ("XTransformer",),
     "models.transformer": ("TransformerWrapper",),
     "models.vision": ("ViTransformerWrapper",),
+    "runtime.auxiliary": ("auxiliary_losses",),
     "runtime.cache": ("Cache",),
     "runtime.intermediates": ("Intermediates",),
     "runtime.memories": ("Memories",),
@@ -96,8 +102,10 @@ __all__ = [
     "Decoder",
     "DualEncoder",
     "Encoder",
+    "Experts",
     "FeedForward",
     "Intermediates",
+    "LayerOutput",
     "Memories",
     "NonAutoregressiveWrapper",
     "Stack",
@@ -107,6 +115,7 @@ __all__ = [
     "XLAutoregressiveWrapper",
     "XTransformer",
     "attention_map",
+    "auxiliary_losses",
     "from_hugging_face",
     "from_pretrained",
     "lower",

@@ -31,7 +31,7 @@ class Details:
         found = dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
         for owner, nodes in self.graph.tied().items():
             for node in nodes[1:]:
-                found[node] = replace(found[node], parameters=found[owner].parameters)
+                found[node] = replace(found[node], parameters=found[owner].parameters, idle=found[owner].idle)
         return found
 
     def title(self) -> str:
@@ -44,7 +44,7 @@ class Details:
             "causal" if graph.causal else "",
             f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            f"{costs.parameters(graph):,} parameters",
+            costs.parameters_in_words(graph),
         ]
         return " · ".join(part for part in parts if part)
 
@@ -91,7 +91,7 @@ class Details:
         cost = self.costs.get(node, costs.Cost())
         each = " each" if times > 1 else ""
         return [
-            f"{cost.parameters:,} parameters{each}",
+            f"{cost.parameters:,} parameters{each}" + (f", {cost.active:,} active" if cost.idle else ""),
             f"{cost.flops:,} FLOPs{each} at {self.seq_len:,} tokens" if cost.flops else "",
         ]
 

@@ -104,9 +104,9 @@ class _Lines:
     def costs(self) -> Iterator[str]:
         lengths = [f"{row_length(graph, self.diff.seq_len):,}" for graph in (self.diff.before, self.diff.after)]
         yield f"costs, at {_both(*lengths)} tokens a row"
-        titles = {"parameters": "parameters", "flops": "FLOPs", "kv_cache_bytes": "cache bytes"}
+        titles = {"active_parameters": "active parameters", "flops": "FLOPs", "kv_cache_bytes": "cache bytes"}
         rows = [
-            (titles[change.name], f"{change.before:,}", f"{change.after:,}", _percent(change))
+            (titles.get(change.name, change.name), f"{change.before:,}", f"{change.after:,}", _percent(change))
             for change in self.diff.costs
         ]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]

@@ -52,6 +52,8 @@ class Table:
 
     def _costs(self, cost: costs.Cost) -> Row:
         counts = {"parameters": cost.parameters, "flops": cost.flops, "cache": cost.cache_bytes(self.bytes)}
+        if cost.idle:
+            counts["active"] = cost.active
         return {name: str(count) for name, count in counts.items() if count}
 
     def _index(self, row: Row) -> int:

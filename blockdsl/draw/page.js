@@ -37,8 +37,9 @@
   function total(nodes, what) {
     const tied = new Set();
     return nodes.reduce((sum, node) => {
-      const { [what]: count = "0", tie } = row(node);
-      const again = what === "parameters" && tie && tied.has(tie);
+      const own = row(node), tie = own.tie;
+      const count = own[what] ?? (what === "active" ? own.parameters : undefined) ?? "0";
+      const again = (what === "parameters" || what === "active") && tie && tied.has(tie);
       tied.add(tie);
       return again ? sum : sum + BigInt(count);
     }, 0n);
@@ -305,7 +306,8 @@
     return head ? make("table", {}, make("thead", {}, line("th", head)), body) : make("table", {}, body);
   }
   function costs(nodes) {
-    const rows = [["parameters", "parameters", ""], ["FLOPs", "flops", ""], ["cache", "cache", "B"]]
+    const active = nodes.some((node) => row(node).active) ? [["active", "active", ""]] : [];
+    const rows = [["parameters", "parameters", ""], ...active, ["FLOPs", "flops", ""], ["cache", "cache", "B"]]
       .map(([label, what, unit]) => [label, BigInt(row(nodes[0])[what] ?? 0), total(nodes, what), unit])
       .filter(([, , all]) => all);
     if (!rows.length) return [];

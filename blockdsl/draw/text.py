@@ -84,7 +84,7 @@ class _Text:
             "causal" if graph.causal else "",
             f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            f"{costs.parameters(graph):,} parameters",
+            costs.parameters_in_words(graph),
         ]
         return f" {self.glyphs.dot} ".join(part for part in parts if part)
 

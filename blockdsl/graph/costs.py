@@ -29,6 +29,7 @@ class Cost:
     """Of one node, or a sum of them, in one call of the given sizes.
 
     Attributes:
+        idle: of the parameters, those that one token does not use, as of experts that are not chosen.
         cached: numbers of the model's dtype that decoding keeps.
         cached_bytes: what it keeps in dtypes that a kind's state fixes.
         cached_float32: numbers that a kind's state keeps in float32, or in float64 as its model.
@@ -40,6 +41,7 @@ class Cost:
     cached: int = 0
     cached_bytes: int = 0
     cached_float32: int = 0
+    idle: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -49,7 +51,13 @@ class Cost:
             self.cached + other.cached,
             self.cached_bytes + other.cached_bytes,
             self.cached_float32 + other.cached_float32,
+            self.idle + other.idle,
         )
+
+    @property
+    def active(self) -> int:
+        """The parameters that one token uses."""
+        return self.parameters - self.idle
 
     def cache_bytes(self, item: int) -> int:
         """All that decoding keeps, where a number of the model's dtype has `item` bytes."""
@@ -84,9 +92,12 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
 def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
     kind = kind_of(attrs["kind"])
     options = kind.completed(dim, attrs["options"])
-    parameters = _around(dim, options) + _numbers(kind.shapes(options)) if owns else 0
+    own = _numbers(kind.shapes(options))
+    parameters = _around(dim, options) + own if owns else 0
+    active = kind.active(options) if owns else None
+    idle = 0 if active is None else own - active
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, *state.cached(sizes))
+    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, *state.cached(sizes), idle)
 
 
 def _around(dim: int, options: Any) -> int:
@@ -188,8 +199,15 @@ def total(graph: Graph, sizes: Sizes) -> Cost:
     return sum((cost for _, cost in node_costs(graph, sizes)), Cost())
 
 
-def parameters(graph: Graph) -> int:
-    return total(graph, Sizes(1, 1, 1)).parameters
+def parameters(graph: Graph, active: bool = False) -> int:
+    cost = total(graph, Sizes(1, 1, 1))
+    return cost.active if active else cost.parameters
+
+
+def parameters_in_words(graph: Graph) -> str:
+    """How many there are, and how many of them a token uses if it does not use all."""
+    every, active = parameters(graph), parameters(graph, active=True)
+    return f"{every:,} parameters" + (f", {active:,} active" if active != every else "")
 
 
 def flops(graph: Graph, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:

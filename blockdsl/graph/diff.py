@@ -65,7 +65,8 @@ class Difference:
         wiring: what a block or the output reads: `stream`, `context`, `position`, `scores`, `normed`. What merely
             follows from a block that is gone or new does not count.
         stages: those that are new, gone, named otherwise, or start at another block.
-        costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not.
+        costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not; with experts
+            `active_parameters`.
         seq_len: tokens a row that the costs are for; a row of a model that reads images is its patches.
     """
 
@@ -293,6 +294,7 @@ def _cost_changes(before: Graph, after: Graph, seq_len: int) -> tuple[Change, ..
     item = item_bytes("float32")
     return (
         Change("parameters", old.parameters, new.parameters),
+        *([Change("active_parameters", old.active, new.active)] if old.idle or new.idle else []),
         Change("flops", old.flops, new.flops),
         Change("kv_cache_bytes", old.cache_bytes(item), new.cache_bytes(item)),
     )

@@ -107,6 +107,7 @@ class Kind:
         shapes: options → the shape of each parameter of the module, by name.
         flops: options, sizes → floating-point operations of one forward pass, two a multiply-add.
         module: the torch module's class, or "package.module:Class".
+        active: options → how many of its parameters one token uses, as of experts that are chosen; None: all.
         state: options → the pieces that it keeps between decoding steps, by name; no pieces: it needs none. None, or
             where it gives None: it cannot decode stepwise.
         causal_only: no token sees a later one, as in a recurrence over the tokens; in a stack that is not causal its
@@ -118,7 +119,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
-        shown: names of options that drawings always show, as how many experts there are.
+        shown: names of options that drawings show wherever they are not none, as how many experts there are.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -131,6 +132,7 @@ class Kind:
     flops: Callable[[Any, Sizes], float]
     module: str | Callable[..., Any]
     inputs: tuple[str, ...] = ()
+    active: Callable[[Any], int | None] = lambda options: None
     state: Callable[[Any], Mapping[str, State] | None] | None = None
     causal_only: bool = False
     segments: bool = True

@@ -227,6 +227,24 @@ def test_costs(variant: str) -> None:
     assert counter.get_total_flops() == kind.flops(own, Sizes(2, SEQ, 0))
 
 
+def test_total_and_active_parameters() -> None:
+    """Of Mixtral 8x7B: 46.7 billion, of which a token uses 12.9 billion (arXiv:2401.04088)."""
+    text = "(a(kv_heads=8, dim_head=128) e(inner=14336, glu, no_bias))*32"
+    sizes = {"dim": 4096, "heads": 32, "causal": True, "use_rmsnorm": True, "rotary_pos_emb": True}
+    graph = blockdsl.compile(text, **sizes, num_tokens=32000, max_seq_len=32768)
+    experts = 32 * 6 * 3 * 4096 * 14336
+    assert graph.parameters() - graph.parameters(active=True) == experts
+    assert round(graph.parameters() / 1e8) == 467
+    assert round(graph.parameters(active=True) / 1e8) == 129
+    assert f"{graph.parameters(active=True):,} active" in str(graph)
+    tied = blockdsl.compile("e@x*2", dim=8)
+    assert tied.parameters() - tied.parameters(active=True) == 6 * (2 * 8 * 32 + 32 + 8)
+    dense = blockdsl.compile("f", dim=8)
+    names = [change.name for change in dense.diff(tied).costs]
+    assert names == ["parameters", "active_parameters", "flops", "kv_cache_bytes"]
+    assert "active parameters" in str(dense.diff(tied))
+
+
 def test_the_correction_moves_at_steps_of_its_own_optimiser() -> None:
     torch.manual_seed(0)
     layer = Experts(DIM, experts=4, top=1, inner=4, router="sigmoid", correction_rate=0.1, balance_loss=0)

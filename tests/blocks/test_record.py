@@ -124,7 +124,7 @@ def test_queries_that_see_nothing_count_for_nothing() -> None:
     nothing = record(model, x, context=torch.ones(2, 5, 8), context_mask=torch.zeros(2, 5, dtype=torch.bool))
     assert nothing["c1"]["attention_entropy"] == [0.0, 0.0]
     empty = record(model, x, context=torch.ones(2, 5, 8), mask=torch.zeros(2, 3, dtype=torch.bool))
-    assert empty["a0"] == {"stream_norm": 0.0, "branch_norm": 0.0, "attention_entropy": [0.0, 0.0]}
+    assert empty["a0"] == {"stream_norm": 0.0, "branch_norm": 0.0, "attention_entropy": [0.0, 0.0], "statistics": {}}
 
 
 # Models around stacks ------------------------------------------------------------------------------------------------

@@ -332,9 +332,14 @@ def test_stats_prints_a_table_with_a_row_a_stage_and_the_total(blockdsl: Run) ->
     assert blockdsl(*STATS) == Ran(0, dedent(table), "")
 
 
+def test_stats_tells_what_a_token_uses(blockdsl: Run) -> None:
+    assert "parameters  active  FLOPs/token" in blockdsl("stats", "a e", "--dim", 8, "--heads", 2).out
+
+
 def test_stats_gives_the_same_as_json_unrounded(blockdsl: Run) -> None:
     def row(blocks: int, parameters: int, flops: float, kv: float) -> dict[str, float]:
-        return {"blocks": blocks, "parameters": parameters, "flops_per_token": flops, "kv_bytes_per_token": kv}
+        numbers = {"blocks": blocks, "parameters": parameters, "active_parameters": parameters}
+        return numbers | {"flops_per_token": flops, "kv_bytes_per_token": kv}
 
     ran = blockdsl(*STATS, "--json")
     assert (ran.status, ran.err) == (0, "")

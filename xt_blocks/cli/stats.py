@@ -67,6 +67,7 @@ def _per_token(cost: Cost, seq_len: int, item: int) -> dict[str, Any]:
     return {
         "blocks": cost.blocks,
         "parameters": cost.parameters,
+        "active_parameters": cost.active,
         "flops_per_token": cost.flops / tokens,
         "kv_bytes_per_token": cost.cache_bytes(item) / tokens,
     }
@@ -82,11 +83,20 @@ def _as_json(text: str, seq_len: int, rows: list[tuple[str, Cost]], total: Cost,
 
 
 def _table(rows: list[tuple[str, Cost]], seq_len: int, item: int) -> str:
-    head = ("stage", "blocks", "parameters", "FLOPs/token", "KV bytes/token")
-    cells = [head]
+    titles = {
+        "blocks": "blocks",
+        "parameters": "parameters",
+        "active_parameters": "active",
+        "flops_per_token": "FLOPs/token",
+        "kv_bytes_per_token": "KV bytes/token",
+    }
+    if not any(cost.idle for _, cost in rows):
+        del titles["active_parameters"]
+    head = ("stage", *titles.values())
+    cells: list[tuple[str, ...]] = [head]
     for name, cost in rows:
-        numbers = _per_token(cost, seq_len, item).values()
-        cells.append((name, *(f"{round(number):,}" for number in numbers)))  # type: ignore[arg-type]
+        numbers = _per_token(cost, seq_len, item)
+        cells.append((name, *(f"{round(numbers[title]):,}" for title in titles)))
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
         "  ".join(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import blockdsl
 from blockdsl.errors import UserError
+from blockdsl.graph.costs import parameters_in_words
 from blockdsl.registry.options import spell
 
 from . import output, source
@@ -311,7 +312,7 @@ def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpu
         drawing = graph.to_text(ascii=True)
     if drawing.count("\n") < MOST_DRAWN_LINES:
         print(textwrap.indent(drawing.rstrip(), " " * 10) + "\n")
-    print(f"model     {graph.parameters():,} parameters, {flops / 1e6:.1f} MFLOPs per byte forward")
+    print(f"model     {parameters_in_words(graph)}, {flops / 1e6:.1f} MFLOPs per byte forward")
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
     print(
         f"text      {corpus.source}: {train:.2f} MB to train on, {valid:.2f} MB held out",

@@ -17,6 +17,7 @@ from ..kernels.tensors import whole_numbers
 from ..models.inputs import PlacedInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
+from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .decoding import (
     Generation,
@@ -68,7 +69,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
     @names_nearest
     @spells(keywords_of(PlacedInputs))
     def forward(self, x: Tensor, mask: Tensor | None = None, **inputs: Unpack[PlacedInputs]) -> Tensor:
-        """Mean cross-entropy of each token given those before it, in nats.
+        """Mean cross-entropy of each token given those before it, in nats; in training with what its blocks add.
 
         Args:
             x: (batch, seq + 1) tokens, seq at least 1; the model sees the first seq and predicts the last seq.
@@ -81,8 +82,9 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         read: dict[str, Any] = {**inputs}
         if self.training and self.mask_prob > 0:
             read["self_attn_context_mask"] = forgetful_mask(tokens, mask, self.mask_prob)
-        loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
-        return loss
+        with auxiliary_losses() as further:
+            loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
+        return further.added_to(loss)
 
     @names_nearest
     @spells(keywords_of(PrefixedInputs, Generation))

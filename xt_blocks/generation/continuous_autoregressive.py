@@ -17,6 +17,7 @@ from ..kernels.tensors import check_tensor
 from ..models.continuous import ContinuousTransformerWrapper
 from ..models.inputs import ContextInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest
+from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .decoding import Prompts, Stream, decoding_of
 
@@ -67,7 +68,7 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
     @names_nearest
     @spells(keywords_of(PrefixedInputs))
     def forward(self, x: Tensor, mask: Tensor | None = None, **inputs: Unpack[PrefixedInputs]) -> Tensor:
-        """Mean loss of each vector's prediction from those before it.
+        """Mean loss of each vector's prediction from those before it; in training with what its blocks add.
 
         Args:
             x: (batch, seq + 1, dim), seq at least 1; the model sees the first seq and predicts the last seq.
@@ -87,14 +88,14 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
         x = self.net.checked_sequence(x)
         seen, target = x[:, :-1], x[:, 1:]
         mask = None if mask is None else mask[:, :-1]
-        out = self.net(seen, mask=mask, **inputs)[:, -seen.shape[1] :]
+        with auxiliary_losses() as further:
+            out = self.net(seen, mask=mask, **inputs)[:, -seen.shape[1] :]
         losses = F.mse_loss(out, target, reduction="none") if self.loss_fn is None else self.loss_fn(out, target)
         if losses.shape not in (target.shape, target.shape[:2]):
             raise ValueError(f"loss_fn must give losses {tuple(target.shape)}, not {tuple(losses.shape)}")
         losses = losses if losses.ndim == 2 else losses.mean(dim=-1)
-        if mask is None:
-            return losses.mean()
-        return losses.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
+        mean = losses.mean() if mask is None else losses.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
+        return further.added_to(mean)
 
     @names_nearest
     @spells(keywords_of(ContextInputs))

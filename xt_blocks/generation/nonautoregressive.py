@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from ..kernels.tensors import whole_numbers
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest
 from ..models.transformer import TransformerWrapper, loss_of
+from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from .masking import Schedule, corrupted, masked_at_random, schedule_of
@@ -52,7 +54,7 @@ class Losses(NamedTuple):
     """What one call of the wrapper returns.
 
     Attributes:
-        loss: what to train on.
+        loss: what to train on; in training with what the nets' blocks add.
         generator_loss: mean cross-entropy of the masked tokens, in nats; None where only the critic trains.
         critic_loss: mean binary cross-entropy of the critic, in nats; None without one.
     """
@@ -193,13 +195,28 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
         check_mask("mask", mask, x)
         if not (self.gives_mask or torch.compiler.is_compiling()) and (x == self.mask_id).any():
             raise ValueError(f"the tokens have mask_id={self.mask_id} among them, which the net gives no logit for")
+        with auxiliary_losses() as further:
+            with_critic = has_critic and not only_train_generator
+            losses = self._losses(x, mask, with_critic, only_train_critic, generator_sample_temperature, context)
+        return losses._replace(loss=further.added_to(losses.loss))
+
+    def _losses(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        with_critic: bool,
+        only_train_critic: bool,
+        generator_sample_temperature: float | None,
+        context: Mapping[str, Any],
+    ) -> Losses:
+        """Those of checked arguments, without what blocks add."""
         read: dict[str, Any] = {"mask": mask, **context}
         real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
         masked = masked_at_random(real, self.schedule)
         seen = corrupted(x, masked, self.mask_id, self.num_tokens, self.no_replace_prob, self.random_token_prob)
         wanted = Target(x.long().masked_fill(~masked, _IGNORED), _IGNORED, "sum")
         count = masked.sum().clamp(min=1)
-        if only_train_generator or not has_critic:
+        if not with_critic:
             read = self._conditioned(self._trained_condition(seen, read), read)
             generator_loss = loss_of(self.net, seen, wanted, **read) / count
             return Losses(generator_loss, generator_loss, None)

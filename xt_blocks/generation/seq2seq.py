@@ -27,6 +27,7 @@ from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
+from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from ..runtime.pretrained import Pretrained
@@ -280,10 +281,11 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
-        context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+        with auxiliary_losses() as further:  # the decoder adds its own
+            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
         if self.training and self.cross_attn_tokens_dropout > 0:
             context_mask = self._some_of(context, context_mask)
-        return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask)
+        return further.added_to(self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask))
 
     @names_nearest
     @spells(p for p in keywords_of(AutoregressiveWrapper.stream) if p.name not in _READ_BY_DECODER)

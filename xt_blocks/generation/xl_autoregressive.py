@@ -15,6 +15,7 @@ from ..kernels.cross_entropy import Target
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
+from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .autoregressive import check_causal, shifted
 from .decoding import (
@@ -81,7 +82,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         return_mems: bool = False,
         **inputs: Unpack[ContextInputs],
     ) -> Tensor | tuple[Tensor, Memories]:
-        """Mean cross-entropy over all predicted tokens of all segments, in nats.
+        """Mean cross-entropy over all predicted tokens of all segments, in nats; in training with what its blocks add.
 
         Args:
             x: (batch, seq + 1) tokens, seq at least 1 and of any length; the model sees the first seq and predicts
@@ -96,14 +97,15 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             the loss, or (loss, memories).
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
-        losses = []
-        for start in range(0, tokens.shape[1], self.max_seq_len):
-            segment = slice(start, start + self.max_seq_len)
-            seen = None if mask is None else mask[:, segment]
-            wanted = Target(target[:, segment], self.ignore_index, "sum")
-            loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, return_mems=True, **inputs)
-            losses.append(loss)
-        mean = torch.stack(losses).sum() / (target != self.ignore_index).sum()
+        losses, read = [], {"return_mems": True, **inputs}
+        with auxiliary_losses() as further:
+            for start in range(0, tokens.shape[1], self.max_seq_len):
+                segment = slice(start, start + self.max_seq_len)
+                seen = None if mask is None else mask[:, segment]
+                wanted = Target(target[:, segment], self.ignore_index, "sum")
+                loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, **read)
+                losses.append(loss)
+        mean = further.added_to(torch.stack(losses).sum() / (target != self.ignore_index).sum())
         if not return_mems:
             return mean
         assert mems is not None

@@ -17,7 +17,7 @@ observed  bool, whether someone looks at the pass: the layer returns its statist
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..blocks.block import BlockOutput
 from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
 from ..positions.relative import Positions, RelativeBias, consecutive, positions_at
 from ..positions.rotary import Rotation
@@ -49,6 +50,7 @@ class ForwardContext:
         values: the stream after each node, and what blocks have normed for others.
         added: for nodes inside a branch, the stream minus its value at the fork.
         scores: of blocks whose scores later ones read, by node.
+        losses: what blocks add to the loss in training, by node and name.
     """
 
     inputs: ForwardInputs
@@ -61,6 +63,7 @@ class ForwardContext:
     values: dict[str, Tensor] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None) -> ForwardContext:
@@ -114,13 +117,16 @@ class ForwardContext:
             if self.scores:
                 self.scores.pop(node, None)
 
-    def record(self, step: Step, x: Tensor, scores: Any, state: NodeState | SegmentState | None) -> None:
-        """Keep what a block read, its scores, and the state it continues from later."""
+    def record(self, step: Step, x: Tensor, out: BlockOutput, state: NodeState | SegmentState | None) -> None:
+        """Keep what a block read, its scores and statistics, and the state it continues from later."""
+        scores = out.scores
         if step.keep_scores:
             self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may return a plain tensor
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
+        if out.statistics:
+            self.intermediates.statistics[step.node] = dict(out.statistics)
         if step.carries is not None and state is not None:
             self.intermediates.states[step.node] = state.after()
         if scores is not None and self.intermediates.keep_attention:

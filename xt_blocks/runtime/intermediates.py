@@ -29,6 +29,7 @@ class Intermediates:
         last: (batch, seq, dim) the stream after the last block, before the final norm.
         attention: node of an attention block → its Scores: `before` the softmax (with position biases, before masking)
             and the `weights` after it, each (batch, heads, seq, keys).
+        statistics: node → what its layer counted, by name, if its kind does.
         states: node → its pieces of constant size after the pass, (batch, *shape) each, if its kind has any.
         mems: the memories after this pass, if requested.
         attends: the nodes of self-attention, in the order they ran.
@@ -44,6 +45,7 @@ class Intermediates:
     streams: dict[str, Tensor] = field(default_factory=dict)
     last: Tensor | None = None
     attention: dict[str, Scores] = field(default_factory=dict)
+    statistics: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     mems: Memories | None = None
     attends: list[str] = field(default_factory=list)

@@ -53,17 +53,19 @@ def recompute(steps: Callable[[ForwardContext], None], ctx: ForwardContext) -> N
     record = ctx.intermediates
     recorded, keeps_attention = record is not None, record is not None and record.keep_attention
     # a reference to the whole context would make later outputs keep themselves alive
-    fixed = replace(ctx, values={}, added={}, scores={}, intermediates=None)
+    fixed = replace(ctx, values={}, added={}, scores={}, losses={}, intermediates=None)
 
     def again(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
-        own = replace(fixed, values={**values}, added={**added}, scores={**scores})
+        own = replace(fixed, values={**values}, added={**added}, scores={**scores}, losses={})
         own.intermediates = Intermediates(keeps_attention) if recorded else None
         steps(own)
         return own
 
     after: ForwardContext = checkpoint(again, ctx.values, ctx.added, ctx.scores, use_reentrant=False)
     ctx.values, ctx.added, ctx.scores = after.values, after.added, after.scores
+    ctx.losses |= after.losses
     if record is not None and after.intermediates is not None:
         record.streams |= after.intermediates.streams
         record.states |= after.intermediates.states
         record.attention |= after.intermediates.attention
+        record.statistics |= after.intermediates.statistics

@@ -37,11 +37,14 @@ class BlockRecord(TypedDict):
     branch_norm: the same of its branch's update, as it is added.
     attention_entropy: of each head, -Σ w·ln w over the keys in nats, mean over real queries that attend to any key; 0
         if none does. None for a block without attention.
+    statistics: what its kind counts, by name: of experts `expert_load`, the share of the real tokens' choices that fell
+        on each.
     """
 
     stream_norm: float
     branch_norm: float
     attention_entropy: list[float] | None
+    statistics: dict[str, list[float]]
 
 
 def record(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, BlockRecord]:
@@ -116,6 +119,7 @@ class _Pass:
             "stream_norm": self._size(self.seen.streams[node]),
             "branch_norm": self._size(self.update(node)),
             "attention_entropy": None if scores is None else self._entropies(scores.weights),
+            "statistics": {name: t.tolist() for name, t in self.seen.statistics.get(node, {}).items()},
         }
 
     def _size(self, x: Tensor) -> float:

@@ -21,6 +21,7 @@ from ..blocks.norms import norm
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation
+from .auxiliary import hand_out
 from .by_hand import NewTokens, check_cache, check_earlier, growing_capacity
 from .cache import Cache
 from .context import ForwardContext, context_seen, token_positions
@@ -172,6 +173,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, ctx.seen, counted=pos is None)
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._run(x, ctx)
+        if ctx.losses:
+            hand_out(self, ctx.losses)
         if cache is not None:
             keys = None if positions is None or positions.consecutive else positions.keys
             cache.advance(ctx.seen, context_seen(inputs), keys)
@@ -307,7 +310,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         if step.use.shares_norm and out.normed is not None:
             ctx.values[normed_by(step.node)] = out.normed
         if step.keep_scores or ctx.intermediates is not None:
-            ctx.record(step, x, out.scores, given.get("cache"))
+            ctx.record(step, x, out, given.get("cache"))
+        if out.losses:
+            ctx.losses[step.node] = out.losses
         if step.fork is not None:
             gained = out.update if out.adds else out.stream - x
             before = ctx.added.get(step.reads[0]) if step.reads[0] != step.fork else None

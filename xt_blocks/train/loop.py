@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
-from .. import AutoregressiveWrapper, TransformerWrapper
+from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
 from . import checkpoint
 from .data import Corpus, training_batch, validation_sequences
 from .interrupt import StopRequest
@@ -114,12 +114,13 @@ class Trainer:
     def _step(self, log: MetricsLog, reporter: Reporter) -> None:
         settings, started = self.run.settings, time.monotonic()
         rate = learning_rate(self.step_done, settings.steps, settings.lr)
-        loss = train_step(self.model, self.optimizer, self.corpus, settings, self.step_done, rate)
+        loss, further = train_step(self.model, self.optimizer, self.corpus, settings, self.step_done, rate)
         self.step_done += 1
         self.seconds += time.monotonic() - started
         record = {
             "step": self.step_done,
             "loss": loss,
+            **{f"{name}_loss": value for name, value in further.items()},
             "lr": rate,
             "tokens": self.step_done * settings.batch * settings.seq_len,
             "seconds": round(self.seconds, 3),
@@ -160,25 +161,27 @@ def train_step(
     settings: TrainSettings,
     step: int,
     rate: float,
-) -> float:
-    """One update of the weights; returns the batch's loss before it, in bits per byte.
+) -> tuple[float, dict[str, float]]:
+    """One update of the weights; returns the batch's loss before it, in bits per byte, and what blocks added to it.
 
     Raises NotFinite, and leaves the weights as they were, when the loss or its gradient is not finite.
     """
     model.train()
     tokens = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
     torch.manual_seed(seed_for("dropout", settings.seed, step))
-    loss: Tensor = AutoregressiveWrapper(model)(tokens.to(settings.device))
+    with auxiliary_losses() as further:
+        loss: Tensor = AutoregressiveWrapper(model)(tokens.to(settings.device))
     torch.autograd.backward(loss)
     norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-    bits = loss.item() / log(2)
+    added = {name: value.item() for name, value in further.by_name().items()}
+    bits = (loss.item() - sum(added.values())) / log(2)
     _check_finite("loss", bits, step + 1, settings)
     _check_finite("gradient's norm", norm.item(), step + 1, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return bits
+    return bits, added
 
 
 def _check_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:

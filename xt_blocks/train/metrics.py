@@ -1,8 +1,9 @@
 """The numbers of a run, one JSON object a line, in `metrics.jsonl`.
 
 Owns writing, reading and cutting that file. A training line has step, loss (bits per byte, of that
-step's batch), lr, tokens (bytes trained on so far) and seconds (of training so far); an evaluation line
-has step and val_bits_per_byte. Leaves what the numbers mean to the loop.
+step's batch), lr, tokens (bytes trained on so far) and seconds (of training so far), and what blocks
+added to the loss where they did, as balance_loss and router_z_loss; an evaluation line has step and
+val_bits_per_byte. Leaves what the numbers mean to the loop.
 """
 
 from __future__ import annotations

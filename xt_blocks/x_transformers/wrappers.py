@@ -18,6 +18,7 @@ from ..generation import autoregressive, continuous_autoregressive, xl_autoregre
 from ..generation.decoding import Prompts, Stream, read_prompts, split_options
 from ..kernels.cross_entropy import Target
 from ..models.transformer import loss_of
+from ..runtime.auxiliary import auxiliary_losses
 from .any_net import WholeDecoding, is_our_model, without_none
 from .sampling import FILTER_LOGITS_FN, top_a, top_k, top_p
 
@@ -213,12 +214,13 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
         tokens, target, mask = autoregressive.shifted(x, mask, self.ignore_index, self.pad_value)
         if self.training and self.mask_prob > 0:
             inputs["self_attn_context_mask"] = autoregressive.forgetful_mask(tokens, mask, self.mask_prob)
-        if not return_outputs:
-            given = without_none({"mask": mask, **inputs})
-            return loss_of(self.net, tokens, Target(target, self.ignore_index), **given)
-        logits, seen = self.net(tokens, return_intermediates=True, **without_none({"mask": mask, **inputs}))
+        given, wanted = without_none({"mask": mask, **inputs}), Target(target, self.ignore_index)
+        with auxiliary_losses() as further:
+            if not return_outputs:
+                return further.added_to(loss_of(self.net, tokens, wanted, **given))
+            logits, seen = self.net(tokens, return_intermediates=True, **given)
         predicted = logits[:, logits.shape[1] - target.shape[1] :]
-        return Target(target, self.ignore_index).of_logits(predicted), (logits, seen)
+        return further.added_to(wanted.of_logits(predicted)), (logits, seen)
 
 
 _LOSS_INPUTS = signature(autoregressive.AutoregressiveWrapper.forward).parameters.keys()

@@ -12,6 +12,7 @@ Scores of the experts are a softmax of the router's logits, or a sigmoid of each
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..activations import ACTIVATIONS
@@ -101,6 +102,12 @@ def _flops(o: Any, sizes: Sizes) -> int:
     router = 2 * tokens * o.dim * (o.experts + o.shared_gate)
     chosen = 2 * tokens * o.top * o.dim * o.inner * (3 if o.glu else 2)
     return router + chosen + (0 if o.shared_inner is None else round(FEEDFORWARD.flops(_shared(o), sizes)))
+
+
+def _active(o: Any) -> int:
+    of_experts = sum(math.prod(shape) for shape in _expert_shapes(o).values())
+    every = sum(math.prod(shape) for shape in _shapes(o).values())
+    return every - of_experts // o.experts * (o.experts - o.top)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
@@ -258,6 +265,7 @@ EXPERTS = Kind(
     inputs=("mask", "observed"),
     shapes=_shapes,
     flops=_flops,
+    active=_active,
     state=lambda o: {},
     module="xt_blocks.blocks.experts:Experts",
     check=_check,
