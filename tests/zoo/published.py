@@ -99,6 +99,7 @@ PARAMETERS = {
     "lfm2-700m": 742_489_344,
     "lfm2-1.2b": 1_170_340_608,
     "olmo_hybrid-7b": 7_430_870_688,
+    "qwen3_next-80b-a3b": 79_674_391_296,
     "bert-base": 109_482_240,
     "bert-large": 335_141_888,
     "bert-minilm-l6": 22_713_216,

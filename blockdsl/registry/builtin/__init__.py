@@ -14,6 +14,7 @@ from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
 from .kda import KIMI_DELTA_ATTENTION
+from .mamba import MAMBA
 from .mamba2 import MAMBA2
 from .rglru import RECURRENT
 
@@ -26,6 +27,7 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     GATED_DELTA_NET,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    MAMBA,
     SHORT_CONVOLUTION,
     RECURRENT,
 ):
