@@ -87,6 +87,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -161,6 +163,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -198,17 +202,6 @@ class FeedforwardOptions(TypedDict, total=False):
     """dropout of the hidden features; default 0.0"""
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
-
-
-class GatedLinearRecurrenceOptions(TypedDict, total=False):
-    """Of a block `rglru`, gated linear recurrence."""
-
-    width: int | None
-    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
-    heads: int
-    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
-    kernel: int
-    """tokens that the convolution reads; default 4"""
 
 
 class ExpertsOptions(TypedDict, total=False):
@@ -330,15 +323,6 @@ class GatedDeltaNetOptions(TypedDict, total=False):
     """what is added to the mean square of each head's output; default 1e-05"""
 
 
-class ShortConvolutionOptions(TypedDict, total=False):
-    """Of a block `conv`, short convolution."""
-
-    kernel: int
-    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
-    bias: bool
-    """biases of the convolution and of its linear layers; default false"""
-
-
 class KimiDeltaAttentionOptions(TypedDict, total=False):
     """Of a block `kda`, Kimi delta attention."""
 
@@ -370,6 +354,54 @@ class GatedLinearAttentionOptions(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class MambaOptions(TypedDict, total=False):
+    """Of a block `mamba`, Mamba."""
+
+    state: int
+    """numbers that are kept of each feature, N (Mamba, arXiv:2312.00752); default 16"""
+    expand: float
+    """features of the scan as a multiple of dim; default 2"""
+    inner: int | None
+    """features of the scan as a number; none: expand times dim; default none"""
+    kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    dt_rank: int | None
+    """rank of the linear layer to each feature's step; none: dim / 16, rounded up; default none"""
+    conv_bias: bool
+    """the convolution with a bias; default true"""
+    bias: bool
+    """the first and the last linear layer with a bias; default false"""
+    rmsnorm: Literal["plain", "gain"] | None
+    """RMSNorm of steps, B and C: plain (Falcon-Mamba, arXiv:2410.05355) or with learned gains (Jamba,
+    arXiv:2403.19887); none: without; default none"""
+    rmsnorm_eps: float
+    """what is added to the mean square in those norms; default 1e-06"""
+    dt_min: float
+    """least step that a feature starts from (arXiv:2312.00752); default 0.001"""
+    dt_max: float
+    """largest step that a feature starts from; default 0.1"""
+
+
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+
+
+class GatedLinearRecurrenceOptions(TypedDict, total=False):
+    """Of a block `rglru`, gated linear recurrence."""
+
+    width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    kernel: int
+    """tokens that the convolution reads; default 4"""
 
 
 class SharedSettings(TypedDict, total=False):
@@ -514,6 +546,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    attn_gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     attn_on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     attn_tensor_product: bool
@@ -586,15 +620,6 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
-    rglru_width: int | None
-    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
-    rglru_heads: int
-    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
-    rglru_kernel: int
-    """tokens that the convolution reads; default 4"""
-    bidirectional: bool
-    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
-    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -683,6 +708,9 @@ class SharedSettings(TypedDict, total=False):
     default none"""
     ssm_chunk: int
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     gdn_heads: int
     """heads of queries and keys (arXiv:2412.06464); default 8"""
     gdn_dim_head: int
@@ -697,10 +725,6 @@ class SharedSettings(TypedDict, total=False):
     """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
     gdn_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
-    conv_kernel: int
-    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
-    conv_bias: bool
-    """biases of the convolution and of its linear layers; default false"""
     kda_heads: int
     """heads of queries, keys and values (arXiv:2510.26692); default 8"""
     kda_dim_head: int
@@ -724,6 +748,39 @@ class SharedSettings(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     gla_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+    mamba_state: int
+    """numbers that are kept of each feature, N (Mamba, arXiv:2312.00752); default 16"""
+    mamba_expand: float
+    """features of the scan as a multiple of dim; default 2"""
+    mamba_inner: int | None
+    """features of the scan as a number; none: expand times dim; default none"""
+    mamba_kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    mamba_dt_rank: int | None
+    """rank of the linear layer to each feature's step; none: dim / 16, rounded up; default none"""
+    mamba_conv_bias: bool
+    """the convolution with a bias; default true"""
+    mamba_bias: bool
+    """the first and the last linear layer with a bias; default false"""
+    mamba_rmsnorm: Literal["plain", "gain"] | None
+    """RMSNorm of steps, B and C: plain (Falcon-Mamba, arXiv:2410.05355) or with learned gains (Jamba,
+    arXiv:2403.19887); none: without; default none"""
+    mamba_rmsnorm_eps: float
+    """what is added to the mean square in those norms; default 1e-06"""
+    mamba_dt_min: float
+    """least step that a feature starts from (arXiv:2312.00752); default 0.001"""
+    mamba_dt_max: float
+    """largest step that a feature starts from; default 0.1"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+    rglru_width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    rglru_heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    rglru_kernel: int
+    """tokens that the convolution reads; default 4"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -1020,6 +1077,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sink: bool
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
+    enc_attn_gate_bias: bool
     enc_attn_on_attn: bool
     enc_attn_tensor_product: bool
     enc_zero_init_branch_output: bool
@@ -1055,10 +1113,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
-    enc_rglru_width: int | None
-    enc_rglru_heads: int
-    enc_rglru_kernel: int
-    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1100,6 +1154,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ssm_dt_limit_max: float | None
     enc_ssm_in_scales: Sequence[float] | None
     enc_ssm_chunk: int
+    enc_bidirectional: bool
     enc_gdn_heads: int
     enc_gdn_dim_head: int
     enc_gdn_value_heads: int | None
@@ -1107,8 +1162,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gdn_kernel: int
     enc_gdn_neg_eigval: bool
     enc_gdn_out_norm_eps: float
-    enc_conv_kernel: int
-    enc_conv_bias: bool
     enc_kda_heads: int
     enc_kda_dim_head: int
     enc_kda_kernel: int
@@ -1120,6 +1173,22 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gla_decay_rank: int
     enc_gla_decay_temperature: float
     enc_gla_out_norm_eps: float
+    enc_mamba_state: int
+    enc_mamba_expand: float
+    enc_mamba_inner: int | None
+    enc_mamba_kernel: int
+    enc_mamba_dt_rank: int | None
+    enc_mamba_conv_bias: bool
+    enc_mamba_bias: bool
+    enc_mamba_rmsnorm: Literal["plain", "gain"] | None
+    enc_mamba_rmsnorm_eps: float
+    enc_mamba_dt_min: float
+    enc_mamba_dt_max: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
+    enc_rglru_width: int | None
+    enc_rglru_heads: int
+    enc_rglru_kernel: int
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -1205,6 +1274,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sink: bool
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
+    dec_attn_gate_bias: bool
     dec_attn_on_attn: bool
     dec_attn_tensor_product: bool
     dec_zero_init_branch_output: bool
@@ -1241,10 +1311,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
-    dec_rglru_width: int | None
-    dec_rglru_heads: int
-    dec_rglru_kernel: int
-    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float
@@ -1286,6 +1352,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ssm_dt_limit_max: float | None
     dec_ssm_in_scales: Sequence[float] | None
     dec_ssm_chunk: int
+    dec_bidirectional: bool
     dec_gdn_heads: int
     dec_gdn_dim_head: int
     dec_gdn_value_heads: int | None
@@ -1293,8 +1360,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gdn_kernel: int
     dec_gdn_neg_eigval: bool
     dec_gdn_out_norm_eps: float
-    dec_conv_kernel: int
-    dec_conv_bias: bool
     dec_kda_heads: int
     dec_kda_dim_head: int
     dec_kda_kernel: int
@@ -1306,6 +1371,22 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gla_decay_rank: int
     dec_gla_decay_temperature: float
     dec_gla_out_norm_eps: float
+    dec_mamba_state: int
+    dec_mamba_expand: float
+    dec_mamba_inner: int | None
+    dec_mamba_kernel: int
+    dec_mamba_dt_rank: int | None
+    dec_mamba_conv_bias: bool
+    dec_mamba_bias: bool
+    dec_mamba_rmsnorm: Literal["plain", "gain"] | None
+    dec_mamba_rmsnorm_eps: float
+    dec_mamba_dt_min: float
+    dec_mamba_dt_max: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
+    dec_rglru_width: int | None
+    dec_rglru_heads: int
+    dec_rglru_kernel: int
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

@@ -43,6 +43,9 @@ from .texts import Texts
 
 BATCH, SEQ, NEW = 2, 11, 20
 
+AFTER_LAYERS = {"mamba2"}
+"""Families that give the streams after each layer; the others give those before each."""
+
 READ_PADDING = {"recurrent_gemma"}
 """Families whose convolutions in `transformers` read padding as they read tokens; ours is held to the row alone."""
 
@@ -151,6 +154,8 @@ class Tokens:
         """Ours and theirs: the stream before each layer, and after the last norm."""
         ours, theirs = self.models
         streams = theirs(input_ids=self.tokens, output_hidden_states=True).hidden_states
+        if theirs.config.model_type in AFTER_LAYERS:
+            streams = (theirs.get_input_embeddings()(self.tokens), *streams[:-2], streams[-1])
         out, seen = ours(self.tokens, return_embeddings=True, return_intermediates=True)
         blocks = ours.graph.nodes("block")
         layers = read(ours.hugging_face).parts[""].layers

@@ -55,6 +55,8 @@ class CausalConv(nn.Module):
         else:
             joined = torch.cat((cache.read(name).to(x.dtype), x), dim=1)
             cache.write(name, _last(joined, real, before))
+        if not x.shape[1]:
+            return x
         if x.shape[1] == 1:
             out = torch.einsum("bkf,fk->bf", joined, self.weight[:, 0])[:, None]
             return out if self.bias is None else out + self.bias

@@ -14,6 +14,7 @@ from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
 from .kda import KIMI_DELTA_ATTENTION
+from .mamba import MAMBA
 from .mamba2 import MAMBA2
 from .rglru import RECURRENT
 
@@ -21,14 +22,13 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
-    SHORT_CONVOLUTION,
-    RECURRENT,
-    GATED_DELTA_NET,
     EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
-    SHORT_CONVOLUTION,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    MAMBA,
+    SHORT_CONVOLUTION,
+    RECURRENT,
 ):
     register(_kind)

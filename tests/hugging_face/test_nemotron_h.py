@@ -1,0 +1,56 @@
+"""Nemotron-H: layers of one block each, by names and by letters; experts are refused.
+
+With a bias of the first linear layer their convolution reads what it makes of padding, and a row is not what it is alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from transformers import NemotronHConfig, NemotronHForCausalLM
+
+from blockdsl import UserError
+from blockdsl.hugging_face import read
+
+from .agreement import agreement, check
+
+SMALL = {
+    "vocab_size": 19,
+    "hidden_size": 16,
+    "intermediate_size": 27,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 5,
+    "ssm_state_size": 3,
+    "n_groups": 2,
+    "chunk_size": 4,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
+M, A, F = "linear_attention", "full_attention", "mlp"
+CASES: dict[str, dict[str, Any]] = {
+    "hybrid": {"layers_block_type": [M, F, M, F, A, F]},
+    "biases": {"layers_block_type": [A, M, M], "use_bias": True, "mlp_bias": True, "layer_norm_epsilon": 1e-3},
+    "another activation": {"layers_block_type": [A, M, F], "mlp_hidden_act": "silu", "n_groups": 1, "conv_kernel": 3},
+}
+
+
+def peer(case: str) -> NemotronHForCausalLM:
+    return NemotronHForCausalLM(NemotronHConfig(**SMALL | CASES[case]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agrees(case: str) -> None:
+    found = agreement(peer(case))
+    check(replace(found, padded=0.0, tokens=None) if case == "biases" else found)
+
+
+def test_letters_are_layers() -> None:
+    letters = {"model_type": "nemotron_h", **SMALL, "hybrid_override_pattern": "M-M-*-" * 2, "num_hidden_layers": 12}
+    assert read(letters).texts[""].endswith("; (m f m f a f)*2")
+    with pytest.raises(UserError, match="12 layers"):
+        read({**letters, "num_hidden_layers": 11})
