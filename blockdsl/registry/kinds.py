@@ -120,7 +120,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
-        shown: names of options that drawings always show, as how many experts there are.
+        shown: names of options that drawings show wherever they are not none, as how many experts there are.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
