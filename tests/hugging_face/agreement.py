@@ -43,7 +43,7 @@ from .texts import Texts
 
 BATCH, SEQ, NEW = 2, 11, 20
 
-AFTER_LAYERS = {"mamba2"}
+AFTER_LAYERS = {"mamba", "falcon_mamba", "mamba2"}
 """Families that give the streams after each layer; the others give those before each."""
 
 READ_PADDING = {"recurrent_gemma"}
