@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .decoders import TIED
+from .decoders import OWN, TIED
 from .family import ModelFamily
 
 lfm2 = ModelFamily(
@@ -40,5 +40,41 @@ recurrentgemma = ModelFamily(
     set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
     set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
     ((rglru f)*2 a f)*{{repeats}} (rglru f)*2
+    """,
+)
+
+mamba = ModelFamily(
+    "arXiv:2312.00752",
+    "dim depth",
+    {"130m": (768, 24), "370m": (1024, 48), "790m": (1536, 48), "1.4b": (2048, 48), "2.8b": (2560, 64)},
+    f"""
+    set dim={{dim}}, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=50280, max_seq_len=2048, {TIED};
+    mamba*{{depth}}
+    """,
+)
+
+falcon_mamba = ModelFamily(
+    "arXiv:2410.05355",
+    "",
+    {"7b": ()},
+    f"""
+    set dim=4096, mamba_rmsnorm=plain, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=65024, max_seq_len=8192, {OWN};
+    mamba*64
+    """,
+)
+
+jamba = ModelFamily(
+    "arXiv:2403.19887",
+    "",
+    {"v0.1": ()},
+    f"""
+    set dim=4096, heads=32, attn_dim_head=128, attn_kv_heads=8, causal, mamba_rmsnorm=gain, use_abs_pos_emb=false;
+    set use_rmsnorm, norm_eps=1e-6, ff_inner=14336, ff_glu, ff_swish, ff_no_bias;
+    set moe_experts=16, moe_renormalise=false, moe_balance_loss=0.001;
+    set moe_inner=14336, moe_glu, moe_activation=silu, moe_no_bias;
+    set num_tokens=65536, max_seq_len=262144, {OWN};
+    ((mamba f mamba e)*2 a f mamba e mamba f mamba e)*4
     """,
 )

@@ -95,6 +95,13 @@ PARAMETERS = {
     "deepseek_v2-236b": 235_741_434_880,
     # 671,026,419,200 less the biases by which experts are chosen, which are no parameters: 256 in 58 layers
     "deepseek_v3-671b": 671_026_419_200 - 58 * 256,
+    "mamba-130m": 129_135_360,
+    "mamba-370m": 371_516_416,
+    "mamba-790m": 793_204_224,
+    "mamba-1.4b": 1_372_178_432,
+    "mamba-2.8b": 2_768_345_600,
+    "falcon_mamba-7b": 7_272_665_088,
+    "jamba-v0.1": 51_570_323_328,
     "lfm2-350m": 354_483_968,
     "lfm2-700m": 742_489_344,
     "lfm2-1.2b": 1_170_340_608,
