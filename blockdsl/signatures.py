@@ -87,6 +87,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -161,6 +163,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -434,6 +438,8 @@ class SharedSettings(TypedDict, total=False):
     """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
     rotary_beta_slow: float
     """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_truncate: bool
+    """YaRN: both limits are whole pairs, the next ones outwards (gpt-oss: false); default true"""
     rotary_attention_factor: float | None
     """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, the square root of
     (1 + ln(factor) / ln(original_len)) of LongRoPE; default none"""
@@ -540,6 +546,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    attn_gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     attn_on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     attn_tensor_product: bool
@@ -1019,6 +1027,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_high_freq_factor: float
     enc_rotary_beta_fast: float
     enc_rotary_beta_slow: float
+    enc_rotary_truncate: bool
     enc_rotary_attention_factor: float | None
     enc_rotary_short_factors: Sequence[float] | None
     enc_rotary_long_factors: Sequence[float] | None
@@ -1068,6 +1077,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sink: bool
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
+    enc_attn_gate_bias: bool
     enc_attn_on_attn: bool
     enc_attn_tensor_product: bool
     enc_zero_init_branch_output: bool
@@ -1214,6 +1224,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_high_freq_factor: float
     dec_rotary_beta_fast: float
     dec_rotary_beta_slow: float
+    dec_rotary_truncate: bool
     dec_rotary_attention_factor: float | None
     dec_rotary_short_factors: Sequence[float] | None
     dec_rotary_long_factors: Sequence[float] | None
@@ -1263,6 +1274,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sink: bool
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
+    dec_attn_gate_bias: bool
     dec_attn_on_attn: bool
     dec_attn_tensor_product: bool
     dec_zero_init_branch_output: bool

@@ -19,7 +19,7 @@ lfm2 = ModelFamily(
 )
 
 olmo_hybrid = ModelFamily(
-    "https://huggingface.co/allenai/Olmo-Hybrid-7B",
+    "Ai2, 2026",
     "",
     {"7b": ()},
     """
@@ -27,6 +27,21 @@ olmo_hybrid = ModelFamily(
     set gdn_heads=30, gdn_dim_head=96, gdn_value_dim_head=192, gdn_neg_eigval, use_rmsnorm, norm_eps=1e-6;
     set ff_inner=11008, ff_glu, ff_swish, ff_no_bias, num_tokens=100352, max_seq_len=65536, logits_bias=false;
     ((gdn f)*3 a(output_norm) f(output_norm))*8
+    """,
+)
+
+qwen3_next = ModelFamily(
+    "Qwen, 2025",
+    "",
+    {"80b-a3b": ()},
+    """
+    set dim=2048, heads=16, attn_dim_head=256, attn_kv_heads=2, attn_gate_values, attn_gate_bias=false, causal;
+    set attn_qk_rmsnorm=head, rotary_pos_emb, rotary_emb_dim=64, rotary_theta=10000000;
+    set gdn_heads=16, gdn_value_heads=32, gdn_dim_head=128, gdn_out_norm_eps=1e-6;
+    set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, moe_experts=512, moe_top=10, moe_inner=512, moe_glu;
+    set moe_activation=silu, moe_no_bias, moe_shared_inner=512, moe_shared_gate, moe_balance_loss=0;
+    set num_tokens=151936, max_seq_len=262144, logits_bias=false;
+    ((gdn e)*3 a e)*12
     """,
 )
 
