@@ -438,6 +438,8 @@ class SharedSettings(TypedDict, total=False):
     """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
     rotary_beta_slow: float
     """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_truncate: bool
+    """YaRN: both limits are whole pairs, the next ones outwards (gpt-oss: false); default true"""
     rotary_attention_factor: float | None
     """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, the square root of
     (1 + ln(factor) / ln(original_len)) of LongRoPE; default none"""
@@ -1025,6 +1027,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_high_freq_factor: float
     enc_rotary_beta_fast: float
     enc_rotary_beta_slow: float
+    enc_rotary_truncate: bool
     enc_rotary_attention_factor: float | None
     enc_rotary_short_factors: Sequence[float] | None
     enc_rotary_long_factors: Sequence[float] | None
@@ -1221,6 +1224,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_high_freq_factor: float
     dec_rotary_beta_fast: float
     dec_rotary_beta_slow: float
+    dec_rotary_truncate: bool
     dec_rotary_attention_factor: float | None
     dec_rotary_short_factors: Sequence[float] | None
     dec_rotary_long_factors: Sequence[float] | None

@@ -95,6 +95,12 @@ PARAMETERS = {
     "deepseek_v2-236b": 235_741_434_880,
     # 671,026,419,200 less the biases by which experts are chosen, which are no parameters: 256 in 58 layers
     "deepseek_v3-671b": 671_026_419_200 - 58 * 256,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_620_634_112,
+    "qwen3_moe-30b_a3b": 30_532_122_624,
+    "qwen3_moe-235b_a22b": 235_093_634_560,
+    "gpt_oss-20b": 20_914_757_184,
+    "gpt_oss-120b": 116_829_156_672,
     "lfm2-350m": 354_483_968,
     "lfm2-700m": 742_489_344,
     "lfm2-1.2b": 1_170_340_608,

@@ -390,6 +390,7 @@ SELF_ATTENTION = Kind(
     name="a",
     title="self-attention",
     prefix="attn",
+    shown=("kv_rank",),
     options=attention_options(
         "residual_attn",
         "previous self-attention",
