@@ -18,6 +18,20 @@ lfm2 = ModelFamily(
     """,
 )
 
+kimi_linear = ModelFamily(
+    "arXiv:2510.26692",
+    "",
+    {"48b-a3b": ()},
+    """
+    set dim=2304, heads=32, attn_dim_head=192, attn_value_dim_head=128, attn_kv_rank=512, attn_shared_key_dim=64;
+    set causal, use_abs_pos_emb=false, kda_heads=32, kda_dim_head=128, use_rmsnorm, norm_eps=1e-5;
+    set ff_inner=9216, ff_glu, ff_swish, ff_no_bias, moe_experts=256, moe_top=8, moe_inner=1024, moe_glu;
+    set moe_activation=silu, moe_no_bias, moe_router=sigmoid, moe_weight_scale=2.446, moe_correction_rate=0;
+    set moe_balance_loss=0, moe_shared_inner=1024, num_tokens=163840, max_seq_len=1048576, logits_bias=false;
+    kda f (kda e)*2 a e ((kda e)*3 a e)*5 (kda e)*2 a e
+    """,
+)
+
 olmo_hybrid = ModelFamily(
     "Ai2, 2026",
     "",

@@ -225,7 +225,8 @@ def gradient_difference(called: Tokens | Pair | Images | Texts | Both, reading: 
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
     expected = revert_weight_conversion(theirs, expected)  # under the names of files
-    assert found.keys() - dict(theirs.named_buffers()).keys() == expected.keys()
+    buffers = revert_weight_conversion(theirs, dict(theirs.named_buffers()))
+    assert found.keys() - buffers.keys() == expected.keys()
     return max(difference(found[name], expected[name]) for name in expected)
 
 
