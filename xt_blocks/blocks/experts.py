@@ -242,7 +242,7 @@ class Router(nn.Module):
         self._join()
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy or an unpickled one
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._join()
 
     def _join(self) -> None:
@@ -271,7 +271,7 @@ class Router(nn.Module):
         if self.correction is not None:
             judged = judged + self.correction
         if self.groups > 1:
-            by_group = judged.unflatten(-1, (self.groups, -1))
+            by_group = torch.unflatten(judged, -1, (self.groups, -1))
             best = by_group.topk(self.group_best, dim=-1).values.sum(dim=-1)
             within = torch.zeros_like(best, dtype=torch.bool)
             within = within.scatter(-1, best.topk(self.top_groups, dim=-1).indices, True)

@@ -45,7 +45,7 @@ class GatedNorm(nn.Module):
         if self.groups == 1:
             out = F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
         else:
-            grouped = x.unflatten(-1, (self.groups, -1))
+            grouped = torch.unflatten(x, -1, (self.groups, -1))
             out = F.rms_norm(grouped, grouped.shape[-1:], eps=self.eps).flatten(-2) * self.weight
         return out if self.gate_first else out * F.silu(gate)
 
@@ -121,8 +121,8 @@ class Mamba2(nn.Module):
         if self.dt_limits != (0.0, None):
             dt = dt.clamp(*self.dt_limits)
         dt = real.only(dt)  # padding neither enters the state nor decays it
-        values = values.unflatten(-1, (self.heads, -1))
-        b, c = (t.unflatten(-1, (self.groups, -1)) for t in (b, c))
+        values = torch.unflatten(values, -1, (self.heads, -1))
+        b, c = (torch.unflatten(t, -1, (self.groups, -1)) for t in (b, c))
         state = None if cache is None else cache.read("ssm").to(wide)
         entering = values * dt.to(values.dtype)[..., None]
         y, state = ssd(entering, -self.A_log.to(wide).exp() * dt, b, c, state, self.chunk)
