@@ -56,7 +56,7 @@ def step(block: nn.Module, x: Tensor) -> Callable[[], None]:
     def once() -> None:
         block.zero_grad(set_to_none=True)
         own = x.detach().requires_grad_()
-        (block(own) * direction).sum().backward()
+        torch.autograd.backward(block(own), direction)
 
     return once
 
