@@ -65,6 +65,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -162,6 +163,10 @@ class Kind:
 
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has, of which its module may have some too."""
+        return self._all_options
+
+    @cached_property
+    def _all_options(self) -> tuple[Option, ...]:  # every model asks every kind, many times
         further = (*((BIDIRECTIONAL,) if self.both_ways else ()), *BLOCK_OPTIONS)
         return (*self.options, *(option for option in further if option not in self.options))
 
