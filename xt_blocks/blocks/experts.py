@@ -146,7 +146,9 @@ class Experts(nn.Module):
                 self.router.count(load)
             if self.balance_loss and load is not None:
                 share = load / load.sum().clamp(min=1)
-                losses["balance"] = self.balance_loss * self.experts * (share * self.router.mean_share(choice, real)).sum()
+                losses["balance"] = (
+                    self.balance_loss * self.experts * (share * self.router.mean_share(choice, real)).sum()
+                )
             if self.z_loss:
                 losses["router_z"] = self.z_loss * _mean(choice.logits.logsumexp(dim=-1).square(), real)
         if observed and load is not None:
