@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "kda": {"heads": 2, "dim_head": 4},
     "gla": {"heads": 2, "dim_head": 4},
     "m": {"state": 4, "dim_head": 8, "chunk": 3},
+    "mamba": {"state": 4},
     "rglru": {"heads": 2},
 }
 """What small models say of blocks that are large by default; scans have more than one chunk."""

@@ -8,6 +8,9 @@ from .config import Config
 from .decoder import logits_rows, logits_settings
 from .family import Component, Family, Row, Weight
 
+LONGEST = 2**20
+"""Tokens of the longest text, which nothing in the model limits."""
+
 
 def scan_rows(mixer: str) -> list[Row]:
     """Of the blocks, whose names start with `mixer`."""
@@ -35,7 +38,7 @@ def read_mamba(config: Config, rmsnorm: dict[str, Any]) -> dict[str, Component]:
         "causal": True,
         "use_abs_pos_emb": False,
         "num_tokens": config.integer("vocab_size", 50280),
-        "max_seq_len": 2048,
+        "max_seq_len": LONGEST,
         "mamba_state": config.integer("state_size", 16),
         "mamba_kernel": config.integer("conv_kernel", 4),
         "mamba_conv_bias": config.flag("use_conv_bias", True),

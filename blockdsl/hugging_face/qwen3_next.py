@@ -6,6 +6,7 @@ from typing import Any
 
 from .config import Config
 from .decoder import LAYER, decoder_sizes, gated_rows, gated_settings, logits_rows, logits_settings, rotary_settings
+from .experts import expert_rows, gated_experts, sparse_layers
 from .family import ByHead, Component, Family, Layout, PartOf, Row, Weight
 from .gated_delta import MIXER, delta_rows, delta_settings, key_and_value_features
 from .layers import each_last, layer_types, named, repeated
@@ -18,7 +19,7 @@ def _read(config: Config) -> dict[str, Component]:
     sizes = decoder_sizes(config, kv_heads=2, dim_head=256, length=32768)
     every = each_last(config, layers, "full_attention_interval", 4)
     types = layer_types(config, named("full_attention", "linear_attention", every), _MIXER)
-    sparse = _sparse(config, layers)
+    sparse = sparse_layers(config, layers)
     config.only("hidden_act", "silu", "convolutions have the activation of the feedforwards")
     bias, eps = config.flag("attention_bias", False), config.number("rms_norm_eps", 1e-6)
     settings = {
@@ -46,41 +47,12 @@ def _read(config: Config) -> dict[str, Component]:
 
 
 def _experts(config: Config) -> dict[str, Any]:
-    top = config.integer("num_experts_per_tok", 10)
-    balance = config.number("router_aux_loss_coef", 0.001) * top  # theirs is `top` where the load is even, ours 1
     return {
-        "moe_experts": config.integer("num_experts", 512),
-        "moe_top": top,
-        "moe_inner": config.integer("moe_intermediate_size", 512),
-        "moe_glu": True,
-        "moe_activation": config.activation("hidden_act", "silu"),
-        "moe_no_bias": True,
+        **gated_experts(config, config.integer("moe_intermediate_size", 512), (512, 10)),
         "moe_renormalise": config.flag("norm_topk_prob", True),
-        "moe_balance_loss": balance if config.flag("output_router_logits", False) else 0.0,
         "moe_shared_inner": config.integer("shared_expert_intermediate_size", 512),
         "moe_shared_gate": True,
     }
-
-
-def _sparse(config: Config, layers: int) -> list[bool]:
-    """Which layers have experts."""
-    step, dense = config.integer("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
-    return [i not in dense and (i + 1) % step == 0 for i in range(layers)]
-
-
-def _expert_rows(experts: int) -> list[Row]:
-    """The router, the experts, and the shared one with its gate; what is gated comes first here."""
-    mlp = LAYER + "mlp."
-    return [
-        Weight("e.layer.router", mlp + "gate"),
-        Weight(
-            "e.layer.to_hidden", tuple(f"{mlp}experts.{{e}}.{part}_proj" for part in ("up", "gate")), experts=experts
-        ),
-        Weight("e.layer.to_out", mlp + "experts.{e}.down_proj", experts=experts),
-        Weight("e.layer.shared.to_hidden", tuple(f"{mlp}shared_expert.{part}_proj" for part in ("up", "gate"))),
-        Weight("e.layer.shared.to_out", mlp + "shared_expert.down_proj"),
-        Weight("e.layer.shared_gate", mlp + "shared_expert_gate"),
-    ]
 
 
 def _rows(config: Config, settings: dict[str, Any]) -> list[Row]:
@@ -109,7 +81,10 @@ def _rows(config: Config, settings: dict[str, Any]) -> list[Row]:
         Weight("a.layer.output.to_out", attention + "o_proj"),
         *(Weight(f"{kind}.norm", LAYER + "post_attention_layernorm") for kind in "ef"),
         *gated_rows(),
-        *_expert_rows(settings["moe_experts"]),
+        *expert_rows(settings["moe_experts"]),
+        Weight("e.layer.shared.to_hidden", tuple(f"{LAYER}mlp.shared_expert.{part}_proj" for part in ("up", "gate"))),
+        Weight("e.layer.shared.to_out", LAYER + "mlp.shared_expert.down_proj"),
+        Weight("e.layer.shared_gate", LAYER + "mlp.shared_expert_gate"),
         Weight("attn_layers.norm", "model.norm"),
         *logits_rows(config),
     ]

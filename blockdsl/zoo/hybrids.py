@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .decoders import TIED
+from .decoders import OWN, TIED
 from .family import ModelFamily
 
 lfm2 = ModelFamily(
@@ -15,6 +15,20 @@ lfm2 = ModelFamily(
     set ff_inner={{inner}}, ff_glu, ff_swish, ff_no_bias;
     set num_tokens=65536, max_seq_len=128000, {TIED};
     ((conv f)*2 a f)*3 (conv f a f)*3 conv f
+    """,
+)
+
+kimi_linear = ModelFamily(
+    "arXiv:2510.26692",
+    "",
+    {"48b-a3b": ()},
+    """
+    set dim=2304, heads=32, attn_dim_head=192, attn_value_dim_head=128, attn_kv_rank=512, attn_shared_key_dim=64;
+    set causal, use_abs_pos_emb=false, kda_heads=32, kda_dim_head=128, use_rmsnorm, norm_eps=1e-5;
+    set ff_inner=9216, ff_glu, ff_swish, ff_no_bias, moe_experts=256, moe_top=8, moe_inner=1024, moe_glu;
+    set moe_activation=silu, moe_no_bias, moe_router=sigmoid, moe_weight_scale=2.446, moe_correction_rate=0;
+    set moe_balance_loss=0, moe_shared_inner=1024, num_tokens=163840, max_seq_len=1048576, logits_bias=false;
+    kda f (kda e)*2 a e ((kda e)*3 a e)*5 (kda e)*2 a e
     """,
 )
 
@@ -55,5 +69,41 @@ recurrentgemma = ModelFamily(
     set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
     set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
     ((rglru f)*2 a f)*{{repeats}} (rglru f)*2
+    """,
+)
+
+mamba = ModelFamily(
+    "arXiv:2312.00752",
+    "dim depth",
+    {"130m": (768, 24), "370m": (1024, 48), "790m": (1536, 48), "1.4b": (2048, 48), "2.8b": (2560, 64)},
+    f"""
+    set dim={{dim}}, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=50280, max_seq_len=2048, {TIED};
+    mamba*{{depth}}
+    """,
+)
+
+falcon_mamba = ModelFamily(
+    "arXiv:2410.05355",
+    "",
+    {"7b": ()},
+    f"""
+    set dim=4096, mamba_rmsnorm=plain, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=65024, max_seq_len=8192, {OWN};
+    mamba*64
+    """,
+)
+
+jamba = ModelFamily(
+    "arXiv:2403.19887",
+    "",
+    {"v0.1": ()},
+    f"""
+    set dim=4096, heads=32, attn_dim_head=128, attn_kv_heads=8, causal, mamba_rmsnorm=gain, use_abs_pos_emb=false;
+    set use_rmsnorm, norm_eps=1e-6, ff_inner=14336, ff_glu, ff_swish, ff_no_bias;
+    set moe_experts=16, moe_renormalise=false, moe_balance_loss=0.001;
+    set moe_inner=14336, moe_glu, moe_activation=silu, moe_no_bias;
+    set num_tokens=65536, max_seq_len=262144, {OWN};
+    ((mamba f mamba e)*2 a f mamba e mamba f mamba e)*4
     """,
 )

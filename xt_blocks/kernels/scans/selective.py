@@ -39,6 +39,8 @@ def selective_scan(
     Returns:
         y, (batch, seq, inner), and the state after the last token.
     """
+    if not x.shape[1]:
+        return x, start
     a = a.T
     if x.shape[1] == 1 or torch.compiler.is_compiling() or compat.transforms_active():
         return _plain(x, dt, a, b, c, start)
