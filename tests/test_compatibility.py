@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
     "num_tokens": 7,
     "max_seq_len": 12,
     "dim": 24,
-    "depth": 2,
+    "depth": 1,
     "heads": 4,
     "attn_dim_head": 8,
 }
@@ -59,7 +59,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "max_seq_len": {"max_seq_len": 10},
     "emb_dim": {"emb_dim": 16},
     "context": {"context": True, "cross_attend": True},
-    "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True},
+    "residual_attn": {"residual_attn": True, "depth": 2},
+    "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True, "depth": 2},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
     "pooler": {"pooler": True, "pool": "mean"},
     "end_token": {"end_token": 2, "pool": "end"},
@@ -80,12 +81,12 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "ssm_dt_min": {"ssm_dt_min": 0.01},
     "ssm_in_scales": {"ssm_in_scales": (1, 2, 1, 0.5, 1)},
     "rglru_heads": {"rglru_heads": 3},
-    "depth": {"depth": 3},
+    "depth": {"depth": 2},
     "cross_attend": {"cross_attend": True},
     "only_cross": {"only_cross": True, "cross_attend": True},
     "macaron": {"macaron": True},
     "sandwich_coef": {"sandwich_coef": 1},
-    "par_ratio": {"par_ratio": 3},
+    "par_ratio": {"par_ratio": 3, "depth": 2},
     "custom_layers": {"custom_layers": ("a", "c", "f")},
     "shift_tokens of each block": {"shift_tokens": EACH},
     "layer_dropout of each block": {"layer_dropout": EACH},
@@ -131,10 +132,14 @@ def own_options(kind: str) -> list[str]:
 
 
 def among_others(kind: str) -> dict[str, Any]:
-    """A block of the kind, with small sizes, between attention and feedforward."""
-    settings = {option.name: option.setting for option in kinds()[kind].options}
-    sizes = {str(settings[name]): value for name, value in SMALL.get(kind, {}).items()}
-    return sizes | {"custom_layers": ("a", kind, "f")} | ({"causal": True} if kinds()[kind].causal_only else {})
+    """A block of the kind between attention and feedforward."""
+    return {"custom_layers": ("a", kind, "f")} | ({"causal": True} if kinds()[kind].causal_only else {})
+
+
+def sizes_of(layers: tuple[str, ...]) -> dict[str, Any]:
+    """Settings that make blocks of these kinds small."""
+    named = [(option, kind) for kind in {*layers} & {*HYBRID} for option in kinds()[kind].options]
+    return {str(o.setting): SMALL[kind][o.name] for o, kind in named if o.name in SMALL.get(kind, {})}
 
 
 def samples_of(kind: str) -> list[Sample]:
@@ -155,6 +160,7 @@ def merged(one: Sample, other: Sample) -> dict[str, Any]:
     """The keywords of both; what an option says of itself wins over what goes along with the other."""
     ordered = any("pattern" in sample.keywords for sample in (one, other))  # it has the depth
     base = {name: value for name, value in BASE.items() if not (ordered and name == "depth")}
+    base |= sizes_of(one.keywords.get("custom_layers", ()) + other.keywords.get("custom_layers", ()))
     out = base | one.keywords | other.keywords
     return out | {sample.keyword: sample.keywords[sample.keyword] for sample in (one, other)}
 
@@ -243,7 +249,7 @@ def page(refused: list[tuple[Sample, Sample, str]], tried: int) -> str:
             "",
             f"All of them, but for the {len(refused)} pairs below. Each of the {len(samples())} options was paired with every other,"
             f" {tried:,} pairs in all, in a",
-            f"model of two layers over tokens; so was a block of each of the kinds {', '.join(HYBRID)}, whose own options were",
+            f"model over tokens of one layer, or two for options that need them; so was a block of each of the kinds {', '.join(HYBRID)}, whose own options were",
             "paired with each other. A pair either trains, with a finite gradient for every parameter, or is refused",
             "when the model is built. What a refusal says is the reason given here. `tests/test_compatibility.py` writes this",
             "page and fails when it is out of date.",
@@ -308,9 +314,15 @@ def test_every_pair_trains_or_is_refused_for_a_reason_and_the_page_says_which(on
     refused, wrong, count = tried_pairs()
     assert not wrong, "\n".join(wrong)
     for a, b, words in refused:
-        names = {name.removeprefix("attn_").removeprefix("ff_") for sample in (a, b) for name in sample.keywords}
+        names = {bare(name) for sample in (a, b) for name in sample.keywords}
         assert any(name in words for name in names), f"{spelled(a)} and {spelled(b)}: neither is named in: {words}"
     assert page(refused, count) == PAGE.read_text(encoding="utf-8"), "python tests/test_compatibility.py writes it anew"
+
+
+def bare(name: str) -> str:
+    """A setting as a block has it."""
+    prefixes = sorted((f"{kind.prefix}_" for kind in kinds().values() if kind.prefix), key=len, reverse=True)
+    return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
 
 def test_that_a_pair_which_does_not_train_is_found() -> None:
