@@ -75,12 +75,13 @@ class Mamba2(nn.Module):
         self.dt_limits = o.dt_limit_min, o.dt_limit_max
         written = o.groups * o.state
         self.parts = o.inner, o.inner, written, written, o.heads  # z, x, B, C, Δ
-        self.mixed = o.inner + 2 * written
+        self.convolved = o.inner + 2 * written
         self.in_scales = None if o.in_scales is None else tuple(map(float, o.in_scales))
         self.to_in = nn.Linear(dim, sum(self.parts), bias=o.bias)
-        self.conv = CausalConv(self.mixed, o.kernel, o.conv_bias)
+        self.conv = CausalConv(self.convolved, o.kernel, o.conv_bias)
         dtype = torch.get_default_dtype()
-        step = torch.empty(o.heads, dtype=dtype).uniform_(math.log(o.dt_min), math.log(o.dt_max)).exp()
+        step = torch.empty(o.heads, device=self.to_in.weight.device, dtype=dtype)
+        step = step.uniform_(math.log(o.dt_min), math.log(o.dt_max)).exp()
         self.dt_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # the inverse of softplus
         self.A_log = nn.Parameter(torch.empty(o.heads, dtype=dtype).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(o.heads, dtype=dtype))
@@ -114,8 +115,8 @@ class Mamba2(nn.Module):
             given = given * torch.cat(
                 [given.new_full((n,), s) for n, s in zip(self.parts, self.in_scales, strict=True)]
             )
-        z, mixed, dt = torch.split(given, [self.parts[0], self.mixed, self.heads], dim=-1)
-        values, b, c = torch.split(F.silu(self.conv(mixed, real, cache)), [*self.parts[1:4]], dim=-1)
+        z, convolved, dt = torch.split(given, [self.parts[0], self.convolved, self.heads], dim=-1)
+        values, b, c = torch.split(F.silu(self.conv(convolved, real, cache)), [*self.parts[1:4]], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(dt.to(wide) + self.dt_bias.to(wide))
         if self.dt_limits != (0.0, None):
