@@ -116,6 +116,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return sentence
     longer = [f"'{name}'" for name in names if name.endswith(f"_{word}") or name.startswith(f"{word}_")]
     if 0 < len(longer) < 7:  # `dropout` or `rotary`, say; which one is meant cannot be told
-        return f"did you mean {' or '.join(filter(None, (', '.join(longer[:-1]), longer[-1])))}?"
+        named = " or ".join(filter(None, (", ".join(longer[:-1]), longer[-1])))
+        return textwrap.fill(f"did you mean {named}?", _WIDEST_LINE)
     found = nearest(word, names)
     return f"did you mean '{found}'?" if found else ""

@@ -7,12 +7,13 @@ is declared: the kinds, the stack's settings, the ordering keywords and the macr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from .language.macros import MACROS
 from .language.ordering import ORDERING_KEYWORDS
-from .registry.kinds import BLOCK_OPTIONS, kinds
+from .registry.kinds import BIDIRECTIONAL, BLOCK_OPTIONS, kinds
 from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
 from .registry.rotary import NEEDED_BY_SCALING
@@ -82,6 +83,10 @@ _TELLING: dict[str, Value] = {
     "n": 6,
     "k": 2,
     "ratio": 4,
+    "groups": 2,
+    "top_groups": 2,
+    "dt_min": 0.01,
+    "in_scales": (1, 1, 1, 1, 2),
 }
 
 _TOKENS: dict[str, Value] = {"num_tokens": 256, "max_seq_len": 1024}
@@ -114,6 +119,10 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "ff_gate_first": {"ff_glu": True},
     "attn_qk_rmsnorm_eps": {"attn_qk_rmsnorm": "head"},
     "attn_qk_layernorm_eps": {"attn_qk_layernorm": "head"},
+    "attn_gate_bias": {"attn_gate_values": True},
+    **{f"moe_{name}": {"moe_glu": True} for name in ("gate_first", "glu_limit", "glu_offset")},
+    "moe_top_groups": {"moe_groups": 4},
+    "moe_shared_gate": {"moe_shared_inner": 64},
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "shift_mem_down": {"max_mem_len": 512},
@@ -232,14 +241,22 @@ def _of_block(option: Option, kind: str, area: str) -> Entry:
     blocks = {"a": f"({block} f)*6", "f": f"(a {block})*6"}.get(kind, f"(a {block} f)*6")
     blocks = f"(f & {block})*6" if option.name == "shared_norm" else blocks  # it is for parallel ones
     setting = f"set {_given(option.setting, telling(option))};" if option.setting else ""
-    return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks)
+    causal: dict[str, Value] = {"causal": True} if kinds()[kind].causal_only and option is not BIDIRECTIONAL else {}
+    return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks, causal)
 
 
 def _of_option(
-    option: Option, keyword: str | None, kinds: tuple[str, ...], area: str, pattern: str, setting: str, example: str
+    option: Option,
+    keyword: str | None,
+    kinds: tuple[str, ...],
+    area: str,
+    pattern: str,
+    setting: str,
+    example: str,
+    causal: Mapping[str, Value] = MappingProxyType({}),
 ) -> Entry:
     doc, papers = _sources(option.doc)
-    others = needs(keyword, area) if keyword else {}
+    others = {**causal, **(needs(keyword, area) if keyword else {})}
     required = option.default is None and not option.optional
     if others:
         example = f"set {', '.join(_given(*pair) for pair in others.items())}; {example}"

@@ -87,6 +87,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -161,6 +163,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -198,17 +202,6 @@ class FeedforwardOptions(TypedDict, total=False):
     """dropout of the hidden features; default 0.0"""
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
-
-
-class GatedLinearRecurrenceOptions(TypedDict, total=False):
-    """Of a block `rglru`, gated linear recurrence."""
-
-    width: int | None
-    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
-    heads: int
-    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
-    kernel: int
-    """tokens that the convolution reads; default 4"""
 
 
 class ExpertsOptions(TypedDict, total=False):
@@ -249,7 +242,7 @@ class ExpertsOptions(TypedDict, total=False):
     top_groups: int
     """groups whose experts a token may read; default 1"""
     group_best: int
-    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    """a group's score is the sum of its so many best (DeepSeek-V2: 1; V3: 2, arXiv:2412.19437); default 2"""
     correction_rate: float | None
     """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
     less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
@@ -330,15 +323,6 @@ class GatedDeltaNetOptions(TypedDict, total=False):
     """what is added to the mean square of each head's output; default 1e-05"""
 
 
-class ShortConvolutionOptions(TypedDict, total=False):
-    """Of a block `conv`, short convolution."""
-
-    kernel: int
-    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
-    bias: bool
-    """biases of the convolution and of its linear layers; default false"""
-
-
 class KimiDeltaAttentionOptions(TypedDict, total=False):
     """Of a block `kda`, Kimi delta attention."""
 
@@ -370,6 +354,69 @@ class GatedLinearAttentionOptions(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+
+
+class Hgrn2Options(TypedDict, total=False):
+    """Of a block `hgrn`, HGRN2."""
+
+    heads: int
+    """heads (arXiv:2404.07904); default 8"""
+    dim_head: int
+    """forget gates of each head; default 64"""
+    value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    lower_bound: float
+    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
+    out_norm_eps: float
+    """what is added to the mean square of the output; default 1e-05"""
+
+
+class MambaOptions(TypedDict, total=False):
+    """Of a block `mamba`, Mamba."""
+
+    state: int
+    """numbers that are kept of each feature, N (Mamba, arXiv:2312.00752); default 16"""
+    expand: float
+    """features of the scan as a multiple of dim; default 2"""
+    inner: int | None
+    """features of the scan as a number; none: expand times dim; default none"""
+    kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    dt_rank: int | None
+    """rank of the linear layer to each feature's step; none: dim / 16, rounded up; default none"""
+    conv_bias: bool
+    """the convolution with a bias; default true"""
+    bias: bool
+    """the first and the last linear layer with a bias; default false"""
+    rmsnorm: Literal["plain", "gain"] | None
+    """RMSNorm of steps, B and C: plain (Falcon-Mamba, arXiv:2410.05355) or with learned gains (Jamba,
+    arXiv:2403.19887); none: without; default none"""
+    rmsnorm_eps: float
+    """what is added to the mean square in those norms; default 1e-06"""
+    dt_min: float
+    """least step that a feature starts from (arXiv:2312.00752); default 0.001"""
+    dt_max: float
+    """largest step that a feature starts from; default 0.1"""
+
+
+class ShortConvolutionOptions(TypedDict, total=False):
+    """Of a block `conv`, short convolution."""
+
+    kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+
+
+class GatedLinearRecurrenceOptions(TypedDict, total=False):
+    """Of a block `rglru`, gated linear recurrence."""
+
+    width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    kernel: int
+    """tokens that the convolution reads; default 4"""
 
 
 class SharedSettings(TypedDict, total=False):
@@ -406,6 +453,8 @@ class SharedSettings(TypedDict, total=False):
     """YaRN: pairs of at least so many cycles in original_len are left; default 32.0"""
     rotary_beta_slow: float
     """YaRN: pairs of at most so many are scaled whole; default 1.0"""
+    rotary_truncate: bool
+    """YaRN: both limits are whole pairs, the next ones outwards (gpt-oss: false); default true"""
     rotary_attention_factor: float | None
     """YaRN and LongRoPE: factor of rotated queries and keys; none: 0.1 ln(factor) + 1 of YaRN, the square root of
     (1 + ln(factor) / ln(original_len)) of LongRoPE; default none"""
@@ -512,6 +561,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    attn_gate_bias: bool
+    """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     attn_on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     attn_tensor_product: bool
@@ -584,15 +635,6 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
-    rglru_width: int | None
-    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
-    rglru_heads: int
-    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
-    rglru_kernel: int
-    """tokens that the convolution reads; default 4"""
-    bidirectional: bool
-    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
-    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -628,7 +670,7 @@ class SharedSettings(TypedDict, total=False):
     moe_top_groups: int
     """groups whose experts a token may read; default 1"""
     moe_group_best: int
-    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    """a group's score is the sum of its so many best (DeepSeek-V2: 1; V3: 2, arXiv:2412.19437); default 2"""
     moe_correction_rate: float | None
     """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
     less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
@@ -681,6 +723,9 @@ class SharedSettings(TypedDict, total=False):
     default none"""
     ssm_chunk: int
     """tokens whose products are computed at once; changes nothing but speed and memory; default 64"""
+    bidirectional: bool
+    """a second module reads the tokens in reverse, and the results are added, in a stack that is not causal
+    (Vision Mamba, arXiv:2401.09417; Caduceus, arXiv:2403.03234); default false"""
     gdn_heads: int
     """heads of queries and keys (arXiv:2412.06464); default 8"""
     gdn_dim_head: int
@@ -695,10 +740,6 @@ class SharedSettings(TypedDict, total=False):
     """a token may overwrite up to twice, so that eigenvalues may be negative (arXiv:2411.12537); default false"""
     gdn_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
-    conv_kernel: int
-    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
-    conv_bias: bool
-    """biases of the convolution and of its linear layers; default false"""
     kda_heads: int
     """heads of queries, keys and values (arXiv:2510.26692); default 8"""
     kda_dim_head: int
@@ -722,6 +763,49 @@ class SharedSettings(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     gla_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+    hgrn_heads: int
+    """heads (arXiv:2404.07904); default 8"""
+    hgrn_dim_head: int
+    """forget gates of each head; default 64"""
+    hgrn_value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    hgrn_lower_bound: float
+    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
+    hgrn_out_norm_eps: float
+    """what is added to the mean square of the output; default 1e-05"""
+    mamba_state: int
+    """numbers that are kept of each feature, N (Mamba, arXiv:2312.00752); default 16"""
+    mamba_expand: float
+    """features of the scan as a multiple of dim; default 2"""
+    mamba_inner: int | None
+    """features of the scan as a number; none: expand times dim; default none"""
+    mamba_kernel: int
+    """tokens that the convolution before the scan reads, the token's own among them; default 4"""
+    mamba_dt_rank: int | None
+    """rank of the linear layer to each feature's step; none: dim / 16, rounded up; default none"""
+    mamba_conv_bias: bool
+    """the convolution with a bias; default true"""
+    mamba_bias: bool
+    """the first and the last linear layer with a bias; default false"""
+    mamba_rmsnorm: Literal["plain", "gain"] | None
+    """RMSNorm of steps, B and C: plain (Falcon-Mamba, arXiv:2410.05355) or with learned gains (Jamba,
+    arXiv:2403.19887); none: without; default none"""
+    mamba_rmsnorm_eps: float
+    """what is added to the mean square in those norms; default 1e-06"""
+    mamba_dt_min: float
+    """least step that a feature starts from (arXiv:2312.00752); default 0.001"""
+    mamba_dt_max: float
+    """largest step that a feature starts from; default 0.1"""
+    conv_kernel: int
+    """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_bias: bool
+    """biases of the convolution and of its linear layers; default false"""
+    rglru_width: int | None
+    """features of the recurrence (Griffin, arXiv:2402.19427); none: dim; default none"""
+    rglru_heads: int
+    """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
+    rglru_kernel: int
+    """tokens that the convolution reads; default 4"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -968,6 +1052,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rotary_high_freq_factor: float
     enc_rotary_beta_fast: float
     enc_rotary_beta_slow: float
+    enc_rotary_truncate: bool
     enc_rotary_attention_factor: float | None
     enc_rotary_short_factors: Sequence[float] | None
     enc_rotary_long_factors: Sequence[float] | None
@@ -1017,6 +1102,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sink: bool
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
+    enc_attn_gate_bias: bool
     enc_attn_on_attn: bool
     enc_attn_tensor_product: bool
     enc_zero_init_branch_output: bool
@@ -1052,10 +1138,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
-    enc_rglru_width: int | None
-    enc_rglru_heads: int
-    enc_rglru_kernel: int
-    enc_bidirectional: bool
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1097,6 +1179,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ssm_dt_limit_max: float | None
     enc_ssm_in_scales: Sequence[float] | None
     enc_ssm_chunk: int
+    enc_bidirectional: bool
     enc_gdn_heads: int
     enc_gdn_dim_head: int
     enc_gdn_value_heads: int | None
@@ -1104,8 +1187,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gdn_kernel: int
     enc_gdn_neg_eigval: bool
     enc_gdn_out_norm_eps: float
-    enc_conv_kernel: int
-    enc_conv_bias: bool
     enc_kda_heads: int
     enc_kda_dim_head: int
     enc_kda_kernel: int
@@ -1117,6 +1198,27 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gla_decay_rank: int
     enc_gla_decay_temperature: float
     enc_gla_out_norm_eps: float
+    enc_hgrn_heads: int
+    enc_hgrn_dim_head: int
+    enc_hgrn_value_dim_head: int | None
+    enc_hgrn_lower_bound: float
+    enc_hgrn_out_norm_eps: float
+    enc_mamba_state: int
+    enc_mamba_expand: float
+    enc_mamba_inner: int | None
+    enc_mamba_kernel: int
+    enc_mamba_dt_rank: int | None
+    enc_mamba_conv_bias: bool
+    enc_mamba_bias: bool
+    enc_mamba_rmsnorm: Literal["plain", "gain"] | None
+    enc_mamba_rmsnorm_eps: float
+    enc_mamba_dt_min: float
+    enc_mamba_dt_max: float
+    enc_conv_kernel: int
+    enc_conv_bias: bool
+    enc_rglru_width: int | None
+    enc_rglru_heads: int
+    enc_rglru_kernel: int
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -1152,6 +1254,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rotary_high_freq_factor: float
     dec_rotary_beta_fast: float
     dec_rotary_beta_slow: float
+    dec_rotary_truncate: bool
     dec_rotary_attention_factor: float | None
     dec_rotary_short_factors: Sequence[float] | None
     dec_rotary_long_factors: Sequence[float] | None
@@ -1201,6 +1304,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sink: bool
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
+    dec_attn_gate_bias: bool
     dec_attn_on_attn: bool
     dec_attn_tensor_product: bool
     dec_zero_init_branch_output: bool
@@ -1237,10 +1341,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
-    dec_rglru_width: int | None
-    dec_rglru_heads: int
-    dec_rglru_kernel: int
-    dec_bidirectional: bool
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float
@@ -1282,6 +1382,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ssm_dt_limit_max: float | None
     dec_ssm_in_scales: Sequence[float] | None
     dec_ssm_chunk: int
+    dec_bidirectional: bool
     dec_gdn_heads: int
     dec_gdn_dim_head: int
     dec_gdn_value_heads: int | None
@@ -1289,8 +1390,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gdn_kernel: int
     dec_gdn_neg_eigval: bool
     dec_gdn_out_norm_eps: float
-    dec_conv_kernel: int
-    dec_conv_bias: bool
     dec_kda_heads: int
     dec_kda_dim_head: int
     dec_kda_kernel: int
@@ -1302,6 +1401,27 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gla_decay_rank: int
     dec_gla_decay_temperature: float
     dec_gla_out_norm_eps: float
+    dec_hgrn_heads: int
+    dec_hgrn_dim_head: int
+    dec_hgrn_value_dim_head: int | None
+    dec_hgrn_lower_bound: float
+    dec_hgrn_out_norm_eps: float
+    dec_mamba_state: int
+    dec_mamba_expand: float
+    dec_mamba_inner: int | None
+    dec_mamba_kernel: int
+    dec_mamba_dt_rank: int | None
+    dec_mamba_conv_bias: bool
+    dec_mamba_bias: bool
+    dec_mamba_rmsnorm: Literal["plain", "gain"] | None
+    dec_mamba_rmsnorm_eps: float
+    dec_mamba_dt_min: float
+    dec_mamba_dt_max: float
+    dec_conv_kernel: int
+    dec_conv_bias: bool
+    dec_rglru_width: int | None
+    dec_rglru_heads: int
+    dec_rglru_kernel: int
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

@@ -57,6 +57,13 @@ _SYNONYMS = {
     "ff_glu ff_swish": "swiglu",
     "ff_swish": "silu",
     "ff_relu_squared": "relu2 squared_relu",
+    "moe_experts": "moe experts num_experts n_experts num_local_experts n_routed_experts mixture_of_experts",
+    "moe_top": "num_experts_per_tok experts_per_token moe_top_k",
+    "moe_router": "scoring_func",
+    "moe_balance_loss": "router_aux_loss_coef aux_loss load_balancing_loss",
+    "ssm_state": "ssm state_space d_state state_size ssm_state_size",
+    "ssm_heads": "mamba_num_heads",
+    "ssm_chunk": "chunk_size",
     "pre_norm": "prenorm postnorm post_norm",
     "use_rmsnorm": "rmsnorm rms_norm",
     "use_scalenorm": "scalenorm scale_norm",
@@ -69,11 +76,8 @@ _MEANT = {word: tuple(ours.split()) for ours, words in _SYNONYMS.items() for wor
 
 # What there is not, in a sentence: its names.
 _ABSENT = {
-    "there is no mixture of experts here": "moe experts mixture_of_experts num_experts n_experts switch router",
     "there are no hyper-connections here": "hyper_connections mhc residual_streams num_residual_streams",
-    "there is no state-space block here": "mamba s4 ssm state_space",
-    "there is no linear attention here": "linear_attention performer",
-    "there is no latent attention here": "mla latent_attention",
+    "there is no attention by random features here": "performer favor",
 }
 _NOT_HERE = {word: sentence for sentence, words in _ABSENT.items() for word in words.split()}
 

@@ -1,7 +1,7 @@
 """Every pair of options: it trains, or the error at construction says why not. The page lists those that do not.
 
 A new option is paired with all others by itself, at the value of its example in the reference; SAMPLES has the values
-that small models need. After a change on purpose, `python tests/test_compatibility.py` writes the page anew.
+that small models need. A kind with a state, or of experts, is paired with all options, and its own ones with each other. After a change on purpose, `python tests/test_compatibility.py` writes the page anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from blockdsl.reference import needs, telling  # noqa: E402
 from blockdsl.registry.kinds import kinds  # noqa: E402
 from blockdsl.registry.settings import table  # noqa: E402
 from blockdsl.registry.tokens import MODEL_OPTIONS, TOKEN_OPTIONS  # noqa: E402
-from tests.built_in import BUILT_IN  # noqa: E402
+from tests.built_in import BUILT_IN, HYBRID, SMALL  # noqa: E402
 from xt_blocks import TransformerWrapper  # noqa: E402
 from xt_blocks.models.layers import AttentionLayers  # noqa: E402
 
@@ -66,6 +66,20 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "alibi_num_heads": {"alibi_num_heads": 2, "alibi_pos_bias": True},
     "rel_pos_num_buckets": {"rel_pos_num_buckets": 4, "rel_pos_bias": True},
     "rel_pos_max_distance": {"rel_pos_max_distance": 64, "rel_pos_bias": True},
+    "moe_top": {"moe_top": 1},
+    "moe_mult": {"moe_mult": 2, "moe_inner": None},
+    "moe_gate_first": {"moe_gate_first": True, "moe_glu": True},
+    "moe_glu_limit": {"moe_glu_limit": 2, "moe_glu": True},
+    "moe_glu_offset": {"moe_glu_offset": 2, "moe_glu": True},
+    "moe_groups": {"moe_groups": 3, "moe_experts": 6, "moe_top_groups": 2},
+    "moe_top_groups": {"moe_top_groups": 2, "moe_groups": 3, "moe_experts": 6},
+    "moe_shared_gate": {"moe_shared_gate": True, "moe_shared_inner": 8},
+    "ssm_dim_head": {"ssm_dim_head": 12},
+    "ssm_groups": {"ssm_groups": 2},
+    "ssm_expand": {"ssm_expand": 1},
+    "ssm_dt_min": {"ssm_dt_min": 0.01},
+    "ssm_in_scales": {"ssm_in_scales": (1, 2, 1, 0.5, 1)},
+    "rglru_heads": {"rglru_heads": 3},
     "depth": {"depth": 3},
     "cross_attend": {"cross_attend": True},
     "only_cross": {"only_cross": True, "cross_attend": True},
@@ -76,6 +90,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "shift_tokens of each block": {"shift_tokens": EACH},
     "layer_dropout of each block": {"layer_dropout": EACH},
 }
+SAMPLES["bidirectional"] = {"bidirectional": True, "custom_layers": ("a", "conv", "f")}
 VALUES_OF_EACH = {"shift_tokens": 1, "layer_dropout": 0.1}
 
 
@@ -95,16 +110,45 @@ def samples() -> list[Sample]:
     orderings = [f"{row.name} of each block" if row.name in settings else row.name for row in ORDERING_KEYWORDS]
     built_in = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
     own = {option.setting for kind in kinds().values() for option in kind.options} - built_in  # of tests' own kinds
+    own |= {name for kind in HYBRID for name in own_options(kind)}
 
     def sample(name: str) -> dict[str, Any]:
         needed = {need: value for need, value in needs(name, settings[name].area).items() if need not in BASE}
         return needed | {name: telling(settings[name])}
 
-    return [
+    whole = [Sample(f"custom_layers with {kind}", among_others(kind)) for kind in HYBRID]
+    return whole + [
         Sample(name, SAMPLES[name] if name in SAMPLES else sample(name))
         for name in [*settings, *orderings]
         if name not in own
     ]
+
+
+def own_options(kind: str) -> list[str]:
+    """The settings that blocks of a kind read, of HYBRID, and those of attention and feedforward do not."""
+    others = {option.setting for name in ("a", "c", "f") for option in kinds()[name].all_options()}
+    return [o.setting for o in kinds()[kind].options if o.setting is not None and o.setting not in others]
+
+
+def among_others(kind: str) -> dict[str, Any]:
+    """A block of the kind, with small sizes, between attention and feedforward."""
+    settings = {option.name: option.setting for option in kinds()[kind].options}
+    sizes = {str(settings[name]): value for name, value in SMALL.get(kind, {}).items()}
+    return sizes | {"custom_layers": ("a", kind, "f")} | ({"causal": True} if kinds()[kind].causal_only else {})
+
+
+def samples_of(kind: str) -> list[Sample]:
+    """Those of a kind's own options."""
+    known = table()
+    return [
+        Sample(
+            name, among_others(kind) | SAMPLES.get(name, needs(name, known[name].area) | {name: telling(known[name])})
+        )
+        for name in own_options(kind)
+    ]
+
+
+EVERY = [*samples(), *(sample for kind in HYBRID for sample in samples_of(kind))] if __name__ != "__main__" else []
 
 
 def merged(one: Sample, other: Sample) -> dict[str, Any]:
@@ -163,7 +207,14 @@ def outcome(keywords: dict[str, Any]) -> tuple[str, str]:
 
 def pairs() -> Iterator[tuple[Sample, Sample]]:
     both = itertools.combinations(samples(), 2)
-    return ((a, b) for a, b in both if a.keyword != b.keyword and not of_two_scalings(a, b))
+    of_kinds = (pair for kind in HYBRID for pair in itertools.combinations(samples_of(kind), 2))
+    apart = ((a, b) for a, b in both if a.keyword != b.keyword and not two_orders(a, b))
+    return ((a, b) for a, b in itertools.chain(apart, of_kinds) if not of_two_scalings(a, b))
+
+
+def two_orders(a: Sample, b: Sample) -> bool:
+    """Whether a kind's blocks are among others here, and the other sample orders blocks too."""
+    return any(" with " in one.name and other.keyword in ORDER_NAMES for one, other in ((a, b), (b, a)))
 
 
 def of_two_scalings(a: Sample, b: Sample) -> bool:
@@ -192,7 +243,8 @@ def page(refused: list[tuple[Sample, Sample, str]], tried: int) -> str:
             "",
             f"All of them, but for the {len(refused)} pairs below. Each of the {len(samples())} options was paired with every other,"
             f" {tried:,} pairs in all, in a",
-            "model of two layers over tokens. A pair either trains, with a finite gradient for every parameter, or is refused",
+            f"model of two layers over tokens; so was a block of each of the kinds {', '.join(HYBRID)}, whose own options were",
+            "paired with each other. A pair either trains, with a finite gradient for every parameter, or is refused",
             "when the model is built. What a refusal says is the reason given here. `tests/test_compatibility.py` writes this",
             "page and fails when it is out of date.",
             "",
@@ -229,7 +281,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
+@pytest.mark.parametrize("sample", EVERY, ids=lambda sample: sample.name)
 def test_every_option_has_a_sample_that_trains_by_itself(sample: Sample) -> None:
     kind, words = outcome(merged(sample, sample))
     assert not kind, (
@@ -237,7 +289,7 @@ def test_every_option_has_a_sample_that_trains_by_itself(sample: Sample) -> None
     )
 
 
-@pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
+@pytest.mark.parametrize("sample", EVERY, ids=lambda sample: sample.name)
 def test_every_sample_differs_from_the_default(sample: Sample) -> None:
     if sample.keyword in table():
         assert sample.keywords[sample.keyword] != table()[sample.keyword].default
@@ -245,11 +297,11 @@ def test_every_sample_differs_from_the_default(sample: Sample) -> None:
 
 
 def test_every_option_of_the_tables_is_paired() -> None:
-    tried = {sample.keyword for sample in samples()}
+    tried = {sample.keyword for sample in EVERY}
     assert tried >= {row.name for row in ORDERING_KEYWORDS}
     for name in BUILT_IN:
         assert tried >= {option.setting for option in kinds()[name].all_options()} - {None}
-    assert set(SAMPLES) <= {sample.name for sample in samples()}, "SAMPLES has an option that there is not"
+    assert set(SAMPLES) <= {sample.name for sample in EVERY}, "SAMPLES has an option that there is not"
 
 
 def test_every_pair_trains_or_is_refused_for_a_reason_and_the_page_says_which(one_thread: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..registry.kinds import kinds
 from ..registry.norms import final_norm
 from ..registry.options import Option, spell
 from ..registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
@@ -76,8 +77,10 @@ def gives(graph: Graph) -> str:
 
 
 def heads(graph: Graph) -> str:
-    """`8 heads of 64`, those of most attention blocks; empty where there is none."""
-    options = [graph.nx.nodes[node]["options"] for node in graph.nodes("block")]
+    """`8 heads of 64`, those of most blocks that follow the stack's `heads`; empty where there is none."""
+    follow = {kind.name for kind in kinds().values() for option in kind.options if option.setting == "heads"}
+    blocks = [graph.block(node) for node in graph.nodes("block")]
+    options = [block["options"] for block in blocks if block["kind"] in follow]
     sizes = Counter((o["heads"], o["dim_head"]) for o in options if {"heads", "dim_head"} <= o.keys())
     if not sizes:
         return ""

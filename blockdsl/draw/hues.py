@@ -24,7 +24,7 @@ class Hue(NamedTuple):
 # Each of HUES in a terminal.
 _IN_A_TERMINAL = (
     *("blue", "magenta", "yellow", "red", "green", "cyan"),
-    *("bright yellow", "bright red", "bright green", "bright blue", "bright magenta", "bright cyan"),
+    *("bright yellow", "bright red", "bright green", "bright cyan", "bright magenta", "bright blue"),
 )
 
 

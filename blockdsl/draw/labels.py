@@ -48,7 +48,7 @@ class Labels:
         attrs = self.graph.nx.nodes[node]
         usual = self.usual[attrs["kind"]].items()
         said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
-        named = {*attrs["given"], *kind_of(attrs["kind"]).shown}
+        named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
         shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
         return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
 

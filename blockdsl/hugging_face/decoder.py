@@ -48,7 +48,7 @@ def gated_settings(config: Config, bias: bool = False) -> dict[str, Any]:
 
 
 def layers_of(
-    config: Config, window: int | None, sliding: Sequence[bool], rotated: Sequence[bool] = ()
+    config: Config, window: int | None, sliding: Sequence[bool], rotated: Sequence[bool] = (), block: str = "a f"
 ) -> tuple[str, dict[str, Any]]:
     """The pattern of the layers, and the settings that all of them share.
 
@@ -56,6 +56,7 @@ def layers_of(
         window: tokens that a token attends to, itself among them, in layers with a window; None: there is none.
         sliding: which layers have it, where the configuration does not say by `layer_types`.
         rotated: which layers have rotary positions; empty: all.
+        block: a layer; its attention comes first.
     """
     types = layer_types(config, named("sliding_attention", "full_attention", sliding), _WINDOWS)
     own = [window is not None and each == "sliding_attention" for each in types]
@@ -64,7 +65,7 @@ def layers_of(
     for i, has_window in enumerate(own):
         options = [f"max_attend_past={past}"] if has_window and not all(own) else []
         options += ["rotary=false"] if rotated and not rotated[i] else []
-        texts.append(f"a({', '.join(options)}) f" if options else "a f")
+        texts.append(f"a({', '.join(options)}){block[1:]}" if options else block)
     return repeated(texts), {"attn_max_attend_past": past} if all(own) else {}
 
 

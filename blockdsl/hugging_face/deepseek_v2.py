@@ -7,6 +7,7 @@ from typing import Any
 
 from .config import Config
 from .decoder import LAYER, gated_rows, gated_settings, logits_rows, logits_settings, rotary_settings
+from .experts import expert_rows
 from .family import Component, Family, Row, Weight
 from .latent import latent_rows, latent_settings, score_scale
 from .layers import repeated
@@ -92,20 +93,18 @@ def deepseek(
         *(Weight(f"{kind}.norm", LAYER + "post_attention_layernorm") for kind in "fe"),
         *gated_rows(),
         *expert_rows(experts["moe_experts"]),
+        *shared_rows(),
         Weight("attn_layers.norm", "model.norm"),
         *logits_rows(config),
     ]
     return Component(repeated(kinds), settings, rows, kinds)
 
 
-def expert_rows(experts: int) -> list[Row]:
-    """So many experts, which are gated, and the shared one."""
-    own, shared = LAYER + "mlp.experts.{e}.", LAYER + "mlp.shared_experts."
+def shared_rows() -> list[Row]:
+    """The bias by which experts are chosen, and the expert that every token reads."""
+    shared = LAYER + "mlp.shared_experts."
     return [
-        Weight("e.layer.router", LAYER + "mlp.gate"),
         Weight("e.layer.router.correction", LAYER + "mlp.gate.e_score_correction_bias"),
-        Weight("e.layer.to_hidden", (own + "up_proj", own + "gate_proj"), experts=experts),
-        Weight("e.layer.to_out", own + "down_proj", experts=experts),
         Weight("e.layer.shared.to_hidden", (shared + "up_proj", shared + "gate_proj")),
         Weight("e.layer.shared.to_out", shared + "down_proj"),
     ]

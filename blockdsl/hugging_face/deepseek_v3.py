@@ -36,4 +36,5 @@ FAMILY = Family(
     source="arXiv:2412.19437",
     read=_read,
     ignored=("rotary_emb.inv_freq",),
+    unused=("model.layers.61.",),  # predicts further tokens
 )

@@ -29,6 +29,7 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     other shape           Weight("class_token", "….cls_token", Reordered((1, 1, dim)))
     zeros (BART)          Zeros("final_logits_bias", (1, vocabulary))                      another number is refused
     parts of one (SigLIP) Weight("….to_q.weight", "….in_proj_weight", PartOf(0, d)), Weight("….to_kv.weight", …)
+      joined (Qwen3-Next) Weight("….to_qkv", (q and gate, k, v), (PartOf(0, d, ByHead(…)), Layout(), Layout()), sizes)
     of experts (Mixtral)  Weight("e.layer.to_out", "….experts.{e}.w2", experts=8)      theirs is a tensor for each
       joined              Weight("e.layer.to_hidden", ("….experts.{e}.w3", "….experts.{e}.w1"), experts=8)
     buffers of ours       Weight("e.layer.router.correction", "….e_score_correction_bias")    as parameters
@@ -137,13 +138,15 @@ class PartOf(Layout):
 
     Args:
         start, stop: the first, and the one after the last.
+        whole: how the whole of theirs is stored; rows are counted in our order.
     """
 
     start: int
     stop: int
+    whole: Layout = field(default_factory=Layout)
 
     def ours(self, theirs: Any) -> Any:
-        return theirs[self.start : self.stop]
+        return self.whole.ours(theirs)[self.start : self.stop]
 
 
 TRANSPOSED = Transposed()
@@ -167,14 +170,14 @@ class Weight:
     Args:
         ours: its name; see the module's head.
         theirs: their names, {i} the layer, {e} the expert; several are joined along the first axis.
-        layout: how each of theirs is stored.
+        layout: how each of theirs is stored, or several, one for each.
         sizes: rows of each of theirs; empty: equal parts.
         experts: how many experts have tensors of these names, whose number is the first axis of ours; none: no experts.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
-    layout: Layout = field(default_factory=Layout)
+    layout: Layout | tuple[Layout, ...] = field(default_factory=Layout)
     sizes: tuple[int, ...] = ()
     experts: int | None = None
 
@@ -184,6 +187,11 @@ class Weight:
         if self.experts is None:
             return names
         return tuple(name.replace("{e}", str(expert)) for expert in range(self.experts) for name in names)
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """One for each of `names`."""
+        return self.layout if isinstance(self.layout, tuple) else (self.layout,) * len(self.names)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from .config import Config
 from .decoder import logits_rows, logits_settings
 from .family import Component, Family, Weight
+from .mamba import LONGEST
 from .state_space import state_space_rows, state_space_settings
-
-_LONGEST = 2**20
-"""Tokens of the longest text, which nothing in the model limits."""
 
 
 def _read(config: Config) -> dict[str, Component]:
@@ -20,7 +18,7 @@ def _read(config: Config) -> dict[str, Component]:
         "dim": dim,
         "causal": True,
         "num_tokens": config.integer("vocab_size"),
-        "max_seq_len": _LONGEST,
+        "max_seq_len": LONGEST,
         **state_space_settings(
             config,
             eps=eps,

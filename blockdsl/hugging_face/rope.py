@@ -86,7 +86,6 @@ def _llama3(config: Config, rope: Config) -> dict[str, Any]:
 
 
 def _yarn(config: Config, rope: Config) -> dict[str, Any]:
-    rope.only("truncate", True, "the limits of YaRN's ramp are not whole numbers")
     rope.ignore("finetuned")
     original = _original(config, rope)
     factor = rope.number("factor", config.integer("max_position_embeddings") / original)
@@ -95,6 +94,7 @@ def _yarn(config: Config, rope: Config) -> dict[str, Any]:
         "original_len": original,
         "beta_fast": rope.number("beta_fast", 32.0) or 32.0,
         "beta_slow": rope.number("beta_slow", 1.0) or 1.0,
+        "truncate": rope.flag("truncate", True),
         "attention_factor": _attention_factor(rope, factor),
     }
 

@@ -65,6 +65,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
-        shown: names of options that drawings always show, as how many experts there are.
+        shown: names of options that drawings show wherever they are not none, as how many experts there are.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -162,6 +163,10 @@ class Kind:
 
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those that every block has, of which its module may have some too."""
+        return self._all_options
+
+    @cached_property
+    def _all_options(self) -> tuple[Option, ...]:  # every model asks every kind, many times
         further = (*((BIDIRECTIONAL,) if self.both_ways else ()), *BLOCK_OPTIONS)
         return (*self.options, *(option for option in further if option not in self.options))
 

@@ -67,6 +67,7 @@ _OF_SCALINGS = (
     Option("rotary_high_freq_factor", float, 4.0, "Llama 3: wavelengths below original_len over it are left", above=0),
     Option("rotary_beta_fast", float, 32.0, "YaRN: pairs of at least so many cycles in original_len are left", above=0),
     Option("rotary_beta_slow", float, 1.0, "YaRN: pairs of at most so many are scaled whole", above=0),
+    Option("rotary_truncate", bool, True, "YaRN: both limits are whole pairs, the next ones outwards (gpt-oss: false)"),
     Option(
         "rotary_attention_factor",
         float,
@@ -111,7 +112,13 @@ BY_LENGTH = ("dynamic", "longrope")
 _READ_BY_SCALING = {
     **NEEDED_BY_SCALING,
     "llama3": (*NEEDED_BY_SCALING["llama3"], "rotary_low_freq_factor", "rotary_high_freq_factor"),
-    "yarn": (*NEEDED_BY_SCALING["yarn"], "rotary_beta_fast", "rotary_beta_slow", "rotary_attention_factor"),
+    "yarn": (
+        *NEEDED_BY_SCALING["yarn"],
+        "rotary_beta_fast",
+        "rotary_beta_slow",
+        "rotary_truncate",
+        "rotary_attention_factor",
+    ),
     "longrope": (*NEEDED_BY_SCALING["longrope"], "rotary_factor", "rotary_attention_factor"),
 }
 

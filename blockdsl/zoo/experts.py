@@ -45,3 +45,43 @@ deepseek_v3 = ModelFamily(
     (a f)*3 (a e)*58
     """,
 )
+
+mixtral = ModelFamily(
+    "arXiv:2401.04088",
+    "dim heads inner length depth",
+    {"8x7b": (4096, 32, 14336, 32768, 32), "8x22b": (6144, 48, 16384, 65536, 56)},
+    f"""
+    set dim={{dim}}, heads={{heads}}, attn_dim_head=128, attn_kv_heads=8, causal, use_rmsnorm, norm_eps=1e-5;
+    set rotary_pos_emb, rotary_emb_dim=128, rotary_theta=1000000, max_seq_len={{length}};
+    set moe_inner={{inner}}, moe_glu, moe_activation=silu, moe_no_bias, moe_balance_loss=0;
+    set num_tokens=32000, {OWN};
+    (a e)*{{depth}}
+    """,
+)
+
+qwen3_moe = ModelFamily(
+    "arXiv:2505.09388",
+    "dim heads inner depth",
+    {"30b_a3b": (2048, 32, 768, 48), "235b_a22b": (4096, 64, 1536, 94)},
+    f"""
+    set dim={{dim}}, heads={{heads}}, attn_dim_head=128, attn_kv_heads=4, attn_qk_rmsnorm=head, causal;
+    set rotary_pos_emb, rotary_emb_dim=128, rotary_theta=1000000, use_rmsnorm, norm_eps=1e-6;
+    set moe_experts=128, moe_top=8, moe_inner={{inner}}, moe_glu, moe_activation=silu, moe_no_bias, moe_balance_loss=0;
+    set num_tokens=151936, max_seq_len=40960, {OWN};
+    (a e)*{{depth}}
+    """,
+)
+
+gpt_oss = ModelFamily(
+    "arXiv:2508.10925",
+    "experts depth",
+    {"20b": (32, 12), "120b": (128, 18)},
+    f"""
+    set dim=2880, heads=64, attn_kv_heads=8, attn_sink, attn_qkv_bias, attn_out_bias, causal;
+    set rotary_pos_emb, rotary_emb_dim=64, rotary_theta=150000, rotary_scaling=yarn, rotary_factor=32;
+    set rotary_original_len=4096, rotary_truncate=false, max_seq_len=131072, use_rmsnorm, norm_eps=1e-5;
+    set moe_experts={{experts}}, moe_top=4, moe_inner=2880, moe_glu, moe_gate_first, moe_activation=quick_gelu;
+    set moe_glu_limit=7, moe_glu_offset=1, moe_router_bias, moe_balance_loss=0, num_tokens=201088, {OWN};
+    (a(max_attend_past=127) e a e)*{{depth}}
+    """,
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .decoders import TIED
+from .decoders import OWN, TIED
 from .family import ModelFamily
 
 lfm2 = ModelFamily(
@@ -18,8 +18,22 @@ lfm2 = ModelFamily(
     """,
 )
 
+kimi_linear = ModelFamily(
+    "arXiv:2510.26692",
+    "",
+    {"48b-a3b": ()},
+    """
+    set dim=2304, heads=32, attn_dim_head=192, attn_value_dim_head=128, attn_kv_rank=512, attn_shared_key_dim=64;
+    set causal, use_abs_pos_emb=false, kda_heads=32, kda_dim_head=128, use_rmsnorm, norm_eps=1e-5;
+    set ff_inner=9216, ff_glu, ff_swish, ff_no_bias, moe_experts=256, moe_top=8, moe_inner=1024, moe_glu;
+    set moe_activation=silu, moe_no_bias, moe_router=sigmoid, moe_weight_scale=2.446, moe_correction_rate=0;
+    set moe_balance_loss=0, moe_shared_inner=1024, num_tokens=163840, max_seq_len=1048576, logits_bias=false;
+    kda f (kda e)*2 a e ((kda e)*3 a e)*5 (kda e)*2 a e
+    """,
+)
+
 olmo_hybrid = ModelFamily(
-    "https://huggingface.co/allenai/Olmo-Hybrid-7B",
+    "Ai2, 2026",
     "",
     {"7b": ()},
     """
@@ -27,6 +41,21 @@ olmo_hybrid = ModelFamily(
     set gdn_heads=30, gdn_dim_head=96, gdn_value_dim_head=192, gdn_neg_eigval, use_rmsnorm, norm_eps=1e-6;
     set ff_inner=11008, ff_glu, ff_swish, ff_no_bias, num_tokens=100352, max_seq_len=65536, logits_bias=false;
     ((gdn f)*3 a(output_norm) f(output_norm))*8
+    """,
+)
+
+qwen3_next = ModelFamily(
+    "Qwen, 2025",
+    "",
+    {"80b-a3b": ()},
+    """
+    set dim=2048, heads=16, attn_dim_head=256, attn_kv_heads=2, attn_gate_values, attn_gate_bias=false, causal;
+    set attn_qk_rmsnorm=head, rotary_pos_emb, rotary_emb_dim=64, rotary_theta=10000000;
+    set gdn_heads=16, gdn_value_heads=32, gdn_dim_head=128, gdn_out_norm_eps=1e-6;
+    set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, moe_experts=512, moe_top=10, moe_inner=512, moe_glu;
+    set moe_activation=silu, moe_no_bias, moe_shared_inner=512, moe_shared_gate, moe_balance_loss=0;
+    set num_tokens=151936, max_seq_len=262144, logits_bias=false;
+    ((gdn e)*3 a e)*12
     """,
 )
 
@@ -40,5 +69,41 @@ recurrentgemma = ModelFamily(
     set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
     set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
     ((rglru f)*2 a f)*{{repeats}} (rglru f)*2
+    """,
+)
+
+mamba = ModelFamily(
+    "arXiv:2312.00752",
+    "dim depth",
+    {"130m": (768, 24), "370m": (1024, 48), "790m": (1536, 48), "1.4b": (2048, 48), "2.8b": (2560, 64)},
+    f"""
+    set dim={{dim}}, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=50280, max_seq_len=2048, {TIED};
+    mamba*{{depth}}
+    """,
+)
+
+falcon_mamba = ModelFamily(
+    "arXiv:2410.05355",
+    "",
+    {"7b": ()},
+    f"""
+    set dim=4096, mamba_rmsnorm=plain, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=65024, max_seq_len=8192, {OWN};
+    mamba*64
+    """,
+)
+
+jamba = ModelFamily(
+    "arXiv:2403.19887",
+    "",
+    {"v0.1": ()},
+    f"""
+    set dim=4096, heads=32, attn_dim_head=128, attn_kv_heads=8, causal, mamba_rmsnorm=gain, use_abs_pos_emb=false;
+    set use_rmsnorm, norm_eps=1e-6, ff_inner=14336, ff_glu, ff_swish, ff_no_bias;
+    set moe_experts=16, moe_renormalise=false, moe_balance_loss=0.001;
+    set moe_inner=14336, moe_glu, moe_activation=silu, moe_no_bias;
+    set num_tokens=65536, max_seq_len=262144, {OWN};
+    ((mamba f mamba e)*2 a f mamba e mamba f mamba e)*4
     """,
 )

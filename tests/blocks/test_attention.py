@@ -250,6 +250,23 @@ def test_explicit_scores_of_large_float16_features_are_finite_as_the_fused_ones(
     torch.testing.assert_close(out, table.run("sdpa", request)[0])
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize("mem_kv", [0, 2])
+def test_a_single_query_of_heads_that_share_keys_is_the_first_of_two(kv_heads: int, flash: bool, mem_kv: int) -> None:
+    options = {"kv_heads": kv_heads, "flash": flash, "num_mem_kv": mem_kv}
+    layer = CrossAttention(dim=12, heads=4, dim_head=5, value_dim_head=3, **options).double()
+    x, context = (torch.randn(3, n, 12, dtype=torch.float64, requires_grad=True) for n in (1, 6))
+    real = torch.arange(6) < torch.tensor([[6], [3], [0]])  # the last row sees nothing but memory
+    for seen in (None, real):
+        outs = [layer(x.expand(-1, queries, -1), context, seen)[:, :1] for queries in (1, 2)]
+        torch.testing.assert_close(*outs)
+        weight = torch.randn_like(x)
+        torch.testing.assert_close(
+            *(torch.autograd.grad((out * weight).sum(), (x, context, *layer.parameters())) for out in outs)
+        )
+
+
 def test_a_layer_on_its_own_checks_its_mask() -> None:
     x = torch.randn(2, 3, 8)
     with pytest.raises(ValueError, match=r"mask must be boolean, True = attend, not torch\.float32"):

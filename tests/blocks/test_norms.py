@@ -438,3 +438,22 @@ def test_a_label_does_not_say_that_no_norm_is_shared() -> None:
     graph = blockdsl.compile("(a & f)*2 (a f)*2", shared_norm=True, **SIZES)
     assert "shared_norm=false" not in graph.to_text()
     assert "f(shared_norm=false)" in blockdsl.compile("(a & f(shared_norm=false))", shared_norm=True, **SIZES).to_text()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)]
+)
+@pytest.mark.parametrize("spec", [Norm("rmsnorm", 1e-5), Norm("rmsnorm", 0.5, gain=False)], ids=["gain", "none"])
+def test_an_rmsnorm_is_the_same_with_gradients_and_without(spec: Norm, dtype: torch.dtype, tolerance: float) -> None:
+    layer = norm(spec, 12).to(dtype)
+    if spec.gain:
+        torch.nn.init.normal_(layer.weight)
+    x = torch.randn(2, 3, 12, dtype=dtype)
+    wide = x.double()
+    exact = wide / (wide.pow(2).mean(-1, keepdim=True) + layer.eps).sqrt()
+    exact = exact * layer.weight.double() if spec.gain else exact
+    with torch.no_grad():
+        short = layer(x)
+    for out in (layer(x), short):
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.double(), exact, rtol=tolerance, atol=tolerance)

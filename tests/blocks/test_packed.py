@@ -64,6 +64,17 @@ def test_every_linear_map_is_packed_at_its_first_use() -> None:
     assert all(map(is_packed, maps))
 
 
+@pytest.mark.skipif(not HAS_ONEDNN, reason="torch without oneDNN packs nothing")
+@pytest.mark.parametrize("faster", [True, False])
+def test_one_row_is_left_to_mkl_where_that_is_faster(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "MKL_READS_FASTER", faster)
+    linear = layer()
+    is_right(linear, torch.randn(1, 1, 37))
+    assert is_packed(linear) == (not faster)
+    is_right(linear, torch.randn(1, 2, 37))
+    assert is_packed(linear)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     "x",

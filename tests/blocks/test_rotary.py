@@ -123,6 +123,14 @@ def test_frequencies_are_those_of_the_formulas(scaling: str | None) -> None:
         )
 
 
+def test_limits_of_yarn_between_pairs() -> None:
+    rotary = Rotary(8, 300.0, scaling="yarn", factor=4, original_len=32, beta_fast=6, truncate=False)
+    fast, slow = (8 * math.log(32 / (turns * 2 * math.pi)) / (2 * math.log(300)) for turns in (6, 1))
+    ramp = [min(max((i - max(fast, 0)) / (slow - max(fast, 0)), 0), 1) for i in range(4)]
+    by_pair = [300 ** (-i / 4) * (share / 4 + 1 - share) for i, share in enumerate(ramp)]
+    torch.testing.assert_close(rotary.frequencies(32), torch.tensor(by_pair, dtype=torch.float64))
+
+
 def test_the_attention_factor_can_be_given() -> None:
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     own, given = (

@@ -67,6 +67,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory kv, qk norm": ("a f a", {"attn_num_mem_kv": 3, "attn_qk_norm": True, "attn_one_kv_head": True}),
     "one kv head": ("(a c f)*2", {"attn_one_kv_head": True, "rotary_pos_emb": True}),
     "kv heads": ("(a c f)*2", {"heads": 6, "attn_kv_heads": 2, "attn_tensor_product": True}),
+    "gate without a bias": ("(a c f)*2", {"attn_gate_values": True, "attn_gate_bias": False}),
     "value heads": ("(a c f)*2", {"attn_value_dim_head": 5, "attn_gate_values": True, "attn_head_scale": True}),
     "latent": ("(a c f)*2", {"attn_kv_rank": 6}),
     "latent, rotary": (

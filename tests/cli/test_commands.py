@@ -465,7 +465,11 @@ def test_options_tells_all_of_one(blockdsl: Run, name: str, out: str) -> None:
 
 def test_options_tells_of_each_that_has_the_name(blockdsl: Run) -> None:
     paragraphs = blockdsl("options", "dropout").out.split("\n\n")
-    assert [text.partition("\n")[0] for text in paragraphs] == ["attn_dropout", "ff_dropout"]
+    assert [text.partition("\n")[0] for text in paragraphs] == [
+        "attn_dropout",
+        "ff_dropout",
+        "moe_dropout",
+    ]
 
 
 def test_options_knows_other_names_kinds_and_areas(blockdsl: Run) -> None:
@@ -474,8 +478,8 @@ def test_options_knows_other_names_kinds_and_areas(blockdsl: Run) -> None:
         "ff_glu",
         "ff_swish",
     ]
-    assert blockdsl("options", "moe") == Ran(
-        2, "", "blockdsl options: there is no option 'moe'; there is no mixture of experts here\n"
+    assert blockdsl("options", "performer") == Ran(
+        2, "", "blockdsl options: there is no option 'performer'; there is no attention by random features here\n"
     )
     whole = blockdsl("options").out
     for name in ("positions", "ordering"):
@@ -493,7 +497,7 @@ def test_options_lists_all_by_area(blockdsl: Run) -> None:
     areas = [text.partition("\n")[0] for text in ran.out.split("\n\n")]
     assert areas[:6] == ["stack", "embedding", "vectors", "images", "attention", "feedforward"]
     lines = ran.out.splitlines()
-    assert lines[:2] == ["stack", "  dim      set dim=512;  a whole number of at least 1; must be given"]
+    assert lines[:2] == ["stack", "  dim            set dim=512;      a whole number of at least 1; must be given"]
     at = next(i for i, line in enumerate(lines) if line.startswith("  attn_kv_heads "))
     words = [word for word in lines[at].split("  ") if word]
     assert [word.strip() for word in words] == [

@@ -376,6 +376,35 @@ def test_a_file_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "x.svg").read_text(encoding="utf-8") == svg + "\n"
 
 
+def test_a_hybrid_of_52_layers_is_drawn_once_a_repeat_everywhere() -> None:
+    """Nemotron-H (arXiv:2504.03624): m (f m)*3 (a (f m)*5)*4 f."""
+    letters = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-"
+    g = blockdsl.compile(blockdsl.from_megatron(letters), **SIZES)
+    assert len(g.nodes("block")) == 52
+    picture = check(g.to_svg(), g)
+    kinds = ["m", "f", "m", "a", "f", "m", "f"]
+    assert [node.words[0] for node in picture.of("block")] == kinds
+    assert sorted(frame.value for frame in picture.frames) == [3, 4, 5]
+    titles = tuple(blockdsl.kinds()[kind].title for kind in "amf")
+    assert [line.split()[1] for line in g.to_text().splitlines() if line.endswith(titles)] == kinds
+    assert g.to_mermaid().count("<br/>") - 1 == g.to_dot(fold=True).count("shape=box") == len(kinds)
+
+
+def test_what_a_kind_shows_is_drawn_wherever_it_is_set() -> None:
+    """Experts and top-k, whose defaults too; the rank of latent attention, where attention is latent."""
+    settings = {"moe_experts": 4, "causal": True}
+    picture = drawn("a e e(top=1)", **settings)
+    assert picture.node("a0").words[2:] == []
+    assert [picture.node(node).words[2:] for node in ("e1", "e2")] == [["experts=4, top=2"], ["experts=4, top=1"]]
+    assert drawn("a", attn_kv_rank=8).node("a0").words[2:] == ["kv_rank=8"]
+    assert "e(experts=4, top=2)" in graph("a e", **settings).to_text()
+
+
+def test_the_heads_are_those_of_attention_whatever_other_kinds_call_theirs() -> None:
+    assert "2 heads of 4" in drawn("m*4 a", causal=True).node("input").words[1]
+    assert "heads" not in drawn("m*4", causal=True).node("input").words[1]
+
+
 def test_a_kind_of_ones_own_has_a_colour_and_its_title() -> None:
     kind = blockdsl.Kind(
         name="convolution_of_a_long_name",

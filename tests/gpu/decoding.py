@@ -14,7 +14,7 @@ from xt_blocks import AutoregressiveWrapper, TransformerWrapper
 from ..benchmarks.case import Options
 from .check import Check
 from .compiling import graphs
-from .options import Sizes, built, drawn
+from .options import CHOOSING, KINDS, Sizes, built, drawn
 from .precision import PRECISIONS, Precision, held_to
 
 CACHED = (
@@ -28,8 +28,9 @@ CACHED = (
     "grouped-heads",
     "token-shift",
     "talking_heads",
+    *(name for name in KINDS if name not in CHOOSING),
 )
-COMPILED = {"rotary": False, "alibi": False, "window": True, "token-shift": True}
+COMPILED = {"rotary": False, "alibi": False, "window": True, "token-shift": True, "m": True}
 """Whether one may come later: each is compiled anew."""
 CLOSE = 4.0
 """How many times the largest rounding error a generated token may be below the likeliest one."""

@@ -50,11 +50,23 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5, learned alibi": ("(a f)*2", {"rel_pos_bias": True, "alibi_pos_bias": True, "alibi_learned": True}),
 }
 
+# kind with a state, or of experts → what its blocks say
+KINDS = {
+    "m": "state=32, dim_head=32",
+    "gdn": "heads=4, dim_head=32",
+    "kda": "heads=4, dim_head=32",
+    "gla": "heads=4, dim_head=32",
+    "conv": "kernel=4",
+    "e": "experts=4, inner=64",
+}
+OPTIONS |= {name: (f"{name}({said}) a f {name}({said})>>1", {"rotary_pos_emb": True}) for name, said in KINDS.items()}
 OPTIONS |= {name: ("(a f)*2", {row.setting: telling(row)}) for name, row in SCORE_OPTIONS.items() if row.setting}
 
 COMPILED = {name for name, (_, own) in OPTIONS.items() if any("bias" in key or "past" in key for key in own)}
 COMPILED |= SCORE_OPTIONS.keys()
 """Those whose kernel may be compiled; the kernels' own checks have every number format."""
+CHOOSING = {"e"}
+"""Those in which rounding decides what is computed: in float32 alone."""
 
 
 class Sizes(NamedTuple):
@@ -83,6 +95,7 @@ def check(name: str, options: Options) -> dict[str, Any]:
     plain.load_state_dict(model.state_dict())
     tokens = drawn(sizes, options.device)
     names = ("float32", "autocast") if name in COMPILED else PRECISIONS  # each that is compiled takes its time
+    names = ("float32",) if name in CHOOSING else names
     return {
         own.name: held_to(
             passed(copy.deepcopy(plain).to(own.weights).double(), tokens),

@@ -227,6 +227,7 @@ PLAIN_ATTENTION = {
     "sparse_topk": None,
     "head_scale": False,
     "gate_values": False,
+    "gate_bias": True,
     "on_attn": False,
     "tensor_product": False,
     "zero_init_branch_output": False,

@@ -229,6 +229,7 @@ ROTARY = {
     "high_freq_factor": 4.0,
     "beta_fast": 32.0,
     "beta_slow": 1.0,
+    "truncate": True,
     "attention_factor": None,
     "short_factors": None,
     "long_factors": None,

@@ -43,7 +43,7 @@ from .texts import Texts
 
 BATCH, SEQ, NEW = 2, 11, 20
 
-AFTER_LAYERS = {"mamba2"}
+AFTER_LAYERS = {"mamba", "falcon_mamba", "mamba2"}
 """Families that give the streams after each layer; the others give those before each."""
 
 READ_PADDING = {"recurrent_gemma"}
@@ -225,7 +225,8 @@ def gradient_difference(called: Tokens | Pair | Images | Texts | Both, reading: 
         parameter.data = value
     expected = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in theirs.named_parameters()}
     expected = revert_weight_conversion(theirs, expected)  # under the names of files
-    assert found.keys() - dict(theirs.named_buffers()).keys() == expected.keys()
+    buffers = revert_weight_conversion(theirs, dict(theirs.named_buffers()))
+    assert found.keys() - buffers.keys() == expected.keys()
     return max(difference(found[name], expected[name]) for name in expected)
 
 

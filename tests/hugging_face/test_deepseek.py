@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
 
+import xt_blocks
 from blockdsl import UserError, zoo
 from blockdsl.hugging_face import read
 
@@ -61,6 +63,14 @@ def peer(case: str) -> Any:
 @pytest.mark.parametrize("case", CASES)
 def test_agrees(case: str) -> None:
     check(agreement(peer(case)))
+
+
+def test_layers_that_predict_further_tokens_are_left_out() -> None:
+    theirs = peer("V3, biases, halves, dense")
+    tensors = theirs.state_dict() | {"model.layers.61.eh_proj.weight": torch.ones(16, 32)}
+    theirs.state_dict = lambda: tensors
+    with pytest.warns(UserWarning, match=r"of another head: model\.layers\.61\.eh_proj\.weight"):
+        xt_blocks.from_hugging_face(theirs)
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,11 @@ def test_the_ordering_keywords_are_those_that_are_taken() -> None:
 
 def test_each_stands_in_its_area() -> None:
     areas = by_area()
-    assert [area for area in AREAS if area in areas] == list(areas)
-    assert areas["stack"] == ["dim", "causal", "context"], "others have an area: give the option area=..."
+    assert [area for area in AREAS if area in areas] == [*areas][: len(AREAS)]
+    assert {*[*areas][len(AREAS) :]} <= {kind.title for kind in kinds().values()}
+    assert areas["stack"] == ["dim", "causal", "context", "bidirectional"], (
+        "others have an area: give the option area=..."
+    )
     some = {
         "embedding": {"num_tokens", "emb_dropout", "tie_embedding", "use_abs_pos_emb"},
         "attention": {"attn_sparse_topk", "heads", "attn_talking_heads", "residual_attn", "cross_residual_attn"},
@@ -138,7 +141,11 @@ def test_a_paper_is_that_of_the_declaration(name: str, papers: tuple[str, ...]) 
 
 def test_an_entry_is_found_by_keyword_by_option_and_by_macro() -> None:
     assert find("sparse_topk") == find("attn_sparse_topk")
-    assert [(e.keyword, e.kinds) for e in find("dropout")] == [("attn_dropout", ("a", "c")), ("ff_dropout", ("f",))]
+    assert [(e.keyword, e.kinds) for e in find("dropout")] == [
+        ("attn_dropout", ("a", "c")),
+        ("ff_dropout", ("f",)),
+        ("moe_dropout", ("e",)),
+    ]
     assert [(e.keyword, e.pattern) for e in find("macaron")] == [("macaron", "macaron(6)"), (None, "macaron(6)")]
     assert [e.pattern for e in find("residual_attn")] == ["a(residual_attn)", "c(residual_attn)"]
     assert find("use_rmsnorm")[0].kinds == BUILT_IN

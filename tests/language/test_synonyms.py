@@ -73,8 +73,10 @@ def compiled(**settings: Any) -> Any:
         (model, "vocab_size", "did you mean 'num_tokens'?"),
         (model, "rope", "it is a setting of the stack: give rotary_pos_emb to attn_layers=Decoder(...)"),
         (decoder, "num_residual_streams", "there are no hyper-connections here"),
-        (model, "moe", "there is no mixture of experts here"),
-        (decoder, "mult", "did you mean 'ff_mult'?"),
+        (model, "performer", "there is no attention by random features here"),
+        (decoder, "num_experts_per_tok", "did you mean 'moe_top'?"),
+        (decoder, "d_state", "did you mean 'ssm_state'?"),
+        (decoder, "mult", "did you mean 'ff_mult' or 'moe_mult'?"),
     ],
 )
 def test_a_keyword_of_others_has_ours_named(make: Callable[..., Any], keyword: str, hint: str) -> None:
@@ -98,7 +100,7 @@ def test_custom_layers_that_are_no_list_of_kinds_are_refused_in_words(layers: An
 def test_the_reference_finds_other_names_kinds_and_areas() -> None:
     assert [entry.keyword for entry in find("rope")] == ["rotary_pos_emb"]
     assert {entry.keyword for entry in find("swiglu")} == {"ff_glu", "ff_swish"}
-    assert find("moe") == of_kind("moe") == []
+    assert find("performer") == of_kind("performer") == []
     everything = entries()
     for word, kind in (("a", "a"), ("attention", "a"), ("cross-attention", "c"), ("mlp", "f"), ("f", "f")):
         assert of_kind(word) == [entry for entry in everything if kind in entry.kinds]

@@ -7,7 +7,7 @@ construction refuses is left out, one option at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from blockdsl.registry.options import Option, spell
 from blockdsl.registry.settings import table
 from blockdsl.registry.tokens import MODEL_OPTIONS, TOKEN_OPTIONS
 
-from ..built_in import BUILT_IN
+from ..built_in import BUILT_IN, HYBRID, SMALL
 
 SIZES: dict[str, Any] = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 TOKENS: dict[str, Any] = {"num_tokens": 11, "max_seq_len": 24}
@@ -68,6 +68,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
+KINDS = ("a", "c", "f", *HYBRID)
+
+
 def values(option: Option) -> tuple[Any, ...]:
     """Allowed values of an option other than its default."""
     if option.type is bool:
@@ -80,11 +83,18 @@ _TOKEN_NAMES = {option.name for option in TOKEN_OPTIONS}
 _OF_MODELS = {option.name for option in MODEL_OPTIONS}
 # Those of the built-in kinds: other tests register kinds of their own.
 _BUILT_IN = {option.setting for name in BUILT_IN for option in kinds()[name].all_options()}
+_READERS = {
+    setting: {name for name in BUILT_IN for option in kinds()[name].all_options() if option.setting == setting}
+    for setting in _BUILT_IN
+}
 OF_STACK = {
     name: option
     for name, option in table().items()
     if name not in {"dim", "causal", "context"} | _OF_MODELS and (name in _BUILT_IN or option.setting is None)
+    if values(option)
 }
+OF_HYBRID = {name for name, readers in _READERS.items() if name is not None and readers <= {*HYBRID}}
+"""Settings that only those kinds read."""
 # Without those that leave no output for each token.
 AROUND = {
     option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, "pool", "end_token", "pooler"}
@@ -140,8 +150,9 @@ Shape = Callable[[dict[str, str]], str]  # what stands in each block's parenthes
 
 
 @st.composite
-def _block(draw: st.DrawFn, kinds: str, places: dict[str, str]) -> Shape:
-    kind = draw(st.sampled_from(kinds))
+def _block(draw: st.DrawFn, kinds: Sequence[str], places: dict[str, str]) -> Shape:
+    plain = [kind for kind in kinds if kind not in HYBRID]
+    kind = draw(st.sampled_from(plain if draw(st.booleans()) else kinds))
     tie = draw(st.sampled_from(["", "", "", "@x", "@y"]))
     place = f"{kind}{tie}" if tie else f"{kind}{len(places)}"
     places[place] = kind
@@ -151,7 +162,7 @@ def _block(draw: st.DrawFn, kinds: str, places: dict[str, str]) -> Shape:
 
 
 @st.composite
-def _chain(draw: st.DrawFn, kinds: str, places: dict[str, str], depth: int, most: int) -> Shape:
+def _chain(draw: st.DrawFn, kinds: Sequence[str], places: dict[str, str], depth: int, most: int) -> Shape:
     items: list[Shape] = []
     for _ in range(draw(st.integers(1, most))):
         what = draw(st.sampled_from(["block", "block", "twice", "parallel"])) if depth else "block"
@@ -171,7 +182,7 @@ ORDERINGS = ("macaron(2)", "sandwich(1, 2)", "par(3, 2)", "(a c f)*2", "(a f)*2"
 
 
 @st.composite
-def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, around: bool = True) -> Model:
+def models(draw: st.DrawFn, kinds: Sequence[str] = KINDS, causal: bool | None = None, around: bool = True) -> Model:
     """A model with up to four options of its stack, of all blocks or of one, and up to three around it.
 
     Args:
@@ -187,23 +198,30 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
     else:
         shape = draw(_chain(kinds, places, draw(st.integers(0, 2)), 3))
     settings: dict[str, Any] = {"causal": draw(st.booleans()) if causal is None else causal}
-    options: dict[str, dict[str, Any]] = {}
+    options = {place: _own(kind, settings["causal"]) for place, kind in places.items()}
+    of_stack = [
+        name for name in OF_STACK if not (readers := _READERS.get(name)) or readers & {*places.values(), *"acf"}
+    ]
     for _ in range(draw(st.integers(1, 4))):
         if places and draw(st.integers(0, 2)) == 0:
             place = draw(st.sampled_from(sorted(places)))
             of_kind = {option.name: option for option in kind_options(places[place])}
-            name = draw(st.sampled_from(sorted(of_kind)))
+            name = draw(st.sampled_from(sorted(name for name, option in of_kind.items() if values(option))))
             own = options.get(place, {}) | {name: draw(st.sampled_from(values(of_kind[name])))}
             for norm in ("qk_norm", "qk_rmsnorm", "qk_layernorm"):
                 if name.startswith(f"{norm}_"):
                     own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
-            own |= {need: True for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu")) if option == name}
+            own |= {
+                need: True
+                for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu"))
+                if option == name and need in of_kind
+            }
             own |= {"kv_rank": 6} if name in ("q_rank", "shared_key_dim") else {}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
             tried = settings, options | {place: own}
         else:
-            name = draw(st.sampled_from(sorted(OF_STACK)))
+            name = draw(st.sampled_from(sorted(of_stack)))
             value = draw(st.sampled_from(values(OF_STACK[name])))
             others = {n: v for n, v in needs(name, OF_STACK[name].area).items() if n not in _TOKEN_NAMES}
             tried = others | settings | {name: value}, options
@@ -219,6 +237,12 @@ def models(draw: st.DrawFn, kinds: str = "acf", causal: bool | None = None, arou
         if _compiles(shape, settings | TOKENS | further, options):
             given = further
     return Model(_text(shape, options), settings, given, draw(st.integers(0, 2**16)))
+
+
+def _own(kind: str, causal: bool) -> dict[str, Any]:
+    """What a block of a kind says in any case in such a stack."""
+    both = {"bidirectional": True} if kinds()[kind].both_ways and not causal else {}
+    return SMALL.get(kind, {}) | both
 
 
 def kind_options(kind: str) -> tuple[Option, ...]:

@@ -15,14 +15,17 @@ from blockdsl.registry.settings import table
 
 from ..blocks.test_compile_export import NAMES
 from ..blocks.variants import VARIANTS
-from .models import AROUND, OF_STACK, TOKENS, Model, context_for, tokens, values
+from ..built_in import HYBRID, small
+from .models import AROUND, OF_HYBRID, OF_STACK, TOKENS, Model, context_for, tokens, values
 
 COVERED = {name for variant in NAMES for name in VARIANTS[variant][1]}
-OPTIONS = sorted((OF_STACK.keys() - COVERED) | AROUND.keys())
+OPTIONS = [*HYBRID, *sorted((OF_STACK.keys() - COVERED - OF_HYBRID) | AROUND.keys())]
 
 
 def alone(name: str) -> Model:
-    """A small model with one option, and what it needs."""
+    """A small model with one option, and what it needs; or with all defaults of a kind of block."""
+    if name in HYBRID:
+        return Model(f"a {small(name)}>>1 f", {"causal": True}, {}, 0)
     option = table()[name]
     others = {n: v for n, v in needs(name, option.area).items() if n not in TOKENS}
     given = others | {name: values(option)[0]}

@@ -81,7 +81,8 @@ def test_every_precision_runs_in_its_own_type(drawn: Model, dtype: torch.dtype) 
     assert out.dtype == dtype
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     assert out.isfinite().all()
-    if "sparse_topk" not in f"{drawn.settings} {drawn.text}":  # rounding decides which scores are the largest
+    # rounding decides which scores are the largest, and which experts
+    if "sparse_topk" not in f"{drawn.settings} {drawn.text}" and "e" not in drawn.kinds:
         # bfloat16 has two to three digits, and each block loses some
         loss = {torch.bfloat16: 0.3, torch.float16: 0.04, torch.float64: 1e-9}[dtype]
         assert (out[mask].double() - want).norm() <= loss * want.norm()

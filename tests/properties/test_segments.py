@@ -60,6 +60,7 @@ def test_prepended_embeddings_are_remembered(drawn: Model, parts: list[int], pad
 @examples(40)
 @given(models(), st.integers(1, 6))
 def test_memories_that_are_masked_whole_are_none_at_all(drawn: Model, length: int) -> None:
+    assume(drawn.graph.why_not_segmented() is None)
     drawn = drawn.without("shift_mem_down")
     if drawn.graph.sees_later() is not None:  # memory tokens that saw nothing are not those that see x
         drawn = drawn.without("num_memory_tokens")
@@ -74,6 +75,7 @@ def test_memories_that_are_masked_whole_are_none_at_all(drawn: Model, length: in
 @examples(40)
 @given(models(), st.sampled_from([1, 3]), cuts(SEQ))
 def test_memories_have_the_last_tokens_and_no_gradient(drawn: Model, most: int, parts: list[int]) -> None:
+    assume(drawn.graph.why_not_segmented() is None)
     model = Model(drawn.text, drawn.settings, drawn.around | {"max_mem_len": most}, drawn.seed).model().train()
     beside, mems, seen = context_for(model, BATCH), None, 0
     for part in tokens(BATCH, SEQ).split(parts, dim=1):

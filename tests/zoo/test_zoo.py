@@ -150,3 +150,19 @@ def test_names_that_there_are_not() -> None:
         zoo.gpt2("smal")
     with pytest.raises(AttributeError, match=r"^the zoo has no 'gpt_2'; did you mean 'gpt2'\?$"):
         _ = zoo.gpt_2
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "embedding"),
+    [
+        ("mixtral-8x7b", 12.9, 0),
+        ("mixtral-8x22b", 39.1, 0),
+        ("qwen3_moe-30b_a3b", 3.35, 0),
+        ("qwen3_moe-235b_a22b", 22.2, 0),
+        ("gpt_oss-20b", 3.61, 201_088 * 2880),  # its card leaves the embedding out
+        ("gpt_oss-120b", 5.13, 201_088 * 2880),
+        ("deepseek_v3-671b", 37.5, 0),
+    ],
+)
+def test_what_a_token_uses_is_what_cards_say(name: str, billions: float, embedding: int) -> None:
+    assert zoo.entry(name).graph().parameters(active=True) - embedding == pytest.approx(billions * 1e9, rel=0.005)

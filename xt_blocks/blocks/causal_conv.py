@@ -66,6 +66,8 @@ def causal_conv(
     """The convolution of `x: (batch, seq, features)` after `tail: (batch, kernel - 1, features)`, and the next tail."""
     joined = torch.cat((tail, x), dim=1)
     last = _last(joined, real, tail.shape[1])
+    if not x.shape[1]:
+        return x, last
     if x.shape[1] == 1:
         out = torch.einsum("bkf,fk->bf", joined, weight[:, 0])[:, None]
         return (out if bias is None else out + bias), last

@@ -82,19 +82,20 @@ class Latent(nn.Module):
             assert self.q_norm is not None
             q = apply(self.to_q, self.q_norm(q))
         own, rotated = split_heads(q, self.heads).tensor_split((self.own,), dim=-1)
-        latents, key = self.kv_norm(latents)[:, None], key[:, None]  # (b, 1, m, features), as of one head
+        latents = self.kv_norm(latents).to(made.dtype)  # autocast may norm in float32
+        latents, key = latents[:, None], key[:, None]  # (b, 1, m, features), as of one head
         if rotary is not None:
             rotated, key = rotary.before_cache(rotated, key)
         if cache is not None:
             (kept,) = cache.append(latents=torch.cat((latents, key), dim=-1)[:, 0])
-            both = in_type_of(latents, kept)[:, None]
-            latents, key = both.tensor_split((self.rank,), dim=-1)
-        before_last = key
+            kept = in_type_of(latents, kept)[:, None]
+            latents, key = kept.tensor_split((self.rank,), dim=-1)
+        key_as_kept = key
         if rotary is not None:
             rotated, key = rotary.after_cache(rotated, key)
         if cache is not None and own.shape[2] == 1 and self._readable():
             q, values_of = self._absorbed(own, rotated)
-            return q, both if key is before_last else torch.cat((latents, key), dim=-1), latents, values_of
+            return q, kept if key is key_as_kept else torch.cat((latents, key), dim=-1), latents, values_of
         keys, values = split_heads(apply(self.to_kv, latents[:, 0]), self.heads).tensor_split((self.own,), dim=-1)
         shared = key.expand(-1, self.heads, -1, -1)
         return torch.cat((own, rotated), dim=-1), torch.cat((keys, shared), dim=-1), values, None
@@ -115,5 +116,5 @@ class Latent(nn.Module):
 
     def _by_head(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Views of the rows that make keys and values, (h, d or dv, r)."""
-        keys, values = weight.view(self.heads, -1, self.rank).split_with_sizes((self.own, self.values), dim=1)
+        keys, values = weight.unflatten(0, (self.heads, -1)).split_with_sizes((self.own, self.values), dim=1)
         return keys, values

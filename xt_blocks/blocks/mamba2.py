@@ -52,7 +52,7 @@ class GatedNorm(nn.Module):
         if self.groups == 1:
             out = F.rms_norm(x, x.shape[-1:], weight, self.eps)
         else:
-            grouped = x.view(*x.shape[:-1], self.groups, -1)
+            grouped = torch.unflatten(x, -1, (self.groups, -1))
             out = F.rms_norm(grouped, grouped.shape[-1:], eps=self.eps).flatten(-2) * weight
         return out if self.gate_first else out * F.silu(gate)
 
@@ -194,8 +194,8 @@ class Mamba2(nn.Module):
         if self.dt_limits != (0.0, None):
             dt = dt.clamp(*self.dt_limits)
         dt = real.only(dt)  # padding neither enters the state nor decays it
-        x = x.reshape(*x.shape[:2], self.heads, -1)
-        b, c = (t.reshape(*t.shape[:2], self.groups, -1) for t in (b, c))
+        x = torch.unflatten(x, -1, (self.heads, -1))
+        b, c = (torch.unflatten(t, -1, (self.groups, -1)) for t in (b, c))
         state = None if state is None else state.to(wide)
         y, state = ssd(x * dt.to(x.dtype)[..., None], -a_log.to(wide).exp() * dt, b, c, state, self.chunk)
         return torch.addcmul(y, x, skip[:, None].to(y.dtype)).flatten(2), state

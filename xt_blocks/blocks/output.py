@@ -36,10 +36,11 @@ class Output(nn.Module):
         relation = o.kv_heads * o.value_dim_head
         self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
-        self.to_gate = nn.Linear(o.dim, inner) if o.gate_values else None
+        self.to_gate = nn.Linear(o.dim, inner, bias=o.gate_bias) if o.gate_values else None
         if self.to_gate is not None:  # equally open for all inputs at first
             nn.init.zeros_(self.to_gate.weight)
-            nn.init.ones_(self.to_gate.bias)
+            if self.to_gate.bias is not None:
+                nn.init.ones_(self.to_gate.bias)
         self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=o.out_bias)
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:

@@ -106,6 +106,8 @@ class _Packed:
         """The packed weight to multiply x by, before the bias is added; None: x cannot use it."""
         if torch.is_grad_enabled() or not onednn.are_plain(x, weight) or not onednn.reads(x, weight):
             return None
+        if onednn.MKL_READS_FASTER and x.dtype == torch.float32 and x.numel() == x.shape[-1]:
+            return None
         made = self.made  # read and written in one go: another thread may run the model too
         known = made is not None and made.weight is weight and made.bias is bias
         if made is None or not known or made.state != _state(weight, bias):

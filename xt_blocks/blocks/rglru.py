@@ -38,7 +38,7 @@ class BlockDiagonal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (..., features)` → the same shape."""
-        blocks = x.reshape(*x.shape[:-1], len(self.weight), -1)
+        blocks = x.unflatten(-1, (len(self.weight), -1))
         out = torch.einsum("...bi,bio->...bo", blocks, self.weight) + self.bias
         return out.flatten(-2)
 
@@ -86,9 +86,11 @@ class RecurrentBlock(nn.Module):
         b = scale.masked_fill(is_first & (started == 0)[:, None], 1.0) * i * x
         if real.mask is not None:
             a, b = a.masked_fill(~real.mask[..., None], 1.0), real.only(b)
-        h = linear_scan(a, b, x.new_zeros(batch, width) if cache is None else cache.read("state").to(x.dtype))
+        before = x.new_zeros(batch, width) if cache is None else cache.read("state").to(x.dtype)
+        h = linear_scan(a, b, before)
         if cache is not None:
-            cache.write("state", h[:, -1])
-            seen = torch.ones_like(started) if real.count is None else (real.count > 0).to(started.dtype)[:, None]
+            cache.write("state", h[:, -1] if seq else before)
+            seen = torch.full_like(started, float(seq > 0))
+            seen = seen if real.count is None else (real.count > 0).to(started.dtype)[:, None]
             cache.write("started", started.maximum(seen))
         return h

@@ -24,7 +24,7 @@ from blockdsl.errors import UserError
 from blockdsl.files import read_object
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
-from blockdsl.hugging_face.family import PartOf, Reading, Shared, Tied, Weight, Zeros
+from blockdsl.hugging_face.family import Layout, PartOf, Reading, Shared, Tied, Weight, Zeros
 from blockdsl.registry.kinds import kinds
 
 from ..generation.autoregressive import AutoregressiveWrapper
@@ -254,7 +254,8 @@ class _Names:
 
 
 def _ends(name: str, ends: tuple[str, ...]) -> bool:
-    return any(name == end or name.endswith(f".{end}") for end in ends)
+    """Whether a name has one of these ends, or is in a module that is called so, with a dot at its end."""
+    return any(name == end or name.endswith(f".{end}") or (end[-1] == "." and name.startswith(end)) for end in ends)
 
 
 # Both ways ---------------------------------------------------------------------------------------------------------
@@ -283,21 +284,21 @@ class _Copy(NamedTuple):
     def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:
         """Make the parameter of their tensors, of which one at a time is in memory."""
         out = torch.empty(self.parameter.shape, dtype=dtype, device="cpu")
-        for name, rows in zip(self.theirs, self.split(out), strict=True):
+        for name, layout, rows in zip(self.theirs, self.row.layouts, self.split(out), strict=True):
             tensor = tensors[names.needed(name)]
             if not tensor.is_floating_point():
                 raise UserError(f"{name} is of whole numbers ({tensor.dtype}): quantised weights are not read")
-            ours = self.row.layout.ours(tensor)
+            ours = layout.ours(tensor)
             if ours.numel() != rows.numel() or (ours.ndim == rows.ndim and ours.shape != rows.shape):
                 raise UserError(f"{name} is {tuple(tensor.shape)}, and the configuration says {tuple(rows.shape)}")
             rows.copy_(ours.reshape(rows.shape))
         setattr(self.module, self.name, nn.Parameter(out) if isinstance(self.parameter, nn.Parameter) else out)
 
-    def written(self) -> Iterator[tuple[str, Tensor]]:
-        """Their tensors, of this parameter."""
+    def written(self) -> Iterator[tuple[str, Layout, Tensor]]:
+        """Their tensors, of this parameter, with how each is stored; of a PartOf, the rows in our order."""
         own = self.parameter.detach()
-        for name, rows in zip(self.theirs, self.split(own), strict=True):
-            yield name, self.row.layout.theirs(rows)
+        for name, layout, rows in zip(self.theirs, self.row.layouts, self.split(own), strict=True):
+            yield name, layout, layout.theirs(rows)
 
 
 def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Zeros]]:
@@ -384,15 +385,15 @@ def their_tensors(model: Model, reading: Reading) -> Iterator[tuple[str, Tensor]
     """Their tensors by name, of a model that the reading says."""
     prefix = reading.family.prefix if reading.base else ""
     copies, ties = _copies(model, reading)
-    pieces: dict[str, list[Tensor]] = {}  # of a tensor that several of our parameters make
+    pieces: dict[str, tuple[Layout, list[Tensor]]] = {}  # of a tensor that several of our parameters make
     for copy in copies:
-        for name, tensor in copy.written():
-            if isinstance(copy.row.layout, PartOf):
-                pieces.setdefault(name, []).append(tensor)
+        for name, layout, tensor in copy.written():
+            if isinstance(layout, PartOf):
+                pieces.setdefault(name, (layout.whole, []))[1].append(tensor)
             else:
                 yield name.removeprefix(prefix), tensor
-    for name, tensors in pieces.items():
-        yield name.removeprefix(prefix), torch.cat(tensors)
+    for name, (whole, tensors) in pieces.items():
+        yield name.removeprefix(prefix), whole.theirs(torch.cat(tensors))
     for row in ties:
         if isinstance(row, Zeros):
             yield row.name, copies[0].parameter.new_zeros(row.shape)

@@ -24,10 +24,13 @@ def supports(request: Request) -> str | None:
 def declines(request: Request) -> str | None:
     """Plain products read the keys and values of one query faster, where there are many; measured on a CPU.
 
-    In a low precision the kernel keeps its scores in float32, which is worth more.
+    In a low precision the kernel keeps its scores in float32, which is worth more, and heads that share keys are as
+    several queries.
     """
-    q, k = request.q, request.k
+    q, k, v, *_ = request
     if torch.compiler.is_compiling() or request.mask.queries != 1 or k.numel() < 2**17:
+        return None
+    if q.shape[1] != k.shape[1] and k.shape[3] == v.shape[3]:  # its fast form has heads of one size
         return None
     if q.is_cpu and q.dtype in (torch.float32, torch.float64):
         return "plain products read many keys faster for a single query on a CPU"

@@ -108,6 +108,7 @@ class Rotary:
     high_freq_factor: float = 4.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    truncate: bool = True
     attention_factor: float | None = None
     short_factors: Sequence[float] = ()
     long_factors: Sequence[float] = ()
@@ -199,8 +200,10 @@ class Rotary:
         def pair(cycles: float) -> float:  # which one has so many
             return self.dim * math.log(self.original_len / (cycles * 2 * math.pi)) / (2 * math.log(self.theta))
 
-        first = max(math.floor(pair(self.beta_fast)), 0)
-        last = min(math.ceil(pair(self.beta_slow)), self.dim - 1)
+        first, last = pair(self.beta_fast), pair(self.beta_slow)
+        if self.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, self.dim - 1)
         places = torch.arange(self.dim // 2, device=periods.device, dtype=periods.dtype)
         share = 1 - ((places - first) / max(last - first, 1e-3)).clamp(0, 1)
         return _blended(periods, self.factor, share)

@@ -13,7 +13,9 @@ from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
+from .hgrn import HGRN
 from .kda import KIMI_DELTA_ATTENTION
+from .mamba import MAMBA
 from .mamba2 import MAMBA2
 from .rglru import RECURRENT
 
@@ -21,14 +23,14 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     SELF_ATTENTION,
     CROSS_ATTENTION,
     FEEDFORWARD,
-    SHORT_CONVOLUTION,
-    RECURRENT,
-    GATED_DELTA_NET,
     EXPERTS,
     MAMBA2,
     GATED_DELTA_NET,
-    SHORT_CONVOLUTION,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    HGRN,
+    MAMBA,
+    SHORT_CONVOLUTION,
+    RECURRENT,
 ):
     register(_kind)

@@ -172,6 +172,7 @@ def attention_options(residual_setting: str, residual_of: str, *own: Option) -> 
             "gate_values",
             "gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2)",
         ),
+        _switch("gate_bias", "the gate of gate_values has a bias (Qwen3-Next: false)", default=True),
         _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
         _switch(
@@ -205,6 +206,8 @@ def attention_check(o: Any) -> str | None:
         return f"shared_kv gives values the keys' {dim_head} features, but value_dim_head={o.value_dim_head} is set"
     if not o.k_bias and (o.shared_kv or not o.qkv_bias):
         return "k_bias is false, but " + ("shared_kv makes values of keys" if o.shared_kv else "it needs qkv_bias")
+    if not o.gate_bias and not o.gate_values:
+        return "gate_bias is false, but it needs gate_values"
     if o.qk_scale is not None and o.qk_norm:
         return f"qk_scale={o.qk_scale} is set, but qk_norm multiplies its scores by qk_norm_scale"
     if o.qk_norm and dim_head % o.qk_norm_groups:
@@ -310,7 +313,8 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
     if o.head_scale:
         shapes["output.head_scale"] = (o.heads, 1, 1)
     if o.gate_values:
-        shapes |= {"output.to_gate.weight": (values, o.dim), "output.to_gate.bias": (values,)}
+        shapes["output.to_gate.weight"] = (values, o.dim)
+        shapes |= {"output.to_gate.bias": (values,)} if o.gate_bias else {}
     if o.qk_norm_dim_scale:
         shapes |= {"qk_norm.q_scale": (o.heads, 1, o.dim_head), "qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)}
     for part, heads in (("q", o.heads), ("k", o.kv_heads)):
@@ -386,6 +390,7 @@ SELF_ATTENTION = Kind(
     name="a",
     title="self-attention",
     prefix="attn",
+    shown=("kv_rank",),
     options=attention_options(
         "residual_attn",
         "previous self-attention",

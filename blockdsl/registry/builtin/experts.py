@@ -203,7 +203,7 @@ EXPERTS = Kind(
         _count(
             "group_best",
             2,
-            "a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1)",
+            "a group's score is the sum of its so many best (DeepSeek-V2: 1; V3: 2, arXiv:2412.19437)",
         ),
         Option(
             "correction_rate",

@@ -39,6 +39,8 @@ def delta_rule(
         q, k, v, g, beta = wide(q, k, v, g, beta)
         if state is None:
             state = v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
+        if not q.shape[2]:
+            return v.to(dtype), state.to(v.dtype)
         scan = _step if q.shape[2] == 1 else _chunks
         out, state = scan(q, k, v, g, beta[..., None], state.to(v.dtype), chunk)
     return out.to(dtype), state

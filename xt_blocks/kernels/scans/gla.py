@@ -36,6 +36,8 @@ def gated_linear_attention(
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, g = wide(q, k, v, g)
         state = v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]) if state is None else state.to(v.dtype)
+        if not seq:
+            return v.to(dtype), state
         if seq == 1:
             state = g.exp().transpose(-1, -2) * state + k.transpose(-1, -2) * v
             return (q @ state).to(dtype), state

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import compat
+
 
 def linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     """h_t = a_t h_(t-1) + b_t.
@@ -24,8 +26,12 @@ def linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     Returns:
         (batch, seq, width), h after each token.
     """
+    if not a.shape[1]:
+        return b
     if a.shape[1] == 1:
         return torch.addcmul(b, a, start[:, None])
+    if torch.compiler.is_compiling() or compat.transforms_active():
+        return plain_linear_scan(a, b, start)
     out: Tensor = _LinearScan.apply(a, b, start)  # type: ignore[no-untyped-call]
     return out
 
@@ -33,7 +39,7 @@ def linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
 class _LinearScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
-        h = _chunked(a, b, start)
+        h = plain_linear_scan(a, b, start)
         ctx.save_for_backward(a, h, start)
         return h
 
@@ -45,17 +51,18 @@ class _LinearScan(torch.autograd.Function):
         return db * torch.cat((start[:, None], h[:, :-1]), dim=1), db, a[:, 0] * db[:, 0]
 
 
-def _chunked(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+def plain_linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+    """`linear_scan` by operations that autograd, torch.func and torch.compile follow."""
     seq, size = a.shape[1], math.isqrt(a.shape[1] - 1) + 1
     a, b = (_in_chunks(x, size) for x in (a, b))
     h, decay = [b[:, :, 0]], [a[:, :, 0]]  # as if nothing came before the chunk; of what did
     for t in range(1, size):
-        h.append(torch.addcmul(b[:, :, t], a[:, :, t], h[-1]))
+        h.append(b[:, :, t] + a[:, :, t] * h[-1])
         decay.append(decay[-1] * a[:, :, t])
     before = [start]
     for c in range(h[0].shape[1] - 1):
-        before.append(torch.addcmul(h[-1][:, c], decay[-1][:, c], before[-1]))
-    out = torch.stack(h, dim=2).addcmul_(torch.stack(decay, dim=2), torch.stack(before, dim=1)[:, :, None])
+        before.append(h[-1][:, c] + decay[-1][:, c] * before[-1])
+    out = torch.stack(h, dim=2) + torch.stack(decay, dim=2) * torch.stack(before, dim=1)[:, :, None]
     return out.flatten(1, 2)[:, :seq]
 
 

@@ -41,6 +41,8 @@ def ssd(
     wide = torch.promote_types(x.dtype, torch.float32)
     state = x.new_zeros(x.shape[0], *x.shape[2:], b.shape[-1], dtype=wide) if state is None else state
     a = a.to(wide)
+    if not x.shape[1]:
+        return x, state
     if x.shape[1] == 1:
         return _step(x, a, b, c, state)
     if x.is_cpu and x.shape[1] <= chunk and not torch.compiler.is_compiling() and not compat.transforms_active():
