@@ -356,6 +356,21 @@ class GatedLinearAttentionOptions(TypedDict, total=False):
     """what is added to the mean square of each head's output; default 1e-05"""
 
 
+class Hgrn2Options(TypedDict, total=False):
+    """Of a block `hgrn`, HGRN2."""
+
+    heads: int
+    """heads (arXiv:2404.07904); default 8"""
+    dim_head: int
+    """forget gates of each head; default 64"""
+    value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    lower_bound: float
+    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
+    out_norm_eps: float
+    """what is added to the mean square of the output; default 1e-05"""
+
+
 class MambaOptions(TypedDict, total=False):
     """Of a block `mamba`, Mamba."""
 
@@ -748,6 +763,16 @@ class SharedSettings(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     gla_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
+    hgrn_heads: int
+    """heads (arXiv:2404.07904); default 8"""
+    hgrn_dim_head: int
+    """forget gates of each head; default 64"""
+    hgrn_value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    hgrn_lower_bound: float
+    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
+    hgrn_out_norm_eps: float
+    """what is added to the mean square of the output; default 1e-05"""
     mamba_state: int
     """numbers that are kept of each feature, N (Mamba, arXiv:2312.00752); default 16"""
     mamba_expand: float
@@ -1173,6 +1198,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gla_decay_rank: int
     enc_gla_decay_temperature: float
     enc_gla_out_norm_eps: float
+    enc_hgrn_heads: int
+    enc_hgrn_dim_head: int
+    enc_hgrn_value_dim_head: int | None
+    enc_hgrn_lower_bound: float
+    enc_hgrn_out_norm_eps: float
     enc_mamba_state: int
     enc_mamba_expand: float
     enc_mamba_inner: int | None
@@ -1371,6 +1401,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gla_decay_rank: int
     dec_gla_decay_temperature: float
     dec_gla_out_norm_eps: float
+    dec_hgrn_heads: int
+    dec_hgrn_dim_head: int
+    dec_hgrn_value_dim_head: int | None
+    dec_hgrn_lower_bound: float
+    dec_hgrn_out_norm_eps: float
     dec_mamba_state: int
     dec_mamba_expand: float
     dec_mamba_inner: int | None

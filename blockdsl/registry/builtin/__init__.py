@@ -13,6 +13,7 @@ from .experts import EXPERTS
 from .feedforward import FEEDFORWARD
 from .gdn import GATED_DELTA_NET
 from .gla import GATED_LINEAR_ATTENTION
+from .hgrn import HGRN
 from .kda import KIMI_DELTA_ATTENTION
 from .mamba import MAMBA
 from .mamba2 import MAMBA2
@@ -27,6 +28,7 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     GATED_DELTA_NET,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
+    HGRN,
     MAMBA,
     SHORT_CONVOLUTION,
     RECURRENT,
