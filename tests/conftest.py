@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("default", deadline=None, max_examples=60, print_blob=True)
+settings.register_profile("default", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("default")
 
 # Modules, or single tests, by where they are under tests/.

@@ -93,7 +93,7 @@ def run_suite(environment: Environment, python: Path, arguments: list[str]) -> d
     """How many tests passed, failed and were skipped."""
     report = BELOW / f"{environment.name}.xml"
     report.unlink(missing_ok=True)
-    command = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", f"--junitxml={report}", *arguments]
+    command = [python, "-m", "pytest", "-n", "2", "--dist", "worksteal", f"--junitxml={report}", *arguments]
     env = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with (BELOW / f"{environment.name}.log").open("w") as log:
         subprocess.run(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)

@@ -236,8 +236,13 @@ def test_a_models_loss_over_segments_is_that_of_one_pass(name: str, memory_token
         torch.testing.assert_close(loss, AutoregressiveWrapper(net)(x, mask=mask, **read), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("max_mem_len", "memory_tokens"), [(3, 0), (64, 0), (3, 2), (64, 2)])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "max_mem_len", "memory_tokens"),
+    [
+        *((name, *memory) for name in VARIANTS for memory in ((64, 0), (3, 2))),
+        *((name, *memory) for name in ("rotary", "biases, heads", "parallel chains") for memory in ((3, 0), (64, 2))),
+    ],
+)
 def test_a_model_generates_segment_by_segment(name: str, max_mem_len: int, memory_tokens: int) -> None:
     net, read = remembering(name, max_mem_len, num_memory_tokens=memory_tokens)
     prompts = [tokens(1, n)[0] for n in (2, 7, 5)]

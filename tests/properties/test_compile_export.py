@@ -19,7 +19,12 @@ from ..built_in import HYBRID, small
 from .models import AROUND, OF_HYBRID, OF_STACK, TOKENS, Model, context_for, tokens, values
 
 COVERED = {name for variant in NAMES for name in VARIANTS[variant][1]}
-OPTIONS = [*HYBRID, *sorted((OF_STACK.keys() - COVERED - OF_HYBRID) | AROUND.keys())]
+NUMBERS = {"attn_dim_head", "attn_qk_scale", "attn_qk_norm_scale", "attn_qk_layernorm_eps", "attn_qk_rmsnorm_eps"} | {
+    *("alibi_scale", "ff_mult", "init_gain", "norm_eps"),
+    *("rotary_theta", "rotary_beta_slow", "rotary_high_freq_factor", "rotary_long_factors"),
+}
+"""Sizes and factors of operations that another option's model has, too."""
+OPTIONS = [*HYBRID, *sorted(((OF_STACK.keys() - COVERED - OF_HYBRID) | AROUND.keys()) - NUMBERS)]
 
 
 def alone(name: str) -> Model:
@@ -31,7 +36,8 @@ def alone(name: str) -> Model:
     given = others | {name: values(option)[0]}
     settings = {n: v for n, v in given.items() if n not in AROUND}
     texts = {"cross_residual_attn": "a c f c", "residual_attn": "a f a", "shared_norm": "(a & f)*2"}
-    text = texts.get(name, "a c f" if name.startswith("attn_") else "a f")
+    read_by = {"attn_": "a c", "cross_attn_": "a c", "ff_": "f"}
+    text = texts.get(name, next((own for prefix, own in read_by.items() if name.startswith(prefix)), "a f"))
     causal = name != "attn_max_attend_future"  # which a causal block has nothing of
     return Model(text, {"causal": causal} | settings, {n: v for n, v in given.items() if n in AROUND}, 0)
 
