@@ -242,7 +242,7 @@ class ExpertsOptions(TypedDict, total=False):
     top_groups: int
     """groups whose experts a token may read; default 1"""
     group_best: int
-    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    """a group's score is the sum of its so many best (DeepSeek-V2: 1; V3: 2, arXiv:2412.19437); default 2"""
     correction_rate: float | None
     """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
     less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""
@@ -670,7 +670,7 @@ class SharedSettings(TypedDict, total=False):
     moe_top_groups: int
     """groups whose experts a token may read; default 1"""
     moe_group_best: int
-    """a group's score is the sum of its so many best (DeepSeek-V3: 2, arXiv:2412.19437; V2: 1); default 2"""
+    """a group's score is the sum of its so many best (DeepSeek-V2: 1; V3: 2, arXiv:2412.19437); default 2"""
     moe_correction_rate: float | None
     """a bias of the scores by which experts are chosen moves by so much at each optimiser step, up for those with
     less than their share of tokens (arXiv:2408.15664); 0: it stays; none: there is none; default none"""

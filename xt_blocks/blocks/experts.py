@@ -8,6 +8,7 @@ reads none: it takes part in no loss and no statistics.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,7 +24,8 @@ from blockdsl.registry.options import by_name
 
 from ..kernels import compat
 from ..kernels.activations import ACTIVATIONS
-from ..kernels.grouped import chosen_linear, grouped_linear, reads_chosen
+from ..kernels.grouped import chosen_linear, grouped_linear, reads_by_number, reads_chosen
+from ..kernels.hooks import unhooked
 from .feedforward import FeedForward
 from .init import xavier
 from .layer_output import LayerOutput
@@ -97,6 +99,9 @@ class Experts(nn.Module):
 
     def _weighted_sum(self, x: Tensor, real: Tensor | None, choice: Choice) -> Tensor:
         """The weighted sum of what the chosen experts make of each token: `x: (tokens, dim)` → (tokens, dim)."""
+        plain = all(type(linear) is ExpertLinear and unhooked(linear) for linear in (self.to_hidden, self.to_out))
+        if len(x) == 1 and real is None and plain and reads_by_number(x):
+            return self._of_one(x, choice)
         weights, expert = choice.weights, choice.experts.flatten()
         if real is not None:
             weights = weights.masked_fill(~real[:, None], 0.0)
@@ -111,6 +116,14 @@ class Experts(nn.Module):
             hidden = self.dropout(hidden)
         made = self.to_out(hidden, rows) * weights.flatten()[rows.order, None].to(hidden.dtype)
         return made.new_zeros(x.shape).index_add(0, token, made).to(x.dtype)
+
+    def _of_one(self, x: Tensor, choice: Choice) -> Tensor:
+        """The same of one token without gradients, as in decoding: nothing to sort."""
+        out = torch.zeros_like(x)
+        for expert, weight in zip(choice.experts[0].tolist(), choice.weights[0].unbind(), strict=True):
+            hidden = self._activated(F.linear(x, *self.to_hidden.of(expert)))
+            out.addcmul_(F.linear(hidden, *self.to_out.of(expert)), weight.to(x.dtype))
+        return out
 
     def _activated(self, hidden: Tensor) -> Tensor:
         """`hidden: (rows, hidden)` → (rows, inner)"""
@@ -135,7 +148,9 @@ class Experts(nn.Module):
                 self.router.count(load)
             if self.balance_loss and load is not None:
                 share = load / load.sum().clamp(min=1)
-                losses["balance"] = self.balance_loss * self.experts * (share * choice.mean_scores(real)).sum()
+                losses["balance"] = (
+                    self.balance_loss * self.experts * (share * self.router.mean_share(choice, real)).sum()
+                )
             if self.z_loss:
                 losses["router_z"] = self.z_loss * _mean(choice.logits.logsumexp(dim=-1).square(), real)
         if observed and load is not None:
@@ -150,23 +165,17 @@ class Choice(NamedTuple):
         experts: (tokens, top) int64
         weights: (tokens, top), of what they make of a token.
         logits: (tokens, experts), of all.
-        scores: the same, from 0 to 1.
     """
 
     experts: Tensor
     weights: Tensor
     logits: Tensor
-    scores: Tensor
 
     def load(self, real: Tensor | None, experts: int) -> Tensor:
         """(experts,), how often each is chosen by the tokens that `real: (tokens,)` says."""
         ones = torch.ones_like(self.weights) if real is None else real[:, None].expand_as(self.weights)
         counts = self.logits.new_zeros(experts)
         return counts.index_add(0, self.experts.flatten(), ones.reshape(-1).to(counts.dtype))
-
-    def mean_scores(self, real: Tensor | None) -> Tensor:
-        """(experts,), of the tokens' scores as shares that sum to 1 (arXiv:2412.19437, equation 19)."""
-        return _mean(self.scores / self.scores.sum(dim=-1, keepdim=True), real)
 
 
 def _mean(values: Tensor, real: Tensor | None) -> Tensor:
@@ -207,6 +216,10 @@ class ExpertLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(experts, out_features, in_features).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(experts, out_features).uniform_(-bound, bound)) if bias else None
 
+    def of(self, expert: int) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias of one expert."""
+        return self.weight[expert], None if self.bias is None else self.bias[expert]
+
     def forward(self, x: Tensor, rows: ExpertRows) -> Tensor:
         """`x: (rows, in)` → (rows, out)."""
         if rows.ends is None:
@@ -242,7 +255,7 @@ class Router(nn.Module):
         self._join()
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy or an unpickled one
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._join()
 
     def _join(self) -> None:
@@ -252,18 +265,36 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> Choice:
         """`x: (tokens, dim)`"""
-        with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             dtype = torch.promote_types(x.dtype, torch.float32)
             logits = F.linear(x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
-            scores = logits.softmax(dim=-1) if self.kind == "softmax" else logits.sigmoid()
-            experts = self._judged(scores).topk(self.top, dim=-1).indices
-            weights = scores.gather(-1, experts)
-            if self.renormalise:
-                if self.kind == "softmax":
-                    weights = logits.gather(-1, experts).softmax(dim=-1)
-                else:
-                    weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
-            return Choice(experts, weights * self.weight_scale, logits, scores)
+            experts, weights = self._chosen(logits)
+        return Choice(experts, weights if self.weight_scale == 1 else weights * self.weight_scale, logits)
+
+    def _chosen(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts and their weights, (tokens, top), before the factor."""
+        softmax, plain = self.kind == "softmax", self.correction is None and self.groups == 1
+        if softmax and plain and self.renormalise:
+            highest, experts = logits.topk(self.top, dim=-1)
+            return experts, highest.softmax(dim=-1)
+        scores = self.scores(logits)
+        experts = self._judged(scores).topk(self.top, dim=-1).indices
+        if not self.renormalise:
+            return experts, scores.gather(-1, experts)
+        if softmax:
+            return experts, logits.gather(-1, experts).softmax(dim=-1)
+        weights = scores.gather(-1, experts)
+        return experts, weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Of all experts, from 0 to 1."""
+        return logits.softmax(dim=-1) if self.kind == "softmax" else logits.sigmoid()
+
+    def mean_share(self, choice: Choice, real: Tensor | None) -> Tensor:
+        """(experts,), the mean of the tokens' scores as shares that sum to 1 (arXiv:2412.19437, equation 19)."""
+        scores = self.scores(choice.logits)
+        return _mean(scores / scores.sum(dim=-1, keepdim=True), real)
 
     def _judged(self, scores: Tensor) -> Tensor:
         """What experts are chosen by: scores with the correction, within the best groups. (tokens, experts)"""
@@ -271,7 +302,7 @@ class Router(nn.Module):
         if self.correction is not None:
             judged = judged + self.correction
         if self.groups > 1:
-            by_group = judged.unflatten(-1, (self.groups, -1))
+            by_group = judged.view(*judged.shape[:-1], self.groups, -1)
             best = by_group.topk(self.group_best, dim=-1).values.sum(dim=-1)
             within = torch.zeros_like(best, dtype=torch.bool)
             within = within.scatter(-1, best.topk(self.top_groups, dim=-1).indices, True)

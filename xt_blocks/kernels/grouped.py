@@ -29,6 +29,12 @@ def reads_chosen(x: Tensor, rows: int) -> bool:
     return x.device.type != "cpu" and rows <= FEW
 
 
+def reads_by_number(x: Tensor) -> bool:
+    """Whether the numbers of a token's groups may be looked at, and nothing follows the operations."""
+    plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type))
+    return plain and x.is_cpu and not compat.modes_active() and not compat.transforms_active()
+
+
 def chosen_linear(x: Tensor, weight: Tensor, group: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x: (rows, in)`, `weight: (groups, out, in)`, `group: (rows,)`, `bias: (groups, out)` → (rows, out)."""
     x = _for_autocast(x)
@@ -48,7 +54,10 @@ def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor, bias: Tensor | None 
     Returns:
         (rows, out)
     """
-    out: Tensor = _LINEAR(_for_autocast(x), weight, ends, bias)
+    x = _for_autocast(x)
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not compat.modes_active():
+        return _run(x, weight, ends, bias)  # without the operator, whose call takes time
+    out: Tensor = _LINEAR(x, weight, ends, bias)
     return out
 
 
@@ -66,8 +75,10 @@ def _parts(ends: Tensor) -> list[tuple[int, slice]]:
 
 
 def _run(x: Tensor, weight: Tensor, ends: Tensor, bias: Tensor | None) -> Tensor:
-    out = x.new_zeros(x.shape[0], weight.shape[1])
-    for group, rows in _parts(ends):
+    parts = _parts(ends)
+    whole = sum(rows.stop - rows.start for _, rows in parts) == x.shape[0]
+    out = x.new_empty(x.shape[0], weight.shape[1]) if whole else x.new_zeros(x.shape[0], weight.shape[1])
+    for group, rows in parts:
         own = weight[group].to(x.dtype)
         if bias is None:
             torch.mm(x[rows], own.T, out=out[rows])
@@ -122,11 +133,11 @@ _OUTER = ops.define(
 )
 
 
-@register_flop_formula([_LINEAR.overloadpacket])  # type: ignore[untyped-decorator]
+@register_flop_formula([_LINEAR.overloadpacket])
 def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * x[0] * weight[1] * weight[2]
 
 
-@register_flop_formula([_OUTER.overloadpacket])  # type: ignore[untyped-decorator]
+@register_flop_formula([_OUTER.overloadpacket])
 def _outer_flops(left: tuple[int, ...], right: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * left[0] * left[1] * right[1]
