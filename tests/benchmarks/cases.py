@@ -10,7 +10,7 @@ from typing import Any
 from .case import Case, Goal, Make, StartCase
 from .contestants import x_transformers
 from .contestants.base import Contestant
-from .contestants.hugging_face import GPT2, Llama
+from .contestants.hugging_face import GPT2, Llama, Mamba2
 from .contestants.loaded import Loaded, LoadedPacked, StaticCache, Theirs
 from .contestants.ours import Compiled, Ours, Packed
 from .contestants.plain import Plain
@@ -150,6 +150,41 @@ def option_goals(name: str, seq: int) -> dict[str, Goal]:
         return {DEFAULT: Goal(OF_PEER_LONG.get(name), 0.5 if name in BIASES else None)}
     at_least = None if name in OF_PLAIN else 1.0
     return {WITHOUT: Goal(OF_PLAIN.get(name, 0.95)), DEFAULT: Goal(at_least, 0.65 if name in BIASES else None)}
+
+
+def state_space() -> Iterator[Case]:
+    """Mamba-2 beside attention, at twice the length, and beside transformers' own without its kernels."""
+    hybrid = partial(Ours, layer="m f")
+
+    def half(setting: Setting) -> Contestant:
+        return hybrid(replace(setting, seq=setting.seq // 2))
+
+    yield Case(
+        "state/mamba2-4096",
+        "Mamba-2 in place of attention",
+        TRAINING,
+        Setting(seq=4096),
+        {OURS: hybrid, "ours, attention": Ours},
+        {"ours, attention": Goal(1.0)},
+        memory=True,
+    )
+    yield Case(
+        "state/mamba2-8192",
+        "Mamba-2 in place of attention; twice the tokens take at most 2.1 times as long",
+        TRAINING,
+        Setting(seq=8192),
+        {OURS: hybrid, "ours, 4096 tokens": half},
+        {"ours, 4096 tokens": Goal(1 / 2.1)},
+        memory=True,
+    )
+    alone: dict[str, Make] = {OURS: partial(Ours, layer="m"), HUGGING_FACE: Mamba2}
+    for name, work, setting in (
+        ("train", TRAINING, Setting(seq=1024)),
+        ("generate", GENERATING, Setting(seq=64, new=64)),
+    ):
+        yield Case(
+            f"state/mamba2-{name}", "Mamba-2 alone", work, setting, alone, {HUGGING_FACE: Goal(1.5)}, memory=True
+        )
 
 
 def forward() -> Iterator[Case]:
@@ -346,5 +381,7 @@ def built(layers: int) -> Snippet:
 
 
 CASES: dict[str, Case | StartCase] = {
-    case.name: case for group in (training, options, forward, generation, loaded, start) for case in group()
+    case.name: case
+    for group in (training, options, forward, state_space, generation, loaded, start)
+    for case in group()
 }

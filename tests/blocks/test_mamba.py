@@ -10,7 +10,7 @@ from torch import Tensor
 import blockdsl
 from blockdsl import UserError
 from xt_blocks.blocks.mamba import Mamba
-from xt_blocks.kernels.scans.selective import selective_scan
+from xt_blocks.kernels.scans.selective import _by_piece, selective_scan
 
 from .stateful import SEQ, counted, hold, model
 
@@ -63,6 +63,7 @@ def test_the_scan_whatever_its_chunks() -> None:
     torch.testing.assert_close(after[0], selective_scan(*(t[:1, :3] if t.ndim == 3 else t for t in given))[1][0])
     for chunk in (1, 7, 16):
         torch.testing.assert_close(selective_scan(*given, chunk), (y, after))
+    torch.testing.assert_close(_by_piece(*given[:2], given[2].T, *given[3:], piece=4), (y, after))
     by_step, h = [], given[-1]
     for t in range(7):
         x, dt, a, b, c = (tensor[:, t : t + 1] if tensor.ndim == 3 else tensor for tensor in given[:-1])
@@ -70,6 +71,7 @@ def test_the_scan_whatever_its_chunks() -> None:
         by_step.append(out)
     torch.testing.assert_close((torch.cat(by_step, dim=1), h), (y, after))
     assert torch.autograd.gradcheck(lambda *tensors: selective_scan(*tensors, 3), given)
+    assert torch.autograd.gradcheck(lambda x, dt, a, *rest: _by_piece(x, dt, a.T, *rest, piece=4), given)
     followed = torch.func.vmap(selective_scan, in_dims=(0, 0, None, 0, 0, 0))  # by plain operations
     one = [t[:, None] if t.ndim == 3 else t for t in given]
     torch.testing.assert_close(tuple(t[:, 0] for t in followed(*one)), (y, after))

@@ -51,16 +51,27 @@ class CausalConv(nn.Module):
         """
         before = self.kernel - 1
         if cache is None or not before:
-            joined = F.pad(x, (0, 0, before, 0))
+            tail = x.new_zeros(x.shape[0], before, x.shape[2])
         else:
-            joined = torch.cat((cache.read(name).to(x.dtype), x), dim=1)
-            cache.write(name, _last(joined, real, before))
-        if not x.shape[1]:
-            return x
-        if x.shape[1] == 1:
-            out = torch.einsum("bkf,fk->bf", joined, self.weight[:, 0])[:, None]
-            return out if self.bias is None else out + self.bias
-        return F.conv1d(joined.transpose(1, 2), self.weight, self.bias, groups=x.shape[-1]).transpose(1, 2)
+            tail = cache.read(name).to(x.dtype)
+        out, last = causal_conv(x, tail, self.weight, self.bias, real)
+        if cache is not None and before:
+            cache.write(name, last)
+        return out
+
+
+def causal_conv(
+    x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None, real: RealTokens
+) -> tuple[Tensor, Tensor]:
+    """The convolution of `x: (batch, seq, features)` after `tail: (batch, kernel - 1, features)`, and the next tail."""
+    joined = torch.cat((tail, x), dim=1)
+    last = _last(joined, real, tail.shape[1])
+    if not x.shape[1]:
+        return x, last
+    if x.shape[1] == 1:
+        out = torch.einsum("bkf,fk->bf", joined, weight[:, 0])[:, None]
+        return (out if bias is None else out + bias), last
+    return F.conv1d(joined.transpose(1, 2), weight, bias, groups=x.shape[-1]).transpose(1, 2), last
 
 
 def _last(joined: Tensor, real: RealTokens, before: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,10 @@ from blockdsl.registry.builtin.mamba2 import MAMBA2
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 
+from ..kernels.hooks import unhooked
+from ..kernels.scans.pieces import in_pieces, pays
 from ..kernels.scans.ssd import ssd
-from .causal_conv import CausalConv
+from .causal_conv import CausalConv, causal_conv
 from .init import xavier
 from .linear import apply
 from .real_tokens import RealTokens
@@ -41,12 +44,16 @@ class GatedNorm(nn.Module):
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """`x, gate: (..., features)` → (..., features)"""
+        return self.apply_with(x, gate, self.weight)
+
+    def apply_with(self, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+        """The same with these weights."""
         x = x * F.silu(gate) if self.gate_first else x
         if self.groups == 1:
-            out = F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+            out = F.rms_norm(x, x.shape[-1:], weight, self.eps)
         else:
-            grouped = x.unflatten(-1, (self.groups, -1))
-            out = F.rms_norm(grouped, grouped.shape[-1:], eps=self.eps).flatten(-2) * self.weight
+            grouped = torch.unflatten(x, -1, (self.groups, -1))
+            out = F.rms_norm(grouped, grouped.shape[-1:], eps=self.eps).flatten(-2) * weight
         return out if self.gate_first else out * F.silu(gate)
 
 
@@ -76,6 +83,7 @@ class Mamba2(nn.Module):
         written = o.groups * o.state
         self.parts = o.inner, o.inner, written, written, o.heads  # z, x, B, C, Δ
         self.mixed = o.inner + 2 * written
+        self.state = o.heads, o.dim_head, o.state
         self.in_scales = None if o.in_scales is None else tuple(map(float, o.in_scales))
         self.to_in = nn.Linear(dim, sum(self.parts), bias=o.bias)
         self.conv = CausalConv(self.mixed, o.kernel, o.conv_bias)
@@ -110,24 +118,89 @@ class Mamba2(nn.Module):
         """
         real = RealTokens.of(mask, x.shape[1])
         given = apply(self.to_in, real.first(x))
-        if self.in_scales is not None:
-            given = given * torch.cat(
-                [given.new_full((n,), s) for n, s in zip(self.parts, self.in_scales, strict=True)]
-            )
-        z, mixed, dt = torch.split(given, [self.parts[0], self.mixed, self.heads], dim=-1)
-        values, b, c = torch.split(F.silu(self.conv(mixed, real, cache)), [*self.parts[1:4]], dim=-1)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        dt = F.softplus(dt.to(wide) + self.dt_bias.to(wide))
+        y = self._in_pieces(given, real, cache) if self._pays(given) else self._at_once(given, real, cache)
+        return real.back(apply(self.to_out, y))
+
+    def _at_once(self, given: Tensor, real: RealTokens, cache: LayerState | None) -> Tensor:
+        """What is between the two linear layers: (batch, seq, given) → (batch, seq, inner)."""
+        z, mixed, dt = self._split(given)
+        state = None if cache is None else cache.read("ssm")
+        y, state = self._scan(self.conv(mixed, real, cache), dt, state, real, *self._scan_weights())
+        if cache is not None:
+            cache.write("ssm", state)
+        return y * F.silu(z) if self.norm is None else self.norm(y, z)
+
+    def _pays(self, given: Tensor) -> bool:
+        """Whether pieces are faster, in which no module is called."""
+        hidden = [module for module in (self.conv, self.norm) if module is not None]
+        return pays(given, self.chunk) and all(map(unhooked, hidden))
+
+    def _in_pieces(self, given: Tensor, real: RealTokens, cache: LayerState | None) -> Tensor:
+        """The same, one piece after another."""
+
+        def run(
+            x: Tensor, at: slice, states: Sequence[Tensor], weights: Sequence[Tensor]
+        ) -> tuple[Tensor, Sequence[Tensor]]:
+            (tail, state), own = states, real.piece(at)
+            z, mixed, dt = self._split(x)
+            mixed, tail = causal_conv(mixed, tail, weights[3], None if self.conv.bias is None else weights[4], own)
+            y, state = self._scan(mixed, dt, state, own, *weights[:3])
+            y = y * F.silu(z) if self.norm is None else self.norm.apply_with(y, z, weights[-1])
+            return y, (tail, state)
+
+        batch = len(given)
+        conv, gain = self.conv, None if self.norm is None else self.norm.weight
+        weights = [*self._scan_weights(), *(t for t in (conv.weight, conv.bias, gain) if t is not None)]
+        before = conv.kernel - 1
+        if cache is None:
+            tail = given.new_zeros(batch, before, self.mixed)
+            state = given.new_zeros(batch, *self.state, dtype=wide_of(given))
+        else:
+            tail = cache.read("conv").to(given.dtype) if before else given.new_zeros(batch, 0, self.mixed)
+            state = cache.read("ssm").to(wide_of(given))
+        y, (tail, state) = in_pieces(run, given, (tail, state), weights, self.chunk)
+        if cache is not None:
+            cache.write("ssm", state)
+            if before:
+                cache.write("conv", tail)
+        return y
+
+    def _split(self, given: Tensor) -> tuple[Tensor, ...]:
+        """The gate z, what the convolution mixes (x, B, C), and the steps."""
+        parts = torch.split(given, [self.parts[0], self.mixed, self.heads], dim=-1)
+        if self.in_scales is None:
+            return parts
+        scale, *scales, of_steps = self.in_scales
+        each = [given.new_full((n,), s) for n, s in zip(self.parts[1:4], scales, strict=True)]
+        return parts[0] * scale, parts[1] * torch.cat(each), parts[2] * of_steps
+
+    def _scan_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.A_log, self.dt_bias, self.D
+
+    def _scan(
+        self,
+        mixed: Tensor,
+        dt: Tensor,
+        state: Tensor | None,
+        real: RealTokens,
+        a_log: Tensor,
+        dt_bias: Tensor,
+        skip: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(batch, seq, inner), and the state after the last real token."""
+        x, b, c = torch.split(F.silu(mixed), [*self.parts[1:4]], dim=-1)
+        wide = wide_of(mixed)
+        dt = F.softplus(dt.to(wide) + dt_bias.to(wide))
         if self.dt_limits != (0.0, None):
             dt = dt.clamp(*self.dt_limits)
         dt = real.only(dt)  # padding neither enters the state nor decays it
-        values = values.unflatten(-1, (self.heads, -1))
-        b, c = (t.unflatten(-1, (self.groups, -1)) for t in (b, c))
-        state = None if cache is None else cache.read("ssm").to(wide)
-        entering = values * dt.to(values.dtype)[..., None]
-        y, state = ssd(entering, -self.A_log.to(wide).exp() * dt, b, c, state, self.chunk)
-        if cache is not None:
-            cache.write("ssm", state)
-        y = torch.addcmul(y, values, self.D[:, None].to(y.dtype)).flatten(2)
-        y = y * F.silu(z) if self.norm is None else self.norm(y, z)
-        return real.back(apply(self.to_out, y))
+        x = torch.unflatten(x, -1, (self.heads, -1))
+        b, c = (torch.unflatten(t, -1, (self.groups, -1)) for t in (b, c))
+        state = None if state is None else state.to(wide)
+        y, state = ssd(x * dt.to(x.dtype)[..., None], -a_log.to(wide).exp() * dt, b, c, state, self.chunk)
+        return torch.addcmul(y, x, skip[:, None].to(y.dtype)).flatten(2), state
+
+
+def wide_of(x: Tensor) -> torch.dtype:
+    """Of states and decays: float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)

@@ -47,6 +47,13 @@ class RealTokens:
         """(batch, seq, ...): each row's real tokens in their order, then its padding."""
         return x if self._order is None else x.gather(1, _like(self._order, x).expand_as(x))
 
+    def piece(self, at: slice) -> RealTokens:
+        """Of the tokens at these places in the order of `first`."""
+        if self.count is None or self.mask is None:
+            return self
+        mask = self.mask[:, at]
+        return RealTokens((self.count - at.start).clamp(0, mask.shape[1]), mask)
+
     def back(self, y: Tensor) -> Tensor:
         """(batch, seq, ...) in the order of `first` → each token at its own place, zeros at padding."""
         if self._places is None or self._real is None:

@@ -81,3 +81,21 @@ class Llama(HuggingFace):
             eos_token_id=None,
         )
         return library.LlamaForCausalLM(config)
+
+
+class Mamba2(HuggingFace):
+    """State space blocks alone, with the sizes that ours have by default; without kernels of other packages."""
+
+    def model(self, library: Any) -> Any:
+        setting = self.setting
+        config = library.Mamba2Config(
+            vocab_size=setting.vocabulary,
+            hidden_size=setting.dim,
+            num_hidden_layers=setting.depth,
+            num_heads=2 * setting.dim // 64,
+            head_dim=64,
+            n_groups=1,
+            state_size=128,
+            tie_word_embeddings=False,
+        )
+        return library.Mamba2ForCausalLM(config)

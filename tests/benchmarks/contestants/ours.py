@@ -16,13 +16,12 @@ from .base import Contestant, LeftOut
 
 
 class Ours(Contestant):
-    """Decoder and wrappers of the keyword API; `layers` are the Decoder's."""
+    """Decoder and wrappers of the keyword API; `layer` is a pattern that repeats, `layers` are the Decoder's options."""
 
-    def __init__(self, setting: Setting, **layers: Any) -> None:
+    def __init__(self, setting: Setting, layer: str | None = None, **layers: Any) -> None:
         super().__init__(setting)
-        stack = Decoder(
-            dim=setting.dim, depth=setting.depth, heads=setting.heads, attn_dim_head=setting.dim_head, **layers
-        )
+        order = {"depth": setting.depth} if layer is None else {"pattern": f"({layer})*{setting.depth}"}
+        stack = Decoder(dim=setting.dim, heads=setting.heads, attn_dim_head=setting.dim_head, **order, **layers)
         self.net = self.placed(
             TransformerWrapper(num_tokens=setting.vocabulary, max_seq_len=setting.length, attn_layers=stack)
         )

@@ -68,9 +68,9 @@ def _chunks(
     values, keys = known.split((v.shape[-1], k.shape[-1]), -1)
     kept, added = past[..., -1:, :].transpose(-1, -2), (later * k).transpose(-1, -2)
     states, updates = [], []
-    for i in range(q.shape[2]):
+    for own_values, own_keys, keep, add in zip(*(x.unbind(2) for x in (values, keys, kept, added)), strict=True):
         states.append(state)
-        updates.append(values[:, :, i] - keys[:, :, i] @ state)
-        state = kept[:, :, i] * state + added[:, :, i] @ updates[-1]
+        updates.append(own_values - own_keys @ state)
+        state = keep * state + add @ updates[-1]
     out = (past * q) @ torch.stack(states, 2) + answers @ torch.stack(updates, 2)
     return joined(out, seq), state

@@ -46,8 +46,8 @@ def gated_linear_attention(
         past, later = since_start(g, -2).exp(), until_end(g, -2).exp()
         kept, added = past[..., -1:, :].transpose(-1, -2), (later * k).transpose(-1, -2) @ v
         states = []
-        for i in range(q.shape[2]):
+        for keep, add in zip(kept.unbind(2), added.unbind(2), strict=True):  # whose gradients are joined once
             states.append(state)
-            state = kept[:, :, i] * state + added[:, :, i]
+            state = keep * state + add
         out = (past * q) @ torch.stack(states, 2) + weights @ v
     return joined(out, seq).to(dtype), state

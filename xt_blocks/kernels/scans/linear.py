@@ -6,7 +6,6 @@ backward pass is a and h. Nothing is divided, so that decays may be as strong as
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -53,7 +52,9 @@ class _LinearScan(torch.autograd.Function):
 
 def plain_linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     """`linear_scan` by operations that autograd, torch.func and torch.compile follow."""
-    seq, size = a.shape[1], math.isqrt(a.shape[1] - 1) + 1
+    seq, size = a.shape[1], 1
+    while size * size < seq:
+        size *= 2
     a, b = (_in_chunks(x, size) for x in (a, b))
     h, decay = [b[:, :, 0]], [a[:, :, 0]]  # as if nothing came before the chunk; of what did
     for t in range(1, size):

@@ -16,12 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .. import compat
 from .linear import plain_linear_scan
 
 CHUNK = 16
 """Tokens; another size gives the same result up to rounding."""
+
+PIECE = 256
+"""Tokens whose states a GPU has at a time."""
 
 
 def selective_scan(
@@ -44,6 +48,8 @@ def selective_scan(
     a = a.T
     if x.shape[1] == 1 or torch.compiler.is_compiling() or compat.transforms_active():
         return _plain(x, dt, a, b, c, start)
+    if not x.is_cpu:
+        return _by_piece(x, dt, a, b, c, start)
     y, after = _ByChunk.apply(chunk, x, dt, a.contiguous(), b, c, start)  # type: ignore[no-untyped-call]
     return y, after
 
@@ -56,6 +62,18 @@ def _plain(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor
     else:
         states = plain_linear_scan(decay.flatten(2), new.flatten(2), start.flatten(1)).view_as(new)
     return (c[:, :, None] @ states).squeeze(2), states[:, -1]
+
+
+def _by_piece(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor, piece: int = PIECE
+) -> tuple[Tensor, Tensor]:
+    """`_plain` of some tokens after others, which the backward pass computes again: few steps, as a GPU wants them."""
+    out, h = [], start
+    for parts in zip(*(t.split(piece, dim=1) for t in (x, dt, b, c)), strict=True):
+        own_x, own_dt, own_b, own_c = parts
+        y, h = checkpoint(_plain, own_x, own_dt, a, own_b, own_c, h, use_reentrant=False)
+        out.append(y)
+    return torch.cat(out, dim=1), h
 
 
 class _ByChunk(torch.autograd.Function):

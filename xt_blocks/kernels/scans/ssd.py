@@ -7,12 +7,13 @@ it is a masked product, (L ∘ C Bᵀ) x with L[t, s] = exp(a[s+1] + ... + a[t])
 memory are linear in the length, and the chunk's size changes nothing but rounding.
 
 Owns the arithmetic, of plain tensors. A token that is padding has x = 0 and a = 0, and leaves the state as it is.
-`a` and the state are float32, or float64 where x is; products are of x's type, on a CPU of the state's.
+`a` and the state are float32, or float64 where x is; products are of x's type.
 Axes: b batch, c chunks, q tokens of a chunk, g groups, h heads, p features of a head, n state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,21 +45,11 @@ def ssd(
         return x, state
     if x.shape[1] == 1:
         return _step(x, a, b, c, state)
-    if x.is_cpu and not torch.compiler.is_compiling() and not compat.transforms_active() and type(x) is Tensor:
+    if x.is_cpu and x.shape[1] <= chunk and not torch.compiler.is_compiling() and not compat.transforms_active():
         with torch.autocast("cpu", enabled=False):
-            tensors = (t.to(wide).contiguous() for t in (x, a, b, c, state))
-            y, after = _ByChunk.apply(chunk, *tensors)  # type: ignore[no-untyped-call]
+            y, after = _Chunk.apply(*(t.to(wide) for t in (x, a, b, c, state)))  # type: ignore[no-untyped-call]
         return y.to(x.dtype), after
     return plain_ssd(x, a, b, c, state, chunk)
-
-
-def _step(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """A single token: the recurrence itself."""
-    share = x.shape[2] // b.shape[2]
-    b, c = (t[:, 0].to(state.dtype).repeat_interleave(share, dim=1) for t in (b, c))  # (b, h, n)
-    new = x[:, 0, :, :, None].to(state.dtype) * b[:, :, None]
-    after = torch.addcmul(new, state, a[:, 0, :, None, None].exp())
-    return (after * c[:, :, None]).sum(-1)[:, None].to(x.dtype), after
 
 
 def plain_ssd(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
@@ -81,97 +72,73 @@ def plain_ssd(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, chunk: 
     return (within.transpose(2, 3) + carried).flatten(1, 2)[:, :seq], state
 
 
-class _ByChunk(torch.autograd.Function):
-    """The same chunk after chunk, so that what is between two products stays in a core's cache.
+def _step(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """A single token: the recurrence itself."""
+    share = x.shape[2] // b.shape[2]
+    b, c = (t[:, 0].to(state.dtype).repeat_interleave(share, dim=1) for t in (b, c))  # (b, h, n)
+    new = x[:, 0, :, :, None].to(state.dtype) * b[:, :, None]
+    after = torch.addcmul(new, state, a[:, 0, :, None, None].exp())
+    return (after * c[:, :, None]).sum(-1)[:, None].to(x.dtype), after
 
-    The backward pass computes again what is within a chunk. With the sums A = cumsum(a) of a chunk, whose end is E, the
-    gradient of A[t] is y[t]·∂y[t] - x[t]·∂x[t], as y[t] has the factor exp(A[t]) and x[t] exp(-A[t]) wherever they are
-    multiplied; that of A[E] has S·∂S too.
+
+class _Chunk(torch.autograd.Function):
+    """A single chunk, with its gradient by hand: few operations on what there is of each two tokens of each head.
+
+    With the sums A = cumsum(a), whose last is E, the gradient of A[t] is y[t]·∂y[t] - x[t]·∂x[t], as y[t] has the
+    factor exp(A[t]) and x[t] the factor exp(-A[t]) wherever they are multiplied; that of E has S·∂S too.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, chunk: int, x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        y, states = torch.empty_like(x), [state]
-        for at in _chunks(x, chunk):
-            part = _Chunk(x[:, at], a[:, at], b[:, at], c[:, at])
-            y[:, at] = part.outputs(state)
-            state = part.after(state)
-            states.append(state)
-        ctx.save_for_backward(x, a, b, c, y, *states)
-        ctx.chunk = chunk
-        return y, state
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        groups, sums = b.shape[2], a.cumsum(1)
+        groups_b, groups_c = b.transpose(1, 2), c.transpose(1, 2)  # (b, g, q, n)
+        decays = torch.unflatten(_differences(sums).exp_().tril_(), 1, (groups, -1))  # (b, g, s, q, q)
+        scores = ((groups_c @ groups_b.mT)[:, :, None] * decays).flatten(1, 2)
+        within = (scores @ x.transpose(1, 2)).transpose(1, 2)
+        carried = (groups_c @ _by_group(state, groups).mT).transpose(1, 2).reshape(x.shape)
+        y = torch.addcmul(within, carried, sums.exp()[..., None])
+        until = (sums[:, -1:] - sums).exp()[..., None]
+        added = (_grouped(x * until, groups).mT @ groups_b).view(state.shape)
+        after = torch.addcmul(added, state, sums[:, -1].exp()[..., None, None])
+        ctx.save_for_backward(x, b, c, state, y, after, sums, decays, scores, until)
+        return y, after
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_y: Tensor, of_state: Tensor) -> tuple[Tensor | None, ...]:
-        x, a, b, c, y, *states = ctx.saved_tensors
-        of_y = of_y.contiguous()
-        of_x, of_a, of_b, of_c = (torch.empty_like(t) for t in (x, a, b, c))
-        for i, at in reversed([*enumerate(_chunks(x, ctx.chunk))]):
-            part = _Chunk(x[:, at], a[:, at], b[:, at], c[:, at])
-            of_sums_end = (of_state * states[i + 1]).sum((-1, -2))
-            of_x[:, at], of_b[:, at], of_c[:, at], of_state = part.gradients(of_y[:, at], of_state, states[i])
-            of_sums = (of_y[:, at] * y[:, at]).sum(-1) - (of_x[:, at] * x[:, at]).sum(-1)
-            of_sums[:, -1] += of_sums_end
-            of_a[:, at] = of_sums.flip(1).cumsum(1).flip(1)
-        return None, of_x, of_a, of_b, of_c, of_state
+    def backward(ctx: Any, of_y: Tensor, of_state: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", enabled=False):
+            return _gradients(ctx.saved_tensors, of_y, of_state)
 
 
-def _chunks(x: Tensor, chunk: int) -> list[slice]:
-    return [slice(start, start + chunk) for start in range(0, x.shape[1], chunk)]
+def _gradients(saved: Sequence[Tensor], of_y: Tensor, of_state: Tensor) -> tuple[Tensor, ...]:
+    x, b, c, state, y, after, sums, decays, scores, until = saved
+    groups, since, whole = b.shape[2], sums.exp()[..., None], sums[:, -1].exp()[..., None, None]
+    groups_b, groups_c = b.transpose(1, 2), c.transpose(1, 2)
+    heads_y = of_y.transpose(1, 2)  # (b, h, q, p)
+    of_scores = (heads_y @ x.permute(0, 2, 3, 1)).view(decays.shape).mul_(decays).sum(2)  # (b, g, q, q)
+    entering, leaving = _grouped(x * until, groups), _grouped(of_y * since, groups)  # (b, g, q, s·p)
+    of_after, before = _by_group(of_state, groups), _by_group(state, groups)
+    of_b = torch.baddbmm((entering @ of_after).flatten(0, 1), of_scores.mT.flatten(0, 1), groups_c.flatten(0, 1))
+    of_c = torch.baddbmm((leaving @ before).flatten(0, 1), of_scores.flatten(0, 1), groups_b.flatten(0, 1))
+    of_b, of_c = (torch.unflatten(t, 0, (-1, groups)).transpose(1, 2) for t in (of_b, of_c))
+    of_entering = (groups_b @ of_after.mT).transpose(1, 2).reshape(x.shape)
+    of_x = torch.addcmul((scores.mT @ heads_y).transpose(1, 2), of_entering, until)
+    of_before = torch.addcmul((leaving.mT @ groups_c).view(state.shape), of_state, whole)
+    of_sums = (of_y * y).sum(-1) - (of_x * x).sum(-1)
+    of_sums[:, -1] += (of_state * after).sum((-1, -2))
+    return of_x, of_sums.flip(1).cumsum(1).flip(1), of_b, of_c, of_before
 
 
-class _Chunk:
-    """The tokens of one chunk.
-
-    Args:
-        x: (b, q, h, p)
-        a: (b, q, h)
-        b, c: (b, q, g, n)
-    """
-
-    def __init__(self, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-        self.groups = b.shape[2]
-        self.x, self.a = x, a.cumsum(1)
-        self.b, self.c = b.transpose(1, 2), c.transpose(1, 2)  # (b, g, q, n)
-        self.decays = torch.unflatten(_decays(self.a), 1, (self.groups, -1))  # (b, g, s, q, q)
-        self.scores = (self.c @ self.b.mT)[:, :, None] * self.decays
-        self.since = self.a.exp()[..., None]  # (b, q, h, 1): of the state before the chunk, at each token
-        self.until = (self.a[:, -1:] - self.a).exp()[..., None]  # of each token, at the end
-        self.whole = self.a[:, -1].exp()[..., None, None]  # (b, h, 1, 1)
-
-    def outputs(self, state: Tensor) -> Tensor:
-        """(b, q, h, p), of `state: (b, h, p, n)` before the chunk."""
-        within = (self.scores.flatten(1, 2) @ self.x.transpose(1, 2)).transpose(1, 2)
-        carried = self.c @ _by_group(state, self.groups).mT  # (b, g, q, s·p)
-        return torch.addcmul(within, carried.transpose(1, 2).reshape(self.x.shape), self.since)
-
-    def after(self, state: Tensor) -> Tensor:
-        """(b, h, p, n), the state after the chunk."""
-        added = _grouped(self.x * self.until, self.groups).mT @ self.b
-        return torch.addcmul(added.view(state.shape), state, self.whole)
-
-    def gradients(self, of_y: Tensor, of_state: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Those of x, b, c and the state before, from those of the outputs and of the state after."""
-        heads_x, heads_y = self.x.transpose(1, 2), of_y.transpose(1, 2)  # (b, h, q, p)
-        own, own_state = _by_group(of_state, self.groups), _by_group(state, self.groups)
-        of_scores = (heads_y @ heads_x.mT).view(self.decays.shape).mul_(self.decays).sum(2)  # (b, g, q, q)
-        entering, leaving = _grouped(self.x * self.until, self.groups), _grouped(of_y * self.since, self.groups)
-        of_b = of_scores.mT @ self.c + entering @ own
-        of_c = of_scores @ self.b + leaving @ own_state
-        of_entering = (self.b @ own.mT).transpose(1, 2).reshape(self.x.shape)
-        of_x = torch.addcmul((self.scores.flatten(1, 2).mT @ heads_y).transpose(1, 2), of_entering, self.until)
-        before = torch.addcmul((leaving.mT @ self.c).view(state.shape), of_state, self.whole)
-        return of_x, of_b.transpose(1, 2), of_c.transpose(1, 2), before
+def _differences(sums: Tensor) -> Tensor:
+    """`sums: (..., q, h)` → (..., h, q, q), of each two tokens: the row's less the column's."""
+    sums = sums.mT.contiguous()
+    return sums[..., :, None] - sums[..., None, :]
 
 
 def _decays(sums: Tensor) -> Tensor:
     """`sums: (..., q, h)` of logarithms → (..., h, q, q): from each token (last axis) to each later one, else 0."""
-    sums = sums.mT
-    later = torch.ones(sums.shape[-1], sums.shape[-1], dtype=torch.bool, device=sums.device).triu(1)
-    return (sums[..., :, None] - sums[..., None, :]).masked_fill(later, float("-inf")).exp()
+    later = torch.ones(sums.shape[-2], sums.shape[-2], dtype=torch.bool, device=sums.device).triu(1)
+    return _differences(sums).masked_fill(later, float("-inf")).exp()
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
