@@ -11,7 +11,9 @@ from .family import Row, Weight
 MIXER = LAYER + "linear_attn."
 
 
-def delta_settings(config: Config, key_heads: int, value_heads: int, dim_head: int, value_dim_head: int) -> Any:
+def delta_settings(
+    config: Config, key_heads: int, value_heads: int, dim_head: int, value_dim_head: int
+) -> dict[str, Any]:
     """Sizes; the arguments are of the family, where the configuration does not say."""
     heads = config.integer("linear_num_key_heads", key_heads)
     features = config.integer("linear_key_head_dim", dim_head)
