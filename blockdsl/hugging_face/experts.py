@@ -16,7 +16,7 @@ def gated_experts(config: Config, inner: int, usual: tuple[int, int]) -> dict[st
         inner: hidden features of an expert.
         usual: how many, and how many a token reads, where the configuration does not say.
     """
-    own = {
+    own: dict[str, Any] = {
         "moe_experts": config.integer("num_local_experts", config.integer("num_experts", usual[0])),
         "moe_top": config.integer("num_experts_per_tok", usual[1]),
         "moe_inner": inner,

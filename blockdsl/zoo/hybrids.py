@@ -107,3 +107,50 @@ jamba = ModelFamily(
     ((mamba f mamba e)*2 a f mamba e mamba f mamba e)*4
     """,
 )
+
+mamba2 = ModelFamily(
+    "arXiv:2405.21060",
+    "dim depth",
+    {"130m": (768, 24), "370m": (1024, 48), "780m": (1536, 48), "1.3b": (2048, 48), "2.7b": (2560, 64)},
+    f"""
+    set dim={{dim}}, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
+    set num_tokens=50288, max_seq_len=1048576, {TIED};
+    m*{{depth}}
+    """,
+)
+
+nemotron_h = ModelFamily(
+    "arXiv:2504.03624",
+    "",
+    {"8b": ()},
+    f"""
+    set dim=4096, heads=32, attn_dim_head=128, attn_kv_heads=8, causal, use_abs_pos_emb=false;
+    set ssm_heads=128, ssm_groups=8, ssm_gated_norm=group, ssm_dt_limit_min=0.001, use_rmsnorm, norm_eps=1e-5;
+    set ff_inner=21504, ff_relu_squared, ff_no_bias, num_tokens=131072, max_seq_len=8192, {OWN};
+    (m f)*3 m a f ((m f)*4 m a f)*3 (m f)*5
+    """,
+)
+
+bamba = ModelFamily(
+    "IBM, Princeton and UIUC, 2024",
+    "",
+    {"9b": ()},
+    f"""
+    set dim=4096, heads=32, attn_dim_head=128, attn_kv_heads=8, causal, rotary_pos_emb, rotary_emb_dim=64;
+    set ssm_heads=128, use_rmsnorm, norm_eps=1e-5, ff_inner=14336, ff_glu, ff_swish, ff_no_bias;
+    set num_tokens=128256, max_seq_len=262144, {OWN};
+    (m f)*9 (a f (m f)*8)*2 a f (m f)*4
+    """,
+)
+
+granite4 = ModelFamily(
+    "IBM, 2025",
+    "",
+    {"h-micro": ()},
+    """
+    set dim=2048, heads=32, attn_kv_heads=8, attn_qk_scale=0.015625, causal, use_abs_pos_emb=false;
+    set ssm_heads=64, branch_scale=0.22, use_rmsnorm, norm_eps=1e-5, ff_inner=8192, ff_glu, ff_gate_first, ff_swish;
+    set ff_no_bias, num_tokens=100352, max_seq_len=131072, embed_scale=12, tie_embedding, logits_scale=0.125;
+    (m f)*5 a f ((m f)*9 a f)*3 (m f)*4
+    """,
+)

@@ -362,3 +362,15 @@ def test_exported_without_an_operator_of_the_package() -> None:
     program = torch.export.export(layer, (x,))
     assert "xt_blocks" not in str(program.graph)
     torch.testing.assert_close(program.module()(x), layer(x))
+
+
+def test_one_token_without_gradients() -> None:
+    """What decoding reads by number is what the sorted rows give, and a hook sees every module's call."""
+    for variant in ("gpt-oss", "deepseek v3", "mixtral"):
+        layer, x = layer_of(variant).eval(), torch.randn(1, 1, DIM, dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), layer(torch.cat((x, x)))[:1])
+            called = []
+            layer.to_hidden.register_forward_hook(lambda *_, called=called: called.append(1))
+            torch.testing.assert_close(layer(x), layer(torch.cat((x, x)))[:1])
+        assert called == [1, 1]

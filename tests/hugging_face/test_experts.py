@@ -10,6 +10,8 @@ from transformers import (
     GptOssForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
@@ -38,6 +40,10 @@ QWEN3: dict[str, dict[str, Any]] = {
     "among feedforwards": {"decoder_sparse_step": 2, "mlp_only_layers": [3], "num_hidden_layers": 5},
     "windows": {"use_sliding_window": True, "sliding_window": 4, "attention_bias": True},
 }
+QWEN2: dict[str, dict[str, Any]] = {
+    "a shared expert": {"shared_expert_intermediate_size": 9},
+    "among feedforwards": {"decoder_sparse_step": 2, "qkv_bias": False, "norm_topk_prob": True},
+}
 GPT_OSS: dict[str, dict[str, Any]] = {
     "windows in every other layer": {"sliding_window": 4, "num_hidden_layers": 3},
     "scaled": {"rope_parameters": None, "max_position_embeddings": 131072, "head_dim": 32},
@@ -54,13 +60,22 @@ def qwen3(case: str) -> Qwen3MoeForCausalLM:
     return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SMALL | own | QWEN3[case]))
 
 
+def qwen2(case: str) -> Qwen2MoeForCausalLM:
+    return Qwen2MoeForCausalLM(Qwen2MoeConfig(**SMALL | {"moe_intermediate_size": 8, "num_experts": 6} | QWEN2[case]))
+
+
 def gpt_oss(case: str) -> GptOssForCausalLM:
     plain = {"rope_type": "default", "rope_theta": 150000.0}
     own = {"head_dim": 6, "num_local_experts": 4, "rope_parameters": plain}
     return GptOssForCausalLM(GptOssConfig(**SMALL | own | GPT_OSS[case]))
 
 
-PEERS = {"mixtral": (mixtral, MIXTRAL), "qwen3_moe": (qwen3, QWEN3), "gpt_oss": (gpt_oss, GPT_OSS)}
+PEERS = {
+    "mixtral": (mixtral, MIXTRAL),
+    "qwen2_moe": (qwen2, QWEN2),
+    "qwen3_moe": (qwen3, QWEN3),
+    "gpt_oss": (gpt_oss, GPT_OSS),
+}
 CASES = {f"{family}: {case}": (make, case) for family, (make, cases) in PEERS.items() for case in cases}
 
 

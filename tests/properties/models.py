@@ -227,14 +227,14 @@ def models(draw: st.DrawFn, kinds: Sequence[str] = KINDS, causal: bool | None = 
             tried = others | settings | {name: value}, options
             if causal is not None or name == "rotary_xpos":
                 tried[0]["causal"] = causal is not False
-        if _compiles(shape, *tried):
+        if compiles(shape, *tried):
             settings, options = tried
     given: dict[str, Any] = {}
     for _ in range(draw(st.integers(0, 3)) if around else 0):
         name = draw(st.sampled_from(sorted(AROUND)))
         others = {n: v for n, v in needs(name, "").items() if n in _TOKEN_NAMES and n not in TOKENS}
         further = others | given | {name: draw(st.sampled_from(values(AROUND[name])))}
-        if _compiles(shape, settings | TOKENS | further, options):
+        if compiles(shape, settings | TOKENS | further, options):
             given = further
     return Model(_text(shape, options), settings, given, draw(st.integers(0, 2**16)))
 
@@ -256,7 +256,8 @@ def _text(shape: Shape, options: dict[str, dict[str, Any]]) -> str:
     return shape(written)
 
 
-def _compiles(shape: Shape, settings: dict[str, Any], options: dict[str, dict[str, Any]]) -> bool:
+def compiles(shape: Shape, settings: dict[str, Any], options: dict[str, dict[str, Any]]) -> bool:
+    """Whether a text with these settings and options of its blocks is taken."""
     try:
         blockdsl.compile(_text(shape, options), **(SIZES | settings))
     except UserError:

@@ -39,6 +39,17 @@ def recurrentgemma(d: int, heads: int, inner: int, attentions: int) -> int:
     return (2 * attentions + 2) * (recurrent + rest) + attentions * (attention + rest) + 256_000 * d + d
 
 
+def state_space(d: int, inner: int, groups: int = 1, gain: int = 1) -> int:
+    """Mamba-2 with heads of 64 features and a state of 128: both linear layers, a convolution of four tokens with a
+    bias, three numbers a head, the gated norm's gain; `gain` norms of the stream."""
+    written, heads = 2 * groups * 128, inner // 64
+    return d * (2 * inner + written + heads + inner) + 5 * (inner + written) + 3 * heads + inner + gain * d
+
+
+def mamba2(d: int, depth: int) -> int:
+    return depth * state_space(d, 2 * d) + 50288 * d + d
+
+
 def clip_vision(d: int, patch: int, depth: int, out: int) -> int:
     """As a layer of OPT; patches without a bias, the class token, positions, a norm before and after, the projection."""
     places = (224 // patch) ** 2 + 1
@@ -58,6 +69,24 @@ BY_HAND = {
     "gemma3-27b": gemma3(5376, 32, 16, 128, 21504, 62),
     "recurrentgemma-2b": recurrentgemma(2560, 10, 7680, 8),
     "recurrentgemma-9b": recurrentgemma(4096, 16, 12288, 12),
+    **{f"mamba2-{n}": mamba2(*of) for n, of in {"130m": (768, 24), "370m": (1024, 48), "780m": (1536, 48)}.items()},
+    **{f"mamba2-{n}": mamba2(*of) for n, of in {"1.3b": (2048, 48), "2.7b": (2560, 64)}.items()},
+    # a block a layer, each with a gain: 24 of Mamba-2, 4 of attention, 24 of two linear layers
+    "nemotron_h-8b": 24 * state_space(4096, 8192, groups=8)
+    + 4 * (2 * 4096**2 + 2 * 4096 * 1024 + 4096)
+    + 24 * (2 * 4096 * 21504 + 4096)
+    + 2 * 131072 * 4096
+    + 4096,
+    "bamba-9b": 29 * state_space(4096, 8192)
+    + 3 * (2 * 4096**2 + 2 * 4096 * 1024 + 4096)
+    + 32 * (3 * 4096 * 14336 + 4096)
+    + 2 * 128256 * 4096
+    + 4096,
+    "granite4-h-micro": 36 * state_space(2048, 4096)
+    + 4 * (2 * 2048**2 + 2 * 2048 * 512 + 2048)
+    + 40 * (3 * 2048 * 8192 + 2048)
+    + 100352 * 2048
+    + 2048,
     # layers of 256 features; tokens, positions, types and a norm of 128; the projection between
     "electra-small": 12 * (12 * 256**2 + 13 * 256) + (30522 + 512 + 2 + 2) * 128 + 129 * 256,
     # gains alone, none before the first attention; the head's linear layer and gain, a bias of each logit

@@ -25,6 +25,7 @@ from blockdsl.registry.options import by_name
 from ..kernels import compat
 from ..kernels.activations import ACTIVATIONS
 from ..kernels.grouped import chosen_linear, grouped_linear, reads_by_number, reads_chosen
+from ..kernels.hooks import unhooked
 from .feedforward import FeedForward
 from .init import xavier
 from .layer_output import LayerOutput
@@ -98,7 +99,8 @@ class Experts(nn.Module):
 
     def _weighted_sum(self, x: Tensor, real: Tensor | None, choice: Choice) -> Tensor:
         """The weighted sum of what the chosen experts make of each token: `x: (tokens, dim)` → (tokens, dim)."""
-        if len(x) == 1 and real is None and reads_by_number(x):
+        plain = all(type(linear) is ExpertLinear and unhooked(linear) for linear in (self.to_hidden, self.to_out))
+        if len(x) == 1 and real is None and plain and reads_by_number(x):
             return self._of_one(x, choice)
         weights, expert = choice.weights, choice.experts.flatten()
         if real is not None:
@@ -253,7 +255,7 @@ class Router(nn.Module):
         self._join()
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy or an unpickled one
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._join()
 
     def _join(self) -> None:
@@ -300,7 +302,7 @@ class Router(nn.Module):
         if self.correction is not None:
             judged = judged + self.correction
         if self.groups > 1:
-            by_group = judged.unflatten(-1, (self.groups, -1))
+            by_group = judged.view(*judged.shape[:-1], self.groups, -1)
             best = by_group.topk(self.group_best, dim=-1).values.sum(dim=-1)
             within = torch.zeros_like(best, dtype=torch.bool)
             within = within.scatter(-1, best.topk(self.top_groups, dim=-1).indices, True)

@@ -133,11 +133,11 @@ _OUTER = ops.define(
 )
 
 
-@register_flop_formula([_LINEAR.overloadpacket])  # type: ignore[untyped-decorator]
+@register_flop_formula([_LINEAR.overloadpacket])
 def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * x[0] * weight[1] * weight[2]
 
 
-@register_flop_formula([_OUTER.overloadpacket])  # type: ignore[untyped-decorator]
+@register_flop_formula([_OUTER.overloadpacket])
 def _outer_flops(left: tuple[int, ...], right: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * left[0] * left[1] * right[1]

@@ -28,9 +28,10 @@ def declines(request: Request) -> str | None:
     several queries.
     """
     q, k, v, *_ = request
-    if torch.compiler.is_compiling() or request.mask.queries != 1 or k.numel() < 2**17:
+    if torch.compiler.is_compiling() or request.mask.queries != 1:
         return None
-    if q.shape[1] != k.shape[1] and k.shape[3] == v.shape[3]:  # its fast form has heads of one size
+    fast = k.shape[3] == v.shape[3]  # its fast form has heads of one size
+    if fast and (k.numel() < 2**17 or q.shape[1] != k.shape[1]):
         return None
     if q.is_cpu and q.dtype in (torch.float32, torch.float64):
         return "plain products read many keys faster for a single query on a CPU"
