@@ -312,7 +312,7 @@ class GatedDeltaNetOptions(TypedDict, total=False):
     dim_head: int
     """features of each query and key; default 64"""
     value_heads: int | None
-    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    """heads of values, value_heads / heads of which share a key (Qwen3-Next); none: heads; default none"""
     value_dim_head: int | None
     """features of each value head; none: dim_head; default none"""
     kernel: int
@@ -731,7 +731,7 @@ class SharedSettings(TypedDict, total=False):
     gdn_dim_head: int
     """features of each query and key; default 64"""
     gdn_value_heads: int | None
-    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    """heads of values, value_heads / heads of which share a key (Qwen3-Next); none: heads; default none"""
     gdn_value_dim_head: int | None
     """features of each value head; none: dim_head; default none"""
     gdn_kernel: int
