@@ -224,8 +224,8 @@ class ExpertsOptions(TypedDict, total=False):
     gate_first: bool
     """the gate is the first half of the hidden layer's outputs, not the second; default false"""
     glu_limit: float | None
-    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
-    none"""
+    """what is gated is kept from -this to this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925);
+    default none"""
     glu_offset: float
     """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
     no_bias: bool
@@ -314,7 +314,7 @@ class GatedDeltaNetOptions(TypedDict, total=False):
     dim_head: int
     """features of each query and key; default 64"""
     value_heads: int | None
-    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    """heads of values, value_heads / heads of which share a key (Qwen3-Next); none: heads; default none"""
     value_dim_head: int | None
     """features of each value head; none: dim_head; default none"""
     kernel: int
@@ -356,21 +356,6 @@ class GatedLinearAttentionOptions(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
-
-
-class Hgrn2Options(TypedDict, total=False):
-    """Of a block `hgrn`, HGRN2."""
-
-    heads: int
-    """heads (arXiv:2404.07904); default 8"""
-    dim_head: int
-    """forget gates of each head; default 64"""
-    value_dim_head: int | None
-    """features of each value; none: dim_head; default none"""
-    lower_bound: float
-    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
-    out_norm_eps: float
-    """what is added to the mean square of the output; default 1e-05"""
 
 
 class MambaOptions(TypedDict, total=False):
@@ -419,6 +404,21 @@ class GatedLinearRecurrenceOptions(TypedDict, total=False):
     """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
     kernel: int
     """tokens that the convolution reads; default 4"""
+
+
+class Hgrn2Options(TypedDict, total=False):
+    """Of a block `hgrn`, HGRN2."""
+
+    heads: int
+    """heads (arXiv:2404.07904); default 8"""
+    dim_head: int
+    """forget gates of each head; default 64"""
+    value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    lower_bound: float
+    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
+    out_norm_eps: float
+    """what is added to the mean square of the output; default 1e-05"""
 
 
 class SharedSettings(TypedDict, total=False):
@@ -654,8 +654,8 @@ class SharedSettings(TypedDict, total=False):
     moe_gate_first: bool
     """the gate is the first half of the hidden layer's outputs, not the second; default false"""
     moe_glu_limit: float | None
-    """what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925); default
-    none"""
+    """what is gated is kept from -this to this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925);
+    default none"""
     moe_glu_offset: float
     """added to what is gated (gpt-oss: 1, arXiv:2508.10925); default 0.0"""
     moe_no_bias: bool
@@ -735,7 +735,7 @@ class SharedSettings(TypedDict, total=False):
     gdn_dim_head: int
     """features of each query and key; default 64"""
     gdn_value_heads: int | None
-    """heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads; default none"""
+    """heads of values, value_heads / heads of which share a key (Qwen3-Next); none: heads; default none"""
     gdn_value_dim_head: int | None
     """features of each value head; none: dim_head; default none"""
     gdn_kernel: int
@@ -767,16 +767,6 @@ class SharedSettings(TypedDict, total=False):
     """what log decays are divided by; a higher one forgets more slowly; default 16"""
     gla_out_norm_eps: float
     """what is added to the mean square of each head's output; default 1e-05"""
-    hgrn_heads: int
-    """heads (arXiv:2404.07904); default 8"""
-    hgrn_dim_head: int
-    """forget gates of each head; default 64"""
-    hgrn_value_dim_head: int | None
-    """features of each value; none: dim_head; default none"""
-    hgrn_lower_bound: float
-    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
-    hgrn_out_norm_eps: float
-    """what is added to the mean square of the output; default 1e-05"""
     mamba_state: int
     """numbers that are kept of each feature, N (Mamba, arXiv:2312.00752); default 16"""
     mamba_expand: float
@@ -810,6 +800,16 @@ class SharedSettings(TypedDict, total=False):
     """blocks of the gates' matrices, which are block-diagonal (Griffin, arXiv:2402.19427); default 8"""
     rglru_kernel: int
     """tokens that the convolution reads; default 4"""
+    hgrn_heads: int
+    """heads (arXiv:2404.07904); default 8"""
+    hgrn_dim_head: int
+    """forget gates of each head; default 64"""
+    hgrn_value_dim_head: int | None
+    """features of each value; none: dim_head; default none"""
+    hgrn_lower_bound: float
+    """the least that forget gates keep; higher in later blocks (arXiv:2311.04823); default 0.0"""
+    hgrn_out_norm_eps: float
+    """what is added to the mean square of the output; default 1e-05"""
 
 
 class StackSettings(SharedSettings, total=False):
@@ -1203,11 +1203,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gla_decay_rank: int
     enc_gla_decay_temperature: float
     enc_gla_out_norm_eps: float
-    enc_hgrn_heads: int
-    enc_hgrn_dim_head: int
-    enc_hgrn_value_dim_head: int | None
-    enc_hgrn_lower_bound: float
-    enc_hgrn_out_norm_eps: float
     enc_mamba_state: int
     enc_mamba_expand: float
     enc_mamba_inner: int | None
@@ -1224,6 +1219,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_rglru_width: int | None
     enc_rglru_heads: int
     enc_rglru_kernel: int
+    enc_hgrn_heads: int
+    enc_hgrn_dim_head: int
+    enc_hgrn_value_dim_head: int | None
+    enc_hgrn_lower_bound: float
+    enc_hgrn_out_norm_eps: float
     enc_num_tokens: int | None
     enc_max_seq_len: int | None
     enc_emb_dim: int | None
@@ -1407,11 +1407,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gla_decay_rank: int
     dec_gla_decay_temperature: float
     dec_gla_out_norm_eps: float
-    dec_hgrn_heads: int
-    dec_hgrn_dim_head: int
-    dec_hgrn_value_dim_head: int | None
-    dec_hgrn_lower_bound: float
-    dec_hgrn_out_norm_eps: float
     dec_mamba_state: int
     dec_mamba_expand: float
     dec_mamba_inner: int | None
@@ -1428,6 +1423,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_rglru_width: int | None
     dec_rglru_heads: int
     dec_rglru_kernel: int
+    dec_hgrn_heads: int
+    dec_hgrn_dim_head: int
+    dec_hgrn_value_dim_head: int | None
+    dec_hgrn_lower_bound: float
+    dec_hgrn_out_norm_eps: float
     dec_num_tokens: int | None
     dec_max_seq_len: int | None
     dec_emb_dim: int | None

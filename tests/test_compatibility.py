@@ -132,10 +132,14 @@ def own_options(kind: str) -> list[str]:
 
 
 def among_others(kind: str) -> dict[str, Any]:
-    """A block of the kind, with small sizes, between attention and feedforward."""
-    settings = {option.name: option.setting for option in kinds()[kind].options}
-    sizes = {str(settings[name]): value for name, value in SMALL.get(kind, {}).items()}
-    return sizes | {"custom_layers": ("a", kind, "f")} | ({"causal": True} if kinds()[kind].causal_only else {})
+    """A block of the kind between attention and feedforward."""
+    return {"custom_layers": ("a", kind, "f")} | ({"causal": True} if kinds()[kind].causal_only else {})
+
+
+def sizes_of(layers: tuple[str, ...]) -> dict[str, Any]:
+    """Settings that make blocks of these kinds small."""
+    named = [(option, kind) for kind in {*layers} & {*HYBRID} for option in kinds()[kind].options]
+    return {str(o.setting): SMALL[kind][o.name] for o, kind in named if o.name in SMALL.get(kind, {})}
 
 
 def samples_of(kind: str) -> list[Sample]:
@@ -156,6 +160,7 @@ def merged(one: Sample, other: Sample) -> dict[str, Any]:
     """The keywords of both; what an option says of itself wins over what goes along with the other."""
     ordered = any("pattern" in sample.keywords for sample in (one, other))  # it has the depth
     base = {name: value for name, value in BASE.items() if not (ordered and name == "depth")}
+    base |= sizes_of(one.keywords.get("custom_layers", ()) + other.keywords.get("custom_layers", ()))
     out = base | one.keywords | other.keywords
     return out | {sample.keyword: sample.keywords[sample.keyword] for sample in (one, other)}
 
@@ -309,9 +314,15 @@ def test_every_pair_trains_or_is_refused_for_a_reason_and_the_page_says_which(on
     refused, wrong, count = tried_pairs()
     assert not wrong, "\n".join(wrong)
     for a, b, words in refused:
-        names = {name.removeprefix("attn_").removeprefix("ff_") for sample in (a, b) for name in sample.keywords}
+        names = {bare(name) for sample in (a, b) for name in sample.keywords}
         assert any(name in words for name in names), f"{spelled(a)} and {spelled(b)}: neither is named in: {words}"
     assert page(refused, count) == PAGE.read_text(encoding="utf-8"), "python tests/test_compatibility.py writes it anew"
+
+
+def bare(name: str) -> str:
+    """A setting as a block has it."""
+    prefixes = sorted((f"{kind.prefix}_" for kind in kinds().values() if kind.prefix), key=len, reverse=True)
+    return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
 
 def test_that_a_pair_which_does_not_train_is_found() -> None:

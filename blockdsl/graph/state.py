@@ -42,7 +42,7 @@ class Kept:
     shift: State | None = None
 
     @property
-    def reach(self) -> int | None:
+    def needed(self) -> int | None:
         """How many tokens before a step's own it needs, beside its pieces per row; None: all."""
         return self.window if any(piece.per == "token" for piece in self.pieces.values()) else 0
 
@@ -71,13 +71,13 @@ def kept(graph: Graph) -> dict[str, Kept]:
     return out
 
 
-def reach(states: Iterable[Kept]) -> int | None:
+def widest_window(states: Iterable[Kept]) -> int | None:
     """How many tokens before a step's own any of these blocks needs; None: all."""
     most = 0
     for own in states:
-        if own.reach is None:
+        if own.needed is None:
             return None
-        most = max(most, own.reach)
+        most = max(most, own.needed)
     return most
 
 
@@ -90,7 +90,7 @@ def why_not_rolling(graph: Graph) -> str | None:
     if reason := graph.why_not_cached():
         return reason
     for node, own in kept(graph).items():
-        if own.reach is None:
+        if own.needed is None:
             return f"{node} ({kind_of(graph.block(node)['kind']).title}) attends to all earlier tokens"
     for node in graph.nodes("position"):
         attrs = graph.nx.nodes[node]

@@ -11,11 +11,13 @@ from .family import Row, Weight
 MIXER = LAYER + "linear_attn."
 
 
-def delta_settings(config: Config, key_heads: int, value_heads: int, dim_head: int, value_dim_head: int) -> Any:
+def delta_settings(
+    config: Config, key_heads: int, value_heads: int, dim_head: int, value_dim_head: int
+) -> dict[str, Any]:
     """Sizes; the arguments are of the family, where the configuration does not say."""
     heads = config.integer("linear_num_key_heads", key_heads)
     features = config.integer("linear_key_head_dim", dim_head)
-    settings = {
+    settings: dict[str, Any] = {
         "gdn_heads": heads,
         "gdn_dim_head": features,
         "gdn_kernel": config.integer("linear_conv_kernel_dim", 4),

@@ -234,7 +234,7 @@ class _Measure:
         if found is None:
             return ""
         name = words[found]
-        return f"did you mean '{name}'{f' ({kinds()[name].title})' if name in kinds() else ''}? "
+        return f"did you mean '{name}'{f' ({kinds()[name].title})' if name in kinds() else ''}?\n"
 
     def _listed(self) -> str:
         listed = f"kinds: {', '.join(sorted(kinds()))}; macros: {', '.join(sorted(MACROS))}"

@@ -64,7 +64,7 @@ recurrentgemma = ModelFamily(
     "dim heads inner repeats scale",
     {"2b": (2560, 10, 7680, 8, 50.5), "9b": (4096, 16, 12288, 12, 64)},
     f"""
-    set dim={{dim}}, heads={{heads}}, attn_dim_head=256, attn_one_kv_head, attn_out_bias, attn_max_attend_past=2047;
+    set dim={{dim}}, heads={{heads}}, attn_dim_head=256, attn_kv_heads=1, attn_out_bias, attn_max_attend_past=2047;
     set causal, rglru_heads={{heads}}, rotary_pos_emb, rotary_emb_dim=128;
     set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
     set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
@@ -78,7 +78,7 @@ mamba = ModelFamily(
     {"130m": (768, 24), "370m": (1024, 48), "790m": (1536, 48), "1.4b": (2048, 48), "2.8b": (2560, 64)},
     f"""
     set dim={{dim}}, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
-    set num_tokens=50280, max_seq_len=2048, {TIED};
+    set num_tokens=50280, max_seq_len=1048576, {TIED};
     mamba*{{depth}}
     """,
 )
@@ -89,7 +89,7 @@ falcon_mamba = ModelFamily(
     {"7b": ()},
     f"""
     set dim=4096, mamba_rmsnorm=plain, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
-    set num_tokens=65024, max_seq_len=8192, {OWN};
+    set num_tokens=65024, max_seq_len=1048576, {OWN};
     mamba*64
     """,
 )

@@ -94,7 +94,7 @@ def test_a_record_changes_no_number(name: str, causal: bool) -> None:
     graph = model.graph
     blocks = graph.nodes("block")
     assert sorted(record.streams) == sorted(blocks)
-    assert sorted(record.attention) == sorted(n for n in blocks if graph.block(n)["kind"] != "f")
+    assert sorted(record.attention) == sorted(n for n in blocks if graph.block(n)["kind"] in ("a", "c"))
     for node, scores in record.attention.items():
         options = graph.nx.nodes[node]["options"]
         keys = (5 if graph.block(node)["kind"] == "c" else 7) + options["num_mem_kv"]

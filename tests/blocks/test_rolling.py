@@ -52,9 +52,9 @@ def close(out: Tensor, want: Tensor) -> None:
 def test_outputs_are_those_of_a_pass_over_the_whole_text(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two prompts, of which one is longer than max_seq_len, and more tokens than two caches hold."""
     monkeypatch.setattr(torch, "compile", lambda net, **_: net)  # what is compiled is tried elsewhere
-    pattern, settings, reach = ROLLING[name]
+    pattern, settings, window = ROLLING[name]
     model = model_of(pattern, settings)
-    new = 6 if how == "uncached" else 2 * (reach + SLACK) + 9
+    new = 6 if how == "uncached" else 2 * (window + SLACK) + 9
     prompts = [torch.randint(0, 17, (n,)) for n in (19, 6)]
     decoding = decoding_of(model, read_prompts(prompts), new, how != "uncached", how == "compiled", {})
     assert isinstance(decoding, RollingDecoding)
@@ -69,7 +69,7 @@ def test_outputs_are_those_of_a_pass_over_the_whole_text(name: str, how: str, mo
 
 
 def test_each_token_is_read_once_into_a_cache_that_does_not_grow() -> None:
-    pattern, settings, reach = ROLLING["rotary"]
+    pattern, settings, window = ROLLING["rotary"]
     model = model_of(pattern, settings)
     read: list[int] = []
     model.attn_layers.register_forward_pre_hook(lambda stack, args: read.append(args[0].shape[1]))
@@ -85,7 +85,7 @@ def test_each_token_is_read_once_into_a_cache_that_does_not_grow() -> None:
             held.append((decoding.cache.bytes(), decoding.cache.length))
     assert read == [8, 4, *[1] * (new - 1)]
     assert {size for size, _ in held} == {model.graph.kv_cache_bytes(12 + new, batch=2, dtype="float64")}
-    assert max(length for _, length in held) <= reach + SLACK + 1
+    assert max(length for _, length in held) <= window + SLACK + 1
 
 
 def test_a_model_of_any_length_rolls_too() -> None:

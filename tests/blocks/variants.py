@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "a f(activation=gelu_tanh) f(activation=quick_gelu) f(activation=relu) f(activation=sigmoid)",
         {"attn_qk_scale": 0.9},
     ),
+    "experts": ("(a e(experts=4, top=2, inner=10, glu, shared_inner=7, shared_gate))*2 e(router=sigmoid)>>1", {}),
     "no bias": ("(a f)*2", {"ff_no_bias": True}),
     "shift 1": ("(a f)*2", {"shift_tokens": 1}),
     "shift 2": ("a>>2 f>>1 a f>>3", {}),

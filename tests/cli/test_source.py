@@ -41,7 +41,8 @@ def test_a_fault_in_a_file_names_the_file(blockdsl: Run, tmp_path: Path) -> None
         2:9: unknown block 'attn'
           f a f | attn*6
                   ^^^^
-          did you mean 'a' (self-attention)? kinds: {LISTED}; macros: macaron, par, sandwich
+          did you mean 'a' (self-attention)?
+          kinds: {LISTED}; macros: macaron, par, sandwich
         """
     for command in ("check", "fmt", "show", "stats"):
         assert blockdsl(command, path) == Ran(1, "", f"{path}:{dedent(shown)}")

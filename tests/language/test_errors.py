@@ -89,7 +89,7 @@ def test_an_error_says_in_its_attributes_what_its_text_says() -> None:
     assert error.text == "a f |\n  stem: attn*6"
     assert error.text[slice(*error.span)] == "attn"
     assert error.problem == "unknown block 'attn'"
-    assert error.hint == f"did you mean 'a' (self-attention)? kinds: {LISTED}; macros: macaron, par, sandwich"
+    assert error.hint == f"did you mean 'a' (self-attention)?\nkinds: {LISTED}; macros: macaron, par, sandwich"
     assert isinstance(error, UserError)
     assert isinstance(error, ValueError)
 

@@ -95,7 +95,7 @@ def test_its_settings_are_settings_of_the_stack(dwconv: Kind) -> None:
         (
             "sepconv",
             "unknown block 'sepconv'",
-            f"did you mean 'dwconv' (depthwise convolution)? kinds: {WITH_CONV}; macros: macaron, par, sandwich",
+            f"did you mean 'dwconv' (depthwise convolution)?\nkinds: {WITH_CONV}; macros: macaron, par, sandwich",
         ),
         ("dwconv = a; dwconv", "'dwconv' is a block kind and cannot be defined", "choose another name"),
         ("dwconv@x a@x", "the tie 'x' is 'a' here and 'dwconv' before", None),

@@ -302,7 +302,7 @@ class Router(nn.Module):
         if self.correction is not None:
             judged = judged + self.correction
         if self.groups > 1:
-            by_group = judged.view(*judged.shape[:-1], self.groups, -1)
+            by_group = torch.unflatten(judged, -1, (self.groups, -1))
             best = by_group.topk(self.group_best, dim=-1).values.sum(dim=-1)
             within = torch.zeros_like(best, dtype=torch.bool)
             within = within.scatter(-1, best.topk(self.top_groups, dim=-1).indices, True)

@@ -79,9 +79,9 @@ class GatedDeltaNet(nn.Module):
         """
         real = RealTokens.of(mask, x.shape[1])
         x = real.first(x)
-        qkv, gate = apply(self.to_qkvg, x).split((sum(self.sizes), self.sizes[2]), dim=-1)
+        qkv, gate = apply(self.to_qkvg, x).split_with_sizes((sum(self.sizes), self.sizes[2]), dim=-1)
         beta, decay = apply(self.to_beta_decay, x).chunk(2, dim=-1)
-        q, k, v = F.silu(self.conv(qkv, real, cache)).split(self.sizes, dim=-1)
+        q, k, v = F.silu(self.conv(qkv, real, cache)).split_with_sizes(self.sizes, dim=-1)
         repeats = self.value_heads // self.heads
         q, k = (repeat_heads(unit(split_heads(t, self.heads)), repeats) for t in (q, k))
         beta = beta.sigmoid() * (2 if self.neg_eigval else 1)

@@ -116,5 +116,5 @@ class Latent(nn.Module):
 
     def _by_head(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Views of the rows that make keys and values, (h, d or dv, r)."""
-        keys, values = weight.unflatten(0, (self.heads, -1)).split_with_sizes((self.own, self.values), dim=1)
+        keys, values = torch.unflatten(weight, 0, (self.heads, -1)).split_with_sizes((self.own, self.values), dim=1)
         return keys, values

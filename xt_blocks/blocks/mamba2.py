@@ -82,13 +82,14 @@ class Mamba2(nn.Module):
         self.dt_limits = o.dt_limit_min, o.dt_limit_max
         written = o.groups * o.state
         self.parts = o.inner, o.inner, written, written, o.heads  # z, x, B, C, Δ
-        self.mixed = o.inner + 2 * written
+        self.convolved = o.inner + 2 * written
         self.state = o.heads, o.dim_head, o.state
         self.in_scales = None if o.in_scales is None else tuple(map(float, o.in_scales))
         self.to_in = nn.Linear(dim, sum(self.parts), bias=o.bias)
-        self.conv = CausalConv(self.mixed, o.kernel, o.conv_bias)
+        self.conv = CausalConv(self.convolved, o.kernel, o.conv_bias)
         dtype = torch.get_default_dtype()
-        step = torch.empty(o.heads, dtype=dtype).uniform_(math.log(o.dt_min), math.log(o.dt_max)).exp()
+        step = torch.empty(o.heads, device=self.to_in.weight.device, dtype=dtype)
+        step = step.uniform_(math.log(o.dt_min), math.log(o.dt_max)).exp()
         self.dt_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # the inverse of softplus
         self.A_log = nn.Parameter(torch.empty(o.heads, dtype=dtype).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(o.heads, dtype=dtype))
@@ -123,9 +124,9 @@ class Mamba2(nn.Module):
 
     def _at_once(self, given: Tensor, real: RealTokens, cache: LayerState | None) -> Tensor:
         """What is between the two linear layers: (batch, seq, given) → (batch, seq, inner)."""
-        z, mixed, dt = self._split(given)
+        z, convolved, dt = self._split(given)
         state = None if cache is None else cache.read("ssm")
-        y, state = self._scan(self.conv(mixed, real, cache), dt, state, real, *self._scan_weights())
+        y, state = self._scan(self.conv(convolved, real, cache), dt, state, real, *self._scan_weights())
         if cache is not None:
             cache.write("ssm", state)
         return y * F.silu(z) if self.norm is None else self.norm(y, z)
@@ -142,9 +143,11 @@ class Mamba2(nn.Module):
             x: Tensor, at: slice, states: Sequence[Tensor], weights: Sequence[Tensor]
         ) -> tuple[Tensor, Sequence[Tensor]]:
             (tail, state), own = states, real.piece(at)
-            z, mixed, dt = self._split(x)
-            mixed, tail = causal_conv(mixed, tail, weights[3], None if self.conv.bias is None else weights[4], own)
-            y, state = self._scan(mixed, dt, state, own, *weights[:3])
+            z, convolved, dt = self._split(x)
+            convolved, tail = causal_conv(
+                convolved, tail, weights[3], None if self.conv.bias is None else weights[4], own
+            )
+            y, state = self._scan(convolved, dt, state, own, *weights[:3])
             y = y * F.silu(z) if self.norm is None else self.norm.apply_with(y, z, weights[-1])
             return y, (tail, state)
 
@@ -153,10 +156,10 @@ class Mamba2(nn.Module):
         weights = [*self._scan_weights(), *(t for t in (conv.weight, conv.bias, gain) if t is not None)]
         before = conv.kernel - 1
         if cache is None:
-            tail = given.new_zeros(batch, before, self.mixed)
+            tail = given.new_zeros(batch, before, self.convolved)
             state = given.new_zeros(batch, *self.state, dtype=wide_of(given))
         else:
-            tail = cache.read("conv").to(given.dtype) if before else given.new_zeros(batch, 0, self.mixed)
+            tail = cache.read("conv").to(given.dtype) if before else given.new_zeros(batch, 0, self.convolved)
             state = cache.read("ssm").to(wide_of(given))
         y, (tail, state) = in_pieces(run, given, (tail, state), weights, self.chunk)
         if cache is not None:
@@ -167,7 +170,7 @@ class Mamba2(nn.Module):
 
     def _split(self, given: Tensor) -> tuple[Tensor, ...]:
         """The gate z, what the convolution mixes (x, B, C), and the steps."""
-        parts = torch.split(given, [self.parts[0], self.mixed, self.heads], dim=-1)
+        parts = torch.split(given, [self.parts[0], self.convolved, self.heads], dim=-1)
         if self.in_scales is None:
             return parts
         scale, *scales, of_steps = self.in_scales
@@ -179,7 +182,7 @@ class Mamba2(nn.Module):
 
     def _scan(
         self,
-        mixed: Tensor,
+        convolved: Tensor,
         dt: Tensor,
         state: Tensor | None,
         real: RealTokens,
@@ -188,8 +191,8 @@ class Mamba2(nn.Module):
         skip: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """(batch, seq, inner), and the state after the last real token."""
-        x, b, c = torch.split(F.silu(mixed), [*self.parts[1:4]], dim=-1)
-        wide = wide_of(mixed)
+        x, b, c = torch.split(F.silu(convolved), [*self.parts[1:4]], dim=-1)
+        wide = wide_of(convolved)
         dt = F.softplus(dt.to(wide) + dt_bias.to(wide))
         if self.dt_limits != (0.0, None):
             dt = dt.clamp(*self.dt_limits)

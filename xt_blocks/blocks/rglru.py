@@ -38,7 +38,7 @@ class BlockDiagonal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (..., features)` → the same shape."""
-        blocks = x.unflatten(-1, (len(self.weight), -1))
+        blocks = torch.unflatten(x, -1, (len(self.weight), -1))
         out = torch.einsum("...bi,bio->...bo", blocks, self.weight) + self.bias
         return out.flatten(-2)
 

@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
         description="Print a pattern in canonical form: single spaces, options in order, one statement a line.",
         epilog=(
             'examples:\n  blockdsl fmt "((a  f))*6"\n  blockdsl fmt --write model.pattern\n'
-            '  blockdsl fmt --from megatron "M-M*-"  a pattern of Megatron as one of this language\n'
+            '  blockdsl fmt --from megatron "M-M*-"\n'
             "  blockdsl fmt --check model.pattern    exits with 1 and shows the difference"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

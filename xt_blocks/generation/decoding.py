@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blockdsl.graph.state import SLACK, reach, why_not_rolling
+from blockdsl.graph.state import SLACK, why_not_rolling, widest_window
 from blockdsl.registry.options import plain
 
 from ..kernels.hooks import unhooked
@@ -344,8 +344,8 @@ class RollingDecoding:
         self.rows, self.prompt = Rows(prompts.tokens, new), prompts.tokens.shape[1]
         self.seen = self.held = 0  # tokens read, and those of them that the cache holds
         self.piece = self.prompt if net.max_seq_len is None else min(self.prompt, net.max_seq_len)
-        self.reach = reach(net.attn_layers.kept.values()) or 0
-        most = self.reach + max(self.piece, SLACK) + 1  # one more, since tokens are forgotten by twos
+        self.window = widest_window(net.attn_layers.kept.values()) or 0
+        most = self.window + max(self.piece, SLACK) + 1  # one more, since tokens are forgotten by twos
         capacity = capacity_for(min(self.rows.capacity, most), None, compiled)
         self.cache = net.new_cache(self.rows.batch, capacity) if cached else None
 
@@ -356,21 +356,21 @@ class RollingDecoding:
             return self.net(self.rows.since(0), mask=mask, last_only=True, **self.read)[:, -1]
         while self.seen < self.prompt:
             end = min(self.seen + self.piece, self.prompt)
-            self._make_room(self.cache, end - self.seen)
+            self._make_space(self.cache, end - self.seen)
             mask = None if self.mask is None else self.mask[:, self.seen : end]
             first = {} if self.seen else self.read
             out = self.net(self.rows.since(self.seen, end), mask=mask, cache=self.cache, last_only=True, **first)
             self.seen, self.held = end, self.held + end - self.seen
         if self.seen < self.rows.length:
-            self._make_room(self.cache, 1)
+            self._make_space(self.cache, 1)
             out = self.step(self.rows.since(self.seen), cache=self.cache)
             self.seen, self.held = self.seen + 1, self.held + 1
         return out[:, -1]
 
-    def _make_room(self, cache: Cache, new: int) -> None:
+    def _make_space(self, cache: Cache, new: int) -> None:
         """Let the cache forget what no block attends to, where `new` more tokens would not fit."""
         if self.held + new > cache.max_len:
-            places = (self.held - self.reach) // 2 * 2
+            places = (self.held - self.window) // 2 * 2
             cache.forget(places)
             self.held -= places
 

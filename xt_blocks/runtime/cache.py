@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockdsl.graph.state import Kept, reach
+from blockdsl.graph.state import Kept, widest_window
 
 from ..kernels import compat
 from ..kernels.masks import joined_masks
@@ -44,7 +44,7 @@ class Cache(Progress):
         context_mask: (batch, context) bool of the context seen first; None: all.
         fixed: the place of the next token, once shapes are fixed; None: after the others. The attributes above that
             grow with the tokens are unused then.
-        reach: how many places before a step's own any block attends to; None: all.
+        window: how many places before a step's own any block attends to; None: all.
         nodes: node → its state, where its kind keeps any.
         shifts: node → the tail of its token shift, where it has one.
     """
@@ -55,7 +55,7 @@ class Cache(Progress):
         self.mask: Tensor | None = None
         self.context_mask: Tensor | None = None
         self.sequence = SequenceState()
-        self.reach = reach(kept.values())
+        self.window = widest_window(kept.values())
         self.nodes = {node: NodeState(self, own) for node, own in kept.items() if own.pieces}
         self.shifts = {node: RowState(self, own.shift) for node, own in kept.items() if own.shift is not None}
 
@@ -124,14 +124,14 @@ class Cache(Progress):
         """Forget the first places of the stream, which no block attends to any more; there is capacity for as many.
 
         Args:
-            places: how many, an even number, at most those that are farther from the next token than `reach`.
+            places: how many, an even number, at most those that are farther from the next token than `window`.
 
         Raises:
             ValueError: a block still attends to them, or a prefix of the tokens is among them.
         """
         held = self.length if self.fixed is None else int(self.fixed.place)
-        if self.reach is None or not 0 <= places <= held - self.reach:
-            most = 0 if self.reach is None else max(0, held - self.reach)
+        if self.window is None or not 0 <= places <= held - self.window:
+            most = 0 if self.window is None else max(0, held - self.window)
             raise ValueError(f"{places} places cannot be forgotten: {most} of {held} are out of every block's reach")
         if places % 2:
             raise ValueError(f"places are forgotten by twos, not {places}: a state is kept by the parity of its place")

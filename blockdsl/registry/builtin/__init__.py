@@ -28,9 +28,9 @@ for _kind in (  # in the order in which they are listed, which is that of their 
     GATED_DELTA_NET,
     KIMI_DELTA_ATTENTION,
     GATED_LINEAR_ATTENTION,
-    HGRN,
     MAMBA,
     SHORT_CONVOLUTION,
     RECURRENT,
+    HGRN,
 ):
     register(_kind)

@@ -166,7 +166,7 @@ EXPERTS = Kind(
             "glu_limit",
             float,
             None,
-            "what is gated is kept within ± this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925)",
+            "what is gated is kept from -this to this, and the gate's input below it (gpt-oss: 7, arXiv:2508.10925)",
             setting="moe_glu_limit",
             above=0,
             optional=True,

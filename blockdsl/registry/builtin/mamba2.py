@@ -63,22 +63,22 @@ def _said(o: Any) -> str:
 
 def _widths(o: Any) -> tuple[int, int]:
     """Features that the first linear layer gives, and of those that the convolution mixes."""
-    mixed = o.inner + 2 * o.groups * o.state
-    return o.inner + mixed + o.heads, mixed
+    convolved = o.inner + 2 * o.groups * o.state
+    return o.inner + convolved + o.heads, convolved
 
 
 def _shapes(o: Any) -> dict[str, Shape]:
-    given, mixed = _widths(o)
+    given, convolved = _widths(o)
     shapes: dict[str, Shape] = {
         "A_log": (o.heads,),
         "dt_bias": (o.heads,),
         "D": (o.heads,),
         "to_in.weight": (given, o.dim),
-        "conv.weight": (mixed, 1, o.kernel),
+        "conv.weight": (convolved, 1, o.kernel),
         "to_out.weight": (o.dim, o.inner),
     }
     if o.conv_bias:
-        shapes["conv.bias"] = (mixed,)
+        shapes["conv.bias"] = (convolved,)
     if o.bias:
         shapes |= {"to_in.bias": (given,), "to_out.bias": (o.dim,)}
     if o.gated_norm is not None:
@@ -87,11 +87,11 @@ def _shapes(o: Any) -> dict[str, Shape]:
 
 
 def _flops(o: Any, sizes: Sizes) -> int:
-    given, mixed = _widths(o)
-    linear = o.dim * (given + o.inner) + mixed * o.kernel
+    given, convolved = _widths(o)
+    linear = o.dim * (given + o.inner) + convolved * o.kernel
     states = 2 * o.inner * o.state  # what enters the state, and what is read from it
-    pairs = (sizes.seq // o.chunk) * o.chunk**2 + (sizes.seq % o.chunk) ** 2  # of tokens of a chunk
-    within = (o.groups * o.state + o.inner) * (0 if sizes.seq == 1 else pairs)
+    products = (sizes.seq // o.chunk) * o.chunk**2 + (sizes.seq % o.chunk) ** 2  # of tokens of a chunk
+    within = (o.groups * o.state + o.inner) * (0 if sizes.seq == 1 else products)
     return int(2 * sizes.batch * (sizes.seq * (linear + states) + within))
 
 
