@@ -29,6 +29,7 @@ def _read(config: Config) -> dict[str, Component]:
     config.ignore(
         "use_mamba_kernels",
         "use_mambapy",
+        "n_ctx",
         "use_associative_scan",
         "num_logits_to_keep",
         "calc_logits_for_entire_prompt",

@@ -64,7 +64,7 @@ recurrentgemma = ModelFamily(
     "dim heads inner repeats scale",
     {"2b": (2560, 10, 7680, 8, 50.5), "9b": (4096, 16, 12288, 12, 64)},
     f"""
-    set dim={{dim}}, heads={{heads}}, attn_dim_head=256, attn_one_kv_head, attn_out_bias, attn_max_attend_past=2047;
+    set dim={{dim}}, heads={{heads}}, attn_dim_head=256, attn_kv_heads=1, attn_out_bias, attn_max_attend_past=2047;
     set causal, rglru_heads={{heads}}, rotary_pos_emb, rotary_emb_dim=128;
     set use_rmsnorm, norm_eps=1e-6, norm_unit_offset, ff_inner={{inner}}, ff_glu, ff_activation=gelu_tanh;
     set num_tokens=256000, max_seq_len=8192, embed_scale={{scale}}, {TIED}, logits_softcap=30;
@@ -78,7 +78,7 @@ mamba = ModelFamily(
     {"130m": (768, 24), "370m": (1024, 48), "790m": (1536, 48), "1.4b": (2048, 48), "2.8b": (2560, 64)},
     f"""
     set dim={{dim}}, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
-    set num_tokens=50280, max_seq_len=2048, {TIED};
+    set num_tokens=50280, max_seq_len=1048576, {TIED};
     mamba*{{depth}}
     """,
 )
@@ -89,7 +89,7 @@ falcon_mamba = ModelFamily(
     {"7b": ()},
     f"""
     set dim=4096, mamba_rmsnorm=plain, causal, use_abs_pos_emb=false, use_rmsnorm, norm_eps=1e-5;
-    set num_tokens=65024, max_seq_len=8192, {OWN};
+    set num_tokens=65024, max_seq_len=1048576, {OWN};
     mamba*64
     """,
 )
@@ -132,7 +132,7 @@ nemotron_h = ModelFamily(
 )
 
 bamba = ModelFamily(
-    "IBM, Princeton and UIUC, 2024",
+    "IBM, 2024",
     "",
     {"9b": ()},
     f"""
@@ -152,5 +152,19 @@ granite4 = ModelFamily(
     set ssm_heads=64, branch_scale=0.22, use_rmsnorm, norm_eps=1e-5, ff_inner=8192, ff_glu, ff_gate_first, ff_swish;
     set ff_no_bias, num_tokens=100352, max_seq_len=131072, embed_scale=12, tie_embedding, logits_scale=0.125;
     (m f)*5 a f ((m f)*9 a f)*3 (m f)*4
+    """,
+)
+
+falcon_h1 = ModelFamily(
+    "arXiv:2507.22448",
+    "",
+    {"0.5b": ()},
+    f"""
+    set dim=1024, attn_kv_heads=2, attn_qk_scale=0.048828125, causal, rotary_pos_emb, rotary_emb_dim=64;
+    set rotary_theta=1e11, ssm_inner=1536, ssm_gated_norm=none;
+    set ssm_in_scales=(0.44194173824159, 0.3125, 0.44194173824159, 0.625, 0.44194173824159);
+    set use_rmsnorm, norm_eps=1e-5, ff_inner=2048, ff_glu, ff_swish, ff_no_bias, ff_gate_scale=0.88388347648318;
+    set num_tokens=32784, max_seq_len=16384, embed_scale=5.65685424949238, {OWN}, logits_scale=0.0390625;
+    ((m(branch_scale=0.23570226039552) & a(shared_norm, branch_scale=0.9375)) f(branch_scale=0.5859375))*36
     """,
 )

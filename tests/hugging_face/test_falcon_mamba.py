@@ -13,7 +13,7 @@ SMALL: dict[str, Any] = {"vocab_size": 19, "hidden_size": 16, "state_size": 4, "
 CASES: dict[str, dict[str, Any]] = {
     "usual": {},
     "a head of its own, epsilons": {"tie_word_embeddings": False, "mixer_rms_eps": 1e-2, "layer_norm_epsilon": 1e-3},
-    "another width": {"expand": 1, "time_step_rank": 3},
+    "another width": {"intermediate_size": 16, "time_step_rank": 3},
 }
 
 

@@ -79,7 +79,7 @@ GATED_DELTA_NET = Kind(
             "value_heads",
             int,
             None,
-            "heads of values, of which heads / value_heads share a key (Qwen3-Next); none: heads",
+            "heads of values, value_heads / heads of which share a key (Qwen3-Next); none: heads",
             setting="gdn_value_heads",
             least=1,
             optional=True,

@@ -69,7 +69,7 @@ def _by_piece(
 ) -> tuple[Tensor, Tensor]:
     """`_plain` of some tokens after others, which the backward pass computes again: few steps, as a GPU wants them."""
     out, h = [], start
-    for parts in zip(*(t.split(piece, dim=1) for t in (x, dt, b, c)), strict=True):
+    for parts in zip(*(torch.split(t, piece, dim=1) for t in (x, dt, b, c)), strict=True):
         own_x, own_dt, own_b, own_c = parts
         y, h = checkpoint(_plain, own_x, own_dt, a, own_b, own_c, h, use_reentrant=False)
         out.append(y)
