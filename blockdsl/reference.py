@@ -117,6 +117,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "attn_qk_norm_groups": {"attn_qk_norm": True},
     "attn_qk_norm_dim_scale": {"attn_qk_norm": True},
     "ff_gate_first": {"ff_glu": True},
+    "ff_gate_scale": {"ff_glu": True},
     "attn_qk_rmsnorm_eps": {"attn_qk_rmsnorm": "head"},
     "attn_qk_layernorm_eps": {"attn_qk_layernorm": "head"},
     "attn_gate_bias": {"attn_gate_values": True},

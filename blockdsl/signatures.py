@@ -190,6 +190,8 @@ class FeedforwardOptions(TypedDict, total=False):
     """gate the hidden features (arXiv:2002.05202); default false"""
     gate_first: bool
     """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
+    gate_scale: float
+    """a fixed factor of the gate, before its activation (Falcon-H1, arXiv:2507.22448); default 1.0"""
     swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     relu_squared: bool
@@ -625,6 +627,8 @@ class SharedSettings(TypedDict, total=False):
     """gate the hidden features (arXiv:2002.05202); default false"""
     ff_gate_first: bool
     """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
+    ff_gate_scale: float
+    """a fixed factor of the gate, before its activation (Falcon-H1, arXiv:2507.22448); default 1.0"""
     ff_swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     ff_relu_squared: bool
@@ -1133,6 +1137,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     )
     enc_ff_glu: bool
     enc_ff_gate_first: bool
+    enc_ff_gate_scale: float
     enc_ff_swish: bool
     enc_ff_relu_squared: bool
     enc_ff_post_act_ln: bool
@@ -1336,6 +1341,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     )
     dec_ff_glu: bool
     dec_ff_gate_first: bool
+    dec_ff_gate_scale: float
     dec_ff_swish: bool
     dec_ff_relu_squared: bool
     dec_ff_post_act_ln: bool

@@ -58,7 +58,7 @@ FAMILY = Family(
     architectures=("BambaForCausalLM",),
     base="BambaModel",
     prefix="model.",
-    source="IBM, Princeton and UIUC, 2024",
+    source="IBM, 2024",
     read=_read,
     ignored=("rotary_emb.inv_freq",),
 )

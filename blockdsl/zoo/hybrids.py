@@ -132,7 +132,7 @@ nemotron_h = ModelFamily(
 )
 
 bamba = ModelFamily(
-    "IBM, Princeton and UIUC, 2024",
+    "IBM, 2024",
     "",
     {"9b": ()},
     f"""
@@ -152,5 +152,19 @@ granite4 = ModelFamily(
     set ssm_heads=64, branch_scale=0.22, use_rmsnorm, norm_eps=1e-5, ff_inner=8192, ff_glu, ff_gate_first, ff_swish;
     set ff_no_bias, num_tokens=100352, max_seq_len=131072, embed_scale=12, tie_embedding, logits_scale=0.125;
     (m f)*5 a f ((m f)*9 a f)*3 (m f)*4
+    """,
+)
+
+falcon_h1 = ModelFamily(
+    "arXiv:2507.22448",
+    "",
+    {"0.5b": ()},
+    f"""
+    set dim=1024, attn_kv_heads=2, attn_qk_scale=0.048828125, causal, rotary_pos_emb, rotary_emb_dim=64;
+    set rotary_theta=1e11, ssm_inner=1536, ssm_gated_norm=none;
+    set ssm_in_scales=(0.44194173824159, 0.3125, 0.44194173824159, 0.625, 0.44194173824159);
+    set use_rmsnorm, norm_eps=1e-5, ff_inner=2048, ff_glu, ff_swish, ff_no_bias, ff_gate_scale=0.88388347648318;
+    set num_tokens=32784, max_seq_len=16384, embed_scale=5.65685424949238, {OWN}, logits_scale=0.0390625;
+    ((m(branch_scale=0.23570226039552) & a(shared_norm, branch_scale=0.9375)) f(branch_scale=0.5859375))*36
     """,
 )

@@ -275,3 +275,12 @@ def test_sizes_may_be_said_of_any_stack() -> None:
         warnings.simplefilter("error")
         Decoder(dim=16, custom_layers=["f"], heads=2, attn_dim_head=4)
         Decoder(dim=16, pattern="a", ff_mult=2)
+
+
+def test_the_gate_is_scaled_before_its_activation() -> None:
+    layer, x = FeedForward(3, inner=2, glu=True, swish=True, gate_scale=0.5, no_bias=True), torch.randn(1, 2, 3)
+    hidden, gate = (x @ layer.to_hidden.weight.T).split(2, dim=-1)
+    want = (hidden * (gate / 2) * torch.sigmoid(gate / 2)) @ layer.to_out.weight.T
+    torch.testing.assert_close(layer(x), want)
+    with pytest.raises(ValueError, match="gate_scale is set, but it needs glu"):
+        FeedForward(3, gate_scale=0.5)

@@ -38,7 +38,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "swish": ("a f(swish) f(relu_squared) f(glu, swish, no_bias)", {}),
     "biases": ("a(k_bias=false) c f a c(k_bias=false)", {"attn_qkv_bias": True, "attn_out_bias": True}),
     "biases, heads": ("(a c f)*2", {"attn_qkv_bias": True, "attn_one_kv_head": True, "attn_out_bias": True}),
-    "activations": ("a f(activation=relu) f(gate_first) f(activation=tanh)", {"ff_glu": True, "ff_inner": 11}),
+    "activations": (
+        "a f(activation=relu) f(gate_first, gate_scale=0.5) f(activation=tanh)",
+        {"ff_glu": True, "ff_inner": 11},
+    ),
     "activations, plain": (
         "a f(activation=gelu_tanh) f(activation=quick_gelu) f(activation=relu) f(activation=sigmoid)",
         {"attn_qk_scale": 0.9},

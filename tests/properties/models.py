@@ -213,7 +213,7 @@ def models(draw: st.DrawFn, kinds: Sequence[str] = KINDS, causal: bool | None = 
                     own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
             own |= {
                 need: True
-                for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu"))
+                for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu"), ("gate_scale", "glu"))
                 if option == name and need in of_kind
             }
             own |= {"kv_rank": 6} if name in ("q_rank", "shared_key_dim") else {}

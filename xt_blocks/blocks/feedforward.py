@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, **options: Unpack[FeedforwardOptions]) -> None:
         super().__init__()
         o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
-        self.glu, self.gate_first = o.glu, o.gate_first
+        self.glu, self.gate_first, self.gate_scale = o.glu, o.gate_first, o.gate_scale
         self.activation = o.activation
         self.to_hidden = nn.Linear(dim, o.inner * (2 if o.glu else 1), bias=not o.no_bias)
         self.norm = nn.LayerNorm(o.inner) if o.post_act_ln else None
@@ -59,6 +59,8 @@ class FeedForward(nn.Module):
             hidden, gate = apply(self.to_hidden, x).chunk(2, dim=-1)
             if self.gate_first:
                 hidden, gate = gate, hidden
+            if self.gate_scale != 1:
+                gate = gate * self.gate_scale
             hidden = hidden * ACTIVATIONS[self.activation](gate)
         else:
             to_hidden = self.to_hidden

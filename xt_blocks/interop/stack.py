@@ -268,6 +268,8 @@ def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader,
     Args:
         scale: taken into the last layer, in place of the block's own.
     """
+    if layer.gate_scale != 1:
+        state.refuse("ff_gate_scale: x-transformers has no factor of the gate")
     if layer.gate_first:
         state.refuse("ff_gate_first: x-transformers has the gate second")
     gives, out = layer.to_hidden, layer.to_out

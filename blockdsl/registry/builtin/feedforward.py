@@ -41,6 +41,8 @@ def _ff_check(o: Any) -> str | None:
         return f"inner={o.inner} and mult={o.mult} are both set; give one"
     if o.gate_first and not o.glu:
         return "gate_first is set, but it needs glu"
+    if o.gate_scale != 1 and not o.glu:
+        return "gate_scale is set, but it needs glu"
     if _ff_inner(o) < 1:
         return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
     return None
@@ -57,6 +59,7 @@ def _ff_switch(name: str, doc: str) -> Option:
 def _ff_steps(o: Any) -> list[tuple[str, str]]:
     inner, activation = o.inner, ACTIVATIONS[o.activation]
     gate = "gate first" if o.gate_first else "gate"
+    gate += "" if o.gate_scale == 1 else f" × {o.gate_scale:g}"
     return [
         (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
         (f"{activation} {gate}" if o.glu else activation, ""),
@@ -91,6 +94,14 @@ FEEDFORWARD = Kind(
         ),
         _ff_switch("glu", "gate the hidden features (arXiv:2002.05202)"),
         _ff_switch("gate_first", "the gate is the first half of the hidden layer's outputs, not the second (LLaMA)"),
+        Option(
+            "gate_scale",
+            float,
+            1.0,
+            "a fixed factor of the gate, before its activation (Falcon-H1, arXiv:2507.22448)",
+            setting="ff_gate_scale",
+            above=0,
+        ),
         _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
         _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
         _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
