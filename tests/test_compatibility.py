@@ -59,6 +59,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "max_seq_len": {"max_seq_len": 10},
     "emb_dim": {"emb_dim": 16},
     "context": {"context": True, "cross_attend": True},
+    "attn_kv_rank": {"attn_kv_rank": 64, "attn_dim_head": 16, "attn_shared_key_dim": 8},
+    "attn_q_rank": {"attn_q_rank": 96, "attn_kv_rank": 64, "attn_dim_head": 16, "attn_shared_key_dim": 8},
     "residual_attn": {"residual_attn": True, "depth": 2},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True, "depth": 2},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
@@ -204,7 +206,8 @@ def outcome(keywords: dict[str, Any]) -> tuple[str, str]:
     try:
         model = build(keywords)
     except (UserError, TypeError) as error:
-        return "refused", error.problem if isinstance(error, PatternError) else str(error)
+        words = error.problem if isinstance(error, PatternError) else str(error)
+        return "refused", " ".join(words.split())
     except Exception as error:
         return "wrong", f"{type(error).__name__} at construction: {error}"
     fault = fault_in_training(model)

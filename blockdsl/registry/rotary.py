@@ -192,6 +192,7 @@ def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
     of, most = ("head", block.dim_head) if (shared := _shared_key(block)) is None else ("shared key", shared)
     if o.dim > most or o.dim % 2 or o.dim < 2:
         problem = f"rotary positions of {o.dim} features do not fit a {of} of {most}"
+        problem += " (shared_key_dim)" if of == "shared key" else ""
         return problem, f"rotary_emb_dim is even and at most {'dim_head' if shared is None else 'shared_key_dim'}"
     if o.xpos_scale_base is not None and not getattr(block, "causal", False):
         problem = "rotary_xpos decays towards the past, and this attention is not causal"

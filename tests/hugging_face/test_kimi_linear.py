@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a dense layer": {},
     "groups": {"n_group": 2, "topk_group": 1, "num_shared_experts": 2, "rms_norm_eps": 1e-3, "norm_topk_prob": False}
     | {"layer_types": ["full_attention", "linear_attention"], "linear_conv_kernel_dim": 3},
+    "low queries, no experts": {"q_lora_rank": 6, "mlp_layer_types": ["dense", "dense"], "v_head_dim": 7},
 }
 
 
