@@ -250,11 +250,13 @@ def page(refused: list[tuple[Sample, Sample, str]], tried: int) -> str:
         [
             "# Which options go together",
             "",
-            f"All of them, but for the {len(refused)} pairs below. Each of the {len(samples())} options was paired with every other,"
-            f" {tried:,} pairs in all, in a",
-            f"model over tokens of one layer, or two for options that need them; so was a block of each of the kinds {', '.join(HYBRID)}, whose own options were",
-            "paired with each other. A pair either trains, with a finite gradient for every parameter, or is refused",
-            "when the model is built. What a refusal says is the reason given here. `tests/test_compatibility.py` writes this",
+            f"All of them, but for the {len(refused)} pairs below. Each of the {len(samples())} options was paired with every",
+            f"other, {tried:,} pairs in all, in a model over tokens of one layer, or two for options that need them.",
+            f"So was a block of each of the kinds {', '.join(HYBRID)}. Their own options were",
+            "paired with each other.",
+            "",
+            "A pair either trains, with a finite gradient for every parameter, or is refused when the model is built. What a",
+            "refusal says is the reason given here. `tests/test_compatibility.py` writes this",
             "page and fails when it is out of date.",
             "",
             "| these | with this | why not |",

@@ -240,6 +240,7 @@ PLAIN_FEEDFORWARD = {
     "activation": None,
     "glu": False,
     "gate_first": False,
+    "gate_scale": 1.0,
     "swish": False,
     "relu_squared": False,
     "post_act_ln": False,

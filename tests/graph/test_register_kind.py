@@ -157,7 +157,7 @@ def test_wrong_options_point_at_the_text() -> None:
         graph("dwconv", dwconv_kernel=0)
     with pytest.raises(PatternError, match="unknown block 'dwcon'") as error:
         blockdsl.parse("dwcon")
-    assert error.value.hint.startswith("did you mean 'dwconv' (depthwise convolution)? ")
+    assert error.value.hint.startswith("did you mean 'dwconv' (depthwise convolution)?\n")
 
 
 @pytest.mark.usefixtures("dwconv")

@@ -115,11 +115,12 @@ def test_a_text_or_a_pattern_is_resolved() -> None:
             "compile() got an unknown setting 'rotary'; did you mean 'rotary_pos_emb'?",
         ),
         ({"ffmult": 2}, "compile() got an unknown setting 'ffmult'; did you mean 'ff_mult'?"),
-        ({"mult": 2}, "compile() got an unknown setting 'mult'; did you mean 'ff_mult'?"),
+        ({"mult": 2}, "compile() got an unknown setting 'mult'; did you mean 'ff_mult' or 'moe_mult'?"),
         (
             {"dropout": 0.1},
             "compile() got an unknown setting 'dropout'; "
-            "did you mean 'attn_dropout', 'cross_attn_tokens_dropout', 'emb_dropout', 'ff_dropout' or 'layer_dropout'?",
+            "did you mean 'attn_dropout', 'cross_attn_tokens_dropout', 'emb_dropout', 'ff_dropout',\n"
+            "'layer_dropout' or 'moe_dropout'?",
         ),
         ({"qqq": 1}, "compile() got an unknown setting 'qqq'"),
     ],
