@@ -22,6 +22,13 @@ from ..files import read_object
 from .config import Config
 from .family import Family, Reading
 
+_TIED_READER = (
+    "a tied block reads the stream joined with the embedding, and what it gives goes into the next layer alone, for "
+    "which there is no option here"
+)
+LACKING = {"zamba": _TIED_READER, "zamba2": _TIED_READER}
+"""By `model_type`, what models need that there is not."""
+
 
 @cache
 def families() -> dict[str, Family]:
@@ -40,13 +47,15 @@ def read(config: Mapping[str, Any] | str | PathLike[str], architecture: str | No
 
     Raises:
         UserError: there is no such file or it is damaged; its model type or its class is not known; it has a key that
-            is not, or asks for something that there is no option for.
+            is not, or asks for something that there is no option for, as a whole model type in `LACKING` does.
     """
     values = config if isinstance(config, Mapping) else read_object(_file(Path(config)))
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         own = "; xt_blocks.from_pretrained reads a model of xt_blocks" if "xt_blocks" in values else ""
         raise UserError(f"the configuration has no model_type, which says whose model it is{own}")
+    if model_type in LACKING:
+        raise UserError(f"model_type={model_type!r}: {LACKING[model_type]}")
     family = families().get(model_type)
     if family is None:
         like = nearest(model_type, families())

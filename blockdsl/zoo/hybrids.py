@@ -143,15 +143,48 @@ bamba = ModelFamily(
     """,
 )
 
+nemotron3 = ModelFamily(
+    "arXiv:2512.20848",
+    "",
+    {"nano-30b-a3b": ()},
+    f"""
+    set dim=2688, heads=32, attn_dim_head=128, attn_kv_heads=2, causal, use_abs_pos_emb=false;
+    set ssm_heads=64, ssm_inner=4096, ssm_groups=8, ssm_gated_norm=group, ssm_dt_limit_min=0.001;
+    set use_rmsnorm, norm_eps=1e-5, moe_experts=128, moe_top=6, moe_inner=1856, moe_activation=relu_squared;
+    set moe_no_bias, moe_router=sigmoid, moe_weight_scale=2.5, moe_correction_rate=0, moe_balance_loss=0;
+    set moe_shared_inner=3712, num_tokens=131072, max_seq_len=262144, {OWN};
+    ((m e)*2 m a e)*5 (m e)*3 m a e (m e)*4
+    """,
+)
+
+_GRANITE4_EXPERTS = """
+moe_experts={}, moe_top={}, moe_inner={}, moe_shared_inner={}, moe_glu, moe_gate_first;
+    set moe_activation=silu, moe_no_bias, moe_balance_loss=0
+""".strip()
+
 granite4 = ModelFamily(
     "IBM, 2025",
-    "",
-    {"h-micro": ()},
+    "dim heads dim_head kv scale ssm logits feedforward kind",
+    {
+        "h-micro": (
+            *(2048, 32, 64, 8, 0.015625, 64, 0.125),
+            *("ff_inner=8192, ff_glu, ff_gate_first, ff_swish, ff_no_bias", "f"),
+        ),
+        "h-tiny": (
+            *(1536, 12, 128, 4, 0.0078125, 48, 0.16666666666666666),
+            *(_GRANITE4_EXPERTS.format(64, 6, 512, 1024), "e"),
+        ),
+        "h-small": (
+            *(4096, 32, 128, 8, 0.0078125, 128, 0.0625),
+            *(_GRANITE4_EXPERTS.format(72, 10, 768, 1536), "e"),
+        ),
+    },
     """
-    set dim=2048, heads=32, attn_kv_heads=8, attn_qk_scale=0.015625, causal, use_abs_pos_emb=false;
-    set ssm_heads=64, branch_scale=0.22, use_rmsnorm, norm_eps=1e-5, ff_inner=8192, ff_glu, ff_gate_first, ff_swish;
-    set ff_no_bias, num_tokens=100352, max_seq_len=131072, embed_scale=12, tie_embedding, logits_scale=0.125;
-    (m f)*5 a f ((m f)*9 a f)*3 (m f)*4
+    set dim={dim}, heads={heads}, attn_dim_head={dim_head}, attn_kv_heads={kv}, attn_qk_scale={scale};
+    set causal, use_abs_pos_emb=false, ssm_heads={ssm}, branch_scale=0.22, use_rmsnorm, norm_eps=1e-5;
+    set {feedforward};
+    set num_tokens=100352, max_seq_len=131072, embed_scale=12, tie_embedding, logits_scale={logits};
+    (m {kind})*5 a {kind} ((m {kind})*9 a {kind})*3 (m {kind})*4
     """,
 )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xt_blocks.blocks.causal_conv import CausalConv
+from xt_blocks.blocks.causal_conv import CausalConv, causal_conv
 from xt_blocks.blocks.real_tokens import RealTokens
 
 HOLES = [[0, 0, 1, 1, 0, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0]]
@@ -89,6 +89,20 @@ def test_gradients_of_the_single_token_and_of_the_whole_are_the_same() -> None:
     cache = Cache(x.new_zeros(2, 3, 3))
     steps = torch.cat([layer(x[:, i : i + 1], RealTokens(), cache) for i in range(6)], dim=1)
     torch.testing.assert_close(torch.autograd.grad((steps * factors).sum(), (x, *layer.parameters())), wanted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_derivatives_of_the_whole(bias: bool) -> None:
+    torch.manual_seed(2)
+    x, tail = torch.randn(2, 3, 2, dtype=torch.float64), torch.randn(2, 2, 2, dtype=torch.float64)
+    weights = [parameter.detach() for parameter in CausalConv(2, 3, bias).double().parameters()]
+    inputs = [t.requires_grad_() for t in (x, tail, *weights)]
+
+    def conv(x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return causal_conv(x, tail, weight, bias, RealTokens())[0]
+
+    assert torch.autograd.gradcheck(conv, inputs)
+    assert torch.autograd.gradgradcheck(conv, inputs)
 
 
 def test_xavier_initialises_weights_with_the_gain() -> None:

@@ -84,9 +84,9 @@ OUT = """\
 
 | models | what is missing |
 | --- | --- |
-| Mixtral, DeepSeek V2 and V3, gpt-oss | experts; latent attention |
-| Mamba, Nemotron-H, Bamba, Jamba, Zamba | state-space blocks |
-| Qwen3-Next, Kimi Linear, LFM2, RecurrentGemma | gated delta net, short convolution, gated linear recurrence |
+| Zamba, Zamba2 | a tied block that reads the stream joined with the embedding, and gives to the next layer alone |
+| Nemotron 3 Super and Ultra | experts that read and write fewer features than the stream has |
+| DeepSeek V3.2 | sparse attention by an index |
 | DeBERTa | disentangled relative scores |
 | Conformer, wav2vec2 | convolutional blocks |
 

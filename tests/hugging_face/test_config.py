@@ -39,6 +39,9 @@ def test_a_text_of_all_that_is_said() -> None:
 
 def test_model_types_that_are_not_known() -> None:
     assert "model_type='lama' is not known here; the nearest that is known is 'llama'" in refusal(model_type="lama")
+    assert "model_type='zamba2': a tied block reads the stream joined with the embedding" in refusal(
+        model_type="zamba2"
+    )
     assert "has no model_type" in refusal(model_type=None)
 
 

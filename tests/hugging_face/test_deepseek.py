@@ -1,4 +1,4 @@
-"""DeepSeek-V2 and V3: latent attention, experts in groups and dense layers before them, YaRN with a scale of scores."""
+"""Configurations of DeepSeek-V2 and V3: what is published, what is left out and what is refused."""
 
 from __future__ import annotations
 
@@ -6,67 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
 
 import xt_blocks
 from blockdsl import UserError, zoo
 from blockdsl.hugging_face import read
 
-from .agreement import agreement, check
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 19,
-    "hidden_size": 16,
-    "intermediate_size": 30,
-    "moe_intermediate_size": 8,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "n_routed_experts": 6,
-    "n_shared_experts": 2,
-    "num_experts_per_tok": 2,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 6,
-    "q_lora_rank": 5,
-    "qk_rope_head_dim": 4,
-    "qk_nope_head_dim": 6,
-    "v_head_dim": 5,
-    "max_position_embeddings": 40,
-}
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 10,
-    "beta_fast": 32,
-    "beta_slow": 1,
-    "mscale": 1.0,
-    "mscale_all_dim": 0.7,
-}
-V2, V3 = (DeepseekV2Config, DeepseekV2ForCausalLM), (DeepseekV3Config, DeepseekV3ForCausalLM)
-CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "V2": (V2, {"topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2, "routed_scaling_factor": 16.0}),
-    "V2-Lite, scaled": (V2, {"q_lora_rank": None, "rope_parameters": YARN}),
-    "V3, scaled": (V3, {"n_group": 3, "topk_group": 2, "rope_parameters": YARN}),
-    "V3, biases, halves, dense": (
-        V3,
-        {"attention_bias": True, "rope_interleave": False, "first_k_dense_replace": 3, "num_hidden_layers": 2},
-    ),
-}
-
-
-def peer(case: str) -> Any:
-    (config, model), own = CASES[case]
-    return model(config(**SMALL | own))
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_agrees(case: str) -> None:
-    check(agreement(peer(case)))
+from .small_deepseek import SMALL
+from .test_deepseek_v3 import peer
 
 
 def test_layers_that_predict_further_tokens_are_left_out() -> None:
-    theirs = peer("V3, biases, halves, dense")
+    theirs = peer("biases, halves, dense")
     tensors = theirs.state_dict() | {"model.layers.61.eh_proj.weight": torch.ones(16, 32)}
     theirs.state_dict = lambda: tensors
     with pytest.warns(UserWarning, match=r"of another head: model\.layers\.61\.eh_proj\.weight"):

@@ -119,7 +119,10 @@ def test_older_files_say_the_same(kind: str) -> None:
         ({"rope_type": "mrope"}, "rope_scaling.rope_type='mrope': rotary positions are scaled in another way"),
         ({"rope_type": "linear"}, "the configuration has no rope_scaling.factor"),
         ({"rope_type": "linear", "factor": 2.0, "bend": 3}, "rope_scaling.bend=3"),
-        ({"rope_type": "yarn", "factor": 2.0, "truncate": False}, "rope_scaling.truncate=False"),
+        (
+            {"rope_type": "yarn", "factor": 2.0, "truncate": "no"},
+            "rope_scaling.truncate must be true or false, not 'no'",
+        ),
     ],
 )
 def test_what_is_not_known_is_refused(rope: dict[str, Any], words: str) -> None:

@@ -50,6 +50,11 @@ def mamba2(d: int, depth: int) -> int:
     return depth * state_space(d, 2 * d) + 50288 * d + d
 
 
+def granite4(d: int, keys: int, feedforward: int) -> int:
+    """36 layers of Mamba-2 and 4 of attention, a feedforward in each, which may be experts; the embedding is tied."""
+    return 36 * state_space(d, 2 * d) + 4 * (2 * d**2 + 2 * d * keys + d) + 40 * (feedforward + d) + 100352 * d + d
+
+
 def clip_vision(d: int, patch: int, depth: int, out: int) -> int:
     """As a layer of OPT; patches without a bias, the class token, positions, a norm before and after, the projection."""
     places = (224 // patch) ** 2 + 1
@@ -86,11 +91,15 @@ BY_HAND = {
     "falcon_h1-0.5b": 36 * (state_space(1024, 1536) - 1536 + 1024 * 64 * 12 + 512 * 1024 + 3 * 1024 * 2048 + 1024)
     + 2 * 32784 * 1024
     + 1024,
-    "granite4-h-micro": 36 * state_space(2048, 4096)
-    + 4 * (2 * 2048**2 + 2 * 2048 * 512 + 2048)
-    + 40 * (3 * 2048 * 8192 + 2048)
-    + 100352 * 2048
-    + 2048,
+    # 23 of Mamba-2, 6 of attention, 23 of experts: each two linear layers, as the shared one of twice their features
+    "nemotron3-nano-30b-a3b": 23 * state_space(2688, 4096, groups=8)
+    + 6 * (2 * 2688 * 32 * 128 + 2 * 2688 * 2 * 128 + 2688)
+    + 23 * (130 * 2 * 2688 * 1856 + 129 * 2688)
+    + 2 * 131072 * 2688
+    + 2688,
+    "granite4-h-micro": granite4(2048, 512, 3 * 2048 * 8192),
+    "granite4-h-tiny": granite4(1536, 512, 3 * 1536 * (64 * 512 + 1024) + 64 * 1536),
+    "granite4-h-small": granite4(4096, 1024, 3 * 4096 * (72 * 768 + 1536) + 72 * 4096),
     # layers of 256 features; tokens, positions, types and a norm of 128; the projection between
     "electra-small": 12 * (12 * 256**2 + 13 * 256) + (30522 + 512 + 2 + 2) * 128 + 129 * 256,
     # gains alone, none before the first attention; the head's linear layer and gain, a bias of each logit

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels import compat
 from .init import xavier
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -71,7 +73,40 @@ def causal_conv(
     if x.shape[1] == 1:
         out = torch.einsum("bkf,fk->bf", joined, weight[:, 0])[:, None]
         return (out if bias is None else out + bias), last
+    if _by_rows(joined, weight):
+        return _Rows.apply(joined, weight, bias), last  # type: ignore[no-untyped-call]
     return F.conv1d(joined.transpose(1, 2), weight, bias, groups=x.shape[-1]).transpose(1, 2), last
+
+
+def _by_rows(x: Tensor, weight: Tensor) -> bool:
+    """Whether sums of rows are as exact as conv1d, which sums bfloat16 in float32, and nothing follows operations."""
+    if not x.is_cpu or x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.float64):
+        return False
+    return not (torch.compiler.is_compiling() or compat.transforms_active() or compat.modes_active())
+
+
+class _Rows(torch.autograd.Function):
+    """The convolution as a weighted sum of shifted rows: conv1d would copy the tokens from rows to columns and back."""
+
+    @staticmethod
+    def forward(ctx: Any, joined: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(joined, weight)
+        first, *others = weight[:, 0].T.contiguous()
+        seq = joined.shape[1] - len(others)
+        out = joined[:, :seq] * first if bias is None else torch.addcmul(bias, joined[:, :seq], first)
+        for shift, own in enumerate(others, 1):
+            out.addcmul_(joined[:, shift : shift + seq], own)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        joined, weight = ctx.saved_tensors
+        seq, of_joined, of_weight = of_out.shape[1], torch.zeros_like(joined), []
+        for shift, own in enumerate(weight[:, 0].T.contiguous()):
+            of_joined[:, shift : shift + seq].addcmul_(of_out, own)
+            of_weight.append((joined[:, shift : shift + seq] * of_out).sum((0, 1)))
+        of_bias = of_out.sum((0, 1)) if ctx.needs_input_grad[2] else None
+        return of_joined, torch.stack(of_weight, dim=1)[:, None], of_bias
 
 
 def _last(joined: Tensor, real: RealTokens, before: int) -> Tensor:

@@ -140,14 +140,14 @@ class Mamba2(nn.Module):
         """The same, one piece after another."""
 
         def run(
-            x: Tensor, at: slice, states: Sequence[Tensor], weights: Sequence[Tensor]
+            x: Tensor, at: slice, states: Sequence[Tensor], weights: Sequence[Tensor], known: list[Tensor]
         ) -> tuple[Tensor, Sequence[Tensor]]:
             (tail, state), own = states, real.piece(at)
             z, convolved, dt = self._split(x)
             convolved, tail = causal_conv(
                 convolved, tail, weights[3], None if self.conv.bias is None else weights[4], own
             )
-            y, state = self._scan(convolved, dt, state, own, *weights[:3])
+            y, state = self._scan(convolved, dt, state, own, *weights[:3], known=known)
             y = y * F.silu(z) if self.norm is None else self.norm.apply_with(y, z, weights[-1])
             return y, (tail, state)
 
@@ -189,6 +189,8 @@ class Mamba2(nn.Module):
         a_log: Tensor,
         dt_bias: Tensor,
         skip: Tensor,
+        *,
+        known: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(batch, seq, inner), and the state after the last real token."""
         x, b, c = torch.split(F.silu(convolved), [*self.parts[1:4]], dim=-1)
@@ -200,7 +202,7 @@ class Mamba2(nn.Module):
         x = torch.unflatten(x, -1, (self.heads, -1))
         b, c = (torch.unflatten(t, -1, (self.groups, -1)) for t in (b, c))
         state = None if state is None else state.to(wide)
-        y, state = ssd(x * dt.to(x.dtype)[..., None], -a_log.to(wide).exp() * dt, b, c, state, self.chunk)
+        y, state = ssd(x * dt.to(x.dtype)[..., None], -a_log.to(wide).exp() * dt, b, c, state, self.chunk, known)
         return torch.addcmul(y, x, skip[:, None].to(y.dtype)).flatten(2), state
 
 

@@ -24,7 +24,13 @@ from .. import compat
 
 
 def ssd(
-    x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None, chunk: int = 64
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor | None = None,
+    chunk: int = 64,
+    known: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The scan over all tokens.
 
@@ -34,6 +40,8 @@ def ssd(
         b, c: (batch, seq, groups, state)
         state: (batch, heads, dim_head, state), before the first token; None: zeros.
         chunk: tokens of a chunk.
+        known: an empty list, to which a single chunk's results may be added; given again with the same inputs, it saves
+            computing them for a gradient.
 
     Returns:
         y, (batch, seq, heads, dim_head), and the state after the last token.
@@ -47,7 +55,8 @@ def ssd(
         return _step(x, a, b, c, state)
     if x.is_cpu and x.shape[1] <= chunk and not torch.compiler.is_compiling() and not compat.transforms_active():
         with torch.autocast("cpu", enabled=False):
-            y, after = _Chunk.apply(*(t.to(wide) for t in (x, a, b, c, state)))  # type: ignore[no-untyped-call]
+            inputs = [t.to(wide) for t in (x, a, b, c, state)]
+            y, after = _Chunk.apply(*inputs, [] if known is None else known)  # type: ignore[no-untyped-call]
         return y.to(x.dtype), after
     return plain_ssd(x, a, b, c, state, chunk)
 
@@ -89,25 +98,29 @@ class _Chunk(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, known: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         groups, sums = b.shape[2], a.cumsum(1)
         groups_b, groups_c = b.transpose(1, 2), c.transpose(1, 2)  # (b, g, q, n)
         decays = torch.unflatten(_differences(sums).exp_().tril_(), 1, (groups, -1))  # (b, g, s, q, q)
         scores = ((groups_c @ groups_b.mT)[:, :, None] * decays).flatten(1, 2)
-        within = (scores @ x.transpose(1, 2)).transpose(1, 2)
-        carried = (groups_c @ _by_group(state, groups).mT).transpose(1, 2).reshape(x.shape)
-        y = torch.addcmul(within, carried, sums.exp()[..., None])
         until = (sums[:, -1:] - sums).exp()[..., None]
-        added = (_grouped(x * until, groups).mT @ groups_b).view(state.shape)
-        after = torch.addcmul(added, state, sums[:, -1].exp()[..., None, None])
+        if not known:
+            within = (scores @ x.transpose(1, 2)).transpose(1, 2)
+            carried = (groups_c @ _by_group(state, groups).mT).transpose(1, 2).reshape(x.shape)
+            known.append(torch.addcmul(within, carried, sums.exp()[..., None]))
+            added = (_grouped(x * until, groups).mT @ groups_b).view(state.shape)
+            known.append(torch.addcmul(added, state, sums[:, -1].exp()[..., None, None]))
+        y, after = known
         ctx.save_for_backward(x, b, c, state, y, after, sums, decays, scores, until)
         return y, after
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_y: Tensor, of_state: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, of_y: Tensor, of_state: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):
-            return _gradients(ctx.saved_tensors, of_y, of_state)
+            return *_gradients(ctx.saved_tensors, of_y, of_state), None
 
 
 def _gradients(saved: Sequence[Tensor], of_y: Tensor, of_state: Tensor) -> tuple[Tensor, ...]:
