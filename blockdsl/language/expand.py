@@ -204,10 +204,11 @@ class _Measure:
         if ref.name in self.names:
             problem = f"'{shortened(ref.name)}' is used above its definition or inside it"
             return Fault(where, problem, "use a definition only below it")
-        return Fault(where, f"unknown block '{shortened(ref.name)}'", self._nearest(ref.name) + self._listed())
+        return Fault(where, f"unknown block '{shortened(ref.name)}'", self._nearest(ref) + self._listed())
 
-    def _nearest(self, word: str) -> str:
+    def _nearest(self, ref: Ref) -> str:
         """What was probably meant, with the separator before a list that follows, or nothing."""
+        word, inside = ref.name, [argument.name or argument.value for argument in ref.arguments]
         words = {word: kind.name for kind in kinds().values() for word in (kind.name, *kind.also)}
         words |= {name: name for name in (*MACROS, *self.definitions)}
         if word.lower() not in words:
@@ -221,7 +222,7 @@ class _Measure:
             name = (*meant(word), word)[0]
             if name in by_name(STACK_SETTINGS) and name != word:
                 return f"settings come first, without parentheses: set {name}; a f\n"
-            for kind in kinds().values():
+            for kind in sorted(kinds().values(), key=lambda kind: kind.name not in inside):  # bi(m) is of m
                 own = {option.setting: option for option in kind.written_options()} | by_name(kind.written_options())
                 if option := own.get(name):
                     example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
@@ -273,13 +274,14 @@ def _example(options: tuple[Option, ...], value: Value) -> str:
 
 def _option_hint(kind: Kind, name: str) -> str:
     known = by_name(kind.written_options())
-    if (hint := did_you_mean(name, known)) and meant(name):
-        return hint
     if ours := meant(name):
         own = {option.setting: option.name for other in kinds().values() for option in other.written_options()}
-        name = own.get(ours[0], ours[0])
-        if name in known:
-            return f"did you mean '{name}'?"
+        first = own.get(ours[0], ours[0])
+        if len(ours) == 1 and first in known:
+            return f"did you mean '{first}'?"
+        if hint := did_you_mean(name, known):
+            return hint
+        name = first
     if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
         return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
     others = [other for other in kinds().values() if name in by_name(other.written_options())]

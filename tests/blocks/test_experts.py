@@ -359,9 +359,12 @@ def test_refused(options: dict[str, Any], problem: str) -> None:
 def test_exported_without_an_operator_of_the_package() -> None:
     layer = layer_of("mixtral", torch.float32).eval()
     x = torch.randn(2, SEQ, DIM)
-    program = torch.export.export(layer, (x,))
+    batch, seq = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("seq", min=2, max=64)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: batch, 1: seq},))
     assert "xt_blocks" not in str(program.graph)
-    torch.testing.assert_close(program.module()(x), layer(x))
+    for sizes in ((2, SEQ), (5, 3)):
+        x = torch.randn(*sizes, DIM)
+        torch.testing.assert_close(program.module()(x), layer(x))
 
 
 def test_one_token_without_gradients() -> None:

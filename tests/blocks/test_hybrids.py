@@ -76,6 +76,13 @@ def test_beams_take_their_states_along(name: str) -> None:
             close(model(token, cache=cache), model(rows, mask=mine)[:, -1:])
 
 
+def test_no_rows_at_all() -> None:
+    model = model_of(f"{EACH} a", max_seq_len=19).train()
+    out = model(tokens(0, 19))
+    assert out.shape == (0, 19, 11)
+    out.sum().backward()
+
+
 @torch.no_grad()
 def test_past_max_seq_len_the_states_go_on() -> None:
     model = model_of("windows")

@@ -78,6 +78,15 @@ def test_a_decay_of_nothing_has_a_finite_gradient() -> None:
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
 
 
+def test_decays_that_start_in_few_bits_are_below_one() -> None:
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        layer = RecurrentBlock(8, None, 2, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert layer.decay.isfinite().all()
+
+
 def test_costs() -> None:
     graph = blockdsl.compile("rglru(width=64, heads=4)", dim=32, causal=True)
     # 2 + 1 linear layers, the convolution, two gates of 4 blocks, the decays; a norm before it and at the end

@@ -85,6 +85,15 @@ def test_a_keyword_of_others_has_ours_named(make: Callable[..., Any], keyword: s
     assert str(caught.value).endswith(f"'{keyword}'; {hint}")
 
 
+@pytest.mark.parametrize(
+    ("block", "hint"),
+    [("e(aux_loss=1)", "balance_loss"), ("e(norm_topk_prob)", "renormalise"), ("mamba(d_conv=4)", "kernel")],
+)
+def test_an_option_of_others_has_ours_named(block: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean '{hint}'"):
+        blockdsl.parse(block)
+
+
 def test_a_word_is_looked_up_where_what_is_meant_is_known() -> None:
     assert did_you_mean("rope", ["rotary_pos_emb", "dim"]) == "did you mean 'rotary_pos_emb'?"
     assert did_you_mean("rope", ["dim"]) == ""

@@ -100,13 +100,13 @@ class Experts(nn.Module):
     def _weighted_sum(self, x: Tensor, real: Tensor | None, choice: Choice) -> Tensor:
         """The weighted sum of what the chosen experts make of each token: `x: (tokens, dim)` → (tokens, dim)."""
         plain = all(type(linear) is ExpertLinear and unhooked(linear) for linear in (self.to_hidden, self.to_out))
-        if len(x) == 1 and real is None and plain and reads_by_number(x):
+        if x.shape[0] == 1 and real is None and plain and reads_by_number(x):
             return self._of_one(x, choice)
         weights, expert = choice.weights, choice.experts.flatten()
         if real is not None:
             weights = weights.masked_fill(~real[:, None], 0.0)
-        if reads_chosen(x, len(expert)):
-            rows = ExpertRows(torch.arange(len(expert), device=x.device, dtype=torch.int64), expert, None)
+        if reads_chosen(x, expert.shape[0]):  # len() of a tensor would fix its size in an export
+            rows = ExpertRows(torch.arange(expert.shape[0], device=x.device, dtype=torch.int64), expert, None)
         else:
             beyond = expert if real is None else expert.masked_fill(~real.repeat_interleave(self.top), self.experts)
             rows = ExpertRows.sorted(beyond, self.experts)

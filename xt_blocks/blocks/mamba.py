@@ -92,7 +92,9 @@ class Mamba(nn.Module):
         dt, b, c = apply(self.to_dt, self.dt_norm(dt)), self.b_norm(b), self.c_norm(c)
         values, dt, b, c, a, d = wide(x, dt, b, c, self.A_log, self.D)
         dt = real.only(F.softplus(dt))  # padding neither enters the state nor decays it
-        start = values.new_zeros(len(x), *reversed(a.shape)) if cache is None else cache.read("ssm").to(values.dtype)
+        start = (
+            values.new_zeros(x.shape[0], *reversed(a.shape)) if cache is None else cache.read("ssm").to(values.dtype)
+        )
         y, state = selective_scan(values, dt, -a.exp(), b, c, start)
         if cache is not None:
             cache.write("ssm", state)

@@ -65,7 +65,8 @@ class RecurrentBlock(nn.Module):
         self.decay = nn.Parameter(torch.empty(width))
         self.to_out = nn.Linear(width, dim)
         with torch.no_grad():  # exp(-softplus(decay)) from 0.9 to 0.999, its square uniform (the paper's appendix A)
-            kept = torch.empty_like(self.decay).uniform_(0.9**2, 0.999**2).sqrt()
+            (decay,) = wide(self.decay)  # few bits would make some of them 1
+            kept = torch.empty_like(decay).uniform_(0.9**2, 0.999**2).sqrt()
             self.decay.copy_((1 / kept - 1).log())
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: LayerState | None = None) -> Tensor:

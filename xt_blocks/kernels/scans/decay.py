@@ -23,9 +23,8 @@ def wide(*tensors: Tensor) -> list[Tensor]:
 
 def chunked(x: Tensor, chunk: int) -> Tensor:
     """`(b, h, n, ...)` → (b, h, c, t, ...), with zeros after the last token."""
-    batch, heads, seq = x.shape[:3]
-    x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, -seq % chunk))
-    return x.view(batch, heads, -1, chunk, *x.shape[3:])
+    x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, -x.shape[2] % chunk))
+    return torch.unflatten(x, 2, (-1, chunk))
 
 
 def joined(x: Tensor, seq: int) -> Tensor:
@@ -72,16 +71,16 @@ def _products_by_channel(lefts: Sequence[Tensor], right: Tensor, g: Tensor) -> l
     The tokens of a block's later half meet those of its earlier half as in a matrix product: both decay to the place
     between the halves, so that no exponent is positive, and no tensor has axes for two tokens and a feature.
     """
-    *batch, size, _ = right.shape
+    size = right.shape[-2]
     blocks = [(left * right).sum(-1)[..., None, None] for left in lefts]  # of a single token: (..., t, 1, 1)
     half = 1
     while half < size:
-        *later, early, decay = (x.reshape(*batch, -1, 2, half, x.shape[-1]) for x in (*lefts, right, g))
+        *later, early, decay = (torch.unflatten(x, -2, (-1, 2, half)) for x in (*lefts, right, g))
         early = early[..., 0, :, :] * until_end(decay[..., 0, :, :], -2).exp()
         to_later = since_start(decay[..., 1, :, :], -2).exp()
         joined_blocks = []
         for block, left in zip(blocks, later, strict=True):
-            own = block.reshape(*batch, -1, 2, half, half)
+            own = torch.unflatten(block, -3, (-1, 2))
             met = (left[..., 1, :, :] * to_later) @ early.transpose(-1, -2)
             top = F.pad(own[..., 0, :, :], (0, half))
             joined_blocks.append(torch.cat((top, torch.cat((met, own[..., 1, :, :]), -1)), -2))

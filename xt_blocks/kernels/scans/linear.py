@@ -69,5 +69,4 @@ def plain_linear_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
 
 def _in_chunks(x: Tensor, size: int) -> Tensor:
     """`(batch, seq, width)` → (batch, chunks, size, width), with zeros after the last token."""
-    batch, seq, width = x.shape
-    return F.pad(x, (0, 0, 0, -seq % size)).view(batch, -1, size, width)
+    return torch.unflatten(F.pad(x, (0, 0, 0, -x.shape[1] % size)), 1, (-1, size))

@@ -71,12 +71,12 @@ def plain_ssd(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, chunk: 
     scores = (c @ b.mT)[:, :, :, None] * torch.unflatten(_decays(a), 2, (groups, share))
     within = scores.flatten(2, 3).to(x.dtype) @ heads_x
     entering = _grouped(x * (a[:, :, -1:] - a).exp().to(x.dtype)[..., None], groups)  # (b, c, g, q, s·p)
-    added = (entering.mT @ b).view(batch, -1, heads, width, b.shape[-1])
+    added = (entering.mT @ b).view(batch, b.shape[1], heads, width, b.shape[-1])
     states = []
     for new, decay in zip(added.unbind(1), a[:, :, -1].exp().unbind(1), strict=True):
         states.append(state)
         state = torch.addcmul(new.to(state.dtype), state, decay[..., None, None])
-    before = torch.stack(states, dim=1).view(batch, -1, groups, share * width, b.shape[-1]).to(x.dtype)
+    before = torch.stack(states, dim=1).view(batch, b.shape[1], groups, share * width, b.shape[-1]).to(x.dtype)
     carried = (c @ before.mT).transpose(2, 3).reshape(x.shape) * a.exp().to(x.dtype)[..., None]
     return (within.transpose(2, 3) + carried).flatten(1, 2)[:, :seq], state
 
