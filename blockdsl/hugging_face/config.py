@@ -93,6 +93,16 @@ class Config:
         """A whole number."""
         return self._typed(name, default, int, "a whole number")
 
+    def period(self, name: str, default: int) -> int:
+        """Every how many layers something comes, a whole number of at least 1."""
+        if (every := self.integer(name, default)) < 1:
+            raise UserError(f"{self.within}{name} must be a whole number of at least 1, not {every}")
+        return every
+
+    def many(self, name: str, default: Any = _REQUIRED) -> tuple[Any, ...]:
+        """A list."""
+        return tuple(self._typed(name, default, (list, tuple), "a list"))
+
     def optional(self, name: str, default: int | None) -> int | None:
         """A whole number or null, which is a value of its own: it is not as good as left out."""
         self.ignore(name)

@@ -52,5 +52,5 @@ def expert_rows(
 
 def sparse_layers(config: Config, layers: int) -> list[bool]:
     """Which layers have experts, in Qwen's models."""
-    step, dense = config.integer("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
+    step, dense = config.period("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
     return [i not in dense and (i + 1) % step == 0 for i in range(layers)]

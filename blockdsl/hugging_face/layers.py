@@ -58,9 +58,9 @@ def expert_layers(config: Config, usual: Sequence[bool]) -> tuple[bool, ...]:
     Raises:
         UserError: as `layer_types` does.
     """
-    types = config.get("mlp_layer_types", None)
-    if types is None:
+    if config.get("mlp_layer_types", None) is None:
         return tuple(usual)
+    types = [*config.many("mlp_layer_types")]
     if len(types) != len(usual) or not {*types} <= {"dense", "sparse"}:
         raise config.lacks(f"mlp_layer_types={types!r}", "it is not one of dense and sparse for each layer")
     return tuple(each == "sparse" for each in types)
@@ -77,7 +77,7 @@ def periodic(config: Config, layers: int, prefix: str, period: int, offset: int)
     Args:
         period, offset: where the configuration does not say.
     """
-    every, first = config.integer(f"{prefix}_period", period), config.integer(f"{prefix}_offset", offset)
+    every, first = config.period(f"{prefix}_period", period), config.integer(f"{prefix}_offset", offset)
     return tuple(i % every == first for i in range(layers))
 
 
@@ -88,7 +88,7 @@ def each_last(config: Config, layers: int, name: str, default: int) -> tuple[boo
         name: the key that says how many.
         default: how many, where it does not.
     """
-    every = config.integer(name, default)
+    every = config.period(name, default)
     return tuple((i + 1) % every == 0 for i in range(layers))
 
 
@@ -133,4 +133,4 @@ def repeated(layers: Sequence[str]) -> str:
 
 
 def _today(config: Config, name: str) -> tuple[str, ...]:
-    return tuple(_TODAY.get(each, each) for each in config.get(name))
+    return tuple(_TODAY.get(each, each) for each in config.many(name))

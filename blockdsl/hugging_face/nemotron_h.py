@@ -18,7 +18,7 @@ def _read(config: Config) -> dict[str, Component]:
     sizes = decoder_sizes(config, kv_heads=8, dim_head=128, length=4096)
     eps = config.number("layer_norm_epsilon", 1e-5)
     letters = lettered(config)
-    said = config.get("layers_block_type", config.get("layer_types", letters))
+    said = config.many("layers_block_type", config.many("layer_types", letters))
     config.only("num_hidden_layers", len(said), f"there are {len(said)} layers")
     types = layer_types(config, letters or ("mlp",) * len(said), _BLOCKS)
     config.only("sliding_window", None, "attention has a window")

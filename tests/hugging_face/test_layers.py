@@ -69,6 +69,7 @@ def test_layers_with_experts() -> None:
 
 
 def _read_all(config: Config) -> None:
+    periodic(config, 2, "attn_layer", 8, 4)
     layer_types(config, [LINEAR] * 2, KNOWN)
     expert_layers(config, [False] * 2)
     listed(config, 2, "indices")
@@ -91,6 +92,8 @@ def _read_all(config: Config) -> None:
         ({"mlp_layer_types": ["dense", "odd"]}, "mlp_layer_types=['dense', 'odd']: it is not one of dense and sparse"),
         ({"indices": [2]}, "indices=[2]: layer 2 is none of 0 to 1"),
         ({"hybrid_override_pattern": "MX"}, "hybrid_override_pattern='MX': 'X' is none of M * - E"),
+        ({"layer_types": 5}, "layer_types must be a list, not 5"),
+        ({"attn_layer_period": 0}, "attn_layer_period must be a whole number of at least 1, not 0"),
     ],
 )
 def test_what_is_refused(keys: dict[str, Any], message: str) -> None:
