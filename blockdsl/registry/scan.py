@@ -11,7 +11,10 @@ CHUNK = 64
 
 def chunk_of(seq: int, chunk: int = CHUNK) -> int:
     """The chunk's size for so many tokens: no larger than it needs to be."""
-    return min(chunk, 1 << max(seq - 1, 0).bit_length())
+    size = 1
+    while size < seq and size < chunk:  # comparisons alone, so that one compiled graph serves many lengths
+        size *= 2
+    return min(size, chunk)
 
 
 def linear_attention_flops(seq: int, d: int, e: int, by_channel: bool) -> int:
