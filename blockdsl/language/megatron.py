@@ -22,7 +22,8 @@ class _Letter(NamedTuple):
     means: str
 
 
-_LATENT = "a(kv_rank=512, q_rank=512)"  # Megatron's own sizes where its command line gives none
+_RANKS = {"kv_rank": 512, "q_rank": 512}  # of latent attention, where Megatron's command line gives none
+_LATENT = f"a({', '.join(f'{name}={rank}' for name, rank in _RANKS.items())})"
 _LETTERS = {
     "M": _Letter("m", "Mamba-2"),
     "G": _Letter("gdn", "gated delta net"),
@@ -133,10 +134,11 @@ def _letter(block: BlockSpec, latent: bool) -> str:
         if said:
             raise Fault(block.span, f"Megatron's layers have no {what}")
     given = dict(block.given)
-    if block.kind == "a" and (given.pop("kv_rank", None) or (latent and "kv_rank" not in block.given)):
+    if block.kind == "a" and given.get("kv_rank", latent):
         sign = "+"
-        given.pop("q_rank", None)
+        given = {} if given == _RANKS else given
     else:
+        given = {} if given == {"kv_rank": None} else given
         sign = next((sign for sign, letter in _LETTERS.items() if letter.block == block.kind), "")
     if not sign:
         raise Fault(block.span, f"Megatron has no letter for '{block.kind}' ({kind_of(block.kind).title})", _LISTED)

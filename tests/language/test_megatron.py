@@ -39,7 +39,7 @@ def test_there_and_back(letters: str) -> None:
 
 def test_back_from_any_writing_of_the_same_blocks() -> None:
     assert to_megatron("set dim=64, heads=4; unit = m f; unit*2 m a f") == "M-M-M*-"
-    assert to_megatron("set attn_kv_rank=8; a f") == to_megatron("a(kv_rank=8, q_rank=4) f") == "+-"
+    assert to_megatron("set attn_kv_rank=8; a f") == to_megatron("a(kv_rank=512, q_rank=512) f") == "+-"
     assert to_megatron("set attn_kv_rank=8; a(kv_rank=none) f") == "*-"
 
 
@@ -86,7 +86,8 @@ def test_what_of_theirs_is_refused(text: str, message: str) -> None:
         ("a>>1 f", "Megatron's layers have no token shift"),
         ("f/2 a", "Megatron's layers have no branch scale"),
         ("a@x f a@x", "Megatron's layers have no tie"),
-        ("a a(kv_rank=8)", "a model of Megatron has attention or latent attention, not both"),
+        ("a a(kv_rank=512, q_rank=512)", "a model of Megatron has attention or latent attention, not both"),
+        ("a(kv_rank=8) f", "a letter of Megatron says no options: kv_rank"),
     ],
 )
 def test_what_of_ours_is_refused(text: str, message: str) -> None:
