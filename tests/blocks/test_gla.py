@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -72,3 +73,11 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(blockdsl.UserError, match=problem):
             blockdsl.compile(text, dim=16, causal=True)
+
+
+def test_many_heads_all_forget() -> None:
+    """1 - 2**(-5 - head) is 1 in float32 from the twentieth head on, and its logarithm is not 0."""
+    layer = GatedLinearAttention(8, heads=40, dim_head=1, value_dim_head=1, decay="fixed")
+    decay = layer._log_decay(torch.zeros(1, 1, 8))[0, 0]
+    want = torch.tensor([math.log1p(-(2.0 ** (-5 - head))) for head in range(40)])
+    torch.testing.assert_close(decay, want, rtol=1e-6, atol=0)

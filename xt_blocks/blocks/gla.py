@@ -94,8 +94,8 @@ class GatedLinearAttention(nn.Module):
         """(batch, seq, heads) or (batch, seq, heads · dim_head), in float32 at least."""
         if self.to_decay is None:
             (like,) = wide(x)
-            decay = 1 - 2.0 ** (-5 - torch.arange(self.heads, dtype=like.dtype, device=x.device))
-            return decay.log().expand(*x.shape[:2], self.heads)
+            forgotten = 2.0 ** (-5 - torch.arange(self.heads, dtype=like.dtype, device=x.device))
+            return torch.log1p(-forgotten).expand(*x.shape[:2], self.heads)
         low = x if self.to_low_rank is None else apply(self.to_low_rank, x)
         (decay,) = wide(apply(self.to_decay, low))
         return F.logsigmoid(decay) / self.temperature
