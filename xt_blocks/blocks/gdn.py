@@ -17,7 +17,7 @@ from ..kernels.request import repeat_heads
 from ..kernels.scans.decay import wide
 from ..kernels.scans.delta import delta_rule
 from .causal_conv import CausalConv
-from .init import xavier
+from .init import xavier, xavier_parts
 from .linear import apply
 from .project import split_heads
 from .real_tokens import RealTokens
@@ -62,8 +62,7 @@ class GatedDeltaNet(nn.Module):
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values, their gate, and the output."""
-        for part, rows in enumerate(self.to_qkvg.weight.detach().split_with_sizes((*self.sizes, self.sizes[2]))):
-            xavier(rows, gain=gain if part >= 2 else 1.0)
+        xavier_parts(self.to_qkvg, (*self.sizes, self.sizes[2]), (1.0, 1.0, gain, gain))
         xavier(self.to_beta_decay.weight)
         xavier(self.to_out.weight, gain=gain)
 

@@ -14,7 +14,7 @@ from blockdsl.registry.options import by_name
 
 from ..kernels.scans.decay import wide
 from ..kernels.scans.gla import gated_linear_attention
-from .init import xavier
+from .init import xavier, xavier_parts
 from .linear import apply
 from .project import split_heads
 from .real_tokens import RealTokens
@@ -61,8 +61,7 @@ class GatedLinearAttention(nn.Module):
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values, their gate, and the output."""
-        for part, rows in enumerate(self.to_qkvg.weight.detach().split_with_sizes(self.sizes)):
-            xavier(rows, gain=gain if part >= 2 else 1.0)
+        xavier_parts(self.to_qkvg, self.sizes, (1.0, 1.0, gain, gain))
         for linear in self.to_low_rank, self.to_decay:
             if linear is not None:
                 xavier(linear.weight, linear.bias)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
@@ -36,3 +38,11 @@ def xavier(weight: Tensor, bias: Tensor | None = None, gain: float = 1.0) -> Non
     nn.init.xavier_normal_(weight, gain)
     if bias is not None:
         nn.init.zeros_(bias)
+
+
+def xavier_parts(layer: nn.Linear, sizes: Sequence[int], gains: Sequence[float]) -> None:
+    """Fill a linear layer that makes several parts: each part's rows as a matrix of its own with its gain; zeros."""
+    for rows, gain in zip(torch.split(layer.weight.detach(), [*sizes]), gains, strict=True):
+        xavier(rows, gain=gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

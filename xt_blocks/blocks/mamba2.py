@@ -18,7 +18,7 @@ from ..kernels.hooks import unhooked
 from ..kernels.scans.pieces import in_pieces, pays
 from ..kernels.scans.ssd import ssd
 from .causal_conv import CausalConv, causal_conv
-from .init import xavier
+from .init import xavier, xavier_parts
 from .linear import apply
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -99,13 +99,8 @@ class Mamba2(nn.Module):
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for the gate, what enters the state, and the output."""
-        gains = (gain, gain, 1.0, 1.0, 1.0)
-        for rows, own in zip(torch.split(self.to_in.weight.detach(), [*self.parts]), gains, strict=True):
-            xavier(rows, gain=own)
-        for layer in (self.to_in, self.to_out):
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        xavier(self.to_out.weight, gain=gain)
+        xavier_parts(self.to_in, self.parts, (gain, gain, 1.0, 1.0, 1.0))
+        xavier(self.to_out.weight, self.to_out.bias, gain)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: LayerState | None = None) -> Tensor:
         """

@@ -18,7 +18,7 @@ from typing import Any
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
-from .feedforward import FEEDFORWARD
+from .feedforward import FEEDFORWARD, ZERO_INIT
 
 _MULT = 4
 
@@ -253,14 +253,7 @@ EXPERTS = Kind(
             below=1,
             area="regularisers",
         ),
-        Option(
-            "zero_init_branch_output",
-            bool,
-            False,
-            "the last linear layer starts at zero",
-            setting="zero_init_branch_output",
-            area="norms and residuals",
-        ),
+        ZERO_INIT,
     ),
     inputs=("mask", "observed"),
     shapes=_shapes,

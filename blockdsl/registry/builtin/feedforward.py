@@ -68,6 +68,15 @@ def _ff_steps(o: Any) -> list[tuple[str, str]]:
     ]
 
 
+ZERO_INIT = Option(
+    "zero_init_branch_output",
+    bool,
+    False,
+    "the last linear layer starts at zero",
+    setting="zero_init_branch_output",
+    area="norms and residuals",
+)
+
 FEEDFORWARD = Kind(
     name="f",
     title="feedforward",
@@ -116,14 +125,7 @@ FEEDFORWARD = Kind(
             below=1,
             area="regularisers",
         ),
-        Option(
-            "zero_init_branch_output",
-            bool,
-            False,
-            "the last linear layer starts at zero",
-            setting="zero_init_branch_output",
-            area="norms and residuals",
-        ),
+        ZERO_INIT,
     ),
     shapes=_ff_shapes,
     flops=_ff_flops,
