@@ -68,7 +68,7 @@ class Graph:
         return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
 
     def node_type(self, node: str) -> str:
-        """What a node is: "input", "context", "position", "block", "sum" or "output"."""
+        """What a node is: "input", "context", "condition", "position", "block", "sum" or "output"."""
         return self.nx.nodes[node]["type"]
 
     def block(self, node: str) -> BlockNode:
@@ -78,6 +78,16 @@ class Graph:
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
+
+    @property
+    def condition(self) -> tuple[int, int]:
+        """Features of the condition, and of what its readers get of it; 0: there is none."""
+        nodes = self.nodes("condition")
+        if not nodes:
+            return 0, 0
+        attrs = self.nx.nodes[nodes[0]]
+        dim: int = plain(attrs["dim"])
+        return dim, dim * (plain(attrs["expansion"]) or 1)
 
     def order(self) -> list[str]:
         """All nodes, each after those it reads."""

@@ -14,7 +14,7 @@ import networkx as nx
 
 from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
-from ..registry.norms import shares
+from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.tokens import (
@@ -100,8 +100,9 @@ def _nodes(graph: Graph) -> Iterator[str]:
     for node_type in ("input", "output"):
         if len(graph.nodes(node_type)) != 1:
             yield f"the graph has {len(graph.nodes(node_type))} {node_type} nodes and needs one"
-    if len(graph.nodes("context")) > 1:
-        yield "the graph has more than one context"
+    for node_type in ("context", "condition"):
+        if len(graph.nodes(node_type)) > 1:
+            yield f"the graph has more than one {node_type}"
 
 
 def _attributes(declared: tuple[Option, ...], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
@@ -141,6 +142,7 @@ def _edges(graph: Graph) -> Iterator[str]:
                 "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
                 "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
                 "context": ends == ("context", "block"),
+                "condition": ends[0] == "condition" and ends[1] in ("block", "output"),
                 "position": ends[0] == "position" and ends[1] in ("block", "input"),
                 "scores": ends == ("block", "block"),
                 "normed": ends == ("block", "block"),
@@ -250,6 +252,16 @@ def _contexts(graph: Graph) -> Iterator[str]:
         reads = bool(graph.sources(node, "context"))
         if ("context" in kind.inputs) != reads:
             yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+
+
+def _conditions(graph: Graph) -> Iterator[str]:
+    last = final_norm(graph.nx.nodes[graph.end])
+    wanted = {graph.end: last is not None and last.adaptive}
+    wanted |= {node: reads_condition(attrs["options"]) for node, _, attrs in _each_block(graph)}
+    for node, reads in wanted.items():
+        if reads != bool(graph.sources(node, "condition")):
+            wrong = "has no condition, and is adaptive" if reads else "reads a condition, but nothing of it is adaptive"
+            yield f"{node}: {wrong}"
 
 
 def _positions(graph: Graph) -> Iterator[str]:
@@ -403,7 +415,7 @@ def _images(graph: Graph) -> Iterator[str]:
 
 
 def _readers(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes("context") + graph.nodes("position"):
+    for node in graph.nodes("context") + graph.nodes("condition") + graph.nodes("position"):
         if not graph.nx.succ[node]:
             yield f"{node}: nothing reads it; remove it, as in g.nx.remove_node('{node}')"
 
@@ -440,6 +452,19 @@ def _stages(graph: Graph) -> Iterator[str]:
 _RULES: tuple[tuple[Rule, ...], ...] = (
     (_nodes,),
     (_edges, _blocks, _stage_range),
-    (_acyclic, _stream, _sums, _contexts, _positions, _scores, _shared_norms, _ends, _readers, _ties, _stages),
+    (
+        _acyclic,
+        _stream,
+        _sums,
+        _contexts,
+        _conditions,
+        _positions,
+        _scores,
+        _shared_norms,
+        _ends,
+        _readers,
+        _ties,
+        _stages,
+    ),
 )
 _READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _blocks, _stage_range, _acyclic))

@@ -15,7 +15,7 @@ from ..errors import PatternError, Span, UserError
 from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
-from ..registry.norms import norm_clash
+from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
 from ..registry.rotary import SWITCH as ROTARY
@@ -246,6 +246,12 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
+        conditioned = norm_of(self.given).adaptive or any(map(reads_condition, self.seen.values()))
+        for name in ("dim_condition", "adaptive_condition_mlp"):
+            if self.settings[name] and not conditioned:
+                raise self._setting_error(name, "no norm or layer scale reads a condition: set use_adaptive_layernorm")
+        if "adaptive_condition_mlp_expansion" in self.given and not self.settings["adaptive_condition_mlp"]:
+            raise self._setting_error("adaptive_condition_mlp_expansion", "it needs adaptive_condition_mlp")
         if self.given.get("shared_norm") and not any(after_first for _, _, after_first in self.seen):
             raise self._setting_error("shared_norm", "the pattern has no parallel branches, as (a & f) has")
         for scheme in SCHEMES.values():

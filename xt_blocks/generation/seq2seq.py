@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from blockdsl.signatures import Seq2SeqKeywords
 
 # Arguments of the decoder's `stream` that XTransformer gives itself.
-_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
+_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "condition")
 _PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
@@ -265,6 +265,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of each target token given the source and the target tokens before it, in nats.
 
@@ -277,15 +278,17 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 (Chen et al., arXiv:2209.06794). The decoder attends to their encodings too.
             src_prepend_mask: (batch, p) bool, True = a real one.
             tgt_mask: (batch, target + 1) bool, True = a real token; padding is not predicted.
+            condition: (batch, dim_condition), for adaptive norms and layer scales, of both sides where both have some.
 
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
         with auxiliary_losses() as further:  # the decoder adds its own
-            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
         if self.training and self.cross_attn_tokens_dropout > 0:
             context_mask = self._some_of(context, context_mask)
-        return further.added_to(self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask))
+        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
+        return further.added_to(self.decoder(tgt, mask=tgt_mask, **read))
 
     @names_nearest
     @spells(p for p in keywords_of(AutoregressiveWrapper.stream) if p.name not in _READ_BY_DECODER)
@@ -299,11 +302,14 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
         **generation: Unpack[TargetOptions],
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         with evaluating(self.encoder):
-            context, context_mask = self.encode(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+            context, context_mask = self.encode(
+                seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition
+            )
         if seq_out_start is None:
             if self.start_token is None:
                 raise TypeError("generate() needs seq_out_start: the model has no start_token")
@@ -312,7 +318,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             if self.decoder.max_seq_len is None:
                 raise TypeError("generate() needs seq_len: the decoder is of any length")
             seq_len = max(0, self.decoder.max_seq_len - read_prompts(seq_out_start, tgt_mask).tokens.shape[1])
-        read: ContextInputs = {"context": context, "context_mask": context_mask}
+        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
         options: Any = {**self.generation, **generation}
         return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **options)
 
@@ -326,7 +332,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
                 By default each row starts with start_token.
             seq_len: how many tokens to add; None: as many as the decoder's max_seq_len leaves.
-            mask, attn_mask, src_prepend_embeds, src_prepend_mask: as in training.
+            mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition: as in training.
             tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
             generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...; those
                 that are not given are as the model's `generation` has them.
@@ -343,6 +349,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         attn_mask: Tensor | None = None,
         prepend_embeds: Tensor | None = None,
         prepend_mask: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to: the encoded source (batch, p + places, dim) and its mask (batch, p + places).
 
@@ -353,13 +360,23 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src = self.encoder.checked_sequence(src)
         check_mask("mask", mask, src)
         context = self.encoder(
-            src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
+            src,
+            mask=mask,
+            attn_mask=attn_mask,
+            prepend_embeds=prepend_embeds,
+            prepend_mask=prepend_mask,
+            condition=condition if self.encoder.graph.condition[0] else None,
         )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
         places = context.shape[1] - prepended
         return context, joined_masks(
             prepend_mask, prepended, self.encoder.places_of(mask), places, src.shape[0], src.device
         )
+
+    def _decoded(self, condition: Tensor | None) -> Tensor | None:
+        """What the decoder gets of the condition; one that neither side reads, so that it says so."""
+        ours, theirs = self.decoder.net.graph.condition[0], self.encoder.graph.condition[0]
+        return condition if ours or not theirs else None
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, context) bool, True at a random part of the real tokens, at least one of each row."""
