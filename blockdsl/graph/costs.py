@@ -65,10 +65,14 @@ class Cost:
 
 
 def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
-    """Each node with its cost; a tied block's parameters are its owner's, and a condition is one vector a row."""
+    """Each node with its cost, an encoder's aside; a tied block's parameters are its owner's.
+
+    A condition is counted as one vector a row.
+    """
     owners, states, (condition, features) = graph.tied(), kept(graph), graph.condition
     start = {name: plain(value) for name, value in graph.nx.nodes[graph.start].items()}
-    sizes = sizes._replace(seq=row_length(graph, sizes.seq))
+    context = sizes.context if (encoder := graph.encoder) is None else row_length(encoder, sizes.context)
+    sizes = sizes._replace(seq=row_length(graph, sizes.seq), context=context)
     beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
     stream = sizes._replace(seq=sizes.seq + beside)
     for node, attrs in graph.nx.nodes(data=True):
@@ -78,7 +82,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         elif node_type == "condition":
             yield node, Cost() if attrs["expansion"] is None else _linear(condition, features, sizes.batch, bias=False)
         elif node_type == "input" and graph.reads is not None:
-            yield node, _embedding(graph, start, sizes)
+            shared = start["num_tokens"] * graph.emb_dim if graph.tie_token_emb else 0
+            yield node, _embedding(graph, start, sizes) + Cost(parameters=-shared)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
@@ -207,7 +212,8 @@ def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:
 
 
 def total(graph: Graph, sizes: Sizes) -> Cost:
-    return sum((cost for _, cost in node_costs(graph, sizes)), Cost())
+    """Of all nodes, those of its encoder included."""
+    return sum((cost for _, cost in by_stage(graph, sizes)), Cost())
 
 
 def parameters(graph: Graph, active: bool = False) -> int:
@@ -233,8 +239,15 @@ def kv_cache_bytes(
 
 
 def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
-    """Costs of each stage, and of the embedding and head where the graph has any; names are unique."""
+    """Costs of each stage, and of the embedding and head where the graph has any; names are unique.
+
+    Those of an encoder come first, as `encoder 1`. The context is its row.
+    """
     rows: dict[str, Cost] = {}
+    if (encoder := graph.encoder) is not None:  # it runs once, over the context, and decoding keeps nothing of it
+        once = {"cached": 0, "cached_bytes": 0, "cached_float32": 0}
+        own = by_stage(encoder, Sizes(sizes.batch, row_length(encoder, sizes.context), 0))
+        rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
         if attrs["type"] in ("block", "sum"):

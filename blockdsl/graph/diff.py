@@ -62,8 +62,8 @@ class Difference:
         blocks: options, `shift`, `scale` and `tie` of blocks.
         stack: `dim` and `causal`.
         settings: attributes of the input, the output, positions and the condition.
-        wiring: what a block or the output reads: `stream`, `context`, `condition`, `position`, `scores`, `normed`. What merely
-            follows from a block that is gone or new does not count.
+        wiring: what a block or the output reads: `stream`, `context`, `condition`, `position`, `scores`, `normed`. What
+            merely follows from a block that is gone or new does not count.
         stages: those that are new, gone, named otherwise, or start at another block.
         costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not; with experts
             `active_parameters`.

@@ -88,6 +88,7 @@ def _nodes(graph: Graph) -> Iterator[str]:
         dicts = ("options", "given") if node_type == "block" else ()
         problems = [*_attributes(NODE_ATTRIBUTES[node_type], attrs, dicts)]
         known = {"type", *dicts, *by_name(NODE_ATTRIBUTES[node_type])}
+        known |= {"encoder", "tie_token_emb"} if node_type == "context" else set()
         if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
             known |= by_name(scheme.attributes).keys()
@@ -103,6 +104,12 @@ def _nodes(graph: Graph) -> Iterator[str]:
     for node_type in ("context", "condition"):
         if len(graph.nodes(node_type)) > 1:
             yield f"the graph has more than one {node_type}"
+    for node in graph.nodes("context"):
+        attrs = graph.nx.nodes[node]
+        if not isinstance(attrs.get("encoder", graph.nx), nx.DiGraph):
+            yield f"{node}: encoder must be a networkx.DiGraph, as another graph's nx, not {attrs['encoder']!r}"
+        if attrs.get("tie_token_emb", False) not in ((True, False) if "encoder" in attrs else (False,)):
+            yield f"{node}: tie_token_emb must be true or false, and true only where there is an encoder"
 
 
 def _attributes(declared: tuple[Option, ...], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
@@ -262,6 +269,39 @@ def _conditions(graph: Graph) -> Iterator[str]:
         if reads != bool(graph.sources(node, "condition")):
             wrong = "has no condition, and is adaptive" if reads else "reads a condition, but nothing of it is adaptive"
             yield f"{node}: {wrong}"
+
+
+def _encoder(graph: Graph) -> Iterator[str]:
+    """What the graph of the stream that is read says of itself, and whether it fits."""
+    encoder = graph.encoder
+    if encoder is None:
+        return
+    found = faults(encoder)
+    yield from (f"the encoder: {fault}" for fault in found)
+    if found:
+        return
+    start, end = encoder.nx.nodes[encoder.start], encoder.nx.nodes[encoder.end]
+    if encoder.nodes("context"):
+        yield f"the encoder: {encoder.nodes('context')[0]}: it attends to a context, and there is none to give it"
+    if end["logits_dim"] is not None or end["num_classes"] is not None:
+        yield f"the encoder: {encoder.end}: gives logits; what the decoder reads are vectors"
+    if end["pool"] is not None or (encoder.reads == "images" and end["dim_out"] is not None):
+        yield f"the encoder: {encoder.end}: gives one vector of a row, and the decoder reads those of its tokens"
+    width = encoder.dim if end["dim_out"] is None else end["dim_out"]
+    if width != (wanted := getattr(graph, "dim_context", graph.dim)):
+        yield f"the encoder gives vectors of {width} features, and the decoder's cross-attention reads {wanted}"
+    if not graph.tie_token_emb:
+        return
+    if encoder.reads != "tokens" or graph.reads != "tokens":
+        yield "tie_token_emb is set, but encoder and decoder do not both read tokens"
+        return
+    ours = graph.nx.nodes[graph.start]
+    for name, theirs, own in (
+        ("emb_dim", encoder.emb_dim, graph.emb_dim),
+        *((name, start[name], ours[name]) for name in ("num_tokens", "l2norm_embed")),
+    ):
+        if theirs != own:
+            yield f"tie_token_emb is set, but the encoder has {name}={theirs} and the decoder {name}={own}"
 
 
 def _positions(graph: Graph) -> Iterator[str]:
@@ -458,6 +498,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         _sums,
         _contexts,
         _conditions,
+        _encoder,
         _positions,
         _scores,
         _shared_norms,

@@ -84,10 +84,15 @@ class InputNode(TypedDict):
     num_register_tokens: int
 
 
-class ContextNode(TypedDict):
-    """The sequence that cross-attention reads."""
+class ContextNode(TypedDict, total=False):
+    """The sequence that cross-attention reads: given from outside, or what an encoder gives, a graph of its own.
+
+    Then it has `encoder`, that networkx graph, and `tie_token_emb`: whether its embedding of tokens serves both.
+    """
 
     type: Literal["context"]
+    encoder: Any
+    tie_token_emb: bool
 
 
 class ConditionNode(TypedDict):

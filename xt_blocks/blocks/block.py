@@ -6,8 +6,8 @@
     post-norm:  x ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
     both:       x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
-The stream, x, joins the add. ·gain is layer scale, where it is on. Norms and layer scales may read a condition. (+) is a `residual.ResidualConnection`, which may
-do more than add.
+The stream, x, joins the add. ·gain is layer scale, where it is on. Norms and layer scales may read a condition.
+(+) is a `residual.ResidualConnection`, which may do more than add.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.

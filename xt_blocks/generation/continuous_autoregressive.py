@@ -109,8 +109,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             start: (batch, n, dim), or (n, dim) for one row; n at least 1.
             seq_len: how many vectors to add.
             cache_kv: keep keys and values between steps; the vectors are the same without.
-            context: context, context_mask, for the model's cross-attention; condition, for its adaptive norms, of rows or
-                (batch, n + seq_len, dim_condition).
+            context: context, context_mask, for the model's cross-attention; condition, for its adaptive norms, of rows
+                or (batch, n + seq_len, dim_condition).
 
         Returns:
             (batch, seq_len, dim) new vectors, or (seq_len, dim).

@@ -93,8 +93,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
             return_mems: return the memories after the last segment too.
-            inputs: context, context_mask, for the model's cross-attention, which every segment reads; condition, for its
-                adaptive norms, of rows or of the seq tokens.
+            inputs: context, context_mask, for the model's cross-attention, which every segment reads; condition, for
+                its adaptive norms, of rows or of the seq tokens.
 
         Returns:
             the loss, or (loss, memories).

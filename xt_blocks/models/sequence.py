@@ -232,8 +232,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
                 instead of logits, without holding all logits.
             token_types: (batch, seq) int, the type of each token, where the model has types; by default type 0.
             return_pooled: return one vector for each sequence too, (batch, dim), where the model has pool or pooler.
-            condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and layer
-                scales; memory tokens and prepended embeddings then have zeros. A cache keeps that of rows.
+            condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
+                layer scales; memory tokens and prepended embeddings then have zeros. A cache keeps that of rows.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:

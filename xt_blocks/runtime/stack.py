@@ -149,8 +149,8 @@ class Stack(Drawn, Pretrained, nn.Module):
                 context or mems than the first pass had is refused.
             intermediates: filled by the pass.
             return_hiddens: return the Intermediates too, with scores and weights.
-            condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and layer
-                scales. A cache keeps that of rows, for steps that are given none; tokens of mems keep that of tokens.
+            condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
+                layer scales. A cache keeps that of rows, for steps that are given none; mems keep that of tokens.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
@@ -209,8 +209,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         new = given.x.shape[1]
         cache = self.cache_after(seen, new)
         check_earlier(seen, mask, None if cache.mask is None else cache.mask[:, -seen.tokens :], new, **once)
-        further = {"intermediates": intermediates, "return_hiddens": return_hiddens, "condition": condition}
-        out = self.forward(**given._asdict(), cache=cache, **further)
+        further: dict[str, Any] = {"return_hiddens": return_hiddens, "condition": condition}
+        out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, **further)
         if intermediates is not None:
             intermediates.cache, intermediates.tokens, intermediates.given = cache, seen.tokens + new, seen.given
         return out
