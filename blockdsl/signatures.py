@@ -27,6 +27,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     causal: bool
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
@@ -117,6 +119,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     qk_scale: float | None
@@ -202,6 +206,8 @@ class FeedforwardOptions(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     dropout: float
     """dropout of the hidden features; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
 
@@ -512,6 +518,8 @@ class SharedSettings(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     attn_dropout: float
     """dropout of the attention weights; default 0.0"""
+    attn_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
     attn_max_attend_future: int | None
@@ -658,6 +666,8 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    ff_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -1102,6 +1112,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_one_kv_head: bool
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
+    enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
     enc_attn_kv_rank: int | None
@@ -1170,6 +1181,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_ff_sublayer_dropout: float
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1313,6 +1325,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_one_kv_head: bool
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
+    dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
     dec_attn_kv_rank: int | None
@@ -1382,6 +1395,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_ff_sublayer_dropout: float
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

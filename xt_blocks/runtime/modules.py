@@ -55,7 +55,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     )
 
 
-def condition_module(graph: BlockGraph) -> nn.Module | None:
+def condition_module(graph: BlockGraph) -> nn.Sequential | None:
     """What readers of the condition get of it, (..., features); None: the condition itself."""
     dim, features = graph.condition
     if all(graph.nx.nodes[node]["expansion"] is None for node in graph.nodes("condition")):

@@ -7,6 +7,7 @@ from typing import Any
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from .dropout import dropout_step, sublayer_dropout
 
 _MULT = 4
 
@@ -65,6 +66,7 @@ def _ff_steps(o: Any) -> list[tuple[str, str]]:
         (f"{activation} {gate}" if o.glu else activation, ""),
         *([("LayerNorm", "")] if o.post_act_ln else []),
         (f"linear {inner:,} → {o.dim:,}", ""),
+        *dropout_step(o),
     ]
 
 
@@ -125,6 +127,7 @@ FEEDFORWARD = Kind(
             below=1,
             area="regularisers",
         ),
+        sublayer_dropout("ff"),
         ZERO_INIT,
     ),
     shapes=_ff_shapes,
