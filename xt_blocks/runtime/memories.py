@@ -71,6 +71,13 @@ class Memories:
         moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
         return replace(self, streams=self.streams | moved)
 
+    def select(self, rows: Tensor) -> Memories:
+        """Of these rows, (n,) int, repeats allowed."""
+        streams = {node: t.index_select(0, rows) for node, t in self.streams.items()}
+        mask = None if self.mask is None else self.mask.index_select(0, rows)
+        states = {node: {name: t.index_select(0, rows) for name, t in own.items()} for node, own in self.states.items()}
+        return replace(self, streams=streams, mask=mask, states=states)
+
 
 def tokens_needed(step: Step) -> int | None:
     """How many past tokens a step needs: all (None), or as many as its token shift."""
