@@ -82,6 +82,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"use_abs_pos_emb": False, "max_seq_len": 5},
     ),
     "past max_seq_len": ("(a f)*2", {"rotary_pos_emb": True}, {"max_seq_len": 6}),
+    "a condition": ("(a f)*2", {"use_adaptive_layernorm": True, "dim_condition": 3}, {}),
     "memory tokens and a context": ("a c f", {"rel_pos_bias": True}, {"num_memory_tokens": 2}),
 }
 
@@ -93,6 +94,8 @@ def test_scores_are_those_of_whole_passes(name: str) -> None:
     read: dict[str, Any] = {"context": torch.randn(3, 5, 16).double()} if model.attn_layers.reads_context else {}
     if read:
         read["context_mask"] = torch.arange(5) < torch.tensor([[5], [2], [3]])
+    if name == "a condition":
+        read["condition"] = torch.randn(3, 3).double()
     writer = AutoregressiveWrapper(model)
     texts, scores = writer.beam_search(prompts, 6, 4, True, eos_token=END, length_penalty=0.8, **read)
     uncached = writer.beam_search(prompts, 6, 4, True, eos_token=END, length_penalty=0.8, cache_kv=False, **read)
