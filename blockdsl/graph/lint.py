@@ -246,10 +246,14 @@ def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
 
 
 def _contexts(graph: Graph) -> Iterator[str]:
-    for node, kind, _ in _each_block(graph):
+    for node, kind, attrs in _each_block(graph):
         reads = bool(graph.sources(node, "context"))
         if ("context" in kind.inputs) != reads:
             yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+        for source in graph.sources(node, "context"):
+            has = graph.dim_context if graph.node_type(source) == "context" else graph.dim
+            if (wants := attrs["options"].get("dim_context") or graph.dim) != has:
+                yield f"{node}: reads a context of {wants} features (dim_context), and {source} has {has}"
 
 
 def _positions(graph: Graph) -> Iterator[str]:
