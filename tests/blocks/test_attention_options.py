@@ -116,7 +116,7 @@ def test_exponentials_do_not_overflow_float16() -> None:
     [
         ({"sink": True, "sigmoid": True}, "sink and sigmoid are set; one of them takes the softmax's place"),
         ({"laser_softcap": 3}, "laser_softcap is set, but it needs laser"),
-        ({"laser": True, "talking_heads": True}, "laser and talking_heads are set, but mixed weights may be negative"),
+        ({"laser": True, "talking_heads": True}, "laser and talking_heads are set, but weights that heads exchange"),
         ({"gate_values_headwise": True}, "gate_values_headwise is set, but it needs gate_values"),
         ({"k_rmsnorm": True, "qk_rmsnorm": "each"}, "qk_rmsnorm and k_rmsnorm are set; queries and keys have one norm"),
         ({"kv_rank": 4, "kv_heads": None, "laser": True}, "laser is set beside kv_rank=4, but values are made of"),

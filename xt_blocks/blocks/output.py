@@ -67,7 +67,7 @@ class Output(nn.Module):
         merged = values.transpose(1, 2).flatten(2)
         if self.to_gate is not None:
             gate = apply(self.to_gate, x).sigmoid()
-            of_each = merged.unflatten(-1, (gate.shape[-1], -1))  # of a feature, or of all of a head
+            of_each = torch.unflatten(merged, -1, (gate.shape[-1], -1))  # of a feature, or of all of a head
             merged = (of_each * gate[..., None]).flatten(-2)
         out = apply(self.to_out, merged)
         return nn.functional.glu(out, dim=-1) if self.on_attn else out

@@ -243,7 +243,7 @@ def attention_check(o: Any) -> str | None:
     if o.laser_softcap != 15 and not o.laser:
         return "laser_softcap is set, but it needs laser"
     if o.laser and o.talking_heads:
-        return "laser and talking_heads are set, but mixed weights may be negative, and sums then have no logarithm"
+        return "laser and talking_heads are set, but weights that heads exchange may be negative, without a logarithm"
     if o.qk_scale is not None and o.qk_norm:
         return f"qk_scale={o.qk_scale} is set, but qk_norm multiplies its scores by qk_norm_scale"
     if o.qk_norm and dim_head % o.qk_norm_groups:
