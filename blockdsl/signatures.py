@@ -466,6 +466,13 @@ class SharedSettings(TypedDict, total=False):
     """whether the stack is given a context to attend to; none: if a block attends to one; default none"""
     final_norm: bool | None
     """a norm after the last block; none: where blocks have theirs before the branch, by pre_norm; default none"""
+    dim_condition: int | None
+    """features of the condition that adaptive norms and layer scales read; none: as many as the stream has;
+    default none"""
+    adaptive_condition_mlp: bool
+    """a linear layer and SiLU of the condition, for all of its readers (DiT, arXiv:2212.09748); default false"""
+    adaptive_condition_mlp_expansion: int
+    """features of that layer's output, as a multiple of dim_condition; default 4"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
     rotary_pos_emb: bool
@@ -638,6 +645,9 @@ class SharedSettings(TypedDict, total=False):
     """a second norm, of the branch's output (CogView, arXiv:2105.13290); default false"""
     output_norm: bool
     """norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656); default false"""
+    pre_and_post_norm: bool
+    """a second norm, of the stream after the residual add, and none after the last block (Keel, arXiv:2601.19895);
+    default false"""
     shared_norm: bool
     """a later parallel branch starts from what the first branch's first block has normed (Falcon,
     arXiv:2311.16867); default false"""
@@ -645,6 +655,12 @@ class SharedSettings(TypedDict, total=False):
     """RMSNorm in place of LayerNorm (arXiv:1910.07467); default false"""
     use_scalenorm: bool
     """ScaleNorm in place of LayerNorm (arXiv:1910.05895); default false"""
+    use_simple_rmsnorm: bool
+    """RMSNorm without a gain in place of LayerNorm (TransNormer, arXiv:2307.14995); default false"""
+    use_adaptive_layernorm: bool
+    """LayerNorm whose gain is 1 + W·condition, without bias (DiT, arXiv:2212.09748); default false"""
+    use_adaptive_rmsnorm: bool
+    """RMSNorm whose gain is 1 + W·condition (DiT, arXiv:2212.09748); default false"""
     norm_eps: float | None
     """what is added to a norm's variance or mean square; none: 1e-5 of LayerNorm, 1e-8 of others; default none"""
     norm_bias: bool
@@ -654,6 +670,9 @@ class SharedSettings(TypedDict, total=False):
     layer_scale: float | None
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
+    use_adaptive_layerscale: bool
+    """the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748);
+    default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -1103,6 +1122,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
     enc_final_norm: bool | None
+    enc_dim_condition: int | None
+    enc_adaptive_condition_mlp: bool
+    enc_adaptive_condition_mlp_expansion: int
     enc_deepnorm: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
@@ -1183,13 +1205,18 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_norm: bool
     enc_sandwich_norm: bool
     enc_output_norm: bool
+    enc_pre_and_post_norm: bool
     enc_shared_norm: bool
     enc_use_rmsnorm: bool
     enc_use_scalenorm: bool
+    enc_use_simple_rmsnorm: bool
+    enc_use_adaptive_layernorm: bool
+    enc_use_adaptive_rmsnorm: bool
     enc_norm_eps: float | None
     enc_norm_bias: bool
     enc_norm_gain: bool
     enc_layer_scale: float | None
+    enc_use_adaptive_layerscale: bool
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_branch_scale: float
@@ -1316,6 +1343,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None
     dec_final_norm: bool | None
+    dec_dim_condition: int | None
+    dec_adaptive_condition_mlp: bool
+    dec_adaptive_condition_mlp_expansion: int
     dec_deepnorm: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
@@ -1396,13 +1426,18 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_norm: bool
     dec_sandwich_norm: bool
     dec_output_norm: bool
+    dec_pre_and_post_norm: bool
     dec_shared_norm: bool
     dec_use_rmsnorm: bool
     dec_use_scalenorm: bool
+    dec_use_simple_rmsnorm: bool
+    dec_use_adaptive_layernorm: bool
+    dec_use_adaptive_rmsnorm: bool
     dec_norm_eps: float | None
     dec_norm_bias: bool
     dec_norm_gain: bool
     dec_layer_scale: float | None
+    dec_use_adaptive_layerscale: bool
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_branch_scale: float

@@ -187,6 +187,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ALiBi, learned": ("(a f)*2", {"alibi_pos_bias": True, "alibi_learned": True, "attn_one_kv_head": True}),
     "ALiBi, residual": ("(a f)*2", {"alibi_pos_bias": True, "residual_attn": True}),
     "not fused": ("(a c f)*2", {"attn_flash": False, "alibi_pos_bias": True}),
+    "pre- and post-norm, simple RMS": ("a>>1 f", {"pre_and_post_norm": True, "use_simple_rmsnorm": True}),
     "checkpoint": ("(a & f a)*2 | a c f", {"checkpoint": "stage", "residual_attn": True, "rel_pos_bias": True}),
     "checkpoint of some": ("a@x>>1 f a(checkpoint=none) f | a@x f", {"checkpoint": "block", "rotary_pos_emb": True}),
     "every position": ("(a & f)*2", {"alibi_pos_bias": True, "rel_pos_bias": True, "rotary_pos_emb": True}),

@@ -21,7 +21,7 @@ class Model:
 _TIED = {"t": "a", "u": "f(mult=2, glu)", "v": "f"}
 _OPTIONS = {
     "a": ("causal", "qkv_bias", "out_bias", "qk_scale=0.5", "dim_head=6", "pre_norm=false", "layer_dropout=0.1"),
-    "c": ("dim_head=2", "qkv_bias", "use_rmsnorm"),
+    "c": ("dim_head=2", "qkv_bias", "norm_eps=0.1"),
     "f": ("mult=3", "glu", "activation=relu", "swish", "no_bias", "relu_squared", "pre_norm=false"),
 }
 _MOST = 40  # blocks
@@ -85,8 +85,8 @@ def models(draw: st.DrawFn, kinds: str = "acf", tokens: bool = True) -> Model:
         "attn_dim_head": draw(st.sampled_from([2, 4, 5])),
         "causal": draw(st.booleans()),
         "pre_norm": draw(st.booleans()),
-        "use_rmsnorm": draw(st.booleans()),
-        "layer_scale": draw(st.sampled_from([None, 0.1])),
+        **{f"use_{name}": True for name in draw(st.sampled_from([(), ("rmsnorm",), ("adaptive_rmsnorm",)]))},
+        **draw(st.sampled_from([{}, {"layer_scale": 0.1}, {"use_adaptive_layerscale": True}])),
         "scale_residual": draw(st.booleans()),
         "gate_residual": draw(st.booleans()),
         "shift_tokens": draw(st.integers(0, 1)),
@@ -186,6 +186,11 @@ PLAIN_BLOCK = {
     "shared_norm": False,
     "use_rmsnorm": False,
     "use_scalenorm": False,
+    "use_simple_rmsnorm": False,
+    "use_adaptive_layernorm": False,
+    "use_adaptive_rmsnorm": False,
+    "use_adaptive_layerscale": False,
+    "pre_and_post_norm": False,
     "norm_eps": None,
     "norm_bias": True,
     "norm_gain": True,

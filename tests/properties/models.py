@@ -285,10 +285,11 @@ def examples(count: int) -> settings:
 
 
 def context_for(module: nn.Module, batch: int, tokens: int = 5) -> dict[str, Tensor]:
-    """A context where the stack reads one, in its type."""
-    stack = getattr(module, "attn_layers", module)
-    dtype = next(module.parameters()).dtype
-    return {"context": torch.randn(batch, tokens, stack.graph.dim_context, dtype=dtype)} if stack.reads_context else {}
+    """A context and a condition of rows where the stack reads one, in its type."""
+    stack: Any = getattr(module, "attn_layers", module)
+    dtype, (dim, _) = next(module.parameters()).dtype, stack.graph.condition
+    given = {"context": torch.randn(batch, tokens, stack.graph.dim_context, dtype=dtype)} if stack.reads_context else {}
+    return given | ({"condition": torch.randn(batch, dim, dtype=dtype)} if dim else {})
 
 
 def tokens(batch: int, seq: int) -> Tensor:
