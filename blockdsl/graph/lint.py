@@ -292,7 +292,7 @@ def _encoder(graph: Graph) -> Iterator[str]:
     if end["pool"] is not None or (encoder.reads == "images" and end["dim_out"] is not None):
         yield f"the encoder: {encoder.end}: gives one vector of a row, and the decoder reads those of its tokens"
     width = encoder.dim if end["dim_out"] is None else end["dim_out"]
-    if width != (wanted := getattr(graph, "dim_context", graph.dim)):
+    if width != (wanted := graph.dim_context):
         yield f"the encoder gives vectors of {width} features, and the decoder's cross-attention reads {wanted}"
     if not graph.tie_token_emb:
         return
