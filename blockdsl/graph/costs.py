@@ -16,6 +16,7 @@ from ..registry.norms import Norm, embedding_norm, final_norm, norms_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.state import item_bytes
+from ..registry.streams import mixing_flops, mixing_shapes
 from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
 from .tokens import of_logits
@@ -75,8 +76,9 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         node_type = attrs["type"]
         if node_type == "block":
             yield node, _block(graph.dim, attrs, stream, node in owners, states.get(node, Kept()))
-        elif node_type == "input" and graph.reads is not None:
-            yield node, _embedding(graph, start, sizes)
+        elif node_type == "input":
+            streams = Cost(parameters=graph.streams * graph.dim if graph.streams > 1 else 0)
+            yield node, streams if graph.reads is None else streams + _embedding(graph, start, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
@@ -97,15 +99,16 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
     active = kind.active(options) if owns else None
     idle = 0 if active is None else own - active
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, *state.cached(sizes), idle)
+    around = gate + mixing_flops(dim, options.num_residual_streams, sizes.batch * sizes.seq)
+    return Cost(1, parameters, round(kind.flops(options, sizes)) + around, *state.cached(sizes), idle)
 
 
 def _around(dim: int, options: Any) -> int:
-    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
+    """Parameters of a block that are not its module's: norms, gains, the gate's two maps, what mixes streams."""
     norms = sum(norm.parameters(dim) for norm in norms_of(vars(options)) if norm is not None)
     gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
-    return norms + gains + gate
+    return norms + gains + gate + _numbers(mixing_shapes(dim, options.num_residual_streams))
 
 
 def _numbers(shapes: Mapping[str, Shape]) -> int:

@@ -79,6 +79,11 @@ class Graph:
         """The nodes whose edge to `node` carries this."""
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
 
+    @property
+    def streams(self) -> int:
+        """How many residual streams there are; `lint` sees to it that all blocks say the same."""
+        return next((plain(self.block(node)["options"]["num_residual_streams"]) for node in self.nodes("block")), 1)
+
     def order(self) -> list[str]:
         """All nodes, each after those it reads."""
         return list(nx.topological_sort(self.nx))

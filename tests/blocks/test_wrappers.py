@@ -233,7 +233,8 @@ def test_every_parameter_of_the_model_is_trained(name: str, tie: bool) -> None:
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, parameter_name
+        if not parameter_name.endswith(("alpha_scale", "beta_scale")):  # factors of weights that start at zero
+            assert parameter.grad.abs().sum() > 0, parameter_name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
