@@ -40,7 +40,7 @@ def length(graph: Graph, title: str) -> str:
 
 def options(graph: Graph) -> list[str]:
     """What else is set at the input."""
-    streams = [f"{graph.streams} residual streams"] if graph.streams > 1 else []
+    streams = [f"{graph.residual_streams} residual streams"] if graph.residual_streams > 1 else []
     return streams if graph.reads is None else streams + _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
 
 

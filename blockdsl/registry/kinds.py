@@ -72,9 +72,9 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
+from .residual_streams import STREAM_OPTIONS, streams_clash
 from .rotary import ROTARY_OPTIONS
 from .state import State
-from .streams import STREAM_OPTIONS, streams_clash
 
 Shape = tuple[int, ...]
 
@@ -281,6 +281,13 @@ BLOCK_OPTIONS = (
         optional=True,
     ),
     Option(
+        "use_adaptive_layerscale",
+        bool,
+        False,
+        "the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
+        setting="use_adaptive_layerscale",
+    ),
+    Option(
         "layer_dropout",
         float,
         0.0,
@@ -352,6 +359,8 @@ def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
 def _block_check(o: Any) -> str | None:
     if clash := norm_clash(vars(o)):
         return clash[-1]
+    if o.use_adaptive_layerscale and o.layer_scale is not None:
+        return "use_adaptive_layerscale and layer_scale are both set; give one"
     return misplaced_norm(o) or streams_clash(o)
 
 

@@ -64,7 +64,7 @@ def test_a_block_reads_and_mixes_the_streams_by_the_formula(mix: str) -> None:
     x = torch.randn(2, 4, DIM, dtype=torch.float64)
     expected = torch.empty_like(x)
     for b, t in torch.cartesian_prod(torch.arange(2), torch.arange(4)).tolist():
-        streams = x[b, t] + model.streams.weight  # a vector of each is added to the copies
+        streams = x[b, t] + model.residual_streams.weight  # a vector of each is added to the copies
         for block, scale in zip(model.blocks.values(), (1, 0.5), strict=True):
             read, mixed, beta = connection(block.residual, streams)
             update = scale * block.layer(block.norm(read)[None, None])[0, 0]
@@ -105,7 +105,7 @@ def test_what_a_block_read_is_a_mix_of_the_streams() -> None:
     x = torch.randn(2, 5, DIM, dtype=torch.float64)
     out = model(x, intermediates=seen)
     block = model.blocks["a0"]
-    torch.testing.assert_close(seen.streams["a0"], block.residual(model.streams(x))[0])
+    torch.testing.assert_close(seen.streams["a0"], block.residual(model.residual_streams(x))[0])
     assert out.shape == seen.last.shape == x.shape
     size = seen.streams["f1"].square().mean(-1).sqrt().mean().item()
     assert xt_blocks.record(model, x)["f1"]["stream_norm"] == pytest.approx(size)
@@ -128,7 +128,7 @@ def test_a_drawing_says_how_many_there_are() -> None:
     assert "3 residual streams" in graph.to_text()
     assert "3 residual streams" in graph.to_svg()
     again = blockdsl.BlockGraph.from_json(graph.to_json())
-    assert again.streams == 3
+    assert again.residual_streams == 3
     assert again.parameters() == graph.parameters()
 
 
@@ -136,7 +136,7 @@ def test_the_other_librarys_keyword_sums_the_streams_as_it_does() -> None:
     theirs = compat.Decoder(dim=DIM, depth=1, heads=1, num_residual_streams=2, hyper_conn_sinkhorn_iters=3)
     assert {block.residual.mix for block in theirs.blocks.values()} == {"sum"}
     alone = compat.Decoder(dim=DIM, depth=1, heads=1, num_residual_streams=1, hyper_conn_sinkhorn_iters=3)
-    assert alone.streams is None
+    assert alone.residual_streams is None
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from torch import nn
 
 from blockdsl.language.macros import par_layout
 from blockdsl.registry.norms import NORM_DETAILS, Norm
+from blockdsl.registry.residual_streams import SINKHORN_ITERS
 from blockdsl.registry.settings import deepnorm_settings
-from blockdsl.registry.streams import SINKHORN_ITERS
 
 from ..blocks.attention import Attention, CrossAttention
 from ..blocks.block import Block
@@ -113,8 +113,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
     """
     steps = {step.node: step for step in stack.plan if step.block is not None}
     _check(stack, list(steps.values()), state)
-    if stack.streams is not None:
-        state.fill(stack.streams.weight, "stream_emb")
+    if stack.residual_streams is not None:
+        state.fill(stack.residual_streams.weight, "stream_emb")
     rotations = load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
     owners = _owners(stack, steps)
@@ -311,6 +311,8 @@ def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader,
     if biases[1] is not None and out.bias is not None:
         bias = state.need("3.bias", "2.bias", shape=out.bias.shape)
         state.put(out.bias, None if bias is None else bias * scale, "3.bias")
+    if layer.mult_bias is not None:
+        state.fill(layer.mult_bias, "0.mult_bias")
     if layer.norm is not None:
         load_norm(layer.norm, state.under("1."), shifted=False)
     if scale != 1.0:

@@ -13,7 +13,7 @@ from blockdsl.errors import GraphError
 from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
 from blockdsl.registry.norms import norms_of
 from blockdsl.registry.positions import SCHEMES
-from blockdsl.registry.streams import mixing_shapes
+from blockdsl.registry.residual_streams import mixing_shapes
 
 from ..blocks.bidirectional import Bidirectional
 from ..blocks.block import Block
@@ -30,7 +30,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     attrs = graph.nx.nodes[node]
     kind, options = kinds()[attrs["kind"]], attrs["options"]
     around = {option.name: options[option.name] for option in BLOCK_OPTIONS}
-    of_stream, of_output = norms_of(options)
+    of_stream, of_output, of_sum = norms_of(options)
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
     own = {option.name: options[option.name] for option in kind.options}
     layer = make(dim=graph.dim, **own)
@@ -48,6 +48,9 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         of_output,
         _residual(graph, node, around),
         around["layer_scale"],
+        of_sum,
+        graph.condition[1] if graph.sources(node, "condition") else 0,
+        around["use_adaptive_layerscale"],
     )
 
 
@@ -60,6 +63,14 @@ def _residual(graph: BlockGraph, node: str, options: Mapping[str, Any]) -> Resid
     module = HyperConnection(graph.dim, streams, first, mix, iterations)
     _check_shapes("a mix of residual streams", mixing_shapes(graph.dim, streams), module)
     return module
+
+
+def condition_module(graph: BlockGraph) -> nn.Module | None:
+    """What readers of the condition get of it, (..., features); None: the condition itself."""
+    dim, features = graph.condition
+    if all(graph.nx.nodes[node]["expansion"] is None for node in graph.nodes("condition")):
+        return None
+    return nn.Sequential(nn.Linear(dim, features, bias=False), nn.SiLU())
 
 
 def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, Rotary]]:
