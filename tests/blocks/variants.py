@@ -10,6 +10,9 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 
+STILL_AT_FIRST = ("alpha_scale", "beta_scale")
+"""Ends of the names of parameters without a gradient at first: factors of weights that start at zero."""
+
 SIZES = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 
 # name → (pattern, settings); every one is causal and can be decoded stepwise unless the test says otherwise
