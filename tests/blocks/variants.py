@@ -10,8 +10,8 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 
-STILL_AT_FIRST = ("alpha_scale", "beta_scale")
-"""Ends of the names of parameters without a gradient at first: factors of weights that start at zero."""
+STILL_AT_FIRST = ("alpha_scale", "beta_scale", "residual.norm.weight")
+"""Ends of the names of parameters without a gradient at first: they meet weights that start at zero."""
 
 SIZES = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 
