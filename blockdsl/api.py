@@ -203,9 +203,9 @@ class BlockGraph(Graph):
         Args:
             color: colour blocks by their kind, with the escape codes of a terminal.
         """
-        from .draw.text import draw
+        from .draw.streams import text
 
-        return draw(self, ascii=ascii, color=color)
+        return text(self, ascii=ascii, color=color)
 
     def to_dot(self, fold: bool = False) -> str:
         """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.
@@ -249,13 +249,12 @@ class BlockGraph(Graph):
         Raises:
             UserError: an option has a value that it cannot have.
         """
-        from .draw.picture import picture
-        from .draw.svg import svg
+        from .draw import side_by_side
+        from .draw.streams import shades
 
-        text = svg(picture(self, unfold=unfold, detail=detail, color=color, seq_len=seq_len))
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        streams = self.streams()
+        look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
+        return side_by_side(streams, path, **look)
 
     def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
         """The SVG picture as PNG, light; `options` are those of `to_svg`.
@@ -298,8 +297,11 @@ class BlockGraph(Graph):
             UserError: an option has a value that it cannot have.
         """
         from .draw import page
+        from .draw.streams import shades
 
-        return page({"": self}, path, unfold=unfold, detail=detail, color=color, seq_len=seq_len, dtype=dtype)
+        streams = self.streams()
+        look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
+        return page(streams, path, **look, dtype=dtype)
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
