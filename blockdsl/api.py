@@ -380,14 +380,22 @@ class GraphDiff(Difference):
 
     @property
     def _graphs(self) -> dict[str, Graph]:
-        return {"before": self.before, "after": self.after}
+        return {name: graph for name, (graph, _) in self._sides().items()}
 
     @property
     def _look(self) -> dict[str, Any]:
         from .draw import Shade
 
-        ours, theirs = self.status()
-        return {"color": {"before": Shade(ours), "after": Shade(theirs)}, "joined": False}
+        return {"color": {name: Shade(status) for name, (_, status) in self._sides().items()}, "joined": False}
+
+    def _sides(self) -> dict[str, tuple[Graph, dict[str, str]]]:
+        """Each graph by name, with what it says of its nodes; of two streams, both sides of each."""
+        here = dict(zip(("before", "after"), zip((self.before, self.after), self.status(), strict=True), strict=True))
+        if self.encoder is None:
+            return here
+        theirs = zip((self.encoder.before, self.encoder.after), self.encoder.status(), strict=True)
+        sides = {f"encoder {name}": side for name, side in zip(here, theirs, strict=True)}
+        return sides | {f"decoder {name}": (graph.streams()["decoder"], said) for name, (graph, said) in here.items()}
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
