@@ -147,11 +147,10 @@ def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
         out["positions"] = sorted((_position(p) for p in positions if not _has_parameters(p)), key=_text)
     elif node_type == "position":
         out |= _position(attrs)
-    elif node_type == "context":
-        out |= {} if graph.encoder is None else {"encoder": json.loads(canonical(graph.encoder))}
-        out |= {"tie_token_emb": True} if graph.tie_token_emb else {}
     else:
         own = {name: value for name, value in attrs.items() if name not in ("type", "tie", "labels")}
+        if own.get("encoder") is not None:
+            own |= {"encoder": canonical(Graph(own["encoder"])), "tie_token_emb": graph.tie_token_emb}
         usual: dict[str, Any] = {"emb_dim": graph.dim} if node_type == "input" else {}
         usual = logits_defaults(attrs["tied"], graph.dim) if node_type == "output" else usual
         own |= {name: None for name, value in usual.items() if own[name] == value}

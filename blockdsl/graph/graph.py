@@ -98,7 +98,7 @@ class Graph:
         return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
 
     def node_type(self, node: str) -> str:
-        """What a node is: "input", "context", "position", "block", "sum" or "output"."""
+        """What a node is: "input", "context", "condition", "position", "block", "sum" or "output"."""
         return self.nx.nodes[node]["type"]
 
     def block(self, node: str) -> BlockNode:
@@ -108,6 +108,16 @@ class Graph:
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
+
+    @property
+    def condition(self) -> tuple[int, int]:
+        """Features of the condition, and of what its readers get of it; 0: there is none."""
+        nodes = self.nodes("condition")
+        if not nodes:
+            return 0, 0
+        attrs = self.nx.nodes[nodes[0]]
+        dim: int = plain(attrs["dim"])
+        return dim, dim * (plain(attrs["expansion"]) or 1)
 
     def order(self) -> list[str]:
         """All nodes, each after those it reads."""
@@ -128,6 +138,13 @@ class Graph:
         """Features of the token embedding."""
         own = plain(self.nx.nodes[self.start]["emb_dim"])
         return self.dim if own is None else own
+
+    @property
+    def dim_context(self) -> int:
+        """Features of the context, those of the stream unless blocks that read it say otherwise."""
+        readers = (node for context in self.nodes("context") for node in self.nx.succ[context])
+        own = (plain(self.block(node)["options"].get("dim_context")) for node in readers)
+        return next((dim for dim in own if dim is not None), self.dim)
 
     @property
     def reads(self) -> str | None:

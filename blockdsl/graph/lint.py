@@ -14,7 +14,7 @@ import networkx as nx
 
 from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
-from ..registry.norms import shares
+from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.tokens import (
@@ -101,8 +101,9 @@ def _nodes(graph: Graph) -> Iterator[str]:
     for node_type in ("input", "output"):
         if len(graph.nodes(node_type)) != 1:
             yield f"the graph has {len(graph.nodes(node_type))} {node_type} nodes and needs one"
-    if len(graph.nodes("context")) > 1:
-        yield "the graph has more than one context"
+    for node_type in ("context", "condition"):
+        if len(graph.nodes(node_type)) > 1:
+            yield f"the graph has more than one {node_type}"
     for node in graph.nodes("context"):
         attrs = graph.nx.nodes[node]
         if not isinstance(attrs.get("encoder", graph.nx), nx.DiGraph):
@@ -148,6 +149,7 @@ def _edges(graph: Graph) -> Iterator[str]:
                 "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
                 "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
                 "context": ends == ("context", "block"),
+                "condition": ends[0] == "condition" and ends[1] in ("block", "output"),
                 "position": ends[0] == "position" and ends[1] in ("block", "input"),
                 "scores": ends == ("block", "block"),
                 "normed": ends == ("block", "block"),
@@ -253,10 +255,24 @@ def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
 
 
 def _contexts(graph: Graph) -> Iterator[str]:
-    for node, kind, _ in _each_block(graph):
+    for node, kind, attrs in _each_block(graph):
         reads = bool(graph.sources(node, "context"))
         if ("context" in kind.inputs) != reads:
             yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+        for source in graph.sources(node, "context"):
+            has = graph.dim_context if graph.node_type(source) == "context" else graph.dim
+            if (wants := attrs["options"].get("dim_context") or graph.dim) != has:
+                yield f"{node}: reads a context of {wants} features (dim_context), and {source} has {has}"
+
+
+def _conditions(graph: Graph) -> Iterator[str]:
+    last = final_norm(graph.nx.nodes[graph.end])
+    wanted = {graph.end: last is not None and last.adaptive}
+    wanted |= {node: reads_condition(attrs["options"]) for node, _, attrs in _each_block(graph)}
+    for node, reads in wanted.items():
+        if reads != bool(graph.sources(node, "condition")):
+            wrong = "has no condition, and is adaptive" if reads else "reads a condition, but nothing of it is adaptive"
+            yield f"{node}: {wrong}"
 
 
 def _encoder(graph: Graph) -> Iterator[str]:
@@ -276,7 +292,7 @@ def _encoder(graph: Graph) -> Iterator[str]:
     if end["pool"] is not None or (encoder.reads == "images" and end["dim_out"] is not None):
         yield f"the encoder: {encoder.end}: gives one vector of a row, and the decoder reads those of its tokens"
     width = encoder.dim if end["dim_out"] is None else end["dim_out"]
-    if width != (wanted := getattr(graph, "dim_context", graph.dim)):
+    if width != (wanted := graph.dim_context):
         yield f"the encoder gives vectors of {width} features, and the decoder's cross-attention reads {wanted}"
     if not graph.tie_token_emb:
         return
@@ -443,7 +459,7 @@ def _images(graph: Graph) -> Iterator[str]:
 
 
 def _readers(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes("context") + graph.nodes("position"):
+    for node in graph.nodes("context") + graph.nodes("condition") + graph.nodes("position"):
         if not graph.nx.succ[node]:
             yield f"{node}: nothing reads it; remove it, as in g.nx.remove_node('{node}')"
 
@@ -485,6 +501,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         _stream,
         _sums,
         _contexts,
+        _conditions,
         _encoder,
         _positions,
         _scores,

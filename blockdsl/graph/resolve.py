@@ -15,11 +15,11 @@ from ..errors import PatternError, Span, UserError
 from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
-from ..registry.norms import norm_clash
+from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
 from ..registry.rotary import SWITCH as ROTARY
-from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved, table
+from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.streams import SIDES, checked_pair_keywords, implied, names_for
 from ..registry.tokens import clash, model_of
 
@@ -101,8 +101,7 @@ def _pair(pattern: Pattern, before: Pattern, keywords: dict[str, Any]) -> Resolv
     blocks = sum(1 for _ in pattern.expansion.blocks())
     encoder = _side("enc_", before, keywords, decoder=blocks)
     width = encoder.settings["dim"] if encoder.settings["dim_out"] is None else encoder.settings["dim_out"]
-    more = {} if "cross_attn_dim_context" not in table() else {"cross_attn_dim_context": width}
-    decoder = _side("dec_", pattern.decoder, keywords, more)
+    decoder = _side("dec_", pattern.decoder, keywords, {"cross_attn_dim_context": width})
     tie = (pattern.settings | keywords).get("tie_token_emb", False)
     return replace(decoder, pattern=pattern.decoder, encoder=encoder, tie_token_emb=bool(tie))
 
@@ -286,6 +285,12 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
+        conditioned = norm_of(self.given).adaptive or any(map(reads_condition, self.seen.values()))
+        for name in ("dim_condition", "adaptive_condition_mlp"):
+            if self.settings[name] and not conditioned:
+                raise self._setting_error(name, "no norm or layer scale reads a condition: set use_adaptive_layernorm")
+        if "adaptive_condition_mlp_expansion" in self.given and not self.settings["adaptive_condition_mlp"]:
+            raise self._setting_error("adaptive_condition_mlp_expansion", "it needs adaptive_condition_mlp")
         if self.given.get("shared_norm") and not any(after_first for _, _, after_first in self.seen):
             raise self._setting_error("shared_norm", "the pattern has no parallel branches, as (a & f) has")
         for scheme in SCHEMES.values():

@@ -35,6 +35,7 @@ from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from ..runtime.pretrained import Pretrained
 from .autoregressive import AutoregressiveWrapper
+from .beams import DRAWING
 from .decoding import Generation, GenerationOptions, PromptTokens, Stream, read_prompts
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from blockdsl.signatures import Seq2SeqKeywords
 
 # Arguments of the decoder's `stream` that XTransformer gives itself.
-_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
+_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "condition")
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
 # Keywords beside the settings that one of the two cannot take, and why; a value that says what is so anyway is taken.
@@ -79,6 +80,15 @@ class TargetOptions(GenerationOptions, total=False):
 
     prepend_embeds: Tensor | None
     prepend_mask: Tensor | None
+
+
+class TargetSearch(TargetOptions, total=False):
+    """Further arguments of `XTransformer.beam_search`."""
+
+    beams: int
+    return_beams_and_scores: bool
+    length_penalty: float
+    stochastic: bool
 
 
 class JoinOptions(TypedDict, total=False):
@@ -192,8 +202,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 raise TypeError(f"it must be a TransformerWrapper, not {type(net).__name__}")
             if not net.attn_layers.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
-        if (width := _width(encoder)) != net.dim:
-            raise UserError(f"the encoder gives vectors of {width} features, and the decoder's stream has {net.dim}")
+        if (width := _width(encoder)) != (wanted := net.graph.dim_context):
+            raise UserError(f"the encoder gives vectors of {width} features, and the decoder reads such of {wanted}")
         if tie_token_emb:
             _check_tie(encoder.graph, net.graph)
             net.token_emb = encoder.token_emb
@@ -284,6 +294,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of each target token given the source and the target tokens before it, in nats.
 
@@ -296,15 +307,17 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 (Chen et al., arXiv:2209.06794). The decoder attends to their encodings too.
             src_prepend_mask: (batch, p) bool, True = a real one.
             tgt_mask: (batch, target + 1) bool, True = a real token; padding is not predicted.
+            condition: (batch, dim_condition), for adaptive norms and layer scales, of both sides where both have some.
 
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
         with auxiliary_losses() as further:  # the decoder adds its own
-            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
         if self.training and self.cross_attn_tokens_dropout > 0:
             context_mask = self._some_of(context, context_mask)
-        return further.added_to(self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask))
+        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
+        return further.added_to(self.decoder(tgt, mask=tgt_mask, **read))
 
     @names_nearest
     @spells(p for p in keywords_of(AutoregressiveWrapper.stream) if p.name not in _READ_BY_DECODER)
@@ -318,22 +331,31 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
         **generation: Unpack[TargetOptions],
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+        start, steps, read = self._start(seq_in, seq_out_start, seq_len, tgt_mask, *source)
+        options: Any = {**self.generation, **generation}
+        return self.decoder.stream(start, steps, mask=tgt_mask, **read, **options)
+
+    def _start(
+        self, seq_in: Tensor, start: PromptTokens | None, seq_len: int | None, tgt_mask: Tensor | None, *source: Any
+    ) -> tuple[PromptTokens, int, ContextInputs]:
+        """What a target starts with, how long it becomes, and what the decoder attends to."""
         with evaluating(self.encoder):
-            context, context_mask = self.encode(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
-        if seq_out_start is None:
+            context, context_mask = self.encode(seq_in, *source)
+        if start is None:
             if self.start_token is None:
                 raise TypeError("generate() needs seq_out_start: the model has no start_token")
-            seq_out_start = context.new_full((context.shape[0], 1), self.start_token, dtype=torch.int64)
+            start = context.new_full((context.shape[0], 1), self.start_token, dtype=torch.int64)
         if seq_len is None:
             if self.decoder.max_seq_len is None:
                 raise TypeError("generate() needs seq_len: the decoder is of any length")
-            seq_len = max(0, self.decoder.max_seq_len - read_prompts(seq_out_start, tgt_mask).tokens.shape[1])
-        read: ContextInputs = {"context": context, "context_mask": context_mask}
-        options: Any = {**self.generation, **generation}
-        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **options)
+            seq_len = max(0, self.decoder.max_seq_len - read_prompts(start, tgt_mask).tokens.shape[1])
+        condition = self._decoded(source[-1])
+        return start, seq_len, {"context": context, "context_mask": context_mask, "condition": condition}
 
     @names_nearest
     @takes_what(stream)
@@ -345,7 +367,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
                 By default each row starts with start_token.
             seq_len: how many tokens to add; None: as many as the decoder's max_seq_len leaves.
-            mask, attn_mask, src_prepend_embeds, src_prepend_mask: as in training.
+            mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition: as in training.
             tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
             generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...; those
                 that are not given are as the model's `generation` has them.
@@ -355,6 +377,29 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """
         return self.stream(*inputs, **options).collect()
 
+    @names_nearest
+    @spells(p for p in keywords_of(AutoregressiveWrapper.beam_search) if p.name not in _READ_BY_DECODER)
+    def beam_search(
+        self,
+        seq_in: Tensor,
+        seq_out_start: PromptTokens | None = None,
+        seq_len: int | None = None,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        src_prepend_embeds: Tensor | None = None,
+        src_prepend_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        **options: Unpack[TargetSearch],
+    ) -> Any:
+        """The likeliest target that a search finds, with the inputs of `generate` and the arguments of
+        `AutoregressiveWrapper.beam_search`."""
+        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+        start, steps, read = self._start(seq_in, seq_out_start, seq_len, tgt_mask, *source)
+        own = {name: value for name, value in self.generation.items() if name not in DRAWING}
+        given: Any = {**own, **options}
+        return self.decoder.beam_search(start, steps, mask=tgt_mask, **read, **given)
+
     def encode(
         self,
         src: Tensor,
@@ -362,6 +407,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         attn_mask: Tensor | None = None,
         prepend_embeds: Tensor | None = None,
         prepend_mask: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to: the encoded source (batch, p + places, dim) and its mask (batch, p + places).
 
@@ -372,13 +418,23 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src = self.encoder.checked_sequence(src)
         check_mask("mask", mask, src)
         context = self.encoder(
-            src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
+            src,
+            mask=mask,
+            attn_mask=attn_mask,
+            prepend_embeds=prepend_embeds,
+            prepend_mask=prepend_mask,
+            condition=condition if self.encoder.graph.condition[0] else None,
         )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
         places = context.shape[1] - prepended
         return context, joined_masks(
             prepend_mask, prepended, self.encoder.places_of(mask), places, src.shape[0], src.device
         )
+
+    def _decoded(self, condition: Tensor | None) -> Tensor | None:
+        """What the decoder gets of the condition; one that neither side reads, so that it says so."""
+        ours, theirs = self.decoder.net.graph.condition[0], self.encoder.graph.condition[0]
+        return condition if ours or not theirs else None
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, context) bool, True at a random part of the real tokens, at least one of each row."""
