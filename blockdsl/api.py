@@ -16,7 +16,7 @@ from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
 from .graph.resolve import ResolvedPattern, resolve
-from .language.join import joined
+from .language.join import join
 from .language.pattern import Pattern, parse
 from .registry.keywords import parameters, spells
 from .registry.settings import table
@@ -118,7 +118,7 @@ class BlockGraph(Graph):
         more = {"enc_causal": encoder.causal, "dec_causal": self.causal, "tie_token_emb": tie_token_emb}
         usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
         said = {name: value for name, value in more.items() if value != usual[name]}
-        return self._reading(encoder, tie_token_emb, joined(encoder.pattern, self.pattern, said))
+        return self._reading(encoder, tie_token_emb, join(encoder.pattern, self.pattern, said))
 
     def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
         graph = self.copy()
@@ -203,9 +203,9 @@ class BlockGraph(Graph):
         Args:
             color: colour blocks by their kind, with the escape codes of a terminal.
         """
-        from .draw.streams import text
+        from .draw.streams import draw_text
 
-        return text(self, ascii=ascii, color=color)
+        return draw_text(self, ascii=ascii, color=color)
 
     def to_dot(self, fold: bool = False) -> str:
         """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.

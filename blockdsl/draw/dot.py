@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .hues import hue
 from .outline import Cluster, Outline
-from .streams import outline
+from .streams import outline_streams
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -35,7 +35,7 @@ _SHAPES = {
 
 def draw(graph: Graph, fold: bool = False) -> str:
     """A digraph with a newline at its end; the same for the same graph. `fold`: each repeat once."""
-    drawn = outline(graph, fold)
+    drawn = outline_streams(graph, fold)
     lines = [
         "digraph blocks {",
         "  rankdir=TB;",

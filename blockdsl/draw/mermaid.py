@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .hues import hue
 from .outline import Cluster, Outline
-from .streams import outline
+from .streams import outline_streams
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -39,7 +39,7 @@ _SHAPES = {
 
 def draw(graph: Graph, fold: bool = True) -> str:
     """A flowchart with a newline at its end; the same for the same graph. `fold`: each repeat once."""
-    drawn = outline(graph, fold)
+    drawn = outline_streams(graph, fold)
     names = {node: f"n{i}" for i, node in enumerate(drawn.lines)}  # what may be a node's name, Mermaid may not take
     lines = ["flowchart TB"]
     lines += [f"  {_node(drawn, node, names)}" for node in drawn.before()]

@@ -14,8 +14,7 @@ import networkx as nx
 
 from ..graph.graph import Graph
 from .colors import Shade
-from .outline import Cluster, Outline, OutlineEdge
-from .outline import outline as outline_of
+from .outline import Cluster, Outline, OutlineEdge, outline
 from .text import draw
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 HEADINGS = {"": "", "encoder": "encoder", "decoder": "decoder: its context is the encoder's output"}
 
 
-def text(graph: Graph, ascii: bool = False, color: bool = False) -> str:
+def draw_text(graph: Graph, ascii: bool = False, color: bool = False) -> str:
     """The drawing with characters: of two streams, one below the other."""
     drawn = {HEADINGS[name]: draw(stream, ascii, color) for name, stream in graph.streams().items()}
     return "\n\n".join(f"{heading}\n{own}" if heading else own for heading, own in drawn.items())
@@ -49,18 +48,18 @@ class _Both(Graph):
         return self.nodes("output")[-1]
 
 
-def outline(graph: Graph, fold: bool) -> Outline:
-    """As `outline.outline`; of two streams each is a cluster, and the encoder's output leads to what reads it."""
+def outline_streams(graph: Graph, fold: bool) -> Outline:
+    """As `outline`; of two streams each is a cluster, and the encoder's output leads to what reads it."""
     streams = graph.streams()
     if "" in streams:
-        return outline_of(graph, fold)
+        return outline(graph, fold)
     given, both = f"encoder.{streams['encoder'].end}", nx.DiGraph()
     contexts = {f"decoder.{node}" for node in graph.nodes("context")}
     parts: list[str | Cluster] = []
     edges: list[OutlineEdge] = []
     lines: dict[str, tuple[str, ...]] = {}
     for name, stream in streams.items():
-        drawn, prefix = outline_of(stream, fold), f"{name}."
+        drawn, prefix = outline(stream, fold), f"{name}."
         both = nx.compose(both, nx.relabel_nodes(stream.nx, lambda node, prefix=prefix: prefix + node))
         end = (given,) if name == "encoder" else ()
         parts.append(Cluster(name, (*(_renamed(part, prefix) for part in drawn.parts), *end)))

@@ -117,9 +117,10 @@ def _side(
     try:
         return _stream(pattern, {**usual, **implied_here, **own}, decoder)
     except PatternError as error:
-        if own := next((name for name, span in pattern.setting_spans.items() if span == error.span), ""):
+        at_fault = [name for name, span in pattern.setting_spans.items() if span == error.span]
+        if at_fault:
             other = next(prefix for prefix in SIDES if prefix != side)
-            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{own}"
+            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{at_fault[0]}"
             raise PatternError(error.text, error.span, error.problem, error.hint or hint) from None
         raise
     except UserError as error:

@@ -51,7 +51,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..language.join import joined
+from ..language.join import join
 from ..registry.options import spell
 from ..registry.settings import table
 from .config import Config
@@ -100,14 +100,14 @@ class ByHead(Layout):
 
     def ours(self, theirs: Any) -> Any:
         grouped = theirs.reshape(self.groups, sum(self.parts), *theirs.shape[1:])
-        return _joined([part.flatten(0, 1) for part in grouped.split(list(self.parts), dim=1)])
+        return _join([part.flatten(0, 1) for part in grouped.split(list(self.parts), dim=1)])
 
     def theirs(self, ours: Any) -> Any:
         pieces = ours.split([self.groups * rows for rows in self.parts])
         by_group = [
             piece.reshape(self.groups, rows, *ours.shape[1:]) for piece, rows in zip(pieces, self.parts, strict=True)
         ]
-        return _joined(by_group, 1).flatten(0, 1)
+        return _join(by_group, 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class PartOf(Layout):
 TRANSPOSED = Transposed()
 
 
-def _joined(tensors: Sequence[Any], axis: int = 0) -> Any:
+def _join(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Tensors one after another along an axis: torch's `cat`, without an import of torch."""
     shape = list(tensors[0].shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
@@ -315,7 +315,7 @@ class Reading:
         if {*texts} != {"encoder", "decoder"}:
             return texts
         tied = self.parts["decoder"].arguments.get("tie_token_emb", False)
-        return {"": joined(texts["encoder"], texts["decoder"], {"tie_token_emb": True} if tied else {})}
+        return {"": join(texts["encoder"], texts["decoder"], {"tie_token_emb": True} if tied else {})}
 
     def graphs(self) -> dict[str, BlockGraph]:
         """Each text as a graph."""

@@ -154,7 +154,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         super().__init__()
         if return_tgt_loss is not True:
             raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
-        options: JoinOptions = {
+        options: dict[str, Any] = {
             "ignore_index": ignore_index,
             "pad_value": pad_value,
             "cross_attn_tokens_dropout": cross_attn_tokens_dropout,
