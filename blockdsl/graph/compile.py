@@ -8,7 +8,8 @@ from typing import Any
 import networkx as nx
 
 from ..errors import PatternError
-from ..language.expand import LabelSpec, ReadSpec
+from ..language.expand import ReadSpec
+from ..language.labels import LabelSpec
 from ..registry.kinds import SCORE_SIZES, kinds
 from ..registry.norms import NORM_DETAILS, norm_of, shares
 from ..registry.options import Option

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import PatternError, Span, UserError
-from ..language.expand import BlockSpec, LabelSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
+from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
+from ..language.labels import LabelSpec
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
 from ..registry.norms import norm_clash

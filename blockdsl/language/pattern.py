@@ -17,8 +17,9 @@ from ..registry.reads import JOINS, WHICH
 from ..registry.settings import table
 from . import syntax
 from .arguments import from_arguments
-from .expand import MAX_BLOCKS, BlockSpec, Expansion, LabelSpec, ParallelSpec, ReadSpec, Spec, expand, unused
+from .expand import MAX_BLOCKS, BlockSpec, Expansion, ParallelSpec, ReadSpec, Spec, expand, unused
 from .fold import Folded, fold, shortest
+from .labels import LabelSpec
 from .macros import MACROS
 from .parse import parse_options, parse_tree
 from .syntax import Argument, Body, Definition, Item, Settings, Statement
