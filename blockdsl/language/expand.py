@@ -20,7 +20,7 @@ from ..registry.reads import JOINS
 from ..registry.settings import STACK_SETTINGS
 from ..synonyms import absent, meant
 from .arguments import value_hint
-from .labels import Places, LabelSpec, read_arguments
+from .labels import LabelSpec, Places, read_arguments
 from .macros import MACROS, values_of
 from .parse import MAX_NESTING, parse_tree
 from .syntax import (
