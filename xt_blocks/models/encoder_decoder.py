@@ -68,7 +68,7 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
             tgt: what the decoder reads: (batch, target, dim) for a stack, else tokens or vectors.
             mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
             tgt_mask: (batch, target) bool, True = a real token.
-            condition: (batch, dim_condition), for adaptive norms and layer scales, of both sides where both have some.
+            condition: (batch, dim), for adaptive norms and layer scales of both.
             inputs: the decoder's others, as attn_mask or cache.
 
         Returns:
@@ -78,17 +78,20 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
             ValueError: an argument has a wrong type or shape.
         """
         context, context_mask = self.encode(src, mask, condition)
-        if self.encoder.graph.condition[0] and not self.decoder.graph.condition[0]:
-            condition = None
-        read = {"context": context, "context_mask": context_mask, "condition": condition}
-        return self.decoder(tgt, mask=tgt_mask, **read, **inputs)
+        inputs |= self._of(self.decoder, condition)
+        return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask, **inputs)
 
     def encode(
         self, src: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to: the encoded source (batch, places, dim) and its mask (batch, places)."""
-        given = {"condition": condition} if self.encoder.graph.condition[0] else {}
+        inputs = self._of(self.encoder, condition)
         if mask is None:
-            return self.encoder(src, **given), None
+            return self.encoder(src, **inputs), None
         places = getattr(self.encoder, "places_of", lambda mask: mask)
-        return self.encoder(src, mask=mask, **given), places(mask)
+        return self.encoder(src, mask=mask, **inputs), places(mask)
+
+    def _of(self, net: Any, condition: Tensor | None) -> dict[str, Any]:
+        """The condition for a stream that reads one; one that neither reads is refused by the decoder."""
+        read = [side for side in (self.encoder, self.decoder) if side.graph.nodes("condition")]
+        return {"condition": condition} if net in read or (net is self.decoder and not read) else {}
