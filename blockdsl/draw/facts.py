@@ -11,6 +11,7 @@ from ..registry.kinds import kind_of
 from ..registry.options import spell
 from ..registry.state import item_bytes
 from .details import Details
+from . import reads
 from .labels import Labels
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def _row(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     if attrs["type"] == "block":
         return _block(graph, labels, node)
+    if attrs["type"] == "read":
+        title, *notes = reads.HOW[attrs["how"]], reads.read_words(graph, node)
+        own = [(name, spell(attrs[name]), 2) for name in ("init", "scale", "tie") if attrs.get(name) not in (None, 1)]
+        return {"code": labels.name(node), "title": f"Read: {title}", "notes": notes, "options": own}
     own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "stage", "scheme")}
     title = labels.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}

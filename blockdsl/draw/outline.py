@@ -13,9 +13,10 @@ from ..graph.costs import stage_title
 from ..graph.layout import split_stages
 from ..graph.nodes import EDGES, carried
 from ..registry.tokens import INPUT_SCHEMES
-from . import ends
+from . import ends, reads
 from .labels import Labels
-from .tree import DrawnBranches, DrawnRepeat, Parts, tree
+from .tree import DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts, tree
+from .wiring import End
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -31,11 +32,12 @@ class Cluster:
 
 @dataclass(frozen=True)
 class OutlineEdge:
-    """What `source` gives to `target`: one of `graph.EDGES`."""
+    """What `source` gives to `target`: one of `graph.EDGES`; `words`: to which copies of a repeat, and how."""
 
     source: str
     target: str
     carries: str
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,22 +71,33 @@ def outline(graph: Graph, fold: bool) -> Outline:
     """The outline of a graph; with `fold`, each repeat once, unless the graph is more than chains and branches."""
     labels = Labels(graph)
     items = labels.items
-    if items is None:
-        fold, items = False, tuple(n for n in graph.order() if graph.node_type(n) in ("block", "sum"))
     drawn: dict[str, str] = {}
+    said: dict[tuple[str, str, str], str] = {}
     parts: list[str | Cluster] = []
-    for stage, chain in split_stages(graph, items):
-        inside = tuple(_clusters(tree(labels, chain, not fold), drawn))
+    if items is None:
+        nodes = tuple(n for n in graph.order() if graph.node_type(n) in ("block", "read", "sum"))
+        stages = [(stage, tuple(map(str, part))) for stage, part in split_stages(graph, nodes)]
+        drawn |= {node: node for node in nodes}
+    else:
+        found = tree(labels, items, not fold)
+        stages = [(stage, tuple(_clusters(part, drawn))) for stage, part in found.stages]
+        said = {(_drawn(drawn, w.source), w.target.node, w.role): w.words for w in found.wires}
+    for stage, inside in stages:
         parts += inside if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", inside)]
-    nodes = [node for node in graph.nx if drawn.get(node, node) == node]
-    edges = {
-        OutlineEdge(drawn.get(source, source), target, carries): None
-        for target in nodes
-        for source, attrs in graph.nx.pred[target].items()
-        for carries in EDGES
-        if carries in carried(attrs)
-    }
-    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in nodes})
+    shown = [node for node in graph.nx if drawn.get(node, node) == node]
+    edges: dict[OutlineEdge, None] = {}
+    for target in shown:
+        for source, attrs in graph.nx.pred[target].items():
+            for carries in EDGES:
+                if carries in carried(attrs):
+                    ends = drawn.get(source, source), target
+                    edges[OutlineEdge(*ends, carries, said.get((*ends, carries), ""))] = None
+    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in shown})
+
+
+def _drawn(drawn: dict[str, str], end: End) -> str:
+    node = end if isinstance(end, str) else end.node
+    return drawn.get(node, node)
 
 
 def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
@@ -92,6 +105,8 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
     for part in parts:
         if isinstance(part, DrawnRepeat):
             yield Cluster(f"×{part.times}", tuple(_clusters(part.parts, drawn)))
+            continue
+        if isinstance(part, DrawnLabel | DrawnSkip):
             continue
         for column in part.columns if isinstance(part, DrawnBranches) else ():
             yield from _clusters(column, drawn)
@@ -105,6 +120,8 @@ def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     node_type = labels.graph.node_type(node)
     if node_type == "block":
         return labels.name(node), labels.notes(node)[0]
+    if node_type == "read":
+        return labels.name(node), reads.HOW[attrs["how"]]
     if node_type == "sum":
         return ("+",)
     if node_type == "position":
