@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-from .graph import costs, json, lint, tokens
+from .graph import costs, digest, json, lint, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
-from .graph.resolve import resolve
-from .language.pattern import Pattern
+from .graph.resolve import ResolvedPattern, resolve
+from .language.join import joined
+from .language.pattern import Pattern, parse
 from .registry.keywords import parameters, spells
 from .registry.settings import table
 from .registry.tokens import MODELS, checked, clash, model_of
@@ -47,6 +48,15 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
         UserError: a setting's value is out of range, or settings clash.
     """
     stack = resolve(pattern, **settings)
+    graph = _compiled(stack)
+    if stack.encoder is None:
+        return graph
+    whole = pattern if isinstance(pattern, Pattern) else parse(pattern)
+    return graph._reading(_compiled(stack.encoder), stack.tie_token_emb, str(whole))
+
+
+def _compiled(stack: ResolvedPattern) -> BlockGraph:
+    """The graph of one stream."""
     graph = BlockGraph(build(stack)).lint()
     model = model_of(stack.settings)
     if model is None:
@@ -95,6 +105,29 @@ class BlockGraph(Graph):
         """A copy that reads images and gives classes; `options` are the others of `IMAGE_OPTIONS`, errors as above."""
         return self._with("images", {"image_size": image_size, "patch_size": patch_size, **options}, "with_images")
 
+    def with_encoder(self, encoder: BlockGraph, tie_token_emb: bool = False) -> BlockGraph:
+        """A copy whose cross-attention reads what another graph gives: `(a f)*6 => (a c f)*6`, made of its two sides.
+
+        Args:
+            encoder: gives vectors, one for each of its tokens.
+            tie_token_emb: one embedding of tokens for both.
+
+        Raises:
+            GraphError: they do not fit, or this graph attends to no context; the message lists every fault.
+        """
+        more = {"enc_causal": encoder.causal, "dec_causal": self.causal, "tie_token_emb": tie_token_emb}
+        usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
+        said = {name: value for name, value in more.items() if value != usual[name]}
+        return self._reading(encoder, tie_token_emb, joined(encoder.pattern, self.pattern, said))
+
+    def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
+        graph = self.copy()
+        if not graph.nodes("context"):
+            raise GraphError("the graph cannot be lowered:\n  it attends to no context, which an encoder would give it")
+        graph.nx.nodes[graph.nodes("context")[0]].update(encoder=encoder.copy().nx, tie_token_emb=tie_token_emb)
+        graph.nx.graph["pattern"] = pattern
+        return graph.lint()
+
     def _with(self, model: str, given: dict[str, Any], caller: str) -> BlockGraph:
         settings = checked(model, given, caller)
         graph = self.stack_alone()
@@ -142,6 +175,17 @@ class BlockGraph(Graph):
             dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.
         """
         return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
+
+    def digest(self) -> str:
+        """64 hexadecimal digits, the same in every process for all graphs that are one model.
+
+        Names of nodes, labels and ties do not count, nor do the order of insertion and the text it was made from;
+        stages and their names do. `==` compares the same.
+
+        Raises:
+            GraphError: a node or an edge says of itself what it cannot, or there is a cycle.
+        """
+        return digest.digest(self)
 
     def diff(self, other: BlockGraph, seq_len: int = 1024) -> GraphDiff:
         """What differs from another graph; false when both are the same model.
@@ -267,7 +311,13 @@ class BlockGraph(Graph):
         return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={len(self.nodes('block'))})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, BlockGraph) and self.to_json() == other.to_json()
+        """Whether both are one model, as `digest` has it; those that cannot be read are as their JSON is."""
+        if not isinstance(other, BlockGraph):
+            return NotImplemented
+        try:
+            return digest.canonical(self) == digest.canonical(other)
+        except GraphError:
+            return self.to_json() == other.to_json()
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -6,7 +6,6 @@ read beside the stream comes in from the left, and what is read of the stream it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,19 +14,9 @@ from ..graph.layout import Chain
 from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, clear, joined, lanes
 from .operations import adds
-from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text, even, text_width
-from .tree import (
-    DrawnBlock,
-    DrawnBranches,
-    DrawnLabel,
-    DrawnRead,
-    DrawnRepeat,
-    DrawnSkip,
-    Parts,
-    drawn_blocks,
-    leaves,
-    tree,
-)
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
+from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, text_width
+from .tree import tree
 from .wiring import End, Wire
 
 if TYPE_CHECKING:

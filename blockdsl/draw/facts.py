@@ -11,7 +11,6 @@ from ..registry.kinds import kind_of
 from ..registry.options import spell
 from ..registry.state import item_bytes
 from .details import Details
-from . import reads
 from .labels import Labels
 
 if TYPE_CHECKING:
@@ -21,7 +20,14 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _ALWAYS = ("heads", "dim_head", "mult", "causal")  # worth telling even where they are the default
-_TITLES = {"input": "Input", "output": "Output", "context": "Context", "position": "Positions", "sum": "Sum"}
+_TITLES = {
+    "input": "Input",
+    "output": "Output",
+    "context": "Context",
+    "condition": "Condition",
+    "position": "Positions",
+    "sum": "Sum",
+}
 
 
 class Table:
@@ -69,9 +75,8 @@ def _row(graph: Graph, labels: Labels, node: str) -> Row:
     if attrs["type"] == "block":
         return _block(graph, labels, node)
     if attrs["type"] == "read":
-        title, *notes = reads.HOW[attrs["how"]], reads.read_words(graph, node)
-        own = [(name, spell(attrs[name]), 2) for name in ("init", "scale", "tie") if attrs.get(name) not in (None, 1)]
-        return {"code": labels.name(node), "title": f"Read: {title}", "notes": notes, "options": own}
+        said = [(name, spell(attrs[name]), 2) for name in ("init", "scale", "tie") if attrs.get(name) not in (None, 1)]
+        return {"code": labels.name(node), "title": "Read", "notes": labels.notes(node), "options": said}
     own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "stage", "scheme")}
     title = labels.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}

@@ -110,6 +110,7 @@ class Labels:
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]
         notes += ["reads the context" for _ in outside]
+        notes += ["reads the condition" for _ in self.graph.sources(node, "condition")]
         notes += [
             f"shares the norm of {source if self.items is None else repr(self.graph.block(source)['kind'])}"
             for source in self.graph.sources(node, "normed")

@@ -128,5 +128,3 @@ def clear(wanted: float, busy: Iterable[float], away: float) -> float:
     places = [wanted, *(y + way * away for y in lines for way in (-1, 1))]
     free = [place for place in places if all(abs(place - y) >= away - 0.01 for y in lines)]
     return min(free or places, key=lambda place: abs(place - wanted))
-
-

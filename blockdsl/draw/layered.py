@@ -9,8 +9,8 @@ import networkx as nx
 
 from ..graph.nodes import carried
 from .face import SOURCE, Faces
+from .parts import DrawnBlock
 from .scene import RADIUS, Box, Edge, Point, Scene
-from .tree import DrawnBlock
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -85,7 +85,7 @@ class _Layers:
         for node in order:
             depth[node] = max((depth[source] + 1 for source in graph.pred[node]), default=0)
         for node in order:
-            if graph.nodes[node]["type"] in ("context", "position") and graph.succ[node]:
+            if graph.nodes[node]["type"] in ("context", "condition", "position") and graph.succ[node]:
                 depth[node] = min(depth[reader] for reader in graph.succ[node]) - 1
         up = -min(depth.values())
         layers: list[list[Slot]] = [[] for _ in range(max(depth.values()) + up + 1)]

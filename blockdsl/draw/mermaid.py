@@ -16,6 +16,7 @@ _LINKS = {
     "stream": "-->",
     "base": "-->",
     "context": "-. context .->",
+    "condition": "-. condition .->",
     "position": "-.->",
     "scores": "-. scores .->",
     "normed": "-. normed .->",
@@ -24,13 +25,16 @@ _LINKS = {
     "values": "-. values .->",
 }
 _TIED = "-. tied .-"
-_COLORS = {"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "position": "#2f8f7d", "scores": "#c2527a"} | {
-    **{"read": "#c25700", "kv": "#1a6fb0", "values": "#1a6fb0"}
+_COLORS = {
+    **{"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "condition": "#a8701c"},
+    **{"position": "#2f8f7d", "scores": "#c2527a"},
+    **{"read": "#c25700", "kv": "#1a6fb0", "values": "#1a6fb0"},
 }
 _SHAPES = {
     "input": ("([", "])"),
     "output": ("([", "])"),
     "context": ("[/", "/]"),
+    "condition": ("[/", "/]"),
     "position": ("([", "])"),
     "read": ("([", "])"),
     "sum": ("((", "))"),

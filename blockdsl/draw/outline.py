@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..graph.costs import stage_title
 from ..graph.layout import split_stages
-from ..graph.nodes import EDGES, carried
+from ..graph.nodes import carried
 from ..registry.tokens import INPUT_SCHEMES
 from . import ends, reads
 from .labels import Labels
-from .tree import DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts, tree
-from .wiring import End
+from .parts import DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .tree import tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -56,9 +56,9 @@ class Outline:
     lines: dict[str, tuple[str, ...]]
 
     def before(self) -> Iterator[str]:
-        """What is drawn above blocks and sums: the input, positions, the context."""
+        """What is drawn above blocks and sums: the input, positions, the condition, the context."""
         attrs = self.graph.nx.nodes
-        return (node for node in self.lines if attrs[node]["type"] in ("input", "position", "context"))
+        return (node for node in self.lines if attrs[node]["type"] in ("input", "position", "condition", "context"))
 
     def ties(self) -> list[list[str]]:
         """Blocks that are drawn and share their parameters."""
@@ -74,6 +74,7 @@ def outline(graph: Graph, fold: bool) -> Outline:
     drawn: dict[str, str] = {}
     said: dict[tuple[str, str, str], str] = {}
     parts: list[str | Cluster] = []
+    stages: list[tuple[int, tuple[str | Cluster, ...]]]
     if items is None:
         nodes = tuple(n for n in graph.order() if graph.node_type(n) in ("block", "read", "sum"))
         stages = [(stage, tuple(map(str, part))) for stage, part in split_stages(graph, nodes)]
@@ -81,23 +82,19 @@ def outline(graph: Graph, fold: bool) -> Outline:
     else:
         found = tree(labels, items, not fold)
         stages = [(stage, tuple(_clusters(part, drawn))) for stage, part in found.stages]
-        said = {(_drawn(drawn, w.source), w.target.node, w.role): w.words for w in found.wires}
+        for wire in found.wires:
+            for node in (wire.source,) if isinstance(wire.source, str) else wire.source.nodes:
+                said[drawn.get(node, node), wire.target.node, wire.role] = wire.words
     for stage, inside in stages:
         parts += inside if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", inside)]
     shown = [node for node in graph.nx if drawn.get(node, node) == node]
     edges: dict[OutlineEdge, None] = {}
     for target in shown:
         for source, attrs in graph.nx.pred[target].items():
-            for carries in EDGES:
-                if carries in carried(attrs):
-                    ends = drawn.get(source, source), target
-                    edges[OutlineEdge(*ends, carries, said.get((*ends, carries), ""))] = None
+            for carries in carried(attrs):
+                ends = drawn.get(source, source), target
+                edges[OutlineEdge(*ends, carries, said.get((*ends, carries), ""))] = None
     return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in shown})
-
-
-def _drawn(drawn: dict[str, str], end: End) -> str:
-    node = end if isinstance(end, str) else end.node
-    return drawn.get(node, node)
 
 
 def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
@@ -115,7 +112,12 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 
 
 def _lines(labels: Labels, node: str) -> tuple[str, ...]:
-    """A node's label."""
+    """What is written on a node, with its labels if something reads them."""
+    read = node in labels.read_from or node in labels.taken
+    return *_words(labels, node), *(f"^{name}" for name in reads.names(labels.graph, node) if read)
+
+
+def _words(labels: Labels, node: str) -> tuple[str, ...]:
     attrs = labels.graph.nx.nodes[node]
     node_type = labels.graph.node_type(node)
     if node_type == "block":

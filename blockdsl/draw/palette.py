@@ -38,6 +38,7 @@ _LIGHT = {
     "border": "#d5dae0",
     "repeat": "#9aa4af",
     "context": "#7a5fc0",
+    "condition": "#a8701c",
     "position": "#2f8f7d",
     "scores": "#c2527a",
     "read": "#c25700",
@@ -53,6 +54,7 @@ _DARK = {
     "border": "#2d343d",
     "repeat": "#69737f",
     "context": "#a78bfa",
+    "condition": "#d9a04a",
     "position": "#4fb8a3",
     "scores": "#e0789d",
     "read": "#f0883e",
@@ -118,9 +120,9 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
     rules += [f".label>circle{{fill:{theme['read']};stroke:none}}", f".label>text{{fill:{theme['read']}}}"]
     rules += [f".read>rect,.read>rect.mark{{fill:{ground};stroke:{theme['read']}}}"]
     rules += [f".read>circle,.skip>circle{{stroke:{theme['read']}}}", f".read>text{{fill:{theme['read']}}}"]
-    for role in ("context", "position", "scores", "read", "kv", "values"):
+    for role in ("context", "condition", "position", "scores", "read", "kv", "values"):
         rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
-        if role in ("context", "position"):
+        if role in ("context", "condition", "position"):
             rules += [f".node.{role}>rect{{fill:{ground};stroke:{theme[role]}}}"]
             rules += [f".node.{role}>text{{fill:{theme[role]}}}"]
     families = [("hue", HUES), ("heat", HEATS), ("grey", (GREY,))]

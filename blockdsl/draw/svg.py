@@ -46,7 +46,7 @@ class _Svg:
         yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
         for frame in self.scene.frames:
             yield self._frame(frame)
-        order = ("rail", "branch", "position", "context", "scores")
+        order = ("rail", "branch", "position", "condition", "context", "scores")
         for edge in sorted(self.scene.edges, key=lambda edge: order.index(edge.role) if edge.role in order else 9):
             yield self._edge(edge)
         for box in self.scene.boxes:

@@ -18,16 +18,8 @@ from ..graph.tokens import input_scheme
 from . import ends, escape, reads
 from .hues import hue
 from .labels import Labels
-from .tree import (
-    DrawnBlock,
-    DrawnBranches,
-    DrawnLabel,
-    DrawnRead,
-    DrawnRepeat,
-    DrawnSkip,
-    Parts,
-    tree,
-)
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts
+from .tree import tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -105,6 +97,8 @@ class _Text:
             parts.append(f"{scheme} positions")
         if self.graph.nodes("context"):
             parts.append("beside a context")
+        if self.graph.nodes("condition"):
+            parts.append(f"with a condition of {self.graph.condition[0]:,}")
         return f" {self.glyphs.dot} ".join(parts)
 
     def _output(self) -> str:

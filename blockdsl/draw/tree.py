@@ -1,71 +1,21 @@
-"""A graph as it is drawn: blocks, reads, branches, and repeats that stand for all their copies.
+"""From a graph to the parts that are drawn.
 
 Copies fold where they are alike and where one line says what all of them read: see `wiring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..graph.layout import Chain, Split, split_stages
 from ..language.fold import Folded, Loop, fold
 from . import reads
 from .labels import Labels
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Part, Parts, leaves
+from .wiring import Wire, wiring
 
-if TYPE_CHECKING:
-    from .wiring import Wire
-
-
-@dataclass(frozen=True)
-class DrawnBlock:
-    """A block, and all blocks that its box stands for: one of each copy of the repeats around it."""
-
-    nodes: tuple[str, ...]
-
-    @property
-    def node(self) -> str:
-        return self.nodes[0]
-
-
-@dataclass(frozen=True)
-class DrawnRead(DrawnBlock):
-    """A read, on the stream."""
-
-
-@dataclass(frozen=True)
-class DrawnLabel(DrawnBlock):
-    """Where something further down reads the stream: right after these nodes."""
-
-
-@dataclass(frozen=True)
-class DrawnSkip(DrawnBlock):
-    """Where streams of further up are added, right before these nodes, which read their sum."""
-
-
-@dataclass(frozen=True)
-class DrawnBranches:
-    """Branches side by side that meet in a sum."""
-
-    columns: tuple[Parts, ...]
-    nodes: tuple[str, ...]
-
-    @property
-    def node(self) -> str:
-        return self.nodes[0]
-
-
-@dataclass(frozen=True)
-class DrawnRepeat:
-    """Parts that run `times` times, drawn once."""
-
-    parts: Parts
-    times: int
-
-
-Part = DrawnBlock | DrawnBranches | DrawnRepeat
-Parts = tuple["Part", ...]
 Item = str | Split | DrawnLabel | DrawnSkip
 
 
@@ -97,8 +47,6 @@ def tree(labels: Labels, items: Chain, unfold: bool) -> Tree:
 
 
 def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> Tree:
-    from .wiring import wiring
-
     apart: dict[str, int] = {}  # node → how much of what it reads tells it from others
     while True:
         stages = _Tree(labels, unfold, labelled, apart).stages(items)
@@ -107,23 +55,6 @@ def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> Tr
             return Tree(stages, wires)
         for node in unclear:
             apart[node] = apart.get(node, 0) + 1
-
-
-def leaves(parts: Parts) -> Iterator[DrawnBlock]:
-    """Blocks, reads, labels and skips of parts, in order."""
-    for part in parts:
-        if isinstance(part, DrawnBlock):
-            yield part
-        elif isinstance(part, DrawnRepeat):
-            yield from leaves(part.parts)
-        else:
-            for column in part.columns:
-                yield from leaves(column)
-
-
-def drawn_blocks(parts: Parts) -> Iterator[DrawnBlock]:
-    """The blocks of parts, in order."""
-    return (part for part in leaves(parts) if type(part) is DrawnBlock)
 
 
 class _Tree:

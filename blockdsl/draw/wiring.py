@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from . import reads
 from .labels import Labels
-from .tree import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
 
 End = str | DrawnBlock
 
@@ -45,7 +45,7 @@ class _Copy(NamedTuple):
     """One of the copies that something drawn stands for."""
 
     part: DrawnBlock
-    index: int
+    number: int
 
 
 Loops = tuple[tuple[int, int], ...]  # of the repeats around a part: which, and how many times
@@ -74,13 +74,13 @@ class _Wiring:
         unclear: dict[str, None] = {}
         between: dict[tuple[str, DrawnBlock, DrawnBlock], list[tuple[int, int]]] = {}
         for part in self.loops:
-            for role in ("position", "context"):
+            for role in ("position", "condition", "context"):
                 outside = [s for s in self.graph.sources(part.node, role) if self.graph.node_type(s) == role]
                 if type(part) is DrawnBlock:
                     out |= {Wire(role, source, part): None for source in outside}
             for i, node in enumerate(part.nodes):
                 for role, copy in self._reads(part, node):
-                    between.setdefault((role, copy.part, part), []).append((copy.index, i))
+                    between.setdefault((role, copy.part, part), []).append((copy.number, i))
         for (role, source, target), pairs in between.items():
             rule = self._rule(source, target, pairs)
             if role == "scores" and not reads.names(self.graph, source.node):
@@ -99,9 +99,7 @@ class _Wiring:
             for what, source in reads.wired(self.graph, node):
                 yield what, (self.streams if reads.of_stream(what) else self.blocks)[source]
 
-    def _rule(
-        self, source: DrawnBlock, target: DrawnBlock, pairs: list[tuple[int, int]]
-    ) -> tuple[str, bool] | None:
+    def _rule(self, source: DrawnBlock, target: DrawnBlock, pairs: list[tuple[int, int]]) -> tuple[str, bool] | None:
         """Which copies of the source those of the target read, in words, and whether these are many side by side.
 
         Args:

@@ -112,7 +112,7 @@ def _refs_of(item: Item) -> Iterator[Ref]:
 
 @lru_cache(maxsize=256)
 def _macro_body(text: str) -> Body:
-    return parse_tree(text)[1]
+    return parse_tree(text).body
 
 
 def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
@@ -120,6 +120,17 @@ def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
     bodies = [statement.body for statement in statements if isinstance(statement, Definition)]
     used = {ref.name for each in [*bodies, body] for ref in _refs(each)}
     return [s for s in statements if isinstance(s, Definition) and s.name not in used]
+
+
+def used(statements: tuple[Statement, ...], body: Body) -> set[str]:
+    """What a body refers to, itself and by the definitions that it uses."""
+    bodies = {statement.name: statement.body for statement in statements if isinstance(statement, Definition)}
+    names, waiting = set[str](), [body]
+    while waiting:
+        new = {ref.name for ref in _refs(waiting.pop())} - names
+        names |= new
+        waiting += [bodies[name] for name in new & bodies.keys()]
+    return names
 
 
 class _Measure:

@@ -19,7 +19,17 @@ from blockdsl import BlockGraph
 from blockdsl.graph.graph import carried
 
 SVG = "{http://www.w3.org/2000/svg}"
-SIZES = {"title": 12.5, "note": 10.5, "code": 11, "mark": 9.5, "label": 11, "times": 14, "op": 10.5, "heading": 13, "name": 11}
+SIZES = {
+    "title": 12.5,
+    "note": 10.5,
+    "code": 11,
+    "mark": 9.5,
+    "label": 11,
+    "times": 14,
+    "op": 10.5,
+    "heading": 13,
+    "name": 11,
+}
 BOLD = {"title", "label", "times", "heading", "name"}
 SLACK = 0.02  # of numbers that are written with two decimals
 
@@ -210,7 +220,15 @@ def _text(text: Any, dx: float, dy: float) -> Text:
 @cache
 def font(role: str) -> Any:
     """Ten times as large, for whole pixels to say enough."""
-    name = "DejaVuSansMono-Bold" if role == "name" else "DejaVuSansMono" if role == "code" else "DejaVuSans-Bold" if role in BOLD else "DejaVuSans"
+    name = (
+        "DejaVuSansMono-Bold"
+        if role == "name"
+        else "DejaVuSansMono"
+        if role == "code"
+        else "DejaVuSans-Bold"
+        if role in BOLD
+        else "DejaVuSans"
+    )
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(str(folder / f"{name}.ttf"), SIZES[role] * 10)
 
@@ -373,7 +391,9 @@ def check_edges(picture: Picture, graph: BlockGraph, unfolded: bool) -> None:
             (inner if ends[0] == ends[1] else wanted).setdefault(role, set()).add(ends)
     for role in ("position", "scores", "kv", "values"):
         assert picture.edges(role) == wanted.get(role, set()), role
-        loops = {(line.source, line.target) for line in picture.lines if line.role == role and line.source == line.target}
+        loops = {
+            (line.source, line.target) for line in picture.lines if line.role == role and line.source == line.target
+        }
         assert loops == inner.get(role, set())
     for roles, what in ((("rail", "branch", "read"), "stream"), (("context",), "context")):
         # where a skip is added before a copy that is not the first, this copy has its name

@@ -725,7 +725,9 @@ def test_a_drawing_of_an_edited_graph_stands_for_its_blocks(model: Model, data: 
     drawn = read(g.lint().to_text())
     assert sorted(kind for kind, *_ in drawn) == sorted(model.blocks)
     added = [source for source in g.sources("output", "stream") if source not in ends]
-    assert added == [source for line in g.to_text().splitlines() for source in re.findall(r"  <(\w+) +the stream", line)]
+    assert added == [
+        source for line in g.to_text().splitlines() for source in re.findall(r"  <(\w+) +the stream", line)
+    ]
 
 
 @settings(max_examples=30)

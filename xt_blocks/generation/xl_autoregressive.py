@@ -18,6 +18,7 @@ from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .autoregressive import check_causal, shifted
+from .beams import BeamSearch
 from .decoding import (
     Decoding,
     Generation,
@@ -25,9 +26,12 @@ from .decoding import (
     Prompts,
     PromptTokens,
     Rows,
+    Started,
     Stream,
     check_read,
     compiled_step,
+    of_places,
+    of_step,
     read_prompts,
     split_options,
 )
@@ -91,7 +95,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
             return_mems: return the memories after the last segment too.
-            inputs: context, context_mask, for the model's cross-attention, which every segment reads.
+            inputs: context, context_mask, for the model's cross-attention, which every segment reads; condition, for
+                its adaptive norms, of rows or of the seq tokens.
 
         Returns:
             the loss, or (loss, memories).
@@ -103,7 +108,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
                 segment = slice(start, start + self.max_seq_len)
                 seen = None if mask is None else mask[:, segment]
                 wanted = Target(target[:, segment], self.ignore_index, "sum")
-                loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, **read)
+                own = of_places(read, start, start + self.max_seq_len)
+                loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, **own)
                 losses.append(loss)
         mean = further.added_to(torch.stack(losses).sum() / (target != self.ignore_index).sum())
         if not return_mems:
@@ -117,6 +123,11 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         self, prompts: PromptTokens, seq_len: int, *, mems: Memories | None = None, **options: Unpack[SegmentOptions]
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        started = self._start(prompts, seq_len, {**options}, mems=mems)
+        return Stream(self.net, started.prompts, started.decoding, started.steps, started.generation, self.pad_value)
+
+    def _start(self, prompts: PromptTokens, seq_len: int, options: Mapping[str, Any], mems: Memories | None) -> Started:
+        """The checked arguments of `stream` and `beam_search`."""
         generation, read = split_options(options)
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
@@ -125,14 +136,14 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             mems = self.net.attn_layers.memories(mems)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
-        check_read(self.net, rows.tokens, read)
+        check_read(self.net, rows.tokens, read, seq_len)
 
         def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
             cached, compiled = generation.cache_kv, generation.compile
             return SegmentDecoding(self.net, self.max_seq_len, prompts, seq_len, cached, compiled, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
-        return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
+        return Started(rows, decoding, seq_len, generation)
 
     @names_nearest
     @takes_what(stream)
@@ -145,6 +156,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             seq_len: number of tokens to add.
             mems: memories of the text before the prompts, which must then have one length.
             context, context_mask: for the model's cross-attention.
+            condition: (batch, dim_condition), or (batch, n + seq_len, dim_condition) of each token.
             options: those of sampling, eos_token, cache_kv and compile, as `AutoregressiveWrapper.generate` has them;
                 keys and values are those of the current segment.
 
@@ -156,6 +168,26 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             TypeError: an unknown keyword; the message names the nearest one.
         """
         return self.stream(prompts, seq_len, **options).collect()
+
+    @names_nearest
+    @spells(keywords_of(ContextInputs, Generation))
+    def beam_search(
+        self,
+        prompts: PromptTokens,
+        seq_len: int,
+        beams: int = 4,
+        return_beams_and_scores: bool = False,
+        *,
+        length_penalty: float = 0.0,
+        stochastic: bool = False,
+        mems: Memories | None = None,
+        **options: Unpack[SegmentOptions],
+    ) -> Any:
+        """The likeliest text that a search finds: as `AutoregressiveWrapper.beam_search`, with the inputs of
+        `generate`."""
+        started = self._start(prompts, seq_len, {**options}, mems=mems)
+        search = BeamSearch(started.generation, beams, length_penalty, stochastic)
+        return search.run(self.net, started, self.pad_value, return_beams_and_scores)
 
 
 class SegmentDecoding:
@@ -198,7 +230,8 @@ class SegmentDecoding:
         logits: Tensor
         while (end := self.start + self.segment) <= self.rows.length:
             segment = self.rows.since(self.start, end)
-            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
+            read = of_places(self.read, self.start, end)
+            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **read)
             self.start, self.seen, self.cache = end, end, None
         if self.start < self.rows.length:
             logits = self._within_segment()
@@ -206,20 +239,30 @@ class SegmentDecoding:
 
     def _within_segment(self) -> Tensor:
         if not self.cached:
-            return self.net(self.rows.since(self.start), mems=self.mems, last_only=True, **self.read)
+            read = of_places(self.read, self.start, self.rows.length)
+            return self.net(self.rows.since(self.start), mems=self.mems, last_only=True, **read)
         if self.cache is not None:
-            logits = self.step(self.rows.since(self.seen), cache=self.cache)
+            read = of_step(self.read, self.seen, self.rows.length)
+            logits = self.step(self.rows.since(self.seen), cache=self.cache, **read)
         else:
             mem_len = 0 if self.mems is None else self.mems.length
             self.cache = self.net.new_cache(self.rows.batch, mem_len + self.segment)
             start = self.rows.since(self.start)
-            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
+            read = of_places(self.read, self.start, self.rows.length)
+            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **read)
         self.seen = self.rows.length
         return logits
 
     def append(self, token: Tensor) -> None:
         """token: (batch,)"""
         self.rows.append(token)
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int."""
+        self.rows.select(rows)
+        self.read = {name: t[rows] for name, t in self.read.items()}
+        self.mems = None if self.mems is None else self.mems.select(rows)
+        self.cache = None if self.cache is None else self.cache.reorder(rows)
 
 
 class DecodingByLength:
@@ -242,7 +285,7 @@ class DecodingByLength:
         by_length = {n: (lengths == n).nonzero()[:, 0] for n in sorted(set(lengths.tolist()))}
         self.rows = [*by_length.values()]
         self.parts = [
-            start(Prompts(prompts.tokens[rows, -n:]), {name: value[rows] for name, value in read.items()})
+            start(Prompts(prompts.tokens[rows, -n:]), _of_rows(read, rows, prompts.tokens.shape[1] - n))
             for n, rows in by_length.items()
         ]
         self.order = torch.cat(self.rows).argsort()
@@ -255,3 +298,15 @@ class DecodingByLength:
         """token: (batch,)"""
         for rows, part in zip(self.rows, self.parts, strict=True):
             part.append(token[rows])
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int; each stays in the part of the row it comes from."""
+        chosen = [torch.isin(rows, own).nonzero()[:, 0] for own in self.rows]
+        for part, own, new in zip(self.parts, self.rows, chosen, strict=True):
+            part.select(torch.searchsorted(own, rows[new]))
+        self.rows, self.order = chosen, torch.cat(chosen).argsort()
+
+
+def _of_rows(read: Mapping[str, Tensor], rows: Tensor, padding: int) -> dict[str, Any]:
+    """What these rows read, which have so many places of padding."""
+    return of_places({name: value[rows] for name, value in read.items()}, padding, None)

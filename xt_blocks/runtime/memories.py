@@ -28,6 +28,7 @@ class Memories:
         states: node → its pieces of constant size, (batch, *shape) each.
         mask: (batch, length) bool, which of them are real; None: all.
         pinned: how many of them, the first real ones of each row, are always kept: memory tokens.
+        condition: (batch, length, features) of these tokens, as norms read it, where it was of each token.
         attends: the nodes of self-attention in order. Iterating, indexing and measuring go over their streams.
     """
 
@@ -37,6 +38,7 @@ class Memories:
     pinned: int = 0
     states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     attends: tuple[str, ...] = ()
+    condition: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.attends)
@@ -71,6 +73,14 @@ class Memories:
         moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
         return replace(self, streams=self.streams | moved)
 
+    def select(self, rows: Tensor) -> Memories:
+        """Of these rows, (n,) int, repeats allowed."""
+        streams = {node: t.index_select(0, rows) for node, t in self.streams.items()}
+        rest = (self.mask, self.condition)
+        mask, condition = (None if t is None else t.index_select(0, rows) for t in rest)
+        states = {node: {name: t.index_select(0, rows) for name, t in own.items()} for node, own in self.states.items()}
+        return replace(self, streams=streams, mask=mask, states=states, condition=condition)
+
 
 def tokens_needed(step: Step) -> int | None:
     """How many past tokens a step needs: all (None), or as many as its token shift."""
@@ -85,6 +95,7 @@ def extended(
     mask: Tensor | None,
     most: int,
     pinned: int = 0,
+    condition: Tensor | None = None,
 ) -> Memories:
     """The memories after another segment.
 
@@ -95,6 +106,7 @@ def extended(
         mask: (batch, seq) bool of the segment; None: all are real.
         most: tokens to keep, besides the pinned ones.
         pinned: tokens at the front of a first segment that are always kept.
+        condition: (batch, 1 or seq, features) of the segment, as norms read it.
     """
     new = next(iter(streams.values())) if streams else None
     if before is not None:
@@ -116,7 +128,18 @@ def extended(
         kept[step.node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
     last_masks = None if masks is None else _end(masks, most, pinned, masks)
     attends = tuple(step.node for step in steps if step.self_attends and step.node in kept)
-    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends)
+    conditions = None if condition is None else _conditions(before, past, condition.detach(), total - past)
+    if conditions is not None:
+        conditions = _end(conditions, most, pinned, masks)
+    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends, conditions)
+
+
+def _conditions(before: Memories | None, past: int, condition: Tensor, seq: int) -> Tensor | None:
+    """(batch, past + seq, features); None: all were of rows, and so are those of later segments."""
+    earlier = None if before is None else before.condition
+    if earlier is None:
+        return condition if condition.shape[1] > 1 and not past else None
+    return torch.cat((earlier.to(condition.dtype), condition.expand(-1, seq, -1)), dim=1)
 
 
 def _mask(before: Memories | None, like: Tensor) -> Tensor:
