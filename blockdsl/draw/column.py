@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..graph.costs import stage_title
 from ..graph.layout import Chain
 from .face import SHOULDER, STUB, Faces
-from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, clear, joined, lanes
+from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, clear, bundled, lanes
 from .operations import adds
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, text_width
@@ -65,15 +65,15 @@ class ColumnPart:
         self.node, self.rail = node, bottom
         self.y = max(self.y, self.rail)
 
-    def reach(self, at: int) -> float:
+    def extent(self, at: int) -> float:
         """How far it extends to a side."""
         return self.left if at == LEFT else self.right
 
-    def widen(self, at: int, reach: float) -> None:
+    def widen(self, at: int, extent: float) -> None:
         if at == LEFT:
-            self.left = max(self.left, reach)
+            self.left = max(self.left, extent)
         else:
-            self.right = max(self.right, reach)
+            self.right = max(self.right, extent)
 
 
 class Column:
@@ -268,7 +268,7 @@ class Column:
         """Lead a column's ports to the channels of its branches."""
         for at in (LEFT, RIGHT):
             own = lanes(port.wire for port in column.ports if port.side == at)
-            places = {lane: column.reach(at) + NEAR + LANE * (i + 1) for i, lane in enumerate(own)}
+            places = {lane: column.extent(at) + NEAR + LANE * (i + 1) for i, lane in enumerate(own)}
             for i, port in enumerate(column.ports):
                 if port.side == at:
                     x = at * places[port.lane]
@@ -279,10 +279,10 @@ class Column:
     def _join(self, piece: ColumnPart) -> ColumnPart:
         """Draw the wires that begin and end in this piece."""
         for at in (LEFT, RIGHT):
-            bundle = joined(piece.ports, at, piece.reach(at))
+            bundle = bundled(piece.ports, at, piece.extent(at))
             piece.scene.edges += bundle.edges
             piece.scene.labels += bundle.texts
-            piece.widen(at, bundle.reach)
+            piece.widen(at, bundle.extent)
         arriving = {port.wire for port in piece.ports if not port.out}
         done = {port.wire for port in piece.ports if port.out and port.wire in arriving}
         piece.ports = [port for port in piece.ports if port.wire not in done]

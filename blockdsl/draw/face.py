@@ -181,9 +181,9 @@ class Faces:
 
     def label(self, nodes: tuple[str, ...], at: Point) -> Box:
         """A dot on the rail, with its names at the right above what begins there."""
-        names = reads.names(self.graph, nodes[0])
+        names = reads.labels_of(self.graph, nodes[0])
         texts = [Text(7.0, at[1] - 4.5, " ".join(f"^{name}" for name in names), "name")] if names else []
-        tip = f"{' '.join(names)}: {reads.place(self.graph, [*nodes])}"
+        tip = f"{' '.join(names)}: {reads.place_of(self.graph, [*nodes])}"
         return Box(nodes[0], nodes, "label", None, tuple(texts), join=at, sign="", tip=tip)
 
     def read(self, nodes: tuple[str, ...], y: float) -> Box:

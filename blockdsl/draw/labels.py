@@ -69,12 +69,12 @@ class Labels:
 
     def _named(self, nodes: set[str]) -> set[str]:
         """The nodes that have a label of one of these."""
-        found = {name for node in nodes for name in reads.names(self.graph, node)}
-        return {node for node in self.graph.nx if not found.isdisjoint(reads.names(self.graph, node))}
+        found = {name for node in nodes for name in reads.labels_of(self.graph, node)}
+        return {node for node in self.graph.nx if not found.isdisjoint(reads.labels_of(self.graph, node))}
 
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""
-        return reads.names(self.graph, node) if node in self.taken else ()
+        return reads.labels_of(self.graph, node) if node in self.taken else ()
 
     def options(self, node: str) -> list[str]:
         """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's."""
@@ -84,7 +84,7 @@ class Labels:
         named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
         shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
         sources = dict(reads.wired(self.graph, node))
-        written = [(k, reads.names(self.graph, sources[k]) if v is True and k in sources else ()) for k, v in shown]
+        written = [(k, reads.labels_of(self.graph, sources[k]) if v is True and k in sources else ()) for k, v in shown]
         return [
             f"{name}={labels[0]}" if labels else name if value is True else f"{name}={spell(value)}"
             for (name, labels), (_, value) in zip(written, shown, strict=True)
@@ -119,7 +119,7 @@ class Labels:
         notes += [
             f"adds the scores {self._scores(source, node)}"
             for source in self.graph.sources(node, "scores")
-            if not reads.names(self.graph, source)
+            if not reads.labels_of(self.graph, source)
         ]
         return notes + reads.taken_words(self.graph, node, named)
 

@@ -57,12 +57,12 @@ class Bundle:
     Attributes:
         edges: from those that leave to those that arrive.
         texts: words beside them.
-        reach: how far all of it extends to that side.
+        extent: how far all of it extends to that side.
     """
 
     edges: tuple[Edge, ...]
     texts: tuple[Text, ...]
-    reach: float
+    extent: float
 
 
 def side(wire: Wire) -> int:
@@ -78,11 +78,11 @@ def lanes(wires: Iterable[Wire]) -> list[Lane]:
     return [*dict.fromkeys(map(lane, wires))]
 
 
-def joined(ports: Sequence[Port], at: int, reach: float) -> Bundle:
+def bundled(ports: Sequence[Port], at: int, extent: float) -> Bundle:
     """The wires that leave and arrive among these ports at one side, each in a lane where no other is in its way.
 
     Args:
-        reach: how far what is beside the lanes extends.
+        extent: how far what is beside the lanes extends.
     """
     leaving = {port.wire: port for port in ports if port.out and port.side == at}
     nets: dict[Lane, list[Port]] = {}
@@ -102,7 +102,7 @@ def joined(ports: Sequence[Port], at: int, reach: float) -> Bundle:
     for net in sorted(spans, key=lambda net: spans[net][1] - spans[net][0]):
         low, high = spans[net]
         beside = [outer for a, b, outer in taken if low <= b and a <= high]
-        x = max([reach + NEAR, *beside]) + LANE
+        x = max([extent + NEAR, *beside]) + LANE
         outer = x
         for port in nets[net]:
             out = leaving[port.wire]
@@ -119,7 +119,7 @@ def joined(ports: Sequence[Port], at: int, reach: float) -> Bundle:
                 texts.append(Text(at * (x + 6), y, line, WORDS, "start" if at == RIGHT else "end"))
             outer = x + 6 + max(text_width(line, WORDS) for line in lines)
         taken.append((low, high, outer))
-    return Bundle(tuple(edges), tuple(texts), max([reach, *(outer for _, _, outer in taken)]))
+    return Bundle(tuple(edges), tuple(texts), max([extent, *(outer for _, _, outer in taken)]))
 
 
 def clear(wanted: float, busy: Iterable[float], away: float) -> float:

@@ -114,7 +114,7 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     """What is written on a node, with its labels if something reads them."""
     read = node in labels.read_from or node in labels.taken
-    return *_words(labels, node), *(f"^{name}" for name in reads.names(labels.graph, node) if read)
+    return *_words(labels, node), *(f"^{name}" for name in reads.labels_of(labels.graph, node) if read)
 
 
 def _words(labels: Labels, node: str) -> tuple[str, ...]:

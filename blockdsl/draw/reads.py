@@ -14,8 +14,8 @@ HOW = {
     "add": "added",
     "gain": "added with a learned gain",
     "gate": "added with a learned gate, a number a token",
-    "cat": "joined with the stream by a linear layer",
-    "soft": "mixed in the stream's place by learned softmax weights",
+    "cat": "in the stream's place, a linear layer over both",
+    "soft": "in the stream's place, a weighted sum by a learned softmax",
 }
 FORMULAS = {"add": "u", "gain": "g · u", "gate": "σ(w·x + b) · u", "cat": "W [x; u]", "soft": "Σ softmax(w) · u"}
 REPLACE = ("cat", "soft")
@@ -44,14 +44,14 @@ def skips(graph: Graph, node: str, at: str) -> list[str]:
     return [source for source in graph.sources(node, "stream") if source != at]
 
 
-def names(graph: Graph, node: str) -> tuple[str, ...]:
+def labels_of(graph: Graph, node: str) -> tuple[str, ...]:
     """The labels of a node."""
     return tuple(graph.nx.nodes[node].get("labels", ()))
 
 
 def called(graph: Graph, sources: Iterable[str]) -> str:
     """By which names sources are read: labels, or nodes that have none. What all have in common is said once."""
-    each = [names(graph, source) or (source,) for source in sources]
+    each = [labels_of(graph, source) or (source,) for source in sources]
     common = [name for name in each[0] if all(name in own for own in each)] if each else []
     return ", ".join(common or dict.fromkeys(own[0] for own in each))
 
@@ -59,7 +59,7 @@ def called(graph: Graph, sources: Iterable[str]) -> str:
 def alike(graph: Graph, node: str) -> tuple[Any, ...]:
     """Equal for reads that are drawn alike, whatever it is that they read."""
     attrs = graph.nx.nodes[node]
-    each = [names(graph, source) for source in graph.sources(node, "read")]
+    each = [labels_of(graph, source) for source in graph.sources(node, "read")]
     common = [name for name in each[0] if all(name in own for own in each)] if each else []
     return "<", *common, attrs["how"], attrs.get("init"), attrs["scale"], attrs["tie"]
 
@@ -77,15 +77,15 @@ def read_name(graph: Graph, node: str) -> str:
 def read_words(graph: Graph, node: str) -> str:
     """`reads u: the stream after f1, added with a learned gain`."""
     sources = graph.sources(node, "read")
-    return f"reads {called(graph, sources)}: {place(graph, sources)}, {HOW[graph.nx.nodes[node]['how']]}"
+    return f"reads {called(graph, sources)}: {place_of(graph, sources)}, {HOW[graph.nx.nodes[node]['how']]}"
 
 
 def skip_words(graph: Graph, sources: list[str]) -> str:
     """`the stream after f1, added`."""
-    return f"{place(graph, sources)}, added"
+    return f"{place_of(graph, sources)}, added"
 
 
-def place(graph: Graph, sources: list[str]) -> str:
+def place_of(graph: Graph, sources: list[str]) -> str:
     """Where the stream is that these nodes give."""
     named = ["the input" if source == graph.start else f"after {source}" for source in sources]
     if len(named) > _NAMED:
@@ -97,12 +97,12 @@ def taken_words(graph: Graph, node: str, named: bool = True) -> list[str]:
     """What a block takes from others by their label; not `named`: without the names of nodes that have no label."""
     found: dict[str, list[str]] = {}
     for what, source in wired(graph, node):
-        if what != "scores" or names(graph, source):
+        if what != "scores" or labels_of(graph, source):
             found.setdefault(what, []).append(source)
     words = []
     for what, sources in found.items():
         title = "the stream" if what == "context" else _WHAT.get(what, what)
-        whose = called(graph, sources) if named or all(names(graph, source) for source in sources) else ""
+        whose = called(graph, sources) if named or all(labels_of(graph, source) for source in sources) else ""
         verb = {"context": "attends to", "scores": "adds the"}.get(what, "takes the")
         joint = "at" if what == "context" else "of"
         words.append(f"{verb} {title}" + (f" {joint} {whose}" if whose else ""))

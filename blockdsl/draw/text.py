@@ -165,7 +165,7 @@ class _Text:
     def _name(self, part: DrawnBlock) -> str:
         """As a pattern writes it."""
         if isinstance(part, DrawnLabel):
-            return " ".join(f"^{name}" for name in reads.names(self.graph, part.node) or (part.node,))
+            return " ".join(f"^{name}" for name in reads.labels_of(self.graph, part.node) or (part.node,))
         if isinstance(part, DrawnSkip):
             return " ".join(f"<{reads.called(self.graph, [source])}" for source in self._skipped(part))
         return " ".join([self.labels.name(part.node), *(f"^{name}" for name in self.labels.own(part.node))])

@@ -20,7 +20,7 @@ Item = str | Split | DrawnLabel | DrawnSkip
 
 
 @dataclass(frozen=True)
-class Tree:
+class DrawnStack:
     """
     Attributes:
         stages: the index of each, and its parts.
@@ -35,7 +35,7 @@ class Tree:
         return tuple(part for _, parts in self.stages for part in parts)
 
 
-def tree(labels: Labels, items: Chain, unfold: bool) -> Tree:
+def tree(labels: Labels, items: Chain, unfold: bool) -> DrawnStack:
     """The parts of a chain and its wires; with `unfold`, each block by itself.
 
     A label that nothing reads is drawn where that lets copies fold.
@@ -46,13 +46,13 @@ def tree(labels: Labels, items: Chain, unfold: bool) -> Tree:
     return min(read, _drawn(labels, items, unfold, labels.labelled), key=lambda drawn: len([*leaves(drawn.parts)]))
 
 
-def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> Tree:
+def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> DrawnStack:
     apart: dict[str, int] = {}  # node → how much of what it reads tells it from others
     while True:
         stages = _Tree(labels, unfold, labelled, apart).stages(items)
         wires, unclear = wiring(labels, tuple(part for _, parts in stages for part in parts))
         if not unclear:
-            return Tree(stages, wires)
+            return DrawnStack(stages, wires)
         for node in unclear:
             apart[node] = apart.get(node, 0) + 1
 
@@ -133,7 +133,7 @@ class _Tree:
     def _key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
         if isinstance(item, DrawnLabel):
-            return "^", *reads.names(self.graph, item.node)
+            return "^", *reads.labels_of(self.graph, item.node)
         if isinstance(item, DrawnSkip):
             return "skip", *self._apart(item.node)
         if isinstance(item, str) and self.graph.node_type(item) == "read":

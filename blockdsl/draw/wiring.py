@@ -81,9 +81,9 @@ class _Wiring:
             for i, node in enumerate(part.nodes):
                 for role, copy in self._reads(part, node):
                     between.setdefault((role, copy.part, part), []).append((copy.number, i))
-        for (role, source, target), pairs in between.items():
-            rule = self._rule(source, target, pairs)
-            if role == "scores" and not reads.names(self.graph, source.node):
+        for (role, source, target), copies in between.items():
+            rule = self._rule(source, target, copies)
+            if role == "scores" and not reads.labels_of(self.graph, source.node):
                 rule = "", False  # which are added is in the blocks' words, and so alike in all copies
             if rule is None:
                 unclear |= dict.fromkeys((*target.nodes, *source.nodes))
@@ -99,13 +99,13 @@ class _Wiring:
             for what, source in reads.wired(self.graph, node):
                 yield what, (self.streams if reads.of_stream(what) else self.blocks)[source]
 
-    def _rule(self, source: DrawnBlock, target: DrawnBlock, pairs: list[tuple[int, int]]) -> tuple[str, bool] | None:
+    def _rule(self, source: DrawnBlock, target: DrawnBlock, copies: list[tuple[int, int]]) -> tuple[str, bool] | None:
         """Which copies of the source those of the target read, in words, and whether these are many side by side.
 
         Args:
-            pairs: (the source's copy, the target's).
+            copies: (the source's copy, the target's).
         """
-        found = {*pairs}
+        found = {*copies}
         theirs, ours = self.loops[source], self.loops[target]
         common = [a[1] for a, b in zip(theirs, ours, strict=False) if a == b]
         n, m = len(source.nodes) // prod(common), len(target.nodes) // prod(common)  # copies in each of the common
@@ -115,16 +115,16 @@ class _Wiring:
             """Whether in each common copy the target's copies read these of the source's."""
             return found == {(c * n + s, c * m + r) for c in outer for r, s in of.items()}
 
-        read = {r for _, r in pairs}
+        read = {r for _, r in copies}
         k = max(r % m for r in read) + 1  # those of the first k copies read it
         if is_rule(dict.fromkeys(range(k), 0)) and n == 1:
             return "", False
         if n == m == 1 and len(found) <= len(target.nodes):
             for depth in range(len(common) + 1):
                 inside = prod(common[depth:])
-                for back in {r - s for s, r in pairs if r > s}:
-                    pairs_of_rule = {(r - back, r) for r in range(len(target.nodes)) if r % inside >= back}
-                    if found == pairs_of_rule:
+                for back in {r - s for s, r in copies if r > s}:
+                    told = {(r - back, r) for r in range(len(target.nodes)) if r % inside >= back}
+                    if found == told:
                         return ("" if back == 1 else f"{back} copies before"), False
             if _first(found, common):
                 return "", False

@@ -144,6 +144,7 @@ STYLES = {
     "": "stream",
     'color="#888888"': "base",
     'style=dashed, color="#7a5fc0"': "context",
+    'style=dashed, color="#a8701c"': "condition",
     'style=dotted, color="#2f8f7d", constraint=false': "position",
     'style=dashed, color="#c2527a", label="scores", constraint=false': "scores",
     'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false': "tied",
