@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..graph.costs import stage_title
 from ..graph.layout import Chain
 from .face import SHOULDER, STUB, Faces
-from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, clear, bundled, lanes
+from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .operations import adds
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, text_width

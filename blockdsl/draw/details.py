@@ -77,7 +77,7 @@ class Details:
         lines = [
             f"{_named(nodes)}: {self.labels.name(nodes[0])}",
             words,
-            f"at first {attrs['init']:g}" if attrs.get("init") is not None else "",
+            f"at first {attrs['init']:g}" if attrs["init"] is not None else "",
             f"× {attrs['scale']:g}" if attrs["scale"] != 1 else "",
             f"one set of parameters with all @{attrs['tie']}" if attrs["tie"] else "",
             *self._cost(nodes[0], len(nodes)),

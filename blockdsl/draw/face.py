@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..registry.kinds import kind_of
+from ..registry.reads import JOINS
 from . import ends, reads
 from .details import Details
 from .labels import Labels
-from .operations import Operation, gated, operations, post_norm, read_by
+from .operations import Operation, gated, mixes, operations, post_norm, read_by
 from .parts import DrawnBlock
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .widths import cut, wrapped
@@ -130,7 +131,7 @@ class Faces:
             if i:
                 marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
         tip = self.details.of_block(block.nodes)
-        sign = "⋈" if gated(self.graph, node) else "+"
+        sign = "⋈" if gated(self.graph, node) or mixes(self.graph, node) else "+"
         return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
@@ -181,23 +182,24 @@ class Faces:
 
     def label(self, nodes: tuple[str, ...], at: Point) -> Box:
         """A dot on the rail, with its names at the right above what begins there."""
-        names = reads.labels_of(self.graph, nodes[0])
+        names = self.graph.labels(nodes[0])
         texts = [Text(7.0, at[1] - 4.5, " ".join(f"^{name}" for name in names), "name")] if names else []
         tip = f"{' '.join(names)}: {reads.place_of(self.graph, [*nodes])}"
         return Box(nodes[0], nodes, "label", None, tuple(texts), join=at, sign="", tip=tip)
 
     def read(self, nodes: tuple[str, ...], y: float) -> Box:
-        """A circle on the rail where it adds, with how beside that; else how, on the rail."""
+        """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""
         attrs = self.graph.nx.nodes[nodes[0]]
-        how = reads.FORMULAS[attrs["how"]] if self.opened else attrs["how"]
+        join = JOINS[attrs["join"]]
+        how = join.formula if self.opened else join.name
         beside = [_scale(attrs["scale"]), f"@{attrs['tie']}" if attrs["tie"] else ""]
         tip = self.details.of_read(nodes)
-        if attrs["how"] in reads.REPLACE:
+        if join.replaces:
             text = " ".join(filter(None, (how, *beside)))
             wide = even(text_width(text, "mark") + 12)
             rect = Rect(-wide / 2, y, wide, PILL)
             return Box(nodes[0], nodes, "read", rect, (Text(0.0, y + 11.5, text, "mark", "middle"),), tip=tip)
-        text = " ".join(filter(None, ("" if attrs["how"] == "add" else how, *beside)))
+        text = " ".join(filter(None, (how if join.shapes(1, 1) else "", *beside)))
         marks: list[Mark] = []
         texts: list[Text] = []
         if text:

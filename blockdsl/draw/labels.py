@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.layout import Chain, chain
 from ..registry.kinds import kind_of
-from ..registry.options import spell
+from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
 from . import reads
 from .operations import gated
@@ -69,12 +69,12 @@ class Labels:
 
     def _named(self, nodes: set[str]) -> set[str]:
         """The nodes that have a label of one of these."""
-        found = {name for node in nodes for name in reads.labels_of(self.graph, node)}
-        return {node for node in self.graph.nx if not found.isdisjoint(reads.labels_of(self.graph, node))}
+        found = {name for node in nodes for name in self.graph.labels(node)}
+        return {node for node in self.graph.nx if not found.isdisjoint(self.graph.labels(node))}
 
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""
-        return reads.labels_of(self.graph, node) if node in self.taken else ()
+        return self.graph.labels(node) if node in self.taken else ()
 
     def options(self, node: str) -> list[str]:
         """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's."""
@@ -83,12 +83,14 @@ class Labels:
         said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
         named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
         shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
-        sources = dict(reads.wired(self.graph, node))
-        written = [(k, reads.labels_of(self.graph, sources[k]) if v is True and k in sources else ()) for k, v in shown]
-        return [
-            f"{name}={labels[0]}" if labels else name if value is True else f"{name}={spell(value)}"
-            for (name, labels), (_, value) in zip(written, shown, strict=True)
-        ]
+        return [f"{name}={self._said(node, name, value)}".removesuffix("=") for name, value in shown]
+
+    def _said(self, node: str, name: str, value: Any) -> str:
+        """An option's value as a text has it: nothing where it is true, the label of one that reads a label."""
+        what = by_name(kind_of(self.graph.block(node)["kind"]).all_options())[name].reads
+        sources = self.graph.sources(node, what) if what else []
+        names = [label for source in sources for label in self.graph.labels(source)]
+        return spell(value) if value is not True else names[0] if names else ""
 
     def name(self, node: str) -> str:
         """The block as a pattern writes it."""
@@ -119,7 +121,7 @@ class Labels:
         notes += [
             f"adds the scores {self._scores(source, node)}"
             for source in self.graph.sources(node, "scores")
-            if not reads.labels_of(self.graph, source)
+            if not self.graph.labels(source)
         ]
         return notes + reads.taken_words(self.graph, node, named)
 

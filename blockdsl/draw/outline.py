@@ -114,7 +114,7 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     """What is written on a node, with its labels if something reads them."""
     read = node in labels.read_from or node in labels.taken
-    return *_words(labels, node), *(f"^{name}" for name in reads.labels_of(labels.graph, node) if read)
+    return *_words(labels, node), *(f"^{name}" for name in labels.graph.labels(node) if read)
 
 
 def _words(labels: Labels, node: str) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def _words(labels: Labels, node: str) -> tuple[str, ...]:
     if node_type == "block":
         return labels.name(node), labels.notes(node)[0]
     if node_type == "read":
-        return labels.name(node), reads.HOW[attrs["how"]]
+        return labels.name(node), reads.join_words(labels.graph, node)
     if node_type == "sum":
         return ("+",)
     if node_type == "position":

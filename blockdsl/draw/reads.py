@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..graph.nodes import carried
+from ..graph.nodes import GIVEN, carried
+from ..registry.kinds import kinds
+from ..registry.options import spell
+from ..registry.reads import JOINS
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
-HOW = {
-    "add": "added",
-    "gain": "added with a learned gain",
-    "gate": "added with a learned gate, a number a token",
-    "cat": "in the stream's place, a linear layer over both",
-    "soft": "in the stream's place, a weighted sum by a learned softmax",
-}
-FORMULAS = {"add": "u", "gain": "g · u", "gate": "σ(w·x + b) · u", "cat": "W [x; u]", "soft": "Σ softmax(w) · u"}
-REPLACE = ("cat", "soft")
-"""How a read puts something in the stream's place, where others add to it."""
-
-_WHAT = {"kv": "keys and values", "values": "values", "scores": "scores"}
 _PLAIN = {"stream", "base", "position", "normed", "condition"}
 _NAMED = 3  # sources that a line names
 
@@ -35,8 +26,8 @@ def wired(graph: Graph, node: str) -> Iterator[tuple[str, str]]:
 
 
 def of_stream(what: str) -> bool:
-    """Whether such an edge brings the stream, and not what a block keeps beside it."""
-    return what in ("stream", "read", "context")
+    """Whether such an edge brings the stream, and not what a block has beside it."""
+    return what != "scores" and not any(what in kind.gives for kind in kinds().values())
 
 
 def skips(graph: Graph, node: str, at: str) -> list[str]:
@@ -44,14 +35,9 @@ def skips(graph: Graph, node: str, at: str) -> list[str]:
     return [source for source in graph.sources(node, "stream") if source != at]
 
 
-def labels_of(graph: Graph, node: str) -> tuple[str, ...]:
-    """The labels of a node."""
-    return tuple(graph.nx.nodes[node].get("labels", ()))
-
-
 def called(graph: Graph, sources: Iterable[str]) -> str:
     """By which names sources are read: labels, or nodes that have none. What all have in common is said once."""
-    each = [labels_of(graph, source) or (source,) for source in sources]
+    each = [graph.labels(source) or (source,) for source in sources]
     common = [name for name in each[0] if all(name in own for own in each)] if each else []
     return ", ".join(common or dict.fromkeys(own[0] for own in each))
 
@@ -59,16 +45,16 @@ def called(graph: Graph, sources: Iterable[str]) -> str:
 def alike(graph: Graph, node: str) -> tuple[Any, ...]:
     """Equal for reads that are drawn alike, whatever it is that they read."""
     attrs = graph.nx.nodes[node]
-    each = [labels_of(graph, source) for source in graph.sources(node, "read")]
+    each = [graph.labels(source) for source in graph.sources(node, "read")]
     common = [name for name in each[0] if all(name in own for own in each)] if each else []
-    return "<", *common, attrs["how"], attrs.get("init"), attrs["scale"], attrs["tie"]
+    return "<", *common, attrs["join"], attrs["init"], attrs["scale"], attrs["tie"]
 
 
 def read_name(graph: Graph, node: str) -> str:
     """A read as a pattern writes it, `<u(gain, init=0.5)/2@t`, but for which of a label's nodes it takes."""
     attrs = graph.nx.nodes[node]
-    said = [] if attrs["how"] == "add" else [attrs["how"]]
-    said += [] if attrs.get("init") is None else [f"init={attrs['init']:g}"]
+    said = [] if attrs["join"] == "add" else [attrs["join"]]
+    said += [] if attrs["init"] == JOINS[attrs["join"]].init else [f"init={spell(attrs['init'])}"]
     text = f"<{called(graph, graph.sources(node, 'read'))}" + (f"({', '.join(said)})" if said else "")
     text += f"/{1 / attrs['scale']:g}" if attrs["scale"] != 1 else ""
     return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
@@ -77,7 +63,12 @@ def read_name(graph: Graph, node: str) -> str:
 def read_words(graph: Graph, node: str) -> str:
     """`reads u: the stream after f1, added with a learned gain`."""
     sources = graph.sources(node, "read")
-    return f"reads {called(graph, sources)}: {place_of(graph, sources)}, {HOW[graph.nx.nodes[node]['how']]}"
+    return f"reads {called(graph, sources)}: {place_of(graph, sources)}, {join_words(graph, node)}"
+
+
+def join_words(graph: Graph, node: str) -> str:
+    """`added with a learned gain`."""
+    return JOINS[graph.nx.nodes[node]["join"]].words
 
 
 def skip_words(graph: Graph, sources: list[str]) -> str:
@@ -86,23 +77,23 @@ def skip_words(graph: Graph, sources: list[str]) -> str:
 
 
 def place_of(graph: Graph, sources: list[str]) -> str:
-    """Where the stream is that these nodes give."""
-    named = ["the input" if source == graph.start else f"after {source}" for source in sources]
-    if len(named) > _NAMED:
-        named = [named[0], f"… {named[-1]} ({len(named)} of them)"]
-    return f"the stream {', '.join(named)}".replace("the stream the input", "the input")
+    """Where these nodes' streams are: `the input and the stream after f1, f3`."""
+    after = [source for source in sources if source != graph.start]
+    named = after if len(after) <= _NAMED else [after[0], f"… {after[-1]} ({len(after)} of them)"]
+    said = ["the input"] if graph.start in sources else []
+    return " and ".join(said + ([f"the stream after {', '.join(named)}"] if after else []))
 
 
 def taken_words(graph: Graph, node: str, named: bool = True) -> list[str]:
     """What a block takes from others by their label; not `named`: without the names of nodes that have no label."""
     found: dict[str, list[str]] = {}
     for what, source in wired(graph, node):
-        if what != "scores" or labels_of(graph, source):
+        if what != "scores" or graph.labels(source):
             found.setdefault(what, []).append(source)
     words = []
     for what, sources in found.items():
-        title = "the stream" if what == "context" else _WHAT.get(what, what)
-        whose = called(graph, sources) if named or all(labels_of(graph, source) for source in sources) else ""
+        title = "the stream" if what == "context" else GIVEN.get(what, what)
+        whose = called(graph, sources) if named or all(graph.labels(source) for source in sources) else ""
         verb = {"context": "attends to", "scores": "adds the"}.get(what, "takes the")
         joint = "at" if what == "context" else "of"
         words.append(f"{verb} {title}" + (f" {joint} {whose}" if whose else ""))

@@ -159,13 +159,13 @@ class _Text:
         if isinstance(part, DrawnSkip):
             return [reads.skip_words(self.graph, self._skipped(part))]
         if isinstance(part, DrawnRead):
-            return [reads.HOW[self.graph.nx.nodes[part.node]["how"]]]
+            return [reads.join_words(self.graph, part.node)]
         return self.labels.notes(part.node)
 
     def _name(self, part: DrawnBlock) -> str:
         """As a pattern writes it."""
         if isinstance(part, DrawnLabel):
-            return " ".join(f"^{name}" for name in reads.labels_of(self.graph, part.node) or (part.node,))
+            return " ".join(f"^{name}" for name in self.graph.labels(part.node) or (part.node,))
         if isinstance(part, DrawnSkip):
             return " ".join(f"<{reads.called(self.graph, [source])}" for source in self._skipped(part))
         return " ".join([self.labels.name(part.node), *(f"^{name}" for name in self.labels.own(part.node))])

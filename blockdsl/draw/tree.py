@@ -133,7 +133,7 @@ class _Tree:
     def _key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
         if isinstance(item, DrawnLabel):
-            return "^", *reads.labels_of(self.graph, item.node)
+            return "^", *self.graph.labels(item.node)
         if isinstance(item, DrawnSkip):
             return "skip", *self._apart(item.node)
         if isinstance(item, str) and self.graph.node_type(item) == "read":

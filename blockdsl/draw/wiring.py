@@ -83,7 +83,7 @@ class _Wiring:
                     between.setdefault((role, copy.part, part), []).append((copy.number, i))
         for (role, source, target), copies in between.items():
             rule = self._rule(source, target, copies)
-            if role == "scores" and not reads.labels_of(self.graph, source.node):
+            if role == "scores" and not self.graph.labels(source.node):
                 rule = "", False  # which are added is in the blocks' words, and so alike in all copies
             if rule is None:
                 unclear |= dict.fromkeys((*target.nodes, *source.nodes))
