@@ -7,7 +7,8 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from .hues import hue
-from .outline import Cluster, Outline, outline
+from .outline import Cluster, Outline
+from .streams import outline_streams
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -38,7 +39,7 @@ _SHAPES = {
 
 def draw(graph: Graph, fold: bool = False) -> str:
     """A digraph with a newline at its end; the same for the same graph. `fold`: each repeat once."""
-    drawn = outline(graph, fold)
+    drawn = outline_streams(graph, fold)
     lines = [
         "digraph blocks {",
         "  rankdir=TB;",
@@ -48,7 +49,7 @@ def draw(graph: Graph, fold: bool = False) -> str:
     ]
     lines += ["  " + _node(drawn, node) for node in drawn.before()]
     lines += _parts(drawn, drawn.parts, "  ", count())
-    lines.append("  " + _node(drawn, graph.end))
+    lines.append("  " + _node(drawn, drawn.graph.end))
     for edge in drawn.edges:
         style = _EDGES.get(edge.carries, f'style=dashed, label="{_text(edge.carries)}"')
         style += f', label="{_text(edge.words)}", penwidth=2.5' if edge.words else ""
