@@ -48,7 +48,7 @@ class BlockOutput(NamedTuple):
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
-        losses, statistics: what else it returned, see `LayerOutput`.
+        losses, statistics, gives: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
     """
 
@@ -59,6 +59,7 @@ class BlockOutput(NamedTuple):
     normed: Tensor | None = None
     losses: Mapping[str, Tensor] | None = None
     statistics: Mapping[str, Tensor] | None = None
+    gives: Mapping[str, Any] | None = None
 
 
 class Block(nn.Module):
@@ -134,7 +135,7 @@ class Block(nn.Module):
             if "memory" in inputs:
                 inputs = {**inputs, "memory": hidden[:, :past] if past else None}
             hidden = hidden[:, past:]
-        update, scores, losses, statistics = LayerOutput.of(self.layer(hidden, **inputs))
+        update, scores, losses, statistics, gives = LayerOutput.of(self.layer(hidden, **inputs))
         if self.sandwich_norm is not None:
             update = self.sandwich_norm(update)
         if self.layer_scale is not None:
@@ -146,5 +147,5 @@ class Block(nn.Module):
             update = update * use.scale
         stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm:
-            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics)
-        return BlockOutput(self.norm(stream), update, False, scores, None, losses, statistics)
+            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, gives)
+        return BlockOutput(self.norm(stream), update, False, scores, None, losses, statistics, gives)

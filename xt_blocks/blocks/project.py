@@ -49,14 +49,15 @@ class QKNorm(nn.Module):
 
     Args:
         o: the options of an attention block.
+        keys: whether it norms keys, too.
     """
 
-    def __init__(self, o: Any) -> None:
+    def __init__(self, o: Any, keys: bool = True) -> None:
         super().__init__()
         self.groups = o.qk_norm_groups
         scaled = o.qk_norm_dim_scale
         self.q_scale = nn.Parameter(torch.ones(o.heads, 1, o.dim_head)) if scaled else None
-        self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled else None
+        self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled and keys else None
 
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
@@ -70,24 +71,28 @@ class GainedQKNorm(nn.Module):
 
     Args:
         o: the options of an attention block.
+        keys: whether it norms keys, too.
     """
 
-    def __init__(self, o: Any) -> None:
+    def __init__(self, o: Any, keys: bool = True) -> None:
         super().__init__()
         which = o.qk_rmsnorm or o.qk_layernorm
         name, eps = ("rmsnorm", o.qk_rmsnorm_eps) if o.qk_rmsnorm else ("layernorm", o.qk_layernorm_eps)
         spec = Norm(name, float(eps), bias=name == "layernorm" and which == "head", unit_offset=o.norm_unit_offset)
         self.all_heads = which == "all"
         self.q, self.k = (
-            EachHeadNorm(spec, heads, o.dim_head)
+            None
+            if heads is None
+            else EachHeadNorm(spec, heads, o.dim_head)
             if which == "each"
             else norm(spec, o.dim_head * (heads if which == "all" else 1))
-            for heads in (o.heads, o.kv_heads)
+            for heads in (o.heads, o.kv_heads if keys else None)
         )
 
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
         own = self.k if keys else self.q
+        assert own is not None
         if not self.all_heads:
             return own(x)
         tokens = x.transpose(-3, -2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..kinds import Kind
 from ..options import Option
 from .attention import (
@@ -16,6 +18,15 @@ from .attention import (
     projection_shapes,
     qkv_step,
 )
+
+
+def _check(o: Any) -> str | None:
+    if o.context and o.tokens_dropout:
+        return (
+            f"tokens_dropout={o.tokens_dropout} hides tokens of another sequence, and context reads those of this one"
+        )
+    return attention_check(o)
+
 
 CROSS_ATTENTION = Kind(
     name="c",
@@ -34,6 +45,13 @@ CROSS_ATTENTION = Kind(
             below=1,
             area="regularisers",
         ),
+        Option(
+            "context",
+            bool,
+            False,
+            "a label: the stream there is attended to, token by token as self-attention does, and no other sequence",
+            reads="context",
+        ),
     ),
     inputs=("attend", "context", "scores", "cache"),
     shapes=lambda o: (
@@ -41,16 +59,17 @@ CROSS_ATTENTION = Kind(
         | projection_shapes("to_kv", o, queries=False, keys=True)
         | attention_shapes(o)
     ),
-    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.context),
-    state=lambda o: attention_state(o, "context"),
+    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.seq if o.context else sizes.context),
+    state=lambda o: attention_state(o, "token" if o.context else "context"),
     module="xt_blocks.blocks.attention:CrossAttention",
-    check=attention_check,
+    check=_check,
     derive=attention_derived,
     steps=lambda o: attention_steps(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),
         (qkv_step(o, "k, v", kv_features(o)), "context"),
     ),
+    gives=("scores",),
     also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
     area="attention",
     builtin=True,

@@ -55,6 +55,8 @@ _REFUSED = {
     "qk_norm": "latents are normed instead, and a cache keeps no keys to norm",
     "qk_rmsnorm": "latents are normed instead, and a cache keeps no keys to norm",
     "qk_layernorm": "latents are normed instead, and a cache keeps no keys to norm",
+    "kv": "keys and values are made of latents, which are a block's own",
+    "values": "values are made of latents, and a cache keeps none to mix",
 }
 
 
