@@ -307,7 +307,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         x = _total(ctx.values, step.reads) if len(step.reads) > 1 else ctx.values[step.reads[0]]
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
-        given = ctx.layer_inputs(step) if step.inputs else {}
+        given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
         normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
         out: BlockOutput = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream
