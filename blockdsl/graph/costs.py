@@ -15,6 +15,7 @@ from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
+from ..registry.reads import JOINS
 from ..registry.state import item_bytes
 from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
@@ -75,6 +76,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         node_type = attrs["type"]
         if node_type == "block":
             yield node, _block(graph.dim, attrs, stream, node in owners, states.get(node, Kept()))
+        elif node_type == "read":
+            yield node, _read(graph, node, stream, node in owners)
         elif node_type == "input" and graph.reads is not None:
             yield node, _embedding(graph, start, sizes)
         elif node_type == "position" and attrs["scheme"] == "absolute":
@@ -98,6 +101,12 @@ def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kep
     idle = 0 if active is None else own - active
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
     return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, *state.cached(sizes), idle)
+
+
+def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:
+    join, values = JOINS[graph.nx.nodes[node]["join"]], len(graph.sources(node, "read"))
+    parameters = _numbers(join.shapes(graph.dim, values)) if owns else 0
+    return Cost(parameters=parameters, flops=2 * sizes.batch * sizes.seq * join.products(graph.dim, values))
 
 
 def _around(dim: int, options: Any) -> int:
@@ -226,7 +235,7 @@ def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
     rows: dict[str, Cost] = {}
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
-        if attrs["type"] in ("block", "sum"):
+        if attrs["type"] in ("block", "sum", "read"):
             row = stage_title(graph, attrs["stage"])
         else:
             row = "embedding" if attrs["type"] in ("input", "position") else "head"

@@ -7,12 +7,12 @@ and the stack. No graph yet, so `blockdsl check` gets by without networkx.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import PatternError, Span, UserError
-from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
+from ..language.expand import BlockSpec, LabelSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
 from ..registry.norms import norm_clash
@@ -28,7 +28,8 @@ class ResolvedBlock:
     """A block with nothing left open.
 
     `given` holds which of the options its own text sets; `positions` what that says of the positions it reads, by the
-    names of the stack's settings. `scale` multiplies the branch before the residual add.
+    names of the stack's settings. `scale` multiplies the branch before the residual add. `reads` has the index of the
+    label that each option names which takes one.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class ResolvedBlock:
     tie: str | None
     stage: int
     span: Span
+    reads: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class ResolvedBranches:
     branches: tuple[tuple[ResolvedStep, ...], ...]
 
 
-ResolvedStep = ResolvedBlock | ResolvedBranches
+ResolvedStep = ResolvedBlock | ReadSpec | LabelSpec | ResolvedBranches
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ class _Resolver:
                     for number, branch in enumerate(spec.branches)
                 )
             )
+        if isinstance(spec, LabelSpec | ReadSpec):
+            return spec
         if spec.kind not in self.kinds:  # parsed before it was unregistered
             raise self._error(spec.span, f"unknown block '{spec.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
         kind = self.kinds[spec.kind]
         self.kinds_used.add(spec.kind)
-        if "context" in kind.inputs and self.settings["context"] is False:
+        if "context" in kind.inputs and "context" not in spec.reads and self.settings["context"] is False:
             problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
@@ -142,11 +146,13 @@ class _Resolver:
             problem = f"a shift of {shift} splits dim={self.dim} into {self._pieces(shift)} parts"
             raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
         of_positions = {option.name: option.setting or option.name for option in kind.position_options()}
-        given = {name: value for name, value in spec.given.items() if name not in of_positions}
+        given = {name: name in spec.reads or value for name, value in spec.given.items() if name not in of_positions}
         positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
         options = self._options(kind, spec, given, after_first)
         self._check_direction(kind, spec, bool(options.get("bidirectional")))
-        block = ResolvedBlock(spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span)
+        block = ResolvedBlock(
+            spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span, spec.reads
+        )
         self._check_tie(block)
         self._check_positions(block)
         return block

@@ -18,6 +18,7 @@ TYPES = {
     "position": nodes.PositionNode,
     "block": nodes.BlockNode,
     "sum": nodes.SumNode,
+    "read": nodes.ReadNode,
     "output": nodes.OutputNode,
 }
 
@@ -30,14 +31,14 @@ def test_the_input_says_its_options() -> None:
 
 def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
     g = blockdsl.compile(
-        "a c & f", dim=16, heads=2, rotary_pos_emb=True, num_tokens=9, max_seq_len=8, scaled_sinu_pos_emb=False
+        "a ^u c & f <u", dim=16, heads=2, rotary_pos_emb=True, num_tokens=9, max_seq_len=8, scaled_sinu_pos_emb=False
     )
     assert g.nx.graph.keys() == get_type_hints(nodes.GraphAttributes).keys()
     assert {attrs["type"] for _, attrs in g.nx.nodes(data=True)} == TYPES.keys() == nodes.NODE_ATTRIBUTES.keys()
     for node, attrs in g.nx.nodes(data=True):
         declared = get_type_hints(TYPES[attrs["type"]])
         own = {option.name for option in ROTARY_ATTRIBUTES} if node.startswith("rotary") else set()
-        assert attrs.keys() - own == declared.keys(), node
+        assert attrs.keys() - own - {"labels"} == declared.keys(), node
         assert get_args(declared["type"]) == (attrs["type"],)
 
 
