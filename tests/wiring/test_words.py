@@ -30,7 +30,7 @@ from .lines import SIZES
         ("a ^k f a(kv=k, rotary=false)", {"rotary_pos_emb": True}, "rotated by other positions"),
         ("a ^k f a(kv=k, values=k)", {}, "kv takes the values of its label too"),
         ("a ^k f a(value_mix=learned)", {}, "value_mix=learned is set, but it needs values"),
-        ("a ^s f a(scores=s, heads=4)", {}, "2 heads do not fit 4"),
+        ("a ^s f a(scores=s, heads=4)", {}, "the scores of 2 heads to those of 4"),
         ("a ^m f c(context=m, tokens_dropout=0.1)", {}, "tokens_dropout=0.1 hides tokens of another sequence"),
     ],
 )

@@ -61,7 +61,7 @@ class Join(nn.Module):
         if self.join == "add":
             return reduce(torch.add, earlier)
         if self.join == "gate":
-            factors = apply(self.gate, x).sigmoid().split(1, dim=-1)
+            factors = apply(self.gate, x).sigmoid()[..., None, :].unbind(dim=-1)
         else:
             factors = (self.gain if self.join == "gain" else self.logits.softmax(dim=0)).unbind()
         return reduce(torch.add, (u * factor for u, factor in zip(earlier, factors, strict=True)))

@@ -186,6 +186,7 @@ def _load_gained_qk_norm(layer: Attention | CrossAttention, state: Reader, paire
         return
     assert isinstance(qk, GainedQKNorm)
     for own, name, heads in ((qk.q, "q_rmsnorm.gamma", o.heads), (qk.k, "k_rmsnorm.gamma", o.kv_heads)):
+        assert own is not None
         gain = state.need(name, shape=(heads, 1, o.dim_head))
         if gain is not None:
             gain = halves(gain[:, 0], paired) + (0 if o.norm_unit_offset else 1)

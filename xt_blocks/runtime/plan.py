@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blockdsl.graph.state import Kept, kept
 from blockdsl.registry.kinds import kinds
@@ -88,45 +88,45 @@ def plan(graph: BlockGraph) -> list[Step]:
     norming = {source for node in taken for source in graph.sources(node, "normed")}
     steps = []
     for node in graph.order():
-        at = {"node": node, "reads": tuple(graph.sources(node, "stream")), "fork": forks.get(node)}
+        step = Step(node, tuple(graph.sources(node, "stream")), fork=forks.get(node))
         if graph.node_type(node) == "sum":
-            steps.append(_sum(graph, forks, **at))
+            steps.append(_sum(step, graph, forks))
         elif graph.node_type(node) == "read":
-            steps.append(_read(graph, owner[node], **at))
+            steps.append(_read(step, graph, owner[node]))
         elif graph.node_type(node) == "block":
-            use = Use(graph.block(node)["shift"], _scale(graph, node), graph.causal, node in norming)
             given = tuple(what for what in gives.get(node, ()) if what)
-            step = _block(graph, taken[node], states.get(node, Kept()), **at)
-            steps.append(replace(step, block=owner[node], use=use, gives=given))
+            step = replace(step, block=owner[node], gives=given)
+            steps.append(_block(step, graph, taken[node], node in norming, states.get(node, Kept())))
     ends = tuple(graph.sources(graph.end, "stream"))
     if len(ends) > 1 or not steps:
         steps.append(Step(graph.end, ends))
     return _with_lifetimes(steps, graph.start)
 
 
-def _sum(graph: BlockGraph, forks: Mapping[str, str], node: str, reads: tuple[str, ...], **at: Any) -> Step:
-    base = next(iter(graph.sources(node, "base")), None)
-    counted = tuple(end for end in reads if base is not None and forks.get(end) == base)
-    return Step(node, reads, base=base, counted=counted, stage=graph.nx.nodes[node]["stage"], **at)
+def _sum(step: Step, graph: BlockGraph, forks: Mapping[str, str]) -> Step:
+    base = next(iter(graph.sources(step.node, "base")), None)
+    counted = tuple(end for end in step.reads if base is not None and forks.get(end) == base)
+    return replace(step, base=base, counted=counted, stage=graph.nx.nodes[step.node]["stage"])
 
 
-def _read(graph: BlockGraph, owner: str, node: str, **at: Any) -> Step:
-    attrs = graph.nx.nodes[node]
-    use, earlier = Use(scale=float(attrs["scale"])), tuple(graph.sources(node, "read"))
-    return Step(node, join=owner, earlier=earlier, use=use, stage=attrs["stage"], **at)
+def _read(step: Step, graph: BlockGraph, owner: str) -> Step:
+    attrs, earlier = graph.nx.nodes[step.node], tuple(graph.sources(step.node, "read"))
+    return replace(step, join=owner, earlier=earlier, use=Use(scale=float(attrs["scale"])), stage=attrs["stage"])
 
 
-def _block(graph: BlockGraph, taken: Mapping[str, tuple[str, str]], state: Kept, node: str, **at: Any) -> Step:
-    attrs, (kind, pieces) = graph.block(node), graph.state(node)
-    positions, normed = graph.sources(node, "position"), graph.sources(node, "normed")
+def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], shares_norm: bool, state: Kept) -> Step:
+    attrs, (kind, pieces) = graph.block(step.node), graph.state(step.node)
+    positions, normed = graph.sources(step.node, "position"), graph.sources(step.node, "normed")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     per_token = [piece for piece in (pieces or {}).values() if piece.per == "token"]
     reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
     inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
     inputs += tuple(name for name in taken if name not in inputs)
     found = {"rotary": rotary, "bias": len(positions) > len(rotary), "scores": "scores" in taken, "memory": False}
-    return Step(
-        node,
+    scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
+    return replace(
+        step,
+        use=Use(attrs["shift"], scale, graph.causal, shares_norm),
         inputs=inputs,
         gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,
@@ -137,13 +137,7 @@ def _block(graph: BlockGraph, taken: Mapping[str, tuple[str, str]], state: Kept,
         stage=attrs["stage"],
         checkpoint=attrs["options"]["checkpoint"],
         carries=state if any(piece.per == "row" for piece in state.pieces.values()) else None,
-        **at,
     )
-
-
-def _scale(graph: BlockGraph, node: str) -> float:
-    attrs = graph.block(node)
-    return float(attrs["scale"] * attrs["options"]["branch_scale"])
 
 
 def _taken(graph: BlockGraph, node: str) -> dict[str, tuple[str, str]]:

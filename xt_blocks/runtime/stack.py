@@ -72,7 +72,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
         self.anchored = any(own.get("num_mem_kv") for own in options)
         self.reads_positions = bool(self.positions or self.rotary)
-        attending = self.attending = [step.node for step in self.plan if step.self_attends]
+        self.attending = [step.node for step in self.plan if step.self_attends]
+        attending = [step.node for step in self.plan if step.self_attends or step.own_context]
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
