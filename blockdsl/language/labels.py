@@ -66,43 +66,6 @@ def read_arguments(read: Read) -> tuple[str | int, Join, float | None]:
     return "latest" if which is None else which, join, join.init if init is None else init
 
 
-def _example(options: tuple[Option, ...], value: Value) -> str:
-    """The first option that could have this value, written out."""
-    fits = [option.name for option in options if option.fault(value) is None]
-    return f"as in {fits[0]}={spell(value)}" if fits else listing("options", (option.name for option in options))
-
-
-def _option_hint(kind: Kind, name: str) -> str:
-    known = by_name(kind.written_options())
-    if ours := meant(name):
-        own = {option.setting: option.name for other in kinds().values() for option in other.written_options()}
-        first = own.get(ours[0], ours[0])
-        if len(ours) == 1 and first in known:
-            return f"did you mean '{first}'?"
-        if hint := did_you_mean(name, known):
-            return hint
-        name = first
-    if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
-        return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
-    others = [other for other in kinds().values() if name in by_name(other.written_options())]
-    if others:
-        return f"'{name}' is an option of " + ", ".join(f"'{other.name}' ({other.title})" for other in others)
-    suffixes = {
-        "shift_tokens": ">>, as in a>>1",
-        "shift": ">>, as in a>>1",
-        "scale": "/, as in f/2",
-        "tie": "@, as in a@x",
-    }
-    if name in suffixes:
-        return f"it is written with the suffix {suffixes[name]}"
-    if name in kinds() or name in MACROS:
-        return f"a group needs a space before its '(', as in {kind.name} ({name})"
-    if setting := by_name(STACK_SETTINGS).get(name):
-        value = "" if setting.type is bool else "=..."
-        return f"'{name}' is a setting of the stack and comes before the pattern: set {name}{value};"
-    return did_you_mean(name, known) or listing("options", known)
-
-
 class Labels:
     """The places that labels name, while the text is expanded."""
 

@@ -31,6 +31,7 @@ class Step:
         gets: the inputs that have a value here; the others are None.
         counted: for a sum, the branches whose gain is summed by their blocks; of others it is a difference.
         rotary, biases, scores_from: the nodes it reads these from.
+        reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         keep_scores: a later block reads its scores.
         stage: its index; None after the last one.
@@ -51,6 +52,7 @@ class Step:
     rotary: str | None = None
     biases: tuple[str, ...] = ()
     scores_from: str | None = None
+    reads_condition: bool = False
     normed_from: str | None = None
     keep_scores: bool = False
     stage: int | None = None
@@ -110,6 +112,7 @@ def _step(
         rotary=rotary[0] if rotary else None,
         biases=tuple(position for position in positions if position not in rotary),
         scores_from=scores[0] if scores else None,
+        reads_condition=bool(graph.sources(node, "condition")),
         normed_from=normed_by(normed[0]) if normed else None,
         keep_scores=keep,
         stage=attrs["stage"],
