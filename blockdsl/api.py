@@ -15,8 +15,9 @@ from .graph import costs, digest, json, lint, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
-from .graph.resolve import resolve
-from .language.pattern import Pattern
+from .graph.resolve import ResolvedPattern, resolve
+from .language.join import joined
+from .language.pattern import Pattern, parse
 from .registry.keywords import parameters, spells
 from .registry.settings import table
 from .registry.tokens import MODELS, checked, clash, model_of
@@ -47,6 +48,15 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
         UserError: a setting's value is out of range, or settings clash.
     """
     stack = resolve(pattern, **settings)
+    graph = _compiled(stack)
+    if stack.encoder is None:
+        return graph
+    whole = pattern if isinstance(pattern, Pattern) else parse(pattern)
+    return graph._reading(_compiled(stack.encoder), stack.tie_token_emb, str(whole))
+
+
+def _compiled(stack: ResolvedPattern) -> BlockGraph:
+    """The graph of one stream."""
     graph = BlockGraph(build(stack)).lint()
     model = model_of(stack.settings)
     if model is None:
@@ -94,6 +104,29 @@ class BlockGraph(Graph):
     ) -> BlockGraph:
         """A copy that reads images and gives classes; `options` are the others of `IMAGE_OPTIONS`, errors as above."""
         return self._with("images", {"image_size": image_size, "patch_size": patch_size, **options}, "with_images")
+
+    def with_encoder(self, encoder: BlockGraph, tie_token_emb: bool = False) -> BlockGraph:
+        """A copy whose cross-attention reads what another graph gives: `(a f)*6 => (a c f)*6`, made of its two sides.
+
+        Args:
+            encoder: gives vectors, one for each of its tokens.
+            tie_token_emb: one embedding of tokens for both.
+
+        Raises:
+            GraphError: they do not fit, or this graph attends to no context; the message lists every fault.
+        """
+        more = {"enc_causal": encoder.causal, "dec_causal": self.causal, "tie_token_emb": tie_token_emb}
+        usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
+        said = {name: value for name, value in more.items() if value != usual[name]}
+        return self._reading(encoder, tie_token_emb, joined(encoder.pattern, self.pattern, said))
+
+    def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
+        graph = self.copy()
+        if not graph.nodes("context"):
+            raise GraphError("the graph cannot be lowered:\n  it attends to no context, which an encoder would give it")
+        graph.nx.nodes[graph.nodes("context")[0]].update(encoder=encoder.copy().nx, tie_token_emb=tie_token_emb)
+        graph.nx.graph["pattern"] = pattern
+        return graph.lint()
 
     def _with(self, model: str, given: dict[str, Any], caller: str) -> BlockGraph:
         settings = checked(model, given, caller)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .blocks.packed import pack, unpack
     from .generation.autoregressive import AutoregressiveWrapper
     from .generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
+    from .generation.lower import lower
     from .generation.nonautoregressive import NonAutoregressiveWrapper
     from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from .kernels.cross_entropy import Target
     from .models.continuous import ContinuousTransformerWrapper
     from .models.dual import DualEncoder
+    from .models.encoder_decoder import EncoderDecoder
     from .models.layers import AttentionLayers, CrossAttender, Decoder, Encoder
-    from .models.lower import lower
     from .models.transformer import TransformerWrapper
     from .models.vision import ViTransformerWrapper
     from .runtime.auxiliary import auxiliary_losses
@@ -72,8 +73,9 @@ _HOMES = {
         "Decoder",
         "Encoder",
     ),
-    "models.lower": ("lower",),
+    "generation.lower": ("lower",),
     "generation.seq2seq": ("XTransformer",),
+    "models.encoder_decoder": ("EncoderDecoder",),
     "models.transformer": ("TransformerWrapper",),
     "models.vision": ("ViTransformerWrapper",),
     "runtime.auxiliary": ("auxiliary_losses",),
@@ -102,6 +104,7 @@ __all__ = [
     "Decoder",
     "DualEncoder",
     "Encoder",
+    "EncoderDecoder",
     "Experts",
     "FeedForward",
     "Intermediates",

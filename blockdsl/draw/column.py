@@ -125,7 +125,7 @@ class Column:
         drawn = {node: block.node for block in drawn_blocks(parts) for node in block.nodes}
         wires: dict[Wire, None] = {}
         for block in drawn_blocks(parts):
-            for role in ("position", "context"):
+            for role in ("position", "condition", "context"):
                 wires |= {Wire(role, source, block.node): None for source in self.graph.sources(block.node, role)}
             for node in block.nodes:
                 wires |= {

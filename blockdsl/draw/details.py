@@ -83,6 +83,12 @@ class Details:
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
 
+    def of_condition(self, node: str) -> str:
+        attrs = self.graph.nx.nodes[node]
+        mlp = "" if attrs["expansion"] is None else f", made {self.graph.condition[1]:,} by a linear layer and SiLU"
+        read = f"{node}: {attrs['dim']:,} features that norms and layer scales read{mlp}"
+        return "\n".join([read, *self._cost(node, 1)])
+
     def of_end(self, node: str, lines: list[str]) -> str:
         """The tooltip of the input or the output."""
         return "\n".join([f"{node}: {' · '.join(lines)}", *self._cost(node, 1)])

@@ -16,6 +16,7 @@ _EDGES = {
     "stream": "",
     "base": 'color="#888888"',
     "context": 'style=dashed, color="#7a5fc0"',
+    "condition": 'style=dashed, color="#a8701c"',
     "position": 'style=dotted, color="#2f8f7d", constraint=false',
     "scores": 'style=dashed, color="#c2527a", label="scores", constraint=false',
     "normed": 'style=dashed, color="#888888", label="normed", constraint=false',
@@ -25,6 +26,7 @@ _SHAPES = {
     "input": "shape=plaintext",
     "output": "shape=plaintext",
     "context": 'shape=box, style=dashed, color="#7a5fc0"',
+    "condition": 'shape=box, style=dashed, color="#a8701c"',
     "position": 'shape=note, style=filled, fillcolor="#ffffff", color="#2f8f7d"',
     "sum": "shape=circle, width=0.3, fixedsize=true",
 }

@@ -197,10 +197,12 @@ class Faces:
         return Box(node, (node,), self.graph.node_type(node), rect, tuple(texts), tip=tip, hue="grey-0")
 
     def source(self, node: str, right: float, y: float) -> Box:
-        """A position or the context, its right upper corner there."""
+        """A position, the condition or the context, its right upper corner there."""
         attrs = self.graph.nx.nodes[node]
         if attrs["type"] == "context":
             title, tip = "context", f"{node}: the sequence that cross-attention reads"
+        elif attrs["type"] == "condition":
+            title, tip = "condition", self.details.of_condition(node)
         else:
             title, tip = self.labels.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _ALWAYS = ("heads", "dim_head", "mult", "causal")  # worth telling even where they are the default
-_TITLES = {"input": "Input", "output": "Output", "context": "Context", "position": "Positions", "sum": "Sum"}
+_TITLES = {
+    "input": "Input",
+    "output": "Output",
+    "context": "Context",
+    "condition": "Condition",
+    "position": "Positions",
+    "sum": "Sum",
+}
 
 
 class Table:

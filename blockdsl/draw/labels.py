@@ -67,6 +67,7 @@ class Labels:
         notes = [kind_of(self.graph.block(node)["kind"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         notes += ["reads the context" for _ in self.graph.sources(node, "context")]
+        notes += ["reads the condition" for _ in self.graph.sources(node, "condition")]
         notes += [
             f"shares the norm of {source if self.items is None else repr(self.graph.block(source)['kind'])}"
             for source in self.graph.sources(node, "normed")

@@ -21,6 +21,7 @@ _ROLES = {
     "stream": "rail",
     "base": "branch",
     "context": "context",
+    "condition": "condition",
     "position": "position",
     "scores": "scores",
     "normed": "branch",
@@ -90,7 +91,7 @@ class _Layers:
         for node in order:
             depth[node] = max((depth[source] + 1 for source in graph.pred[node]), default=0)
         for node in order:
-            if graph.nodes[node]["type"] in ("context", "position") and graph.succ[node]:
+            if graph.nodes[node]["type"] in ("context", "condition", "position") and graph.succ[node]:
                 depth[node] = min(depth[reader] for reader in graph.succ[node]) - 1
         up = -min(depth.values())
         layers: list[list[Slot]] = [[] for _ in range(max(depth.values()) + up + 1)]

@@ -16,16 +16,21 @@ _LINKS = {
     "stream": "-->",
     "base": "-->",
     "context": "-. context .->",
+    "condition": "-. condition .->",
     "position": "-.->",
     "scores": "-. scores .->",
     "normed": "-. normed .->",
 }
 _TIED = "-. tied .-"
-_COLORS = {"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "position": "#2f8f7d", "scores": "#c2527a"}
+_COLORS = {
+    **{"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "condition": "#a8701c"},
+    **{"position": "#2f8f7d", "scores": "#c2527a"},
+}
 _SHAPES = {
     "input": ("([", "])"),
     "output": ("([", "])"),
     "context": ("[/", "/]"),
+    "condition": ("[/", "/]"),
     "position": ("([", "])"),
     "sum": ("((", "))"),
 }

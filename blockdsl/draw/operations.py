@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..registry.kinds import kind_of
-from ..registry.norms import norms_of
+from ..registry.norms import Norm, norms_of
 from ..registry.positions import SCHEMES
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Operation(NamedTuple):
-    """A few words, and what enters there beside the stream: "context", "rotary", "bias", "scores"."""
+    """A few words, and what enters there beside the stream: "context", "condition", "rotary", "bias", "scores"."""
 
     text: str
     reads: tuple[str, ...] = ()
@@ -24,16 +24,17 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
     options = kind.completed(graph.dim, attrs["options"])
-    of_stream, of_output = norms_of(attrs["options"])
+    of_stream, of_output, _ = norms_of(attrs["options"])
     rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
     steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
-    out = [Operation(of_stream.in_words())] if of_stream is not None and options.pre_norm else []
+    out = [_normed(of_stream)] if of_stream is not None and options.pre_norm else []
     out += [Operation("the first branch's norm")] if options.shared_norm else []
     out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
     out += steps
-    out += [] if of_output is None else [Operation(of_output.in_words())]
+    out += [] if of_output is None else [_normed(of_output)]
     out += [] if options.layer_scale is None else [Operation("× a learned gain")]
+    out += [Operation("× σ(W·condition + b)", ("condition",))] if options.use_adaptive_layerscale else []
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
     scale = attrs["scale"] * options.branch_scale
     out += [Operation(f"× {scale:.3g}")] if scale != 1 else []
@@ -44,9 +45,15 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     return out
 
 
+def _normed(norm: Norm) -> Operation:
+    return Operation(norm.in_words(), ("condition",) if norm.adaptive else ())
+
+
 def adds(graph: Graph, node: str) -> bool:
     """Whether a block adds its update to the stream, and does nothing else to it."""
     o = graph.nx.nodes[node]["options"]
+    if post_norm(graph, node):
+        return False
     return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
 
 
@@ -56,10 +63,11 @@ def gated(graph: Graph, node: str) -> bool:
 
 
 def post_norm(graph: Graph, node: str) -> str:
-    """The norm of the sum, of a post-norm block; else nothing."""
+    """The norm of the sum, of a post-norm block and of one with both; else nothing."""
     options = graph.nx.nodes[node]["options"]
-    of_stream, _ = norms_of(options)
-    return "" if options["pre_norm"] or of_stream is None else of_stream.in_words()
+    of_stream, _, of_sum = norms_of(options)
+    norm = of_sum if options["pre_norm"] else of_stream
+    return "" if norm is None else norm.in_words()
 
 
 def read_by(graph: Graph, position: str) -> str:

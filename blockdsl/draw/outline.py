@@ -54,9 +54,9 @@ class Outline:
     lines: dict[str, tuple[str, ...]]
 
     def before(self) -> Iterator[str]:
-        """What is drawn above blocks and sums: the input, positions, the context."""
+        """What is drawn above blocks and sums: the input, positions, the condition, the context."""
         attrs = self.graph.nx.nodes
-        return (node for node in self.lines if attrs[node]["type"] in ("input", "position", "context"))
+        return (node for node in self.lines if attrs[node]["type"] in ("input", "position", "condition", "context"))
 
     def ties(self) -> list[list[str]]:
         """Blocks that are drawn and share their parameters."""

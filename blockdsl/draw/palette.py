@@ -38,6 +38,7 @@ _LIGHT = {
     "border": "#d5dae0",
     "repeat": "#9aa4af",
     "context": "#7a5fc0",
+    "condition": "#a8701c",
     "position": "#2f8f7d",
     "scores": "#c2527a",
 }
@@ -50,6 +51,7 @@ _DARK = {
     "border": "#2d343d",
     "repeat": "#69737f",
     "context": "#a78bfa",
+    "condition": "#d9a04a",
     "position": "#4fb8a3",
     "scores": "#e0789d",
 }
@@ -104,7 +106,7 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
         f".block>rect.mark{{fill:{ground};fill-opacity:.75}}",
         ".block>rect.mark.norm{fill-opacity:1}",
     ]
-    for role in ("context", "position", "scores"):
+    for role in ("context", "condition", "position", "scores"):
         rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
         if role != "scores":
             rules += [f".node.{role}>rect{{fill:{ground};stroke:{theme[role]}}}"]

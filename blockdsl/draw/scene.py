@@ -116,7 +116,7 @@ class Edge:
     """A line that carries something from one node to another.
 
     Attributes:
-        role: "rail", "branch", "context", "position" or "scores".
+        role: "rail", "branch", "context", "condition", "position" or "scores".
         arrow: whether it ends in one.
         curved: drawn as a curve from top to bottom and not with right angles.
     """

@@ -45,7 +45,7 @@ class _Svg:
         yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
         for frame in self.scene.frames:
             yield self._frame(frame)
-        order = {"rail": 0, "branch": 1, "position": 2, "context": 3, "scores": 4}
+        order = {"rail": 0, "branch": 1, "position": 2, "condition": 3, "context": 4, "scores": 5}
         for edge in sorted(self.scene.edges, key=lambda edge: order[edge.role]):
             yield self._edge(edge)
         for box in self.scene.boxes:

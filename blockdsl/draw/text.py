@@ -95,6 +95,8 @@ class _Text:
             parts.append(f"{scheme} positions")
         if self.graph.nodes("context"):
             parts.append("beside a context")
+        if self.graph.nodes("condition"):
+            parts.append(f"with a condition of {self.graph.condition[0]:,}")
         return f" {self.glyphs.dot} ".join(parts)
 
     def _output(self) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import networkx as nx
 
 from ..errors import PatternError
-from ..language.expand import LabelSpec, ReadSpec
+from ..language.expand import ReadSpec
+from ..language.labels import LabelSpec
 from ..registry.kinds import SCORE_SIZES, kinds
-from ..registry.norms import NORM_DETAILS, norm_of, shares
+from ..registry.norms import NORM_DETAILS, norm_of, reads_condition, shares
 from ..registry.options import Option
 from ..registry.positions import Scheme
 from ..registry.settings import block_default
@@ -50,11 +51,15 @@ class _Builder:
         self.graph.add_node("input", type="input", **input_attributes())
         end, _ = self._chain(self.resolved.steps, "input", {})
         last = self.settings["final_norm"]
-        last = self.resolved.given.get("pre_norm", True) if last is None else last
-        details = {option.name: block_default(option, self.resolved.given) for option in NORM_DETAILS}
-        norm = norm_of(self.resolved.given).name if last else None
-        self.graph.add_node("output", type="output", norm=norm, **details, **output_attributes())
+        given = self.resolved.given
+        last = given.get("pre_norm", True) and not given.get("pre_and_post_norm") if last is None else last
+        details = {option.name: block_default(option, given) for option in NORM_DETAILS}
+        norm = norm_of(given) if last else None
+        name = None if norm is None else norm.name
+        self.graph.add_node("output", type="output", norm=name, **details, **output_attributes())
         self._edge(end, "output", "stream")
+        if norm is not None and norm.adaptive:
+            self._edge(self._condition(), "output", "condition")
         return self.graph
 
     def _chain(self, steps: Sequence[ResolvedStep], start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -118,6 +123,8 @@ class _Builder:
             if "context" not in self.graph:
                 self.graph.add_node("context", type="context")
             self._edge("context", node, "context")
+        if reads_condition(block.options):
+            self._edge(self._condition(), node, "condition")
         for scheme, attributes in positions_of(self.settings, self.resolved.dim, block):
             self._edge(self._position(scheme, attributes), node, "position")
         for option in kind.options:
@@ -139,6 +146,14 @@ class _Builder:
             self._scores(source, node, block)
         else:
             self._edge(source, node, option.reads)
+
+    def _condition(self) -> str:
+        """The node of the condition, which is there once something reads it."""
+        if "condition" not in self.graph:
+            dim, expansion = self.settings["dim_condition"], self.settings["adaptive_condition_mlp_expansion"]
+            dim, mlp = dim or self.resolved.dim, self.settings["adaptive_condition_mlp"]
+            self.graph.add_node("condition", type="condition", dim=dim, expansion=expansion if mlp else None)
+        return "condition"
 
     def _position(self, scheme: Scheme, attributes: dict[str, Any]) -> str:
         """The node of a scheme with these attributes; blocks that ask for the same share it."""

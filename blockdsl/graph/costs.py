@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.kinds import Shape, Sizes, kind_of
-from ..registry.norms import Norm, embedding_norm, final_norm, norms_of
+from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
@@ -66,20 +66,27 @@ class Cost:
 
 
 def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
-    """Each node with its cost; a tied block's parameters are its owner's."""
-    owners, states = graph.tied(), kept(graph)
+    """Each node with its cost, an encoder's aside; a tied block's parameters are its owner's.
+
+    A condition is counted as one vector a row.
+    """
+    owners, states, (condition, features) = graph.tied(), kept(graph), graph.condition
     start = {name: plain(value) for name, value in graph.nx.nodes[graph.start].items()}
-    sizes = sizes._replace(seq=row_length(graph, sizes.seq))
+    context = sizes.context if (encoder := graph.encoder) is None else row_length(encoder, sizes.context)
+    sizes = sizes._replace(seq=row_length(graph, sizes.seq), context=context)
     beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
     stream = sizes._replace(seq=sizes.seq + beside)
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
-            yield node, _block(graph.dim, attrs, stream, node in owners, states.get(node, Kept()))
+            yield node, _block(graph.dim, features, attrs, stream, node in owners, states.get(node, Kept()))
         elif node_type == "read":
             yield node, _read(graph, node, stream, node in owners)
+        elif node_type == "condition":
+            yield node, Cost() if attrs["expansion"] is None else _linear(condition, features, sizes.batch, bias=False)
         elif node_type == "input" and graph.reads is not None:
-            yield node, _embedding(graph, start, sizes)
+            shared = start["num_tokens"] * graph.emb_dim if graph.tie_token_emb else 0
+            yield node, _embedding(graph, start, sizes) + Cost(parameters=-shared)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
@@ -92,15 +99,17 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, _output(graph, {name: plain(value) for name, value in attrs.items()}, sizes)
 
 
-def _block(dim: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
+def _block(dim: int, condition: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
     kind = kind_of(attrs["kind"])
     options = kind.completed(dim, attrs["options"])
     own = _numbers(kind.shapes(options))
-    parameters = _around(dim, options) + own if owns else 0
+    around, adapting = _around(dim, options, condition)
+    parameters = around + own if owns else 0
     active = kind.active(options) if owns else None
     idle = 0 if active is None else own - active
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    return Cost(1, parameters, round(kind.flops(options, sizes)) + gate, *state.cached(sizes), idle)
+    flops = round(kind.flops(options, sizes)) + gate + 2 * sizes.batch * adapting
+    return Cost(1, parameters, flops, *state.cached(sizes), idle)
 
 
 def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:
@@ -109,12 +118,18 @@ def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:
     return Cost(parameters=parameters, flops=2 * sizes.batch * sizes.seq * join.products(graph.dim, values))
 
 
-def _around(dim: int, options: Any) -> int:
-    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps."""
-    norms = sum(norm.parameters(dim) for norm in norms_of(vars(options)) if norm is not None)
+def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
+    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps.
+
+    And those of them that a condition of so many features is multiplied by.
+    """
+    norms = [norm for norm in norms_of(vars(options)) if norm is not None]
     gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
+    gains += dim * options.use_adaptive_layerscale
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
-    return norms + gains + gate
+    adapting = dim * condition * (sum(norm.adaptive for norm in norms) + options.use_adaptive_layerscale)
+    own = sum(norm.parameters(dim) for norm in norms)
+    return own + gains + gate + adapting, adapting
 
 
 def _numbers(shapes: Mapping[str, Shape]) -> int:
@@ -145,7 +160,9 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, tokens = graph.dim, sizes.batch * sizes.seq
     last = final_norm(attrs)
-    norm = Cost(parameters=0 if last is None else last.parameters(dim))
+    norm = Cost() if last is None else Cost(parameters=last.parameters(dim))
+    if last is not None and last.adaptive:
+        norm += _linear(graph.condition[1], dim, sizes.batch, bias=False)
     if graph.reads == "tokens" and attrs["pooler"]:
         norm += _linear(dim, dim, sizes.batch)
     if attrs["logits_dim"] is not None:
@@ -168,8 +185,7 @@ def _image_output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     dim, pool, cost = graph.dim, pool_of(attrs), Cost()
     features = 2 * dim if pool == "first_mean" else dim
     if pool == "attention":
-        norm = final_norm(attrs) or embedding_norm(attrs)
-        cost += Cost(parameters=dim + norm.parameters(dim))
+        cost += Cost(parameters=dim + pool_norm(attrs).parameters(dim))
         seen = sizes.seq + graph.nx.nodes[graph.start]["class_token"]
         for kind, options in pool_attention(attrs, dim).items():
             own = kind_of(kind).complete(dim, options, "pool=attention")
@@ -205,7 +221,8 @@ def sizes(seq_len: int, batch: int, context_len: int | None = None) -> Sizes:
 
 
 def total(graph: Graph, sizes: Sizes) -> Cost:
-    return sum((cost for _, cost in node_costs(graph, sizes)), Cost())
+    """Of all nodes, those of its encoder included."""
+    return sum((cost for _, cost in by_stage(graph, sizes)), Cost())
 
 
 def parameters(graph: Graph, active: bool = False) -> int:
@@ -231,14 +248,21 @@ def kv_cache_bytes(
 
 
 def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
-    """Costs of each stage, and of the embedding and head where the graph has any; names are unique."""
+    """Costs of each stage, and of the embedding and head where the graph has any; names are unique.
+
+    Those of an encoder come first, as `encoder 1`. The context is its row.
+    """
     rows: dict[str, Cost] = {}
+    if (encoder := graph.encoder) is not None:  # it runs once, over the context, and decoding keeps nothing of it
+        once = {"cached": 0, "cached_bytes": 0, "cached_float32": 0}
+        own = by_stage(encoder, Sizes(sizes.batch, row_length(encoder, sizes.context), 0))
+        rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
         if attrs["type"] in ("block", "sum", "read"):
             row = stage_title(graph, attrs["stage"])
         else:
-            row = "embedding" if attrs["type"] in ("input", "position") else "head"
+            row = "embedding" if attrs["type"] in ("input", "condition", "position") else "head"
         rows[row] = rows.get(row, Cost()) + cost
     return [(row, cost) for row, cost in rows.items() if cost != Cost()]
 

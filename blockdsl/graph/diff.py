@@ -58,12 +58,12 @@ class Difference:
     Attributes:
         before, after: the graphs.
         pairs: nodes that belong together, of every type.
-        removed, added: blocks, positions and contexts that only one of them has.
+        removed, added: blocks, positions, conditions and contexts that only one of them has.
         blocks: options, `shift`, `scale` and `tie` of blocks.
         stack: `dim` and `causal`.
-        settings: attributes of the input, the output and positions.
-        wiring: what a block or the output reads: `stream`, `context`, `position`, `scores`, `normed`. What merely
-            follows from a block that is gone or new does not count.
+        settings: attributes of the input, the output, positions and the condition.
+        wiring: what a block or the output reads: `stream`, `context`, `condition`, `position`, `scores`, `normed`. What
+            merely follows from a block that is gone or new does not count.
         stages: those that are new, gone, named otherwise, or start at another block.
         costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not; with experts
             `active_parameters`.
@@ -129,11 +129,14 @@ class Difference:
         blocks = _matched_blocks(before, after)
         positions = _matched_positions(before, after)
         single = [(before.start, after.start), (before.end, after.end)]
-        contexts = list(zip(before.nodes("context"), after.nodes("context"), strict=False))
+        contexts, conditions = (
+            list(zip(before.nodes(node_type), after.nodes(node_type), strict=False))
+            for node_type in ("context", "condition")
+        )
         known: dict[Hashable, int] = {}
         ours = _Wiring(before, [pair[0] for pair in blocks], [pair[0] for pair in positions], known)
         theirs = _Wiring(after, [pair[1] for pair in blocks], [pair[1] for pair in positions], known)
-        pairs = (*single, *contexts, *positions, *blocks, *_matched_sums(ours, theirs))
+        pairs = (*single, *contexts, *conditions, *positions, *blocks, *_matched_sums(ours, theirs))
         removed, added = (
             [node for node in _in_order(graph) if node not in paired]
             for graph, paired in zip((before, after), map(set, zip(*pairs, strict=True)), strict=True)
@@ -146,7 +149,9 @@ class Difference:
             tuple(node for node in added if after.nx.nodes[node]["type"] != "sum"),
             blocks=_block_changes(before, after, blocks),
             stack=_changes(*({"dim": graph.dim, "causal": graph.causal} for graph in (before, after))),
-            settings=_found((*pair, _setting_changes(before, after, pair)) for pair in (*single, *positions)),
+            settings=_found(
+                (*pair, _setting_changes(before, after, pair)) for pair in (*single, *conditions, *positions)
+            ),
             wiring=_found((*pair, _wiring_changes(ours, theirs, pair)) for pair in (*blocks, single[1])),
             stages=_stage_changes(before, after, blocks),
             costs=_cost_changes(before, after, seq_len),
@@ -409,6 +414,7 @@ class _Wiring:
         return {
             "stream": self.stream[node],
             "context": len(graph.sources(node, "context")),
+            "condition": len(graph.sources(node, "condition")),
             "position": sorted(self.positions[source] for source in graph.sources(node, "position")),
             "scores": self.scores[node],
             "normed": [self.own.get(source) for source in graph.sources(node, "normed")],

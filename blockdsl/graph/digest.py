@@ -149,6 +149,8 @@ def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
         out |= _position(attrs)
     else:
         own = {name: value for name, value in attrs.items() if name not in ("type", "tie", "labels")}
+        if own.get("encoder") is not None:
+            own |= {"encoder": canonical(Graph(own["encoder"])), "tie_token_emb": graph.tie_token_emb}
         usual: dict[str, Any] = {"emb_dim": graph.dim} if node_type == "input" else {}
         usual = logits_defaults(attrs["tied"], graph.dim) if node_type == "output" else usual
         own |= {name: None for name, value in usual.items() if own[name] == value}

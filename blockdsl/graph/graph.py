@@ -10,11 +10,14 @@ The graph is the program: change it with plain networkx calls and lower it, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, TypeVar
 
 import networkx as nx
 
+from ..errors import PatternError
+from ..language.pattern import parse
 from ..registry.kinds import Kind, kind_of
 from ..registry.options import plain
 from ..registry.state import State
@@ -63,12 +66,39 @@ class Graph:
         """The output node."""
         return self.nodes("output")[0]
 
+    @property
+    def encoder(self: G) -> G | None:
+        """The graph of the stream whose output the context is; None: the context comes from outside, or there is none.
+
+        It is the networkx graph in the context node's attribute `encoder`, which edits of either change.
+        """
+        found = next((self.nx.nodes[node].get("encoder") for node in self.nodes("context")), None)
+        return None if found is None else type(self)(found)
+
+    @property
+    def tie_token_emb(self) -> bool:
+        """Whether the encoder's embedding of tokens is this graph's too."""
+        return any(self.nx.nodes[node].get("tie_token_emb", False) for node in self.nodes("context"))
+
+    def streams(self: G) -> dict[str, G]:
+        """The graph of each stream by name: "encoder" and "decoder", each alone; or of one stream, itself under ""."""
+        encoder = self.encoder
+        if encoder is None:
+            return {"": self}
+        decoder = self.copy()
+        for node in decoder.nodes("context"):
+            decoder.nx.nodes[node].clear()
+            decoder.nx.nodes[node]["type"] = "context"
+        with suppress(PatternError):  # the text cannot be read any more, say because a kind was unregistered
+            decoder.nx.graph["pattern"] = str(parse(self.pattern).decoder)
+        return {"encoder": encoder, "decoder": decoder}
+
     def nodes(self, node_type: str) -> list[str]:
         """The nodes of one type, in the order they were added."""
         return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
 
     def node_type(self, node: str) -> str:
-        """What a node is: "input", "context", "position", "block", "sum", "read" or "output"."""
+        """What a node is: "input", "context", "condition", "position", "block", "sum", "read" or "output"."""
         return self.nx.nodes[node]["type"]
 
     def block(self, node: str) -> BlockNode:
@@ -82,6 +112,16 @@ class Graph:
     def labels(self, node: str) -> tuple[str, ...]:
         """The names that the text gives the stream after this node."""
         return tuple(self.nx.nodes[node].get("labels", ()))
+
+    @property
+    def condition(self) -> tuple[int, int]:
+        """Features of the condition, and of what its readers get of it; 0: there is none."""
+        nodes = self.nodes("condition")
+        if not nodes:
+            return 0, 0
+        attrs = self.nx.nodes[nodes[0]]
+        dim: int = plain(attrs["dim"])
+        return dim, dim * (plain(attrs["expansion"]) or 1)
 
     def order(self) -> list[str]:
         """All nodes, each after those it reads."""
@@ -104,6 +144,13 @@ class Graph:
         """Features of the token embedding."""
         own = plain(self.nx.nodes[self.start]["emb_dim"])
         return self.dim if own is None else own
+
+    @property
+    def dim_context(self) -> int:
+        """Features of the context, those of the stream unless blocks that read it say otherwise."""
+        readers = (node for context in self.nodes("context") for node in self.nx.succ[context])
+        own = (plain(self.block(node)["options"].get("dim_context")) for node in readers)
+        return next((dim for dim in own if dim is not None), self.dim)
 
     @property
     def reads(self) -> str | None:
@@ -186,16 +233,25 @@ class Graph:
 
         The order of nodes, and that in which each reads its sources, stays; numbers of other libraries become Python's.
         """
-        graph = nx.DiGraph(**_plain(self.nx.graph))
-        graph.add_nodes_from((node, _plain(attrs)) for node, attrs in self.nx.nodes(data=True))
-        for target in self.nx:
-            graph.add_edges_from((source, target, _plain(attrs)) for source, attrs in self.nx.pred[target].items())
-        return type(self)(graph)
+        return type(self)(_copied(self.nx))
+
+
+def _copied(graph: nx.DiGraph) -> nx.DiGraph:
+    out = nx.DiGraph(**_plain(graph.graph))
+    out.add_nodes_from((node, _plain(attrs)) for node, attrs in graph.nodes(data=True))
+    for target in graph:
+        out.add_edges_from((source, target, _plain(attrs)) for source, attrs in graph.pred[target].items())
+    return out
 
 
 def _plain(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy in Python's own types, of the dicts inside too."""
-    return {
-        name: _plain(value) if isinstance(value, dict) else deepcopy(value if is_note(name) else plain(value))
-        for name, value in attrs.items()
-    }
+    """A copy in Python's own types, of the dicts and graphs inside too."""
+    return {name: _plain_value(name, value) for name, value in attrs.items()}
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if is_note(name):
+        return deepcopy(value)
+    if isinstance(value, dict | nx.DiGraph):
+        return _plain(value) if isinstance(value, dict) else _copied(value)
+    return deepcopy(plain(value))

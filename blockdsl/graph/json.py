@@ -16,22 +16,27 @@ from .nodes import NODE_ATTRIBUTES, carried, without_notes
 
 
 def to_json(graph: Graph) -> str:
-    """The whole graph."""
-    plain = {
-        "graph": without_notes(graph.nx.graph),
-        "nodes": [{"id": node, **without_notes(attrs)} for node, attrs in graph.nx.nodes(data=True)],
+    """The whole graph, and in it that of its encoder, if it has one."""
+    return json.dumps(_members(graph.nx), indent=1, default=_plain)
+
+
+def _members(graph: nx.DiGraph) -> dict[str, Any]:
+    return {
+        "graph": without_notes(graph.graph),
+        "nodes": [{"id": node, **without_notes(attrs)} for node, attrs in graph.nodes(data=True)],
         # by target: the order in which a node reads its sources is that of its branches and of their sum
         "edges": [
             {"from": source, "to": target, "carries": list(carried(attrs))}
-            for target in graph.nx
-            for source, attrs in graph.nx.pred[target].items()
+            for target in graph
+            for source, attrs in graph.pred[target].items()
         ],
     }
-    return json.dumps(plain, indent=1, default=_plain)
 
 
 def _plain(value: Any) -> Any:
-    """A number of another library in Python's own type, for `json.dumps`."""
+    """A graph inside another, or a number of another library in Python's own type, for `json.dumps`."""
+    if isinstance(value, nx.DiGraph):
+        return _members(value)
     if (own := options.plain(value)) is value:
         raise TypeError(f"{value!r} is of no type that JSON has")
     return own
@@ -44,7 +49,11 @@ def from_json(text: str | bytes) -> nx.DiGraph:
         TypeError: it is no text.
         GraphError: the text is not such a graph.
     """
-    plain = _object("the text", _loaded(text), ("graph", "nodes", "edges"))
+    return _graph("the text", _loaded(text))
+
+
+def _graph(what: str, members: Any) -> nx.DiGraph:
+    plain = _object(what, members, ("graph", "nodes", "edges"))
     if more := sorted({*plain} - {"graph", "nodes", "edges"}):
         raise _wrong(f"it has {more[0]!r}, and this version of blockdsl knows graph, nodes and edges alone")
     graph = nx.DiGraph()
@@ -57,6 +66,8 @@ def from_json(text: str | bytes) -> nx.DiGraph:
         if name in graph:
             raise _wrong(f"two nodes have the id {name!r}")
         graph.add_node(name)
+        if attrs.get("type") == "context" and attrs.get("encoder") is not None:
+            attrs["encoder"] = _graph(f"the encoder of {name!r}", attrs["encoder"])
         graph.nodes[name].update(_current(attrs))
     for edge in _array("edges", plain["edges"]):
         source, target, carries = (_object("an edge", edge, _EDGE)[key] for key in _EDGE)

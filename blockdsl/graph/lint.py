@@ -14,7 +14,7 @@ import networkx as nx
 
 from ..errors import GraphError, did_you_mean
 from ..registry.kinds import SCORE_SIZES, Kind, kinds
-from ..registry.norms import shares
+from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.reads import JOINS
@@ -94,6 +94,7 @@ def _nodes(graph: Graph) -> Iterator[str]:
             known.add("labels")
             if not _are_names(attrs.get("labels", ())):
                 problems.append(f"labels must be names, not {attrs['labels']!r}")
+        known |= {"encoder", "tie_token_emb"} if node_type == "context" else set()
         if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
             known |= by_name(scheme.attributes).keys()
@@ -106,8 +107,15 @@ def _nodes(graph: Graph) -> Iterator[str]:
     for node_type in ("input", "output"):
         if len(graph.nodes(node_type)) != 1:
             yield f"the graph has {len(graph.nodes(node_type))} {node_type} nodes and needs one"
-    if len(graph.nodes("context")) > 1:
-        yield "the graph has more than one context"
+    for node_type in ("context", "condition"):
+        if len(graph.nodes(node_type)) > 1:
+            yield f"the graph has more than one {node_type}"
+    for node in graph.nodes("context"):
+        attrs = graph.nx.nodes[node]
+        if not isinstance(attrs.get("encoder", graph.nx), nx.DiGraph):
+            yield f"{node}: encoder must be a networkx.DiGraph, as another graph's nx, not {attrs['encoder']!r}"
+        if attrs.get("tie_token_emb", False) not in ((True, False) if "encoder" in attrs else (False,)):
+            yield f"{node}: tie_token_emb must be true or false, and true only where there is an encoder"
 
 
 def _attributes(declared: tuple[Option, ...], attrs: Mapping[str, Any], others: tuple[str, ...]) -> Iterator[str]:
@@ -153,6 +161,7 @@ def _edges(graph: Graph) -> Iterator[str]:
                 "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
                 "read": ends[0] in _STREAM_FROM and ends[1] == "read",
                 "context": ends == ("context", "block"),
+                "condition": ends[0] == "condition" and ends[1] in ("block", "output"),
                 "position": ends[0] == "position" and ends[1] in ("block", "input"),
                 "scores": ends == ("block", "block"),
                 "normed": ends == ("block", "block"),
@@ -294,10 +303,57 @@ def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
 
 
 def _contexts(graph: Graph) -> Iterator[str]:
-    for node, kind, _ in _each_block(graph):
+    for node, kind, attrs in _each_block(graph):
         reads = bool(graph.sources(node, "context"))
         if ("context" in kind.inputs) != reads:
             yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+        for source in graph.sources(node, "context"):
+            has = graph.dim_context if graph.node_type(source) == "context" else graph.dim
+            if (wants := attrs["options"].get("dim_context") or graph.dim) != has:
+                yield f"{node}: reads a context of {wants} features (dim_context), and {source} has {has}"
+
+
+def _conditions(graph: Graph) -> Iterator[str]:
+    last = final_norm(graph.nx.nodes[graph.end])
+    wanted = {graph.end: last is not None and last.adaptive}
+    wanted |= {node: reads_condition(attrs["options"]) for node, _, attrs in _each_block(graph)}
+    for node, reads in wanted.items():
+        if reads != bool(graph.sources(node, "condition")):
+            wrong = "has no condition, and is adaptive" if reads else "reads a condition, but nothing of it is adaptive"
+            yield f"{node}: {wrong}"
+
+
+def _encoder(graph: Graph) -> Iterator[str]:
+    """What the graph of the stream that is read says of itself, and whether it fits."""
+    encoder = graph.encoder
+    if encoder is None:
+        return
+    found = faults(encoder)
+    yield from (f"the encoder: {fault}" for fault in found)
+    if found:
+        return
+    start, end = encoder.nx.nodes[encoder.start], encoder.nx.nodes[encoder.end]
+    if encoder.nodes("context"):
+        yield f"the encoder: {encoder.nodes('context')[0]}: it attends to a context, and there is none to give it"
+    if end["logits_dim"] is not None or end["num_classes"] is not None:
+        yield f"the encoder: {encoder.end}: gives logits; what the decoder reads are vectors"
+    if end["pool"] is not None or (encoder.reads == "images" and end["dim_out"] is not None):
+        yield f"the encoder: {encoder.end}: gives one vector of a row, and the decoder reads those of its tokens"
+    width = encoder.dim if end["dim_out"] is None else end["dim_out"]
+    if width != (wanted := graph.dim_context):
+        yield f"the encoder gives vectors of {width} features, and the decoder's cross-attention reads {wanted}"
+    if not graph.tie_token_emb:
+        return
+    if encoder.reads != "tokens" or graph.reads != "tokens":
+        yield "tie_token_emb is set, but encoder and decoder do not both read tokens"
+        return
+    ours = graph.nx.nodes[graph.start]
+    for name, theirs, own in (
+        ("emb_dim", encoder.emb_dim, graph.emb_dim),
+        *((name, start[name], ours[name]) for name in ("num_tokens", "l2norm_embed")),
+    ):
+        if theirs != own:
+            yield f"tie_token_emb is set, but the encoder has {name}={theirs} and the decoder {name}={own}"
 
 
 def _positions(graph: Graph) -> Iterator[str]:
@@ -456,7 +512,7 @@ def _images(graph: Graph) -> Iterator[str]:
 
 
 def _readers(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes("context") + graph.nodes("position"):
+    for node in graph.nodes("context") + graph.nodes("condition") + graph.nodes("position"):
         if not graph.nx.succ[node]:
             yield f"{node}: nothing reads it; remove it, as in g.nx.remove_node('{node}')"
 
@@ -502,6 +558,21 @@ def _stages(graph: Graph) -> Iterator[str]:
 _RULES: tuple[tuple[Rule, ...], ...] = (
     (_nodes,),
     (_edges, _blocks, _stage_range),
-    (_acyclic, _stream, _reads, _sums, _contexts, _positions, _scores, _shared_norms, _ends, _readers, _ties, _stages),
+    (
+        _acyclic,
+        _stream,
+        _reads,
+        _sums,
+        _contexts,
+        _conditions,
+        _encoder,
+        _positions,
+        _scores,
+        _shared_norms,
+        _ends,
+        _readers,
+        _ties,
+        _stages,
+    ),
 )
 _READABLE: tuple[tuple[Rule, ...], ...] = ((_nodes,), (_edges, _blocks, _stage_range, _acyclic))

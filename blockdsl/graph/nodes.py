@@ -12,6 +12,7 @@ is there already keeps what it carries when it is added again without saying.
     stream    the residual stream. A node reads the sum of what its stream edges bring
     base      of a sum: the stream its branches started from. The sum is base + what each branch added to it
     context   from the context to a block that attends to it
+    condition from the condition to a block or the output, whose norm or layer scale it says
     position  from a position to a block, or from one that is added to the tokens to the input
     scores    attention scores of one block, added to those of a later one (residual attention)
     normed    the stream as one block has normed it, which another reads in place of a norm of its own
@@ -31,7 +32,7 @@ from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
 
-EDGES = ("stream", "base", "context", "position", "scores", "normed", "read")
+EDGES = ("stream", "base", "context", "condition", "position", "scores", "normed", "read")
 
 
 class Field(NamedTuple):
@@ -86,10 +87,23 @@ class InputNode(TypedDict):
     num_register_tokens: int
 
 
-class ContextNode(TypedDict):
-    """The sequence that cross-attention reads."""
+class ContextNode(TypedDict, total=False):
+    """The sequence that cross-attention reads: given from outside, or what an encoder gives, a graph of its own.
+
+    Then it has `encoder`, that networkx graph, and `tie_token_emb`: whether its embedding of tokens serves both.
+    """
 
     type: Literal["context"]
+    encoder: Any
+    tie_token_emb: bool
+
+
+class ConditionNode(TypedDict):
+    """The vector, of each row or of each token, that adaptive norms and layer scales read."""
+
+    type: Literal["condition"]
+    dim: Annotated[int, Field("its features", least=1)]
+    expansion: Annotated[int | None, Field("a linear layer and SiLU make so many times its features of it", least=1)]
 
 
 class PositionNode(TypedDict):
@@ -178,6 +192,7 @@ GRAPH_ATTRIBUTES = declared(GraphAttributes)
 NODE_ATTRIBUTES = {
     "input": INPUT_OPTIONS,
     "context": declared(ContextNode),
+    "condition": declared(ConditionNode),
     "position": declared(PositionNode),
     "block": declared(BlockNode),
     "sum": declared(SumNode),

@@ -7,19 +7,21 @@ and the stack. No graph yet, so `blockdsl check` gets by without networkx.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import PatternError, Span, UserError
-from ..language.expand import BlockSpec, LabelSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
+from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
+from ..language.labels import LabelSpec
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
-from ..registry.norms import norm_clash
+from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
 from ..registry.rotary import SWITCH as ROTARY
-from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
+from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved, table
+from ..registry.streams import SIDES, checked_pair_keywords, implied, names_for
 from ..registry.tokens import clash, model_of
 
 
@@ -64,6 +66,8 @@ class ResolvedPattern:
     steps: tuple[ResolvedStep, ...]
 
     wired: bool = False  # by residual attention or options that take a label: the compiler has more to check
+    encoder: ResolvedPattern | None = None  # of two streams: the one whose output this reads
+    tie_token_emb: bool = False  # of two streams
 
     @property
     def dim(self) -> int:
@@ -90,13 +94,50 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
         UserError: a keyword's value is out of range, or settings clash.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    keywords = checked_keywords(keywords)
+    if pattern.encoder is not None:
+        return _pair(pattern, pattern.encoder, checked_pair_keywords(keywords))
+    return _stream(pattern, checked_keywords(keywords))
+
+
+def _pair(pattern: Pattern, before: Pattern, keywords: dict[str, Any]) -> ResolvedPattern:
+    """Two streams: each with what is said of it, and the second with the first."""
+    blocks = sum(1 for _ in pattern.expansion.blocks())
+    encoder = _side("enc_", before, keywords, decoder=blocks)
+    width = encoder.settings["dim"] if encoder.settings["dim_out"] is None else encoder.settings["dim_out"]
+    more = {} if "cross_attn_dim_context" not in table() else {"cross_attn_dim_context": width}
+    decoder = _side("dec_", pattern.decoder, keywords, more)
+    tie = (pattern.settings | keywords).get("tie_token_emb", False)
+    return replace(decoder, pattern=pattern.decoder, encoder=encoder, tie_token_emb=bool(tie))
+
+
+def _side(
+    side: str, pattern: Pattern, keywords: Mapping[str, Any], more: Mapping[str, Value] = {}, decoder: int | None = None
+) -> ResolvedPattern:
+    """One of two streams; `more`: settings that it has where nothing else is said."""
+    own = {name: keywords[written] for name, written in names_for(side, keywords).items()}
+    said = pattern.settings | own
+    implied_here = {name: value for name, value in implied(side, said).items() if name not in said}
+    usual = {name: value for name, value in more.items() if name not in said and value != said.get("dim")}
+    try:
+        return _stream(pattern, {**usual, **implied_here, **own}, decoder)
+    except PatternError as error:
+        if own := next((name for name, span in pattern.setting_spans.items() if span == error.span), ""):
+            other = next(prefix for prefix in SIDES if prefix != side)
+            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{own}"
+            raise PatternError(error.text, error.span, error.problem, error.hint or hint) from None
+        raise
+    except UserError as error:
+        raise type(error)(f"the {SIDES[side]}: {error}") from error
+
+
+def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = None) -> ResolvedPattern:
+    """One stream; `decoder`: how many blocks the stream has that reads it, if one does."""
     given = pattern.settings | keywords
     settings = resolved(given)
     if settings["dim"] is None:
         raise UserError("a stack needs dim: give dim=512, or write set dim=512; in the pattern")
     if settings["deepnorm"]:
-        given = deepnorm_settings(sum(1 for _ in pattern.expansion.blocks())) | given
+        given = deepnorm_settings(sum(1 for _ in pattern.expansion.blocks()), decoder) | given
     resolver = _Resolver(pattern, given, settings, keywords.keys())
     resolver.check_norms()
     steps = tuple(resolver.step(spec) for spec in pattern.expansion.specs)
@@ -253,6 +294,12 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
+        conditioned = norm_of(self.given).adaptive or any(map(reads_condition, self.seen.values()))
+        for name in ("dim_condition", "adaptive_condition_mlp"):
+            if self.settings[name] and not conditioned:
+                raise self._setting_error(name, "no norm or layer scale reads a condition: set use_adaptive_layernorm")
+        if "adaptive_condition_mlp_expansion" in self.given and not self.settings["adaptive_condition_mlp"]:
+            raise self._setting_error("adaptive_condition_mlp_expansion", "it needs adaptive_condition_mlp")
         if self.given.get("shared_norm") and not any(after_first for _, _, after_first in self.seen):
             raise self._setting_error("shared_norm", "the pattern has no parallel branches, as (a & f) has")
         for scheme in SCHEMES.values():

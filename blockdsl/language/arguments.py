@@ -5,22 +5,25 @@ from __future__ import annotations
 from ..errors import PatternError, did_you_mean, listing, shortened
 from ..registry.options import Option, Value
 from ..registry.settings import table
+from ..registry.streams import pair_table
 from .syntax import Argument
 
 
-def from_arguments(arguments: tuple[Argument, ...], text: str) -> dict[str, Value]:
-    """What `set` says, checked.
+def from_arguments(arguments: tuple[Argument, ...], text: str, pair: bool = False) -> dict[str, Value]:
+    """What `set` says, checked. `pair`: of two streams, whose settings may have a prefix.
 
     Raises:
         PatternError: an unknown name, a wrong value, or a setting given twice; it points at the argument.
     """
-    known = table()
+    known = pair_table() if pair else table()
     out: dict[str, Value] = {}
     for argument in arguments:
         if argument.name is None:
             raise PatternError(text, argument.span, "a setting needs a name", "as in set dim=512, heads=8;")
         if argument.name not in known:
-            hint = did_you_mean(argument.name, known) or listing("settings", sorted(known))
+            hint = did_you_mean(argument.name, known) or listing("settings", sorted(table()))
+            if not pair and argument.name in pair_table():
+                hint = f"{argument.name} is of two streams, as in (a f)*6 => (a c f)*6"
             raise PatternError(text, argument.span, f"unknown setting '{shortened(argument.name)}'", hint)
         if argument.name in out:
             problem = f"the setting '{argument.name}' is given twice"

@@ -16,10 +16,11 @@ from functools import lru_cache
 from ..errors import Fault, Span, did_you_mean, listing, nearest, shortened
 from ..registry.kinds import Kind, kinds
 from ..registry.options import TOO_LARGE, Option, Value, by_name, spell
-from ..registry.reads import JOINS, WHICH, Join
+from ..registry.reads import JOINS
 from ..registry.settings import STACK_SETTINGS
 from ..synonyms import absent, meant
 from .arguments import value_hint
+from .labels import Labels, LabelSpec, read_arguments
 from .macros import MACROS, values_of
 from .parse import MAX_NESTING, parse_tree
 from .syntax import (
@@ -63,16 +64,6 @@ class BlockSpec:
     def scale(self) -> float:
         """What the branch is multiplied by before the residual add."""
         return 1 / self.divide
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSpec:
-    """A name for the place that the stream has reached; `index` counts the labels from the text's start."""
-
-    name: str
-    index: int
-    stage: int
-    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +133,7 @@ def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_
     for definition in definitions:
         measure.define(definition)
     measure.body(body)
-    return _Expander(measure.definitions, {*_labels(definitions, body)}).run(body)
+    return _Expander(measure.definitions, {*_written_labels(definitions, body)}).run(body)
 
 
 def _leaves(body: Body) -> Iterator[Ref | Label | Read]:
@@ -163,7 +154,7 @@ def _leaves_of(item: Item) -> Iterator[Ref | Label | Read]:
         yield from _leaves_of(item.item)
 
 
-def _labels(definitions: list[Definition], body: Body) -> Iterator[str]:
+def _written_labels(definitions: list[Definition], body: Body) -> Iterator[str]:
     """All that the text writes."""
     bodies = [*(definition.body for definition in definitions), body]
     return (leaf.name for each in bodies for leaf in _leaves(each) if isinstance(leaf, Label))
@@ -171,7 +162,7 @@ def _labels(definitions: list[Definition], body: Body) -> Iterator[str]:
 
 @lru_cache(maxsize=256)
 def _macro_body(text: str) -> Body:
-    return parse_tree(text)[1]
+    return parse_tree(text).body
 
 
 def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
@@ -179,6 +170,17 @@ def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
     bodies = [statement.body for statement in statements if isinstance(statement, Definition)]
     used = {leaf.name for each in [*bodies, body] for leaf in _leaves(each) if isinstance(leaf, Ref)}
     return [s for s in statements if isinstance(s, Definition) and s.name not in used]
+
+
+def used(statements: tuple[Statement, ...], body: Body) -> set[str]:
+    """What a body refers to, itself and by the definitions that it uses."""
+    bodies = {statement.name: statement.body for statement in statements if isinstance(statement, Definition)}
+    names, waiting = set[str](), [body]
+    while waiting:
+        new = {leaf.name for leaf in _leaves(waiting.pop()) if isinstance(leaf, Ref)} - names
+        names |= new
+        waiting += [bodies[name] for name in new & bodies.keys()]
+    return names
 
 
 class _Measure:
@@ -223,7 +225,7 @@ class _Measure:
         if isinstance(item, Label):
             return 0
         if isinstance(item, Read):
-            check_read(item)
+            read_arguments(item)
             return 1
         if isinstance(item, Ref):
             return self._bounded(self.ref(item, level), item.span)
@@ -343,47 +345,6 @@ def _check_label(option: str, argument: Argument) -> None:
         raise Fault(argument.span, problem, f"write ^u after a block, and {option}=u where it is read")
 
 
-def check_read(read: Read) -> tuple[str | int, Join, float | None]:
-    """Which places it reads, how they join the stream, and from which number on.
-
-    Raises:
-        Fault: an argument is wrong.
-    """
-    which: str | int | None = None
-    join: Join | None = None
-    init: float | None = None
-    for argument in read.arguments:
-        name, value = argument.name, argument.value
-        if name is None or (name in (*WHICH, *JOINS) and value is True):
-            said = name if name is not None else value
-            if name is None and (not isinstance(said, int) or isinstance(said, bool) or said < 0):
-                problem = f"a read takes a whole number of at least 0, not {shortened(spell(value))}"
-                raise Fault(argument.span, problem, "it counts the places with this label from 0, as in <u(0)")
-            if name in JOINS:
-                if join is not None:
-                    raise Fault(argument.span, f"a read joins the stream by '{join.name}' or by '{name}'", "write one")
-                join = JOINS[name]
-            elif which is not None:
-                raise Fault(argument.span, f"a read says '{which}' and '{said}'", "write which places it reads once")
-            else:
-                assert isinstance(said, str | int)
-                which = said
-        elif name == "init":
-            if fault := Option("init", float, 0.0, "").fault(value):
-                raise Fault(argument.span, f"init {fault}", "what the learned numbers are at first: <u(gain, init=0.5)")
-            assert isinstance(value, int | float)
-            init = value
-        else:
-            known = (*WHICH, *JOINS, "init")
-            hint = did_you_mean(name, known) or listing("words", known)
-            raise Fault(argument.span, f"a read has no '{shortened(name)}'", hint)
-    join = join or JOINS["add"]
-    if init is not None and join.init is None:
-        learned = " and ".join(f"'{each.name}'" for each in JOINS.values() if each.init is not None)
-        raise Fault(read.span, f"init is given, and '{join.name}' has no number to start from", f"it is for {learned}")
-    return "latest" if which is None else which, join, join.init if init is None else init
-
-
 def _example(options: tuple[Option, ...], value: Value) -> str:
     """The first option that could have this value, written out."""
     fits = [option.name for option in options if option.fault(value) is None]
@@ -438,61 +399,13 @@ class _Around:
     branch: bool = False
 
 
-class _Labels:
-    """The places that labels name, while the text is expanded."""
-
-    def __init__(self, known: Collection[str]) -> None:
-        self.known = known  # all that the text writes, above or below
-        self.count = 0
-        self.written: dict[str, list[int]] = {}
-        self.live: dict[str, list[int]] = {}  # less those that were popped
-        self.here: set[str] = set()  # names of the place that the stream has reached
-
-    def write(self, label: Label, stage: int) -> LabelSpec:
-        name = label.name
-        if name in self.here:
-            raise Fault(label.span, f"the label '{shortened(name)}' names this place already", "remove one of them")
-        self.here.add(name)
-        spec = LabelSpec(name, self.count, stage, label.span)
-        self.count += 1
-        self.written.setdefault(name, []).append(spec.index)
-        self.live.setdefault(name, []).append(spec.index)
-        return spec
-
-    def find(self, name: str, which: str | int, span: Span) -> tuple[int, ...]:
-        """The indices that a read of this name finds."""
-        if name not in self.written:
-            if name in self.known:
-                hint = f"a read comes after its label: write ^{shortened(name)} above"
-                raise Fault(span, f"the label '{shortened(name)}' is read before it is written", hint)
-            hint = did_you_mean(name, self.written) or f"a label is written ^{shortened(name)}, before what reads it"
-            raise Fault(span, f"there is no label '{shortened(name)}'", hint)
-        live, total = self.live[name], len(self.written[name])
-        if not live:
-            times = "once" if total == 1 else f"{total} times"
-            problem = f"nothing is left of the label '{shortened(name)}': it is written {times} before this"
-            raise Fault(span, f"{problem} and popped as often", "as many reads may pop it as labels were written")
-        if isinstance(which, int):
-            if which >= len(live):
-                problem = f"the label '{shortened(name)}' names {len(live)} place{'s' * (len(live) > 1)} here"
-                raise Fault(
-                    span, f"{problem}, and {which} is none of them", f"they are counted from 0 to {len(live) - 1}"
-                )
-            return (live[which],)
-        if which == "all":
-            return tuple(live)
-        if which == "pop":
-            return (live.pop(),)
-        return (live[0 if which == "first" else -1],)
-
-
 _LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as in ^u a f <u"
 
 
 class _Expander:
     def __init__(self, definitions: Mapping[str, Definition], labels: Collection[str]) -> None:
         self.definitions = definitions
-        self.labels = _Labels(labels)
+        self.labels = Labels(labels)
         self.stages: list[str | None] = [None]
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)
@@ -602,7 +515,7 @@ class _Expander:
         out.append(BlockSpec(ref.name, given, around.shift, around.divide, None, stage, ref.span, reads))
 
     def read(self, read: Read, around: _Around, out: list[Spec]) -> None:
-        which, join, init = check_read(read)
+        which, join, init = read_arguments(read)
         sources = self.labels.find(read.name, which, read.span)
         stage = self._placed(around)
         out.append(ReadSpec(read.name, which, join.name, init, sources, around.divide, None, stage, read.span))

@@ -1,6 +1,6 @@
 """Formatting a pattern file: canonical text, laid out over lines, with its comments kept.
 
-One statement a line; a pattern too long for a line is broken before each `|`. A comment on a line of its own
+One statement a line; a pattern too long for a line is broken before each `|` and `=>`. A comment on a line of its own
 stays on its own, before what followed it; one after code stays after it.
 """
 
@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 from .parse import comments
 from .pattern import parse
-from .syntax import TextPiece, body_pieces, statement_pieces
+from .syntax import TextPiece, pattern_pieces, statement_pieces
 
 LINE = 100  # columns
+_BREAKS = (" | ", " => ")  # a line may be broken before these
 _INDENT = "    "  # of a line that goes on with what the one before began
 
 
@@ -27,7 +28,7 @@ def format_text(text: str) -> str:
     out = _Writer(text, waiting)
     for statement in pattern.statements:
         out.unit(statement_pieces(statement))
-    out.unit(body_pieces(pattern.body))
+    out.unit(pattern_pieces(pattern.encoder_body, pattern.body))
     out.comments_before(len(text) + 1)
     return out.text()
 
@@ -47,12 +48,12 @@ class _Writer:
         for piece in listed:
             self.comments_before(piece.at)
             text = piece.text
-            if broken and text == " | ":
+            if broken and text in _BREAKS:
                 self._newline()
-                text = "| "
+                text = text.lstrip()
             if not self.lines[-1].strip():
                 self.lines[-1] = ""
-                text = text.lstrip() if piece is listed[0] or text.startswith("| ") else _INDENT + text.lstrip()
+                text = text.lstrip() if piece is listed[0] or f" {text}" in _BREAKS else _INDENT + text.lstrip()
             self.lines[-1] += text
 
     def comments_before(self, at: int) -> None:

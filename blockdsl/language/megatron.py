@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from ..errors import Fault, PatternError, Span, listing
 from ..registry.kinds import kind_of
-from .expand import MAX_BLOCKS, BlockSpec, Expansion, LabelSpec, ReadSpec, Spec
+from .expand import MAX_BLOCKS, BlockSpec, Expansion, ReadSpec, Spec
 from .fold import shortest
+from .labels import LabelSpec
 from .parse import MAX_TEXT
 from .pattern import Pattern, parse
 

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lark import Lark, Token, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
@@ -31,13 +31,22 @@ MAX_NESTING = 64  # parentheses inside parentheses
 _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 
-def parse_tree(text: str) -> tuple[tuple[Statement, ...], Body]:
-    """The statements and the pattern of `text`.
+class Tree(NamedTuple):
+    """A text: its statements, its pattern and, before `=>`, that of the stream whose output it reads."""
+
+    statements: tuple[Statement, ...]
+    body: Body
+    encoder: Body | None = None
+
+
+def parse_tree(text: str) -> Tree:
+    """The syntax tree of `text`.
 
     Raises:
         PatternError: the text does not follow the grammar, or is longer or deeper than the bounds.
     """
-    return _parse(text, "start")
+    tree: Tree = _parse(text, "start")
+    return tree
 
 
 def parse_options(text: str) -> tuple[Argument, ...]:
@@ -153,8 +162,9 @@ def _count(token: Token, what: str, example: str, least: int) -> int:
 class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     """Grammar rule to node, one method a rule; not recursive, so that nesting cannot exhaust the stack."""
 
-    def start(self, meta: Meta, children: list[Any]) -> tuple[tuple[Statement, ...], Body]:
-        return tuple(children[:-1]), children[-1]
+    def start(self, meta: Meta, children: list[Any]) -> Tree:
+        *statements, first, _, second = children
+        return Tree(tuple(statements), first) if second is None else Tree(tuple(statements), second, first)
 
     def settings_only(self, meta: Meta, children: list[Argument]) -> tuple[Argument, ...]:
         return tuple(children)
@@ -263,6 +273,8 @@ _SUFFIXES = {"shift": "shift (>>)", "divide": "scale (/)", "tie": "tie (@)"}
 
 # Errors ----------------------------------------------------------------------------------------------------------
 
+_STREAMS = "(a f)*6 => (a c f)*6"
+
 # What is missing after a token that cannot end a pattern.
 _AFTER = {
     "STAR": ("a repeat needs a count", "as in a*6"),
@@ -271,6 +283,7 @@ _AFTER = {
     "AT": ("a tie needs a label", "as in a@x f a@x f"),
     "VBAR": ("a stage is empty", "write its blocks after the '|', as in a f | a*6"),
     "AMPERSAND": ("a parallel branch is missing", "as in a & f"),
+    "FEEDS": ("the right side of '=>' is empty", f"write the blocks that read the left side, as in {_STREAMS}"),
     "COLON": ("a stage is empty", "write its blocks after the name, as in stem: f a f"),
     "CIRCUMFLEX": ("a label needs a name", "as in a ^u f <u; a repeat is written a*6"),
     "LESSTHAN": ("a read needs the name of a label", "as in a ^u f <u; a token shift is written a>>1"),
@@ -285,6 +298,7 @@ _BEFORE = {
     "AT": ("there is nothing to tie before '@'", "as in a@x f a@x f"),
     "VBAR": ("a stage is empty", "write its blocks before the '|', as in a f | a*6"),
     "AMPERSAND": _AFTER["AMPERSAND"],
+    "FEEDS": ("the left side of '=>' is empty", f"write the blocks whose output is read, as in {_STREAMS}"),
     "COLON": ("a stage's name is missing before ':'", "as in stem: f a f"),
     "RPAR": ("the group is empty", "write blocks between the parentheses"),
 }
@@ -301,10 +315,10 @@ _OPENS_OPTIONS = "'(' right after a name opens its options, as in a(heads=8, cau
 _STRANGE = {
     "+": "'&' sums parallel branches; a space puts blocks one after another",
     "-": f"{_APART}; a minus sign goes only before a number",
-    "→": _APART,
+    **dict.fromkeys("→⇒➔➡⟶⟹", f"{_APART}; what one stream gives to another is written {_STREAMS}"),
     "×": _REPEAT,
     **dict.fromkeys("[]{}", _GROUP),
-    ">": _SHIFT,
+    ">": f"{_SHIFT}, two streams {_STREAMS}",
     **dict.fromkeys("'\"`“”‘’", _QUOTES),
 }
 
@@ -329,7 +343,14 @@ def _fault(text: str, error: UnexpectedInput, start: str) -> PatternError:
     hint = "write a plain space" if char.isspace() else "names are letters, digits and '_'; comments start with '#'"
     shown = f"'{char}'" if char == "\\" else repr(char)
     problem = f"the character {shown} has no meaning here"
-    return PatternError(text, Span(at, at + 1), problem, _STRANGE.get(char, hint))
+    if text[:at].endswith("=") and char == ">":
+        return PatternError(text, Span(at, at + 1), problem, "a value comes after '=', as in heads=8")
+    arrow = text.startswith("->", at) or (char == ">" and text[:at].rstrip().endswith("="))
+    return PatternError(text, Span(at, at + 1), problem, _STRANGE.get("→" if arrow else char, hint))
+
+
+# What '=>' cannot stand in, by a token of it.
+_NOT_WITHIN = (("LPAR", "stands in a group"), ("EQUAL", "stands in a definition"), ("FEEDS", "is written twice"))
 
 
 class _Unexpected:
@@ -342,6 +363,7 @@ class _Unexpected:
         self.accepts = error.accepts or set()
         stack = error.interactive_parser.parser_state.value_stack
         begun = [value for value in stack if isinstance(value, Token)]  # tokens of what is not complete yet
+        self.begun = {token.type for token in begun}
         self.last = stack[-1] if stack and isinstance(stack[-1], Token) else None
         self.after = None if self.last is None else self.last.type
         self.opened = next((token for token in reversed(begun) if token.type in ("LPAR", "CALL")), None)
@@ -383,6 +405,8 @@ class _Unexpected:
 
     def _in_pattern(self, cannot: str) -> tuple[str, str]:
         token, after = self.token.type, self.after
+        if token == "FEEDS" and (within := next((words for kind, words in _NOT_WITHIN if kind in self.begun), "")):
+            return f"'=>' {within}", f"it joins two whole streams, and a pattern has no more: {_STREAMS}"
         if token in _BEFORE and "NAME" in self.accepts and "VBAR" not in self.accepts:
             return _BEFORE[token]
         if self.end and "SET" in self.accepts:
@@ -409,7 +433,13 @@ class _Unexpected:
             return cannot, _SET_TAKES_NONE
         if self.opened is not None:
             return cannot, "options come right after the name, without a space: a(heads=8)"
-        return cannot, "settings and definitions come before the pattern and end with ';': set dim=512; x = a f; x*6"
+        before = "settings and definitions come before the pattern and end with ';': set dim=512; x = a f; x*6"
+        return (
+            cannot,
+            f"{before}\ntwo streams are joined by '=>': {_STREAMS}"
+            if token == "EQUAL" and "set" not in self.text
+            else before,
+        )
 
     def _in_options(self, cannot: str) -> tuple[str, str]:
         """Inside `a(...)`, after `set`, or in settings alone."""

@@ -14,14 +14,16 @@ from ..errors import Fault, PatternError, Span
 from ..registry.kinds import kinds
 from ..registry.options import Value, whole
 from ..registry.reads import JOINS, WHICH
-from ..registry.settings import table
+from ..registry.streams import pair_table
 from . import syntax
 from .arguments import from_arguments
-from .expand import MAX_BLOCKS, BlockSpec, Expansion, LabelSpec, ParallelSpec, ReadSpec, Spec, expand, unused
+from .expand import MAX_BLOCKS, BlockSpec, Expansion, ParallelSpec, ReadSpec, Spec, expand, unused
 from .fold import Folded, fold, shortest
+from .labels import LabelSpec
 from .macros import MACROS
 from .parse import parse_options, parse_tree
-from .syntax import Argument, Body, Definition, Item, Settings, Statement
+from .streams import check_pair, check_settings, of_side
+from .syntax import NOWHERE, Argument, Body, Definition, Item, Settings, Statement
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +35,22 @@ class Pattern:
 
     Attributes:
         statements: the `set` statements and definitions, in order.
-        body: the pattern proper, as a tuple of stages as written.
+        body: the pattern proper, as a tuple of stages as written; of two streams, what is written after `=>`.
         source: the text it was parsed from, which errors point into.
         max_blocks: the bound its expansion was held to.
+        encoder_body: what is written before `=>`; None where there is one stream.
     """
 
     statements: tuple[Statement, ...]
     body: Body
     source: str
     max_blocks: int = MAX_BLOCKS
+    encoder_body: Body | None = None
 
     @cached_property
     def _canonical(self) -> str:
         parts = [syntax.text_of(syntax.statement_pieces(statement)) for statement in self.statements]
-        return " ".join([*parts, syntax.text_of(syntax.body_pieces(self.body))])
+        return " ".join([*parts, syntax.text_of(syntax.pattern_pieces(self.encoder_body, self.body))])
 
     def __str__(self) -> str:
         return self._canonical
@@ -63,8 +67,21 @@ class Pattern:
         return hash(self._canonical)
 
     @cached_property
+    def encoder(self) -> Pattern | None:
+        """The stream before `=>`, as a pattern of its own; None where there is one stream."""
+        return None if self.encoder_body is None else self._side("enc_", self.encoder_body)
+
+    @cached_property
+    def decoder(self) -> Pattern:
+        """The stream after `=>`, as a pattern of its own; of one stream, all of it."""
+        return self if self.encoder_body is None else self._side("dec_", self.body)
+
+    def _side(self, side: str, body: Body) -> Pattern:
+        return replace(self, statements=of_side(self.statements, side, body), body=body, encoder_body=None)
+
+    @cached_property
     def expansion(self) -> Expansion:
-        """Every block in order, with parallel branches nested."""
+        """Every block in order, with parallel branches nested; of two streams, those after `=>`."""
         try:
             return expand(self.statements, self.body, self.max_blocks)
         except Fault as fault:
@@ -73,31 +90,36 @@ class Pattern:
     @property
     def layer_types(self) -> tuple[str, ...]:
         """The kind of every block, left to right; branches one after another."""
-        return tuple(block.kind for block in self.expansion.blocks())
+        before = () if self.encoder is None else self.encoder.layer_types
+        return (*before, *(block.kind for block in self.expansion.blocks()))
 
     @cached_property
     def settings(self) -> dict[str, Value]:
         """What the text's `set` statements say, by name."""
         arguments = [a for s in self.statements if isinstance(s, Settings) for a in s.arguments]
-        return from_arguments(tuple(arguments), self.source)
+        return from_arguments(tuple(arguments), self.source, pair=self.encoder_body is not None)
 
     @property
     def setting_spans(self) -> dict[str, Span]:
         """Where the text sets each setting."""
         arguments = [a for s in self.statements if isinstance(s, Settings) for a in s.arguments]
-        return {argument.name: argument.span for argument in arguments if argument.name is not None}
+        return {a.name: a.span for a in arguments if a.name is not None and a.span != NOWHERE}
 
     @property
     def unused_definitions(self) -> tuple[str, ...]:
-        return tuple(definition.name for definition in unused(self.statements, self.body))
+        return tuple(
+            definition.name for definition in unused(self.statements, (*(self.encoder_body or ()), *self.body))
+        )
 
     @property
     def stages(self) -> tuple[Pattern, ...]:
         """One pattern a stage, each with the statements it needs.
 
         A stage that stands in the text as itself keeps its writing; where a boundary lies inside a repeated
-        group the stages are written from their blocks.
+        group the stages are written from their blocks. Those of an encoder come first.
         """
+        if self.encoder is not None:
+            return (*self.encoder.stages, *self.decoder.stages)
         expansion = self.expansion
         if len(expansion.stages) == len(self.body):
             return tuple(replace(self, body=(stage,)) for stage in self.body)
@@ -117,8 +139,8 @@ class Pattern:
 
     @property
     def stage_names(self) -> tuple[str | None, ...]:
-        """The name of each stage; None where it has none."""
-        return self.expansion.stages
+        """The name of each stage; None where it has none. Those of an encoder come first."""
+        return self.expansion.stages if self.encoder is None else (*self.encoder.stage_names, *self.expansion.stages)
 
     @classmethod
     def from_layers(cls, layers: Iterable[str], max_blocks: int = MAX_BLOCKS) -> Pattern:
@@ -146,26 +168,33 @@ def parse(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
     Raises:
         PatternError: the text is at fault; the error shows where, and what was expected.
     """
-    statements, body = parse_tree(text)
-    pattern = Pattern(_ordered_statements(statements), _ordered(body), text, whole("max_blocks", max_blocks, 1))
+    statements, body, encoder = parse_tree(text)
+    bound = whole("max_blocks", max_blocks, 1)
+    before = None if encoder is None else _ordered(encoder)
+    pattern = Pattern(_ordered_statements(statements), _ordered(body), text, bound, before)
     _ = pattern.expansion, pattern.settings
+    if pattern.encoder is not None:
+        check_settings(text, pattern.statements)
+        check_pair(text, pattern.encoder.expansion, pattern.expansion, bound)
     return pattern
 
 
 def parse_settings(text: str) -> dict[str, Value]:
     """`rotary_pos_emb, ff_mult=2` as a dict, checked as after `set`.
 
+    Those of one of two streams, as `enc_heads`, are taken too.
+
     Raises:
         PatternError: a syntax fault, an unknown name or a wrong value.
     """
-    return from_arguments(parse_options(text), text)
+    return from_arguments(parse_options(text), text, pair=True)
 
 
 # Options in declaration order ------------------------------------------------------------------------------------
 
 
 def _ordered_statements(statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    order = [*table()]
+    order = [*pair_table()]
     return tuple(
         replace(statement, arguments=_sorted(statement.arguments, order))
         if isinstance(statement, Settings)
@@ -210,10 +239,10 @@ def _sorted(arguments: tuple[Argument, ...], order: Sequence[str]) -> tuple[Argu
 
 def _single(layer: str) -> str:
     """A block's canonical text, in parentheses where it would otherwise come apart in a repeat."""
-    statements, body = parse_tree(layer)
+    statements, body, encoder = parse_tree(layer)
     text = syntax.text_of(syntax.body_pieces(_ordered(body)))
     (name, items), *more = [(stage.name, stage.items) for stage in body]
-    if statements or more or name is not None or len(items) > 1 or isinstance(items[0], syntax.Repeat):
+    if statements or encoder or more or name is not None or len(items) > 1 or isinstance(items[0], syntax.Repeat):
         raise PatternError(layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f']")
     return f"({text})" if isinstance(items[0], syntax.Parallel) else text
 

@@ -218,6 +218,19 @@ def statement_pieces(statement: Statement) -> Iterator[TextPiece]:
         yield from _ending(body_pieces(statement.body), ";")
 
 
+def pattern_pieces(encoder: Body | None, body: Body) -> Iterator[TextPiece]:
+    """Of all that comes after the statements: one stream, or two."""
+    if encoder is None:
+        yield from body_pieces(body)
+        return
+    yield from body_pieces(encoder)
+    pieces = body_pieces(body)
+    first = next(pieces)
+    yield TextPiece(" => ", first.at)
+    yield first
+    yield from pieces
+
+
 def body_pieces(body: Body) -> Iterator[TextPiece]:
     for i, stage in enumerate(body):
         start = _start(stage.items[0]) if stage.name is None else stage.span.start

@@ -289,6 +289,13 @@ BLOCK_OPTIONS = (
         optional=True,
     ),
     Option(
+        "use_adaptive_layerscale",
+        bool,
+        False,
+        "the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
+        setting="use_adaptive_layerscale",
+    ),
+    Option(
         "layer_dropout",
         float,
         0.0,
@@ -359,6 +366,8 @@ def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
 def _block_check(o: Any) -> str | None:
     if clash := norm_clash(vars(o)):
         return clash[-1]
+    if o.use_adaptive_layerscale and o.layer_scale is not None:
+        return "use_adaptive_layerscale and layer_scale are both set; give one"
     return misplaced_norm(o)
 
 

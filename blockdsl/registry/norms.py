@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .options import Option, Value
 
-NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm", "scalenorm": "ScaleNorm"}
+NORMS = {
+    "layernorm": "LayerNorm",
+    "rmsnorm": "RMSNorm",
+    "scalenorm": "ScaleNorm",
+    "simple_rmsnorm": "simple RMSNorm",
+    "adaptive_layernorm": "adaptive LayerNorm",
+    "adaptive_rmsnorm": "adaptive RMSNorm",
+}
+"""Each but the first has an option `use_...`."""
 
 NORM_PLACES = (
     Option("pre_norm", bool, True, "norm before the branch (else after the residual add)", setting="pre_norm"),
@@ -29,6 +37,13 @@ NORM_PLACES = (
         False,
         "norm of the branch's output in place of that before it (OLMo 2, arXiv:2501.00656)",
         setting="output_norm",
+    ),
+    Option(
+        "pre_and_post_norm",
+        bool,
+        False,
+        "a second norm, of the stream after the residual add, and none after the last block (Keel, arXiv:2601.19895)",
+        setting="pre_and_post_norm",
     ),
     Option(
         "shared_norm",
@@ -66,6 +81,27 @@ NORM_DETAILS = (
 NORM_OPTIONS = (
     Option("use_rmsnorm", bool, False, "RMSNorm in place of LayerNorm (arXiv:1910.07467)", setting="use_rmsnorm"),
     Option("use_scalenorm", bool, False, "ScaleNorm in place of LayerNorm (arXiv:1910.05895)", setting="use_scalenorm"),
+    Option(
+        "use_simple_rmsnorm",
+        bool,
+        False,
+        "RMSNorm without a gain in place of LayerNorm (TransNormer, arXiv:2307.14995)",
+        setting="use_simple_rmsnorm",
+    ),
+    Option(
+        "use_adaptive_layernorm",
+        bool,
+        False,
+        "LayerNorm whose gain is 1 + W·condition, without bias (DiT, arXiv:2212.09748)",
+        setting="use_adaptive_layernorm",
+    ),
+    Option(
+        "use_adaptive_rmsnorm",
+        bool,
+        False,
+        "RMSNorm whose gain is 1 + W·condition (DiT, arXiv:2212.09748)",
+        setting="use_adaptive_rmsnorm",
+    ),
     *NORM_DETAILS,
 )
 
@@ -92,11 +128,17 @@ class Norm:
     def of(cls, name: str, details: Mapping[str, Any]) -> Norm:
         """The norm of this name with NORM_DETAILS, of which those that are left out have their defaults."""
         eps, bias, gain, offset = (details.get(option.name, option.default) for option in NORM_DETAILS)
-        eps = (1e-5 if name == "layernorm" else 1e-8) if eps is None else float(eps)
-        return cls(name, eps, gain, bias and name == "layernorm", offset)
+        eps = (1e-5 if name.endswith("layernorm") else 1e-8) if eps is None else float(eps)
+        gains = gain and not name.startswith(("simple_", "adaptive_"))
+        return cls(name, eps, gains, bias and name == "layernorm", offset and gains)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its gain is 1 + W·condition."""
+        return self.name.startswith("adaptive_")
 
     def parameters(self, dim: int) -> int:
-        """How many there are for `dim` features."""
+        """How many there are for `dim` features, without those that a condition is multiplied by."""
         return (dim if self.name != "scalenorm" else 1) * self.gain + dim * self.bias
 
     def in_words(self) -> str:
@@ -107,22 +149,42 @@ class Norm:
         return words + (" × (1 + gain)" if self.unit_offset else "")
 
 
+class BlockNorms(NamedTuple):
+    """Those of a block.
+
+    Attributes:
+        stream: of the stream, before the layer or after the add.
+        output: of the layer's output.
+        sum: of the stream after the add, beside that before the layer.
+    """
+
+    stream: Norm | None
+    output: Norm | None
+    sum: Norm | None
+
+
 def norm_of(options: Mapping[str, Any]) -> Norm:
     """The norm of a block by its options, or of a stack by its settings."""
-    name = "scalenorm" if options.get("use_scalenorm") else "rmsnorm" if options.get("use_rmsnorm") else "layernorm"
-    return Norm.of(name, options)
+    return Norm.of(next((name for name in NORMS if options.get(f"use_{name}")), "layernorm"), options)
 
 
-def norms_of(options: Mapping[str, Any]) -> tuple[Norm | None, Norm | None]:
-    """Those of a block: of the stream, before the layer or after the add, and of the layer's output."""
+def norms_of(options: Mapping[str, Any]) -> BlockNorms:
+    """The norms that a block has by its options."""
     own = norm_of(options)
     of_stream = options["norm"] and not options["output_norm"] and not options["shared_norm"]
-    return own if of_stream else None, own if options["sandwich_norm"] or options["output_norm"] else None
+    of_output = options["sandwich_norm"] or options["output_norm"]
+    return BlockNorms(*(own if has else None for has in (of_stream, of_output, options["pre_and_post_norm"])))
+
+
+def reads_condition(options: Mapping[str, Any]) -> bool:
+    """Whether a block reads a condition by its options."""
+    adaptive = any(norm is not None and norm.adaptive for norm in norms_of(options))
+    return adaptive or bool(options["use_adaptive_layerscale"])
 
 
 def shares(options: Mapping[str, Any]) -> bool:
     """Whether a block norms the stream before its layer, which another block may read."""
-    return bool(options["pre_norm"]) and norms_of(options)[0] is not None
+    return bool(options["pre_norm"]) and norms_of(options).stream is not None
 
 
 def final_norm(output: Mapping[str, Any]) -> Norm | None:
@@ -135,10 +197,22 @@ def embedding_norm(output: Mapping[str, Any]) -> Norm:
     return Norm.of("layernorm", output)
 
 
+def pool_norm(output: Mapping[str, Any]) -> Norm:
+    """That of pool=attention: like the final one, where that reads no condition."""
+    own = final_norm(output)
+    return embedding_norm(output) if own is None or own.adaptive else own
+
+
 def norm_clash(options: Mapping[str, Value]) -> tuple[str, str, str] | None:
     """What is wrong with options that are each in range, after the names of the two that clash; or None."""
-    if options.get("use_rmsnorm") and options.get("use_scalenorm"):
-        return "use_scalenorm", "use_rmsnorm", "use_rmsnorm and use_scalenorm are both set; give one"
+    named = [f"use_{name}" for name in NORMS if options.get(f"use_{name}")]
+    if len(named) > 1:
+        return named[1], named[0], f"{named[0]} and {named[1]} are both set; give one"
+    own = norm_of(options)
+    if options.get("norm_unit_offset") and not Norm.of(own.name, {}).gain:
+        return "norm_unit_offset", named[0], f"norm_unit_offset is set, but {named[0]} has no gain of its own"
+    if own.adaptive and not options.get("norm_gain", True):
+        return "norm_gain", named[0], f"norm_gain is false, but the gain of {named[0]} is what the condition says"
     if options.get("norm_unit_offset") and not options.get("norm_gain", True):
         return "norm_unit_offset", "norm_gain", "norm_unit_offset is set, but norm_gain=false leaves no gain"
     return None
@@ -146,7 +220,7 @@ def norm_clash(options: Mapping[str, Value]) -> tuple[str, str, str] | None:
 
 def misplaced_norm(o: Any) -> str | None:
     """What is wrong with where a block has norms, or None."""
-    for name in ("sandwich_norm", "output_norm", "shared_norm"):
+    for name in ("sandwich_norm", "output_norm", "pre_and_post_norm", "shared_norm"):
         if getattr(o, name) and not o.pre_norm:
             return f"{name} is set, but it needs pre_norm"
         if getattr(o, name) and not o.norm:

@@ -35,6 +35,30 @@ STACK_SETTINGS = (
         area="norms and residuals",
     ),
     Option(
+        "dim_condition",
+        int,
+        None,
+        "features of the condition that adaptive norms and layer scales read; none: as many as the stream has",
+        least=1,
+        optional=True,
+        area="norms and residuals",
+    ),
+    Option(
+        "adaptive_condition_mlp",
+        bool,
+        False,
+        "a linear layer and SiLU of the condition, for all of its readers (DiT, arXiv:2212.09748)",
+        area="norms and residuals",
+    ),
+    Option(
+        "adaptive_condition_mlp_expansion",
+        int,
+        4,
+        "features of that layer's output, as a multiple of dim_condition",
+        least=1,
+        area="norms and residuals",
+    ),
+    Option(
         "deepnorm",
         bool,
         False,
@@ -75,17 +99,25 @@ def resolved(given: Mapping[str, Value]) -> dict[str, Value]:
     return with_defaults(STACK_SETTINGS, given)
 
 
-def deepnorm_settings(blocks: int) -> dict[str, Value]:
+def deepnorm_settings(blocks: int, decoder: int | None = None) -> dict[str, Value]:
     """What `deepnorm` sets for a stack of so many blocks (Wang et al., arXiv:2203.00555).
 
+    Args:
+        decoder: blocks of the decoder that reads this stack, if one does.
+
     The paper counts layers: N of two blocks in an encoder or decoder alone, α = (2N)^¼ and β = (8N)^-¼; M of three
-    beside an encoder, α = (3M)^¼ and β = (12M)^-¼. In blocks, both are the same.
+    beside an encoder, α = (3M)^¼ and β = (12M)^-¼. In blocks, both are the same. An encoder that a decoder reads has
+    α = 0.81 (N⁴M)^(1/16) and β = 0.87 (N⁴M)^(-1/16), by table 3.
     """
+    alpha, beta = blocks**0.25, (4 * blocks) ** -0.25
+    if decoder is not None:
+        depth = ((blocks / 2) ** 4 * (decoder / 3)) ** (1 / 16)
+        alpha, beta = 0.81 * depth, 0.87 / depth
     return {
         "pre_norm": False,
         "scale_residual": True,
-        "scale_residual_constant": blocks**0.25,
-        "init_gain": (4 * blocks) ** -0.25,
+        "scale_residual_constant": alpha,
+        "init_gain": beta,
     }
 
 

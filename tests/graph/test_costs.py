@@ -59,6 +59,10 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "tokens, logits": ("a f", TOKENS | {"logits_dim": 5}),
     "tokens, no logits": ("a f", TOKENS | {"return_only_embed": True}),
     "one block": ("f", {"pre_norm": False}),
+    "conditions": (
+        "a f(use_adaptive_layerscale) c",
+        {"use_adaptive_rmsnorm": True, "sandwich_norm": True, "dim_condition": 50, "adaptive_condition_mlp": True},
+    ),
 }
 
 
@@ -80,7 +84,9 @@ def counted(g: BlockGraph, batch: int, seq: int, context: int) -> int:
     model = xt_blocks.lower(g).eval()
     tokens = g.nx.nodes["input"]["num_tokens"]
     x = torch.randn(batch, seq, g.dim) if tokens is None else torch.randint(tokens, (batch, seq))
-    beside = {"context": torch.randn(batch, context, g.dim)} if g.nodes("context") else {}
+    beside = {"context": torch.randn(batch, context, g.dim_context)} if g.nodes("context") else {}
+    if g.nodes("condition"):
+        beside["condition"] = torch.randn(batch, g.condition[0])
     # torch's counter knows no formula for the CPU's fused attention kernel and would count it as nothing
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(x, **beside)
@@ -92,7 +98,9 @@ def cached(g: BlockGraph, dtype: torch.dtype, batch: int, max_len: int, context:
     stack = xt_blocks.lower(g.stack_alone()).to(dtype).eval()
     max_len += g.nx.nodes["input"]["num_memory_tokens"]  # of the tokens in front, which the cache holds too
     cache = stack.new_cache(batch, max_len)
-    beside = {"context": torch.randn(batch, context, g.dim, dtype=dtype)} if g.nodes("context") else {}
+    beside = {"context": torch.randn(batch, context, g.dim_context, dtype=dtype)} if g.nodes("context") else {}
+    if g.nodes("condition"):
+        beside["condition"] = torch.randn(batch, g.condition[0], dtype=dtype)
     with torch.no_grad():
         stack(torch.randn(batch, min(2, max_len), g.dim, dtype=dtype), **beside, cache=cache)
     return cache.bytes()

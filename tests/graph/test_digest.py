@@ -40,6 +40,7 @@ def graph(text: str, **given: Any) -> BlockGraph:
         ("a & f", "f & a"),
         ("(a & f) & c", "a & f & c"),
         ("(a@x f@y) & (a@x f@z) & f@z", "(a@x f@z) & (a@x f@y) & f@z"),
+        ("a@x f a@x => a c", "set enc_heads=2; x = a@z; x f x => a c"),
         ("set deepnorm; f", "f(pre_norm=false, scale_residual, init_gain=0.7071067811865476)"),
     ],
 )
@@ -74,6 +75,10 @@ MODELS = (
     "set final_norm=false; a f",
     "set num_tokens=8, max_seq_len=4; a f",
     "set num_tokens=8, max_seq_len=4, tie_embedding; a f",
+    "a f => a c f",
+    "f a => a c f",
+    "set num_tokens=8, max_seq_len=4; a f => a c f",
+    "set num_tokens=8, max_seq_len=4, tie_token_emb; a f => a c f",
 )
 
 

@@ -17,6 +17,7 @@ TYPES = {
     "context": nodes.ContextNode,
     "position": nodes.PositionNode,
     "block": nodes.BlockNode,
+    "condition": nodes.ConditionNode,
     "sum": nodes.SumNode,
     "read": nodes.ReadNode,
     "output": nodes.OutputNode,
@@ -31,7 +32,13 @@ def test_the_input_says_its_options() -> None:
 
 def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
     g = blockdsl.compile(
-        "a ^u c & f <u", dim=16, heads=2, rotary_pos_emb=True, num_tokens=9, max_seq_len=8, scaled_sinu_pos_emb=False
+        "a ^u c(use_adaptive_layerscale) & f <u",
+        dim=16,
+        heads=2,
+        rotary_pos_emb=True,
+        num_tokens=9,
+        max_seq_len=8,
+        scaled_sinu_pos_emb=False,
     )
     assert g.nx.graph.keys() == get_type_hints(nodes.GraphAttributes).keys()
     assert {attrs["type"] for _, attrs in g.nx.nodes(data=True)} == TYPES.keys() == nodes.NODE_ATTRIBUTES.keys()
@@ -44,7 +51,7 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
 
 def test_fields_are_options_with_their_ranges() -> None:
     norm, logits, tied, *details = nodes.NODE_ATTRIBUTES["output"]
-    names = ("layernorm", "rmsnorm", "scalenorm")
+    names = ("layernorm", "rmsnorm", "scalenorm", "simple_rmsnorm", "adaptive_layernorm", "adaptive_rmsnorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)
     assert details == [*NORM_DETAILS, *OUTPUT_OPTIONS]

@@ -65,7 +65,7 @@ def test_an_option_by_itself_exports_with_a_dynamic_batch_and_length(name: str) 
     model = alone(name).model()
     batch, seq = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("seq", min=3, max=20)
     given = inputs(model, 3, 6)
-    shapes = {"x": {0: batch, 1: seq}, "mask": {0: batch, 1: seq}, "context": {0: batch}}
+    shapes = {"x": {0: batch, 1: seq}, "mask": {0: batch, 1: seq}, "context": {0: batch}, "condition": {0: batch}}
     shapes = {argument: shapes[argument] for argument in given}
     exported = torch.export.export(model, (), given, dynamic_shapes=shapes, strict=False).module()
     longer = inputs(model, 5, 9)

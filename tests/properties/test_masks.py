@@ -21,10 +21,11 @@ def test_padding_on_either_side_changes_nothing(drawn: Model, left: int, right: 
     x, padding = tokens(2, 6), (tokens(2, left), tokens(2, right))
     mask = torch.zeros(2, left + 6 + right, dtype=torch.bool)
     mask[:, left : left + 6] = True
-    given, padded = context_for(model, 2), {}
-    if given:
+    given = context_for(model, 2)
+    padded = {**given}
+    if "context" in given:
         longer = torch.cat((given["context"], HUGE * torch.randn(2, further, DIM, dtype=torch.float64)), dim=1)
-        padded = {"context": longer, "context_mask": (torch.arange(5 + further) < 5).expand(2, -1)}
+        padded |= {"context": longer, "context_mask": (torch.arange(5 + further) < 5).expand(2, -1)}
     with torch.no_grad():
         out = model(torch.cat((padding[0], x, padding[1]), dim=1), mask=mask, **padded)
         close(out[:, left : left + 6], model(x, **given))
@@ -57,7 +58,7 @@ def test_what_is_masked_may_be_anything(drawn: Model, masked: list[bool], size: 
     mask = torch.tensor(masked).view(2, 7)
     given: dict[str, Any] = context_for(stack, 2)
     changed: dict[str, Any] = dict(given)
-    if given:
+    if "context" in given:
         context_mask = torch.tensor([[True, False, True, True, False], [False] * 5])
         given["context_mask"] = changed["context_mask"] = context_mask
         changed["context"] = torch.where(
@@ -78,7 +79,7 @@ def test_a_row_that_sees_nothing_is_finite(drawn: Model, no_context: bool, no_pa
     x = tokens(3, 6)
     mask = torch.arange(6) < torch.tensor([[6], [3], [0]])
     beside: dict[str, Any] = context_for(model, 3)
-    if beside:
+    if "context" in beside:
         beside["context"].requires_grad_()
         beside["context_mask"] = torch.arange(5) < torch.tensor([[0 if no_context else 5], [0], [2]])
     if no_pairs and model.attn_layers.reads.attends:
@@ -93,7 +94,7 @@ def test_a_row_that_sees_nothing_is_finite(drawn: Model, no_context: bool, no_pa
         assert parameter.grad.isfinite().all(), name
     assert prepended.grad is not None
     assert prepended.grad.isfinite().all()
-    if beside and "context" in beside:
+    if "context" in beside:
         assert beside["context"].grad.isfinite().all()
 
 
@@ -137,12 +138,13 @@ def test_masks_of_pairs_of_any_rank_and_of_padding_are_one_thing(drawn: Model, s
     torch.manual_seed(seed)
     pairs = torch.rand(6, 6) < 0.6
     with torch.no_grad():
-        out = stack(x, attn_mask=pairs)
-        assert torch.equal(stack(x, attn_mask=pairs.expand(2, 1, 6, 6)), out)
-        assert torch.equal(stack(x, attn_mask=pairs.expand(1, 6, 6)), out)
+        beside = context_for(stack, 2)
+        out = stack(x, attn_mask=pairs, **beside)
+        assert torch.equal(stack(x, attn_mask=pairs.expand(2, 1, 6, 6), **beside), out)
+        assert torch.equal(stack(x, attn_mask=pairs.expand(1, 6, 6), **beside), out)
         seen = torch.rand(2, 6) < 0.6
-        hidden = stack(x, self_attn_context_mask=seen)
-        close(hidden, stack(x, attn_mask=seen[:, None, None].expand(2, 1, 6, 6)))
+        hidden = stack(x, self_attn_context_mask=seen, **beside)
+        close(hidden, stack(x, attn_mask=seen[:, None, None].expand(2, 1, 6, 6), **beside))
 
 
 @examples(30)
@@ -157,6 +159,6 @@ def test_there_may_be_no_token_and_no_context(drawn: Model, seq: int, context: i
         assert out.shape[:2] == (2, seq)
         assert out.isfinite().all()
         assert model(x, prepend_embeds=prepended, **mask, **beside).shape[:2] == (2, 2 + seq)
-        if beside and not context:
-            hidden = {"context": context_for(model, 2)["context"], "context_mask": torch.zeros(2, 5, dtype=torch.bool)}
-            close(model(x, **mask, **hidden), out)
+        if "context" in beside and not context:
+            hidden = beside | {"context": context_for(model, 2)["context"]}
+            close(model(x, **mask, **hidden, context_mask=torch.zeros(2, 5, dtype=torch.bool)), out)

@@ -4,9 +4,10 @@
     sandwich:   x ── norm ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
     output:     x ── shift ── layer ── norm ── ·gain ── drop ── ·scale ──(+)── y
     post-norm:  x ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
+    both:       x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
-The stream, x, joins the add. ·gain is layer scale, where it is on. (+) is a `residual.ResidualConnection`, which may
-do more than add.
+The stream, x, joins the add. ·gain is layer scale, where it is on. Norms and layer scales may read a condition.
+(+) is a `residual.ResidualConnection`, which may do more than add.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from blockdsl.registry.norms import Norm
 
 from .layer_output import LayerOutput
-from .norms import norm
+from .norms import AdaptiveLayerScale, adapted, norm
 from .residual import ResidualConnection
 from .shift import shift_tokens
 from .state import Piece
@@ -76,6 +77,9 @@ class Block(nn.Module):
             (arXiv:2501.00656).
         residual: how the update joins the stream; added by default.
         layer_scale: initial value of a learned gain for each feature of the update (arXiv:2103.17239); None: no gain.
+        post_norm: which norm of the stream after the add it has, beside that before the layer (arXiv:2601.19895).
+        condition: features of the condition that adaptive norms and layer scales read.
+        adaptive_layer_scale: the condition says the gain for each feature of the update (arXiv:2212.09748).
 
     Attributes:
         adds: the residual connection only adds; kept here, since a look at a module of a module takes time.
@@ -91,11 +95,16 @@ class Block(nn.Module):
         sandwich_norm: Norm | None = None,
         residual: ResidualConnection | None = None,
         layer_scale: float | None = None,
+        post_norm: Norm | None = None,
+        condition: int = 0,
+        adaptive_layer_scale: bool = False,
     ) -> None:
         super().__init__()
-        self.norm = norm(norm_spec, dim)
+        self.norm = norm(norm_spec, dim, condition)
         self.layer = layer
-        self.sandwich_norm = None if sandwich_norm is None else norm(sandwich_norm, dim)
+        self.sandwich_norm = None if sandwich_norm is None else norm(sandwich_norm, dim, condition)
+        self.post_norm = None if post_norm is None else norm(post_norm, dim, condition)
+        self.adaptive_layer_scale = AdaptiveLayerScale(dim, condition) if adaptive_layer_scale else None
         self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.residual = residual or ResidualConnection(dim)
         self.pre_norm, self.drop = pre_norm, drop
@@ -114,6 +123,7 @@ class Block(nn.Module):
         tail: Piece | None = None,
         memory: Tensor | None = None,
         normed: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> BlockOutput:
         """
         Args:
@@ -123,10 +133,12 @@ class Block(nn.Module):
             tail: the state of this node's shift while decoding.
             memory: (batch, tokens, dim), the stream this node read in earlier segments.
             normed: (batch, seq, dim), x as another block has normed it, for the layer to read; not with a memory.
+            condition: (batch, 1, features) of a row, or (batch, at least memory + seq, features) of its last tokens,
+                for a block that reads one.
         """
         use, inputs = use or Use(), inputs or {}
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
-        hidden = (self.norm(tokens) if self.pre_norm else tokens) if normed is None else normed
+        hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
         if use.shift:
             hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail)
@@ -137,15 +149,18 @@ class Block(nn.Module):
             hidden = hidden[:, past:]
         update, scores, losses, statistics, gives = LayerOutput.of(self.layer(hidden, **inputs))
         if self.sandwich_norm is not None:
-            update = self.sandwich_norm(update)
+            update = adapted(self.sandwich_norm, update, condition)
         if self.layer_scale is not None:
             update = update * self.layer_scale
+        if self.adaptive_layer_scale is not None:
+            update = adapted(self.adaptive_layer_scale, update, condition)
         if self.drop and self.training:
             kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
         stream = x + update if self.adds else self.residual(update, x)
-        if self.pre_norm:
+        if self.pre_norm and self.post_norm is None:
             return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, gives)
-        return BlockOutput(self.norm(stream), update, False, scores, None, losses, statistics, gives)
+        stream = adapted(self.post_norm or self.norm, stream, condition)
+        return BlockOutput(stream, update, False, scores, shared, losses, statistics, gives)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.norms import Norm
+
+from .linear import apply
 
 
 class ScaleNorm(nn.Module):
@@ -69,19 +73,86 @@ class OffsetLayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight + 1, self.bias, self.eps)
 
 
-def norm(spec: Norm | None, dim: int) -> nn.Module:
-    """LayerNorm (arXiv:1607.06450), RMSNorm (arXiv:1910.07467) or ScaleNorm over the last axis, or none."""
+class Adaptive(nn.Module):
+    """A module that reads a condition: it is called with x and that."""
+
+
+class AdaptiveNorm(Adaptive):
+    """A norm whose gain is 1 + W·condition; W is zero at first (DiT, Peebles & Xie, arXiv:2212.09748).
+
+    Args:
+        plain: the norm, without a gain.
+        dim: features.
+        condition: features of the condition.
+    """
+
+    def __init__(self, plain: nn.Module, dim: int, condition: int) -> None:
+        super().__init__()
+        self.plain = plain
+        self.to_gain = nn.Linear(condition, dim, bias=False)
+        nn.init.zeros_(self.to_gain.weight)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x: (batch, seq, dim)`, `condition: (batch, 1 or seq, features)` → (batch, seq, dim)."""
+        return self.plain(x) * (apply(self.to_gain, condition) + 1)
+
+
+class AdaptiveLayerScale(Adaptive):
+    """σ(W·condition + b) for each feature of a branch; W is zero and b is -2 at first, so that a block starts small.
+
+    DiT's adaLN-Zero (Peebles & Xie, arXiv:2212.09748) starts at zero; x-transformers has this form.
+
+    Args:
+        dim: features.
+        condition: features of the condition.
+    """
+
+    def __init__(self, dim: int, condition: int) -> None:
+        super().__init__()
+        self.to_gain = nn.Linear(condition, dim)
+        nn.init.zeros_(self.to_gain.weight)
+        nn.init.constant_(self.to_gain.bias, -2.0)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x: (batch, seq, dim)`, `condition: (batch, 1 or seq, features)` → (batch, seq, dim)."""
+        return x * apply(self.to_gain, condition).sigmoid()
+
+
+def norm(spec: Norm | None, dim: int, condition: int = 0) -> nn.Module:
+    """LayerNorm (arXiv:1607.06450), RMSNorm (arXiv:1910.07467) or ScaleNorm over the last axis, or none.
+
+    An adaptive one is called with the condition too, which has so many features.
+    """
     if spec is None:
         return nn.Identity()
+    if spec.adaptive:
+        return AdaptiveNorm(norm(replace(spec, name=spec.name.removeprefix("adaptive_")), dim), dim, condition)
     if spec.name == "scalenorm":
         return ScaleNorm(dim, spec.eps, spec.gain, spec.unit_offset)
-    if spec.name == "rmsnorm":
+    if spec.name in ("rmsnorm", "simple_rmsnorm"):
         return (OffsetRMSNorm if spec.unit_offset else RMSNorm)(dim, spec.eps, elementwise_affine=spec.gain)
     make = OffsetLayerNorm if spec.unit_offset else nn.LayerNorm
     module = make(dim, spec.eps, elementwise_affine=spec.gain, bias=spec.bias)
     if spec.bias and not spec.gain:  # torch's has the one with the other alone
         module.bias = nn.Parameter(torch.zeros(dim))
     return module
+
+
+def adapted(module: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+    """What a norm or a layer scale makes of x, by the condition where it reads one.
+
+    Args:
+        x: (batch, seq, dim)
+        condition: (batch, 1, features) of a row, or (batch, seq or more, features), of which x is the last tokens.
+    """
+    out: Tensor
+    if not isinstance(module, Adaptive):
+        out = module(x)
+        return out
+    assert condition is not None
+    of_tokens = condition if condition.shape[1] == 1 else condition[:, condition.shape[1] - x.shape[1] :]
+    out = module(x, of_tokens)
+    return out
 
 
 def unit_offset(module: nn.Module) -> bool:

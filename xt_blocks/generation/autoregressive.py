@@ -75,8 +75,8 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             x: (batch, seq + 1) tokens, seq at least 1; the model sees the first seq and predicts the last seq.
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
-            inputs: context, context_mask, prepend_embeds, prepend_mask, attn_mask, pos, sum_embeds, as the model takes
-                them, of the seq tokens that it sees; from prepended embeddings nothing is predicted.
+            inputs: context, context_mask, condition, prepend_embeds, prepend_mask, attn_mask, pos, sum_embeds, as the
+                model takes them, of the seq tokens that it sees; from prepended embeddings nothing is predicted.
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
         read: dict[str, Any] = {**inputs}
@@ -104,7 +104,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
-        check_read(self.net, rows.tokens, read)
+        check_read(self.net, rows.tokens, read, seq_len)
         decoding = decoding_of(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
         return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
 
@@ -123,6 +123,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             seq_len: how many tokens to add.
             mask: (batch, n) bool, True = a real token; rows of different lengths are padded on the left.
             context, context_mask: for the model's cross-attention.
+            condition: (batch, dim_condition), or (batch, n + seq_len, dim_condition) of each token.
             prepend_embeds: (batch, p, emb_dim) in front of the tokens, and of the window when it slides.
             prepend_mask: (batch, p) bool.
             options: temperature=1., top_k, top_p, top_a, min_p, filter_logits_fn, suppress_tokens, generator, as

@@ -75,8 +75,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             mask: (batch, seq + 1) bool, True = a real vector. Padding is not seen, and nothing is predicted from it;
                 what follows a row's last real vector is a target, as in x-transformers, so that a model
                 can learn how a sequence ends.
-            inputs: context, context_mask, prepend_embeds, prepend_mask, as the model takes them; nothing is predicted
-                from prepended embeddings.
+            inputs: context, context_mask, condition, prepend_embeds, prepend_mask, as the model takes them; nothing is
+                predicted from prepended embeddings.
 
         Raises:
             ValueError: an argument or what loss_fn gives has a wrong shape.
@@ -109,7 +109,8 @@ class ContinuousAutoregressiveWrapper(Drawn, nn.Module):
             start: (batch, n, dim), or (n, dim) for one row; n at least 1.
             seq_len: how many vectors to add.
             cache_kv: keep keys and values between steps; the vectors are the same without.
-            context: context, context_mask, for the model's cross-attention.
+            context: context, context_mask, for the model's cross-attention; condition, for its adaptive norms, of rows
+                or (batch, n + seq_len, dim_condition).
 
         Returns:
             (batch, seq_len, dim) new vectors, or (seq_len, dim).

@@ -192,12 +192,17 @@ def _side_by_side(prompts: list[Tensor] | tuple[Tensor, ...]) -> Prompts:
 # Inputs besides the tokens ------------------------------------------------------------------------------------------
 
 
-def check_read(net: TransformerWrapper, prompts: Tensor, read: Mapping[str, Any]) -> None:
-    """Raise ValueError if a context is missing, or an input besides the tokens is wrong."""
+def check_read(net: TransformerWrapper, prompts: Tensor, read: Mapping[str, Any], new: int) -> None:
+    """Raise ValueError if a context or a condition is missing, or an input besides the tokens is wrong.
+
+    Args:
+        prompts: (batch, n)
+        new: how many tokens are added.
+    """
     batch, reads_context = prompts.shape[0], bool(net.graph.nodes("context"))
     if "context" in read and not reads_context:
         raise ValueError("a context is given, but the model has no cross-attention")
-    beside = (("context", "context_mask", net.graph.dim), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
+    beside = (("context", "context_mask", net.graph.dim_context), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
     for name, mask_name, dim in beside:
         value = read.get(name)
         if value is None:
@@ -210,6 +215,36 @@ def check_read(net: TransformerWrapper, prompts: Tensor, read: Mapping[str, Any]
         check_mask(mask_name, read.get(mask_name), value)
     if reads_context and "context" not in read:
         raise ValueError("the model has cross-attention: give context=")
+    _check_condition(net, read.get("condition"), prompts, new)
+
+
+def _check_condition(net: TransformerWrapper, condition: Tensor | None, prompts: Tensor, new: int) -> None:
+    (batch, length), (dim, _) = prompts.shape, net.graph.condition
+    if condition is None and dim:
+        raise ValueError("the model has norms or layer scales that read a condition: give condition=")
+    if condition is None:
+        return
+    if not dim:
+        raise ValueError("a condition is given, but no norm or layer scale of the model reads one")
+    check_vectors("condition", condition, prompts)
+    wanted = {(batch, dim), (batch, 1, dim), (batch, length + new, dim)}
+    if tuple(condition.shape) not in wanted:
+        shape = f"({batch}, {dim}), or ({batch}, {length + new}, {dim}) of each token"
+        raise ValueError(f"condition must be {shape}, not {tuple(condition.shape)}")
+
+
+def of_places(read: Mapping[str, Any], start: int, end: int | None) -> dict[str, Any]:
+    """What the model reads with the tokens from place `start` to `end`: of a condition of each token, theirs."""
+    condition = read.get("condition")
+    if condition is None or condition.ndim != 3 or condition.shape[1] == 1:
+        return {**read}
+    return {**read, "condition": condition[:, start:end]}
+
+
+def of_step(read: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
+    """Of that, what a cache does not hold and a further step reads anew."""
+    condition = of_places(read, start, end).get("condition")
+    return {} if condition is read.get("condition") else {"condition": condition}
 
 
 # Steps -------------------------------------------------------------------------------------------------------------
@@ -305,10 +340,11 @@ class WindowDecoding:
         elif self.cache is not None and self.seen and self._changed():
             self.cache, self.seen = self._new_cache(), 0
         if self.seen:
-            out = self.step(rows.since(self.seen), cache=self.cache)
+            out = self.step(rows.since(self.seen), cache=self.cache, **of_step(self.read, self.seen, rows.length))
         else:
             mask = {} if self.mask is None else {"mask": self.mask[:, start : rows.length]}
-            out = self.net(rows.since(start), cache=self.cache, last_only=True, **mask, **self.read)
+            read = of_places(self.read, start, rows.length)
+            out = self.net(rows.since(start), cache=self.cache, last_only=True, **mask, **read)
         if self.cache is not None:
             self.seen = rows.length
         return out[:, -1]
@@ -353,17 +389,19 @@ class RollingDecoding:
         """(batch, num_tokens) logits, or (batch, dim) the next vector."""
         if self.cache is None:
             mask = None if self.mask is None else F.pad(self.mask, (0, self.rows.length - self.prompt), value=True)
-            return self.net(self.rows.since(0), mask=mask, last_only=True, **self.read)[:, -1]
+            read = of_places(self.read, 0, self.rows.length)
+            return self.net(self.rows.since(0), mask=mask, last_only=True, **read)[:, -1]
         while self.seen < self.prompt:
             end = min(self.seen + self.piece, self.prompt)
             self._make_space(self.cache, end - self.seen)
             mask = None if self.mask is None else self.mask[:, self.seen : end]
-            first = {} if self.seen else self.read
+            first = (of_step if self.seen else of_places)(self.read, self.seen, end)
             out = self.net(self.rows.since(self.seen, end), mask=mask, cache=self.cache, last_only=True, **first)
             self.seen, self.held = end, self.held + end - self.seen
         if self.seen < self.rows.length:
             self._make_space(self.cache, 1)
-            out = self.step(self.rows.since(self.seen), cache=self.cache)
+            read = of_step(self.read, self.seen, self.rows.length)
+            out = self.step(self.rows.since(self.seen), cache=self.cache, **read)
             self.seen, self.held = self.seen + 1, self.held + 1
         return out[:, -1]
 
@@ -389,13 +427,13 @@ def decoding_of(
 
 
 def compiled_step(net: SequenceModel) -> Callable[..., Tensor]:
-    """`net(token, cache=cache)`, compiled once for all caches of one shape.
+    """`net(token, cache=cache, **read)`, compiled once for all caches of one shape.
 
     It is one graph, but without `fullgraph`: past torch's limit of compiled shapes it runs uncompiled.
     """
     on_gpu = any(parameter.is_cuda for parameter in net.parameters())
     step = torch.compile(net, dynamic=False, mode="reduce-overhead" if on_gpu else None)
-    return lambda token, cache: step(token, cache=cache.fix_shapes())
+    return lambda token, cache, **read: step(token, cache=cache.fix_shapes(), **read)
 
 
 def capacity_for(tokens: int, most: int | None, compiled: bool) -> int:

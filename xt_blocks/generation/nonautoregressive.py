@@ -177,7 +177,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             generator_sample_temperature: of the tokens made up for the critic; None: a random one for each row, from
                 0 to 1, as those of generation are.
             mask: (batch, max_seq_len) bool, True = a real token; padding is neither seen nor predicted.
-            context: context, context_mask, for the net's cross-attention.
+            context: context, context_mask, for the net's cross-attention; condition, for its adaptive norms.
 
         Raises:
             ValueError: the tokens have another shape, or mask_id where the net gives no logit for it; a temperature is
@@ -278,9 +278,11 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             scores = apply(self.to_critic, self._fill(tokens, self._nothing_known(tokens), read)[1])
         else:
             assert self.token_critic is not None
-            if not self.token_critic.attn_layers.reads_context:
-                read = {"mask": read["mask"]}
-            scores = self.token_critic(tokens, **read)
+            graph = self.token_critic.graph
+            reads = {"mask": True, "condition": bool(graph.condition[0])}
+            has_context = bool(graph.nodes("context"))
+            own = {name: value for name, value in read.items() if reads.get(name, has_context)}
+            scores = self.token_critic(tokens, **own)
         return scores.squeeze(-1)
 
     # Generation ------------------------------------------------------------------------------------------------------
@@ -304,7 +306,7 @@ class NonAutoregressiveWrapper(Drawn, nn.Module):
             filter_thres: share of the vocabulary, the least likely tokens, that is not sampled.
             noise_level_scale: Gumbel noise of the choice of what is masked again; it falls to 0 as well.
             generator: for reproducible sampling.
-            context: context, context_mask, for the net's cross-attention.
+            context: context, context_mask, for the net's cross-attention; condition, for its adaptive norms.
 
         Returns:
             (batch, max_seq_len) int64 tokens, or (max_seq_len,); none of them is mask_id.

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from blockdsl import parse
+import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
+from blockdsl import Pattern, parse
 from blockdsl.errors import PatternError, UserError, did_you_mean
 from blockdsl.language.ordering import pattern_of
 from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import check_names, real, whole
-from blockdsl.registry.tokens import LOGITS_OPTIONS, TOKEN_OPTIONS
+from blockdsl.registry.settings import deepnorm_settings, table
+from blockdsl.registry.streams import ANYWAY, REFUSED, SIDES, checked_pair_keywords, side_of
+from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..kernels.compat import uncompiled
@@ -41,39 +44,25 @@ if TYPE_CHECKING:
     from blockdsl.signatures import Seq2SeqKeywords
 
 # Arguments of the decoder's `stream` that XTransformer gives itself.
-_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask")
-_PREFIXES = {"enc_": "encoder", "dec_": "decoder"}
+_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "condition")
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
-# Keywords that one of the two, or both, cannot take, and why; a value that says what is so anyway is taken.
-_NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
-_NO_POOL = "encoder and decoder give an output for each token"
-_NOT_OF_EITHER = {
+# Keywords beside the settings that one of the two cannot take, and why; a value that says what is so anyway is taken.
+_NO_CONTEXT = "the encoder has no context to attend to"
+_OF_BOTH = {
     "dim": "encoder and decoder are of one width: give dim=",
     "causal": "the decoder is causal and the encoder is not",
-    "context": "the decoder reads the encoder's output, and the encoder reads no context",
-    "return_only_embed": "the encoder gives embeddings and the decoder logits",
-    "max_mem_len": _NO_MEMORIES,
-    "shift_mem_down": _NO_MEMORIES,
-    "pool": _NO_POOL,
-    "pooler": _NO_POOL,
-    "end_token": _NO_POOL,
 }
-_NO_LOGITS = "the encoder gives no logits"
-_NO_CONTEXT = "the encoder has no context to attend to"
 _REFUSED = {
-    "enc_": _NOT_OF_EITHER
-    | {option.name: _NO_LOGITS for option in LOGITS_OPTIONS}
+    "enc_": {**REFUSED["enc_"], **_OF_BOTH}
     | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
-    "dec_": _NOT_OF_EITHER | {"cross_attend": "the decoder attends to the encoder's output anyway"},
+    "dec_": {**REFUSED["dec_"], **_OF_BOTH, "cross_attend": "the decoder attends to the encoder's output anyway"},
 }
-_NEITHER = {"max_mem_len": 0, "shift_mem_down": 0, "pool": None, "pooler": False, "end_token": None}
 _ANYWAY: dict[str, dict[str, Any]] = {
-    "enc_": _NEITHER
-    | {option.name: option.default for option in LOGITS_OPTIONS}
-    | dict.fromkeys(("causal", "context", "cross_attend", "only_cross"), False)
-    | {"return_only_embed": True, "cross_attn_tokens_dropout": 0},
-    "dec_": _NEITHER | {"causal": True, "context": True, "return_only_embed": False, "cross_attend": True},
+    "enc_": ANYWAY["enc_"]
+    | dict.fromkeys(("causal", "cross_attend", "only_cross"), False)
+    | {"cross_attn_tokens_dropout": 0},
+    "dec_": ANYWAY["dec_"] | {"causal": True, "cross_attend": True},
 }
 
 
@@ -107,7 +96,9 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     """An encoder, and a decoder that attends to its output (Vaswani et al., arXiv:1706.03762).
 
     Args:
-        dim: features of both streams.
+        dim: features of both streams; a pattern may say it too.
+        pattern: both in one text, `(a f)*6 => (a c f)*6`, in place of the keywords that say the order of blocks. Any
+            setting of a stack may be given beside it, for both or with `enc_` or `dec_` for one, as `compile` takes it.
         tie_token_emb: one embedding matrix for the tokens of both.
         ignore_index, pad_value: as AutoregressiveWrapper has them.
         cross_attn_tokens_dropout: in training, the share of the encoder's tokens that the decoder does not see, drawn
@@ -138,7 +129,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
+        dim: int | None = None,
+        pattern: str | Pattern | None = None,
         tie_token_emb: bool = False,
         ignore_index: int = -100,
         pad_value: int = 0,
@@ -152,6 +144,20 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         super().__init__()
         if return_tgt_loss is not True:
             raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
+        options: JoinOptions = {
+            "ignore_index": ignore_index,
+            "pad_value": pad_value,
+            "cross_attn_tokens_dropout": cross_attn_tokens_dropout,
+            "start_token": start_token,
+            "generation": generation,
+        }
+        if pattern is not None:
+            both = {"dim": dim, "tie_token_emb": tie_token_emb or None, "deepnorm": deepnorm or None}
+            graph = _graph_of(pattern, {name: value for name, value in both.items() if value is not None} | keywords)
+            self._join(*self._models(graph.streams()), tie_token_emb=graph.tie_token_emb, **options)
+            return
+        if dim is None:
+            raise TypeError("XTransformer() needs dim=")
         _check_names(keywords)
         enc_tokens, enc_stack = _of("enc_", keywords)
         dec_tokens, dec_stack = _of("dec_", keywords)
@@ -164,16 +170,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             encoder = self.model_class(attn_layers=stack, return_only_embed=True, **enc_tokens)
         with _named("decoder"):
             net = self.model_class(attn_layers=self.decoder_class(dim=dim, **dec_stack), **dec_tokens)
-        self._join(
-            encoder,
-            net,
-            tie_token_emb=tie_token_emb,
-            ignore_index=ignore_index,
-            pad_value=pad_value,
-            cross_attn_tokens_dropout=cross_attn_tokens_dropout,
-            start_token=start_token,
-            generation=generation,
-        )
+        self._join(encoder, net, tie_token_emb=tie_token_emb, **options)
 
     def _join(
         self,
@@ -195,8 +192,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 raise TypeError(f"it must be a TransformerWrapper, not {type(net).__name__}")
             if not net.attn_layers.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
-        if (width := _width(encoder)) != net.dim:
-            raise UserError(f"the encoder gives vectors of {width} features, and the decoder's stream has {net.dim}")
+        if (width := _width(encoder)) != (wanted := net.graph.dim_context):
+            raise UserError(f"the encoder gives vectors of {width} features, and the decoder reads such of {wanted}")
         if tie_token_emb:
             _check_tie(encoder.graph, net.graph)
             net.token_emb = encoder.token_emb
@@ -236,13 +233,16 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """Of the graphs "encoder" and "decoder", with the options of `from_models`."""
         if set(graphs) != {"encoder", "decoder"}:
             raise UserError(f"this is no encoder-decoder, as {cls.__name__} is; xt_blocks.from_pretrained reads either")
-        owner = ContinuousTransformerWrapper if graphs["encoder"].reads == "vectors" else cls.model_class
-        encoder = owner.from_graphs({"": graphs["encoder"]})
-        decoder = cls.model_class.from_graphs({"": graphs["decoder"]})
+        encoder, decoder = cls._models(graphs)
         if forced := (arguments.get("generation") or {}).get("forced_tokens"):  # in JSON, steps are texts
             forced = {int(step): token for step, token in forced.items()}
             arguments["generation"] = {**arguments["generation"], "forced_tokens": forced}
         return cls.from_models(encoder, decoder, **arguments)
+
+    @classmethod
+    def _models(cls, graphs: Mapping[str, BlockGraph]) -> tuple[SequenceModel, TransformerWrapper]:
+        owner = ContinuousTransformerWrapper if graphs["encoder"].reads == "vectors" else cls.model_class
+        return owner.from_graphs({"": graphs["encoder"]}), cls.model_class.from_graphs({"": graphs["decoder"]})
 
     def arguments(self) -> dict[str, Any]:
         for name in ("filter_logits_fn", "generator"):
@@ -256,6 +256,17 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """The encoder's graph and the decoder's."""
         return {"encoder": self.encoder.graph, "decoder": self.decoder.net.graph}
 
+    @property
+    def graph(self) -> BlockGraph:
+        """Both as one graph, which reads the encoder's."""
+        theirs, ours = (getattr(net.token_emb, "weight", net) for net in (self.encoder, self.decoder.net))
+        return self.decoder.net.graph.with_encoder(self.encoder.graph, tie_token_emb=theirs is ours)
+
+    @property
+    def pattern(self) -> str:
+        """Both as one text: `(a f)*6 => (a c f)*6`."""
+        return self.graph.pattern
+
     def forward(
         self,
         src: Tensor,
@@ -265,6 +276,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of each target token given the source and the target tokens before it, in nats.
 
@@ -277,15 +289,17 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 (Chen et al., arXiv:2209.06794). The decoder attends to their encodings too.
             src_prepend_mask: (batch, p) bool, True = a real one.
             tgt_mask: (batch, target + 1) bool, True = a real token; padding is not predicted.
+            condition: (batch, dim_condition), for adaptive norms and layer scales, of both sides where both have some.
 
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
         with auxiliary_losses() as further:  # the decoder adds its own
-            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
         if self.training and self.cross_attn_tokens_dropout > 0:
             context_mask = self._some_of(context, context_mask)
-        return further.added_to(self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask))
+        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
+        return further.added_to(self.decoder(tgt, mask=tgt_mask, **read))
 
     @names_nearest
     @spells(p for p in keywords_of(AutoregressiveWrapper.stream) if p.name not in _READ_BY_DECODER)
@@ -299,11 +313,14 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_embeds: Tensor | None = None,
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
         **generation: Unpack[TargetOptions],
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
         with evaluating(self.encoder):
-            context, context_mask = self.encode(seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask)
+            context, context_mask = self.encode(
+                seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition
+            )
         if seq_out_start is None:
             if self.start_token is None:
                 raise TypeError("generate() needs seq_out_start: the model has no start_token")
@@ -312,7 +329,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             if self.decoder.max_seq_len is None:
                 raise TypeError("generate() needs seq_len: the decoder is of any length")
             seq_len = max(0, self.decoder.max_seq_len - read_prompts(seq_out_start, tgt_mask).tokens.shape[1])
-        read: ContextInputs = {"context": context, "context_mask": context_mask}
+        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
         options: Any = {**self.generation, **generation}
         return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **options)
 
@@ -326,7 +343,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
                 By default each row starts with start_token.
             seq_len: how many tokens to add; None: as many as the decoder's max_seq_len leaves.
-            mask, attn_mask, src_prepend_embeds, src_prepend_mask: as in training.
+            mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition: as in training.
             tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
             generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...; those
                 that are not given are as the model's `generation` has them.
@@ -343,6 +360,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         attn_mask: Tensor | None = None,
         prepend_embeds: Tensor | None = None,
         prepend_mask: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to: the encoded source (batch, p + places, dim) and its mask (batch, p + places).
 
@@ -353,13 +371,23 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src = self.encoder.checked_sequence(src)
         check_mask("mask", mask, src)
         context = self.encoder(
-            src, mask=mask, attn_mask=attn_mask, prepend_embeds=prepend_embeds, prepend_mask=prepend_mask
+            src,
+            mask=mask,
+            attn_mask=attn_mask,
+            prepend_embeds=prepend_embeds,
+            prepend_mask=prepend_mask,
+            condition=condition if self.encoder.graph.condition[0] else None,
         )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
         places = context.shape[1] - prepended
         return context, joined_masks(
             prepend_mask, prepended, self.encoder.places_of(mask), places, src.shape[0], src.device
         )
+
+    def _decoded(self, condition: Tensor | None) -> Tensor | None:
+        """What the decoder gets of the condition; one that neither side reads, so that it says so."""
+        ours, theirs = self.decoder.net.graph.condition[0], self.encoder.graph.condition[0]
+        return condition if ours or not theirs else None
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, context) bool, True at a random part of the real tokens, at least one of each row."""
@@ -380,7 +408,7 @@ def _named(side: str) -> Iterator[None]:
 
 def _check_names(keywords: Mapping[str, Any]) -> None:
     """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
-    known = [prefix + name for prefix in _PREFIXES for name in (*_OF_WRAPPER, *stack_keywords())]
+    known = [prefix + name for prefix in SIDES for name in (*_OF_WRAPPER, *stack_keywords())]
     known += ["dim", "tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "deepnorm"]
     known += ["return_tgt_loss", "start_token", "generation"]
     for keyword in keywords:
@@ -391,9 +419,29 @@ def _check_names(keywords: Mapping[str, Any]) -> None:
         if keyword not in known:
             hint = did_you_mean(keyword, [name for name in known if _REFUSED.get(name[:4], {}).get(name[4:]) is None])
             raise TypeError(f"XTransformer() got an unknown argument '{keyword}'" + (f"; {hint}" if hint else ""))
-    for needed in (prefix + name for prefix in _PREFIXES for name in ("num_tokens", "max_seq_len")):
+    for needed in (prefix + name for prefix in SIDES for name in ("num_tokens", "max_seq_len")):
         if needed not in keywords:
             raise TypeError(f"XTransformer() needs {needed}=")
+
+
+def _graph_of(pattern: str | Pattern, settings: Mapping[str, Any]) -> BlockGraph:
+    """The graph of two streams over tokens, from their text.
+
+    Raises:
+        TypeError: the text has one stream, or a keyword is unknown, says the order of blocks, or is missing.
+    """
+    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    if pattern.encoder is None:
+        hint = "enc_pattern= and dec_pattern= are of one each"
+        raise TypeError(f"XTransformer's pattern has two streams, as (a f)*6 => (a c f)*6; {hint}")
+    orders = [name for name in settings if side_of(name)[1] not in table() and name[4:] in (*ORDERING, "pattern")]
+    if orders:
+        raise TypeError(f"pattern= and {'=, '.join(orders)}= are both given; the pattern has the order")
+    graph = blockdsl.compile(pattern, **checked_pair_keywords(settings, "XTransformer"))
+    for prefix, stream in (("enc_", graph.encoder), ("dec_", graph)):
+        if stream is None or stream.reads is None or (prefix == "dec_" and stream.reads != "tokens"):
+            raise TypeError(f"XTransformer() needs {prefix}num_tokens=; lower takes graphs of two stacks alone")
+    return graph
 
 
 def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -435,18 +483,13 @@ def _check_tie(encoder: BlockGraph, decoder: BlockGraph) -> None:
 
 
 def _with_deepnorm(encoder: dict[str, Any], decoder: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of both with DeepNorm's constants: table 3 of arXiv:2203.00555, for N encoder and M decoder layers.
-
-    A layer of the encoder is two blocks, and one of the decoder three. The decoder's constants are those that
-    deepnorm gives a causal stack with cross-attention by itself.
-    """
+    """The settings of both with DeepNorm's constants for an encoder that a decoder reads."""
     for prefix, settings in (("enc_", encoder), ("dec_", decoder)):
         if "deepnorm" in settings:
             raise TypeError(f"deepnorm= is of both, and {prefix}deepnorm= is given too; give one")
-    n, m = _blocks(encoder) / 2, _blocks(decoder) / 3
-    depth = (n**4 * m) ** (1 / 16)
-    constants = {"scale_residual_constant": 0.81 * depth, "init_gain": 0.87 / depth}
-    return {"deepnorm": True} | constants | encoder, {"deepnorm": True} | decoder
+    constants = deepnorm_settings(_blocks(encoder), _blocks(decoder))
+    own = {name: constants[name] for name in ("scale_residual_constant", "init_gain")}
+    return {"deepnorm": True} | own | encoder, {"deepnorm": True} | decoder
 
 
 def _blocks(settings: dict[str, Any]) -> int:

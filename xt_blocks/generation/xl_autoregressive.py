@@ -28,6 +28,8 @@ from .decoding import (
     Stream,
     check_read,
     compiled_step,
+    of_places,
+    of_step,
     read_prompts,
     split_options,
 )
@@ -91,7 +93,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
             return_mems: return the memories after the last segment too.
-            inputs: context, context_mask, for the model's cross-attention, which every segment reads.
+            inputs: context, context_mask, for the model's cross-attention, which every segment reads; condition, for
+                its adaptive norms, of rows or of the seq tokens.
 
         Returns:
             the loss, or (loss, memories).
@@ -103,7 +106,8 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
                 segment = slice(start, start + self.max_seq_len)
                 seen = None if mask is None else mask[:, segment]
                 wanted = Target(target[:, segment], self.ignore_index, "sum")
-                loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, **read)
+                own = of_places(read, start, start + self.max_seq_len)
+                loss, mems = loss_of(self.net, tokens[:, segment], wanted, mask=seen, mems=mems, **own)
                 losses.append(loss)
         mean = further.added_to(torch.stack(losses).sum() / (target != self.ignore_index).sum())
         if not return_mems:
@@ -125,7 +129,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             mems = self.net.attn_layers.memories(mems)
         if rows.ragged and mems is not None:
             raise ValueError("mems are for prompts of one length: generate each length separately")
-        check_read(self.net, rows.tokens, read)
+        check_read(self.net, rows.tokens, read, seq_len)
 
         def start(prompts: Prompts, read: Mapping[str, Tensor]) -> Decoding:
             cached, compiled = generation.cache_kv, generation.compile
@@ -145,6 +149,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             seq_len: number of tokens to add.
             mems: memories of the text before the prompts, which must then have one length.
             context, context_mask: for the model's cross-attention.
+            condition: (batch, dim_condition), or (batch, n + seq_len, dim_condition) of each token.
             options: those of sampling, eos_token, cache_kv and compile, as `AutoregressiveWrapper.generate` has them;
                 keys and values are those of the current segment.
 
@@ -198,7 +203,8 @@ class SegmentDecoding:
         logits: Tensor
         while (end := self.start + self.segment) <= self.rows.length:
             segment = self.rows.since(self.start, end)
-            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **self.read)
+            read = of_places(self.read, self.start, end)
+            logits, self.mems = self.net(segment, mems=self.mems, return_mems=True, last_only=True, **read)
             self.start, self.seen, self.cache = end, end, None
         if self.start < self.rows.length:
             logits = self._within_segment()
@@ -206,14 +212,17 @@ class SegmentDecoding:
 
     def _within_segment(self) -> Tensor:
         if not self.cached:
-            return self.net(self.rows.since(self.start), mems=self.mems, last_only=True, **self.read)
+            read = of_places(self.read, self.start, self.rows.length)
+            return self.net(self.rows.since(self.start), mems=self.mems, last_only=True, **read)
         if self.cache is not None:
-            logits = self.step(self.rows.since(self.seen), cache=self.cache)
+            read = of_step(self.read, self.seen, self.rows.length)
+            logits = self.step(self.rows.since(self.seen), cache=self.cache, **read)
         else:
             mem_len = 0 if self.mems is None else self.mems.length
             self.cache = self.net.new_cache(self.rows.batch, mem_len + self.segment)
             start = self.rows.since(self.start)
-            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **self.read)
+            read = of_places(self.read, self.start, self.rows.length)
+            logits = self.net(start, mems=self.mems, cache=self.cache, last_only=True, **read)
         self.seen = self.rows.length
         return logits
 
@@ -242,7 +251,7 @@ class DecodingByLength:
         by_length = {n: (lengths == n).nonzero()[:, 0] for n in sorted(set(lengths.tolist()))}
         self.rows = [*by_length.values()]
         self.parts = [
-            start(Prompts(prompts.tokens[rows, -n:]), {name: value[rows] for name, value in read.items()})
+            start(Prompts(prompts.tokens[rows, -n:]), _of_rows(read, rows, prompts.tokens.shape[1] - n))
             for n, rows in by_length.items()
         ]
         self.order = torch.cat(self.rows).argsort()
@@ -255,3 +264,8 @@ class DecodingByLength:
         """token: (batch,)"""
         for rows, part in zip(self.rows, self.parts, strict=True):
             part.append(token[rows])
+
+
+def _of_rows(read: Mapping[str, Tensor], rows: Tensor, padding: int) -> dict[str, Any]:
+    """What these rows read, which have so many places of padding."""
+    return of_places({name: value[rows] for name, value in read.items()}, padding, None)

@@ -31,7 +31,7 @@ from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
 from ..kernels.compat import uncompiled
 from ..models.dual import DualEncoder
-from ..models.lower import lower
+from ..models.lower import lower_stream
 from ..runtime.pretrained import MAX_SHARD_BYTES
 from ..runtime.weights import write_weights
 from .tensors import Tensors
@@ -170,7 +170,7 @@ def _built(reading: Reading) -> Model:
     """The model of a configuration, with weights yet to come."""
     graphs = reading.graphs()
     if {*graphs} == {""}:
-        model: Model = lower(graphs[""])
+        model: Model = lower_stream(graphs[""])
     elif "image" in graphs:
         model = DualEncoder.from_graphs(graphs, **reading.parts["image"].arguments)
     else:

@@ -15,7 +15,7 @@ from blockdsl.errors import UserError
 from ..kernels.compat import uncompiled
 from ..runtime.drawn import Drawn
 from ..runtime.pretrained import Pretrained
-from .lower import lower
+from .lower import lower_stream
 from .transformer import TransformerWrapper
 from .vision import ViTransformerWrapper
 
@@ -70,7 +70,7 @@ class DualEncoder(Drawn, Pretrained, nn.Module):
     def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
         if {*graphs} != {"image", "text"}:
             raise UserError(f"these are no graphs of an image and a text, but of {' and '.join(graphs) or 'nothing'}")
-        return cls(lower(graphs["image"]), lower(graphs["text"]), **arguments)  # type: ignore[arg-type]
+        return cls(lower_stream(graphs["image"]), lower_stream(graphs["text"]), **arguments)  # type: ignore[arg-type]
 
     def arguments(self) -> dict[str, Any]:
         return {} if self.logit_bias is None else {"logit_bias": 0.0}

@@ -1,4 +1,4 @@
-"""From block graph to torch module."""
+"""From the block graph of one stream to its torch module."""
 
 from __future__ import annotations
 
@@ -14,23 +14,12 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
-    """The torch module of a graph.
-
-    Args:
-        graph: from `blockdsl.compile`, perhaps edited. It is copied.
-
-    Returns:
-        A Stack, `stack(x, context=..., mask=...)`; or a model around one, by what the graph's input reads:
-        a TransformerWrapper tokens (`num_tokens`), a ContinuousTransformerWrapper vectors (`dim_in`, `dim_out`), a
-        ViTransformerWrapper images (`image_size`).
+def lower_stream(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
+    """A Stack, or the model around one that the graph's input says.
 
     Raises:
-        TypeError: it is none.
         GraphError: the graph cannot be lowered; the message lists every fault.
     """
-    if not hasattr(graph, "lint"):
-        raise TypeError(f"lower takes a BlockGraph, as blockdsl.compile gives, not {type(graph).__name__}")
     stack = Stack(graph.lint().stack_alone())
     if graph.reads is None:
         return stack

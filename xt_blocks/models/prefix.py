@@ -126,6 +126,14 @@ class Prefix:
         """`mask: (batch, seq)` bool of the tokens for all places (batch, length + seq), in the stream's order."""
         return self._arranged(F.pad(mask, (self.length, 0), value=True))
 
+    def condition(self, condition: Tensor | None, seq: int) -> Tensor | None:
+        """A condition (batch, seq, features) of the tokens for all places, zeros for others; one of rows as it is."""
+        if condition is None or condition.ndim != 3 or condition.shape[1] == 1 or not self.length:
+            return condition
+        if condition.shape[1] != seq:
+            raise ValueError(f"condition is of {condition.shape[1]} tokens, and there are {seq}")
+        return self._arranged(F.pad(condition, (0, 0, self.length, 0)))
+
     def positions(self, pos: Tensor) -> Tensor:
         """Positions of all places: those of the prefix count down from the row's first real token's.
 

@@ -195,6 +195,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         last_only: bool = False,
         token_types: Tensor | None = None,
         return_pooled: bool = False,
+        condition: Tensor | None = None,
     ) -> Tensor | tuple[Any, ...]:
         """
         Args:
@@ -231,6 +232,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
                 instead of logits, without holding all logits.
             token_types: (batch, seq) int, the type of each token, where the model has types; by default type 0.
             return_pooled: return one vector for each sequence too, (batch, dim), where the model has pool or pooler.
+            condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
+                layer scales; memory tokens and prepended embeddings then have zeros. A cache keeps that of rows.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
@@ -265,6 +268,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
             token_types = None if token_types is None else token_types[:, -x.shape[1] :]
+            condition = condition if condition is None or condition.ndim < 3 else condition[:, -x.shape[1] :]
         mems = self.attn_layers.memories(mems)
         inputs = Inputs(
             x,
@@ -318,6 +322,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             mems=mems,
             cache=state,
             intermediates=record,
+            condition=prefix.condition(condition, x.shape[1]),
         )
         if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))

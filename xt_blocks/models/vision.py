@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blockdsl.registry.keywords import parameters, spells
-from blockdsl.registry.norms import embedding_norm, final_norm
+from blockdsl.registry.norms import embedding_norm, pool_norm
 from blockdsl.registry.options import by_name
 from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair, pool_attention, pool_of
 
@@ -150,8 +150,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         how, skipped = pool_of(end) or "mean", int(self.class_token is not None)
         if how != "attention":
             return Pool(how, skipped=skipped)
-        own = final_norm(end) or embedding_norm(end)
-        return Pool(how, AttentionPool(dim, norm(own, dim), pool_attention(end, dim)))
+        return Pool(how, AttentionPool(dim, norm(pool_norm(end), dim), pool_attention(end, dim)))
 
     @classmethod
     def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
@@ -170,6 +169,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         return_logits_and_embeddings: bool = False,
         masked: Tensor | None = None,
         interpolate_pos: bool = False,
+        condition: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """
         Args:
@@ -179,6 +179,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
             masked: (batch, patches) bool, True = the mask token in place of the patch.
             interpolate_pos: the image may have another size than the model's; positions are interpolated to its grid
                 of patches, bicubically.
+            condition: (batch, dim_condition), for adaptive norms and layer scales.
 
         Returns:
             (batch, num_classes) logits, (batch, dim_out) or (batch, dim) vectors; or the embeddings (batch, tokens,
@@ -193,7 +194,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         pools = self.pools or self.to_classes is not None
         if return_logits_and_embeddings and not pools:
             raise ValueError("the model has no logits: it was made without num_classes")
-        embedded = self._given(self.attn_layers(self._stream(as_weights(img, self), masked)))
+        embedded = self._given(self.attn_layers(self._stream(as_weights(img, self), masked), condition=condition))
         if return_embeddings or not pools:
             return embedded
         out = self._out(embedded)

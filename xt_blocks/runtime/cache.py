@@ -42,6 +42,8 @@ class Cache(Progress):
         mask: (batch, length) bool, which of the places are real; None: all.
         sequence: which of the places are tokens, and what is known of them; for the model around the stack.
         context_mask: (batch, context) bool of the context seen first; None: all.
+        condition: (batch, dim_condition) or (batch, 1, dim_condition), each row's, for steps that are given none; None:
+            no pass was given one.
         fixed: the place of the next token, once shapes are fixed; None: after the others. The attributes above that
             grow with the tokens are unused then.
         window: how many places before a step's own any block attends to; None: all.
@@ -54,6 +56,7 @@ class Cache(Progress):
         self.positions: Tensor | None = None
         self.mask: Tensor | None = None
         self.context_mask: Tensor | None = None
+        self.condition: Tensor | None = None
         self.sequence = SequenceState()
         self.window = widest_window(kept.values())
         self.nodes = {node: NodeState(self, own) for node, own in kept.items() if own.pieces}
@@ -116,8 +119,9 @@ class Cache(Progress):
         self.sequence.fix_shapes(self.fixed.place, self.max_len)
         self.length = self.end = self.max_len  # as an int it would specialise a compiled step
         if real.is_cuda:  # a CUDA graph writes to tensors at fixed addresses
-            for t in (real, place, first, *(() if positions is None else (positions,)), *self.tensors()):
-                compat.mark_static_address(t)
+            for t in (real, place, first, positions, self.condition, *self.tensors()):
+                if t is not None:
+                    compat.mark_static_address(t)
         return self
 
     def forget(self, places: int) -> None:
@@ -202,8 +206,8 @@ class Cache(Progress):
 
     def changed(self, change: Change) -> Cache:
         """A copy whose tensors are `change(tensor, batch axis)` of its own; those without a batch axis are cloned."""
-        out, rest = copy(self), (self.mask, self.context_mask, self.positions)
-        out.mask, out.context_mask, out.positions = (changed(t, change) for t in rest)
+        out, rest = copy(self), (self.mask, self.context_mask, self.positions, self.condition)
+        out.mask, out.context_mask, out.positions, out.condition = (changed(t, change) for t in rest)
         out.sequence = self.sequence.changed(change)
         if (fixed := self.fixed) is not None:
             place, positions = fixed.place.clone(), changed(fixed.positions, change)

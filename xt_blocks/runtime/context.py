@@ -52,6 +52,7 @@ class ForwardContext:
         values: the stream after each node, and what blocks give to later ones.
         added: for nodes inside a branch, the stream minus its value at the fork.
         losses: what blocks add to the loss in training, by node and name.
+        condition: (batch, 1, features) of a row, or (batch, mems + seq, features), as norms and layer scales read it.
     """
 
     inputs: ForwardInputs
@@ -64,6 +65,7 @@ class ForwardContext:
     values: dict[str, Any] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    condition: Tensor | None = None
 
     @classmethod
     def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None, causal: bool) -> ForwardContext:

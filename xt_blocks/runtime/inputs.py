@@ -20,18 +20,22 @@ class Reads:
     Attributes:
         dim: features of the stream.
         context: a block attends to one.
+        dim_context: its features.
         attends: a block attends to tokens.
         positions: a block reads positions.
         heads: the numbers of heads of self-attention.
+        condition: features of the condition that norms and layer scales read; 0: none does.
         segments: the nodes that keep something from earlier segments.
         no_segments: why the stack cannot read a text in segments; None: it can.
     """
 
     dim: int
     context: bool
+    dim_context: int
     attends: bool
     positions: bool
     heads: frozenset[int]
+    condition: int
     segments: frozenset[str]
     no_segments: str | None
 
@@ -56,6 +60,7 @@ class ForwardInputs:
     pos: Tensor | None = None
     mems: Memories | None = None
     cache: Cache | None = None
+    condition: Tensor | None = None
 
     def __post_init__(self) -> None:  # arguments are checked later, in `check`
         check_tensor("x", self.x)
@@ -76,6 +81,7 @@ class ForwardInputs:
             raise ValueError(f"x must be floating point, not {self.x.dtype}")
         check_mask("mask", self.mask, self.x)
         self._check_context(reads)
+        self._check_condition(reads)
         self._check_memories(reads)
         self._check_self_attention_masks(reads)
         self._check_pos(reads)
@@ -102,14 +108,37 @@ class ForwardInputs:
             raise ValueError(f"a context is given, but no block reads one: {hint}")
         if context is not None:
             check_tensor("context", context, x)
-        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
-            raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim}), not {tuple(context.shape)}")
+        if context is not None and (context.ndim != 3 or context.shape[::2] != (x.shape[0], reads.dim_context)):
+            raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim_context}), not {tuple(context.shape)}")
         if context is not None and not context.is_floating_point():
             raise ValueError(f"context must be floating point, not {context.dtype}")
         self.context = None if context is None else context.to(x.dtype)
         if self.context_mask is not None and context is None:
             raise ValueError("a context_mask is given, but no context")
         check_mask("context_mask", self.context_mask, context)
+
+    def _check_condition(self, reads: Reads) -> None:
+        condition, rows, seq = self.condition, self.x.shape[0], self.x.shape[1]
+        if condition is None and self.cache is not None:
+            self.condition = condition = self.cache.condition
+        if condition is None and reads.condition:
+            of_step = "; of each step, if it is of each token" if self.held else ""
+            raise ValueError(f"the stack has norms or layer scales that read a condition: give condition={of_step}")
+        if condition is None:
+            return
+        if not reads.condition:
+            hint = "set use_adaptive_layernorm, use_adaptive_rmsnorm or use_adaptive_layerscale"
+            raise ValueError(f"a condition is given, but no norm or layer scale reads one: {hint}")
+        check_tensor("condition", condition, self.x)
+        places = condition.shape[1:-1]
+        fits = condition.ndim in (2, 3) and condition.shape[0] == rows and condition.shape[-1] == reads.condition
+        if not fits or places not in ((), (1,), (seq,)):
+            wanted = f"({rows}, {reads.condition}) or ({rows}, {seq}, {reads.condition})"
+            raise ValueError(f"condition must be {wanted}, not {tuple(condition.shape)}")
+        if not condition.is_floating_point():
+            raise ValueError(f"condition must be floating point, not {condition.dtype}")
+        if self.cache is not None and self.cache.fixed is None and places in ((), (1,)):
+            self.cache.condition = condition
 
     def _check_memories(self, reads: Reads) -> None:
         if self.mems is None:

@@ -35,6 +35,7 @@ class Intermediates:
         attends: the nodes of self-attention, in the order they ran.
         memory_tokens: (batch, memory, dim), what the stack made of the model's memory tokens, if it has any.
         inputs: what the stack was given.
+        condition: (batch, 1 or seq, features), as adaptive norms and layer scales read it.
         given: what the first of several passes by hand was given and later ones do not read, by name.
         tokens: places of the stream so far, without those of mems.
         sequence: the tokens so far, of a model over tokens or vectors.
@@ -52,6 +53,7 @@ class Intermediates:
     memory_tokens: Tensor | None = None
     tokens: int = 0
     inputs: ForwardInputs | None = field(default=None, repr=False)
+    condition: Tensor | None = field(default=None, repr=False)
     given: dict[str, Any] = field(default_factory=dict, repr=False)
     sequence: SequenceState | None = field(default=None, repr=False)
     cache: Cache | None = field(default=None, repr=False)

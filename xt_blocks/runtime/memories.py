@@ -28,6 +28,7 @@ class Memories:
         states: node → its pieces of constant size, (batch, *shape) each.
         mask: (batch, length) bool, which of them are real; None: all.
         pinned: how many of them, the first real ones of each row, are always kept: memory tokens.
+        condition: (batch, length, features) of these tokens, as norms read it, where it was of each token.
         attends: the nodes of self-attention in order. Iterating, indexing and measuring go over their streams.
     """
 
@@ -37,6 +38,7 @@ class Memories:
     pinned: int = 0
     states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     attends: tuple[str, ...] = ()
+    condition: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.attends)
@@ -85,6 +87,7 @@ def extended(
     mask: Tensor | None,
     most: int,
     pinned: int = 0,
+    condition: Tensor | None = None,
 ) -> Memories:
     """The memories after another segment.
 
@@ -95,6 +98,7 @@ def extended(
         mask: (batch, seq) bool of the segment; None: all are real.
         most: tokens to keep, besides the pinned ones.
         pinned: tokens at the front of a first segment that are always kept.
+        condition: (batch, 1 or seq, features) of the segment, as norms read it.
     """
     new = next(iter(streams.values())) if streams else None
     if before is not None:
@@ -116,7 +120,18 @@ def extended(
         kept[step.node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
     last_masks = None if masks is None else _end(masks, most, pinned, masks)
     attends = tuple(step.node for step in steps if step.self_attends and step.node in kept)
-    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends)
+    conditions = None if condition is None else _conditions(before, past, condition.detach(), total - past)
+    if conditions is not None:
+        conditions = _end(conditions, most, pinned, masks)
+    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends, conditions)
+
+
+def _conditions(before: Memories | None, past: int, condition: Tensor, seq: int) -> Tensor | None:
+    """(batch, past + seq, features); None: all were of rows, and so are those of later segments."""
+    earlier = None if before is None else before.condition
+    if earlier is None:
+        return condition if condition.shape[1] > 1 and not past else None
+    return torch.cat((earlier.to(condition.dtype), condition.expand(-1, seq, -1)), dim=1)
 
 
 def _mask(before: Memories | None, like: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     attrs = graph.nx.nodes[node]
     kind, options = kinds()[attrs["kind"]], attrs["options"]
     around = {option.name: options[option.name] for option in BLOCK_OPTIONS}
-    of_stream, of_output = norms_of(options)
+    of_stream, of_output, of_sum = norms_of(options)
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
     own = {option.name: options[option.name] for option in kind.options}
     layer = make(dim=graph.dim, **own)
@@ -51,6 +51,9 @@ def block_module(graph: BlockGraph, node: str) -> Block:
             graph.dim, around["scale_residual"], around["scale_residual_constant"], around["gate_residual"]
         ),
         around["layer_scale"],
+        of_sum,
+        graph.condition[1] if graph.sources(node, "condition") else 0,
+        around["use_adaptive_layerscale"],
     )
 
 
@@ -60,6 +63,14 @@ def join_module(graph: BlockGraph, node: str) -> Join:
     module = Join(graph.dim, values, attrs["join"], attrs["init"])
     _check_shapes(f"a read by {attrs['join']}", JOINS[attrs["join"]].shapes(graph.dim, values), module)
     return module
+
+
+def condition_module(graph: BlockGraph) -> nn.Module | None:
+    """What readers of the condition get of it, (..., features); None: the condition itself."""
+    dim, features = graph.condition
+    if all(graph.nx.nodes[node]["expansion"] is None for node in graph.nodes("condition")):
+        return None
+    return nn.Sequential(nn.Linear(dim, features, bias=False), nn.SiLU())
 
 
 def position_modules(graph: BlockGraph) -> tuple[nn.ModuleDict, dict[str, Rotary]]:

@@ -37,6 +37,7 @@ class Step:
         takes: inputs that come from earlier nodes → where a pass has them.
         own_context: its context is the stream at an earlier node.
         gives: what later blocks read of it beside its stream.
+        reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         stage: its index; None after the last one.
         checkpoint: for a block, what is recomputed in the backward pass: "block", "stage" or nothing.
@@ -60,6 +61,7 @@ class Step:
     takes: Mapping[str, str] = field(default_factory=dict)
     own_context: bool = False
     gives: tuple[str, ...] = ()
+    reads_condition: bool = False
     normed_from: str | None = None
     stage: int | None = None
     checkpoint: str | None = None
@@ -133,6 +135,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         biases=tuple(position for position in positions if position not in rotary),
         takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
         own_context="context" in taken,
+        reads_condition=bool(graph.sources(step.node, "condition")),
         normed_from=given_by(normed[0], "normed") if normed else None,
         stage=attrs["stage"],
         checkpoint=attrs["options"]["checkpoint"],

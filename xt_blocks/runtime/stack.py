@@ -17,7 +17,7 @@ from blockdsl.registry.options import whole
 
 from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
-from ..blocks.norms import norm
+from ..blocks.norms import adapted, norm
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation
@@ -29,7 +29,7 @@ from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
-from .modules import block_module, join_module, position_modules
+from .modules import block_module, condition_module, join_module, position_modules
 from .plan import Step, given_by, plan
 from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
@@ -64,7 +64,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in owners["block"]})
         self.joins = nn.ModuleDict({owner: join_module(graph, owner) for owner in owners["read"]})
         self.positions, self.rotary = position_modules(graph)
-        self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim)
+        self.condition_mlp = condition_module(graph)
+        self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
         self.plan, self.kept = plan(graph), kept(graph)
         self.parts = parts_of(self.plan)
         self.start = graph.start
@@ -77,9 +78,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
+            dim_context=graph.dim_context,
             attends=bool(attending),
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
+            condition=graph.condition[0],
             segments=frozenset(
                 step.node for step in self.plan if step.block is not None and (tokens_needed(step) != 0 or step.carries)
             ),
@@ -132,11 +135,12 @@ class Stack(Drawn, Pretrained, nn.Module):
         cache: Cache | Intermediates | None = None,
         intermediates: Intermediates | None = None,
         return_hiddens: bool = False,
+        condition: Tensor | None = None,
     ) -> Any:
         """
         Args:
             x: (batch, seq, dim)
-            context: (batch, context, dim), for cross-attention.
+            context: (batch, context, dim or cross_attn_dim_context), for cross-attention.
             mask: (batch, seq) bool, True = a real token.
             context_mask: (batch, context) bool, True = a real token.
             attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or
@@ -149,6 +153,8 @@ class Stack(Drawn, Pretrained, nn.Module):
                 context or mems than the first pass had is refused.
             intermediates: filled by the pass.
             return_hiddens: return the Intermediates too, with scores and weights.
+            condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
+                layer scales. A cache keeps that of rows, for steps that are given none; mems keep that of tokens.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
@@ -162,15 +168,20 @@ class Stack(Drawn, Pretrained, nn.Module):
         if isinstance(cache, Intermediates):
             once = {"context": context, "context_mask": context_mask, "mems": mems}
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
-            return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens)
+            if condition is not None and condition.ndim == 3:
+                condition = condition[:, -given.x.shape[1] :]
+            return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens, condition)
         if intermediates is not None:
             intermediates.given = {"context": context, "context_mask": context_mask, "mems": mems}
         mems = self.memories(mems)
-        inputs = ForwardInputs(x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache)
+        inputs = ForwardInputs(
+            x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache, condition
+        )
         inputs.check(self.reads)
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
         ctx, positions = ForwardContext.of(inputs, intermediates, self.graph.causal), None
+        ctx.condition = self._condition(inputs)
         if self.reads_positions:
             positions = token_positions(inputs)
             ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, ctx.seen, counted=pos is None)
@@ -184,7 +195,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         if intermediates is not None:
             intermediates.last, intermediates.attends = out, self.attending
             intermediates.inputs, intermediates.tokens = inputs, inputs.seq
-        out = self.norm(out)
+            intermediates.condition = None if ctx.condition is None else ctx.condition[:, -inputs.seq :]
+        out = adapted(self.norm, out, ctx.condition)
         return (out, intermediates) if return_hiddens else out
 
     def _step_by_hand(
@@ -195,12 +207,14 @@ class Stack(Drawn, Pretrained, nn.Module):
         seen: Intermediates,
         intermediates: Intermediates | None,
         return_hiddens: bool,
+        condition: Tensor | None,
     ) -> Any:
         """The pass over the new tokens of a step whose cache is the intermediates of an earlier one."""
         new = given.x.shape[1]
         cache = self.cache_after(seen, new)
         check_earlier(seen, mask, None if cache.mask is None else cache.mask[:, -seen.tokens :], new, **once)
-        out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, return_hiddens=return_hiddens)
+        further: dict[str, Any] = {"return_hiddens": return_hiddens, "condition": condition}
+        out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, **further)
         if intermediates is not None:
             intermediates.cache, intermediates.tokens, intermediates.given = cache, seen.tokens + new, seen.given
         return out
@@ -270,7 +284,22 @@ class Stack(Drawn, Pretrained, nn.Module):
         if reason := self.reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
         most = whole("max_mem_len", max_mem_len)
-        return extended(mems, self.plan, intermediates.streams, intermediates.states, mask, most, pinned)
+        streams, states = intermediates.streams, intermediates.states
+        return extended(mems, self.plan, streams, states, mask, most, pinned, intermediates.condition)
+
+    def _condition(self, inputs: ForwardInputs) -> Tensor | None:
+        """See `ForwardContext.condition`."""
+        if inputs.condition is None:
+            return None
+        given = inputs.condition.to(inputs.x.dtype)
+        of_rows = given[:, None] if given.ndim == 2 else given
+        condition: Tensor = of_rows if self.condition_mlp is None else self.condition_mlp(of_rows)
+        earlier = None if inputs.mems is None else inputs.mems.condition
+        if earlier is not None:
+            return torch.cat((earlier.to(condition.dtype), condition.expand(-1, inputs.seq, -1)), dim=1)
+        if inputs.mem_len and condition.shape[1] > 1:
+            raise ValueError("condition is of each token, but the tokens in mems have none of their own: give it rows'")
+        return condition
 
     def _run(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         if torch.compiler.is_compiling():
@@ -310,7 +339,10 @@ class Stack(Drawn, Pretrained, nn.Module):
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
         normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
-        out: BlockOutput = block(x, step.use, given, mask, tail, memory, *normed)
+        if step.reads_condition:
+            out: BlockOutput = block(x, step.use, given, mask, tail, memory, *(normed or (None,)), ctx.condition)
+        else:
+            out = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream
         if step.use.shares_norm and out.normed is not None:
             ctx.values[given_by(step.node, "normed")] = out.normed

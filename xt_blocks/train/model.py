@@ -15,7 +15,7 @@ import torch
 import blockdsl
 from blockdsl.errors import UserError
 
-from ..models.lower import lower
+from ..models.lower import lower_stream
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating
 from .seeds import seed_for
@@ -80,7 +80,7 @@ def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
     """Lower `graph`, initialised from `seed`; tokens (batch, seq) int64 -> logits (batch, seq, 256)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", seed))
-        model = lower(graph)
+        model = lower_stream(graph)
     assert isinstance(model, TransformerWrapper)  # the graph embeds tokens
     return model
 

@@ -290,9 +290,11 @@ class ViTransformerWrapper(Settable, vision.ViTransformerWrapper):
         return_logits_and_embeddings: bool = False,
         masked: Tensor | None = None,
         interpolate_pos: bool = False,
+        condition: Tensor | None = None,
     ) -> Any:
         """See `xt_blocks.ViTransformerWrapper`."""
-        out = super().forward(img, return_embeddings, return_logits_and_embeddings, masked, interpolate_pos)
+        further = (masked, interpolate_pos, condition)
+        out = super().forward(img, return_embeddings, return_logits_and_embeddings, *further)
         pools = self.pools or self.to_classes is not None
         return out if pools or return_embeddings else out.mean(dim=1)  # type: ignore[union-attr]
 
