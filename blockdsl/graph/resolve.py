@@ -20,7 +20,7 @@ from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
 from ..registry.rotary import SWITCH as ROTARY
-from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved, table
+from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.streams import SIDES, checked_pair_keywords, implied, names_for
 from ..registry.tokens import clash, model_of
 
@@ -104,8 +104,7 @@ def _pair(pattern: Pattern, before: Pattern, keywords: dict[str, Any]) -> Resolv
     blocks = sum(1 for _ in pattern.expansion.blocks())
     encoder = _side("enc_", before, keywords, decoder=blocks)
     width = encoder.settings["dim"] if encoder.settings["dim_out"] is None else encoder.settings["dim_out"]
-    more = {} if "cross_attn_dim_context" not in table() else {"cross_attn_dim_context": width}
-    decoder = _side("dec_", pattern.decoder, keywords, more)
+    decoder = _side("dec_", pattern.decoder, keywords, {"cross_attn_dim_context": width})
     tie = (pattern.settings | keywords).get("tie_token_emb", False)
     return replace(decoder, pattern=pattern.decoder, encoder=encoder, tie_token_emb=bool(tie))
 
@@ -121,9 +120,10 @@ def _side(
     try:
         return _stream(pattern, {**usual, **implied_here, **own}, decoder)
     except PatternError as error:
-        if own := next((name for name, span in pattern.setting_spans.items() if span == error.span), ""):
+        at_fault = [name for name, span in pattern.setting_spans.items() if span == error.span]
+        if at_fault:
             other = next(prefix for prefix in SIDES if prefix != side)
-            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{own}"
+            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{at_fault[0]}"
             raise PatternError(error.text, error.span, error.problem, error.hint or hint) from None
         raise
     except UserError as error:

@@ -20,7 +20,7 @@ from ..registry.reads import JOINS
 from ..registry.settings import STACK_SETTINGS
 from ..synonyms import absent, meant
 from .arguments import value_hint
-from .labels import Labels, LabelSpec, read_arguments
+from .labels import LabelSpec, Places, read_arguments
 from .macros import MACROS, values_of
 from .parse import MAX_NESTING, parse_tree
 from .syntax import (
@@ -405,7 +405,7 @@ _LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as i
 class _Expander:
     def __init__(self, definitions: Mapping[str, Definition], labels: Collection[str]) -> None:
         self.definitions = definitions
-        self.labels = Labels(labels)
+        self.labels = Places(labels)
         self.stages: list[str | None] = [None]
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)

@@ -1,4 +1,4 @@
-"""Labels and reads while a pattern is expanded: which places a name stands for, and what a read says.
+"""Places and reads while a pattern is expanded: which places a name stands for, and what a read says.
 
 A place is a point of the stream between blocks. It is known by the index of its label, counted from the text's start;
 the compiler knows which node has reached it.
@@ -66,7 +66,7 @@ def read_arguments(read: Read) -> tuple[str | int, Join, float | None]:
     return "latest" if which is None else which, join, join.init if init is None else init
 
 
-class Labels:
+class Places:
     """The places that labels name, while the text is expanded."""
 
     def __init__(self, known: Collection[str]) -> None:

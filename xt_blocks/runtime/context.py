@@ -81,13 +81,18 @@ class ForwardContext:
         out = dict.fromkeys(step.inputs)
         for name in step.gets:
             place = step.takes.get(name)
-            out[name] = _HANDED[name](self, step) if place is None else self.values[place]
+            out[name] = _HANDED[name](self, step) if place is None else self.taken(place)
         if "scores" in out:
             seen = self.intermediates
             out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
         if gives := tuple(what for what in step.gives if what != "scores"):
             out["gives"] = gives
         return out
+
+    def taken(self, place: str) -> Any:
+        """What an input takes of an earlier node; of several residual streams, their sum."""
+        value = self.values[place]
+        return value.sum(dim=-2) if isinstance(value, Tensor) and value.ndim == 4 and "." not in place else value
 
     def state(self, step: Step) -> NodeState | SegmentState | None:
         """The state its layer continues from: the node's in the cache or, if it has any, of earlier segments."""
