@@ -57,7 +57,7 @@ class Stack(Drawn, Pretrained, nn.Module):
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
         names_of_wrappers(self)
-        self.graph = graph = graph.lint().copy()
+        graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
@@ -68,6 +68,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         )
         self.condition_mlp = condition_module(graph)
         self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
+        self.follow(graph)
+
+    def follow(self, graph: BlockGraph) -> None:
+        """Run its modules as this graph says from now on; it has the same sets of parameters."""
+        self.graph = graph
         self.plan, self.kept = plan(graph), kept(graph)
         self.parts = parts_of(self.plan)
         self.start = graph.start
