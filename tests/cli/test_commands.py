@@ -565,5 +565,5 @@ def test_loops_repeat_tied_units_as_often_as_asked(blockdsl: Run, tmp_path: Path
         assert (ran.status, ran.err) == (0, "")
         found = json.loads(ran.out)
         assert (found["pattern"], found["total"]["blocks"]) == ("a (a f)@core*5", 11)
-    fault = "error: --loops core: give a tie and how often its unit is repeated, as in --loops core=16\n"
+    fault = "blockdsl show: --loops core: give a tie and how often its unit is repeated, as in --loops core=16\n"
     assert blockdsl("show", "a@core*2", "--loops", "core") == Ran(1, "", fault)
