@@ -27,6 +27,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     causal: bool
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
@@ -134,6 +136,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     dim_context: int | None
     """features of the context; none: those of the stream; default none"""
     rotary: bool
@@ -242,6 +246,8 @@ class FeedforwardOptions(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     dropout: float
     """dropout of the hidden features; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
 
@@ -477,6 +483,14 @@ class SharedSettings(TypedDict, total=False):
     """features of that layer's output, as a multiple of dim_condition; default 4"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
+    num_residual_streams: int
+    """residual streams, which every block mixes: hyper-connections (arXiv:2409.19606); default 1"""
+    hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    """how blocks mix streams: sinkhorn, doubly stochastic, with weights of branches within bounds (mHC,
+    arXiv:2512.24880); free, with no bounds (arXiv:2409.19606); sum, each becomes the sum of all, which is what
+    x-transformers 2.31 computes; default sinkhorn"""
+    hyper_conn_sinkhorn_iters: int
+    """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -552,6 +566,8 @@ class SharedSettings(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     attn_dropout: float
     """dropout of the attention weights; default 0.0"""
+    attn_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
     attn_max_attend_future: int | None
@@ -721,6 +737,8 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    ff_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -1130,6 +1148,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_adaptive_condition_mlp: bool
     enc_adaptive_condition_mlp_expansion: int
     enc_deepnorm: bool
+    enc_num_residual_streams: int
+    enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    enc_hyper_conn_sinkhorn_iters: int
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1165,6 +1186,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_one_kv_head: bool
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
+    enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
     enc_attn_kv_rank: int | None
@@ -1242,6 +1264,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_ff_sublayer_dropout: float
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1350,6 +1373,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_adaptive_condition_mlp: bool
     dec_adaptive_condition_mlp_expansion: int
     dec_deepnorm: bool
+    dec_num_residual_streams: int
+    dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    dec_hyper_conn_sinkhorn_iters: int
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
@@ -1385,6 +1411,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_one_kv_head: bool
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
+    dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
     dec_attn_kv_rank: int | None
@@ -1465,6 +1492,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_ff_sublayer_dropout: float
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float
