@@ -697,6 +697,8 @@ class SharedSettings(TypedDict, total=False):
     """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); default 1.0"""
     branch_scale: float
     """a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359); default 1.0"""
+    orthog_residual: bool
+    """the branch without its part along the stream, for each token (arXiv:2505.11881); default false"""
     gate_residual: bool
     """a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764); default false"""
     init_gain: float | None
@@ -1246,6 +1248,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_branch_scale: float
+    enc_orthog_residual: bool
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
@@ -1471,6 +1474,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_branch_scale: float
+    dec_orthog_residual: bool
     dec_gate_residual: bool
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None

@@ -323,6 +323,13 @@ BLOCK_OPTIONS = (
         above=0,
     ),
     Option(
+        "orthog_residual",
+        bool,
+        False,
+        "the branch without its part along the stream, for each token (arXiv:2505.11881)",
+        setting="orthog_residual",
+    ),
+    Option(
         "gate_residual",
         bool,
         False,

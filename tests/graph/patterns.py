@@ -202,6 +202,7 @@ PLAIN_BLOCK = {
     "scale_residual_constant": 1.0,
     "branch_scale": 1.0,
     "gate_residual": False,
+    "orthog_residual": False,
     "num_residual_streams": 1,
     "hyper_conn_mix": "sinkhorn",
     "hyper_conn_sinkhorn_iters": 5,

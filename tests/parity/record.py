@@ -22,6 +22,7 @@ TOKENS = {"kind": "ints", "shape": [2, 8], "seed": 0, "high": 17}
 CONTEXT = {"kind": "floats", "shape": [2, 5, 32], "seed": 3}
 WIDE = {"kind": "floats", "shape": [2, 32], "seed": 4}
 NARROW = {"kind": "floats", "shape": [2, 6], "seed": 5}
+BOTH_NORMS = {"pre_and_post_norm": True, "use_scalenorm": True}
 ADAPTIVE = {
     **{"use_adaptive_rmsnorm": True, "use_adaptive_layerscale": True, "dim_condition": 6},
     **{"adaptive_condition_mlp": True, "adaptive_condition_mlp_expansion": 2},
@@ -69,8 +70,8 @@ CASES = {
         case("adaptive_post_norm", ADAPTIVE | {"pre_norm": False, "macaron": True}, kwargs={"condition": NARROW}),
         case(
             "pre_and_post_norm, layer scale",
-            {"pre_and_post_norm": True, "use_scalenorm": True, "layer_scale": 0.5},
-            {"pre_and_post_norm": True, "use_scalenorm": True, "use_layerscale": True, "layerscale_init_value": 0.5},
+            BOTH_NORMS | {"layer_scale": 0.5, "branch_scale": 0.6},
+            BOTH_NORMS | {"use_layerscale": True, "layerscale_init_value": 0.5, "depth_scale_residual": 0.6},
         ),
         case("simple_rmsnorm", {"use_simple_rmsnorm": True, "ff_sublayer_dropout": 0.1, "attn_sublayer_dropout": 0.1}),
         case("context_width", OTHER_WIDTH, kwargs={"context": CONTEXT | {"shape": [2, 5, 24]}}),

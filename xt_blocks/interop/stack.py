@@ -129,8 +129,10 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         block: Any = stack.blocks[owner]
         attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
-        if attributes[0]["options"]["branch_scale"] != 1:
-            state.refuse("branch_scale: x-transformers does not have it")
+        if attributes[0]["options"]["branch_scale"] != 1 and (state.old or block.sandwich_norm is not None):
+            state.refuse("branch_scale: 1.x of x-transformers does not have it, 2.x before the norm of sandwich_norm")
+        if block.orthogonal:
+            state.refuse("orthog_residual: x-transformers projects all tokens of a row at once")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
         _load_layer_scale(block, own, _less_one(stack, state))
@@ -175,8 +177,8 @@ def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
         if step.reads != (before,):
             state.refuse(f"{step.node}: x-transformers runs blocks one after another, and these are wired otherwise")
         before = step.node
-    halves = {step.use.scale for step in steps if nodes[step.node]["kind"] == "f"}
-    others = {step.use.scale for step in steps if nodes[step.node]["kind"] != "f"}
+    halves = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] == "f"}
+    others = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] != "f"}
     if len(halves) > 1 or not halves <= {1.0, 0.5} or not others <= {1.0}:
         state.refuse("half steps: x-transformers has them of all feedforwards (macaron), or of none")
     for step in steps:
