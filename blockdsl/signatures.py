@@ -140,6 +140,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     dim_context: int | None
     """features of the context; none: those of the stream; default none"""
+    rotary: bool
+    """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     qk_scale: float | None
@@ -707,6 +709,8 @@ class SharedSettings(TypedDict, total=False):
     (arXiv:1604.06174); none: nothing; default none"""
     cross_attn_dim_context: int | None
     """features of the context; none: those of the stream; default none"""
+    cross_attn_rotary: bool
+    """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     cross_attn_tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     cross_residual_attn: bool
@@ -1248,7 +1252,6 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
-    enc_cross_attn_dim_context: int | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
     enc_ff_inner: int | None
@@ -1476,6 +1479,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None
     dec_cross_attn_dim_context: int | None
+    dec_cross_attn_rotary: bool
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float

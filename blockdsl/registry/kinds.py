@@ -79,7 +79,7 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache", "observed")
+INPUTS = ("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}

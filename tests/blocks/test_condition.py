@@ -205,6 +205,12 @@ def test_other_models_around_a_stack() -> None:
     tokens = torch.randint(0, 9, (2, 4))
     assert pair(tokens, tokens, condition=given) != pair(tokens, tokens, condition=given + 1)
     assert pair.generate(tokens, tokens[:, :1], 3, condition=given).shape == (2, 3)
+    text = TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=encoder, pool="mean", return_only_embed=True)
+    dual, texts = xt_blocks.DualEncoder(image, stirred(text)), torch.randint(0, 9, (2, 4))
+    one, other = (
+        dual(torch.ones(2, 3, 4, 4), texts, image_condition=given, text_condition=sign * given) for sign in (1, -1)
+    )
+    assert not torch.equal(one, other)
     both = stirred(xt_blocks.lower(blockdsl.compile("(a f)*1 => a c", **SIZES, **ADAPTIVE)))
     assert not torch.equal(both(x, x, condition=given), both(x, x, condition=given + 1))
     filler = xt_blocks.NonAutoregressiveWrapper(

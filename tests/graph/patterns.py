@@ -216,6 +216,7 @@ PLAIN_ATTENTION = {
     "one_kv_head": False,
     "value_dim_head": None,
     "dropout": 0.0,
+    "sublayer_dropout": 0.0,
     "shared_kv": False,
     "num_mem_kv": 0,
     "qk_norm": False,
@@ -264,5 +265,6 @@ PLAIN_FEEDFORWARD = {
     "post_act_ln": False,
     "no_bias": False,
     "dropout": 0.0,
+    "sublayer_dropout": 0.0,
     "zero_init_branch_output": False,
 }

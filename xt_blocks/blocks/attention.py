@@ -338,6 +338,8 @@ class CrossAttention(AnyAttention):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         attend: Masks | None = None,
+        rotary: Rotation | None = None,
+        context_rotary: Rotation | None = None,
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: LayerState | None = None,
@@ -347,6 +349,8 @@ class CrossAttention(AnyAttention):
             x: (batch, seq, dim)
             context: (batch, context, dim_context); None when the cache has its keys and values already.
             context_mask: (batch, context) bool, True = attend; outside of a stack.
+            rotary: rotation of queries.
+            context_rotary: rotation of the context's keys.
 
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
@@ -364,9 +368,11 @@ class CrossAttention(AnyAttention):
             kv = apply(self.to_kv, context.to(x.dtype))
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
+            k = k if context_rotary is None else context_rotary.apply(k)
             if cache is not None:
                 cache.write("keys", k)
                 cache.write("values", v)
+        q = q if rotary is None else rotary.apply(q)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:
             real = masks.context_mask

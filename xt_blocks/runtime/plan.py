@@ -100,7 +100,13 @@ def _step(
     normed = graph.sources(node, "normed")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     inputs = kinds()[attrs["kind"]].inputs
-    found = {"rotary": rotary, "bias": len(positions) > len(rotary), "scores": scores, "memory": False}
+    found = {
+        "rotary": rotary,
+        "context_rotary": rotary,
+        "bias": len(positions) > len(rotary),
+        "scores": scores,
+        "memory": False,
+    }
     return Step(
         node,
         reads,

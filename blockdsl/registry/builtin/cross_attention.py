@@ -41,6 +41,14 @@ CROSS_ATTENTION = Kind(
             optional=True,
         ),
         Option(
+            "rotary",
+            bool,
+            False,
+            "rotary positions of queries and of the context's keys (arXiv:2104.09864)",
+            setting="cross_attn_rotary",
+            area="positions",
+        ),
+        Option(
             "tokens_dropout",
             float,
             0.0,
@@ -51,7 +59,7 @@ CROSS_ATTENTION = Kind(
             area="regularisers",
         ),
     ),
-    inputs=("attend", "context", "scores", "cache"),
+    inputs=("attend", "context", "rotary", "context_rotary", "scores", "cache"),
     shapes=lambda o: (
         projection_shapes("to_q", o, queries=True, keys=False)
         | projection_shapes("to_kv", o, queries=False, keys=True, dim=o.dim_context)
