@@ -370,6 +370,9 @@ def _positions(graph: Graph) -> Iterator[str]:
                 yield f"{node}: {kind.title} does not read {scheme.title}"
             elif misfit := scheme.misfit(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
                 yield f"{position} → {node}: {misfit.problem}"
+        if attrs["options"].get("rotary", "rotary" in schemes) != ("rotary" in schemes):
+            what = "reads" if "rotary" in schemes else "reads no"
+            yield f"{node}: {what} rotary positions, and its option rotary is {str(attrs['options']['rotary']).lower()}"
         for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
             yield f"{node}: reads more than one position of the scheme {scheme_name}"
 

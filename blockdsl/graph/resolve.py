@@ -76,12 +76,17 @@ class ResolvedPattern:
         return dim
 
 
+def own_positions(block: ResolvedBlock) -> dict[str, Value]:
+    """What a block says of positions, by the names of settings; rotary ones may be an option of its kind."""
+    return block.positions | ({ROTARY: block.options["rotary"]} if "rotary" in block.options else {})
+
+
 def positions_of(
     settings: Mapping[str, Value], dim: int, block: ResolvedBlock
 ) -> list[tuple[Scheme, dict[str, Value]]]:
     """The position schemes that a block reads, and what the node of each says."""
     sizes = SimpleNamespace(dim=dim, **block.options)
-    read_here = readers(kinds()[block.kind], settings, block.positions)
+    read_here = readers(kinds()[block.kind], settings, own_positions(block))
     return [(scheme, scheme.of(here, sizes)) for scheme, here in read_here]
 
 
@@ -209,8 +214,9 @@ class _Resolver:
             raise self._error(spec.span, problem, f"it runs only where no token sees a later one: set causal{both}")
 
     def _check_positions(self, block: ResolvedBlock) -> None:
+        own = own_positions(block)
         off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
-        known = set() if off else meaningful({**self.settings, **block.positions})
+        known = set() if off or own.get(ROTARY) is False else meaningful({**self.settings, **own})
         for name in block.positions:
             if name in POSITION_NEEDS and name not in known:
                 needed = POSITION_NEEDS[name][0]

@@ -102,6 +102,8 @@ def why_not_rolling(graph: Graph) -> str | None:
         for reader in graph.nx.successors(node):
             if attrs["scheme"] == "rotary" and graph.block(reader)["options"].get("num_mem_kv"):
                 return f"{reader}: rotary positions count from its memory key-values, at the start of the text"
+            if attrs["scheme"] == "rotary" and graph.sources(reader, "context"):
+                return f"{reader}: rotary positions of text and context count from their starts"
     return None
 
 

@@ -79,7 +79,7 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache", "observed")
+INPUTS = ("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
@@ -329,6 +329,13 @@ BLOCK_OPTIONS = (
         "a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359)",
         setting="branch_scale",
         above=0,
+    ),
+    Option(
+        "orthog_residual",
+        bool,
+        False,
+        "the branch without its part along the stream, for each token (arXiv:2505.11881)",
+        setting="orthog_residual",
     ),
     Option(
         "gate_residual",

@@ -404,6 +404,8 @@ class CrossAttention(AnyAttention):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         attend: Masks | None = None,
+        rotary: Rotation | None = None,
+        context_rotary: Rotation | None = None,
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: LayerState | None = None,
@@ -414,6 +416,8 @@ class CrossAttention(AnyAttention):
             context: (batch, context, dim_context); None when the cache has its keys and values already. With the option
                 `context`, (batch, seq, dim) of the same tokens as x.
             context_mask: (batch, context) bool, True = attend; outside of a stack.
+            rotary: rotation of queries.
+            context_rotary: rotation of the context's keys.
 
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
@@ -431,12 +435,14 @@ class CrossAttention(AnyAttention):
             kv = apply(self.to_kv, context.to(x.dtype))
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
+            k = k if context_rotary is None else context_rotary.apply(k)
             if cache is not None and self.options.context:
                 keys, kept = cache.append(keys=k, values=v)
                 k, v = in_type_of(k, keys), in_type_of(v, kept)
             elif cache is not None:
                 cache.write("keys", k)
                 cache.write("values", v)
+        q = q if rotary is None else rotary.apply(q)
         k, v = self.with_memory(k, v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:

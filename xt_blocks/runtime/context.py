@@ -6,6 +6,7 @@ mask      (batch, seq) bool, True = a real token; None: all are
 attend    masks.Masks: every mask of this forward pass
 context   (batch, context, dim); None when the cache has what the block needs from it
 rotary    positions.Rotation of the tokens of this pass, those of earlier segments first, or None
+context_rotary  that of the context, or None; None when the cache has what the block needs from it
 bias      masks.Bias: position bias of the scores, or None
 scores    (batch, heads, seq, keys) of an earlier block, or None; along with keep_scores: bool. If that is
           True the module returns (update, its request.Scores)
@@ -49,6 +50,7 @@ class ForwardContext:
         tokens_mask: (batch, mems + seq) bool, for the token shift; None: all are real.
         intermediates: filled as blocks run, or None.
         rotations, biases: of all blocks, by position node.
+        context_rotations: of the context's tokens, by position node.
         values: the stream after each node, and what blocks give to later ones.
         added: for nodes inside a branch, the stream minus its value at the fork.
         losses: what blocks add to the loss in training, by node and name.
@@ -62,6 +64,7 @@ class ForwardContext:
     intermediates: Intermediates | None
     rotations: dict[str, Rotation] = field(default_factory=dict)
     biases: dict[str, RelativeBias] = field(default_factory=dict)
+    context_rotations: dict[str, Rotation] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -149,6 +152,11 @@ class ForwardContext:
                 value = out.gives[what]
             self.values[given_by(step.node, what)] = value
 
+    def context_rotation(self, step: Step) -> Rotation | None:
+        """The rotation of the tokens of a step's context, which may be the stack's own."""
+        rotations = self.rotations if step.own_context else self.context_rotations
+        return rotations.get(step.rotary or "")
+
     def bias(self, step: Step) -> Bias:
         """The position bias of a step that reads any."""
         values = [self.biases[node] for node in step.biases]
@@ -160,6 +168,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "attend": lambda context, step: context.masks,
     "context": lambda context, step: context.inputs.context,
     "rotary": lambda context, step: context.rotations[step.rotary or ""],
+    "context_rotary": ForwardContext.context_rotation,
     "bias": ForwardContext.bias,
     "cache": ForwardContext.state,
     "observed": lambda context, step: context.intermediates is not None,
@@ -190,6 +199,16 @@ def _masks(inputs: ForwardInputs, seen: Tensor | None, causal: bool) -> Masks:
 def context_seen(inputs: ForwardInputs) -> Tensor | None:
     """(batch, context) bool: which tokens of the context, perhaps one in the cache, are real; None: all."""
     return inputs.cache.context_mask if inputs.cache is not None and inputs.held else inputs.context_mask
+
+
+def context_positions(inputs: ForwardInputs) -> Tensor:
+    """(context,) or (batch, context) int, of the context's tokens: counted from each row's first real one."""
+    assert inputs.context is not None
+    if inputs.context_pos is not None:
+        return inputs.context_pos
+    if inputs.context_mask is not None:
+        return (inputs.context_mask.cumsum(dim=-1).cummax(dim=-1).values - 1).clamp(min=0)
+    return torch.arange(inputs.context.shape[1], device=inputs.context.device, dtype=torch.int64)
 
 
 def token_positions(inputs: ForwardInputs) -> Positions:

@@ -53,6 +53,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         of_sum,
         graph.condition[1] if graph.sources(node, "condition") else 0,
         around["use_adaptive_layerscale"],
+        around["orthog_residual"],
     )
 
 

@@ -124,7 +124,13 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
     inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
     inputs += tuple(name for name in taken if name not in inputs)
-    found = {"rotary": rotary, "bias": len(positions) > len(rotary), "scores": "scores" in taken, "memory": False}
+    found = {
+        "rotary": rotary,
+        "context_rotary": rotary,
+        "bias": len(positions) > len(rotary),
+        "scores": "scores" in taken,
+        "memory": False,
+    }
     scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
     return replace(
         step,

@@ -25,7 +25,7 @@ from ..positions.rotary import Rotation
 from .auxiliary import hand_out
 from .by_hand import NewTokens, check_cache, check_earlier, growing_capacity
 from .cache import Cache
-from .context import ForwardContext, context_seen, token_positions
+from .context import ForwardContext, context_positions, context_seen, token_positions
 from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
@@ -57,7 +57,7 @@ class Stack(Drawn, Pretrained, nn.Module):
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
         names_of_wrappers(self)
-        self.graph = graph = graph.lint().copy()
+        graph = graph.lint().copy()
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
@@ -70,12 +70,18 @@ class Stack(Drawn, Pretrained, nn.Module):
         )
         self.condition_mlp = condition_module(graph)
         self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
+        self.follow(graph)
+
+    def follow(self, graph: BlockGraph) -> None:
+        """Run its modules as this graph says from now on; it has the same sets of parameters."""
+        self.graph = graph
         self.plan, self.kept = plan(graph), kept(graph)
         self.parts = parts_of(self.plan)
         self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
-        options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
-        self.anchored = any(own.get("num_mem_kv") for own in options)
+        rotated = [step for step in self.plan if step.rotary]
+        across = any("context_rotary" in step.inputs for step in rotated)
+        self.anchored = across or any(graph.nx.nodes[step.node]["options"].get("num_mem_kv") for step in rotated)
         self.reads_positions = bool(self.positions or self.rotary)
         self.attending = [step.node for step in self.plan if step.self_attends]
         attending = [step.node for step in self.plan if step.self_attends or step.own_context]
@@ -83,6 +89,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             dim=graph.dim,
             context=self.reads_context,
             dim_context=graph.dim_context,
+            context_positions=across,
             attends=bool(attending),
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
@@ -140,6 +147,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         intermediates: Intermediates | None = None,
         return_hiddens: bool = False,
         condition: Tensor | None = None,
+        context_pos: Tensor | None = None,
     ) -> Any:
         """
         Args:
@@ -159,6 +167,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             return_hiddens: return the Intermediates too, with scores and weights.
             condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
                 layer scales. A cache keeps that of rows, for steps that are given none; mems keep that of tokens.
+            context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
+                By default they count from each row's first real one.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
@@ -170,16 +180,21 @@ class Stack(Drawn, Pretrained, nn.Module):
             intermediates = Intermediates(keep_attention=True)
         check_cache(cache)
         if isinstance(cache, Intermediates):
-            once = {"context": context, "context_mask": context_mask, "mems": mems}
+            once = {"context": context, "context_mask": context_mask, "context_pos": context_pos, "mems": mems}
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
             if condition is not None and condition.ndim == 3:
                 condition = condition[:, -given.x.shape[1] :]
             return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens, condition)
         if intermediates is not None:
-            intermediates.given = {"context": context, "context_mask": context_mask, "mems": mems}
+            intermediates.given = {
+                "context": context,
+                "context_mask": context_mask,
+                "context_pos": context_pos,
+                "mems": mems,
+            }
         mems = self.memories(mems)
         inputs = ForwardInputs(
-            x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache, condition
+            x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache, condition, context_pos
         )
         inputs.check(self.reads)
         if cache is not None and cache.fixed is None:
@@ -189,6 +204,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         if self.reads_positions:
             positions = token_positions(inputs)
             ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, ctx.seen, counted=pos is None)
+            if self.reads.context_positions and context is not None:
+                places = context_positions(inputs)
+                ctx.context_rotations = {node: rotary.rotation(places) for node, rotary in self.rotary.items()}
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._run(x, ctx)
         if ctx.losses:
@@ -392,7 +410,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             from_first = (keys - padding).clamp(min=0)
         out = {}
         for node, rotary in self.rotary.items():
-            # memory key-values are at the start of a row, after its padding
+            # memory key-values are at the start of a row, after its padding; a context goes by where a row starts
             own = from_first if self.anchored or rotary.by_length else keys
             own = own if rotary.of_all_keys else own[..., own.shape[-1] - tokens :]
             out[node] = rotary.rotation(own, seen)

@@ -51,6 +51,14 @@ CROSS_ATTENTION = Kind(
             optional=True,
         ),
         Option(
+            "rotary",
+            bool,
+            False,
+            "rotary positions of queries and of the context's keys (arXiv:2104.09864)",
+            setting="cross_attn_rotary",
+            area="positions",
+        ),
+        Option(
             "tokens_dropout",
             float,
             0.0,
@@ -68,7 +76,7 @@ CROSS_ATTENTION = Kind(
             reads="context",
         ),
     ),
-    inputs=("attend", "context", "scores", "cache"),
+    inputs=("attend", "context", "rotary", "context_rotary", "scores", "cache"),
     shapes=lambda o: (
         projection_shapes("to_q", o, queries=True, keys=False)
         | projection_shapes("to_kv", o, queries=False, keys=True, dim=o.dim_context)
