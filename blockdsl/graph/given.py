@@ -12,13 +12,14 @@ from ..registry.kinds import kind_of, kinds
 from ..registry.options import Value
 from .graph import Graph
 
-_IN_WORDS = {"kv": "keys and values"}
+GIVEN = {"kv": "keys and values"}
+"""What blocks give to later ones, in words where its name says too little."""
 
 
 def misread(graph: Graph, source: str, node: str, what: str) -> str | None:
     """What is wrong with an edge from `source` that carries `what` to an option of `node`, as words after `reads`."""
     givers = sorted(kind.name for kind in kinds().values() if what in kind.gives)
-    attrs, words = graph.nx.nodes[source], _IN_WORDS.get(what, what)
+    attrs, words = graph.nx.nodes[source], GIVEN.get(what, what)
     if not givers:
         return None
     if attrs["type"] != "block":
