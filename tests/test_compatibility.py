@@ -64,6 +64,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "residual_attn": {"residual_attn": True, "depth": 2},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True, "depth": 2},
     "cross_attn_dim_context": {"cross_attn_dim_context": 20, "cross_attend": True},
+    "cross_attn_rotary": {"cross_attn_rotary": True, "cross_attend": True},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
     "pooler": {"pooler": True, "pool": "mean"},
     "end_token": {"end_token": 2, "pool": "end"},

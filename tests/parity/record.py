@@ -37,6 +37,9 @@ def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder
 
 
 OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
+THERE = {"cross_attend": True, "rotary_pos_emb": True, "attn_dim_head": 32}
+ROTATED = THERE | {"cross_attn_rotary": True}
+PLACES = {"kind": "ints", "shape": [2, 5], "seed": 5, "high": 30}
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
 GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
@@ -72,6 +75,7 @@ CASES = {
         ),
         case("simple_rmsnorm", {"use_simple_rmsnorm": True, "ff_sublayer_dropout": 0.1, "attn_sublayer_dropout": 0.1}),
         case("context_width", OTHER_WIDTH, kwargs={"context": CONTEXT | {"shape": [2, 5, 24]}}),
+        case("context_rotated", ROTATED, THERE, kwargs={"context": CONTEXT, "context_pos": PLACES}),
         case("zero_key_norms", ZERO_KEY),
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
