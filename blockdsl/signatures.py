@@ -47,7 +47,7 @@ class SelfAttentionOptions(TypedDict, total=False):
     none: half the head; default none"""
     kv: bool
     """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
-    arXiv:2405.05254; arXiv:2405.12981); default false"""
+    arXiv:2405.05254); default false"""
     values: bool
     """a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897);
     default false"""

@@ -520,7 +520,7 @@ SELF_ATTENTION = Kind(
             bool,
             False,
             "a label after a self-attention, whose keys and values this block attends to; it has none of its own "
-            "(YOCO, arXiv:2405.05254; arXiv:2405.12981)",
+            "(YOCO, arXiv:2405.05254)",
             reads="kv",
         ),
         Option(
