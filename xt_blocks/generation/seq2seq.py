@@ -203,7 +203,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             if not net.attn_layers.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
         if (width := _width(encoder)) != (wanted := net.graph.dim_context):
-            raise UserError(f"the encoder gives vectors of {width} features, and the decoder reads such of {wanted}")
+            reads = f"the decoder's cross-attention reads {wanted}"
+            raise UserError(f"the encoder gives vectors of {width} features, and {reads}")
         if tie_token_emb:
             _check_tie(encoder.graph, net.graph)
             net.token_emb = encoder.token_emb
