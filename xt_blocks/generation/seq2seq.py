@@ -45,18 +45,19 @@ if TYPE_CHECKING:
     from blockdsl.signatures import Seq2SeqKeywords
 
 # Arguments of the decoder's `stream` that XTransformer gives itself.
-_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "condition")
+_READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "context_pos", "condition")
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
 # Keywords beside the settings that one of the two cannot take, and why; a value that says what is so anyway is taken.
 _NO_CONTEXT = "the encoder has no context to attend to"
+_OF_CROSS_ATTENTION = ("cross_attn_dim_context", "cross_attn_rotary", "cross_attn_tokens_dropout")
 _OF_BOTH = {
     "dim": "encoder and decoder are of one width: give dim=",
     "causal": "the decoder is causal and the encoder is not",
 }
 _REFUSED = {
     "enc_": {**REFUSED["enc_"], **_OF_BOTH}
-    | dict.fromkeys(("cross_attend", "only_cross", "cross_attn_tokens_dropout"), _NO_CONTEXT),
+    | dict.fromkeys(("cross_attend", "only_cross", *_OF_CROSS_ATTENTION), _NO_CONTEXT),
     "dec_": {**REFUSED["dec_"], **_OF_BOTH, "cross_attend": "the decoder attends to the encoder's output anyway"},
 }
 _ANYWAY: dict[str, dict[str, Any]] = {

@@ -196,6 +196,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         token_types: Tensor | None = None,
         return_pooled: bool = False,
         condition: Tensor | None = None,
+        context_pos: Tensor | None = None,
     ) -> Tensor | tuple[Any, ...]:
         """
         Args:
@@ -234,6 +235,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             return_pooled: return one vector for each sequence too, (batch, dim), where the model has pool or pooler.
             condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
                 layer scales; memory tokens and prepended embeddings then have zeros. A cache keeps that of rows.
+            context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
+                By default they count from each row's first real one.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
@@ -252,6 +255,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         once = {
             "context": context,
             "context_mask": context_mask,
+            "context_pos": context_pos,
             "mems": mems,
             "prepend_embeds": prepend_embeds,
             "prepend_mask": prepend_mask,
@@ -265,7 +269,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             x, mask, attn_mask, pos = NewTokens.of(sequence.length, x, mask, attn_mask, pos, self_attn_context_mask)
             check_earlier(seen, whole_mask, sequence.mask, x.shape[1], **once)
             state = self.attn_layers.cache_after(seen, x.shape[1])
-            context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
+            context = context_mask = context_pos = None
+            prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
             token_types = None if token_types is None else token_types[:, -x.shape[1] :]
             condition = condition if condition is None or condition.ndim < 3 else condition[:, -x.shape[1] :]
@@ -314,6 +319,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             context=context,
             mask=prefix.mask,
             context_mask=context_mask,
+            context_pos=context_pos,
             attn_mask=None if attn_mask is None else prefix.attn_mask(attn_mask, x.shape[1], before),
             self_attn_context_mask=(
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
