@@ -53,7 +53,7 @@ def test_one_text_is_the_two_graphs_made_by_hand() -> None:
 def test_any_two_streams_are_the_two_graphs(left: Model, right: Model) -> None:
     given_to_both = {name: value for name, value in right.settings.items() if refusal(name, value) is None}
     of_right = {
-        f"dec_{n}": v for n, v in given_to_both.items() if n in ("rotary_pos_emb", "rel_pos_bias", "alibi_pos_bias")
+        f"dec_{n}": v for n, v in given_to_both.items() if n in ("rotary_pos_emb", "residual_attn")
     }
     given_to_both = {n: v for n, v in given_to_both.items() if f"dec_{n}" not in of_right} | of_right
     text = re.sub(r"\b(s\d+): ", r"l\1: ", re.sub("@", "@l", left.text)) + f" => {right.text} c"
@@ -141,6 +141,24 @@ def test_streams_of_two_widths() -> None:
 def test_what_is_wrong_is_said(text: str, keywords: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         blockdsl.compile(text, **keywords)
+
+
+def test_what_a_stream_reads_of_itself_is_its_own() -> None:
+    text = "set dim=16, heads=2, rotary_pos_emb, cross_attn_rotary; ^u a <u f => a ^u f c(context=u) c"
+    encoder, decoder = blockdsl.compile(text).streams().values()
+    assert encoder == blockdsl.compile("^u a <u f", dim=16, heads=2, rotary_pos_emb=True)
+    alone = blockdsl.compile(
+        "a ^u f c(context=u) c", dim=16, heads=2, rotary_pos_emb=True, cross_attn_rotary=True, causal=True
+    )
+    assert decoder == alone
+    for text, problem in (
+        ("a f => a ^u f c(context=u)", "nothing on the right side of '=>' reads the left side"),
+        ("a ^u f => <u c", "there is no label 'u'"),
+        ("set enc_cross_attn_rotary; a => c", "two streams take no enc_cross_attn_rotary"),
+    ):
+        with pytest.raises(PatternError, match=problem):
+            blockdsl.parse(text)
+    assert blockdsl.parse("a ^u f c(context=u) => c").encoder is not None
 
 
 def test_graphs_that_do_not_fit_are_refused() -> None:
