@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from blockdsl.graph.state import Kept, kept
+from blockdsl.graph.state import Kept, kept, restarts
 from blockdsl.registry.kinds import kinds
 
 from ..blocks.block import Use
@@ -106,7 +106,13 @@ def _step(
         reads,
         block=owner[node],
         fork=forks.get(node),
-        use=Use(attrs["shift"], float(attrs["scale"] * attrs["options"]["branch_scale"]), graph.causal, share),
+        use=Use(
+            attrs["shift"],
+            float(attrs["scale"] * attrs["options"]["branch_scale"]),
+            graph.causal,
+            share,
+            restarts(graph, node),
+        ),
         inputs=inputs,
         gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,
