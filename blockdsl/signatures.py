@@ -27,6 +27,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     causal: bool
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
@@ -43,6 +45,15 @@ class SelfAttentionOptions(TypedDict, total=False):
     shared_key_dim: int | None
     """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
     none: half the head; default none"""
+    kv: bool
+    """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
+    arXiv:2405.05254; arXiv:2405.12981); default false"""
+    values: bool
+    """a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897);
+    default false"""
+    value_mix: Literal["half", "learned"]
+    """how values are mixed: half of each, or in a share that a linear layer makes of each token by head; default
+    half"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -116,6 +127,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
+    scores: bool
+    """a label after an attention: its scores are added before the softmax (arXiv:2012.11747); default false"""
 
 
 class CrossAttentionOptions(TypedDict, total=False):
@@ -134,10 +147,17 @@ class CrossAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     dim_context: int | None
     """features of the context; none: those of the stream; default none"""
+    rotary: bool
+    """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
+    context: bool
+    """a label: the stream there is attended to, token by token as self-attention does, and no other sequence;
+    default false"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -211,6 +231,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
+    scores: bool
+    """a label after an attention: its scores are added before the softmax (arXiv:2012.11747); default false"""
 
 
 class FeedforwardOptions(TypedDict, total=False):
@@ -240,6 +262,8 @@ class FeedforwardOptions(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     dropout: float
     """dropout of the hidden features; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
 
@@ -475,6 +499,14 @@ class SharedSettings(TypedDict, total=False):
     """features of that layer's output, as a multiple of dim_condition; default 4"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
+    num_residual_streams: int
+    """residual streams, which every block mixes: hyper-connections (arXiv:2409.19606); default 1"""
+    hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    """how blocks mix streams: sinkhorn, doubly stochastic, with weights of branches within bounds (mHC,
+    arXiv:2512.24880); free, with no bounds (arXiv:2409.19606); sum, each becomes the sum of all, which is what
+    x-transformers 2.31 computes; default sinkhorn"""
+    hyper_conn_sinkhorn_iters: int
+    """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -550,6 +582,8 @@ class SharedSettings(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     attn_dropout: float
     """dropout of the attention weights; default 0.0"""
+    attn_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
     attn_max_attend_future: int | None
@@ -679,6 +713,8 @@ class SharedSettings(TypedDict, total=False):
     """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); default 1.0"""
     branch_scale: float
     """a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359); default 1.0"""
+    orthog_residual: bool
+    """the branch without its part along the stream, for each token (arXiv:2505.11881); default false"""
     gate_residual: bool
     """a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764); default false"""
     init_gain: float | None
@@ -689,6 +725,8 @@ class SharedSettings(TypedDict, total=False):
     (arXiv:1604.06174); none: nothing; default none"""
     cross_attn_dim_context: int | None
     """features of the context; none: those of the stream; default none"""
+    cross_attn_rotary: bool
+    """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     cross_attn_tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     cross_residual_attn: bool
@@ -717,6 +755,8 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    ff_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -1126,6 +1166,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_adaptive_condition_mlp: bool
     enc_adaptive_condition_mlp_expansion: int
     enc_deepnorm: bool
+    enc_num_residual_streams: int
+    enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    enc_hyper_conn_sinkhorn_iters: int
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1161,6 +1204,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_one_kv_head: bool
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
+    enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
     enc_attn_kv_rank: int | None
@@ -1220,10 +1264,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_branch_scale: float
+    enc_orthog_residual: bool
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
-    enc_cross_attn_dim_context: int | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
     enc_ff_inner: int | None
@@ -1239,6 +1283,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_ff_sublayer_dropout: float
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1347,6 +1392,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_adaptive_condition_mlp: bool
     dec_adaptive_condition_mlp_expansion: int
     dec_deepnorm: bool
+    dec_num_residual_streams: int
+    dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    dec_hyper_conn_sinkhorn_iters: int
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
@@ -1382,6 +1430,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_one_kv_head: bool
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
+    dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
     dec_attn_kv_rank: int | None
@@ -1441,10 +1490,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_branch_scale: float
+    dec_orthog_residual: bool
     dec_gate_residual: bool
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None
     dec_cross_attn_dim_context: int | None
+    dec_cross_attn_rotary: bool
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float
@@ -1461,6 +1512,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_ff_sublayer_dropout: float
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

@@ -70,16 +70,23 @@ _SYNONYMS = {
     "pre_norm": "prenorm postnorm post_norm",
     "use_rmsnorm": "rmsnorm rms_norm",
     "use_scalenorm": "scalenorm scale_norm",
+    "use_simple_rmsnorm": "simple_rmsnorm simple_rms_norm srmsnorm",
+    "use_adaptive_layernorm": "adaln adaptive_layernorm adaptive_layer_norm ada_ln dit film conditional_layernorm",
+    "use_adaptive_rmsnorm": "adaptive_rmsnorm adaptive_rms_norm ada_rms",
+    "use_adaptive_layerscale": "adaln_zero adaptive_layerscale adaptive_layer_scale ada_ln_zero",
+    "dim_condition": "cond_dim condition_dim dim_cond",
+    "norm_unit_offset": "norm_add_unit_offset add_unit_offset",
+    "pre_and_post_norm": "keel double_norm",
     "bidirectional": "bi bimamba bidi both_ways",
     "layer_scale": "layerscale use_layerscale layerscale_value layerscale_init_value",
     "layer_dropout": "drop_path droppath layerdrop stochastic_depth",
+    "num_residual_streams": "hyper_connections hyper_connection mhc residual_streams",
     "checkpoint": "activation_checkpointing gradient_checkpointing recompute",
 }
 _MEANT = {word: tuple(ours.split()) for ours, words in _SYNONYMS.items() for word in words.split()}
 
 # What there is not, in a sentence: its names.
 _ABSENT = {
-    "there are no hyper-connections here": "hyper_connections mhc residual_streams num_residual_streams",
     "there is no attention by random features here": "performer favor",
 }
 _NOT_HERE = {word: sentence for sentence, words in _ABSENT.items() for word in words.split()}

@@ -20,8 +20,8 @@ from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
-from .picture import picture, pictures
-from .scene import Scene
+from .picture import scene
+from .scene import NAMELESS, Scene
 from .spans import bits
 from .svg import escape, svg
 from .text import draw
@@ -40,7 +40,7 @@ def html(
         seq_len, dtype: of the FLOPs and the bytes of the cache.
         look: the other options of `BlockGraph.to_svg`.
     """
-    scenes = [_scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
+    scenes = [scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
     table = Table(seq_len, dtype)
     lengths = sorted({row_length(graph, seq_len) for graph in graphs.values()})
     for name, graph in graphs.items():
@@ -71,12 +71,6 @@ def html(
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
 
 
-def _scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
-    if [*graphs] == [""]:
-        return picture(graphs[""], **options)
-    return pictures(graphs, **options)
-
-
 def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade | None:
     if isinstance(color, Mapping):
         return color.get(name)
@@ -88,7 +82,7 @@ def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, 
     boxes = [replace(box, nodes=(), tip="") for box in scene.boxes]
     edges = [replace(edge, source="", target="") for edge in scene.edges]
     text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
-    named = [box.nodes for box in scene.boxes if box.type != "gain"]  # that one stands for no node
+    named = [box.nodes for box in scene.boxes if box.type not in NAMELESS]
     return {"lines": packed.add(text), "boxes": [[place[node] for node in nodes] for nodes in named]}
 
 

@@ -38,6 +38,7 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
     scale = attrs["scale"] * options.branch_scale
     out += [Operation(f"× {scale:.3g}")] if scale != 1 else []
+    out += [Operation("− its part along the stream")] if options.orthog_residual else []
     out += [Operation("stream × a learned gain")] if options.scale_residual else []
     out += (
         [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []
@@ -54,12 +55,18 @@ def adds(graph: Graph, node: str) -> bool:
     o = graph.nx.nodes[node]["options"]
     if post_norm(graph, node):
         return False
-    return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
+    plain = o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1
+    return plain and not gated(graph, node) and not mixes(graph, node)
 
 
 def gated(graph: Graph, node: str) -> bool:
     """Whether a GRU cell stands where others add."""
     return bool(graph.nx.nodes[node]["options"].get("gate_residual"))
+
+
+def mixes(graph: Graph, node: str) -> bool:
+    """Whether it mixes several residual streams."""
+    return graph.nx.nodes[node]["options"].get("num_residual_streams", 1) > 1
 
 
 def post_norm(graph: Graph, node: str) -> str:

@@ -15,6 +15,8 @@ from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
+from ..registry.reads import JOINS
+from ..registry.residual_streams import mixing_flops, mixing_shapes
 from ..registry.state import item_bytes
 from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
@@ -79,11 +81,13 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         node_type = attrs["type"]
         if node_type == "block":
             yield node, _block(graph.dim, features, attrs, stream, node in owners, states.get(node, Kept()))
+        elif node_type == "read":
+            yield node, _read(graph, node, stream, node in owners)
         elif node_type == "condition":
             yield node, Cost() if attrs["expansion"] is None else _linear(condition, features, sizes.batch, bias=False)
-        elif node_type == "input" and graph.reads is not None:
-            shared = start["num_tokens"] * graph.emb_dim if graph.tie_token_emb else 0
-            yield node, _embedding(graph, start, sizes) + Cost(parameters=-shared)
+        elif node_type == "input":
+            streams = graph.residual_streams
+            yield node, _embedding(graph, start, sizes) + Cost(parameters=streams * graph.dim if streams > 1 else 0)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
@@ -105,12 +109,20 @@ def _block(dim: int, condition: int, attrs: dict[str, Any], sizes: Sizes, owns: 
     active = kind.active(options) if owns else None
     idle = 0 if active is None else own - active
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    flops = round(kind.flops(options, sizes)) + gate + 2 * sizes.batch * adapting
+    mixing = mixing_flops(dim, options.num_residual_streams, sizes.batch * sizes.seq)
+    flops = round(kind.flops(options, sizes)) + gate + mixing + 2 * sizes.batch * adapting
     return Cost(1, parameters, flops, *state.cached(sizes), idle)
 
 
+def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:
+    join, values = JOINS[graph.nx.nodes[node]["join"]], len(graph.sources(node, "read"))
+    parameters = _numbers(join.shapes(graph.dim, values)) if owns else 0
+    rows = sizes.batch * sizes.seq * graph.residual_streams
+    return Cost(parameters=parameters, flops=2 * rows * join.products(graph.dim, values))
+
+
 def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
-    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps.
+    """Parameters of a block that are not its module's: norms, gains, the gate's two maps, what mixes streams.
 
     And those of them that a condition of so many features is multiplied by.
     """
@@ -119,7 +131,7 @@ def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
     gains += dim * options.use_adaptive_layerscale
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
     adapting = dim * condition * (sum(norm.adaptive for norm in norms) + options.use_adaptive_layerscale)
-    own = sum(norm.parameters(dim) for norm in norms)
+    own = sum(norm.parameters(dim) for norm in norms) + _numbers(mixing_shapes(dim, options.num_residual_streams))
     return own + gains + gate + adapting, adapting
 
 
@@ -129,12 +141,15 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
 
 def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
+    if graph.reads is None:
+        return Cost()
     dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
     learned = sum(attrs[n] for n in ("num_memory_tokens", "num_register_tokens", "class_token", "mask_token"))
     norm = embedding_norm(graph.nx.nodes[graph.end])
     cost = Cost(parameters=learned * dim + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
-        cost += Cost(parameters=(attrs["num_tokens"] + attrs["num_token_types"]) * emb_dim)
+        own = 0 if graph.tie_token_emb else attrs["num_tokens"]
+        cost += Cost(parameters=(own + attrs["num_token_types"]) * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
         dual = Norm.of("layernorm", {})
@@ -250,7 +265,7 @@ def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
         rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
-        if attrs["type"] in ("block", "sum"):
+        if attrs["type"] in ("block", "sum", "read"):
             row = stage_title(graph, attrs["stage"])
         else:
             row = "embedding" if attrs["type"] in ("input", "condition", "position") else "head"

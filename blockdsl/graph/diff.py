@@ -60,7 +60,7 @@ class Difference:
         pairs: nodes that belong together, of every type.
         removed, added: blocks, positions, conditions and contexts that only one of them has.
         blocks: options, `shift`, `scale` and `tie` of blocks.
-        stack: `dim` and `causal`.
+        stack: `dim` and `causal`; of two streams `tie_token_emb`, and `encoder`, its text, where one has none.
         settings: attributes of the input, the output, positions and the condition.
         wiring: what a block or the output reads: `stream`, `context`, `condition`, `position`, `scores`, `normed`. What
             merely follows from a block that is gone or new does not count.
@@ -68,6 +68,7 @@ class Difference:
         costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not; with experts
             `active_parameters`.
         seq_len: tokens a row that the costs are for; a row of a model that reads images is its patches.
+        encoder: what differs between the encoders that both read, if they do.
     """
 
     before: Graph = field(repr=False)
@@ -82,10 +83,11 @@ class Difference:
     stages: tuple[StageChange, ...]
     costs: tuple[Change, ...]
     seq_len: int
+    encoder: Difference | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
         parts = (self.removed, self.added, self.blocks, self.stack, self.settings, self.wiring, self.stages)
-        return any(parts)
+        return any((*parts, self.encoder))
 
     def status(self) -> tuple[dict[str, str], dict[str, str]]:
         """Each node of the first graph → "same", "changed" or "removed"; of the second → "same", "changed", "added"."""
@@ -111,6 +113,8 @@ class Difference:
             "seq_len": self.seq_len,
             "pairs": self.pairs,
         }
+        if self.encoder is not None:
+            plain["encoder"] = json.loads(self.encoder.to_json())
         return json.dumps(plain, indent=1)
 
     @classmethod
@@ -148,7 +152,7 @@ class Difference:
             tuple(node for node in removed if before.nx.nodes[node]["type"] != "sum"),
             tuple(node for node in added if after.nx.nodes[node]["type"] != "sum"),
             blocks=_block_changes(before, after, blocks),
-            stack=_changes(*({"dim": graph.dim, "causal": graph.causal} for graph in (before, after))),
+            stack=_changes(*(_stack(graph, other) for graph, other in ((before, after), (after, before)))),
             settings=_found(
                 (*pair, _setting_changes(before, after, pair)) for pair in (*single, *conditions, *positions)
             ),
@@ -156,7 +160,19 @@ class Difference:
             stages=_stage_changes(before, after, blocks),
             costs=_cost_changes(before, after, seq_len),
             seq_len=seq_len,
+            encoder=_between_encoders(cls, before.encoder, after.encoder, seq_len),
         )
+
+
+def _between_encoders(owner: type[D], before: Graph | None, after: Graph | None, seq_len: int) -> D | None:
+    return None if before is None or after is None else owner.between(before, after, seq_len)
+
+
+def _stack(graph: Graph, other: Graph) -> dict[str, Any]:
+    """What a graph says of itself as a whole; its encoder if the other has none."""
+    said: dict[str, Any] = {"dim": graph.dim, "causal": graph.causal, "tie_token_emb": graph.tie_token_emb}
+    encoder = graph.encoder
+    return said | {"encoder": None if encoder is None or other.encoder is not None else encoder.pattern}
 
 
 def _found(changed: Iterable[tuple[str, str, tuple[Change, ...]]]) -> tuple[Changed, ...]:

@@ -13,11 +13,13 @@ from functools import cached_property
 from ..errors import Fault, PatternError, Span
 from ..registry.kinds import kinds
 from ..registry.options import Value, whole
+from ..registry.reads import JOINS, WHICH
 from ..registry.streams import pair_table
 from . import syntax
 from .arguments import from_arguments
-from .expand import MAX_BLOCKS, Expansion, ParallelSpec, Spec, expand, unused
+from .expand import MAX_BLOCKS, BlockSpec, Expansion, ParallelSpec, ReadSpec, Spec, expand, unused
 from .fold import Folded, fold, shortest
+from .labels import LabelSpec
 from .macros import MACROS
 from .parse import parse_options, parse_tree
 from .streams import check_pair, check_settings, of_side
@@ -126,7 +128,8 @@ class Pattern:
         specs: list[list[Spec]] = [[] for _ in expansion.stages]
         for spec in expansion.specs:
             specs[_stage_of(spec)].append(spec)
-        labels = _labels(block.tie for block in expansion.blocks() if block.tie is not None)
+        tied = (spec.tie for spec in expansion.flat() if not isinstance(spec, LabelSpec))
+        labels = _labels(tie for tie in tied if tie is not None)
         texts = [
             head + syntax.text_of(syntax.body_pieces(_body_of(part, labels, name)))
             for part, name in zip(specs, expansion.stages, strict=True)
@@ -205,6 +208,10 @@ def _ordered(body: Body) -> Body:
 
 
 def _ordered_item(item: Item) -> Item:
+    if isinstance(item, syntax.Label):
+        return item
+    if isinstance(item, syntax.Read):
+        return replace(item, arguments=_sorted(item.arguments, [*WHICH, *JOINS, "init"]))
     if isinstance(item, syntax.Ref):
         return replace(item, arguments=_sorted(item.arguments, _option_order(item.name))) if item.arguments else item
     if isinstance(item, syntax.Group):
@@ -270,7 +277,7 @@ def _unfolded(folded: Folded, items: Sequence[Item]) -> Iterator[Item]:
             yield items[part]
         else:
             unit = syntax.group(_stage(*_unfolded(part.body, items)))
-            assert isinstance(unit, syntax.Ref | syntax.Group | syntax.Suffixed)
+            assert isinstance(unit, syntax.Ref | syntax.Read | syntax.Group | syntax.Suffixed)
             yield syntax.Repeat(unit, part.count)
 
 
@@ -281,6 +288,24 @@ def _stage(*items: Item, name: str | None = None) -> Body:
 def _item_of(spec: Spec, labels: Mapping[str, str]) -> Item:
     if isinstance(spec, ParallelSpec):
         return syntax.parallel([syntax.group(_body_of(branch, labels)) for branch in spec.branches])
-    ref = syntax.Ref(spec.kind, tuple(Argument(name, value) for name, value in spec.given.items()))
+    if isinstance(spec, LabelSpec):
+        return syntax.Label(spec.name)
+    ref = _read_of(spec) if isinstance(spec, ReadSpec) else _ref_of(spec)
     divide = None if spec.divide == 1 else spec.divide
-    return syntax.suffixed(ref, spec.shift, divide, None if spec.tie is None else labels[spec.tie])
+    shift = spec.shift if isinstance(spec, BlockSpec) else None
+    return syntax.suffixed(ref, shift, divide, None if spec.tie is None else labels[spec.tie])
+
+
+def _ref_of(spec: BlockSpec) -> syntax.Ref:
+    return syntax.Ref(spec.kind, tuple(Argument(name, value) for name, value in spec.given.items()))
+
+
+def _read_of(spec: ReadSpec) -> syntax.Read:
+    which = [] if spec.which == "latest" else [_word(spec.which)]
+    join = [] if spec.join == "add" else [_word(spec.join)]
+    init = [] if spec.init == JOINS[spec.join].init else [Argument("init", spec.init)]
+    return syntax.Read(spec.label, (*which, *join, *init))
+
+
+def _word(word: str | int) -> Argument:
+    return Argument(word, True) if isinstance(word, str) else Argument(None, word)

@@ -72,13 +72,14 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
+from .residual_streams import STREAM_OPTIONS, streams_clash
 from .rotary import ROTARY_OPTIONS
 from .state import State
 
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "bias", "scores", "memory", "cache", "observed")
+INPUTS = ("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed")
 
 # Options that a kind has when it asks for an input: the graph reads them.
 INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
@@ -121,6 +122,10 @@ class Kind:
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
+        gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
+            block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
+        given_sizes: options → of what it gives or reads of that, the sizes in words, in which two blocks must agree;
+            or a sentence on why a block with these options gives none.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -142,6 +147,8 @@ class Kind:
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     shown: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    given_sizes: Callable[[Any], Mapping[str, Mapping[str, Value]] | str] = lambda options: {}
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False
@@ -170,6 +177,10 @@ class Kind:
         further = (*((BIDIRECTIONAL,) if self.both_ways else ()), *BLOCK_OPTIONS)
         return (*self.options, *(option for option in further if option not in self.options))
 
+    def reading_options(self) -> tuple[Option, ...]:
+        """Those that take a label; the module gets what each reads, where it is on, as the input of its name."""
+        return tuple(option for option in self.options if option.reads)
+
     def position_options(self) -> tuple[Option, ...]:
         """What its blocks may say of the positions that they read; a graph says it on the positions' nodes."""
         if "rotary" not in self.inputs:
@@ -179,7 +190,8 @@ class Kind:
 
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
-        return self.all_options() + self.position_options()
+        own = tuple(option for option in self.all_options() if option not in STREAM_OPTIONS)
+        return own + self.position_options()
 
     def has_scores(self) -> bool:
         """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
@@ -319,12 +331,20 @@ BLOCK_OPTIONS = (
         above=0,
     ),
     Option(
+        "orthog_residual",
+        bool,
+        False,
+        "the branch without its part along the stream, for each token (arXiv:2505.11881)",
+        setting="orthog_residual",
+    ),
+    Option(
         "gate_residual",
         bool,
         False,
         "a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764)",
         setting="gate_residual",
     ),
+    *STREAM_OPTIONS,
     Option(
         "init_gain",
         float,
@@ -358,7 +378,7 @@ def _block_check(o: Any) -> str | None:
         return clash[-1]
     if o.use_adaptive_layerscale and o.layer_scale is not None:
         return "use_adaptive_layerscale and layer_scale are both set; give one"
-    return misplaced_norm(o)
+    return misplaced_norm(o) or streams_clash(o)
 
 
 # The registry -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Records numbers of the installed x-transformers for machines without it: `python -m tests.parity.record`.
 
 It writes `data/x_transformers_<release>_loading.json`: models of which the loader has to know more than names and
-sizes. The other files of `data` were made in the same way.
+sizes; and `..._wiring.json`: models that differ in how blocks are joined. The other files of `data` were made in the
+same way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ Case = dict[str, Any]
 
 TOKENS = {"kind": "ints", "shape": [2, 8], "seed": 0, "high": 17}
 CONTEXT = {"kind": "floats", "shape": [2, 5, 32], "seed": 3}
+WIDE = {"kind": "floats", "shape": [2, 32], "seed": 4}
+NARROW = {"kind": "floats", "shape": [2, 6], "seed": 5}
+BOTH_NORMS = {"pre_and_post_norm": True, "use_scalenorm": True}
+ADAPTIVE = {
+    **{"use_adaptive_rmsnorm": True, "use_adaptive_layerscale": True, "dim_condition": 6},
+    **{"adaptive_condition_mlp": True, "adaptive_condition_mlp_expansion": 2},
+}
 
 
 def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder", **more: Any) -> Case:
@@ -29,6 +37,9 @@ def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder
 
 
 OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
+THERE = {"cross_attend": True, "rotary_pos_emb": True, "attn_dim_head": 32}
+ROTATED = THERE | {"cross_attn_rotary": True}
+PLACES = {"kind": "ints", "shape": [2, 5], "seed": 5, "high": 30}
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
 GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
@@ -54,11 +65,31 @@ CASES = {
         case("tied_layers", {"pattern": "(a@x f@y)*3"}, {"depth": 3, "weight_tie_layers": True}),
         case("attention_alone", {"pattern": "a a", "use_rmsnorm": True}, {"only_attn": True, "use_rmsnorm": True}),
         case("post_norm_rmsnorm", {"pre_norm": False, "use_rmsnorm": True}),
+        case("adaptive_layernorm", {"use_adaptive_layernorm": True, "sandwich_norm": True}, kwargs={"condition": WIDE}),
+        case("adaptive_rmsnorm_of_tokens", ADAPTIVE, kwargs={"condition": NARROW | {"shape": [2, 8, 6]}}),
+        case("adaptive_post_norm", ADAPTIVE | {"pre_norm": False, "macaron": True}, kwargs={"condition": NARROW}),
+        case(
+            "pre_and_post_norm, layer scale",
+            BOTH_NORMS | {"layer_scale": 0.5, "branch_scale": 0.6},
+            BOTH_NORMS | {"use_layerscale": True, "layerscale_init_value": 0.5, "depth_scale_residual": 0.6},
+        ),
+        case("simple_rmsnorm", {"use_simple_rmsnorm": True, "ff_sublayer_dropout": 0.1, "attn_sublayer_dropout": 0.1}),
         case("context_width", OTHER_WIDTH, kwargs={"context": CONTEXT | {"shape": [2, 5, 24]}}),
+        case("context_rotated", ROTATED, THERE, kwargs={"context": CONTEXT, "context_pos": PLACES}),
         case("zero_key_norms", ZERO_KEY),
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
         case("gates_by_head", GATES),
+    ],
+}
+
+STREAMS = {"num_residual_streams": 3}
+WIRING = {
+    1: [],
+    2: [
+        case("streams", STREAMS),
+        case("streams_post_norm", STREAMS | {"pre_norm": False, "use_rmsnorm": True}),
+        case("streams_cross", STREAMS | {"cross_attend": True, "shift_tokens": 1}, kwargs={"context": CONTEXT}),
     ],
 }
 
@@ -79,9 +110,10 @@ def recorded(one: Case) -> Case:
 
 def main() -> None:
     release = version("x-transformers")
-    path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_loading.json"
-    path.write_text(json.dumps([recorded(one) for one in CASES[int(release[0])]]))
-    print(path)
+    for kind, cases in (("loading", CASES), ("wiring", WIRING)):
+        path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_{kind}.json"
+        path.write_text(json.dumps([recorded(one) for one in cases[int(release[0])]]))
+        print(path)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
     both:       x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
 The stream, x, joins the add. ·gain is layer scale, where it is on. Norms and layer scales may read a condition.
-(+) is a `residual.ResidualConnection`, which may do more than add.
+(+) is a `residual.ResidualConnection`, which may do more than add. Of several streams a `residual.HyperConnection`
+gives the x that the branch reads, and mixes them.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.
@@ -27,7 +28,7 @@ from blockdsl.registry.norms import Norm
 from ..kernels.documents import Documents
 from .layer_output import LayerOutput
 from .norms import AdaptiveLayerScale, adapted, norm
-from .residual import ResidualConnection
+from .residual import HyperConnection, ResidualConnection, orthogonal
 from .shift import shift_tokens
 from .state import Piece
 
@@ -47,12 +48,13 @@ class BlockOutput(NamedTuple):
     """What a block returns.
 
     Attributes:
-        stream: (batch, seq, dim) after the block.
+        stream: (batch, seq, dim) after the block; of several (batch, seq, streams, dim).
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
-        losses, statistics: what else it returned, see `LayerOutput`.
+        losses, statistics, gives: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
+        read: (batch, seq, dim), what the branch reads of several streams.
     """
 
     stream: Tensor
@@ -62,6 +64,8 @@ class BlockOutput(NamedTuple):
     normed: Tensor | None = None
     losses: Mapping[str, Tensor] | None = None
     statistics: Mapping[str, Tensor] | None = None
+    read: Tensor | None = None
+    gives: Mapping[str, Any] | None = None
 
 
 class Block(nn.Module):
@@ -80,10 +84,12 @@ class Block(nn.Module):
         layer_scale: initial value of a learned gain for each feature of the update (arXiv:2103.17239); None: no gain.
         post_norm: which norm of the stream after the add it has, beside that before the layer (arXiv:2601.19895).
         condition: features of the condition that adaptive norms and layer scales read.
+        orthogonal: the update is without its part along the stream (arXiv:2505.11881).
         adaptive_layer_scale: the condition says the gain for each feature of the update (arXiv:2212.09748).
 
     Attributes:
         adds: the residual connection only adds; kept here, since a look at a module of a module takes time.
+        mixes: it mixes several streams.
     """
 
     def __init__(
@@ -94,11 +100,12 @@ class Block(nn.Module):
         pre_norm: bool = True,
         drop: float = 0.0,
         sandwich_norm: Norm | None = None,
-        residual: ResidualConnection | None = None,
+        residual: ResidualConnection | HyperConnection | None = None,
         layer_scale: float | None = None,
         post_norm: Norm | None = None,
         condition: int = 0,
         adaptive_layer_scale: bool = False,
+        orthogonal: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm(norm_spec, dim, condition)
@@ -108,12 +115,13 @@ class Block(nn.Module):
         self.adaptive_layer_scale = AdaptiveLayerScale(dim, condition) if adaptive_layer_scale else None
         self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.residual = residual or ResidualConnection(dim)
-        self.pre_norm, self.drop = pre_norm, drop
+        self.pre_norm, self.drop, self.orthogonal = pre_norm, drop, orthogonal
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "residual":
             self.adds: bool = getattr(value, "adds", False)
+            self.mixes = isinstance(value, HyperConnection)
 
     def forward(
         self,
@@ -129,7 +137,7 @@ class Block(nn.Module):
     ) -> BlockOutput:
         """
         Args:
-            x: (batch, seq, dim)
+            x: (batch, seq, dim), or several streams, (batch, seq, streams, dim)
             inputs: the inputs that the layer's kind declares.
             mask: (batch, memory + seq) bool, True = a real token; for the shift.
             tail: the state of this node's shift while decoding.
@@ -140,6 +148,10 @@ class Block(nn.Module):
             documents: of the rows; None: each is one.
         """
         use, inputs = use or Use(), inputs or {}
+        read = None
+        if self.mixes:
+            x, streams, weights = self.residual(x)
+            read = x
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
         hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
@@ -153,7 +165,7 @@ class Block(nn.Module):
         alone = documents if use.restarts else None
         if alone is not None:
             hidden, inputs = alone.apart(hidden), {**inputs, "mask": alone.real(inputs.get("mask"))}
-        update, scores, losses, statistics = LayerOutput.of(self.layer(hidden, **inputs))
+        update, scores, losses, statistics, gives = LayerOutput.of(self.layer(hidden, **inputs))
         update = update if alone is None else alone.joined(update)
         if self.sandwich_norm is not None:
             update = adapted(self.sandwich_norm, update, condition)
@@ -166,8 +178,14 @@ class Block(nn.Module):
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
-        stream = x + update if self.adds else self.residual(update, x)
+        if self.orthogonal:
+            update = orthogonal(update, x)
+        if self.mixes:
+            stream = HyperConnection.join(update, streams, weights)
+            condition = None if condition is None else condition[..., None, :]
+        else:
+            stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm and self.post_norm is None:
-            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics)
+            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read, gives)
         stream = adapted(self.post_norm or self.norm, stream, condition)
-        return BlockOutput(stream, update, False, scores, shared, losses, statistics)
+        return BlockOutput(stream, update, False, scores, shared, losses, statistics, read, gives)

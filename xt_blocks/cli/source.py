@@ -44,6 +44,7 @@ def add_graph(parser: argparse.ArgumentParser) -> None:
     """The arguments of a command about a graph: PATTERN, which may be a stored graph, and the settings."""
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="-", help=GRAPH)
     add_settings(parser)
+    add_loops(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +60,32 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="OPTIONS",
         help="any other settings, as after `set` in a pattern: --set rotary_pos_emb,ff_mult=2",
     )
+
+
+def add_loops(parser: argparse.ArgumentParser) -> None:
+    """The argument that repeats tied units more or fewer times."""
+    parser.add_argument(
+        "--loops",
+        action="append",
+        default=[],
+        metavar="TIE=N",
+        help="repeat the unit of a tie so often: --loops core=16 of (a f)@core*8",
+    )
+
+
+def loops(args: argparse.Namespace) -> dict[str, int]:
+    """What --loops gives.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    counts: dict[str, int] = {}
+    for text in args.loops:
+        label, _, number = text.partition("=")
+        if not (label and number.isdecimal()):
+            raise UserError(f"--loops {text}: give a tie and how often its unit is repeated, as in --loops core=16")
+        counts[label] = int(number)
+    return counts
 
 
 def _add_language(parser: argparse.ArgumentParser) -> None:
@@ -148,23 +175,27 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
     for name in ("dim", "heads", "causal"):
         if getattr(args, name, None) is not None:
             given[name] = getattr(args, name)
-    if "dim" not in given and "dim" not in pattern.settings:
+    if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
         given["dim"] = 512
     return given
 
 
 def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
-    """The graphs that the command line names: a pattern's, called "", or those stored in a file or a folder.
+    """The graphs that the command line names: one, called "", or those of a pair of encoders by name.
+
+    Tied units are repeated as --loops says.
 
     Raises:
         UserError: a file cannot be read, or settings are given beside a graph that has them all.
     """
+    counts = loops(args) if "loops" in args else {}
+    return {name: graph.with_loops(**counts) if counts else graph for name, graph in _graphs(args).items()}
+
+
+def _graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
     from blockdsl import compile
 
     stored = _stored(args.pattern)
-    if args.pattern.startswith(ZOO) and "" not in (entry := zoo.entry(args.pattern[len(ZOO) :])).texts:
-        _refuse_settings(args)
-        return entry.graphs()
     if stored is None:
         pattern = read_pattern(args)
         return {"": compile(pattern, **settings(args, pattern))}
@@ -212,7 +243,8 @@ def _read_graphs(path: Path) -> dict[str, BlockGraph]:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     if "encoder" in values and "xt_blocks" in values:
-        return {side: _read_graph(path.with_name(f"{side}.json")) for side in ("encoder", "decoder")}
+        encoder, decoder = (_read_graph(path.with_name(f"{side}.json")) for side in ("encoder", "decoder"))
+        return {"": decoder.with_encoder(encoder, bool(values.get("arguments", {}).get("tie_token_emb", False)))}
     return {"": _read_graph(path)}
 
 

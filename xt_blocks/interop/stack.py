@@ -8,6 +8,7 @@ What is set so that the loaded model computes what x-transformers does:
 - With gate_residual both releases ignore scale_residual_constant.
 - Both take the half of a macaron's feedforward before its sandwich norm, here after it.
 - A GLU keeps its bias under ff_no_bias.
+- Residual streams are summed, each becoming the sum of all: 2.31 normalises their mix over an axis of one number.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from blockdsl.language.macros import par_layout
-from blockdsl.registry.norms import NORM_DETAILS, Norm
+from blockdsl.registry.norms import NORM_DETAILS, NORMS, Norm
+from blockdsl.registry.residual_streams import SINKHORN_ITERS
 from blockdsl.registry.settings import deepnorm_settings
 
 from ..blocks.attention import Attention, CrossAttention
 from ..blocks.block import Block
 from ..blocks.feedforward import FeedForward
 from ..blocks.norms import norm
-from ..runtime.plan import Step, plan
-from ..runtime.recompute import parts_of
+from ..blocks.residual import HyperConnection
+from ..runtime.plan import Step
 from ..runtime.stack import Stack
 from .attention import ScoreContext, load_attention
-from .linear import load_bias, load_norm
+from .linear import load_bias, load_linear, load_norm
 from .positions import load_biases, load_rotations
 from .reader import Reader
 
@@ -86,7 +88,12 @@ def _is_post_norm(stack: Stack) -> bool:
 
 def _load_final_norm(stack: Stack, state: Reader) -> None:
     if not _is_post_norm(stack):
-        load_norm(stack.norm, state.under("final_norm."), shifted=True)
+        load_norm(stack.norm, state.under("final_norm."), _less_one(stack, state))
+
+
+def _less_one(stack: Stack, state: Reader) -> bool:
+    """Whether gains are stored less one: in 2.x, unless norm_add_unit_offset is false."""
+    return not state.old and getattr(stack, "norm_add_unit_offset", True)
 
 
 def _set_final_norm(stack: Stack, graphs: Sequence[BlockGraph], name: str | None, state: Reader) -> nn.Module:
@@ -109,7 +116,11 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         last_norm: of 1.x, where the norm after the last block is.
     """
     steps = {step.node: step for step in stack.plan if step.block is not None}
+    if stack.condition_mlp is not None:
+        load_linear(stack.condition_mlp[0], state, "adaptive_mlp.0")
     _check(stack, list(steps.values()), state)
+    if stack.residual_streams is not None:
+        state.fill(stack.residual_streams.weight, "stream_emb")
     rotations = load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
     owners = _owners(stack, steps)
@@ -117,10 +128,13 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         block: Any = stack.blocks[owner]
         attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
-        if attributes[0]["options"]["branch_scale"] != 1:
-            state.refuse("branch_scale: x-transformers does not have it")
+        if attributes[0]["options"]["branch_scale"] != 1 and (state.old or block.sandwich_norm is not None):
+            state.refuse("branch_scale: 1.x of x-transformers does not have it, 2.x before the norm of sandwich_norm")
+        if block.orthogonal:
+            state.refuse("orthog_residual: x-transformers projects all tokens of a row at once")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
+        _load_layer_scale(block, own, _less_one(stack, state))
         _load_residual(block, attributes, own, constant)
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
@@ -133,7 +147,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
             _load_feedforward(layer, attributes, own.under("1.ff."), scale)
         else:
             raise TypeError(f"x-transformers has no block like {type(layer).__name__}")
-    state.change(lambda: _plan_again(stack))
+    state.change(lambda: stack.follow(stack.graph))
     load_biases(stack, state)
 
 
@@ -148,22 +162,16 @@ def _owners(stack: Stack, steps: Mapping[str, Step]) -> list[str]:
     return [owners[ties.index(tie)] for tie in numbered] if {*ties} == {*numbered} else owners
 
 
-def _plan_again(stack: Stack) -> None:
-    """After changes of its graph."""
-    stack.plan = plan(stack.graph)
-    stack.parts = parts_of(stack.plan)
-
-
 def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
     """What x-transformers cannot build, or computes otherwise."""
     nodes = {step.node: stack.graph.nx.nodes[step.node] for step in steps}
     before = stack.start
     for step in stack.plan:
-        if step.reads != (before,):
+        if step.reads != (before,) or step.earlier or step.takes.keys() - {"scores"}:
             state.refuse(f"{step.node}: x-transformers runs blocks one after another, and these are wired otherwise")
         before = step.node
-    halves = {step.use.scale for step in steps if nodes[step.node]["kind"] == "f"}
-    others = {step.use.scale for step in steps if nodes[step.node]["kind"] != "f"}
+    halves = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] == "f"}
+    others = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] != "f"}
     if len(halves) > 1 or not halves <= {1.0, 0.5} or not others <= {1.0}:
         state.refuse("half steps: x-transformers has them of all feedforwards (macaron), or of none")
     for step in steps:
@@ -186,7 +194,7 @@ def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
 
 
 def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reader, last: Reader | None) -> None:
-    shifted = not state.old
+    shifted = _less_one(stack, state)
     if block.pre_norm:
         load_norm(block.norm, state.under("0.0."), shifted)
     elif last is None:
@@ -194,10 +202,38 @@ def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reade
     else:
         new = _norm(Norm.of("layernorm", {}), stack)
         state.replace(block, "norm", new)
-        state.set([each["options"] for each in attributes], use_rmsnorm=False, use_scalenorm=False, **_USUAL)
+        state.set(
+            [each["options"] for each in attributes],
+            **dict.fromkeys((f"use_{name}" for name in NORMS if name != "layernorm"), False),
+            **_USUAL,
+        )
         load_norm(new, last, shifted=False)
     if block.sandwich_norm is not None:
         load_norm(block.sandwich_norm, state.under("0.1."), shifted)
+    if block.post_norm is not None:
+        load_norm(block.post_norm, state.under("0.2."), shifted)
+
+
+def _load_layer_scale(block: Block, state: Reader, less_one: bool) -> None:
+    gain, adaptive = block.layer_scale, block.adaptive_layer_scale
+    if block.sandwich_norm is not None and (gain is not None or adaptive is not None):
+        state.refuse("layer_scale, use_adaptive_layerscale: x-transformers has them before the norm of sandwich_norm")
+    if gain is not None:
+        value = state.need("1.gamma", shape=gain.shape)
+        state.put(gain, None if value is None else value + less_one, "1.gamma")
+    if adaptive is not None:
+        load_linear(adaptive.to_gain, state, "1.to_gamma")
+
+
+_STREAM_WEIGHTS = {
+    "norm.weight": "norm.weight",
+    "alpha": "static_alpha",
+    "alpha_by_token": "dynamic_alpha_fn",
+    "alpha_scale": "dynamic_alpha_scale",
+    "beta": "static_beta",
+    "beta_by_token": "dynamic_beta_fn",
+    "beta_scale": "dynamic_beta_scale",
+}
 
 
 def _load_residual(block: Block, attributes: Attributes, state: Reader, constant: float | None) -> None:
@@ -206,6 +242,13 @@ def _load_residual(block: Block, attributes: Attributes, state: Reader, constant
         constant: scale_residual_constant; None: the block's own.
     """
     residual = block.residual
+    if isinstance(residual, HyperConnection):
+        for name, theirs in _STREAM_WEIGHTS.items():
+            state.fill(residual.get_parameter(name), f"2.{theirs}")
+        state.change(lambda: setattr(residual, "mix", "sum"))
+        settings = {SINKHORN_ITERS.name: SINKHORN_ITERS.default, "hyper_conn_mix": "sum"}
+        state.set([each["options"] for each in attributes], **settings)
+        return
     if residual.scale is not None:
         state.fill(residual.scale, "2.residual_scale")
     if residual.gate is not None:

@@ -117,6 +117,7 @@ class Masks:
         device: of the masks.
         place: (1,) int, index of the single query among the keys; None: queries are the last ones.
         documents: of the tokens, where none are in the past: each attends to its own document; None: rows are whole.
+        causal: whether no token of the stack sees a later one, for blocks that do not say it themselves.
     """
 
     def __init__(
@@ -128,9 +129,10 @@ class Masks:
         attn_mask: Tensor | None = None,
         device: torch.device | str = "cpu",
         place: Tensor | None = None,
+        causal: bool = False,
         documents: Documents | None = None,
     ) -> None:
-        self.queries, self.past, self.documents = queries, past, documents
+        self.queries, self.past, self.causal, self.documents = queries, past, causal, documents
         self.mask, self.context_mask, self.attn_mask = mask, context_mask, attn_mask
         self.device, self.place = device, place
         self._known: dict[object, AttentionMask] = {}

@@ -22,13 +22,14 @@ from ..runtime.memories import Memories
 
 
 class ContextInputs(TypedDict, total=False):
-    """For the model's cross-attention: a context (batch, context, dim) and its mask (batch, context).
+    """For the model's cross-attention: a context (batch, context, dim), its mask (batch, context) and positions.
 
     And for its adaptive norms and layer scales a condition, (batch, dim_condition) or (batch, seq, dim_condition).
     """
 
     context: Tensor | None
     context_mask: Tensor | None
+    context_pos: Tensor | None
     condition: Tensor | None
 
 

@@ -199,6 +199,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         condition: Tensor | None = None,
         doc_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        context_pos: Tensor | None = None,
     ) -> Tensor | tuple[Any, ...]:
         """
         Args:
@@ -240,6 +241,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             doc_ids: (batch, seq) or (seq,) int, which document of its row each token is of: where it changes, another
                 begins. Each is read as if it were alone, with positions of its own.
             cu_seqlens: (documents + 1,) int, the same as the places where they begin and end, counted through all rows.
+            context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
+                By default they count from each row's first real one.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
 
         Returns:
@@ -258,6 +261,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         once = {
             "context": context,
             "context_mask": context_mask,
+            "context_pos": context_pos,
             "mems": mems,
             "prepend_embeds": prepend_embeds,
             "prepend_mask": prepend_mask,
@@ -271,7 +275,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             x, mask, attn_mask, pos = NewTokens.of(sequence.length, x, mask, attn_mask, pos, self_attn_context_mask)
             check_earlier(seen, whole_mask, sequence.mask, x.shape[1], **once)
             state = self.attn_layers.cache_after(seen, x.shape[1])
-            context = context_mask = prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
+            context = context_mask = context_pos = None
+            prepend_embeds = prepend_mask = self_attn_context_mask = mems = None
             sum_embeds = None if sum_embeds is None else sum_embeds[:, -x.shape[1] :]
             token_types = None if token_types is None else token_types[:, -x.shape[1] :]
             condition = condition if condition is None or condition.ndim < 3 else condition[:, -x.shape[1] :]
@@ -326,6 +331,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             context=context,
             mask=prefix.mask,
             context_mask=context_mask,
+            context_pos=context_pos,
             attn_mask=None if attn_mask is None else prefix.attn_mask(attn_mask, x.shape[1], before),
             self_attn_context_mask=(
                 None if self_attn_context_mask is None else prefix.tokens_mask(self_attn_context_mask)
