@@ -52,9 +52,7 @@ def test_one_text_is_the_two_graphs_made_by_hand() -> None:
 @given(models(kinds="af", tokens=False), models())
 def test_any_two_streams_are_the_two_graphs(left: Model, right: Model) -> None:
     given_to_both = {name: value for name, value in right.settings.items() if refusal(name, value) is None}
-    of_right = {
-        f"dec_{n}": v for n, v in given_to_both.items() if n in ("rotary_pos_emb", "residual_attn")
-    }
+    of_right = {f"dec_{n}": v for n, v in given_to_both.items() if n in ("rotary_pos_emb", "residual_attn")}
     given_to_both = {n: v for n, v in given_to_both.items() if f"dec_{n}" not in of_right} | of_right
     text = re.sub(r"\b(s\d+): ", r"l\1: ", re.sub("@", "@l", left.text)) + f" => {right.text} c"
     graph = blockdsl.compile(text, **given_to_both)
