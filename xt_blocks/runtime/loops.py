@@ -69,7 +69,11 @@ def _of(graph: object, counts: dict[str, int]) -> dict[str, int]:
 
 def _follow(stack: Stack, counts: dict[str, int]) -> None:
     graph = stack.graph.with_loops(**_of(stack.graph, counts))
-    ties = {stack.graph.nx.nodes[owner]["tie"]: owner for owner in stack.graph.tied()}
-    before = {owner: owner if owner in stack.blocks else ties[graph.nx.nodes[owner]["tie"]] for owner in graph.tied()}
-    stack.blocks = nn.ModuleDict({owner: stack.blocks[old] for owner, old in before.items()})
+    owners = stack.graph.tied()
+    ties = {stack.graph.nx.nodes[owner]["tie"]: owner for owner in owners}
+    before = {owner: owner if owner in owners else ties[graph.nx.nodes[owner]["tie"]] for owner in graph.tied()}
+    stack.blocks, stack.joins = (
+        nn.ModuleDict({owner: modules[old] for owner, old in before.items() if old in modules})
+        for modules in (stack.blocks, stack.joins)
+    )
     stack.follow(graph)
