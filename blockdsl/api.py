@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-from .graph import costs, digest, json, lint, tokens
+from .graph import costs, digest, json, lint, to_pattern, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -196,6 +196,24 @@ class BlockGraph(Graph):
         return GraphDiff.between(self, other, seq_len)
 
     # Text --------------------------------------------------------------------------------------------------------
+
+    def to_pattern(self) -> Pattern:
+        """The graph's text, edits included: `compile(g.to_pattern()) == g`.
+
+        What blocks have in common is said by `set`; what a node reads from further up than the node before it, by
+        labels, under the names that are in the graph where they serve, and others where they do not.
+
+        Raises:
+            GraphError: the graph is at fault, or has no text; the message says why.
+        """
+        pattern = to_pattern.to_pattern(self)
+        try:
+            made = compile(pattern)
+        except UserError as error:
+            raise GraphError(f"the graph has no text: {error}") from None
+        if made != self:
+            raise GraphError(f"the graph has no text; the nearest is {pattern!s}, and differs:\n{made.diff(self)}")
+        return pattern
 
     def to_text(self, ascii: bool = False, color: bool = False) -> str:
         """The graph drawn with characters: stages, branches, ties, and each repeat once.
