@@ -66,8 +66,12 @@ class SelfAttentionOptions(TypedDict, total=False):
     qk_rmsnorm: Literal["head", "each", "all"] | None
     """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
     or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    k_rmsnorm: bool
+    """RMSNorm of keys alone, each head's features with a gain of their own; default false"""
+    value_rmsnorm: bool
+    """RMSNorm of values, each head's features with a gain of their own (GR-3, arXiv:2507.15493); default false"""
     qk_rmsnorm_eps: float
-    """what is added to the mean square of queries and keys; default 1e-06"""
+    """what is added to the mean square of queries, keys and values; default 1e-06"""
     qk_layernorm: Literal["head", "each"] | None
     """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
     each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
@@ -83,10 +87,23 @@ class SelfAttentionOptions(TypedDict, total=False):
     """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
     sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
+    add_zero_kv: bool
+    """a key and a value of zeros, which all queries see: a head can attend to nothing (the zero sink of
+    arXiv:2309.17453); default false"""
+    sigmoid: bool
+    """each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431); default false"""
+    l2_distance: bool
+    """scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710); default false"""
+    laser: bool
+    """attention to the exponentials of values, and the logarithm of the sum (arXiv:2411.03493); default false"""
+    laser_softcap: float
+    """values of laser bounded by c, as c·tanh(value / c); default 15.0"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_values_headwise: bool
+    """gate_values has one gate for each head (arXiv:2505.06708); default false"""
     gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
@@ -117,6 +134,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    dim_context: int | None
+    """features of the context; none: those of the stream; default none"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     qk_scale: float | None
@@ -142,8 +161,12 @@ class CrossAttentionOptions(TypedDict, total=False):
     qk_rmsnorm: Literal["head", "each", "all"] | None
     """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
     or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    k_rmsnorm: bool
+    """RMSNorm of keys alone, each head's features with a gain of their own; default false"""
+    value_rmsnorm: bool
+    """RMSNorm of values, each head's features with a gain of their own (GR-3, arXiv:2507.15493); default false"""
     qk_rmsnorm_eps: float
-    """what is added to the mean square of queries and keys; default 1e-06"""
+    """what is added to the mean square of queries, keys and values; default 1e-06"""
     qk_layernorm: Literal["head", "each"] | None
     """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
     each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
@@ -159,10 +182,23 @@ class CrossAttentionOptions(TypedDict, total=False):
     """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
     sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
+    add_zero_kv: bool
+    """a key and a value of zeros, which all queries see: a head can attend to nothing (the zero sink of
+    arXiv:2309.17453); default false"""
+    sigmoid: bool
+    """each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431); default false"""
+    l2_distance: bool
+    """scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710); default false"""
+    laser: bool
+    """attention to the exponentials of values, and the logarithm of the sum (arXiv:2411.03493); default false"""
+    laser_softcap: float
+    """values of laser bounded by c, as c·tanh(value / c); default 15.0"""
     head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    gate_values_headwise: bool
+    """gate_values has one gate for each head (arXiv:2505.06708); default false"""
     gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     on_attn: bool
@@ -192,6 +228,8 @@ class FeedforwardOptions(TypedDict, total=False):
     """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     gate_scale: float
     """a fixed factor of the gate, before its activation (Falcon-H1, arXiv:2507.22448); default 1.0"""
+    glu_mult_bias: bool
+    """a learned gain for each gated feature, at first one; default false"""
     swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     relu_squared: bool
@@ -549,8 +587,12 @@ class SharedSettings(TypedDict, total=False):
     attn_qk_rmsnorm: Literal["head", "each", "all"] | None
     """RMSNorm of queries and keys: of each head's features, with one gain for all heads (Qwen3, arXiv:2505.09388)
     or one each, or of all heads' features (OLMo 2, arXiv:2501.00656); none: no norm; default none"""
+    attn_k_rmsnorm: bool
+    """RMSNorm of keys alone, each head's features with a gain of their own; default false"""
+    attn_value_rmsnorm: bool
+    """RMSNorm of values, each head's features with a gain of their own (GR-3, arXiv:2507.15493); default false"""
     attn_qk_rmsnorm_eps: float
-    """what is added to the mean square of queries and keys; default 1e-06"""
+    """what is added to the mean square of queries, keys and values; default 1e-06"""
     attn_qk_layernorm: Literal["head", "each"] | None
     """LayerNorm of each head's queries and keys, with one gain and bias for all heads (arXiv:2302.05442) or a gain
     each without a bias (StableLM 2, arXiv:2402.17834); none: no norm; default none"""
@@ -566,10 +608,23 @@ class SharedSettings(TypedDict, total=False):
     """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
     attn_sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
+    attn_add_zero_kv: bool
+    """a key and a value of zeros, which all queries see: a head can attend to nothing (the zero sink of
+    arXiv:2309.17453); default false"""
+    attn_sigmoid: bool
+    """each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431); default false"""
+    attn_l2_distance: bool
+    """scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710); default false"""
+    attn_laser: bool
+    """attention to the exponentials of values, and the logarithm of the sum (arXiv:2411.03493); default false"""
+    attn_laser_softcap: float
+    """values of laser bounded by c, as c·tanh(value / c); default 15.0"""
     attn_head_scale: bool
     """a learned gain for each head (arXiv:2110.09456); default false"""
     attn_gate_values: bool
     """gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2); default false"""
+    attn_gate_values_headwise: bool
+    """gate_values has one gate for each head (arXiv:2505.06708); default false"""
     attn_gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     attn_on_attn: bool
@@ -632,6 +687,8 @@ class SharedSettings(TypedDict, total=False):
     checkpoint: Literal["block", "stage"] | None
     """what the backward pass recomputes instead of keeping: the block, or consecutive blocks of a stage as one
     (arXiv:1604.06174); none: nothing; default none"""
+    cross_attn_dim_context: int | None
+    """features of the context; none: those of the stream; default none"""
     cross_attn_tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     cross_residual_attn: bool
@@ -648,6 +705,8 @@ class SharedSettings(TypedDict, total=False):
     """the gate is the first half of the hidden layer's outputs, not the second (LLaMA); default false"""
     ff_gate_scale: float
     """a fixed factor of the gate, before its activation (Falcon-H1, arXiv:2507.22448); default 1.0"""
+    ff_glu_mult_bias: bool
+    """a learned gain for each gated feature, at first one; default false"""
     ff_swish: bool
     """SiLU in place of GELU (arXiv:1710.05941); default false"""
     ff_relu_squared: bool
@@ -1118,6 +1177,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_qk_norm_scale: float
     enc_attn_qk_norm_dim_scale: bool
     enc_attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    enc_attn_k_rmsnorm: bool
+    enc_attn_value_rmsnorm: bool
     enc_attn_qk_rmsnorm_eps: float
     enc_attn_qk_layernorm: Literal["head", "each"] | None
     enc_attn_qk_layernorm_eps: float
@@ -1126,8 +1187,14 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
     enc_attn_sink: bool
+    enc_attn_add_zero_kv: bool
+    enc_attn_sigmoid: bool
+    enc_attn_l2_distance: bool
+    enc_attn_laser: bool
+    enc_attn_laser_softcap: float
     enc_attn_head_scale: bool
     enc_attn_gate_values: bool
+    enc_attn_gate_values_headwise: bool
     enc_attn_gate_bias: bool
     enc_attn_on_attn: bool
     enc_attn_tensor_product: bool
@@ -1156,6 +1223,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
+    enc_cross_attn_dim_context: int | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
     enc_ff_inner: int | None
@@ -1165,6 +1233,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_glu: bool
     enc_ff_gate_first: bool
     enc_ff_gate_scale: float
+    enc_ff_glu_mult_bias: bool
     enc_ff_swish: bool
     enc_ff_relu_squared: bool
     enc_ff_post_act_ln: bool
@@ -1329,6 +1398,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_qk_norm_scale: float
     dec_attn_qk_norm_dim_scale: bool
     dec_attn_qk_rmsnorm: Literal["head", "each", "all"] | None
+    dec_attn_k_rmsnorm: bool
+    dec_attn_value_rmsnorm: bool
     dec_attn_qk_rmsnorm_eps: float
     dec_attn_qk_layernorm: Literal["head", "each"] | None
     dec_attn_qk_layernorm_eps: float
@@ -1337,8 +1408,14 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
     dec_attn_sink: bool
+    dec_attn_add_zero_kv: bool
+    dec_attn_sigmoid: bool
+    dec_attn_l2_distance: bool
+    dec_attn_laser: bool
+    dec_attn_laser_softcap: float
     dec_attn_head_scale: bool
     dec_attn_gate_values: bool
+    dec_attn_gate_values_headwise: bool
     dec_attn_gate_bias: bool
     dec_attn_on_attn: bool
     dec_attn_tensor_product: bool
@@ -1367,6 +1444,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_gate_residual: bool
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None
+    dec_cross_attn_dim_context: int | None
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float
@@ -1377,6 +1455,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_glu: bool
     dec_ff_gate_first: bool
     dec_ff_gate_scale: float
+    dec_ff_glu_mult_bias: bool
     dec_ff_swish: bool
     dec_ff_relu_squared: bool
     dec_ff_post_act_ln: bool

@@ -63,6 +63,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "attn_q_rank": {"attn_q_rank": 96, "attn_kv_rank": 64, "attn_dim_head": 16, "attn_shared_key_dim": 8},
     "residual_attn": {"residual_attn": True, "depth": 2},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True, "depth": 2},
+    "cross_attn_dim_context": {"cross_attn_dim_context": 20, "cross_attend": True},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
     "pooler": {"pooler": True, "pool": "mean"},
     "end_token": {"end_token": 2, "pool": "end"},
@@ -185,7 +186,7 @@ def build(keywords: dict[str, Any]) -> TransformerWrapper:
 def fault_in_training(model: TransformerWrapper) -> str | None:
     """What goes wrong in a forward and a backward pass, or None."""
     tokens = torch.randint(0, model.num_tokens, (2, 5))
-    context = torch.randn(2, 4, model.attn_layers.dim) if model.attn_layers.reads_context else None
+    context = torch.randn(2, 4, model.attn_layers.graph.dim_context) if model.attn_layers.reads_context else None
     try:
         logits = model(tokens, context=context)
         if not logits.isfinite().all():

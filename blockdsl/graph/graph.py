@@ -140,6 +140,13 @@ class Graph:
         return self.dim if own is None else own
 
     @property
+    def dim_context(self) -> int:
+        """Features of the context, those of the stream unless blocks that read it say otherwise."""
+        readers = (node for context in self.nodes("context") for node in self.nx.succ[context])
+        own = (plain(self.block(node)["options"].get("dim_context")) for node in readers)
+        return next((dim for dim in own if dim is not None), self.dim)
+
+    @property
     def reads(self) -> str | None:
         """What the model around the stack reads: "tokens", "vectors" or "images"; None: there is none."""
         start, end = self.nx.nodes[self.start], self.nx.nodes[self.end]

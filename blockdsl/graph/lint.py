@@ -255,10 +255,14 @@ def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
 
 
 def _contexts(graph: Graph) -> Iterator[str]:
-    for node, kind, _ in _each_block(graph):
+    for node, kind, attrs in _each_block(graph):
         reads = bool(graph.sources(node, "context"))
         if ("context" in kind.inputs) != reads:
             yield f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context"
+        for source in graph.sources(node, "context"):
+            has = graph.dim_context if graph.node_type(source) == "context" else graph.dim
+            if (wants := attrs["options"].get("dim_context") or graph.dim) != has:
+                yield f"{node}: reads a context of {wants} features (dim_context), and {source} has {has}"
 
 
 def _conditions(graph: Graph) -> Iterator[str]:
@@ -288,7 +292,7 @@ def _encoder(graph: Graph) -> Iterator[str]:
     if end["pool"] is not None or (encoder.reads == "images" and end["dim_out"] is not None):
         yield f"the encoder: {encoder.end}: gives one vector of a row, and the decoder reads those of its tokens"
     width = encoder.dim if end["dim_out"] is None else end["dim_out"]
-    if width != (wanted := getattr(graph, "dim_context", graph.dim)):
+    if width != (wanted := graph.dim_context):
         yield f"the encoder gives vectors of {width} features, and the decoder's cross-attention reads {wanted}"
     if not graph.tie_token_emb:
         return

@@ -363,7 +363,7 @@ def test_a_step_of_fixed_shapes_compiles_whole_and_once(name: str) -> None:
     counter = torch._dynamo.testing.CompileCounter()
     step = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
     x, mask = tokens(2, 10), torch.arange(10) >= torch.tensor([[0], [2]])
-    extra = {"context": torch.randn(2, 5, SIZES["dim"])} if model.attn_layers.reads_context else {}
+    extra = {"context": torch.randn(2, 5, model.graph.dim_context)} if model.attn_layers.reads_context else {}
     with torch.no_grad():
         want = model(x, mask=mask, **extra)
         for prompt in (4, 7):  # a new cache of the same room, and prompts of another length

@@ -48,7 +48,7 @@ def test_greedy_generation_is_argmax_over_whole_passes(name: str) -> None:
     pattern, settings = VARIANTS[name]
     model = language_model(pattern=pattern, **settings)
     prompt = tokens(2, 4)
-    kwargs = {"context": torch.randn(2, 5, 24)} if model.attn_layers.reads_context else {}
+    kwargs = {"context": torch.randn(2, 5, model.graph.dim_context)} if model.attn_layers.reads_context else {}
     out = AutoregressiveWrapper(model).generate(prompt, 9, temperature=0, **kwargs)
     assert torch.equal(out, by_hand(model, prompt, 9, **kwargs))
 
@@ -82,7 +82,7 @@ def test_prompts_of_different_lengths_generate_as_if_alone(name: str) -> None:
     pattern, settings = VARIANTS[name]
     model = language_model(max_seq_len=8, pattern=pattern, **settings)
     prompts = [tokens(1, n)[0] for n in (3, 6, 1, 6)]
-    context, kwargs = torch.randn(4, 5, 24), {}
+    context, kwargs = torch.randn(4, 5, model.graph.dim_context), {}
     if model.attn_layers.reads_context:
         kwargs = {"context": context, "context_mask": torch.arange(5) < torch.tensor([[5], [2], [4], [1]])}
     out = AutoregressiveWrapper(model).generate(prompts, 9, temperature=0, **kwargs)

@@ -59,7 +59,7 @@ def test_prompts_of_different_lengths_go_on_as_if_alone(name: str) -> None:
     prompts, embeds = [tokens(1, n)[0] for n in (2, 6, 3)], torch.randn(3, 4, 24)
     kwargs = {"prepend_embeds": embeds}
     if stack.reads_context:
-        kwargs["context"] = torch.randn(3, 5, 24)
+        kwargs["context"] = torch.randn(3, 5, stack.graph.dim_context)
     out = AutoregressiveWrapper(model).generate(prompts, 9, temperature=0, **kwargs)
     for i, prompt in enumerate(prompts):
         own = {name: value[i : i + 1] for name, value in kwargs.items()}

@@ -32,7 +32,7 @@ def of_pattern(pattern: str, settings: dict[str, Any], **options: Any) -> Transf
 
 
 def read_with(net: TransformerWrapper, batch: int) -> dict[str, Tensor]:
-    return {"context": torch.randn(batch, 5, net.dim)} if net.attn_layers.reads_context else {}
+    return {"context": torch.randn(batch, 5, net.graph.dim_context)} if net.attn_layers.reads_context else {}
 
 
 def in_segments(

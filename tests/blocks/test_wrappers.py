@@ -228,7 +228,7 @@ def test_every_parameter_of_the_model_is_trained(name: str, tie: bool) -> None:
     stack = Decoder(pattern=pattern, **(SIZES | {"layer_dropout": 0.1} | settings))
     net = TransformerWrapper(num_tokens=17, max_seq_len=8, attn_layers=stack, emb_dropout=0.1, tie_embedding=tie)
     model = AutoregressiveWrapper(net).train()
-    kwargs = {"context": torch.randn(4, 5, 24)} if stack.reads_context else {}
+    kwargs = {"context": torch.randn(4, 5, stack.graph.dim_context)} if stack.reads_context else {}
     model(tokens(4, 9), mask=torch.arange(9) < torch.tensor([[9], [9], [3], [0]]), **kwargs).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name

@@ -69,7 +69,10 @@ def remembering(name: str, max_mem_len: int = 64, **options: Any) -> tuple[Trans
     stack = Decoder(pattern=pattern, **(SIZES | settings))
     around = {"max_mem_len": max_mem_len, "use_abs_pos_emb": False} | options
     net = TransformerWrapper(num_tokens=17, max_seq_len=5, attn_layers=stack, **around).eval()
-    read = {"context": torch.randn(3, 4, 24), "context_mask": torch.arange(4) < torch.tensor([[4], [2], [3]])}
+    read = {
+        "context": torch.randn(3, 4, stack.graph.dim_context),
+        "context_mask": torch.arange(4) < torch.tensor([[4], [2], [3]]),
+    }
     return net, read if stack.reads_context else {}
 
 

@@ -125,6 +125,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "(a f)*2",
         {"attn_sink": True, "attn_softcap": 2, "attn_max_attend_past": 3, "attn_dropout": 0.1},
     ),
+    "zero key, gates by head": (
+        "(a c f)*2",
+        {
+            **{"attn_add_zero_kv": True, "attn_gate_values": True, "attn_gate_values_headwise": True},
+            **{"attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "attn_one_kv_head": True, "rotary_pos_emb": True},
+            **{"cross_attn_dim_context": 11, "norm_unit_offset": True, "attn_sparse_topk": 3},
+        },
+    ),
+    "sigmoid, distances, laser": (
+        "(a c f)*2",
+        {
+            **{"attn_sigmoid": True, "attn_l2_distance": True, "attn_laser": True, "attn_laser_softcap": 3},
+            **{"attn_kv_heads": 1, "attn_max_attend_past": 4, "alibi_pos_bias": True, "attn_softcap": 2},
+            **{"ff_glu": True, "ff_glu_mult_bias": True},
+        },
+    ),
     "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
     "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
     "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),
@@ -191,7 +207,7 @@ def stack(name: str, causal: bool = True, **settings: Any) -> xt_blocks.Stack:
 def inputs(model: xt_blocks.Stack, batch: int = 2, seq: int = 7, context: int = 5) -> tuple[Tensor, dict[str, Tensor]]:
     """x and, where the stack reads one, a context of another length."""
     x = torch.randn(batch, seq, SIZES["dim"])
-    return x, {"context": torch.randn(batch, context, SIZES["dim"])} if model.reads_context else {}
+    return x, {"context": torch.randn(batch, context, model.graph.dim_context)} if model.reads_context else {}
 
 
 def language_model(max_seq_len: int = 16, pattern: str = "(a f)*2", **settings: Any) -> xt_blocks.TransformerWrapper:

@@ -84,7 +84,7 @@ def counted(g: BlockGraph, batch: int, seq: int, context: int) -> int:
     model = xt_blocks.lower(g).eval()
     tokens = g.nx.nodes["input"]["num_tokens"]
     x = torch.randn(batch, seq, g.dim) if tokens is None else torch.randint(tokens, (batch, seq))
-    beside = {"context": torch.randn(batch, context, g.dim)} if g.nodes("context") else {}
+    beside = {"context": torch.randn(batch, context, g.dim_context)} if g.nodes("context") else {}
     if g.nodes("condition"):
         beside["condition"] = torch.randn(batch, g.condition[0])
     # torch's counter knows no formula for the CPU's fused attention kernel and would count it as nothing
@@ -98,7 +98,7 @@ def cached(g: BlockGraph, dtype: torch.dtype, batch: int, max_len: int, context:
     stack = xt_blocks.lower(g.stack_alone()).to(dtype).eval()
     max_len += g.nx.nodes["input"]["num_memory_tokens"]  # of the tokens in front, which the cache holds too
     cache = stack.new_cache(batch, max_len)
-    beside = {"context": torch.randn(batch, context, g.dim, dtype=dtype)} if g.nodes("context") else {}
+    beside = {"context": torch.randn(batch, context, g.dim_context, dtype=dtype)} if g.nodes("context") else {}
     if g.nodes("condition"):
         beside["condition"] = torch.randn(batch, g.condition[0], dtype=dtype)
     with torch.no_grad():

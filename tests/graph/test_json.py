@@ -51,7 +51,9 @@ def test_a_small_graph_written_out() -> None:
                 "id": "c0",
                 "type": "block",
                 "kind": "c",
-                "options": PLAIN_ATTENTION | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0} | PLAIN_BLOCK,
+                "options": PLAIN_ATTENTION
+                | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0, "dim_context": None}
+                | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,
                 "scale": 0.5,

@@ -145,6 +145,14 @@ OF_RELEASE: dict[int, list[Options]] = {
         {"attn_flash": True},
         {"attn_softcap": [2.0, 5.0]},
         {"attn_sink": True},
+        {"attn_add_zero_kv": True},
+        {"attn_sigmoid": True},
+        {"attn_l2_distance": True},
+        {"attn_laser": True, "attn_laser_softcap": [15.0, 2.0]},
+        {"attn_k_rmsnorm": True},
+        {"attn_value_rmsnorm": True},
+        {"attn_gate_values": True, "attn_gate_values_headwise": True},
+        {"ff_glu": True, "ff_glu_mult_bias": True},
     ],
 }
 TOKENS: list[Options] = [
@@ -280,6 +288,8 @@ def spelled_there(layers: Options) -> Options:
                 out |= {f"{prefix}attn_softclamp_logits": True, f"{prefix}attn_logit_softclamp_value": value}
             case "attn_sink" if "head_learned_sink" in attention:
                 out[f"{prefix}attn_head_learned_sink"] = value
+            case "attn_laser_softcap":
+                out[f"{prefix}attn_laser_softclamp_value"] = value
             case "heads" if "verbose" in stack:  # it logs what is unusual
                 out |= {name: value, f"{prefix}verbose": False}
             case _:

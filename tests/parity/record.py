@@ -28,6 +28,10 @@ def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder
     return out if there is None else out | {"layers_there": there}
 
 
+OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
+ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
+DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
+GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
 CASES = {
     1: [
         case("deepnorm_macaron", {"deepnorm": True, "macaron": True}),
@@ -50,6 +54,11 @@ CASES = {
         case("tied_layers", {"pattern": "(a@x f@y)*3"}, {"depth": 3, "weight_tie_layers": True}),
         case("attention_alone", {"pattern": "a a", "use_rmsnorm": True}, {"only_attn": True, "use_rmsnorm": True}),
         case("post_norm_rmsnorm", {"pre_norm": False, "use_rmsnorm": True}),
+        case("context_width", OTHER_WIDTH, kwargs={"context": CONTEXT | {"shape": [2, 5, 24]}}),
+        case("zero_key_norms", ZERO_KEY),
+        case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
+        case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
+        case("gates_by_head", GATES),
     ],
 }
 

@@ -36,6 +36,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "dim_head": (4, 6, 5, None),
     "kv_heads": (1, 3, 2),
     "value_dim_head": (5, 8, 16),
+    "dim_context": (10, 40),
     "kv_rank": (6, 16),
     "q_rank": (5, 12),
     "shared_key_dim": (2, 3, 4, 0),
@@ -178,6 +179,16 @@ def _chain(draw: st.DrawFn, kinds: Sequence[str], places: dict[str, str], depth:
     return lambda options: " ".join(item(options) for item in items)
 
 
+# Options of a block that say nothing without another one.
+_NEEDED = (
+    ("k_bias", "qkv_bias"),
+    ("gate_first", "glu"),
+    ("gate_scale", "glu"),
+    ("glu_mult_bias", "glu"),
+    ("gate_values_headwise", "gate_values"),
+    ("laser_softcap", "laser"),
+)
+
 ORDERINGS = ("macaron(2)", "sandwich(1, 2)", "par(3, 2)", "(a c f)*2", "(a f)*2")
 
 
@@ -211,11 +222,7 @@ def models(draw: st.DrawFn, kinds: Sequence[str] = KINDS, causal: bool | None = 
             for norm in ("qk_norm", "qk_rmsnorm", "qk_layernorm"):
                 if name.startswith(f"{norm}_"):
                     own[norm] = True if norm == "qk_norm" else draw(st.sampled_from(["head", "each"]))
-            own |= {
-                need: True
-                for option, need in (("k_bias", "qkv_bias"), ("gate_first", "glu"), ("gate_scale", "glu"))
-                if option == name and need in of_kind
-            }
+            own |= {need: True for option, need in _NEEDED if option == name and need in of_kind}
             own |= {"kv_rank": 6} if name in ("q_rank", "shared_key_dim") else {}
             if of_kind[name].type is bool:  # a block may take back what is set for all
                 own[name] = draw(st.booleans())
@@ -281,7 +288,7 @@ def context_for(module: nn.Module, batch: int, tokens: int = 5) -> dict[str, Ten
     """A context and a condition of rows where the stack reads one, in its type."""
     stack: Any = getattr(module, "attn_layers", module)
     dtype, (dim, _) = next(module.parameters()).dtype, stack.graph.condition
-    given = {"context": torch.randn(batch, tokens, SIZES["dim"], dtype=dtype)} if stack.reads_context else {}
+    given = {"context": torch.randn(batch, tokens, stack.graph.dim_context, dtype=dtype)} if stack.reads_context else {}
     return given | ({"condition": torch.randn(batch, dim, dtype=dtype)} if dim else {})
 
 

@@ -30,12 +30,14 @@ from ..kernels.tensors import check_tensor
 from ..positions.rotary import Rotation
 from .aliases import old_names
 from .init import xavier
+from .l2_distance import distance_features
+from .laser import exponentials, logarithms
 from .latent import Latent
 from .linear import apply, apply_from
 from .linear_rows import LinearParts, LinearRows
 from .mem_kv import MemoryKeyValues
 from .output import Output
-from .project import GainedQKNorm, QKNorm, init_parts, projection, split_heads
+from .project import GainedQKNorm, QKNorm, init_parts, projection, split_heads, value_norm
 from .state import LayerState, in_type_of
 from .subset import without_share
 
@@ -66,8 +68,9 @@ class AnyAttention(nn.Module):
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
         self.scale = float(o.qk_norm_scale if o.qk_norm else o.dim_head**-0.5 if o.qk_scale is None else o.qk_scale)
         self.biases = o.qkv_bias, o.qkv_bias and o.k_bias, o.qkv_bias
-        gained = o.qk_rmsnorm or o.qk_layernorm
+        gained = o.qk_rmsnorm or o.k_rmsnorm or o.qk_layernorm
         self.qk_norm = QKNorm(o) if o.qk_norm else GainedQKNorm(o) if gained else None
+        self.value_norm = value_norm(o) if o.value_rmsnorm else None
         self.mem_kv = MemoryKeyValues(o) if o.num_mem_kv else None
         old_names(self, {"memory.": "mem_kv."})
         self.score_options: tuple[str, ...] = ()
@@ -141,13 +144,17 @@ class AnyAttention(nn.Module):
     def split(self, q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, n, h·d) and (b, m, g·d) to heads, with qk_norm if it is on; without values, keys are the values."""
         q, k = split_heads(q, self.heads), split_heads(k, self.kv_heads)
-        return *self.normed(q, k), k if v is None else split_heads(v, self.kv_heads)
+        return *self.normed(q, k), self.normed_values(k if v is None else split_heads(v, self.kv_heads))
 
     def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """`q: (b, h, n, d)`, `k: (b, g, m, d)` with qk_norm, if it is on."""
         if self.qk_norm is None:
             return q, k
         return self.qk_norm(q, keys=False), self.qk_norm(k, keys=True)
+
+    def normed_values(self, v: Tensor) -> Tensor:
+        """`v: (b, g, m, dv)` with value_rmsnorm, if it is on."""
+        return v if self.value_norm is None else self.value_norm(v)
 
     def attend(
         self,
@@ -169,10 +176,16 @@ class AnyAttention(nn.Module):
             raise ValueError("scores are given, but residual_attn is false")
         if self.mem_kv is not None:
             k, v = self.mem_kv(k, v, None if self.qk_norm is None else partial(self.qk_norm, keys=True))
+        o = self.options
+        if o.l2_distance:
+            q, k = distance_features(q, k)
+        if o.laser:
+            q, k, v, dtype = *exponentials(q, k, v, o.laser_softcap), v.dtype
         spec = ScoreSpec(self.scale, self.modifiers() if self.score_options else (), scores)
         values = v if v.dtype == q.dtype else v.to(q.dtype)  # asking first is cheaper
-        out, seen = self.core(Request(q, k, values, mask, spec, self.options.flash, keep_scores))
+        out, seen = self.core(Request(q, k, values, mask, spec, o.flash, keep_scores))
         out = out if out.dtype == v.dtype else out.to(v.dtype)
+        out = logarithms(out).to(dtype) if o.laser else out
         update: Tensor = self.output(out if values_of is None else values_of(out), x)
         return update if seen is None else (update, seen)
 
@@ -284,7 +297,7 @@ class Attention(AnyAttention):
             batch, seq, _ = x.shape
             heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
             q, k, v = heads.split_with_sizes(self.parts, dim=2)
-            return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), v.transpose(1, 2)
+            return *self.normed(q.transpose(1, 2), k.transpose(1, 2)), self.normed_values(v.transpose(1, 2))
         q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
         if memory is not None:  # its queries are not needed
             queries, *rest = self.sizes
@@ -311,7 +324,7 @@ class CrossAttention(AnyAttention):
     def __init__(self, dim: int, **options: Unpack[CrossAttentionOptions]) -> None:
         super().__init__(CROSS_ATTENTION, dim, options)
         self.to_q = nn.Linear(dim, self.sizes[0], bias=self.biases[0])
-        self.to_kv = projection(dim, self.sizes[1:], self.biases[1:])
+        self.to_kv = projection(self.options.dim_context, self.sizes[1:], self.biases[1:])
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
@@ -332,7 +345,7 @@ class CrossAttention(AnyAttention):
         """
         Args:
             x: (batch, seq, dim)
-            context: (batch, context, dim); None when the cache has its keys and values already.
+            context: (batch, context, dim_context); None when the cache has its keys and values already.
             context_mask: (batch, context) bool, True = attend; outside of a stack.
 
         Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from blockdsl.registry.builtin.feedforward import FEEDFORWARD
@@ -40,6 +41,7 @@ class FeedForward(nn.Module):
         self.glu, self.gate_first, self.gate_scale = o.glu, o.gate_first, o.gate_scale
         self.activation = o.activation
         self.to_hidden = nn.Linear(dim, o.inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.mult_bias = nn.Parameter(torch.ones(o.inner)) if o.glu_mult_bias else None
         self.norm = nn.LayerNorm(o.inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
         self.to_out = nn.Linear(o.inner, dim, bias=not o.no_bias)
@@ -62,6 +64,8 @@ class FeedForward(nn.Module):
             if self.gate_scale != 1:
                 gate = gate * self.gate_scale
             hidden = hidden * ACTIVATIONS[self.activation](gate)
+            if self.mult_bias is not None:
+                hidden = hidden * self.mult_bias
         else:
             to_hidden = self.to_hidden
             fused = to_hidden.activated(x, self.activation) if type(to_hidden) is PackedLinear else None

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blockdsl.registry.builtin.attention import gate_features
+
 from ..kernels.request import repeat_heads
 from .init import xavier
 from .linear import apply
@@ -21,7 +23,8 @@ class Output(nn.Module):
 
     tensor_product            multiply by another projection of the input, and add (arXiv:2208.06061)
     head_scale                a learned gain for each head (NormFormer, arXiv:2110.09456)
-    gate_values               a sigmoid gate by the input (AlphaFold 2, doi:10.1038/s41586-021-03819-2)
+    gate_values               a sigmoid gate by the input (AlphaFold 2, doi:10.1038/s41586-021-03819-2), of each feature
+                              or, with gate_values_headwise, of each head
     on_attn                   attention on attention: the last layer is a GLU (arXiv:1908.06954)
     zero_init_branch_output   the last layer starts at zero, and the block as the identity
 
@@ -36,7 +39,7 @@ class Output(nn.Module):
         relation = o.kv_heads * o.value_dim_head
         self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
-        self.to_gate = nn.Linear(o.dim, inner, bias=o.gate_bias) if o.gate_values else None
+        self.to_gate = nn.Linear(o.dim, gates, bias=o.gate_bias) if (gates := gate_features(o)) else None
         if self.to_gate is not None:  # equally open for all inputs at first
             nn.init.zeros_(self.to_gate.weight)
             if self.to_gate.bias is not None:
@@ -63,6 +66,8 @@ class Output(nn.Module):
             values = values * self.head_scale
         merged = values.transpose(1, 2).flatten(2)
         if self.to_gate is not None:
-            merged = merged * apply(self.to_gate, x).sigmoid()
+            gate = apply(self.to_gate, x).sigmoid()
+            of_each = torch.unflatten(merged, -1, (gate.shape[-1], -1))  # of a feature, or of all of a head
+            merged = (of_each * gate[..., None]).flatten(-2)
         out = apply(self.to_out, merged)
         return nn.functional.glu(out, dim=-1) if self.on_attn else out

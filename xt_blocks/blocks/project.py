@@ -64,7 +64,9 @@ class QKNorm(nn.Module):
 
 
 class GainedQKNorm(nn.Module):
-    """RMSNorm or LayerNorm of queries and keys, with learned gains, by `qk_rmsnorm` or `qk_layernorm`.
+    """RMSNorm or LayerNorm of queries and keys, or of keys alone, with learned gains.
+
+    By `qk_rmsnorm`, `k_rmsnorm` or `qk_layernorm`.
 
     The features of a head are normed, or with "all" those of all heads as one (OLMo 2, arXiv:2501.00656).
 
@@ -74,20 +76,23 @@ class GainedQKNorm(nn.Module):
 
     def __init__(self, o: Any) -> None:
         super().__init__()
-        which = o.qk_rmsnorm or o.qk_layernorm
-        name, eps = ("rmsnorm", o.qk_rmsnorm_eps) if o.qk_rmsnorm else ("layernorm", o.qk_layernorm_eps)
+        which = "each" if o.k_rmsnorm else o.qk_rmsnorm or o.qk_layernorm
+        name, eps = ("layernorm", o.qk_layernorm_eps) if o.qk_layernorm else ("rmsnorm", o.qk_rmsnorm_eps)
         spec = Norm(name, float(eps), bias=name == "layernorm" and which == "head", unit_offset=o.norm_unit_offset)
         self.all_heads = which == "all"
-        self.q, self.k = (
+        q, self.k = (
             EachHeadNorm(spec, heads, o.dim_head)
             if which == "each"
             else norm(spec, o.dim_head * (heads if which == "all" else 1))
             for heads in (o.heads, o.kv_heads)
         )
+        self.q = None if o.k_rmsnorm else q
 
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
         own = self.k if keys else self.q
+        if own is None:
+            return x
         if not self.all_heads:
             return own(x)
         tokens = x.transpose(-3, -2)
@@ -107,6 +112,12 @@ class EachHeadNorm(nn.Module):
         """`x: (..., heads, tokens, d)` → the same shape."""
         gain = self.weight + 1 if self.unit_offset else self.weight
         return self.norm(x) * gain[:, None]
+
+
+def value_norm(o: Any) -> EachHeadNorm:
+    """The option `value_rmsnorm`, of an attention block's options."""
+    spec = Norm("rmsnorm", float(o.qk_rmsnorm_eps), unit_offset=o.norm_unit_offset)
+    return EachHeadNorm(spec, o.kv_heads, o.value_dim_head)
 
 
 def _unit(x: Tensor, groups: int, gain: Tensor | None) -> Tensor:

@@ -202,7 +202,7 @@ def check_read(net: TransformerWrapper, prompts: Tensor, read: Mapping[str, Any]
     batch, reads_context = prompts.shape[0], bool(net.graph.nodes("context"))
     if "context" in read and not reads_context:
         raise ValueError("a context is given, but the model has no cross-attention")
-    beside = (("context", "context_mask", net.graph.dim), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
+    beside = (("context", "context_mask", net.graph.dim_context), ("prepend_embeds", "prepend_mask", net.graph.emb_dim))
     for name, mask_name, dim in beside:
         value = read.get(name)
         if value is None:

@@ -192,8 +192,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 raise TypeError(f"it must be a TransformerWrapper, not {type(net).__name__}")
             if not net.attn_layers.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
-        if (width := _width(encoder)) != net.dim:
-            raise UserError(f"the encoder gives vectors of {width} features, and the decoder's stream has {net.dim}")
+        if (width := _width(encoder)) != (wanted := net.graph.dim_context):
+            raise UserError(f"the encoder gives vectors of {width} features, and the decoder reads such of {wanted}")
         if tie_token_emb:
             _check_tie(encoder.graph, net.graph)
             net.token_emb = encoder.token_emb

@@ -72,7 +72,10 @@ def load_attention(
         name, sink = "attend.head_attn_sink", layer.sink.logits  # type: ignore[union-attr]
         logits = state.need(name, shape=(o.heads, 1))
         state.put(sink, None if logits is None else by_head(logits), name)  # type: ignore[arg-type]
-    if o.qk_rmsnorm or o.qk_layernorm:
+    if o.value_rmsnorm:
+        norm, gain = layer.value_norm, state.need("value_rmsnorm.gamma", shape=(o.heads, 1, o.value_dim_head))
+        state.put(norm.weight, None if gain is None else _offset(gain, o), "value_rmsnorm.gamma")  # type: ignore
+    if o.qk_rmsnorm or o.k_rmsnorm or o.qk_layernorm:
         _load_gained_qk_norm(layer, state, paired, by_head)
     elif layer.qk_norm is not None:
         _load_qk_norm(layer, state, paired, by_head, options)
@@ -80,8 +83,9 @@ def load_attention(
 
 def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
     """What 1.x computes otherwise."""
-    if o.softcap is not None:
-        state.refuse("attn_softcap: 1.x does not have it")
+    for name in _NOT_IN_1:
+        if getattr(o, name):
+            state.refuse(f"attn_{name}: 1.x does not have it")
     if o.num_mem_kv and o.qk_norm_groups > 1:
         state.refuse(
             "attn_num_mem_kv: under qk_norm_groups 1.x normalises whole memory keys, and this model normalises them "
@@ -99,12 +103,22 @@ def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
         state.warn("attn_tensor_product with one_kv_head: 1.x computes this for a batch of one row alone")
 
 
+_NOT_IN_1 = ("softcap", "value_rmsnorm", "sigmoid", "l2_distance", "laser", "gate_values_headwise")
+
+
 def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
     """What 2.x computes otherwise."""
     if o.softcap is not None and scores.biased:
         state.refuse("attn_softcap: 2.x caps the scores with their position biases, and this model without them")
-    if o.sink and o.sparse_topk is not None:
-        state.refuse("attn_sink: 2.x counts it among the top k of attn_sparse_topk, and this model does not")
+    if o.num_mem_kv and (o.qk_rmsnorm or o.k_rmsnorm):
+        state.refuse("attn_num_mem_kv: 2.x norms no memory keys where qk_rmsnorm or k_rmsnorm norms keys")
+    for name in ("sink", "add_zero_kv"):
+        if getattr(o, name) and o.sparse_topk is not None:
+            state.refuse(f"attn_{name}: 2.x counts it among the top k of attn_sparse_topk, and this model does not")
+    if o.value_rmsnorm and (o.kv_heads != o.heads or o.value_dim_head != o.dim_head):
+        state.refuse("attn_value_rmsnorm: 2.x has a gain for each head of queries, of as many features")
+    if o.value_rmsnorm and o.shared_kv:
+        state.refuse("attn_value_rmsnorm with attn_shared_kv: x-transformers has no such model")
     if o.shared_kv and rotated:
         state.refuse("attn_shared_kv with rotary_pos_emb: the values would be in the order of rotated keys")
     if o.qk_norm and not _keeps_groups(rotated, o.dim_head, o.qk_norm_groups):
@@ -117,24 +131,24 @@ def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
 def _load_projections(layer: Attention | CrossAttention, state: Reader, paired: int, by_head: Order) -> None:
     o = layer.options
     sizes = dict(zip(("to_q", "to_k", "to_v"), layer.sizes, strict=True))
+    source = getattr(o, "dim_context", o.dim)
     parts = {
-        name: state.need(f"{name}.weight", shape=(size, o.dim))
+        name: state.need(f"{name}.weight", shape=(size, o.dim if name == "to_q" else source))
         for name, size in sizes.items()
         if name != "to_v" or not o.shared_kv
     }
     q, k, v = (parts.get(name) for name in sizes)
-    rows: Tensor | None = None
+    rows: list[Tensor] | None = None
     if q is not None and k is not None and (v is not None or o.shared_kv):
         q = by_head(halves(q.reshape(o.heads, -1, o.dim), paired).flatten(0, 1))
-        k = halves(k.reshape(o.kv_heads, -1, o.dim), paired).flatten(0, 1)
-        rows = torch.cat((q, k) if v is None else (q, k, v))
-    joint: Any = layer.to_qkv if isinstance(layer, Attention) else layer.to_kv
+        k = halves(k.reshape(o.kv_heads, -1, source), paired).flatten(0, 1)
+        rows = [q, k] if v is None else [q, k, v]
     if isinstance(layer, Attention):
-        state.put(joint.weight, rows, "to_q.weight")
+        state.put(layer.to_qkv.weight, None if rows is None else torch.cat(rows), "to_q.weight")  # type: ignore[arg-type]
         return
-    queries = layer.sizes[0]
-    state.put(layer.to_q.weight, None if rows is None else rows[:queries], "to_q.weight")
-    state.put(joint.weight, None if rows is None else rows[queries:], "to_k.weight")
+    joint: Any = layer.to_kv
+    state.put(layer.to_q.weight, None if rows is None else rows[0], "to_q.weight")
+    state.put(joint.weight, None if rows is None else torch.cat(rows[1:]), "to_k.weight")
 
 
 def halves(heads: Tensor, paired: int) -> Tensor:
@@ -180,17 +194,24 @@ def _load_qk_norm(
 def _load_gained_qk_norm(layer: Attention | CrossAttention, state: Reader, paired: int, by_head: Order) -> None:
     """2.x has an RMSNorm with a gain of each head's own, less one."""
     o, qk = layer.options, layer.qk_norm
-    if o.qk_rmsnorm != "each" or state.old:
-        name = "attn_qk_layernorm" if o.qk_layernorm else "attn_qk_rmsnorm"
+    if not (o.qk_rmsnorm == "each" or o.k_rmsnorm) or state.old:
+        name = "attn_qk_layernorm" if o.qk_layernorm else "attn_k_rmsnorm" if o.k_rmsnorm else "attn_qk_rmsnorm"
         state.refuse(f"{name}: x-transformers norms queries and keys in 2.x alone, by qk_rmsnorm=each")
         return
     assert isinstance(qk, GainedQKNorm)
     for own, name, heads in ((qk.q, "q_rmsnorm.gamma", o.heads), (qk.k, "k_rmsnorm.gamma", o.kv_heads)):
+        if own is None:
+            continue
         gain = state.need(name, shape=(heads, 1, o.dim_head))
         if gain is not None:
-            gain = halves(gain[:, 0], paired) + (0 if o.norm_unit_offset else 1)
+            gain = halves(_offset(gain[:, 0], o), paired)
             gain = by_head(gain) if heads == o.heads else gain
         state.put(own.get_parameter("weight"), gain, name)
+
+
+def _offset(gain: Tensor, o: Any) -> Tensor:
+    """A gain of 2.x, which it stores less one, as we have it."""
+    return gain if o.norm_unit_offset else gain + 1
 
 
 # Scores and the output ----------------------------------------------------------------------------------------------

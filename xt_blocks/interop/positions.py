@@ -112,6 +112,8 @@ def load_rows(layer: Any, state: Reader, name: str, by_head: Order) -> None:
     """A linear layer whose outputs are in the order of heads."""
     weight = state.need(f"{name}.weight", shape=layer.weight.shape)
     state.put(layer.weight, None if weight is None else by_head(weight), f"{name}.weight")
+    if layer.bias is None:
+        return
     if not state.has(f"{name}.bias"):
         load_bias(layer.bias, state, f"{name}.bias")
         return

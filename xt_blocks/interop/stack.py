@@ -288,6 +288,8 @@ def _load_feedforward(layer: FeedForward, attributes: Attributes, state: Reader,
     if biases[1] is not None and out.bias is not None:
         bias = state.need("3.bias", "2.bias", shape=out.bias.shape)
         state.put(out.bias, None if bias is None else bias * scale, "3.bias")
+    if layer.mult_bias is not None:
+        state.fill(layer.mult_bias, "0.mult_bias")
     if layer.norm is not None:
         load_norm(layer.norm, state.under("1."), shifted=False)
     if scale != 1.0:

@@ -20,6 +20,7 @@ class Reads:
     Attributes:
         dim: features of the stream.
         context: a block attends to one.
+        dim_context: its features.
         attends: a block attends to tokens.
         positions: a block reads positions.
         heads: the numbers of heads of self-attention.
@@ -30,6 +31,7 @@ class Reads:
 
     dim: int
     context: bool
+    dim_context: int
     attends: bool
     positions: bool
     heads: frozenset[int]
@@ -106,8 +108,8 @@ class ForwardInputs:
             raise ValueError(f"a context is given, but no block reads one: {hint}")
         if context is not None:
             check_tensor("context", context, x)
-        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
-            raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim}), not {tuple(context.shape)}")
+        if context is not None and (context.ndim != 3 or context.shape[::2] != (x.shape[0], reads.dim_context)):
+            raise ValueError(f"context must be ({x.shape[0]}, seq, {reads.dim_context}), not {tuple(context.shape)}")
         if context is not None and not context.is_floating_point():
             raise ValueError(f"context must be floating point, not {context.dtype}")
         self.context = None if context is None else context.to(x.dtype)

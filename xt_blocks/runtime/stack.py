@@ -75,6 +75,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
+            dim_context=graph.dim_context,
             attends=bool(attending),
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
@@ -136,7 +137,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         """
         Args:
             x: (batch, seq, dim)
-            context: (batch, context, dim), for cross-attention.
+            context: (batch, context, dim or cross_attn_dim_context), for cross-attention.
             mask: (batch, seq) bool, True = a real token.
             context_mask: (batch, context) bool, True = a real token.
             attn_mask: bool, True = attend, for every self-attention: (seq, keys), (heads, seq, keys) or

@@ -49,19 +49,13 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_sparse_topk_straight_through",
         "attn_gate_value_heads",
         "attn_swiglu_values",
-        "attn_gate_values_headwise",
         "attn_output_gate",
         "attn_output_gate_headwise",
         "attn_hard",
-        "attn_k_rmsnorm",
-        "attn_value_rmsnorm",
-        "attn_l2_distance",
-        "attn_sigmoid",
         "attn_gumbel_softmax",
         "attn_selective",
         "attn_cog_signed",
         "attn_hybrid_learned_mix",
-        "attn_add_zero_kv",
         "attn_data_dependent_alibi",
         "attn_data_dependent_alibi_per_row",
         "attn_use_rel_proj_pos_bias",
@@ -71,7 +65,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_learned_value_residual_mix",
         "attn_orthog_projected_values",
         "attn_orthog_projected_values_per_head",
-        "attn_laser",
         "attn_qkv_receive_diff_residuals",
         "attn_use_latent_q",
         "attn_use_latent_kv",
@@ -97,10 +90,8 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "attn_rel_proj_num_distance_basis": 16,
     "attn_rel_proj_max_dist": 1024,
     "attn_cope_max_pos": 16,
-    "attn_laser_softclamp_value": 15.0,
     "attn_sublayer_dropout": 0.0,
     "ff_sublayer_dropout": 0.0,
-    "ff_glu_mult_bias": False,
     "rotate_num_heads": None,
     "dim_condition": None,
     "attn_rotate_num_heads": None,
@@ -194,8 +185,9 @@ def stack_keywords_of(called: str, keywords: Mapping[str, Any], prefix: str = ""
         TypeError: a keyword of 2.x that is not here, or two that clash.
     """
     left = {**keywords}
+    width = left.pop("attn_dim_context", None)  # of cross-attention, which alone can have another one
     _drop_defaults(called, left, prefix)
-    out = _renamed(called, left)
+    out = _renamed(called, left) | ({} if width is None else {"cross_attn_dim_context": width})
     out |= _ordered(called, left)
     known = {*stack_keywords(), "disable_abs_pos_emb"}
     for name in [*left]:
@@ -249,6 +241,9 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             warnings.warn(
                 f"{called}(): the softclamp leaves {biased[0]} as it is; x-transformers caps it too", stacklevel=4
             )
+    bound = left.pop("attn_laser_softclamp_value", 15.0)
+    if left.get("attn_laser"):
+        out["attn_laser_softcap"] = bound
     if left.pop("attn_head_learned_sink", False):
         out["attn_sink"] = True
     if (factor := left.pop("rotary_interpolation_factor", 1)) != 1:

@@ -110,11 +110,15 @@ def attention_options(residual_setting: str, residual_of: str, *own: Option) -> 
             choices=("head", "each", "all"),
             optional=True,
         ),
+        _switch("k_rmsnorm", "RMSNorm of keys alone, each head's features with a gain of their own"),
+        _switch(
+            "value_rmsnorm", "RMSNorm of values, each head's features with a gain of their own (GR-3, arXiv:2507.15493)"
+        ),
         Option(
             "qk_rmsnorm_eps",
             float,
             1e-6,
-            "what is added to the mean square of queries and keys",
+            "what is added to the mean square of queries, keys and values",
             setting="attn_qk_rmsnorm_eps",
             above=0,
         ),
@@ -167,11 +171,35 @@ def attention_options(residual_setting: str, residual_of: str, *own: Option) -> 
             "a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925)",
             scores="xt_blocks.kernels.scores.sink:Sink",
         ),
+        _switch(
+            "add_zero_kv",
+            "a key and a value of zeros, which all queries see: a head can attend to nothing "
+            "(the zero sink of arXiv:2309.17453)",
+            scores="xt_blocks.kernels.scores.zero_kv:zero_kv",
+        ),
+        _switch(
+            "sigmoid",
+            "each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431)",
+            scores="xt_blocks.kernels.scores.sigmoid:sigmoid",
+        ),
+        _switch(
+            "l2_distance", "scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710)"
+        ),
+        _switch("laser", "attention to the exponentials of values, and the logarithm of the sum (arXiv:2411.03493)"),
+        Option(
+            "laser_softcap",
+            float,
+            15.0,
+            "values of laser bounded by c, as c·tanh(value / c)",
+            setting="attn_laser_softcap",
+            above=0,
+        ),
         _switch("head_scale", "a learned gain for each head (arXiv:2110.09456)"),
         _switch(
             "gate_values",
             "gate the weighted sum of values with a sigmoid of the input (doi:10.1038/s41586-021-03819-2)",
         ),
+        _switch("gate_values_headwise", "gate_values has one gate for each head (arXiv:2505.06708)"),
         _switch("gate_bias", "the gate of gate_values has a bias (Qwen3-Next: false)", default=True),
         _switch("on_attn", "attention on attention: a gated output (arXiv:1908.06954)"),
         _switch("tensor_product", "values times a projection of the input, added (arXiv:2208.06061)"),
@@ -208,14 +236,24 @@ def attention_check(o: Any) -> str | None:
         return "k_bias is false, but " + ("shared_kv makes values of keys" if o.shared_kv else "it needs qkv_bias")
     if not o.gate_bias and not o.gate_values:
         return "gate_bias is false, but it needs gate_values"
+    if o.gate_values_headwise and not o.gate_values:
+        return "gate_values_headwise is set, but it needs gate_values"
+    if len(weigh := [name for name in ("sink", "add_zero_kv", "sigmoid") if getattr(o, name)]) > 1:
+        return f"{' and '.join(weigh)} are set; one of them takes the softmax's place"
+    if o.laser_softcap != 15 and not o.laser:
+        return "laser_softcap is set, but it needs laser"
+    if o.laser and o.talking_heads:
+        return "laser and talking_heads are set, but weights that heads exchange may be negative, without a logarithm"
     if o.qk_scale is not None and o.qk_norm:
         return f"qk_scale={o.qk_scale} is set, but qk_norm multiplies its scores by qk_norm_scale"
     if o.qk_norm and dim_head % o.qk_norm_groups:
         return f"qk_norm_groups={o.qk_norm_groups} does not divide a head's {dim_head} features"
-    if len(norms := [name for name in ("qk_norm", "qk_rmsnorm", "qk_layernorm") if getattr(o, name)]) > 1:
+    names = ("qk_norm", "qk_rmsnorm", "k_rmsnorm", "qk_layernorm")
+    if len(norms := [name for name in names if getattr(o, name)]) > 1:
         return f"{' and '.join(norms)} are set; queries and keys have one norm"
-    for name, eps in (("qk_rmsnorm", 1e-6), ("qk_layernorm", 1e-5)):
-        if getattr(o, f"{name}_eps") != eps and not getattr(o, name):
+    rmsnorm = o.qk_rmsnorm or o.k_rmsnorm or o.value_rmsnorm
+    for name, eps, on in (("qk_rmsnorm", 1e-6, rmsnorm), ("qk_layernorm", 1e-5, o.qk_layernorm)):
+        if getattr(o, f"{name}_eps") != eps and not on:
             return f"{name}_eps is set, but it needs {name}"
     if not o.qk_norm and (o.qk_norm_groups != 1 or o.qk_norm_dim_scale):
         name = "qk_norm_dim_scale" if o.qk_norm_dim_scale else "qk_norm_groups"
@@ -274,8 +312,11 @@ def kv_features(o: Any) -> int:
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
-def projection_shapes(name: str, o: Any, queries: bool, keys: bool) -> dict[str, Shape]:
-    """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias."""
+def projection_shapes(name: str, o: Any, queries: bool, keys: bool, dim: int | None = None) -> dict[str, Shape]:
+    """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias.
+
+    `dim` is of what it reads, the stream by default.
+    """
     parts = [
         (o.heads * o.dim_head if queries else 0, o.qkv_bias),
         (o.kv_heads * o.dim_head if keys else 0, o.qkv_bias and o.k_bias),
@@ -290,7 +331,7 @@ def projection_shapes(name: str, o: Any, queries: bool, keys: bool) -> dict[str,
     )
     shapes: dict[str, Shape] = {}
     for layer, (rows, bias) in layers.items():
-        shapes[f"{layer}.weight"] = (rows, o.dim)
+        shapes[f"{layer}.weight"] = (rows, dim or o.dim)
         shapes |= {f"{layer}.bias": (rows,)} if bias else {}
     return shapes
 
@@ -312,11 +353,15 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
         shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim)
     if o.head_scale:
         shapes["output.head_scale"] = (o.heads, 1, 1)
-    if o.gate_values:
-        shapes["output.to_gate.weight"] = (values, o.dim)
-        shapes |= {"output.to_gate.bias": (values,)} if o.gate_bias else {}
+    if gates := gate_features(o):
+        shapes["output.to_gate.weight"] = (gates, o.dim)
+        shapes |= {"output.to_gate.bias": (gates,)} if o.gate_bias else {}
     if o.qk_norm_dim_scale:
         shapes |= {"qk_norm.q_scale": (o.heads, 1, o.dim_head), "qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)}
+    if o.k_rmsnorm:
+        shapes["qk_norm.k.weight"] = (o.kv_heads, o.dim_head)
+    if o.value_rmsnorm:
+        shapes["value_norm.weight"] = (o.kv_heads, o.value_dim_head)
     for part, heads in (("q", o.heads), ("k", o.kv_heads)):
         if which := o.qk_rmsnorm or o.qk_layernorm:
             size = {"head": (o.dim_head,), "each": (heads, o.dim_head), "all": (heads * o.dim_head,)}[which]
@@ -335,8 +380,13 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
     return shapes
 
 
-def attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
-    """Projections, and the products of the attention itself.
+def gate_features(o: Any) -> int:
+    """Features of the gate of values; 0: there is none."""
+    return (o.heads if o.gate_values_headwise else o.heads * o.value_dim_head) if o.gate_values else 0
+
+
+def attention_flops(o: Any, batch: int, queries: int, sources: int, dim_source: int | None = None) -> int:
+    """Projections, and the products of the attention itself; `dim_source`: features of a source, o.dim by default.
 
     The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
     """
@@ -344,42 +394,51 @@ def attention_flops(o: Any, batch: int, queries: int, sources: int) -> int:
     values = o.heads * o.value_dim_head
     on_tokens = o.heads * o.dim_head + (2 if o.on_attn else 1) * values
     on_tokens += o.kv_heads * o.value_dim_head if o.tensor_product else 0
-    on_tokens += values if o.gate_values else 0
-    products = queries * keys * (o.heads * o.dim_head + values + (2 * o.heads**2 if o.talking_heads else 0))
-    return 2 * batch * (queries * o.dim * on_tokens + sources * o.dim * kv_features(o) + products)
+    on_tokens += gate_features(o)
+    scored = o.heads * (o.dim_head + (2 if o.l2_distance else 0))
+    products = queries * keys * (scored + values + (2 * o.heads**2 if o.talking_heads else 0))
+    return 2 * batch * (queries * o.dim * on_tokens + sources * (dim_source or o.dim) * kv_features(o) + products)
 
 
 def _biased(bias: bool) -> str:
     return " + bias" if bias else ""
 
 
-def qkv_step(o: Any, names: str, features: int) -> str:
+def qkv_step(o: Any, names: str, features: int, dim: int | None = None) -> str:
     """The step that makes queries, keys and values, or some of them."""
     biased = o.qkv_bias and (o.k_bias or names == "q")
     but = " but k" if o.qkv_bias and not biased else ""
-    return f"{names} {o.dim:,} → {features:,}{_biased(o.qkv_bias)}{but}"
+    return f"{names} {dim or o.dim:,} → {features:,}{_biased(o.qkv_bias)}{but}"
 
 
 def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
     heads = f"{o.heads} head{'' if o.heads == 1 else 's'}"
-    softmax = ["softmax"] + (["causal"] if getattr(o, "causal", False) else [])
+    softmax = ["sigmoid" if o.sigmoid else "softmax"] + (["causal"] if getattr(o, "causal", False) else [])
     if getattr(o, "max_attend_past", None) is not None:
         softmax.append(f"{o.max_attend_past} back")
     if getattr(o, "max_attend_future", None) is not None:
         softmax.append(f"{o.max_attend_future} ahead")
     softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
     softmax += ["sink"] if o.sink else []
+    softmax += ["zero key"] if o.add_zero_kv else []
     softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
     steps = [
         *projections,
         ("unit q, k", "") if o.qk_norm else None,
         (f"RMSNorm of q, k{', all heads' if o.qk_rmsnorm == 'all' else ''}", "") if o.qk_rmsnorm else None,
+        ("RMSNorm of k", "") if o.k_rmsnorm else None,
         ("LayerNorm of q, k", "") if o.qk_layernorm else None,
+        ("RMSNorm of v", "") if o.value_rmsnorm else None,
         ("rotate q, k" if getattr(o, "kv_rank", None) is None else "rotate q and the shared key", "rotary"),
-        (f"q·k, {heads} × {o.dim_head}" + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"), "bias scores"),
+        (
+            f"{'-|q - k|²' if o.l2_distance else 'q·k'}, {heads} × {o.dim_head}"
+            + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"),
+            "bias scores",
+        ),
         (" · ".join(softmax), ""),
-        (f"· v, {heads} × {o.value_dim_head}", ""),
-        ("gate by the input", "") if o.gate_values else None,
+        (f"· {'exp v' if o.laser else 'v'}, {heads} × {o.value_dim_head}", ""),
+        ("logarithm", "") if o.laser else None,
+        (f"gate{' heads' if o.gate_values_headwise else ''} by the input", "") if o.gate_values else None,
         (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}{_biased(o.out_bias)}", ""),
         ("gated: attention on attention", "") if o.on_attn else None,
     ]

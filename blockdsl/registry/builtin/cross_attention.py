@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..kinds import Kind
-from ..options import Option
+from ..options import Option, Value
 from .attention import (
     attention_check,
     attention_derived,
@@ -17,6 +19,11 @@ from .attention import (
     qkv_step,
 )
 
+
+def _derived(o: Any) -> dict[str, Value]:
+    return attention_derived(o) | {"dim_context": o.dim if o.dim_context is None else o.dim_context}
+
+
 CROSS_ATTENTION = Kind(
     name="c",
     title="cross-attention",
@@ -24,6 +31,15 @@ CROSS_ATTENTION = Kind(
     options=attention_options(
         "cross_residual_attn",
         "previous cross-attention",
+        Option(
+            "dim_context",
+            int,
+            None,
+            "features of the context; none: those of the stream",
+            setting="cross_attn_dim_context",
+            least=1,
+            optional=True,
+        ),
         Option(
             "tokens_dropout",
             float,
@@ -38,18 +54,18 @@ CROSS_ATTENTION = Kind(
     inputs=("attend", "context", "scores", "cache"),
     shapes=lambda o: (
         projection_shapes("to_q", o, queries=True, keys=False)
-        | projection_shapes("to_kv", o, queries=False, keys=True)
+        | projection_shapes("to_kv", o, queries=False, keys=True, dim=o.dim_context)
         | attention_shapes(o)
     ),
-    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.context),
+    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.context, o.dim_context),
     state=lambda o: attention_state(o, "context"),
     module="xt_blocks.blocks.attention:CrossAttention",
     check=attention_check,
-    derive=attention_derived,
+    derive=_derived,
     steps=lambda o: attention_steps(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),
-        (qkv_step(o, "k, v", kv_features(o)), "context"),
+        (qkv_step(o, "k, v", kv_features(o), o.dim_context), "context"),
     ),
     also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
     area="attention",

@@ -21,6 +21,8 @@ def _ff_shapes(o: Any) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {"to_hidden.weight": (hidden, o.dim), "to_out.weight": (o.dim, inner)}
     if not o.no_bias:
         shapes |= {"to_hidden.bias": (hidden,), "to_out.bias": (o.dim,)}
+    if o.glu_mult_bias:
+        shapes["mult_bias"] = (inner,)
     if o.post_act_ln:
         shapes |= {"norm.weight": (inner,), "norm.bias": (inner,)}
     return shapes
@@ -41,6 +43,8 @@ def _ff_check(o: Any) -> str | None:
         return f"inner={o.inner} and mult={o.mult} are both set; give one"
     if o.gate_first and not o.glu:
         return "gate_first is set, but it needs glu"
+    if o.glu_mult_bias and not o.glu:
+        return "glu_mult_bias is set, but it needs glu"
     if o.gate_scale != 1 and not o.glu:
         return "gate_scale is set, but it needs glu"
     if _ff_inner(o) < 1:
@@ -63,6 +67,7 @@ def _ff_steps(o: Any) -> list[tuple[str, str]]:
     return [
         (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
         (f"{activation} {gate}" if o.glu else activation, ""),
+        *([("gain", "")] if o.glu_mult_bias else []),
         *([("LayerNorm", "")] if o.post_act_ln else []),
         (f"linear {inner:,} → {o.dim:,}", ""),
     ]
@@ -111,6 +116,7 @@ FEEDFORWARD = Kind(
             setting="ff_gate_scale",
             above=0,
         ),
+        _ff_switch("glu_mult_bias", "a learned gain for each gated feature, at first one"),
         _ff_switch("swish", "SiLU in place of GELU (arXiv:1710.05941)"),
         _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
         _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),

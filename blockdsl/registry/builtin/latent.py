@@ -54,7 +54,11 @@ _REFUSED = {
     "num_mem_kv": "memory key-values have no latents",
     "qk_norm": "latents are normed instead, and a cache keeps no keys to norm",
     "qk_rmsnorm": "latents are normed instead, and a cache keeps no keys to norm",
+    "k_rmsnorm": "latents are normed instead, and a cache keeps no keys to norm",
     "qk_layernorm": "latents are normed instead, and a cache keeps no keys to norm",
+    "value_rmsnorm": "latents are normed instead, and a cache keeps no values to norm",
+    "l2_distance": "a cache keeps no keys to measure a distance to",
+    "laser": "values are made of weighted sums of latents",
 }
 
 

@@ -1,0 +1,175 @@
+"""Attention's smaller options: each by hand, all against a loop in float64, and what goes with what."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import blockdsl
+import xt_blocks
+from blockdsl import UserError
+from blockdsl.registry.kinds import kinds
+from xt_blocks.blocks.l2_distance import distance_features
+from xt_blocks.blocks.laser import exponentials, logarithms
+from xt_blocks.kernels.scores.sigmoid import Sigmoid
+from xt_blocks.kernels.scores.zero_kv import ZeroKeySoftmax
+
+HEADS, GROUPS, DIM = 4, 2, 3
+PLAIN: dict[str, Any] = {"heads": HEADS, "kv_heads": GROUPS, "dim_head": DIM, "causal": True}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "zero key": {"add_zero_kv": True},
+    "sigmoid": {"sigmoid": True},
+    "distance": {"l2_distance": True},
+    "laser": {"laser": True, "laser_softcap": 2},
+    "norm of keys": {"k_rmsnorm": True, "qk_rmsnorm_eps": 0.1},
+    "norm of values": {"value_rmsnorm": True},
+    "gates by head": {"gate_values": True, "gate_values_headwise": True},
+    "several": {"add_zero_kv": True, "l2_distance": True, "laser": True, "k_rmsnorm": True, "value_rmsnorm": True},
+}
+
+
+def layer_of(**options: Any) -> xt_blocks.Attention:
+    torch.manual_seed(0)
+    layer = xt_blocks.Attention(8, **(PLAIN | options)).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return layer
+
+
+def by_loop(layer: xt_blocks.Attention, x: Tensor) -> Tensor:
+    """The layer's output of `x: (seq, dim)`, one query and head after another."""
+    o, weights = layer.options, dict(layer.named_parameters())
+    q, k, v = (x @ weights["to_qkv.weight"].T).split((HEADS * DIM, GROUPS * DIM, GROUPS * DIM), dim=-1)
+
+    def normed(vector: Tensor, gain: Tensor) -> Tensor:
+        return vector / (vector.square().mean() + o.qk_rmsnorm_eps).sqrt() * gain
+
+    out = []
+    for i in range(len(x)):
+        of_heads = []
+        for head in range(HEADS):
+            own, group = slice(head * DIM, (head + 1) * DIM), head // (HEADS // GROUPS)
+            shared = slice(group * DIM, (group + 1) * DIM)
+            numbers, values = [], []
+            for j in range(i + 1):
+                query, key, value = q[i, own], k[j, shared], v[j, shared]
+                key = normed(key, weights["qk_norm.k.weight"][group]) if o.k_rmsnorm else key
+                value = normed(value, weights["value_norm.weight"][group]) if o.value_rmsnorm else value
+                score = -(query - key).square().sum() if o.l2_distance else query @ key
+                numbers.append(score / math.sqrt(DIM))
+                values.append((o.laser_softcap * (value / o.laser_softcap).tanh()).exp() if o.laser else value)
+            powers = torch.stack(numbers).exp()
+            share = powers / (1 + powers) if o.sigmoid else powers / (powers.sum() + o.add_zero_kv)
+            total = share @ torch.stack(values)
+            total = total.log() if o.laser else total
+            if o.gate_values:
+                gate = x[i] @ weights["output.to_gate.weight"][head] + weights["output.to_gate.bias"][head]
+                total = total * gate.sigmoid()
+            of_heads.append(total)
+        out.append(weights["output.to_out.weight"] @ torch.cat(of_heads))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_layer_is_what_a_loop_gives(name: str) -> None:
+    layer, x = layer_of(**OPTIONS[name]), torch.randn(5, 8, dtype=torch.float64)
+    torch.testing.assert_close(layer(x[None])[0], by_loop(layer, x), rtol=1e-9, atol=1e-9)
+
+
+def test_by_hand() -> None:
+    """Scores 2 and -4; a query 1, 2 and a key 3, -1; values 0 and log 3."""
+    scores = torch.tensor([[[[2.0, -4.0]]]])
+    powers = [math.exp(2), math.exp(-4)]
+    with_zero = torch.tensor([[[[power / (1 + sum(powers)) for power in powers]]]])
+    torch.testing.assert_close(ZeroKeySoftmax().apply(scores), with_zero)
+    torch.testing.assert_close(Sigmoid().apply(scores), torch.tensor([[[[0.880797, 0.0179862]]]]))
+    q, k = distance_features(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]]))
+    assert float(q @ k.mT) == -13
+    _, _, grown = exponentials(scores, scores, torch.tensor([[[[0.0], [math.log(3)]]]]), 1e4)
+    torch.testing.assert_close(logarithms(grown.mean(dim=2)), torch.tensor([[[math.log(2)]]]))
+
+
+def test_a_row_that_sees_nothing_is_zero_and_finite() -> None:
+    x, mask = torch.randn(2, 6, 8, requires_grad=True), torch.tensor([[True], [False]]).expand(2, 6)
+    for options in ({"add_zero_kv": True, "laser": True}, {"sigmoid": True, "laser": True}):
+        layer = layer_of(**options).float()
+        out = layer(x, mask=mask)
+        assert torch.equal(out[1], torch.zeros(6, 8))
+        out.sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_exponentials_do_not_overflow_float16() -> None:
+    layer = layer_of(laser=True).half()
+    x = torch.full((1, 3, 8), 60.0, dtype=torch.float16)
+    assert layer(x).dtype == torch.float16
+    assert layer(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sink": True, "sigmoid": True}, "sink and sigmoid are set; one of them takes the softmax's place"),
+        ({"laser_softcap": 3}, "laser_softcap is set, but it needs laser"),
+        ({"laser": True, "talking_heads": True}, "laser and talking_heads are set, but weights that heads exchange"),
+        ({"gate_values_headwise": True}, "gate_values_headwise is set, but it needs gate_values"),
+        ({"k_rmsnorm": True, "qk_rmsnorm": "each"}, "qk_rmsnorm and k_rmsnorm are set; queries and keys have one norm"),
+        ({"kv_rank": 4, "kv_heads": None, "laser": True}, "laser is set beside kv_rank=4, but values are made of"),
+    ],
+)
+def test_what_does_not_go_together_is_said(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        layer_of(**options)
+
+
+def test_kernels_that_cannot_say_why_and_drawings_show_it() -> None:
+    x = torch.randn(1, 7, 24)
+    assert "  sdpa: torch's kernel has no zero key-value" in xt_blocks.why(xt_blocks.Attention(24, add_zero_kv=True), x)
+    assert "  flex: FlexAttention has no sigmoid" in xt_blocks.why(xt_blocks.Attention(24, sigmoid=True), x)
+    assert xt_blocks.why(xt_blocks.Attention(24, l2_distance=True, laser=True), x).startswith("sdpa is taken")
+    graph = blockdsl.compile("a(sigmoid, l2_distance, laser, value_rmsnorm) f(glu, glu_mult_bias)", dim=16)
+    drawn = []
+    for node in graph.nodes("block"):
+        kind = kinds()[graph.block(node)["kind"]]
+        drawn += [words for words, _ in kind.steps(kind.completed(16, graph.block(node)["options"]))]  # type: ignore[misc]
+    assert {"sigmoid", "-|q - k|², 8 heads × 64", "RMSNorm of v", "· exp v, 8 heads × 64", "logarithm"} <= {*drawn}
+    assert "gain" in drawn
+
+
+# Contexts of another width ------------------------------------------------------------------------------------------
+
+
+def test_a_context_has_a_width_of_its_own() -> None:
+    graph = blockdsl.compile("(a c f)*2", dim=16, heads=2, cross_attn_dim_context=10)
+    stack, x, context = xt_blocks.lower(graph), torch.randn(2, 3, 16), torch.randn(2, 4, 10)
+    assert graph.dim_context == 10
+    assert stack(x, context=context).shape == (2, 3, 16)  # type: ignore[operator]
+    assert graph.parameters() == sum(parameter.numel() for parameter in stack.parameters())
+    with pytest.raises(ValueError, match=r"context must be \(2, seq, 10\), not \(2, 4, 16\)"):
+        stack(x, context=torch.randn(2, 4, 16))  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"c2: reads a context of 16 features \(dim_context\), and context has 10"):
+        blockdsl.compile("c(dim_context=10) f c", dim=16)
+
+
+def test_an_encoder_of_another_width() -> None:
+    encoder = xt_blocks.TransformerWrapper(
+        num_tokens=9, max_seq_len=8, return_only_embed=True, attn_layers=xt_blocks.Encoder(dim=10, depth=1, heads=2)
+    )
+    decoder = xt_blocks.Decoder(dim=16, depth=1, heads=2, cross_attend=True, cross_attn_dim_context=10)
+    net = xt_blocks.TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=decoder)
+    model = xt_blocks.XTransformer.from_models(encoder, net)
+    source = torch.randint(0, 9, (2, 5))
+    model(source, source).backward()
+    assert model.generate(source, torch.zeros(2, 1, dtype=torch.long), 3).shape == (2, 3)
+    with pytest.raises(UserError, match="the encoder gives vectors of 16 features, and the decoder reads such of 10"):
+        xt_blocks.XTransformer.from_models(
+            xt_blocks.TransformerWrapper(
+                num_tokens=9, max_seq_len=8, return_only_embed=True, attn_layers=xt_blocks.Encoder(dim=16, depth=1)
+            ),
+            net,
+        )
