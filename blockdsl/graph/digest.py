@@ -40,6 +40,11 @@ def digest(graph: Graph) -> str:
 
 def canonical(graph: Graph) -> str:
     """The graph as JSON, its nodes numbered in an order that does not depend on their names; errors as of `digest`."""
+    return numbered(graph)[0]
+
+
+def numbered(graph: Graph) -> tuple[str, dict[str, int]]:
+    """The canonical form, and the number that each node has there; those that it does without have none."""
     check_readable(graph)
     nodes = _nodes(graph)
     numbers = _numbered(nodes)
@@ -48,7 +53,7 @@ def canonical(graph: Graph) -> str:
     for node, number in numbers.items():
         if nodes[node].tie is not None and number != first.setdefault(nodes[node].tie, number):
             said[number]["tied to"] = first[nodes[node].tie]
-    return _text({"dim": graph.dim, "causal": graph.causal, "stages": graph.stages, "nodes": said})
+    return _text({"dim": graph.dim, "causal": graph.causal, "stages": graph.stages, "nodes": said}), numbers
 
 
 def _text(value: Any) -> str:

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..registry.kinds import kind_of
-from ..registry.norms import NORM_DETAILS
-from ..registry.options import Option, Value, plain
+from ..registry.norms import NORM_DETAILS, NORM_OPTIONS, NORMS
+from ..registry.options import Option, Value, by_name, plain
 from ..registry.positions import POSITION_SETTINGS, REPLACE_ABSOLUTE, SCHEMES, Scheme
 from ..registry.settings import table
 from ..registry.tokens import MODELS, with_defaults
@@ -96,7 +96,7 @@ def restated(graph: Graph, instead: Mapping[str, Mapping[str, Value]]) -> Restat
         for node, own in _positions(graph, scheme, settings):
             given[node] |= own
     final = graph.nx.nodes[graph.end]["norm"] is not None
-    if final != settings.get("pre_norm", True):
+    if final != (settings.get("pre_norm", True) and not settings.get("pre_and_post_norm")):
         settings["final_norm"] = final
     settings |= _model(graph)
     return Restated(
@@ -120,17 +120,22 @@ def _factor(graph: Graph, node: str) -> tuple[float, float]:
     scale, own = float(attrs["scale"]), plain(attrs["options"]["branch_scale"])
     divide = float(f"{1 / scale:.6g}")
     if not math.isclose(1 / divide, scale, rel_tol=1e-12):
-        return 1, scale * own
+        return (1, scale * own) if attrs["tie"] is None else (1 / scale, own)  # tied blocks have the same options
     return int(divide) if divide.is_integer() else divide, own
 
 
 def _fixed(graph: Graph) -> dict[str, Value]:
-    """What not only blocks go by: the stack's direction and its final norm."""
+    """What not only blocks go by: the stack's direction, its final norm and its condition."""
     end = graph.nx.nodes[graph.end]
     fixed: dict[str, Value] = {"causal": plain(graph.causal)}
     fixed |= {option.name: plain(end[option.name]) for option in NORM_DETAILS}
     if end["norm"] is not None:
-        fixed |= {"use_rmsnorm": end["norm"] == "rmsnorm", "use_scalenorm": end["norm"] == "scalenorm"}
+        fixed |= {f"use_{norm}": norm == end["norm"] for norm in NORMS if f"use_{norm}" in by_name(NORM_OPTIONS)}
+    for node in graph.nodes("condition"):
+        dim, expansion = (plain(graph.nx.nodes[node][name]) for name in ("dim", "expansion"))
+        fixed["dim_condition"] = None if dim == graph.dim else dim
+        if expansion is not None:
+            fixed |= {"adaptive_condition_mlp": True, "adaptive_condition_mlp_expansion": expansion}
     return fixed
 
 
