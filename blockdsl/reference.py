@@ -87,6 +87,7 @@ _TELLING: dict[str, Value] = {
     "groups": 2,
     "top_groups": 2,
     "dt_min": 0.01,
+    "num_residual_streams": 4,
     "in_scales": (1, 1, 1, 1, 2),
 }
 
@@ -128,6 +129,8 @@ _NEEDS: dict[str, dict[str, Value]] = {
     **{f"moe_{name}": {"moe_glu": True} for name in ("gate_first", "glu_limit", "glu_offset")},
     "moe_top_groups": {"moe_groups": 4},
     "moe_shared_gate": {"moe_shared_inner": 64},
+    "hyper_conn_mix": {"num_residual_streams": 4},
+    "hyper_conn_sinkhorn_iters": {"num_residual_streams": 4},
     "rotary_xpos": {"causal": True},
     "rotary_xpos_scale_base": {"rotary_xpos": True, "causal": True},
     "dim_condition": {"use_adaptive_layernorm": True},

@@ -475,6 +475,14 @@ class SharedSettings(TypedDict, total=False):
     """features of that layer's output, as a multiple of dim_condition; default 4"""
     deepnorm: bool
     """DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555); default false"""
+    num_residual_streams: int
+    """residual streams, which every block mixes: hyper-connections (arXiv:2409.19606); default 1"""
+    hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    """how blocks mix streams: sinkhorn, doubly stochastic, with weights of branches within bounds (mHC,
+    arXiv:2512.24880); free, with no bounds (arXiv:2409.19606); sum, each becomes the sum of all, which is what
+    x-transformers 2.31 computes; default sinkhorn"""
+    hyper_conn_sinkhorn_iters: int
+    """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -1126,6 +1134,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_adaptive_condition_mlp: bool
     enc_adaptive_condition_mlp_expansion: int
     enc_deepnorm: bool
+    enc_num_residual_streams: int
+    enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    enc_hyper_conn_sinkhorn_iters: int
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1347,6 +1358,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_adaptive_condition_mlp: bool
     dec_adaptive_condition_mlp_expansion: int
     dec_deepnorm: bool
+    dec_num_residual_streams: int
+    dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
+    dec_hyper_conn_sinkhorn_iters: int
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float

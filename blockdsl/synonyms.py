@@ -73,13 +73,13 @@ _SYNONYMS = {
     "bidirectional": "bi bimamba bidi both_ways",
     "layer_scale": "layerscale use_layerscale layerscale_value layerscale_init_value",
     "layer_dropout": "drop_path droppath layerdrop stochastic_depth",
+    "num_residual_streams": "hyper_connections hyper_connection mhc residual_streams",
     "checkpoint": "activation_checkpointing gradient_checkpointing recompute",
 }
 _MEANT = {word: tuple(ours.split()) for ours, words in _SYNONYMS.items() for word in words.split()}
 
 # What there is not, in a sentence: its names.
 _ABSENT = {
-    "there are no hyper-connections here": "hyper_connections mhc residual_streams num_residual_streams",
     "there is no attention by random features here": "performer favor",
 }
 _NOT_HERE = {word: sentence for sentence, words in _ABSENT.items() for word in words.split()}

@@ -40,7 +40,8 @@ def length(graph: Graph, title: str) -> str:
 
 def options(graph: Graph) -> list[str]:
     """What else is set at the input."""
-    return [] if graph.reads is None else _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
+    streams = [f"{graph.residual_streams} residual streams"] if graph.residual_streams > 1 else []
+    return streams if graph.reads is None else streams + _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
 
 
 def output_options(graph: Graph) -> list[str]:

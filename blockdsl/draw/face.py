@@ -10,7 +10,7 @@ from ..registry.kinds import kind_of
 from . import ends
 from .details import Details
 from .labels import Labels
-from .operations import Operation, gated, operations, post_norm, read_by
+from .operations import Operation, gated, mixes, operations, post_norm, read_by
 from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .tree import DrawnBlock
 from .widths import cut, wrapped
@@ -124,7 +124,7 @@ class Faces:
             if i:
                 marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
         tip = self.details.of_block(block.nodes)
-        sign = "⋈" if gated(self.graph, node) else "+"
+        sign = "⋈" if gated(self.graph, node) or mixes(self.graph, node) else "+"
         return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:

@@ -54,12 +54,18 @@ def adds(graph: Graph, node: str) -> bool:
     o = graph.nx.nodes[node]["options"]
     if post_norm(graph, node):
         return False
-    return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and not o["gate_residual"]
+    plain = o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1
+    return plain and not gated(graph, node) and not mixes(graph, node)
 
 
 def gated(graph: Graph, node: str) -> bool:
     """Whether a GRU cell stands where others add."""
     return bool(graph.nx.nodes[node]["options"].get("gate_residual"))
+
+
+def mixes(graph: Graph, node: str) -> bool:
+    """Whether it mixes several residual streams."""
+    return graph.nx.nodes[node]["options"].get("num_residual_streams", 1) > 1
 
 
 def post_norm(graph: Graph, node: str) -> str:

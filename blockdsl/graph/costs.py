@@ -15,6 +15,7 @@ from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
+from ..registry.residual_streams import mixing_flops, mixing_shapes
 from ..registry.state import item_bytes
 from ..registry.tokens import pair, pool_attention, pool_of
 from .state import Kept, kept
@@ -81,9 +82,9 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, _block(graph.dim, features, attrs, stream, node in owners, states.get(node, Kept()))
         elif node_type == "condition":
             yield node, Cost() if attrs["expansion"] is None else _linear(condition, features, sizes.batch, bias=False)
-        elif node_type == "input" and graph.reads is not None:
-            shared = start["num_tokens"] * graph.emb_dim if graph.tie_token_emb else 0
-            yield node, _embedding(graph, start, sizes) + Cost(parameters=-shared)
+        elif node_type == "input":
+            streams = graph.residual_streams
+            yield node, _embedding(graph, start, sizes) + Cost(parameters=streams * graph.dim if streams > 1 else 0)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
@@ -105,12 +106,13 @@ def _block(dim: int, condition: int, attrs: dict[str, Any], sizes: Sizes, owns: 
     active = kind.active(options) if owns else None
     idle = 0 if active is None else own - active
     gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    flops = round(kind.flops(options, sizes)) + gate + 2 * sizes.batch * adapting
+    mixing = mixing_flops(dim, options.num_residual_streams, sizes.batch * sizes.seq)
+    flops = round(kind.flops(options, sizes)) + gate + mixing + 2 * sizes.batch * adapting
     return Cost(1, parameters, flops, *state.cached(sizes), idle)
 
 
 def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
-    """Parameters of a block that are not its module's: norms, gains of branch and residual, the gate's two maps.
+    """Parameters of a block that are not its module's: norms, gains, the gate's two maps, what mixes streams.
 
     And those of them that a condition of so many features is multiplied by.
     """
@@ -119,7 +121,7 @@ def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
     gains += dim * options.use_adaptive_layerscale
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
     adapting = dim * condition * (sum(norm.adaptive for norm in norms) + options.use_adaptive_layerscale)
-    own = sum(norm.parameters(dim) for norm in norms)
+    own = sum(norm.parameters(dim) for norm in norms) + _numbers(mixing_shapes(dim, options.num_residual_streams))
     return own + gains + gate + adapting, adapting
 
 
@@ -129,12 +131,15 @@ def _numbers(shapes: Mapping[str, Shape]) -> int:
 
 def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes the stream: a table of tokens, or linear layers from vectors or patches; then what both have."""
+    if graph.reads is None:
+        return Cost()
     dim, emb_dim, tokens = graph.dim, graph.emb_dim, sizes.batch * sizes.seq
     learned = sum(attrs[n] for n in ("num_memory_tokens", "num_register_tokens", "class_token", "mask_token"))
     norm = embedding_norm(graph.nx.nodes[graph.end])
     cost = Cost(parameters=learned * dim + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
-        cost += Cost(parameters=(attrs["num_tokens"] + attrs["num_token_types"]) * emb_dim)
+        own = 0 if graph.tie_token_emb else attrs["num_tokens"]
+        cost += Cost(parameters=(own + attrs["num_token_types"]) * emb_dim)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
         dual = Norm.of("layernorm", {})

@@ -110,6 +110,11 @@ class Graph:
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
 
     @property
+    def residual_streams(self) -> int:
+        """How many residual streams there are; `lint` sees to it that all blocks say the same."""
+        return next((plain(self.block(node)["options"]["num_residual_streams"]) for node in self.nodes("block")), 1)
+
+    @property
     def condition(self) -> tuple[int, int]:
         """Features of the condition, and of what its readers get of it; 0: there is none."""
         nodes = self.nodes("condition")

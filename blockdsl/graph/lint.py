@@ -364,6 +364,13 @@ def _shared_norms(graph: Graph) -> Iterator[str]:
                 yield f"{source} → {node}: a norm is shared by blocks that read the same stream"
 
 
+def _streams(graph: Graph) -> Iterator[str]:
+    streams = graph.residual_streams
+    for node, _, attrs in _each_block(graph):
+        if (own := attrs["options"]["num_residual_streams"]) != streams:
+            yield f"{node}: num_residual_streams is {own}, and {streams} of the first block; all have the same streams"
+
+
 def _ends(graph: Graph) -> Iterator[str]:
     yield from _of_another_model(graph)
     if graph.reads in ("tokens", "vectors"):
@@ -506,6 +513,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         _positions,
         _scores,
         _shared_norms,
+        _streams,
         _ends,
         _readers,
         _ties,

@@ -72,6 +72,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
+from .residual_streams import STREAM_OPTIONS, streams_clash
 from .rotary import ROTARY_OPTIONS
 from .state import State
 
@@ -179,7 +180,8 @@ class Kind:
 
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
-        return self.all_options() + self.position_options()
+        own = tuple(option for option in self.all_options() if option not in STREAM_OPTIONS)
+        return own + self.position_options()
 
     def has_scores(self) -> bool:
         """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
@@ -325,6 +327,7 @@ BLOCK_OPTIONS = (
         "a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764)",
         setting="gate_residual",
     ),
+    *STREAM_OPTIONS,
     Option(
         "init_gain",
         float,
@@ -358,7 +361,7 @@ def _block_check(o: Any) -> str | None:
         return clash[-1]
     if o.use_adaptive_layerscale and o.layer_scale is not None:
         return "use_adaptive_layerscale and layer_scale are both set; give one"
-    return misplaced_norm(o)
+    return misplaced_norm(o) or streams_clash(o)
 
 
 # The registry -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from xt_blocks import AttentionLayers
 
-from .variants import EITHER_WAY, SIZES, VARIANTS, inputs, stack
+from .variants import EITHER_WAY, SIZES, STILL_AT_FIRST, VARIANTS, inputs, stack
 
 orderings = st.one_of(
     st.fixed_dictionaries({"depth": st.integers(1, 4)}),
@@ -167,7 +167,7 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, parameter_name
+        assert parameter.grad.abs().sum() > 0 or parameter_name.endswith(STILL_AT_FIRST), parameter_name
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -10,6 +10,9 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 
+STILL_AT_FIRST = ("alpha_scale", "beta_scale", "residual.norm.weight")
+"""Ends of the names of parameters without a gradient at first: they meet weights that start at zero."""
+
 SIZES = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 
 # name → (pattern, settings); every one is causal and can be decoded stepwise unless the test says otherwise
@@ -156,6 +159,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gated residual, post-norm": ("(a f)*2", {"gate_residual": True, "pre_norm": False, "residual_attn": True}),
     "deepnorm": ("(a f)*2", {"deepnorm": True}),
     "deepnorm, cross": ("(a c f)*2", {"deepnorm": True, "attn_shared_kv": True, "attn_gate_values": True}),
+    "residual streams": ("(a@x f)*2 a>>1/2", {"num_residual_streams": 3, "rotary_pos_emb": True}),
+    "residual streams, parallel, post-norm": (
+        "(a & f a)*2",
+        {"num_residual_streams": 2, "hyper_conn_mix": "free", "pre_norm": False},
+    ),
     "deepnorm, parallel": ("(a & f a)*2", {"deepnorm": True, "use_rmsnorm": True, "gate_residual": True}),
     "window": ("(a f)*2", {"attn_max_attend_past": 2, "rotary_pos_emb": True}),
     "window, memory kv": ("(a f)*2", {"attn_max_attend_past": 1, "attn_num_mem_kv": 2, "attn_talking_heads": True}),

@@ -55,6 +55,22 @@ def test_a_token_that_ends_a_text(folder: Path) -> None:
     assert "".join(ending.write("ab", 12, temperature=0.0)) == ""
 
 
+def test_the_likeliest_text(folder: Path, blockdsl: Blockdsl) -> None:
+    model = AutoregressiveWrapper(xt_blocks.from_pretrained(folder))
+    found = model.beam_search(torch.tensor([97, 98]), 9, beams=3)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [300, int(found[4])]}))
+    writer = load_writer(folder)
+    ending = model.beam_search(torch.tensor([97, 98]), 9, beams=3, eos_token=[int(found[4])]).tolist()
+    text = Bytes().decode([97, 98, *(token for token in ending if token != found[4])])
+    assert "ab" + "".join(writer.write("ab", 9, beams=3)) == text.split("\0")[0]
+    status, out, err = blockdsl("generate", folder, "--prompt", "ab", "--tokens", "9", "--beams", "3")
+    assert (status, err) == (0, "")
+    assert out.startswith("ab")
+    status, _, err = blockdsl("generate", folder, "--beams", "3", "--top-k", "2")
+    assert status != 0
+    assert "--top-k is for tokens that are drawn, and --beams takes the likeliest" in err
+
+
 def test_a_character_is_shown_once_all_of_its_bytes_are_there(folder: Path) -> None:
     pieces = Writer(load_writer(folder).model, Bytes())._pieces([65], iter([*"é€x".encode(), 0xE2]))
     assert [*pieces] == ["é", "€", "x", "\N{REPLACEMENT CHARACTER}"]

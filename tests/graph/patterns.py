@@ -202,6 +202,9 @@ PLAIN_BLOCK = {
     "scale_residual_constant": 1.0,
     "branch_scale": 1.0,
     "gate_residual": False,
+    "num_residual_streams": 1,
+    "hyper_conn_mix": "sinkhorn",
+    "hyper_conn_sinkhorn_iters": 5,
     "init_gain": None,
     "checkpoint": None,
 }

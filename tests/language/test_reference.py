@@ -54,7 +54,7 @@ def test_every_setting_ordering_and_macro_is_there_once() -> None:
     assert {entry.keyword for entry in ENTRIES} == {*table(), *(row.name for row in ORDERING_KEYWORDS), None}
     assert [entry.name for entry in ENTRIES if entry.keyword is None] == list(MACROS)
     for kind in kinds().values():
-        for option in kind.all_options():
+        for option in kind.written_options():
             (found,) = [e for e in ENTRIES if e.name == option.name and kind.name in e.kinds]
             assert found.keyword == option.setting
 

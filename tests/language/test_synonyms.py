@@ -72,7 +72,6 @@ def compiled(**settings: Any) -> Any:
         (decoder, "d_model", "did you mean 'dim'?"),
         (model, "vocab_size", "did you mean 'num_tokens'?"),
         (model, "rope", "it is a setting of the stack: give rotary_pos_emb to attn_layers=Decoder(...)"),
-        (decoder, "num_residual_streams", "there are no hyper-connections here"),
         (model, "performer", "there is no attention by random features here"),
         (decoder, "num_experts_per_tok", "did you mean 'moe_top'?"),
         (decoder, "d_state", "did you mean 'ssm_state'?"),

@@ -145,6 +145,7 @@ OF_RELEASE: dict[int, list[Options]] = {
         {"attn_flash": True},
         {"attn_softcap": [2.0, 5.0]},
         {"attn_sink": True},
+        {"num_residual_streams": [2, 4]},
         {"attn_add_zero_kv": True},
         {"attn_sigmoid": True},
         {"attn_l2_distance": True},

@@ -24,8 +24,8 @@ BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 
 def cases(release: str) -> list[dict[str, Any]]:
     """Those of a release, and further ones where two options meet in what a loader has to know."""
-    names = (f"x_transformers_{release}{kind}.json" for kind in ("", "_combined", "_loading"))
-    return [case for name in names for case in json.loads((FOLDER / name).read_text())]
+    paths = (FOLDER / f"x_transformers_{release}{kind}.json" for kind in ("", "_combined", "_loading", "_wiring"))
+    return [case for path in paths if path.exists() for case in json.loads(path.read_text())]
 
 
 def tensor(spec: Any) -> Any:
@@ -49,7 +49,7 @@ def peer_state(case: dict[str, Any]) -> dict[str, Tensor]:
     for name, shape in case["state"].items():
         v = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
         plain = len(shape) <= 1 and not name.endswith("bias")
-        out[name] = torch.from_numpy(1 + np.float32(0.1) * v if plain else np.float32(0.2) * v)
+        out[name] = torch.from_numpy(np.asarray(1 + np.float32(0.1) * v if plain else np.float32(0.2) * v))
     return out
 
 

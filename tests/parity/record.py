@@ -1,7 +1,8 @@
 """Records numbers of the installed x-transformers for machines without it: `python -m tests.parity.record`.
 
 It writes `data/x_transformers_<release>_loading.json`: models of which the loader has to know more than names and
-sizes. The other files of `data` were made in the same way.
+sizes; and `..._wiring.json`: models that differ in how blocks are joined. The other files of `data` were made in the
+same way.
 """
 
 from __future__ import annotations
@@ -62,6 +63,16 @@ CASES = {
     ],
 }
 
+STREAMS = {"num_residual_streams": 3}
+WIRING = {
+    1: [],
+    2: [
+        case("streams", STREAMS),
+        case("streams_post_norm", STREAMS | {"pre_norm": False, "use_rmsnorm": True}),
+        case("streams_cross", STREAMS | {"cross_attend": True, "shift_tokens": 1}, kwargs={"context": CONTEXT}),
+    ],
+}
+
 
 def recorded(one: Case) -> Case:
     """The case with the shapes of the other library's parameters and its output for those of `peer.peer_state`."""
@@ -79,9 +90,10 @@ def recorded(one: Case) -> Case:
 
 def main() -> None:
     release = version("x-transformers")
-    path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_loading.json"
-    path.write_text(json.dumps([recorded(one) for one in CASES[int(release[0])]]))
-    print(path)
+    for kind, cases in (("loading", CASES), ("wiring", WIRING)):
+        path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_{kind}.json"
+        path.write_text(json.dumps([recorded(one) for one in cases[int(release[0])]]))
+        print(path)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,13 @@ def test_the_likeliest_byte_whichever_way_it_is_asked_for(run: Path, blockdsl: B
     assert blockdsl("generate", run, "--prompt", "the", "--seed", "1")[1] != greedy[1]
 
 
+def test_a_search_draws_nothing(run: Path, blockdsl: Blockdsl) -> None:
+    found = blockdsl("generate", run, "--prompt", "the", "--tokens", "5", "--beams", "2")
+    assert found == (0, "the" + printable(sample(load_trained(run), b"the", 5, beams=2)) + "\n", "")
+    _, out, _ = blockdsl("generate", run, "--prompt", "the", "--tokens", "5", "--beams", "1")
+    assert out == blockdsl("generate", run, "--prompt", "the", "--tokens", "5", "--temperature", "0")[1]
+
+
 def test_an_empty_prompt_starts_a_line(run: Path) -> None:
     model = load_trained(run)
     assert sample(model, b"", 30, seed=1) == sample(model, b"\n", 30, seed=1) != sample(model, b"q", 30, seed=1)

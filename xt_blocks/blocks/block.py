@@ -7,7 +7,8 @@
     both:       x ── norm ── shift ── layer ── ·gain ── drop ── ·scale ──(+)── norm ── y
 
 The stream, x, joins the add. ·gain is layer scale, where it is on. Norms and layer scales may read a condition.
-(+) is a `residual.ResidualConnection`, which may do more than add.
+(+) is a `residual.ResidualConnection`, which may do more than add. Of several streams a `residual.HyperConnection`
+gives the x that the branch reads, and mixes them.
 
 Owns the arithmetic around a layer. Tied nodes share a block's module, so what differs by node (shift, scale, state)
 is an argument.
@@ -26,7 +27,7 @@ from blockdsl.registry.norms import Norm
 
 from .layer_output import LayerOutput
 from .norms import AdaptiveLayerScale, adapted, norm
-from .residual import ResidualConnection
+from .residual import HyperConnection, ResidualConnection
 from .shift import shift_tokens
 from .state import Piece
 
@@ -45,12 +46,13 @@ class BlockOutput(NamedTuple):
     """What a block returns.
 
     Attributes:
-        stream: (batch, seq, dim) after the block.
+        stream: (batch, seq, dim) after the block; of several (batch, seq, streams, dim).
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
         losses, statistics: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
+        read: (batch, seq, dim), what the branch reads of several streams.
     """
 
     stream: Tensor
@@ -60,6 +62,7 @@ class BlockOutput(NamedTuple):
     normed: Tensor | None = None
     losses: Mapping[str, Tensor] | None = None
     statistics: Mapping[str, Tensor] | None = None
+    read: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -82,6 +85,7 @@ class Block(nn.Module):
 
     Attributes:
         adds: the residual connection only adds; kept here, since a look at a module of a module takes time.
+        mixes: it mixes several streams.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class Block(nn.Module):
         pre_norm: bool = True,
         drop: float = 0.0,
         sandwich_norm: Norm | None = None,
-        residual: ResidualConnection | None = None,
+        residual: ResidualConnection | HyperConnection | None = None,
         layer_scale: float | None = None,
         post_norm: Norm | None = None,
         condition: int = 0,
@@ -112,6 +116,7 @@ class Block(nn.Module):
         super().__setattr__(name, value)
         if name == "residual":
             self.adds: bool = getattr(value, "adds", False)
+            self.mixes = isinstance(value, HyperConnection)
 
     def forward(
         self,
@@ -126,7 +131,7 @@ class Block(nn.Module):
     ) -> BlockOutput:
         """
         Args:
-            x: (batch, seq, dim)
+            x: (batch, seq, dim), or several streams, (batch, seq, streams, dim)
             inputs: the inputs that the layer's kind declares.
             mask: (batch, memory + seq) bool, True = a real token; for the shift.
             tail: the state of this node's shift while decoding.
@@ -136,6 +141,10 @@ class Block(nn.Module):
                 for a block that reads one.
         """
         use, inputs = use or Use(), inputs or {}
+        read = None
+        if self.mixes:
+            x, streams, weights = self.residual(x)
+            read = x
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
         hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
@@ -158,8 +167,12 @@ class Block(nn.Module):
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
-        stream = x + update if self.adds else self.residual(update, x)
+        if self.mixes:
+            stream = HyperConnection.join(update, streams, weights)
+            condition = None if condition is None else condition[..., None, :]
+        else:
+            stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm and self.post_norm is None:
-            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics)
+            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read)
         stream = adapted(self.post_norm or self.norm, stream, condition)
-        return BlockOutput(stream, update, False, scores, shared, losses, statistics)
+        return BlockOutput(stream, update, False, scores, shared, losses, statistics, read)

@@ -27,6 +27,7 @@ examples:
   blockdsl generate runs/first --prompt "import " --tokens 1000 --top-k 40 --seed 7
   blockdsl generate runs/first --temperature 0          the likeliest byte each time, always the same
   blockdsl generate runs/first --top-p 0.9              from the likeliest bytes that make up 90%
+  blockdsl generate runs/first --beams 4                the likeliest text that a search over 4 finds
   blockdsl generate models/gpt2 --prompt "Once"         a folder with config.json, tokenizer.json and weights
 
 Without --temperature it is {TEMPERATURE}: less than 1 favours likelier bytes.
@@ -48,7 +49,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--temperature",
         type=float,
-        default=TEMPERATURE,
         metavar="T",
         help=f"0 for the likeliest token, 1 for the model's own distribution (default: {TEMPERATURE})",
     )
@@ -59,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="P",
         help="choose among the likeliest tokens that make up P, 0 to 1",
     )
+    parser.add_argument("--beams", type=int, metavar="N", help="search for the likeliest text, with N at once")
     parser.add_argument(
         "--seed",
         type=int,
@@ -72,17 +73,23 @@ def check(args: argparse.Namespace) -> None:
     """Raises UserError for an invalid value."""
     if args.tokens < 1:
         raise UserError(f"--tokens must be at least 1, not {args.tokens}")
-    if not (math.isfinite(args.temperature) and args.temperature >= 0):
+    if args.temperature is not None and not (math.isfinite(args.temperature) and args.temperature >= 0):
         raise UserError(f"--temperature must be 0 or more, not {args.temperature:g}")
     if args.top_k is not None and args.top_k < 1:
         raise UserError(f"--top-k must be at least 1, not {args.top_k}")
     if args.top_p is not None and not 0 < args.top_p <= 1:
         raise UserError(f"--top-p must be more than 0 and at most 1, not {args.top_p:g}")
+    if args.beams is not None and args.beams < 1:
+        raise UserError(f"--beams must be at least 1, not {args.beams}")
+    for name in ("temperature", "top_k", "top_p", "seed"):
+        if args.beams is not None and getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for tokens that are drawn, and --beams takes the likeliest")
 
 
 def run(args: argparse.Namespace) -> int:
     """Raises UserError when a flag or the folder is invalid."""
     check(args)
+    args.temperature = TEMPERATURE if args.temperature is None else args.temperature
     from .. import train
 
     train.limit_threads()
@@ -101,8 +108,9 @@ def run(args: argparse.Namespace) -> int:
         top_k=args.top_k,
         top_p=args.top_p,
         seed=seed,
+        beams=args.beams,
     )
-    if args.seed is None and args.temperature > 0:
+    if args.seed is None and args.temperature > 0 and args.beams is None:
         print(f"seed {seed}", file=sys.stderr)
     train.show_text(prompt + new)
     return 0
@@ -119,9 +127,10 @@ def _run_writer(args: argparse.Namespace) -> int:
     seed = train.fresh_seed() if args.seed is None else args.seed
     generator = torch.Generator(args.device).manual_seed(train.seed_for("sample", seed))
     options = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "generator": generator}
+    options = options if args.beams is None else {"beams": args.beams}
     try:
         pieces = writer.write(args.prompt, args.tokens, **options)
-        if args.seed is None and args.temperature > 0:
+        if args.seed is None and args.temperature > 0 and args.beams is None:
             print(f"seed {seed}", file=sys.stderr)
         if not writer.answers:
             train.show_text(args.prompt.encode("utf-8", errors="surrogateescape"), end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +20,12 @@ from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
+from .beams import BeamSearch
 from .decoding import (
     Generation,
     GenerationOptions,
     PromptTokens,
+    Started,
     Stream,
     check_read,
     decoding_of,
@@ -100,13 +103,18 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         Returns:
             an iterator of (batch,) int64 tokens, of one row too; seq_len of them, or fewer where every row ends.
         """
+        started = self._start(prompts, seq_len, {**options}, mask=mask)
+        return Stream(self.net, started.prompts, started.decoding, started.steps, started.generation, self.pad_value)
+
+    def _start(self, prompts: PromptTokens, seq_len: int, options: Mapping[str, Any], mask: Tensor | None) -> Started:
+        """The checked arguments of `stream` and `beam_search`."""
         generation, read = split_options(options)
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
         rows = read_prompts(prompts, mask)
         check_read(self.net, rows.tokens, read, seq_len)
         decoding = decoding_of(self.net, rows, seq_len, generation.cache_kv, generation.compile, read)
-        return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
+        return Started(rows, decoding, seq_len, generation)
 
     @names_nearest
     @takes_what(stream)
@@ -139,6 +147,44 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             TypeError: an unknown keyword; the message names the nearest one.
         """
         return self.stream(prompts, seq_len, **options).collect()
+
+    @names_nearest
+    @spells(keywords_of(PrefixedInputs, Generation))
+    def beam_search(
+        self,
+        prompts: PromptTokens,
+        seq_len: int,
+        beams: int = 4,
+        return_beams_and_scores: bool = False,
+        *,
+        length_penalty: float = 0.0,
+        stochastic: bool = False,
+        mask: Tensor | None = None,
+        **options: Unpack[WindowOptions],
+    ) -> Any:
+        """The likeliest text that a search over several at once finds; `beams.BeamSearch` has its arguments.
+
+        Args:
+            prompts, seq_len, mask: as of `generate`.
+            beams: how many texts go on at once. As many as there are texts: it finds the likeliest one.
+            return_beams_and_scores: return all of them, best first, and their scores.
+            length_penalty: texts are ranked by log-probability / length^length_penalty.
+            stochastic: each beam goes on with tokens that are drawn; temperature, top_k and the like are for it alone.
+            options: the others of `generate`. A text that ends with eos_token is kept, and competes with the others.
+                Filters and suppressed tokens say which tokens a text may have, and do not change its score.
+
+        Returns:
+            (batch, up to seq_len) tokens, or (up to seq_len,); or all beams, (beams, batch, up to seq_len) or
+            (beams, up to seq_len), and the sums of the log-probabilities of their tokens, (beams, batch) or (beams,):
+            -inf where there are fewer texts than beams. After its end a text has pad_value. A token that is forced
+            counts nothing.
+
+        Raises:
+            ValueError, TypeError: as `generate`, or an argument of the search is out of its range.
+        """
+        started = self._start(prompts, seq_len, {**options}, mask=mask)
+        search = BeamSearch(started.generation, beams, length_penalty, stochastic)
+        return search.run(self.net, started, self.pad_value, return_beams_and_scores)
 
 
 def check_causal(net: TransformerWrapper) -> None:

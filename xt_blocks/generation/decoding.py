@@ -6,9 +6,11 @@ one, and what is kept between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext
+import operator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -36,7 +38,7 @@ PromptTokens = Tensor | list[Tensor] | tuple[Tensor, ...]
 class GenerationOptions(Sampling, total=False):
     """A Generation's arguments, for methods that take them as `**options`."""
 
-    eos_token: int | None
+    eos_token: int | Sequence[int] | None
     begin_suppress_tokens: Sequence[int]
     forced_tokens: Mapping[int, int] | None
     cache_kv: bool
@@ -48,7 +50,7 @@ class Generation(Sampler):
     """How tokens are generated: a Sampler, and how its steps run.
 
     Args:
-        eos_token: a row that has generated it is padded; decoding ends when all rows have.
+        eos_token: a row that has generated it, or one of several, is padded; decoding ends when all rows have.
         begin_suppress_tokens: tokens that are not drawn first, after those that are forced at the start
             (Whisper, arXiv:2212.04356).
         forced_tokens: steps and the tokens that are taken there, whatever the model says: 0 is the first step, and -1
@@ -58,7 +60,7 @@ class Generation(Sampler):
             GPU they are a CUDA graph.
     """
 
-    eos_token: int | None = None
+    eos_token: int | Sequence[int] | None = None
     begin_suppress_tokens: Sequence[int] = ()
     forced_tokens: Mapping[int, int] | None = None
     cache_kv: bool = True
@@ -71,11 +73,16 @@ class Generation(Sampler):
         object.__setattr__(self, "begin_suppress_tokens", first)
         object.__setattr__(self, "forced_tokens", _checked_forced(self.forced_tokens))
 
+    @property
+    def ends(self) -> Sequence[int]:
+        """The tokens that end a row."""
+        eos = self.eos_token
+        return () if eos is None else eos if isinstance(eos, list | tuple) else (eos,)
+
     def check(self, net: TransformerWrapper) -> None:
         """Raise ValueError unless `net` can generate tokens like this."""
-        eos = self.eos_token
-        if eos is not None and not (type(eos) is int and 0 <= eos < net.num_tokens):
-            raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {eos}")
+        if not all(type(end) is int and 0 <= end < net.num_tokens for end in self.ends):
+            raise ValueError(f"eos_token must be a token, from 0 to {net.num_tokens - 1}, not {self.eos_token}")
         said = (self.suppress_tokens, self.begin_suppress_tokens, (self.forced_tokens or {}).values())
         for name, tokens in zip(("suppress_tokens", "begin_suppress_tokens", "forced_tokens"), said, strict=True):
             if (largest := max(tokens, default=0)) >= net.num_tokens:
@@ -87,18 +94,25 @@ class Generation(Sampler):
         if reason := net.graph.why_not_cached():
             raise ValueError(f"compile is set, but no cache can be kept: {reason}")
 
-    def chooser(self, steps: int) -> Callable[[Tensor, int], Tensor]:
-        """What takes a token at each of so many steps: from logits (batch, tokens) and the step to tokens (batch,)."""
+    def at_steps(self, steps: int) -> Callable[[int], Sampler | int]:
+        """From each of so many steps to what takes its token, or to the token that is forced."""
         forced = {step if step >= 0 else steps + step: token for step, token in (self.forced_tokens or {}).items()}
         begin = next(step for step in range(steps + 1) if step not in forced)
         first: Sampler = self
         if self.begin_suppress_tokens:
             first = replace(self, suppress_tokens=(*self.suppress_tokens, *self.begin_suppress_tokens))
 
+        return lambda step: forced.get(step, first if step == begin else self)
+
+    def chooser(self, steps: int) -> Callable[[Tensor, int], Tensor]:
+        """What takes a token at each of so many steps: from logits (batch, tokens) and the step to tokens (batch,)."""
+        at = self.at_steps(steps)
+
         def choose(logits: Tensor, step: int) -> Tensor:
-            if step in forced:
-                return logits.new_full(logits.shape[:1], forced[step], dtype=torch.int64)
-            return first(logits) if step == begin else self(logits)
+            sampler = at(step)
+            if isinstance(sampler, int):
+                return logits.new_full(logits.shape[:1], sampler, dtype=torch.int64)
+            return sampler(logits)
 
         return choose
 
@@ -263,6 +277,11 @@ class Rows:
         self._buffer[:, self.length] = token
         self.length += 1
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int."""
+        self._buffer = self._buffer.index_select(0, rows)
+        self.batch = self._buffer.shape[0]
+
     def since(self, start: int, end: int | None = None) -> Tensor:
         """(batch, tokens, ...) from place `start` on, to the last one or up to place `end`."""
         return self._buffer[:, start : self.length if end is None else end]
@@ -276,6 +295,9 @@ class Decoding(Protocol):
 
     def append(self, token: Tensor) -> None:
         """token: (batch,), or a vector (batch, dim)."""
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int, repeats allowed, as a beam search does."""
 
 
 class WindowDecoding:
@@ -353,6 +375,12 @@ class WindowDecoding:
         """token: (batch,), or a vector (batch, dim)."""
         self.rows.append(token)
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int."""
+        self.rows.select(rows)
+        self.mask, self.read = selected(self.mask, rows), {name: t[rows] for name, t in self.read.items()}
+        self.cache = None if self.cache is None else self.cache.reorder(rows)
+
 
 class RollingDecoding:
     """The model reads each token once, whatever max_seq_len says, into a cache of constant size.
@@ -416,6 +444,17 @@ class RollingDecoding:
         """token: (batch,), or a vector (batch, dim)."""
         self.rows.append(token)
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int."""
+        self.rows.select(rows)
+        self.mask, self.read = selected(self.mask, rows), {name: t[rows] for name, t in self.read.items()}
+        self.cache = None if self.cache is None else self.cache.reorder(rows)
+
+
+def selected(t: Tensor | None, rows: Tensor) -> Tensor | None:
+    """These rows of a tensor with a batch axis in front."""
+    return None if t is None else t.index_select(0, rows)
+
 
 def decoding_of(
     net: SequenceModel, prompts: Prompts, new: int, cached: bool, compiled: bool, read: Mapping[str, Any]
@@ -442,6 +481,15 @@ def capacity_for(tokens: int, most: int | None, compiled: bool) -> int:
     return capacity if most is None else min(most, capacity)
 
 
+class Started(NamedTuple):
+    """What goes on from prompts, for so many steps."""
+
+    prompts: Prompts
+    decoding: Decoding
+    steps: int
+    generation: Generation
+
+
 # The loop ----------------------------------------------------------------------------------------------------------
 
 
@@ -449,12 +497,12 @@ def decode(
     decoding: Decoding,
     choose: Callable[[Tensor, int], Tensor],
     steps: int,
-    eos_token: int | None = None,
+    ends: Sequence[int] = (),
     pad_value: int = 0,
 ) -> Generator[Tensor, None, None]:
     """(batch,) int64 tokens, or (batch, dim) vectors, one per step.
 
-    Ends when all rows have drawn eos_token; after its own, a row has pad_value.
+    Ends when all rows have drawn one of the tokens `ends`; after its own, a row has pad_value.
 
     Args:
         choose: the model's output for the next token, such as (batch, num_tokens) logits, and the step's number, →
@@ -464,14 +512,33 @@ def decode(
     for step in range(steps):
         token = choose(decoding.next_output(), step)
         decoding.append(token)
-        if eos_token is not None:
-            ended = token == eos_token
+        if ends:
+            ended = is_one_of(token, ends)
             if finished is not None:
                 token, ended = token.masked_fill(finished, pad_value), ended | finished
             finished = ended
         yield token
         if finished is not None and finished.all():
             return
+
+
+def is_one_of(token: Tensor, ends: Sequence[int]) -> Tensor:
+    """Bool of the same shape: which of these tokens are among those that end a row."""
+    found = [token == end for end in ends]
+    return reduce(operator.or_, found) if found else torch.zeros_like(token, dtype=torch.bool)
+
+
+@contextmanager
+def generating(net: nn.Module, seen: bool) -> Iterator[None]:
+    """Evaluation mode, without gradients, around all steps.
+
+    Args:
+        seen: a caller's function sees tensors. It may keep one for autograd, as a hook may, which refuses those of
+            inference mode.
+    """
+    alone = not seen and all(map(unhooked, net.modules()))
+    with evaluating(net), torch.inference_mode() if alone else nullcontext():
+        yield
 
 
 class Stream:
@@ -500,7 +567,7 @@ class Stream:
             self._seen, self._steps = False, decode(decoding, _as_it_is, seq_len)
         else:
             self._seen = generation.filter_logits_fn is not None
-            self._steps = decode(decoding, generation.chooser(seq_len), seq_len, generation.eos_token, pad_value)
+            self._steps = decode(decoding, generation.chooser(seq_len), seq_len, generation.ends, pad_value)
         self._modules = [*net.modules()]
 
     def __iter__(self) -> Stream:
@@ -519,9 +586,7 @@ class Stream:
 
     def collect(self) -> Tensor:
         """All steps side by side, (batch, steps, ...) or (steps, ...): seq_len of them, or fewer if every row ended."""
-        # a hook may keep a tensor for autograd, which refuses those of inference mode
-        alone = not self._seen and all(map(unhooked, self._net.modules()))
-        with evaluating(self._net), torch.inference_mode() if alone else nullcontext():  # once for all steps
+        with generating(self._net, self._seen):  # once for all steps
             steps = [*self._steps]
         batch, _, *features = self._prompts.tokens.shape
         out = torch.stack(steps, dim=1) if steps else self._prompts.tokens.new_zeros(batch, 0, *features)

@@ -115,6 +115,12 @@ def probabilities(logits: Tensor) -> Tensor:
     return _below(exact, exact.amax(dim=-1, keepdim=True)).softmax(dim=-1)
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Logarithm of the softmax over the last axis, in float32 at least."""
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return _below(exact, exact.amax(dim=-1, keepdim=True)).log_softmax(dim=-1)
+
+
 def _below(logits: Tensor, largest: Tensor) -> Tensor:
     """Logits minus each row's `largest: (batch, 1)`, so at most 0: no exponential and no division overflows."""
     below = logits - largest

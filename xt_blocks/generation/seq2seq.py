@@ -35,6 +35,7 @@ from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
 from ..runtime.pretrained import Pretrained
 from .autoregressive import AutoregressiveWrapper
+from .beams import DRAWING
 from .decoding import Generation, GenerationOptions, PromptTokens, Stream, read_prompts
 
 if TYPE_CHECKING:
@@ -79,6 +80,15 @@ class TargetOptions(GenerationOptions, total=False):
 
     prepend_embeds: Tensor | None
     prepend_mask: Tensor | None
+
+
+class TargetSearch(TargetOptions, total=False):
+    """Further arguments of `XTransformer.beam_search`."""
+
+    beams: int
+    return_beams_and_scores: bool
+    length_penalty: float
+    stochastic: bool
 
 
 class JoinOptions(TypedDict, total=False):
@@ -317,21 +327,27 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         **generation: Unpack[TargetOptions],
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+        start, steps, read = self._start(seq_in, seq_out_start, seq_len, tgt_mask, *source)
+        options: Any = {**self.generation, **generation}
+        return self.decoder.stream(start, steps, mask=tgt_mask, **read, **options)
+
+    def _start(
+        self, seq_in: Tensor, start: PromptTokens | None, seq_len: int | None, tgt_mask: Tensor | None, *source: Any
+    ) -> tuple[PromptTokens, int, ContextInputs]:
+        """What a target starts with, how long it becomes, and what the decoder attends to."""
         with evaluating(self.encoder):
-            context, context_mask = self.encode(
-                seq_in, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition
-            )
-        if seq_out_start is None:
+            context, context_mask = self.encode(seq_in, *source)
+        if start is None:
             if self.start_token is None:
                 raise TypeError("generate() needs seq_out_start: the model has no start_token")
-            seq_out_start = context.new_full((context.shape[0], 1), self.start_token, dtype=torch.int64)
+            start = context.new_full((context.shape[0], 1), self.start_token, dtype=torch.int64)
         if seq_len is None:
             if self.decoder.max_seq_len is None:
                 raise TypeError("generate() needs seq_len: the decoder is of any length")
-            seq_len = max(0, self.decoder.max_seq_len - read_prompts(seq_out_start, tgt_mask).tokens.shape[1])
-        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
-        options: Any = {**self.generation, **generation}
-        return self.decoder.stream(seq_out_start, seq_len, mask=tgt_mask, **read, **options)
+            seq_len = max(0, self.decoder.max_seq_len - read_prompts(start, tgt_mask).tokens.shape[1])
+        condition = self._decoded(source[-1])
+        return start, seq_len, {"context": context, "context_mask": context_mask, "condition": condition}
 
     @names_nearest
     @takes_what(stream)
@@ -352,6 +368,29 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             (batch, seq_len) new tokens, or (seq_len,); fewer where every row has drawn eos_token.
         """
         return self.stream(*inputs, **options).collect()
+
+    @names_nearest
+    @spells(p for p in keywords_of(AutoregressiveWrapper.beam_search) if p.name not in _READ_BY_DECODER)
+    def beam_search(
+        self,
+        seq_in: Tensor,
+        seq_out_start: PromptTokens | None = None,
+        seq_len: int | None = None,
+        mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        src_prepend_embeds: Tensor | None = None,
+        src_prepend_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        **options: Unpack[TargetSearch],
+    ) -> Any:
+        """The likeliest target that a search finds, with the inputs of `generate` and the arguments of
+        `AutoregressiveWrapper.beam_search`."""
+        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+        start, steps, read = self._start(seq_in, seq_out_start, seq_len, tgt_mask, *source)
+        own = {name: value for name, value in self.generation.items() if name not in DRAWING}
+        given: Any = {**own, **options}
+        return self.decoder.beam_search(start, steps, mask=tgt_mask, **read, **given)
 
     def encode(
         self,

@@ -18,6 +18,7 @@ from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .autoregressive import check_causal, shifted
+from .beams import BeamSearch
 from .decoding import (
     Decoding,
     Generation,
@@ -25,6 +26,7 @@ from .decoding import (
     Prompts,
     PromptTokens,
     Rows,
+    Started,
     Stream,
     check_read,
     compiled_step,
@@ -121,6 +123,11 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
         self, prompts: PromptTokens, seq_len: int, *, mems: Memories | None = None, **options: Unpack[SegmentOptions]
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
+        started = self._start(prompts, seq_len, {**options}, mems=mems)
+        return Stream(self.net, started.prompts, started.decoding, started.steps, started.generation, self.pad_value)
+
+    def _start(self, prompts: PromptTokens, seq_len: int, options: Mapping[str, Any], mems: Memories | None) -> Started:
+        """The checked arguments of `stream` and `beam_search`."""
         generation, read = split_options(options)
         generation.check(self.net)
         seq_len = whole("seq_len", seq_len)
@@ -136,7 +143,7 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             return SegmentDecoding(self.net, self.max_seq_len, prompts, seq_len, cached, compiled, mems, read)
 
         decoding = DecodingByLength(rows, read, start) if rows.ragged else start(rows, read)
-        return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
+        return Started(rows, decoding, seq_len, generation)
 
     @names_nearest
     @takes_what(stream)
@@ -161,6 +168,26 @@ class XLAutoregressiveWrapper(Drawn, nn.Module):
             TypeError: an unknown keyword; the message names the nearest one.
         """
         return self.stream(prompts, seq_len, **options).collect()
+
+    @names_nearest
+    @spells(keywords_of(ContextInputs, Generation))
+    def beam_search(
+        self,
+        prompts: PromptTokens,
+        seq_len: int,
+        beams: int = 4,
+        return_beams_and_scores: bool = False,
+        *,
+        length_penalty: float = 0.0,
+        stochastic: bool = False,
+        mems: Memories | None = None,
+        **options: Unpack[SegmentOptions],
+    ) -> Any:
+        """The likeliest text that a search finds: as `AutoregressiveWrapper.beam_search`, with the inputs of
+        `generate`."""
+        started = self._start(prompts, seq_len, {**options}, mems=mems)
+        search = BeamSearch(started.generation, beams, length_penalty, stochastic)
+        return search.run(self.net, started, self.pad_value, return_beams_and_scores)
 
 
 class SegmentDecoding:
@@ -230,6 +257,13 @@ class SegmentDecoding:
         """token: (batch,)"""
         self.rows.append(token)
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int."""
+        self.rows.select(rows)
+        self.read = {name: t[rows] for name, t in self.read.items()}
+        self.mems = None if self.mems is None else self.mems.select(rows)
+        self.cache = None if self.cache is None else self.cache.reorder(rows)
+
 
 class DecodingByLength:
     """Rows of different lengths, each length decoded separately: padding would move where a row's segments end.
@@ -264,6 +298,13 @@ class DecodingByLength:
         """token: (batch,)"""
         for rows, part in zip(self.rows, self.parts, strict=True):
             part.append(token[rows])
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int; each stays in the part of the row it comes from."""
+        chosen = [torch.isin(rows, own).nonzero()[:, 0] for own in self.rows]
+        for part, own, new in zip(self.parts, self.rows, chosen, strict=True):
+            part.select(torch.searchsorted(own, rows[new]))
+        self.rows, self.order = chosen, torch.cat(chosen).argsort()
 
 
 def _of_rows(read: Mapping[str, Tensor], rows: Tensor, padding: int) -> dict[str, Any]:

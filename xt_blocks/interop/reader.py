@@ -93,7 +93,7 @@ class Reader:
             if value.is_meta or not value.is_floating_point():
                 self._wrong(name, "on the meta device" if value.is_meta else f"{value.dtype}, no type of a parameter")
                 return None
-            return value.detach().to(torch.promote_types(value.dtype, torch.float32)).reshape(*shape)
+            return value.detach().to(torch.promote_types(value.dtype, torch.float32)).reshape(tuple(shape))
         return None
 
     def need(self, *names: str, shape: Sequence[int]) -> Tensor | None:

@@ -8,6 +8,7 @@ What is set so that the loaded model computes what x-transformers does:
 - With gate_residual both releases ignore scale_residual_constant.
 - Both take the half of a macaron's feedforward before its sandwich norm, here after it.
 - A GLU keeps its bias under ff_no_bias.
+- Residual streams are summed, each becoming the sum of all: 2.31 normalises their mix over an axis of one number.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from torch import nn
 
 from blockdsl.language.macros import par_layout
 from blockdsl.registry.norms import NORM_DETAILS, Norm
+from blockdsl.registry.residual_streams import SINKHORN_ITERS
 from blockdsl.registry.settings import deepnorm_settings
 
 from ..blocks.attention import Attention, CrossAttention
 from ..blocks.block import Block
 from ..blocks.feedforward import FeedForward
 from ..blocks.norms import norm
+from ..blocks.residual import HyperConnection
 from ..runtime.plan import Step, plan
 from ..runtime.recompute import parts_of
 from ..runtime.stack import Stack
@@ -110,6 +113,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
     """
     steps = {step.node: step for step in stack.plan if step.block is not None}
     _check(stack, list(steps.values()), state)
+    if stack.residual_streams is not None:
+        state.fill(stack.residual_streams.weight, "stream_emb")
     rotations = load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
     owners = _owners(stack, steps)
@@ -200,12 +205,30 @@ def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reade
         load_norm(block.sandwich_norm, state.under("0.1."), shifted)
 
 
+_STREAM_WEIGHTS = {
+    "norm.weight": "norm.weight",
+    "alpha": "static_alpha",
+    "alpha_by_token": "dynamic_alpha_fn",
+    "alpha_scale": "dynamic_alpha_scale",
+    "beta": "static_beta",
+    "beta_by_token": "dynamic_beta_fn",
+    "beta_scale": "dynamic_beta_scale",
+}
+
+
 def _load_residual(block: Block, attributes: Attributes, state: Reader, constant: float | None) -> None:
     """
     Args:
         constant: scale_residual_constant; None: the block's own.
     """
     residual = block.residual
+    if isinstance(residual, HyperConnection):
+        for name, theirs in _STREAM_WEIGHTS.items():
+            state.fill(residual.get_parameter(name), f"2.{theirs}")
+        state.change(lambda: setattr(residual, "mix", "sum"))
+        settings = {SINKHORN_ITERS.name: SINKHORN_ITERS.default, "hyper_conn_mix": "sum"}
+        state.set([each["options"] for each in attributes], **settings)
+        return
     if residual.scale is not None:
         state.fill(residual.scale, "2.residual_scale")
     if residual.gate is not None:

@@ -93,7 +93,8 @@ class Writer(NamedTuple):
 
         Args:
             tokens: how many at most.
-            sampling: of `AutoregressiveWrapper.generate`: temperature, top_k, top_p, generator, ...
+            sampling: of `AutoregressiveWrapper.generate`: temperature, top_k, top_p, generator, ...; or beams, of
+                `beam_search`, whose text comes whole.
 
         Raises:
             UserError: the prompt is empty, or the model cannot be sampled.
@@ -108,11 +109,22 @@ class Writer(NamedTuple):
                 raise UserError(
                     "the model has no token that an answer starts with: its decoder_start_token_id is not said"
                 )
-            start = given.new_tensor([[first]])
-            steps = self.model.stream(given, start, tokens, **sampling)
+            given_to: tuple[Any, ...] = (self.model, given, given.new_tensor([[first]]), tokens)
         else:
-            steps = AutoregressiveWrapper(self.model).stream(given, tokens, **sampling)
-        return self._pieces([] if self.answers else read, (int(token[0]) for token in steps))
+            given_to = (AutoregressiveWrapper(self.model), given, tokens)
+        model, *inputs = given_to
+        if "beams" in sampling:
+            steps = self._found(model, inputs, **sampling)
+        else:
+            steps = (int(token[0]) for token in model.stream(*inputs, **sampling))
+        return self._pieces([] if self.answers else read, steps)
+
+    def _found(self, model: Any, inputs: list[Any], beams: int) -> Iterator[int]:
+        """The tokens of the likeliest text, up to the one that ends it."""
+        net = model.decoder.net if isinstance(model, XTransformer) else model.net
+        ends = sorted(end for end in self.ends if 0 <= end < net.num_tokens)
+        found = model.beam_search(*inputs, beams=beams, **({"eos_token": ends} if ends else {}))
+        return iter(found[0].tolist())
 
     def _pieces(self, seen: list[int], steps: Iterator[int]) -> Iterator[str]:
         """What the text gains by each token, once no later one can change it: a character may take several."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -203,6 +204,21 @@ class Cache(Progress):
         out = self.changed(lambda t, axis: t.index_select(axis, rows))
         out.batch = rows.shape[0]
         return out
+
+    def reorder(self, rows: Tensor) -> Cache:
+        """What `select` gives; with fixed shapes this cache itself, since a compiled step reads the same tensors."""
+        chosen, fixed = self.select(rows), self.fixed
+        if fixed is None or chosen.fixed is None:
+            return chosen
+        for own, new in zip(self.tensors(), chosen.tensors(), strict=True):
+            own.copy_(new)
+        fixed.real.copy_(chosen.fixed.real)
+        further = ((fixed.positions, chosen.fixed.positions), (self.condition, chosen.condition))
+        for one, other in further:
+            if one is not None and other is not None:
+                one.copy_(other)
+        self.context_mask, self.sequence = chosen.context_mask, replace(chosen.sequence, place=fixed.place)
+        return self
 
     def changed(self, change: Change) -> Cache:
         """A copy whose tensors are `change(tensor, batch axis)` of its own; those without a batch axis are cloned."""

@@ -73,6 +73,14 @@ class Memories:
         moved = {node: self.streams[nodes[(i + down) % len(nodes)]] for i, node in enumerate(nodes)}
         return replace(self, streams=self.streams | moved)
 
+    def select(self, rows: Tensor) -> Memories:
+        """Of these rows, (n,) int, repeats allowed."""
+        streams = {node: t.index_select(0, rows) for node, t in self.streams.items()}
+        rest = (self.mask, self.condition)
+        mask, condition = (None if t is None else t.index_select(0, rows) for t in rest)
+        states = {node: {name: t.index_select(0, rows) for name, t in own.items()} for node, own in self.states.items()}
+        return replace(self, streams=streams, mask=mask, states=states, condition=condition)
+
 
 def tokens_needed(step: Step) -> int | None:
     """How many past tokens a step needs: all (None), or as many as its token shift."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -13,11 +13,12 @@ from blockdsl.errors import GraphError
 from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
 from blockdsl.registry.norms import norms_of
 from blockdsl.registry.positions import SCHEMES
+from blockdsl.registry.residual_streams import mixing_shapes
 
 from ..blocks.bidirectional import Bidirectional
 from ..blocks.block import Block
 from ..blocks.init import init_xavier
-from ..blocks.residual import ResidualConnection
+from ..blocks.residual import HyperConnection, ResidualConnection
 from ..positions.rotary import Rotary
 
 if TYPE_CHECKING:
@@ -45,14 +46,23 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         around["pre_norm"],
         around["layer_dropout"],
         of_output,
-        ResidualConnection(
-            graph.dim, around["scale_residual"], around["scale_residual_constant"], around["gate_residual"]
-        ),
+        _residual(graph, node, around),
         around["layer_scale"],
         of_sum,
         graph.condition[1] if graph.sources(node, "condition") else 0,
         around["use_adaptive_layerscale"],
     )
+
+
+def _residual(graph: BlockGraph, node: str, options: Mapping[str, Any]) -> ResidualConnection | HyperConnection:
+    if (streams := options["num_residual_streams"]) == 1:
+        constant = options["scale_residual_constant"]
+        return ResidualConnection(graph.dim, options["scale_residual"], constant, options["gate_residual"])
+    first = graph.nodes("block").index(node)  # blocks take turns
+    mix, iterations = options["hyper_conn_mix"], options["hyper_conn_sinkhorn_iters"]
+    module = HyperConnection(graph.dim, streams, first, mix, iterations)
+    _check_shapes("a mix of residual streams", mixing_shapes(graph.dim, streams), module)
+    return module
 
 
 def condition_module(graph: BlockGraph) -> nn.Module | None:

@@ -18,6 +18,7 @@ from blockdsl.registry.options import whole
 from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import adapted, norm
+from ..blocks.residual import ResidualStreams
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation
@@ -62,6 +63,9 @@ class Stack(Drawn, Pretrained, nn.Module):
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
         self.positions, self.rotary = position_modules(graph)
+        self.residual_streams = (
+            None if graph.residual_streams == 1 else ResidualStreams(graph.dim, graph.residual_streams)
+        )
         self.condition_mlp = condition_module(graph)
         self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
         self.plan, self.kept = plan(graph), kept(graph)
@@ -309,7 +313,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             raise
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
-        ctx.values[self.start] = x
+        ctx.values[self.start] = x if self.residual_streams is None else self.residual_streams(x)
         recomputes = self.training and torch.is_grad_enabled() and ctx.inputs.cache is None and can_recompute()
         for part in self.parts:
             if part.recomputed and recomputes:
@@ -317,7 +321,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             else:
                 self._run_steps(part.steps, ctx)
         (last,) = ctx.values.values()
-        return last
+        return last if self.residual_streams is None else last.sum(dim=-2)
 
     def _run_steps(self, steps: tuple[Step, ...], ctx: ForwardContext) -> None:
         blocks = dict(self.blocks.items())
@@ -342,7 +346,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         if step.use.shares_norm and out.normed is not None:
             ctx.values[normed_by(step.node)] = out.normed
         if step.keep_scores or ctx.intermediates is not None:
-            ctx.record(step, x, out, given.get("cache"))
+            ctx.record(step, x if out.read is None else out.read, out, given.get("cache"))
         if out.losses:
             ctx.losses[step.node] = out.losses
         if step.fork is not None:

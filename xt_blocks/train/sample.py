@@ -10,6 +10,7 @@ import re
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,22 +57,21 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    beams: int | None = None,
 ) -> bytes:
     """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time.
+
+    With `beams` it is the likeliest text that a search over so many finds, and nothing is drawn.
 
     Raises UserError when the model's logits are no numbers.
     """
     device = next(model.parameters()).device
     start = torch.tensor([list(prompt or START)], device=device, dtype=torch.int64)
+    generator = torch.Generator(device).manual_seed(seed_for("sample", seed))
+    drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
+    writer = AutoregressiveWrapper(model)
     try:
-        new = AutoregressiveWrapper(model).generate(
-            start,
-            tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            generator=torch.Generator(device).manual_seed(seed_for("sample", seed)),
-        )
+        new = writer.generate(start, tokens, **drawing) if beams is None else writer.beam_search(start, tokens, beams)
     except ValueError as error:
         raise UserError(f"the model cannot be sampled: {error}") from None
     return bytes(new[0].tolist())

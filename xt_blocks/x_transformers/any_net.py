@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..generation.decoding import Prompts, Rows
+from ..generation.decoding import Prompts, Rows, selected
 from ..kernels.compat import uncompiled
 from ..models.sequence import SequenceModel
 
@@ -56,3 +56,11 @@ class WholeDecoding:
     def append(self, token: Tensor) -> None:
         """token: (batch,), or a vector (batch, dim)."""
         self.rows.append(token)
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (n,) int: of every input of the net that has as many."""
+        of_rows = {name: t for name, t in self.read.items() if isinstance(t, Tensor) and t.ndim}
+        of_rows = {name: t[rows] for name, t in of_rows.items() if t.shape[0] == self.rows.batch}
+        self.read = {**self.read, **of_rows}
+        self.rows.select(rows)
+        self.mask, self.padding = selected(self.mask, rows), selected(self.padding, rows)

@@ -79,12 +79,10 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "layer_integrate_use_softmax": True,
     "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
-    "num_residual_streams": 1,
     "dynamic_tanh_init_alpha": 1.0,
     "adaptive_condition_mlp_expansion": 4,
     "softclamp_output_value": 30.0,
     "layerscale_init_value": 0.0,
-    "hyper_conn_sinkhorn_iters": 5,
     "attn_gumbel_softmax_temp": 1.0,
     "attn_data_dependent_alibi_per_row_dim_head": 8,
     "attn_rel_proj_num_distance_basis": 16,
@@ -253,6 +251,10 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         out["rotary_theta"] = 10_000 * rescaled ** (rotated / (rotated - 2))
     if isinstance(left.get("attn_qk_rmsnorm"), bool) and left.pop("attn_qk_rmsnorm"):
         out["attn_qk_rmsnorm"] = "each"  # a gain of each head's own
+    if "hyper_conn_mix" not in left:
+        left.pop("hyper_conn_sinkhorn_iters", None)  # whatever they are, it sums the streams
+        if (left.get("num_residual_streams") or 1) > 1:
+            out["hyper_conn_mix"] = "sum"
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from blockdsl.registry.options import whole
 
 from ..generation import autoregressive, continuous_autoregressive, xl_autoregressive
-from ..generation.decoding import Prompts, Stream, read_prompts, split_options
+from ..generation.beams import BeamSearch
+from ..generation.decoding import Prompts, Started, Stream, read_prompts, split_options
 from ..kernels.cross_entropy import Target
 from ..models.transformer import loss_of
 from ..runtime.auxiliary import auxiliary_losses
@@ -130,7 +131,7 @@ class _Generates:
         self,
         prompts: Any = None,
         seq_len: int | None = None,
-        eos_token: int | None = None,
+        eos_token: int | Sequence[int] | None = None,
         temperature: float = 1.0,
         **options: Any,
     ) -> Stream:
@@ -146,22 +147,52 @@ class _Generates:
         prompts = options.pop("start_tokens", None) if prompts is None else prompts
         if prompts is None or seq_len is None:
             raise TypeError("generate() needs prompts and seq_len")
-        if self.max_seq_len != self.net.max_seq_len:
-            raise ValueError(f"the wrapper's max_seq_len was set to {self.max_seq_len}: set that of its net")
         prompts = prompts_of(prompts, options.pop("prompt_lens", None))
         options = sampling_of(**options) | {"eos_token": eos_token, "temperature": temperature}
-        if not is_our_model(self.net):
-            rows = read_prompts(prompts, options.pop("mask", None))
-            generation, read = split_options(options)
-            if generation.compile:
-                raise TypeError(
-                    "compile=True is for models of xt_blocks, whose steps are known: compile the net itself"
-                )
-            seq_len = whole("seq_len", seq_len)
-            decoding = WholeDecoding(self.net, rows, seq_len, read)
-            return Stream(self.net, rows, decoding, seq_len, generation, self.pad_value)
-        out: Stream = super().stream(prompts, seq_len, **options)  # type: ignore[misc]
-        return out
+        if is_our_model(self.net):
+            out: Stream = super().stream(prompts, seq_len, **options)  # type: ignore[misc]
+            return out
+        started = self._start(prompts, seq_len, options, options.pop("mask", None))
+        return Stream(self.net, started.prompts, started.decoding, started.steps, started.generation, self.pad_value)
+
+    def beam_search(
+        self,
+        prompts: Any,
+        seq_len: int,
+        beams: int = 4,
+        return_beams_and_scores: bool = False,
+        eos_token: int | Sequence[int] | None = None,
+        temperature: float = 1.0,
+        stochastic: bool = False,
+        prompt_lens: Tensor | None = None,
+        filter_logits_fn: Any = None,
+        **options: Any,
+    ) -> Any:
+        """The likeliest text that a search finds, as `xt_blocks`' own; the temperature is of tokens that are drawn."""
+        options = sampling_of(filter_logits_fn, **options) | {"eos_token": eos_token}
+        if stochastic:
+            options["temperature"] = temperature
+        prompts = prompts_of(prompts, prompt_lens)
+        if is_our_model(self.net):
+            given = {"stochastic": stochastic, **options}
+            return super().beam_search(prompts, seq_len, beams, return_beams_and_scores, **given)  # type: ignore[misc]
+        length_penalty = options.pop("length_penalty", 0.0)
+        started = self._start(prompts, seq_len, options, options.pop("mask", None))
+        search = BeamSearch(started.generation, beams, length_penalty, stochastic)
+        return search.run(self.net, started, self.pad_value, return_beams_and_scores)
+
+    def _start(self, prompts: Any, seq_len: int, options: Mapping[str, Any], *own: Any, **named: Any) -> Started:
+        if self.max_seq_len != self.net.max_seq_len:
+            raise ValueError(f"the wrapper's max_seq_len was set to {self.max_seq_len}: set that of its net")
+        if is_our_model(self.net):
+            started: Started = super()._start(prompts, seq_len, options, *own, **named)  # type: ignore[misc]
+            return started
+        rows = read_prompts(prompts, *own)
+        generation, read = split_options(options)
+        if generation.compile:
+            raise TypeError("compile=True is for models of xt_blocks, whose steps are known: compile the net itself")
+        seq_len = whole("seq_len", seq_len)
+        return Started(rows, WholeDecoding(self.net, rows, seq_len, read), seq_len, generation)
 
 
 def mask_of(x: Tensor, mask: Tensor | None, lens: Tensor) -> Tensor:
