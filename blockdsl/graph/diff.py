@@ -292,7 +292,8 @@ def _matched_positions(before: Graph, after: Graph) -> list[tuple[str, str]]:
 
 
 def _attributes(graph: Graph, node: str) -> dict[str, Any]:
-    return {name: value for name, value in without_notes(graph.nx.nodes[node]).items() if name != "type"}
+    attrs = without_notes(graph.nx.nodes[node])
+    return {name: value for name, value in attrs.items() if name not in ("type", "labels")}
 
 
 def _scheme(graph: Graph, node: str) -> Any:

@@ -98,15 +98,19 @@ def _nodes(graph: Graph) -> dict[str, _Node]:
         if attrs["type"] == "position" and not _has_parameters(attrs):
             continue  # it is said of the blocks that read it
         gives[node] = (node,)
+        if _only_adds(attrs, reads):
+            value = _added(streams for what in ("stream", "read") for streams in reads.get(what, ()))
+            if _in_one_stage(graph, node):
+                gives[node] = value
+            else:  # a cut between the addition and what reads it would be lost
+                out[node] = _Node({"type": "sum", "stage": attrs["stage"]}, {"stream": [value]}, False, None)
+            continue
         if attrs["type"] == "sum":
             branches = [*_branches(graph, node, reads, out)]
             if len(branches) < 2:
-                gives[node] = _added([*branches, *reads.get("base", ())][:1])
+                gives[node] = _added([*branches, *reads["base"]][:1])
                 continue
             reads["stream"] = branches
-        if _only_adds(graph, node, attrs):
-            gives[node] = _added(streams for what in ("stream", "read") for streams in reads.get(what, ()))
-            continue
         out[node] = _Node(_own(graph, node, attrs), reads, attrs["type"] == "read" and _learns(attrs), _tie(attrs))
     read = {
         source for node in out.values() for streams in node.reads.values() for stream in streams for source in stream
@@ -114,12 +118,17 @@ def _nodes(graph: Graph) -> dict[str, _Node]:
     return {node: said for node, said in out.items() if said.own["type"] != "sum" or node in read}
 
 
-def _only_adds(graph: Graph, node: str, attrs: Mapping[str, Any]) -> bool:
-    """Whether what reads this node might as well read all that it reads; in another stage, the place would be lost."""
-    if attrs["type"] != "read" or attrs["join"] != "add" or attrs["scale"] != 1:
-        return False
-    last = len(graph.stages) - 1
-    return all(graph.nx.nodes[reader].get("stage", last) == attrs["stage"] for reader in graph.nx.succ[node])
+def _only_adds(attrs: Mapping[str, Any], reads: Mapping[str, list[Stream]]) -> bool:
+    """Whether a node gives the sum of what it reads: a read that adds, or a sum of streams that share no base."""
+    if attrs["type"] == "read":
+        return attrs["join"] == "add" and attrs["scale"] == 1
+    return attrs["type"] == "sum" and "base" not in reads
+
+
+def _in_one_stage(graph: Graph, node: str) -> bool:
+    """Whether all that read a node are in its stage."""
+    nodes, last = graph.nx.nodes, len(graph.stages) - 1
+    return all(nodes[reader].get("stage", last) == nodes[node]["stage"] for reader in graph.nx.succ[node])
 
 
 def _learns(attrs: Mapping[str, Any]) -> bool:

@@ -77,11 +77,10 @@ class _Writer:
         self.items: list[_Item] = []
         self.place = {graph.start: 0}  # node of the stream → how many items lead to it
         for item in self._back(graph.end, graph.sources(graph.end, "stream"), graph.start):
-            node = item.sum if isinstance(item, _Branches) else item
-            if not isinstance(node, str) or isinstance(item, _Branches) or graph.node_type(node) != "sum":
+            if not self._only_a_place(item):
                 self.items.append(item)
-            if isinstance(node, str):
-                self.place[node] = len(self.items)
+            if not isinstance(item, _Skip):
+                self.place[item.sum if isinstance(item, _Branches) else item] = len(self.items)
         self.said: dict[str, dict[str, Any]] = {}  # block → options that an edge says, see `restated`
         self.readers: dict[_Reader, Wish] = {}
         self._find_readers()
@@ -116,9 +115,16 @@ class _Writer:
             self.seen.add(at)
             bases, streams = self.graph.sources(at, "base"), self.graph.sources(at, "stream")
             branches = [self._back(at, [end], bases[0]) for end in streams if end not in bases] if bases else []
-            items.append(_Branches(at, tuple(branches)) if len(branches) > 1 else at)
-            items += [item for branch in branches if len(branches) == 1 for item in reversed(branch)]
+            if len(branches) > 1:
+                within = (tuple(item for item in branch if not self._only_a_place(item)) for branch in branches)
+                items.append(_Branches(at, tuple(within)))
+            else:
+                items += [at, *(item for branch in branches for item in reversed(branch))]
             target, streams = at, bases or streams
+
+    def _only_a_place(self, item: _Item) -> bool:
+        """Whether it is a sum that adds no branches up, which no text writes."""
+        return isinstance(item, str) and self.graph.node_type(item) == "sum"
 
     # What is read ----------------------------------------------------------------------------------------------------
 

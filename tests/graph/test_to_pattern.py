@@ -62,10 +62,10 @@ def _edit(g: BlockGraph, order: random.Random) -> None:
     elif what == "shift":
         attrs["shift"] = order.choice([0, 2])
     elif what in ("gone", "copy"):
-        (source,), readers = g.sources(node, "stream"), list(g.nx.succ[node].items())
+        source, readers = g.sources(node, "stream")[-1], list(g.nx.succ[node].items())
         if what == "gone":
             g.nx.remove_node(node)
-            g.nx.add_edges_from((source, reader, {"carries": edge["carries"]}) for reader, edge in readers)
+            g.nx.add_edges_from((source, reader, dict(edge)) for reader, edge in readers)
         else:
             g.nx.add_node("new", **attrs | {"tie": None, "options": dict(attrs["options"])})
             g.nx.add_edges_from((before, "new", dict(edge)) for before, edge in g.nx.pred[node].items())
@@ -110,10 +110,11 @@ def test_what_is_edited_comes_back_or_is_refused(model: Model, order: random.Ran
         "f/2 a>>1 f/2",
         "(a f@x | f)*2",
         "a & f",
-        "a (f & (a f) & c) f",
-        "a (f & (a & f) f)",
+        "a f & (a f) & c f",
+        "f & ((a f) & c f) a",
         "a@x f a@x",
         "(a f)*3 a(rotary)",
+        "a*3 & f/2 & (a f/2) f",
         "a(branch_scale=0.19) f",
         "^u a f <u/3 a",
         "(^u a f)*6 (<u(pop, cat) a f)*6",
@@ -123,7 +124,7 @@ def test_what_is_edited_comes_back_or_is_refused(model: Model, order: random.Ran
         "a ^e f (<e(cat)@core a@t f)*4",
         "(a f)*7 ^b (a f)*4 <b(gain, init=-0.5)",
         "^x (a ^u f)*3 <u(1) <x <u(first, gate)",
-        "^u a (<u & f) | ^v a <v f",
+        "^u a <u & f ^v | a <v f",
     ],
 )
 def test_a_text_comes_back_as_it_was_written(written: str) -> None:
@@ -133,12 +134,12 @@ def test_a_text_comes_back_as_it_was_written(written: str) -> None:
 @pytest.mark.parametrize(
     ("written", "comes_back"),
     [
-        ("x = a f; x x f f", "(a f)*2 f*2"),
+        ("x = a f; x x x f f f", "(a f)*3 f*3"),
         ("(a f(glu))*6", "set dim=16, …, ff_glu; (a f)*6"),
         ("set residual_attn; a f a f a(residual_attn=false)", "a f a(residual_attn) f a"),
         ("(a f)@x*2", "(a@x_0 f@x_1)*2"),
-        ("set deepnorm; f", "…"),
-        ("set causal, rotary_pos_emb; a(rotary=false) f a a", "set dim=16, causal, rotary_pos_emb, …; a(rotary=false) f a*2"),
+        ("set causal; a(causal=false) f a*2", "set dim=16, causal, …; a(causal=false) f a a"),
+        ("set causal, rotary_pos_emb; a(rotary=false) f a", "set dim=16, causal, …; a f a(rotary)"),
         ("set alibi_pos_bias, alibi_num_heads=1; a f", "set dim=16, alibi_pos_bias, alibi_num_heads=1, …; a f"),
         ("set num_tokens=9, max_seq_len=0, tie_embedding; a f", "set dim=16, num_tokens=9, max_seq_len=0, tie_embedding, …; a f"),
         ("set use_adaptive_rmsnorm, dim_condition=8; a f", "set dim=16, dim_condition=8, …, use_adaptive_rmsnorm; a f"),
@@ -146,7 +147,7 @@ def test_a_text_comes_back_as_it_was_written(written: str) -> None:
 )
 def test_what_blocks_have_in_common_is_set(written: str, comes_back: str) -> None:
     found = text(graph(written))
-    assert found == comes_back or comes_back == "…"
+    assert found == comes_back
 
 
 def test_two_streams_come_back_as_one_text() -> None:
@@ -170,7 +171,7 @@ def test_a_skip_edge_is_a_label_and_a_read() -> None:
     assert text(g) == "^x a f <x a"
     g = graph("a f a")
     g.nx.add_edges_from([("a0", "output"), ("f1", "output")])
-    assert text(g) == "a ^u f ^v a <v <u" or text(g) == "a ^u f ^u a <u(pop)*2"
+    assert text(g) == "a ^u f ^v a <u <v"
 
 
 def test_many_skips_share_one_label_and_fold() -> None:
@@ -191,7 +192,7 @@ def test_blocks_that_are_gone_and_new() -> None:
     g = graph("(a f)*2")
     g.nx.remove_node("f1")
     g.nx.add_edge("a0", "a2")
-    assert text(g) == "a*2 f"
+    assert text(g) == "a a f"
     g.nx.add_node("new", **g.nx.nodes["f3"] | {"scale": 0.5})
     g.nx.remove_edge("a0", "a2")
     g.nx.add_edges_from([("a0", "new"), ("new", "a2")])
@@ -206,7 +207,7 @@ def test_rotary_positions_that_are_taken_from_a_block() -> None:
     g.nx.remove_edge(rotary, "a2")
     assert text(g) == "set dim=16, rotary_pos_emb, …; a f a(rotary=false) f a f"
     g.nx.remove_edge(rotary, "a4")
-    assert text(g) == "a(rotary) f (a f)*2"
+    assert text(g) == "a(rotary) f a f a f"
 
 
 def test_scores_that_a_block_no_longer_adds() -> None:
@@ -233,10 +234,10 @@ def test_what_has_no_text_is_refused_in_words() -> None:
         "the graph has no text: output reads a0, which is not on the way of the stream to it; branches have a text "
         "where they start at one node and meet in a sum"
     )
-    g = graph("a (f f & c) f")
+    g = graph("a (f f) & c f")
     g.nx.add_edge("f1", "f4")
     assert refused(g) == "the graph has no text: f4 reads f1 in a parallel branch, where no label may stand"
-    g = graph("(f & a) f")
+    g = graph("f & a f")
     g.nx.add_edge("f0", "a1")
     assert refused(g) == "the graph has no text: a1 reads f0, which is not on the way from input to it"
     g = graph("a f a", rel_pos_bias=True)
