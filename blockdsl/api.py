@@ -16,7 +16,7 @@ from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
 from .graph.resolve import ResolvedPattern, resolve
-from .language.join import joined
+from .language.join import join, of_both
 from .language.pattern import Pattern, parse
 from .registry.keywords import parameters, spells
 from .registry.settings import table
@@ -115,10 +115,8 @@ class BlockGraph(Graph):
         Raises:
             GraphError: they do not fit, or this graph attends to no context; the message lists every fault.
         """
-        more = {"enc_causal": encoder.causal, "dec_causal": self.causal, "tie_token_emb": tie_token_emb}
-        usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
-        said = {name: value for name, value in more.items() if value != usual[name]}
-        return self._reading(encoder, tie_token_emb, joined(encoder.pattern, self.pattern, said))
+        said = of_both(encoder.causal, self.causal, tie_token_emb)
+        return self._reading(encoder, tie_token_emb, join(encoder.pattern, self.pattern, said))
 
     def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
         graph = self.copy()
@@ -221,9 +219,9 @@ class BlockGraph(Graph):
         Args:
             color: colour blocks by their kind, with the escape codes of a terminal.
         """
-        from .draw.text import draw
+        from .draw.streams import draw_text
 
-        return draw(self, ascii=ascii, color=color)
+        return draw_text(self, ascii=ascii, color=color)
 
     def to_dot(self, fold: bool = False) -> str:
         """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.
@@ -267,13 +265,12 @@ class BlockGraph(Graph):
         Raises:
             UserError: an option has a value that it cannot have.
         """
-        from .draw.picture import picture
-        from .draw.svg import svg
+        from .draw import side_by_side
+        from .draw.streams import shades
 
-        text = svg(picture(self, unfold=unfold, detail=detail, color=color, seq_len=seq_len))
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
+        streams = self.streams()
+        look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
+        return side_by_side(streams, path, **look)
 
     def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
         """The SVG picture as PNG, light; `options` are those of `to_svg`.
@@ -316,8 +313,11 @@ class BlockGraph(Graph):
             UserError: an option has a value that it cannot have.
         """
         from .draw import page
+        from .draw.streams import shades
 
-        return page({"": self}, path, unfold=unfold, detail=detail, color=color, seq_len=seq_len, dtype=dtype)
+        streams = self.streams()
+        look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
+        return page(streams, path, **look, dtype=dtype)
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
@@ -396,14 +396,22 @@ class GraphDiff(Difference):
 
     @property
     def _graphs(self) -> dict[str, Graph]:
-        return {"before": self.before, "after": self.after}
+        return {name: graph for name, (graph, _) in self._sides().items()}
 
     @property
     def _look(self) -> dict[str, Any]:
         from .draw import Shade
 
-        ours, theirs = self.status()
-        return {"color": {"before": Shade(ours), "after": Shade(theirs)}, "joined": False}
+        return {"color": {name: Shade(status) for name, (_, status) in self._sides().items()}, "joined": False}
+
+    def _sides(self) -> dict[str, tuple[Graph, dict[str, str]]]:
+        """Each graph by name, with what it says of its nodes; of two streams, both sides of each."""
+        here = dict(zip(("before", "after"), zip((self.before, self.after), self.status(), strict=True), strict=True))
+        if self.encoder is None:
+            return here
+        theirs = zip((self.encoder.before, self.encoder.after), self.encoder.status(), strict=True)
+        sides = {f"encoder {name}": side for name, side in zip(here, theirs, strict=True)}
+        return sides | {f"decoder {name}": (graph.streams()["decoder"], said) for name, (graph, said) in here.items()}
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

@@ -27,6 +27,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     causal: bool
     """each token attends to itself and those before it; default false"""
     max_attend_past: int | None
@@ -134,6 +136,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     dropout: float
     """dropout of the attention weights; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     dim_context: int | None
     """features of the context; none: those of the stream; default none"""
     tokens_dropout: float
@@ -240,6 +244,8 @@ class FeedforwardOptions(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     dropout: float
     """dropout of the hidden features; default 0.0"""
+    sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     zero_init_branch_output: bool
     """the last linear layer starts at zero; default false"""
 
@@ -558,6 +564,8 @@ class SharedSettings(TypedDict, total=False):
     """features of each value head; none: dim_head; default none"""
     attn_dropout: float
     """dropout of the attention weights; default 0.0"""
+    attn_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     attn_max_attend_past: int | None
     """how many tokens back a token attends; none: all; default none"""
     attn_max_attend_future: int | None
@@ -725,6 +733,8 @@ class SharedSettings(TypedDict, total=False):
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
+    ff_sublayer_dropout: float
+    """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     moe_experts: int
     """how many experts there are (arXiv:1701.06538); default 8"""
     moe_top: int
@@ -1172,6 +1182,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_one_kv_head: bool
     enc_attn_value_dim_head: int | None
     enc_attn_dropout: float
+    enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
     enc_attn_kv_rank: int | None
@@ -1250,6 +1261,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
     enc_ff_dropout: float
+    enc_ff_sublayer_dropout: float
     enc_moe_experts: int
     enc_moe_top: int
     enc_moe_mult: float
@@ -1396,6 +1408,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_one_kv_head: bool
     dec_attn_value_dim_head: int | None
     dec_attn_dropout: float
+    dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
     dec_attn_kv_rank: int | None
@@ -1475,6 +1488,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
     dec_ff_dropout: float
+    dec_ff_sublayer_dropout: float
     dec_moe_experts: int
     dec_moe_top: int
     dec_moe_mult: float

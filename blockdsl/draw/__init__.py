@@ -26,11 +26,11 @@ def side_by_side(graphs: Mapping[str, Graph], path: str | PathLike[str] | None =
     Raises:
         UserError: there is no graph, or an option has a value that it cannot have.
     """
-    from .picture import pictures
+    from .picture import scene
     from .svg import svg
 
     _check(graphs)
-    text = svg(pictures(graphs, **options))
+    text = svg(scene(graphs, **options))
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text

@@ -20,7 +20,8 @@ _MOST = 6  # nodes named on a line
 
 def draw(diff: Difference, color: bool = False) -> str:
     """The difference, one string with newlines and no newline at its end; `color`: by a terminal's escape codes."""
-    return "\n".join(_painted(line) if color else line for line in _Lines(diff).lines())
+    text = "\n".join(_painted(line) if color else line for line in _Lines(diff).lines())
+    return text if diff.encoder is None or not diff else f"encoder\n{draw(diff.encoder, color)}\n\ndecoder\n{text}"
 
 
 def _painted(line: str) -> str:
@@ -103,7 +104,7 @@ class _Lines:
 
     def costs(self) -> Iterator[str]:
         lengths = [f"{row_length(graph, self.diff.seq_len):,}" for graph in (self.diff.before, self.diff.after)]
-        yield f"costs, at {_both(*lengths)} tokens a row"
+        yield f"costs{'' if self.diff.encoder is None else ' of both'}, at {_both(*lengths)} tokens a row"
         titles = {"active_parameters": "active parameters", "flops": "FLOPs", "kv_cache_bytes": "cache bytes"}
         rows = [
             (titles.get(change.name, change.name), f"{change.before:,}", f"{change.after:,}", _percent(change))

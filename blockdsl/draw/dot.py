@@ -7,7 +7,8 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from .hues import hue
-from .outline import Cluster, Outline, outline
+from .outline import Cluster, Outline
+from .streams import outline_streams
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -34,7 +35,7 @@ _SHAPES = {
 
 def draw(graph: Graph, fold: bool = False) -> str:
     """A digraph with a newline at its end; the same for the same graph. `fold`: each repeat once."""
-    drawn = outline(graph, fold)
+    drawn = outline_streams(graph, fold)
     lines = [
         "digraph blocks {",
         "  rankdir=TB;",
@@ -44,7 +45,7 @@ def draw(graph: Graph, fold: bool = False) -> str:
     ]
     lines += ["  " + _node(drawn, node) for node in drawn.before()]
     lines += _parts(drawn, drawn.parts, "  ", count())
-    lines.append("  " + _node(drawn, graph.end))
+    lines.append("  " + _node(drawn, drawn.graph.end))
     for edge in drawn.edges:
         style = _EDGES[edge.carries]
         lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)}" + (f" [{style}];" if style else ";"))

@@ -20,7 +20,7 @@ from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
-from .picture import picture, pictures
+from .picture import scene
 from .scene import Scene
 from .spans import bits
 from .svg import escape, svg
@@ -40,7 +40,7 @@ def html(
         seq_len, dtype: of the FLOPs and the bytes of the cache.
         look: the other options of `BlockGraph.to_svg`.
     """
-    scenes = [_scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
+    scenes = [scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
     table = Table(seq_len, dtype)
     lengths = sorted({row_length(graph, seq_len) for graph in graphs.values()})
     for name, graph in graphs.items():
@@ -69,12 +69,6 @@ def html(
         "text": escape("\n\n".join(f"{name}\n{draw(graph)}".strip() for name, graph in graphs.items())),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
-
-
-def _scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
-    if [*graphs] == [""]:
-        return picture(graphs[""], **options)
-    return pictures(graphs, **options)
 
 
 def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade | None:

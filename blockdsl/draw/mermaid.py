@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .hues import hue
-from .outline import Cluster, Outline, outline
+from .outline import Cluster, Outline
+from .streams import outline_streams
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -38,12 +39,12 @@ _SHAPES = {
 
 def draw(graph: Graph, fold: bool = True) -> str:
     """A flowchart with a newline at its end; the same for the same graph. `fold`: each repeat once."""
-    drawn = outline(graph, fold)
+    drawn = outline_streams(graph, fold)
     names = {node: f"n{i}" for i, node in enumerate(drawn.lines)}  # what may be a node's name, Mermaid may not take
     lines = ["flowchart TB"]
     lines += [f"  {_node(drawn, node, names)}" for node in drawn.before()]
     lines += _parts(drawn, drawn.parts, names, "  ", "s")
-    lines.append(f"  {_node(drawn, graph.end, names)}")
+    lines.append(f"  {_node(drawn, drawn.graph.end, names)}")
     lines += [f"  {names[edge.source]} {_LINKS[edge.carries]} {names[edge.target]}" for edge in drawn.edges]
     for tied in drawn.ties():
         lines += [f"  {names[one]} {_TIED} {names[other]}" for one, other in pairwise(tied)]

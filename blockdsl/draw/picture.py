@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .choices import DETAILS, check_choice
 from .colors import Shade, colors
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
+
+
+def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
+    """Of graphs side by side, each under its name; one alone may be called ""."""
+    return picture(graphs[""], **options) if [*graphs] == [""] else pictures(graphs, **options)
 
 
 def picture(
@@ -212,4 +217,4 @@ class _Picture:
             self.scene.edges.append(Edge(port.wire.role, port.wire.source, port.wire.target, points))
 
 
-__all__ = ["picture", "pictures"]
+__all__ = ["picture", "pictures", "scene"]

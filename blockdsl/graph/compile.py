@@ -8,12 +8,15 @@ from typing import Any
 import networkx as nx
 
 from ..errors import PatternError
+from ..language.expand import ReadSpec
+from ..language.labels import LabelSpec
 from ..registry.kinds import SCORE_SIZES, kinds
 from ..registry.norms import NORM_DETAILS, norm_of, reads_condition, shares
+from ..registry.options import Option
 from ..registry.positions import Scheme
 from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
-from .nodes import output_attributes
+from .nodes import misread, output_attributes
 from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep, positions_of
 
 
@@ -31,7 +34,8 @@ class _Builder:
         self.resolved = resolved
         self.settings = resolved.settings
         self.kinds = kinds()
-        self.count = self.sums = 0
+        self.count = self.sums = self.reads = 0
+        self.labelled: dict[int, str] = {}  # index of a label → the node it names
         self.first: dict[str, str] = {}  # node → the first block that reads its stream
         self.positions: dict[tuple[Any, ...], str] = {}
         self.graph = nx.DiGraph(
@@ -60,11 +64,15 @@ class _Builder:
         """Steps one after another from `start`; returns the last node and the newest scores of each kind."""
         at = start
         for step in steps:
-            at, scores = (
-                self._branches(step, at, scores)
-                if isinstance(step, ResolvedBranches)
-                else self._block(step, at, scores)
-            )
+            if isinstance(step, LabelSpec):
+                self.labelled[step.index] = at
+                self.graph.nodes[at]["labels"] = (*self.graph.nodes[at].get("labels", ()), step.name)
+            elif isinstance(step, ReadSpec):
+                at = self._read(step, at)
+            elif isinstance(step, ResolvedBranches):
+                at, scores = self._branches(step, at, scores)
+            else:
+                at, scores = self._block(step, at, scores)
         return at, scores
 
     def _branches(self, step: ResolvedBranches, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -80,6 +88,16 @@ class _Builder:
         for end in ends:
             self._edge(end, node, "stream")
         return node, newest
+
+    def _read(self, read: ReadSpec, start: str) -> str:
+        node, self.reads = f"read{self.reads}", self.reads + 1
+        self.graph.add_node(
+            node, type="read", join=read.join, init=read.init, scale=read.scale, tie=read.tie, stage=read.stage
+        )
+        for index in read.sources:  # before the stream's edge, so that they stay in order
+            self._edge(self.labelled[index], node, "read")
+        self._edge(start, node, "stream")
+        return node
 
     def _block(self, block: ResolvedBlock, start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
         kind = self.kinds[block.kind]
@@ -99,7 +117,10 @@ class _Builder:
         if block.options["shared_norm"]:
             self._normed(self.first[start], node, block)
         self.first.setdefault(start, node)
-        if "context" in kind.inputs:
+        for option in kind.options:
+            if option.name in block.reads:
+                self._labelled(option, block, node)
+        if "context" in kind.inputs and "context" not in block.reads:
             if "context" not in self.graph:
                 self.graph.add_node("context", type="context")
             self._edge("context", node, "context")
@@ -112,6 +133,14 @@ class _Builder:
                 self._scores(scores[block.kind], node, block)
             scores = scores | {block.kind: node}
         return node, scores
+
+    def _labelled(self, option: Option, block: ResolvedBlock, node: str) -> None:
+        """The edge of an option that takes a label."""
+        source = self.labelled[block.reads[option.name]]
+        if problem := misread(self.graph, source, option.reads):
+            hint = f"write the label right after the block that {option.name} is of"
+            raise PatternError(self.resolved.pattern.source, block.span, f"{option.name} reads {problem}", hint)
+        self._edge(source, node, option.reads)
 
     def _condition(self) -> str:
         """The node of the condition, which is there once something reads it."""

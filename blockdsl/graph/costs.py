@@ -15,6 +15,7 @@ from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm
 from ..registry.options import plain, whole
 from ..registry.positions import SCHEMES
+from ..registry.reads import JOINS
 from ..registry.residual_streams import mixing_flops, mixing_shapes
 from ..registry.state import item_bytes
 from ..registry.tokens import pair, pool_attention, pool_of
@@ -80,6 +81,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         node_type = attrs["type"]
         if node_type == "block":
             yield node, _block(graph.dim, features, attrs, stream, node in owners, states.get(node, Kept()))
+        elif node_type == "read":
+            yield node, _read(graph, node, stream, node in owners)
         elif node_type == "condition":
             yield node, Cost() if attrs["expansion"] is None else _linear(condition, features, sizes.batch, bias=False)
         elif node_type == "input":
@@ -109,6 +112,12 @@ def _block(dim: int, condition: int, attrs: dict[str, Any], sizes: Sizes, owns: 
     mixing = mixing_flops(dim, options.num_residual_streams, sizes.batch * sizes.seq)
     flops = round(kind.flops(options, sizes)) + gate + mixing + 2 * sizes.batch * adapting
     return Cost(1, parameters, flops, *state.cached(sizes), idle)
+
+
+def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:
+    join, values = JOINS[graph.nx.nodes[node]["join"]], len(graph.sources(node, "read"))
+    parameters = _numbers(join.shapes(graph.dim, values)) if owns else 0
+    return Cost(parameters=parameters, flops=2 * sizes.batch * sizes.seq * join.products(graph.dim, values))
 
 
 def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
@@ -255,7 +264,7 @@ def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
         rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
-        if attrs["type"] in ("block", "sum"):
+        if attrs["type"] in ("block", "sum", "read"):
             row = stage_title(graph, attrs["stage"])
         else:
             row = "embedding" if attrs["type"] in ("input", "condition", "position") else "head"

@@ -60,7 +60,7 @@ class Difference:
         pairs: nodes that belong together, of every type.
         removed, added: blocks, positions, conditions and contexts that only one of them has.
         blocks: options, `shift`, `scale` and `tie` of blocks; of reads `init`, `scale` and `tie`.
-        stack: `dim` and `causal`.
+        stack: `dim` and `causal`; of two streams `tie_token_emb`, and `encoder`, its text, where one has none.
         settings: attributes of the input, the output, positions and the condition.
         wiring: what a block or the output reads: `stream`, `context`, `condition`, `position`, `scores`, `normed`. What
             merely follows from a block that is gone or new does not count.
@@ -68,6 +68,7 @@ class Difference:
         costs: `parameters`, `flops` and `kv_cache_bytes` (of float32), changed or not; with experts
             `active_parameters`.
         seq_len: tokens a row that the costs are for; a row of a model that reads images is its patches.
+        encoder: what differs between the encoders that both read, if they do.
     """
 
     before: Graph = field(repr=False)
@@ -82,10 +83,11 @@ class Difference:
     stages: tuple[StageChange, ...] = ()
     costs: tuple[Change, ...] = ()
     seq_len: int = 1024
+    encoder: Difference | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
         parts = (self.removed, self.added, self.blocks, self.stack, self.settings, self.wiring, self.stages)
-        return any(parts)
+        return any((*parts, self.encoder))
 
     def status(self) -> tuple[dict[str, str], dict[str, str]]:
         """Each node of the first graph → "same", "changed" or "removed"; of the second → "same", "changed", "added"."""
@@ -111,6 +113,8 @@ class Difference:
             "seq_len": self.seq_len,
             "pairs": self.pairs,
         }
+        if self.encoder is not None:
+            plain["encoder"] = json.loads(self.encoder.to_json())
         return json.dumps(plain, indent=1)
 
     @classmethod
@@ -126,11 +130,12 @@ class Difference:
         """
         (one, ours_by), (other, theirs_by) = numbered(before), numbered(after)
         costs = _cost_changes(before, after, seq_len)
+        encoders = _between_encoders(cls, before.encoder, after.encoder, seq_len)
         if one == other:
-            by_number = {number: node for node, number in theirs_by.items()}
-            alike = [(node, by_number[number]) for node, number in ours_by.items()]
-            positions = [pair for pair in _matched_positions(before, after) if pair[0] not in ours_by]
-            return cls(before, after, (*alike, *positions), costs=costs, seq_len=seq_len)
+            number = {number: node for node, number in theirs_by.items()}
+            alike = dict(_matched_positions(before, after)) | {node: number[at] for node, at in ours_by.items()}
+            in_order = tuple((node, alike[node]) for node in before.nx if node in alike)
+            return cls(before, after, in_order, costs=costs, seq_len=seq_len, encoder=encoders)
         blocks = _matched_blocks(before, after)
         positions = _matched_positions(before, after)
         single = [(before.start, after.start), (before.end, after.end)]
@@ -153,7 +158,7 @@ class Difference:
             tuple(node for node in removed if before.nx.nodes[node]["type"] != "sum"),
             tuple(node for node in added if after.nx.nodes[node]["type"] != "sum"),
             blocks=_block_changes(before, after, blocks),
-            stack=_changes(*({"dim": graph.dim, "causal": graph.causal} for graph in (before, after))),
+            stack=_changes(*(_stack(graph, other) for graph, other in ((before, after), (after, before)))),
             settings=_found(
                 (*pair, _setting_changes(before, after, pair)) for pair in (*single, *conditions, *positions)
             ),
@@ -161,7 +166,19 @@ class Difference:
             stages=_stage_changes(before, after, blocks),
             costs=costs,
             seq_len=seq_len,
+            encoder=encoders,
         )
+
+
+def _between_encoders(owner: type[D], before: Graph | None, after: Graph | None, seq_len: int) -> D | None:
+    return None if before is None or after is None else owner.between(before, after, seq_len)
+
+
+def _stack(graph: Graph, other: Graph) -> dict[str, Any]:
+    """What a graph says of itself as a whole; its encoder if the other has none."""
+    said: dict[str, Any] = {"dim": graph.dim, "causal": graph.causal, "tie_token_emb": graph.tie_token_emb}
+    encoder = graph.encoder
+    return said | {"encoder": None if encoder is None or other.encoder is not None else encoder.pattern}
 
 
 def _found(changed: Iterable[tuple[str, str, tuple[Change, ...]]]) -> tuple[Changed, ...]:
@@ -244,7 +261,9 @@ def _block_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]
     found = []
     for pair, old, new in zip(pairs, ours, theirs, strict=True):
         changes = _changes(_own(before.nx.nodes[pair[0]]), _own(after.nx.nodes[pair[1]]))
-        if changes and before.node_type(pair[0]) == "block":  # options that come to the same say the same: f(inner=2048) is f where dim is 512
+        if (
+            changes and before.node_type(pair[0]) == "block"
+        ):  # options that come to the same say the same: f(inner=2048) is f where dim is 512
             was, now = (_meant(graph, node) for graph, node in zip((before, after), pair, strict=True))
             changes = tuple(c for c in changes if was.get(c.name, c.before) != now.get(c.name, c.after))
         if (old is None) != (new is None) or (old is not None and same.get(old) != new):
@@ -396,8 +415,9 @@ class _Wiring:
         self.positions |= {node: self._code("position", i) for i, node in enumerate(positions)}
         own = {node: self._code("block", i) for i, node in enumerate(blocks)} | {graph.start: self._code("input")}
         self.own = own
-        gives = {node: (code,) for node, code in self.positions.items()}  # node → codes of the values whose sum it gives
-        self.gives: dict[str, tuple[int, ...]] = gives
+        gives: dict[str, tuple[int, ...]] = {}  # node → codes of the values whose sum it gives
+        gives.update((node, (code,)) for node, code in self.positions.items())
+        self.gives = gives
         for node in _in_order(graph):
             self.stream[node] = _joined(gives[source] for source in graph.sources(node, "stream"))
             self.scores[node] = _joined(

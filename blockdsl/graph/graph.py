@@ -98,7 +98,7 @@ class Graph:
         return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
 
     def node_type(self, node: str) -> str:
-        """What a node is: "input", "context", "condition", "position", "block", "sum" or "output"."""
+        """What a node is: "input", "context", "condition", "position", "block", "sum", "read" or "output"."""
         return self.nx.nodes[node]["type"]
 
     def block(self, node: str) -> BlockNode:
@@ -108,6 +108,10 @@ class Graph:
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
         return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
+
+    def labels(self, node: str) -> tuple[str, ...]:
+        """The names that the text gives the stream after this node."""
+        return tuple(self.nx.nodes[node].get("labels", ()))
 
     @property
     def residual_streams(self) -> int:
@@ -129,11 +133,13 @@ class Graph:
         return list(nx.topological_sort(self.nx))
 
     def tied(self) -> dict[str, list[str]]:
-        """Blocks with one set of parameters: the owner (the first in order) → all of them, owner included."""
+        """Blocks and reads with one set of parameters: the owner (the first in order) → all of them, owner included."""
         owners: dict[str, str] = {}
         out: dict[str, list[str]] = {}
-        for node in self.nodes("block"):
-            tie = self.nx.nodes[node].get("tie")
+        for node, attrs in self.nx.nodes(data=True):
+            if attrs.get("type") not in ("block", "read"):
+                continue
+            tie = attrs.get("tie")
             owner = node if tie is None else owners.setdefault(tie, node)
             out.setdefault(owner, []).append(node)
         return out

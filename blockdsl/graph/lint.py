@@ -17,6 +17,7 @@ from ..registry.kinds import SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
+from ..registry.reads import JOINS
 from ..registry.tokens import (
     INPUT_OPTIONS,
     INPUT_SCHEMES,
@@ -31,10 +32,10 @@ from ..registry.tokens import (
     pool_of,
 )
 from .graph import Graph
-from .nodes import EDGES, GRAPH_ATTRIBUTES, NODE_ATTRIBUTES, carried, is_note
+from .nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note, misread
 
-_STREAM_FROM = {"input", "block", "sum"}
-_STREAM_TO = {"block", "sum", "output"}
+_STREAM_FROM = {"input", "block", "sum", "read"}
+_STREAM_TO = {"block", "sum", "read", "output"}
 
 Rule = Callable[[Graph], Iterator[str]]
 
@@ -88,6 +89,10 @@ def _nodes(graph: Graph) -> Iterator[str]:
         dicts = ("options", "given") if node_type == "block" else ()
         problems = [*_attributes(NODE_ATTRIBUTES[node_type], attrs, dicts)]
         known = {"type", *dicts, *by_name(NODE_ATTRIBUTES[node_type])}
+        if node_type in LABELLED:
+            known.add("labels")
+            if not _are_names(attrs.get("labels", ())):
+                problems.append(f"labels must be names, not {attrs['labels']!r}")
         known |= {"encoder", "tie_token_emb"} if node_type == "context" else set()
         if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
@@ -129,12 +134,17 @@ def _unknown(attrs: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
             yield f"unknown attribute {name!r}; {hint}"
 
 
+def _are_names(labels: Any) -> bool:
+    return isinstance(labels, tuple | list) and all(isinstance(name, str) for name in labels)
+
+
 def _are_stages(stages: Any) -> bool:
     return isinstance(stages, list) and bool(stages) and all(name is None or isinstance(name, str) for name in stages)
 
 
 def _edges(graph: Graph) -> Iterator[str]:
     types = {node: attrs.get("type") for node, attrs in graph.nx.nodes(data=True)}
+    labelled = [option.reads for kind in kinds().values() for option in kind.options if option.reads]
     for source, target, attrs in graph.nx.edges(data=True):
         for fault in _unknown(attrs, ("carries",)):
             yield f"{source} → {target}: {fault}"
@@ -148,16 +158,25 @@ def _edges(graph: Graph) -> Iterator[str]:
             fits = {
                 "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
                 "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
+                "read": ends[0] in _STREAM_FROM and ends[1] == "read",
                 "context": ends == ("context", "block"),
                 "condition": ends[0] == "condition" and ends[1] in ("block", "output"),
                 "position": ends[0] == "position" and ends[1] in ("block", "input"),
                 "scores": ends == ("block", "block"),
                 "normed": ends == ("block", "block"),
             }
-            if what not in EDGES:
-                yield f"{source} → {target}: carries {what!r}, which is none of {', '.join(EDGES)}"
-            elif not fits[what]:
+            if what not in (*EDGES, *labelled):
+                known = ", ".join(dict.fromkeys((*EDGES, *labelled)))
+                yield f"{source} → {target}: carries {what!r}, which is none of {known}"
+            elif not fits.get(what) and not (ends[0] in _STREAM_FROM and _takes(graph, target, what)):
                 yield f"{source} → {target}: {ends[0]} cannot hand {what} to {ends[1]}"
+
+
+def _takes(graph: Graph, node: str, what: str) -> bool:
+    """Whether an option of a block that takes a label reads this, on or not."""
+    attrs = graph.nx.nodes[node]
+    kind = kinds().get(attrs.get("kind")) if attrs.get("type") == "block" else None
+    return kind is not None and any(option.reads == what for option in kind.options)
 
 
 def _blocks(graph: Graph) -> Iterator[str]:
@@ -211,12 +230,40 @@ def _stream(graph: Graph) -> Iterator[str]:
     """Dead ends. Without one, and without a cycle, every node is on a way from the input to the output."""
     edges = graph.nx.edges(data=True)
     stream = [(source, target) for source, target, attrs in edges if {"stream", "base"} & {*carried(attrs)}]
-    read, reading = {source for source, _ in stream}, {target for _, target in stream}
-    for node in graph.nodes("block") + graph.nodes("sum") + [graph.end]:
+    reading = {target for _, target in stream}
+    read = {source for source, _ in stream} | {s for s, _, attrs in edges if {"read", "context"} & {*carried(attrs)}}
+    for node in graph.nodes("block") + graph.nodes("sum") + graph.nodes("read") + [graph.end]:
         if node not in reading:
             yield f"{node}: reads no stream; add an edge to it, as in g.nx.add_edge('…', '{node}')"
         if node not in read and node != graph.end:
             yield f"{node}: nothing reads its output; add an edge from it, as in g.nx.add_edge('{node}', '…')"
+
+
+def _reads(graph: Graph) -> Iterator[str]:
+    """Reads, and options that take a label."""
+    for node in graph.nodes("read"):
+        attrs = graph.nx.nodes[node]
+        if "." in node:
+            yield f"{node}: a read's name has no '.', since it is its module's name too"
+        if not graph.sources(node, "read"):
+            yield f"{node}: reads no earlier value; add an edge, as in g.nx.add_edge('…', '{node}', carries='read')"
+        if (attrs["init"] is None) != (JOINS[attrs["join"]].init is None):
+            wanted = "is none" if JOINS[attrs["join"]].init is None else "is a number"
+            yield f"{node}: init of a read by {attrs['join']} {wanted}, not {attrs['init']!r}"
+        if not attrs["scale"] > 0:
+            yield f"{node}: scale must be a number above 0, not {attrs['scale']!r}"
+    for node, kind, attrs in _each_block(graph):
+        for option in kind.options:
+            if not option.reads:
+                continue
+            sources, on = graph.sources(node, option.reads), attrs["options"][option.name]
+            if on and len(sources) != 1:
+                yield f"{node}: its option {option.name} is on, and {len(sources)} nodes hand it {option.reads}"
+            elif sources and not on and option.reads not in EDGES:
+                yield f"{node}: reads {option.reads} of {sources[0]}, but its option {option.name} is false"
+            for source in sources if on else ():
+                if problem := misread(graph.nx, source, option.reads):
+                    yield f"{node}: {option.name} reads {problem}"
 
 
 def _sums(graph: Graph) -> Iterator[str]:
@@ -476,7 +523,16 @@ def _ties(graph: Graph) -> Iterator[str]:
         first = graph.nx.nodes[owner]
         for node in nodes[1:]:
             attrs = graph.nx.nodes[node]
-            if attrs["kind"] != first["kind"]:
+            if attrs["type"] != first["type"]:
+                yield f"{node}: is tied to {owner}, and one of them is a read"
+            elif attrs["type"] == "read":
+                counts = [len(graph.sources(each, "read")) for each in (owner, node)]
+                differ = [name for name in ("join", "init") if attrs[name] != first[name]]
+                if counts[0] != counts[1] and JOINS[attrs["join"]].shapes(1, 1):
+                    differ.append("how many values it reads")
+                if differ:
+                    yield f"{node}: is tied to {owner}, which differs in {' and '.join(differ)}"
+            elif attrs["kind"] != first["kind"]:
                 yield f"{node}: is tied to {owner}, which is another kind of block"
             elif attrs["options"] != first["options"]:
                 differ = [key for key in attrs["options"] if attrs["options"][key] != first["options"].get(key)]
@@ -484,14 +540,14 @@ def _ties(graph: Graph) -> Iterator[str]:
 
 
 def _stage_range(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes("block") + graph.nodes("sum"):
+    for node in graph.nodes("block") + graph.nodes("sum") + graph.nodes("read"):
         stage = graph.nx.nodes[node]["stage"]
         if stage >= len(graph.stages):
             yield f"{node}: stage must be from 0 to {len(graph.stages) - 1}, not {stage!r}"
 
 
 def _stages(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes("block") + graph.nodes("sum"):
+    for node in graph.nodes("block") + graph.nodes("sum") + graph.nodes("read"):
         attrs = graph.nx.nodes[node]
         for source in graph.sources(node, "stream"):
             before = graph.nx.nodes[source].get("stage", 0)
@@ -506,6 +562,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
     (
         _acyclic,
         _stream,
+        _reads,
         _sums,
         _contexts,
         _conditions,

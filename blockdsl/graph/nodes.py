@@ -16,6 +16,8 @@ is there already keeps what it carries when it is added again without saying.
     position  from a position to a block, or from one that is added to the tokens to the input
     scores    attention scores of one block, added to those of a later one (residual attention)
     normed    the stream as one block has normed it, which another reads in place of a norm of its own
+    read      from what a label names to a read, which adds it to the stream
+    kv, ...   what an option that takes a label reads of an earlier node, `options.Option.reads`
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
+import networkx as nx
+
+from ..registry.kinds import kind_of, kinds
 from ..registry.norms import NORM_DETAILS, NORMS
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
+from ..registry.reads import JOINS
 from ..registry.tokens import INPUT_OPTIONS, INPUT_SCHEMES, OUTPUT_OPTIONS
 
-EDGES = ("stream", "base", "context", "condition", "position", "scores", "normed")
+EDGES = ("stream", "base", "context", "condition", "position", "scores", "normed", "read")
 
 
 class Field(NamedTuple):
@@ -130,6 +136,17 @@ class SumNode(TypedDict):
     stage: Annotated[int, Field("index of the stage", least=0)]
 
 
+class ReadNode(TypedDict):
+    """Where earlier values of the stream, those its `read` edges bring, join it."""
+
+    type: Literal["read"]
+    join: Annotated[str, Field("how they join the stream", choices=(*JOINS,))]
+    init: Annotated[float | None, Field("what its learned numbers are at first; None: it has none")]
+    scale: Annotated[float, Field("of the branch, before the residual add")]
+    tie: Annotated[str | None, Field("label of shared parameters")]
+    stage: Annotated[int, Field("index of the stage", least=0)]
+
+
 class OutputNode(TypedDict):
     """Where the stream ends: the final norm, and what is made of it, at most one of logits, classes and vectors.
 
@@ -182,9 +199,28 @@ NODE_ATTRIBUTES = {
     "position": declared(PositionNode),
     "block": declared(BlockNode),
     "sum": declared(SumNode),
+    "read": declared(ReadNode),
     "output": (*declared(OutputNode), *NORM_DETAILS, *OUTPUT_OPTIONS),
 }
 """Node type → its attributes. A block's `options` and `given` are dicts, beside these."""
+
+
+LABELLED = ("input", "block", "sum", "read")
+"""Types of nodes that may have an attribute `labels`, the names that the text gives them; it is information only."""
+
+
+def misread(graph: nx.DiGraph, source: str, what: str) -> str | None:
+    """What is wrong with an edge from `source` that carries `what` to an option of a block, as words after `reads`."""
+    givers = sorted(kind.name for kind in kinds().values() if what in kind.gives)
+    attrs = graph.nodes[source]
+    if not givers or (attrs["type"] == "block" and attrs["kind"] in givers):
+        return None
+    place = f"{source} ({kind_of(attrs['kind']).title})" if attrs["type"] == "block" else source
+    return f"{place}, which has no {GIVEN.get(what, what)}; {' and '.join(map(repr, givers))} would"
+
+
+GIVEN = {"kv": "keys and values"}
+"""What blocks hand to later ones, in words where its name says too little."""
 
 
 def output_attributes() -> dict[str, Any]:

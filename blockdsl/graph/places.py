@@ -71,7 +71,7 @@ def _answers(known: Occurrences, wishes: Sequence[Wish], popping: set[str]) -> l
     return [way and (way[0], max(way[1], key=lambda word: usual[way[0], word])) for way in ways]
 
 
-_RANK = {"pop": 0, "latest": 0, "all": 1, "first": 2}
+_RANK: dict[str | int, int] = {"pop": 0, "latest": 0, "all": 1, "first": 2}
 
 
 def _words(live: Sequence[int], wish: Wish, pops: bool) -> Iterator[str | int]:

@@ -7,19 +7,20 @@ and the stack. No graph yet, so `blockdsl check` gets by without networkx.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import PatternError, Span, UserError
-from ..language.expand import BlockSpec, ParallelSpec, Spec, tie_in_words
+from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
+from ..language.labels import LabelSpec
 from ..language.pattern import Pattern, parse
 from ..registry.kinds import Kind, kinds
 from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
 from ..registry.positions import POSITION_NEEDS, POSITION_SETTINGS, SCHEMES, Scheme, meaningful, readers
 from ..registry.rotary import SWITCH as ROTARY
-from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved, table
+from ..registry.settings import block_default, checked_keywords, deepnorm_settings, resolved
 from ..registry.streams import SIDES, checked_pair_keywords, implied, names_for
 from ..registry.tokens import clash, model_of
 
@@ -29,7 +30,8 @@ class ResolvedBlock:
     """A block with nothing left open.
 
     `given` holds which of the options its own text sets; `positions` what that says of the positions it reads, by the
-    names of the stack's settings. `scale` multiplies the branch before the residual add.
+    names of the stack's settings. `scale` multiplies the branch before the residual add. `reads` has the index of the
+    label that each option names which takes one.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class ResolvedBlock:
     tie: str | None
     stage: int
     span: Span
+    reads: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class ResolvedBranches:
     branches: tuple[tuple[ResolvedStep, ...], ...]
 
 
-ResolvedStep = ResolvedBlock | ResolvedBranches
+ResolvedStep = ResolvedBlock | ReadSpec | LabelSpec | ResolvedBranches
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,7 @@ def _pair(pattern: Pattern, before: Pattern, keywords: dict[str, Any]) -> Resolv
     blocks = sum(1 for _ in pattern.expansion.blocks())
     encoder = _side("enc_", before, keywords, decoder=blocks)
     width = encoder.settings["dim"] if encoder.settings["dim_out"] is None else encoder.settings["dim_out"]
-    more = {} if "cross_attn_dim_context" not in table() else {"cross_attn_dim_context": width}
-    decoder = _side("dec_", pattern.decoder, keywords, more)
+    decoder = _side("dec_", pattern.decoder, keywords, {"cross_attn_dim_context": width})
     tie = (pattern.settings | keywords).get("tie_token_emb", False)
     return replace(decoder, pattern=pattern.decoder, encoder=encoder, tie_token_emb=bool(tie))
 
@@ -118,9 +120,10 @@ def _side(
     try:
         return _stream(pattern, {**usual, **implied_here, **own}, decoder)
     except PatternError as error:
-        if own := next((name for name, span in pattern.setting_spans.items() if span == error.span), ""):
+        at_fault = [name for name, span in pattern.setting_spans.items() if span == error.span]
+        if at_fault:
             other = next(prefix for prefix in SIDES if prefix != side)
-            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{own}"
+            hint = f"this is about the {SIDES[side]}; a setting of the other stream alone is {other}{at_fault[0]}"
             raise PatternError(error.text, error.span, error.problem, error.hint or hint) from None
         raise
     except UserError as error:
@@ -169,11 +172,13 @@ class _Resolver:
                     for number, branch in enumerate(spec.branches)
                 )
             )
+        if isinstance(spec, LabelSpec | ReadSpec):
+            return spec
         if spec.kind not in self.kinds:  # parsed before it was unregistered
             raise self._error(spec.span, f"unknown block '{spec.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
         kind = self.kinds[spec.kind]
         self.kinds_used.add(spec.kind)
-        if "context" in kind.inputs and self.settings["context"] is False:
+        if "context" in kind.inputs and "context" not in spec.reads and self.settings["context"] is False:
             problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
         shift = self.settings["shift_tokens"] if spec.shift is None else spec.shift
@@ -182,11 +187,13 @@ class _Resolver:
             problem = f"a shift of {shift} splits dim={self.dim} into {self._pieces(shift)} parts"
             raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
         of_positions = {option.name: option.setting or option.name for option in kind.position_options()}
-        given = {name: value for name, value in spec.given.items() if name not in of_positions}
+        given = {name: name in spec.reads or value for name, value in spec.given.items() if name not in of_positions}
         positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
         options = self._options(kind, spec, given, after_first)
         self._check_direction(kind, spec, bool(options.get("bidirectional")))
-        block = ResolvedBlock(spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span)
+        block = ResolvedBlock(
+            spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span, spec.reads
+        )
         self._check_tie(block)
         self._check_positions(block)
         return block

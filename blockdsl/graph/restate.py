@@ -100,7 +100,11 @@ def restated(graph: Graph, instead: Mapping[str, Mapping[str, Value]]) -> Restat
         settings["final_norm"] = final
     settings |= _model(graph)
     return Restated(
-        {name: settings[name] for name, option in table().items() if settings.get(name, option.default) != option.default},
+        {
+            name: settings[name]
+            for name, option in table().items()
+            if settings.get(name, option.default) != option.default
+        },
         given,
         {node: None if each == settings.get("shift_tokens", 0) else each for node, each in shifts.items()},
         divides,
@@ -153,7 +157,10 @@ def _positions(graph: Graph, scheme: Scheme, settings: dict[str, Value]) -> Iter
 
     switch = scheme.switch[0]
     common: dict[str, Value] = max(asks.values(), key=lambda said: sum(fits(node, said) for node in may), default={})
-    own = all(switch in names[node] and {n for n in said if said[n] != usual[n]} <= {*names[node]} for node, said in asks.items())
+    own = all(
+        switch in names[node] and {n for n in said if said[n] != usual[n]} <= {*names[node]}
+        for node, said in asks.items()
+    )
     if own and sum(fits(node, common) for node in may) <= len(may) - len(asks):
         common = {}  # fewer say that they read it than would say that they do not
     settings |= common

@@ -14,8 +14,9 @@ from typing import Any
 
 from ..errors import GraphError, PatternError
 from ..language import syntax
-from ..language.expand import MAX_BLOCKS, BlockSpec, LabelSpec, ParallelSpec, ReadSpec, Spec
-from ..language.join import joined
+from ..language.expand import MAX_BLOCKS, BlockSpec, ParallelSpec, ReadSpec, Spec
+from ..language.join import join, of_both
+from ..language.labels import LabelSpec
 from ..language.macros import MACROS
 from ..language.pattern import Pattern, parse
 from ..language.unparse import body_of, is_name, tie_labels
@@ -59,10 +60,8 @@ def to_pattern(graph: Graph) -> Pattern:
             return _Writer(graph).pattern()
         encoder = _Writer(streams["encoder"])
         decoder = _Writer(streams["decoder"], taken=encoder.ties.values())
-        said = {"enc_causal": encoder.graph.causal, "dec_causal": decoder.graph.causal, "tie_token_emb": graph.tie_token_emb}
-        usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
-        said = {name: value for name, value in said.items() if value != usual[name]}
-        return parse(joined(str(encoder.pattern()), str(decoder.pattern()), said))
+        said = of_both(encoder.graph.causal, decoder.graph.causal, graph.tie_token_emb)
+        return parse(join(str(encoder.pattern()), str(decoder.pattern()), said))
     except NoText as error:
         raise GraphError(f"the graph has no text: {error}") from None
     except PatternError as error:
@@ -134,7 +133,7 @@ class _Writer:
             newest = self._readers(item, at, newest)
 
     def _readers(self, item: _Item, at: int, newest: dict[str, str]) -> dict[str, str]:
-        """Note what an item reads after so many others; returns the newest block of each kind whose scores are added."""
+        """Note what an item reads after so many others; returns each kind's newest block, whose scores are added."""
         if isinstance(item, _Skip):
             self.readers[item, ""] = Wish(at, (self._place(item.source, item.target),))
         elif isinstance(item, _Branches):

@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import Config
 from .encoder_decoder import generation
-from .family import Component, Family, Row, Shared, Tied, Weight, Zeros
+from .family import Component, Family, Row, Tied, Weight, Zeros
 
 OFFSET = 2  # rows of the table of positions that no token reads
 
@@ -28,7 +28,7 @@ def _read(config: Config) -> dict[str, Component]:
     vocabulary = config.integer("vocab_size", 50265)
     rows: list[Row] = [Weight("token_emb", "model.shared"), Tied("model.encoder.embed_tokens.weight", SHARED)]
     encoder = _stack(config, "encoder", "(a f)", {"return_only_embed": True}, rows)
-    rows = [Shared("token_emb", "encoder"), Tied("model.decoder.embed_tokens.weight", SHARED)]
+    rows = [Tied("model.decoder.embed_tokens.weight", SHARED)]
     if not config.base:
         rows += [Tied("lm_head.weight", SHARED), Zeros("final_logits_bias", (1, vocabulary))]
     logits = {"causal": True, "tie_embedding": True, "logits_scale": 1.0}
@@ -36,7 +36,7 @@ def _read(config: Config) -> dict[str, Component]:
     start = None if config.model_type == "mbart" else 2  # mBART's is a language
     tokens = {"pad_token_id": 1, "eos_token_id": 2, "forced_eos_token_id": 2, "decoder_start_token_id": start}
     arguments = generation(config, **tokens)
-    return {"encoder": encoder, "decoder": replace(decoder, arguments=arguments)}
+    return {"encoder": encoder, "decoder": replace(decoder, arguments={**arguments, "tie_token_emb": True})}
 
 
 SHARED = "model.shared.weight"

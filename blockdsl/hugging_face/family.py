@@ -37,9 +37,9 @@ Every parameter of ours needs a row, and every tensor of theirs one too: the res
     buffers               Family(ignored=("rotary_emb.inv_freq",))                          ends of names
     other heads (BERT)    Family(unused=("cls.seq_relationship.weight",))                   left out, with a warning
 
-An encoder and a decoder (T5, BART, Whisper) have their rows each; a shared embedding is a `Weight` of the encoder, and
-in the decoder `Shared("token_emb", of="encoder")` and a `Tied` for the name that a file may have there. How they
-generate is in the decoder's `arguments`.
+An encoder and a decoder (T5, BART, Whisper) have their rows each, and are one text, `p => q`. A shared embedding is a
+`Weight` of the encoder, and in the decoder a `Tied` for the name that a file may have there and the argument
+`tie_token_emb`. How they generate is in the decoder's `arguments`, too.
 Then a test: a table of configurations in tests/hugging_face/test_<family>.py, and an entry of the zoo.
 """
 
@@ -51,6 +51,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..language.join import join
 from ..registry.options import spell
 from ..registry.settings import table
 from .config import Config
@@ -99,14 +100,14 @@ class ByHead(Layout):
 
     def ours(self, theirs: Any) -> Any:
         grouped = theirs.reshape(self.groups, sum(self.parts), *theirs.shape[1:])
-        return _joined([part.flatten(0, 1) for part in grouped.split(list(self.parts), dim=1)])
+        return _join([part.flatten(0, 1) for part in grouped.split(list(self.parts), dim=1)])
 
     def theirs(self, ours: Any) -> Any:
         pieces = ours.split([self.groups * rows for rows in self.parts])
         by_group = [
             piece.reshape(self.groups, rows, *ours.shape[1:]) for piece, rows in zip(pieces, self.parts, strict=True)
         ]
-        return _joined(by_group, 1).flatten(0, 1)
+        return _join(by_group, 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class PartOf(Layout):
 TRANSPOSED = Transposed()
 
 
-def _joined(tensors: Sequence[Any], axis: int = 0) -> Any:
+def _join(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Tensors one after another along an axis: torch's `cat`, without an import of torch."""
     shape = list(tensors[0].shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
@@ -210,15 +211,7 @@ class Zeros:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A module of ours, by name, that is the one of the component `of` under the same name."""
-
-    ours: str
-    of: str
-
-
-Row = Weight | Tied | Zeros | Shared
+Row = Weight | Tied | Zeros
 
 # Activations that a feedforward has without their name, or by a switch.
 _SHORTER: dict[Any, dict[str, Any]] = {
@@ -264,16 +257,6 @@ class Component:
         said = {n: v for n, v in settings.items() if v not in (known[n].default, meant.get(n, known[n].default))}
         return f"set {', '.join(f'{name}={spell(value)}' for name, value in said.items())}; {self.pattern}"
 
-    def graph(self) -> BlockGraph:
-        """Its graph.
-
-        Raises:
-            UserError: as `compile` does.
-        """
-        from ..api import compile
-
-        return compile(self.text)
-
 
 @dataclass(frozen=True)
 class Family:
@@ -312,7 +295,7 @@ class Reading:
         config: as it was given.
         family: whose table of weights it is.
         architecture: the class whose weights a file has.
-        parts: the stacks by name: "" alone, or "encoder" and "decoder".
+        parts: the stacks by name: "" alone, "encoder" and "decoder", or "image" and "text".
     """
 
     config: Mapping[str, Any]
@@ -327,9 +310,15 @@ class Reading:
 
     @property
     def texts(self) -> dict[str, str]:
-        """Each part as one text."""
-        return {name: part.text for name, part in self.parts.items()}
+        """The model as one text, called "": `p => q` of an encoder and a decoder. Of two encoders, each by its name."""
+        texts = {name: part.text for name, part in self.parts.items()}
+        if {*texts} != {"encoder", "decoder"}:
+            return texts
+        tied = self.parts["decoder"].arguments.get("tie_token_emb", False)
+        return {"": join(texts["encoder"], texts["decoder"], {"tie_token_emb": True} if tied else {})}
 
     def graphs(self) -> dict[str, BlockGraph]:
-        """Each part as a graph."""
-        return {name: part.graph() for name, part in self.parts.items()}
+        """Each text as a graph."""
+        from ..api import compile
+
+        return {name: compile(text) for name, text in self.texts.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import Config
 from .encoder_decoder import generation
-from .family import Component, Family, Row, Shared, Tied, Weight
+from .family import Component, Family, Row, Tied, Weight
 
 
 def _read(config: Config) -> dict[str, Component]:
@@ -30,12 +30,12 @@ def _read(config: Config) -> dict[str, Component]:
     logits: dict[str, Any] = {"tie_embedding": True} if tied else {"logits_bias": False}
     if tied != scaled:
         logits["logits_scale"] = dim**-0.5 if scaled else 1.0
-    rows = [Shared("token_emb", "encoder"), Tied("decoder.embed_tokens.weight", "shared.weight")]
+    rows = [Tied("decoder.embed_tokens.weight", "shared.weight")]
     rows += [Tied("lm_head.weight", "shared.weight") if tied else Weight("to_logits", "lm_head")]
     decoder = _stack(config, "decoder", "(a c f)", layers, {"causal": True, **logits}, rows)
     pad = config.integer("pad_token_id", 0)
     arguments = generation(config, pad_token_id=pad, decoder_start_token_id=pad, eos_token_id=1)
-    return {"encoder": encoder, "decoder": replace(decoder, arguments=arguments)}
+    return {"encoder": encoder, "decoder": replace(decoder, arguments={**arguments, "tie_token_emb": True})}
 
 
 def _stack(config: Config, side: str, layer: str, layers: int, own: Mapping[str, Any], rows: list[Row]) -> Component:

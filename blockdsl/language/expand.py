@@ -1,26 +1,43 @@
 """From syntax tree to the blocks it stands for.
 
 Owns what the constructs mean: repeats are copied, definitions and macros replaced, group suffixes handed to
-the blocks inside, ties resolved to classes, stages numbered. How many blocks that makes is measured before
-anything is copied. What a block's options mean for the stack is decided later, in `resolve`.
+the blocks inside, ties resolved to classes, stages numbered, labels found for what reads them. How many blocks
+that makes is measured before anything is copied. What a block's options mean for the stack is decided later, in
+`resolve`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from ..errors import Fault, Span, did_you_mean, listing, nearest, shortened
 from ..registry.kinds import Kind, kinds
 from ..registry.options import TOO_LARGE, Option, Value, by_name, spell
+from ..registry.reads import JOINS
 from ..registry.settings import STACK_SETTINGS
 from ..synonyms import absent, meant
 from .arguments import value_hint
+from .labels import LabelSpec, Places, read_arguments
 from .macros import MACROS, values_of
 from .parse import MAX_NESTING, parse_tree
-from .syntax import Body, Definition, Group, Item, Parallel, Ref, Repeat, Stage, Statement, Suffixed
+from .syntax import (
+    Argument,
+    Body,
+    Definition,
+    Group,
+    Item,
+    Label,
+    Parallel,
+    Read,
+    Ref,
+    Repeat,
+    Stage,
+    Statement,
+    Suffixed,
+)
 
 MAX_BLOCKS = 10_000  # unless the caller raises it
 
@@ -30,12 +47,39 @@ class BlockSpec:
     """One block, before the stack's settings are known.
 
     `given` holds the options its text sets; `shift` is None where no suffix sets it; `divide` is the product
-    of the divisions around it; `tie` names its class of shared parameters.
+    of the divisions around it; `tie` names its class of shared parameters; `reads` has the index of the label that each
+    option names which takes one.
     """
 
     kind: str
     given: Mapping[str, Value]
     shift: int | None
+    divide: float
+    tie: str | None
+    stage: int
+    span: Span
+    reads: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The labels that it reads."""
+        return tuple(self.reads.values())
+
+    @property
+    def scale(self) -> float:
+        """What the branch is multiplied by before the residual add."""
+        return 1 / self.divide
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSpec:
+    """A read: what the labels with the indices `sources` name joins the stream by `join`."""
+
+    label: str
+    which: str | int
+    join: str
+    init: float | None
+    sources: tuple[int, ...]
     divide: float
     tie: str | None
     stage: int
@@ -54,7 +98,7 @@ class ParallelSpec:
     branches: tuple[tuple[Spec, ...], ...]
 
 
-Spec = BlockSpec | ParallelSpec
+Spec = BlockSpec | ReadSpec | LabelSpec | ParallelSpec
 
 
 @dataclass(frozen=True)
@@ -65,49 +109,60 @@ class Expansion:
     stages: tuple[str | None, ...]
 
     def blocks(self) -> Iterator[BlockSpec]:
-        return _blocks(self.specs)
+        return (spec for spec in self.flat() if isinstance(spec, BlockSpec))
+
+    def flat(self) -> Iterator[BlockSpec | ReadSpec | LabelSpec]:
+        """All in order, branches one after another."""
+        return _flat(self.specs)
 
 
-def _blocks(specs: tuple[Spec, ...]) -> Iterator[BlockSpec]:
+def _flat(specs: tuple[Spec, ...]) -> Iterator[BlockSpec | ReadSpec | LabelSpec]:
     for spec in specs:
-        if isinstance(spec, BlockSpec):
-            yield spec
-        else:
+        if isinstance(spec, ParallelSpec):
             for branch in spec.branches:
-                yield from _blocks(branch)
+                yield from _flat(branch)
+        else:
+            yield spec
 
 
 def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS) -> Expansion:
     """Every block that the pattern stands for.
 
     Raises:
-        Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks, a stage boundary inside
-            a parallel branch, or a tie of blocks that differ; it points at the text.
+        Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks, a stage boundary or a label
+            inside a parallel branch, a read of what no label names, or a tie of blocks that differ; it points at the
+            text.
     """
     definitions = [statement for statement in statements if isinstance(statement, Definition)]
     measure = _Measure([definition.name for definition in definitions], max_blocks)
     for definition in definitions:
         measure.define(definition)
     measure.body(body)
-    return _Expander(measure.definitions).run(body)
+    return _Expander(measure.definitions, {*_written_labels(definitions, body)}).run(body)
 
 
-def _refs(body: Body) -> Iterator[Ref]:
+def _leaves(body: Body) -> Iterator[Ref | Label | Read]:
     for stage in body:
         for item in stage.items:
-            yield from _refs_of(item)
+            yield from _leaves_of(item)
 
 
-def _refs_of(item: Item) -> Iterator[Ref]:
-    if isinstance(item, Ref):
+def _leaves_of(item: Item) -> Iterator[Ref | Label | Read]:
+    if isinstance(item, Ref | Label | Read):
         yield item
     elif isinstance(item, Group):
-        yield from _refs(item.body)
+        yield from _leaves(item.body)
     elif isinstance(item, Parallel):
         for branch in item.branches:
-            yield from _refs_of(branch)
+            yield from _leaves_of(branch)
     else:
-        yield from _refs_of(item.item)
+        yield from _leaves_of(item.item)
+
+
+def _written_labels(definitions: list[Definition], body: Body) -> Iterator[str]:
+    """All that the text writes."""
+    bodies = [*(definition.body for definition in definitions), body]
+    return (leaf.name for each in bodies for leaf in _leaves(each) if isinstance(leaf, Label))
 
 
 @lru_cache(maxsize=256)
@@ -118,7 +173,7 @@ def _macro_body(text: str) -> Body:
 def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
     """Definitions that nothing uses."""
     bodies = [statement.body for statement in statements if isinstance(statement, Definition)]
-    used = {ref.name for each in [*bodies, body] for ref in _refs(each)}
+    used = {leaf.name for each in [*bodies, body] for leaf in _leaves(each) if isinstance(leaf, Ref)}
     return [s for s in statements if isinstance(s, Definition) and s.name not in used]
 
 
@@ -127,7 +182,7 @@ def used(statements: tuple[Statement, ...], body: Body) -> set[str]:
     bodies = {statement.name: statement.body for statement in statements if isinstance(statement, Definition)}
     names, waiting = set[str](), [body]
     while waiting:
-        new = {ref.name for ref in _refs(waiting.pop())} - names
+        new = {leaf.name for leaf in _leaves(waiting.pop()) if isinstance(leaf, Ref)} - names
         names |= new
         waiting += [bodies[name] for name in new & bodies.keys()]
     return names
@@ -172,6 +227,11 @@ class _Measure:
         return total
 
     def item(self, item: Item, level: int) -> int:
+        if isinstance(item, Label):
+            return 0
+        if isinstance(item, Read):
+            read_arguments(item)
+            return 1
         if isinstance(item, Ref):
             return self._bounded(self.ref(item, level), item.span)
         if isinstance(item, Group):
@@ -179,9 +239,10 @@ class _Measure:
             return self.body(item.body, level + 1)
         if isinstance(item, Parallel):
             return self._bounded(sum(self.item(branch, level) for branch in item.branches), item.span)
-        if isinstance(item, Repeat):
-            return self._bounded(self.item(item.item, level) * item.count, item.span)
-        return self.item(item.item, level)
+        size = self.item(item.item, level)
+        if not size:  # labels alone
+            raise Fault(item.span, "there is no block here, only a label", "as in (a ^u)*6")
+        return self._bounded(size * item.count if isinstance(item, Repeat) else size, item.span)
 
     def ref(self, ref: Ref, level: int) -> int:
         if ref.name in kinds():
@@ -238,6 +299,8 @@ class _Measure:
                 if option := own.get(name):
                     example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
                     return f"options go in parentheses right after the block: {example}\n"
+            if word == "read":
+                return "a read is written <u, after a label ^u\n"
             if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
                 return "settings come first, without parentheses: set dim=512, pre_norm=false; a f\n"
             if sentence := absent(word):
@@ -273,8 +336,18 @@ def check_arguments(kind: Kind, ref: Ref) -> None:
         if name in seen:
             raise Fault(argument.span, f"the option '{name}' is given twice", "remove one of them")
         seen.add(name)
-        if fault := known[name].fault(argument.value):
+        if known[name].reads:
+            _check_label(name, argument)
+        elif fault := known[name].fault(argument.value):
             raise Fault(argument.span, f"{name} {fault}", value_hint(known[name], argument.value))
+
+
+def _check_label(option: str, argument: Argument) -> None:
+    if not isinstance(argument.value, str):
+        problem = f"{option} takes a label" + (
+            f", not {shortened(spell(argument.value))}" * (argument.value is not True)
+        )
+        raise Fault(argument.span, problem, f"write ^u after a block, and {option}=u where it is read")
 
 
 def _example(options: tuple[Option, ...], value: Value) -> str:
@@ -331,9 +404,13 @@ class _Around:
     branch: bool = False
 
 
+_LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as in ^u a f <u"
+
+
 class _Expander:
-    def __init__(self, definitions: Mapping[str, Definition]) -> None:
+    def __init__(self, definitions: Mapping[str, Definition], labels: Collection[str]) -> None:
         self.definitions = definitions
+        self.labels = Places(labels)
         self.stages: list[str | None] = [None]
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)
@@ -345,7 +422,9 @@ class _Expander:
         self.body(body, _Around(), specs)
         keys = iter(self.keys)
         tied = tuple(self._with_tie(spec, keys) for spec in specs)
-        _check_ties(_blocks(tied))
+        _check_ties(_flat(tied))
+        if self.stage_empty:
+            raise Fault(body[-1].span, *_LABEL_ALONE)
         return Expansion(tied, tuple(self.stages))
 
     def body(self, body: Body, around: _Around, out: list[Spec]) -> None:
@@ -360,6 +439,8 @@ class _Expander:
         if around.branch:
             problem = "a stage cannot start inside a parallel branch"
             raise Fault(stage.name_span, problem, "cut before or after the parallel blocks")
+        if boundary and self.stage_empty:
+            raise Fault(Span(stage.span.start, stage.span.start + 1), *_LABEL_ALONE)
         if boundary or not self.stage_empty:
             self.stages.append(stage.name)
         elif self.stages[-1] is not None:
@@ -372,6 +453,13 @@ class _Expander:
     def item(self, item: Item, around: _Around, out: list[Spec]) -> None:
         if isinstance(item, Ref):
             self.ref(item, around, out)
+        elif isinstance(item, Label):
+            if around.branch:
+                hint = f"it names a place of the stream; write it before or after the branches: (a & f) ^{item.name}"
+                raise Fault(item.span, "a label inside a parallel branch", hint)
+            out.append(self.labels.write(item, len(self.stages) - 1))
+        elif isinstance(item, Read):
+            self.read(item, around, out)
         elif isinstance(item, Group):
             self.body(item.body, around, out)
         elif isinstance(item, Repeat):
@@ -407,6 +495,7 @@ class _Expander:
             self.item(branch, inside, specs)
             branches.append(tuple(specs))
         out.append(ParallelSpec(tuple(branches)))
+        self.labels.here.clear()
 
     def ref(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
         if ref.name in self.definitions:
@@ -419,6 +508,25 @@ class _Expander:
             self.block(ref, around, out)
 
     def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
+        given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
+        reads = {}
+        for option in kinds()[ref.name].options:
+            if option.reads and option.name in given:
+                label = given[option.name]
+                assert isinstance(label, str)
+                span = next(argument.span for argument in ref.arguments if argument.name == option.name)
+                (reads[option.name],) = self.labels.find(label, "latest", span)
+        stage = self._placed(around)
+        out.append(BlockSpec(ref.name, given, around.shift, around.divide, None, stage, ref.span, reads))
+
+    def read(self, read: Read, around: _Around, out: list[Spec]) -> None:
+        which, join, init = read_arguments(read)
+        sources = self.labels.find(read.name, which, read.span)
+        stage = self._placed(around)
+        out.append(ReadSpec(read.name, which, join.name, init, sources, around.divide, None, stage, read.span))
+
+    def _placed(self, around: _Around) -> int:
+        """Note that a block or a read stands here; returns its stage."""
         keys = []
         for tied in around.groups:
             keys.append((tied.label, tied.count))
@@ -429,9 +537,8 @@ class _Expander:
             self.tie_of[self._root(key)] = self._root(keys[-1])
         self.keys.append(keys[-1] if keys else None)
         self.stage_empty = False
-        given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
-        stage = len(self.stages) - 1
-        out.append(BlockSpec(ref.name, given, around.shift, around.divide, None, stage, ref.span))
+        self.labels.here.clear()
+        return len(self.stages) - 1
 
     def _root(self, key: tuple[str, int]) -> tuple[str, int]:
         while (parent := self.tie_of[key]) != key:
@@ -444,6 +551,8 @@ class _Expander:
             return ParallelSpec(
                 tuple(tuple(self._with_tie(inner, keys) for inner in branch) for branch in spec.branches)
             )
+        if isinstance(spec, LabelSpec):
+            return spec
         key = next(keys)
         if key is None:
             return spec
@@ -458,30 +567,41 @@ def _at(body: Body, span: Span) -> Body:
 
 
 def _item_at(item: Item, span: Span) -> Item:
-    if isinstance(item, Ref):
-        return Ref(item.name, item.arguments, span)
+    if isinstance(item, Ref | Label | Read):
+        return replace(item, span=span)
     if isinstance(item, Group):
         return Group(_at(item.body, span), span)
     if isinstance(item, Repeat):
         inner = _item_at(item.item, span)
-        assert isinstance(inner, Ref | Group | Suffixed)
+        assert isinstance(inner, Ref | Read | Group | Suffixed)
         return Repeat(inner, item.count, span)
     if isinstance(item, Suffixed):
         within = _item_at(item.item, span)
-        assert isinstance(within, Ref | Group)
+        assert isinstance(within, Ref | Read | Group)
         return Suffixed(within, item.shift, item.divide, item.tie, span)
     return Parallel(tuple(_item_at(branch, span) for branch in item.branches), span)
 
 
-def _check_ties(blocks: Iterator[BlockSpec]) -> None:
-    first: dict[str, BlockSpec] = {}
-    for block in blocks:
-        if block.tie is None:
+def _check_ties(specs: Iterator[BlockSpec | ReadSpec | LabelSpec]) -> None:
+    first: dict[str, BlockSpec | ReadSpec] = {}
+    for spec in specs:
+        if isinstance(spec, LabelSpec) or spec.tie is None:
             continue
-        other = first.setdefault(block.tie, block)
-        if other.kind != block.kind:
-            problem = f"{tie_in_words(block.tie)} is '{block.kind}' here and '{other.kind}' before"
-            raise Fault(block.span, problem, "tied blocks are the same kind with the same options")
+        other = first.setdefault(spec.tie, spec)
+        ours, theirs = (each.kind if isinstance(each, BlockSpec) else "a read" for each in (spec, other))
+        if ours != theirs:
+            ours, theirs = (word if word == "a read" else f"'{word}'" for word in (ours, theirs))
+            problem = f"{tie_in_words(spec.tie)} is {ours} here and {theirs} before"
+            raise Fault(spec.span, problem, "tied blocks are the same kind with the same options")
+        if isinstance(spec, ReadSpec) and isinstance(other, ReadSpec):
+            if (spec.join, spec.init) != (other.join, other.init):
+                problem = f"{tie_in_words(spec.tie)} joins the stream in another way here than before"
+                raise Fault(spec.span, problem, "tied reads are written alike")
+            if len(spec.sources) != len(other.sources) and JOINS[spec.join].shapes(1, 1):
+                problem = (
+                    f"{tie_in_words(spec.tie)} reads {len(spec.sources)} values here and {len(other.sources)} before"
+                )
+                raise Fault(spec.span, problem, "its parameters are as many as the values; tied reads read as many")
 
 
 def tie_in_words(tie: str) -> str:

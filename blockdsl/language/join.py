@@ -11,10 +11,34 @@ from ..registry.options import Value
 from ..registry.streams import ANYWAY
 from .parse import parse_tree
 from .pattern import parse
-from .syntax import Argument, Definition, Settings, pattern_pieces, statement_pieces, text_of
+from .syntax import (
+    Argument,
+    Body,
+    Definition,
+    Group,
+    Item,
+    Parallel,
+    Ref,
+    Repeat,
+    Settings,
+    Statement,
+    Suffixed,
+    group,
+    pattern_pieces,
+    statement_pieces,
+    suffixed,
+    text_of,
+)
 
 
-def joined(encoder: str, decoder: str, settings: Mapping[str, Value]) -> str:
+def of_both(enc_causal: bool, dec_causal: bool, tie_token_emb: bool) -> dict[str, Value]:
+    """What the text of two streams says of both, beside their own settings."""
+    said = {"enc_causal": enc_causal, "dec_causal": dec_causal, "tie_token_emb": tie_token_emb}
+    usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
+    return {name: value for name, value in said.items() if value != usual[name]}
+
+
+def join(encoder: str, decoder: str, settings: Mapping[str, Value]) -> str:
     """Two texts as one, `p => q`: settings that both have are of both, and others get their prefix.
 
     Args:
@@ -35,10 +59,42 @@ def joined(encoder: str, decoder: str, settings: Mapping[str, Value]) -> str:
     for side, own in given.items():
         arguments |= {side + name: replace(a, name=side + name) for name, a in own.items() if arguments.get(name) != a}
     arguments |= {name: Argument(name, value) for name, value in settings.items()}
-    statements = [Settings(tuple(arguments.values()))] if arguments else []
-    defined = {s.name: s for tree in reversed(trees.values()) for s in tree.statements if isinstance(s, Definition)}
-    parts = [text_of(statement_pieces(statement)) for statement in (*statements, *defined.values())]
-    text = " ".join([*parts, text_of(pattern_pieces(trees["enc_"].body, trees["dec_"].body))])
+    statements: list[Statement] = [Settings(tuple(arguments.values()))] if arguments else []
+    bodies = [tree.body for tree in trees.values()]
+    defined = [[s for s in tree.statements if isinstance(s, Definition)] for tree in trees.values()]
+    if {d.name for d in defined[0]} & {d.name for d in defined[1]} and defined[0] != defined[1]:
+        bodies = [_inlined(body, own) for body, own in zip(bodies, defined, strict=True)]
+    else:
+        statements += dict.fromkeys([*defined[0], *defined[1]])
+    parts = [text_of(statement_pieces(statement)) for statement in statements]
+    text = " ".join([*parts, text_of(pattern_pieces(*bodies))])
     with suppress(PatternError):
         return str(parse(text))
     return text
+
+
+def _inlined(body: Body, definitions: list[Definition]) -> Body:
+    """A body with each definition's in the place of its name."""
+    known: dict[str, Body] = {}
+
+    def of(body: Body) -> Body:
+        return tuple(replace(stage, items=tuple(map(item_of, stage.items))) for stage in body)
+
+    def item_of(item: Item) -> Item:
+        if isinstance(item, Ref):
+            return group(known[item.name]) if item.name in known else item
+        if isinstance(item, Group):
+            return group(of(item.body))
+        if isinstance(item, Parallel):
+            return replace(item, branches=tuple(map(item_of, item.branches)))
+        if isinstance(item, Suffixed):
+            return suffixed(item_of(item.item), item.shift, item.divide, item.tie)
+        if isinstance(item, Repeat):
+            inner = item_of(item.item)
+            assert isinstance(inner, Ref | Group | Suffixed)
+            return replace(item, item=inner)
+        return item
+
+    for definition in definitions:
+        known[definition.name] = of(definition.body)
+    return of(body)

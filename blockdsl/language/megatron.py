@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from ..errors import Fault, PatternError, Span, listing
 from ..registry.kinds import kind_of
-from .expand import MAX_BLOCKS, BlockSpec, Expansion, Spec
+from .expand import MAX_BLOCKS, BlockSpec, Expansion, ReadSpec, Spec
 from .fold import shortest
+from .labels import LabelSpec
 from .parse import MAX_TEXT
 from .pattern import Pattern, parse
 
@@ -117,6 +118,8 @@ def _written(pattern: Pattern) -> str:
 def _single(spec: Spec) -> BlockSpec:
     if isinstance(spec, BlockSpec):
         return spec
+    if isinstance(spec, LabelSpec | ReadSpec):
+        raise Fault(spec.span, "Megatron has no labels")
     first = next(Expansion((spec,), ()).blocks())
     raise Fault(first.span, "Megatron has no parallel branches")
 

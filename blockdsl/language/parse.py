@@ -23,7 +23,7 @@ from lark.visitors import Transformer_NonRecursive
 from ..errors import Fault, PatternError, Span, shortened
 from ..registry.options import Value
 from . import syntax
-from .syntax import Argument, Body, Definition, Item, Ref, Repeat, Settings, Stage, Statement
+from .syntax import Argument, Body, Definition, Item, Label, Read, Ref, Repeat, Settings, Stage, Statement
 
 MAX_TEXT = 200_000  # characters
 MAX_NESTING = 64  # parentheses inside parentheses
@@ -188,10 +188,17 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return str(children[0])
 
     def term(self, meta: Meta, children: list[Item]) -> Item:
+        for item in children if len(children) > 1 else ():
+            if isinstance(item, Label):
+                hint = f"it names a place of the stream; write it before or after the branches: (a & f) ^{item.name}"
+                raise Fault(item.span, "a label is no parallel branch", hint)
         return syntax.parallel(children, _span(meta))
 
     def factor(self, meta: Meta, children: list[Any]) -> Item:
         item, count = children
+        if count is not None and isinstance(item, Label):
+            hint = f"repeat it with the blocks before it, as in (a ^{item.name})*{shortened(count)}"
+            raise Fault(_span(meta), "a label cannot be repeated alone", hint)
         return item if count is None else Repeat(item, _count(count, "a repeat", "a*6", 1), _span(meta))
 
     def suffixed(self, meta: Meta, children: list[Any]) -> Item:
@@ -200,6 +207,11 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         for name, value, span in suffixes:
             if name in given:
                 raise Fault(span, f"a {_SUFFIXES[name]} is given twice", "each suffix is given at most once")
+            if isinstance(item, Label):
+                hint = f"it computes nothing; group it with the blocks before it, as in (a ^{item.name})/2"
+                raise Fault(span, "a label takes no suffix", hint)
+            if isinstance(item, Read) and name == "shift":
+                raise Fault(span, "a read takes no token shift", "it reads the stream as it is; shift a block: a>>1")
             given[name] = value
         return syntax.suffixed(item, given.get("shift"), given.get("divide"), given.get("tie"), _span(meta))
 
@@ -222,6 +234,16 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def call(self, meta: Meta, children: list[Any]) -> Ref:
         arguments = tuple(child for child in children[1:] if child is not None)
         return Ref(str(children[0])[:-1], arguments, _span(meta))
+
+    def label(self, meta: Meta, children: list[Token]) -> Label:
+        return Label(str(children[0]), _span(meta))
+
+    def read(self, meta: Meta, children: list[Token]) -> Read:
+        return Read(str(children[0]), (), _span(meta))
+
+    def read_call(self, meta: Meta, children: list[Any]) -> Read:
+        arguments = tuple(child for child in children[1:] if child is not None)
+        return Read(str(children[0])[:-1], arguments, _span(meta))
 
     def group(self, meta: Meta, children: list[Body]) -> Item:
         return syntax.group(children[0], _span(meta))
@@ -263,6 +285,8 @@ _AFTER = {
     "AMPERSAND": ("a parallel branch is missing", "as in a & f"),
     "FEEDS": ("the right side of '=>' is empty", f"write the blocks that read the left side, as in {_STREAMS}"),
     "COLON": ("a stage is empty", "write its blocks after the name, as in stem: f a f"),
+    "CIRCUMFLEX": ("a label needs a name", "as in a ^u f <u; a repeat is written a*6"),
+    "LESSTHAN": ("a read needs the name of a label", "as in a ^u f <u; a token shift is written a>>1"),
     "SET": ("'set' needs a setting", "as in set dim=512, heads=8;"),
 }
 
@@ -292,10 +316,8 @@ _STRANGE = {
     "+": "'&' sums parallel branches; a space puts blocks one after another",
     "-": f"{_APART}; a minus sign goes only before a number",
     **dict.fromkeys("→⇒➔➡⟶⟹", f"{_APART}; what one stream gives to another is written {_STREAMS}"),
-    "^": _REPEAT,
     "×": _REPEAT,
     **dict.fromkeys("[]{}", _GROUP),
-    "<": _SHIFT,
     ">": f"{_SHIFT}, two streams {_STREAMS}",
     **dict.fromkeys("'\"`“”‘’", _QUOTES),
 }

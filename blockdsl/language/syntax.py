@@ -36,6 +36,23 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """`^name`: a name for the place that the stream has reached."""
+
+    name: str
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`<name` or `<name(...)`: a branch that adds what the label names."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """`( ... )` where the parentheses are needed."""
 
@@ -47,7 +64,7 @@ class Group:
 class Suffixed:
     """An item with `>>shift`, `/divide` or `@tie`; None where a suffix is not written."""
 
-    item: Ref | Group
+    item: Ref | Read | Group
     shift: int | None = None
     divide: float | None = None
     tie: str | None = None
@@ -58,7 +75,7 @@ class Suffixed:
 class Repeat:
     """`item*count`: copies one after another, each with its own weights."""
 
-    item: Ref | Group | Suffixed
+    item: Ref | Read | Group | Suffixed
     count: int
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
@@ -71,7 +88,7 @@ class Parallel:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-Item = Ref | Group | Suffixed | Repeat | Parallel
+Item = Ref | Label | Read | Group | Suffixed | Repeat | Parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +135,7 @@ def group(body: Body, span: Span = NOWHERE) -> Item:
     """The item that `(body)` is."""
     if len(body) == 1 and body[0].name is None and len(body[0].items) == 1:
         inner = body[0].items[0]
-        if isinstance(inner, Ref):
+        if isinstance(inner, Ref | Read):
             return inner
         if isinstance(inner, Suffixed):  # its parentheses come back where a second suffix meets the first
             return replace(inner, span=span)
@@ -140,7 +157,7 @@ def suffixed(item: Item, shift: int | None, divide: float | None, tie: str | Non
                 span,
             )
         item = Group((Stage(None, (item,), item.span),), item.span)
-    assert isinstance(item, Ref | Group)
+    assert isinstance(item, Ref | Read | Group)
     return Suffixed(item, shift, divide, tie, span)
 
 
@@ -229,17 +246,21 @@ def body_pieces(body: Body) -> Iterator[TextPiece]:
 
 def _start(item: Item) -> int:
     """Where the first of an item's pieces stands; parentheses before it may have gone."""
-    while not isinstance(item, Ref | Group):
+    while not isinstance(item, Ref | Label | Read | Group):
         item = item.branches[0] if isinstance(item, Parallel) else item.item
     return item.span.start
 
 
 def _item(item: Item) -> Iterator[TextPiece]:
     start, end = item.span.start, item.span.end - 1
-    if isinstance(item, Ref) and not item.arguments:
-        yield TextPiece(item.name, start)
-    elif isinstance(item, Ref):
-        yield TextPiece(f"{item.name}(", start)
+    if isinstance(item, Label):
+        yield TextPiece(f"^{item.name}", start)
+    elif isinstance(item, Ref | Read):
+        name = item.name if isinstance(item, Ref) else f"<{item.name}"
+        if not item.arguments:
+            yield TextPiece(name, start)
+            return
+        yield TextPiece(f"{name}(", start)
         yield from _arguments(item.arguments)
         yield TextPiece(")", end)
     elif isinstance(item, Group):

@@ -122,6 +122,7 @@ class Kind:
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
+        gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -143,6 +144,7 @@ class Kind:
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     shown: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False

@@ -40,6 +40,8 @@ class Option:
         area: of the reference; empty: that of where it is declared.
         scores: of attention, what it does to scores: "package.module:name" of what makes a modifier, or a module that
             gives some, of the block's options; see `xt_blocks.kernels.scores.spec`. Empty: it does nothing to scores.
+        reads: of an option whose value in a text is a label, `a(kv=u)`: what it reads of the place that this names. In
+            a graph the option is true, and an edge that carries this comes from the place. Only a block can set it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Option:
     many: bool = False
     area: str = ""
     scores: str = ""
+    reads: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", plain(self.default))

@@ -13,7 +13,8 @@ _ONE_AT_A_TIME = Lock()
 
 # Words of the language, and names of the graph's other nodes.
 _RESERVED = {
-    *("set", "true", "false", "none", "input", "context", "condition", "sum", "output", "absolute", "sinusoidal"),
+    *("set", "true", "false", "none", "input", "context", "condition", "sum", "read", "output"),
+    *("absolute", "sinusoidal"),
     *("rotary", "t5_bias", "dynamic_bias", "alibi"),
 }
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 from .family import ModelFamily
 
 _T5 = """
-    set dim={dim}, heads={heads}, {wide}attn_qk_scale=1, rel_pos_bias, rel_pos_scale=1{causal};
+    set dim={dim}, heads={heads}, {wide}attn_qk_scale=1, rel_pos_bias, rel_pos_scale=1;
     set use_rmsnorm, norm_eps=1e-6, ff_inner={inner}, {ff}, ff_no_bias;
-    set num_tokens=32128, max_seq_len=0, {logits};
-    ({layer})*{depth}
+    set num_tokens=32128, max_seq_len=0, tie_token_emb, {logits};
+    (a f)*{depth} => (a c f)*{depth}
     """
 
 
-def _t5(wide: str, ff: str, logits: str) -> dict[str, str]:
-    sides = {"encoder": ("", "return_only_embed", "a f"), "decoder": (", causal", logits, "a c f")}
-    return {
-        side: _T5.replace("{wide}", wide)
-        .replace("{causal}", causal)
-        .replace("{ff}", ff)
-        .replace("{logits}", out)
-        .replace("{layer}", layer)
-        for side, (causal, out, layer) in sides.items()
-    }
+def _t5(wide: str, ff: str, logits: str) -> str:
+    return _T5.replace("{wide}", wide).replace("{ff}", ff).replace("{logits}", logits)
 
 
 t5 = ModelFamily(
@@ -54,18 +46,12 @@ bart = ModelFamily(
     "arXiv:1910.13461",
     "dim heads depth",
     {"base": (768, 12, 6), "large": (1024, 16, 12)},
-    {
-        "encoder": """
-        set dim={dim}, heads={heads}, attn_qkv_bias, attn_out_bias, pre_norm=false;
-        set num_tokens=50265, max_seq_len=1024, pos_offset=2, post_emb_norm, return_only_embed;
-        (a f)*{depth}
-        """,
-        "decoder": """
-        set dim={dim}, heads={heads}, causal, attn_qkv_bias, attn_out_bias, pre_norm=false;
-        set num_tokens=50265, max_seq_len=1024, pos_offset=2, post_emb_norm, tie_embedding, logits_scale=1;
-        (a c f)*{depth}
-        """,
-    },
+    """
+    set dim={dim}, heads={heads}, attn_qkv_bias, attn_out_bias, pre_norm=false;
+    set num_tokens=50265, max_seq_len=1024, pos_offset=2, post_emb_norm;
+    set tie_token_emb, tie_embedding, logits_scale=1;
+    (a f)*{depth} => (a c f)*{depth}
+    """,
 )
 
 whisper = ModelFamily(
@@ -78,16 +64,10 @@ whisper = ModelFamily(
         "medium": (1024, 16, 24),
         "large": (1280, 20, 32),
     },
-    {
-        "encoder": """
-        set dim={dim}, heads={heads}, attn_qkv_bias, attn_k_bias=false, attn_out_bias;
-        set dim_in=80, conv_stem, max_seq_len=1500;
-        (a f)*{depth}
-        """,
-        "decoder": """
-        set dim={dim}, heads={heads}, causal, attn_qkv_bias, attn_k_bias=false, attn_out_bias;
-        set num_tokens=51865, max_seq_len=448, tie_embedding, logits_scale=1;
-        (a c f)*{depth}
-        """,
-    },
+    """
+    set dim={dim}, heads={heads}, attn_qkv_bias, attn_k_bias=false, attn_out_bias;
+    set enc_dim_in=80, enc_conv_stem, enc_max_seq_len=1500;
+    set dec_num_tokens=51865, dec_max_seq_len=448, tie_embedding, logits_scale=1;
+    (a f)*{depth} => (a c f)*{depth}
+    """,
 )

@@ -1,4 +1,4 @@
-"""Graphs from files of others: a Hugging Face configuration, and encoder and decoder, which are two."""
+"""Graphs from files of others: a Hugging Face configuration, and the folder of an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -68,25 +68,26 @@ def test_no_torch_is_loaded(config: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(config)], check=True, capture_output=True)
 
 
-def test_an_encoder_and_a_decoder_are_two_of_everything(blockdsl: Run, both: Path) -> None:
-    assert blockdsl("check", both).out == "ok: encoder: 4 blocks in 1 stage\nok: decoder: 9 blocks in 1 stage\n"
-    assert [*json.loads(blockdsl("stats", both, "--json").out)] == ["encoder", "decoder"]
-    for command in ("show", "stats"):
-        encoder, decoder = blockdsl(command, both).out.split("\n\ndecoder\n")
-        assert encoder.startswith("encoder\n")
-        assert decoder
+def test_an_encoder_and_a_decoder_are_one_graph(blockdsl: Run, both: Path) -> None:
+    assert blockdsl("check", both).out == "ok: 13 blocks in 2 stages\n"
+    stats = json.loads(blockdsl("stats", both, "--json").out)
+    assert stats["pattern"] == "(a f)*2 => (a c f)*3"
+    rows = ["encoder embedding", "encoder 1", "encoder head", "1", "embedding", "head"]
+    assert sorted(row["stage"] for row in stats["stages"]) == sorted(rows)
+    encoder, decoder = blockdsl("show", both).out.split("\n\ndecoder: its context is the encoder's output\n")
+    assert encoder.startswith("encoder\n")
+    assert "cross-attention" in decoder
 
 
 def test_an_encoder_and_a_decoder_are_drawn_side_by_side(blockdsl: Run, both: Path, tmp_path: Path) -> None:
-    for suffix in (".svg", ".html", ".txt"):
+    for suffix in (".svg", ".html", ".txt", ".dot", ".mmd"):
         file = tmp_path / f"both{suffix}"
         assert blockdsl("draw", both, "-o", file).status == 0
         text = file.read_text(encoding="utf-8")
         assert "encoder" in text
         assert "decoder" in text
-    assert "are two graphs, which .dot files do not take" in blockdsl("draw", both, "-o", tmp_path / "both.dot").err
 
 
-def test_encoders_and_decoders_are_compared_with_their_like(blockdsl: Run, both: Path, config: Path) -> None:
-    assert blockdsl("diff", both, both).status == 0
-    assert "one is an encoder-decoder" in blockdsl("diff", both, config).err
+def test_encoders_and_decoders_are_compared(blockdsl: Run, both: Path, config: Path) -> None:
+    assert blockdsl("diff", both, both).out == "no differences\n"
+    assert "encoder (a f)*2 -> none" in blockdsl("diff", both, config).out

@@ -154,7 +154,7 @@ def test_an_option_of_2x_is_taken_at_its_default_alone() -> None:
         verbose=False, num_residual_streams=1, use_layerscale=False, attn_flash_pack_seq=False, rel_pos_kwargs={}
     )
     pattern_of(attn_attend_sdp_kwargs={"enable_flash": False}, attn_onnxable=True, norm_add_unit_offset=False)
-    for keyword, value in (("num_residual_streams", 4), ("use_simple_rmsnorm", True), ("attn_selective", True), ("ff_solu", True)):  # fmt: skip
+    for keyword, value in (("softclamp_output", True), ("attn_selective", True), ("ff_solu", True)):  # fmt: skip
         with pytest.raises(TypeError, match=f"{keyword}={value!r}.*is not here"):
             x.Decoder(**SIZES, **{keyword: value})
     assert x.TransformerWrapper(

@@ -28,6 +28,7 @@ STACKS: dict[str, dict[str, Any]] = {
     "2.x: softclamp": {"attn_softclamp_logits": True, "attn_logit_softclamp_value": 5.0, "rotary_pos_emb": True},
     "2.x: sink, kv heads": {"attn_head_learned_sink": True, "attn_kv_heads": 1, "rotary_pos_emb": True},
     "2.x: attention alone": {"only_attn": True, "rotary_pos_emb": True},
+    "2.x: simple rms, layer scale": {"use_simple_rmsnorm": True, "use_layerscale": True, "layerscale_init_value": 0.5},
     "shift, sandwich norm": {"shift_tokens": 1, "sandwich_norm": True},
 }
 

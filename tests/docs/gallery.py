@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 from blockdsl import zoo
-from blockdsl.draw import side_by_side
 
 from .options import linked
 from .pages import DOCS
@@ -37,9 +36,8 @@ $ blockdsl stats zoo:llama3-70b
 `blockdsl show zoo:gpt2` draws it, `blockdsl diff zoo:llama2 zoo:llama3` says what differs, and `blockdsl fmt zoo:gpt2` prints
 the text. A size follows the name, as in `zoo:gemma3-27b`; without it, it is the first.
 
-`xt_blocks.lower(zoo.gpt2.graph())` is the model with weights yet to be trained, and
-`xt_blocks.XTransformer.from_graphs(zoo.t5.graphs())` that of an encoder and a decoder. With the weights of Hugging Face,
-[`from_hugging_face`](hugging-face.md) makes it.
+`xt_blocks.lower(zoo.gpt2.graph())` is the model with weights yet to be trained; of `zoo.t5`, an encoder and a decoder in
+one text, it is an `XTransformer`. With the weights of Hugging Face, [`from_hugging_face`](hugging-face.md) makes it.
 """
 
 
@@ -50,18 +48,9 @@ def page() -> str:
 
 def _section(name: str) -> str:
     entry = zoo.entry(name)
-    sizes = ", ".join(f"`{size}` {spoken(_parameters(f'{name}-{size}'))}" for size in entry.sizes)
-    texts = "\n\n".join(f"```text\n{text}\n```" for text in entry.texts.values())
+    sizes = ", ".join(f"`{size}` {spoken(entry(size).graph().parameters())}" for size in entry.sizes)
     source = linked(entry.source)
-    return f"## {name}\n\n{source} · {sizes}\n\n{texts}\n\n![{name}](pictures/zoo/{name}.svg)\n"
-
-
-def _parameters(name: str) -> int:
-    graphs = zoo.entry(name).graphs()
-    total = sum(graph.parameters() for graph in graphs.values())
-    if [graph.reads for graph in graphs.values()] == ["tokens", "tokens"]:  # which have one embedding
-        total -= int(graphs["decoder"].model_options()["num_tokens"]) * graphs["decoder"].dim
-    return total
+    return f"## {name}\n\n{source} · {sizes}\n\n```text\n{entry.text}\n```\n\n![{name}](pictures/zoo/{name}.svg)\n"
 
 
 def spoken(parameters: int) -> str:
@@ -73,8 +62,4 @@ def spoken(parameters: int) -> str:
 @cache
 def pictures() -> dict[str, str]:
     """File name → SVG, of each family's first size."""
-    drawn = {}
-    for name in zoo.FAMILIES:
-        graphs = zoo.entry(name).graphs()
-        drawn[f"{name}.svg"] = graphs[""].to_svg() if "" in graphs else side_by_side(graphs)
-    return drawn
+    return {f"{name}.svg": zoo.entry(name).graph().to_svg() for name in zoo.FAMILIES}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import blockdsl
-from blockdsl.draw import side_by_side
 
 from .pages import DOCS
 
@@ -12,14 +11,12 @@ PICTURES = DOCS / "pictures"
 
 def pictures() -> dict[str, str]:
     """File name → SVG."""
-    tokens = {"num_tokens": 37000, "max_seq_len": 1024}
-    encoder = blockdsl.compile("(a f)*6", dim=512, return_only_embed=True, **tokens)
-    decoder = blockdsl.compile("(a c f)*6", dim=512, causal=True, **tokens)
     gpt2 = {"dim": 768, "heads": 12, "causal": True, "num_tokens": 50257, "max_seq_len": 1024, "tie_embedding": True}
     nemotron_h = blockdsl.from_megatron("M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-")
+    both = "set dim=512, num_tokens=37000, max_seq_len=1024; (a f)*6 => (a c f)*6"
     return {
         "hybrid.svg": blockdsl.compile(nemotron_h, dim=4096, heads=32).to_svg(),
         "decoder.svg": blockdsl.compile("(a f)*12", **gpt2).to_svg(),
         "stages.svg": blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512).to_svg(),
-        "encoder_decoder.svg": side_by_side({"encoder": encoder, "decoder": decoder}),
+        "encoder_decoder.svg": blockdsl.compile(both).to_svg(),
     }

@@ -173,6 +173,14 @@ def dropped(package: Any, alike: bool) -> None:
     assert len(stack(x).detach().flatten(1).unique(dim=0)) == 4  # each of two blocks dropped or not, by row
 
 
+@row("a `condition` in decoding")
+def condition(package: Any, alike: bool) -> None:
+    net, given = model_of(package, {"use_adaptive_rmsnorm": True, "dim_condition": 3}), torch.randn(2, 3)
+    cache = net.new_cache(2)
+    net(TOKENS[:, :5], cache=cache, condition=given)
+    torch.testing.assert_close(net(TOKENS[:, 5:], cache=cache), net(TOKENS, condition=given)[:, 5:])
+
+
 @row("`tie_embedding`")
 def tied(package: Any, alike: bool) -> None:
     net = model_of(package, tie_embedding=True)

@@ -111,13 +111,13 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a f",
         {},
         node("f1", type="blok"),
-        ["f1: unknown node type 'blok'; the types are input, context, position, block, sum, output"],
+        ["f1: unknown node type 'blok'; the types are input, context, condition, position, block, sum, read, output"],
     ),
     (
         "a f",
         {},
         edge("f1", "extra"),
-        ["extra: unknown node type None; the types are input, context, position, block, sum, output"],
+        ["extra: unknown node type None; the types are input, context, condition, position, block, sum, read, output"],
     ),
     ("a f", {}, gone("f1", "scale"), ["f1: has no attribute scale"]),
     ("a f", {}, gone("f1", "options"), ["f1: has no attribute options"]),
@@ -212,7 +212,9 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a f",
         {},
         edge("input", "f1", "steam"),
-        ["input → f1: carries 'steam', which is none of stream, base, context, position, scores, normed"],
+        [
+            "input → f1: carries 'steam', which is none of stream, base, context, condition, position, scores, normed, read"
+        ],
     ),
     (
         "a f",

@@ -94,10 +94,12 @@ def test_what_is_edited_comes_back_or_is_refused(model: Model, order: random.Ran
         except GraphError:
             continue
         g = changed
+    refusal = ""
     try:
         assert blockdsl.compile(g.to_pattern()) == g
     except GraphError as error:
-        assert str(error).startswith("the graph has no text: ")
+        refusal = str(error)
+    assert not refusal or any(reason in refusal for reason in (" in a parallel branch, ", " on the way ", "no block"))
 
 
 # Texts ----------------------------------------------------------------------------------------------------------------
@@ -141,7 +143,10 @@ def test_a_text_comes_back_as_it_was_written(written: str) -> None:
         ("set causal; a(causal=false) f a*2", "set dim=16, causal, …; a(causal=false) f a a"),
         ("set causal, rotary_pos_emb; a(rotary=false) f a", "set dim=16, causal, …; a f a(rotary)"),
         ("set alibi_pos_bias, alibi_num_heads=1; a f", "set dim=16, alibi_pos_bias, alibi_num_heads=1, …; a f"),
-        ("set num_tokens=9, max_seq_len=0, tie_embedding; a f", "set dim=16, num_tokens=9, max_seq_len=0, tie_embedding, …; a f"),
+        (
+            "set num_tokens=9, max_seq_len=0, tie_embedding; a f",
+            "set dim=16, num_tokens=9, max_seq_len=0, tie_embedding, …; a f",
+        ),
         ("set use_adaptive_rmsnorm, dim_condition=8; a f", "set dim=16, dim_condition=8, …, use_adaptive_rmsnorm; a f"),
     ],
 )

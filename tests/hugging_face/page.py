@@ -65,7 +65,7 @@ config = {
 }
 reading = hugging_face.read(config)  # or the path of a config.json, or of its folder
 print(reading.texts[""])  # set dim=64, heads=4, ...; (a f)*4
-print(reading.graphs()[""].parameters())  # an encoder-decoder has an "encoder" and a "decoder"
+print(reading.graphs()[""].parameters())  # an encoder-decoder is one too: (a f)*4 => (a c f)*4
 ```
 
 ## What is measured

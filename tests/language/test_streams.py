@@ -6,7 +6,7 @@ import pytest
 
 from blockdsl import parse
 from blockdsl.language.format import format_text
-from blockdsl.language.join import joined
+from blockdsl.language.join import join
 
 WHOLE = (
     "set dim=64, num_tokens=100, max_seq_len=9, tie_embedding, heads=8, enc_heads=4, tie_token_emb; "
@@ -45,14 +45,17 @@ def test_each_stream_is_a_pattern_of_its_own_with_its_settings_and_definitions()
             "set enc_heads=2, enc_attn_qk_norm, dec_heads=4; a => c",
         ),
         ("x = a f; x", "set causal; x = a f; x c", "x = a f; x => x c"),
+        ("x = a f; y = f x; (y & x/2)*2", "set causal; x = f; x c@t", "((f a f) & (a f)/2)*2 => f c@t"),
     ],
 )
 def test_two_texts_become_one(encoder: str, decoder: str, whole: str) -> None:
-    assert joined(encoder, decoder, {}) == whole
+    assert join(encoder, decoder, {}) == whole
     assert str(parse(whole)) == whole
     for side, text in (("encoder", encoder), ("decoder", decoder)):
         own = getattr(parse(whole), side)
-        assert (own.body, own.settings) == (parse(text).body, parse(text).settings)
+        assert (own.expansion.stages, own.settings) == (parse(text).expansion.stages, parse(text).settings)
+        blocks = ([(b.kind, b.shift, b.divide, b.tie) for b in p.expansion.blocks()] for p in (own, parse(text)))
+        assert next(blocks) == next(blocks)
 
 
 def test_a_long_pattern_is_broken_before_the_arrow() -> None:

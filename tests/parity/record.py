@@ -20,6 +20,12 @@ Case = dict[str, Any]
 
 TOKENS = {"kind": "ints", "shape": [2, 8], "seed": 0, "high": 17}
 CONTEXT = {"kind": "floats", "shape": [2, 5, 32], "seed": 3}
+WIDE = {"kind": "floats", "shape": [2, 32], "seed": 4}
+NARROW = {"kind": "floats", "shape": [2, 6], "seed": 5}
+ADAPTIVE = {
+    **{"use_adaptive_rmsnorm": True, "use_adaptive_layerscale": True, "dim_condition": 6},
+    **{"adaptive_condition_mlp": True, "adaptive_condition_mlp_expansion": 2},
+}
 
 
 def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder", **more: Any) -> Case:
@@ -55,6 +61,15 @@ CASES = {
         case("tied_layers", {"pattern": "(a@x f@y)*3"}, {"depth": 3, "weight_tie_layers": True}),
         case("attention_alone", {"pattern": "a a", "use_rmsnorm": True}, {"only_attn": True, "use_rmsnorm": True}),
         case("post_norm_rmsnorm", {"pre_norm": False, "use_rmsnorm": True}),
+        case("adaptive_layernorm", {"use_adaptive_layernorm": True, "sandwich_norm": True}, kwargs={"condition": WIDE}),
+        case("adaptive_rmsnorm_of_tokens", ADAPTIVE, kwargs={"condition": NARROW | {"shape": [2, 8, 6]}}),
+        case("adaptive_post_norm", ADAPTIVE | {"pre_norm": False, "macaron": True}, kwargs={"condition": NARROW}),
+        case(
+            "pre_and_post_norm, layer scale",
+            {"pre_and_post_norm": True, "use_scalenorm": True, "layer_scale": 0.5},
+            {"pre_and_post_norm": True, "use_scalenorm": True, "use_layerscale": True, "layerscale_init_value": 0.5},
+        ),
+        case("simple_rmsnorm", {"use_simple_rmsnorm": True, "ff_sublayer_dropout": 0.1, "attn_sublayer_dropout": 0.1}),
         case("context_width", OTHER_WIDTH, kwargs={"context": CONTEXT | {"shape": [2, 5, 24]}}),
         case("zero_key_norms", ZERO_KEY),
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),

@@ -64,6 +64,8 @@ def test_the_graph_says_what_the_loaded_model_is(name: str) -> None:
     again.load_state_dict(net.state_dict())
     tokens = torch.randint(0, 17, (2, 7))
     extra = {"context": torch.randn(2, 3, net.graph.dim_context)} if net.attn_layers.reads_context else {}
+    if features := net.graph.condition[0]:
+        extra["condition"] = torch.randn(2, features)
     torch.testing.assert_close(again.eval()(tokens, **extra), net(tokens, **extra))
     assert net.graph.parameters() == sum(parameter.numel() for parameter in net.parameters())
 

@@ -21,6 +21,7 @@ from .models import AROUND, OF_HYBRID, OF_STACK, TOKENS, Model, context_for, tok
 COVERED = {name for variant in NAMES for name in VARIANTS[variant][1]}
 NUMBERS = {"attn_dim_head", "attn_qk_scale", "attn_qk_norm_scale", "attn_qk_layernorm_eps", "attn_qk_rmsnorm_eps"} | {
     *("alibi_scale", "ff_mult", "init_gain", "norm_eps"),
+    *("dim_condition", "adaptive_condition_mlp", "use_adaptive_layernorm"),  # adaptive_condition_mlp_expansion has them
     *("rotary_theta", "rotary_beta_slow", "rotary_high_freq_factor", "rotary_long_factors"),
 }
 """Sizes and factors of operations that another option's model has, too."""

@@ -45,6 +45,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(o.inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
         self.to_out = nn.Linear(o.inner, dim, bias=not o.no_bias)
+        self.sublayer_dropout = nn.Dropout(o.sublayer_dropout) if o.sublayer_dropout else None
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():
@@ -74,4 +75,5 @@ class FeedForward(nn.Module):
             hidden = self.norm(hidden)
         if self.dropout.training:
             hidden = self.dropout(hidden)
-        return apply(self.to_out, hidden)
+        out = apply(self.to_out, hidden)
+        return out if self.sublayer_dropout is None else self.sublayer_dropout(out)

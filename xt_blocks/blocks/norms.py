@@ -74,7 +74,13 @@ class OffsetLayerNorm(nn.LayerNorm):
 
 
 class Adaptive(nn.Module):
-    """A module that reads a condition: it is called with x and that."""
+    """A module that reads a condition: it is called with x and that.
+
+    Attributes:
+        to_gain: from the condition to what says the gain of each feature.
+    """
+
+    to_gain: nn.Linear
 
 
 class AdaptiveNorm(Adaptive):

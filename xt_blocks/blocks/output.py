@@ -26,6 +26,7 @@ class Output(nn.Module):
     gate_values               a sigmoid gate by the input (AlphaFold 2, doi:10.1038/s41586-021-03819-2), of each feature
                               or, with gate_values_headwise, of each head
     on_attn                   attention on attention: the last layer is a GLU (arXiv:1908.06954)
+    sublayer_dropout          dropout of what it gives (arXiv:1706.03762)
     zero_init_branch_output   the last layer starts at zero, and the block as the identity
 
     Args:
@@ -45,6 +46,7 @@ class Output(nn.Module):
             if self.to_gate.bias is not None:
                 nn.init.ones_(self.to_gate.bias)
         self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=o.out_bias)
+        self.sublayer_dropout = nn.Dropout(o.sublayer_dropout) if o.sublayer_dropout else None
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():
@@ -70,4 +72,5 @@ class Output(nn.Module):
             of_each = torch.unflatten(merged, -1, (gate.shape[-1], -1))  # of a feature, or of all of a head
             merged = (of_each * gate[..., None]).flatten(-2)
         out = apply(self.to_out, merged)
-        return nn.functional.glu(out, dim=-1) if self.on_attn else out
+        out = nn.functional.glu(out, dim=-1) if self.on_attn else out
+        return out if self.sublayer_dropout is None else self.sublayer_dropout(out)

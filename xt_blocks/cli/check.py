@@ -8,6 +8,7 @@ import sys
 from typing import Any, NamedTuple
 
 from blockdsl.graph.resolve import resolve
+from blockdsl.registry.kinds import kinds
 
 from . import source
 
@@ -33,7 +34,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if source.is_stored(args.pattern):
         found = [
-            Found(graph.pattern, len(graph.nodes("block")), len(graph.stages), name)
+            Found(
+                graph.pattern,
+                sum(len(stream.nodes("block")) for stream in graph.streams().values()),
+                sum(len(stream.stages) for stream in graph.streams().values()),
+                name,
+            )
             for name, graph in source.graphs(args).items()
         ]
         return _tell(args, found, [])
@@ -45,6 +51,12 @@ def run(args: argparse.Namespace) -> int:
 
         compile(pattern, **settings)
     notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
+    notes += [f"^{name} names a place that nothing reads" for name in pattern.unread_labels]
+    if stack.encoder is None and stack.settings["context"] is None:
+        known = kinds()
+        read = next((kind for kind in pattern.layer_types if "context" in known[kind].inputs), None)
+        if read is not None:
+            notes.append(f"{read} attends to a context: give it when calling, or write (a f)*6 => (a c f)*6")
     return _tell(args, [Found(str(pattern), len(pattern.layer_types), len(pattern.stage_names))], notes)
 
 

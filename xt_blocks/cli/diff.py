@@ -56,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("only one of the two patterns can come from standard input")
     before, after = (_graphs(args, given) for given in (args.before, args.after))
     if before.keys() != after.keys():
-        raise UserError("one is an encoder-decoder and the other is not; compare two that are")
+        raise UserError("one is a pair of encoders and the other is not; compare two that are")
     found = {name: graph.diff(after[name], args.seq_len) for name, graph in before.items()}
     if args.out is not None:
         if args.json and args.out == output.STDOUT:
             raise UserError("--json and -o - both write to standard output; give one")
         if "" not in found:
-            raise UserError("-o draws the difference of two graphs, and these are an encoder and a decoder each")
+            raise UserError("-o draws the difference of two graphs, and these are two encoders each")
         forms = {".svg": found[""].to_svg, ".html": found[""].to_html}
         suffix = ".svg" if args.out == output.STDOUT else args.out.suffix.lower()
         if suffix not in forms:

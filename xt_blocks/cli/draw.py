@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any]) -> str | bytes:
-    """An encoder and its decoder, side by side."""
+    """Two encoders, side by side."""
     from blockdsl.draw import page, side_by_side
     from blockdsl.draw.png import png
 

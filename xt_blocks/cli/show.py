@@ -15,7 +15,7 @@ def add_parser(subparsers: Any) -> None:
         help="draw a pattern",
         description=(
             "Draw a pattern's blocks: stages, parallel branches, ties, and each repeat once. In colour on a terminal,\n"
-            "unless NO_COLOR is set. An encoder-decoder is two drawings."
+            "unless NO_COLOR is set. Of two streams, the encoder comes first."
         ),
         epilog='examples:\n  blockdsl show "f a f | a*6 f*6 | sandwich(6)"\n  blockdsl show "(a & f)*12" --dim 1024\n'
         "  blockdsl show path/to/config.json         a model of Hugging Face",

@@ -148,13 +148,13 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
     for name in ("dim", "heads", "causal"):
         if getattr(args, name, None) is not None:
             given[name] = getattr(args, name)
-    if "dim" not in given and "dim" not in pattern.settings:
+    if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
         given["dim"] = 512
     return given
 
 
 def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
-    """The graphs that the command line names: a pattern's, called "", or those stored in a file or a folder.
+    """The graphs that the command line names: one, called "", or those of a pair of encoders by name.
 
     Raises:
         UserError: a file cannot be read, or settings are given beside a graph that has them all.
@@ -162,9 +162,6 @@ def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
     from blockdsl import compile
 
     stored = _stored(args.pattern)
-    if args.pattern.startswith(ZOO) and "" not in (entry := zoo.entry(args.pattern[len(ZOO) :])).texts:
-        _refuse_settings(args)
-        return entry.graphs()
     if stored is None:
         pattern = read_pattern(args)
         return {"": compile(pattern, **settings(args, pattern))}
@@ -212,7 +209,8 @@ def _read_graphs(path: Path) -> dict[str, BlockGraph]:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     if "encoder" in values and "xt_blocks" in values:
-        return {side: _read_graph(path.with_name(f"{side}.json")) for side in ("encoder", "decoder")}
+        encoder, decoder = (_read_graph(path.with_name(f"{side}.json")) for side in ("encoder", "decoder"))
+        return {"": decoder.with_encoder(encoder, bool(values.get("arguments", {}).get("tie_token_emb", False)))}
     return {"": _read_graph(path)}
 
 

@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         help="count parameters, FLOPs and cache bytes",
         description=(
             "A table of a pattern's costs by stage: blocks, parameters (tied ones once), forward FLOPs a token\n"
-            "and key-value cache bytes a token. An encoder-decoder is two tables."
+            "and key-value cache bytes a token. An encoder runs once over the context; its FLOPs are counted too."
         ),
         epilog=(
             'examples:\n  blockdsl stats "(a f)*12" --dim 768 --heads 12 --seq-len 1024\n'

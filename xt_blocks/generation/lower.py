@@ -37,7 +37,7 @@ def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper | X
     if "" in streams:
         return lower_stream(graph)
     if writes_text(graph):
-        return XTransformer.from_graphs(streams, tie_token_emb=graph.tie_token_emb)
+        return XTransformer.from_graphs({"": graph})
     return EncoderDecoder(graph)
 
 

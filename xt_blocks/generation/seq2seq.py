@@ -154,7 +154,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         super().__init__()
         if return_tgt_loss is not True:
             raise TypeError("XTransformer gives the target's loss; for logits, call its decoder.net with context=")
-        options: JoinOptions = {
+        options: dict[str, Any] = {
             "ignore_index": ignore_index,
             "pad_value": pad_value,
             "cross_attn_tokens_dropout": cross_attn_tokens_dropout,
@@ -240,7 +240,10 @@ class XTransformer(Drawn, Pretrained, nn.Module):
 
     @classmethod
     def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:
-        """Of the graphs "encoder" and "decoder", with the options of `from_models`."""
+        """Of the graphs "encoder" and "decoder", or of one that has both, with the options of `from_models`."""
+        if {*graphs} == {""}:
+            arguments = {"tie_token_emb": graphs[""].tie_token_emb} | arguments
+            graphs = graphs[""].streams()
         if set(graphs) != {"encoder", "decoder"}:
             raise UserError(f"this is no encoder-decoder, as {cls.__name__} is; xt_blocks.from_pretrained reads either")
         encoder, decoder = cls._models(graphs)
@@ -258,7 +261,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         for name in ("filter_logits_fn", "generator"):
             if self.generation.get(name) is not None:
                 raise UserError(f"the model's generation has a {name}, which no file can hold; take it out to save")
-        said = ("ignore_index", "pad_value", "cross_attn_tokens_dropout", "start_token", "generation")
+        said = ("tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "start_token", "generation")
         return {name: getattr(self, name) for name in said}
 
     @property
@@ -269,8 +272,13 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     @property
     def graph(self) -> BlockGraph:
         """Both as one graph, which reads the encoder's."""
-        theirs, ours = (getattr(net.token_emb, "weight", net) for net in (self.encoder, self.decoder.net))
-        return self.decoder.net.graph.with_encoder(self.encoder.graph, tie_token_emb=theirs is ours)
+        return self.decoder.net.graph.with_encoder(self.encoder.graph, tie_token_emb=self.tie_token_emb)
+
+    @property
+    def tie_token_emb(self) -> bool:
+        """Whether one embedding serves both."""
+        theirs, ours = (getattr(net, "token_emb", None) for net in (self.encoder, self.decoder.net))
+        return theirs is not None and ours is not None and theirs.weight is ours.weight
 
     @property
     def pattern(self) -> str:

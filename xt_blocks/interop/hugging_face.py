@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import accumulate
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from blockdsl.errors import UserError
 from blockdsl.files import read_object
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
-from blockdsl.hugging_face.family import Layout, PartOf, Reading, Shared, Tied, Weight, Zeros
+from blockdsl.hugging_face.family import Layout, PartOf, Reading, Tied, Weight, Zeros
 from blockdsl.registry.kinds import kinds
 
 from ..generation.autoregressive import AutoregressiveWrapper
@@ -35,6 +35,9 @@ from ..models.lower import lower_stream
 from ..runtime.pretrained import MAX_SHARD_BYTES
 from ..runtime.weights import write_weights
 from .tensors import Tensors
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 Model = Any
 GENERATION = "generation_config.json"
@@ -168,19 +171,18 @@ def _once(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _built(reading: Reading) -> Model:
     """The model of a configuration, with weights yet to come."""
+    graphs = _graphs(reading)
+    if "" in graphs:
+        return lower_stream(graphs[""])
+    if "image" in graphs:
+        return DualEncoder.from_graphs(graphs, **reading.parts["image"].arguments)
+    return XTransformer.from_graphs(graphs, **reading.parts["decoder"].arguments)
+
+
+def _graphs(reading: Reading) -> dict[str, BlockGraph]:
+    """The graph of each component, by its name."""
     graphs = reading.graphs()
-    if {*graphs} == {""}:
-        model: Model = lower_stream(graphs[""])
-    elif "image" in graphs:
-        model = DualEncoder.from_graphs(graphs, **reading.parts["image"].arguments)
-    else:
-        model = XTransformer.from_graphs(graphs, **reading.parts["decoder"].arguments)
-    nets = _nets(model)
-    for name, component in reading.parts.items():
-        for row in component.weights:
-            if isinstance(row, Shared):
-                nets[name].set_submodule(row.ours, nets[row.of].get_submodule(row.ours))
-    return model
+    return graphs[""].streams() if "" in graphs else graphs
 
 
 def _fill(model: Model, reading: Reading, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
@@ -312,7 +314,7 @@ def _copies(model: Model, reading: Reading) -> tuple[list[_Copy], list[Tied | Ze
         parameters, modules = of_net | around, dict(net.named_modules()) | {"model": model}
         for row in rows:
             if not isinstance(row, Weight):
-                ties += [] if isinstance(row, Shared) else [row]
+                ties.append(row)
                 continue
             for place, layer in _places(net, row.ours, layers):
                 for last in ("", ".weight", ".bias"):
@@ -369,8 +371,9 @@ def _json(said: Mapping[str, Any]) -> str:
 
 
 def _check_same(model: Model, reading: Reading) -> None:
+    graphs = _graphs(reading)
     for name, net in _nets(model).items():
-        if found := reading.parts[name].graph().diff(net.graph):
+        if found := graphs[name].diff(net.graph):
             raise UserError(f"the configuration says another model than this:\n{found.to_text()}")
     with torch.device("meta"):
         expected = {name: parameter.shape for name, parameter in _built(reading).named_parameters()}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..blocks.norms import ScaleNorm, unit_offset
+from ..blocks.norms import Adaptive, ScaleNorm, unit_offset
 from .reader import Reader
 
 
@@ -16,12 +16,15 @@ def load_norm(module: nn.Module, state: Reader, shifted: bool) -> None:
     Args:
         shifted: the gain is stored minus one.
     """
+    if isinstance(module, Adaptive):
+        load_linear(module.to_gain, state, "to_gamma")
+        return
     parameter: Any = module.weight
     if parameter is None:
         return
     names = ("weight", "gamma") if isinstance(module, nn.LayerNorm) else ("g",)
     gain = state.need(*(names if state.old else names[::-1]), shape=parameter.shape)
-    if gain is not None and not shifted and isinstance(module, ScaleNorm):
+    if gain is not None and state.old and isinstance(module, ScaleNorm):
         gain = gain * module.dim**-0.5  # 1.x includes the factor dim^0.5 in its gain
     if gain is not None and shifted != unit_offset(module):
         gain = gain + (1 if shifted else -1)

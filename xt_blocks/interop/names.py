@@ -113,7 +113,7 @@ def release_of(state: Mapping[str, Tensor]) -> Release:
     # every stack of 1.15 or later has a norm at its end, LayerNorms with a weight or a bias until 1.30
     if has(rf"\.beta$|(^|\.)final_norm\.(weight|bias)$|layers\.{last}\.0\.2\.(weight|bias)$"):
         raise _between()
-    if has(r"gamma$|head_attn_sink$"):
+    if has(r"gamma$|\.to_gamma\.|head_attn_sink$"):
         return NEWEST
     if has(rf"(^|\.)final_norm\.|layers\.{last}\.0\.2\.g$"):
         if (has(r"\.ff\.3\.") and not has(r"\.ff\.1\.")) or has(r"(^|\.)to_logits\.bias$"):

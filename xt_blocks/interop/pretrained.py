@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..generation.seq2seq import XTransformer
 from ..models.dual import DualEncoder
+from ..models.encoder_decoder import EncoderDecoder
 from ..models.lower import MODELS
 from ..models.sequence import SequenceModel
 from ..models.vision import ViTransformerWrapper
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def from_pretrained(
     folder: str | PathLike[str], *, revision: str | None = None, **options: Any
-) -> Stack | SequenceModel | ViTransformerWrapper | XTransformer | DualEncoder:
+) -> Stack | SequenceModel | ViTransformerWrapper | XTransformer | EncoderDecoder | DualEncoder:
     """The model of a folder that `save_pretrained` wrote.
 
     Its class is what its graph says, as `lower` makes them, XTransformer where there is an encoder and a decoder, or
@@ -37,8 +38,8 @@ def from_pretrained(
     found = hub.folder_of(Path(folder) if not isinstance(folder, str) else folder, revision)
     graphs = Saved.read(found).graphs
     owner: type[Any] = _owner(graphs)
-    model: Stack | SequenceModel | ViTransformerWrapper | XTransformer | DualEncoder = owner.from_pretrained(
-        found, **options
+    model: Stack | SequenceModel | ViTransformerWrapper | XTransformer | EncoderDecoder | DualEncoder = (
+        owner.from_pretrained(found, **options)
     )
     return model
 
@@ -46,4 +47,6 @@ def from_pretrained(
 def _owner(graphs: Mapping[str, BlockGraph]) -> type[Any]:
     if "" not in graphs:
         return DualEncoder if "image" in graphs else XTransformer
+    if graphs[""].encoder is not None:
+        return EncoderDecoder
     return Stack if graphs[""].reads is None else MODELS[graphs[""].reads]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from blockdsl.language.macros import par_layout
-from blockdsl.registry.norms import NORM_DETAILS, Norm
+from blockdsl.registry.norms import NORM_DETAILS, NORMS, Norm
 from blockdsl.registry.residual_streams import SINKHORN_ITERS
 from blockdsl.registry.settings import deepnorm_settings
 
@@ -33,7 +33,7 @@ from ..runtime.plan import Step, plan
 from ..runtime.recompute import parts_of
 from ..runtime.stack import Stack
 from .attention import ScoreContext, load_attention
-from .linear import load_bias, load_norm
+from .linear import load_bias, load_linear, load_norm
 from .positions import load_biases, load_rotations
 from .reader import Reader
 
@@ -89,7 +89,12 @@ def _is_post_norm(stack: Stack) -> bool:
 
 def _load_final_norm(stack: Stack, state: Reader) -> None:
     if not _is_post_norm(stack):
-        load_norm(stack.norm, state.under("final_norm."), shifted=True)
+        load_norm(stack.norm, state.under("final_norm."), _less_one(stack, state))
+
+
+def _less_one(stack: Stack, state: Reader) -> bool:
+    """Whether gains are stored less one: in 2.x, unless norm_add_unit_offset is false."""
+    return not state.old and getattr(stack, "norm_add_unit_offset", True)
 
 
 def _set_final_norm(stack: Stack, graphs: Sequence[BlockGraph], name: str | None, state: Reader) -> nn.Module:
@@ -112,6 +117,8 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         last_norm: of 1.x, where the norm after the last block is.
     """
     steps = {step.node: step for step in stack.plan if step.block is not None}
+    if stack.condition_mlp is not None:
+        load_linear(stack.condition_mlp[0], state, "adaptive_mlp.0")
     _check(stack, list(steps.values()), state)
     if stack.residual_streams is not None:
         state.fill(stack.residual_streams.weight, "stream_emb")
@@ -126,6 +133,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
             state.refuse("branch_scale: x-transformers does not have it")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
+        _load_layer_scale(block, own, _less_one(stack, state))
         _load_residual(block, attributes, own, constant)
         step, layer = steps[owner], block.layer
         if isinstance(layer, Attention | CrossAttention):
@@ -191,7 +199,7 @@ def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
 
 
 def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reader, last: Reader | None) -> None:
-    shifted = not state.old
+    shifted = _less_one(stack, state)
     if block.pre_norm:
         load_norm(block.norm, state.under("0.0."), shifted)
     elif last is None:
@@ -199,10 +207,27 @@ def _load_norms(block: Block, stack: Stack, attributes: Attributes, state: Reade
     else:
         new = _norm(Norm.of("layernorm", {}), stack)
         state.replace(block, "norm", new)
-        state.set([each["options"] for each in attributes], use_rmsnorm=False, use_scalenorm=False, **_USUAL)
+        state.set(
+            [each["options"] for each in attributes],
+            **dict.fromkeys((f"use_{name}" for name in NORMS if name != "layernorm"), False),
+            **_USUAL,
+        )
         load_norm(new, last, shifted=False)
     if block.sandwich_norm is not None:
         load_norm(block.sandwich_norm, state.under("0.1."), shifted)
+    if block.post_norm is not None:
+        load_norm(block.post_norm, state.under("0.2."), shifted)
+
+
+def _load_layer_scale(block: Block, state: Reader, less_one: bool) -> None:
+    gain, adaptive = block.layer_scale, block.adaptive_layer_scale
+    if block.sandwich_norm is not None and (gain is not None or adaptive is not None):
+        state.refuse("layer_scale, use_adaptive_layerscale: x-transformers has them before the norm of sandwich_norm")
+    if gain is not None:
+        value = state.need("1.gamma", shape=gain.shape)
+        state.put(gain, None if value is None else value + less_one, "1.gamma")
+    if adaptive is not None:
+        load_linear(adaptive.to_gain, state, "1.to_gamma")
 
 
 _STREAM_WEIGHTS = {

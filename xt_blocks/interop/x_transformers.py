@@ -66,7 +66,8 @@ def load_x_transformers(model: Model, state_dict: Mapping[str, Tensor], release:
     state = names.below(names.tensors(state_dict), *_root(model))
     version = names.release_of(state) if release is None else names.version_of(release)
     reader = Reader(state, version, told=release is None)
-    if reader.told and not reader.old and names.gains_around_one(state):
+    offset = all(getattr(module, "norm_add_unit_offset", True) for module in unwrapped(model).modules())
+    if reader.told and not reader.old and offset and names.gains_around_one(state):
         reader.warn(
             "use_rmsnorm, use_scalenorm: the gains are around one, and are read as stored less one, as they are since "
             "1.32; from 1.15 to 1.31, of which no weights are read, they are not"

@@ -54,7 +54,13 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
         return cls(graphs[""], **arguments)
 
     def forward(
-        self, src: Tensor, tgt: Tensor, mask: Tensor | None = None, tgt_mask: Tensor | None = None, **inputs: Any
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        **inputs: Any,
     ) -> Any:
         """
         Args:
@@ -62,6 +68,7 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
             tgt: what the decoder reads: (batch, target, dim) for a stack, else tokens or vectors.
             mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
             tgt_mask: (batch, target) bool, True = a real token.
+            condition: (batch, dim), for adaptive norms and layer scales of both.
             inputs: the decoder's others, as attn_mask or cache.
 
         Returns:
@@ -70,12 +77,21 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
-        context, context_mask = self.encode(src, mask)
+        context, context_mask = self.encode(src, mask, condition)
+        inputs |= self._of(self.decoder, condition)
         return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask, **inputs)
 
-    def encode(self, src: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def encode(
+        self, src: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to: the encoded source (batch, places, dim) and its mask (batch, places)."""
+        inputs = self._of(self.encoder, condition)
         if mask is None:
-            return self.encoder(src), None
+            return self.encoder(src, **inputs), None
         places = getattr(self.encoder, "places_of", lambda mask: mask)
-        return self.encoder(src, mask=mask), places(mask)
+        return self.encoder(src, mask=mask, **inputs), places(mask)
+
+    def _of(self, net: Any, condition: Tensor | None) -> dict[str, Any]:
+        """The condition for a stream that reads one; one that neither reads is refused by the decoder."""
+        read = [side for side in (self.encoder, self.decoder) if side.graph.nodes("condition")]
+        return {"condition": condition} if net in read or (net is self.decoder and not read) else {}

@@ -65,7 +65,7 @@ def _residual(graph: BlockGraph, node: str, options: Mapping[str, Any]) -> Resid
     return module
 
 
-def condition_module(graph: BlockGraph) -> nn.Module | None:
+def condition_module(graph: BlockGraph) -> nn.Sequential | None:
     """What readers of the condition get of it, (..., features); None: the condition itself."""
     dim, features = graph.condition
     if all(graph.nx.nodes[node]["expansion"] is None for node in graph.nodes("condition")):

@@ -39,6 +39,9 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
     Raises UserError for a setting that clashes with a byte-level language model, PatternError for the
     pattern's own faults (a block that reads a context among them).
     """
+    if blockdsl.parse(settings.pattern).encoder is not None:
+        told = "an encoder-decoder is trained in Python, with XTransformer"
+        raise UserError(f"a run reads one stream of bytes, and this pattern has two; {told}")
     options = dict(settings.options)
     for name, value in FIXED.items():
         if options.pop(name, value) != value:

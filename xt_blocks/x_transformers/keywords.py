@@ -24,21 +24,14 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     (
         "use_dynamic_tanh",
         "use_derf",
-        "use_simple_rmsnorm",
-        "use_adaptive_layernorm",
-        "use_adaptive_rmsnorm",
-        "use_adaptive_layerscale",
-        "adaptive_condition_mlp",
         "polar_pos_emb",
         "polar_bias_uniform_init",
-        "pre_and_post_norm",
         "attn_aggregated_residuals",
         "orthog_residual",
         "mv_split_residual",
         "gated_multi_residual",
         "depth_scale_residual",
         "softclamp_output",
-        "use_layerscale",
         "unet_skips",
         "integrate_layers",
         "qkv_receive_diff_residuals",
@@ -74,24 +67,18 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     ),
     False,
 ) | {
-    "norm_add_unit_offset": True,
     "learned_value_residual_mix": True,
     "layer_integrate_use_softmax": True,
     "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
     "dynamic_tanh_init_alpha": 1.0,
-    "adaptive_condition_mlp_expansion": 4,
     "softclamp_output_value": 30.0,
-    "layerscale_init_value": 0.0,
     "attn_gumbel_softmax_temp": 1.0,
     "attn_data_dependent_alibi_per_row_dim_head": 8,
     "attn_rel_proj_num_distance_basis": 16,
     "attn_rel_proj_max_dist": 1024,
     "attn_cope_max_pos": 16,
-    "attn_sublayer_dropout": 0.0,
-    "ff_sublayer_dropout": 0.0,
     "rotate_num_heads": None,
-    "dim_condition": None,
     "attn_rotate_num_heads": None,
     "attn_dim_context": None,
     "attn_dim_out": None,
@@ -120,8 +107,10 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "cross_attn_tokens_dropout": 0.0,
 }
 
+_ADAPTIVE = ("use_adaptive_layernorm", "use_adaptive_rmsnorm", "use_adaptive_layerscale")
+
 # Of these, any value gives the same numbers here.
-_NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs", "norm_add_unit_offset")
+_NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs")
 
 # Defaults of those that belong together, so that the names of parts are refused only with what they are parts of.
 _WRAPPER_NOT_HERE: dict[str, Any] = {
@@ -251,6 +240,7 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         out["rotary_theta"] = 10_000 * rescaled ** (rotated / (rotated - 2))
     if isinstance(left.get("attn_qk_rmsnorm"), bool) and left.pop("attn_qk_rmsnorm"):
         out["attn_qk_rmsnorm"] = "each"  # a gain of each head's own
+    out |= _scaled(called, left)
     if "hyper_conn_mix" not in left:
         left.pop("hyper_conn_sinkhorn_iters", None)  # whatever they are, it sums the streams
         if (left.get("num_residual_streams") or 1) > 1:
@@ -258,6 +248,24 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
     return out
+
+
+def _scaled(called: str, left: dict[str, Any]) -> dict[str, Any]:
+    """Pop what 2.x says of the gain of a branch and of the condition, in other words or without effect."""
+    adaptive = [name for name in _ADAPTIVE if left.get(name)]
+    for name, read in (("dim_condition", adaptive), ("adaptive_condition_mlp", adaptive)):
+        if not read:
+            left.pop(name, None)
+    if not left.get("adaptive_condition_mlp"):
+        left.pop("adaptive_condition_mlp_expansion", None)
+    start, scaled = left.pop("layerscale_init_value", 0.0), left.pop("use_layerscale", False)
+    if left.get("sandwich_norm") and (scaled or "use_adaptive_layerscale" in adaptive):
+        raise TypeError(
+            f"{called}(): the gain of a branch comes after sandwich_norm's second norm here, there before it"
+        )
+    offset = left.pop("norm_add_unit_offset", None)
+    own = not {"use_simple_rmsnorm", *_ADAPTIVE[:2]} & {name for name, value in left.items() if value}
+    return ({"layer_scale": start} if scaled else {}) | ({"norm_unit_offset": offset} if offset and own else {})
 
 
 def _ordered(called: str, left: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class AttentionLayers(Settable, ours.AttentionLayers):
     Attributes:
         depth: as given.
         disable_abs_pos_emb: as given: the model around the stack then has no absolute positions.
+        norm_add_unit_offset: as given: whether gains in a state dict of x-transformers are less one.
     """
 
     def __init__(self, dim: int | None = None, depth: int | None = None, heads: int = 8, **keywords: Any) -> None:
@@ -39,6 +40,7 @@ class AttentionLayers(Settable, ours.AttentionLayers):
         disabled = given.pop("disable_abs_pos_emb", None)
         super().__init__(**without_unset(given, ours.stack_keywords()))
         self.depth, self.disable_abs_pos_emb = depth, disabled
+        self.norm_add_unit_offset = keywords.get("norm_add_unit_offset", True)
         for block in self.blocks.values():
             as_theirs(block.layer)  # type: ignore[arg-type]
         reads_checkpoints(self)

@@ -22,7 +22,7 @@ def _triple(block: Block) -> Written:
 
 
 def _norms(block: Block) -> Written:
-    pre, post = (block.norm, None) if block.pre_norm else (None, block.norm)
+    pre, post = (block.norm, block.post_norm) if block.pre_norm else (None, block.norm)
     return Written([pre, block.sandwich_norm, post], partial(_put_norm, block))
 
 
@@ -51,6 +51,8 @@ def _put_norm(block: Block, place: int, norm: nn.Module | None) -> None:
         block.sandwich_norm = norm
     elif (place == 0) == block.pre_norm:
         block.norm = nn.Identity() if norm is None else norm
+    elif block.post_norm is not None:
+        block.post_norm = nn.Identity() if norm is None else norm
     elif norm is not None:
         where = "before the layer, none after the sum" if block.pre_norm else "after the sum, none before the layer"
         raise TypeError(f"a norm is put where this stack has none: it has one {where}")

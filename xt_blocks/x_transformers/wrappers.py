@@ -232,11 +232,15 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
             x: (batch, seq + 1) tokens.
             return_outputs: return the logits (batch, seq, tokens) and the Intermediates too: (loss, (logits, these)).
             lens: (batch,) int, how many tokens of each row are real, in place of a mask.
+            inputs: a condition may be of all seq + 1 tokens.
         """
         if isinstance(return_outputs, Tensor):
             raise TypeError("forward() got a tensor as return_outputs; write mask= for a mask")
         if lens is not None:
             inputs["mask"] = mask_of(x, inputs.get("mask"), lens)
+        condition = inputs.get("condition")
+        if isinstance(condition, Tensor) and condition.ndim == 3 and condition.shape[1] == x.shape[1]:
+            inputs["condition"] = condition[:, :-1]  # there, the net reads the last token too
         if not return_outputs and is_our_model(self.net):
             return super().forward(x, **inputs)
         for name in inputs.keys() - _LOSS_INPUTS if is_our_model(self.net) else ():

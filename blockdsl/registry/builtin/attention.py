@@ -8,6 +8,7 @@ from ..kinds import Kind, Shape
 from ..norms import NORM_UNIT_OFFSET
 from ..options import Option, Value
 from ..state import State
+from .dropout import dropout_step, sublayer_dropout
 from .latent import (
     LATENT_OPTIONS,
     latent_check,
@@ -67,6 +68,7 @@ def attention_options(residual_setting: str, residual_of: str, *own: Option) -> 
             area="regularisers",
             scores="xt_blocks.kernels.scores.dropout:WeightDropout",
         ),
+        sublayer_dropout("attn"),
         *own,
         Option(
             "qk_scale",
@@ -441,6 +443,7 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
         (f"gate{' heads' if o.gate_values_headwise else ''} by the input", "") if o.gate_values else None,
         (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}{_biased(o.out_bias)}", ""),
         ("gated: attention on attention", "") if o.on_attn else None,
+        *dropout_step(o),
     ]
     return [step for step in steps if step is not None]
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from .dropout import dropout_step, sublayer_dropout
 
 _MULT = 4
 
@@ -70,6 +71,7 @@ def _ff_steps(o: Any) -> list[tuple[str, str]]:
         *([("gain", "")] if o.glu_mult_bias else []),
         *([("LayerNorm", "")] if o.post_act_ln else []),
         (f"linear {inner:,} → {o.dim:,}", ""),
+        *dropout_step(o),
     ]
 
 
@@ -131,6 +133,7 @@ FEEDFORWARD = Kind(
             below=1,
             area="regularisers",
         ),
+        sublayer_dropout("ff"),
         ZERO_INIT,
     ),
     shapes=_ff_shapes,

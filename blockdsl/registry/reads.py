@@ -1,0 +1,81 @@
+"""What a read may say: which of a label's places it reads, and how what it finds joins the stream.
+
+`^u` names the place that the stream has reached, `<u(pop, gain, init=0.5)` reads it. Drawings, costs and the module
+of a read know of ways to join by this table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+WHICH = {
+    "latest": "the one written last (default)",
+    "pop": "the one written last, which later reads do not find",
+    "first": "the one written first",
+    "all": "all of them",
+}
+"""Words for which of the places that a label names is read; a number is one of them, counted from 0."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """A way for earlier values u_1, ..., u_n of the stream to join its present value x.
+
+    Attributes:
+        name: as written, `<u(gain)`.
+        formula: what the stream becomes, with one value in it.
+        doc: what it does, and its source.
+        shapes: features of the stream, number of values -> the shape of each parameter, by name.
+        products: features, number of values -> multiply-adds for one token in matrix products.
+        init: what `init=` is when it is not given; None: it takes none.
+        replaces: the result takes the stream's place; as a branch it adds the difference.
+    """
+
+    name: str
+    formula: str
+    doc: str
+    shapes: Callable[[int, int], Mapping[str, tuple[int, ...]]] = lambda dim, n: {}
+    products: Callable[[int, int], int] = lambda dim, n: 0
+    init: float | None = None
+    replaces: bool = False
+
+
+JOINS = {
+    join.name: join
+    for join in (
+        Join("add", "x + u", "they are added to the stream (default)"),
+        Join(
+            "gain",
+            "x + g·u",
+            "they are added, each times a learned number that is init at first (DenseFormer, arXiv:2402.02622)",
+            lambda dim, n: {"gain": (n,)},
+            init=0.0,
+        ),
+        Join(
+            "gate",
+            "x + σ(w·x + b)·u",
+            "they are added, each times a number between 0 and 1 that a linear layer makes of each token; "
+            "its bias is init at first",
+            lambda dim, n: {"gate.weight": (n, dim), "gate.bias": (n,)},
+            lambda dim, n: n * dim,
+            init=0.0,
+        ),
+        Join(
+            "cat",
+            "W[u, x]",
+            "a linear layer reads them with the stream beside them and makes the new stream (U-ViT, arXiv:2209.12152)",
+            lambda dim, n: {"combine.weight": (dim, (n + 1) * dim)},
+            lambda dim, n: (n + 1) * dim * dim,
+            replaces=True,
+        ),
+        Join(
+            "soft",
+            "softmax(w)·u",
+            "their weighted mean, of learned weights that are at first alike, is the new stream (arXiv:2502.09245)",
+            lambda dim, n: {"logits": (n,)},
+            replaces=True,
+        ),
+    )
+}
+"""Ways to join, by name."""
