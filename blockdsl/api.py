@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
+<<<<<<< HEAD
 from .graph import costs, digest, json, lint, to_pattern, tokens
+=======
+from .graph import costs, digest, json, lint, loops, tokens
+>>>>>>> main
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -117,6 +121,22 @@ class BlockGraph(Graph):
         """
         said = of_both(encoder.causal, self.causal, tie_token_emb)
         return self._reading(encoder, tie_token_emb, join(encoder.pattern, self.pattern, said))
+
+    def with_loops(self, **counts: int) -> BlockGraph:
+        """A copy whose tied units are repeated so often, by label: `with_loops(core=16)` of `(a f)@core*8`.
+
+        It has the same parameters, and its first blocks the same names. Of two streams, a label is that of either.
+
+        Raises:
+            UserError: no unit has this label, or its repeats differ in more than their place.
+        """
+        encoder = self.encoder
+        inside = {} if encoder is None else {k: n for k, n in counts.items() if k in loops.tie_labels(encoder)}
+        own = {k: n for k, n in counts.items() if k not in inside or k in loops.tie_labels(self)}
+        graph = loops.looped(self, own)
+        if encoder is not None:
+            graph.nx.nodes[graph.nodes("context")[0]]["encoder"] = loops.looped(encoder, inside).nx
+        return graph.lint()
 
     def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
         graph = self.copy()
@@ -326,7 +346,8 @@ class BlockGraph(Graph):
         return self.to_text()
 
     def __repr__(self) -> str:
-        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={len(self.nodes('block'))})"
+        blocks = sum(len(stream.nodes("block")) for stream in self.streams().values())
+        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={blocks})"
 
     def __eq__(self, other: object) -> bool:
         """Whether both are one model, as `digest` has it; those that cannot be read are as their JSON is."""

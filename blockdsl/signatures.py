@@ -45,6 +45,15 @@ class SelfAttentionOptions(TypedDict, total=False):
     shared_key_dim: int | None
     """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
     none: half the head; default none"""
+    kv: bool
+    """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
+    arXiv:2405.05254); default false"""
+    values: bool
+    """a label after a self-attention: a mean of its values and this block's is attended to (ResFormer,
+    arXiv:2410.17897); default false"""
+    value_mix: Literal["half", "learned"]
+    """shares of that mean: half of each, or learned, as a linear layer makes them of each token by head; default
+    half"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -118,6 +127,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
+    scores: bool
+    """a label after an attention: its scores are added before the softmax (arXiv:2012.11747); default false"""
 
 
 class CrossAttentionOptions(TypedDict, total=False):
@@ -140,8 +151,13 @@ class CrossAttentionOptions(TypedDict, total=False):
     """dropout of the layer's output, before the residual add (arXiv:1706.03762); default 0.0"""
     dim_context: int | None
     """features of the context; none: those of the stream; default none"""
+    rotary: bool
+    """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
+    context: bool
+    """a label: the stream there is attended to, token by token as self-attention does, and no other sequence;
+    default false"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -215,6 +231,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
+    scores: bool
+    """a label after an attention: its scores are added before the softmax (arXiv:2012.11747); default false"""
 
 
 class FeedforwardOptions(TypedDict, total=False):
@@ -695,6 +713,8 @@ class SharedSettings(TypedDict, total=False):
     """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); default 1.0"""
     branch_scale: float
     """a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359); default 1.0"""
+    orthog_residual: bool
+    """the branch without its part along the stream, for each token (arXiv:2505.11881); default false"""
     gate_residual: bool
     """a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764); default false"""
     init_gain: float | None
@@ -705,6 +725,8 @@ class SharedSettings(TypedDict, total=False):
     (arXiv:1604.06174); none: nothing; default none"""
     cross_attn_dim_context: int | None
     """features of the context; none: those of the stream; default none"""
+    cross_attn_rotary: bool
+    """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     cross_attn_tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
     cross_residual_attn: bool
@@ -1242,10 +1264,10 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_scale_residual: bool
     enc_scale_residual_constant: float
     enc_branch_scale: float
+    enc_orthog_residual: bool
     enc_gate_residual: bool
     enc_init_gain: float | None
     enc_checkpoint: Literal["block", "stage"] | None
-    enc_cross_attn_dim_context: int | None
     enc_cross_residual_attn: bool
     enc_ff_mult: float
     enc_ff_inner: int | None
@@ -1468,10 +1490,12 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_scale_residual: bool
     dec_scale_residual_constant: float
     dec_branch_scale: float
+    dec_orthog_residual: bool
     dec_gate_residual: bool
     dec_init_gain: float | None
     dec_checkpoint: Literal["block", "stage"] | None
     dec_cross_attn_dim_context: int | None
+    dec_cross_attn_rotary: bool
     dec_cross_attn_tokens_dropout: float
     dec_cross_residual_attn: bool
     dec_ff_mult: float

@@ -64,6 +64,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "residual_attn": {"residual_attn": True, "depth": 2},
     "cross_residual_attn": {"cross_residual_attn": True, "cross_attend": True, "depth": 2},
     "cross_attn_dim_context": {"cross_attn_dim_context": 20, "cross_attend": True},
+    "cross_attn_rotary": {"cross_attn_rotary": True, "cross_attend": True},
     "cross_attn_tokens_dropout": {"cross_attn_tokens_dropout": 0.1, "cross_attend": True},
     "pooler": {"pooler": True, "pool": "mean"},
     "end_token": {"end_token": 2, "pool": "end"},
@@ -187,8 +188,10 @@ def fault_in_training(model: TransformerWrapper) -> str | None:
     """What goes wrong in a forward and a backward pass, or None."""
     tokens = torch.randint(0, model.num_tokens, (2, 5))
     context = torch.randn(2, 4, model.attn_layers.graph.dim_context) if model.attn_layers.reads_context else None
+    features = model.graph.condition[0]
+    condition = torch.randn(2, features) if features else None
     try:
-        logits = model(tokens, context=context)
+        logits = model(tokens, context=context, condition=condition)
         if not logits.isfinite().all():
             return "the logits are not finite"
         logits.pow(2).sum().backward()

@@ -1,60 +1,31 @@
 """The geometry of a stack: its blocks beside the rail of the residual stream, which runs down at their right.
 
-A part of the tree is placed about a rail at x = 0; branches are placed as columns of their own and then moved. What a
-block reads beside the stream comes in from the left: each source has a lane, a vertical line with arrows to the blocks
- that read it.
+A part of the tree is placed about a rail at x = 0; branches are placed as columns of their own and then moved. What is
+read beside the stream comes in from the left, and what is read of the stream itself from the right: see `lanes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..graph.costs import stage_title
-from ..graph.layout import Chain, split_stages
+from ..graph.layout import Chain
 from .face import SHOULDER, STUB, Faces
+from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .operations import adds
-from .scene import RADIUS, Edge, Frame, Point, Rect, Scene, Text, even, text_width
-from .tree import DrawnBlock, DrawnBranches, DrawnRepeat, Parts, drawn_blocks, tree
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
+from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, text_width
+from .tree import tree
+from .wiring import End, Wire
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 GAP = 12.0  # between what follows one another
-LANE = 9.0  # from one lane to the next
-NEAR = 5.0  # more than that from a box to the first lane, for an arrow to end in
 PAD = 11.0  # from a frame to what is in it
 BETWEEN = 18.0  # branches
 HEADING = 17.0  # of a stage
-
-Lane = tuple[str, str]
-
-
-class Wire(NamedTuple):
-    """What a block reads beside the stream."""
-
-    role: str
-    source: str
-    target: str
-
-    @property
-    def lane(self) -> Lane:
-        """Wires of one source run together."""
-        return self.role, self.source
-
-
-@dataclass(frozen=True)
-class Port:
-    """Where a wire arrives at a block or, `out`, leaves one: points from there to the left, as far as placed."""
-
-    wire: Wire
-    out: bool
-    points: tuple[Point, ...]
-
-    @property
-    def y(self) -> float:
-        return self.points[-1][1]
 
 
 @dataclass
@@ -88,11 +59,21 @@ class ColumnPart:
         self.y, self.node, self.rail = other.y, other.node, other.rail
         self.left, self.right = max(self.left, other.left), max(self.right, other.right)
 
-    def step(self, node: str, join: float) -> None:
-        """Lead the rail to the circle of a node."""
-        self.scene.edges.append(Edge("rail", self.node, node, ((0.0, self.rail), (0.0, join - RADIUS)), arrow=False))
-        self.node, self.rail = node, join + RADIUS
+    def step(self, node: str, top: float, bottom: float) -> None:
+        """Lead the rail to a node on it, and on from there."""
+        self.scene.edges.append(Edge("rail", self.node, node, ((0.0, self.rail), (0.0, top)), arrow=False))
+        self.node, self.rail = node, bottom
         self.y = max(self.y, self.rail)
+
+    def extent(self, at: int) -> float:
+        """How far it extends to a side."""
+        return self.left if at == LEFT else self.right
+
+    def widen(self, at: int, extent: float) -> None:
+        if at == LEFT:
+            self.left = max(self.left, extent)
+        else:
+            self.right = max(self.right, extent)
 
 
 class Column:
@@ -100,19 +81,18 @@ class Column:
 
     def __init__(self, graph: Graph, faces: Faces, unfold: bool) -> None:
         self.graph, self.faces, self.unfold = graph, faces, unfold
-        self.arriving: dict[str, list[Wire]] = {}
-        self.leaving: dict[str, list[Wire]] = {}
+        self.arriving: dict[End, list[Wire]] = {}
+        self.leaving: dict[End, list[Wire]] = {}
 
     def stack(self, items: Chain, top: float) -> ColumnPart:
         """All stages, on a rail that starts at `top`."""
-        stages = [
-            (stage, tree(self.faces.labels, part, self.unfold)) for stage, part in split_stages(self.graph, items)
-        ]
-        parts = tuple(part for _, stage in stages for part in stage)
-        self.faces.measure(block.node for block in drawn_blocks(parts))
-        self._wire(parts)
+        drawn = tree(self.faces.labels, items, self.unfold)
+        self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
+        for wire in drawn.wires:
+            self.arriving.setdefault(wire.target, []).append(wire)
+            self.leaving.setdefault(wire.source, []).append(wire)
         piece = ColumnPart(top, self.graph.start, top, top)
-        for stage, own in stages:
+        for stage, own in drawn.stages:
             piece.take(self._stage(piece.next(), stage, own))
         frames = piece.scene.frames
         for i, frame in enumerate(frames):
@@ -120,21 +100,6 @@ class Column:
                 rect = Rect(-piece.left, frame.rect.y, piece.left + piece.right, frame.rect.height)
                 frames[i] = replace(frame, rect=rect, label=replace(frame.label, x=rect.x + PAD))
         return self._join(piece)
-
-    def _wire(self, parts: Parts) -> None:
-        drawn = {node: block.node for block in drawn_blocks(parts) for node in block.nodes}
-        wires: dict[Wire, None] = {}
-        for block in drawn_blocks(parts):
-            for role in ("position", "condition", "context"):
-                wires |= {Wire(role, source, block.node): None for source in self.graph.sources(block.node, role)}
-            for node in block.nodes:
-                wires |= {
-                    Wire("scores", drawn[source], block.node): None for source in self.graph.sources(node, "scores")
-                }
-        for wire in wires:
-            self.arriving.setdefault(wire.target, []).append(wire)
-            if wire.role == "scores":
-                self.leaving.setdefault(wire.source, []).append(wire)
 
     def _stage(self, piece: ColumnPart, stage: int, parts: Parts) -> ColumnPart:
         if self.graph.stages == [None]:
@@ -155,7 +120,13 @@ class Column:
         """Parts one below the other."""
         for part in parts:
             piece.y += GAP
-            if isinstance(part, DrawnBlock):
+            if isinstance(part, DrawnLabel):
+                self._label(piece, part)
+            elif isinstance(part, DrawnSkip):
+                self._skip(piece, part)
+            elif isinstance(part, DrawnRead):
+                self._read(piece, part)
+            elif isinstance(part, DrawnBlock):
                 self._block(piece, part)
             elif isinstance(part, DrawnBranches):
                 self._branches(piece, part)
@@ -173,7 +144,7 @@ class Column:
             Edge("branch", block.node, block.node, ((rect.right, leave), (-RADIUS, leave))),
         ]
         piece.y = rect.bottom
-        piece.step(block.node, leave)
+        piece.step(block.node, leave - RADIUS, leave + RADIUS)
         if pill := self.faces.pill(block.node, rect.bottom + 4):
             mark, text = pill
             box = replace(box, marks=(*box.marks, mark), texts=(*box.texts, text))
@@ -186,10 +157,38 @@ class Column:
         piece.left = max(piece.left, -rect.x)
 
     def _ports(self, block: DrawnBlock, rect: Rect) -> list[Port]:
-        wires = [(wire, False) for wire in self.arriving.get(block.node, ())]
-        wires += [(wire, True) for wire in self.leaving.get(block.node, ())]
-        heights = self.faces.heights(block.node, rect, [("out", "") if out else wire.lane for wire, out in wires])
-        return [Port(wire, out, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
+        wires = [(wire, False) for wire in self.arriving.get(block, ())]
+        wires += [(wire, True) for wire in self.leaving.get(block, ())]
+        ends = [("out", "") if out else (wire.role, _name(wire.source)) for wire, out in wires]
+        heights = self.faces.heights(block.node, rect, ends)
+        return [Port(wire, out, block.node, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
+
+    def _label(self, piece: ColumnPart, label: DrawnLabel) -> None:
+        """A dot on the rail where lines to what reads it begin, with the name above that at the right."""
+        piece.y += 4
+        box = self.faces.label(label.nodes, (0.0, piece.y))
+        piece.scene.boxes.append(box)
+        piece.ports += [Port(wire, True, piece.node, ((0.0, piece.y),)) for wire in self.leaving.get(label, ())]
+        piece.right = max(piece.right, *(text.extent[1] for text in box.texts), RADIUS)
+
+    def _read(self, piece: ColumnPart, read: DrawnRead) -> None:
+        box = self.faces.read(read.nodes, piece.y)
+        self._meet(piece, read, box)
+        top, bottom = (box.rect.y, box.rect.bottom) if box.rect else (piece.y, piece.y + 2 * RADIUS)
+        piece.step(read.node, top, bottom)
+
+    def _skip(self, piece: ColumnPart, skip: DrawnSkip) -> None:
+        self._meet(piece, skip, self.faces.skip(skip.nodes, (0.0, piece.y + RADIUS)))
+        down = ((0.0, piece.rail), (0.0, piece.y))
+        piece.scene.edges.append(Edge("rail", piece.node, skip.node, down, arrow=False))
+        piece.y = piece.rail = piece.y + 2 * RADIUS
+
+    def _meet(self, piece: ColumnPart, part: DrawnBlock, box: Box) -> None:
+        """What streams of further up arrive at."""
+        piece.scene.boxes.append(box)
+        end = (box.rect.right, box.rect.middle) if box.rect else (RADIUS, piece.y + RADIUS)
+        piece.ports += [Port(wire, False, part.node, (end,)) for wire in self.arriving.get(part, ())]
+        piece.right = max(piece.right, end[0], *(mark.rect.right for mark in box.marks), RADIUS)
 
     def _repeat(self, piece: ColumnPart, repeat: DrawnRepeat) -> None:
         top, inside = piece.y, piece.next()
@@ -197,7 +196,8 @@ class Column:
         self._chain(inside, repeat.parts)
         right = max(inside.right, SHOULDER - 3) + (PAD if inside.right > SHOULDER else 3)
         rect = Rect(-inside.left - PAD, top, inside.left + PAD + right, inside.y + PAD - top)
-        label = Text(right + 6, rect.middle + 5, f"×{repeat.times:,}", "times")
+        passing = [port.y for port in inside.ports if port.side == RIGHT]
+        label = Text(right + 6, clear(rect.middle, passing, 12) + 5, f"×{repeat.times:,}", "times")
         inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, label))
         inside.y, inside.left, inside.right = rect.bottom, -rect.x, even(label.extent[1])
         piece.take(inside)
@@ -210,15 +210,15 @@ class Column:
         What their blocks read beside it comes through channels above, and the scores that others read leave below.
         """
         base, top = piece.node, piece.y
-        within = [{block.node for block in drawn_blocks(column)} for column in branches.columns]
-        entering = _lanes(w for own in within for n in own for w in self.arriving.get(n, ()) if w.source not in own)
-        leaving = _lanes(w for own in within for n in own for w in self.leaving.get(n, ()) if w.target not in own)
+        within = [{*leaves(column)} for column in branches.columns]
+        entering = lanes(w for own in within for n in own for w in self.arriving.get(n, ()) if w.source not in own)
+        leaving = lanes(w for own in within for n in own for w in self.leaving.get(n, ()) if w.target not in own)
         spread = top + LANE * len(entering)
         columns = [self._branch(column, base, spread) for column in branches.columns]
         gather = max(column.y for column in columns) + GAP + RADIUS
         above = {lane: top + LANE * i for i, lane in enumerate(entering)}
         below = {lane: gather + RADIUS + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
-        piece.step(branches.node, gather)
+        piece.step(branches.node, gather - RADIUS, gather + RADIUS)
         piece.scene.boxes.append(self.faces.sum(branches.nodes, (0.0, gather)))
         piece.y = gather + RADIUS + LANE * len(leaving)
         for column in columns:
@@ -232,7 +232,7 @@ class Column:
     def _branch(self, parts: Parts, base: str, top: float) -> ColumnPart:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""
         block = parts[0] if len(parts) == 1 else None
-        if isinstance(block, DrawnBlock) and adds(self.graph, block.node):
+        if type(block) is DrawnBlock and adds(self.graph, block.node):
             box = self.faces.box(block, -self.faces.width / 2, top + 2 * GAP)
             rect = box.rect
             assert rect is not None
@@ -262,48 +262,32 @@ class Column:
         points = (foot, (x, gather), (-RADIUS, gather))
         moved.edges.append(Edge("branch", column.node, meet, points))
         piece.scene.add(moved)
-        piece.ports += [replace(p, points=tuple((px + x, py) for px, py in p.points)) for p in column.ports]
+        piece.ports += [port.moved(x) for port in column.ports]
 
     def _channel(self, column: ColumnPart, above: dict[Lane, float], below: dict[Lane, float]) -> None:
-        """Lead a column's ports on its left to the channels of its branches."""
-        lanes = {
-            lane: column.left + NEAR + LANE * (i + 1) for i, lane in enumerate(_lanes(p.wire for p in column.ports))
-        }
-        for i, port in enumerate(column.ports):
-            x = -lanes[port.wire.lane]
-            y = (below if port.out else above)[port.wire.lane]
-            column.ports[i] = replace(port, points=(*port.points, (x, port.y), (x, y)))
-        column.left += NEAR + LANE * len(lanes) if lanes else 0
-
-    # Scores ----------------------------------------------------------------------------------------------------------
+        """Lead a column's ports to the channels of its branches."""
+        for at in (LEFT, RIGHT):
+            own = lanes(port.wire for port in column.ports if port.side == at)
+            places = {lane: column.extent(at) + NEAR + LANE * (i + 1) for i, lane in enumerate(own)}
+            for i, port in enumerate(column.ports):
+                if port.side == at:
+                    x = at * places[port.lane]
+                    y = (below if port.out else above)[port.lane]
+                    column.ports[i] = replace(port, points=(*port.points, (x, port.y), (x, y)))
+            column.widen(at, max([0.0, *places.values()]))
 
     def _join(self, piece: ColumnPart) -> ColumnPart:
-        """Draw the wires that begin and end in this piece, each in a lane where no other is in its way."""
-        leaving = {port.wire: port for port in piece.ports if port.out}
-        inner = [port for port in piece.ports if not port.out and port.wire in leaving]
-        spans: dict[str, list[float]] = {}
-        for port in inner:
-            spans.setdefault(port.wire.source, []).extend((port.y, leaving[port.wire].y))
-        busy: list[list[tuple[float, float]]] = []
-        lanes: dict[str, float] = {}
-        for source, heights in spans.items():
-            low, high = min(heights), max(heights)
-            free = (i for i, taken in enumerate(busy) if all(high < a or low > b for a, b in taken))
-            number = next(free, len(busy))
-            if number == len(busy):
-                busy.append([])
-            busy[number].append((low, high))
-            lanes[source] = -piece.left - NEAR - LANE * (number + 1)
-        for port in inner:
-            out, x = leaving[port.wire], lanes[port.wire.source]
-            points = (*out.points, (x, out.y), (x, port.y), *reversed(port.points))
-            piece.scene.edges.append(Edge("scores", port.wire.source, port.wire.target, points))
-        done = {port.wire for port in inner}
+        """Draw the wires that begin and end in this piece."""
+        for at in (LEFT, RIGHT):
+            bundle = bundled(piece.ports, at, piece.extent(at))
+            piece.scene.edges += bundle.edges
+            piece.scene.labels += bundle.texts
+            piece.widen(at, bundle.extent)
+        arriving = {port.wire for port in piece.ports if not port.out}
+        done = {port.wire for port in piece.ports if port.out and port.wire in arriving}
         piece.ports = [port for port in piece.ports if port.wire not in done]
-        piece.left += NEAR + LANE * len(busy) if busy else 0
         return piece
 
 
-def _lanes(wires: Iterable[Wire]) -> list[Lane]:
-    """The lanes that wires need, each once, in order."""
-    return [*dict.fromkeys(wire.lane for wire in wires)]
+def _name(end: End) -> str:
+    return end if isinstance(end, str) else end.node

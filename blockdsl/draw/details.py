@@ -11,7 +11,7 @@ from ..graph.nodes import without_notes
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
-from . import ends
+from . import ends, reads
 from .labels import Labels
 
 if TYPE_CHECKING:
@@ -67,6 +67,20 @@ class Details:
             f"one set of parameters with all @{attrs['tie']}" if attrs["tie"] else "",
             *self._shapes(attrs),
             *self._cost(node, len(nodes)),
+        ]
+        return "\n".join(line for line in lines if line)
+
+    def of_read(self, nodes: tuple[str, ...]) -> str:
+        """The tooltip of a read and of those that are drawn with it."""
+        words = reads.read_words(self.graph, nodes[0])
+        attrs = self.graph.nx.nodes[nodes[0]]
+        lines = [
+            f"{_named(nodes)}: {self.labels.name(nodes[0])}",
+            words,
+            f"at first {attrs['init']:g}" if attrs["init"] is not None else "",
+            f"× {attrs['scale']:g}" if attrs["scale"] != 1 else "",
+            f"one set of parameters with all @{attrs['tie']}" if attrs["tie"] else "",
+            *self._cost(nodes[0], len(nodes)),
         ]
         return "\n".join(line for line in lines if line)
 

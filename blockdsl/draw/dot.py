@@ -20,6 +20,9 @@ _EDGES = {
     "condition": 'style=dashed, color="#a8701c"',
     "position": 'style=dotted, color="#2f8f7d", constraint=false',
     "scores": 'style=dashed, color="#c2527a", label="scores", constraint=false',
+    "read": 'color="#c25700", fontcolor="#c25700"',
+    "kv": 'style=dashed, color="#1a6fb0", label="keys, values", constraint=false',
+    "values": 'style=dotted, color="#1a6fb0", label="values", constraint=false',
     "normed": 'style=dashed, color="#888888", label="normed", constraint=false',
 }
 _TIED = 'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false'
@@ -29,6 +32,7 @@ _SHAPES = {
     "context": 'shape=box, style=dashed, color="#7a5fc0"',
     "condition": 'shape=box, style=dashed, color="#a8701c"',
     "position": 'shape=note, style=filled, fillcolor="#ffffff", color="#2f8f7d"',
+    "read": 'shape=box, style="rounded", color="#c25700", fontcolor="#c25700"',
     "sum": "shape=circle, width=0.3, fixedsize=true",
 }
 
@@ -47,7 +51,8 @@ def draw(graph: Graph, fold: bool = False) -> str:
     lines += _parts(drawn, drawn.parts, "  ", count())
     lines.append("  " + _node(drawn, drawn.graph.end))
     for edge in drawn.edges:
-        style = _EDGES[edge.carries]
+        style = _EDGES.get(edge.carries, f'style=dashed, label="{_text(edge.carries)}"')
+        style += f', label="{_text(edge.words)}", penwidth=2.5' if edge.words else ""
         lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)}" + (f" [{style}];" if style else ";"))
     for tied in drawn.ties():
         lines += [f"  {_quoted(one)} -> {_quoted(other)} [{_TIED}];" for one, other in pairwise(tied)]

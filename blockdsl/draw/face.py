@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..registry.kinds import kind_of
-from . import ends
+from ..registry.reads import JOINS
+from . import ends, reads
 from .details import Details
 from .labels import Labels
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
-from .scene import Box, Mark, Point, Rect, Text, even, size, text_width, widest
-from .tree import DrawnBlock
+from .parts import DrawnBlock
+from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .widths import cut, wrapped
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class _Face:
 
     title: str
     tie: str
+    label: str
     lines: tuple[str, ...]
     operations: tuple[Operation, ...]
     shift: str
@@ -81,6 +83,7 @@ class Faces:
         return _Face(
             cut(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
             cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
+            cut(" ".join(f"^{name}" for name in self.labels.own(node)), size("mark"), 90),
             tuple(wrapped(self.labels.options(node), size("note"), MOST)),
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
@@ -88,7 +91,8 @@ class Faces:
         )
 
     def _needed(self, node: str, face: _Face) -> float:
-        title = text_width(face.title, "title") + (text_width(face.tie, "mark") + 14 if face.tie else 0)
+        title = text_width(face.title, "title")
+        title += sum(text_width(mark, "mark") + 14 for mark in (face.label, face.tie) if mark)
         marks = max((text_width(mark, "mark") + 14 for mark in (face.shift, face.scale) if mark), default=0)
         beside = self._indent(node) + max(title, widest(face.lines, "note")) + marks + INSET
         return max(beside, widest([row.text for row in face.operations], "op") + 4 * INSET)
@@ -111,8 +115,11 @@ class Faces:
         texts = [Text(x + INSET, base, self._code(node), "code"), Text(indent, base, face.title, "title")]
         texts += [Text(indent, base + 2 + LINE * (i + 1), line, "note") for i, line in enumerate(face.lines)]
         marks: list[Mark] = []
-        if face.tie:
-            _mark(marks, texts, face.tie, indent + text_width(face.title, "title") + 6, y + 11.5, "tie")
+        beside = indent + text_width(face.title, "title") + 6
+        for text, role in ((face.label, "given"), (face.tie, "tie")):
+            if text:
+                _mark(marks, texts, text, beside, y + 11.5, role)
+                beside = marks[-1].rect.right + 6
         enter, leave = self.taps(node, rect)
         for text, middle, role in ((face.shift, enter, "shift"), (face.scale, leave, "scale")):
             if text:
@@ -172,6 +179,43 @@ class Faces:
     def gain(self, nodes: tuple[str, ...], at: Point) -> Box:
         tip = "what this branch added to the stream"
         return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
+
+    def label(self, nodes: tuple[str, ...], at: Point) -> Box:
+        """A dot on the rail, with its names at the right above what begins there."""
+        names = self.graph.labels(nodes[0])
+        texts = [Text(7.0, at[1] - 4.5, " ".join(f"^{name}" for name in names), "name")] if names else []
+        tip = f"{' '.join(names)}: {reads.place_of(self.graph, [*nodes])}"
+        return Box(nodes[0], nodes, "label", None, tuple(texts), join=at, sign="", tip=tip)
+
+    def read(self, nodes: tuple[str, ...], y: float) -> Box:
+        """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""
+        attrs = self.graph.nx.nodes[nodes[0]]
+        join = JOINS[attrs["join"]]
+        how = join.formula if self.opened else join.name
+        beside = [_scale(attrs["scale"]), f"@{attrs['tie']}" if attrs["tie"] else ""]
+        tip = self.details.of_read(nodes)
+        if join.replaces:
+            text = " ".join(filter(None, (how, *beside)))
+            wide = even(text_width(text, "mark") + 12)
+            rect = Rect(-wide / 2, y, wide, PILL)
+            return Box(nodes[0], nodes, "read", rect, (Text(0.0, y + 11.5, text, "mark", "middle"),), tip=tip)
+        text = " ".join(filter(None, (how if join.shapes(1, 1) else "", *beside)))
+        marks: list[Mark] = []
+        texts: list[Text] = []
+        if text:
+            _mark(marks, texts, text, RADIUS + 11, y + RADIUS - 7.5, "how")
+        return Box(nodes[0], nodes, "read", None, tuple(texts), tuple(marks), (0.0, y + RADIUS), tip=tip)
+
+    def lone_read(self, node: str) -> Box:
+        """A read as a pattern writes it, where there is no rail."""
+        text = self.labels.name(node)
+        wide = even(text_width(text, "mark") + 12)
+        texts = (Text(wide / 2, 11.5, text, "mark", "middle"),)
+        return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=self.details.of_read((node,)))
+
+    def skip(self, nodes: tuple[str, ...], at: Point) -> Box:
+        added = reads.skips(self.graph, nodes[0], self.labels.before[nodes[0]])
+        return Box(nodes[0], nodes, "skip", None, join=at, tip=reads.skip_words(self.graph, added))
 
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph

@@ -74,6 +74,9 @@ def _row(graph: Graph, labels: Labels, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     if attrs["type"] == "block":
         return _block(graph, labels, node)
+    if attrs["type"] == "read":
+        said = [(name, spell(attrs[name]), 2) for name in ("init", "scale", "tie") if attrs.get(name) not in (None, 1)]
+        return {"code": labels.name(node), "title": "Read", "notes": labels.notes(node), "options": said}
     own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "stage", "scheme")}
     title = labels.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}

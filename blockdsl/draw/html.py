@@ -21,7 +21,7 @@ from .facts import Table
 from .packed import Packed
 from .palette import style
 from .picture import scene
-from .scene import Scene
+from .scene import NAMELESS, Scene
 from .spans import bits
 from .svg import escape, svg
 from .text import draw
@@ -82,7 +82,7 @@ def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, 
     boxes = [replace(box, nodes=(), tip="") for box in scene.boxes]
     edges = [replace(edge, source="", target="") for edge in scene.edges]
     text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
-    named = [box.nodes for box in scene.boxes if box.type != "gain"]  # that one stands for no node
+    named = [box.nodes for box in scene.boxes if box.type not in NAMELESS]
     return {"lines": packed.add(text), "boxes": [[place[node] for node in nodes] for nodes in named]}
 
 

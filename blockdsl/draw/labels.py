@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.layout import Chain, chain
 from ..registry.kinds import kind_of
-from ..registry.options import spell
+from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
+from . import reads
 from .operations import gated
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class Labels:
 
     Attributes:
         items: the graph's chain; None where it is not made of chains and branches.
+        before: each node of the chain, and the output → what it follows.
+        read_from: nodes whose stream something further down reads.
+        labelled: these, and those with the same labels.
+        taken: nodes with the labels of blocks of which another takes keys, values or scores.
     """
 
     def __init__(self, graph: Graph, beside: Graph | None = None) -> None:
@@ -36,12 +41,40 @@ class Labels:
         self.graph = graph
         self.items = chain(graph)
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
+        self.before: dict[str, str] = {}
+        self._walk(self.items or (), graph.start)
+        self.read_from = {s for n in graph.nx for what, s in reads.wired(graph, n) if reads.of_stream(what)}
+        self.read_from |= {source for node, at in self.before.items() for source in reads.skips(graph, node, at)}
+        taken = {s for n in graph.nx for what, s in reads.wired(graph, n) if not reads.of_stream(what)}
+        self.taken, self.labelled = self._named(taken), self.read_from | self._named(self.read_from)
         self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
         seen: Counter[str] = Counter()
         for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
+            if graph.node_type(node) != "block":
+                continue
             kind = graph.block(node)["kind"]
             self.rank[node] = seen[kind]
             seen[kind] += 1
+
+    def _walk(self, items: Chain, at: str) -> None:
+        for item in items:
+            if isinstance(item, str):
+                self.before[item] = at
+                at = item
+            else:
+                for branch in item.branches:
+                    self._walk(branch, at)
+                at = item.sum
+        self.before[self.graph.end] = at  # at last that of the whole chain
+
+    def _named(self, nodes: set[str]) -> set[str]:
+        """The nodes that have a label of one of these."""
+        found = {name for node in nodes for name in self.graph.labels(node)}
+        return {node for node in self.graph.nx if not found.isdisjoint(self.graph.labels(node))}
+
+    def own(self, node: str) -> tuple[str, ...]:
+        """The labels of a block that another takes something from by them."""
+        return self.graph.labels(node) if node in self.taken else ()
 
     def options(self, node: str) -> list[str]:
         """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's."""
@@ -50,10 +83,19 @@ class Labels:
         said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
         named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
         shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
-        return [name if value is True else f"{name}={spell(value)}" for name, value in shown]
+        return [f"{name}={self._said(node, name, value)}".removesuffix("=") for name, value in shown]
+
+    def _said(self, node: str, name: str, value: Any) -> str:
+        """An option's value as a text has it: nothing where it is true, the label of one that reads a label."""
+        what = by_name(kind_of(self.graph.block(node)["kind"]).all_options())[name].reads
+        sources = self.graph.sources(node, what) if what else []
+        names = [label for source in sources for label in self.graph.labels(source)]
+        return spell(value) if value is not True else names[0] if names else ""
 
     def name(self, node: str) -> str:
         """The block as a pattern writes it."""
+        if self.graph.node_type(node) == "read":
+            return reads.read_name(self.graph, node)
         attrs = self.graph.nx.nodes[node]
         flags = self.options(node)
         text = attrs["kind"] + (f"({', '.join(flags)})" if flags else "")
@@ -62,20 +104,26 @@ class Labels:
             text += f"/{1 / attrs['scale']:g}"
         return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
 
-    def notes(self, node: str) -> list[str]:
-        """The block in words, with what it reads beside the stream."""
+    def notes(self, node: str, named: bool = True) -> list[str]:
+        """The block in words, with what it reads beside the stream; not `named`: alike in all copies of a repeat."""
+        if self.graph.node_type(node) == "read":
+            return [reads.read_words(self.graph, node)]
         notes = [kind_of(self.graph.block(node)["kind"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
-        notes += ["reads the context" for _ in self.graph.sources(node, "context")]
+        outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]
+        notes += ["reads the context" for _ in outside]
         notes += ["reads the condition" for _ in self.graph.sources(node, "condition")]
         notes += [
             f"shares the norm of {source if self.items is None else repr(self.graph.block(source)['kind'])}"
             for source in self.graph.sources(node, "normed")
         ]
         notes += ["a GRU cell in place of the add"] if gated(self.graph, node) else []
-        return notes + [
-            f"adds the scores {self._scores(source, node)}" for source in self.graph.sources(node, "scores")
+        notes += [
+            f"adds the scores {self._scores(source, node)}"
+            for source in self.graph.sources(node, "scores")
+            if not self.graph.labels(source)
         ]
+        return notes + reads.taken_words(self.graph, node, named)
 
     def position(self, node: str) -> str:
         """A position node in a few words."""

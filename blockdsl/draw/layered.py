@@ -9,23 +9,15 @@ import networkx as nx
 
 from ..graph.nodes import carried
 from .face import SOURCE, Faces
+from .parts import DrawnBlock
 from .scene import RADIUS, Box, Edge, Point, Scene
-from .tree import DrawnBlock
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 DOWN, ASIDE, WIRE = 38.0, 26.0, 16.0  # between layers, between nodes, for a line that passes a layer
 ABREAST = 6.0  # between what one edge carries
-_ROLES = {
-    "stream": "rail",
-    "base": "branch",
-    "context": "context",
-    "condition": "condition",
-    "position": "position",
-    "scores": "scores",
-    "normed": "branch",
-}
+_ROLES = {"stream": "rail", "base": "branch", "normed": "branch"}  # all others are their own
 _SWEEPS = 4
 
 Slot = str | tuple[str, str, int]  # a node, or an edge on its way through a layer
@@ -49,6 +41,8 @@ class _Layers:
             return self.faces.box(DrawnBlock((node,)), 0, 0)
         if node_type == "sum":
             return self.faces.sum((node,), (RADIUS, RADIUS))
+        if node_type == "read":
+            return self.faces.lone_read(node)
         if node_type in ("input", "output"):
             draw = self.faces.input if node_type == "input" else self.faces.output
             return draw(0, 0, self.faces.width)
@@ -76,7 +70,7 @@ class _Layers:
                 arrive = head[0], places[target][1] - places[target][2] / 2
                 passing = ((x, y + side * high / 2) for x, y, high in way for side in (-1, 1))
                 points = tuple(dict.fromkeys((foot, leave, *passing, arrive, head)))
-                roles = dict.fromkeys(_ROLES[what] for what in carried(self.graph.nx.edges[source, target]))
+                roles = dict.fromkeys(_ROLES.get(what, what) for what in carried(self.graph.nx.edges[source, target]))
                 if "rail" in roles:
                     roles.pop("branch", None)
                 for k, role in enumerate(roles):  # beside each other

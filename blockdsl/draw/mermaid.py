@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .hues import hue
-from .outline import Cluster, Outline
+from .outline import Cluster, Outline, OutlineEdge
 from .streams import outline_streams
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ _LINKS = {
     "position": "-.->",
     "scores": "-. scores .->",
     "normed": "-. normed .->",
+    "read": "-->",
+    "kv": "-. keys, values .->",
+    "values": "-. values .->",
 }
 _TIED = "-. tied .-"
 _COLORS = {
     **{"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "condition": "#a8701c"},
     **{"position": "#2f8f7d", "scores": "#c2527a"},
+    **{"read": "#c25700", "kv": "#1a6fb0", "values": "#1a6fb0"},
 }
 _SHAPES = {
     "input": ("([", "])"),
@@ -33,6 +37,7 @@ _SHAPES = {
     "context": ("[/", "/]"),
     "condition": ("[/", "/]"),
     "position": ("([", "])"),
+    "read": ("([", "])"),
     "sum": ("((", "))"),
 }
 
@@ -45,7 +50,7 @@ def draw(graph: Graph, fold: bool = True) -> str:
     lines += [f"  {_node(drawn, node, names)}" for node in drawn.before()]
     lines += _parts(drawn, drawn.parts, names, "  ", "s")
     lines.append(f"  {_node(drawn, drawn.graph.end, names)}")
-    lines += [f"  {names[edge.source]} {_LINKS[edge.carries]} {names[edge.target]}" for edge in drawn.edges]
+    lines += [f"  {names[edge.source]} {_link(edge)} {names[edge.target]}" for edge in drawn.edges]
     for tied in drawn.ties():
         lines += [f"  {names[one]} {_TIED} {names[other]}" for one, other in pairwise(tied)]
     return "\n".join([*lines, *_classes(drawn, names), *_link_styles(drawn), ""])
@@ -68,6 +73,12 @@ def _node(drawn: Outline, node: str, names: dict[str, str]) -> str:
     opened, closed = _SHAPES.get(drawn.graph.node_type(node), ("[", "]"))
     label = "<br/>".join(map(_text, drawn.lines[node]))
     return f'{names[node]}{opened}"{label}"{closed}'
+
+
+def _link(edge: OutlineEdge) -> str:
+    if edge.words:
+        return f'=="{_text(edge.words)}"==>' if edge.carries == "read" else f'-. "{_text(edge.words)}" .->'
+    return _LINKS.get(edge.carries, f'-. "{_text(edge.carries)}" .->')
 
 
 def _classes(drawn: Outline, names: dict[str, str]) -> Iterator[str]:

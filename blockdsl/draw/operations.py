@@ -38,6 +38,7 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     out += [Operation(f"stochastic depth {options.layer_dropout:g}")] if options.layer_dropout else []
     scale = attrs["scale"] * options.branch_scale
     out += [Operation(f"× {scale:.3g}")] if scale != 1 else []
+    out += [Operation("− its part along the stream")] if options.orthog_residual else []
     out += [Operation("stream × a learned gain")] if options.scale_residual else []
     out += (
         [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..graph.costs import stage_title
 from ..graph.layout import split_stages
-from ..graph.nodes import EDGES, carried
+from ..graph.nodes import carried
 from ..registry.tokens import INPUT_SCHEMES
-from . import ends
+from . import ends, reads
 from .labels import Labels
-from .tree import DrawnBranches, DrawnRepeat, Parts, tree
+from .parts import DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .tree import tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -31,11 +32,12 @@ class Cluster:
 
 @dataclass(frozen=True)
 class OutlineEdge:
-    """What `source` gives to `target`: one of `graph.EDGES`."""
+    """What `source` gives to `target`: one of `graph.EDGES`; `words`: to which copies of a repeat, and how."""
 
     source: str
     target: str
     carries: str
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,22 +71,30 @@ def outline(graph: Graph, fold: bool) -> Outline:
     """The outline of a graph; with `fold`, each repeat once, unless the graph is more than chains and branches."""
     labels = Labels(graph)
     items = labels.items
-    if items is None:
-        fold, items = False, tuple(n for n in graph.order() if graph.node_type(n) in ("block", "sum"))
     drawn: dict[str, str] = {}
+    said: dict[tuple[str, str, str], str] = {}
     parts: list[str | Cluster] = []
-    for stage, chain in split_stages(graph, items):
-        inside = tuple(_clusters(tree(labels, chain, not fold), drawn))
+    stages: list[tuple[int, tuple[str | Cluster, ...]]]
+    if items is None:
+        nodes = tuple(n for n in graph.order() if graph.node_type(n) in ("block", "read", "sum"))
+        stages = [(stage, tuple(map(str, part))) for stage, part in split_stages(graph, nodes)]
+        drawn |= {node: node for node in nodes}
+    else:
+        found = tree(labels, items, not fold)
+        stages = [(stage, tuple(_clusters(part, drawn))) for stage, part in found.stages]
+        for wire in found.wires:
+            for node in (wire.source,) if isinstance(wire.source, str) else wire.source.nodes:
+                said[drawn.get(node, node), wire.target.node, wire.role] = wire.words
+    for stage, inside in stages:
         parts += inside if graph.stages == [None] else [Cluster(f"stage {stage_title(graph, stage)}", inside)]
-    nodes = [node for node in graph.nx if drawn.get(node, node) == node]
-    edges = {
-        OutlineEdge(drawn.get(source, source), target, carries): None
-        for target in nodes
-        for source, attrs in graph.nx.pred[target].items()
-        for carries in EDGES
-        if carries in carried(attrs)
-    }
-    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in nodes})
+    shown = [node for node in graph.nx if drawn.get(node, node) == node]
+    edges: dict[OutlineEdge, None] = {}
+    for target in shown:
+        for source, attrs in graph.nx.pred[target].items():
+            for carries in carried(attrs):
+                ends = drawn.get(source, source), target
+                edges[OutlineEdge(*ends, carries, said.get((*ends, carries), ""))] = None
+    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in shown})
 
 
 def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
@@ -93,6 +103,8 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
         if isinstance(part, DrawnRepeat):
             yield Cluster(f"×{part.times}", tuple(_clusters(part.parts, drawn)))
             continue
+        if isinstance(part, DrawnLabel | DrawnSkip):
+            continue
         for column in part.columns if isinstance(part, DrawnBranches) else ():
             yield from _clusters(column, drawn)
         drawn |= dict.fromkeys(part.nodes, part.node)
@@ -100,11 +112,18 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 
 
 def _lines(labels: Labels, node: str) -> tuple[str, ...]:
-    """A node's label."""
+    """What is written on a node, with its labels if something reads them."""
+    read = node in labels.read_from or node in labels.taken
+    return *_words(labels, node), *(f"^{name}" for name in labels.graph.labels(node) if read)
+
+
+def _words(labels: Labels, node: str) -> tuple[str, ...]:
     attrs = labels.graph.nx.nodes[node]
     node_type = labels.graph.node_type(node)
     if node_type == "block":
         return labels.name(node), labels.notes(node)[0]
+    if node_type == "read":
+        return labels.name(node), reads.join_words(labels.graph, node)
     if node_type == "sum":
         return ("+",)
     if node_type == "position":

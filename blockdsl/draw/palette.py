@@ -41,6 +41,9 @@ _LIGHT = {
     "condition": "#a8701c",
     "position": "#2f8f7d",
     "scores": "#c2527a",
+    "read": "#c25700",
+    "kv": "#1a6fb0",
+    "values": "#1a6fb0",
 }
 _DARK = {
     "ground": "#0d1117",
@@ -54,6 +57,9 @@ _DARK = {
     "condition": "#d9a04a",
     "position": "#4fb8a3",
     "scores": "#e0789d",
+    "read": "#f0883e",
+    "kv": "#58a6ff",
+    "values": "#58a6ff",
 }
 
 FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, 'DejaVu Sans', sans-serif"
@@ -70,6 +76,10 @@ def style() -> str:
         ".edge{fill:none;stroke-width:1.4}",
         ".edge.rail{stroke-width:2}",
         ".edge.scores{stroke-dasharray:3.5 2.5}",
+        ".edge.kv{stroke-dasharray:8 3}",
+        ".edge.values{stroke-dasharray:1.5 2.5}",
+        ".edge.many{stroke-width:4.6}",
+        ".core{fill:none;stroke-width:1.8}",
         ".block>rect,.node>rect{stroke-width:1.2}",
         ".block>rect.mark{stroke-width:.8}",
         ".block>rect.mark.flow{stroke:none;fill-opacity:1}",
@@ -106,9 +116,13 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
         f".block>rect.mark{{fill:{ground};fill-opacity:.75}}",
         ".block>rect.mark.norm{fill-opacity:1}",
     ]
-    for role in ("context", "condition", "position", "scores"):
+    rules += [f".core{{stroke:{ground}}}"]
+    rules += [f".label>circle{{fill:{theme['read']};stroke:none}}", f".label>text{{fill:{theme['read']}}}"]
+    rules += [f".read>rect,.read>rect.mark{{fill:{ground};stroke:{theme['read']}}}"]
+    rules += [f".read>circle,.skip>circle{{stroke:{theme['read']}}}", f".read>text{{fill:{theme['read']}}}"]
+    for role in ("context", "condition", "position", "scores", "read", "kv", "values"):
         rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
-        if role != "scores":
+        if role in ("context", "condition", "position"):
             rules += [f".node.{role}>rect{{fill:{ground};stroke:{theme[role]}}}"]
             rules += [f".node.{role}>text{{fill:{theme[role]}}}"]
     families = [("hue", HUES), ("heat", HEATS), ("grey", (GREY,))]

@@ -147,7 +147,7 @@ class _Picture:
         self.faces = Faces(graph, details, self.colors.of, detail == "op")
         self.scene = Scene(details.title())
         items = labels.items
-        if items is None or {*blocks_of(items)} != {*graph.nodes("block")}:
+        if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
             self.feeds = False
             self.scene.add(layered(graph, self.faces))
             self.middle = self.scene.extent.x + self.scene.extent.width / 2
@@ -201,7 +201,7 @@ class _Picture:
         """The context and the positions that blocks read, and the lanes from them."""
         x = -max(piece.left, self.left) - SIDE
         starts: dict[str, tuple[float, float]] = {}
-        nodes = dict.fromkeys(port.wire.source for port in piece.ports)
+        nodes = dict.fromkeys(port.wire.source for port in piece.ports if isinstance(port.wire.source, str))
         for node in sorted(nodes, key=lambda node: self.graph.node_type(node) == "context"):
             if self.feeds and self.graph.node_type(node) == "context":
                 starts[node] = (x, 0.0)
@@ -212,9 +212,11 @@ class _Picture:
             starts[node] = (box.rect.x + box.rect.width / 2, box.rect.bottom)
             x = box.rect.x - GAP
         for port in piece.ports:
-            lane, y = starts[port.wire.source]
+            source = port.wire.source
+            assert isinstance(source, str)
+            lane, y = starts[source]
             points = ((lane, y), (lane, port.y), *reversed(port.points))
-            self.scene.edges.append(Edge(port.wire.role, port.wire.source, port.wire.target, points))
+            self.scene.edges.append(Edge(port.wire.role, source, port.node, points))
 
 
 __all__ = ["picture", "pictures", "scene"]

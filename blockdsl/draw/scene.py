@@ -43,7 +43,7 @@ class Text:
 
     Attributes:
         x, y: where its baseline starts, has its middle or ends, as `anchor` says.
-        role: "title", "note", "code", "mark", "label" or "times"; fixes its size and weight.
+        role: one of FONTS; fixes its size and weight.
         anchor: "start", "middle" or "end".
     """
 
@@ -81,10 +81,10 @@ class Box:
 
     Attributes:
         node: of the graph; nodes: all that it stands for.
-        type: of the node, "block", "sum", "input", ...; kind: of a block.
+        type: of the node, "block", "sum", "input", ..., or one of NAMELESS; kind: of a block.
         rect: None for a sum.
         join: where what it gives meets the stream, the middle of a circle; None where it does not.
-        sign: in that circle.
+        sign: in that circle; empty: it is a dot.
         tip: more on it, a line each.
         hue: the class of its colour.
     """
@@ -116,8 +116,9 @@ class Edge:
     """A line that carries something from one node to another.
 
     Attributes:
-        role: "rail", "branch", "context", "condition", "position" or "scores".
+        role: "rail", "branch", or what it brings beside the stream: "read", "context", "position", "scores", ...
         arrow: whether it ends in one.
+        many: whether it stands for several that run side by side.
         curved: drawn as a curve from top to bottom and not with right angles.
     """
 
@@ -127,6 +128,7 @@ class Edge:
     points: tuple[Point, ...]
     arrow: bool = True
     curved: bool = False
+    many: bool = False
 
     def moved(self, dx: float, dy: float) -> Edge:
         return replace(self, points=tuple((x + dx, y + dy) for x, y in self.points))
@@ -199,8 +201,11 @@ class Scene:
         return Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
 
 
-RADIUS = 7.0
-"""Of the circle of a sum."""
+RADIUS, DOT = 7.0, 3.0
+"""Of the circle of a sum, and of the dot of a label."""
+
+NAMELESS = ("gain", "label", "skip")
+"""Types of boxes that stand for no node; theirs is the one that they are drawn with."""
 
 # Each role of a text: its size, whether it is bold, whether monospace.
 FONTS = {
@@ -210,6 +215,7 @@ FONTS = {
     "mark": (9.5, False, False),
     "label": (11.0, True, False),
     "times": (14.0, True, False),
+    "name": (11.0, True, True),
     "op": (10.5, False, False),
     "heading": (13.0, True, False),
 }

@@ -13,11 +13,12 @@ from itertools import pairwise
 from math import ceil, floor
 
 from .palette import style
-from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
+from .scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
 
 MARGIN = 16.0
 CORNER = 6.0
 HEAD = 6.5, 3.4  # an arrow's length and half its width
+WIDE_HEAD = 8.5, 5.2
 
 
 def svg(scene: Scene) -> str:
@@ -45,8 +46,8 @@ class _Svg:
         yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
         for frame in self.scene.frames:
             yield self._frame(frame)
-        order = {"rail": 0, "branch": 1, "position": 2, "condition": 3, "context": 4, "scores": 5}
-        for edge in sorted(self.scene.edges, key=lambda edge: order[edge.role]):
+        order = ("rail", "branch", "position", "condition", "context", "scores")
+        for edge in sorted(self.scene.edges, key=lambda edge: order.index(edge.role) if edge.role in order else 9):
             yield self._edge(edge)
         for box in self.scene.boxes:
             yield from self._box(box)
@@ -67,9 +68,13 @@ class _Svg:
         ends = f'data-from="{escape(edge.source)}" data-to="{escape(edge.target)}"'
         points, head = edge.points, ""
         if edge.arrow:
-            head = f'<path class="head {edge.role}" d="{arrow(points)}"/>'
+            head = f'<path class="head {edge.role}" d="{arrow(points, WIDE_HEAD if edge.many else HEAD)}"/>'
         path = curve(points) if edge.curved else rounded(points)
-        return f'<path class="edge {edge.role}" {ends} d="{path}"/>{head}'
+        (x, y), (end, _) = points[-2:]
+        hollow = (*points[:-1], (end + WIDE_HEAD[0] * ((x > end) - (x < end)), y))
+        core = f'<path class="core" d="{rounded(hollow)}"/>' if edge.many else ""
+        many = " many" if edge.many else ""
+        return f'<path class="edge {edge.role}{many}" {ends} d="{path}"/>{core}{head}'
 
     def _box(self, box: Box) -> Iterator[str]:
         yield f"<g {self._names(box)}>"
@@ -82,14 +87,15 @@ class _Svg:
         yield from map(text, box.texts)
         if box.join:
             x, y = box.join
-            yield f'<circle class="join" cx="{n(x)}" cy="{n(y)}" r="{n(RADIUS)}"/>'
-            yield f'<path class="sign" d="{_SIGNS[box.sign].format(x=n(x), y=n(y))}"/>'
+            yield f'<circle class="join" cx="{n(x)}" cy="{n(y)}" r="{n(RADIUS if box.sign else DOT)}"/>'
+            if box.sign:
+                yield f'<path class="sign" d="{_SIGNS[box.sign].format(x=n(x), y=n(y))}"/>'
         yield "</g>"
 
     def _names(self, box: Box) -> str:
         """The attributes by which a page finds a box."""
-        if box.type == "gain":
-            return f'class="node gain" data-sum="{escape(box.node)}"'
+        if box.type in NAMELESS:
+            return f'class="node {box.type}" data-of="{escape(box.node)}"'
         named = f"block kind-{box.kind}" if box.type == "block" else f"node {box.type}"
         nodes = escape(" ".join(box.nodes))
         classes = f"{named} {box.hue}".strip()
@@ -151,10 +157,10 @@ def curve(points: tuple[Point, ...]) -> str:
     return "".join(out)
 
 
-def arrow(points: tuple[Point, ...]) -> str:
+def arrow(points: tuple[Point, ...], shape: tuple[float, float]) -> str:
     """A triangle with its tip at the last point."""
     (x, y), (to_x, to_y) = points[-2:]
-    length, half = HEAD
+    length, half = shape
     dx, dy = (to_x > x) - (to_x < x), (to_y > y) - (to_y < y)
     if dx and dy:
         dx = 0

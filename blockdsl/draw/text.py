@@ -7,18 +7,19 @@ sum. UTF-8 and ASCII differ by the table of glyphs alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import networkx as nx
 
 from ..graph import costs
 from ..graph.costs import stage_title
-from ..graph.layout import Chain, Split, split_stages
+from ..graph.layout import Chain, split_stages
 from ..graph.tokens import input_scheme
-from ..language.fold import Folded, Loop, fold
-from . import ends, escape
+from . import ends, escape, reads
 from .hues import hue
-from .labels import Labels, blocks_of
+from .labels import Labels
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts
+from .tree import tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -63,6 +64,7 @@ class _Text:
         self.graph, self.glyphs, self.color = graph, glyphs, color
         self.labels = Labels(graph)
         self.items = self.labels.items  # None: drawn as a list
+        self.words: dict[DrawnBlock, dict[str, None]] = {}  # which copies it reads, in words
 
     def drawing(self) -> str:
         rows = self._listed() if self.items is None else self._staged(self.items)
@@ -110,8 +112,11 @@ class _Text:
 
     def _staged(self, items: Chain) -> list[_Row]:
         rows: list[_Row] = []
-        for stage, part in split_stages(self.graph, items):
-            rows += [*self._stage(stage), *self._chain(part, self.glyphs.rail + "  ")]
+        drawn = tree(self.labels, items, unfold=False)
+        for wire in drawn.wires:
+            self.words.setdefault(wire.target, {})[wire.words] = None
+        for stage, parts in drawn.stages:
+            rows += [*self._stage(stage), *self._parts(parts, self.glyphs.rail + "  ")]
         return [*rows, _Row("", self.glyphs.rail)]
 
     def _stage(self, stage: int) -> list[_Row]:
@@ -121,67 +126,78 @@ class _Text:
             rows.append(_Row("", f"{self.glyphs.stage} stage {stage_title(self.graph, stage)}"))
         return rows
 
-    def _chain(self, items: Chain, indent: str) -> list[_Row]:
-        return self._folded(self._fold(items), items, indent)
-
-    def _fold(self, items: Chain) -> Folded:
-        keys = [self._key(item) for item in items]
-        return fold(keys, lambda index: len(str(keys[index])))
-
-    def _folded(self, folded: Folded, items: Chain, indent: str) -> list[_Row]:
+    def _parts(self, parts: Parts, indent: str) -> list[_Row]:
         rows: list[_Row] = []
-        for part in folded:
-            if isinstance(part, int):
-                rows += self._item(items[part], indent)
-            elif len(part.body) == 1 and _is_block(part.body[0], items):
-                node = items[part.body[0]]  # type: ignore[index]
-                assert isinstance(node, str)
-                rows.append(self._block(node, indent, f" {self.glyphs.times}{part.count}"))
+        for part in parts:
+            if isinstance(part, DrawnBlock):
+                rows.append(self._leaf(part, indent))
+            elif isinstance(part, DrawnBranches):
+                rows += self._branches(part, indent)
+            elif isinstance(block := part.parts[0], DrawnBlock) and len(part.parts) == 1:
+                rows.append(self._leaf(block, indent, f" {self.glyphs.times}{part.times}"))
             else:
-                rows.append(_Row(indent, self._heading(part, items)))
-                rows += self._folded(part.body, items, indent + "   ")
+                rows.append(_Row(indent, self._heading(part)))
+                rows += self._parts(part.parts, indent + "   ")
         return rows
 
-    def _item(self, item: str | Split, indent: str) -> list[_Row]:
-        if isinstance(item, str):
-            return [self._block(item, indent)]
+    def _branches(self, split: DrawnBranches, indent: str) -> list[_Row]:
         rows: list[_Row] = []
-        for i, branch in enumerate(item.branches):
+        for i, column in enumerate(split.columns):
             mark = self.glyphs.next if i else self.glyphs.open
             rows.append(_Row(indent, f"{mark} branch {i + 1}"))
-            rows += self._chain(branch, f"{indent}{self.glyphs.rail}  ")
+            rows += self._parts(column, f"{indent}{self.glyphs.rail}  ")
         return [*rows, _Row(indent, f"{self.glyphs.close} sum")]
 
-    def _block(self, node: str, indent: str, times: str = "") -> _Row:
-        kind = self.graph.block(node)["kind"]
-        return _Row(indent, self.labels.name(node) + times, self._note(node), kind)
+    def _leaf(self, part: DrawnBlock, indent: str, times: str = "") -> _Row:
+        notes = [*self._notes(part), *filter(None, self.words.get(part, ()))]
+        kind = self.graph.nx.nodes[part.node].get("kind", "") if type(part) is DrawnBlock else ""
+        return _Row(indent, self._name(part) + times, f" {self.glyphs.dot} ".join(notes), kind)
 
-    def _heading(self, loop: Loop, items: Chain) -> str:
-        inside = self._inline(loop.body, items)
-        blocks = sum(_count(part, items) for part in loop.body)
+    def _notes(self, part: DrawnBlock) -> list[str]:
+        if isinstance(part, DrawnLabel):
+            return []
+        if isinstance(part, DrawnSkip):
+            return [reads.skip_words(self.graph, self._skipped(part))]
+        if isinstance(part, DrawnRead):
+            return [reads.join_words(self.graph, part.node)]
+        return self.labels.notes(part.node)
+
+    def _name(self, part: DrawnBlock) -> str:
+        """As a pattern writes it."""
+        if isinstance(part, DrawnLabel):
+            return " ".join(f"^{name}" for name in self.graph.labels(part.node) or (part.node,))
+        if isinstance(part, DrawnSkip):
+            return " ".join(f"<{reads.called(self.graph, [source])}" for source in self._skipped(part))
+        return " ".join([self.labels.name(part.node), *(f"^{name}" for name in self.labels.own(part.node))])
+
+    def _skipped(self, part: DrawnSkip) -> list[str]:
+        return reads.skips(self.graph, part.node, self.labels.before[part.node])
+
+    def _heading(self, repeat: DrawnRepeat) -> str:
+        inside = self._inline(repeat.parts)
+        blocks = _count(repeat.parts)
         text = inside if len(inside) <= _HEADING else f"{blocks} blocks"
-        return f"({text}) {self.glyphs.times}{loop.count}"
+        return f"({text}) {self.glyphs.times}{repeat.times}"
 
-    def _inline(self, folded: Folded, items: Chain) -> str:
+    def _inline(self, parts: Parts) -> str:
         """As a pattern writes it; a lone split has no parentheses of its own."""
-        parts = []
-        for part in folded:
-            if isinstance(part, Loop):
-                inside = self._inline(part.body, items)
-                bare = len(part.body) == 1 and _is_block(part.body[0], items)
-                parts.append(f"{inside if bare else f'({inside})'} {self.glyphs.times}{part.count}")
-            else:
-                item = items[part]
-                text = self.labels.name(item) if isinstance(item, str) else self._split_inline(item)
-                parts.append(text if len(folded) == 1 or isinstance(item, str) else f"({text})")
-        return " ".join(parts)
-
-    def _split_inline(self, split: Split) -> str:
         texts = []
-        for branch in split.branches:
-            folded = self._fold(branch)
-            inside = self._inline(folded, branch)
-            bare = len(folded) == 1 and (isinstance(folded[0], Loop) or _is_block(folded[0], branch))
+        for part in parts:
+            if isinstance(part, DrawnRepeat):
+                inside = self._inline(part.parts)
+                texts.append(f"{inside if _bare(part.parts) else f'({inside})'} {self.glyphs.times}{part.times}")
+            elif isinstance(part, DrawnBlock):
+                texts.append(self._name(part))
+            else:
+                text = self._split_inline(part)
+                texts.append(text if len(parts) == 1 else f"({text})")
+        return " ".join(texts)
+
+    def _split_inline(self, split: DrawnBranches) -> str:
+        texts = []
+        for column in split.columns:
+            inside = self._inline(column)
+            bare = _bare(column) or (len(column) == 1 and isinstance(column[0], DrawnRepeat))
             texts.append(inside if bare else f"({inside})")
         return " & ".join(texts)
 
@@ -190,14 +206,14 @@ class _Text:
         rows: list[_Row] = []
         place = {node: i for i, node in enumerate(self.graph.nx)}
         order = nx.lexicographical_topological_sort(self.graph.nx, key=place.__getitem__)
-        nodes = [node for node in order if self.graph.node_type(node) in ("block", "sum")]
+        nodes = [node for node in order if self.graph.node_type(node) in ("block", "read", "sum")]
         for stage, part in split_stages(self.graph, tuple(nodes)):
             rows += self._stage(stage)
             for node in part:
                 assert isinstance(node, str)
-                is_block = self.graph.node_type(node) == "block"
-                text = f"{node}: {self.labels.name(node)}" if is_block else f"{node}: sum"
-                notes = [self._reads(node), *([self._note(node)] if is_block else [])]
+                is_sum = self.graph.node_type(node) == "sum"
+                text = f"{node}: sum" if is_sum else f"{node}: {self.labels.name(node)}"
+                notes = [self._reads(node), *([] if is_sum else [self._note(node)])]
                 kind = self.graph.nx.nodes[node].get("kind", "")
                 rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
         return [*rows, _Row("", self.glyphs.rail)]
@@ -208,22 +224,23 @@ class _Text:
             return f"reads {bases[0]} + the gains of {', '.join(streams)}"
         return f"reads {' + '.join(streams) or 'nothing'}"
 
-    def _key(self, item: str | Split) -> Any:
-        """Equal for items that are drawn alike."""
-        if isinstance(item, str):
-            return self.labels.name(item), self._note(item)
-        return tuple(tuple(self._key(inner) for inner in branch) for branch in item.branches)
-
     def _note(self, node: str) -> str:
         return f" {self.glyphs.dot} ".join(self.labels.notes(node))
 
 
-def _is_block(part: int | Loop, items: Chain) -> bool:
-    return isinstance(part, int) and isinstance(items[part], str)
+def _bare(parts: Parts) -> bool:
+    """Whether they are one block or read, which needs no parentheses."""
+    return len(parts) == 1 and isinstance(parts[0], DrawnBlock)
 
 
-def _count(part: int | Loop, items: Chain) -> int:
-    """How many blocks a part of a folded chain stands for."""
-    if isinstance(part, int):
-        return sum(1 for _ in blocks_of((items[part],)))
-    return part.count * sum(_count(inner, items) for inner in part.body)
+def _count(parts: Parts) -> int:
+    """How many blocks parts stand for in one copy of what is around them."""
+    count = 0
+    for part in parts:
+        if isinstance(part, DrawnRepeat):
+            count += part.times * _count(part.parts)
+        elif isinstance(part, DrawnBranches):
+            count += sum(map(_count, part.columns))
+        else:
+            count += type(part) is DrawnBlock
+    return count

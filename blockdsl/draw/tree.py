@@ -1,73 +1,99 @@
-"""A graph as it is drawn: blocks, branches, and repeats that stand for all their copies."""
+"""From a graph to the parts that are drawn.
+
+Copies fold where they are alike and where one line says what all of them read: see `wiring`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph.layout import Chain, Split
+from ..graph.layout import Chain, Split, split_stages
 from ..language.fold import Folded, Loop, fold
+from . import reads
 from .labels import Labels
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Part, Parts, leaves
+from .wiring import Wire, wiring
+
+Item = str | Split | DrawnLabel | DrawnSkip
 
 
 @dataclass(frozen=True)
-class DrawnBlock:
-    """A block, and all blocks that its box stands for: one of each copy of the repeats around it."""
+class DrawnStack:
+    """
+    Attributes:
+        stages: the index of each, and its parts.
+        wires: what reads what, beside the stream.
+    """
 
-    nodes: tuple[str, ...]
+    stages: tuple[tuple[int, Parts], ...]
+    wires: tuple[Wire, ...]
 
     @property
-    def node(self) -> str:
-        return self.nodes[0]
+    def parts(self) -> Parts:
+        return tuple(part for _, parts in self.stages for part in parts)
 
 
-@dataclass(frozen=True)
-class DrawnBranches:
-    """Branches side by side that meet in a sum."""
+def tree(labels: Labels, items: Chain, unfold: bool) -> DrawnStack:
+    """The parts of a chain and its wires; with `unfold`, each block by itself.
 
-    columns: tuple[Parts, ...]
-    nodes: tuple[str, ...]
-
-    @property
-    def node(self) -> str:
-        return self.nodes[0]
-
-
-@dataclass(frozen=True)
-class DrawnRepeat:
-    """Parts that run `times` times, drawn once."""
-
-    parts: Parts
-    times: int
+    A label that nothing reads is drawn where that lets copies fold.
+    """
+    read = _drawn(labels, items, unfold, labels.read_from)
+    if unfold or labels.read_from == labels.labelled:
+        return read
+    return min(read, _drawn(labels, items, unfold, labels.labelled), key=lambda drawn: len([*leaves(drawn.parts)]))
 
 
-Part = DrawnBlock | DrawnBranches | DrawnRepeat
-Parts = tuple["Part", ...]
-
-
-def tree(labels: Labels, items: Chain, unfold: bool) -> Parts:
-    """The parts of a chain; with `unfold`, each block by itself."""
-    return _Tree(labels, unfold).parts([items])
-
-
-def drawn_blocks(parts: Parts) -> Iterator[DrawnBlock]:
-    """The blocks of parts, in order."""
-    for part in parts:
-        if isinstance(part, DrawnBlock):
-            yield part
-        elif isinstance(part, DrawnRepeat):
-            yield from drawn_blocks(part.parts)
-        else:
-            for column in part.columns:
-                yield from drawn_blocks(column)
+def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> DrawnStack:
+    apart: dict[str, int] = {}  # node → how much of what it reads tells it from others
+    while True:
+        stages = _Tree(labels, unfold, labelled, apart).stages(items)
+        wires, unclear = wiring(labels, tuple(part for _, parts in stages for part in parts))
+        if not unclear:
+            return DrawnStack(stages, wires)
+        for node in unclear:
+            apart[node] = apart.get(node, 0) + 1
 
 
 class _Tree:
-    def __init__(self, labels: Labels, unfold: bool) -> None:
-        self.labels, self.unfold = labels, unfold
+    """
+    Args:
+        labelled: nodes after which there is a label.
+        apart: node → how much tells it from others like it; see `_apart`.
+    """
 
-    def parts(self, chains: Sequence[Chain]) -> Parts:
+    def __init__(self, labels: Labels, unfold: bool, labelled: set[str], apart: dict[str, int]) -> None:
+        self.labels, self.graph, self.unfold = labels, labels.graph, unfold
+        self.labelled, self.apart = labelled, apart
+
+    def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
+        at = self.graph.start
+        cut = split_stages(self.graph, items) or [(0, ())]
+        out = []
+        for i, (stage, part) in enumerate(cut):
+            own = self._with_labels(part, at)
+            own = [DrawnLabel((at,)), *own] if i == 0 and at in self.labelled else own
+            at = _end(part, at)
+            if i == len(cut) - 1 and reads.skips(self.graph, self.graph.end, at):
+                own.append(DrawnSkip((self.graph.end,)))
+            out.append((stage, self._parts([own])))
+        return tuple(out)
+
+    def _with_labels(self, chain: Chain, at: str) -> list[Item]:
+        """A chain that begins after `at`, with labels after what is read and skips before what reads them."""
+        out: list[Item] = []
+        for item in chain:
+            if isinstance(item, str) and reads.skips(self.graph, item, at):
+                out.append(DrawnSkip((item,)))
+            out.append(item)
+            at = item if isinstance(item, str) else item.sum
+            if at in self.labelled:
+                out.append(DrawnLabel((at,)))
+        return out
+
+    def _parts(self, chains: Sequence[Sequence[Item]]) -> Parts:
         """Chains that are alike, as one."""
         if self.unfold:
             folded: Folded = tuple(range(len(chains[0])))
@@ -76,7 +102,7 @@ class _Tree:
             folded = fold(keys, lambda index: len(str(keys[index])))
         return self._of(folded, chains, [0])
 
-    def _of(self, folded: Folded, chains: Sequence[Chain], offsets: list[int]) -> Parts:
+    def _of(self, folded: Folded, chains: Sequence[Sequence[Item]], offsets: list[int]) -> Parts:
         out: list[Part] = []
         for part in folded:
             if isinstance(part, Loop):
@@ -87,20 +113,47 @@ class _Tree:
                 out.append(self._item([chain[part + offset] for chain in chains for offset in offsets]))
         return tuple(out)
 
-    def _item(self, copies: list[str | Split]) -> DrawnBlock | DrawnBranches:
+    def _item(self, copies: list[Item]) -> DrawnBlock | DrawnBranches:
         first = copies[0]
+        if isinstance(first, DrawnBlock):
+            return type(first)(tuple(copy.node for copy in copies if isinstance(copy, DrawnBlock)))
         if isinstance(first, str):
-            return DrawnBlock(tuple(copy for copy in copies if isinstance(copy, str)))
+            drawn = DrawnRead if self.graph.node_type(first) == "read" else DrawnBlock
+            return drawn(tuple(copy for copy in copies if isinstance(copy, str)))
         splits = [copy for copy in copies if isinstance(copy, Split)]
-        columns = tuple(self.parts([split.branches[i] for split in splits]) for i in range(len(first.branches)))
+        columns = tuple(
+            self._parts([self._with_labels(split.branches[i], self._base(split)) for split in splits])
+            for i in range(len(first.branches))
+        )
         return DrawnBranches(columns, tuple(split.sum for split in splits))
 
-    def _key(self, item: str | Split) -> Any:
+    def _base(self, split: Split) -> str:
+        return self.graph.sources(split.sum, "base")[0]
+
+    def _key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
+        if isinstance(item, DrawnLabel):
+            return "^", *self.graph.labels(item.node)
+        if isinstance(item, DrawnSkip):
+            return "skip", *self._apart(item.node)
+        if isinstance(item, str) and self.graph.node_type(item) == "read":
+            return *reads.alike(self.graph, item), *self._apart(item)
         if isinstance(item, str):
-            sources = self.labels.graph.sources(item, "position")
-            return self.labels.name(item), *self.labels.notes(item), *sources
-        return tuple(tuple(self._key(inner) for inner in branch) for branch in item.branches)
+            sources = self.graph.sources(item, "position")
+            words = self.labels.name(item), *self.labels.notes(item, named=False), *self.labels.own(item)
+            return *words, *sources, *self._apart(item)
+        base = self._base(item)
+        return tuple(tuple(self._key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)
+
+    def _apart(self, node: str) -> tuple[Any, ...]:
+        """What tells a node from others like it: nothing, then what it reads, then its name."""
+        level = self.apart.get(node, 0)
+        return () if not level else tuple(reads.wired(self.graph, node)) if level == 1 else (node,)
+
+
+def _end(chain: Chain, start: str) -> str:
+    last = chain[-1] if chain else start
+    return last.sum if isinstance(last, Split) else last
 
 
 def _span(part: int | Loop) -> int:

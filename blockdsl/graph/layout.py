@@ -1,13 +1,17 @@
 """How a graph is laid out before it is drawn: chains, and parallel branches that meet in a sum.
 
-A graph compiled from a pattern always has this shape. One edited into another (a block that reads two streams,
-a stream read twice) has not, and is drawn as a list.
+A graph compiled from a pattern always has this shape, and so has one with skips: streams of earlier nodes that a later
+one adds to its own. One edited into another (a block that reads two streams of unlike branches) has not, and is drawn
+as nodes in layers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import networkx as nx
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -25,31 +29,58 @@ Chain = tuple["str | Split", ...]
 
 
 def chain(graph: Graph) -> Chain | None:
-    """The graph from input to output (both left out), or None when it is not made of chains and branches."""
-    ends = graph.sources(graph.end, "stream")
-    return _back(graph, ends[0], graph.start, set()) if len(ends) == 1 else None
+    """The graph from input to output (both left out), or None when it is not made of chains and branches.
+
+    Its elements are blocks, reads and branches. Where a node has several streams, the latest is that of the chain.
+    """
+    return _Walk(graph).chain()
 
 
-def _back(graph: Graph, end: str, start: str, seen: set[str]) -> Chain | None:
-    """What lies between `start`, left out, and `end`. Walked backwards, where each node has one way to go."""
-    out: list[str | Split] = []
-    at = end
-    while at != start:
-        streams, bases = graph.sources(at, "stream"), graph.sources(at, "base")
-        if at in seen or len(bases or streams) != 1:
+class _Walk:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.seen: set[str] = set()
+
+    def chain(self) -> Chain | None:
+        graph = self.graph
+        if not graph.sources(graph.end, "stream"):
             return None
-        seen.add(at)
-        if bases:
-            branches = [_back(graph, stream, bases[0], seen) for stream in streams]
-            if None in branches:
+        found = self._back(self._latest(graph.end), graph.start)
+        nodes = self.seen | {graph.start}
+        streams = (s for n in (*self.seen, graph.end) for what in ("stream", "read") for s in graph.sources(n, what))
+        return found if found is not None and all(source in nodes for source in streams) else None
+
+    def _latest(self, node: str) -> str:
+        streams = self.graph.sources(node, "stream")
+        return streams[0] if len(streams) == 1 else max(streams, key=self._place.__getitem__)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        order = self.graph.order() if nx.is_directed_acyclic_graph(self.graph.nx) else self.graph.nx
+        return {node: i for i, node in enumerate(order)}
+
+    def _back(self, end: str, start: str) -> Chain | None:
+        """What lies between `start`, left out, and `end`. Walked backwards, where each node has one way to go."""
+        graph = self.graph
+        out: list[str | Split] = []
+        at = end
+        while at != start:
+            streams, bases = graph.sources(at, "stream"), graph.sources(at, "base")
+            if at in self.seen or not streams or len(bases) > 1:
                 return None
-            out.append(Split(tuple(branch for branch in branches if branch is not None), at))
-        elif graph.node_type(at) == "block":
-            out.append(at)
-        else:
-            return None
-        (at,) = bases or streams
-    return tuple(reversed(out))
+            self.seen.add(at)
+            if bases:
+                branches = [self._back(stream, bases[0]) for stream in streams]
+                if None in branches:
+                    return None
+                out.append(Split(tuple(branch for branch in branches if branch is not None), at))
+                at = bases[0]
+            elif graph.node_type(at) in ("block", "read"):
+                out.append(at)
+                at = self._latest(at)
+            else:
+                return None
+        return tuple(reversed(out))
 
 
 def split_stages(graph: Graph, items: Chain) -> list[tuple[int, Chain]]:

@@ -31,8 +31,9 @@ from ..registry.tokens import (
     pool_clash,
     pool_of,
 )
+from .given import misread
 from .graph import Graph
-from .nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note, misread
+from .nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note
 
 _STREAM_FROM = {"input", "block", "sum", "read"}
 _STREAM_TO = {"block", "sum", "read", "output"}
@@ -173,10 +174,11 @@ def _edges(graph: Graph) -> Iterator[str]:
 
 
 def _takes(graph: Graph, node: str, what: str) -> bool:
-    """Whether an option of a block that takes a label reads this, on or not."""
+    """Whether an option of a block that takes a label reads this; on or not, if nothing else may bring it."""
     attrs = graph.nx.nodes[node]
     kind = kinds().get(attrs.get("kind")) if attrs.get("type") == "block" else None
-    return kind is not None and any(option.reads == what for option in kind.options)
+    reading = [option for option in kind.reading_options() if option.reads == what] if kind is not None else []
+    return any(what not in EDGES or attrs["options"].get(option.name) for option in reading)
 
 
 def _blocks(graph: Graph) -> Iterator[str]:
@@ -262,7 +264,7 @@ def _reads(graph: Graph) -> Iterator[str]:
             elif sources and not on and option.reads not in EDGES:
                 yield f"{node}: reads {option.reads} of {sources[0]}, but its option {option.name} is false"
             for source in sources if on else ():
-                if problem := misread(graph.nx, source, option.reads):
+                if problem := misread(graph, source, node, option.reads):
                     yield f"{node}: {option.name} reads {problem}"
 
 
@@ -369,6 +371,9 @@ def _positions(graph: Graph) -> Iterator[str]:
                 yield f"{node}: {kind.title} does not read {scheme.title}"
             elif misfit := scheme.misfit(scheme.complete(spec), SimpleNamespace(**attrs["options"])):
                 yield f"{position} → {node}: {misfit.problem}"
+        if attrs["options"].get("rotary", "rotary" in schemes) != ("rotary" in schemes):
+            what = "reads" if "rotary" in schemes else "reads no"
+            yield f"{node}: {what} rotary positions, and its option rotary is {str(attrs['options']['rotary']).lower()}"
         for scheme_name in {name for name in schemes if schemes.count(name) > 1}:
             yield f"{node}: reads more than one position of the scheme {scheme_name}"
 
@@ -382,10 +387,12 @@ def _scores(graph: Graph) -> Iterator[str]:
             continue
         if len(sources) > 1:
             yield f"{node}: reads the scores of more than one block"
-        if sources and not options["residual_attn"]:
+        if sources and not (options["residual_attn"] or options.get("scores")):
             yield f"{node}: reads scores, but its option residual_attn is false"
         for source in sources:
             other = graph.nx.nodes[source]
+            if other["type"] != "block":  # which `_reads` says
+                continue
             other_kind, other_options = known[other["kind"]], other["options"]
             if "scores" not in other_kind.inputs:
                 yield f"{source} → {node}: {other_kind.title} passes on no scores"
@@ -393,8 +400,13 @@ def _scores(graph: Graph) -> Iterator[str]:
                 for name in unlike:
                     theirs, ours = other_options.get(name), options.get(name)
                     yield f"{source} → {node}: scores of {theirs} {SCORE_SIZES[name]} do not fit {ours}"
-            elif ("context" in kind.inputs) != ("context" in other_kind.inputs):
+            elif _over_context(kind, options) != _over_context(other_kind, other_options):
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
+
+
+def _over_context(kind: Kind, options: Mapping[str, Any]) -> bool:
+    """Whether keys are of another sequence."""
+    return "context" in kind.inputs and not options.get("context")
 
 
 def _shared_norms(graph: Graph) -> Iterator[str]:

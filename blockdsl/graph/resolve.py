@@ -65,7 +65,7 @@ class ResolvedPattern:
     given: dict[str, Value]
     steps: tuple[ResolvedStep, ...]
 
-    wired: bool = False  # by residual attention: the compiler has more to check
+    wired: bool = False  # by residual attention or options that take a label: the compiler has more to check
     encoder: ResolvedPattern | None = None  # of two streams: the one whose output this reads
     tie_token_emb: bool = False  # of two streams
 
@@ -76,12 +76,17 @@ class ResolvedPattern:
         return dim
 
 
+def own_positions(block: ResolvedBlock) -> dict[str, Value]:
+    """What a block says of positions, by the names of settings; rotary ones may be an option of its kind."""
+    return block.positions | ({ROTARY: block.options["rotary"]} if "rotary" in block.options else {})
+
+
 def positions_of(
     settings: Mapping[str, Value], dim: int, block: ResolvedBlock
 ) -> list[tuple[Scheme, dict[str, Value]]]:
     """The position schemes that a block reads, and what the node of each says."""
     sizes = SimpleNamespace(dim=dim, **block.options)
-    read_here = readers(kinds()[block.kind], settings, block.positions)
+    read_here = readers(kinds()[block.kind], settings, own_positions(block))
     return [(scheme, scheme.of(here, sizes)) for scheme, here in read_here]
 
 
@@ -142,7 +147,8 @@ def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = No
     resolver.check_norms()
     steps = tuple(resolver.step(spec) for spec in pattern.expansion.specs)
     resolver.check_stack()
-    wired = any(options.get("residual_attn") for options in resolver.seen.values())
+    wiring = {"residual_attn", *(option.name for kind in kinds().values() for option in kind.reading_options())}
+    wired = any(options.get(name) for options in resolver.seen.values() for name in wiring)
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
@@ -208,8 +214,9 @@ class _Resolver:
             raise self._error(spec.span, problem, f"it runs only where no token sees a later one: set causal{both}")
 
     def _check_positions(self, block: ResolvedBlock) -> None:
+        own = own_positions(block)
         off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
-        known = set() if off else meaningful({**self.settings, **block.positions})
+        known = set() if off or own.get(ROTARY) is False else meaningful({**self.settings, **own})
         for name in block.positions:
             if name in POSITION_NEEDS and name not in known:
                 needed = POSITION_NEEDS[name][0]

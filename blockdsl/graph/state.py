@@ -64,7 +64,8 @@ def kept(graph: Graph) -> dict[str, Kept]:
     """Block → what decoding keeps for it; blocks without any state are left out."""
     out, windows = {}, _windows(graph)
     for node in graph.nodes("block"):
-        tail, pieces = graph.block(node)["shift"], graph.state(node)[1] or {}
+        tail, declared = graph.block(node)["shift"], graph.state(node)[1] or {}
+        pieces = {name: piece for name, piece in declared.items() if not piece.of}
         shift = State((tail, graph.dim)) if tail and graph.causal else None
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
@@ -101,6 +102,32 @@ def why_not_rolling(graph: Graph) -> str | None:
         for reader in graph.nx.successors(node):
             if attrs["scheme"] == "rotary" and graph.block(reader)["options"].get("num_mem_kv"):
                 return f"{reader}: rotary positions count from its memory key-values, at the start of the text"
+            if attrs["scheme"] == "rotary" and graph.sources(reader, "context"):
+                return f"{reader}: rotary positions of text and context count from their starts"
+    return None
+
+
+def restarts(graph: Graph, node: str) -> bool:
+    """Whether a block carries something along the tokens by itself: neither by attention nor token by token."""
+    kind, pieces = graph.state(node)
+    alone = pieces is not None and all(piece.per == "context" for piece in pieces.values())
+    return "attend" not in kind.inputs and not alone
+
+
+def why_no_documents(graph: Graph) -> str | None:
+    """Why several documents cannot be in one row, each read as if it were alone, or None when they can.
+
+    They can where every block attends under the masks of the stack, is computed token by token, or is told which
+    tokens of a row are real and nothing else of them: then it is given each document as a row of its own.
+    """
+    for node in graph.nodes("block"):
+        kind = kind_of(graph.block(node)["kind"])
+        if restarts(graph, node) and not {"mask"} <= {*kind.inputs} <= {"mask", "cache"}:
+            return f"{node} ({kind.title}) is not told where each document begins"
+    for node in graph.nodes("position"):
+        attrs = graph.nx.nodes[node]
+        if attrs["scheme"] == "rotary" and SCHEMES["rotary"].complete(attrs).scaling in BY_LENGTH:
+            return f"{node}: its frequencies change with the length of the text"
     return None
 
 
@@ -113,10 +140,12 @@ def _windows(graph: Graph) -> dict[str, int]:
     """Block → how many tokens before a step's own its cache keeps; a block that keeps all is left out.
 
     Blocks that hand scores on to each other keep alike, as much as the one that sees farthest: their scores are added.
+    So does a block keep what those need that read its pieces.
     """
     chains = {node: [node] for node in graph.nodes("block")}
     for node in [*chains]:
-        for source in graph.sources(node, "scores"):
+        shared = {piece.of for piece in (graph.state(node)[1] or {}).values()} - {""}
+        for source in (source for carries in ("scores", *sorted(shared)) for source in graph.sources(node, carries)):
             fewer, more = sorted((chains[node], chains[source]), key=len)
             if fewer is not more:
                 more += fewer

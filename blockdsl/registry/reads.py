@@ -26,6 +26,7 @@ class Join:
         name: as written, `<u(gain)`.
         formula: what the stream becomes, with one value in it.
         doc: what it does, and its source.
+        words: the same in a few, of a drawing.
         shapes: features of the stream, number of values -> the shape of each parameter, by name.
         products: features, number of values -> multiply-adds for one token in matrix products.
         init: what `init=` is when it is not given; None: it takes none.
@@ -35,6 +36,7 @@ class Join:
     name: str
     formula: str
     doc: str
+    words: str
     shapes: Callable[[int, int], Mapping[str, tuple[int, ...]]] = lambda dim, n: {}
     products: Callable[[int, int], int] = lambda dim, n: 0
     init: float | None = None
@@ -44,11 +46,12 @@ class Join:
 JOINS = {
     join.name: join
     for join in (
-        Join("add", "x + u", "they are added to the stream (default)"),
+        Join("add", "x + u", "they are added to the stream (default)", "added"),
         Join(
             "gain",
             "x + g·u",
             "they are added, each times a learned number that is init at first (DenseFormer, arXiv:2402.02622)",
+            "added with a learned gain",
             lambda dim, n: {"gain": (n,)},
             init=0.0,
         ),
@@ -57,6 +60,7 @@ JOINS = {
             "x + σ(w·x + b)·u",
             "they are added, each times a number between 0 and 1 that a linear layer makes of each token; "
             "its bias is init at first",
+            "added with a learned gate",
             lambda dim, n: {"gate.weight": (n, dim), "gate.bias": (n,)},
             lambda dim, n: n * dim,
             init=0.0,
@@ -65,6 +69,7 @@ JOINS = {
             "cat",
             "W[u, x]",
             "a linear layer reads them with the stream beside them and makes the new stream (U-ViT, arXiv:2209.12152)",
+            "a linear layer over both, in the stream's place",
             lambda dim, n: {"combine.weight": (dim, (n + 1) * dim)},
             lambda dim, n: (n + 1) * dim * dim,
             replaces=True,
@@ -73,6 +78,7 @@ JOINS = {
             "soft",
             "softmax(w)·u",
             "their weighted mean, of learned weights that are at first alike, is the new stream (arXiv:2502.09245)",
+            "their weighted mean, in the stream's place",
             lambda dim, n: {"logits": (n,)},
             replaces=True,
         ),

@@ -207,6 +207,9 @@ def mismatch(o: Any, block: Any) -> tuple[str, str] | None:
         problem = f"rotary positions of {o.dim} features do not fit a {of} of {most}"
         problem += " (shared_key_dim)" if of == "shared key" else ""
         return problem, f"rotary_emb_dim is even and at most {'dim_head' if shared is None else 'shared_key_dim'}"
+    if o.scaling in BY_LENGTH and hasattr(block, "dim_context"):
+        problem = f"rotary_scaling={o.scaling} goes by the length of one text, and cross-attention reads two"
+        return problem, "leave rotary out of this block, or give it another rotary_scaling"
     if o.xpos_scale_base is not None and not getattr(block, "causal", False):
         problem = "rotary_xpos decays towards the past, and this attention is not causal"
         return problem, "make it causal, or leave rotary_xpos out for plain rotary positions"

@@ -173,3 +173,89 @@ def test_an_encoder_of_another_width() -> None:
             ),
             net,
         )
+
+
+# Positions of a context ---------------------------------------------------------------------------------------------
+
+
+def rotated() -> xt_blocks.Stack:
+    torch.manual_seed(0)
+    graph = blockdsl.compile("c f c", dim=16, heads=2, attn_dim_head=8, cross_attn_rotary=True)
+    return xt_blocks.lower(graph).double().eval()  # type: ignore[return-value]
+
+
+def test_queries_and_the_contexts_keys_are_rotated_by_their_places() -> None:
+    torch.manual_seed(0)
+    layer = xt_blocks.CrossAttention(16, heads=1, dim_head=4).double()
+    graph = blockdsl.compile("c(rotary)", dim=16, heads=1, attn_dim_head=4)
+    stack: Any = xt_blocks.lower(graph).double()
+    block = stack.blocks["c0"]
+    block.layer.load_state_dict(layer.state_dict())
+    x, context, places = torch.randn(1, 3, 16).double(), torch.randn(1, 2, 16).double(), torch.tensor([5, 1])
+    q, (k, v) = layer.to_q(block.norm(x))[0], layer.to_kv(context)[0].chunk(2, dim=-1)
+    out = []
+    for i in range(3):
+        scores = []
+        for j, place in enumerate(places.tolist()):
+            angle = torch.tensor(float(i - place))  # features 0 and 1 are rotated, the others are not
+            rotation = torch.stack((torch.stack((angle.cos(), -angle.sin())), torch.stack((angle.sin(), angle.cos()))))
+            scores.append(((rotation.double() @ q[i, :2]) @ k[j, :2] + q[i, 2:] @ k[j, 2:]) / 2)
+        out.append(torch.stack(scores).softmax(dim=0) @ v)
+    want = stack.norm(x + layer.to_out(torch.stack(out))[None])
+    torch.testing.assert_close(stack(x, context=context, context_pos=places), want, rtol=1e-6, atol=1e-6)
+
+
+def test_only_differences_of_positions_count_where_both_are_given() -> None:
+    stack, x, context = rotated(), torch.randn(2, 3, 16).double(), torch.randn(2, 4, 16).double()
+    own, theirs = torch.tensor([2, 3, 7]), torch.tensor([[4, 0, 1, 9], [0, 1, 2, 3]])
+    out = stack(x, context=context, pos=own, context_pos=theirs)
+    torch.testing.assert_close(stack(x, context=context, pos=own + 30, context_pos=theirs + 30), out, rtol=1e-5, atol=1e-5)  # fmt: skip
+    assert not torch.allclose(stack(x, context=context, pos=own, context_pos=theirs + 1), out, atol=1e-3)
+    assert not torch.allclose(stack(x, context=context), stack(x, context=context.flip(1)), atol=1e-3)
+
+
+def test_padding_of_either_does_not_move_positions() -> None:
+    stack, x, context = rotated(), torch.randn(2, 3, 16).double(), torch.randn(2, 4, 16).double()
+    mask, context_mask = torch.tensor([[False] * 2 + [True] * 3] * 2), torch.tensor([[False] + [True] * 4] * 2)
+    padded = [torch.cat((torch.randn(2, n, 16).double(), t), dim=1) for n, t in ((2, x), (1, context))]
+    out = stack(padded[0], context=padded[1], mask=mask, context_mask=context_mask)
+    torch.testing.assert_close(out[:, 2:], stack(x, context=context))
+
+
+def test_the_context_keeps_its_positions_while_decoding() -> None:
+    decoder = xt_blocks.Decoder(
+        dim=16, depth=2, heads=2, attn_dim_head=8, cross_attend=True, cross_attn_rotary=True, rotary_pos_emb=True
+    )
+    net = xt_blocks.TransformerWrapper(num_tokens=9, max_seq_len=12, attn_layers=decoder).eval()
+    read = {"context": torch.randn(2, 4, 16), "context_pos": torch.tensor([[4, 0, 1, 9], [0, 1, 2, 3]])}
+    tokens = torch.randint(0, 9, (2, 3))
+    found = xt_blocks.AutoregressiveWrapper(net).generate(tokens, 5, temperature=0, **read)
+    for _ in range(5):
+        tokens = torch.cat((tokens, net(tokens, **read)[:, -1:].argmax(dim=-1)), dim=1)
+    assert torch.equal(found, tokens[:, 3:])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "given", "words"),
+    [
+        ("c f", {"context_pos": torch.arange(2)}, "no block reads its positions: turn on cross_attn_rotary"),
+        ("c(rotary) f", {"context_pos": torch.arange(3)}, r"context_pos must be whole numbers \(2,\) or \(1, 2\)"),
+        ("c(rotary) f", {"context_pos": torch.ones(2)}, "context_pos must be whole numbers"),
+    ],
+)
+def test_positions_of_a_context_are_checked(pattern: str, given: dict[str, Tensor], words: str) -> None:
+    stack: Any = xt_blocks.lower(blockdsl.compile(pattern, dim=16))
+    with pytest.raises(ValueError, match=words):
+        stack(torch.randn(1, 3, 16), context=torch.randn(1, 2, 16), **given)
+
+
+def test_what_cross_attention_cannot_rotate_by_is_said() -> None:
+    scaled = "set rotary_pos_emb, rotary_scaling=dynamic, rotary_factor=2, rotary_original_len=8; "
+    with pytest.raises(UserError, match="goes by the length of one text, and cross-attention reads two"):
+        blockdsl.compile(scaled + "a c(rotary)", dim=16)
+    with pytest.raises(UserError, match="rotary_theta is set, but it needs rotary"):
+        blockdsl.compile("c(rotary_theta=20)", dim=16)
+    graph = blockdsl.compile("c(rotary) f", dim=16)
+    graph.block("c0")["options"]["rotary"] = False
+    with pytest.raises(UserError, match="c0: reads rotary positions, and its option rotary is false"):
+        graph.lint()

@@ -94,6 +94,22 @@ def test_simple_rms_norm_and_a_norm_after_the_add_by_hand() -> None:
     assert [name for name, _ in stack.named_parameters() if "norm" in name] == []
 
 
+def test_a_branch_without_its_part_along_the_stream() -> None:
+    graph = blockdsl.compile("(f & f/2)", dim=DIM, orthog_residual=True, scale_residual=True, final_norm=False)
+    stack, x = stirred(xt_blocks.lower(graph)).double(), torch.randn(2, 3, DIM, dtype=torch.float64)
+    want = x.clone()
+    for node, scale in (("f0", 1.0), ("f1", 0.5)):
+        block = stack.blocks[node]
+        update = scale * block.layer(block.norm(x))
+        for row in range(2):
+            for place in range(3):
+                unit = x[row, place] / x[row, place].norm()
+                update[row, place] -= (update[row, place] @ unit) * unit
+        assert (update * x).sum(dim=-1).abs().max() < 1e-5
+        want += update + x * (block.residual.scale - 1)
+    torch.testing.assert_close(stack(x), want, atol=1e-5, rtol=1e-5)
+
+
 def test_dropout_of_a_layers_output() -> None:
     """What is left is scaled up, in front of what a block makes of it."""
     stack = xt_blocks.lower(blockdsl.compile("a f", ff_sublayer_dropout=0.5, attn_sublayer_dropout=0.25, **SIZES))
@@ -189,6 +205,14 @@ def test_other_models_around_a_stack() -> None:
     tokens = torch.randint(0, 9, (2, 4))
     assert pair(tokens, tokens, condition=given) != pair(tokens, tokens, condition=given + 1)
     assert pair.generate(tokens, tokens[:, :1], 3, condition=given).shape == (2, 3)
+    text = TransformerWrapper(num_tokens=9, max_seq_len=8, attn_layers=encoder, pool="mean", return_only_embed=True)
+    dual, texts = xt_blocks.DualEncoder(image, stirred(text)), torch.randint(0, 9, (2, 4))
+    one, other = (
+        dual(torch.ones(2, 3, 4, 4), texts, image_condition=given, text_condition=sign * given) for sign in (1, -1)
+    )
+    assert not torch.equal(one, other)
+    both = stirred(xt_blocks.lower(blockdsl.compile("(a f)*1 => a c", **SIZES, **ADAPTIVE)))
+    assert not torch.equal(both(x, x, condition=given), both(x, x, condition=given + 1))
     filler = xt_blocks.NonAutoregressiveWrapper(
         stirred(TransformerWrapper(num_tokens=12, max_seq_len=5, attn_layers=encoder)), mask_id=11
     )

@@ -67,6 +67,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual attention, post-norm": ("(a f)*3", {"residual_attn": True, "pre_norm": False}),
     "cross": ("(a c f)*2", {}),
     "cross, rotary": ("(a c f)*2", {"rotary_pos_emb": True}),
+    "cross, both rotated": ("(a c f c(rotary_theta=20))*2", {"cross_attn_rotary": True, "rotary_pos_emb": True}),
     "cross residual attention": ("(a c f)*3", {"cross_residual_attn": True}),
     "cross, parallel": ("a & c f c@t f c@t", {}),
     "feedforwards only": ("f>>1 f", {}),

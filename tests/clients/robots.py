@@ -227,3 +227,61 @@ def compresses_with_a_window_of_attention(x: Any) -> None:
         dim_in=4, dim_out=4, max_seq_len=8, attn_layers=x.Decoder(**SIZES, macaron=True, shift_tokens=1)
     )
     assert F.mse_loss(model(vectors(2, 8, 4)), vectors(2, 8, 4)).ndim == 0
+
+
+@program
+def denoises_actions_at_a_step_of_time(x: Any) -> None:
+    """A diffusion policy: the step and what is observed say the gains of norms and branches (DiT's adaLN-Zero)."""
+    adaptive = {"use_adaptive_layernorm": True, "use_adaptive_layerscale": True, "dim_condition": 24}
+
+    class Denoises(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Sequential(nn.Linear(1, 24), nn.SiLU(), nn.Linear(24, 24))
+            self.net = x.ContinuousTransformerWrapper(
+                dim_in=6,
+                dim_out=6,
+                max_seq_len=0,
+                num_memory_tokens=4,
+                attn_layers=x.Encoder(**SIZES, **adaptive, adaptive_condition_mlp=True, attn_flash=True, ff_glu=True),
+            )
+
+        def forward(self, actions: torch.Tensor, steps: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.net(actions, condition=self.time(steps[:, None]) + seen)
+            return out
+
+    model = Denoises()
+    assert model.net.attn_layers.dim_condition == 24
+    actions, steps, seen = vectors(2, 9, 6), torch.rand(2), vectors(2, 24)
+    F.mse_loss(model(actions, steps, seen), actions).backward()
+    assert model.time[0].weight.grad is not None
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    assert not torch.allclose(model(actions, steps, seen), model(actions, steps, seen + 1))
+
+
+@program
+def speaks_in_the_manner_of_a_speaker(x: Any) -> None:
+    """Tokens by the norms of a speaker's vector, cross-attending to a text; the vector is given at every step."""
+    stack = x.Decoder(**SIZES, cross_attend=True, use_adaptive_rmsnorm=True, dim_condition=16, rotary_pos_emb=True)
+    model = x.AutoregressiveWrapper(x.TransformerWrapper(num_tokens=32, max_seq_len=24, attn_layers=stack)).eval()
+    speaker, context = vectors(2, 16), vectors(2, 5, 32)
+    assert model(TOKENS, context=context, condition=speaker).ndim == 0
+    spoken = model.generate(TOKENS[:, :4], 5, context=context, condition=speaker, temperature=0.0)
+    tokens, cache = TOKENS[:, :4], None
+    for _ in range(5):
+        logits, cache = model.net(tokens, context=context, condition=speaker, return_intermediates=True, cache=cache)
+        tokens = torch.cat((tokens, logits[:, -1:].argmax(dim=-1)), dim=1)
+    assert torch.equal(tokens[:, 4:], spoken)
+
+
+@program
+def norms_without_a_gain(x: Any) -> None:
+    """Simple RMS norms, with dropout of what a layer gives, as a ranking model of markets has them."""
+    options = {"use_simple_rmsnorm": True, "attn_sublayer_dropout": 0.1, "ff_sublayer_dropout": 0.1, "ff_no_bias": True}
+    model = x.ContinuousTransformerWrapper(
+        dim_in=6, dim_out=1, max_seq_len=16, attn_layers=x.Encoder(**SIZES, **options)
+    )
+    assert model(vectors(2, 9, 6), mask=torch.ones(2, 9).bool()).shape == (2, 9, 1)
+    assert not any("norm" in name for name, _ in model.named_parameters())

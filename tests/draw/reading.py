@@ -19,8 +19,18 @@ from blockdsl import BlockGraph
 from blockdsl.graph.graph import carried
 
 SVG = "{http://www.w3.org/2000/svg}"
-SIZES = {"title": 12.5, "note": 10.5, "code": 11, "mark": 9.5, "label": 11, "times": 14, "op": 10.5, "heading": 13}
-BOLD = {"title", "label", "times", "heading"}
+SIZES = {
+    "title": 12.5,
+    "note": 10.5,
+    "code": 11,
+    "mark": 9.5,
+    "label": 11,
+    "times": 14,
+    "op": 10.5,
+    "heading": 13,
+    "name": 11,
+}
+BOLD = {"title", "label", "times", "heading", "name"}
 SLACK = 0.02  # of numbers that are written with two decimals
 
 
@@ -84,6 +94,11 @@ class Node:
     def is_gain(self) -> bool:
         return "gain" in self.classes
 
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it stands for no node: a branch's gain, a label, where a skip is added."""
+        return not {"gain", "label", "skip"}.isdisjoint(self.classes)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -115,7 +130,7 @@ class Picture:
     title: str
 
     def node(self, name: str) -> Node:
-        (found,) = [node for node in self.nodes if node.name == name and not node.is_gain]
+        (found,) = [node for node in self.nodes if node.name == name and not node.is_nameless]
         return found
 
     def of(self, *classes: str) -> list[Node]:
@@ -140,8 +155,10 @@ def read(svg: str) -> Picture:
     nodes, lines, frames, keys, labels = [], [], [], [], []
     for element in body:
         classes = tuple((element.get("class") or "").split())
-        if element.get("data-node") is not None or "gain" in classes:
+        if element.get("data-node") is not None or element.get("data-of") is not None:
             nodes.append(_node(element, classes, dx, dy))
+        elif "core" in classes:
+            continue  # the light middle of a line that stands for several
         elif "edge" in classes:
             points = _points(element.get("d", ""), dx, dy)
             way = _way(element.get("d", ""), dx, dy)
@@ -176,8 +193,8 @@ def _node(group: Any, classes: tuple[str, ...], dx: float, dy: float) -> Node:
         x, y, r = (float(found.get(name)) for name in ("cx", "cy", "r"))
         circle = Area(x - r + dx, y - r + dy, x + r + dx, y + r + dy)
     return Node(
-        group.get("data-node") or group.get("data-sum"),
-        tuple((group.get("data-nodes") or group.get("data-sum")).split(" ")),
+        group.get("data-node") or group.get("data-of"),
+        tuple((group.get("data-nodes") or group.get("data-of")).split(" ")),
         classes,
         next((area for area, mark in rects if mark is None), None),
         tuple(area for area, mark in rects if mark),
@@ -203,7 +220,15 @@ def _text(text: Any, dx: float, dy: float) -> Text:
 @cache
 def font(role: str) -> Any:
     """Ten times as large, for whole pixels to say enough."""
-    name = "DejaVuSansMono" if role == "code" else "DejaVuSans-Bold" if role in BOLD else "DejaVuSans"
+    name = (
+        "DejaVuSansMono-Bold"
+        if role == "name"
+        else "DejaVuSansMono"
+        if role == "code"
+        else "DejaVuSans-Bold"
+        if role in BOLD
+        else "DejaVuSans"
+    )
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(str(folder / f"{name}.ttf"), SIZES[role] * 10)
 
@@ -258,7 +283,7 @@ def check(svg: str, *graphs: BlockGraph, unfolded: bool = False, names: tuple[st
 
 def check_nodes(picture: Picture, graphs: tuple[BlockGraph, ...], prefixes: list[str]) -> None:
     """Each node of the graphs is drawn once; a block as often as its repeats say."""
-    drawn = Counter(node for group in picture.nodes if not group.is_gain for node in group.nodes)
+    drawn = Counter(node for group in picture.nodes if not group.is_nameless for node in group.nodes)
     wanted = Counter(f"{p}{node}" for graph, p in zip(graphs, prefixes, strict=True) for node in graph.nx)
     fed = {f"{p}context" for p in prefixes[1:]}  # what the graph before it gives
     assert drawn - wanted == Counter()
@@ -276,7 +301,11 @@ def check_places(picture: Picture) -> None:
         assert node is second or not area.overlaps(other), (node.name, second.name)
     for node in picture.nodes:
         for text in node.texts:
-            assert any(area.holds(text.area) for area in node.areas), (node.name, text)
+            if "label" in node.classes:  # beside its dot, where nothing else is
+                assert not any(text.area.overlaps(area) for area, _ in areas), text
+                assert not any(text.area.overlaps(other.label.area) for other in picture.frames), text
+            else:
+                assert any(area.holds(text.area) for area in node.areas), (node.name, text)
         for text, other_text in itertools.combinations(node.texts, 2):
             assert not text.area.overlaps(other_text.area), (node.name, text.words, other_text.words)
         for area in node.areas:
@@ -305,11 +334,11 @@ def check_ends(picture: Picture) -> None:
     own = {}
     for node in picture.nodes:
         own.setdefault(node.name, []).extend(node.areas)
-    gains = [(node.circle, node.name) for node in picture.nodes if node.is_gain and node.circle]
+    meets = [node.circle for node in picture.nodes if {"gain", "skip"} & {*node.classes} and node.circle]
     for line in picture.lines:
         start, end = line.points[0], line.points[-1]
-        if any(circle.touches(start) and name == line.target for circle, name in gains):
-            continue  # from what a branch gained to the sum of it
+        if any(circle.touches(start) for circle in meets):
+            continue  # from what a branch gained to the sum of it, or on from where a skip is added
         assert any(area.touches(end) for area in own[line.target]), line
         rails = [rail for rail in picture.lines if rail.role == "rail" and rail.source == line.source]
         on_rail = any(_on(start, rail) for rail in rails if rail is not line)
@@ -352,26 +381,29 @@ def _on(point: tuple[float, float], line: Line) -> bool:
 
 def check_edges(picture: Picture, graph: BlockGraph, unfolded: bool) -> None:
     """What is drawn is what the graph has, between the boxes that stand for its nodes."""
-    box = {node: group.name for group in picture.nodes for node in group.nodes}
+    box = {node: group.name for group in picture.nodes if not group.is_nameless for node in group.nodes}
     wanted: dict[str, set[tuple[str, str]]] = {}
     inner: dict[str, set[tuple[str, str]]] = {}
     for source, target, attrs in graph.nx.edges(data=True):
         for what in carried(attrs):
-            role = "stream" if what == "base" else what
+            role = "stream" if what in ("base", "read") else what
             ends = box[source], box[target]
             (inner if ends[0] == ends[1] else wanted).setdefault(role, set()).add(ends)
-    for role in ("context", "position", "scores"):
+    for role in ("position", "scores", "kv", "values"):
         assert picture.edges(role) == wanted.get(role, set()), role
-    loops = {
-        (line.source, line.target) for line in picture.lines if line.role == "scores" and line.source == line.target
-    }
-    assert loops == inner.get("scores", set())
-    stream = picture.edges("rail", "branch")
-    if unfolded:
-        assert stream == wanted["stream"]
-    else:
-        assert stream <= wanted["stream"]
-        assert {target for _, target in stream} == {target for _, target in wanted["stream"]}
+        loops = {
+            (line.source, line.target) for line in picture.lines if line.role == role and line.source == line.target
+        }
+        assert loops == inner.get(role, set())
+    for roles, what in ((("rail", "branch", "read"), "stream"), (("context",), "context")):
+        # where a skip is added before a copy that is not the first, this copy has its name
+        found = {(box[source], box[target]) for source, target in picture.edges(*roles)}
+        found, all_of = {ends for ends in found if ends[0] != ends[1]}, wanted.get(what, set())
+        if unfolded:
+            assert found == all_of
+        else:
+            assert found <= all_of
+            assert {target for _, target in found} == {target for _, target in all_of}
 
 
 def node_texts(picture: Picture) -> dict[str, list[str]]:

@@ -329,6 +329,7 @@ def test_what_there_is_not(options: dict[str, Any], message: str) -> None:
 def test_a_graph_that_is_no_chain_is_drawn_in_layers() -> None:
     g = graph("a f | (a & f f) f c", residual_attn=True, rotary_pos_emb=True)
     g.nx.add_edge("a0", "f3")
+    g.nx.add_edge("a0", "sum0")
     picture = check(g.to_svg(), g, unfolded=True)
     tops = {name: picture.node(name).areas[0].top for name in g.nx}
     for source, target in g.nx.edges:
@@ -355,8 +356,8 @@ def test_an_encoder_beside_a_decoder_feeds_it() -> None:
 
 
 def test_a_decoder_in_layers_is_fed_too() -> None:
-    encoder, decoder = graph("(a f)*2"), graph("a c f")
-    decoder.nx.add_edge("input", "c1")
+    encoder, decoder = graph("(a f)*2"), graph("a c f & f")
+    decoder.nx.add_edge("input", "sum0")
     picture = check(side_by_side({"x": encoder, "y": decoder}), encoder, decoder, names=("x", "y"))
     assert picture.edges("context") == {("x.output", "y.context"), ("y.context", "y.c1")}
 

@@ -202,6 +202,7 @@ PLAIN_BLOCK = {
     "scale_residual_constant": 1.0,
     "branch_scale": 1.0,
     "gate_residual": False,
+    "orthog_residual": False,
     "num_residual_streams": 1,
     "hyper_conn_mix": "sinkhorn",
     "hyper_conn_sinkhorn_iters": 5,
@@ -215,6 +216,7 @@ PLAIN_ATTENTION = {
     "one_kv_head": False,
     "value_dim_head": None,
     "dropout": 0.0,
+    "sublayer_dropout": 0.0,
     "shared_kv": False,
     "num_mem_kv": 0,
     "qk_norm": False,
@@ -249,6 +251,7 @@ PLAIN_ATTENTION = {
     "zero_init_branch_output": False,
     "flash": True,
     "residual_attn": False,
+    "scores": False,
 }
 PLAIN_FEEDFORWARD = {
     "mult": 4,
@@ -263,5 +266,6 @@ PLAIN_FEEDFORWARD = {
     "post_act_ln": False,
     "no_bias": False,
     "dropout": 0.0,
+    "sublayer_dropout": 0.0,
     "zero_init_branch_output": False,
 }

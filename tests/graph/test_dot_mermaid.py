@@ -144,8 +144,12 @@ STYLES = {
     "": "stream",
     'color="#888888"': "base",
     'style=dashed, color="#7a5fc0"': "context",
+    'style=dashed, color="#a8701c"': "condition",
     'style=dotted, color="#2f8f7d", constraint=false': "position",
     'style=dashed, color="#c2527a", label="scores", constraint=false': "scores",
+    'color="#c25700", fontcolor="#c25700"': "read",
+    'style=dashed, color="#1a6fb0", label="keys, values", constraint=false': "kv",
+    'style=dotted, color="#1a6fb0", label="values", constraint=false': "values",
     'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false': "tied",
 }
 QUOTED = r'"((?:[^"\\]|\\.)*)"'  # a quoted string, in which a backslash takes the next sign along
@@ -170,6 +174,7 @@ class Dot:
         self.clusters: dict[str, list[str]] = {}
         self.titles: dict[str, str] = {}
         self.edges: list[tuple[str, str, str]] = []
+        self.words: dict[tuple[str, str, str], str] = {}
         opened: list[str] = []
         for line in (line.strip() for line in lines[5:-1]):
             if match := re.fullmatch(r"subgraph (cluster_\d+) \{", line):
@@ -185,7 +190,9 @@ class Dot:
                 self.labels[node], self.clusters[node] = shown(match[2]), [*opened]
             elif match := re.fullmatch(rf"{QUOTED} -> {QUOTED}(?: \[(.*)\])?;", line):
                 assert {name(match[1]), name(match[2])} <= self.labels.keys()
-                self.edges.append((name(match[1]), name(match[2]), STYLES[match[3] or ""]))
+                style, _, said = match[3].partition(', label="') if "penwidth" in line else (match[3], "", "")
+                self.edges.append((name(match[1]), name(match[2]), STYLES[style or ""]))
+                self.words[self.edges[-1]] = said.removesuffix('", penwidth=2.5')
             else:
                 assert line == 'labeljust=l; style=rounded; color="#999999";'
         assert not opened
@@ -231,9 +238,9 @@ class Mermaid:
             elif match := re.fullmatch(rf"(n\d+)(?:\(\[|\[/|\(\(|\[){safe}(?:\]\)|/\]|\)\)|\])", line):
                 assert match[1] not in self.labels
                 self.labels[match[1]], self.clusters[match[1]] = decoded(match[2]), [*opened]
-            elif match := re.fullmatch(r"(n\d+) (-->|-\. (?:context|scores|tied) \.->?|-\.->) (n\d+)", line):
-                assert {match[1], match[3]} <= self.labels.keys()
-                self.links.append(Link(*match.groups()))
+            elif match := re.fullmatch(rf"(n\d+) (-->|=={safe}==>|-\. (?:[a-z, ]+|{safe}) \.->?|-\.->) (n\d+)", line):
+                assert {match[1], match[5]} <= self.labels.keys()
+                self.links.append(Link(match[1], match[2], match[5]))
             else:
                 assert re.match(r"(classDef k\d+ |class (n\d+,?)+ k\d+$|linkStyle (\d+,?)+ stroke:#)", line), line
         assert not opened
@@ -280,9 +287,11 @@ def check(g: BlockGraph) -> None:
 
     folded = Dot(g.to_dot(fold=True))
     assert folded.labels.items() <= whole.labels.items()
-    blocks = [node for node in folded.labels if g.nx.nodes[node]["type"] in ("block", "sum")]
+    blocks = [node for node in folded.labels if g.nx.nodes[node]["type"] in ("block", "read", "sum")]
     drawn = {node: times([folded.titles[cluster] for cluster in folded.clusters[node]]) for node in blocks}
-    assert sum(drawn.values()) == len(g.nodes("block")) + len(g.nodes("sum")), "a copy stands for all of them"
+    assert sum(drawn.values()) == sum(len(g.nodes(t)) for t in ("block", "read", "sum")), (
+        "a copy stands for all of them"
+    )
     assert len({*folded.edges}) == len(folded.edges)
     reach = nx.DiGraph([edge[:2] for edge in folded.edges if edge[2] == "stream"])
     assert nx.is_directed_acyclic_graph(reach)

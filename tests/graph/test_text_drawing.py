@@ -453,7 +453,7 @@ def test_a_thousand_blocks_fold_to_a_few_lines() -> None:
 def test_an_edited_graph_that_is_no_chain_of_branches_is_listed_with_what_each_node_reads() -> None:
     g = graph("a f | (a & f f) f", residual_attn=True)
     g.nx.add_edge("a0", "f5")
-    g.nx.add_edge("f1", "output")
+    g.nx.add_edge("a0", "sum0")  # a branch that does not start where the others do
     check(
         g,
         """
@@ -467,11 +467,43 @@ def test_an_edited_graph_that_is_no_chain_of_branches_is_listed_with_what_each_n
         ├─ stage 2
         │  a2: a       reads f1 · self-attention · adds the scores of a0
         │  f3: f       reads f1 · feedforward
-        │  sum0: sum   reads f1 + the gains of a2, f3
+        │  sum0: sum   reads f1 + the gains of a2, f3, a0
         │  f4: f       reads sum0 · feedforward
         │  f5: f       reads f4 + a0 · feedforward
         │
-        output · reads f5 + f1 · LayerNorm
+        output · reads f5 · LayerNorm
+        """,
+    )
+
+
+def test_streams_of_further_up_are_read_where_they_are_added() -> None:
+    g = graph("a f | (a & f f) f", residual_attn=True)
+    g.nx.add_edge("a0", "f5")
+    g.nx.add_edge("f1", "output")
+    check(
+        g,
+        """
+        dim 16 · 2 heads of 4 · 6 blocks · 2 stages · 9,760 parameters
+        input
+        │
+        ├─ stage 1
+        │  a      self-attention
+        │  ^a0
+        │  f      feedforward
+        │  ^f1
+        │
+        ├─ stage 2
+        │  ╭ branch 1
+        │  │  a   self-attention · adds the scores of the previous 'a'
+        │  ├ branch 2
+        │  │  f   feedforward
+        │  ╰ sum
+        │  f      feedforward
+        │  <a0    the stream after a0, added
+        │  f      feedforward
+        │  <f1    the stream after f1, added
+        │
+        output · LayerNorm
         """,
     )
 
@@ -630,7 +662,7 @@ def read_from(
     while at < len(rows) and rows[at][0] >= column:
         here, text = rows[at]
         at += 1
-        if text.startswith(("╭ branch", "├ branch", "╰ sum")) or text.endswith(": sum"):
+        if text.startswith(("╭ branch", "├ branch", "╰ sum", "^", "<")) or text.endswith(": sum"):
             continue
         text, _, times = text.partition(" ×") if not text.startswith("(") else text.rpartition(" ×")
         if text.startswith("("):
@@ -692,9 +724,10 @@ def test_a_drawing_of_an_edited_graph_stands_for_its_blocks(model: Model, data: 
     g.nx.add_edge(data.draw(st.sampled_from(g.nodes("block"))), "output")
     drawn = read(g.lint().to_text())
     assert sorted(kind for kind, *_ in drawn) == sorted(model.blocks)
-    if g.sources("output", "stream") != ends:  # two streams meet in the output: no chain
-        last = g.to_text().splitlines()[-1]
-        assert last.startswith(f"output · reads {' + '.join(g.sources('output', 'stream'))}")
+    added = [source for source in g.sources("output", "stream") if source not in ends]
+    assert added == [
+        source for line in g.to_text().splitlines() for source in re.findall(r"  <(\w+) +the stream", line)
+    ]
 
 
 @settings(max_examples=30)

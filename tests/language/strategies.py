@@ -280,6 +280,7 @@ COMMON = {
     "scale_residual_constant": [("2", 2), (".75", 0.75)],
     "branch_scale": [("0.22", 0.22)],
     "gate_residual": FLAG,
+    "orthog_residual": FLAG,
     "init_gain": [("0.5", 0.5), ("none", None)],
     "checkpoint": [("block", "block"), ("stage", "stage"), ("none", None)],
 }

@@ -22,6 +22,7 @@ TOKENS = {"kind": "ints", "shape": [2, 8], "seed": 0, "high": 17}
 CONTEXT = {"kind": "floats", "shape": [2, 5, 32], "seed": 3}
 WIDE = {"kind": "floats", "shape": [2, 32], "seed": 4}
 NARROW = {"kind": "floats", "shape": [2, 6], "seed": 5}
+BOTH_NORMS = {"pre_and_post_norm": True, "use_scalenorm": True}
 ADAPTIVE = {
     **{"use_adaptive_rmsnorm": True, "use_adaptive_layerscale": True, "dim_condition": 6},
     **{"adaptive_condition_mlp": True, "adaptive_condition_mlp_expansion": 2},
@@ -36,6 +37,9 @@ def case(name: str, layers: Case, there: Case | None = None, cls: str = "Decoder
 
 
 OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
+THERE = {"cross_attend": True, "rotary_pos_emb": True, "attn_dim_head": 32}
+ROTATED = THERE | {"cross_attn_rotary": True}
+PLACES = {"kind": "ints", "shape": [2, 5], "seed": 5, "high": 30}
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
 GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
@@ -66,11 +70,12 @@ CASES = {
         case("adaptive_post_norm", ADAPTIVE | {"pre_norm": False, "macaron": True}, kwargs={"condition": NARROW}),
         case(
             "pre_and_post_norm, layer scale",
-            {"pre_and_post_norm": True, "use_scalenorm": True, "layer_scale": 0.5},
-            {"pre_and_post_norm": True, "use_scalenorm": True, "use_layerscale": True, "layerscale_init_value": 0.5},
+            BOTH_NORMS | {"layer_scale": 0.5, "branch_scale": 0.6},
+            BOTH_NORMS | {"use_layerscale": True, "layerscale_init_value": 0.5, "depth_scale_residual": 0.6},
         ),
         case("simple_rmsnorm", {"use_simple_rmsnorm": True, "ff_sublayer_dropout": 0.1, "attn_sublayer_dropout": 0.1}),
         case("context_width", OTHER_WIDTH, kwargs={"context": CONTEXT | {"shape": [2, 5, 24]}}),
+        case("context_rotated", ROTATED, THERE, kwargs={"context": CONTEXT, "context_pos": PLACES}),
         case("zero_key_norms", ZERO_KEY),
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),

@@ -191,4 +191,5 @@ def test_ordering_keywords_and_their_pattern_have_all_other_settings(ordering: d
     theirs = xt_blocks.lower(blockdsl.compile(ours.pattern, **(SIZES | settings))).double().eval()
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 5, SIZES["dim"], dtype=torch.float64)
-    assert torch.equal(numbers(ours, x, {}), numbers(theirs, x, {}))
+    beside = context_for(ours, 2)
+    assert torch.equal(numbers(ours, x, beside), numbers(theirs, x, beside))

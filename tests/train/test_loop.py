@@ -323,3 +323,8 @@ def test_smoothing_is_a_mean_that_forgets() -> None:
     assert smooth([1.0, 2.0]) == [1.0, 2.0]
     smoothed = smooth([0.0] * 100 + [1.0] * 100)
     assert 0 < smoothed[100] < 0.5 < smoothed[110] < 1
+
+
+def test_a_pattern_that_reads_a_condition_is_refused() -> None:
+    with pytest.raises(UserError, match="norms or layer scales of this pattern read a condition"):
+        compile_graph(replace(SETTINGS, pattern="a f(use_adaptive_rmsnorm)"))

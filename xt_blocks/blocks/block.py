@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from blockdsl.registry.norms import Norm
 
+from ..kernels.documents import Documents
 from .layer_output import LayerOutput
 from .norms import AdaptiveLayerScale, adapted, norm
-from .residual import HyperConnection, ResidualConnection
+from .residual import HyperConnection, ResidualConnection, orthogonal
 from .shift import shift_tokens
 from .state import Piece
 
@@ -40,6 +41,7 @@ class Use:
     scale: float = 1.0
     causal: bool = False
     shares_norm: bool = False
+    restarts: bool = False  # its layer carries something along the tokens by itself, and reads each document alone
 
 
 class BlockOutput(NamedTuple):
@@ -50,7 +52,7 @@ class BlockOutput(NamedTuple):
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
-        losses, statistics: what else it returned, see `LayerOutput`.
+        losses, statistics, gives: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
         read: (batch, seq, dim), what the branch reads of several streams.
     """
@@ -63,6 +65,7 @@ class BlockOutput(NamedTuple):
     losses: Mapping[str, Tensor] | None = None
     statistics: Mapping[str, Tensor] | None = None
     read: Tensor | None = None
+    gives: Mapping[str, Any] | None = None
 
 
 class Block(nn.Module):
@@ -81,6 +84,7 @@ class Block(nn.Module):
         layer_scale: initial value of a learned gain for each feature of the update (arXiv:2103.17239); None: no gain.
         post_norm: which norm of the stream after the add it has, beside that before the layer (arXiv:2601.19895).
         condition: features of the condition that adaptive norms and layer scales read.
+        orthogonal: the update is without its part along the stream (arXiv:2505.11881).
         adaptive_layer_scale: the condition says the gain for each feature of the update (arXiv:2212.09748).
 
     Attributes:
@@ -101,6 +105,7 @@ class Block(nn.Module):
         post_norm: Norm | None = None,
         condition: int = 0,
         adaptive_layer_scale: bool = False,
+        orthogonal: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm(norm_spec, dim, condition)
@@ -110,7 +115,7 @@ class Block(nn.Module):
         self.adaptive_layer_scale = AdaptiveLayerScale(dim, condition) if adaptive_layer_scale else None
         self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.residual = residual or ResidualConnection(dim)
-        self.pre_norm, self.drop = pre_norm, drop
+        self.pre_norm, self.drop, self.orthogonal = pre_norm, drop, orthogonal
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -128,6 +133,7 @@ class Block(nn.Module):
         memory: Tensor | None = None,
         normed: Tensor | None = None,
         condition: Tensor | None = None,
+        documents: Documents | None = None,
     ) -> BlockOutput:
         """
         Args:
@@ -139,6 +145,7 @@ class Block(nn.Module):
             normed: (batch, seq, dim), x as another block has normed it, for the layer to read; not with a memory.
             condition: (batch, 1, features) of a row, or (batch, at least memory + seq, features) of its last tokens,
                 for a block that reads one.
+            documents: of the rows; None: each is one.
         """
         use, inputs = use or Use(), inputs or {}
         read = None
@@ -149,13 +156,17 @@ class Block(nn.Module):
         hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
         if use.shift:
-            hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail)
+            hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail, documents)
         if memory is not None:
             past = memory.shape[1]
             if "memory" in inputs:
                 inputs = {**inputs, "memory": hidden[:, :past] if past else None}
             hidden = hidden[:, past:]
-        update, scores, losses, statistics = LayerOutput.of(self.layer(hidden, **inputs))
+        alone = documents if use.restarts else None
+        if alone is not None:
+            hidden, inputs = alone.apart(hidden), {**inputs, "mask": alone.real(inputs.get("mask"))}
+        update, scores, losses, statistics, gives = LayerOutput.of(self.layer(hidden, **inputs))
+        update = update if alone is None else alone.joined(update)
         if self.sandwich_norm is not None:
             update = adapted(self.sandwich_norm, update, condition)
         if self.layer_scale is not None:
@@ -167,12 +178,14 @@ class Block(nn.Module):
             update = update * (kept / (1 - self.drop))
         if use.scale != 1.0:
             update = update * use.scale
+        if self.orthogonal:
+            update = orthogonal(update, x)
         if self.mixes:
             stream = HyperConnection.join(update, streams, weights)
             condition = None if condition is None else condition[..., None, :]
         else:
             stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm and self.post_norm is None:
-            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read)
+            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read, gives)
         stream = adapted(self.post_norm or self.norm, stream, condition)
-        return BlockOutput(stream, update, False, scores, shared, losses, statistics, read)
+        return BlockOutput(stream, update, False, scores, shared, losses, statistics, read, gives)

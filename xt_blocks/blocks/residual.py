@@ -41,6 +41,17 @@ class ResidualConnection(nn.Module):
         return joined.unflatten(0, update.shape[:2])
 
 
+def orthogonal(update: Tensor, x: Tensor) -> Tensor:
+    """`update: (batch, seq, dim)` without its part along `x: (batch, seq, dim)`, for each token by itself.
+
+    Oh et al., arXiv:2505.11881: a branch then adds only what the stream does not have.
+    """
+    exact = torch.promote_types(update.dtype, torch.float32)
+    along, wide = x.to(exact), update.to(exact)
+    share = (wide * along).sum(dim=-1, keepdim=True) / (along.square().sum(dim=-1, keepdim=True) + 1e-6)
+    return (wide - share * along).to(update.dtype)
+
+
 class HyperConnection(nn.Module):
     """What a block reads of several residual streams, and how it mixes them; weights follow from each token.
 

@@ -29,8 +29,7 @@ from ..blocks.block import Block
 from ..blocks.feedforward import FeedForward
 from ..blocks.norms import norm
 from ..blocks.residual import HyperConnection
-from ..runtime.plan import Step, plan
-from ..runtime.recompute import parts_of
+from ..runtime.plan import Step
 from ..runtime.stack import Stack
 from .attention import ScoreContext, load_attention
 from .linear import load_bias, load_linear, load_norm
@@ -129,8 +128,10 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
         block: Any = stack.blocks[owner]
         attributes = [graph.nx.nodes[node] for graph in graphs for node in steps if steps[node].block == owner]
         own = state.under(f"layers.{i}.")
-        if attributes[0]["options"]["branch_scale"] != 1:
-            state.refuse("branch_scale: x-transformers does not have it")
+        if attributes[0]["options"]["branch_scale"] != 1 and (state.old or block.sandwich_norm is not None):
+            state.refuse("branch_scale: 1.x of x-transformers does not have it, 2.x before the norm of sandwich_norm")
+        if block.orthogonal:
+            state.refuse("orthog_residual: x-transformers projects all tokens of a row at once")
         # 1.x leaves out the last block's post-norm: the wrapper's norm takes its place
         _load_norms(block, stack, attributes, own, last_norm if i == len(owners) - 1 else None)
         _load_layer_scale(block, own, _less_one(stack, state))
@@ -146,7 +147,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
             _load_feedforward(layer, attributes, own.under("1.ff."), scale)
         else:
             raise TypeError(f"x-transformers has no block like {type(layer).__name__}")
-    state.change(lambda: _plan_again(stack))
+    state.change(lambda: stack.follow(stack.graph))
     load_biases(stack, state)
 
 
@@ -161,22 +162,16 @@ def _owners(stack: Stack, steps: Mapping[str, Step]) -> list[str]:
     return [owners[ties.index(tie)] for tie in numbered] if {*ties} == {*numbered} else owners
 
 
-def _plan_again(stack: Stack) -> None:
-    """After changes of its graph."""
-    stack.plan = plan(stack.graph)
-    stack.parts = parts_of(stack.plan)
-
-
 def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
     """What x-transformers cannot build, or computes otherwise."""
     nodes = {step.node: stack.graph.nx.nodes[step.node] for step in steps}
     before = stack.start
     for step in stack.plan:
-        if step.reads != (before,):
+        if step.reads != (before,) or step.earlier or step.takes.keys() - {"scores"}:
             state.refuse(f"{step.node}: x-transformers runs blocks one after another, and these are wired otherwise")
         before = step.node
-    halves = {step.use.scale for step in steps if nodes[step.node]["kind"] == "f"}
-    others = {step.use.scale for step in steps if nodes[step.node]["kind"] != "f"}
+    halves = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] == "f"}
+    others = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] != "f"}
     if len(halves) > 1 or not halves <= {1.0, 0.5} or not others <= {1.0}:
         state.refuse("half steps: x-transformers has them of all feedforwards (macaron), or of none")
     for step in steps:

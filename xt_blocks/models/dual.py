@@ -75,19 +75,28 @@ class DualEncoder(Drawn, Pretrained, nn.Module):
     def arguments(self) -> dict[str, Any]:
         return {} if self.logit_bias is None else {"logit_bias": 0.0}
 
-    def forward(self, img: Tensor, tokens: Tensor, mask: Tensor | None = None, interpolate_pos: bool = False) -> Tensor:
+    def forward(
+        self,
+        img: Tensor,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        interpolate_pos: bool = False,
+        image_condition: Tensor | None = None,
+        text_condition: Tensor | None = None,
+    ) -> Tensor:
         """
         Args:
             img: (images, channels, height, width)
             tokens: (texts, seq) int
             mask: (texts, seq) bool, True = a real token.
             interpolate_pos: images may have another size than the model's.
+            image_condition, text_condition: (images or texts, dim_condition), for adaptive norms and layer scales.
 
         Returns:
             (images, texts), for each pair the scaled cosine of the two vectors; rows are logits of an image's texts.
         """
-        images = F.normalize(self.image(img, interpolate_pos=interpolate_pos), dim=-1)
-        texts = F.normalize(self.text(tokens, mask=mask), dim=-1)
+        images = F.normalize(self.image(img, interpolate_pos=interpolate_pos, condition=image_condition), dim=-1)
+        texts = F.normalize(self.text(tokens, mask=mask, condition=text_condition), dim=-1)
         logits = images @ texts.T * self.logit_scale.exp()
         return logits if self.logit_bias is None else logits + self.logit_bias
 

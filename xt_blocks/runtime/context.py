@@ -6,11 +6,14 @@ mask      (batch, seq) bool, True = a real token; None: all are
 attend    masks.Masks: every mask of this forward pass
 context   (batch, context, dim); None when the cache has what the block needs from it
 rotary    positions.Rotation of the tokens of this pass, those of earlier segments first, or None
+context_rotary  that of the context, or None; None when the cache has what the block needs from it
 bias      masks.Bias: position bias of the scores, or None
 scores    (batch, heads, seq, keys) of an earlier block, or None; along with keep_scores: bool. If that is
           True the module returns (update, its request.Scores)
+gives     names of what else later blocks read of it, only where there are any. It returns them in its LayerOutput
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
+kv, ...   what an option that takes a label reads, under the option's name; only where it is on
 observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
@@ -27,12 +30,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blocks.block import BlockOutput
+from ..kernels.documents import Documents
 from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
 from ..positions.relative import Positions, RelativeBias, consecutive, positions_at
 from ..positions.rotary import Rotation
 from .inputs import ForwardInputs
 from .intermediates import Intermediates
-from .plan import Step
+from .plan import Step, given_by
 from .state import NodeState, RowState, SegmentState
 
 
@@ -47,10 +51,11 @@ class ForwardContext:
         tokens_mask: (batch, mems + seq) bool, for the token shift; None: all are real.
         intermediates: filled as blocks run, or None.
         rotations, biases: of all blocks, by position node.
-        values: the stream after each node, and what blocks have normed for others.
+        context_rotations: of the context's tokens, by position node.
+        values: the stream after each node, and what blocks give to later ones.
         added: for nodes inside a branch, the stream minus its value at the fork.
-        scores: of blocks whose scores later ones read, by node.
         losses: what blocks add to the loss in training, by node and name.
+        documents: several in a row; None: each is one.
         condition: (batch, 1, features) of a row, or (batch, mems + seq, features), as norms and layer scales read it.
     """
 
@@ -61,37 +66,48 @@ class ForwardContext:
     intermediates: Intermediates | None
     rotations: dict[str, Rotation] = field(default_factory=dict)
     biases: dict[str, RelativeBias] = field(default_factory=dict)
-    values: dict[str, Tensor] = field(default_factory=dict)
+    context_rotations: dict[str, Rotation] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
-    scores: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     condition: Tensor | None = None
+    documents: Documents | None = None
 
     @classmethod
-    def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None) -> ForwardContext:
+    def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None, causal: bool) -> ForwardContext:
         """From checked inputs; the stack adds rotations and biases."""
         before = None if inputs.mems is None else inputs.mems.mask
         batch, device = inputs.x.shape[0], inputs.x.device
         tokens_mask = joined_masks(before, inputs.mem_len, inputs.mask, inputs.seq, batch, device)
         seen = _seen(inputs, tokens_mask)
-        return cls(inputs, seen, _masks(inputs, seen), tokens_mask, intermediates)
+        documents = None if inputs.doc_ids is None else Documents.of(inputs.doc_ids)
+        masks = _masks(inputs, seen, causal, documents)
+        return cls(inputs, seen, masks, tokens_mask, intermediates, documents=documents)
 
     def layer_inputs(self, step: Step) -> dict[str, Any]:
         """The inputs of a block's layer; the block itself adds `memory`, after its norm."""
         out = dict.fromkeys(step.inputs)
         for name in step.gets:
-            out[name] = _HANDED[name](self, step)
+            place = step.takes.get(name)
+            out[name] = _HANDED[name](self, step) if place is None else self.taken(place)
         if "scores" in out:
             seen = self.intermediates
             out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
+        if gives := tuple(what for what in step.gives if what != "scores"):
+            out["gives"] = gives
         return out
+
+    def taken(self, place: str) -> Any:
+        """What an input takes of an earlier node; of several residual streams, their sum."""
+        value = self.values[place]
+        return value.sum(dim=-2) if isinstance(value, Tensor) and value.ndim == 4 and "." not in place else value
 
     def state(self, step: Step) -> NodeState | SegmentState | None:
         """The state its layer continues from: the node's in the cache or, if it has any, of earlier segments."""
         cache, mems = self.inputs.cache, self.inputs.mems
         if cache is not None:
             return cache.nodes.get(step.node)
-        if step.carries is None or (mems is None and self.intermediates is None):
+        if step.carries is None or self.documents is not None or (mems is None and self.intermediates is None):
             return None
         return SegmentState(step.carries, {} if mems is None else mems.states.get(step.node, {}), self.inputs.x)
 
@@ -116,14 +132,10 @@ class ForwardContext:
             self.values.pop(node, None)
             if self.added:
                 self.added.pop(node, None)
-            if self.scores:
-                self.scores.pop(node, None)
 
     def record(self, step: Step, x: Tensor, out: BlockOutput, state: NodeState | SegmentState | None) -> None:
         """Keep what a block read, its scores and statistics, and the state it continues from later."""
         scores = out.scores
-        if step.keep_scores:
-            self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may return a plain tensor
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
@@ -133,6 +145,22 @@ class ForwardContext:
             self.intermediates.states[step.node] = state.after()
         if scores is not None and self.intermediates.keep_attention:
             self.intermediates.attention[step.node] = scores
+
+    def give(self, step: Step, out: BlockOutput) -> None:
+        """Keep what later blocks read of a block beside its stream."""
+        for what in step.gives:
+            if what == "scores":  # a registered kind may return a plain tensor
+                value = getattr(out.scores, "before", out.scores)
+            elif out.gives is None or what not in out.gives:
+                raise ValueError(f"{step.node} returned no {what}, which a later block reads: see LayerOutput.gives")
+            else:
+                value = out.gives[what]
+            self.values[given_by(step.node, what)] = value
+
+    def context_rotation(self, step: Step) -> Rotation | None:
+        """The rotation of the tokens of a step's context, which may be the stack's own."""
+        rotations = self.rotations if step.own_context else self.context_rotations
+        return rotations.get(step.rotary or "")
 
     def bias(self, step: Step) -> Bias:
         """The position bias of a step that reads any."""
@@ -145,8 +173,8 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "attend": lambda context, step: context.masks,
     "context": lambda context, step: context.inputs.context,
     "rotary": lambda context, step: context.rotations[step.rotary or ""],
+    "context_rotary": ForwardContext.context_rotation,
     "bias": ForwardContext.bias,
-    "scores": lambda context, step: context.scores[step.scores_from or ""],
     "cache": ForwardContext.state,
     "observed": lambda context, step: context.intermediates is not None,
 }
@@ -162,20 +190,30 @@ def _seen(inputs: ForwardInputs, tokens_mask: Tensor | None) -> Tensor | None:
     return cache.seen(tokens_mask, inputs.mem_len + inputs.seq, inputs.x.device)
 
 
-def _masks(inputs: ForwardInputs, seen: Tensor | None) -> Masks:
+def _masks(inputs: ForwardInputs, seen: Tensor | None, causal: bool, documents: Documents | None) -> Masks:
     device, context_mask = inputs.x.device, context_seen(inputs)
     if inputs.cache is not None and inputs.cache.fixed is not None:
-        return Masks(1, inputs.held - 1, seen, context_mask, None, device, inputs.cache.fixed.place)
+        return Masks(1, inputs.held - 1, seen, context_mask, None, device, inputs.cache.fixed.place, causal)
     if inputs.self_attn_context_mask is not None:
         further = F.pad(inputs.self_attn_context_mask, (inputs.past, 0), value=True)
         seen = further if seen is None else seen & further
     attn_mask = full_attn_mask(inputs.attn_mask, inputs.past)
-    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device)
+    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device, causal=causal, documents=documents)
 
 
 def context_seen(inputs: ForwardInputs) -> Tensor | None:
     """(batch, context) bool: which tokens of the context, perhaps one in the cache, are real; None: all."""
     return inputs.cache.context_mask if inputs.cache is not None and inputs.held else inputs.context_mask
+
+
+def context_positions(inputs: ForwardInputs) -> Tensor:
+    """(context,) or (batch, context) int, of the context's tokens: counted from each row's first real one."""
+    assert inputs.context is not None
+    if inputs.context_pos is not None:
+        return inputs.context_pos
+    if inputs.context_mask is not None:
+        return (inputs.context_mask.cumsum(dim=-1).cummax(dim=-1).values - 1).clamp(min=0)
+    return torch.arange(inputs.context.shape[1], device=inputs.context.device, dtype=torch.int64)
 
 
 def token_positions(inputs: ForwardInputs) -> Positions:
@@ -193,3 +231,11 @@ def token_positions(inputs: ForwardInputs) -> Positions:
     elif before is None and inputs.held:
         before = torch.arange(first, first + inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)
+
+
+def restarted(positions: Positions, ctx: ForwardContext) -> Positions:
+    """Positions that are counted here, from the start of each document."""
+    if ctx.documents is None:
+        return positions
+    places = ctx.documents.positions(ctx.inputs.mask)
+    return Positions(places, places, consecutive=False)

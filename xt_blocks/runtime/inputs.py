@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..kernels.documents import checked_doc_ids
 from ..kernels.masks import check_attn_mask, check_mask
 from ..kernels.tensors import check_tensor, whole_numbers
 from .cache import Cache
@@ -21,23 +22,27 @@ class Reads:
         dim: features of the stream.
         context: a block attends to one.
         dim_context: its features.
+        context_positions: a block reads its positions.
         attends: a block attends to tokens.
         positions: a block reads positions.
         heads: the numbers of heads of self-attention.
         condition: features of the condition that norms and layer scales read; 0: none does.
         segments: the nodes that keep something from earlier segments.
         no_segments: why the stack cannot read a text in segments; None: it can.
+        no_documents: why it cannot read several documents in a row; None: it can.
     """
 
     dim: int
     context: bool
     dim_context: int
+    context_positions: bool
     attends: bool
     positions: bool
     heads: frozenset[int]
     condition: int
     segments: frozenset[str]
     no_segments: str | None
+    no_documents: str | None
 
 
 @dataclass
@@ -61,6 +66,8 @@ class ForwardInputs:
     mems: Memories | None = None
     cache: Cache | None = None
     condition: Tensor | None = None
+    doc_ids: Tensor | None = None
+    context_pos: Tensor | None = None
 
     def __post_init__(self) -> None:  # arguments are checked later, in `check`
         check_tensor("x", self.x)
@@ -85,10 +92,20 @@ class ForwardInputs:
         self._check_memories(reads)
         self._check_self_attention_masks(reads)
         self._check_pos(reads)
+        self._check_documents(reads)
         if self.cache is not None:
             self.cache.check_capacity(self.x.shape[0], self.mem_len + self.seq)
             if self.cache.fixed is not None:
                 self._check_fixed(self.cache.fixed)
+
+    def _check_documents(self, reads: Reads) -> None:
+        self.doc_ids = checked_doc_ids(self.doc_ids, None, self.x)
+        if self.doc_ids is None:
+            return
+        if reads.no_documents:
+            raise ValueError(f"the stack cannot read several documents in a row: {reads.no_documents}")
+        if self.cache is not None or self.mems is not None:
+            raise ValueError("documents are for passes without a cache or mems, which go on with one text a row")
 
     def _check_fixed(self, fixed: FixedShapes) -> None:
         for name in ("mask", "attn_mask"):
@@ -101,7 +118,7 @@ class ForwardInputs:
         context, x = self.context, self.x
         if context is None and reads.context and not self.held:
             raise ValueError("the stack has cross-attention: give context=")
-        if self.held and (context is not None or self.context_mask is not None):
+        if self.held and any(given is not None for given in (context, self.context_mask, self.context_pos)):
             raise ValueError("the cache holds the context of its first step; later steps take none")
         if context is not None and not reads.context:
             hint = "write 'c' in the pattern or cross_attend=True"
@@ -116,6 +133,12 @@ class ForwardInputs:
         if self.context_mask is not None and context is None:
             raise ValueError("a context_mask is given, but no context")
         check_mask("context_mask", self.context_mask, context)
+        if self.context_pos is None:
+            return
+        if context is None or not reads.context_positions:
+            why = "no context" if context is None else "no block reads its positions: turn on cross_attn_rotary"
+            raise ValueError(f"context_pos is given, but {why}")
+        self.context_pos = _places("context_pos", self.context_pos, context)
 
     def _check_condition(self, reads: Reads) -> None:
         condition, rows, seq = self.condition, self.x.shape[0], self.x.shape[1]
@@ -177,8 +200,14 @@ class ForwardInputs:
         if not reads.positions:
             hint = "turn on rotary_pos_emb or a position bias"
             raise ValueError(f"pos is given, but no block reads positions: {hint}")
-        check_tensor("pos", pos, x)
-        self.pos = whole_numbers("pos", pos, lambda: f" ({x.shape[1]},) or {tuple(x.shape[:2])}")
-        if pos.shape not in (x.shape[1:2], x.shape[:2]):
-            wanted = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
-            raise ValueError(f"pos must be whole numbers {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+        self.pos = _places("pos", pos, x)
+
+
+def _places(name: str, pos: Tensor, x: Tensor) -> Tensor:
+    """Checked positions of the tokens of `x: (batch, seq, dim)`."""
+    check_tensor(name, pos, x)
+    places = whole_numbers(name, pos, lambda: f" ({x.shape[1]},) or {tuple(x.shape[:2])}")
+    if pos.shape not in (x.shape[1:2], x.shape[:2]):
+        wanted = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
+        raise ValueError(f"{name} must be whole numbers {wanted}, not {pos.dtype} {tuple(pos.shape)}")
+    return places

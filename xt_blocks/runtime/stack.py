@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from blockdsl.errors import GraphError
-from blockdsl.graph.state import kept
+from blockdsl.errors import GraphError, UserError
+from blockdsl.graph.state import kept, why_no_documents
 from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
 
@@ -19,19 +19,20 @@ from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import adapted, norm
 from ..blocks.residual import ResidualStreams
+from ..kernels.documents import checked_doc_ids
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation
 from .auxiliary import hand_out
 from .by_hand import NewTokens, check_cache, check_earlier, growing_capacity
 from .cache import Cache
-from .context import ForwardContext, context_seen, token_positions
+from .context import ForwardContext, context_positions, context_seen, restarted, token_positions
 from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
-from .modules import block_module, condition_module, position_modules
-from .plan import Step, normed_by, plan
+from .modules import block_module, condition_module, join_module, position_modules
+from .plan import Step, given_by, plan
 from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
 from .saved import allow
@@ -57,29 +58,42 @@ class Stack(Drawn, Pretrained, nn.Module):
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__()
         names_of_wrappers(self)
-        self.graph = graph = graph.lint().copy()
+        graph = graph.lint().copy()
+        if graph.encoder is not None:
+            hint = "xt_blocks.lower makes both, and graph.streams() has each alone"
+            raise UserError(f"this graph has two streams, an encoder and a decoder; {hint}")
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
-        self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
+        owners = {kind: [n for n in graph.tied() if graph.node_type(n) == kind] for kind in ("block", "read")}
+        self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in owners["block"]})
+        self.joins = nn.ModuleDict({owner: join_module(graph, owner) for owner in owners["read"]})
         self.positions, self.rotary = position_modules(graph)
         self.residual_streams = (
             None if graph.residual_streams == 1 else ResidualStreams(graph.dim, graph.residual_streams)
         )
         self.condition_mlp = condition_module(graph)
         self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
+        self.follow(graph)
+
+    def follow(self, graph: BlockGraph) -> None:
+        """Run its modules as this graph says from now on; it has the same sets of parameters."""
+        self.graph = graph
         self.plan, self.kept = plan(graph), kept(graph)
         self.parts = parts_of(self.plan)
         self.start = graph.start
         self.reads_context = bool(graph.nodes("context"))
-        options = (graph.nx.nodes[step.node]["options"] for step in self.plan if step.rotary)
-        self.anchored = any(own.get("num_mem_kv") for own in options)
+        rotated = [step for step in self.plan if step.rotary]
+        across = any("context_rotary" in step.inputs for step in rotated)
+        self.anchored = across or any(graph.nx.nodes[step.node]["options"].get("num_mem_kv") for step in rotated)
         self.reads_positions = bool(self.positions or self.rotary)
-        attending = self.attending = [step.node for step in self.plan if step.self_attends]
+        self.attending = [step.node for step in self.plan if step.self_attends]
+        attending = [step.node for step in self.plan if step.self_attends or step.own_context]
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
             dim_context=graph.dim_context,
+            context_positions=across,
             attends=bool(attending),
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
@@ -88,6 +102,7 @@ class Stack(Drawn, Pretrained, nn.Module):
                 step.node for step in self.plan if step.block is not None and (tokens_needed(step) != 0 or step.carries)
             ),
             no_segments=graph.why_not_segmented(),
+            no_documents=why_no_documents(graph),
         )
 
     @property
@@ -137,6 +152,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         intermediates: Intermediates | None = None,
         return_hiddens: bool = False,
         condition: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        context_pos: Tensor | None = None,
     ) -> Any:
         """
         Args:
@@ -156,6 +174,11 @@ class Stack(Drawn, Pretrained, nn.Module):
             return_hiddens: return the Intermediates too, with scores and weights.
             condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
                 layer scales. A cache keeps that of rows, for steps that are given none; mems keep that of tokens.
+            doc_ids: (batch, seq) or (seq,) int, which document of its row each token is of: where it changes, another
+                begins, which is read as if it were alone. Positions restart there.
+            cu_seqlens: (documents + 1,) int, the same as the places where they begin and end, counted through all rows.
+            context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
+                By default they count from each row's first real one.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
@@ -166,26 +189,48 @@ class Stack(Drawn, Pretrained, nn.Module):
         if return_hiddens and intermediates is None:
             intermediates = Intermediates(keep_attention=True)
         check_cache(cache)
+        doc_ids = doc_ids if cu_seqlens is None else checked_doc_ids(doc_ids, cu_seqlens, x)
         if isinstance(cache, Intermediates):
-            once = {"context": context, "context_mask": context_mask, "mems": mems}
+            once = {"context": context, "context_mask": context_mask, "context_pos": context_pos, "mems": mems}
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
             if condition is not None and condition.ndim == 3:
                 condition = condition[:, -given.x.shape[1] :]
             return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens, condition)
         if intermediates is not None:
-            intermediates.given = {"context": context, "context_mask": context_mask, "mems": mems}
+            intermediates.given = {
+                "context": context,
+                "context_mask": context_mask,
+                "context_pos": context_pos,
+                "mems": mems,
+            }
         mems = self.memories(mems)
         inputs = ForwardInputs(
-            x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache, condition
+            x,
+            context,
+            mask,
+            context_mask,
+            attn_mask,
+            self_attn_context_mask,
+            pos,
+            mems,
+            cache,
+            condition,
+            doc_ids,
+            context_pos,
         )
         inputs.check(self.reads)
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
-        ctx, positions = ForwardContext.of(inputs, intermediates), None
+        ctx, positions = ForwardContext.of(inputs, intermediates, self.graph.causal), None
         ctx.condition = self._condition(inputs)
         if self.reads_positions:
             positions = token_positions(inputs)
-            ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, ctx.seen, counted=pos is None)
+            places = positions if pos is not None else restarted(positions, ctx)
+            counted = pos is None and places is positions
+            ctx.rotations = self._rotations(places, inputs.mem_len + inputs.seq, ctx.seen, counted)
+            if self.reads.context_positions and context is not None:
+                of_context = context_positions(inputs)
+                ctx.context_rotations = {node: rotary.rotation(of_context) for node, rotary in self.rotary.items()}
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._run(x, ctx)
         if ctx.losses:
@@ -253,7 +298,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             if not isinstance(mems, Memories | None):
                 raise TypeError(f"mems must be the Memories of an earlier segment, not {type(mems).__name__}")
             return mems
-        nodes = self.attending
+        nodes = [step.node for step in self.plan if step.self_attends and step.node in self.reads.segments]
         if further := sorted(self.reads.segments - {*nodes}):
             raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")
         shapes = {(t.shape[0], t.shape[1], t.shape[-1]) for t in mems if isinstance(t, Tensor) and t.ndim == 3}
@@ -324,9 +369,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         return last if self.residual_streams is None else last.sum(dim=-2)
 
     def _run_steps(self, steps: tuple[Step, ...], ctx: ForwardContext) -> None:
-        blocks = dict(self.blocks.items())
+        blocks, joins = dict(self.blocks.items()), dict(self.joins.items())
         for step in steps:
-            if step.block is None:
+            if step.join is not None:
+                self._run_join(joins[step.join], step, ctx)
+            elif step.block is None:
                 self._sum(step, ctx)
             else:
                 self._run_block(blocks[step.block], step, ctx)
@@ -336,23 +383,32 @@ class Stack(Drawn, Pretrained, nn.Module):
         x = _total(ctx.values, step.reads) if len(step.reads) > 1 else ctx.values[step.reads[0]]
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
-        given = ctx.layer_inputs(step) if step.inputs else {}
+        given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
         normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
-        if step.reads_condition:
-            out: BlockOutput = block(x, step.use, given, mask, tail, memory, *(normed or (None,)), ctx.condition)
+        if step.reads_condition or ctx.documents is not None:
+            further = (*(normed or (None,)), ctx.condition if step.reads_condition else None)
+            further += () if ctx.documents is None else (ctx.documents,)
+            out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)
         else:
             out = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream
         if step.use.shares_norm and out.normed is not None:
-            ctx.values[normed_by(step.node)] = out.normed
-        if step.keep_scores or ctx.intermediates is not None:
+            ctx.values[given_by(step.node, "normed")] = out.normed
+        if step.gives:
+            ctx.give(step, out)
+        if ctx.intermediates is not None:
             ctx.record(step, x if out.read is None else out.read, out, given.get("cache"))
         if out.losses:
             ctx.losses[step.node] = out.losses
         if step.fork is not None:
-            gained = out.update if out.adds else out.stream - x
-            before = ctx.added.get(step.reads[0]) if step.reads[0] != step.fork else None
-            ctx.added[step.node] = gained if before is None else before + gained
+            _gain(step, step.reads[0], out.update if out.adds else out.stream - x, ctx)
+
+    def _run_join(self, join: nn.Module, step: Step, ctx: ForwardContext) -> None:
+        x = _total(ctx.values, step.reads)
+        stream, gained = join(x, tuple(ctx.values[node] for node in step.earlier), step.use.scale)
+        ctx.values[step.node] = stream
+        if step.fork is not None:
+            _gain(step, step.reads[0], gained, ctx)
 
     def _sum(self, step: Step, ctx: ForwardContext) -> None:
         values, added = ctx.values, ctx.added
@@ -364,8 +420,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         gained = sum(gains[1:], gains[0])
         values[step.node] = base + gained
         if step.fork is not None:
-            before = added.get(step.base) if step.base != step.fork else None
-            added[step.node] = gained if before is None else before + gained
+            _gain(step, step.base, gained, ctx)
 
     def _rotations(self, positions: Positions, tokens: int, seen: Tensor | None, counted: bool) -> dict[str, Rotation]:
         """Rotations of this pass's tokens, or of all keys.
@@ -381,12 +436,18 @@ class Stack(Drawn, Pretrained, nn.Module):
             from_first = (keys - padding).clamp(min=0)
         out = {}
         for node, rotary in self.rotary.items():
-            # memory key-values are at the start of a row, after its padding
+            # memory key-values are at the start of a row, after its padding; a context goes by where a row starts
             own = from_first if self.anchored or rotary.by_length else keys
             own = own if rotary.of_all_keys else own[..., own.shape[-1] - tokens :]
             out[node] = rotary.rotation(own, seen)
         return out
 
 
-def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:
+def _gain(step: Step, before: str, gained: Tensor, ctx: ForwardContext) -> None:
+    """Keep what the branch has added up to this step, which follows the node `before`."""
+    earlier = ctx.added.get(before) if before != step.fork else None
+    ctx.added[step.node] = gained if earlier is None else earlier + gained
+
+
+def _total(values: dict[str, Any], nodes: tuple[str, ...]) -> Tensor:
     return sum((values[node] for node in nodes[1:]), values[nodes[0]])

@@ -53,7 +53,7 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
     if 0 < longest < settings.seq_len:
         raise UserError(f"max_seq_len={longest} is less than --seq-len {settings.seq_len}")
     try:
-        return blockdsl.compile(
+        graph = blockdsl.compile(
             settings.pattern,
             dim=settings.dim,
             heads=settings.heads,
@@ -63,6 +63,10 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
         )
     except TypeError as error:  # an unknown setting; the message names the nearest one
         raise UserError(f"--set: {error}") from None
+    if graph.nodes("condition"):
+        told = "train it in Python, where the loss takes condition="
+        raise UserError(f"a run reads bytes alone, and norms or layer scales of this pattern read a condition; {told}")
+    return graph
 
 
 def check_fits(graph: blockdsl.BlockGraph) -> None:

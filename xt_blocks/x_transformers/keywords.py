@@ -27,10 +27,8 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "polar_pos_emb",
         "polar_bias_uniform_init",
         "attn_aggregated_residuals",
-        "orthog_residual",
         "mv_split_residual",
         "gated_multi_residual",
-        "depth_scale_residual",
         "softclamp_output",
         "unet_skips",
         "integrate_layers",
@@ -258,6 +256,14 @@ def _scaled(called: str, left: dict[str, Any]) -> dict[str, Any]:
             left.pop(name, None)
     if not left.get("adaptive_condition_mlp"):
         left.pop("adaptive_condition_mlp_expansion", None)
+    if left.pop("orthog_residual", False):
+        told = "it projects all tokens of a row at once there, so that a token sees later ones; here, each by itself"
+        raise TypeError(f"{called}(orthog_residual=True): {told}, as xt_blocks.{called} has it")
+    factor = left.pop("depth_scale_residual", False)
+    if factor is True:
+        raise TypeError(f"{called}(depth_scale_residual=True): initial weights by depth are not here; a number is")
+    if factor is not False:
+        left["branch_scale"] = factor
     start, scaled = left.pop("layerscale_init_value", 0.0), left.pop("use_layerscale", False)
     if left.get("sandwich_norm") and (scaled or "use_adaptive_layerscale" in adaptive):
         raise TypeError(

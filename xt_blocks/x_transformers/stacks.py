@@ -128,6 +128,16 @@ class AttentionLayers(Settable, ours.AttentionLayers):
         return None
 
     @property
+    def dim_condition(self) -> int:
+        """Features of the condition that norms and layer scales read; of the stream where none does."""
+        return self.graph.condition[0] or self.dim
+
+    @property
+    def need_condition(self) -> bool:
+        """Whether a norm or a layer scale reads a condition."""
+        return bool(self.graph.condition[0])
+
+    @property
     def can_cross_attend(self) -> bool:
         """Whether a block attends to a context."""
         return self.reads_context

@@ -1,0 +1,73 @@
+"""What is drawn of a graph: blocks, reads, branches, and repeats that stand for all their copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DrawnBlock:
+    """A block, and all blocks that its box stands for: one of each copy of the repeats around it."""
+
+    nodes: tuple[str, ...]
+
+    @property
+    def node(self) -> str:
+        return self.nodes[0]
+
+
+@dataclass(frozen=True)
+class DrawnRead(DrawnBlock):
+    """A read, on the stream."""
+
+
+@dataclass(frozen=True)
+class DrawnLabel(DrawnBlock):
+    """Where something further down reads the stream: right after these nodes."""
+
+
+@dataclass(frozen=True)
+class DrawnSkip(DrawnBlock):
+    """Where streams of further up are added, right before these nodes, which read their sum."""
+
+
+@dataclass(frozen=True)
+class DrawnBranches:
+    """Branches side by side that meet in a sum."""
+
+    columns: tuple[Parts, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def node(self) -> str:
+        return self.nodes[0]
+
+
+@dataclass(frozen=True)
+class DrawnRepeat:
+    """Parts that run `times` times, drawn once."""
+
+    parts: Parts
+    times: int
+
+
+Part = DrawnBlock | DrawnBranches | DrawnRepeat
+Parts = tuple["Part", ...]
+
+
+def leaves(parts: Parts) -> Iterator[DrawnBlock]:
+    """Blocks, reads, labels and skips of parts, in order."""
+    for part in parts:
+        if isinstance(part, DrawnBlock):
+            yield part
+        elif isinstance(part, DrawnRepeat):
+            yield from leaves(part.parts)
+        else:
+            for column in part.columns:
+                yield from leaves(column)
+
+
+def drawn_blocks(parts: Parts) -> Iterator[DrawnBlock]:
+    """The blocks of parts, in order."""
+    return (part for part in leaves(parts) if type(part) is DrawnBlock)
