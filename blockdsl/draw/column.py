@@ -166,7 +166,7 @@ class Column:
     def _label(self, piece: ColumnPart, label: DrawnLabel) -> None:
         """A dot on the rail where lines to what reads it begin, with the name above that at the right."""
         piece.y += 4
-        box = self.faces.label(label.nodes, (0.0, piece.y))
+        box = self.faces.label(label.nodes, label.name, (0.0, piece.y))
         piece.scene.boxes.append(box)
         piece.ports += [Port(wire, True, piece.node, ((0.0, piece.y),)) for wire in self.leaving.get(label, ())]
         piece.right = max(piece.right, *(text.extent[1] for text in box.texts), RADIUS)

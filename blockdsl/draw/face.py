@@ -180,12 +180,13 @@ class Faces:
         tip = "what this branch added to the stream"
         return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
 
-    def label(self, nodes: tuple[str, ...], at: Point) -> Box:
-        """A dot on the rail, with its names at the right above what begins there."""
-        names = self.graph.labels(nodes[0])
-        texts = [Text(7.0, at[1] - 4.5, " ".join(f"^{name}" for name in names), "name")] if names else []
-        tip = f"{' '.join(names)}: {reads.place_of(self.graph, [*nodes])}"
-        return Box(nodes[0], nodes, "label", None, tuple(texts), join=at, sign="", tip=tip)
+    def label(self, nodes: tuple[str, ...], name: str, at: Point) -> Box:
+        """A dot on the rail, with its name at the right above what begins there."""
+        texts = (Text(7.0, at[1] - 4.5, f"^{name}", "name"),) if name else ()
+        tip = f"{name}: " if name else ""
+        return Box(
+            nodes[0], nodes, "label", None, texts, join=at, sign="", tip=tip + reads.place_of(self.graph, [*nodes])
+        )
 
     def read(self, nodes: tuple[str, ...], y: float) -> Box:
         """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""
