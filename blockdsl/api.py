@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-from .graph import costs, digest, json, lint, tokens
+from .graph import costs, digest, json, lint, loops, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -119,6 +119,22 @@ class BlockGraph(Graph):
         usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
         said = {name: value for name, value in more.items() if value != usual[name]}
         return self._reading(encoder, tie_token_emb, join(encoder.pattern, self.pattern, said))
+
+    def with_loops(self, **counts: int) -> BlockGraph:
+        """A copy whose tied units are repeated so often, by label: `with_loops(core=16)` of `(a f)@core*8`.
+
+        It has the same parameters, and its first blocks the same names. Of two streams, a label is that of either.
+
+        Raises:
+            UserError: no unit has this label, or its repeats differ in more than their place.
+        """
+        encoder = self.encoder
+        inside = {} if encoder is None else {k: n for k, n in counts.items() if k in loops.tie_labels(encoder)}
+        own = {k: n for k, n in counts.items() if k not in inside or k in loops.tie_labels(self)}
+        graph = loops.looped(self, own)
+        if encoder is not None:
+            graph.nx.nodes[graph.nodes("context")[0]]["encoder"] = loops.looped(encoder, inside).nx
+        return graph.lint()
 
     def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
         graph = self.copy()

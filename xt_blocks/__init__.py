@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .runtime.auxiliary import auxiliary_losses
     from .runtime.cache import Cache
     from .runtime.intermediates import Intermediates
+    from .runtime.loops import with_loops
     from .runtime.memories import Memories
     from .runtime.record import attention_map, record
     from .runtime.stack import Stack
@@ -81,6 +82,7 @@ _HOMES = {
     "runtime.auxiliary": ("auxiliary_losses",),
     "runtime.cache": ("Cache",),
     "runtime.intermediates": ("Intermediates",),
+    "runtime.loops": ("with_loops",),
     "runtime.memories": ("Memories",),
     "runtime.record": (
         "attention_map",
@@ -127,6 +129,7 @@ __all__ = [
     "to_hugging_face",
     "unpack",
     "why",
+    "with_loops",
 ]
 
 

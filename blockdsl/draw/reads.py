@@ -7,7 +7,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PatternError
-from ..graph.nodes import GIVEN, carried
+from ..graph.given import GIVEN
+from ..graph.nodes import carried
 from ..language.expand import BlockSpec, ReadSpec
 from ..language.labels import LabelSpec
 from ..language.pattern import parse

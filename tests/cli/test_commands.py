@@ -553,3 +553,17 @@ def test_an_overlay_is_of_a_run_and_a_text(blockdsl: Run, words: list[str], mess
     ran = blockdsl("draw", "a f", "-o", "x.svg", *words)
     assert ran.status == 1
     assert message in ran.err
+
+
+# loops -------------------------------------------------------------------------------------------------------------
+
+
+def test_loops_repeat_tied_units_as_often_as_asked(blockdsl: Run, tmp_path: Path) -> None:
+    (tmp_path / "graph.json").write_text(compile("a (a f)@core*2", dim=16, heads=2).to_json())
+    for source in (["a (a f)@core*2", "--dim", "16"], [str(tmp_path)]):
+        ran = blockdsl("stats", *source, "--loops", "core=5", "--json")
+        assert (ran.status, ran.err) == (0, "")
+        found = json.loads(ran.out)
+        assert (found["pattern"], found["total"]["blocks"]) == ("a (a f)@core*5", 11)
+    fault = "blockdsl show: --loops core: give a tie and how often its unit is repeated, as in --loops core=16\n"
+    assert blockdsl("show", "a@core*2", "--loops", "core") == Ran(1, "", fault)

@@ -109,6 +109,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "why": lambda: xt_blocks.why(tokens_model(), some_tokens()),
     "pack": lambda: xt_blocks.pack(tokens_model()),
     "unpack": lambda: xt_blocks.unpack(xt_blocks.pack(tokens_model())),
+    "with_loops": lambda: xt_blocks.with_loops(xt_blocks.lower(blockdsl.compile("a@x*2", dim=8, heads=2)), x=3),
     "lower": lambda: xt_blocks.lower(GRAPH),
     "compile": lambda: blockdsl.compile("a", dim=8, heads=2),
     "parse": lambda: blockdsl.parse("a f"),

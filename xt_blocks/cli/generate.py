@@ -14,6 +14,8 @@ from typing import Any
 
 from blockdsl.errors import UserError
 
+from . import source
+
 TOKENS = 256
 TEMPERATURE = 0.8
 
@@ -66,6 +68,7 @@ def add_parser(subparsers: Any) -> None:
         help="for the same text again (default: a new one, printed to standard error)",
     )
     parser.add_argument("--device", default="cpu", help="where to run, as in cuda (default: cpu)")
+    source.add_loops(parser)
     parser.set_defaults(run=run)
 
 
@@ -91,12 +94,13 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     args.temperature = TEMPERATURE if args.temperature is None else args.temperature
     from .. import train
+    from ..runtime.loops import with_loops
 
     train.limit_threads()
     train.check_device(args.device)
     if not (args.run_folder / "settings.json").is_file() and (args.run_folder / "config.json").is_file():
         return _run_writer(args)
-    model = train.load_trained(args.run_folder, args.device)
+    model = with_loops(train.load_trained(args.run_folder, args.device), **source.loops(args))
     seed = train.fresh_seed() if args.seed is None else args.seed
     # The bytes of the prompt as typed, even if they are not valid text in the shell's locale.
     prompt = args.prompt.encode("utf-8", errors="surrogateescape")
@@ -122,8 +126,10 @@ def _run_writer(args: argparse.Namespace) -> int:
 
     from .. import train
     from ..interop.text import load_writer
+    from ..runtime.loops import with_loops
 
     writer = load_writer(args.run_folder, args.device)
+    writer = writer._replace(model=with_loops(writer.model, **source.loops(args)))
     seed = train.fresh_seed() if args.seed is None else args.seed
     generator = torch.Generator(args.device).manual_seed(train.seed_for("sample", seed))
     options = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "generator": generator}

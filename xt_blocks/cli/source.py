@@ -44,6 +44,7 @@ def add_graph(parser: argparse.ArgumentParser) -> None:
     """The arguments of a command about a graph: PATTERN, which may be a stored graph, and the settings."""
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="-", help=GRAPH)
     add_settings(parser)
+    add_loops(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +60,32 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="OPTIONS",
         help="any other settings, as after `set` in a pattern: --set rotary_pos_emb,ff_mult=2",
     )
+
+
+def add_loops(parser: argparse.ArgumentParser) -> None:
+    """The argument that repeats tied units more or fewer times."""
+    parser.add_argument(
+        "--loops",
+        action="append",
+        default=[],
+        metavar="TIE=N",
+        help="repeat the unit of a tie so often: --loops core=16 of (a f)@core*8",
+    )
+
+
+def loops(args: argparse.Namespace) -> dict[str, int]:
+    """What --loops gives.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    counts: dict[str, int] = {}
+    for text in args.loops:
+        label, _, number = text.partition("=")
+        if not (label and number.isdecimal()):
+            raise UserError(f"--loops {text}: give a tie and how often its unit is repeated, as in --loops core=16")
+        counts[label] = int(number)
+    return counts
 
 
 def _add_language(parser: argparse.ArgumentParser) -> None:
@@ -156,9 +183,16 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
 def graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
     """The graphs that the command line names: one, called "", or those of a pair of encoders by name.
 
+    Tied units are repeated as --loops says.
+
     Raises:
         UserError: a file cannot be read, or settings are given beside a graph that has them all.
     """
+    counts = loops(args) if "loops" in args else {}
+    return {name: graph.with_loops(**counts) if counts else graph for name, graph in _graphs(args).items()}
+
+
+def _graphs(args: argparse.Namespace) -> dict[str, BlockGraph]:
     from blockdsl import compile
 
     stored = _stored(args.pattern)

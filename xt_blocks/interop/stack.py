@@ -29,8 +29,7 @@ from ..blocks.block import Block
 from ..blocks.feedforward import FeedForward
 from ..blocks.norms import norm
 from ..blocks.residual import HyperConnection
-from ..runtime.plan import Step, plan
-from ..runtime.recompute import parts_of
+from ..runtime.plan import Step
 from ..runtime.stack import Stack
 from .attention import ScoreContext, load_attention
 from .linear import load_bias, load_linear, load_norm
@@ -148,7 +147,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
             _load_feedforward(layer, attributes, own.under("1.ff."), scale)
         else:
             raise TypeError(f"x-transformers has no block like {type(layer).__name__}")
-    state.change(lambda: _plan_again(stack))
+    state.change(lambda: stack.follow(stack.graph))
     load_biases(stack, state)
 
 
@@ -163,18 +162,12 @@ def _owners(stack: Stack, steps: Mapping[str, Step]) -> list[str]:
     return [owners[ties.index(tie)] for tie in numbered] if {*ties} == {*numbered} else owners
 
 
-def _plan_again(stack: Stack) -> None:
-    """After changes of its graph."""
-    stack.plan = plan(stack.graph)
-    stack.parts = parts_of(stack.plan)
-
-
 def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
     """What x-transformers cannot build, or computes otherwise."""
     nodes = {step.node: stack.graph.nx.nodes[step.node] for step in steps}
     before = stack.start
     for step in stack.plan:
-        if step.reads != (before,):
+        if step.reads != (before,) or step.earlier or step.takes.keys() - {"scores"}:
             state.refuse(f"{step.node}: x-transformers runs blocks one after another, and these are wired otherwise")
         before = step.node
     halves = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] == "f"}
