@@ -159,7 +159,7 @@ class Column:
     def _ports(self, block: DrawnBlock, rect: Rect) -> list[Port]:
         wires = [(wire, False) for wire in self.arriving.get(block, ())]
         wires += [(wire, True) for wire in self.leaving.get(block, ())]
-        ends = [("out", "") if out else (wire.role, _name(wire.source)) for wire, out in wires]
+        ends = [("out", wire.role) if out else (wire.role, _name(wire.source)) for wire, out in wires]
         heights = self.faces.heights(block.node, rect, ends)
         return [Port(wire, out, block.node, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
 

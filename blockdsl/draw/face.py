@@ -152,10 +152,11 @@ class Faces:
     def heights(self, node: str, rect: Rect, wires: Sequence[tuple[str, str]]) -> list[float]:
         """Where wires, each its role and its source, meet a box's left edge.
 
-        Scores of several blocks arrive at one place, and those that leave ("out") leave from one.
+        Scores of several blocks arrive at one place. Those that leave have the role "out", and what they carry as their
+        source; they too leave from one place.
         """
         face = self.faces[node]
-        ends = [(role, source if role == "position" else "") for role, source in wires]
+        ends = [(role, source if role in ("position", "out") else "") for role, source in wires]
         distinct = [*dict.fromkeys(ends)]
         if not face.operations:
             return [rect.y + rect.height * (distinct.index(end) + 1) / (len(distinct) + 1) for end in ends]
@@ -167,7 +168,10 @@ class Faces:
         return [heights[end] for end in ends]
 
     def _row(self, face: _Face, role: str, source: str) -> int:
-        reads = read_by(self.graph, source) if role == "position" else "scores" if role == "out" else role
+        if role == "out" and source in ("kv", "values"):  # from where they are made
+            made = (i for i, row in enumerate(face.operations) if "v" in row.text.replace(",", "").split())
+            return next(made, len(face.operations) // 2)
+        reads = read_by(self.graph, source) if role == "position" else source if role == "out" else role
         return next((i for i, row in enumerate(face.operations) if reads in row.reads), len(face.operations) // 2)
 
     # Other nodes -----------------------------------------------------------------------------------------------------
