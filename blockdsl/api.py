@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-<<<<<<< HEAD
-from .graph import costs, digest, json, lint, to_pattern, tokens
-=======
-from .graph import costs, digest, json, lint, loops, tokens
->>>>>>> main
+from .graph import costs, digest, json, lint, loops, to_pattern, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
