@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .runtime.intermediates import Intermediates
     from .runtime.loops import with_loops
     from .runtime.memories import Memories
+    from .runtime.mup import mup
     from .runtime.record import attention_map, record
     from .runtime.stack import Stack
     from .runtime.why import why
@@ -84,6 +85,7 @@ _HOMES = {
     "runtime.intermediates": ("Intermediates",),
     "runtime.loops": ("with_loops",),
     "runtime.memories": ("Memories",),
+    "runtime.mup": ("mup",),
     "runtime.record": (
         "attention_map",
         "record",
@@ -124,6 +126,7 @@ __all__ = [
     "from_hugging_face",
     "from_pretrained",
     "lower",
+    "mup",
     "pack",
     "record",
     "to_hugging_face",
