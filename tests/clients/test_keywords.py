@@ -216,6 +216,17 @@ def test_results_are_in_pairs() -> None:
         net(TOKENS, prepend_embedding=front)
 
 
+def test_logits_of_one_number_lose_their_last_axis() -> None:
+    net, plain = model(logits_dim=1, squeeze_out_last_dim=True), model(logits_dim=1)
+    torch.testing.assert_close(net(TOKENS), plain(TOKENS)[..., 0])
+    logits, embeddings = net(TOKENS, return_logits_and_embeddings=True)
+    assert (logits.shape, embeddings.shape) == ((2, 8), (2, 8, 16))
+    logits, _ = net(TOKENS, return_intermediates=True)
+    assert logits.shape == (2, 8)
+    assert net(TOKENS, return_embeddings=True).shape == (2, 8, 16)
+    assert model(squeeze_out_last_dim=True)(TOKENS).shape == (2, 8, 9)
+
+
 def test_masks_in_other_words() -> None:
     net = model()
     lens = torch.tensor([5, 8])

@@ -127,7 +127,6 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
     "num_pooled_tokens": 1,
     "attn_pool_depth": 1,
     "dim_pooled_tokens": None,
-    "squeeze_out_last_dim": False,
     "token_emb": None,
     "mixture_of_softmax": False,
     "mixture_of_softmax_k": 4,
