@@ -45,6 +45,15 @@ class SelfAttentionOptions(TypedDict, total=False):
     shared_key_dim: int | None
     """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
     none: half the head; default none"""
+    kv: bool
+    """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
+    arXiv:2405.05254; arXiv:2405.12981); default false"""
+    values: bool
+    """a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897);
+    default false"""
+    value_mix: Literal["half", "learned"]
+    """how values are mixed: half of each, or in a share that a linear layer makes of each token by head; default
+    half"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -118,6 +127,8 @@ class SelfAttentionOptions(TypedDict, total=False):
     """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous self-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
+    scores: bool
+    """a label after an attention: its scores are added before the softmax (arXiv:2012.11747); default false"""
 
 
 class CrossAttentionOptions(TypedDict, total=False):
@@ -144,6 +155,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     """rotary positions of queries and of the context's keys (arXiv:2104.09864); default false"""
     tokens_dropout: float
     """share of the context's tokens that are hidden from each row in training (arXiv:2202.07765); default 0.0"""
+    context: bool
+    """a label: the stream there is attended to, token by token as self-attention does, and no other sequence;
+    default false"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -217,6 +231,8 @@ class CrossAttentionOptions(TypedDict, total=False):
     """use the fused kernel unless an option needs the scores themselves (arXiv:2205.14135); default true"""
     residual_attn: bool
     """add the previous cross-attention's scores before the softmax: RealFormer (arXiv:2012.11747); default false"""
+    scores: bool
+    """a label after an attention: its scores are added before the softmax (arXiv:2012.11747); default false"""
 
 
 class FeedforwardOptions(TypedDict, total=False):

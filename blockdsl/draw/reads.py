@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..graph.nodes import GIVEN, carried
+from ..graph.given import GIVEN
+from ..graph.nodes import carried
 from ..registry.kinds import kinds
 from ..registry.options import spell
 from ..registry.reads import JOINS

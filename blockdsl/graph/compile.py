@@ -16,7 +16,9 @@ from ..registry.options import Option
 from ..registry.positions import Scheme
 from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
-from .nodes import misread, output_attributes
+from .given import misread
+from .graph import Graph
+from .nodes import output_attributes
 from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep, positions_of
 
 
@@ -117,9 +119,6 @@ class _Builder:
         if block.options["shared_norm"]:
             self._normed(self.first[start], node, block)
         self.first.setdefault(start, node)
-        for option in kind.options:
-            if option.name in block.reads:
-                self._labelled(option, block, node)
         if "context" in kind.inputs and "context" not in block.reads:
             if "context" not in self.graph:
                 self.graph.add_node("context", type="context")
@@ -128,8 +127,11 @@ class _Builder:
             self._edge(self._condition(), node, "condition")
         for scheme, attributes in positions_of(self.settings, self.resolved.dim, block):
             self._edge(self._position(scheme, attributes), node, "position")
+        for option in kind.options:
+            if option.name in block.reads:
+                self._labelled(option, block, node)
         if "scores" in kind.inputs:
-            if block.options.get("residual_attn") and block.kind in scores:
+            if block.options.get("residual_attn") and block.kind in scores and "scores" not in block.reads:
                 self._scores(scores[block.kind], node, block)
             scores = scores | {block.kind: node}
         return node, scores
@@ -137,10 +139,13 @@ class _Builder:
     def _labelled(self, option: Option, block: ResolvedBlock, node: str) -> None:
         """The edge of an option that takes a label."""
         source = self.labelled[block.reads[option.name]]
-        if problem := misread(self.graph, source, option.reads):
+        if problem := misread(Graph(self.graph), source, node, option.reads):
             hint = f"write the label right after the block that {option.name} is of"
             raise PatternError(self.resolved.pattern.source, block.span, f"{option.name} reads {problem}", hint)
-        self._edge(source, node, option.reads)
+        if option.reads == "scores":
+            self._scores(source, node, block)
+        else:
+            self._edge(source, node, option.reads)
 
     def _condition(self) -> str:
         """The node of the condition, which is there once something reads it."""
@@ -166,7 +171,8 @@ class _Builder:
             theirs, ours = self.graph.nodes[source]["options"].get(name), block.options.get(name)
             if theirs != ours:
                 problem = f"residual attention adds the scores of {theirs} {what} to those of {ours}"
-                hint = f"give both blocks the same number of {what}, or write residual_attn=false here"
+                own = "read those of another block" if "scores" in block.reads else "write residual_attn=false here"
+                hint = f"give both blocks the same number of {what}, or {own}"
                 raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
         self._edge(source, node, "scores")
 

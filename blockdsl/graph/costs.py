@@ -117,7 +117,8 @@ def _block(dim: int, condition: int, attrs: dict[str, Any], sizes: Sizes, owns: 
 def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:
     join, values = JOINS[graph.nx.nodes[node]["join"]], len(graph.sources(node, "read"))
     parameters = _numbers(join.shapes(graph.dim, values)) if owns else 0
-    return Cost(parameters=parameters, flops=2 * sizes.batch * sizes.seq * join.products(graph.dim, values))
+    rows = sizes.batch * sizes.seq * graph.residual_streams
+    return Cost(parameters=parameters, flops=2 * rows * join.products(graph.dim, values))
 
 
 def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:

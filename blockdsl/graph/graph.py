@@ -201,6 +201,8 @@ class Graph:
                 return f"{node} ({kind_of(attrs['kind']).title}) is not causal"
             if attrs["shift"] and not self.causal:
                 return f"{node} shifts tokens from both sides"
+            if attrs["options"].get("context") and not self.causal:
+                return f"{node} ({kind_of(attrs['kind']).title}) attends to all tokens"
         return None
 
     def why_not_cached(self) -> str | None:

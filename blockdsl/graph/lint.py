@@ -31,8 +31,9 @@ from ..registry.tokens import (
     pool_clash,
     pool_of,
 )
+from .given import misread
 from .graph import Graph
-from .nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note, misread
+from .nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note
 
 _STREAM_FROM = {"input", "block", "sum", "read"}
 _STREAM_TO = {"block", "sum", "read", "output"}
@@ -262,7 +263,7 @@ def _reads(graph: Graph) -> Iterator[str]:
             elif sources and not on and option.reads not in EDGES:
                 yield f"{node}: reads {option.reads} of {sources[0]}, but its option {option.name} is false"
             for source in sources if on else ():
-                if problem := misread(graph.nx, source, option.reads):
+                if problem := misread(graph, source, node, option.reads):
                     yield f"{node}: {option.name} reads {problem}"
 
 
@@ -385,7 +386,7 @@ def _scores(graph: Graph) -> Iterator[str]:
             continue
         if len(sources) > 1:
             yield f"{node}: reads the scores of more than one block"
-        if sources and not options["residual_attn"]:
+        if sources and not (options["residual_attn"] or options.get("scores")):
             yield f"{node}: reads scores, but its option residual_attn is false"
         for source in sources:
             other = graph.nx.nodes[source]
@@ -396,8 +397,13 @@ def _scores(graph: Graph) -> Iterator[str]:
                 for name in unlike:
                     theirs, ours = other_options.get(name), options.get(name)
                     yield f"{source} → {node}: scores of {theirs} {SCORE_SIZES[name]} do not fit {ours}"
-            elif ("context" in kind.inputs) != ("context" in other_kind.inputs):
+            elif _over_context(kind, options) != _over_context(other_kind, other_options):
                 yield f"{source} → {node}: scores over tokens do not fit scores over the context"
+
+
+def _over_context(kind: Kind, options: Mapping[str, Any]) -> bool:
+    """Whether keys are of another sequence."""
+    return "context" in kind.inputs and not options.get("context")
 
 
 def _shared_norms(graph: Graph) -> Iterator[str]:

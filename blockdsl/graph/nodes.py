@@ -26,9 +26,6 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
-import networkx as nx
-
-from ..registry.kinds import kind_of, kinds
 from ..registry.norms import NORM_DETAILS, NORMS
 from ..registry.options import Option
 from ..registry.positions import SCHEMES
@@ -207,20 +204,6 @@ NODE_ATTRIBUTES = {
 
 LABELLED = ("input", "block", "sum", "read")
 """Types of nodes that may have an attribute `labels`, the names that the text gives them; it is information only."""
-
-
-def misread(graph: nx.DiGraph, source: str, what: str) -> str | None:
-    """What is wrong with an edge from `source` that carries `what` to an option of a block, as words after `reads`."""
-    givers = sorted(kind.name for kind in kinds().values() if what in kind.gives)
-    attrs = graph.nodes[source]
-    if not givers or (attrs["type"] == "block" and attrs["kind"] in givers):
-        return None
-    place = f"{source} ({kind_of(attrs['kind']).title})" if attrs["type"] == "block" else source
-    return f"{place}, which has no {GIVEN.get(what, what)}; {' and '.join(map(repr, givers))} would"
-
-
-GIVEN = {"kv": "keys and values"}
-"""What blocks hand to later ones, in words where its name says too little."""
 
 
 def output_attributes() -> dict[str, Any]:

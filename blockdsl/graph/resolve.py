@@ -65,7 +65,7 @@ class ResolvedPattern:
     given: dict[str, Value]
     steps: tuple[ResolvedStep, ...]
 
-    wired: bool = False  # by residual attention: the compiler has more to check
+    wired: bool = False  # by residual attention or options that take a label: the compiler has more to check
     encoder: ResolvedPattern | None = None  # of two streams: the one whose output this reads
     tie_token_emb: bool = False  # of two streams
 
@@ -147,7 +147,8 @@ def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = No
     resolver.check_norms()
     steps = tuple(resolver.step(spec) for spec in pattern.expansion.specs)
     resolver.check_stack()
-    wired = any(options.get("residual_attn") for options in resolver.seen.values())
+    wiring = {"residual_attn", *(option.name for kind in kinds().values() for option in kind.reading_options())}
+    wired = any(options.get(name) for options in resolver.seen.values() for name in wiring)
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 

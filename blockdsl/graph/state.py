@@ -64,7 +64,8 @@ def kept(graph: Graph) -> dict[str, Kept]:
     """Block → what decoding keeps for it; blocks without any state are left out."""
     out, windows = {}, _windows(graph)
     for node in graph.nodes("block"):
-        tail, pieces = graph.block(node)["shift"], graph.state(node)[1] or {}
+        tail, declared = graph.block(node)["shift"], graph.state(node)[1] or {}
+        pieces = {name: piece for name, piece in declared.items() if not piece.of}
         shift = State((tail, graph.dim)) if tail and graph.causal else None
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
@@ -115,10 +116,12 @@ def _windows(graph: Graph) -> dict[str, int]:
     """Block → how many tokens before a step's own its cache keeps; a block that keeps all is left out.
 
     Blocks that hand scores on to each other keep alike, as much as the one that sees farthest: their scores are added.
+    So does a block keep what those need that read its pieces.
     """
     chains = {node: [node] for node in graph.nodes("block")}
     for node in [*chains]:
-        for source in graph.sources(node, "scores"):
+        shared = {piece.of for piece in (graph.state(node)[1] or {}).values()} - {""}
+        for source in (source for carries in ("scores", *sorted(shared)) for source in graph.sources(node, carries)):
             fewer, more = sorted((chains[node], chains[source]), key=len)
             if fewer is not more:
                 more += fewer

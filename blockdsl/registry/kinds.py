@@ -122,7 +122,10 @@ class Kind:
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
-        gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`.
+        gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
+            block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
+        given_sizes: options → of what it gives or reads of that, the sizes in words, in which two blocks must agree;
+            or a sentence on why a block with these options gives none.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -145,6 +148,7 @@ class Kind:
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     shown: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
+    given_sizes: Callable[[Any], Mapping[str, Mapping[str, Value]] | str] = lambda options: {}
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False
@@ -172,6 +176,10 @@ class Kind:
     def _all_options(self) -> tuple[Option, ...]:  # every model asks every kind, many times
         further = (*((BIDIRECTIONAL,) if self.both_ways else ()), *BLOCK_OPTIONS)
         return (*self.options, *(option for option in further if option not in self.options))
+
+    def reading_options(self) -> tuple[Option, ...]:
+        """Those that take a label; the module gets what each reads, where it is on, as the input of its name."""
+        return tuple(option for option in self.options if option.reads)
 
     def position_options(self) -> tuple[Option, ...]:
         """What its blocks may say of the positions that they read; a graph says it on the positions' nodes."""

@@ -36,12 +36,15 @@ class State:
         window: of what grows, how many tokens before a step's own are kept; None: all.
         dtype: "float32" (float64 in a model of that type) and so on, whatever the model's; None: that of what is
             written first.
+        of: what the block reads of another (`options.Option.reads`) that keeps this piece in its place; the window says
+            how much of it this block needs. Empty: it keeps the piece itself.
     """
 
     shape: tuple[int, ...]
     per: Literal["row", "token", "context"] = "row"
     window: int | None = None
     dtype: str | None = None
+    of: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(whole("a state's shape", size) for size in self.shape))

@@ -251,6 +251,7 @@ PLAIN_ATTENTION = {
     "zero_init_branch_output": False,
     "flash": True,
     "residual_attn": False,
+    "scores": False,
 }
 PLAIN_FEEDFORWARD = {
     "mult": 4,

@@ -52,7 +52,8 @@ def test_a_small_graph_written_out() -> None:
                 "type": "block",
                 "kind": "c",
                 "options": PLAIN_ATTENTION
-                | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0, "dim_context": None, "rotary": False}
+                | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0, "dim_context": None}
+                | {"rotary": False, "context": False}
                 | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,

@@ -8,9 +8,9 @@ Axes: b batch, n tokens, m sources, h heads, g key-value heads, d features of a 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from .init import xavier
 from .l2_distance import distance_features
 from .laser import exponentials, logarithms
 from .latent import Latent
+from .layer_output import LayerOutput
 from .linear import apply, apply_from
 from .linear_rows import LinearParts, LinearRows
 from .mem_kv import MemoryKeyValues
@@ -45,6 +46,22 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from blockdsl.signatures import CrossAttentionOptions, SelfAttentionOptions
+
+
+class KeysValues(NamedTuple):
+    """Keys and values that a block gives to later ones.
+
+    Attributes:
+        keys, values: (b, g, m, d) and (b, g, m, dv), as the block attends to them: of all tokens that a cache keeps,
+            rotated, memory key-values in front.
+        new: (b, g, n, dv), values of the tokens of this pass, with those of earlier segments.
+        kept: how many tokens before those of the pass the cache keeps; None: all.
+    """
+
+    keys: Tensor
+    values: Tensor
+    new: Tensor
+    kept: int | None
 
 
 class AnyAttention(nn.Module):
@@ -66,12 +83,14 @@ class AnyAttention(nn.Module):
         self.options = o
         self.heads, self.kv_heads = o.heads, o.kv_heads
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
+        if not (own_keys := not getattr(o, "kv", False)):
+            self.sizes = self.sizes[0], 0, 0
         self.scale = float(o.qk_norm_scale if o.qk_norm else o.dim_head**-0.5 if o.qk_scale is None else o.qk_scale)
         self.biases = o.qkv_bias, o.qkv_bias and o.k_bias, o.qkv_bias
         gained = o.qk_rmsnorm or o.k_rmsnorm or o.qk_layernorm
-        self.qk_norm = QKNorm(o) if o.qk_norm else GainedQKNorm(o) if gained else None
-        self.value_norm = value_norm(o) if o.value_rmsnorm else None
-        self.mem_kv = MemoryKeyValues(o) if o.num_mem_kv else None
+        self.qk_norm = QKNorm(o, own_keys) if o.qk_norm else GainedQKNorm(o, own_keys) if gained else None
+        self.value_norm = value_norm(o) if o.value_rmsnorm and own_keys else None
+        self.mem_kv = MemoryKeyValues(o) if o.num_mem_kv and own_keys else None
         old_names(self, {"memory.": "mem_kv."})
         self.score_options: tuple[str, ...] = ()
         for option in (option for option in kind.options if option.scores):
@@ -152,6 +171,12 @@ class AnyAttention(nn.Module):
             return q, k
         return self.qk_norm(q, keys=False), self.qk_norm(k, keys=True)
 
+    def with_memory(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`k: (b, g, m, d)`, `v: (b, g, m, dv)` with memory key-values in front, if there are any."""
+        if self.mem_kv is None:
+            return k, v
+        return self.mem_kv(k, v, None if self.qk_norm is None else partial(self.qk_norm, keys=True))
+
     def normed_values(self, v: Tensor) -> Tensor:
         """`v: (b, g, m, dv)` with value_rmsnorm, if it is on."""
         return v if self.value_norm is None else self.value_norm(v)
@@ -172,10 +197,8 @@ class AnyAttention(nn.Module):
         Args:
             values_of: what makes values of the weighted sums of v, where v is something else.
         """
-        if scores is not None and not self.options.residual_attn:
+        if scores is not None and not (self.options.residual_attn or self.options.scores):
             raise ValueError("scores are given, but residual_attn is false")
-        if self.mem_kv is not None:
-            k, v = self.mem_kv(k, v, None if self.qk_norm is None else partial(self.qk_norm, keys=True))
         o = self.options
         if o.l2_distance:
             q, k = distance_features(q, k)
@@ -211,6 +234,7 @@ class Attention(AnyAttention):
         if self.latent is not None:
             self.sizes = self.latent.sizes
         self.to_qkv = projection(dim, self.sizes, self.biases)
+        self.to_value_mix = nn.Linear(dim, self.kv_heads) if self.options.value_mix == "learned" else None
         # one split is enough where all heads have the same size
         alike = self.latent is None and self.sizes[1] == self.sizes[2]
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
@@ -225,7 +249,10 @@ class Attention(AnyAttention):
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output; shared keys and values count as values."""
         self.output.init_xavier(gain)
-        init_parts(self.to_qkv, self.sizes, gain if self.latent is None else 1.0)
+        values = self.latent is None and not self.options.kv
+        init_parts(self.to_qkv, self.sizes, gain if values else 1.0)
+        if self.to_value_mix is not None:
+            xavier(self.to_value_mix.weight, self.to_value_mix.bias)
         if self.latent is not None:
             self.latent.init_xavier(gain)
 
@@ -240,7 +267,10 @@ class Attention(AnyAttention):
         keep_scores: bool = False,
         memory: Tensor | None = None,
         cache: LayerState | None = None,
-    ) -> Tensor | tuple[Tensor, Scores]:
+        kv: KeysValues | None = None,
+        values: KeysValues | None = None,
+        gives: Collection[str] = (),
+    ) -> Tensor | tuple[Tensor, Scores] | LayerOutput:
         """
         Args:
             x: (batch, seq, dim)
@@ -252,15 +282,28 @@ class Attention(AnyAttention):
             keep_scores: return these scores and the weights too.
             memory: (batch, tokens, dim) of earlier segments, prepended to x for keys and values.
             cache: this block's keys and values of the tokens before x, and where new ones go.
+            kv: of an earlier block, with the option `kv`.
+            values: those of an earlier block, with the option `values`.
+            gives: what to return for later blocks: "kv", "values", both the same KeysValues.
 
         Returns:
-            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys).
+            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys); with `gives` a
+            LayerOutput.
+
+        Raises:
+            ValueError: kv or values are missing, or given without the option.
         """
         if mask is not None:
             check_mask("mask", mask, x)
-        values_of = None
-        if self.latent is None:
-            q, k, v = self.keys_and_values(x, memory, rotary, cache)
+        for name, value in (("kv", kv), ("values", values)):
+            if (value is not None) != getattr(self.options, name):
+                raise ValueError(f"the option {name} is {'on' if value is None else 'off'}: give {name}= with it alone")
+        values_of, own = None, kv
+        if kv is not None:
+            q, k, v = self.queries(x, rotary), kv.keys, kv.values
+        elif self.latent is None:
+            q, own = self.keys_and_values(x, memory, rotary, cache, values)
+            k, v = own.keys, own.values
         else:
             before = None if memory is None else apply_from(self.to_qkv, memory, self.sizes[0])
             q, k, v, values_of = self.latent(apply(self.to_qkv, x), before, rotary, cache)
@@ -268,24 +311,47 @@ class Attention(AnyAttention):
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
-        spec = self.mask_spec
-        if cache is not None and (window := cache.window) is not None:
-            spec = spec._replace(kept=window)
-        return self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores, values_of)
+        kept = own.kept if own is not None else None if cache is None else cache.window
+        spec = self.mask_spec if kept is None else self.mask_spec._replace(kept=kept)
+        out = self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores, values_of)
+        return LayerOutput.of(out)._replace(gives=dict.fromkeys(gives, own)) if gives else out
 
     def keys_and_values(
-        self, x: Tensor, memory: Tensor | None, rotary: Rotation | None, cache: LayerState | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        x: Tensor,
+        memory: Tensor | None,
+        rotary: Rotation | None,
+        cache: LayerState | None,
+        values: KeysValues | None = None,
+    ) -> tuple[Tensor, KeysValues]:
         """Rotated queries of x, with rotated keys and values of all tokens that they may attend to."""
         q, k, v = self.project(x, memory)
+        if values is not None:
+            v = self.mixed(x, memory, v, values.new)
         if rotary is not None:
             q, k = rotary.before_cache(q, k)
+        new = v
         if cache is not None:
-            keys, values = cache.append(keys=k, values=v)
-            k, v = in_type_of(k, keys), in_type_of(v, values)
+            keys, kept = cache.append(keys=k, values=v)
+            k, v = in_type_of(k, keys), in_type_of(v, kept)
         if rotary is not None:
             q, k = rotary.after_cache(q, k)
-        return q, k, v
+        k, v = self.with_memory(k, v)
+        return q, KeysValues(k, v, new, None if cache is None else cache.window)
+
+    def queries(self, x: Tensor, rotary: Rotation | None) -> Tensor:
+        """(b, h, n, d), normed and rotated, of `x: (b, n, dim)`, in a block without keys of its own."""
+        q = split_heads(apply(self.to_qkv, x), self.heads)
+        q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
+        return q if rotary is None else rotary.queries(q)
+
+    def mixed(self, x: Tensor, memory: Tensor | None, own: Tensor, earlier: Tensor) -> Tensor:
+        """Its own values and an earlier block's, (b, g, n, dv), of the tokens of memory and x."""
+        if self.to_value_mix is None:
+            return (own + earlier) / 2
+        tokens = x if memory is None else torch.cat((memory, x), dim=1)
+        share = apply(self.to_value_mix, tokens).sigmoid().transpose(1, 2)[..., None]  # of its own
+        return earlier + share * (own - earlier)
 
     def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
@@ -347,7 +413,8 @@ class CrossAttention(AnyAttention):
         """
         Args:
             x: (batch, seq, dim)
-            context: (batch, context, dim_context); None when the cache has its keys and values already.
+            context: (batch, context, dim_context); None when the cache has its keys and values already. With the option
+                `context`, (batch, seq, dim) of the same tokens as x.
             context_mask: (batch, context) bool, True = attend; outside of a stack.
             rotary: rotation of queries.
             context_rotary: rotation of the context's keys.
@@ -369,14 +436,20 @@ class CrossAttention(AnyAttention):
             values = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
             k = k if context_rotary is None else context_rotary.apply(k)
-            if cache is not None:
+            if cache is not None and self.options.context:
+                keys, kept = cache.append(keys=k, values=v)
+                k, v = in_type_of(k, keys), in_type_of(v, kept)
+            elif cache is not None:
                 cache.write("keys", k)
                 cache.write("values", v)
         q = q if rotary is None else rotary.apply(q)
+        k, v = self.with_memory(k, v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:
             real = masks.context_mask
             real = torch.ones_like(k[:, 0, :, 0], dtype=torch.bool) if real is None else real
             seen = without_share(real, self.options.tokens_dropout)
             masks = Masks(x.shape[1], context_mask=seen, device=x.device)
-        return self.attend(x, q, k, v, masks.context(self.options.num_mem_kv), scores, keep_scores)
+        memories = self.options.num_mem_kv
+        own = masks.tokens(MaskSpec(masks.causal, None, memories)) if self.options.context else masks.context(memories)
+        return self.attend(x, q, k, v, own, scores, keep_scores)

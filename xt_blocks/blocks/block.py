@@ -50,7 +50,7 @@ class BlockOutput(NamedTuple):
         update: (batch, seq, dim), the branch's contribution.
         adds: whether the stream is exactly its input plus the update, without, say, a post-norm.
         scores: what the layer returned with its update, if that was requested.
-        losses, statistics: what else it returned, see `LayerOutput`.
+        losses, statistics, gives: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
         read: (batch, seq, dim), what the branch reads of several streams.
     """
@@ -63,6 +63,7 @@ class BlockOutput(NamedTuple):
     losses: Mapping[str, Tensor] | None = None
     statistics: Mapping[str, Tensor] | None = None
     read: Tensor | None = None
+    gives: Mapping[str, Any] | None = None
 
 
 class Block(nn.Module):
@@ -157,7 +158,7 @@ class Block(nn.Module):
             if "memory" in inputs:
                 inputs = {**inputs, "memory": hidden[:, :past] if past else None}
             hidden = hidden[:, past:]
-        update, scores, losses, statistics = LayerOutput.of(self.layer(hidden, **inputs))
+        update, scores, losses, statistics, gives = LayerOutput.of(self.layer(hidden, **inputs))
         if self.sandwich_norm is not None:
             update = adapted(self.sandwich_norm, update, condition)
         if self.layer_scale is not None:
@@ -177,6 +178,6 @@ class Block(nn.Module):
         else:
             stream = x + update if self.adds else self.residual(update, x)
         if self.pre_norm and self.post_norm is None:
-            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read)
+            return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read, gives)
         stream = adapted(self.post_norm or self.norm, stream, condition)
-        return BlockOutput(stream, update, False, scores, shared, losses, statistics, read)
+        return BlockOutput(stream, update, False, scores, shared, losses, statistics, read, gives)

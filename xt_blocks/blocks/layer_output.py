@@ -1,4 +1,4 @@
-"""What a layer may return beside its update: scores, losses of training, statistics.
+"""What a layer may return beside its update: scores, losses of training, statistics, what later blocks read.
 
 Returned and not kept in the layer, since a layer may be checkpointed, tied or run by several threads.
 """
@@ -20,12 +20,14 @@ class LayerOutput(NamedTuple):
         losses: by name, what it adds to the loss in training, each a number with its coefficient in it.
         statistics: by name, numbers for `xt_blocks.record`, without a gradient. A kind with the input `observed` is
             told whether anyone looks.
+        gives: by name, what later blocks read of it, which its input `gives` lists.
     """
 
     update: Tensor
     scores: Any = None
     losses: Mapping[str, Tensor] | None = None
     statistics: Mapping[str, Tensor] | None = None
+    gives: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, out: Any) -> LayerOutput:

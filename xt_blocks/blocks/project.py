@@ -49,14 +49,15 @@ class QKNorm(nn.Module):
 
     Args:
         o: the options of an attention block.
+        keys: whether it norms keys, too.
     """
 
-    def __init__(self, o: Any) -> None:
+    def __init__(self, o: Any, keys: bool = True) -> None:
         super().__init__()
         self.groups = o.qk_norm_groups
         scaled = o.qk_norm_dim_scale
         self.q_scale = nn.Parameter(torch.ones(o.heads, 1, o.dim_head)) if scaled else None
-        self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled else None
+        self.k_scale = nn.Parameter(torch.ones(o.kv_heads, 1, o.dim_head)) if scaled and keys else None
 
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""
@@ -72,21 +73,22 @@ class GainedQKNorm(nn.Module):
 
     Args:
         o: the options of an attention block.
+        keys: whether it norms keys, too.
     """
 
-    def __init__(self, o: Any) -> None:
+    def __init__(self, o: Any, keys: bool = True) -> None:
         super().__init__()
         which = "each" if o.k_rmsnorm else o.qk_rmsnorm or o.qk_layernorm
         name, eps = ("layernorm", o.qk_layernorm_eps) if o.qk_layernorm else ("rmsnorm", o.qk_rmsnorm_eps)
         spec = Norm(name, float(eps), bias=name == "layernorm" and which == "head", unit_offset=o.norm_unit_offset)
         self.all_heads = which == "all"
-        q, self.k = (
+        q, k = (
             EachHeadNorm(spec, heads, o.dim_head)
             if which == "each"
             else norm(spec, o.dim_head * (heads if which == "all" else 1))
             for heads in (o.heads, o.kv_heads)
         )
-        self.q = None if o.k_rmsnorm else q
+        self.q, self.k = None if o.k_rmsnorm else q, k if keys else None
 
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""

@@ -167,7 +167,7 @@ def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
     nodes = {step.node: stack.graph.nx.nodes[step.node] for step in steps}
     before = stack.start
     for step in stack.plan:
-        if step.reads != (before,):
+        if step.reads != (before,) or step.earlier or step.takes.keys() - {"scores"}:
             state.refuse(f"{step.node}: x-transformers runs blocks one after another, and these are wired otherwise")
         before = step.node
     halves = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] == "f"}

@@ -114,6 +114,7 @@ class Masks:
         attn_mask: (batch or 1, heads or 1, queries, past + queries) bool, True = attend; None: all.
         device: of the masks.
         place: (1,) int, index of the single query among the keys; None: queries are the last ones.
+        causal: whether no token of the stack sees a later one, for blocks that do not say it themselves.
     """
 
     def __init__(
@@ -125,8 +126,9 @@ class Masks:
         attn_mask: Tensor | None = None,
         device: torch.device | str = "cpu",
         place: Tensor | None = None,
+        causal: bool = False,
     ) -> None:
-        self.queries, self.past = queries, past
+        self.queries, self.past, self.causal = queries, past, causal
         self.mask, self.context_mask, self.attn_mask = mask, context_mask, attn_mask
         self.device, self.place = device, place
         self._known: dict[object, AttentionMask] = {}

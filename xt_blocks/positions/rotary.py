@@ -47,6 +47,11 @@ class Rotation:
         """Queries, and the keys of all tokens, as they attend to each other: with all that is still missing."""
         return self.decayed(*(self.both(q, k) if self.by_length else (q, k)))
 
+    def queries(self, q: Tensor) -> Tensor:
+        """Queries alone, as `before_cache` and `after_cache` make them."""
+        rotated = self.apply(q)
+        return rotated if self.decay is None else _scaled(rotated, _last(self.decay, q.shape[-2]))
+
     def both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """`apply` to queries and keys; for a single token, where call overhead dominates, one matrix product."""
         if q.shape[2] == k.shape[2] == 1 and self.cos.ndim == 2 and _exact(q):

@@ -10,8 +10,10 @@ context_rotary  that of the context, or None; None when the cache has what the b
 bias      masks.Bias: position bias of the scores, or None
 scores    (batch, heads, seq, keys) of an earlier block, or None; along with keep_scores: bool. If that is
           True the module returns (update, its request.Scores)
+gives     names of what else later blocks read of it, only where there are any. It returns them in its LayerOutput
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
+kv, ...   what an option that takes a label reads, under the option's name; only where it is on
 observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
@@ -33,7 +35,7 @@ from ..positions.relative import Positions, RelativeBias, consecutive, positions
 from ..positions.rotary import Rotation
 from .inputs import ForwardInputs
 from .intermediates import Intermediates
-from .plan import Step
+from .plan import Step, given_by
 from .state import NodeState, RowState, SegmentState
 
 
@@ -49,9 +51,8 @@ class ForwardContext:
         intermediates: filled as blocks run, or None.
         rotations, biases: of all blocks, by position node.
         context_rotations: of the context's tokens, by position node.
-        values: the stream after each node, and what blocks have normed for others.
+        values: the stream after each node, and what blocks give to later ones.
         added: for nodes inside a branch, the stream minus its value at the fork.
-        scores: of blocks whose scores later ones read, by node.
         losses: what blocks add to the loss in training, by node and name.
         condition: (batch, 1, features) of a row, or (batch, mems + seq, features), as norms and layer scales read it.
     """
@@ -64,30 +65,37 @@ class ForwardContext:
     rotations: dict[str, Rotation] = field(default_factory=dict)
     biases: dict[str, RelativeBias] = field(default_factory=dict)
     context_rotations: dict[str, Rotation] = field(default_factory=dict)
-    values: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     added: dict[str, Tensor] = field(default_factory=dict)
-    scores: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     condition: Tensor | None = None
 
     @classmethod
-    def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None) -> ForwardContext:
+    def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None, causal: bool) -> ForwardContext:
         """From checked inputs; the stack adds rotations and biases."""
         before = None if inputs.mems is None else inputs.mems.mask
         batch, device = inputs.x.shape[0], inputs.x.device
         tokens_mask = joined_masks(before, inputs.mem_len, inputs.mask, inputs.seq, batch, device)
         seen = _seen(inputs, tokens_mask)
-        return cls(inputs, seen, _masks(inputs, seen), tokens_mask, intermediates)
+        return cls(inputs, seen, _masks(inputs, seen, causal), tokens_mask, intermediates)
 
     def layer_inputs(self, step: Step) -> dict[str, Any]:
         """The inputs of a block's layer; the block itself adds `memory`, after its norm."""
         out = dict.fromkeys(step.inputs)
         for name in step.gets:
-            out[name] = _HANDED[name](self, step)
+            place = step.takes.get(name)
+            out[name] = _HANDED[name](self, step) if place is None else self.taken(place)
         if "scores" in out:
             seen = self.intermediates
             out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
+        if gives := tuple(what for what in step.gives if what != "scores"):
+            out["gives"] = gives
         return out
+
+    def taken(self, place: str) -> Any:
+        """What an input takes of an earlier node; of several residual streams, their sum."""
+        value = self.values[place]
+        return value.sum(dim=-2) if isinstance(value, Tensor) and value.ndim == 4 and "." not in place else value
 
     def state(self, step: Step) -> NodeState | SegmentState | None:
         """The state its layer continues from: the node's in the cache or, if it has any, of earlier segments."""
@@ -119,14 +127,10 @@ class ForwardContext:
             self.values.pop(node, None)
             if self.added:
                 self.added.pop(node, None)
-            if self.scores:
-                self.scores.pop(node, None)
 
     def record(self, step: Step, x: Tensor, out: BlockOutput, state: NodeState | SegmentState | None) -> None:
         """Keep what a block read, its scores and statistics, and the state it continues from later."""
         scores = out.scores
-        if step.keep_scores:
-            self.scores[step.node] = getattr(scores, "before", scores)  # a registered kind may return a plain tensor
         if self.intermediates is None:
             return
         self.intermediates.streams[step.node] = x
@@ -136,6 +140,22 @@ class ForwardContext:
             self.intermediates.states[step.node] = state.after()
         if scores is not None and self.intermediates.keep_attention:
             self.intermediates.attention[step.node] = scores
+
+    def give(self, step: Step, out: BlockOutput) -> None:
+        """Keep what later blocks read of a block beside its stream."""
+        for what in step.gives:
+            if what == "scores":  # a registered kind may return a plain tensor
+                value = getattr(out.scores, "before", out.scores)
+            elif out.gives is None or what not in out.gives:
+                raise ValueError(f"{step.node} returned no {what}, which a later block reads: see LayerOutput.gives")
+            else:
+                value = out.gives[what]
+            self.values[given_by(step.node, what)] = value
+
+    def context_rotation(self, step: Step) -> Rotation | None:
+        """The rotation of the tokens of a step's context, which may be the stack's own."""
+        rotations = self.rotations if step.own_context else self.context_rotations
+        return rotations.get(step.rotary or "")
 
     def bias(self, step: Step) -> Bias:
         """The position bias of a step that reads any."""
@@ -148,9 +168,8 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "attend": lambda context, step: context.masks,
     "context": lambda context, step: context.inputs.context,
     "rotary": lambda context, step: context.rotations[step.rotary or ""],
-    "context_rotary": lambda context, step: context.context_rotations.get(step.rotary or ""),
+    "context_rotary": ForwardContext.context_rotation,
     "bias": ForwardContext.bias,
-    "scores": lambda context, step: context.scores[step.scores_from or ""],
     "cache": ForwardContext.state,
     "observed": lambda context, step: context.intermediates is not None,
 }
@@ -166,15 +185,15 @@ def _seen(inputs: ForwardInputs, tokens_mask: Tensor | None) -> Tensor | None:
     return cache.seen(tokens_mask, inputs.mem_len + inputs.seq, inputs.x.device)
 
 
-def _masks(inputs: ForwardInputs, seen: Tensor | None) -> Masks:
+def _masks(inputs: ForwardInputs, seen: Tensor | None, causal: bool) -> Masks:
     device, context_mask = inputs.x.device, context_seen(inputs)
     if inputs.cache is not None and inputs.cache.fixed is not None:
-        return Masks(1, inputs.held - 1, seen, context_mask, None, device, inputs.cache.fixed.place)
+        return Masks(1, inputs.held - 1, seen, context_mask, None, device, inputs.cache.fixed.place, causal)
     if inputs.self_attn_context_mask is not None:
         further = F.pad(inputs.self_attn_context_mask, (inputs.past, 0), value=True)
         seen = further if seen is None else seen & further
     attn_mask = full_attn_mask(inputs.attn_mask, inputs.past)
-    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device)
+    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device, causal=causal)
 
 
 def context_seen(inputs: ForwardInputs) -> Tensor | None:

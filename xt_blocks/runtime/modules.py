@@ -13,11 +13,13 @@ from blockdsl.errors import GraphError
 from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
 from blockdsl.registry.norms import norms_of
 from blockdsl.registry.positions import SCHEMES
+from blockdsl.registry.reads import JOINS
 from blockdsl.registry.residual_streams import mixing_shapes
 
 from ..blocks.bidirectional import Bidirectional
 from ..blocks.block import Block
 from ..blocks.init import init_xavier
+from ..blocks.join import Join
 from ..blocks.residual import HyperConnection, ResidualConnection
 from ..positions.rotary import Rotary
 
@@ -53,6 +55,14 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         around["use_adaptive_layerscale"],
         around["orthog_residual"],
     )
+
+
+def join_module(graph: BlockGraph, node: str) -> Join:
+    """The module of a read's node."""
+    attrs, values = graph.nx.nodes[node], len(graph.sources(node, "read"))
+    module = Join(graph.dim, values, attrs["join"], attrs["init"])
+    _check_shapes(f"a read by {attrs['join']}", JOINS[attrs["join"]].shapes(graph.dim, values), module)
+    return module
 
 
 def _residual(graph: BlockGraph, node: str, options: Mapping[str, Any]) -> ResidualConnection | HyperConnection:

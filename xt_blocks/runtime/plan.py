@@ -5,6 +5,7 @@ Each step names the nodes it reads, so a forward pass is a walk over the graph a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,20 @@ class Step:
     Attributes:
         node: its name in the graph.
         reads: the nodes whose streams are summed.
-        block: the key of its module, the owner's where blocks are tied; None: a sum.
+        block: the key of its module, the owner's where blocks are tied; None: a sum or a read.
+        join: for a read, the key of its module.
+        earlier: for a read, the nodes whose streams join that of `reads`.
         base: for a sum, where its branches start.
         fork: for a node inside a branch, where the branch starts; its added stream counts from there.
         inputs: those its kind declares.
         gets: the inputs that have a value here; the others are None.
         counted: for a sum, the branches whose gain is summed by their blocks; of others it is a difference.
-        rotary, biases, scores_from: the nodes it reads these from.
+        rotary, biases: the nodes it reads these from.
+        takes: inputs that come from earlier nodes → where a pass has them.
+        own_context: its context is the stream at an earlier node.
+        gives: what later blocks read of it beside its stream.
         reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
-        keep_scores: a later block reads its scores.
         stage: its index; None after the last one.
         checkpoint: for a block, what is recomputed in the backward pass: "block", "stage" or nothing.
         carries: for a block with state of constant size, all its state; it is carried from segment to segment.
@@ -43,6 +48,8 @@ class Step:
     node: str
     reads: tuple[str, ...]
     block: str | None = None
+    join: str | None = None
+    earlier: tuple[str, ...] = ()
     base: str | None = None
     fork: str | None = None
     use: Use = field(default_factory=Use)
@@ -51,10 +58,11 @@ class Step:
     counted: tuple[str, ...] = ()
     rotary: str | None = None
     biases: tuple[str, ...] = ()
-    scores_from: str | None = None
+    takes: Mapping[str, str] = field(default_factory=dict)
+    own_context: bool = False
+    gives: tuple[str, ...] = ()
     reads_condition: bool = False
     normed_from: str | None = None
-    keep_scores: bool = False
     stage: int | None = None
     checkpoint: str | None = None
     carries: Kept | None = None
@@ -65,71 +73,99 @@ class Step:
         """Whether its layer attends to the tokens themselves."""
         return "attend" in self.inputs and "context" not in self.inputs
 
+    @property
+    def keep_scores(self) -> bool:
+        """Whether a later block reads its scores."""
+        return "scores" in self.gives
+
 
 def plan(graph: BlockGraph) -> list[Step]:
-    """The graph's blocks and sums in topological order."""
+    """The graph's blocks, sums and reads in topological order."""
     owner = {node: first for first, nodes in graph.tied().items() for node in nodes}
-    forks = _forks(graph)
-    scoring, norming = (
-        {source for node in graph.nodes("block") for source in graph.sources(node, carries)}
-        for carries in ("scores", "normed")
-    )
-    states = kept(graph)
-    steps = [
-        _step(graph, node, owner, forks, node in scoring, node in norming, states.get(node, Kept()))
-        for node in graph.order()
-        if graph.node_type(node) in ("block", "sum")
-    ]
+    forks, states = _forks(graph), kept(graph)
+    taken = {node: _taken(graph, node) for node in graph.nodes("block")}
+    gives: dict[str, dict[str, None]] = {}
+    for source, what in (place for places in taken.values() for place in places.values()):
+        gives.setdefault(source, {})[what] = None
+    norming = {source for node in taken for source in graph.sources(node, "normed")}
+    steps = []
+    for node in graph.order():
+        step = Step(node, tuple(graph.sources(node, "stream")), fork=forks.get(node))
+        if graph.node_type(node) == "sum":
+            steps.append(_sum(step, graph, forks))
+        elif graph.node_type(node) == "read":
+            steps.append(_read(step, graph, owner[node]))
+        elif graph.node_type(node) == "block":
+            given = tuple(what for what in gives.get(node, ()) if what)
+            step = replace(step, block=owner[node], gives=given)
+            steps.append(_block(step, graph, taken[node], node in norming, states.get(node, Kept())))
     ends = tuple(graph.sources(graph.end, "stream"))
     if len(ends) > 1 or not steps:
         steps.append(Step(graph.end, ends))
     return _with_lifetimes(steps, graph.start)
 
 
-def _step(
-    graph: BlockGraph, node: str, owner: dict[str, str], forks: dict[str, str], keep: bool, share: bool, state: Kept
-) -> Step:
-    attrs = graph.nx.nodes[node]
-    reads = tuple(graph.sources(node, "stream"))
-    if attrs["type"] == "sum":
-        base = graph.sources(node, "base")
-        counted = tuple(end for end in reads if base and forks.get(end) == base[0])
-        start = base[0] if base else None
-        return Step(node, reads, base=start, fork=forks.get(node), counted=counted, stage=attrs["stage"])
-    positions, scores = graph.sources(node, "position"), graph.sources(node, "scores")
-    normed = graph.sources(node, "normed")
+def _sum(step: Step, graph: BlockGraph, forks: Mapping[str, str]) -> Step:
+    base = next(iter(graph.sources(step.node, "base")), None)
+    counted = tuple(end for end in step.reads if base is not None and forks.get(end) == base)
+    return replace(step, base=base, counted=counted, stage=graph.nx.nodes[step.node]["stage"])
+
+
+def _read(step: Step, graph: BlockGraph, owner: str) -> Step:
+    attrs, earlier = graph.nx.nodes[step.node], tuple(graph.sources(step.node, "read"))
+    return replace(step, join=owner, earlier=earlier, use=Use(scale=float(attrs["scale"])), stage=attrs["stage"])
+
+
+def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], shares_norm: bool, state: Kept) -> Step:
+    attrs, (kind, pieces) = graph.block(step.node), graph.state(step.node)
+    positions, normed = graph.sources(step.node, "position"), graph.sources(step.node, "normed")
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
-    inputs = kinds()[attrs["kind"]].inputs
+    per_token = [piece for piece in (pieces or {}).values() if piece.per == "token"]
+    reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
+    inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
+    inputs += tuple(name for name in taken if name not in inputs)
     found = {
         "rotary": rotary,
         "context_rotary": rotary,
         "bias": len(positions) > len(rotary),
-        "scores": scores,
+        "scores": "scores" in taken,
         "memory": False,
     }
-    return Step(
-        node,
-        reads,
-        block=owner[node],
-        fork=forks.get(node),
-        use=Use(attrs["shift"], float(attrs["scale"] * attrs["options"]["branch_scale"]), graph.causal, share),
+    scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
+    return replace(
+        step,
+        use=Use(attrs["shift"], scale, graph.causal, shares_norm),
         inputs=inputs,
         gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,
         biases=tuple(position for position in positions if position not in rotary),
-        scores_from=scores[0] if scores else None,
-        reads_condition=bool(graph.sources(node, "condition")),
-        normed_from=normed_by(normed[0]) if normed else None,
-        keep_scores=keep,
+        takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
+        own_context="context" in taken,
+        reads_condition=bool(graph.sources(step.node, "condition")),
+        normed_from=given_by(normed[0], "normed") if normed else None,
         stage=attrs["stage"],
         checkpoint=attrs["options"]["checkpoint"],
         carries=state if any(piece.per == "row" for piece in state.pieces.values()) else None,
     )
 
 
-def normed_by(node: str) -> str:
-    """The key of what a block has normed for others, beside streams by node."""
-    return f"{node}.normed"
+def _taken(graph: BlockGraph, node: str) -> dict[str, tuple[str, str]]:
+    """A block's inputs that come from earlier nodes → the node, and what it gives; empty: its stream."""
+    attrs, known = graph.block(node), kinds()
+    kind, given = known[attrs["kind"]], {what for each in known.values() for what in each.gives}
+    named = {option.reads: option.name for option in kind.options if option.reads and attrs["options"][option.name]}
+    if "scores" in kind.inputs:
+        named["scores"] = "scores"
+    return {
+        name: (source, what if what in given else "")
+        for what, name in named.items()
+        for source in graph.sources(node, what)
+    }
+
+
+def given_by(node: str, what: str) -> str:
+    """The key, beside streams by node, of what a block has made for others."""
+    return f"{node}.{what}"
 
 
 def _forks(graph: BlockGraph) -> dict[str, str]:
@@ -163,7 +199,7 @@ def _simple_branch(graph: BlockGraph, end: str, base: str) -> list[str]:
 def _with_lifetimes(steps: list[Step], start: str) -> list[Step]:
     last: dict[str, int] = {start: 0}
     for i, step in enumerate(steps):
-        for node in (*step.reads, step.base, step.scores_from, step.normed_from, step.node):
+        for node in (*step.reads, *step.earlier, step.base, *step.takes.values(), step.normed_from, step.node):
             if node is not None:
                 last[node] = max(last.get(node, 0), i)
     done: list[list[str]] = [[] for _ in steps]

@@ -53,16 +53,16 @@ def recompute(steps: Callable[[ForwardContext], None], ctx: ForwardContext) -> N
     record = ctx.intermediates
     recorded, keeps_attention = record is not None, record is not None and record.keep_attention
     # a reference to the whole context would make later outputs keep themselves alive
-    fixed = replace(ctx, values={}, added={}, scores={}, losses={}, intermediates=None)
+    fixed = replace(ctx, values={}, added={}, losses={}, intermediates=None)
 
-    def again(values: dict[str, Tensor], added: dict[str, Tensor], scores: dict[str, Any]) -> ForwardContext:
-        own = replace(fixed, values={**values}, added={**added}, scores={**scores}, losses={})
+    def again(values: dict[str, Any], added: dict[str, Tensor]) -> ForwardContext:
+        own = replace(fixed, values={**values}, added={**added}, losses={})
         own.intermediates = Intermediates(keeps_attention) if recorded else None
         steps(own)
         return own
 
-    after: ForwardContext = checkpoint(again, ctx.values, ctx.added, ctx.scores, use_reentrant=False)
-    ctx.values, ctx.added, ctx.scores = after.values, after.added, after.scores
+    after: ForwardContext = checkpoint(again, ctx.values, ctx.added, use_reentrant=False)
+    ctx.values, ctx.added = after.values, after.added
     ctx.losses |= after.losses
     if record is not None and after.intermediates is not None:
         record.streams |= after.intermediates.streams

@@ -30,8 +30,8 @@ from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
-from .modules import block_module, condition_module, position_modules
-from .plan import Step, normed_by, plan
+from .modules import block_module, condition_module, join_module, position_modules
+from .plan import Step, given_by, plan
 from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
 from .saved import allow
@@ -61,7 +61,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
-        self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in graph.tied()})
+        owners = {kind: [n for n in graph.tied() if graph.node_type(n) == kind] for kind in ("block", "read")}
+        self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in owners["block"]})
+        self.joins = nn.ModuleDict({owner: join_module(graph, owner) for owner in owners["read"]})
         self.positions, self.rotary = position_modules(graph)
         self.residual_streams = (
             None if graph.residual_streams == 1 else ResidualStreams(graph.dim, graph.residual_streams)
@@ -81,7 +83,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         across = any("context_rotary" in step.inputs for step in rotated)
         self.anchored = across or any(graph.nx.nodes[step.node]["options"].get("num_mem_kv") for step in rotated)
         self.reads_positions = bool(self.positions or self.rotary)
-        attending = self.attending = [step.node for step in self.plan if step.self_attends]
+        self.attending = [step.node for step in self.plan if step.self_attends]
+        attending = [step.node for step in self.plan if step.self_attends or step.own_context]
         self.reads = Reads(
             dim=graph.dim,
             context=self.reads_context,
@@ -196,7 +199,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         inputs.check(self.reads)
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
-        ctx, positions = ForwardContext.of(inputs, intermediates), None
+        ctx, positions = ForwardContext.of(inputs, intermediates, self.graph.causal), None
         ctx.condition = self._condition(inputs)
         if self.reads_positions:
             positions = token_positions(inputs)
@@ -271,7 +274,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             if not isinstance(mems, Memories | None):
                 raise TypeError(f"mems must be the Memories of an earlier segment, not {type(mems).__name__}")
             return mems
-        nodes = self.attending
+        nodes = [step.node for step in self.plan if step.self_attends and step.node in self.reads.segments]
         if further := sorted(self.reads.segments - {*nodes}):
             raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")
         shapes = {(t.shape[0], t.shape[1], t.shape[-1]) for t in mems if isinstance(t, Tensor) and t.ndim == 3}
@@ -342,9 +345,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         return last if self.residual_streams is None else last.sum(dim=-2)
 
     def _run_steps(self, steps: tuple[Step, ...], ctx: ForwardContext) -> None:
-        blocks = dict(self.blocks.items())
+        blocks, joins = dict(self.blocks.items()), dict(self.joins.items())
         for step in steps:
-            if step.block is None:
+            if step.join is not None:
+                self._run_join(joins[step.join], step, ctx)
+            elif step.block is None:
                 self._sum(step, ctx)
             else:
                 self._run_block(blocks[step.block], step, ctx)
@@ -354,7 +359,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         x = _total(ctx.values, step.reads) if len(step.reads) > 1 else ctx.values[step.reads[0]]
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
-        given = ctx.layer_inputs(step) if step.inputs else {}
+        given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
         normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
         if step.reads_condition:
             out: BlockOutput = block(x, step.use, given, mask, tail, memory, *(normed or (None,)), ctx.condition)
@@ -362,15 +367,22 @@ class Stack(Drawn, Pretrained, nn.Module):
             out = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream
         if step.use.shares_norm and out.normed is not None:
-            ctx.values[normed_by(step.node)] = out.normed
-        if step.keep_scores or ctx.intermediates is not None:
+            ctx.values[given_by(step.node, "normed")] = out.normed
+        if step.gives:
+            ctx.give(step, out)
+        if ctx.intermediates is not None:
             ctx.record(step, x if out.read is None else out.read, out, given.get("cache"))
         if out.losses:
             ctx.losses[step.node] = out.losses
         if step.fork is not None:
-            gained = out.update if out.adds else out.stream - x
-            before = ctx.added.get(step.reads[0]) if step.reads[0] != step.fork else None
-            ctx.added[step.node] = gained if before is None else before + gained
+            _gain(step, step.reads[0], out.update if out.adds else out.stream - x, ctx)
+
+    def _run_join(self, join: nn.Module, step: Step, ctx: ForwardContext) -> None:
+        x = _total(ctx.values, step.reads)
+        stream, gained = join(x, tuple(ctx.values[node] for node in step.earlier), step.use.scale)
+        ctx.values[step.node] = stream
+        if step.fork is not None:
+            _gain(step, step.reads[0], gained, ctx)
 
     def _sum(self, step: Step, ctx: ForwardContext) -> None:
         values, added = ctx.values, ctx.added
@@ -382,8 +394,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         gained = sum(gains[1:], gains[0])
         values[step.node] = base + gained
         if step.fork is not None:
-            before = added.get(step.base) if step.base != step.fork else None
-            added[step.node] = gained if before is None else before + gained
+            _gain(step, step.base, gained, ctx)
 
     def _rotations(self, positions: Positions, tokens: int, seen: Tensor | None, counted: bool) -> dict[str, Rotation]:
         """Rotations of this pass's tokens, or of all keys.
@@ -406,5 +417,11 @@ class Stack(Drawn, Pretrained, nn.Module):
         return out
 
 
-def _total(values: dict[str, Tensor], nodes: tuple[str, ...]) -> Tensor:
+def _gain(step: Step, before: str, gained: Tensor, ctx: ForwardContext) -> None:
+    """Keep what the branch has added up to this step, which follows the node `before`."""
+    earlier = ctx.added.get(before) if before != step.fork else None
+    ctx.added[step.node] = gained if earlier is None else earlier + gained
+
+
+def _total(values: dict[str, Any], nodes: tuple[str, ...]) -> Tensor:
     return sum((values[node] for node in nodes[1:]), values[nodes[0]])

@@ -105,6 +105,7 @@ class Attention(attention.Attention):
             given = AttentionMask(x.shape[1], 0, MaskSpec(False, None, self.mask_spec.mem_kv), seen, allowed)
         else:
             given = Masks(x.shape[1], past, seen, None, allowed, x.device).tokens(self.mask_spec)
+        k, v = self.with_memory(k, v)
         out = self.attend(x, q, k, v, given, prev_attn, return_intermediates)
         update, scores = out if isinstance(out, tuple) else (out, None)
         if mask is not None:

@@ -221,6 +221,13 @@ def attention_options(residual_setting: str, residual_of: str, *own: Option) -> 
             f"add the {residual_of}'s scores before the softmax: RealFormer (arXiv:2012.11747)",
             residual_setting,
         ),
+        Option(
+            "scores",
+            bool,
+            False,
+            "a label after an attention: its scores are added before the softmax (arXiv:2012.11747)",
+            reads="scores",
+        ),
     )
 
 
@@ -268,6 +275,10 @@ def _self_attention_check(o: Any) -> str | None:
         return f"max_attend_future={o.max_attend_future} is set, but a causal block attends to no later token"
     if o.dim_head is None and o.dim % o.heads:
         return attention_check(o)
+    if o.kv and o.values:
+        return "kv and values are set, but kv takes the values of its label too"
+    if o.value_mix != "half" and not o.values:
+        return f"value_mix={o.value_mix} is set, but it needs values"
     return attention_check(o) or latent_check(o, _dim_head(o))
 
 
@@ -278,12 +289,16 @@ def _self_attention_derived(o: Any) -> dict[str, Value]:
 
 
 def _self_attention_shapes(o: Any) -> dict[str, Shape]:
-    made = projection_shapes("to_qkv", o, queries=True, keys=True) if o.kv_rank is None else latent_shapes(o)
+    made = projection_shapes("to_qkv", o, queries=True, keys=not o.kv) if o.kv_rank is None else latent_shapes(o)
+    if o.value_mix == "learned":
+        made |= {"to_value_mix.weight": (o.kv_heads, o.dim), "to_value_mix.bias": (o.kv_heads,)}
     return made | attention_shapes(o)
 
 
 def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     flops = attention_flops(o, batch, seq, seq)
+    if o.value_mix == "learned":
+        flops += 2 * batch * seq * o.dim * o.kv_heads
     if o.kv_rank is None:
         return flops
     full = o.dim * (o.heads * o.dim_head + kv_features(o))
@@ -292,8 +307,24 @@ def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
 
 def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
     if o.kv_rank is None:
-        return attention_steps(o, (qkv_step(o, "q, k, v", o.heads * o.dim_head + kv_features(o)), ""))
+        made = qkv_step(o, "q" if o.kv else "q, k, v", o.heads * o.dim_head + kv_features(o))
+        mix = {"half": "half of v", "learned": f"a share of v for each of {o.kv_heads} heads"}[o.value_mix]
+        return attention_steps(o, (made, ""), *([(mix, "values")] if o.values else []))
     return attention_steps(o, *latent_steps(o))
+
+
+def _self_attention_state(o: Any) -> dict[str, State]:
+    if o.kv_rank is not None:
+        return latent_state(o)
+    return attention_state(o, "token", o.max_attend_past, "kv" if o.kv else "")
+
+
+def _given_sizes(o: Any) -> dict[str, dict[str, Value]] | str:
+    if o.kv_rank is not None:
+        return "its keys and values are made of latents"
+    values: dict[str, Value] = {"heads of keys and values": o.kv_heads, "features of a value": o.value_dim_head}
+    keys: dict[str, Value] = {"features of a key": o.dim_head, "memory key-values": o.num_mem_kv}
+    return {"kv": values | keys, "values": values}
 
 
 def _dim_head(o: Any) -> int:
@@ -310,7 +341,9 @@ def attention_derived(o: Any) -> dict[str, Value]:
 
 
 def kv_features(o: Any) -> int:
-    """Features that keys and values are projected to."""
+    """Features that keys and values are projected to; none where they are those of another block."""
+    if getattr(o, "kv", False):
+        return 0
     return o.kv_heads * (o.dim_head + (0 if o.shared_kv else o.value_dim_head))
 
 
@@ -338,15 +371,17 @@ def projection_shapes(name: str, o: Any, queries: bool, keys: bool, dim: int | N
     return shapes
 
 
-def attention_state(o: Any, per: Literal["token", "context"], window: int | None = None) -> dict[str, State]:
+def attention_state(
+    o: Any, per: Literal["token", "context"], window: int | None = None, of: str = ""
+) -> dict[str, State]:
     return {
-        "keys": State((o.kv_heads, o.dim_head), per, window),
-        "values": State((o.kv_heads, o.value_dim_head), per, window),
+        "keys": State((o.kv_heads, o.dim_head), per, window, of=of),
+        "values": State((o.kv_heads, o.value_dim_head), per, window, of=of),
     }
 
 
 def attention_shapes(o: Any) -> dict[str, Shape]:
-    values = o.heads * o.value_dim_head
+    values, own_keys = o.heads * o.value_dim_head, not getattr(o, "kv", False)
     out = (2 if o.on_attn else 1) * o.dim
     shapes: dict[str, Shape] = {"output.to_out.weight": (out, values)}
     if o.out_bias:
@@ -359,18 +394,19 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
         shapes["output.to_gate.weight"] = (gates, o.dim)
         shapes |= {"output.to_gate.bias": (gates,)} if o.gate_bias else {}
     if o.qk_norm_dim_scale:
-        shapes |= {"qk_norm.q_scale": (o.heads, 1, o.dim_head), "qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)}
-    if o.k_rmsnorm:
+        shapes["qk_norm.q_scale"] = (o.heads, 1, o.dim_head)
+        shapes |= {"qk_norm.k_scale": (o.kv_heads, 1, o.dim_head)} if own_keys else {}
+    if o.k_rmsnorm and own_keys:
         shapes["qk_norm.k.weight"] = (o.kv_heads, o.dim_head)
-    if o.value_rmsnorm:
+    if o.value_rmsnorm and own_keys:
         shapes["value_norm.weight"] = (o.kv_heads, o.value_dim_head)
-    for part, heads in (("q", o.heads), ("k", o.kv_heads)):
+    for part, heads in (("q", o.heads), *([("k", o.kv_heads)] if own_keys else [])):
         if which := o.qk_rmsnorm or o.qk_layernorm:
             size = {"head": (o.dim_head,), "each": (heads, o.dim_head), "all": (heads * o.dim_head,)}[which]
             shapes[f"qk_norm.{part}.weight"] = size
         if o.qk_layernorm == "head":
             shapes[f"qk_norm.{part}.bias"] = (o.dim_head,)
-    if o.num_mem_kv:
+    if o.num_mem_kv and own_keys:
         shapes |= {
             "mem_kv.keys": (o.kv_heads, o.num_mem_kv, o.dim_head),
             "mem_kv.values": (o.kv_heads, o.num_mem_kv, o.value_dim_head),
@@ -424,14 +460,16 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
     softmax += ["sink"] if o.sink else []
     softmax += ["zero key"] if o.add_zero_kv else []
     softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
+    own = "q" if getattr(o, "kv", False) else "q, k"
     steps = [
         *projections,
-        ("unit q, k", "") if o.qk_norm else None,
-        (f"RMSNorm of q, k{', all heads' if o.qk_rmsnorm == 'all' else ''}", "") if o.qk_rmsnorm else None,
-        ("RMSNorm of k", "") if o.k_rmsnorm else None,
-        ("LayerNorm of q, k", "") if o.qk_layernorm else None,
-        ("RMSNorm of v", "") if o.value_rmsnorm else None,
-        ("rotate q, k" if getattr(o, "kv_rank", None) is None else "rotate q and the shared key", "rotary"),
+        (f"unit {own}", "") if o.qk_norm else None,
+        (f"RMSNorm of {own}{', all heads' if o.qk_rmsnorm == 'all' else ''}", "") if o.qk_rmsnorm else None,
+        ("RMSNorm of k", "") if o.k_rmsnorm and own != "q" else None,
+        (f"LayerNorm of {own}", "") if o.qk_layernorm else None,
+        ("RMSNorm of v", "") if o.value_rmsnorm and own != "q" else None,
+        (f"rotate {own}" if getattr(o, "kv_rank", None) is None else "rotate q and the shared key", "rotary"),
+        ("k, v of another block", "kv") if own == "q" else None,
         (
             f"{'-|q - k|²' if o.l2_distance else 'q·k'}, {heads} × {o.dim_head}"
             + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"),
@@ -477,11 +515,35 @@ SELF_ATTENTION = Kind(
             optional=True,
         ),
         *LATENT_OPTIONS,
+        Option(
+            "kv",
+            bool,
+            False,
+            "a label after a self-attention, whose keys and values this block attends to; it has none of its own "
+            "(YOCO, arXiv:2405.05254; arXiv:2405.12981)",
+            reads="kv",
+        ),
+        Option(
+            "values",
+            bool,
+            False,
+            "a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897)",
+            reads="values",
+        ),
+        Option(
+            "value_mix",
+            str,
+            "half",
+            "how values are mixed: half of each, or in a share that a linear layer makes of each token by head",
+            choices=("half", "learned"),
+        ),
     ),
     inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
     shapes=_self_attention_shapes,
     flops=lambda o, sizes: _self_attention_flops(o, sizes.batch, sizes.seq),
-    state=lambda o: attention_state(o, "token", o.max_attend_past) if o.kv_rank is None else latent_state(o),
+    state=_self_attention_state,
+    gives=("scores", "kv", "values"),
+    given_sizes=_given_sizes,
     module="xt_blocks.blocks.attention:Attention",
     check=_self_attention_check,
     derive=_self_attention_derived,

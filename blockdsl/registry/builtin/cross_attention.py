@@ -20,6 +20,16 @@ from .attention import (
 )
 
 
+def _check(o: Any) -> str | None:
+    if o.context and o.tokens_dropout:
+        return (
+            f"tokens_dropout={o.tokens_dropout} hides tokens of another sequence, and context reads those of this one"
+        )
+    if o.context and o.dim_context not in (None, o.dim):
+        return f"dim_context={o.dim_context} is of another sequence, and context reads the stream of this one"
+    return attention_check(o)
+
+
 def _derived(o: Any) -> dict[str, Value]:
     return attention_derived(o) | {"dim_context": o.dim if o.dim_context is None else o.dim_context}
 
@@ -58,6 +68,13 @@ CROSS_ATTENTION = Kind(
             below=1,
             area="regularisers",
         ),
+        Option(
+            "context",
+            bool,
+            False,
+            "a label: the stream there is attended to, token by token as self-attention does, and no other sequence",
+            reads="context",
+        ),
     ),
     inputs=("attend", "context", "rotary", "context_rotary", "scores", "cache"),
     shapes=lambda o: (
@@ -65,16 +82,19 @@ CROSS_ATTENTION = Kind(
         | projection_shapes("to_kv", o, queries=False, keys=True, dim=o.dim_context)
         | attention_shapes(o)
     ),
-    flops=lambda o, sizes: attention_flops(o, sizes.batch, sizes.seq, sizes.context, o.dim_context),
-    state=lambda o: attention_state(o, "context"),
+    flops=lambda o, sizes: attention_flops(
+        o, sizes.batch, sizes.seq, sizes.seq if o.context else sizes.context, o.dim_context
+    ),
+    state=lambda o: attention_state(o, "token" if o.context else "context"),
     module="xt_blocks.blocks.attention:CrossAttention",
-    check=attention_check,
+    check=_check,
     derive=_derived,
     steps=lambda o: attention_steps(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),
         (qkv_step(o, "k, v", kv_features(o), o.dim_context), "context"),
     ),
+    gives=("scores",),
     also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
     area="attention",
     builtin=True,

@@ -56,6 +56,8 @@ _REFUSED = {
     "qk_rmsnorm": "latents are normed instead, and a cache keeps no keys to norm",
     "k_rmsnorm": "latents are normed instead, and a cache keeps no keys to norm",
     "qk_layernorm": "latents are normed instead, and a cache keeps no keys to norm",
+    "kv": "keys and values are made of latents, which are a block's own",
+    "values": "values are made of latents, and a cache keeps none to mix",
     "value_rmsnorm": "latents are normed instead, and a cache keeps no values to norm",
     "l2_distance": "a cache keeps no keys to measure a distance to",
     "laser": "values are made of weighted sums of latents",

@@ -1,0 +1,106 @@
+"""What a label cannot give is said; and a kind of one's own reads and gives as built-in ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import blockdsl
+import xt_blocks
+from blockdsl import Kind, Option
+from xt_blocks.blocks.layer_output import LayerOutput
+
+from .lines import SIZES
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "problem"),
+    [
+        ("a f ^k a(kv=k)", {}, "has no keys and values"),
+        ("a ^k f a(kv=k, kv_heads=1)", {}, "2 heads of keys and values do not fit 1"),
+        ("a ^k f a(kv=k, dim_head=4)", {}, "8 features of a value do not fit 4"),
+        ("a ^k f a(kv=k, num_mem_kv=1)", {}, "0 memory key-values do not fit 1"),
+        ("a ^v f a(values=v, value_dim_head=4)", {}, "8 features of a value do not fit 4"),
+        ("a(kv_rank=4) ^k f a(kv=k)", {}, "its keys and values are made of latents"),
+        ("a ^k f a(kv=k, kv_rank=4)", {}, "kv is set beside kv_rank=4"),
+        ("a ^k f a(kv=k, rotary=false)", {"rotary_pos_emb": True}, "rotated by other positions"),
+        ("a ^k f a(kv=k, values=k)", {}, "kv takes the values of its label too"),
+        ("a ^k f a(value_mix=learned)", {}, "value_mix=learned is set, but it needs values"),
+        ("a ^s f a(scores=s, heads=4)", {}, "the scores of 2 heads to those of 4"),
+        ("a ^m f c(context=m, tokens_dropout=0.1)", {}, "tokens_dropout=0.1 hides tokens of another sequence"),
+    ],
+)
+def test_what_does_not_fit_is_said(text: str, settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(blockdsl.UserError) as error:
+        blockdsl.compile(text, **SIZES, **settings)
+    assert problem in str(error.value)
+
+
+def test_a_graph_that_does_not_fit_is_said() -> None:
+    graph = blockdsl.compile("a ^k f a(kv=k) a(kv_heads=1)", **SIZES)
+    graph.nx.remove_edge("a0", "a2")
+    graph.nx.add_edge("a3", "output", carries=("stream",))
+    with pytest.raises(blockdsl.GraphError, match="a2: its option kv is on, and 0 nodes hand it kv"):
+        xt_blocks.lower(graph)
+    graph = blockdsl.compile("a ^k f a(kv=k)", **SIZES)
+    graph.block("a2")["options"]["kv_heads"] = 1
+    with pytest.raises(blockdsl.GraphError, match="2 heads of keys and values do not fit 1"):
+        xt_blocks.lower(graph)
+
+
+def test_a_module_alone_is_given_what_its_options_ask_for() -> None:
+    x = torch.randn(2, 5, 16)
+    first = xt_blocks.Attention(16, heads=2, dim_head=8, causal=True)
+    reader = xt_blocks.Attention(16, heads=2, dim_head=8, causal=True, kv=True)
+    out = first(x, gives=("kv",))
+    assert out.gives is not None
+    assert reader(x, kv=out.gives["kv"]).shape == x.shape
+    with pytest.raises(ValueError, match="the option kv is on"):
+        reader(x)
+    with pytest.raises(ValueError, match="the option kv is off"):
+        first(x, kv=out.gives["kv"])
+
+
+class Counter(nn.Module):
+    """Gives how many tokens it has seen, and adds nothing."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, gives: Collection[str] = ()) -> Any:
+        return LayerOutput(torch.zeros_like(x), gives={"tokens": x.shape[1]}) if gives else torch.zeros_like(x)
+
+
+class Reader(nn.Module):
+    """Adds the stream elsewhere, times what a counter gave."""
+
+    def __init__(self, dim: int, beside: bool, times: bool) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, beside: Tensor | None = None, times: int = 1) -> Tensor:
+        return torch.zeros_like(x) if beside is None else beside * times
+
+
+def test_a_kind_of_ones_own_reads_and_gives() -> None:
+    options = (
+        Option("beside", bool, False, "a label: the stream there is added", reads="beside"),
+        Option("times", bool, False, "a label after a counter: it is multiplied by its count", reads="tokens"),
+    )
+    common: dict[str, Any] = {"shapes": lambda o: {}, "flops": lambda o, sizes: 0, "state": lambda o: {}}
+    blockdsl.register(Kind("counter", "counter", (), module=Counter, gives=("tokens",), **common))
+    blockdsl.register(Kind("reader", "reader", options, module=Reader, **common))
+    try:
+        stack = xt_blocks.lower(blockdsl.compile("^u f counter ^n f reader(beside=u, times=n)", **SIZES))
+        x = torch.randn(2, 5, 16)
+        f0, f2 = stack.blocks["f0"], stack.blocks["f2"]  # type: ignore[index]
+        after = f2(f0(x).stream).stream  # type: ignore[operator]
+        torch.testing.assert_close(stack(x), stack.norm(after + 5 * x))
+        with pytest.raises(blockdsl.UserError, match="times reads f0"):
+            blockdsl.compile("f ^n reader(times=n)", **SIZES)
+    finally:
+        blockdsl.unregister("counter")
+        blockdsl.unregister("reader")

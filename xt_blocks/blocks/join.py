@@ -1,0 +1,67 @@
+"""A read: where earlier values of the stream join its present one.
+
+`blockdsl.registry.reads` declares the ways to join. Tied reads share a module, so the scale of each is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from blockdsl.registry.reads import JOINS
+
+from .linear import apply
+
+
+class Join(nn.Module):
+    """Earlier values u_1, ..., u_n of the stream join its present value x.
+
+    Args:
+        dim: features of the stream.
+        values: how many earlier values there are.
+        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, soft.
+        init: what learned factors, or biases of gates, are at first; None: there are none.
+    """
+
+    def __init__(self, dim: int, values: int, join: str = "add", init: float | None = None) -> None:
+        super().__init__()
+        self.join, self.replaces = join, JOINS[join].replaces
+        if join == "gain":
+            self.gain = nn.Parameter(torch.full((values,), float(init or 0)))
+        elif join == "gate":
+            self.gate = nn.Linear(dim, values)
+            nn.init.zeros_(self.gate.weight)  # equally open for all tokens at first
+            nn.init.constant_(self.gate.bias, float(init or 0))
+        elif join == "cat":
+            self.combine = nn.Linear((values + 1) * dim, dim, bias=False)
+        elif join == "soft":
+            self.logits = nn.Parameter(torch.zeros(values))
+
+    def forward(self, x: Tensor, earlier: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            x: (batch, seq, dim)
+            earlier: values, each (batch, seq, dim).
+            scale: of what is added to x.
+
+        Returns:
+            the stream, (batch, seq, dim), and what it has gained.
+        """
+        joined = self._joined(x, earlier)
+        gained = joined - x if self.replaces else joined
+        gained = gained if scale == 1 else gained * scale
+        return joined if self.replaces and scale == 1 else x + gained, gained
+
+    def _joined(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        if self.join == "cat":
+            return apply(self.combine, torch.cat((*earlier, x), dim=-1))
+        if self.join == "add":
+            return reduce(torch.add, earlier)
+        if self.join == "gate":
+            factors = apply(self.gate, x).sigmoid()[..., None, :].unbind(dim=-1)
+        else:
+            factors = (self.gain if self.join == "gain" else self.logits.softmax(dim=0)).unbind()
+        return reduce(torch.add, (u * factor for u, factor in zip(earlier, factors, strict=True)))
