@@ -125,6 +125,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "attn_gate_bias": {"attn_gate_values": True},
     "attn_gate_values_headwise": {"attn_gate_values": True},
     "attn_laser_softcap": {"attn_laser": True},
+    "attn_forget_gate": {"causal": True},
     "ff_glu_mult_bias": {"ff_glu": True},
     **{f"moe_{name}": {"moe_glu": True} for name in ("gate_first", "glu_limit", "glu_offset")},
     "moe_top_groups": {"moe_groups": 4},

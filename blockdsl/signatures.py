@@ -36,6 +36,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -589,6 +592,9 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     attn_kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -1207,6 +1213,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_forget_gate: bool
     enc_attn_kv_rank: int | None
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
@@ -1433,6 +1440,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_forget_gate: bool
     dec_attn_kv_rank: int | None
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None

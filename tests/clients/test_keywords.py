@@ -138,6 +138,7 @@ def test_spellings_of_2x() -> None:
     assert options_of(attn_head_learned_sink=True)["a.sink"] is True
     assert options_of(attn_laser=True, attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 9.0
     assert options_of(attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 15.0
+    assert options_of(attn_data_dependent_alibi=True)["a.forget_gate"] is True
     assert x.CrossAttender(**SIZES, attn_dim_context=24).graph.dim_context == 24
     assert options_of(attn_pre_talking_heads=True, attn_post_talking_heads=True)["a.talking_heads"] is True
     node = rotary_of(rotary_interpolation_factor=2.5)
