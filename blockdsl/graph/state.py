@@ -107,6 +107,30 @@ def why_not_rolling(graph: Graph) -> str | None:
     return None
 
 
+def restarts(graph: Graph, node: str) -> bool:
+    """Whether a block carries something along the tokens by itself: neither by attention nor token by token."""
+    kind, pieces = graph.state(node)
+    alone = pieces is not None and all(piece.per == "context" for piece in pieces.values())
+    return "attend" not in kind.inputs and not alone
+
+
+def why_no_documents(graph: Graph) -> str | None:
+    """Why several documents cannot be in one row, each read as if it were alone, or None when they can.
+
+    They can where every block attends under the masks of the stack, is computed token by token, or is told which
+    tokens of a row are real and nothing else of them: then it is given each document as a row of its own.
+    """
+    for node in graph.nodes("block"):
+        kind = kind_of(graph.block(node)["kind"])
+        if restarts(graph, node) and not {"mask"} <= {*kind.inputs} <= {"mask", "cache"}:
+            return f"{node} ({kind.title}) is not told where each document begins"
+    for node in graph.nodes("position"):
+        attrs = graph.nx.nodes[node]
+        if attrs["scheme"] == "rotary" and SCHEMES["rotary"].complete(attrs).scaling in BY_LENGTH:
+            return f"{node}: its frequencies change with the length of the text"
+    return None
+
+
 def capacity(window: int | None, tokens: int) -> int:
     """Tokens that a block with this window has capacity for, to decode so many."""
     return tokens if window is None else min(tokens, window + SLACK)

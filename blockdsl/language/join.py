@@ -18,6 +18,7 @@ from .syntax import (
     Group,
     Item,
     Parallel,
+    Read,
     Ref,
     Repeat,
     Settings,
@@ -84,7 +85,7 @@ def _inlined(body: Body, definitions: list[Definition]) -> Body:
             return suffixed(item_of(item.item), item.shift, item.divide, item.tie)
         if isinstance(item, Repeat):
             inner = item_of(item.item)
-            assert isinstance(inner, Ref | Group | Suffixed)
+            assert isinstance(inner, Ref | Read | Group | Suffixed)
             return replace(item, item=inner)
         return item
 

@@ -38,6 +38,23 @@ def test_norms(offset: float) -> None:
     close(layer(values), centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * gain)
 
 
+def test_norms_by_a_condition() -> None:
+    values, condition = x(2, 3, 8), x(2, 5, seed=1)
+    unit = values / values.square().mean(dim=-1, keepdim=True).sqrt()
+    centred = values - values.mean(dim=-1, keepdim=True)
+    close(ours.SimpleRMSNorm(8)(values), unit)
+    for name, normed in (
+        ("RMS", unit),
+        ("Layer", centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()),
+    ):
+        norm = getattr(ours, f"Adaptive{name}Norm")(8, dim_condition=5)
+        close(norm(values, condition=condition), normed)  # new, the gain is one
+        nn.init.constant_(norm.to_gamma.weight, 0.5)
+        gain = 1 + 0.5 * condition.sum(dim=-1)[:, None, None]
+        close(norm(values, condition=condition), normed * gain)
+        close(norm(values, condition=condition[:, None].expand(-1, 3, -1)), normed * gain)
+
+
 def test_embeddings() -> None:
     tokens = torch.tensor([[3, 1], [0, 3]])
     embedding = ours.TokenEmbedding(8, 10)

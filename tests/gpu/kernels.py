@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from blockdsl.reference import telling
 from blockdsl.registry.builtin import SELF_ATTENTION
 from xt_blocks.kernels import explicit, table
+from xt_blocks.kernels.documents import Documents
 from xt_blocks.kernels.masks import Bias, Masks, MaskSpec
 from xt_blocks.kernels.request import AttentionKernel, Request
 from xt_blocks.kernels.scores.spec import ScoreSpec
@@ -49,6 +50,8 @@ MASKS: dict[str, Case] = {
     "a window": Case(window=100),
     "a window both ways, padded": Case(causal=False, window=100, future=64, padded=True),
     "a window, learned keys, padded": Case(window=100, mem_kv=3, padded=True),
+    "documents": Case(documents=True),
+    "documents, all at once": Case(documents=True, causal=False, window=100, mem_kv=3, padded=True, bias=True),
     "a bias": Case(bias=True),
     "a bias, all keys": Case(bias=True, causal=False),
     "a bias, a window, learned keys, a past": Case(bias=True, window=100, mem_kv=3, past=90),
@@ -63,6 +66,8 @@ CHOICE = {
     "padded": "sdpa",
     "an attn_mask": "sdpa",
     "a window": "flex",
+    "documents": "flex",
+    "documents, all at once": "flex",
     "a bias": "flex",
     "a bias, a window, learned keys, a past": "flex",
     "softcap": "flex",
@@ -172,7 +177,9 @@ class Asked:
         bias = None
         if inputs.bias is not None:
             bias = Bias(("bias",), RelativeBias(inputs.bias, case.queries, case.tokens))
-        masks = Masks(case.queries, case.past, inputs.mask, attn_mask=inputs.attn_mask, device=inputs.q.device)
+        documents = None if inputs.doc_ids is None else Documents.of(inputs.doc_ids)
+        given: dict[str, Any] = {"attn_mask": inputs.attn_mask, "device": inputs.q.device, "documents": documents}
+        masks = Masks(case.queries, case.past, inputs.mask, **given)
         mask = masks.tokens(MaskSpec(case.causal, case.window, case.mem_kv, future=case.future), bias)
         modifiers = (
             () if self.option is None else self.option() if isinstance(self.option, nn.Module) else (self.option,)

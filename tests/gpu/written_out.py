@@ -23,6 +23,7 @@ class Case:
         padded: the second row starts with padding.
         attn_mask: a mask of every pair, under which some queries see nothing.
         bias: a number for each head and distance, with a gradient.
+        documents: several in a row, of which each query sees its own.
         option: of attention's, one that changes scores or weights; what it does is not written out here.
     """
 
@@ -39,6 +40,7 @@ class Case:
     padded: bool = False
     attn_mask: bool = False
     bias: bool = False
+    documents: bool = False
     option: str | None = None
 
     @property
@@ -62,7 +64,7 @@ class Inputs:
         q, k, v: (b, h, i, d), (b, h, j, d), (b, h, j, dv)
         bias: (h, i + tokens - 1), from the last query's distance to the first token down to the first query's to the
             last; None: there is none.
-        mask: (b, tokens) bool; attn_mask: (1, 1, i, tokens) bool.
+        doc_ids: (b, tokens) int; mask: (b, tokens) bool; attn_mask: (1, 1, i, tokens) bool.
     """
 
     q: Tensor
@@ -71,6 +73,7 @@ class Inputs:
     bias: Tensor | None = None
     mask: Tensor | None = None
     attn_mask: Tensor | None = None
+    doc_ids: Tensor | None = None
 
     @classmethod
     def drawn(cls, case: Case, device: str) -> Inputs:
@@ -93,6 +96,7 @@ class Inputs:
             normal(c.heads, c.queries + c.tokens - 1) if c.bias else None,
             (torch.arange(c.tokens) >= start).to(device) if c.padded else None,
             seen.to(device) if c.attn_mask else None,
+            (torch.rand(c.batch, c.tokens, generator=drawn) < 0.01).cumsum(dim=1).to(device) if c.documents else None,
         )
 
     def to(self, dtype: torch.dtype, learns: bool) -> Inputs:
@@ -133,4 +137,7 @@ def seen_by(case: Case, inputs: Inputs, place: Tensor, token: Tensor) -> Tensor:
     for given in (None if inputs.mask is None else inputs.mask[:, None, None], inputs.attn_mask):
         if given is not None:
             seen = seen & F.pad(given, (case.mem_kv, 0), value=True)
+    if inputs.doc_ids is not None:
+        same = inputs.doc_ids[:, None, :, None] == inputs.doc_ids[:, None, None, :]
+        seen = seen & F.pad(same, (case.mem_kv, 0), value=True)
     return seen | (token < 0)

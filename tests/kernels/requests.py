@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from blockdsl.reference import telling
 from blockdsl.registry.builtin import SELF_ATTENTION
 from blockdsl.registry.options import Option
+from xt_blocks.kernels.documents import Documents
 from xt_blocks.kernels.masks import AttentionMask, Bias, Masks, MaskSpec
 from xt_blocks.kernels.request import Request
 from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec
@@ -37,6 +38,7 @@ class Case:
     attn_mask: bool = False
     bias: bool = False
     kv_heads: int = HEADS
+    documents: bool = False
 
 
 CASES: dict[str, Case] = {
@@ -56,6 +58,8 @@ CASES: dict[str, Case] = {
     "a bias, all keys": Case(bias=True, causal=False),
     "all at once": Case(past=11, window=70, mem_kv=2, padded=True, bias=True),
     "one key head": Case(kv_heads=1, padded=True, past=3),
+    "documents": Case(documents=True),
+    "documents, all at once": Case(causal=False, documents=True, window=70, future=9, mem_kv=2, padded=True, bias=True),
     "one query": Case(queries=1, past=40),
     "one query, one key head": Case(queries=1, past=40, kv_heads=1),
     "one query, one key head, padded, biased": Case(queries=1, past=40, kv_heads=1, padded=True, bias=True, mem_kv=1),
@@ -88,7 +92,8 @@ def mask_of(case: Case, dtype: torch.dtype = torch.float64) -> tuple[AttentionMa
     seen = torch.rand(1, HEADS, case.queries, tokens) > 0.5 if case.attn_mask else None
     line = torch.randn(HEADS, case.queries + tokens - 1, dtype=dtype, requires_grad=True)
     bias = Bias(("bias",), RelativeBias(line, case.queries, tokens)) if case.bias else None
-    masks = Masks(case.queries, case.past, mask, attn_mask=seen)
+    documents = Documents.of((torch.rand(2, case.queries) < 0.05).cumsum(dim=1)) if case.documents else None
+    masks = Masks(case.queries, case.past, mask, attn_mask=seen, documents=documents)
     return masks.tokens(MaskSpec(case.causal, case.window, case.mem_kv, future=case.future), bias), [
         line
     ] if case.bias else []

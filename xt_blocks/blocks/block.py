@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from blockdsl.registry.norms import Norm
 
+from ..kernels.documents import Documents
 from .layer_output import LayerOutput
 from .norms import AdaptiveLayerScale, adapted, norm
 from .residual import HyperConnection, ResidualConnection, orthogonal
@@ -40,6 +41,7 @@ class Use:
     scale: float = 1.0
     causal: bool = False
     shares_norm: bool = False
+    restarts: bool = False  # its layer carries something along the tokens by itself, and reads each document alone
 
 
 class BlockOutput(NamedTuple):
@@ -131,6 +133,7 @@ class Block(nn.Module):
         memory: Tensor | None = None,
         normed: Tensor | None = None,
         condition: Tensor | None = None,
+        documents: Documents | None = None,
     ) -> BlockOutput:
         """
         Args:
@@ -142,6 +145,7 @@ class Block(nn.Module):
             normed: (batch, seq, dim), x as another block has normed it, for the layer to read; not with a memory.
             condition: (batch, 1, features) of a row, or (batch, at least memory + seq, features) of its last tokens,
                 for a block that reads one.
+            documents: of the rows; None: each is one.
         """
         use, inputs = use or Use(), inputs or {}
         read = None
@@ -152,13 +156,17 @@ class Block(nn.Module):
         hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
         if use.shift:
-            hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail)
+            hidden = shift_tokens(hidden, use.shift, use.causal, mask, tail, documents)
         if memory is not None:
             past = memory.shape[1]
             if "memory" in inputs:
                 inputs = {**inputs, "memory": hidden[:, :past] if past else None}
             hidden = hidden[:, past:]
+        alone = documents if use.restarts else None
+        if alone is not None:
+            hidden, inputs = alone.apart(hidden), {**inputs, "mask": alone.real(inputs.get("mask"))}
         update, scores, losses, statistics, gives = LayerOutput.of(self.layer(hidden, **inputs))
+        update = update if alone is None else alone.joined(update)
         if self.sandwich_norm is not None:
             update = adapted(self.sandwich_norm, update, condition)
         if self.layer_scale is not None:

@@ -13,6 +13,7 @@ from blockdsl.registry.options import real, whole
 
 from ..blocks.subset import random_subset
 from ..kernels.cross_entropy import Target
+from ..kernels.documents import checked_doc_ids
 from ..kernels.masks import check_mask
 from ..kernels.tensors import whole_numbers
 from ..models.inputs import PlacedInputs, PrefixedInputs
@@ -79,12 +80,18 @@ class AutoregressiveWrapper(Drawn, nn.Module):
             mask: (batch, seq + 1) bool, True = a real token; padding is neither seen nor predicted, and nothing is
                 predicted from it.
             inputs: context, context_mask, condition, prepend_embeds, prepend_mask, attn_mask, pos, sum_embeds, as the
-                model takes them, of the seq tokens that it sees; from prepended embeddings nothing is predicted.
+                model takes them, of the seq tokens that it sees; from prepended embeddings nothing is predicted. And
+                doc_ids or cu_seqlens, of all seq + 1 tokens: nothing is predicted from another document.
         """
         tokens, target, mask = shifted(x, mask, self.ignore_index, self.pad_value)
         read: dict[str, Any] = {**inputs}
+        doc_ids = checked_doc_ids(read.pop("doc_ids", None), read.pop("cu_seqlens", None), x)
+        begins = None
+        if doc_ids is not None:
+            begins = doc_ids[:, 1:] != doc_ids[:, :-1]
+            target, read["doc_ids"] = target.masked_fill(begins, self.ignore_index), doc_ids[:, :-1]
         if self.training and self.mask_prob > 0:
-            read["self_attn_context_mask"] = forgetful_mask(tokens, mask, self.mask_prob)
+            read["self_attn_context_mask"] = forgetful_mask(tokens, mask, self.mask_prob, begins)
         with auxiliary_losses() as further:
             loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
         return further.added_to(loss)
@@ -213,10 +220,16 @@ def shifted(x: Tensor, mask: Tensor | None, ignore_index: int, pad_value: int) -
     return tokens, target.masked_fill(~(mask[:, :-1] & mask[:, 1:]), ignore_index), mask[:, :-1]
 
 
-def forgetful_mask(tokens: Tensor, mask: Tensor | None, mask_prob: float) -> Tensor:
-    """(batch, seq) bool, False at int(n · mask_prob) random ones of each row's n real tokens, never at the first."""
+def forgetful_mask(tokens: Tensor, mask: Tensor | None, mask_prob: float, begins: Tensor | None = None) -> Tensor:
+    """(batch, seq) bool, False at int(n · mask_prob) random ones of each row's n real tokens, never at the first.
+
+    Args:
+        begins: (batch, seq) bool, whether the token after each is the first of another document.
+    """
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     may_hide = real & (real.cumsum(dim=1) > 1)
+    if begins is not None:
+        may_hide[:, 1:] &= ~begins[:, :-1]
     how_many = torch.tensor(
         [int(n * mask_prob) for n in range(tokens.shape[1] + 1)], device=tokens.device, dtype=torch.int64
     )

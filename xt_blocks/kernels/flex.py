@@ -59,7 +59,7 @@ def declines(request: Request) -> str | None:
     mask = request.mask
     if mask.queries < FEWEST:
         return _ELSEWHERE
-    if not request.spec.modifiers and mask.bias is None and not mask.windowed:
+    if not request.spec.modifiers and mask.bias is None and not (mask.windowed or mask.documents is not None):
         return "torch's other fused kernels can do all of this"
     return None
 
@@ -81,7 +81,7 @@ def run(request: Request) -> Result:
 def block_mask(mask: AttentionMask, q: Tensor, k: Tensor) -> Any:
     """Which blocks of keys each block of queries needs; made once for all blocks of a forward pass."""
     if mask.flex_blocks is None:
-        rows = None if mask.mask is None else q.shape[0]
+        rows = None if mask.mask is None and mask.documents is None else q.shape[0]
         sizes = rows, None, q.shape[2], k.shape[2]
         mask.flex_blocks = compat.flex_attention().create_block_mask(_sees(mask), *sizes, device=str(q.device))
     return mask.flex_blocks
@@ -90,6 +90,7 @@ def block_mask(mask: AttentionMask, q: Tensor, k: Tensor) -> Any:
 def _sees(attention_mask: AttentionMask) -> Any:
     causal, past, window, future = (getattr(attention_mask, name) for name in ("causal", "past", "window", "future"))
     mem_kv, mask = attention_mask.mem_kv, attention_mask.mask
+    starts = None if attention_mask.documents is None else attention_mask.documents.starts
 
     def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         token, place = j - mem_kv, i + past
@@ -100,6 +101,8 @@ def _sees(attention_mask: AttentionMask) -> Any:
             seen = seen & (token <= place + future)
         if mask is not None:
             seen = seen & mask[b, token.clamp(min=0)]
+        if starts is not None:
+            seen = seen & (starts[b, i] == starts[b, token.clamp(min=0)])
         return seen | (token < 0)
 
     return sees

@@ -9,6 +9,7 @@ the tokens of this pass.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..positions.relative import RelativeBias
+from .documents import Documents
 from .tensors import WHOLE, check_tensor
 
 
@@ -114,6 +116,7 @@ class Masks:
         attn_mask: (batch or 1, heads or 1, queries, past + queries) bool, True = attend; None: all.
         device: of the masks.
         place: (1,) int, index of the single query among the keys; None: queries are the last ones.
+        documents: of the tokens, where none are in the past: each attends to its own document; None: rows are whole.
         causal: whether no token of the stack sees a later one, for blocks that do not say it themselves.
     """
 
@@ -127,8 +130,9 @@ class Masks:
         device: torch.device | str = "cpu",
         place: Tensor | None = None,
         causal: bool = False,
+        documents: Documents | None = None,
     ) -> None:
-        self.queries, self.past, self.causal = queries, past, causal
+        self.queries, self.past, self.causal, self.documents = queries, past, causal, documents
         self.mask, self.context_mask, self.attn_mask = mask, context_mask, attn_mask
         self.device, self.place = device, place
         self._known: dict[object, AttentionMask] = {}
@@ -144,7 +148,8 @@ class Masks:
         return known
 
     def _all(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
-        return AttentionMask(self.queries, self.past, spec, self.mask, self.attn_mask, bias, self.device, self.place)
+        given = (self.mask, self.attn_mask, bias, self.device, self.place, self.documents)
+        return AttentionMask(self.queries, self.past, spec, *given)
 
     def _kept_keys(self, spec: MaskSpec, bias: RelativeBias | None) -> AttentionMask:
         """The mask of the last keys, for a cache that keeps no others."""
@@ -178,6 +183,7 @@ class AttentionMask:
         bias: for tokens; None: no bias.
         device: of the masks.
         place: (1,) int, index of the single query among the tokens; None: queries are the last ones.
+        documents: of the tokens, where none are in the past; None: rows are whole.
 
     Attributes:
         all: every query attends to every key, without a bias.
@@ -196,6 +202,7 @@ class AttentionMask:
         bias: RelativeBias | None = None,
         device: torch.device | str = "cpu",
         place: Tensor | None = None,
+        documents: Documents | None = None,
     ) -> None:
         spec = spec or MaskSpec(causal=False)
         self.queries, self.past = queries, past
@@ -203,7 +210,9 @@ class AttentionMask:
         self.window, self.future, self.mem_kv, self.windowed = spec.window, spec.future, spec.mem_kv, spec.windowed
         self.mask, self.attn_mask, self.bias = mask, attn_mask, bias
         self.device, self.place = device, place
+        self.documents = documents if queries > 1 else None
         given = mask is not None or attn_mask is not None or bias is not None or self.windowed
+        given = given or self.documents is not None
         self.all = not (self.causal or given)
         self.is_causal = self.causal and not (given or past or self.mem_kv)
         self.flex_blocks: Any = None  # its form in FlexAttention, made on demand
@@ -260,11 +269,21 @@ class AttentionMask:
 
     # Tile by tile ------------------------------------------------------------------------------------------------
 
-    def key_range(self, queries: slice, tokens: int) -> slice:
-        """The range of keys, out of `tokens`, that any of these queries attends to."""
+    def key_range(self, row: int, queries: slice, tokens: int) -> slice:
+        """The range of keys, out of `tokens`, that any of these queries of a row of the batch attends to."""
         ahead = 0 if self.causal else self.future
         last = tokens if ahead is None else min(tokens, self.past + queries.stop + ahead)
-        return slice(0 if self.window is None else max(0, self.past + queries.start - self.window), last)
+        first = 0 if self.window is None else max(0, self.past + queries.start - self.window)
+        if self.documents is not None:
+            starts, ends = self._ends[row]
+            first, last = max(first, starts[queries.start]), min(last, ends[queries.stop - 1])
+        return slice(first, last)
+
+    @cached_property
+    def _ends(self) -> list[tuple[list[int], list[int]]]:
+        """Where each token's document starts and ends, by row."""
+        assert self.documents is not None
+        return [*zip(self.documents.starts.tolist(), self.documents.ends.tolist(), strict=True)]
 
     def hide(self, scores: Tensor, row: int, heads: slice, queries: slice, tokens: slice) -> bool:
         """Set masked scores to -inf, in place.
@@ -283,6 +302,8 @@ class AttentionMask:
             _hide(scores[:, :, near:], edge[:, : scores.shape[2] - near].triu())
         if self.window is not None and (far := start - self.window + rows - 1) > 0:
             _hide(scores[:, :, :far], edge[:, :far].tril(start - self.window - 1))
+        if self.documents is not None:
+            self._hide_documents(scores, row, queries, tokens)
         mask = None if self.mask is None else self.mask[row, tokens]
         if mask is not None and not (whole := bool(mask.all())):
             _hide(scores, ~mask)
@@ -291,6 +312,16 @@ class AttentionMask:
             attn_mask = attn_mask if attn_mask.shape[0] == 1 else attn_mask[heads]
             _hide(scores, ~attn_mask[:, queries, tokens])
         return not self.mem_kv and (self.attn_mask is not None or not (mask is None or whole))
+
+    def _hide_documents(self, scores: Tensor, row: int, queries: slice, tokens: slice) -> None:
+        starts, ends = self._ends[row]
+        documents = self.documents
+        places = torch.arange(tokens.start, tokens.stop, device=scores.device, dtype=torch.int64)
+        assert documents is not None
+        if starts[queries.stop - 1] > tokens.start:
+            _hide(scores, places < documents.starts[row, queries, None])
+        if not self.causal and ends[queries.start] < tokens.stop:
+            _hide(scores, places >= documents.ends[row, queries, None])
 
     def _resolved(self) -> tuple[Tensor | None, Tensor | None]:
         if self._whole is None:
@@ -307,7 +338,7 @@ class AttentionMask:
         return self._whole
 
     def _places(self) -> Tensor | None:
-        """(1, 1, queries, tokens) bool from causality and window; None: all."""
+        """(batch or 1, 1, queries, tokens) bool from causality, window and documents; None: all."""
         shape = self.queries, self.past + self.queries
         places = None
         if self.causal:
@@ -321,7 +352,11 @@ class AttentionMask:
         if self.future is not None:
             near = torch.ones(shape, dtype=torch.bool, device=self.device).tril(self.past + self.future)
             places = _both(places, near)
-        return None if places is None else places[None, None]
+        places = None if places is None else places[None, None]
+        if self.documents is not None:
+            starts = self.documents.starts
+            places = _both(places, (starts[:, :, None] == starts[:, None, :])[:, None])
+        return places
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:

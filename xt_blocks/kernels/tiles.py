@@ -18,6 +18,7 @@ Axes: b batch, h heads, i queries, j keys, d features of a head.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -72,7 +73,12 @@ def declines(request: Request) -> str | None:
         return _TOO_FEW
     bias, trains = mask.bias, torch.is_grad_enabled()
     masked = mask.past or mask.mem_kv or mask.mask is not None or mask.attn_mask is not None
-    if request.spec.modifiers or mask.windowed or (mask.causal and (masked or bias is not None)):
+    if (
+        request.spec.modifiers
+        or mask.windowed
+        or mask.documents is not None
+        or (mask.causal and (masked or bias is not None))
+    ):
         return None
     if bias is not None:  # all keys are seen: tiles have nothing to leave out but the mask itself
         if (trains and bias.values.requires_grad) or bias.values.shape[0] * q.shape[2] ** 2 > MOST_MASK:
@@ -265,18 +271,17 @@ def tiles(mask: AttentionMask, spec: ScoreSpec, q: Tensor, k: Tensor) -> Iterato
     """All tiles; the heads of a row together as far as they fit, or always where a modifier mixes them."""
     batch, heads, seq, _ = q.shape
     split = not any(modifier.mixes_heads for modifier in spec.modifiers)
-    for start in range(0, seq, ROWS):
+    for start, row in product(range(0, seq, ROWS), range(batch)):
         queries = slice(start, min(start + ROWS, seq))
-        tokens = mask.key_range(queries, k.shape[2] - mask.mem_kv)
+        tokens = mask.key_range(row, queries, k.shape[2] - mask.mem_kv)
         first, last = (place + mask.mem_kv for place in (tokens.start, tokens.stop))
         keys: tuple[slice, ...] = (slice(0 if tokens.start == 0 else first, last),)
         if mask.mem_kv and tokens.start > 0:
             keys = (slice(0, mask.mem_kv), *keys)
         columns = tokens.stop - tokens.start + mask.mem_kv
         step = max(1, MOST_SCORES // (ROWS * max(1, columns))) if split else heads
-        for row in range(batch):
-            for head in range(0, heads, step):
-                yield Tile(row, slice(head, min(head + step, heads)), queries, keys, tokens)
+        for head in range(0, heads, step):
+            yield Tile(row, slice(head, min(head + step, heads)), queries, keys, tokens)
 
 
 def band_of(tile: Tile, band: Tensor, mask: AttentionMask) -> Tensor:

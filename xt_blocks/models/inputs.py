@@ -11,6 +11,7 @@ from torch import Tensor
 from blockdsl.registry.options import whole
 
 from ..kernels.cross_entropy import Target
+from ..kernels.documents import Documents
 from ..kernels.masks import check_attn_mask, check_mask
 from ..kernels.tensors import check_tensor, check_vectors, whole_numbers
 from ..runtime.cache import Cache
@@ -40,12 +41,15 @@ class PrefixedInputs(ContextInputs, total=False):
 
 
 class PlacedInputs(PrefixedInputs, total=False):
-    """And inputs of each token: which others it sees, its position, what is added to its embedding, its type."""
+    """And inputs of each token: which others it sees, its position, what is added to its embedding, its type, and which
+    document it is of."""
 
     attn_mask: Tensor | None
     pos: Tensor | None
     sum_embeds: Tensor | None
     token_types: Tensor | None
+    doc_ids: Tensor | None
+    cu_seqlens: Tensor | None
 
 
 class SequenceInputs(PlacedInputs, total=False):
@@ -92,6 +96,12 @@ class Inputs:
     mems: Memories | None = None
     cache: Cache | None = None
     token_types: Tensor | None = None
+    doc_ids: Tensor | None = None
+
+    def documents(self) -> Documents:
+        """Those of doc_ids."""
+        assert self.doc_ids is not None
+        return Documents.of(self.doc_ids)
 
     @property
     def mem_len(self) -> int:
@@ -121,8 +131,12 @@ class Inputs:
         pos, shape = self.pos, self.x.shape
         if pos is None:
             fixed = self.cache is not None and self.cache.fixed is not None
-            if reads.learned is not None and not fixed and (end := held + shape[1]) > reads.learned:
+            if reads.learned is None or fixed or (end := held + shape[1]) <= reads.learned:
+                return
+            if self.doc_ids is None:
                 raise ValueError(f"the sequence has {end} tokens; max_seq_len is {reads.learned}")
+            if not torch.compiler.is_compiling() and (end := self.documents().longest()) > reads.learned:
+                raise ValueError(f"a document has {end} tokens; max_seq_len is {reads.learned}")
             return
         check_tensor("pos", pos, self.x)
         self.pos = pos = whole_numbers("pos", pos, lambda: f" {tuple(shape[1:2])} or {tuple(shape[:2])}")
@@ -150,6 +164,8 @@ class Inputs:
 
     def _check_prepended(self, reads: ModelReads) -> None:
         prepended, rows = self.prepend_embeds, self.x.shape[0]
+        if prepended is not None and self.doc_ids is not None:
+            raise ValueError("prepend_embeds are before a whole row, and it has several documents")
         if prepended is None:
             if self.prepend_mask is not None:
                 raise ValueError("a prepend_mask is given, but no prepend_embeds")

@@ -16,6 +16,7 @@ from ..blocks.aliases import names_of_wrappers
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
+from ..kernels.documents import checked_doc_ids
 from ..positions.absolute import input_positions
 from ..runtime.by_hand import NewTokens, check_cache, check_earlier
 from ..runtime.cache import Cache
@@ -196,6 +197,8 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         token_types: Tensor | None = None,
         return_pooled: bool = False,
         condition: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
         context_pos: Tensor | None = None,
     ) -> Tensor | tuple[Any, ...]:
         """
@@ -235,6 +238,9 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             return_pooled: return one vector for each sequence too, (batch, dim), where the model has pool or pooler.
             condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
                 layer scales; memory tokens and prepended embeddings then have zeros. A cache keeps that of rows.
+            doc_ids: (batch, seq) or (seq,) int, which document of its row each token is of: where it changes, another
+                begins. Each is read as if it were alone, with positions of its own.
+            cu_seqlens: (documents + 1,) int, the same as the places where they begin and end, counted through all rows.
             context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
                 By default they count from each row's first real one.
             last_only: logits, outputs or embeddings of the last place alone, (batch, 1, ...): the next token's.
@@ -287,6 +293,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             mems,
             state,
             token_types,
+            self._documents(x, doc_ids, cu_seqlens),
         )
         returns = Returns(
             return_embeddings,
@@ -309,7 +316,12 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         pos = before.next_positions(x) if pos is None else pos
         record = returns.record()
 
-        places = before.counted_positions(x, real) if pos is None and self.pos_emb is not None else pos
+        places = pos
+        if pos is None and self.pos_emb is not None:
+            counted = (
+                before.counted_positions(x, real) if inputs.doc_ids is None else inputs.documents().positions(mask)
+            )
+            places = counted
         hidden = self._embedded(x, places, sum_embeds, inputs.token_types)
         hidden = self._projected(prefix.prepended(hidden))  # (batch, prepended + seq, dim)
         stream = prefix.stream(hidden)  # (batch, memory + prepended + seq, dim)
@@ -329,6 +341,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             cache=state,
             intermediates=record,
             condition=prefix.condition(condition, x.shape[1]),
+            doc_ids=inputs.doc_ids,
         )
         if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
@@ -341,6 +354,23 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             mems = mems if seen is None else self._remembered(seen)
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
         return self._returned(prefix.outputs(stream), returns, record, inputs)
+
+    def _documents(self, x: Tensor, doc_ids: Tensor | None, cu_seqlens: Tensor | None) -> Tensor | None:
+        """(batch, seq) int of x: (batch, seq, ...).
+
+        Raises:
+            ValueError: something else than tokens is in the stream, or the model pools rows.
+        """
+        doc_ids = checked_doc_ids(doc_ids, cu_seqlens, x)
+        in_the_way = {
+            "memory tokens are before": self.num_memory_tokens,
+            f"pool={self.pool} is of": self.pool,
+            "conv_stem reads across": self.graph.nx.nodes[self.graph.start]["conv_stem"],
+        }
+        for what, so in in_the_way.items():
+            if so and doc_ids is not None:
+                raise ValueError(f"several documents are in a row, but the model's {what} a whole row")
+        return doc_ids
 
     def _remembered(self, seen: Intermediates) -> Memories:
         """The memories after a pass by hand, for the next one to add to."""

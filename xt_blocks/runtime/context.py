@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blocks.block import BlockOutput
+from ..kernels.documents import Documents
 from ..kernels.masks import Bias, Masks, full_attn_mask, joined_masks
 from ..positions.relative import Positions, RelativeBias, consecutive, positions_at
 from ..positions.rotary import Rotation
@@ -54,6 +55,7 @@ class ForwardContext:
         values: the stream after each node, and what blocks give to later ones.
         added: for nodes inside a branch, the stream minus its value at the fork.
         losses: what blocks add to the loss in training, by node and name.
+        documents: several in a row; None: each is one.
         condition: (batch, 1, features) of a row, or (batch, mems + seq, features), as norms and layer scales read it.
     """
 
@@ -69,6 +71,7 @@ class ForwardContext:
     added: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     condition: Tensor | None = None
+    documents: Documents | None = None
 
     @classmethod
     def of(cls, inputs: ForwardInputs, intermediates: Intermediates | None, causal: bool) -> ForwardContext:
@@ -77,7 +80,9 @@ class ForwardContext:
         batch, device = inputs.x.shape[0], inputs.x.device
         tokens_mask = joined_masks(before, inputs.mem_len, inputs.mask, inputs.seq, batch, device)
         seen = _seen(inputs, tokens_mask)
-        return cls(inputs, seen, _masks(inputs, seen, causal), tokens_mask, intermediates)
+        documents = None if inputs.doc_ids is None else Documents.of(inputs.doc_ids)
+        masks = _masks(inputs, seen, causal, documents)
+        return cls(inputs, seen, masks, tokens_mask, intermediates, documents=documents)
 
     def layer_inputs(self, step: Step) -> dict[str, Any]:
         """The inputs of a block's layer; the block itself adds `memory`, after its norm."""
@@ -102,7 +107,7 @@ class ForwardContext:
         cache, mems = self.inputs.cache, self.inputs.mems
         if cache is not None:
             return cache.nodes.get(step.node)
-        if step.carries is None or (mems is None and self.intermediates is None):
+        if step.carries is None or self.documents is not None or (mems is None and self.intermediates is None):
             return None
         return SegmentState(step.carries, {} if mems is None else mems.states.get(step.node, {}), self.inputs.x)
 
@@ -185,7 +190,7 @@ def _seen(inputs: ForwardInputs, tokens_mask: Tensor | None) -> Tensor | None:
     return cache.seen(tokens_mask, inputs.mem_len + inputs.seq, inputs.x.device)
 
 
-def _masks(inputs: ForwardInputs, seen: Tensor | None, causal: bool) -> Masks:
+def _masks(inputs: ForwardInputs, seen: Tensor | None, causal: bool, documents: Documents | None) -> Masks:
     device, context_mask = inputs.x.device, context_seen(inputs)
     if inputs.cache is not None and inputs.cache.fixed is not None:
         return Masks(1, inputs.held - 1, seen, context_mask, None, device, inputs.cache.fixed.place, causal)
@@ -193,7 +198,7 @@ def _masks(inputs: ForwardInputs, seen: Tensor | None, causal: bool) -> Masks:
         further = F.pad(inputs.self_attn_context_mask, (inputs.past, 0), value=True)
         seen = further if seen is None else seen & further
     attn_mask = full_attn_mask(inputs.attn_mask, inputs.past)
-    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device, causal=causal)
+    return Masks(inputs.seq, inputs.past, seen, context_mask, attn_mask, device, causal=causal, documents=documents)
 
 
 def context_seen(inputs: ForwardInputs) -> Tensor | None:
@@ -226,3 +231,11 @@ def token_positions(inputs: ForwardInputs) -> Positions:
     elif before is None and inputs.held:
         before = torch.arange(first, first + inputs.past, device=device, dtype=torch.int64)
     return positions_at(pos, before, inputs.past)
+
+
+def restarted(positions: Positions, ctx: ForwardContext) -> Positions:
+    """Positions that are counted here, from the start of each document."""
+    if ctx.documents is None:
+        return positions
+    places = ctx.documents.positions(ctx.inputs.mask)
+    return Positions(places, places, consecutive=False)

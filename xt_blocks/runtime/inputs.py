@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..kernels.documents import checked_doc_ids
 from ..kernels.masks import check_attn_mask, check_mask
 from ..kernels.tensors import check_tensor, whole_numbers
 from .cache import Cache
@@ -28,6 +29,7 @@ class Reads:
         condition: features of the condition that norms and layer scales read; 0: none does.
         segments: the nodes that keep something from earlier segments.
         no_segments: why the stack cannot read a text in segments; None: it can.
+        no_documents: why it cannot read several documents in a row; None: it can.
     """
 
     dim: int
@@ -40,6 +42,7 @@ class Reads:
     condition: int
     segments: frozenset[str]
     no_segments: str | None
+    no_documents: str | None
 
 
 @dataclass
@@ -63,6 +66,7 @@ class ForwardInputs:
     mems: Memories | None = None
     cache: Cache | None = None
     condition: Tensor | None = None
+    doc_ids: Tensor | None = None
     context_pos: Tensor | None = None
 
     def __post_init__(self) -> None:  # arguments are checked later, in `check`
@@ -88,10 +92,20 @@ class ForwardInputs:
         self._check_memories(reads)
         self._check_self_attention_masks(reads)
         self._check_pos(reads)
+        self._check_documents(reads)
         if self.cache is not None:
             self.cache.check_capacity(self.x.shape[0], self.mem_len + self.seq)
             if self.cache.fixed is not None:
                 self._check_fixed(self.cache.fixed)
+
+    def _check_documents(self, reads: Reads) -> None:
+        self.doc_ids = checked_doc_ids(self.doc_ids, None, self.x)
+        if self.doc_ids is None:
+            return
+        if reads.no_documents:
+            raise ValueError(f"the stack cannot read several documents in a row: {reads.no_documents}")
+        if self.cache is not None or self.mems is not None:
+            raise ValueError("documents are for passes without a cache or mems, which go on with one text a row")
 
     def _check_fixed(self, fixed: FixedShapes) -> None:
         for name in ("mask", "attn_mask"):

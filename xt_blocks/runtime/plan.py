@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from blockdsl.graph.state import Kept, kept
+from blockdsl.graph.state import Kept, kept, restarts
 from blockdsl.registry.kinds import kinds
 
 from ..blocks.block import Use
@@ -134,7 +134,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
     return replace(
         step,
-        use=Use(attrs["shift"], scale, graph.causal, shares_norm),
+        use=Use(attrs["shift"], scale, graph.causal, shares_norm, restarts(graph, step.node)),
         inputs=inputs,
         gets=tuple(name for name in inputs if found.get(name, True)),
         rotary=rotary[0] if rotary else None,

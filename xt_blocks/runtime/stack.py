@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import GraphError
-from blockdsl.graph.state import kept
+from blockdsl.graph.state import kept, why_no_documents
 from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
 
@@ -19,13 +19,14 @@ from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import adapted, norm
 from ..blocks.residual import ResidualStreams
+from ..kernels.documents import checked_doc_ids
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
 from ..positions.rotary import Rotation
 from .auxiliary import hand_out
 from .by_hand import NewTokens, check_cache, check_earlier, growing_capacity
 from .cache import Cache
-from .context import ForwardContext, context_positions, context_seen, token_positions
+from .context import ForwardContext, context_positions, context_seen, restarted, token_positions
 from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
@@ -98,6 +99,7 @@ class Stack(Drawn, Pretrained, nn.Module):
                 step.node for step in self.plan if step.block is not None and (tokens_needed(step) != 0 or step.carries)
             ),
             no_segments=graph.why_not_segmented(),
+            no_documents=why_no_documents(graph),
         )
 
     @property
@@ -147,6 +149,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         intermediates: Intermediates | None = None,
         return_hiddens: bool = False,
         condition: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
         context_pos: Tensor | None = None,
     ) -> Any:
         """
@@ -167,6 +171,9 @@ class Stack(Drawn, Pretrained, nn.Module):
             return_hiddens: return the Intermediates too, with scores and weights.
             condition: (batch, dim_condition), or (batch, seq, dim_condition) of each token, for adaptive norms and
                 layer scales. A cache keeps that of rows, for steps that are given none; mems keep that of tokens.
+            doc_ids: (batch, seq) or (seq,) int, which document of its row each token is of: where it changes, another
+                begins, which is read as if it were alone. Positions restart there.
+            cu_seqlens: (documents + 1,) int, the same as the places where they begin and end, counted through all rows.
             context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
                 By default they count from each row's first real one.
 
@@ -179,6 +186,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         if return_hiddens and intermediates is None:
             intermediates = Intermediates(keep_attention=True)
         check_cache(cache)
+        doc_ids = doc_ids if cu_seqlens is None else checked_doc_ids(doc_ids, cu_seqlens, x)
         if isinstance(cache, Intermediates):
             once = {"context": context, "context_mask": context_mask, "context_pos": context_pos, "mems": mems}
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
@@ -194,7 +202,18 @@ class Stack(Drawn, Pretrained, nn.Module):
             }
         mems = self.memories(mems)
         inputs = ForwardInputs(
-            x, context, mask, context_mask, attn_mask, self_attn_context_mask, pos, mems, cache, condition, context_pos
+            x,
+            context,
+            mask,
+            context_mask,
+            attn_mask,
+            self_attn_context_mask,
+            pos,
+            mems,
+            cache,
+            condition,
+            doc_ids,
+            context_pos,
         )
         inputs.check(self.reads)
         if cache is not None and cache.fixed is None:
@@ -203,10 +222,12 @@ class Stack(Drawn, Pretrained, nn.Module):
         ctx.condition = self._condition(inputs)
         if self.reads_positions:
             positions = token_positions(inputs)
-            ctx.rotations = self._rotations(positions, inputs.mem_len + inputs.seq, ctx.seen, counted=pos is None)
+            places = positions if pos is not None else restarted(positions, ctx)
+            counted = pos is None and places is positions
+            ctx.rotations = self._rotations(places, inputs.mem_len + inputs.seq, ctx.seen, counted)
             if self.reads.context_positions and context is not None:
-                places = context_positions(inputs)
-                ctx.context_rotations = {node: rotary.rotation(places) for node, rotary in self.rotary.items()}
+                of_context = context_positions(inputs)
+                ctx.context_rotations = {node: rotary.rotation(of_context) for node, rotary in self.rotary.items()}
             ctx.biases = {node: scores_bias(module, positions) for node, module in self.positions.items()}
         out = self._run(x, ctx)
         if ctx.losses:
@@ -361,8 +382,10 @@ class Stack(Drawn, Pretrained, nn.Module):
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
         normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
-        if step.reads_condition:
-            out: BlockOutput = block(x, step.use, given, mask, tail, memory, *(normed or (None,)), ctx.condition)
+        if step.reads_condition or ctx.documents is not None:
+            further = (*(normed or (None,)), ctx.condition if step.reads_condition else None)
+            further += () if ctx.documents is None else (ctx.documents,)
+            out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)
         else:
             out = block(x, step.use, given, mask, tail, memory, *normed)
         ctx.values[step.node] = out.stream

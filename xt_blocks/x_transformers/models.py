@@ -377,7 +377,7 @@ class XTransformer(seq2seq.XTransformer):
                 warnings.warn(told, stacklevel=2)
             if side.pop("disable_abs_pos_emb", False):
                 around["use_abs_pos_emb"] = False
-            if prefix == "dec_" and "pattern" not in side:
+            if prefix == "dec_" and "pattern" not in side and "pattern" not in keywords:
                 side["cross_attend"] = True
             own |= {
                 prefix + name: value

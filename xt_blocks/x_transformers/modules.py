@@ -76,6 +76,59 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.gamma.shape) * gain
 
 
+class SimpleRMSNorm(nn.Module):
+    """Features divided by their root mean square (TransNormer, arXiv:2307.14995).
+
+    Args:
+        dim: features.
+    """
+
+    def __init__(self, dim: int, **_: Any) -> None:
+        super().__init__()
+        self.scale = dim**0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., dim)."""
+        return F.normalize(x, dim=-1) * self.scale
+
+
+class _Adaptive(nn.Module):
+    """A gain that a condition says, at first one (DiT, arXiv:2212.09748).
+
+    Args:
+        dim: features.
+        dim_condition: features of the condition; None: as many.
+    """
+
+    def __init__(self, dim: int, dim_condition: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.to_gamma = nn.Linear(dim if dim_condition is None else dim_condition, dim, bias=False)
+        nn.init.zeros_(self.to_gamma.weight)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *, condition: Tensor) -> Tensor:
+        """`x: (batch, seq, dim)`, `condition: (batch, dim_condition)` or (batch, seq, dim_condition) → as x."""
+        condition = condition[:, None] if condition.ndim == 2 else condition
+        return self._normed(x) * (self.to_gamma(condition) + 1.0)
+
+
+class AdaptiveRMSNorm(_Adaptive):
+    """RMSNorm with a gain that a condition says; the arguments are dim and dim_condition, by default as many."""
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) * self.dim**0.5
+
+
+class AdaptiveLayerNorm(_Adaptive):
+    """LayerNorm with a gain that a condition says, without bias; the arguments are dim and dim_condition."""
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (self.dim,))
+
+
 # Embeddings ----------------------------------------------------------------------------------------------------------
 
 
