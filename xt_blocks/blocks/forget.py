@@ -46,7 +46,7 @@ def with_forgetting(q: Tensor, k: Tensor, logs: Tensor, scale: float, place: Ten
     shared = q.shape[1] // groups
     parts = _parts(sums, k.dtype)
     # one feature of a key for each query head that reads it
-    of_keys = torch.stack(parts, dim=-1).unflatten(1, (groups, shared)).movedim(2, -1).flatten(3)
+    of_keys = torch.unflatten(torch.stack(parts, dim=-1), 1, (groups, shared)).movedim(2, -1).flatten(3)
     which = torch.eye(shared, device=q.device, dtype=q.dtype).mul_(factor).repeat(groups, len(parts))
     chosen = which[None, :, None].expand(q.shape[0], -1, q.shape[2], -1)
     queries = torch.cat((q, torch.stack(_parts(own, q.dtype), dim=-1), chosen), dim=-1)
