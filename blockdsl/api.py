@@ -326,7 +326,8 @@ class BlockGraph(Graph):
         return self.to_text()
 
     def __repr__(self) -> str:
-        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={len(self.nodes('block'))})"
+        blocks = sum(len(stream.nodes("block")) for stream in self.streams().values())
+        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={blocks})"
 
     def __eq__(self, other: object) -> bool:
         """Whether both are one model, as `digest` has it; those that cannot be read are as their JSON is."""

@@ -249,9 +249,14 @@ def _of_stack(option: Option) -> Entry:
 
 
 def _of_block(option: Option, kind: str, area: str) -> Entry:
-    block = f"{kind}({_given(option.name, telling(option))})"
+    value = "u" if option.reads else telling(option)
+    beside = "values=u, " if option.name == "value_mix" else ""
+    block = f"{kind}({beside}{_given(option.name, value)})"
     blocks = {"a": f"({block} f)*6", "f": f"(a {block})*6"}.get(kind, f"(a {block} f)*6")
     blocks = f"(f & {block})*6" if option.name == "shared_norm" else blocks  # it is for parallel ones
+    if option.reads or beside:
+        block = f"{kind if option.reads in kinds()[kind].gives else 'a'} ^u {block}"
+        blocks = f"(f {block})*6"
     setting = f"set {_given(option.setting, telling(option))};" if option.setting else ""
     causal: dict[str, Value] = {"causal": True} if kinds()[kind].causal_only and option is not BIDIRECTIONAL else {}
     return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks, causal)

@@ -50,12 +50,12 @@ class SelfAttentionOptions(TypedDict, total=False):
     none: half the head; default none"""
     kv: bool
     """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
-    arXiv:2405.05254; arXiv:2405.12981); default false"""
+    arXiv:2405.05254); default false"""
     values: bool
-    """a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897);
-    default false"""
+    """a label after a self-attention: a mean of its values and this block's is attended to (ResFormer,
+    arXiv:2410.17897); default false"""
     value_mix: Literal["half", "learned"]
-    """how values are mixed: half of each, or in a share that a linear layer makes of each token by head; default
+    """shares of that mean: half of each, or learned, as a linear layer makes them of each token by head; default
     half"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""

@@ -11,7 +11,7 @@ from ..graph.nodes import without_notes
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
-from . import ends, reads
+from . import ends
 from .labels import Labels
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Details:
 
     def of_read(self, nodes: tuple[str, ...]) -> str:
         """The tooltip of a read and of those that are drawn with it."""
-        words = reads.read_words(self.graph, nodes[0])
+        words = self.labels.names.read_words(nodes[0])
         attrs = self.graph.nx.nodes[nodes[0]]
         lines = [
             f"{_named(nodes)}: {self.labels.name(nodes[0])}",

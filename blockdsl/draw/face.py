@@ -152,10 +152,11 @@ class Faces:
     def heights(self, node: str, rect: Rect, wires: Sequence[tuple[str, str]]) -> list[float]:
         """Where wires, each its role and its source, meet a box's left edge.
 
-        Scores of several blocks arrive at one place, and those that leave ("out") leave from one.
+        Scores of several blocks arrive at one place. Those that leave have the role "out", and what they carry as their
+        source; they too leave from one place.
         """
         face = self.faces[node]
-        ends = [(role, source if role == "position" else "") for role, source in wires]
+        ends = [(role, source if role in ("position", "out") else "") for role, source in wires]
         distinct = [*dict.fromkeys(ends)]
         if not face.operations:
             return [rect.y + rect.height * (distinct.index(end) + 1) / (len(distinct) + 1) for end in ends]
@@ -167,7 +168,10 @@ class Faces:
         return [heights[end] for end in ends]
 
     def _row(self, face: _Face, role: str, source: str) -> int:
-        reads = read_by(self.graph, source) if role == "position" else "scores" if role == "out" else role
+        if role == "out" and source in ("kv", "values"):  # from where they are made
+            made = (i for i, row in enumerate(face.operations) if "v" in row.text.replace(",", "").split())
+            return next(made, len(face.operations) // 2)
+        reads = read_by(self.graph, source) if role == "position" else source if role == "out" else role
         return next((i for i, row in enumerate(face.operations) if reads in row.reads), len(face.operations) // 2)
 
     # Other nodes -----------------------------------------------------------------------------------------------------
@@ -180,12 +184,13 @@ class Faces:
         tip = "what this branch added to the stream"
         return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
 
-    def label(self, nodes: tuple[str, ...], at: Point) -> Box:
-        """A dot on the rail, with its names at the right above what begins there."""
-        names = self.graph.labels(nodes[0])
-        texts = [Text(7.0, at[1] - 4.5, " ".join(f"^{name}" for name in names), "name")] if names else []
-        tip = f"{' '.join(names)}: {reads.place_of(self.graph, [*nodes])}"
-        return Box(nodes[0], nodes, "label", None, tuple(texts), join=at, sign="", tip=tip)
+    def label(self, nodes: tuple[str, ...], name: str, at: Point) -> Box:
+        """A dot on the rail, with its name at the right above what begins there."""
+        texts = (Text(7.0, at[1] - 4.5, f"^{name}", "name"),) if name else ()
+        tip = f"{name}: " if name else ""
+        return Box(
+            nodes[0], nodes, "label", None, texts, join=at, sign="", tip=tip + reads.place_of(self.graph, [*nodes])
+        )
 
     def read(self, nodes: tuple[str, ...], y: float) -> Box:
         """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""

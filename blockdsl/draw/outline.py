@@ -113,8 +113,8 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 
 def _lines(labels: Labels, node: str) -> tuple[str, ...]:
     """What is written on a node, with its labels if something reads them."""
-    read = node in labels.read_from or node in labels.taken
-    return *_words(labels, node), *(f"^{name}" for name in labels.graph.labels(node) if read)
+    read = labels.taken | labels.read_from.get(node, set())
+    return *_words(labels, node), *(f"^{name}" for name in labels.graph.labels(node) if name in read)
 
 
 def _words(labels: Labels, node: str) -> tuple[str, ...]:

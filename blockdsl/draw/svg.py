@@ -95,7 +95,7 @@ class _Svg:
     def _names(self, box: Box) -> str:
         """The attributes by which a page finds a box."""
         if box.type in NAMELESS:
-            return f'class="node {box.type}" data-of="{escape(box.node)}"'
+            return f'class="node {box.type}" data-of="{escape(" ".join(box.nodes))}"'
         named = f"block kind-{box.kind}" if box.type == "block" else f"node {box.type}"
         nodes = escape(" ".join(box.nodes))
         classes = f"{named} {box.hue}".strip()

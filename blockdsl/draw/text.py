@@ -165,9 +165,10 @@ class _Text:
     def _name(self, part: DrawnBlock) -> str:
         """As a pattern writes it."""
         if isinstance(part, DrawnLabel):
-            return " ".join(f"^{name}" for name in self.graph.labels(part.node) or (part.node,))
+            return f"^{part.name or part.node}"
         if isinstance(part, DrawnSkip):
-            return " ".join(f"<{reads.called(self.graph, [source])}" for source in self._skipped(part))
+            called = self.labels.names.called
+            return " ".join(f"<{called(part.node, 'stream', [source])}" for source in self._skipped(part))
         return " ".join([self.labels.name(part.node), *(f"^{name}" for name in self.labels.own(part.node))])
 
     def _skipped(self, part: DrawnSkip) -> list[str]:

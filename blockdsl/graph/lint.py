@@ -174,10 +174,11 @@ def _edges(graph: Graph) -> Iterator[str]:
 
 
 def _takes(graph: Graph, node: str, what: str) -> bool:
-    """Whether an option of a block that takes a label reads this, on or not."""
+    """Whether an option of a block that takes a label reads this; on or not, if nothing else may bring it."""
     attrs = graph.nx.nodes[node]
     kind = kinds().get(attrs.get("kind")) if attrs.get("type") == "block" else None
-    return kind is not None and any(option.reads == what for option in kind.options)
+    reading = [option for option in kind.reading_options() if option.reads == what] if kind is not None else []
+    return any(what not in EDGES or attrs["options"].get(option.name) for option in reading)
 
 
 def _blocks(graph: Graph) -> Iterator[str]:
@@ -390,6 +391,8 @@ def _scores(graph: Graph) -> Iterator[str]:
             yield f"{node}: reads scores, but its option residual_attn is false"
         for source in sources:
             other = graph.nx.nodes[source]
+            if other["type"] != "block":  # which `_reads` says
+                continue
             other_kind, other_options = known[other["kind"]], other["options"]
             if "scores" not in other_kind.inputs:
                 yield f"{source} → {node}: {other_kind.title} passes on no scores"

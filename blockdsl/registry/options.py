@@ -98,6 +98,7 @@ class Option:
     def wanted(self) -> str:
         """The allowed values in words: `a whole number of at least 1`."""
         words = ", ".join(map(repr, self.choices)) if self.choices else _TYPES[self.type]
+        words = "a label" if self.reads else words
         words = f"a list, each {words}" if self.many else words
         if self.choices:
             words = f"one of {words}"

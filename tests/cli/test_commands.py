@@ -567,6 +567,14 @@ def test_a_pattern_of_two_streams(blockdsl: Run, tmp_path: Path) -> None:
     for suffix in ("svg", "html", "dot", "mmd", "txt"):
         assert blockdsl("draw", text, "-o", tmp_path / f"both.{suffix}").status == 0
     assert "encoder\nblocks\n  + f" in blockdsl("diff", text, "(a f)*2 f => (a c f)*3").out
+    assert repr(compile(text, dim=16)) == f"BlockGraph({text!r}, dim=16, blocks=13)"
+    for given, message in (
+        ((text, "--causal"), "the pattern takes no --causal: the decoder is causal and the encoder is not; enc_causal"),
+        ((text, "--set", "enc_pool=mean"), "the pattern takes no --set enc_pool: encoder and decoder give an output"),
+        (("a f", "--set", "enc_heads=2"), "the pattern takes no --set enc_heads: it is of two streams"),
+        (("a f", "--set", "tie_token_emb"), "the pattern takes no --set tie_token_emb: it is of two streams"),
+    ):
+        assert message in blockdsl("stats", *given).err
     assert "a run reads one stream of bytes" in blockdsl("train", "--pattern", text, "--steps", "1").err
 
 

@@ -37,6 +37,10 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "qk-rmsnorm": ("(a f)*2", {"attn_qk_rmsnorm": "head", "rotary_pos_emb": True, "norm_unit_offset": True}),
     "qk-rmsnorm, all heads": ("(a f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 2, "output_norm": True}),
     "shared norm": ("(a & f)*2", {"shared_norm": True, "use_rmsnorm": True, "norm_eps": 1e-5}),
+    "norms on both sides": (
+        "(a f)*2",
+        {"pre_and_post_norm": True, "use_simple_rmsnorm": True, "orthog_residual": True},
+    ),
     "grouped-heads": ("(a f)*2", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
     "latent": ("(a f)*2", {"attn_kv_rank": 32, "attn_q_rank": 24, "rotary_pos_emb": True}),
     "glu": ("(a f)*2", {"ff_glu": True, "use_rmsnorm": True}),

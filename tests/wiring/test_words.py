@@ -85,6 +85,20 @@ class Reader(nn.Module):
         return torch.zeros_like(x) if beside is None else beside * times
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ((Option("u", int, 1, "", reads="u"),), "its type is bool, its default False, and no setting sets it"),
+        ((Option("u", bool, False, "", reads="stream"),), "cannot read stream"),
+        ((Option("mask", bool, False, "", reads="u"),), "its name is that of the input mask"),
+        ((Option("u", bool, False, "", reads="u"), Option("v", bool, False, "", reads="u")), "as another one does"),
+    ],
+)
+def test_an_option_that_takes_a_label_is_declared_well(options: tuple[Option, ...], problem: str) -> None:
+    with pytest.raises(blockdsl.UserError, match=problem):
+        blockdsl.register(Kind("reader", "reader", options, lambda o: {}, lambda o, sizes: 0, Reader))
+
+
 def test_a_kind_of_ones_own_reads_and_gives() -> None:
     options = (
         Option("beside", bool, False, "a label: the stream there is added", reads="beside"),

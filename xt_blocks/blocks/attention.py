@@ -336,7 +336,7 @@ class Attention(AnyAttention):
         """Rotated queries of x, with rotated keys and values of all tokens that they may attend to."""
         q, k, v = self.project(x, memory)
         if values is not None:
-            v = self.mixed(x, memory, v, values.new)
+            v = self.with_earlier(x, memory, v, values.new)
         if rotary is not None:
             q, k = rotary.before_cache(q, k)
         new, gates = v, None if self.forget_gate is None else self._gates(self.forget_gate, x, memory, attend)
@@ -361,8 +361,8 @@ class Attention(AnyAttention):
         q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         return q if rotary is None else rotary.queries(q)
 
-    def mixed(self, x: Tensor, memory: Tensor | None, own: Tensor, earlier: Tensor) -> Tensor:
-        """Its own values and an earlier block's, (b, g, n, dv), of the tokens of memory and x."""
+    def with_earlier(self, x: Tensor, memory: Tensor | None, own: Tensor, earlier: Tensor) -> Tensor:
+        """A mean of its own values and an earlier block's, (b, g, n, dv), of the tokens of memory and x."""
         if self.to_value_mix is None:
             return (own + earlier) / 2
         tokens = x if memory is None else torch.cat((memory, x), dim=1)

@@ -107,6 +107,9 @@ class AttentionLayers(Stack):
             if twice:
                 raise TypeError(f"pattern= and {'=, '.join(twice)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern
+            if built.encoder is not None:
+                hint = "XTransformer(pattern=...) and xt_blocks.lower take both"
+                raise TypeError(f"{type(self).__name__}'s pattern is of one stream, and this has two; {hint}")
             _check_settings(built)
             for reason in _unread(given, built):  # one set of keywords may go with many patterns
                 warnings.warn(reason, stacklevel=3)

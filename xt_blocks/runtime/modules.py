@@ -19,7 +19,7 @@ from blockdsl.registry.residual_streams import mixing_shapes
 from ..blocks.bidirectional import Bidirectional
 from ..blocks.block import Block
 from ..blocks.init import init_xavier
-from ..blocks.join import Join
+from ..blocks.join import StreamJoin
 from ..blocks.residual import HyperConnection, ResidualConnection
 from ..positions.rotary import Rotary
 
@@ -57,10 +57,10 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     )
 
 
-def join_module(graph: BlockGraph, node: str) -> Join:
+def join_module(graph: BlockGraph, node: str) -> StreamJoin:
     """The module of a read's node."""
     attrs, values = graph.nx.nodes[node], len(graph.sources(node, "read"))
-    module = Join(graph.dim, values, attrs["join"], attrs["init"])
+    module = StreamJoin(graph.dim, values, attrs["join"], attrs["init"])
     _check_shapes(f"a read by {attrs['join']}", JOINS[attrs["join"]].shapes(graph.dim, values), module)
     return module
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from blockdsl.errors import GraphError
+from blockdsl.errors import GraphError, UserError
 from blockdsl.graph.state import kept, why_no_documents
 from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
@@ -59,6 +59,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         super().__init__()
         names_of_wrappers(self)
         graph = graph.lint().copy()
+        if graph.encoder is not None:
+            hint = "xt_blocks.lower makes both, and graph.streams() has each alone"
+            raise UserError(f"this graph has two streams, an encoder and a decoder; {hint}")
         self.dim = graph.dim
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")

@@ -545,21 +545,22 @@ SELF_ATTENTION = Kind(
             bool,
             False,
             "a label after a self-attention, whose keys and values this block attends to; it has none of its own "
-            "(YOCO, arXiv:2405.05254; arXiv:2405.12981)",
+            "(YOCO, arXiv:2405.05254)",
             reads="kv",
         ),
         Option(
             "values",
             bool,
             False,
-            "a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897)",
+            "a label after a self-attention: a mean of its values and this block's is attended to (ResFormer, "
+            "arXiv:2410.17897)",
             reads="values",
         ),
         Option(
             "value_mix",
             str,
             "half",
-            "how values are mixed: half of each, or in a share that a linear layer makes of each token by head",
+            "shares of that mean: half of each, or learned, as a linear layer makes them of each token by head",
             choices=("half", "learned"),
         ),
     ),
