@@ -958,6 +958,12 @@ class LayersKeywords(SharedSettings, total=False):
     """one attention for every so many blocks, early in the stack, then feedforwards (arXiv:2009.04534)"""
     custom_layers: Sequence[str] | None
     """the kind of each block; depth, which x-transformers asks for as well, then has no effect"""
+    unet_skips: bool
+    """later repeats of the default block read what entered earlier ones, as in a U-Net (arXiv:2209.12152)"""
+    add_value_residual: bool
+    """self-attentions mix the values of the first with their own (arXiv:2410.17897)"""
+    learned_value_residual_mix: bool | None
+    """they do in a share that is learned for each token and head; else half of each"""
     shift_tokens: int | Sequence[int] | None
     """token shift of each block (RWKV-LM)"""
     layer_dropout: float | Sequence[float] | None
@@ -1164,6 +1170,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_sandwich_coef: int | None
     enc_par_ratio: int | None
     enc_custom_layers: Sequence[str] | None
+    enc_unet_skips: bool
+    enc_add_value_residual: bool
+    enc_learned_value_residual_mix: bool | None
     enc_shift_tokens: int | Sequence[int] | None
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
@@ -1391,6 +1400,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_sandwich_coef: int | None
     dec_par_ratio: int | None
     dec_custom_layers: Sequence[str] | None
+    dec_unet_skips: bool
+    dec_add_value_residual: bool
+    dec_learned_value_residual_mix: bool | None
     dec_shift_tokens: int | Sequence[int] | None
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None

@@ -61,6 +61,11 @@ class BlockSpec:
     reads: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def sources(self) -> tuple[int, ...]:
+        """The labels that it reads."""
+        return tuple(self.reads.values())
+
+    @property
     def scale(self) -> float:
         """What the branch is multiplied by before the residual add."""
         return 1 / self.divide

@@ -91,6 +91,10 @@ WIRING = {
     2: [
         case("streams", STREAMS),
         case("streams_post_norm", STREAMS | {"pre_norm": False, "use_rmsnorm": True}),
+        case("skips", {"unet_skips": True, "depth": 5}),
+        case("values_learned", {"add_value_residual": True, "rotary_pos_emb": True, "depth": 3}),
+        case("values_half", {"add_value_residual": True, "learned_value_residual_mix": False, "attn_kv_heads": 1}),
+        case("skips_streams_values", STREAMS | {"unet_skips": True, "depth": 2, "add_value_residual": True}),
         case("streams_cross", STREAMS | {"cross_attend": True, "shift_tokens": 1}, kwargs={"context": CONTEXT}),
     ],
 }

@@ -459,13 +459,13 @@ class CrossAttention(AnyAttention):
                 cache.write("keys", k)
                 cache.write("values", v)
         q = q if rotary is None else rotary.apply(q)
-        k, v = self.with_memory(k, v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:
             real = masks.context_mask
             real = torch.ones_like(k[:, 0, :, 0], dtype=torch.bool) if real is None else real
             seen = without_share(real, self.options.tokens_dropout)
             masks = Masks(x.shape[1], context_mask=seen, device=x.device)
+        k, v = self.with_memory(k, v)
         memories = self.options.num_mem_kv
         own = masks.tokens(MaskSpec(masks.causal, None, memories)) if self.options.context else masks.context(memories)
         return self.attend(x, q, k, v, own, scores, keep_scores)

@@ -61,6 +61,8 @@ def load_attention(
     paired = 0 if state.old else rotated  # 2.x pairs rotated features with their neighbours
     _load_projections(layer, state, paired, by_head)
     _load_output(layer.output, o, state, by_head)
+    if getattr(layer, "to_value_mix", None) is not None:
+        load_linear(layer.to_value_mix, state, "to_value_residual_mix.0")
     if layer.mem_kv is not None:
         keys, values = layer.mem_kv.keys, layer.mem_kv.values
         theirs = state.need("mem_k", shape=keys.shape)

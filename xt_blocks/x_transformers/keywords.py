@@ -30,12 +30,10 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "mv_split_residual",
         "gated_multi_residual",
         "softclamp_output",
-        "unet_skips",
         "integrate_layers",
         "qkv_receive_diff_residuals",
         "reinject_input",
         "learned_reinject_input_gate",
-        "add_value_residual",
         "attn_pre_scale_post_talking_heads",
         "attn_sparse_topk_straight_through",
         "attn_gate_value_heads",
@@ -64,7 +62,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     ),
     False,
 ) | {
-    "learned_value_residual_mix": True,
     "layer_integrate_use_softmax": True,
     "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
@@ -243,6 +240,10 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         left.pop("hyper_conn_sinkhorn_iters", None)  # whatever they are, it sums the streams
         if (left.get("num_residual_streams") or 1) > 1:
             out["hyper_conn_mix"] = "sum"
+    if not left.get("add_value_residual"):
+        left.pop("learned_value_residual_mix", None)
+    elif left.get("cross_attend") or "c" in (left.get("custom_layers") or ()):
+        raise TypeError(f"{called}(add_value_residual=True): cross-attentions do not mix values here, and do there")
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
     return out
