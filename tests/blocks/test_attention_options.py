@@ -167,7 +167,9 @@ def test_an_encoder_of_another_width() -> None:
     source = torch.randint(0, 9, (2, 5))
     model(source, source).backward()
     assert model.generate(source, torch.zeros(2, 1, dtype=torch.long), 3).shape == (2, 3)
-    with pytest.raises(UserError, match="the encoder gives vectors of 16 features, and the decoder's cross-attention reads 10"):
+    with pytest.raises(
+        UserError, match="the encoder gives vectors of 16 features, and the decoder's cross-attention reads 10"
+    ):
         xt_blocks.XTransformer.from_models(
             xt_blocks.TransformerWrapper(
                 num_tokens=9, max_seq_len=8, return_only_embed=True, attn_layers=xt_blocks.Encoder(dim=16, depth=1)

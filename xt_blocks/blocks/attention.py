@@ -301,9 +301,11 @@ class Attention(AnyAttention):
         """
         if mask is not None:
             check_mask("mask", mask, x)
-        for name, value in (("kv", kv), ("values", values)):
-            if (value is not None) != getattr(self.options, name):
-                raise ValueError(f"the option {name} is {'on' if value is None else 'off'}: give {name}= with it alone")
+        if (kv is None) == self.options.kv or (values is None) == self.options.values:
+            raise ValueError(
+                f"kv= and values= are for the options of these names, kv={self.options.kv} and values="
+                f"{self.options.values}"
+            )
         past = 0 if memory is None else memory.shape[1]
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
@@ -346,7 +348,8 @@ class Attention(AnyAttention):
             k, v, gates = in_type_of(k, keys), in_type_of(v, kept), of_all[0] if of_all else None
         if rotary is not None:
             q, k = rotary.after_cache(q, k)
-        k, v = self.with_memory(k, v)
+        if self.mem_kv is not None:
+            k, v = self.with_memory(k, v)
         return q, KeysValues(k, v, new, None if cache is None else cache.window, gates)
 
     def _gates(self, gate: nn.Module, x: Tensor, memory: Tensor | None, attend: Masks | None) -> Tensor:
