@@ -32,6 +32,13 @@ from .syntax import (
 )
 
 
+def of_both(enc_causal: bool, dec_causal: bool, tie_token_emb: bool) -> dict[str, Value]:
+    """What the text of two streams says of both, beside their own settings."""
+    said = {"enc_causal": enc_causal, "dec_causal": dec_causal, "tie_token_emb": tie_token_emb}
+    usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
+    return {name: value for name, value in said.items() if value != usual[name]}
+
+
 def join(encoder: str, decoder: str, settings: Mapping[str, Value]) -> str:
     """Two texts as one, `p => q`: settings that both have are of both, and others get their prefix.
 

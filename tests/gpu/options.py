@@ -47,6 +47,8 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "token-shift": ("(a>>1 f>>1)*2", {"rotary_pos_emb": True}),
     "residual-attention": ("(a f)*2", {"residual_attn": True}),
     "parallel": ("(a & f)*2", {"rotary_pos_emb": True}),
+    "shared keys": ("(a ^k f a(kv=k) f)*2", {"rotary_pos_emb": True, "attn_max_attend_past": 100}),
+    "reads": ("^u a ^v f <u(gate, init=1) a(values=v, value_mix=learned) <u(cat) f", {"rotary_pos_emb": True}),
     "alibi, memory-kv, window": (
         "(a f)*2",
         {"alibi_pos_bias": True, "attn_num_mem_kv": 16, "attn_max_attend_past": 100},

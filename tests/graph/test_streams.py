@@ -187,7 +187,11 @@ def test_a_difference_is_that_of_each_stream() -> None:
     assert text.startswith("encoder\nblocks\n  ~ 3 × f: glu false -> true   f1, f3, f5\n")
     assert "\n\ndecoder\nblocks\n  - a   a3\n" in text
     assert f" parameters {graph.parameters():,} -> {other.parameters():,}" in re.sub(" +", " ", text)
-    assert "encoder before" in found.to_svg()
+    drawn = found.to_svg()
+    assert [drawn.count(f">{side} {when}<") for side in ("encoder", "decoder") for when in ("before", "after")] == [
+        1
+    ] * 4
+    assert ">causal<" not in drawn  # both decoders are
     assert '"encoder": {' in found.to_json()
     tied = decoder.diff(graph)
     assert [(c.name, c.before, c.after) for c in tied.stack][:1] == [("tie_token_emb", False, True)]
@@ -206,6 +210,9 @@ def test_a_drawing_has_both(tmp_path: Path) -> None:
     shaded = graph.to_svg(color=Shade({"encoder.f1": "changed", "decoder.a0": "added"}))
     assert len(re.findall('class="block kind-. hue-[24]"', shaded)) == 2
     assert "decoder" in graph.to_html()
+    legend = re.findall(r'class="key"><rect class="(heat-\d)".*?>(\S+ k|\d+) parameters<', graph.to_svg(color="params"))
+    colors, costs = zip(*legend, strict=True)
+    assert len({*colors}) == len({*costs}) == len(legend) == 3  # one scale: attention, and two widths of feedforwards
     mermaid = graph.to_mermaid()
     assert mermaid.count("-. context .->") == 1
     assert [*re.findall(r'subgraph \w+\["(.*)"\]', mermaid)] == [

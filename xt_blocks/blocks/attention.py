@@ -295,9 +295,11 @@ class Attention(AnyAttention):
         """
         if mask is not None:
             check_mask("mask", mask, x)
-        for name, value in (("kv", kv), ("values", values)):
-            if (value is not None) != getattr(self.options, name):
-                raise ValueError(f"the option {name} is {'on' if value is None else 'off'}: give {name}= with it alone")
+        if (kv is None) == self.options.kv or (values is None) == self.options.values:
+            raise ValueError(
+                f"kv= and values= are for the options of these names, kv={self.options.kv} and values="
+                f"{self.options.values}"
+            )
         values_of, own = None, kv
         if kv is not None:
             q, k, v = self.queries(x, rotary), kv.keys, kv.values
@@ -336,7 +338,8 @@ class Attention(AnyAttention):
             k, v = in_type_of(k, keys), in_type_of(v, kept)
         if rotary is not None:
             q, k = rotary.after_cache(q, k)
-        k, v = self.with_memory(k, v)
+        if self.mem_kv is not None:
+            k, v = self.with_memory(k, v)
         return q, KeysValues(k, v, new, None if cache is None else cache.window)
 
     def queries(self, x: Tensor, rotary: Rotation | None) -> Tensor:
@@ -443,13 +446,13 @@ class CrossAttention(AnyAttention):
                 cache.write("keys", k)
                 cache.write("values", v)
         q = q if rotary is None else rotary.apply(q)
-        k, v = self.with_memory(k, v)
         masks = Masks(x.shape[1], context_mask=context_mask, device=x.device) if attend is None else attend
         if self.training and self.options.tokens_dropout:
             real = masks.context_mask
             real = torch.ones_like(k[:, 0, :, 0], dtype=torch.bool) if real is None else real
             seen = without_share(real, self.options.tokens_dropout)
             masks = Masks(x.shape[1], context_mask=seen, device=x.device)
+        k, v = self.with_memory(k, v)
         memories = self.options.num_mem_kv
         own = masks.tokens(MaskSpec(masks.causal, None, memories)) if self.options.context else masks.context(memories)
         return self.attend(x, q, k, v, own, scores, keep_scores)

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
         compile(pattern, **settings)
     notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
+    notes += [f"^{name} names a place that nothing reads" for name in pattern.unread_labels]
     unfed = next(attending(pattern.expansion.blocks()), None)
     if unfed is not None and stack.encoder is None and stack.settings["context"] is None:
         notes.append(f"{unfed.kind} attends to a context: give it when calling, or write (a f)*6 => (a c f)*6")

@@ -30,7 +30,8 @@ def check_wiring(stack: Stack, state: Reader) -> None:
 
 def warn_of_memories(model: Any, stack: Stack, state: Reader) -> None:
     """What a model around the stack computes otherwise with memories of earlier segments."""
-    if stack.injection is not None and getattr(model, "max_mem_len", 0):
+    segments = bool(getattr(model, "max_mem_len", 0))
+    if stack.injection is not None and segments:
         state.warn(
             "reinject_input: x-transformers injects nothing into memories, and this model what entered with them"
         )

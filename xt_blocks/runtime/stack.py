@@ -396,7 +396,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         ctx.values[step.node] = out.stream
         if step.use.shares_norm and out.normed is not None:
             ctx.values[given_by(step.node, "normed")] = out.normed
-        if step.gives:
+        if step.keep_scores or step.gives:
             ctx.give(step, out)
         if ctx.intermediates is not None:
             ctx.record(step, x if out.read is None else out.read, out, given.get("cache"))
