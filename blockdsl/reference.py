@@ -130,6 +130,7 @@ _NEEDS: dict[str, dict[str, Value]] = {
     **{f"moe_{name}": {"moe_glu": True} for name in ("gate_first", "glu_limit", "glu_offset")},
     "moe_top_groups": {"moe_groups": 4},
     "moe_shared_gate": {"moe_shared_inner": 64},
+    "learned_reinject_input_gate": {"reinject_input": True},
     "hyper_conn_mix": {"num_residual_streams": 4},
     "hyper_conn_sinkhorn_iters": {"num_residual_streams": 4},
     "rotary_xpos": {"causal": True},

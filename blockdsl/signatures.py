@@ -510,6 +510,11 @@ class SharedSettings(TypedDict, total=False):
     x-transformers 2.31 computes; default sinkhorn"""
     hyper_conn_sinkhorn_iters: int
     """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
+    reinject_input: bool
+    """each branch reads the stream plus a linear layer of the stack's input, one for all (arXiv:1909.01377);
+    default false"""
+    learned_reinject_input_gate: bool
+    """times a number between 0 and 1 that the input says for each token; default false"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -1184,6 +1189,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_residual_streams: int
     enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     enc_hyper_conn_sinkhorn_iters: int
+    enc_reinject_input: bool
+    enc_learned_reinject_input_gate: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1414,6 +1421,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_residual_streams: int
     dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     dec_hyper_conn_sinkhorn_iters: int
+    dec_reinject_input: bool
+    dec_learned_reinject_input_gate: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float

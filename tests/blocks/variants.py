@@ -164,6 +164,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gated residual, post-norm": ("(a f)*2", {"gate_residual": True, "pre_norm": False, "residual_attn": True}),
     "deepnorm": ("(a f)*2", {"deepnorm": True}),
     "deepnorm, cross": ("(a c f)*2", {"deepnorm": True, "attn_shared_kv": True, "attn_gate_values": True}),
+    "injected input": ("(a>>1 f)*2 (a & f)", {"reinject_input": True, "learned_reinject_input_gate": True}),
     "residual streams": ("(a@x f)*2 a>>1/2", {"num_residual_streams": 3, "rotary_pos_emb": True}),
     "residual streams, parallel, post-norm": (
         "(a & f a)*2",

@@ -91,6 +91,8 @@ WIRING = {
     2: [
         case("streams", STREAMS),
         case("streams_post_norm", STREAMS | {"pre_norm": False, "use_rmsnorm": True}),
+        case("injected", {"reinject_input": True, "use_rmsnorm": True}),
+        case("injected_gated", {"reinject_input": True, "learned_reinject_input_gate": True, "pre_norm": False}),
         case("skips", {"unet_skips": True, "depth": 5}),
         case("values_learned", {"add_value_residual": True, "rotary_pos_emb": True, "depth": 3}),
         case("values_half", {"add_value_residual": True, "learned_value_residual_mix": False, "attn_kv_heads": 1}),

@@ -32,8 +32,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "softclamp_output",
         "integrate_layers",
         "qkv_receive_diff_residuals",
-        "reinject_input",
-        "learned_reinject_input_gate",
         "attn_pre_scale_post_talking_heads",
         "attn_sparse_topk_straight_through",
         "attn_gate_value_heads",
@@ -102,6 +100,13 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
 }
 
 _ADAPTIVE = ("use_adaptive_layernorm", "use_adaptive_rmsnorm", "use_adaptive_layerscale")
+
+# What comes near to one of them.
+_NEAR = {
+    "integrate_layers": "pattern='^h (<h(all, soft) a ^h <h(all, soft) f ^h)*6' takes weighted means of earlier places "
+    "into the stream itself, by weights that do not follow from the token",
+    "qkv_receive_diff_residuals": "queries, keys and values read one mix of the streams",
+}
 
 # Of these, any value gives the same numbers here.
 _NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs")
@@ -199,8 +204,9 @@ def _drop_defaults(called: str, left: dict[str, Any], prefix: str) -> None:
             left.pop(name)
         elif name in _NOT_HERE and name not in stack_keywords():
             if left[name] != _NOT_HERE[name]:
+                near = f"; {_NEAR[name]}" if name in _NEAR else ""
                 raise TypeError(
-                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here"
+                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here{near}"
                 )
             left.pop(name)
 
@@ -240,6 +246,8 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         left.pop("hyper_conn_sinkhorn_iters", None)  # whatever they are, it sums the streams
         if (left.get("num_residual_streams") or 1) > 1:
             out["hyper_conn_mix"] = "sum"
+    if not left.get("reinject_input"):
+        left.pop("learned_reinject_input_gate", None)
     if not left.get("add_value_residual"):
         left.pop("learned_value_residual_mix", None)
     elif left.get("cross_attend") or "c" in (left.get("custom_layers") or ()):
