@@ -400,7 +400,7 @@ def test_a_value_for_each_layer_of_a_kind_stands_in_its_blocks() -> None:
     assert x.layer_schedule(0, 1, 3, lambda start, end, t: t * t) == (0, 0.25, 1)
     assert pattern_of(depth=3, ff_mult=tapered) == "a f(mult=4) a f(mult=3) a f(mult=2)"
     both = {"attn_gate_values": (True, False), "attn_zero_init_output": True, "unet_skips": True}
-    assert pattern_of(**both) == "^u a(zero_init_branch_output, gate_values) f <u(pop, cat) a(zero_init_branch_output, gate_values=false) f"  # fmt: skip
+    assert pattern_of(**both) == "^u a(gate_values, zero_init_branch_output) f <u(pop, cat) a(gate_values=false, zero_init_branch_output) f"  # fmt: skip
     with pytest.raises(TypeError, match="mult has 3 values for 2 layers"):
         pattern_of(ff_mult=tapered)
     with pytest.raises(ValueError, match="a depth of at least 2, and the schedule linear, cosine or a function"):
