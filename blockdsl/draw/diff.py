@@ -48,11 +48,11 @@ class _Lines:
             (f"{sign} {labels.name(node)}", node)
             for sign, graph, labels, nodes in self._sides()
             for node in nodes
-            if graph.node_type(node) == "block"
+            if graph.node_type(node) in ("block", "read")
         ]
         rows += [
             (
-                f"~ {self.diff.before.block(changed.before)['kind']}: {_listed(changed.changes)}",
+                f"~ {_sort(self.diff.before, changed.before)}: {_listed(changed.changes)}",
                 _both(changed.before, changed.after),
             )
             for changed in self.diff.blocks
@@ -76,7 +76,7 @@ class _Lines:
         for sign, graph, labels, nodes in self._sides():
             for node in nodes:
                 node_type = graph.node_type(node)
-                if node_type != "block":
+                if node_type not in ("block", "read"):
                     yield f"  {sign} {labels.position(node) if node_type == 'position' else node}"
         if self.diff.stack:
             yield f"  ~ {_listed(self.diff.stack)}"
@@ -84,10 +84,9 @@ class _Lines:
             yield f"  ~ {_both(changed.before, changed.after)}: {_listed(changed.changes)}"
 
     def wiring(self) -> Iterator[str]:
-        nodes = self.diff.before.nx.nodes
         yield from _grouped(
             (
-                f"~ {nodes[changed.before].get('kind', changed.before)}: "
+                f"~ {_sort(self.diff.before, changed.before)}: "
                 + ", ".join(self._rewired(change) for change in changed.changes),
                 _both(changed.before, changed.after),
             )
