@@ -199,15 +199,3 @@ def test_text_says_which_copy_reads_which() -> None:
         output · LayerNorm
         """
     ).strip("\n")
-
-
-def test_a_difference_tells_of_reads_as_of_blocks() -> None:
-    found = graph("^x (a f <x(gain))*3 a ^k f a(kv=k)").diff(graph("^x (a f <x(gain, init=0.5))*3 a ^k f a <x"))
-    assert found.to_text().splitlines()[:6] == [
-        "blocks",
-        "  + <x                          read3",
-        "  ~ 3 × read: init 0.0 -> 0.5   read0, read1, read2",
-        "wiring",
-        "  ~ a: kv a -> none   a8",
-        "costs, at 1,024 tokens a row",
-    ]
