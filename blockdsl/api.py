@@ -25,7 +25,7 @@ from .registry.tokens import MODELS, checked, clash, model_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .draw.colors import Shade
+    from .draw.shade import Shade
     from .signatures import CompileSettings
 
 

@@ -15,7 +15,7 @@ from .labels import Labels
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
-    from .colors import Shade
+    from .shade import Shade
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -148,30 +148,47 @@ def _positions(graph: Graph, scheme: Scheme, settings: dict[str, Value]) -> Iter
     kind = {node: kind_of(graph.block(node)["kind"]) for node in graph.nodes("block")}
     may = [node for node in kind if scheme.read_by in kind[node].inputs]
     names = {node: {option.setting: option.name for option in kind[node].position_options()} for node in may}
-    usual = {option.name: option.default for option in POSITION_SETTINGS}
     read = {node: position for node in may if (position := _position(graph, node, scheme)) is not None}
     asks = {node: scheme.asks(scheme.complete(read[node]), _sizes(graph, node)) for node in read}
 
     def fits(node: str, said: Mapping[str, Value]) -> bool:
-        return node in read and scheme.of({**usual, **said}, _sizes(graph, node)) == scheme.with_defaults(read[node])
+        return node in read and scheme.of({**_USUAL, **said}, _sizes(graph, node)) == scheme.with_defaults(read[node])
 
-    switch = scheme.switch[0]
-    common: dict[str, Value] = max(asks.values(), key=lambda said: sum(fits(node, said) for node in may), default={})
-    own = all(
-        switch in names[node] and {n for n in said if said[n] != usual[n]} <= {*names[node]}
-        for node, said in asks.items()
-    )
-    if own and sum(fits(node, common) for node in may) <= len(may) - len(asks):
-        common = {}  # fewer say that they read it than would say that they do not
+    # an option of its own, as cross-attention has one, says whether a block is rotated; of others the stack does
+    by_option = {node for node in may if scheme.name == "rotary" and "rotary" in graph.block(node)["options"]}
+    by_stack = [node for node in may if node not in by_option]
+    common, switch = _common(scheme, by_stack, names, asks, fits), scheme.switch[0]
     settings |= common
     for node in may:
-        if fits(node, common) if common else node not in read:
+        if fits(node, common) if common and node in by_stack else node not in read:
             continue
-        if switch not in names[node]:
+        if node in by_stack and switch not in names[node]:
             reads = f"reads {scheme.title} unlike others" if node in read else f"reads no {scheme.title}, and others do"
             raise NoText(f"{node} {reads}, which no option of a block says")
         said = asks.get(node, {switch: False})
-        yield node, {names[node][n]: v for n, v in said.items() if n in names[node] and v != common.get(n, usual[n])}
+        usual = _USUAL | common
+        yield node, {names[node][n]: v for n, v in said.items() if n in names[node] and v != usual[n]}
+
+
+_USUAL = {option.name: option.default for option in POSITION_SETTINGS}
+
+
+def _common(
+    scheme: Scheme,
+    nodes: Sequence[str],
+    names: Mapping[str, Mapping[str | None, str]],
+    asks: Mapping[str, dict[str, Value]],
+    fits: Callable[[str, Mapping[str, Value]], bool],
+) -> dict[str, Value]:
+    """The settings that serve most blocks; none, where fewer would say that they read it than that they do not."""
+    asked = [asks[node] for node in nodes if node in asks]
+    common = max(asked, key=lambda said: sum(fits(node, said) for node in nodes), default={})
+    unusual = {
+        node: {name for name, value in asks[node].items() if value != _USUAL[name]} for node in nodes if node in asks
+    }
+    if not all({scheme.switch[0], *said} <= {*names[node]} for node, said in unusual.items()):
+        return common  # a block cannot say it
+    return common if sum(fits(node, common) for node in nodes) > len(nodes) - len(asked) else {}
 
 
 def _position(graph: Graph, node: str, scheme: Scheme) -> Mapping[str, Any] | None:

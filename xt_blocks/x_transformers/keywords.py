@@ -32,8 +32,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "softclamp_output",
         "integrate_layers",
         "qkv_receive_diff_residuals",
-        "reinject_input",
-        "learned_reinject_input_gate",
         "attn_pre_scale_post_talking_heads",
         "attn_sparse_topk_straight_through",
         "attn_gate_value_heads",
@@ -45,7 +43,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_selective",
         "attn_cog_signed",
         "attn_hybrid_learned_mix",
-        "attn_data_dependent_alibi",
         "attn_data_dependent_alibi_per_row",
         "attn_use_rel_proj_pos_bias",
         "attn_use_cope",
@@ -104,6 +101,13 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
 
 _ADAPTIVE = ("use_adaptive_layernorm", "use_adaptive_rmsnorm", "use_adaptive_layerscale")
 
+# What comes near to one of them.
+_NEAR = {
+    "integrate_layers": "pattern='^h (<h(all, soft) a ^h <h(all, soft) f ^h)*6' takes weighted means of earlier places "
+    "into the stream itself, by weights that do not follow from the token",
+    "qkv_receive_diff_residuals": "queries, keys and values read one mix of the streams",
+}
+
 # Of these, any value gives the same numbers here.
 _NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs")
 
@@ -124,7 +128,6 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
     "num_pooled_tokens": 1,
     "attn_pool_depth": 1,
     "dim_pooled_tokens": None,
-    "squeeze_out_last_dim": False,
     "token_emb": None,
     "mixture_of_softmax": False,
     "mixture_of_softmax_k": 4,
@@ -201,8 +204,9 @@ def _drop_defaults(called: str, left: dict[str, Any], prefix: str) -> None:
             left.pop(name)
         elif name in _NOT_HERE and name not in stack_keywords():
             if left[name] != _NOT_HERE[name]:
+                near = f"; {_NEAR[name]}" if name in _NEAR else ""
                 raise TypeError(
-                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here"
+                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here{near}"
                 )
             left.pop(name)
 
@@ -223,6 +227,8 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             warnings.warn(
                 f"{called}(): the softclamp leaves {biased[0]} as it is; x-transformers caps it too", stacklevel=4
             )
+    if left.pop("attn_data_dependent_alibi", False):
+        out["attn_forget_gate"] = True
     bound = left.pop("attn_laser_softclamp_value", 15.0)
     if left.get("attn_laser"):
         out["attn_laser_softcap"] = bound
@@ -240,6 +246,8 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         left.pop("hyper_conn_sinkhorn_iters", None)  # whatever they are, it sums the streams
         if (left.get("num_residual_streams") or 1) > 1:
             out["hyper_conn_mix"] = "sum"
+    if not left.get("reinject_input"):
+        left.pop("learned_reinject_input_gate", None)
     if not left.get("add_value_residual"):
         left.pop("learned_value_residual_mix", None)
     elif left.get("cross_attend") or "c" in (left.get("custom_layers") or ()):
