@@ -12,6 +12,7 @@ from .choices import COLORS, check_choice
 from .details import Details
 from .hues import place
 from .palette import HEATS, HUES
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -28,20 +29,6 @@ class Colors:
 
     of: Callable[[Any], str]
     legend: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Shade:
-    """Colours from elsewhere: what a run measured, or how a graph differs from another.
-
-    Args:
-        values: node → a number, from light for the least to dark for the most; or one of STATUSES. A block without one
-            is grey.
-        meaning: of the numbers, for the legend.
-    """
-
-    values: Mapping[str, float | str]
-    meaning: str = ""
 
 
 STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-4", "removed": "hue-3"}

@@ -15,7 +15,7 @@ from .details import Details
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
-    from .colors import Shade
+    from .shade import Shade
 
 Row = dict[str, Any]
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from .captions import Captions, blocks_of
 from .choices import DETAILS, check_choice
-from .colors import BY_COST, Colors, Shade, colors, heats
+from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column, ColumnPart
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
 from .layered import DOWN, layered
 from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
