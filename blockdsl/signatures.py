@@ -36,6 +36,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -594,6 +597,9 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     attn_kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -710,8 +716,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
     use_adaptive_layerscale: bool
-    """the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748);
-    default false"""
+    """branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero,
+    arXiv:2212.09748); default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -1223,6 +1229,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_forget_gate: bool
     enc_attn_kv_rank: int | None
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
@@ -1454,6 +1461,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_forget_gate: bool
     dec_attn_kv_rank: int | None
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None

@@ -45,7 +45,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_selective",
         "attn_cog_signed",
         "attn_hybrid_learned_mix",
-        "attn_data_dependent_alibi",
         "attn_data_dependent_alibi_per_row",
         "attn_use_rel_proj_pos_bias",
         "attn_use_cope",
@@ -131,7 +130,6 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
     "num_pooled_tokens": 1,
     "attn_pool_depth": 1,
     "dim_pooled_tokens": None,
-    "squeeze_out_last_dim": False,
     "token_emb": None,
     "mixture_of_softmax": False,
     "mixture_of_softmax_k": 4,
@@ -231,6 +229,8 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             warnings.warn(
                 f"{called}(): the softclamp leaves {biased[0]} as it is; x-transformers caps it too", stacklevel=4
             )
+    if left.pop("attn_data_dependent_alibi", False):
+        out["attn_forget_gate"] = True
     bound = left.pop("attn_laser_softclamp_value", 15.0)
     if left.get("attn_laser"):
         out["attn_laser_softcap"] = bound
