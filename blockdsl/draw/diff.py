@@ -9,7 +9,7 @@ from ..graph.costs import row_length, stage_title
 from ..registry.kinds import kinds
 from ..registry.options import spell
 from . import escape
-from .labels import Labels
+from .captions import Captions
 
 if TYPE_CHECKING:
     from ..graph.diff import Change, Difference
@@ -32,7 +32,7 @@ def _painted(line: str) -> str:
 class _Lines:
     def __init__(self, diff: Difference) -> None:
         self.diff = diff
-        self.labels = Labels(diff.before), Labels(diff.after)
+        self.captions = Captions(diff.before), Captions(diff.after)
 
     def lines(self) -> Iterator[str]:
         if not self.diff:
@@ -46,8 +46,8 @@ class _Lines:
 
     def blocks(self) -> Iterator[str]:
         rows = [
-            (f"{sign} {labels.name(node)}", node)
-            for sign, graph, labels, nodes in self._sides()
+            (f"{sign} {captions.name(node)}", node)
+            for sign, graph, captions, nodes in self._sides()
             for node in nodes
             if graph.node_type(node) == "block"
         ]
@@ -61,9 +61,9 @@ class _Lines:
         ]
         return _grouped(rows)
 
-    def _sides(self) -> Iterable[tuple[str, Graph, Labels, tuple[str, ...]]]:
+    def _sides(self) -> Iterable[tuple[str, Graph, Captions, tuple[str, ...]]]:
         diff = self.diff
-        return ("-", diff.before, self.labels[0], diff.removed), ("+", diff.after, self.labels[1], diff.added)
+        return ("-", diff.before, self.captions[0], diff.removed), ("+", diff.after, self.captions[1], diff.added)
 
     def stages(self) -> Iterator[str]:
         for stage in self.diff.stages:
@@ -75,11 +75,11 @@ class _Lines:
                 yield f"  ~ stage {stage_title(self.diff.before, stage.before)}: {_listed(stage.changes)}"
 
     def settings(self) -> Iterator[str]:
-        for sign, graph, labels, nodes in self._sides():
+        for sign, graph, captions, nodes in self._sides():
             for node in nodes:
                 node_type = graph.node_type(node)
                 if node_type not in ("block", "read"):
-                    yield f"  {sign} {labels.position(node) if node_type == 'position' else node}"
+                    yield f"  {sign} {captions.position(node) if node_type == 'position' else node}"
         if self.diff.stack:
             yield f"  ~ {_listed(self.diff.stack)}"
         for changed in self.diff.settings:
