@@ -36,6 +36,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -507,6 +510,11 @@ class SharedSettings(TypedDict, total=False):
     x-transformers 2.31 computes; default sinkhorn"""
     hyper_conn_sinkhorn_iters: int
     """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
+    reinject_input: bool
+    """each branch reads the stream plus a linear layer of the stack's input, one for all (arXiv:1909.01377);
+    default false"""
+    learned_reinject_input_gate: bool
+    """times a number between 0 and 1 that the input says for each token; default false"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -589,6 +597,9 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     attn_kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -705,8 +716,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
     use_adaptive_layerscale: bool
-    """the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748);
-    default false"""
+    """branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero,
+    arXiv:2212.09748); default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -1178,6 +1189,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_residual_streams: int
     enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     enc_hyper_conn_sinkhorn_iters: int
+    enc_reinject_input: bool
+    enc_learned_reinject_input_gate: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1216,6 +1229,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_forget_gate: bool
     enc_attn_kv_rank: int | None
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
@@ -1407,6 +1421,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_residual_streams: int
     dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     dec_hyper_conn_sinkhorn_iters: int
+    dec_reinject_input: bool
+    dec_learned_reinject_input_gate: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
@@ -1445,6 +1461,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_forget_gate: bool
     dec_attn_kv_rank: int | None
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None

@@ -13,9 +13,9 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError, did_you_mean
-from ..registry.kinds import SCORE_SIZES, Kind, kinds
+from ..registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
-from ..registry.options import Option, by_name
+from ..registry.options import Option, by_name, spell
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import (
@@ -423,11 +423,12 @@ def _shared_norms(graph: Graph) -> Iterator[str]:
                 yield f"{source} → {node}: a norm is shared by blocks that read the same stream"
 
 
-def _streams(graph: Graph) -> Iterator[str]:
-    streams = graph.residual_streams
+def _alike(graph: Graph) -> Iterator[str]:
+    said = {option.name: graph.of_all_blocks(option.name) for option in OF_ALL_BLOCKS}
     for node, _, attrs in _each_block(graph):
-        if (own := attrs["options"]["num_residual_streams"]) != streams:
-            yield f"{node}: num_residual_streams is {own}, and {streams} of the first block; all have the same streams"
+        for name, value in said.items():
+            if (own := attrs["options"][name]) != value:
+                yield f"{node}: {name} is {spell(own)}, and {spell(value)} of the first block; all blocks say the same"
 
 
 def _ends(graph: Graph) -> Iterator[str]:
@@ -582,7 +583,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         _positions,
         _scores,
         _shared_norms,
-        _streams,
+        _alike,
         _ends,
         _readers,
         _ties,

@@ -75,6 +75,7 @@ class _Sequence(Settable, SequenceModel):
     """The arguments and results of a pass as x-transformers has them."""
 
     own_forwards: ClassVar[tuple[Any, ...]] = ()
+    squeeze_out_last_dim = False
 
     norm = part(
         lambda model: nn.Identity(),
@@ -171,11 +172,20 @@ class _Sequence(Settable, SequenceModel):
             **inputs,
         )
         further = intermediates or return_mems or weights
+        if self.squeeze_out_last_dim and not embeddings:
+            out = _squeezed(out)
         result, parts = (out[0], out[1:2]) if further else (out, ())
         if excise_prepend_embeds and inputs.get("prepend_embeds") is not None and cache is None:
             start = inputs["prepend_embeds"].shape[1]
             result = tuple(t[:, start:] for t in result) if isinstance(result, tuple) else result[:, start:]
         return (result, *parts) if parts else result
+
+
+def _squeezed(out: Any) -> Any:
+    """The logits, the first of all that is returned, without their last axis where it has one place."""
+    if isinstance(out, tuple):
+        return (_squeezed(out[0]), *out[1:])
+    return out[..., 0] if out.shape[-1] == 1 else out
 
 
 _Sequence.own_forwards = (_Sequence.forward,)
@@ -203,13 +213,23 @@ class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
     """`xt_blocks.TransformerWrapper`, called and read as x-transformers' is.
 
     Args:
+        squeeze_out_last_dim: logits of logits_dim=1 are (batch, seq).
         options: as there; those of 2.x that are not here are refused unless they are at their default.
     """
 
-    def __init__(self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        num_tokens: int,
+        max_seq_len: int | None,
+        attn_layers: Stack,
+        squeeze_out_last_dim: bool = False,
+        **options: Any,
+    ) -> None:
         own = _around("TransformerWrapper", attn_layers, options)
         length = _length(max_seq_len)
         super().__init__(num_tokens=num_tokens, max_seq_len=length, attn_layers=attn_layers, **own)
+        self.squeeze_out_last_dim = squeeze_out_last_dim
 
     @property
     def can_cache_kv(self) -> bool:
