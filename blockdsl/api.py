@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-from .graph import costs, digest, json, lint, loops, tokens
+from .graph import costs, digest, json, lint, loops, select, to_pattern, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
 from .graph.resolve import ResolvedPattern, resolve
-from .language.join import join
+from .language.join import join, of_both
 from .language.pattern import Pattern, parse
 from .registry.keywords import parameters, spells
 from .registry.settings import table
@@ -25,7 +25,7 @@ from .registry.tokens import MODELS, checked, clash, model_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .draw.colors import Shade
+    from .draw.shade import Shade
     from .signatures import CompileSettings
 
 
@@ -115,9 +115,7 @@ class BlockGraph(Graph):
         Raises:
             GraphError: they do not fit, or this graph attends to no context; the message lists every fault.
         """
-        more = {"enc_causal": encoder.causal, "dec_causal": self.causal, "tie_token_emb": tie_token_emb}
-        usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
-        said = {name: value for name, value in more.items() if value != usual[name]}
+        said = of_both(encoder.causal, self.causal, tie_token_emb)
         return self._reading(encoder, tie_token_emb, join(encoder.pattern, self.pattern, said))
 
     def with_loops(self, **counts: int) -> BlockGraph:
@@ -203,6 +201,21 @@ class BlockGraph(Graph):
         """
         return digest.digest(self)
 
+    def select(self, selector: str) -> list[str]:
+        """Nodes in the language's own words, in graph order: `a`, `f(glu)`, `@core`, `dec: a[0:6]`, `a:even`.
+
+        Args:
+            selector: see `blockdsl.graph.select`.
+
+        Returns:
+            names of nodes; those of an encoder start with `encoder.`.
+
+        Raises:
+            PatternError: the selector is wrong, or a part of it selects nothing.
+        """
+        found = select.select(self.streams(), selector)
+        return [f"encoder.{node}" for node in found.pop("encoder", [])] + [n for own in found.values() for n in own]
+
     def diff(self, other: BlockGraph, seq_len: int = 1024) -> GraphDiff:
         """What differs from another graph; false when both are the same model.
 
@@ -212,6 +225,24 @@ class BlockGraph(Graph):
         return GraphDiff.between(self, other, seq_len)
 
     # Text --------------------------------------------------------------------------------------------------------
+
+    def to_pattern(self) -> Pattern:
+        """The graph's text, edits included: `compile(g.to_pattern()) == g`.
+
+        What blocks have in common is said by `set`; what a node reads from further up than the node before it, by
+        labels, under the names that are in the graph where they serve, and others where they do not.
+
+        Raises:
+            GraphError: the graph is at fault, or has no text; the message says why.
+        """
+        pattern = to_pattern.to_pattern(self)
+        try:
+            made = compile(pattern)
+        except UserError as error:
+            raise GraphError(f"the graph has no text: {error}") from None
+        if made != self:
+            raise GraphError(f"the graph has no text; the nearest is {pattern!s}, and differs:\n{made.diff(self)}")
+        return pattern
 
     def to_text(self, ascii: bool = False, color: bool = False) -> str:
         """The graph drawn with characters: stages, branches, ties, and each repeat once.
@@ -326,7 +357,8 @@ class BlockGraph(Graph):
         return self.to_text()
 
     def __repr__(self) -> str:
-        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={len(self.nodes('block'))})"
+        blocks = sum(len(stream.nodes("block")) for stream in self.streams().values())
+        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={blocks})"
 
     def __eq__(self, other: object) -> bool:
         """Whether both are one model, as `digest` has it; those that cannot be read are as their JSON is."""

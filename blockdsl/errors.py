@@ -115,7 +115,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if sentence := absent(word):
         return sentence
     longer = [f"'{name}'" for name in names if name.endswith(f"_{word}") or name.startswith(f"{word}_")]
-    if 0 < len(longer) < 7:  # `dropout` or `rotary`, say; which one is meant cannot be told
+    if 0 < len(longer) < 9:  # `dropout` or `rotary`, say; which one is meant cannot be told
         named = " or ".join(filter(None, (", ".join(longer[:-1]), longer[-1])))
         return textwrap.fill(f"did you mean {named}?", _WIDEST_LINE)
     found = nearest(word, names)

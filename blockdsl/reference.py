@@ -18,11 +18,13 @@ from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
 from .registry.rotary import NEEDED_BY_SCALING
 from .registry.settings import STACK_SETTINGS
+from .registry.streams import PAIR_OPTIONS, side_of
 from .synonyms import meant
 
 # The order of the areas. A registered kind comes after them, under its title.
 AREAS = (
     "stack",
+    "two streams",
     "embedding",
     "vectors",
     "images",
@@ -125,10 +127,12 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "attn_gate_bias": {"attn_gate_values": True},
     "attn_gate_values_headwise": {"attn_gate_values": True},
     "attn_laser_softcap": {"attn_laser": True},
+    "attn_forget_gate": {"causal": True},
     "ff_glu_mult_bias": {"ff_glu": True},
     **{f"moe_{name}": {"moe_glu": True} for name in ("gate_first", "glu_limit", "glu_offset")},
     "moe_top_groups": {"moe_groups": 4},
     "moe_shared_gate": {"moe_shared_inner": 64},
+    "learned_reinject_input_gate": {"reinject_input": True},
     "hyper_conn_mix": {"num_residual_streams": 4},
     "hyper_conn_sinkhorn_iters": {"num_residual_streams": 4},
     "rotary_xpos": {"causal": True},
@@ -191,6 +195,8 @@ class Entry:
 def entries() -> list[Entry]:
     """Every entry, by area."""
     found: dict[str, Entry] = {}
+    for option in PAIR_OPTIONS:
+        found[option.name] = _of_pair(option)
     by_block = {option.setting for kind in kinds().values() for option in kind.position_options()}
     for option in STACK_SETTINGS:
         if option.name not in by_block:
@@ -210,6 +216,7 @@ def entries() -> list[Entry]:
 
 def find(name: str) -> list[Entry]:
     """The entries that have this name or keyword, or another name of it; `dropout` is an option of several kinds."""
+    name = side_of(name)[1]  # enc_heads is heads, of one stream
     names = {name, *meant(name)}
     return [entry for entry in entries() if names & {entry.name, entry.keyword}]
 
@@ -250,10 +257,23 @@ def _of_stack(option: Option) -> Entry:
     return _of_option(option, option.name, (), option.area or "stack", setting, setting, f"{setting} {blocks}")
 
 
+def _of_pair(option: Option) -> Entry:
+    """Of two streams together, over tokens."""
+    setting = f"set {_given(option.name, telling(option))};"
+    example = f"set num_tokens=256, max_seq_len=1024; {setting} (a f)*6 => (a c f)*6"
+    entry = _of_option(option, option.name, (), "two streams", setting, setting, example)
+    return replace(entry, keyword_example=f"{entry.keyword_example}, num_tokens=256, max_seq_len=1024")
+
+
 def _of_block(option: Option, kind: str, area: str) -> Entry:
-    block = f"{kind}({_given(option.name, telling(option))})"
+    value = "u" if option.reads else telling(option)
+    beside = "values=u, " if option.name == "value_mix" else ""
+    block = f"{kind}({beside}{_given(option.name, value)})"
     blocks = {"a": f"({block} f)*6", "f": f"(a {block})*6"}.get(kind, f"(a {block} f)*6")
     blocks = f"(f & {block})*6" if option.name == "shared_norm" else blocks  # it is for parallel ones
+    if option.reads or beside:
+        block = f"{kind if option.reads in kinds()[kind].gives else 'a'} ^u {block}"
+        blocks = f"(f {block})*6"
     setting = f"set {_given(option.setting, telling(option))};" if option.setting else ""
     causal: dict[str, Value] = {"causal": True} if kinds()[kind].causal_only and option is not BIDIRECTIONAL else {}
     return _of_option(option, option.setting, (kind,), option.area or area, block, setting, blocks, causal)

@@ -36,6 +36,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -47,12 +50,12 @@ class SelfAttentionOptions(TypedDict, total=False):
     none: half the head; default none"""
     kv: bool
     """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
-    arXiv:2405.05254; arXiv:2405.12981); default false"""
+    arXiv:2405.05254); default false"""
     values: bool
-    """a label after a self-attention, whose values are mixed with this block's (ResFormer, arXiv:2410.17897);
-    default false"""
+    """a label after a self-attention: a mean of its values and this block's is attended to (ResFormer,
+    arXiv:2410.17897); default false"""
     value_mix: Literal["half", "learned"]
-    """how values are mixed: half of each, or in a share that a linear layer makes of each token by head; default
+    """shares of that mean: half of each, or learned, as a linear layer makes them of each token by head; default
     half"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
@@ -507,6 +510,11 @@ class SharedSettings(TypedDict, total=False):
     x-transformers 2.31 computes; default sinkhorn"""
     hyper_conn_sinkhorn_iters: int
     """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
+    reinject_input: bool
+    """each branch reads the stream plus a linear layer of the stack's input, one for all (arXiv:1909.01377);
+    default false"""
+    learned_reinject_input_gate: bool
+    """times a number between 0 and 1 that the input says for each token; default false"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -589,6 +597,9 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     attn_kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -705,8 +716,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
     use_adaptive_layerscale: bool
-    """the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748);
-    default false"""
+    """branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero,
+    arXiv:2212.09748); default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -952,6 +963,12 @@ class LayersKeywords(SharedSettings, total=False):
     """one attention for every so many blocks, early in the stack, then feedforwards (arXiv:2009.04534)"""
     custom_layers: Sequence[str] | None
     """the kind of each block; depth, which x-transformers asks for as well, then has no effect"""
+    unet_skips: bool
+    """later repeats of the default block read what entered earlier ones, as in a U-Net (arXiv:2209.12152)"""
+    add_value_residual: bool
+    """self-attentions mix the values of the first with their own (arXiv:2410.17897)"""
+    learned_value_residual_mix: bool | None
+    """they do in a share that is learned for each token and head; else half of each"""
     shift_tokens: int | Sequence[int] | None
     """token shift of each block (RWKV-LM)"""
     layer_dropout: float | Sequence[float] | None
@@ -1174,6 +1191,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_sandwich_coef: int | None
     enc_par_ratio: int | None
     enc_custom_layers: Sequence[str] | None
+    enc_unet_skips: bool
+    enc_add_value_residual: bool
+    enc_learned_value_residual_mix: bool | None
     enc_shift_tokens: int | Sequence[int] | None
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
@@ -1185,6 +1205,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_residual_streams: int
     enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     enc_hyper_conn_sinkhorn_iters: int
+    enc_reinject_input: bool
+    enc_learned_reinject_input_gate: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1223,6 +1245,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_forget_gate: bool
     enc_attn_kv_rank: int | None
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
@@ -1407,6 +1430,9 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_sandwich_coef: int | None
     dec_par_ratio: int | None
     dec_custom_layers: Sequence[str] | None
+    dec_unet_skips: bool
+    dec_add_value_residual: bool
+    dec_learned_value_residual_mix: bool | None
     dec_shift_tokens: int | Sequence[int] | None
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None
@@ -1418,6 +1444,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_residual_streams: int
     dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     dec_hyper_conn_sinkhorn_iters: int
+    dec_reinject_input: bool
+    dec_learned_reinject_input_gate: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
@@ -1456,6 +1484,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_forget_gate: bool
     dec_attn_kv_rank: int | None
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None

@@ -38,6 +38,9 @@ ORDERING_TYPES = {
     "sandwich_coef": "int | None",
     "par_ratio": "int | None",
     "custom_layers": "Sequence[str] | None",
+    "unet_skips": "bool",
+    "add_value_residual": "bool",
+    "learned_value_residual_mix": "bool | None",
     "shift_tokens": "int | Sequence[int] | None",
     "layer_dropout": "float | Sequence[float] | None",
 }

@@ -92,6 +92,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "sandwich_coef": {"sandwich_coef": 1},
     "par_ratio": {"par_ratio": 3, "depth": 2},
     "custom_layers": {"custom_layers": ("a", "c", "f")},
+    "unet_skips": {"unet_skips": True, "depth": 2},
+    "add_value_residual": {"add_value_residual": True, "depth": 2},
+    "learned_value_residual_mix": {"learned_value_residual_mix": False, "add_value_residual": True, "depth": 2},
     "shift_tokens of each block": {"shift_tokens": EACH},
     "layer_dropout of each block": {"layer_dropout": EACH},
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import stage_title
+from .captions import Captions
 from .choices import COLORS, check_choice
 from .details import Details
 from .hues import place
 from .palette import HEATS, HUES
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -25,22 +27,8 @@ class Colors:
         legend: class, meaning; empty where the boxes say it themselves.
     """
 
-    of: Callable[[str], str]
+    of: Callable[[Any], str]
     legend: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Shade:
-    """Colours from elsewhere: what a run measured, or how a graph differs from another.
-
-    Args:
-        values: node → a number, from light for the least to dark for the most; or one of STATUSES. A block without one
-            is grey.
-        meaning: of the numbers, for the legend.
-    """
-
-    values: Mapping[str, float | str]
-    meaning: str = ""
 
 
 STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-4", "removed": "hue-3"}
@@ -66,13 +54,29 @@ def _kind(graph: Graph, details: Details) -> Colors:
     return Colors(lambda node: _hue(place(graph.block(node)["kind"])))
 
 
+BY_COST = ("params", "flops")
+
+
 def _params(graph: Graph, details: Details) -> Colors:
-    return _heat({node: details.costs[node].parameters for node in graph.nodes("block")}, "parameters")
+    return _heat(_costs(details, "params"), "parameters")
 
 
 def _flops(graph: Graph, details: Details) -> Colors:
-    unit = f"FLOPs at {details.seq_len:,} tokens"
-    return _heat({node: details.costs[node].flops for node in graph.nodes("block")}, unit)
+    return _heat(_costs(details, "flops"), f"FLOPs at {details.seq_len:,} tokens")
+
+
+def _costs(details: Details, by: str) -> dict[str, int]:
+    what = {"params": "parameters", "flops": "flops"}[by]
+    return {node: getattr(details.costs[node], what) for node in details.graph.nodes("block")}
+
+
+def heats(graphs: Mapping[str, Graph], by: str, seq_len: int) -> dict[str, Colors]:
+    """The colours of several graphs by a cost, on one scale for all."""
+    details = {name: Details(graph, Captions(graph), seq_len) for name, graph in graphs.items()}
+    values = {(name, node): cost for name, own in details.items() for node, cost in _costs(own, by).items()}
+    lengths = " and ".join(f"{length:,}" for length in sorted({own.seq_len for own in details.values()}))
+    heat = _heat(values, "parameters" if by == "params" else f"FLOPs at {lengths} tokens")
+    return {name: Colors(lambda node, name=name: heat.of((name, node)), heat.legend) for name in graphs}  # type: ignore[misc]
 
 
 def _shade(shade: Shade) -> Colors:
@@ -86,7 +90,7 @@ def _shade(shade: Shade) -> Colors:
     return Colors(lambda node: STATUSES[str(shade.values.get(node, "same"))], legend)
 
 
-def _heat(values: Mapping[str, float], unit: str) -> Colors:
+def _heat(values: Mapping[Any, float], unit: str) -> Colors:
     """From the least to the most; one colour for each value, or for each fifth of the way where there are more."""
     distinct = sorted({*values.values()})
     if not distinct:

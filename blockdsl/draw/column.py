@@ -86,7 +86,7 @@ class Column:
 
     def stack(self, items: Chain, top: float) -> ColumnPart:
         """All stages, on a rail that starts at `top`."""
-        drawn = tree(self.faces.labels, items, self.unfold)
+        drawn = tree(self.faces.captions, items, self.unfold)
         self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
@@ -159,14 +159,14 @@ class Column:
     def _ports(self, block: DrawnBlock, rect: Rect) -> list[Port]:
         wires = [(wire, False) for wire in self.arriving.get(block, ())]
         wires += [(wire, True) for wire in self.leaving.get(block, ())]
-        ends = [("out", "") if out else (wire.role, _name(wire.source)) for wire, out in wires]
+        ends = [("out", wire.role) if out else (wire.role, _name(wire.source)) for wire, out in wires]
         heights = self.faces.heights(block.node, rect, ends)
         return [Port(wire, out, block.node, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
 
     def _label(self, piece: ColumnPart, label: DrawnLabel) -> None:
         """A dot on the rail where lines to what reads it begin, with the name above that at the right."""
         piece.y += 4
-        box = self.faces.label(label.nodes, (0.0, piece.y))
+        box = self.faces.label(label.nodes, label.name, (0.0, piece.y))
         piece.scene.boxes.append(box)
         piece.ports += [Port(wire, True, piece.node, ((0.0, piece.y),)) for wire in self.leaving.get(label, ())]
         piece.right = max(piece.right, *(text.extent[1] for text in box.texts), RADIUS)

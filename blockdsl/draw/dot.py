@@ -20,9 +20,9 @@ _EDGES = {
     "condition": 'style=dashed, color="#a8701c"',
     "position": 'style=dotted, color="#2f8f7d", constraint=false',
     "scores": 'style=dashed, color="#c2527a", label="scores", constraint=false',
-    "read": 'color="#c25700", fontcolor="#c25700"',
-    "kv": 'style=dashed, color="#1a6fb0", label="keys, values", constraint=false',
-    "values": 'style=dotted, color="#1a6fb0", label="values", constraint=false',
+    "read": 'color="#962800", fontcolor="#962800"',
+    "kv": 'style=dashed, color="#0b4f8a", label="keys, values", constraint=false',
+    "values": 'style=dotted, color="#0b4f8a", label="values", constraint=false',
     "normed": 'style=dashed, color="#888888", label="normed", constraint=false',
 }
 _TIED = 'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false'
@@ -32,7 +32,7 @@ _SHAPES = {
     "context": 'shape=box, style=dashed, color="#7a5fc0"',
     "condition": 'shape=box, style=dashed, color="#a8701c"',
     "position": 'shape=note, style=filled, fillcolor="#ffffff", color="#2f8f7d"',
-    "read": 'shape=box, style="rounded", color="#c25700", fontcolor="#c25700"',
+    "read": 'shape=box, style="rounded", color="#962800", fontcolor="#962800"',
     "sum": "shape=circle, width=0.3, fixedsize=true",
 }
 

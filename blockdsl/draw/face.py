@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..registry.kinds import kind_of
 from ..registry.reads import JOINS
 from . import ends, reads
+from .captions import Captions
 from .details import Details
-from .labels import Labels
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
 from .parts import DrawnBlock
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
@@ -64,7 +64,7 @@ class Faces:
 
     def __init__(self, graph: Graph, details: Details, hue: Callable[[str], str], opened: bool) -> None:
         self.graph, self.details, self.hue, self.opened = graph, details, hue, opened
-        self.labels: Labels = details.labels
+        self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
 
@@ -83,8 +83,8 @@ class Faces:
         return _Face(
             cut(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
             cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
-            cut(" ".join(f"^{name}" for name in self.labels.own(node)), size("mark"), 90),
-            tuple(wrapped(self.labels.options(node), size("note"), MOST)),
+            cut(" ".join(f"^{name}" for name in self.captions.own(node)), size("mark"), 90),
+            tuple(wrapped(self.captions.options(node), size("note"), MOST)),
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
             "" if self.opened else _scale(attrs["scale"]),
@@ -152,10 +152,11 @@ class Faces:
     def heights(self, node: str, rect: Rect, wires: Sequence[tuple[str, str]]) -> list[float]:
         """Where wires, each its role and its source, meet a box's left edge.
 
-        Scores of several blocks arrive at one place, and those that leave ("out") leave from one.
+        Scores of several blocks arrive at one place. Those that leave have the role "out", and what they carry as their
+        source; they too leave from one place.
         """
         face = self.faces[node]
-        ends = [(role, source if role == "position" else "") for role, source in wires]
+        ends = [(role, source if role in ("position", "out") else "") for role, source in wires]
         distinct = [*dict.fromkeys(ends)]
         if not face.operations:
             return [rect.y + rect.height * (distinct.index(end) + 1) / (len(distinct) + 1) for end in ends]
@@ -167,7 +168,10 @@ class Faces:
         return [heights[end] for end in ends]
 
     def _row(self, face: _Face, role: str, source: str) -> int:
-        reads = read_by(self.graph, source) if role == "position" else "scores" if role == "out" else role
+        if role == "out" and source in ("kv", "values"):  # from where they are made
+            made = (i for i, row in enumerate(face.operations) if "v" in row.text.replace(",", "").split())
+            return next(made, len(face.operations) // 2)
+        reads = read_by(self.graph, source) if role == "position" else source if role == "out" else role
         return next((i for i, row in enumerate(face.operations) if reads in row.reads), len(face.operations) // 2)
 
     # Other nodes -----------------------------------------------------------------------------------------------------
@@ -180,12 +184,13 @@ class Faces:
         tip = "what this branch added to the stream"
         return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
 
-    def label(self, nodes: tuple[str, ...], at: Point) -> Box:
-        """A dot on the rail, with its names at the right above what begins there."""
-        names = self.graph.labels(nodes[0])
-        texts = [Text(7.0, at[1] - 4.5, " ".join(f"^{name}" for name in names), "name")] if names else []
-        tip = f"{' '.join(names)}: {reads.place_of(self.graph, [*nodes])}"
-        return Box(nodes[0], nodes, "label", None, tuple(texts), join=at, sign="", tip=tip)
+    def label(self, nodes: tuple[str, ...], name: str, at: Point) -> Box:
+        """A dot on the rail, with its name at the right above what begins there."""
+        texts = (Text(7.0, at[1] - 4.5, f"^{name}", "name"),) if name else ()
+        tip = f"{name}: " if name else ""
+        return Box(
+            nodes[0], nodes, "label", None, texts, join=at, sign="", tip=tip + reads.place_of(self.graph, [*nodes])
+        )
 
     def read(self, nodes: tuple[str, ...], y: float) -> Box:
         """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""
@@ -208,13 +213,13 @@ class Faces:
 
     def lone_read(self, node: str) -> Box:
         """A read as a pattern writes it, where there is no rail."""
-        text = self.labels.name(node)
+        text = self.captions.name(node)
         wide = even(text_width(text, "mark") + 12)
         texts = (Text(wide / 2, 11.5, text, "mark", "middle"),)
         return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=self.details.of_read((node,)))
 
     def skip(self, nodes: tuple[str, ...], at: Point) -> Box:
-        added = reads.skips(self.graph, nodes[0], self.labels.before[nodes[0]])
+        added = reads.skips(self.graph, nodes[0], self.captions.before[nodes[0]])
         return Box(nodes[0], nodes, "skip", None, join=at, tip=reads.skip_words(self.graph, added))
 
     def input(self, x: float, y: float, wide: float) -> Box:
@@ -248,7 +253,7 @@ class Faces:
         elif attrs["type"] == "condition":
             title, tip = "condition", self.details.of_condition(node)
         else:
-            title, tip = self.labels.position(node), self.details.of_position(node)
+            title, tip = self.captions.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
         wide = even(text_width(title, "label") + 2 * INSET)
         text = Text(right - wide / 2, y + 17, title, "label", "middle")

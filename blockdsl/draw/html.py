@@ -16,12 +16,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import by_stage, row_length, sizes
-from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
 from .picture import scene
 from .scene import NAMELESS, Scene
+from .shade import Shade
 from .spans import bits
 from .svg import escape, svg
 from .text import draw
@@ -79,7 +79,7 @@ def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade 
 
 def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:
     """The picture without what the page has elsewhere, and the nodes of its groups in the order they have there."""
-    boxes = [replace(box, nodes=(), tip="") for box in scene.boxes]
+    boxes = [replace(box, nodes=box.nodes if box.type in NAMELESS else (), tip="") for box in scene.boxes]
     edges = [replace(edge, source="", target="") for edge in scene.edges]
     text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
     named = [box.nodes for box in scene.boxes if box.type not in NAMELESS]

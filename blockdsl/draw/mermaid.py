@@ -29,7 +29,7 @@ _TIED = "-. tied .-"
 _COLORS = {
     **{"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "condition": "#a8701c"},
     **{"position": "#2f8f7d", "scores": "#c2527a"},
-    **{"read": "#c25700", "kv": "#1a6fb0", "values": "#1a6fb0"},
+    **{"read": "#962800", "kv": "#0b4f8a", "values": "#0b4f8a"},
 }
 _SHAPES = {
     "input": ("([", "])"),

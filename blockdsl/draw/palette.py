@@ -41,9 +41,9 @@ _LIGHT = {
     "condition": "#a8701c",
     "position": "#2f8f7d",
     "scores": "#c2527a",
-    "read": "#c25700",
-    "kv": "#1a6fb0",
-    "values": "#1a6fb0",
+    "read": "#962800",
+    "kv": "#0b4f8a",
+    "values": "#0b4f8a",
 }
 _DARK = {
     "ground": "#0d1117",
@@ -57,9 +57,9 @@ _DARK = {
     "condition": "#d9a04a",
     "position": "#4fb8a3",
     "scores": "#e0789d",
-    "read": "#f0883e",
-    "kv": "#58a6ff",
-    "values": "#58a6ff",
+    "read": "#f5d547",
+    "kv": "#8fd0ff",
+    "values": "#8fd0ff",
 }
 
 FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, 'DejaVu Sans', sans-serif"

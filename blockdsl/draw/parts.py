@@ -24,7 +24,9 @@ class DrawnRead(DrawnBlock):
 
 @dataclass(frozen=True)
 class DrawnLabel(DrawnBlock):
-    """Where something further down reads the stream: right after these nodes."""
+    """Where something further down reads the stream, by this name: right after these nodes."""
+
+    name: str = ""
 
 
 @dataclass(frozen=True)

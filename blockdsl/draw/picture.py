@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .captions import Captions, blocks_of
 from .choices import DETAILS, check_choice
-from .colors import Shade, colors
+from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column, ColumnPart
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
-from .labels import Labels, blocks_of
 from .layered import DOWN, layered
 from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -57,11 +58,13 @@ def pictures(
     whole = Scene("")
     legend: dict[tuple[str, str], None] = {}
     headings: list[Text] = []
+    by_cost = heats(graphs, color, seq_len) if color in BY_COST else None
     before: Box | None = None
     x = 0.0
     for name, graph in graphs.items():
-        own = color if isinstance(color, str) else color[name]
-        beside = None if joined else next(iter(graphs.values()))
+        own = (color if by_cost is None else by_cost[name]) if isinstance(color, str) else color[name]
+        side = name.rpartition(" ")[0]  # "encoder before" and "encoder after" are held against each other
+        beside = None if joined else next(g for other, g in graphs.items() if other.rpartition(" ")[0] == side)
         drawn = _Picture(graph, unfold, detail, own, seq_len, joined and before is not None, beside)
         scene = drawn.scene
         extent = scene.extent
@@ -134,19 +137,19 @@ class _Picture:
         graph: Graph,
         unfold: bool,
         detail: str,
-        color: str | Shade,
+        color: str | Shade | Colors,
         seq_len: int,
         feeds: bool = False,
         beside: Graph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        labels = Labels(graph, beside)
-        details = Details(graph, labels, seq_len)
+        captions = Captions(graph, beside)
+        details = Details(graph, captions, seq_len)
         self.graph, self.feeds = graph, feeds
-        self.colors = colors(graph, details, color)
+        self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
         self.faces = Faces(graph, details, self.colors.of, detail == "op")
         self.scene = Scene(details.title())
-        items = labels.items
+        items = captions.items
         if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
             self.feeds = False
             self.scene.add(layered(graph, self.faces))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from ..errors import PatternError
 from ..graph.given import GIVEN
 from ..graph.nodes import carried
+from ..language.expand import BlockSpec, ReadSpec
+from ..language.labels import LabelSpec
+from ..language.pattern import parse
 from ..registry.kinds import kinds
-from ..registry.options import spell
+from ..registry.options import by_name, spell
 from ..registry.reads import JOINS
 
 if TYPE_CHECKING:
@@ -36,35 +41,80 @@ def skips(graph: Graph, node: str, at: str) -> list[str]:
     return [source for source in graph.sources(node, "stream") if source != at]
 
 
-def called(graph: Graph, sources: Iterable[str]) -> str:
-    """By which names sources are read: labels, or nodes that have none. What all have in common is said once."""
-    each = [graph.labels(source) or (source,) for source in sources]
-    common = [name for name in each[0] if all(name in own for own in each)] if each else []
-    return ", ".join(common or dict.fromkeys(own[0] for own in each))
+class Names:
+    """The labels by which nodes read others: where a place has several labels, the one that the text reads it by."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        several = any(len(graph.labels(node)) > 1 for node in graph.nx)
+        self.said = _said(graph) if several else {}
+
+    def of(self, node: str, what: str, source: str) -> str:
+        """The label; empty: the source has none."""
+        names = self.graph.labels(source)
+        said = self.said.get((node, what), "")
+        return said if said in names else names[0] if names else ""
+
+    def called(self, node: str, what: str, sources: Iterable[str]) -> str:
+        """The names of sources, which are their own where they have no label."""
+        return ", ".join(dict.fromkeys(self.of(node, what, source) or source for source in sources))
+
+    def alike(self, node: str) -> tuple[Any, ...]:
+        """Equal for reads that are drawn alike, whatever it is that they read."""
+        attrs = self.graph.nx.nodes[node]
+        names = {self.of(node, "read", source) for source in self.graph.sources(node, "read")}
+        return "<", *sorted(names), attrs["join"], attrs["init"], attrs["scale"], attrs["tie"]
+
+    def read(self, node: str) -> str:
+        """A read as a pattern writes it, `<u(gain, init=0.5)/2@t`, but for which of a label's places it reads."""
+        attrs = self.graph.nx.nodes[node]
+        said = [] if attrs["join"] == "add" else [attrs["join"]]
+        said += [] if attrs["init"] == JOINS[attrs["join"]].init else [f"init={spell(attrs['init'])}"]
+        text = f"<{self.called(node, 'read', self.graph.sources(node, 'read'))}"
+        text += f"({', '.join(said)})" if said else ""
+        text += f"/{1 / attrs['scale']:g}" if attrs["scale"] != 1 else ""
+        return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
+
+    def read_words(self, node: str) -> str:
+        """`reads u: the stream after f1, added with a learned gain`."""
+        sources = self.graph.sources(node, "read")
+        return (
+            f"reads {self.called(node, 'read', sources)}: {place_of(self.graph, sources)}, "
+            f"{join_words(self.graph, node)}"
+        )
+
+    def taken(self, node: str, named: bool = True) -> list[str]:
+        """What a block takes from others, in words; not `named`: without the names of nodes that have no label."""
+        found: dict[str, list[str]] = {}
+        for what, source in wired(self.graph, node):
+            if what != "scores" or self.graph.labels(source):
+                found.setdefault(what, []).append(source)
+        words = []
+        for what, sources in found.items():
+            verb = {"context": "attends to the stream at", "scores": "adds the scores of"}
+            said = verb.get(what, f"takes the {GIVEN.get(what, what)} of")
+            known = named or all(map(self.graph.labels, sources))
+            words.append(f"{said} {self.called(node, what, sources) if known else '...'}")
+        return words
 
 
-def alike(graph: Graph, node: str) -> tuple[Any, ...]:
-    """Equal for reads that are drawn alike, whatever it is that they read."""
-    attrs = graph.nx.nodes[node]
-    each = [graph.labels(source) for source in graph.sources(node, "read")]
-    common = [name for name in each[0] if all(name in own for own in each)] if each else []
-    return "<", *common, attrs["join"], attrs["init"], attrs["scale"], attrs["tie"]
-
-
-def read_name(graph: Graph, node: str) -> str:
-    """A read as a pattern writes it, `<u(gain, init=0.5)/2@t`, but for which of a label's nodes it takes."""
-    attrs = graph.nx.nodes[node]
-    said = [] if attrs["join"] == "add" else [attrs["join"]]
-    said += [] if attrs["init"] == JOINS[attrs["join"]].init else [f"init={spell(attrs['init'])}"]
-    text = f"<{called(graph, graph.sources(node, 'read'))}" + (f"({', '.join(said)})" if said else "")
-    text += f"/{1 / attrs['scale']:g}" if attrs["scale"] != 1 else ""
-    return text + (f"@{attrs['tie']}" if attrs["tie"] else "")
-
-
-def read_words(graph: Graph, node: str) -> str:
-    """`reads u: the stream after f1, added with a learned gain`."""
-    sources = graph.sources(node, "read")
-    return f"reads {called(graph, sources)}: {place_of(graph, sources)}, {join_words(graph, node)}"
+def _said(graph: Graph) -> dict[tuple[str, str], str]:
+    """Node and what it reads → the label that the text of its graph has there, if the text can be read."""
+    try:
+        specs = [*parse(graph.pattern).expansion.flat()]
+    except PatternError:
+        return {}
+    names = {spec.index: spec.name for spec in specs if isinstance(spec, LabelSpec)}
+    said: dict[tuple[str, str], str] = {}
+    blocks, reads = count(), count()
+    for spec in specs:
+        if isinstance(spec, ReadSpec):
+            said[f"read{next(reads)}", "read"] = spec.label
+        elif isinstance(spec, BlockSpec):
+            node = f"{spec.kind}{next(blocks)}"
+            options = by_name(kinds()[spec.kind].options) if spec.kind in kinds() else {}
+            said |= {(node, options[name].reads): names[i] for name, i in spec.reads.items() if name in options}
+    return said
 
 
 def join_words(graph: Graph, node: str) -> str:
@@ -83,19 +133,3 @@ def place_of(graph: Graph, sources: list[str]) -> str:
     named = after if len(after) <= _NAMED else [after[0], f"… {after[-1]} ({len(after)} of them)"]
     said = ["the input"] if graph.start in sources else []
     return " and ".join(said + ([f"the stream after {', '.join(named)}"] if after else []))
-
-
-def taken_words(graph: Graph, node: str, named: bool = True) -> list[str]:
-    """What a block takes from others by their label; not `named`: without the names of nodes that have no label."""
-    found: dict[str, list[str]] = {}
-    for what, source in wired(graph, node):
-        if what != "scores" or graph.labels(source):
-            found.setdefault(what, []).append(source)
-    words = []
-    for what, sources in found.items():
-        title = "the stream" if what == "context" else GIVEN.get(what, what)
-        whose = called(graph, sources) if named or all(graph.labels(source) for source in sources) else ""
-        verb = {"context": "attends to", "scores": "adds the"}.get(what, "takes the")
-        joint = "at" if what == "context" else "of"
-        words.append(f"{verb} {title}" + (f" {joint} {whose}" if whose else ""))
-    return words

@@ -47,8 +47,9 @@ class _Svg:
         for frame in self.scene.frames:
             yield self._frame(frame)
         order = ("rail", "branch", "position", "condition", "context", "scores")
-        for edge in sorted(self.scene.edges, key=lambda edge: order.index(edge.role) if edge.role in order else 9):
-            yield self._edge(edge)
+        edges = sorted(self.scene.edges, key=lambda edge: order.index(edge.role) if edge.role in order else len(order))
+        yield from map(self._edge, edges)
+        yield from (self._core(edge) for edge in edges if edge.many)  # above all of them: where two meet, both are open
         for box in self.scene.boxes:
             yield from self._box(box)
         for key in self.scene.keys:
@@ -67,14 +68,18 @@ class _Svg:
     def _edge(self, edge: Edge) -> str:
         ends = f'data-from="{escape(edge.source)}" data-to="{escape(edge.target)}"'
         points, head = edge.points, ""
-        if edge.arrow:
-            head = f'<path class="head {edge.role}" d="{arrow(points, WIDE_HEAD if edge.many else HEAD)}"/>'
+        if edge.arrow and not edge.many:
+            head = f'<path class="head {edge.role}" d="{arrow(points, HEAD)}"/>'
         path = curve(points) if edge.curved else rounded(points)
-        (x, y), (end, _) = points[-2:]
-        hollow = (*points[:-1], (end + WIDE_HEAD[0] * ((x > end) - (x < end)), y))
-        core = f'<path class="core" d="{rounded(hollow)}"/>' if edge.many else ""
         many = " many" if edge.many else ""
-        return f'<path class="edge {edge.role}{many}" {ends} d="{path}"/>{core}{head}'
+        return f'<path class="edge {edge.role}{many}" {ends} d="{path}"/>{head}'
+
+    def _core(self, edge: Edge) -> str:
+        """The light middle of a line that stands for several, and its head."""
+        *way, (x, y), (end, _) = edge.points
+        hollow = rounded((*way, (x, y), (end + WIDE_HEAD[0] * ((x > end) - (x < end)), y)))
+        head = arrow(edge.points, WIDE_HEAD)
+        return f'<path class="core" d="{hollow}"/><path class="head {edge.role}" d="{head}"/>'
 
     def _box(self, box: Box) -> Iterator[str]:
         yield f"<g {self._names(box)}>"
@@ -95,7 +100,7 @@ class _Svg:
     def _names(self, box: Box) -> str:
         """The attributes by which a page finds a box."""
         if box.type in NAMELESS:
-            return f'class="node {box.type}" data-of="{escape(box.node)}"'
+            return f'class="node {box.type}" data-of="{escape(" ".join(box.nodes))}"'
         named = f"block kind-{box.kind}" if box.type == "block" else f"node {box.type}"
         nodes = escape(" ".join(box.nodes))
         classes = f"{named} {box.hue}".strip()

@@ -5,17 +5,18 @@ Copies fold where they are alike and where one line says what all of them read: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..graph.layout import Chain, Split, split_stages
 from ..language.fold import Folded, Loop, fold
 from . import reads
-from .labels import Labels
+from .captions import Captions
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Part, Parts, leaves
 from .wiring import Wire, wiring
 
+Named = Mapping[str, Collection[str]]
 Item = str | Split | DrawnLabel | DrawnSkip
 
 
@@ -35,22 +36,22 @@ class DrawnStack:
         return tuple(part for _, parts in self.stages for part in parts)
 
 
-def tree(labels: Labels, items: Chain, unfold: bool) -> DrawnStack:
+def tree(captions: Captions, items: Chain, unfold: bool) -> DrawnStack:
     """The parts of a chain and its wires; with `unfold`, each block by itself.
 
     A label that nothing reads is drawn where that lets copies fold.
     """
-    read = _drawn(labels, items, unfold, labels.read_from)
-    if unfold or labels.read_from == labels.labelled:
+    read = _drawn(captions, items, unfold, captions.read_from)
+    if unfold or captions.read_from == {node: names for node, names in captions.labelled.items() if names}:
         return read
-    return min(read, _drawn(labels, items, unfold, labels.labelled), key=lambda drawn: len([*leaves(drawn.parts)]))
+    return min(read, _drawn(captions, items, unfold, captions.labelled), key=lambda drawn: len([*leaves(drawn.parts)]))
 
 
-def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> DrawnStack:
+def _drawn(captions: Captions, items: Chain, unfold: bool, labelled: Named) -> DrawnStack:
     apart: dict[str, int] = {}  # node → how much of what it reads tells it from others
     while True:
-        stages = _Tree(labels, unfold, labelled, apart).stages(items)
-        wires, unclear = wiring(labels, tuple(part for _, parts in stages for part in parts))
+        stages = _Tree(captions, unfold, labelled, apart).stages(items)
+        wires, unclear = wiring(captions, tuple(part for _, parts in stages for part in parts))
         if not unclear:
             return DrawnStack(stages, wires)
         for node in unclear:
@@ -60,12 +61,12 @@ def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: set[str]) -> Dr
 class _Tree:
     """
     Args:
-        labelled: nodes after which there is a label.
+        labelled: nodes → the names of the labels after them.
         apart: node → how much tells it from others like it; see `_apart`.
     """
 
-    def __init__(self, labels: Labels, unfold: bool, labelled: set[str], apart: dict[str, int]) -> None:
-        self.labels, self.graph, self.unfold = labels, labels.graph, unfold
+    def __init__(self, captions: Captions, unfold: bool, labelled: Named, apart: dict[str, int]) -> None:
+        self.captions, self.graph, self.unfold = captions, captions.graph, unfold
         self.labelled, self.apart = labelled, apart
 
     def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
@@ -74,7 +75,7 @@ class _Tree:
         out = []
         for i, (stage, part) in enumerate(cut):
             own = self._with_labels(part, at)
-            own = [DrawnLabel((at,)), *own] if i == 0 and at in self.labelled else own
+            own = [*self._after(at), *own] if i == 0 else own
             at = _end(part, at)
             if i == len(cut) - 1 and reads.skips(self.graph, self.graph.end, at):
                 own.append(DrawnSkip((self.graph.end,)))
@@ -89,9 +90,13 @@ class _Tree:
                 out.append(DrawnSkip((item,)))
             out.append(item)
             at = item if isinstance(item, str) else item.sum
-            if at in self.labelled:
-                out.append(DrawnLabel((at,)))
+            out += self._after(at)
         return out
+
+    def _after(self, node: str) -> list[DrawnLabel]:
+        names = self.labelled.get(node, ())
+        written = [name for name in self.graph.labels(node) if name in names]
+        return [DrawnLabel((node,), name) for name in (*written, *([""] if "" in names else []))]
 
     def _parts(self, chains: Sequence[Sequence[Item]]) -> Parts:
         """Chains that are alike, as one."""
@@ -116,7 +121,7 @@ class _Tree:
     def _item(self, copies: list[Item]) -> DrawnBlock | DrawnBranches:
         first = copies[0]
         if isinstance(first, DrawnBlock):
-            return type(first)(tuple(copy.node for copy in copies if isinstance(copy, DrawnBlock)))
+            return replace(first, nodes=tuple(copy.node for copy in copies if isinstance(copy, DrawnBlock)))
         if isinstance(first, str):
             drawn = DrawnRead if self.graph.node_type(first) == "read" else DrawnBlock
             return drawn(tuple(copy for copy in copies if isinstance(copy, str)))
@@ -133,14 +138,14 @@ class _Tree:
     def _key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
         if isinstance(item, DrawnLabel):
-            return "^", *self.graph.labels(item.node)
+            return "^", item.name
         if isinstance(item, DrawnSkip):
             return "skip", *self._apart(item.node)
         if isinstance(item, str) and self.graph.node_type(item) == "read":
-            return *reads.alike(self.graph, item), *self._apart(item)
+            return *self.captions.names.alike(item), *self._apart(item)
         if isinstance(item, str):
             sources = self.graph.sources(item, "position")
-            words = self.labels.name(item), *self.labels.notes(item, named=False), *self.labels.own(item)
+            words = self.captions.name(item), *self.captions.notes(item, named=False), *self.captions.own(item)
             return *words, *sources, *self._apart(item)
         base = self._base(item)
         return tuple(tuple(self._key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)

@@ -11,7 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 from . import reads
-from .labels import Labels
+from .captions import Captions
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
 
 End = str | DrawnBlock
@@ -51,22 +51,24 @@ class _Copy(NamedTuple):
 Loops = tuple[tuple[int, int], ...]  # of the repeats around a part: which, and how many times
 
 
-def wiring(labels: Labels, parts: Parts) -> tuple[tuple[Wire, ...], list[str]]:
+def wiring(captions: Captions, parts: Parts) -> tuple[tuple[Wire, ...], list[str]]:
     """The wires of all parts; and the nodes that must be told apart for that, in which case the wires are not all."""
-    return _Wiring(labels, parts).wires()
+    return _Wiring(captions, parts).wires()
 
 
 class _Wiring:
-    def __init__(self, labels: Labels, parts: Parts) -> None:
-        self.graph = labels.graph
-        self.labels, self.parts = labels, parts
+    def __init__(self, captions: Captions, parts: Parts) -> None:
+        self.graph = captions.graph
+        self.captions = captions
         self.loops = dict(_loops(parts, (), [0]))
-        self.streams: dict[str, _Copy] = {}  # node → where its stream is read
+        self.streams: dict[tuple[str, str], _Copy] = {}  # node and label → where its stream is read
         self.blocks: dict[str, _Copy] = {}
         for part in self.loops:
-            copies = self.streams if isinstance(part, DrawnLabel) else self.blocks
-            if not isinstance(part, DrawnSkip):
-                copies |= {node: _Copy(part, i) for i, node in enumerate(part.nodes)}
+            copies = {node: _Copy(part, i) for i, node in enumerate(part.nodes)}
+            if isinstance(part, DrawnLabel):
+                self.streams |= {(node, part.name): copy for node, copy in copies.items()}
+            elif not isinstance(part, DrawnSkip):
+                self.blocks |= copies
         self.place = {node: i for i, node in enumerate(self.graph.order())}
 
     def wires(self) -> tuple[tuple[Wire, ...], list[str]]:
@@ -92,12 +94,14 @@ class _Wiring:
         return tuple(out), [*unclear]
 
     def _reads(self, part: DrawnBlock, node: str) -> Iterator[tuple[str, _Copy]]:
+        name = self.captions.names.of
         if isinstance(part, DrawnSkip):
-            at = self.labels.before[node]
-            yield from (("read", self.streams[source]) for source in reads.skips(self.graph, node, at))
+            for source in reads.skips(self.graph, node, self.captions.before[node]):
+                yield "read", self.streams[source, name(node, "stream", source)]
         elif not isinstance(part, DrawnLabel):
             for what, source in reads.wired(self.graph, node):
-                yield what, (self.streams if reads.of_stream(what) else self.blocks)[source]
+                of_stream = reads.of_stream(what)
+                yield what, self.streams[source, name(node, what, source)] if of_stream else self.blocks[source]
 
     def _rule(self, source: DrawnBlock, target: DrawnBlock, copies: list[tuple[int, int]]) -> tuple[str, bool] | None:
         """Which copies of the source those of the target read, in words, and whether these are many side by side.

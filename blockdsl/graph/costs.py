@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..registry.injection import injection_shapes
 from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm
 from ..registry.options import plain, whole
@@ -87,8 +88,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         elif node_type == "condition":
             yield node, Cost() if attrs["expansion"] is None else _linear(condition, features, sizes.batch, bias=False)
         elif node_type == "input":
-            streams = graph.residual_streams
-            yield node, _embedding(graph, start, sizes) + Cost(parameters=streams * graph.dim if streams > 1 else 0)
+            yield node, _embedding(graph, start, sizes) + _entering(graph, stream)
         elif node_type == "position" and attrs["scheme"] == "absolute":
             yield node, Cost(parameters=graph.places * graph.emb_dim)
         elif node_type == "position" and attrs["scheme"] == "sinusoidal":
@@ -162,6 +162,16 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     elif attrs["dim_in"] is not None:
         cost += _linear(attrs["dim_in"], emb_dim, tokens)
     return cost if emb_dim == dim else cost + _linear(emb_dim, dim, tokens)
+
+
+def _entering(graph: Graph, sizes: Sizes) -> Cost:
+    """Of what a stack makes of its input: a vector for each of several streams, or what it injects into branches."""
+    if (streams := graph.residual_streams) > 1:
+        return Cost(parameters=streams * graph.dim)
+    if not graph.of_all_blocks("reinject_input"):
+        return Cost()
+    numbers = _numbers(injection_shapes(graph.dim, graph.of_all_blocks("learned_reinject_input_gate")))
+    return Cost(parameters=numbers, flops=2 * sizes.batch * sizes.seq * numbers)
 
 
 def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:

@@ -16,10 +16,10 @@ from ..registry.kinds import kind_of
 from ..registry.state import item_bytes
 from . import costs
 from .align import GAP, align
+from .digest import numbered
 from .graph import Graph
 from .layout import Chain, chain
-from .lint import check_readable
-from .nodes import without_notes
+from .nodes import EDGES, carried, without_notes
 
 D = TypeVar("D", bound="Difference")
 
@@ -59,7 +59,7 @@ class Difference:
         before, after: the graphs.
         pairs: nodes that belong together, of every type.
         removed, added: blocks, positions, conditions and contexts that only one of them has.
-        blocks: options, `shift`, `scale` and `tie` of blocks.
+        blocks: options, `shift`, `scale` and `tie` of blocks; of reads `init`, `scale` and `tie`.
         stack: `dim` and `causal`; of two streams `tie_token_emb`, and `encoder`, its text, where one has none.
         settings: attributes of the input, the output, positions and the condition.
         wiring: what a block or the output reads: `stream`, `context`, `condition`, `position`, `scores`, `normed`. What
@@ -74,15 +74,15 @@ class Difference:
     before: Graph = field(repr=False)
     after: Graph = field(repr=False)
     pairs: tuple[tuple[str, str], ...] = field(repr=False)
-    removed: tuple[str, ...]
-    added: tuple[str, ...]
-    blocks: tuple[Changed, ...]
-    stack: tuple[Change, ...]
-    settings: tuple[Changed, ...]
-    wiring: tuple[Changed, ...]
-    stages: tuple[StageChange, ...]
-    costs: tuple[Change, ...]
-    seq_len: int
+    removed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    blocks: tuple[Changed, ...] = ()
+    stack: tuple[Change, ...] = ()
+    settings: tuple[Changed, ...] = ()
+    wiring: tuple[Changed, ...] = ()
+    stages: tuple[StageChange, ...] = ()
+    costs: tuple[Change, ...] = ()
+    seq_len: int = 1024
     encoder: Difference | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
@@ -92,8 +92,8 @@ class Difference:
     def status(self) -> tuple[dict[str, str], dict[str, str]]:
         """Each node of the first graph → "same", "changed" or "removed"; of the second → "same", "changed", "added"."""
         changed = {(c.before, c.after) for c in (*self.blocks, *self.settings, *self.wiring)}
-        ours = dict.fromkeys(self.before.nx, "removed")
-        theirs = dict.fromkeys(self.after.nx, "added")
+        ours = dict.fromkeys(self.before.nx, "removed" if self else "same")
+        theirs = dict.fromkeys(self.after.nx, "added" if self else "same")
         for node, other in self.pairs:
             ours[node] = theirs[other] = "changed" if (node, other) in changed else "same"
         return ours, theirs
@@ -128,8 +128,14 @@ class Difference:
             UserError: seq_len is no number of tokens.
             GraphError: a graph cannot be read at all.
         """
-        check_readable(before)
-        check_readable(after)
+        (one, ours_by), (other, theirs_by) = numbered(before), numbered(after)
+        costs = _cost_changes(before, after, seq_len)
+        encoders = _between_encoders(cls, before.encoder, after.encoder, seq_len)
+        if one == other:
+            number = {number: node for node, number in theirs_by.items()}
+            alike = dict(_matched_positions(before, after)) | {node: number[at] for node, at in ours_by.items()}
+            in_order = tuple((node, alike[node]) for node in before.nx if node in alike)
+            return cls(before, after, in_order, costs=costs, seq_len=seq_len, encoder=encoders)
         blocks = _matched_blocks(before, after)
         positions = _matched_positions(before, after)
         single = [(before.start, after.start), (before.end, after.end)]
@@ -158,9 +164,9 @@ class Difference:
             ),
             wiring=_found((*pair, _wiring_changes(ours, theirs, pair)) for pair in (*blocks, single[1])),
             stages=_stage_changes(before, after, blocks),
-            costs=_cost_changes(before, after, seq_len),
+            costs=costs,
             seq_len=seq_len,
-            encoder=_between_encoders(cls, before.encoder, after.encoder, seq_len),
+            encoder=encoders,
         )
 
 
@@ -198,8 +204,12 @@ def _in_order(graph: Graph) -> list[str]:
 
 
 def _own(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a block says of itself, its options and suffixes."""
-    return {**attrs["options"], "shift": attrs["shift"], "scale": attrs["scale"]}
+    """What a block says of itself, its options and suffixes, or a read; what an option reads, edges say."""
+    if attrs["type"] == "read":
+        return {"init": attrs["init"], "scale": attrs["scale"]}
+    by_edges = {option.name for option in kind_of(attrs["kind"]).options if option.reads}
+    options = {name: value for name, value in attrs["options"].items() if name not in by_edges}
+    return {**options, "shift": attrs["shift"], "scale": attrs["scale"]}
 
 
 def _matched_blocks(before: Graph, after: Graph) -> list[tuple[str, str]]:
@@ -222,8 +232,9 @@ def _blocks(graph: Graph) -> Iterator[tuple[str, _Key]]:
     branches = dict(_branches(chain(graph) or ()))
     for node in _in_order(graph):
         attrs = graph.nx.nodes[node]
-        if attrs["type"] == "block":
-            yield node, _Key(attrs["kind"], (*_own(attrs).items(),), attrs["tie"] is not None, branches.get(node, ()))
+        if attrs["type"] in ("block", "read"):
+            kind = attrs["kind"] if attrs["type"] == "block" else f"<{attrs['join']}"
+            yield node, _Key(kind, (*_own(attrs).items(),), attrs["tie"] is not None, branches.get(node, ()))
 
 
 def _branches(items: Chain, outer: tuple[int, ...] = ()) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -250,7 +261,9 @@ def _block_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]
     found = []
     for pair, old, new in zip(pairs, ours, theirs, strict=True):
         changes = _changes(_own(before.nx.nodes[pair[0]]), _own(after.nx.nodes[pair[1]]))
-        if changes:  # options that come to the same say the same: f(inner=2048) is f where dim is 512
+        if (
+            changes and before.node_type(pair[0]) == "block"
+        ):  # options that come to the same say the same: f(inner=2048) is f where dim is 512
             was, now = (_meant(graph, node) for graph, node in zip((before, after), pair, strict=True))
             changes = tuple(c for c in changes if was.get(c.name, c.before) != now.get(c.name, c.after))
         if (old is None) != (new is None) or (old is not None and same.get(old) != new):
@@ -298,7 +311,8 @@ def _matched_positions(before: Graph, after: Graph) -> list[tuple[str, str]]:
 
 
 def _attributes(graph: Graph, node: str) -> dict[str, Any]:
-    return {name: value for name, value in without_notes(graph.nx.nodes[node]).items() if name != "type"}
+    attrs = without_notes(graph.nx.nodes[node])
+    return {name: value for name, value in attrs.items() if name not in ("type", "labels")}
 
 
 def _scheme(graph: Graph, node: str) -> Any:
@@ -401,14 +415,21 @@ class _Wiring:
         self.positions |= {node: self._code("position", i) for i, node in enumerate(positions)}
         own = {node: self._code("block", i) for i, node in enumerate(blocks)} | {graph.start: self._code("input")}
         self.own = own
-        gives: dict[str, tuple[int, ...]] = {}  # node → codes of the streams whose sum it gives
+        gives: dict[str, tuple[int, ...]] = {}  # node → codes of the values whose sum it gives
+        gives.update((node, (code,)) for node, code in self.positions.items())
+        self.gives = gives
         for node in _in_order(graph):
             self.stream[node] = _joined(gives[source] for source in graph.sources(node, "stream"))
             self.scores[node] = _joined(
                 (own[source],) if source in own else self.scores[source] for source in graph.sources(node, "scores")
             )
-            is_sum = graph.node_type(node) == "sum"
-            gives[node] = (own[node],) if node in own else self._summed(node, gives) if is_sum else self.stream[node]
+            node_type = graph.node_type(node)
+            if node in own:
+                gives[node] = (own[node],)
+            elif node_type in ("context", "condition"):
+                gives[node] = (self._code(node_type),)
+            elif node_type != "position":
+                gives[node] = self._summed(node, gives) if node_type == "sum" else self.stream[node]
 
     def _code(self, *key: Hashable) -> int:
         return self.known.setdefault(key, len(self.known))
@@ -426,14 +447,17 @@ class _Wiring:
         return (code,)
 
     def reads(self, node: str) -> dict[str, Any]:
-        graph = self.graph
-        return {
+        """By what edges carry, codes of what they bring."""
+        brought: dict[str, list[Any]] = {what: [] for what in EDGES}
+        for source, edge in self.graph.nx.pred[node].items():
+            for what in carried(edge):
+                brought.setdefault(what, []).append(self.own.get(source) if what == "normed" else self.gives[source])
+        if self.graph.nx.nodes[node].get("join") == "add":
+            brought["read"].sort()
+        brought["position"].sort()
+        return {what: codes for what, codes in brought.items() if codes} | {
             "stream": self.stream[node],
-            "context": len(graph.sources(node, "context")),
-            "condition": len(graph.sources(node, "condition")),
-            "position": sorted(self.positions[source] for source in graph.sources(node, "position")),
             "scores": self.scores[node],
-            "normed": [self.own.get(source) for source in graph.sources(node, "normed")],
         }
 
     def names(self, node: str, carries: str) -> tuple[str, ...]:

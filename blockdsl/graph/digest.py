@@ -22,6 +22,7 @@ from typing import Any
 from ..registry.kinds import kind_of
 from ..registry.options import Option, by_name, plain
 from ..registry.positions import SCHEMES
+from ..registry.reads import JOINS
 from ..registry.tokens import logits_defaults
 from .graph import Graph
 from .lint import check_readable
@@ -39,6 +40,11 @@ def digest(graph: Graph) -> str:
 
 def canonical(graph: Graph) -> str:
     """The graph as JSON, its nodes numbered in an order that does not depend on their names; errors as of `digest`."""
+    return numbered(graph)[0]
+
+
+def numbered(graph: Graph) -> tuple[str, dict[str, int]]:
+    """The canonical form, and the number that each node has there; those that it does without have none."""
     check_readable(graph)
     nodes = _nodes(graph)
     numbers = _numbered(nodes)
@@ -47,7 +53,7 @@ def canonical(graph: Graph) -> str:
     for node, number in numbers.items():
         if nodes[node].tie is not None and number != first.setdefault(nodes[node].tie, number):
             said[number]["tied to"] = first[nodes[node].tie]
-    return _text({"dim": graph.dim, "causal": graph.causal, "stages": graph.stages, "nodes": said})
+    return _text({"dim": graph.dim, "causal": graph.causal, "stages": graph.stages, "nodes": said}), numbers
 
 
 def _text(value: Any) -> str:
@@ -92,17 +98,42 @@ def _nodes(graph: Graph) -> dict[str, _Node]:
         if attrs["type"] == "position" and not _has_parameters(attrs):
             continue  # it is said of the blocks that read it
         gives[node] = (node,)
+        if _only_adds(attrs, reads):
+            value = _added(streams for what in ("stream", "read") for streams in reads.get(what, ()))
+            if _in_one_stage(graph, node):
+                gives[node] = value
+            else:  # a cut between the addition and what reads it would be lost
+                out[node] = _Node({"type": "sum", "stage": attrs["stage"]}, {"stream": [value]}, False, None)
+            continue
         if attrs["type"] == "sum":
             branches = [*_branches(graph, node, reads, out)]
             if len(branches) < 2:
-                gives[node] = _added([*branches, *reads.get("base", ())][:1])
+                gives[node] = _added([*branches, *reads["base"]][:1])
                 continue
             reads["stream"] = branches
-        out[node] = _Node(_own(graph, node, attrs), reads, False, _tie(attrs))
+        out[node] = _Node(_own(graph, node, attrs), reads, attrs["type"] == "read" and _learns(attrs), _tie(attrs))
     read = {
         source for node in out.values() for streams in node.reads.values() for stream in streams for source in stream
     }
     return {node: said for node, said in out.items() if said.own["type"] != "sum" or node in read}
+
+
+def _only_adds(attrs: Mapping[str, Any], reads: Mapping[str, list[Stream]]) -> bool:
+    """Whether a node gives the sum of what it reads: a read that adds, or a sum of streams that share no base."""
+    if attrs["type"] == "read":
+        return attrs["join"] == "add" and attrs["scale"] == 1
+    return attrs["type"] == "sum" and "base" not in reads
+
+
+def _in_one_stage(graph: Graph, node: str) -> bool:
+    """Whether all that read a node are in its stage."""
+    nodes, last = graph.nx.nodes, len(graph.stages) - 1
+    return all(nodes[reader].get("stage", last) == nodes[node]["stage"] for reader in graph.nx.succ[node])
+
+
+def _learns(attrs: Mapping[str, Any]) -> bool:
+    """Whether a read has parameters."""
+    return bool(JOINS[attrs["join"]].shapes(1, 1))
 
 
 def _added(streams: Iterable[Stream]) -> Stream:
@@ -129,7 +160,8 @@ def _has_parameters(attrs: Mapping[str, Any]) -> bool:
 
 
 def _tie(attrs: Mapping[str, Any]) -> Any:
-    return None if attrs.get("tie") is None else (attrs["type"], attrs["tie"])
+    learns = attrs["type"] == "block" or (attrs["type"] == "read" and _learns(attrs))
+    return (attrs["type"], attrs["tie"]) if learns and attrs["tie"] is not None else None
 
 
 def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,9 +171,10 @@ def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
     if node_type == "block":
         kind, options = kind_of(attrs["kind"]), attrs["options"]
         meant = vars(kind.completed(graph.dim, options))
-        factor = float(f"{attrs['scale'] * options['branch_scale']:.12g}")  # 0.19 is no float's reciprocal
-        own = {name: meant[name] for name in options if name != "branch_scale"}
-        out |= {"kind": kind.name, "options": _said(own, kind.all_options()), "factor": _plain(factor)}
+        factor = _rounded(attrs["scale"] * options["branch_scale"])
+        by_edges = {"branch_scale", "residual_attn", *(option.name for option in kind.options if option.reads)}
+        own = {name: meant[name] for name in options if name not in by_edges}
+        out |= {"kind": kind.name, "options": _said(own, kind.all_options()), "factor": factor}
         out |= {name: attrs[name] for name in ("shift", "stage")}
         positions = (graph.nx.nodes[position] for position in graph.sources(node, "position"))
         out["positions"] = sorted((_position(p) for p in positions if not _has_parameters(p)), key=_text)
@@ -149,6 +182,8 @@ def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
         out |= _position(attrs)
     else:
         own = {name: value for name, value in attrs.items() if name not in ("type", "tie", "labels")}
+        if node_type == "read":
+            own["scale"] = _rounded(attrs["scale"])
         if own.get("encoder") is not None:
             own |= {"encoder": canonical(Graph(own["encoder"])), "tie_token_emb": graph.tie_token_emb}
         usual: dict[str, Any] = {"emb_dim": graph.dim} if node_type == "input" else {}
@@ -156,6 +191,11 @@ def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
         own |= {name: None for name, value in usual.items() if own[name] == value}
         out |= _said(own, NODE_ATTRIBUTES[node_type])
     return out
+
+
+def _rounded(factor: Any) -> Any:
+    """A text divides, and 0.19 is one over no float."""
+    return _plain(float(f"{factor:.12g}"))
 
 
 def _position(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError, did_you_mean
-from ..registry.kinds import SCORE_SIZES, Kind, kinds
+from ..registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
-from ..registry.options import Option, by_name
+from ..registry.options import Option, by_name, spell
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import (
@@ -175,10 +175,11 @@ def _edges(graph: Graph) -> Iterator[str]:
 
 
 def _takes(graph: Graph, node: str, what: str) -> bool:
-    """Whether an option of a block that takes a label reads this, on or not."""
+    """Whether an option of a block that takes a label reads this; on or not, if nothing else may bring it."""
     attrs = graph.nx.nodes[node]
     kind = kinds().get(attrs.get("kind")) if attrs.get("type") == "block" else None
-    return kind is not None and any(option.reads == what for option in kind.options)
+    reading = [option for option in kind.reading_options() if option.reads == what] if kind is not None else []
+    return any(what not in EDGES or attrs["options"].get(option.name) for option in reading)
 
 
 def _blocks(graph: Graph) -> Iterator[str]:
@@ -391,6 +392,8 @@ def _scores(graph: Graph) -> Iterator[str]:
             yield f"{node}: reads scores, but its option residual_attn is false"
         for source in sources:
             other = graph.nx.nodes[source]
+            if other["type"] != "block":  # which `_reads` says
+                continue
             other_kind, other_options = known[other["kind"]], other["options"]
             if "scores" not in other_kind.inputs:
                 yield f"{source} → {node}: {other_kind.title} passes on no scores"
@@ -421,11 +424,12 @@ def _shared_norms(graph: Graph) -> Iterator[str]:
                 yield f"{source} → {node}: a norm is shared by blocks that read the same stream"
 
 
-def _streams(graph: Graph) -> Iterator[str]:
-    streams = graph.residual_streams
+def _alike(graph: Graph) -> Iterator[str]:
+    said = {option.name: graph.of_all_blocks(option.name) for option in OF_ALL_BLOCKS}
     for node, _, attrs in _each_block(graph):
-        if (own := attrs["options"]["num_residual_streams"]) != streams:
-            yield f"{node}: num_residual_streams is {own}, and {streams} of the first block; all have the same streams"
+        for name, value in said.items():
+            if (own := attrs["options"][name]) != value:
+                yield f"{node}: {name} is {spell(own)}, and {spell(value)} of the first block; all blocks say the same"
 
 
 def _ends(graph: Graph) -> Iterator[str]:
@@ -588,7 +592,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         _positions,
         _scores,
         _shared_norms,
-        _streams,
+        _alike,
         _ends,
         _readers,
         _ties,

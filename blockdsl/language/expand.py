@@ -19,10 +19,10 @@ from ..registry.options import TOO_LARGE, Option, Value, by_name, spell
 from ..registry.reads import JOINS
 from ..registry.settings import STACK_SETTINGS
 from ..synonyms import absent, meant
-from .arguments import value_hint
 from .labels import LabelSpec, Places, read_arguments
 from .macros import MACROS, values_of
 from .parse import MAX_NESTING, parse_tree
+from .schedules import check_value, value_of
 from .syntax import (
     Argument,
     Body,
@@ -59,6 +59,11 @@ class BlockSpec:
     stage: int
     span: Span
     reads: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The labels that it reads."""
+        return tuple(self.reads.values())
 
     @property
     def scale(self) -> float:
@@ -333,8 +338,8 @@ def check_arguments(kind: Kind, ref: Ref) -> None:
         seen.add(name)
         if known[name].reads:
             _check_label(name, argument)
-        elif fault := known[name].fault(argument.value):
-            raise Fault(argument.span, f"{name} {fault}", value_hint(known[name], argument.value))
+        else:
+            check_value(known[name], argument)
 
 
 def _check_label(option: str, argument: Argument) -> None:
@@ -397,6 +402,7 @@ class _Around:
     divide: float = 1
     groups: tuple[_Group, ...] = ()
     branch: bool = False
+    copy: tuple[int, int] | None = None  # of the innermost repeat: which of its copies this is, and of how many
 
 
 _LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as in ^u a f <u"
@@ -458,8 +464,8 @@ class _Expander:
         elif isinstance(item, Group):
             self.body(item.body, around, out)
         elif isinstance(item, Repeat):
-            for _ in range(item.count):
-                self.item(item.item, around, out)
+            for i in range(item.count):
+                self.item(item.item, replace(around, copy=(i, item.count)), out)
         elif isinstance(item, Suffixed):
             self.suffixed(item, around, out)
         else:
@@ -472,10 +478,10 @@ class _Expander:
             problem = f"this divides a branch by {divide:g}"
             raise Fault(item.span, problem, "the product of all divisions must be above 1e-18 and below 1e18")
         if item.tie is None:
-            self.item(item.item, _Around(shift, divide, around.groups, around.branch), out)
+            self.item(item.item, replace(around, shift=shift, divide=divide), out)
             return
         tied = _Group(item.tie, item.span)
-        self.item(item.item, _Around(shift, divide, (*around.groups, tied), around.branch), out)
+        self.item(item.item, replace(around, shift=shift, divide=divide, groups=(*around.groups, tied)), out)
         size = self.group_sizes.setdefault(item.tie, tied.count)
         if size != tied.count:
             blocks = f"{tied.count} block{'s' * (tied.count != 1)}"
@@ -503,7 +509,8 @@ class _Expander:
             self.block(ref, around, out)
 
     def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
-        given = {argument.name: argument.value for argument in ref.arguments if argument.name is not None}
+        known = by_name(kinds()[ref.name].written_options()) if ref.arguments else {}
+        given = {a.name: value_of(known[a.name], a, around.copy) for a in ref.arguments if a.name is not None}
         reads = {}
         for option in kinds()[ref.name].options:
             if option.reads and option.name in given:

@@ -18,6 +18,7 @@ from .syntax import (
     Group,
     Item,
     Parallel,
+    Read,
     Ref,
     Repeat,
     Settings,
@@ -29,6 +30,13 @@ from .syntax import (
     suffixed,
     text_of,
 )
+
+
+def of_both(enc_causal: bool, dec_causal: bool, tie_token_emb: bool) -> dict[str, Value]:
+    """What the text of two streams says of both, beside their own settings."""
+    said = {"enc_causal": enc_causal, "dec_causal": dec_causal, "tie_token_emb": tie_token_emb}
+    usual = {"enc_causal": False, "dec_causal": True, "tie_token_emb": False}
+    return {name: value for name, value in said.items() if value != usual[name]}
 
 
 def join(encoder: str, decoder: str, settings: Mapping[str, Value]) -> str:
@@ -84,7 +92,7 @@ def _inlined(body: Body, definitions: list[Definition]) -> Body:
             return suffixed(item_of(item.item), item.shift, item.divide, item.tie)
         if isinstance(item, Repeat):
             inner = item_of(item.item)
-            assert isinstance(inner, Ref | Group | Suffixed)
+            assert isinstance(inner, Ref | Read | Group | Suffixed)
             return replace(item, item=inner)
         return item
 

@@ -1,12 +1,13 @@
 """The keyword API's ordering options, as a pattern.
 
-`depth`, `cross_attend`, `only_cross`, `macaron`, `sandwich_coef`, `par_ratio`, `custom_layers` and the per-block
-tuples of `shift_tokens` and `layer_dropout` say which blocks there are and in which order, and that is what a
-pattern says.
+`depth`, `cross_attend`, `only_cross`, `macaron`, `sandwich_coef`, `par_ratio`, `custom_layers`, those that say what a
+block reads of earlier ones, and the per-block tuples of `shift_tokens` and `layer_dropout` say which blocks there are,
+in which order and how they are wired, and that is what a pattern says.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -90,6 +91,30 @@ ORDERING_KEYWORDS = (
         "a f f",
     ),
     OrderingKeyword(
+        "unet_skips",
+        "true or false",
+        "false",
+        "later repeats of the default block read what entered earlier ones, as in a U-Net (arXiv:2209.12152)",
+        "depth=6, unet_skips=True",
+        "(^u a f)*3 (<u(pop, cat) a f)*3",
+    ),
+    OrderingKeyword(
+        "add_value_residual",
+        "true or false",
+        "false",
+        "self-attentions mix the values of the first with their own (arXiv:2410.17897)",
+        "depth=6, add_value_residual=True, learned_value_residual_mix=False",
+        "a ^v f (a(values=v) f)*5",
+    ),
+    OrderingKeyword(
+        "learned_value_residual_mix",
+        "true or false",
+        "true with add_value_residual",
+        "they do in a share that is learned for each token and head; else half of each",
+        "depth=6, add_value_residual=True, learned_value_residual_mix=True",
+        "a ^v f (a(values=v, value_mix=learned) f)*5",
+    ),
+    OrderingKeyword(
         "shift_tokens",
         "a list of whole numbers of at least 0, one for each block",
         "none",
@@ -117,6 +142,9 @@ def pattern_of(
     sandwich_coef: int | None = None,
     par_ratio: int | None = None,
     custom_layers: Sequence[str] | None = None,
+    unet_skips: bool = False,
+    add_value_residual: bool = False,
+    learned_value_residual_mix: bool | None = None,
     shift_tokens: Sequence[int] | None = None,
     layer_dropout: Sequence[float] | None = None,
 ) -> Pattern:
@@ -131,11 +159,16 @@ def pattern_of(
         par_ratio: one attention to so many blocks (arXiv:2009.04534).
         custom_layers: the kind of each block. The other arguments must fit it: cross_attend a list with `c`,
             only_cross one without `a`, macaron one with `f`, each of which is then a half step.
+        unet_skips: each of the later repeats of the default block reads what entered one of the earlier ones, the last
+            that of the first, as the skips of a U-Net (arXiv:2209.12152).
+        add_value_residual: self-attentions mix the values of the first with their own (arXiv:2410.17897).
+        learned_value_residual_mix: in a share that is learned for each token and head, else half of each; by default
+            it is learned.
         shift_tokens: token shift of each block.
         layer_dropout: stochastic depth of each block.
 
     Raises:
-        TypeError: two of custom_layers, par_ratio and sandwich_coef, or no depth.
+        TypeError: two of custom_layers, par_ratio and sandwich_coef, or no depth; or one without what it belongs to.
         UserError: a value that does not fit the others.
     """
     depth, sandwich_coef, par_ratio = (
@@ -151,21 +184,40 @@ def pattern_of(
         raise TypeError("only_cross needs cross_attend=True")
     if custom_layers is not None:
         _check_custom(custom_layers, cross_attend, only_cross, macaron)
-    layers = _layers(depth, _default_block(cross_attend, only_cross, macaron), sandwich_coef, par_ratio, custom_layers)
+    if unet_skips and given:
+        raise TypeError(f"unet_skips joins repeats of the default block, and {given[0]} has none")
+    if learned_value_residual_mix and not add_value_residual:
+        raise TypeError("learned_value_residual_mix needs add_value_residual=True")
+    block = _default_block(cross_attend, only_cross, macaron)
+    layers = _layers(depth, block, sandwich_coef, par_ratio, custom_layers)
     if cross_attend and "c" not in layers:
         problem = f"cross_attend is set, but sandwich_coef={sandwich_coef} at depth={depth} makes no block with a 'c'"
         raise UserError(f"{problem}: take a larger depth or a smaller sandwich_coef")
     texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
+    if add_value_residual:
+        if layers.count("a") < 2:
+            raise UserError(
+                "add_value_residual is set, but there is no second self-attention to read the first's values"
+            )
+        first, mix = layers.index("a"), "" if learned_value_residual_mix is False else ", value_mix=learned"
+        later = [i for i, kind in enumerate(layers) if kind == "a" and i > first]
+        texts = [_with_option(text, f"values=v{mix}") if i in later else text for i, text in enumerate(texts)]
     if layer_dropout is not None:
-        texts = [_with_dropout(t, p) for t, p in zip(texts, _each(layer_dropout, layers, "layer_dropout"), strict=True)]
+        each = _each(layer_dropout, layers, "layer_dropout")
+        texts = [_with_option(t, f"layer_dropout={p}") for t, p in zip(texts, each, strict=True)]
     if shift_tokens is not None:
         texts = [_with_shift(t, s) for t, s in zip(texts, _each(shift_tokens, layers, "shift_tokens"), strict=True)]
-    alone = not (macaron or cross_attend or shift_tokens is not None or layer_dropout is not None)
+    words = [[text] for text in texts]
+    if add_value_residual:
+        words[layers.index("a")].append("^v")
+    for i, mark in enumerate(_skips(len(layers) // len(block)) if unet_skips else ()):
+        words[i * len(block)][:0] = mark
+    alone = not (macaron or cross_attend or add_value_residual or shift_tokens is not None or layer_dropout is not None)
     if alone and sandwich_coef is not None:
         return parse(f"sandwich({sandwich_coef}, {depth})")
     if alone and par_ratio is not None:
         return parse(f"par({depth}, {par_ratio})")
-    return Pattern.from_layers(texts)
+    return Pattern.from_layers([word for block in words for word in block])
 
 
 # The default block, by itself and with the keyword of that name.
@@ -230,6 +282,14 @@ def _with_shift(text: str, shift: float) -> str:
     return f"{kind}>>{shift}{slash}{half}"
 
 
-def _with_dropout(text: str, probability: float) -> str:
-    kind, slash, half = text.partition("/")
-    return f"{kind}(layer_dropout={probability}){slash}{half}"
+def _with_option(text: str, option: str) -> str:
+    """A block's text with one more option in its parentheses, which come before its suffixes and what follows it."""
+    kind, rest = re.fullmatch(r"(\w+)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    return f"{kind}({option}, {rest[1:]}" if rest.startswith("(") else f"{kind}({option}){rest}"
+
+
+def _skips(depth: int) -> list[list[str]]:
+    """What stands before each repeat: a label in the first half, and a read in the second."""
+    if depth < 2:
+        raise UserError("unet_skips joins the first half of the stack to the second: depth is at least 2")
+    return [["^u"]] * (depth // 2) + [[]] * (depth % 2) + [["<u(pop, cat)"]] * (depth // 2)

@@ -21,7 +21,7 @@ from lark.tree import Meta
 from lark.visitors import Transformer_NonRecursive
 
 from ..errors import Fault, PatternError, Span, shortened
-from ..registry.options import Value
+from ..registry.options import Ramp, Value
 from . import syntax
 from .syntax import Argument, Body, Definition, Item, Label, Read, Ref, Repeat, Settings, Stage, Statement
 
@@ -258,7 +258,11 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return Argument(None, value, _span(meta))
 
     def number(self, meta: Meta, children: list[Token]) -> tuple[str, Value]:
-        return "number", _number(children[0])
+        start, ramp, end = children[0].partition("..")
+        if not ramp:
+            return "number", _number(children[0])
+        ends = [_number(children[0].update(value=number), "a ramp is written 6..2") for number in (start, end)]
+        return "number", Ramp(*ends)
 
     def word(self, meta: Meta, children: list[Token]) -> tuple[str, Value]:
         word = str(children[0])

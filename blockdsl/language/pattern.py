@@ -6,7 +6,7 @@ Immutable. Made by `parse`, or by `Pattern.from_layers` from a list of blocks; w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,13 +17,14 @@ from ..registry.reads import JOINS, WHICH
 from ..registry.streams import pair_table
 from . import syntax
 from .arguments import from_arguments
-from .expand import MAX_BLOCKS, BlockSpec, Expansion, ParallelSpec, ReadSpec, Spec, expand, unused
-from .fold import Folded, fold, shortest
+from .expand import MAX_BLOCKS, Expansion, ParallelSpec, ReadSpec, Spec, expand, unused
+from .fold import shortest
 from .labels import LabelSpec
 from .macros import MACROS
 from .parse import parse_options, parse_tree
 from .streams import check_pair, check_settings, of_side
 from .syntax import NOWHERE, Argument, Body, Definition, Item, Settings, Statement
+from .unparse import body_of, tie_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +113,28 @@ class Pattern:
         )
 
     @property
+    def unread_labels(self) -> tuple[str, ...]:
+        """Names of places that nothing reads, those of an encoder first."""
+        places = [spec for spec in self.expansion.flat() if isinstance(spec, LabelSpec)]
+        readers = (spec for spec in self.expansion.flat() if not isinstance(spec, LabelSpec))
+        read = {places[index].name for spec in readers for index in spec.sources}
+        unread = tuple(name for name in dict.fromkeys(place.name for place in places) if name not in read)
+        return unread if self.encoder is None else (*self.encoder.unread_labels, *unread)
+
+    @property
     def stages(self) -> tuple[Pattern, ...]:
         """One pattern a stage, each with the statements it needs.
 
         A stage that stands in the text as itself keeps its writing; where a boundary lies inside a repeated
         group the stages are written from their blocks. Those of an encoder come first.
+
+        Raises:
+            PatternError: a stage reads a place that another one names.
         """
         if self.encoder is not None:
             return (*self.encoder.stages, *self.decoder.stages)
         expansion = self.expansion
+        self._check_stages()
         if len(expansion.stages) == len(self.body):
             return tuple(replace(self, body=(stage,)) for stage in self.body)
         kept = tuple(statement for statement in self.statements if isinstance(statement, Settings))
@@ -129,13 +143,29 @@ class Pattern:
         for spec in expansion.specs:
             specs[_stage_of(spec)].append(spec)
         tied = (spec.tie for spec in expansion.flat() if not isinstance(spec, LabelSpec))
-        labels = _labels(tie for tie in tied if tie is not None)
+        labels = tie_labels(tie for tie in tied if tie is not None)
         texts = [
-            head + syntax.text_of(syntax.body_pieces(_body_of(part, labels, name)))
+            head + syntax.text_of(syntax.body_pieces(body_of(part, labels, name)))
             for part, name in zip(specs, expansion.stages, strict=True)
         ]
         parsed = {text: parse(text, self.max_blocks) for text in dict.fromkeys(texts)}  # copies of a group are alike
         return tuple(parsed[text] for text in texts)
+
+    def _check_stages(self) -> None:
+        """Whether each stage alone is a pattern: that none reads what another names."""
+        places: list[LabelSpec] = []
+        for spec in self.expansion.flat():
+            if isinstance(spec, LabelSpec):
+                places.append(spec)
+                continue
+            if elsewhere := [places[index] for index in spec.sources if places[index].stage != spec.stage]:
+                ours, theirs = (_stage_in_words(self.expansion.stages, at.stage) for at in (spec, elsewhere[0]))
+                problem = f"{ours} reads '{elsewhere[0].name}' of {theirs}, and is no pattern alone"
+                raise PatternError(self.source, spec.span, problem, "compile the whole text: its graph has the stages")
+            counted = spec.label if isinstance(spec, ReadSpec) and isinstance(spec.which, int) else None
+            if any(place.name == counted and place.stage != spec.stage for place in places):
+                problem = f"'{counted}' is counted from another stage on"
+                raise PatternError(self.source, spec.span, problem, "name the places of this stage otherwise")
 
     @property
     def stage_names(self) -> tuple[str | None, ...]:
@@ -147,10 +177,10 @@ class Pattern:
         """The pattern with these blocks in order, as the shortest text: ['a', 'f', 'a', 'f'] is (a f)*2.
 
         Args:
-            layers: the text of each block, `a`, `f/2`, `a(heads=4)>>1`, ...
+            layers: the text of each block, `a`, `f/2`, `a(heads=4)>>1`, ..., or of a label or a read, `^u`, `<u`.
 
         Raises:
-            PatternError: there is none, or one is not a block.
+            PatternError: there is none, or one is neither a block nor a label or a read.
         """
         if isinstance(layers, str):
             raise TypeError("from_layers takes a list of blocks; parse() takes a text")
@@ -243,7 +273,9 @@ def _single(layer: str) -> str:
     text = syntax.text_of(syntax.body_pieces(_ordered(body)))
     (name, items), *more = [(stage.name, stage.items) for stage in body]
     if statements or encoder or more or name is not None or len(items) > 1 or isinstance(items[0], syntax.Repeat):
-        raise PatternError(layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f']")
+        raise PatternError(
+            layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f', '^u', '<u']"
+        )
     return f"({text})" if isinstance(items[0], syntax.Parallel) else text
 
 
@@ -253,59 +285,6 @@ def _stage_of(spec: Spec) -> int:
     return spec.stage
 
 
-def _labels(ties: Iterable[str]) -> dict[str, str]:
-    """Each class of shared parameters → a label for it; `x.0`, of a group's first block, is no name."""
-    out: dict[str, str] = {}
-    for tie in sorted(set(ties), key=lambda tie: ("." in tie, tie)):
-        label = tie.replace(".", "_")
-        while label in out.values():
-            label += "_"
-        out[tie] = label
-    return out
-
-
-def _body_of(specs: Sequence[Spec], labels: Mapping[str, str], name: str | None = None) -> Body:
-    """Blocks as a stage, with their repeats folded."""
-    items = [_item_of(spec, labels) for spec in specs]
-    widths = [len(syntax.text_of(syntax.body_pieces(_stage(item)))) for item in items]
-    return _stage(*_unfolded(fold(items, widths.__getitem__), items), name=name)
-
-
-def _unfolded(folded: Folded, items: Sequence[Item]) -> Iterator[Item]:
-    for part in folded:
-        if isinstance(part, int):
-            yield items[part]
-        else:
-            unit = syntax.group(_stage(*_unfolded(part.body, items)))
-            assert isinstance(unit, syntax.Ref | syntax.Read | syntax.Group | syntax.Suffixed)
-            yield syntax.Repeat(unit, part.count)
-
-
-def _stage(*items: Item, name: str | None = None) -> Body:
-    return (syntax.Stage(name, items),)
-
-
-def _item_of(spec: Spec, labels: Mapping[str, str]) -> Item:
-    if isinstance(spec, ParallelSpec):
-        return syntax.parallel([syntax.group(_body_of(branch, labels)) for branch in spec.branches])
-    if isinstance(spec, LabelSpec):
-        return syntax.Label(spec.name)
-    ref = _read_of(spec) if isinstance(spec, ReadSpec) else _ref_of(spec)
-    divide = None if spec.divide == 1 else spec.divide
-    shift = spec.shift if isinstance(spec, BlockSpec) else None
-    return syntax.suffixed(ref, shift, divide, None if spec.tie is None else labels[spec.tie])
-
-
-def _ref_of(spec: BlockSpec) -> syntax.Ref:
-    return syntax.Ref(spec.kind, tuple(Argument(name, value) for name, value in spec.given.items()))
-
-
-def _read_of(spec: ReadSpec) -> syntax.Read:
-    which = [] if spec.which == "latest" else [_word(spec.which)]
-    join = [] if spec.join == "add" else [_word(spec.join)]
-    init = [] if spec.init == JOINS[spec.join].init else [Argument("init", spec.init)]
-    return syntax.Read(spec.label, (*which, *join, *init))
-
-
-def _word(word: str | int) -> Argument:
-    return Argument(word, True) if isinstance(word, str) else Argument(None, word)
+def _stage_in_words(names: Sequence[str | None], number: int) -> str:
+    name = names[number]
+    return f"stage {number + 1}" if name is None else f"the stage '{name}'"

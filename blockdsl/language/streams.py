@@ -46,10 +46,10 @@ def check_pair(text: str, encoder: Expansion, decoder: Expansion, max_blocks: in
             or there are more than `max_blocks` blocks.
     """
     ours, theirs = [*encoder.blocks()], [*decoder.blocks()]
-    if block := next(_attending(ours), None):
+    if block := next(attending(ours), None):
         hint = f"leave '{block.kind}' out, or move it to the right side: {_EXAMPLE}"
         raise PatternError(text, block.span, "the left side of '=>' has no context to attend to", hint)
-    if not any(_attending(theirs)):
+    if not any(attending(theirs)):
         hint = f"'c' attends to it, as in {_EXAMPLE}; stages of one stream are separated by '|'"
         raise PatternError(text, _whole(theirs), "nothing on the right side of '=>' reads the left side", hint)
     if total := (len(ours) + len(theirs)) * (len(ours) + len(theirs) > max_blocks):
@@ -66,9 +66,10 @@ def check_pair(text: str, encoder: Expansion, decoder: Expansion, max_blocks: in
         raise PatternError(text, _whole(theirs), f"two stages are named '{shortened(name)}'", "choose another name")
 
 
-def _attending(blocks: Iterable[BlockSpec]) -> Iterator[BlockSpec]:
+def attending(blocks: Iterable[BlockSpec]) -> Iterator[BlockSpec]:
+    """Those that attend to a context that is not a place of their own stream, as c(context=u) is."""
     known = kinds()
-    return (block for block in blocks if "context" in known[block.kind].inputs)
+    return (block for block in blocks if "context" in known[block.kind].inputs and "context" not in block.reads)
 
 
 def _label(block: BlockSpec) -> str:

@@ -14,7 +14,16 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean, shortened
 
-Value = bool | int | float | str | None | tuple["Value", ...]
+
+@dataclass(frozen=True)
+class Ramp:
+    """`6..2`: a number that goes evenly from the first copy of a repeat to the last."""
+
+    start: int | float
+    end: int | float
+
+
+Value = bool | int | float | str | None | Ramp | tuple["Value", ...]
 
 TOO_LARGE = 10**18  # numbers from here on mean nothing in a model; costs and texts can rely on smaller ones
 
@@ -98,6 +107,7 @@ class Option:
     def wanted(self) -> str:
         """The allowed values in words: `a whole number of at least 1`."""
         words = ", ".join(map(repr, self.choices)) if self.choices else _TYPES[self.type]
+        words = "a label" if self.reads else words
         words = f"a list, each {words}" if self.many else words
         if self.choices:
             words = f"one of {words}"
@@ -175,6 +185,8 @@ def spell(value: Any) -> str:
     value = plain(value)
     if value is None or isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Ramp):
+        return f"{spell(value.start)}..{spell(value.end)}"
     if isinstance(value, tuple | list):
         return "(" + ", ".join(map(spell, value)) + ")"
     return value if isinstance(value, str) else repr(value)

@@ -37,6 +37,7 @@ class Scheme:
         switch: the stack's settings that turn it on, any of them; a block may say the first one otherwise.
         attributes: what its node says.
         of: from the stack's settings and a block's dim_head, heads and causality to these attributes.
+        asks: and back: from attributes and a block's options to settings that give them, its switch among them.
         size: the attribute that its node is named by.
         node: what its nodes' names start with.
         shapes: attributes → its parameters by name.
@@ -52,6 +53,7 @@ class Scheme:
     switch: tuple[str, ...]
     attributes: tuple[Option, ...]
     of: Callable[[Settings, Any], dict[str, Value]]
+    asks: Callable[[Any, Any], dict[str, Value]]
     size: str
     node: str
     shapes: Callable[[Any], Mapping[str, Shape]] = lambda o: {}
@@ -184,6 +186,7 @@ SCHEMES = {
             switch=("rotary_pos_emb", "rotary_xpos"),
             attributes=rotary.ROTARY_ATTRIBUTES,
             of=rotary.attributes,
+            asks=rotary.settings,
             size="dim",
             node="rotary",
             misfit=_rotary_misfit,
@@ -207,6 +210,12 @@ SCHEMES = {
                 "buckets": settings["rel_pos_num_buckets"],
                 "max_distance": settings["rel_pos_max_distance"],
                 "scale": block.dim_head**0.5 if settings["rel_pos_scale"] is None else settings["rel_pos_scale"],
+            },
+            asks=lambda o, block: {
+                "rel_pos_bias": True,
+                "rel_pos_num_buckets": o.buckets,
+                "rel_pos_max_distance": o.max_distance,
+                "rel_pos_scale": None if o.scale == block.dim_head**0.5 else o.scale,
             },
             size="heads",
             node="t5_bias",
@@ -233,6 +242,12 @@ SCHEMES = {
                 "depth": settings["dynamic_pos_bias_mlp_depth"],
                 "log_distance": settings["dynamic_pos_bias_log_distance"],
                 "norm": settings["dynamic_pos_bias_norm"],
+            },
+            asks=lambda o, block: {
+                "dynamic_pos_bias": True,
+                "dynamic_pos_bias_mlp_depth": o.depth,
+                "dynamic_pos_bias_log_distance": o.log_distance,
+                "dynamic_pos_bias_norm": o.norm,
             },
             size="heads",
             node="dynamic_bias",
@@ -262,6 +277,12 @@ SCHEMES = {
                 "biased": block.heads if settings["alibi_num_heads"] is None else settings["alibi_num_heads"],
                 "learned": settings["alibi_learned"],
                 "scale": settings["alibi_scale"],
+            },
+            asks=lambda o, block: {
+                "alibi_pos_bias": True,
+                "alibi_num_heads": None if o.biased == o.heads else o.biased,
+                "alibi_learned": o.learned,
+                "alibi_scale": o.scale,
             },
             size="heads",
             node="alibi",

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import UserError
 from .kinds import _KINDS, INPUTS, INPUTS_NEED, Kind, kinds
+from .options import Option
 from .settings import table
 
 _ONE_AT_A_TIME = Lock()
@@ -17,6 +18,10 @@ _RESERVED = {
     *("absolute", "sinusoidal"),
     *("rotary", "t5_bias", "dynamic_bias", "alibi"),
 }
+
+
+# What edges of a graph carry that no option reads.
+_CARRIED = {"stream", "base", "read", "position", "condition", "normed"}
 
 
 def reserve(*names: str) -> None:
@@ -57,6 +62,8 @@ def _check(kind: Kind) -> None:
             raise UserError(f"kind '{kind.name}': the type of option '{option.name}' must be bool, int, float or str")
         if fault := option.fault(option.default):
             raise UserError(f"kind '{kind.name}': the default of option '{option.name}' {fault}")
+        if problem := _reads_wrongly(kind, option):
+            raise UserError(f"kind '{kind.name}': option '{option.name}' {problem}")
     if unknown := {*kind.shown} - {*names}:
         raise UserError(f"kind '{kind.name}': shown names no option of it: {', '.join(sorted(unknown))}")
     # A kind may follow a setting of the stack, and one of another kind by an option that is declared alike.
@@ -72,6 +79,21 @@ def _check(kind: Kind) -> None:
         if missing := set(INPUTS_NEED.get(name, ())) - set(names):
             needed = ", ".join(sorted(missing))
             raise UserError(f"kind '{kind.name}': the input {name} needs the option {needed}")
+
+
+def _reads_wrongly(kind: Kind, option: Option) -> str | None:
+    """What is wrong with an option that takes a label, as the end of a sentence."""
+    if not option.reads:
+        return None
+    if (option.type, option.default, option.setting) != (bool, False, None):
+        return "takes a label, so its type is bool, its default False, and no setting sets it"
+    if option.reads in _CARRIED:
+        return f"cannot read {option.reads}, which other edges of a graph carry"
+    if option.name != option.reads and option.name in INPUTS:
+        return f"reads {option.reads}, but its name is that of the input {option.name}"
+    if sum(other.reads == option.reads for other in kind.options) > 1:
+        return f"reads {option.reads}, as another one does"
+    return None
 
 
 def _declared(kind: Kind) -> tuple[Any, ...]:

@@ -49,6 +49,7 @@ def streams_clash(o: Any) -> str | None:
     for name, plain in (
         ("gate_residual", False),
         ("scale_residual", False),
+        ("orthog_residual", False),
         ("shared_norm", False),
         ("scale_residual_constant", 1),
     ):

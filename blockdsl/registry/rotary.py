@@ -163,6 +163,19 @@ def attributes(settings: Mapping[str, Value], block: Any) -> dict[str, Value]:
     }
 
 
+def settings(o: Any, block: Any) -> dict[str, Value]:
+    """The settings by which a block of these options has the node with these attributes."""
+    read = _READ_BY_SCALING.get(o.scaling, ())
+    said = [*_OF_ALL[1:], *(option for option in _OF_SCALINGS if option.name in read)]
+    of_xpos = {} if o.xpos_scale_base is None else {"rotary_xpos": True, "rotary_xpos_scale_base": o.xpos_scale_base}
+    return {
+        SWITCH: True,
+        "rotary_emb_dim": None if o.dim == _usual(block) else o.dim,
+        **{option.name: getattr(o, _bare(option.name)) for option in said},
+        **of_xpos,
+    }
+
+
 def half(dim_head: int) -> int:
     """An even half of a head's features, at least two."""
     return max(2, dim_head // 2 // 2 * 2)

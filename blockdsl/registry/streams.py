@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .kinds import kinds
 from .options import Option, Value, by_name, check_names, checked_values
 from .settings import table
 from .tokens import LOGITS_OPTIONS
@@ -16,13 +17,13 @@ from .tokens import LOGITS_OPTIONS
 SIDES = {"enc_": "encoder", "dec_": "decoder"}
 """Prefix of a setting → the stream that it is of."""
 
-PAIR_OPTIONS = (
-    Option("tie_token_emb", bool, False, "one embedding of tokens for the encoder and the decoder", area="embedding"),
-)
+PAIR_OPTIONS = (Option("tie_token_emb", bool, False, "one embedding of tokens for the encoder and the decoder"),)
 """Settings of two streams together; no stack alone has them."""
 
 _NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"
 _NO_POOL = "encoder and decoder give an output for each token"
+
+NO_CONTEXT = "the encoder has no context to attend to"
 
 OF_NEITHER = {
     "context": "the decoder reads the encoder's output, and the encoder reads no context",
@@ -88,9 +89,19 @@ def side_of(name: str) -> tuple[str, str]:
     return (prefix, name[4:]) if prefix in SIDES and name[4:] in table() else ("", name)
 
 
+def of_cross_attention() -> set[str]:
+    """Settings that blocks that attend to a context read, and no others."""
+    known = [(option.setting, "context" in kind.inputs) for kind in kinds().values() for option in kind.all_options()]
+    return {name for name, attends in known if name is not None and attends} - {
+        n for n, attends in known if not attends
+    }
+
+
 def refusal(name: str, value: Any) -> str | None:
     """Why two streams cannot be given this setting, or None when they can."""
     prefix, own = side_of(name)
+    if prefix == "enc_" and own in of_cross_attention() and value != table()[own].default:
+        return NO_CONTEXT
     if ANYWAY[prefix].get(own, ...) == value:
         return None
     return REFUSED[prefix].get(own)
@@ -98,7 +109,8 @@ def refusal(name: str, value: Any) -> str | None:
 
 def names_for(side: str, given: Mapping[str, Any]) -> dict[str, str]:
     """The settings that are given to one stream: its own name → the name that was given; its prefix wins."""
-    own = {name: name for name in given if side_of(name) == ("", name) and _meant_for(side, name)}
+    others = of_cross_attention() if side == "enc_" else set()
+    own = {n: n for n in given if side_of(n) == ("", n) and _meant_for(side, n) and n not in others}
     return own | {
         own: name for name in given for prefix, own in (side_of(name),) if prefix == side and _meant_for(side, own)
     }

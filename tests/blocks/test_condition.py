@@ -166,6 +166,24 @@ def test_segments_are_one_long_text() -> None:
         net(tokens, mems=mems, condition=given)
 
 
+@pytest.mark.parametrize("seq", [(), (11,)])
+def test_generation_past_the_window_and_over_segments(seq: tuple[int, ...]) -> None:
+    rolling = TransformerWrapper(num_tokens=11, max_seq_len=4, use_abs_pos_emb=False, attn_layers=Decoder(
+        **SIZES, **ADAPTIVE, depth=2, rotary_pos_emb=True, attn_max_attend_past=2))  # fmt: skip
+    segments = model(max_mem_len=5)
+    segments.max_seq_len = 4
+    prompts = [torch.randint(0, 11, (n,)) for n in (6, 3)]
+    for trainer in (AutoregressiveWrapper(stirred(rolling).double()), xt_blocks.XLAutoregressiveWrapper(segments)):
+        given = condition(2, *seq)
+        cached, plain = (
+            trainer.generate(prompts, 5, temperature=0.0, condition=given, cache_kv=kept) for kept in (True, False)
+        )
+        assert torch.equal(cached, plain)
+        for row, prompt in enumerate(prompts):
+            own = given[row : row + 1, 6 - len(prompt) :] if seq else given[row : row + 1]
+            assert torch.equal(trainer.generate(prompt[None], 5, temperature=0.0, condition=own)[0], cached[row])
+
+
 def test_losses_gradients_and_records() -> None:
     net, tokens = model(checkpoint="block").train(), torch.randint(0, 11, (2, 6))
     given = condition().requires_grad_()

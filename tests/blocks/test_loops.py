@@ -13,7 +13,7 @@ import xt_blocks
 from blockdsl import UserError
 from xt_blocks import with_loops
 
-TEXT = "a f (a f)@core*N a"
+TEXT = "a f ^e (<e(cat) a f)@core*N a"
 SETTINGS: dict[str, Any] = {"dim": 16, "heads": 2, "causal": True, "rotary_pos_emb": True}
 TOKENS = {"num_tokens": 17, "max_seq_len": 32, "num_memory_tokens": 1}
 
@@ -44,8 +44,8 @@ def test_it_computes_trains_and_writes_as_the_depth_that_is_asked_for(number: in
         torch.testing.assert_close(one.grad, theirs.grad)
     assert other.net.graph == expected.net.graph
     assert len(xt_blocks.record(other.net, x)) == 3 + 2 * number
-    assert model.net.pattern == "a f (a f)@core*3 a", "the model stays as it is"
-    assert len(model.net.attn_layers.plan) == 9
+    assert model.net.pattern == "a f ^e (<e(cat) a f)@core*3 a", "the model stays as it is"
+    assert len(model.net.attn_layers.plan) == 12
 
 
 def test_modules_parameters_and_hooks_are_the_models_own() -> None:

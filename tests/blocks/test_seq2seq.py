@@ -421,7 +421,7 @@ UNFIT: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
         writer,
         {},
         ValueError,
-        "the encoder gives vectors of 5 features, and the decoder's str",
+        "the encoder gives vectors of 5 features, and the decoder's cross",
     ),
     (reader, writer, {"tie_token_emb": True}, ValueError, "enc_num_tokens=13 and dec_num_tokens=11 differ"),
     (listener, writer, {"tie_token_emb": True}, ValueError, "tie_token_emb is set, but the encoder reads vectors"),

@@ -151,6 +151,10 @@ def test_what_an_xtransformer_cannot_be_is_said() -> None:
             XTransformer(pattern=text, dim=16, **keywords)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"XTransformer\(\) needs dim="):
         XTransformer(enc_num_tokens=5, enc_max_seq_len=5, dec_num_tokens=5, dec_max_seq_len=5)
+    with pytest.raises(TypeError, match="Decoder's pattern is of one stream, and this has two; XTransformer"):
+        xt_blocks.Decoder(dim=8, pattern="a => c")
+    with pytest.raises(UserError, match="this graph has two streams, an encoder and a decoder; xt_blocks"):
+        xt_blocks.Stack(blockdsl.compile("a => c", dim=8))
     with pytest.raises(UserError, match="this graph has one stream"):
         EncoderDecoder(blockdsl.compile("a c", dim=8))
     model = copy.deepcopy(lower(blockdsl.compile(TOKENS)))

@@ -30,7 +30,7 @@ Run = Callable[..., Ran]
         ("(a | f)*2", "ok: 4 blocks in 3 stages\n"),
         ("a*10000", "ok: 10,000 blocks in 1 stage\n"),
         ("(a | f)*5000", "ok: 10,000 blocks in 5,001 stages\n"),
-        ("set dim=8; x = a c; x & f", "ok: 3 blocks in 1 stage\n"),
+        ("set dim=8; x = a a; x & f", "ok: 3 blocks in 1 stage\n"),
     ],
 )
 def test_check_says_what_a_pattern_makes(blockdsl: Run, text: str, out: str) -> None:
@@ -402,7 +402,7 @@ def test_stats_of_no_tokens_and_of_the_most(blockdsl: Run) -> None:
 
 def test_the_largest_model_that_can_be_written_is_counted(blockdsl: Run) -> None:
     most = 10**18 - 1
-    text = f"set dim={most}, heads={most}, attn_dim_head={most}; a f(mult={most}) c"
+    text = f"set dim={most}, heads={most}, attn_dim_head={most}, context; a f(mult={most}) c"
     for command in ("check", "show", "stats"):
         ran = blockdsl(command, text)
         assert (ran.status, ran.err) == (0, "")
@@ -553,6 +553,29 @@ def test_an_overlay_is_of_a_run_and_a_text(blockdsl: Run, words: list[str], mess
     ran = blockdsl("draw", "a f", "-o", "x.svg", *words)
     assert ran.status == 1
     assert message in ran.err
+
+
+def test_a_pattern_of_two_streams(blockdsl: Run, tmp_path: Path) -> None:
+    text = "(a f)*2 => (a c f)*3"
+    assert blockdsl("check", text) == (0, "ok: 13 blocks in 2 stages\n", "")
+    told = "note: c attends to a context: give it when calling, or write (a f)*6 => (a c f)*6\n"
+    assert blockdsl("check", "(a f)*2 | (a c f)*3") == (0, "ok: 13 blocks in 2 stages\n", told)
+    assert blockdsl("check", "set context; a c").err == ""
+    assert blockdsl("fmt", "(a  f)*2=>(a c f)*3").out == f"{text}\n"
+    assert blockdsl("stats", text, "--set", "enc_ff_mult=2", "--dim", "64").out.count("\nencoder ") == 2
+    assert "×3" in blockdsl("show", text, "--set", "enc_dim=32,dec_dim=64").out
+    for suffix in ("svg", "html", "dot", "mmd", "txt"):
+        assert blockdsl("draw", text, "-o", tmp_path / f"both.{suffix}").status == 0
+    assert "encoder\nblocks\n  + f" in blockdsl("diff", text, "(a f)*2 f => (a c f)*3").out
+    assert repr(compile(text, dim=16)) == f"BlockGraph({text!r}, dim=16, blocks=13)"
+    for given, message in (
+        ((text, "--causal"), "the pattern takes no --causal: the decoder is causal and the encoder is not; enc_causal"),
+        ((text, "--set", "enc_pool=mean"), "the pattern takes no --set enc_pool: encoder and decoder give an output"),
+        (("a f", "--set", "enc_heads=2"), "the pattern takes no --set enc_heads: it is of two streams"),
+        (("a f", "--set", "tie_token_emb"), "the pattern takes no --set tie_token_emb: it is of two streams"),
+    ):
+        assert message in blockdsl("stats", *given).err
+    assert "a run reads one stream of bytes" in blockdsl("train", "--pattern", text, "--steps", "1").err
 
 
 # loops -------------------------------------------------------------------------------------------------------------

@@ -138,6 +138,7 @@ def test_spellings_of_2x() -> None:
     assert options_of(attn_head_learned_sink=True)["a.sink"] is True
     assert options_of(attn_laser=True, attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 9.0
     assert options_of(attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 15.0
+    assert options_of(attn_data_dependent_alibi=True)["a.forget_gate"] is True
     assert x.CrossAttender(**SIZES, attn_dim_context=24).graph.dim_context == 24
     assert options_of(attn_pre_talking_heads=True, attn_post_talking_heads=True)["a.talking_heads"] is True
     node = rotary_of(rotary_interpolation_factor=2.5)
@@ -214,6 +215,17 @@ def test_results_are_in_pairs() -> None:
     torch.testing.assert_close(net(TOKENS, prepend_embeds=front, excise_prepend_embeds=True), whole[:, 3:])
     with pytest.raises(TypeError, match="did you mean 'prepend_embeds'"):
         net(TOKENS, prepend_embedding=front)
+
+
+def test_logits_of_one_number_lose_their_last_axis() -> None:
+    net, plain = model(logits_dim=1, squeeze_out_last_dim=True), model(logits_dim=1)
+    torch.testing.assert_close(net(TOKENS), plain(TOKENS)[..., 0])
+    logits, embeddings = net(TOKENS, return_logits_and_embeddings=True)
+    assert (logits.shape, embeddings.shape) == ((2, 8), (2, 8, 16))
+    logits, _ = net(TOKENS, return_intermediates=True)
+    assert logits.shape == (2, 8)
+    assert net(TOKENS, return_embeddings=True).shape == (2, 8, 16)
+    assert model(squeeze_out_last_dim=True)(TOKENS).shape == (2, 8, 9)
 
 
 def test_masks_in_other_words() -> None:

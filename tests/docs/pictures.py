@@ -18,5 +18,8 @@ def pictures() -> dict[str, str]:
         "hybrid.svg": blockdsl.compile(nemotron_h, dim=4096, heads=32).to_svg(),
         "decoder.svg": blockdsl.compile("(a f)*12", **gpt2).to_svg(),
         "stages.svg": blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512).to_svg(),
+        "skips.svg": blockdsl.compile("(^u a f)*6 (<u(pop, cat) a f)*6", dim=512).to_svg(),
+        "dense.svg": blockdsl.compile("^h (a f <h(all, gain) ^h)*12", dim=512).to_svg(),
+        "shared_kv.svg": blockdsl.compile("(a ^k f a(kv=k) f)*6", dim=512).to_svg(),
         "encoder_decoder.svg": blockdsl.compile(both).to_svg(),
     }

@@ -193,7 +193,7 @@ def _node(group: Any, classes: tuple[str, ...], dx: float, dy: float) -> Node:
         x, y, r = (float(found.get(name)) for name in ("cx", "cy", "r"))
         circle = Area(x - r + dx, y - r + dy, x + r + dx, y + r + dy)
     return Node(
-        group.get("data-node") or group.get("data-of"),
+        group.get("data-node") or group.get("data-of").split(" ")[0],
         tuple((group.get("data-nodes") or group.get("data-of")).split(" ")),
         classes,
         next((area for area, mark in rects if mark is None), None),
@@ -395,10 +395,19 @@ def check_edges(picture: Picture, graph: BlockGraph, unfolded: bool) -> None:
             (line.source, line.target) for line in picture.lines if line.role == role and line.source == line.target
         }
         assert loops == inner.get(role, set())
+    labels = [node for node in picture.nodes if "label" in node.classes]
     for roles, what in ((("rail", "branch", "read"), "stream"), (("context",), "context")):
-        # where a skip is added before a copy that is not the first, this copy has its name
-        found = {(box[source], box[target]) for source, target in picture.edges(*roles)}
-        found, all_of = {ends for ends in found if ends[0] != ends[1]}, wanted.get(what, set())
+        all_of = wanted.get(what, set())
+        found: set[tuple[str, str]] = set()
+        for line in picture.lines:
+            if line.role in roles:
+                # where a skip is added before a copy that is not the first, this copy has its name
+                source, target = box[line.source], box[line.target]
+                # a label stands for all its copies, of which another may be the one that is read
+                copies = [box[n] for label in labels if box[label.name] == source for n in label.nodes]
+                read = [copy for copy in copies if (copy, target) in all_of and line.role in ("read", "context")]
+                found.add((read[0] if read and (source, target) not in all_of else source, target))
+        found = {ends for ends in found if ends[0] != ends[1]}
         if unfolded:
             assert found == all_of
         else:

@@ -136,7 +136,9 @@ def bare(svg: str) -> str:
 
 
 @pytest.mark.parametrize("detail", ["block", "op"])
-@pytest.mark.parametrize("pattern", [PATTERN, "(a c f)*3", "a (f a f) & f a"])
+@pytest.mark.parametrize(
+    "pattern", [PATTERN, "(a c f)*3", "a (f a f) & f a", "^x (a ^k f <x(gain))*3 (a(kv=k) <x f)*2"]
+)
 def test_the_pictures_are_those_of_to_svg(pattern: str, detail: str) -> None:
     g = graph(pattern, rotary_pos_emb=True, num_tokens=300, max_seq_len=64)
     read = data(g, detail=detail)

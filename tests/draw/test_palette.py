@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blockdsl import kinds
 from blockdsl.draw.hues import place
-from blockdsl.draw.palette import HUES
+from blockdsl.draw.palette import _DARK, _LIGHT, HUES
 
 # What linear RGB looks like to who lacks receptors of long, middle or short waves (Machado et al., 2009, Table 1).
 VIEWS = {
@@ -49,6 +49,15 @@ def test_the_measure_itself() -> None:
 def test_every_two_kinds_are_told_apart(mode: str, view: str) -> None:
     """By a distance of 10 in CIELAB, where 2.3 is just noticeable (Mahy et al., 1994)."""
     assert torch.pdist(lab(fills(mode), view)).min() >= 10
+
+
+@pytest.mark.parametrize("theme", [_LIGHT, _DARK])
+@pytest.mark.parametrize("view", VIEWS)
+def test_skips_and_shared_keys_are_told_from_every_other_line(theme: dict[str, str], view: str) -> None:
+    others = ["line", "context", "condition", "position", "scores"]
+    distances = torch.cdist(lab([theme["read"], theme["kv"]], view), lab([theme[role] for role in others], view))
+    assert distances.min() >= 14
+    assert torch.pdist(lab([theme["read"], theme["kv"]], view)).min() >= 14
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

@@ -37,12 +37,18 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "qk-rmsnorm": ("(a f)*2", {"attn_qk_rmsnorm": "head", "rotary_pos_emb": True, "norm_unit_offset": True}),
     "qk-rmsnorm, all heads": ("(a f)*2", {"attn_qk_rmsnorm": "all", "attn_kv_heads": 2, "output_norm": True}),
     "shared norm": ("(a & f)*2", {"shared_norm": True, "use_rmsnorm": True, "norm_eps": 1e-5}),
+    "norms on both sides": (
+        "(a f)*2",
+        {"pre_and_post_norm": True, "use_simple_rmsnorm": True, "orthog_residual": True},
+    ),
     "grouped-heads": ("(a f)*2", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
     "latent": ("(a f)*2", {"attn_kv_rank": 32, "attn_q_rank": 24, "rotary_pos_emb": True}),
     "glu": ("(a f)*2", {"ff_glu": True, "use_rmsnorm": True}),
     "token-shift": ("(a>>1 f>>1)*2", {"rotary_pos_emb": True}),
     "residual-attention": ("(a f)*2", {"residual_attn": True}),
     "parallel": ("(a & f)*2", {"rotary_pos_emb": True}),
+    "shared keys": ("(a ^k f a(kv=k) f)*2", {"rotary_pos_emb": True, "attn_max_attend_past": 100}),
+    "reads": ("^u a ^v f <u(gate, init=1) a(values=v, value_mix=learned) <u(cat) f", {"rotary_pos_emb": True}),
     "alibi, memory-kv, window": (
         "(a f)*2",
         {"alibi_pos_bias": True, "attn_num_mem_kv": 16, "attn_max_attend_past": 100},

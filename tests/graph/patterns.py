@@ -211,6 +211,8 @@ PLAIN_BLOCK = {
     "num_residual_streams": 1,
     "hyper_conn_mix": "sinkhorn",
     "hyper_conn_sinkhorn_iters": 5,
+    "reinject_input": False,
+    "learned_reinject_input_gate": False,
     "init_gain": None,
     "checkpoint": None,
 }

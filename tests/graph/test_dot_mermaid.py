@@ -147,9 +147,9 @@ STYLES = {
     'style=dashed, color="#a8701c"': "condition",
     'style=dotted, color="#2f8f7d", constraint=false': "position",
     'style=dashed, color="#c2527a", label="scores", constraint=false': "scores",
-    'color="#c25700", fontcolor="#c25700"': "read",
-    'style=dashed, color="#1a6fb0", label="keys, values", constraint=false': "kv",
-    'style=dotted, color="#1a6fb0", label="values", constraint=false': "values",
+    'color="#962800", fontcolor="#962800"': "read",
+    'style=dashed, color="#0b4f8a", label="keys, values", constraint=false': "kv",
+    'style=dotted, color="#0b4f8a", label="values", constraint=false': "values",
     'style=dotted, dir=none, color="#c0392b", label="tied", constraint=false': "tied",
 }
 QUOTED = r'"((?:[^"\\]|\\.)*)"'  # a quoted string, in which a backslash takes the next sign along

@@ -137,7 +137,9 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         "a f",
         {},
         node("output", norm="batch"),
-        ["output: norm must be one of 'layernorm', 'rmsnorm', 'scalenorm' or none, not batch"],
+        [
+            "output: norm must be one of 'layernorm', 'rmsnorm', 'scalenorm', 'simple_rmsnorm', 'adaptive_layernorm', 'adaptive_rmsnorm' or none, not batch"
+        ],
     ),
     (
         "a",
@@ -213,7 +215,8 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         {},
         edge("input", "f1", "steam"),
         [
-            "input → f1: carries 'steam', which is none of stream, base, context, condition, position, scores, normed, read"
+            "input → f1: carries 'steam', which is none of stream, base, context, condition, position, scores, normed, "
+            "read, kv, values"
         ],
     ),
     (

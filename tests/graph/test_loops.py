@@ -17,6 +17,9 @@ UNITS: dict[str, tuple[str, dict[str, Any]]] = {
     "in a branch": ("f & (f (a f)@core*N) f", {}),
     "more before it": ("(f@in (a f)@core)*N a", {}),
     "more after it": ("((a f)@core f@out)*N a", {}),
+    "reads": ("a ^e (<e(cat) a f)@core*N f", {}),
+    "more reads before it": ("a ^e (<e(gain)@mix (a f)@core)*N f", {}),
+    "values": ("a ^v f (a(values=v, value_mix=learned) f)@core*N", {}),
     "scores": ("a (a f)@core*N a", {"residual_attn": True}),
     "context": ("(a c f)@core*N", {"cross_residual_attn": True, "num_residual_streams": 2}),
 }
@@ -60,6 +63,8 @@ def test_either_stream_of_two_and_several_units_at_once() -> None:
         ("(a@core f)*3", {"core": 2}, "f1 stands within the repeats of 'core' and is not tied"),
         ("a@core f a@core", {"core": 2}, "f1 stands within"),
         ("a@core a@core>>1 a@core", {"core": 4}, "the repeats of 'core' differ: a1; a2"),
+        ("^e (<e(cat) a@core)*2", {"core": 3}, "read1 stands within the repeats of 'core'"),
+        ("(a@core ^h)*3 <h(all, soft)", {"core": 4}, "read0 reads repeat 1 of 'core', which is not its last"),
         ("(a f)@core*2", {"core": 0}, "core must be a whole number of at least 1, not 0"),
     ],
 )

@@ -341,7 +341,7 @@ def test_unregistering_restores_the_language_and_the_settings() -> None:
         ({"shown": ("width",)}, "kind 'dwconv': shown names no option of it: width"),
         (
             {"inputs": ("masks",)},
-            "kind 'dwconv': unknown inputs masks; the inputs are mask, attend, context, rotary, bias, scores",
+            "kind 'dwconv': unknown inputs masks; the inputs are mask, attend, context, rotary, context_rotary, bias, scores",
         ),
         ({"inputs": ("rotary",)}, "kind 'dwconv': the input rotary needs the option dim_head"),
         ({"inputs": ("scores",)}, "kind 'dwconv': the input scores needs the option heads, residual_attn"),

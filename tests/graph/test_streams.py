@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 import blockdsl
 from blockdsl import BlockGraph, GraphError, PatternError, UserError
 from blockdsl.draw import Shade, side_by_side
 from blockdsl.graph.costs import by_stage, sizes, total
+from blockdsl.registry.streams import refusal
+
+from .patterns import Model, models
 
 TEXT = (
     "set dim=16, num_tokens=11, max_seq_len=13, tie_embedding, heads=2, enc_ff_mult=3, tie_token_emb; "
@@ -42,6 +46,26 @@ def test_one_text_is_the_two_graphs_made_by_hand() -> None:
     assert (other.encoder is not None and other.encoder.causal, other.causal) == (True, False)
     both = other.streams()
     assert both["decoder"].with_encoder(both["encoder"]).pattern == "set dim=8, enc_causal, dec_causal=false; a => c"
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(models(kinds="af", tokens=False), models())
+def test_any_two_streams_are_the_two_graphs(left: Model, right: Model) -> None:
+    given_to_both = {name: value for name, value in right.settings.items() if refusal(name, value) is None}
+    of_right = {f"dec_{n}": v for n, v in given_to_both.items() if n in ("rotary_pos_emb", "residual_attn")}
+    given_to_both = {n: v for n, v in given_to_both.items() if f"dec_{n}" not in of_right} | of_right
+    text = re.sub(r"\b(s\d+): ", r"l\1: ", re.sub("@", "@l", left.text)) + f" => {right.text} c"
+    graph = blockdsl.compile(text, **given_to_both)
+    pattern = blockdsl.parse(text)
+    assert pattern.layer_types == (*left.blocks, *right.blocks, "c")
+    assert blockdsl.parse(str(pattern)) == pattern
+    encoder, decoder = graph.streams().values()
+    assert blockdsl.compile(pattern.decoder, **{n.removeprefix("dec_"): v for n, v in given_to_both.items()}) == decoder
+    assert graph == BlockGraph.from_json(graph.to_json()) == decoder.with_encoder(encoder)
+    assert graph.parameters() == encoder.parameters() + decoder.parameters()
+    assert graph.flops(3, 2, 5) == encoder.flops(5, 2) + decoder.flops(3, 2, 5)
+    assert graph.kv_cache_bytes(3, 2, "float16", 5) == decoder.kv_cache_bytes(3, 2, "float16", 5)
+    assert not graph.diff(graph.copy())
 
 
 def test_an_edit_of_the_encoder_is_one_of_the_graph() -> None:
@@ -98,7 +122,7 @@ def test_streams_of_two_widths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "settings", "error", "message"),
+    ("text", "keywords", "error", "message"),
     [
         ("set dim=8, rotary_pos_emb; conv => a c", {"enc_causal": True}, PatternError, "a setting of the other stream alone is dec_rotary_pos_emb"),
         ("set dim=8; conv => a c", {"enc_causal": True, "rotary_pos_emb": True}, UserError, "^the encoder: rotary_pos_emb is set, but no block"),
@@ -112,9 +136,27 @@ def test_streams_of_two_widths() -> None:
         ("set dim=8; a => c", {"enc_image_size": 4, "enc_patch_size": 2, "enc_num_classes": 3}, GraphError, "gives logits; what the decoder reads are vectors"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(text: str, settings: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_what_is_wrong_is_said(text: str, keywords: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        blockdsl.compile(text, **settings)
+        blockdsl.compile(text, **keywords)
+
+
+def test_what_a_stream_reads_of_itself_is_its_own() -> None:
+    text = "set dim=16, heads=2, rotary_pos_emb, cross_attn_rotary; ^u a <u f => a ^u f c(context=u) c"
+    encoder, decoder = blockdsl.compile(text).streams().values()
+    assert encoder == blockdsl.compile("^u a <u f", dim=16, heads=2, rotary_pos_emb=True)
+    alone = blockdsl.compile(
+        "a ^u f c(context=u) c", dim=16, heads=2, rotary_pos_emb=True, cross_attn_rotary=True, causal=True
+    )
+    assert decoder == alone
+    for text, problem in (
+        ("a f => a ^u f c(context=u)", "nothing on the right side of '=>' reads the left side"),
+        ("a ^u f => <u c", "there is no label 'u'"),
+        ("set enc_cross_attn_rotary; a => c", "two streams take no enc_cross_attn_rotary"),
+    ):
+        with pytest.raises(PatternError, match=problem):
+            blockdsl.parse(text)
+    assert blockdsl.parse("a ^u f c(context=u) => c").encoder is not None
 
 
 def test_graphs_that_do_not_fit_are_refused() -> None:
@@ -145,7 +187,11 @@ def test_a_difference_is_that_of_each_stream() -> None:
     assert text.startswith("encoder\nblocks\n  ~ 3 × f: glu false -> true   f1, f3, f5\n")
     assert "\n\ndecoder\nblocks\n  - a   a3\n" in text
     assert f" parameters {graph.parameters():,} -> {other.parameters():,}" in re.sub(" +", " ", text)
-    assert "encoder before" in found.to_svg()
+    drawn = found.to_svg()
+    assert [drawn.count(f">{side} {when}<") for side in ("encoder", "decoder") for when in ("before", "after")] == [
+        1
+    ] * 4
+    assert ">causal<" not in drawn  # both decoders are
     assert '"encoder": {' in found.to_json()
     tied = decoder.diff(graph)
     assert [(c.name, c.before, c.after) for c in tied.stack][:1] == [("tie_token_emb", False, True)]
@@ -164,6 +210,9 @@ def test_a_drawing_has_both(tmp_path: Path) -> None:
     shaded = graph.to_svg(color=Shade({"encoder.f1": "changed", "decoder.a0": "added"}))
     assert len(re.findall('class="block kind-. hue-[24]"', shaded)) == 2
     assert "decoder" in graph.to_html()
+    legend = re.findall(r'class="key"><rect class="(heat-\d)".*?>(\S+ k|\d+) parameters<', graph.to_svg(color="params"))
+    colors, costs = zip(*legend, strict=True)
+    assert len({*colors}) == len({*costs}) == len(legend) == 3  # one scale: attention, and two widths of feedforwards
     mermaid = graph.to_mermaid()
     assert mermaid.count("-. context .->") == 1
     assert [*re.findall(r'subgraph \w+\["(.*)"\]', mermaid)] == [

@@ -130,6 +130,23 @@ def test_the_blocks_are_those_that_the_rules_give(options: dict[str, Any], data:
         ({"depth": 2, "shift_tokens": (1, 0, 1, 0)}, "(a>>1 f>>0)*2"),
         ({"depth": 1, "macaron": True, "shift_tokens": (0, 1, 2)}, "f>>0/2 a>>1 f>>2/2"),
         ({"depth": 1, "layer_dropout": (0.1, 0)}, "a(layer_dropout=0.1) f(layer_dropout=0)"),
+        ({"depth": 6, "unet_skips": True}, "(^u a f)*3 (<u(pop, cat) a f)*3"),
+        ({"depth": 3, "unet_skips": True, "cross_attend": True}, "^u (a c f)*2 <u(pop, cat) a c f"),
+        ({"depth": 3, "add_value_residual": True}, "a ^v f (a(values=v, value_mix=learned) f)*2"),
+        (
+            {"custom_layers": "faa", "add_value_residual": True, "learned_value_residual_mix": False},
+            "f a ^v a(values=v)",
+        ),
+        (
+            {
+                "depth": 2,
+                "unet_skips": True,
+                "add_value_residual": True,
+                "macaron": True,
+                "shift_tokens": (0, 1, 2) * 2,
+            },
+            "^u f>>0/2 a>>1 ^v f>>2/2 <u(pop, cat) f>>0/2 a(values=v, value_mix=learned)>>1 f>>2/2",
+        ),
     ],
 )
 def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], text: str) -> None:
@@ -185,6 +202,26 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
             for more in ({}, {"only_cross": True}, {"macaron": True}, {"shift_tokens": (1, 0, 1, 0)})
         ),
         ({"depth": 6, "only_cross": True}, TypeError, "only_cross needs cross_attend=True"),
+        (
+            {"depth": 1, "unet_skips": True},
+            UserError,
+            "unet_skips joins the first half of the stack to the second: depth is at least 2",
+        ),
+        (
+            {"depth": 4, "unet_skips": True, "par_ratio": 2},
+            TypeError,
+            "unet_skips joins repeats of the default block, and par_ratio has none",
+        ),
+        (
+            {"depth": 1, "add_value_residual": True},
+            UserError,
+            "add_value_residual is set, but there is no second self-attention to read the first's values",
+        ),
+        (
+            {"depth": 2, "learned_value_residual_mix": True},
+            TypeError,
+            "learned_value_residual_mix needs add_value_residual=True",
+        ),
         (
             {"custom_layers": ["a", "x"]},
             UserError,

@@ -119,8 +119,8 @@ def test_a_text_or_a_pattern_is_resolved() -> None:
         (
             {"dropout": 0.1},
             "compile() got an unknown setting 'dropout'; "
-            "did you mean 'attn_dropout', 'cross_attn_tokens_dropout', 'emb_dropout', 'ff_dropout',\n"
-            "'layer_dropout' or 'moe_dropout'?",
+            "did you mean 'attn_dropout', 'attn_sublayer_dropout', 'cross_attn_tokens_dropout', 'emb_dropout',\n"
+            "'ff_dropout', 'ff_sublayer_dropout', 'layer_dropout' or 'moe_dropout'?",
         ),
         ({"qqq": 1}, "compile() got an unknown setting 'qqq'"),
     ],

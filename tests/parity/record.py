@@ -41,6 +41,7 @@ OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
 THERE = {"cross_attend": True, "rotary_pos_emb": True, "attn_dim_head": 32}
 ROTATED = THERE | {"cross_attn_rotary": True}
 PLACES = {"kind": "ints", "shape": [2, 5], "seed": 5, "high": 30}
+FORGET = {"heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2, "attn_num_mem_kv": 1}
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
 GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
@@ -81,6 +82,7 @@ CASES = {
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
         case("gates_by_head", GATES),
+        case("forget_gate", {"attn_forget_gate": True} | FORGET, {"attn_data_dependent_alibi": True} | FORGET),
     ],
 }
 
@@ -90,6 +92,12 @@ WIRING = {
     2: [
         case("streams", STREAMS),
         case("streams_post_norm", STREAMS | {"pre_norm": False, "use_rmsnorm": True}),
+        case("injected", {"reinject_input": True, "use_rmsnorm": True}),
+        case("injected_gated", {"reinject_input": True, "learned_reinject_input_gate": True, "pre_norm": False}),
+        case("skips", {"unet_skips": True, "depth": 5}),
+        case("values_learned", {"add_value_residual": True, "rotary_pos_emb": True, "depth": 3}),
+        case("values_half", {"add_value_residual": True, "learned_value_residual_mix": False, "attn_kv_heads": 1}),
+        case("skips_streams_values", STREAMS | {"unet_skips": True, "depth": 2, "add_value_residual": True}),
         case("streams_cross", STREAMS | {"cross_attend": True, "shift_tokens": 1}, kwargs={"context": CONTEXT}),
     ],
 }

@@ -580,3 +580,22 @@ def test_ties_that_are_numbered_say_which_layer_of_the_peer_they_are() -> None:
         load_x_transformers(stack, weights)
         for i, block in zip(layers, stack.blocks.values(), strict=True):
             assert torch.equal(block.layer.output.to_out.weight, weights[f"layers.{i}.1.to_out.weight"])
+
+
+# Wiring -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("skips", "(^u a f)*2 a f (<u(cat) a f)*2", "reads what entered earlier blocks"),
+        ("skips", "(^u a f)*2 a f (<u(pop, gain) a f)*2", "reads what entered earlier blocks"),
+        ("values_learned", "a f a ^v f a(values=v, value_mix=learned) f", "values of the first self-attention"),
+        ("values_half", "a ^v c f c a(values=v) f", "values of cross-attentions too"),
+    ],
+)
+def test_other_wiring_than_theirs_is_refused(name: str, text: str, words: str) -> None:
+    case = CASES[f"2_31_10-{name}"]
+    ours = peer.build(case | {"layers": {"pattern": text}})
+    with pytest.raises(UserError, match=words):
+        load_x_transformers(ours, peer.peer_state(case))

@@ -73,7 +73,9 @@ KINDS = ("a", "c", "f", *HYBRID)
 
 
 def values(option: Option) -> tuple[Any, ...]:
-    """Allowed values of an option other than its default."""
+    """Allowed values of an option other than its default; none of one that takes a label, see WIRED."""
+    if option.reads or option.name == "value_mix":
+        return ()
     if option.type is bool:
         return (True, False) if option.default is None else (not option.default,)
     candidates = VALUES.get(option.name, option.choices or ((1, 2, 3) if option.type is int else (0.5, 2.0)))
@@ -190,6 +192,16 @@ _NEEDED = (
 )
 
 ORDERINGS = ("macaron(2)", "sandwich(1, 2)", "par(3, 2)", "(a c f)*2", "(a f)*2")
+WIRED = (
+    "(^u a f)*2 (<u(pop, cat) a f)*2",
+    "^x a f (a & <x/2 & (f <x(soft)/2))",
+    "^h (a f>>1 <h(all, gain, init=0.3) ^h)*2",
+    "a f ^e (<e(gate)@g (a f)@core)*2",
+    "a(max_attend_past=2) ^k f a(kv=k, max_attend_past=4)>>1 ^j a(kv=j)",
+    "a ^v f (a(values=v, value_mix=learned) ^v f)*2",
+    "a ^s f a(scores=s) ^r a(scores=s) <r",
+)
+"""With labels and reads."""
 
 
 @st.composite
@@ -204,7 +216,7 @@ def models(draw: st.DrawFn, kinds: Sequence[str] = KINDS, causal: bool | None = 
     places: dict[str, str] = {}
     shape: Shape
     if draw(st.integers(0, 4)) == 0:
-        text = draw(st.sampled_from([text for text in ORDERINGS if "c " not in text or "c" in kinds]))
+        text = draw(st.sampled_from([*(text for text in ORDERINGS if "c " not in text or "c" in kinds), *WIRED]))
         shape = lambda options: text  # noqa: E731
     else:
         shape = draw(_chain(kinds, places, draw(st.integers(0, 2)), 3))

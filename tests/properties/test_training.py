@@ -15,7 +15,10 @@ import xt_blocks
 
 from .models import KINDS, SIZES, Model, close, context_for, examples, models, tokens
 
-READERS = {"layer_dropout": KINDS, "attn_dropout": "ac", "ff_dropout": "f", "moe_dropout": "e"}
+READERS = {
+    **{"layer_dropout": KINDS, "attn_dropout": "ac", "ff_dropout": "f", "moe_dropout": "e"},
+    **{"attn_sublayer_dropout": "ac", "ff_sublayer_dropout": "f"},
+}
 
 
 def with_dropout(drawn: Model) -> Model:

@@ -32,5 +32,9 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "learned mix": ("a ^v f a(values=v, value_mix=learned) ^w f a(values=w)", {"attn_kv_heads": 1}),
     "learned keys": ("(a ^k f a(kv=k) ^j f)*2 a(kv=j)", LEARNED_KEYS),
     "ties": ("^u a f (<u(gain))@r (a f <u(gain)@r)*2", {}),
+    "together": (
+        "^u a ^k f (a(kv=k) & <u(gate)) a(scores=k) ^v | <u(cat) a(values=v, value_mix=learned) c(context=u) <u(gain)",
+        {},
+    ),
     "shifted": ("a>>1 ^k f a(kv=k)>>2 f <k", {"rotary_xpos": True}),
 }

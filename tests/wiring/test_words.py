@@ -59,9 +59,9 @@ def test_a_module_alone_is_given_what_its_options_ask_for() -> None:
     out = first(x, gives=("kv",))
     assert out.gives is not None
     assert reader(x, kv=out.gives["kv"]).shape == x.shape
-    with pytest.raises(ValueError, match="the option kv is on"):
+    with pytest.raises(ValueError, match="kv=True and values=False"):
         reader(x)
-    with pytest.raises(ValueError, match="the option kv is off"):
+    with pytest.raises(ValueError, match="kv=False and values=False"):
         first(x, kv=out.gives["kv"])
 
 
@@ -83,6 +83,20 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor, beside: Tensor | None = None, times: int = 1) -> Tensor:
         return torch.zeros_like(x) if beside is None else beside * times
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ((Option("u", int, 1, "", reads="u"),), "its type is bool, its default False, and no setting sets it"),
+        ((Option("u", bool, False, "", reads="stream"),), "cannot read stream"),
+        ((Option("mask", bool, False, "", reads="u"),), "its name is that of the input mask"),
+        ((Option("u", bool, False, "", reads="u"), Option("v", bool, False, "", reads="u")), "as another one does"),
+    ],
+)
+def test_an_option_that_takes_a_label_is_declared_well(options: tuple[Option, ...], problem: str) -> None:
+    with pytest.raises(blockdsl.UserError, match=problem):
+        blockdsl.register(Kind("reader", "reader", options, lambda o: {}, lambda o, sizes: 0, Reader))
 
 
 def test_a_kind_of_ones_own_reads_and_gives() -> None:

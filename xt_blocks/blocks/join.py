@@ -16,7 +16,7 @@ from blockdsl.registry.reads import JOINS
 from .linear import apply
 
 
-class Join(nn.Module):
+class StreamJoin(nn.Module):
     """Earlier values u_1, ..., u_n of the stream join its present value x.
 
     Args:

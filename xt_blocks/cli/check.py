@@ -8,7 +8,7 @@ import sys
 from typing import Any, NamedTuple
 
 from blockdsl.graph.resolve import resolve
-from blockdsl.registry.kinds import kinds
+from blockdsl.language.streams import attending
 
 from . import source
 
@@ -51,11 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
         compile(pattern, **settings)
     notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
-    if stack.encoder is None and stack.settings["context"] is None:
-        known = kinds()
-        read = next((kind for kind in pattern.layer_types if "context" in known[kind].inputs), None)
-        if read is not None:
-            notes.append(f"{read} attends to a context: give it when calling, or write (a f)*6 => (a c f)*6")
+    notes += [f"^{name} names a place that nothing reads" for name in pattern.unread_labels]
+    unfed = next(attending(pattern.expansion.blocks()), None)
+    if unfed is not None and stack.encoder is None and stack.settings["context"] is None:
+        notes.append(f"{unfed.kind} attends to a context: give it when calling, or write (a f)*6 => (a c f)*6")
     return _tell(args, [Found(str(pattern), len(pattern.layer_types), len(pattern.stage_names))], notes)
 
 

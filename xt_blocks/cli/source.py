@@ -13,6 +13,8 @@ from blockdsl import zoo
 from blockdsl.errors import UserError
 from blockdsl.language.megatron import from_megatron
 from blockdsl.language.pattern import Pattern, parse, parse_settings
+from blockdsl.registry.options import by_name
+from blockdsl.registry.streams import PAIR_OPTIONS, refusal, side_of
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
@@ -175,6 +177,14 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
     for name in ("dim", "heads", "causal"):
         if getattr(args, name, None) is not None:
             given[name] = getattr(args, name)
+    if pattern.encoder is None:
+        of_one = [name for name in given if side_of(name)[0] or name in by_name(PAIR_OPTIONS)]
+        told = dict.fromkeys(of_one, "it is of two streams, as in (a f)*6 => (a c f)*6")
+    else:
+        told = {name: reason for name, value in given.items() if (reason := refusal(name, value))}
+    for name, reason in told.items():
+        flag = f"--{name}" if name == "causal" and args.causal else f"--set {name}"
+        raise UserError(f"the pattern takes no {flag}: {reason}")
     if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
         given["dim"] = 512
     return given

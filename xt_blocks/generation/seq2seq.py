@@ -17,7 +17,7 @@ from blockdsl.language.ordering import pattern_of
 from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import check_names, real, whole
 from blockdsl.registry.settings import deepnorm_settings, table
-from blockdsl.registry.streams import ANYWAY, REFUSED, SIDES, checked_pair_keywords, side_of
+from blockdsl.registry.streams import ANYWAY, NO_CONTEXT, REFUSED, SIDES, checked_pair_keywords, side_of
 from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
@@ -49,7 +49,6 @@ _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_ma
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
 # Keywords beside the settings that one of the two cannot take, and why; a value that says what is so anyway is taken.
-_NO_CONTEXT = "the encoder has no context to attend to"
 _OF_CROSS_ATTENTION = ("cross_attn_dim_context", "cross_attn_rotary", "cross_attn_tokens_dropout")
 _OF_BOTH = {
     "dim": "encoder and decoder are of one width: give dim=",
@@ -57,7 +56,7 @@ _OF_BOTH = {
 }
 _REFUSED = {
     "enc_": {**REFUSED["enc_"], **_OF_BOTH}
-    | dict.fromkeys(("cross_attend", "only_cross", *_OF_CROSS_ATTENTION), _NO_CONTEXT),
+    | dict.fromkeys(("cross_attend", "only_cross", *_OF_CROSS_ATTENTION), NO_CONTEXT),
     "dec_": {**REFUSED["dec_"], **_OF_BOTH, "cross_attend": "the decoder attends to the encoder's output anyway"},
 }
 _ANYWAY: dict[str, dict[str, Any]] = {
@@ -204,7 +203,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             if not net.attn_layers.reads_context:
                 raise UserError("its blocks have no 'c', which attends to the encoder's output")
         if (width := _width(encoder)) != (wanted := net.graph.dim_context):
-            raise UserError(f"the encoder gives vectors of {width} features, and the decoder reads such of {wanted}")
+            reads = f"the decoder's cross-attention reads {wanted}"
+            raise UserError(f"the encoder gives vectors of {width} features, and {reads}")
         if tie_token_emb:
             _check_tie(encoder.graph, net.graph)
             net.token_emb = encoder.token_emb

@@ -57,8 +57,8 @@ class AttentionLayers(Stack):
         heads: attention heads.
         causal: each token sees itself and those before it.
         pattern: the blocks and their order, in place of depth and the other ordering arguments.
-        cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers: the order;
-            see `blockdsl.language.ordering`.
+        cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers, unet_skips, add_value_residual,
+            learned_value_residual_mix: the order and the wiring; see `blockdsl.language.ordering`.
         shift_tokens: token shift of every block, or of each block as a tuple.
         layer_dropout: stochastic depth of every block, or of each block as a tuple.
         settings: any other setting of the stack: attn_dim_head, attn_dropout, ff_mult, ff_glu, use_rmsnorm,
@@ -83,11 +83,17 @@ class AttentionLayers(Stack):
         sandwich_coef: int | None = None,
         par_ratio: int | None = None,
         custom_layers: Sequence[str] | None = None,
+        unet_skips: bool = False,
+        add_value_residual: bool = False,
+        learned_value_residual_mix: bool | None = None,
         shift_tokens: int | Sequence[int] | None = None,
         layer_dropout: float | Sequence[float] | None = None,
         **settings: Unpack[StackSettings],
     ) -> None:
-        order = (depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers)
+        order = (
+            *(depth, cross_attend, only_cross, macaron, sandwich_coef, par_ratio, custom_layers),
+            *(unet_skips, add_value_residual, learned_value_residual_mix),
+        )
         ordering: dict[str, Any] = dict(zip(ORDERING, order, strict=True))
         each = {"shift_tokens": plain(shift_tokens), "layer_dropout": plain(layer_dropout)}
         per_block = {name: value for name, value in each.items() if isinstance(value, list | tuple)}
@@ -107,6 +113,9 @@ class AttentionLayers(Stack):
             if twice:
                 raise TypeError(f"pattern= and {'=, '.join(twice)}= are both given; the pattern has the order")
             built = parse(pattern) if isinstance(pattern, str) else pattern
+            if built.encoder is not None:
+                hint = "XTransformer(pattern=...) and xt_blocks.lower take both"
+                raise TypeError(f"{type(self).__name__}'s pattern is of one stream, and this has two; {hint}")
             _check_settings(built)
             for reason in _unread(given, built):  # one set of keywords may go with many patterns
                 warnings.warn(reason, stacklevel=3)

@@ -88,13 +88,14 @@ class ForwardContext:
         """The inputs of a block's layer; the block itself adds `memory`, after its norm."""
         out = dict.fromkeys(step.inputs)
         for name in step.gets:
-            place = step.takes.get(name)
-            out[name] = _HANDED[name](self, step) if place is None else self.taken(place)
+            out[name] = _HANDED[name](self, step)
+        for name, place in step.takes.items():
+            out[name] = self.taken(place)
         if "scores" in out:
             seen = self.intermediates
             out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
-        if gives := tuple(what for what in step.gives if what != "scores"):
-            out["gives"] = gives
+        if step.gives:
+            out["gives"] = step.gives
         return out
 
     def taken(self, place: str) -> Any:
@@ -148,14 +149,12 @@ class ForwardContext:
 
     def give(self, step: Step, out: BlockOutput) -> None:
         """Keep what later blocks read of a block beside its stream."""
+        if step.keep_scores:  # a registered kind may return a plain tensor
+            self.values[given_by(step.node, "scores")] = getattr(out.scores, "before", out.scores)
         for what in step.gives:
-            if what == "scores":  # a registered kind may return a plain tensor
-                value = getattr(out.scores, "before", out.scores)
-            elif out.gives is None or what not in out.gives:
+            if out.gives is None or what not in out.gives:
                 raise ValueError(f"{step.node} returned no {what}, which a later block reads: see LayerOutput.gives")
-            else:
-                value = out.gives[what]
-            self.values[given_by(step.node, what)] = value
+            self.values[given_by(step.node, what)] = out.gives[what]
 
     def context_rotation(self, step: Step) -> Rotation | None:
         """The rotation of the tokens of a step's context, which may be the stack's own."""

@@ -69,7 +69,9 @@ def _of(graph: object, counts: dict[str, int]) -> dict[str, int]:
 
 def _follow(stack: Stack, counts: dict[str, int]) -> None:
     graph = stack.graph.with_loops(**_of(stack.graph, counts))
-    ties = {stack.graph.nx.nodes[owner]["tie"]: owner for owner in stack.graph.tied()}
-    before = {owner: owner if owner in stack.blocks else ties[graph.nx.nodes[owner]["tie"]] for owner in graph.tied()}
-    stack.blocks = nn.ModuleDict({owner: stack.blocks[old] for owner, old in before.items()})
+    modules: dict[str, nn.Module] = {**stack.blocks, **stack.joins}
+    by_tie = {stack.graph.nx.nodes[owner]["tie"]: module for owner, module in modules.items()}
+    own = {o: modules[o] if o in modules else by_tie[graph.nx.nodes[o]["tie"]] for o in graph.tied()}
+    stack.blocks = nn.ModuleDict({o: m for o, m in own.items() if graph.node_type(o) == "block"})
+    stack.joins = nn.ModuleDict({o: m for o, m in own.items() if graph.node_type(o) == "read"})
     stack.follow(graph)

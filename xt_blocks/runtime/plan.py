@@ -31,12 +31,14 @@ class Step:
         base: for a sum, where its branches start.
         fork: for a node inside a branch, where the branch starts; its added stream counts from there.
         inputs: those its kind declares.
-        gets: the inputs that have a value here; the others are None.
+        gets: the inputs that a pass has a value of; those neither here nor in `takes` are None.
         counted: for a sum, the branches whose gain is summed by their blocks; of others it is a difference.
         rotary, biases: the nodes it reads these from.
         takes: inputs that come from earlier nodes → where a pass has them.
         own_context: its context is the stream at an earlier node.
-        gives: what later blocks read of it beside its stream.
+        keep_scores: a later block reads its scores.
+        gives: what else later blocks read of it beside its stream.
+        injected: where a pass has what its branch reads beside the stream.
         reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         stage: its index; None after the last one.
@@ -60,7 +62,9 @@ class Step:
     biases: tuple[str, ...] = ()
     takes: Mapping[str, str] = field(default_factory=dict)
     own_context: bool = False
+    keep_scores: bool = False
     gives: tuple[str, ...] = ()
+    injected: str | None = None
     reads_condition: bool = False
     normed_from: str | None = None
     stage: int | None = None
@@ -72,11 +76,6 @@ class Step:
     def self_attends(self) -> bool:
         """Whether its layer attends to the tokens themselves."""
         return "attend" in self.inputs and "context" not in self.inputs
-
-    @property
-    def keep_scores(self) -> bool:
-        """Whether a later block reads its scores."""
-        return "scores" in self.gives
 
 
 def plan(graph: BlockGraph) -> list[Step]:
@@ -96,8 +95,9 @@ def plan(graph: BlockGraph) -> list[Step]:
         elif graph.node_type(node) == "read":
             steps.append(_read(step, graph, owner[node]))
         elif graph.node_type(node) == "block":
-            given = tuple(what for what in gives.get(node, ()) if what)
-            step = replace(step, block=owner[node], gives=given)
+            given = gives.get(node, {})
+            further = tuple(what for what in given if what not in ("", "scores"))
+            step = replace(step, block=owner[node], keep_scores="scores" in given, gives=further)
             steps.append(_block(step, graph, taken[node], node in norming, states.get(node, Kept())))
     ends = tuple(graph.sources(graph.end, "stream"))
     if len(ends) > 1 or not steps:
@@ -128,7 +128,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         "rotary": rotary,
         "context_rotary": rotary,
         "bias": len(positions) > len(rotary),
-        "scores": "scores" in taken,
+        "scores": False,
         "memory": False,
     }
     scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
@@ -136,11 +136,12 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         step,
         use=Use(attrs["shift"], scale, graph.causal, shares_norm, restarts(graph, step.node)),
         inputs=inputs,
-        gets=tuple(name for name in inputs if found.get(name, True)),
+        gets=tuple(name for name in inputs if name not in taken and found.get(name, True)),
         rotary=rotary[0] if rotary else None,
         biases=tuple(position for position in positions if position not in rotary),
         takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
         own_context="context" in taken,
+        injected=given_by(graph.start, "injected") if attrs["options"]["reinject_input"] else None,
         reads_condition=bool(graph.sources(step.node, "condition")),
         normed_from=given_by(normed[0], "normed") if normed else None,
         stage=attrs["stage"],
@@ -199,7 +200,15 @@ def _simple_branch(graph: BlockGraph, end: str, base: str) -> list[str]:
 def _with_lifetimes(steps: list[Step], start: str) -> list[Step]:
     last: dict[str, int] = {start: 0}
     for i, step in enumerate(steps):
-        for node in (*step.reads, *step.earlier, step.base, *step.takes.values(), step.normed_from, step.node):
+        for node in (
+            *step.reads,
+            *step.earlier,
+            step.base,
+            *step.takes.values(),
+            step.injected,
+            step.normed_from,
+            step.node,
+        ):
             if node is not None:
                 last[node] = max(last.get(node, 0), i)
     done: list[list[str]] = [[] for _ in steps]

@@ -30,12 +30,8 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "mv_split_residual",
         "gated_multi_residual",
         "softclamp_output",
-        "unet_skips",
         "integrate_layers",
         "qkv_receive_diff_residuals",
-        "reinject_input",
-        "learned_reinject_input_gate",
-        "add_value_residual",
         "attn_pre_scale_post_talking_heads",
         "attn_sparse_topk_straight_through",
         "attn_gate_value_heads",
@@ -47,7 +43,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_selective",
         "attn_cog_signed",
         "attn_hybrid_learned_mix",
-        "attn_data_dependent_alibi",
         "attn_data_dependent_alibi_per_row",
         "attn_use_rel_proj_pos_bias",
         "attn_use_cope",
@@ -65,7 +60,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     ),
     False,
 ) | {
-    "learned_value_residual_mix": True,
     "layer_integrate_use_softmax": True,
     "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
@@ -107,6 +101,13 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
 
 _ADAPTIVE = ("use_adaptive_layernorm", "use_adaptive_rmsnorm", "use_adaptive_layerscale")
 
+# What comes near to one of them.
+_NEAR = {
+    "integrate_layers": "pattern='^h (<h(all, soft) a ^h <h(all, soft) f ^h)*6' takes weighted means of earlier places "
+    "into the stream itself, by weights that do not follow from the token",
+    "qkv_receive_diff_residuals": "queries, keys and values read one mix of the streams",
+}
+
 # Of these, any value gives the same numbers here.
 _NO_DIFFERENCE = ("verbose", "attn_onnxable", "attn_attend_sdp_kwargs")
 
@@ -142,6 +143,8 @@ def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
         if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
     }
     out |= _pool(out)
+    if out.get("logits_dim") != 1:
+        out.pop("squeeze_out_last_dim", None)  # without effect
     scale = out.pop("tie_embedding_scale", None)
     return out | {"logits_scale": scale} if scale is not None and out.get("tie_embedding") else out
 
@@ -211,8 +214,9 @@ def _drop_defaults(called: str, left: dict[str, Any], prefix: str) -> None:
             left.pop(name)
         elif name in _NOT_HERE and name not in stack_keywords():
             if left[name] != _NOT_HERE[name]:
+                near = f"; {_NEAR[name]}" if name in _NEAR else ""
                 raise TypeError(
-                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here"
+                    f"{called}({prefix}{name}={left[name]!r}): this option of x-transformers 2.x is not here{near}"
                 )
             left.pop(name)
 
@@ -233,6 +237,8 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             warnings.warn(
                 f"{called}(): the softclamp leaves {biased[0]} as it is; x-transformers caps it too", stacklevel=4
             )
+    if left.pop("attn_data_dependent_alibi", False):
+        out["attn_forget_gate"] = True
     bound = left.pop("attn_laser_softclamp_value", 15.0)
     if left.get("attn_laser"):
         out["attn_laser_softcap"] = bound
@@ -250,6 +256,12 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         left.pop("hyper_conn_sinkhorn_iters", None)  # whatever they are, it sums the streams
         if (left.get("num_residual_streams") or 1) > 1:
             out["hyper_conn_mix"] = "sum"
+    if not left.get("reinject_input"):
+        left.pop("learned_reinject_input_gate", None)
+    if not left.get("add_value_residual"):
+        left.pop("learned_value_residual_mix", None)
+    elif left.get("cross_attend") or "c" in (left.get("custom_layers") or ()):
+        raise TypeError(f"{called}(add_value_residual=True): cross-attentions do not mix values here, and do there")
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
     return out

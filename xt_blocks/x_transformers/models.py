@@ -160,7 +160,9 @@ class _Sequence(Settable, SequenceModel):
         intermediates = return_intermediates or return_embeddings_and_intermediates
         weights = return_attn and not (intermediates or return_mems)
         pooled = self.pool in ("mean", "cls") and (embeddings or return_logits_and_embeddings)
-        out = super().forward(
+        if pooled:
+            inputs["return_pooled"] = True
+        out: Any = super().forward(
             x,
             mask,
             return_embeddings=embeddings,
@@ -169,7 +171,6 @@ class _Sequence(Settable, SequenceModel):
             return_mems=return_mems,
             return_attn=weights,
             mems=mems_of(self.attn_layers, mems, mem_masks),
-            **({"return_pooled": True} if pooled else {}),
             **inputs,
         )
         if pooled:  # the vector is what is embedded there
@@ -378,7 +379,7 @@ class XTransformer(seq2seq.XTransformer):
                 warnings.warn(told, stacklevel=2)
             if side.pop("disable_abs_pos_emb", False):
                 around["use_abs_pos_emb"] = False
-            if prefix == "dec_" and "pattern" not in side:
+            if prefix == "dec_" and "pattern" not in side and "pattern" not in keywords:
                 side["cross_attend"] = True
             own |= {
                 prefix + name: value

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 
-class Labels:
+class Captions:
     """The words for each block of one graph.
 
     Args:
@@ -29,9 +29,10 @@ class Labels:
     Attributes:
         items: the graph's chain; None where it is not made of chains and branches.
         before: each node of the chain, and the output → what it follows.
-        read_from: nodes whose stream something further down reads.
-        labelled: these, and those with the same labels.
-        taken: nodes with the labels of blocks of which another takes keys, values or scores.
+        names: the labels by which nodes read others.
+        read_from: nodes whose stream something further down reads → by which labels; "": without one.
+        labelled: the same of all nodes, and with the labels that are read elsewhere.
+        taken: labels of blocks by which others take keys, values or scores.
     """
 
     def __init__(self, graph: Graph, beside: Graph | None = None) -> None:
@@ -43,10 +44,21 @@ class Labels:
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
         self._walk(self.items or (), graph.start)
-        self.read_from = {s for n in graph.nx for what, s in reads.wired(graph, n) if reads.of_stream(what)}
-        self.read_from |= {source for node, at in self.before.items() for source in reads.skips(graph, node, at)}
-        taken = {s for n in graph.nx for what, s in reads.wired(graph, n) if not reads.of_stream(what)}
-        self.taken, self.labelled = self._named(taken), self.read_from | self._named(self.read_from)
+        self.names = reads.Names(graph)
+        self.read_from: dict[str, set[str]] = {}
+        self.taken: set[str] = set()
+        for node in graph.nx:
+            for what, source in reads.wired(graph, node):
+                name = self.names.of(node, what, source)
+                if reads.of_stream(what):
+                    self.read_from.setdefault(source, set()).add(name)
+                else:
+                    self.taken.add(name)
+        for node, at in self.before.items():
+            for source in reads.skips(graph, node, at):
+                self.read_from.setdefault(source, set()).add(self.names.of(node, "stream", source))
+        read = {name for names in self.read_from.values() for name in names if name}
+        self.labelled = {node: read & {*graph.labels(node)} | self.read_from.get(node, set()) for node in graph.nx}
         self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
         seen: Counter[str] = Counter()
         for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
@@ -67,14 +79,9 @@ class Labels:
                 at = item.sum
         self.before[self.graph.end] = at  # at last that of the whole chain
 
-    def _named(self, nodes: set[str]) -> set[str]:
-        """The nodes that have a label of one of these."""
-        found = {name for node in nodes for name in self.graph.labels(node)}
-        return {node for node in self.graph.nx if not found.isdisjoint(self.graph.labels(node))}
-
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""
-        return self.graph.labels(node) if node in self.taken else ()
+        return tuple(name for name in self.graph.labels(node) if name in self.taken)
 
     def options(self, node: str) -> list[str]:
         """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's."""
@@ -87,15 +94,16 @@ class Labels:
 
     def _said(self, node: str, name: str, value: Any) -> str:
         """An option's value as a text has it: nothing where it is true, the label of one that reads a label."""
-        what = by_name(kind_of(self.graph.block(node)["kind"]).all_options())[name].reads
-        sources = self.graph.sources(node, what) if what else []
-        names = [label for source in sources for label in self.graph.labels(source)]
-        return spell(value) if value is not True else names[0] if names else ""
+        option = by_name(kind_of(self.graph.block(node)["kind"]).all_options()).get(name)
+        if value is not True or option is None or not option.reads:
+            return "" if value is True else spell(value)
+        sources = [source for source in self.graph.sources(node, option.reads) if self.graph.labels(source)]
+        return self.names.called(node, option.reads, sources)
 
     def name(self, node: str) -> str:
         """The block as a pattern writes it."""
         if self.graph.node_type(node) == "read":
-            return reads.read_name(self.graph, node)
+            return self.names.read(node)
         attrs = self.graph.nx.nodes[node]
         flags = self.options(node)
         text = attrs["kind"] + (f"({', '.join(flags)})" if flags else "")
@@ -107,7 +115,7 @@ class Labels:
     def notes(self, node: str, named: bool = True) -> list[str]:
         """The block in words, with what it reads beside the stream; not `named`: alike in all copies of a repeat."""
         if self.graph.node_type(node) == "read":
-            return [reads.read_words(self.graph, node)]
+            return [self.names.read_words(node)]
         notes = [kind_of(self.graph.block(node)["kind"]).title]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]
@@ -123,7 +131,7 @@ class Labels:
             for source in self.graph.sources(node, "scores")
             if not self.graph.labels(source)
         ]
-        return notes + reads.taken_words(self.graph, node, named)
+        return notes + self.names.taken(node, named)
 
     def position(self, node: str) -> str:
         """A position node in a few words."""
