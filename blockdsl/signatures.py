@@ -716,8 +716,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
     use_adaptive_layerscale: bool
-    """the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748);
-    default false"""
+    """branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero,
+    arXiv:2212.09748); default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float

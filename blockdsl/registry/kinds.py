@@ -298,7 +298,7 @@ BLOCK_OPTIONS = (
         "use_adaptive_layerscale",
         bool,
         False,
-        "the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
+        "branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
         setting="use_adaptive_layerscale",
     ),
     Option(
