@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-from .graph import costs, digest, json, lint, loops, mup, to_pattern, tokens
+from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -25,7 +25,7 @@ from .registry.tokens import MODELS, checked, clash, model_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .draw.colors import Shade
+    from .draw.shade import Shade
     from .signatures import CompileSettings
 
 
@@ -220,6 +220,21 @@ class BlockGraph(Graph):
             GraphError: a node or an edge says of itself what it cannot, or there is a cycle.
         """
         return digest.digest(self)
+
+    def select(self, selector: str) -> list[str]:
+        """Nodes in the language's own words, in graph order: `a`, `f(glu)`, `@core`, `dec: a[0:6]`, `a:even`.
+
+        Args:
+            selector: see `blockdsl.graph.select`.
+
+        Returns:
+            names of nodes; those of an encoder start with `encoder.`.
+
+        Raises:
+            PatternError: the selector is wrong, or a part of it selects nothing.
+        """
+        found = select.select(self.streams(), selector)
+        return [f"encoder.{node}" for node in found.pop("encoder", [])] + [n for own in found.values() for n in own]
 
     def diff(self, other: BlockGraph, seq_len: int = 1024) -> GraphDiff:
         """What differs from another graph; false when both are the same model.

@@ -18,11 +18,13 @@ from .registry.options import Option, Value, spell
 from .registry.positions import POSITION_NEEDS
 from .registry.rotary import NEEDED_BY_SCALING
 from .registry.settings import STACK_SETTINGS
+from .registry.streams import PAIR_OPTIONS, side_of
 from .synonyms import meant
 
 # The order of the areas. A registered kind comes after them, under its title.
 AREAS = (
     "stack",
+    "two streams",
     "embedding",
     "vectors",
     "images",
@@ -125,10 +127,12 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "attn_gate_bias": {"attn_gate_values": True},
     "attn_gate_values_headwise": {"attn_gate_values": True},
     "attn_laser_softcap": {"attn_laser": True},
+    "attn_forget_gate": {"causal": True},
     "ff_glu_mult_bias": {"ff_glu": True},
     **{f"moe_{name}": {"moe_glu": True} for name in ("gate_first", "glu_limit", "glu_offset")},
     "moe_top_groups": {"moe_groups": 4},
     "moe_shared_gate": {"moe_shared_inner": 64},
+    "learned_reinject_input_gate": {"reinject_input": True},
     "hyper_conn_mix": {"num_residual_streams": 4},
     "hyper_conn_sinkhorn_iters": {"num_residual_streams": 4},
     "rotary_xpos": {"causal": True},
@@ -140,7 +144,10 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "conv_stem": {"dim_in": 7},
     "dim_out_bias": {"dim_out": 7},
     "end_token": {"pool": "end"},
-    **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
+    "num_cls_tokens": {"pool": "cls", "causal": False},
+    "num_pooled_tokens": {"pool": "attention"},
+    **{f"pool_{name}": {"pool": "attention"} for name in ("heads", "dim_head", "bias", "inner", "activation")},
+    "squeeze_out_last_dim": {"logits_dim": 1},
     "logits_bias": {"tie_embedding": True},
     "logits_transform_bias": {"logits_transform": "gelu"},
 }
@@ -188,6 +195,8 @@ class Entry:
 def entries() -> list[Entry]:
     """Every entry, by area."""
     found: dict[str, Entry] = {}
+    for option in PAIR_OPTIONS:
+        found[option.name] = _of_pair(option)
     by_block = {option.setting for kind in kinds().values() for option in kind.position_options()}
     for option in STACK_SETTINGS:
         if option.name not in by_block:
@@ -207,6 +216,7 @@ def entries() -> list[Entry]:
 
 def find(name: str) -> list[Entry]:
     """The entries that have this name or keyword, or another name of it; `dropout` is an option of several kinds."""
+    name = side_of(name)[1]  # enc_heads is heads, of one stream
     names = {name, *meant(name)}
     return [entry for entry in entries() if names & {entry.name, entry.keyword}]
 
@@ -245,6 +255,14 @@ def _of_stack(option: Option) -> Entry:
     setting = f"set {_given(option.name, telling(option))};"
     blocks = "(a c f)*6" if option.name == "context" else "(a f)*6"
     return _of_option(option, option.name, (), option.area or "stack", setting, setting, f"{setting} {blocks}")
+
+
+def _of_pair(option: Option) -> Entry:
+    """Of two streams together, over tokens."""
+    setting = f"set {_given(option.name, telling(option))};"
+    example = f"set num_tokens=256, max_seq_len=1024; {setting} (a f)*6 => (a c f)*6"
+    entry = _of_option(option, option.name, (), "two streams", setting, setting, example)
+    return replace(entry, keyword_example=f"{entry.keyword_example}, num_tokens=256, max_seq_len=1024")
 
 
 def _of_block(option: Option, kind: str, area: str) -> Entry:

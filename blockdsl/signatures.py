@@ -36,6 +36,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -507,6 +510,11 @@ class SharedSettings(TypedDict, total=False):
     x-transformers 2.31 computes; default sinkhorn"""
     hyper_conn_sinkhorn_iters: int
     """Sinkhorn's iterations, which make the mix of residual streams doubly stochastic; default 5"""
+    reinject_input: bool
+    """each branch reads the stream plus a linear layer of the stack's input, one for all (arXiv:1909.01377);
+    default false"""
+    learned_reinject_input_gate: bool
+    """times a number between 0 and 1 that the input says for each token; default false"""
     rotary_pos_emb: bool
     """rotary positions in self-attention (arXiv:2104.09864); default false"""
     rotary_emb_dim: int | None
@@ -589,6 +597,9 @@ class SharedSettings(TypedDict, total=False):
     attn_max_attend_future: int | None
     """how many tokens ahead a token attends in a block that is not causal (ModernBERT, arXiv:2412.13663); none:
     all; default none"""
+    attn_forget_gate: bool
+    """scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130);
+    default false"""
     attn_kv_rank: int | None
     """features of a latent vector that a token's keys and values are made of, and that a cache keeps in their
     place (MLA, arXiv:2405.04434); none: keys and values are of the token itself; default none"""
@@ -705,8 +716,8 @@ class SharedSettings(TypedDict, total=False):
     """a learned gain for each feature of the branch, at first this (CaiT, arXiv:2103.17239); none: without;
     default none"""
     use_adaptive_layerscale: bool
-    """the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748);
-    default false"""
+    """branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero,
+    arXiv:2212.09748); default false"""
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
@@ -1016,18 +1027,34 @@ class TokenSettings(TypedDict, total=False):
     none"""
     logits_transform_bias: bool
     """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
+    squeeze_out_last_dim: bool
+    """a single logit is a number, without an axis of its own; default false"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
-    pool: Literal["mean", "first", "last", "end", "first_mean", "attention"] | None
+    pool: Literal["mean", "first", "last", "end", "cls", "first_mean", "attention"] | None
     """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of
-    end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that
-    give classes or vectors; default none"""
+    end_token, learned class tokens (arXiv:1810.04805), both first and mean, or by attention (arXiv:2106.04560);
+    none: all, and the mean of images that give classes or vectors; default none"""
     end_token: int | None
     """token whose first place in a row pool=end takes (CLIP, arXiv:2103.00020); none: the row's highest token;
     default none"""
+    num_cls_tokens: int
+    """learned class tokens in front of the sequence, with pool=cls; default 1"""
     pooler: bool
     """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
     false"""
+    num_pooled_tokens: int
+    """learned queries of attention that pools: so many vectors; default 1"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_dim_head: int | None
+    """features of its heads; none: dim / heads; default none"""
+    pool_bias: bool
+    """biases of its linear layers; default true"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim, 0: no feedforward; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
 
 
 class VectorKeywords(TypedDict, total=False):
@@ -1080,10 +1107,16 @@ class ImageKeywords(TypedDict, total=False):
     default 0"""
     num_classes: int | None
     """classes, scored from that vector; none: no scores; default none"""
+    num_pooled_tokens: int
+    """learned queries of attention that pools: so many vectors; default 1"""
     pool_heads: int
     """heads of attention that pools; default 8"""
+    pool_dim_head: int | None
+    """features of its heads; none: dim / heads; default none"""
+    pool_bias: bool
+    """biases of its linear layers; default true"""
     pool_inner: int | None
-    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    """hidden features of the feedforward after it; none: 4 times dim, 0: no feedforward; default none"""
     pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
     """activation of that feedforward; default gelu"""
     dim_out: int | None
@@ -1094,10 +1127,10 @@ class ImageKeywords(TypedDict, total=False):
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
     """dropout of the embedded sequence; default 0.0"""
-    pool: Literal["mean", "first", "last", "end", "first_mean", "attention"] | None
+    pool: Literal["mean", "first", "last", "end", "cls", "first_mean", "attention"] | None
     """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of
-    end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that
-    give classes or vectors; default none"""
+    end_token, learned class tokens (arXiv:1810.04805), both first and mean, or by attention (arXiv:2106.04560);
+    none: all, and the mean of images that give classes or vectors; default none"""
     pooler: bool
     """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
     false"""
@@ -1148,12 +1181,6 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     default 0"""
     num_classes: int | None
     """classes, scored from that vector; none: no scores; default none"""
-    pool_heads: int
-    """heads of attention that pools; default 8"""
-    pool_inner: int | None
-    """hidden features of the feedforward after it; none: 4 times dim; default none"""
-    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
-    """activation of that feedforward; default gelu"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):
@@ -1178,6 +1205,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_num_residual_streams: int
     enc_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     enc_hyper_conn_sinkhorn_iters: int
+    enc_reinject_input: bool
+    enc_learned_reinject_input_gate: bool
     enc_rotary_pos_emb: bool
     enc_rotary_emb_dim: int | None
     enc_rotary_theta: float
@@ -1216,6 +1245,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_sublayer_dropout: float
     enc_attn_max_attend_past: int | None
     enc_attn_max_attend_future: int | None
+    enc_attn_forget_gate: bool
     enc_attn_kv_rank: int | None
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
@@ -1387,6 +1417,13 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_frac_gradient: float
     enc_emb_dropout: float
     enc_num_memory_tokens: int
+    enc_num_cls_tokens: int
+    enc_num_pooled_tokens: int
+    enc_pool_heads: int
+    enc_pool_dim_head: int | None
+    enc_pool_bias: bool
+    enc_pool_inner: int | None
+    enc_pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
     dec_depth: int
     dec_only_cross: bool
     dec_macaron: bool
@@ -1407,6 +1444,8 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_num_residual_streams: int
     dec_hyper_conn_mix: Literal["sinkhorn", "free", "sum"]
     dec_hyper_conn_sinkhorn_iters: int
+    dec_reinject_input: bool
+    dec_learned_reinject_input_gate: bool
     dec_rotary_pos_emb: bool
     dec_rotary_emb_dim: int | None
     dec_rotary_theta: float
@@ -1445,6 +1484,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_sublayer_dropout: float
     dec_attn_max_attend_past: int | None
     dec_attn_max_attend_future: int | None
+    dec_attn_forget_gate: bool
     dec_attn_kv_rank: int | None
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None
@@ -1628,3 +1668,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
         Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
     )
     dec_logits_transform_bias: bool
+    dec_squeeze_out_last_dim: bool
+    dec_num_cls_tokens: int
+    dec_num_pooled_tokens: int
+    dec_pool_heads: int
+    dec_pool_dim_head: int | None
+    dec_pool_bias: bool
+    dec_pool_inner: int | None
+    dec_pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]

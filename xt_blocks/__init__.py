@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .generation.nonautoregressive import NonAutoregressiveWrapper
     from .generation.seq2seq import XTransformer
     from .generation.xl_autoregressive import XLAutoregressiveWrapper
+    from .interop.adapt import adapt
     from .interop.hugging_face import from_hugging_face, to_hugging_face
     from .interop.pretrained import from_pretrained
     from .kernels.cross_entropy import Target
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .runtime.memories import Memories
     from .runtime.mup import mup
     from .runtime.record import attention_map, record
+    from .runtime.select import parameter_groups, parameters
     from .runtime.stack import Stack
     from .runtime.why import why
 
@@ -61,6 +63,7 @@ _HOMES = {
     "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
     "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
     "generation.xl_autoregressive": ("XLAutoregressiveWrapper",),
+    "interop.adapt": ("adapt",),
     "interop.hugging_face": (
         "from_hugging_face",
         "to_hugging_face",
@@ -89,6 +92,10 @@ _HOMES = {
     "runtime.record": (
         "attention_map",
         "record",
+    ),
+    "runtime.select": (
+        "parameter_groups",
+        "parameters",
     ),
     "runtime.stack": ("Stack",),
     "runtime.why": ("why",),
@@ -121,6 +128,7 @@ __all__ = [
     "ViTransformerWrapper",
     "XLAutoregressiveWrapper",
     "XTransformer",
+    "adapt",
     "attention_map",
     "auxiliary_losses",
     "from_hugging_face",
@@ -128,6 +136,8 @@ __all__ = [
     "lower",
     "mup",
     "pack",
+    "parameter_groups",
+    "parameters",
     "record",
     "to_hugging_face",
     "unpack",

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .colors import Shade
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import stage_title
+from .captions import Captions
 from .choices import COLORS, check_choice
 from .details import Details
 from .hues import place
-from .labels import Labels
 from .palette import HEATS, HUES
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -28,20 +29,6 @@ class Colors:
 
     of: Callable[[Any], str]
     legend: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Shade:
-    """Colours from elsewhere: what a run measured, or how a graph differs from another.
-
-    Args:
-        values: node → a number, from light for the least to dark for the most; or one of STATUSES. A block without one
-            is grey.
-        meaning: of the numbers, for the legend.
-    """
-
-    values: Mapping[str, float | str]
-    meaning: str = ""
 
 
 STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-4", "removed": "hue-3"}
@@ -85,7 +72,7 @@ def _costs(details: Details, by: str) -> dict[str, int]:
 
 def heats(graphs: Mapping[str, Graph], by: str, seq_len: int) -> dict[str, Colors]:
     """The colours of several graphs by a cost, on one scale for all."""
-    details = {name: Details(graph, Labels(graph), seq_len) for name, graph in graphs.items()}
+    details = {name: Details(graph, Captions(graph), seq_len) for name, graph in graphs.items()}
     values = {(name, node): cost for name, own in details.items() for node, cost in _costs(own, by).items()}
     lengths = " and ".join(f"{length:,}" for length in sorted({own.seq_len for own in details.values()}))
     heat = _heat(values, "parameters" if by == "params" else f"FLOPs at {lengths} tokens")
@@ -142,7 +129,7 @@ def _stage(graph: Graph, details: Details) -> Colors:
 
 
 def _tied(graph: Graph, details: Details) -> Colors:
-    classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1]
+    classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1 and graph.node_type(nodes[0]) == "block"]
     of = {node: _hue(i) for i, nodes in enumerate(classes) for node in nodes}
     names = [f"@{graph.nx.nodes[nodes[0]]['tie']}, {len(nodes)} blocks" for nodes in classes]
     legend = [(_hue(i), name) for i, name in enumerate(names)]

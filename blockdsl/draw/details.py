@@ -12,7 +12,7 @@ from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
 from . import ends
-from .labels import Labels
+from .captions import Captions
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Details:
     """Of one graph, at so many tokens a row."""
 
-    def __init__(self, graph: Graph, labels: Labels, seq_len: int) -> None:
-        self.graph, self.labels, self.seq_len = graph, labels, costs.row_length(graph, seq_len)
+    def __init__(self, graph: Graph, captions: Captions, seq_len: int) -> None:
+        self.graph, self.captions, self.seq_len = graph, captions, costs.row_length(graph, seq_len)
         self.shapes: dict[tuple[str, str], list[str]] = {}
 
     @cached_property
@@ -60,7 +60,7 @@ class Details:
             if value != defaults.get(name) or name in attrs["given"] or name in ("heads", "dim_head", "mult", "causal")
         ]
         lines = [
-            f"{_named(nodes)}: {self.labels.name(node)} · {' · '.join(self.labels.notes(node))}",
+            f"{_named(nodes)}: {self.captions.name(node)} · {' · '.join(self.captions.notes(node))}",
             f"options: {', '.join(options)}" if options else "",
             f"token shift by {attrs['shift']}" if attrs["shift"] else "",
             f"branch × {attrs['scale']:g}" if attrs["scale"] != 1 else "",
@@ -72,10 +72,10 @@ class Details:
 
     def of_read(self, nodes: tuple[str, ...]) -> str:
         """The tooltip of a read and of those that are drawn with it."""
-        words = self.labels.names.read_words(nodes[0])
+        words = self.captions.names.read_words(nodes[0])
         attrs = self.graph.nx.nodes[nodes[0]]
         lines = [
-            f"{_named(nodes)}: {self.labels.name(nodes[0])}",
+            f"{_named(nodes)}: {self.captions.name(nodes[0])}",
             words,
             f"at first {attrs['init']:g}" if attrs["init"] is not None else "",
             f"× {attrs['scale']:g}" if attrs["scale"] != 1 else "",

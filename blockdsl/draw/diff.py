@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import row_length, stage_title
+from ..registry.kinds import kinds
 from ..registry.options import spell
 from . import escape
-from .labels import Labels
+from .captions import Captions
 
 if TYPE_CHECKING:
     from ..graph.diff import Change, Difference
@@ -31,7 +32,7 @@ def _painted(line: str) -> str:
 class _Lines:
     def __init__(self, diff: Difference) -> None:
         self.diff = diff
-        self.labels = Labels(diff.before), Labels(diff.after)
+        self.captions = Captions(diff.before), Captions(diff.after)
 
     def lines(self) -> Iterator[str]:
         if not self.diff:
@@ -45,8 +46,8 @@ class _Lines:
 
     def blocks(self) -> Iterator[str]:
         rows = [
-            (f"{sign} {labels.name(node)}", node)
-            for sign, graph, labels, nodes in self._sides()
+            (f"{sign} {captions.name(node)}", node)
+            for sign, graph, captions, nodes in self._sides()
             for node in nodes
             if graph.node_type(node) == "block"
         ]
@@ -56,12 +57,13 @@ class _Lines:
                 _both(changed.before, changed.after),
             )
             for changed in self.diff.blocks
+            if self.diff.before.node_type(changed.before) == "block"
         ]
         return _grouped(rows)
 
-    def _sides(self) -> Iterable[tuple[str, Graph, Labels, tuple[str, ...]]]:
+    def _sides(self) -> Iterable[tuple[str, Graph, Captions, tuple[str, ...]]]:
         diff = self.diff
-        return ("-", diff.before, self.labels[0], diff.removed), ("+", diff.after, self.labels[1], diff.added)
+        return ("-", diff.before, self.captions[0], diff.removed), ("+", diff.after, self.captions[1], diff.added)
 
     def stages(self) -> Iterator[str]:
         for stage in self.diff.stages:
@@ -73,34 +75,48 @@ class _Lines:
                 yield f"  ~ stage {stage_title(self.diff.before, stage.before)}: {_listed(stage.changes)}"
 
     def settings(self) -> Iterator[str]:
-        for sign, graph, labels, nodes in self._sides():
+        for sign, graph, captions, nodes in self._sides():
             for node in nodes:
                 node_type = graph.node_type(node)
-                if node_type != "block":
-                    yield f"  {sign} {labels.position(node) if node_type == 'position' else node}"
+                if node_type not in ("block", "read"):
+                    yield f"  {sign} {captions.position(node) if node_type == 'position' else node}"
         if self.diff.stack:
             yield f"  ~ {_listed(self.diff.stack)}"
         for changed in self.diff.settings:
             yield f"  ~ {_both(changed.before, changed.after)}: {_listed(changed.changes)}"
 
     def wiring(self) -> Iterator[str]:
-        nodes = self.diff.before.nx.nodes
-        yield from _grouped(
-            (
-                f"~ {nodes[changed.before].get('kind', changed.before)}: "
-                + ", ".join(self._rewired(change) for change in changed.changes),
-                _both(changed.before, changed.after),
-            )
-            for changed in self.diff.wiring
-        )
+        before = self.diff.before
+        rows = [
+            (f"{sign} {_read(graph, node)}", node)
+            for sign, graph, _, nodes in self._sides()
+            for node in nodes
+            if graph.node_type(node) == "read"
+        ]
+        for changed in self.diff.blocks:
+            if before.node_type(changed.before) == "read":
+                what = f"~ {_read(before, changed.before)}: {_listed(changed.changes)}"
+                rows.append((what, _both(changed.before, changed.after)))
+        for changed in self.diff.wiring:
+            rewired = ", ".join(self._rewired(change) for change in changed.changes)
+            if before.node_type(changed.before) != "read":
+                rewired = f"{before.nx.nodes[changed.before].get('kind', changed.before)}: {rewired}"
+            rows.append((f"~ {rewired}", _both(changed.before, changed.after)))
+        return _grouped(rows)
 
     def _rewired(self, change: Change) -> str:
-        """Sources by their kinds, so that repeats are alike; by name where that says nothing."""
-        old = [_sort(self.diff.before, node) for node in change.before]
-        new = [_sort(self.diff.after, node) for node in change.after]
+        """Sources by their kinds, so that repeats are alike, or by label; by name where that says nothing."""
+        if _labelled(change.name):
+            old, new = ([_places(graph, sources)] for graph, sources in self._sources(change))
+        else:
+            old, new = ([_sort(graph, node) for node in sources] for graph, sources in self._sources(change))
         if old == new:
             old, new = list(change.before), list(change.after)
-        return f"{change.name} {' + '.join(old) or 'none'} -> {' + '.join(new) or 'none'}"
+        name = "reads" if change.name == "read" else change.name
+        return f"{name} {' + '.join(old) or 'none'} -> {' + '.join(new) or 'none'}"
+
+    def _sources(self, change: Change) -> Iterable[tuple[Graph, tuple[str, ...]]]:
+        return (self.diff.before, change.before), (self.diff.after, change.after)
 
     def costs(self) -> Iterator[str]:
         lengths = [f"{row_length(graph, self.diff.seq_len):,}" for graph in (self.diff.before, self.diff.after)]
@@ -141,6 +157,24 @@ def _listed(changes: Iterable[Change]) -> str:
 
 def _both(before: str, after: str) -> str:
     return before if before == after else f"{before} -> {after}"
+
+
+def _labelled(carries: str) -> bool:
+    """Whether what edges carry comes from a place that a label may name."""
+    named = {option.reads for kind in kinds().values() for option in kind.options} - {"context"}
+    return carries in named | {"read"}
+
+
+def _read(graph: Graph, node: str) -> str:
+    join = graph.nx.nodes[node]["join"]
+    return f"reads {_places(graph, graph.sources(node, 'read'))}{'' if join == 'add' else f' ({join})'}"
+
+
+def _places(graph: Graph, sources: Iterable[str]) -> str:
+    """Places of the stream, by a label that all have, or by label or name each."""
+    names = [graph.labels(source) or (source,) for source in sources]
+    common = [name for name in names[0] if all(name in each for each in names)] if names else ["none"]
+    return common[0] if common else ", ".join(each[0] for each in names)
 
 
 def _sort(graph: Graph, node: str) -> str:

@@ -40,8 +40,9 @@ def length(graph: Graph, title: str) -> str:
 
 def options(graph: Graph) -> list[str]:
     """What else is set at the input."""
-    streams = [f"{graph.residual_streams} residual streams"] if graph.residual_streams > 1 else []
-    return streams if graph.reads is None else streams + _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
+    further = [f"{graph.residual_streams} residual streams"] if graph.residual_streams > 1 else []
+    further += ["injected into each branch"] if graph.of_all_blocks("reinject_input") else []
+    return further if graph.reads is None else further + _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
 
 
 def output_options(graph: Graph) -> list[str]:

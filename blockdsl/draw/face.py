@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..registry.kinds import kind_of
 from ..registry.reads import JOINS
 from . import ends, reads
+from .captions import Captions
 from .details import Details
-from .labels import Labels
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
 from .parts import DrawnBlock
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
@@ -64,7 +64,7 @@ class Faces:
 
     def __init__(self, graph: Graph, details: Details, hue: Callable[[str], str], opened: bool) -> None:
         self.graph, self.details, self.hue, self.opened = graph, details, hue, opened
-        self.labels: Labels = details.labels
+        self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
 
@@ -83,8 +83,8 @@ class Faces:
         return _Face(
             cut(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
             cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
-            cut(" ".join(f"^{name}" for name in self.labels.own(node)), size("mark"), 90),
-            tuple(wrapped(self.labels.options(node), size("note"), MOST)),
+            cut(" ".join(f"^{name}" for name in self.captions.own(node)), size("mark"), 90),
+            tuple(wrapped(self.captions.options(node), size("note"), MOST)),
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
             "" if self.opened else _scale(attrs["scale"]),
@@ -213,13 +213,13 @@ class Faces:
 
     def lone_read(self, node: str) -> Box:
         """A read as a pattern writes it, where there is no rail."""
-        text = self.labels.name(node)
+        text = self.captions.name(node)
         wide = even(text_width(text, "mark") + 12)
         texts = (Text(wide / 2, 11.5, text, "mark", "middle"),)
         return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=self.details.of_read((node,)))
 
     def skip(self, nodes: tuple[str, ...], at: Point) -> Box:
-        added = reads.skips(self.graph, nodes[0], self.labels.before[nodes[0]])
+        added = reads.skips(self.graph, nodes[0], self.captions.before[nodes[0]])
         return Box(nodes[0], nodes, "skip", None, join=at, tip=reads.skip_words(self.graph, added))
 
     def input(self, x: float, y: float, wide: float) -> Box:
@@ -253,7 +253,7 @@ class Faces:
         elif attrs["type"] == "condition":
             title, tip = "condition", self.details.of_condition(node)
         else:
-            title, tip = self.labels.position(node), self.details.of_position(node)
+            title, tip = self.captions.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
         wide = even(text_width(title, "label") + 2 * INSET)
         text = Text(right - wide / 2, y + 17, title, "label", "middle")

@@ -10,12 +10,12 @@ from ..graph.nodes import without_notes
 from ..registry.kinds import kind_of
 from ..registry.options import spell
 from ..registry.state import item_bytes
+from .captions import Captions
 from .details import Details
-from .labels import Labels
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
-    from .colors import Shade
+    from .shade import Shade
 
 Row = dict[str, Any]
 
@@ -47,10 +47,10 @@ class Table:
 
     def add(self, graph: Graph, name: str, shade: Shade | None = None) -> None:
         """All nodes of a graph, with what a shade says of them; with a name they are called `name.node`."""
-        labels = Labels(graph)
-        details = Details(graph, labels, self.seq_len)
+        captions = Captions(graph)
+        details = Details(graph, captions, self.seq_len)
         for node in graph.nx:
-            row = _row(graph, labels, node) | self._costs(details.costs.get(node, costs.Cost()))
+            row = _row(graph, captions, node) | self._costs(details.costs.get(node, costs.Cost()))
             if shade is not None and node in shade.values:
                 row["notes"] = [_shaded(shade, node), *row.get("notes", [])]
             if tie := graph.nx.nodes[node].get("tie"):
@@ -70,29 +70,29 @@ class Table:
         return index
 
 
-def _row(graph: Graph, labels: Labels, node: str) -> Row:
+def _row(graph: Graph, captions: Captions, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     if attrs["type"] == "block":
-        return _block(graph, labels, node)
+        return _block(graph, captions, node)
     if attrs["type"] == "read":
         said = [(name, spell(attrs[name]), 2) for name in ("init", "scale", "tie") if attrs.get(name) not in (None, 1)]
-        return {"code": labels.name(node), "title": "Read", "notes": labels.notes(node), "options": said}
+        return {"code": captions.name(node), "title": "Read", "notes": captions.notes(node), "options": said}
     own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "stage", "scheme")}
-    title = labels.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
+    title = captions.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}
 
 
-def _block(graph: Graph, labels: Labels, node: str) -> Row:
+def _block(graph: Graph, captions: Captions, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
-    title, *notes = labels.notes(node)
+    title, *notes = captions.notes(node)
     shapes = kind.shapes(kind.completed(graph.dim, attrs["options"]))
     if attrs["shift"]:
         notes.append(f"tokens shifted by {attrs['shift']}")
     if attrs["scale"] != 1:
         notes.append(f"branch × {attrs['scale']:.3g}")
     return {
-        "code": labels.name(node),
+        "code": captions.name(node),
         "kind": attrs["kind"],
         "title": title[:1].upper() + title[1:],
         "stage": stage_title(graph, attrs["stage"]) if graph.stages != [None] else "",

@@ -16,12 +16,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import by_stage, row_length, sizes
-from .colors import Shade
 from .facts import Table
 from .packed import Packed
 from .palette import style
 from .picture import scene
 from .scene import NAMELESS, Scene
+from .shade import Shade
 from .spans import bits
 from .svg import escape, svg
 from .text import draw

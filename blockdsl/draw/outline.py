@@ -14,7 +14,7 @@ from ..graph.layout import split_stages
 from ..graph.nodes import carried
 from ..registry.tokens import INPUT_SCHEMES
 from . import ends, reads
-from .labels import Labels
+from .captions import Captions
 from .parts import DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
 from .tree import tree
 
@@ -69,8 +69,8 @@ class Outline:
 
 def outline(graph: Graph, fold: bool) -> Outline:
     """The outline of a graph; with `fold`, each repeat once, unless the graph is more than chains and branches."""
-    labels = Labels(graph)
-    items = labels.items
+    captions = Captions(graph)
+    items = captions.items
     drawn: dict[str, str] = {}
     said: dict[tuple[str, str, str], str] = {}
     parts: list[str | Cluster] = []
@@ -80,7 +80,7 @@ def outline(graph: Graph, fold: bool) -> Outline:
         stages = [(stage, tuple(map(str, part))) for stage, part in split_stages(graph, nodes)]
         drawn |= {node: node for node in nodes}
     else:
-        found = tree(labels, items, not fold)
+        found = tree(captions, items, not fold)
         stages = [(stage, tuple(_clusters(part, drawn))) for stage, part in found.stages]
         for wire in found.wires:
             for node in (wire.source,) if isinstance(wire.source, str) else wire.source.nodes:
@@ -94,7 +94,7 @@ def outline(graph: Graph, fold: bool) -> Outline:
             for carries in carried(attrs):
                 ends = drawn.get(source, source), target
                 edges[OutlineEdge(*ends, carries, said.get((*ends, carries), ""))] = None
-    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(labels, node) for node in shown})
+    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(captions, node) for node in shown})
 
 
 def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
@@ -111,26 +111,26 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
         yield part.node
 
 
-def _lines(labels: Labels, node: str) -> tuple[str, ...]:
+def _lines(captions: Captions, node: str) -> tuple[str, ...]:
     """What is written on a node, with its labels if something reads them."""
-    read = labels.taken | labels.read_from.get(node, set())
-    return *_words(labels, node), *(f"^{name}" for name in labels.graph.labels(node) if name in read)
+    read = captions.taken | captions.read_from.get(node, set())
+    return *_words(captions, node), *(f"^{name}" for name in captions.graph.labels(node) if name in read)
 
 
-def _words(labels: Labels, node: str) -> tuple[str, ...]:
-    attrs = labels.graph.nx.nodes[node]
-    node_type = labels.graph.node_type(node)
+def _words(captions: Captions, node: str) -> tuple[str, ...]:
+    attrs = captions.graph.nx.nodes[node]
+    node_type = captions.graph.node_type(node)
     if node_type == "block":
-        return labels.name(node), labels.notes(node)[0]
+        return captions.name(node), captions.notes(node)[0]
     if node_type == "read":
-        return labels.name(node), reads.join_words(labels.graph, node)
+        return captions.name(node), reads.join_words(captions.graph, node)
     if node_type == "sum":
         return ("+",)
     if node_type == "position":
-        return (labels.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
-    if node_type == "input" and (read := ends.model_input(labels.graph)):
+        return (captions.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
+    if node_type == "input" and (read := ends.model_input(captions.graph)):
         return "input", read
     if node_type == "output":
-        norm = ends.last_norm(labels.graph)
-        return tuple(filter(None, ("output", norm, ends.gives(labels.graph) + (" (tied)" if attrs["tied"] else ""))))
+        norm = ends.last_norm(captions.graph)
+        return tuple(filter(None, ("output", norm, ends.gives(captions.graph) + (" (tied)" if attrs["tied"] else ""))))
     return (node_type,)

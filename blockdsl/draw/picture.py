@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .captions import Captions, blocks_of
 from .choices import DETAILS, check_choice
-from .colors import BY_COST, Colors, Shade, colors, heats
+from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column, ColumnPart
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
-from .labels import Labels, blocks_of
 from .layered import DOWN, layered
 from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
+from .shade import Shade
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -142,13 +143,13 @@ class _Picture:
         beside: Graph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        labels = Labels(graph, beside)
-        details = Details(graph, labels, seq_len)
+        captions = Captions(graph, beside)
+        details = Details(graph, captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
         self.faces = Faces(graph, details, self.colors.of, detail == "op")
         self.scene = Scene(details.title())
-        items = labels.items
+        items = captions.items
         if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
             self.feeds = False
             self.scene.add(layered(graph, self.faces))

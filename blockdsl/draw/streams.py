@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from ..graph.graph import Graph
-from .colors import Shade
 from .outline import Cluster, Outline, OutlineEdge, outline
+from .shade import Shade
 from .text import draw
 
 if TYPE_CHECKING:

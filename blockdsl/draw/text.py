@@ -16,8 +16,8 @@ from ..graph.costs import stage_title
 from ..graph.layout import Chain, split_stages
 from ..graph.tokens import input_scheme
 from . import ends, escape, reads
+from .captions import Captions
 from .hues import hue
-from .labels import Labels
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts
 from .tree import tree
 
@@ -62,8 +62,8 @@ def draw(graph: Graph, ascii: bool = False, color: bool = False) -> str:
 class _Text:
     def __init__(self, graph: Graph, glyphs: Glyphs, color: bool) -> None:
         self.graph, self.glyphs, self.color = graph, glyphs, color
-        self.labels = Labels(graph)
-        self.items = self.labels.items  # None: drawn as a list
+        self.captions = Captions(graph)
+        self.items = self.captions.items  # None: drawn as a list
         self.words: dict[DrawnBlock, dict[str, None]] = {}  # which copies it reads, in words
 
     def drawing(self) -> str:
@@ -112,7 +112,7 @@ class _Text:
 
     def _staged(self, items: Chain) -> list[_Row]:
         rows: list[_Row] = []
-        drawn = tree(self.labels, items, unfold=False)
+        drawn = tree(self.captions, items, unfold=False)
         for wire in drawn.wires:
             self.words.setdefault(wire.target, {})[wire.words] = None
         for stage, parts in drawn.stages:
@@ -160,19 +160,19 @@ class _Text:
             return [reads.skip_words(self.graph, self._skipped(part))]
         if isinstance(part, DrawnRead):
             return [reads.join_words(self.graph, part.node)]
-        return self.labels.notes(part.node)
+        return self.captions.notes(part.node)
 
     def _name(self, part: DrawnBlock) -> str:
         """As a pattern writes it."""
         if isinstance(part, DrawnLabel):
             return f"^{part.name or part.node}"
         if isinstance(part, DrawnSkip):
-            called = self.labels.names.called
+            called = self.captions.names.called
             return " ".join(f"<{called(part.node, 'stream', [source])}" for source in self._skipped(part))
-        return " ".join([self.labels.name(part.node), *(f"^{name}" for name in self.labels.own(part.node))])
+        return " ".join([self.captions.name(part.node), *(f"^{name}" for name in self.captions.own(part.node))])
 
     def _skipped(self, part: DrawnSkip) -> list[str]:
-        return reads.skips(self.graph, part.node, self.labels.before[part.node])
+        return reads.skips(self.graph, part.node, self.captions.before[part.node])
 
     def _heading(self, repeat: DrawnRepeat) -> str:
         inside = self._inline(repeat.parts)
@@ -213,7 +213,7 @@ class _Text:
             for node in part:
                 assert isinstance(node, str)
                 is_sum = self.graph.node_type(node) == "sum"
-                text = f"{node}: sum" if is_sum else f"{node}: {self.labels.name(node)}"
+                text = f"{node}: sum" if is_sum else f"{node}: {self.captions.name(node)}"
                 notes = [self._reads(node), *([] if is_sum else [self._note(node)])]
                 kind = self.graph.nx.nodes[node].get("kind", "")
                 rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
@@ -226,7 +226,7 @@ class _Text:
         return f"reads {' + '.join(streams) or 'nothing'}"
 
     def _note(self, node: str) -> str:
-        return f" {self.glyphs.dot} ".join(self.labels.notes(node))
+        return f" {self.glyphs.dot} ".join(self.captions.notes(node))
 
 
 def _bare(parts: Parts) -> bool:

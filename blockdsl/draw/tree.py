@@ -12,7 +12,7 @@ from typing import Any
 from ..graph.layout import Chain, Split, split_stages
 from ..language.fold import Folded, Loop, fold
 from . import reads
-from .labels import Labels
+from .captions import Captions
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Part, Parts, leaves
 from .wiring import Wire, wiring
 
@@ -36,22 +36,22 @@ class DrawnStack:
         return tuple(part for _, parts in self.stages for part in parts)
 
 
-def tree(labels: Labels, items: Chain, unfold: bool) -> DrawnStack:
+def tree(captions: Captions, items: Chain, unfold: bool) -> DrawnStack:
     """The parts of a chain and its wires; with `unfold`, each block by itself.
 
     A label that nothing reads is drawn where that lets copies fold.
     """
-    read = _drawn(labels, items, unfold, labels.read_from)
-    if unfold or labels.read_from == {node: names for node, names in labels.labelled.items() if names}:
+    read = _drawn(captions, items, unfold, captions.read_from)
+    if unfold or captions.read_from == {node: names for node, names in captions.labelled.items() if names}:
         return read
-    return min(read, _drawn(labels, items, unfold, labels.labelled), key=lambda drawn: len([*leaves(drawn.parts)]))
+    return min(read, _drawn(captions, items, unfold, captions.labelled), key=lambda drawn: len([*leaves(drawn.parts)]))
 
 
-def _drawn(labels: Labels, items: Chain, unfold: bool, labelled: Named) -> DrawnStack:
+def _drawn(captions: Captions, items: Chain, unfold: bool, labelled: Named) -> DrawnStack:
     apart: dict[str, int] = {}  # node → how much of what it reads tells it from others
     while True:
-        stages = _Tree(labels, unfold, labelled, apart).stages(items)
-        wires, unclear = wiring(labels, tuple(part for _, parts in stages for part in parts))
+        stages = _Tree(captions, unfold, labelled, apart).stages(items)
+        wires, unclear = wiring(captions, tuple(part for _, parts in stages for part in parts))
         if not unclear:
             return DrawnStack(stages, wires)
         for node in unclear:
@@ -65,8 +65,8 @@ class _Tree:
         apart: node → how much tells it from others like it; see `_apart`.
     """
 
-    def __init__(self, labels: Labels, unfold: bool, labelled: Named, apart: dict[str, int]) -> None:
-        self.labels, self.graph, self.unfold = labels, labels.graph, unfold
+    def __init__(self, captions: Captions, unfold: bool, labelled: Named, apart: dict[str, int]) -> None:
+        self.captions, self.graph, self.unfold = captions, captions.graph, unfold
         self.labelled, self.apart = labelled, apart
 
     def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
@@ -142,10 +142,10 @@ class _Tree:
         if isinstance(item, DrawnSkip):
             return "skip", *self._apart(item.node)
         if isinstance(item, str) and self.graph.node_type(item) == "read":
-            return *self.labels.names.alike(item), *self._apart(item)
+            return *self.captions.names.alike(item), *self._apart(item)
         if isinstance(item, str):
             sources = self.graph.sources(item, "position")
-            words = self.labels.name(item), *self.labels.notes(item, named=False), *self.labels.own(item)
+            words = self.captions.name(item), *self.captions.notes(item, named=False), *self.captions.own(item)
             return *words, *sources, *self._apart(item)
         base = self._base(item)
         return tuple(tuple(self._key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)

@@ -11,7 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 from . import reads
-from .labels import Labels
+from .captions import Captions
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
 
 End = str | DrawnBlock
@@ -51,15 +51,15 @@ class _Copy(NamedTuple):
 Loops = tuple[tuple[int, int], ...]  # of the repeats around a part: which, and how many times
 
 
-def wiring(labels: Labels, parts: Parts) -> tuple[tuple[Wire, ...], list[str]]:
+def wiring(captions: Captions, parts: Parts) -> tuple[tuple[Wire, ...], list[str]]:
     """The wires of all parts; and the nodes that must be told apart for that, in which case the wires are not all."""
-    return _Wiring(labels, parts).wires()
+    return _Wiring(captions, parts).wires()
 
 
 class _Wiring:
-    def __init__(self, labels: Labels, parts: Parts) -> None:
-        self.graph = labels.graph
-        self.labels, self.parts = labels, parts
+    def __init__(self, captions: Captions, parts: Parts) -> None:
+        self.graph = captions.graph
+        self.captions = captions
         self.loops = dict(_loops(parts, (), [0]))
         self.streams: dict[tuple[str, str], _Copy] = {}  # node and label → where its stream is read
         self.blocks: dict[str, _Copy] = {}
@@ -94,9 +94,9 @@ class _Wiring:
         return tuple(out), [*unclear]
 
     def _reads(self, part: DrawnBlock, node: str) -> Iterator[tuple[str, _Copy]]:
-        name = self.labels.names.of
+        name = self.captions.names.of
         if isinstance(part, DrawnSkip):
-            for source in reads.skips(self.graph, node, self.labels.before[node]):
+            for source in reads.skips(self.graph, node, self.captions.before[node]):
                 yield "read", self.streams[source, name(node, "stream", source)]
         elif not isinstance(part, DrawnLabel):
             for what, source in reads.wired(self.graph, node):

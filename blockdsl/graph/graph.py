@@ -18,7 +18,7 @@ import networkx as nx
 
 from ..errors import PatternError
 from ..language.pattern import parse
-from ..registry.kinds import Kind, kind_of
+from ..registry.kinds import OF_ALL_BLOCKS, Kind, kind_of
 from ..registry.options import plain
 from ..registry.state import State
 from ..registry.tokens import pair
@@ -113,10 +113,17 @@ class Graph:
         """The names that the text gives the stream after this node."""
         return tuple(self.nx.nodes[node].get("labels", ()))
 
+    def of_all_blocks(self, name: str) -> Any:
+        """The value of one of `kinds.OF_ALL_BLOCKS`; `lint` sees to it that all blocks say the same."""
+        options = (self.block(node)["options"] for node in self.nodes("block"))
+        default = next(option.default for option in OF_ALL_BLOCKS if option.name == name)
+        return next((plain(own[name]) for own in options), default)
+
     @property
     def residual_streams(self) -> int:
-        """How many residual streams there are; `lint` sees to it that all blocks say the same."""
-        return next((plain(self.block(node)["options"]["num_residual_streams"]) for node in self.nodes("block")), 1)
+        """How many residual streams there are."""
+        streams: int = self.of_all_blocks("num_residual_streams")
+        return streams
 
     @property
     def condition(self) -> tuple[int, int]:

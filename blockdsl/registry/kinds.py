@@ -70,6 +70,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from .injection import INJECTION_OPTIONS, injection_clash
 from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .residual_streams import STREAM_OPTIONS, streams_clash
@@ -190,7 +191,7 @@ class Kind:
 
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
-        own = tuple(option for option in self.all_options() if option not in STREAM_OPTIONS)
+        own = tuple(option for option in self.all_options() if option not in OF_ALL_BLOCKS)
         return own + self.position_options()
 
     def has_scores(self) -> bool:
@@ -277,6 +278,9 @@ def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
     }
 
 
+OF_ALL_BLOCKS = (*STREAM_OPTIONS, *INJECTION_OPTIONS)
+"""Options that the blocks of a stack have alike; settings say them, and no block by itself."""
+
 # Options that every block has, whatever its kind.
 BLOCK_OPTIONS = (
     *NORM_PLACES,
@@ -294,7 +298,7 @@ BLOCK_OPTIONS = (
         "use_adaptive_layerscale",
         bool,
         False,
-        "the branch times σ(W·condition + b) for each feature, at first σ(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
+        "branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
         setting="use_adaptive_layerscale",
     ),
     Option(
@@ -344,7 +348,7 @@ BLOCK_OPTIONS = (
         "a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764)",
         setting="gate_residual",
     ),
-    *STREAM_OPTIONS,
+    *OF_ALL_BLOCKS,
     Option(
         "init_gain",
         float,
@@ -378,7 +382,7 @@ def _block_check(o: Any) -> str | None:
         return clash[-1]
     if o.use_adaptive_layerscale and o.layer_scale is not None:
         return "use_adaptive_layerscale and layer_scale are both set; give one"
-    return misplaced_norm(o) or streams_clash(o)
+    return misplaced_norm(o) or streams_clash(o) or injection_clash(o)
 
 
 # The registry -----------------------------------------------------------------------------------------------------

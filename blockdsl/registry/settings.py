@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .kinds import kinds
+from .kinds import OF_ALL_BLOCKS, kinds
 from .options import Option, Value, by_name, check_names, checked_values, in_area
 from .positions import POSITION_SETTINGS
-from .residual_streams import STREAM_OPTIONS
 from .tokens import IMAGE_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS, with_defaults
 
 # Settings that no block option declares.
@@ -66,7 +65,7 @@ STACK_SETTINGS = (
         "DeepNorm: post-norm with scaled residuals and initial weights (arXiv:2203.00555)",
         area="norms and residuals",
     ),
-    *in_area("norms and residuals", STREAM_OPTIONS),
+    *in_area("norms and residuals", OF_ALL_BLOCKS),
     *in_area("positions", POSITION_SETTINGS),
     *in_area("embedding", TOKEN_OPTIONS),
     *in_area("vectors", tuple(o for o in VECTOR_OPTIONS if o not in TOKEN_OPTIONS)),

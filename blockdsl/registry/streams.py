@@ -17,9 +17,7 @@ from .tokens import LOGITS_OPTIONS
 SIDES = {"enc_": "encoder", "dec_": "decoder"}
 """Prefix of a setting → the stream that it is of."""
 
-PAIR_OPTIONS = (
-    Option("tie_token_emb", bool, False, "one embedding of tokens for the encoder and the decoder", area="embedding"),
-)
+PAIR_OPTIONS = (Option("tie_token_emb", bool, False, "one embedding of tokens for the encoder and the decoder"),)
 """Settings of two streams together; no stack alone has them."""
 
 _NO_MEMORIES = "encoder and decoder read whole sequences and keep no memories"

@@ -13,6 +13,7 @@ import blockdsl
 import xt_blocks
 from blockdsl import UserError
 from blockdsl.registry.kinds import kinds
+from xt_blocks.blocks.forget import with_forgetting
 from xt_blocks.blocks.l2_distance import distance_features
 from xt_blocks.blocks.laser import exponentials, logarithms
 from xt_blocks.kernels.scores.sigmoid import Sigmoid
@@ -166,7 +167,9 @@ def test_an_encoder_of_another_width() -> None:
     source = torch.randint(0, 9, (2, 5))
     model(source, source).backward()
     assert model.generate(source, torch.zeros(2, 1, dtype=torch.long), 3).shape == (2, 3)
-    with pytest.raises(UserError, match="the encoder gives vectors of 16 features, and the decoder reads such of 10"):
+    with pytest.raises(
+        UserError, match="the encoder gives vectors of 16 features, and the decoder's cross-attention reads 10"
+    ):
         xt_blocks.XTransformer.from_models(
             xt_blocks.TransformerWrapper(
                 num_tokens=9, max_seq_len=8, return_only_embed=True, attn_layers=xt_blocks.Encoder(dim=16, depth=1)
@@ -259,3 +262,56 @@ def test_what_cross_attention_cannot_rotate_by_is_said() -> None:
     graph.block("c0")["options"]["rotary"] = False
     with pytest.raises(UserError, match="c0: reads rotary positions, and its option rotary is false"):
         graph.lint()
+
+
+# Forgetting ---------------------------------------------------------------------------------------------------------
+
+
+def forgetful(**options: Any) -> xt_blocks.Attention:
+    return layer_of(forget_gate=True, **options)
+
+
+def test_a_head_forgets_by_the_gates_of_the_tokens_in_between() -> None:
+    layer, x = forgetful(num_mem_kv=1), torch.randn(5, 8, dtype=torch.float64)
+    o, weights = layer.options, dict(layer.named_parameters())
+    q, k, v = (x @ weights["to_qkv.weight"].T).split((HEADS * DIM, GROUPS * DIM, GROUPS * DIM), dim=-1)
+    gates = (x @ weights["forget_gate.weight"].T + weights["forget_gate.bias"]).sigmoid()
+    out = []
+    for i in range(5):
+        of_heads = []
+        for head in range(HEADS):
+            own, group = slice(head * DIM, (head + 1) * DIM), head // (HEADS // GROUPS)
+            shared = slice(group * DIM, (group + 1) * DIM)
+            memory = weights["mem_kv.keys"][group, 0], weights["mem_kv.values"][group, 0]
+            powers, values = [(q[i, own] @ memory[0] / math.sqrt(DIM)).exp()], [memory[1]]  # nothing forgets these
+            for j in range(i + 1):
+                left = gates[j + 1 : i + 1, head].prod()
+                powers.append((q[i, own] @ k[j, shared] / math.sqrt(DIM)).exp() * left)
+                values.append(v[j, shared])
+            of_heads.append(torch.stack(powers) / sum(powers) @ torch.stack(values))
+        out.append(weights["output.to_out.weight"] @ torch.cat(of_heads))
+    assert o.forget_gate
+    torch.testing.assert_close(layer(x[None])[0], torch.stack(out), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gates_are_exact_in_low_precision(dtype: torch.dtype) -> None:
+    """Running sums near 300, of which one number in bfloat16 would lose differences below 2."""
+    logs = -torch.rand(1, 600, HEADS)
+    q, k = torch.zeros(1, HEADS, 600, DIM, dtype=dtype), torch.zeros(1, GROUPS, 600, DIM, dtype=dtype)
+    queries, keys = with_forgetting(q, k, logs, 0.5, None)
+    scores = 0.5 * queries.double() @ keys.double().repeat_interleave(HEADS // GROUPS, dim=1).mT
+    sums = logs.double().cumsum(dim=1).transpose(1, 2)
+    torch.testing.assert_close(scores, sums[..., :, None] - sums[..., None, :], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"causal": False}, "forget_gate is set, but it needs causal"),
+        ({"softcap": 2}, "forget_gate is set beside softcap, but gates would be capped too"),
+    ],
+)
+def test_what_does_not_go_with_gates_is_said(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        forgetful(**options)

@@ -163,5 +163,7 @@ def test_what_does_not_go_with_streams_is_refused(text: str, settings: dict[str,
         blockdsl.compile(text, dim=DIM, **settings)
     graph = blockdsl.compile("a f", dim=DIM)
     graph.nx.nodes["f1"]["options"]["num_residual_streams"] = 2
-    with pytest.raises(blockdsl.GraphError, match="f1: num_residual_streams is 2, and 1 of the first block"):
+    with pytest.raises(
+        blockdsl.GraphError, match="f1: num_residual_streams is 2, and 1 of the first block; all blocks say the same"
+    ):
         graph.lint()

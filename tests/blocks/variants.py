@@ -145,6 +145,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             **{"ff_glu": True, "ff_glu_mult_bias": True},
         },
     ),
+    "forget gate": (
+        "a(max_attend_past=3)>>1 f a",
+        {"attn_forget_gate": True, "heads": 4, "attn_kv_heads": 2, "attn_num_mem_kv": 1, "attn_sink": True},
+    ),
     "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
     "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
     "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),
@@ -160,6 +164,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gated residual, post-norm": ("(a f)*2", {"gate_residual": True, "pre_norm": False, "residual_attn": True}),
     "deepnorm": ("(a f)*2", {"deepnorm": True}),
     "deepnorm, cross": ("(a c f)*2", {"deepnorm": True, "attn_shared_kv": True, "attn_gate_values": True}),
+    "injected input": ("(a>>1 f)*2 (a & f)", {"reinject_input": True, "learned_reinject_input_gate": True}),
     "residual streams": ("(a@x f)*2 a>>1/2", {"num_residual_streams": 3, "rotary_pos_emb": True}),
     "residual streams, parallel, post-norm": (
         "(a & f a)*2",
@@ -202,8 +207,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "every position": ("(a & f)*2", {"alibi_pos_bias": True, "rel_pos_bias": True, "rotary_pos_emb": True}),
 }
 
-# xPos decays towards the past and is refused where attention sees the future
-EITHER_WAY = [(name, causal) for name in VARIANTS for causal in (False, True) if causal or "xpos" not in name]
+# xPos decays towards the past, and so do forget gates: they are refused where attention sees the future
+EITHER_WAY = [
+    (name, causal)
+    for name in VARIANTS
+    for causal in (False, True)
+    if causal or not ("xpos" in name or "forget" in name)
+]
 
 
 def stack(name: str, causal: bool = True, **settings: Any) -> xt_blocks.Stack:

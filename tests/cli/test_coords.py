@@ -29,7 +29,8 @@ def test_a_table_and_a_picture(blockdsl: Run, tmp_path: Path) -> None:
 def test_json_has_each_step(blockdsl: Run) -> None:
     ran = blockdsl("coords", "a f", *SMALL, "--set", "attn_dim_head=2,tie_embedding", "--json")
     (check,) = json.loads(ran.out)["checks"]
-    assert check["name"] == "muP" and check["sizes"].keys() == {"8", "16"}
+    assert check["name"] == "muP"
+    assert check["sizes"].keys() == {"8", "16"}
     assert [[*step] for step in check["sizes"]["8"]] == [["a0", "f1", "logits"]] * 3
     assert check["sizes"]["8"][0]["logits"] == 0
 
@@ -53,4 +54,5 @@ def test_json_has_each_step(blockdsl: Run) -> None:
 def test_what_it_cannot_check_is_said(blockdsl: Run, arguments: list[str], problem: str) -> None:
     ran = blockdsl("coords", *arguments)
     said = ran.err or json.loads(ran.out)["problem"]
-    assert ran.status == 1 and problem in said
+    assert ran.status == 1
+    assert problem in said

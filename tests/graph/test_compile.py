@@ -49,7 +49,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             "options": PLAIN_ATTENTION
             | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None, "max_attend_future": None}
             | {"kv_rank": None, "q_rank": None, "shared_key_dim": None}
-            | {"kv": False, "values": False, "value_mix": "half"}
+            | {"kv": False, "values": False, "value_mix": "half", "forget_gate": False}
             | around,
             "given": {"heads": 4},
             "shift": 1,

@@ -36,6 +36,37 @@ def parts(found: GraphDiff) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names if getattr(found, name)}
 
 
+# Labels and reads ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wiring"),
+    [
+        ("^u a f a", "^u a f <u a", "+ reads u   read0"),
+        ("^u a f <u a", "^u a f <u(gain) a", "- reads u          read0\n+ reads u (gain)   read0"),
+        ("(a f)*6", "(^u a f)*3 (<u(pop, cat) a f)*3", "+ 3 × reads u (cat)   read0, read1, read2"),
+        ("^u a f <u a", "a ^v f <v a", "~ reads u -> v   read0"),
+        ("^u a f <u/2", "^u a f <u/4", "~ reads u: scale 0.5 -> 0.25   read0"),
+        ("a ^u f a f", "a ^u f a(kv=u) f", "~ a: kv none -> u   a2"),
+        ("a ^u f a ^v f a(kv=u)", "a ^u f a ^v f a(kv=v)", "~ a: kv u -> v   a4"),
+    ],
+)
+def test_what_reads_an_earlier_place_is_said_by_its_label(before: str, after: str, wiring: str) -> None:
+    lines = str(diff(before, after)).split("costs")[0].strip().splitlines()
+    assert lines[0] == "wiring"
+    assert "\n".join(line.strip() for line in lines[1:]) == wiring
+
+
+def test_names_of_places_and_ways_to_write_a_skip_are_no_difference() -> None:
+    assert not diff("^u a f <u a", "^v a f <v(first) a")
+    assert not diff("a & f", "f & a")
+    skip = graph("a f a")
+    skip.nx.add_edge("input", "a2")
+    found = skip.diff(graph("^u a f <u a"))
+    assert not found
+    assert {*found.status()[1].values()} == {"same"}
+
+
 # Blocks ------------------------------------------------------------------------------------------------------------
 
 

@@ -51,7 +51,11 @@ def test_roles_of_blocks_by_hand() -> None:
 
 
 def test_a_users_kind_has_roles() -> None:
-    shapes = {"gate.weight": lambda o: (3, o.dim), "mix.weight": lambda o: (o.dim, o.dim), "start": lambda o: (3, o.dim)}
+    shapes = {
+        "gate.weight": lambda o: (3, o.dim),
+        "mix.weight": lambda o: (o.dim, o.dim),
+        "start": lambda o: (3, o.dim),
+    }
     kind = Kind("mine", "mine", (), lambda o: {k: f(o) for k, f in shapes.items()}, lambda o, s: 0, "torch.nn:Identity")
     register(kind)
     try:

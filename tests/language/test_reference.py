@@ -12,10 +12,11 @@ import pytest
 import blockdsl
 from blockdsl import Kind, Option, Pattern, parse
 from blockdsl.language.macros import MACROS
-from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
+from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of, words_of
 from blockdsl.reference import AREAS, Entry, entries, find, telling
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.settings import STACK_SETTINGS, table
+from blockdsl.registry.streams import PAIR_OPTIONS
 
 from ..built_in import BUILT_IN
 
@@ -51,7 +52,8 @@ def test_every_setting_ordering_and_macro_is_there_once() -> None:
         entry.keyword for entry in ENTRIES if entry.keyword and entry.keyword not in ("shift_tokens", "layer_dropout")
     ]
     assert len(keywords) == len(set(keywords))
-    assert {entry.keyword for entry in ENTRIES} == {*table(), *(row.name for row in ORDERING_KEYWORDS), None}
+    settings = {*table(), *(option.name for option in PAIR_OPTIONS)}
+    assert {entry.keyword for entry in ENTRIES} == {*settings, *(row.name for row in ORDERING_KEYWORDS), None}
     assert [entry.name for entry in ENTRIES if entry.keyword is None and not entry.kinds] == list(MACROS)
     for kind in kinds().values():
         for option in kind.written_options():
@@ -60,7 +62,7 @@ def test_every_setting_ordering_and_macro_is_there_once() -> None:
 
 
 def test_the_ordering_keywords_are_those_that_are_taken() -> None:
-    assert [row.name for row in ORDERING_KEYWORDS] == [*inspect.signature(pattern_of).parameters]
+    assert [row.name for row in ORDERING_KEYWORDS] == [*inspect.signature(words_of).parameters]
 
 
 def test_each_stands_in_its_area() -> None:
@@ -94,7 +96,8 @@ def test_each_stands_in_its_area() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=ids)
 def test_the_examples_can_be_typed(entry: Entry) -> None:
-    assert parse(entry.pattern if not entry.pattern.endswith(";") else f"{entry.pattern} a")
+    blocks = "a => c" if entry.area == "two streams" else "a"
+    assert parse(entry.pattern if not entry.pattern.endswith(";") else f"{entry.pattern} {blocks}")
     graph = blockdsl.compile(entry.example, **({} if entry.name == "dim" else {"dim": 512}))
     assert len(graph.nodes("block")) > 1
     assert entry.pattern in entry.example
@@ -109,8 +112,8 @@ def test_the_keyword_says_what_the_pattern_says(entry: Entry) -> None:
         assert units(pattern_of(**given)) == units(parse(entry.pattern))
     else:
         assert blockdsl.parse_settings(entry.setting.removeprefix("set ").removesuffix(";")).items() <= given.items()
-        blocks = "(a f)*2" if entry.area == "images" else "(a c (f & f))*2"  # an image has no context
-        blockdsl.compile(blocks, **({"dim": 512} | given))
+        others = {"images": "(a f)*2", "two streams": "a => a c"}  # an image has no context
+        blockdsl.compile(others.get(entry.area, "(a c (f & f))*2"), **({"dim": 512} | given))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=ids)
@@ -150,6 +153,7 @@ def test_an_entry_is_found_by_keyword_by_option_and_by_macro() -> None:
     assert [e.pattern for e in find("residual_attn")] == ["a(residual_attn)", "c(residual_attn)"]
     assert find("use_rmsnorm")[0].kinds == BUILT_IN
     assert find("causal")[0].kinds == ("a",)
+    assert find("enc_heads") == find("heads")
     assert find("nothing") == []
 
 

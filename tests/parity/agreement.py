@@ -147,6 +147,7 @@ OF_RELEASE: dict[int, list[Options]] = {
         {"attn_sink": True},
         {"num_residual_streams": [2, 4]},
         {"unet_skips": True, "depth": [2, 3, 4]},
+        {"reinject_input": True, "learned_reinject_input_gate": [True, False]},
         {"add_value_residual": True},
         {"add_value_residual": True, "learned_value_residual_mix": False},
         {"attn_add_zero_kv": True},
@@ -479,11 +480,11 @@ def apart(one: Tensor, other: Tensor) -> float:
 
 def snapshot(model: nn.Module) -> tuple[Any, ...]:
     """All that a load may change: the modules, their parameters and the graphs."""
-    graphs = [module.graph.nx for module in model.modules() if hasattr(module, "graph")]
+    graphs = [module.graph.to_json() for module in model.modules() if hasattr(module, "graph")]
     return (
         [(name, value.double().sum().item()) for name, value in model.state_dict().items()],
         str(model),
-        [(dict(graph.nodes(data=True)).__repr__(), repr(graph.edges(data=True))) for graph in graphs],
+        graphs,
     )
 
 

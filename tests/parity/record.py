@@ -1,7 +1,8 @@
 """Records numbers of the installed x-transformers for machines without it: `python -m tests.parity.record`.
 
 It writes `data/x_transformers_<release>_loading.json`: models of which the loader has to know more than names and
-sizes; and `..._wiring.json`: models that differ in how blocks are joined. The other files of `data` were made in the
+sizes; `..._wiring.json`: models that differ in how blocks are joined; and
+`..._pooling.json`: models that give a vector of a sequence. The other files of `data` were made in the
 same way.
 """
 
@@ -40,6 +41,7 @@ OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
 THERE = {"cross_attend": True, "rotary_pos_emb": True, "attn_dim_head": 32}
 ROTATED = THERE | {"cross_attn_rotary": True}
 PLACES = {"kind": "ints", "shape": [2, 5], "seed": 5, "high": 30}
+FORGET = {"heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2, "attn_num_mem_kv": 1}
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
 GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
@@ -80,6 +82,7 @@ CASES = {
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
         case("gates_by_head", GATES),
+        case("forget_gate", {"attn_forget_gate": True} | FORGET, {"attn_data_dependent_alibi": True} | FORGET),
     ],
 }
 
@@ -89,11 +92,44 @@ WIRING = {
     2: [
         case("streams", STREAMS),
         case("streams_post_norm", STREAMS | {"pre_norm": False, "use_rmsnorm": True}),
+        case("injected", {"reinject_input": True, "use_rmsnorm": True}),
+        case("injected_gated", {"reinject_input": True, "learned_reinject_input_gate": True, "pre_norm": False}),
         case("skips", {"unet_skips": True, "depth": 5}),
         case("values_learned", {"add_value_residual": True, "rotary_pos_emb": True, "depth": 3}),
         case("values_half", {"add_value_residual": True, "learned_value_residual_mix": False, "attn_kv_heads": 1}),
         case("skips_streams_values", STREAMS | {"unet_skips": True, "depth": 2, "add_value_residual": True}),
         case("streams_cross", STREAMS | {"cross_attend": True, "shift_tokens": 1}, kwargs={"context": CONTEXT}),
+    ],
+}
+
+
+def pooled(name: str, around: Case, there: Case, **layers: Any) -> Case:
+    """One that gives a vector of a sequence; `there`: the model's keywords as x-transformers has them."""
+    both = {"num_tokens": 17, "max_seq_len": 12}
+    return case(name, layers, cls="Encoder", wrapper_kwargs=both | around, wrapper_there=both | there)
+
+
+QUERIES = {"pool_heads": 2, "pool_dim_head": 16, "pool_bias": False, "pool_inner": 0, "return_only_embed": True}
+POOLING = {
+    1: [],
+    2: [
+        pooled("cls", {"pool": "cls"}, {"use_cls_token": True}),
+        pooled(
+            "several_cls",
+            {"pool": "cls", "num_cls_tokens": 3, "num_memory_tokens": 2},
+            {"use_cls_token": True, "num_cls_tokens": 3, "num_memory_tokens": 2},
+            rel_pos_bias=True,
+        ),
+        pooled(
+            "mean_squeezed",
+            {"pool": "mean", "logits_dim": 1, "squeeze_out_last_dim": True},
+            {"average_pool_embed": True, "logits_dim": 1, "squeeze_out_last_dim": True},
+        ),
+        pooled(
+            "attention_pool",
+            {"pool": "attention", "num_pooled_tokens": 3} | QUERIES,
+            {"attn_pool": True, "num_pooled_tokens": 3},
+        ),
     ],
 }
 
@@ -104,7 +140,9 @@ def recorded(one: Case) -> Case:
 
     options = peer.BASE | one.get("layers_there", one["layers"])
     stack = getattr(x_transformers, one["layers_class"])(**options)
-    model = getattr(x_transformers, one["wrapper"])(attn_layers=stack, **one["wrapper_kwargs"]).eval()
+    model = getattr(x_transformers, one["wrapper"])(
+        attn_layers=stack, **one.get("wrapper_there", one["wrapper_kwargs"])
+    ).eval()
     one = one | {"state": {name: list(parameter.shape) for name, parameter in model.named_parameters()}}
     model.load_state_dict(peer.peer_state(one), strict=False)
     out = peer.output(one, model).numpy().astype("<f4")
@@ -114,7 +152,7 @@ def recorded(one: Case) -> Case:
 
 def main() -> None:
     release = version("x-transformers")
-    for kind, cases in (("loading", CASES), ("wiring", WIRING)):
+    for kind, cases in (("loading", CASES), ("wiring", WIRING), ("pooling", POOLING)):
         path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_{kind}.json"
         path.write_text(json.dumps([recorded(one) for one in cases[int(release[0])]]))
         print(path)

@@ -84,7 +84,8 @@ def test_what_is_no_such_model_is_refused() -> None:
 
 def test_a_slope_is_the_exponent_of_a_power() -> None:
     assert slope({width: 3 * width**0.7 for width in (8, 16, 64)}) == pytest.approx(0.7)
-    assert math.isnan(slope({8: 1.0, 16: math.inf})) and math.isnan(slope({8: 0.0, 16: 1.0}))
+    assert math.isnan(slope({8: 1.0, 16: math.inf}))
+    assert math.isnan(slope({8: 0.0, 16: 1.0}))
 
 
 @pytest.mark.parametrize("settings", [{}, {"tie_embedding": True}], ids=["untied", "tied"])

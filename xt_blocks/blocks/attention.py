@@ -29,6 +29,7 @@ from ..kernels.scores.spec import Modifier, ScoreSpec
 from ..kernels.tensors import check_tensor
 from ..positions.rotary import Rotation
 from .aliases import old_names
+from .forget import forget_gate, log_gates, with_forgetting
 from .init import xavier
 from .l2_distance import distance_features
 from .laser import exponentials, logarithms
@@ -56,12 +57,14 @@ class KeysValues(NamedTuple):
             rotated, memory key-values in front.
         new: (b, g, n, dv), values of the tokens of this pass, with those of earlier segments.
         kept: how many tokens before those of the pass the cache keeps; None: all.
+        gates: (b, m, h), the logarithms of forget gates of the tokens whose keys these are; None: there are none.
     """
 
     keys: Tensor
     values: Tensor
     new: Tensor
     kept: int | None
+    gates: Tensor | None = None
 
 
 class AnyAttention(nn.Module):
@@ -234,6 +237,7 @@ class Attention(AnyAttention):
         if self.latent is not None:
             self.sizes = self.latent.sizes
         self.to_qkv = projection(dim, self.sizes, self.biases)
+        self.forget_gate = forget_gate(dim, self.heads) if self.options.forget_gate else None
         self.to_value_mix = nn.Linear(dim, self.kv_heads) if self.options.value_mix == "learned" else None
         # one split is enough where all heads have the same size
         alike = self.latent is None and self.sizes[1] == self.sizes[2]
@@ -251,6 +255,8 @@ class Attention(AnyAttention):
         self.output.init_xavier(gain)
         values = self.latent is None and not self.options.kv
         init_parts(self.to_qkv, self.sizes, gain if values else 1.0)
+        if self.forget_gate is not None:
+            xavier(self.forget_gate.weight)
         if self.to_value_mix is not None:
             xavier(self.to_value_mix.weight, self.to_value_mix.bias)
         if self.latent is not None:
@@ -300,19 +306,21 @@ class Attention(AnyAttention):
                 f"kv= and values= are for the options of these names, kv={self.options.kv} and values="
                 f"{self.options.values}"
             )
-        values_of, own = None, kv
-        if kv is not None:
-            q, k, v = self.queries(x, rotary), kv.keys, kv.values
-        elif self.latent is None:
-            q, own = self.keys_and_values(x, memory, rotary, cache, values)
-            k, v = own.keys, own.values
-        else:
-            before = None if memory is None else apply_from(self.to_qkv, memory, self.sizes[0])
-            q, k, v, values_of = self.latent(apply(self.to_qkv, x), before, rotary, cache)
         past = 0 if memory is None else memory.shape[1]
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
+        values_of, own = None, kv
+        if kv is not None:
+            q, k, v = self.queries(x, rotary), kv.keys, kv.values
+        elif self.latent is None:
+            q, own = self.keys_and_values(x, memory, rotary, cache, values, attend)
+            k, v = own.keys, own.values
+            if own.gates is not None:
+                q, k = with_forgetting(q, k, own.gates, self.scale, attend.place)
+        else:
+            before = None if memory is None else apply_from(self.to_qkv, memory, self.sizes[0])
+            q, k, v, values_of = self.latent(apply(self.to_qkv, x), before, rotary, cache)
         kept = own.kept if own is not None else None if cache is None else cache.window
         spec = self.mask_spec if kept is None else self.mask_spec._replace(kept=kept)
         out = self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores, values_of)
@@ -325,6 +333,7 @@ class Attention(AnyAttention):
         rotary: Rotation | None,
         cache: LayerState | None,
         values: KeysValues | None = None,
+        attend: Masks | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """Rotated queries of x, with rotated keys and values of all tokens that they may attend to."""
         q, k, v = self.project(x, memory)
@@ -332,15 +341,22 @@ class Attention(AnyAttention):
             v = self.with_earlier(x, memory, v, values.new)
         if rotary is not None:
             q, k = rotary.before_cache(q, k)
-        new = v
+        new, gates = v, None if self.forget_gate is None else self._gates(self.forget_gate, x, memory, attend)
         if cache is not None:
-            keys, kept = cache.append(keys=k, values=v)
-            k, v = in_type_of(k, keys), in_type_of(v, kept)
+            further = {} if gates is None else {"gates": gates}
+            keys, kept, *of_all = cache.append(keys=k, values=v, **further)
+            k, v, gates = in_type_of(k, keys), in_type_of(v, kept), of_all[0] if of_all else None
         if rotary is not None:
             q, k = rotary.after_cache(q, k)
         if self.mem_kv is not None:
             k, v = self.with_memory(k, v)
-        return q, KeysValues(k, v, new, None if cache is None else cache.window)
+        return q, KeysValues(k, v, new, None if cache is None else cache.window, gates)
+
+    def _gates(self, gate: nn.Module, x: Tensor, memory: Tensor | None, attend: Masks | None) -> Tensor:
+        """(b, m + n, h), the logarithms of the gates of memory and x; a token that is not real has none."""
+        tokens = x if memory is None else torch.cat((memory, x), dim=1)
+        given = None if attend is None or attend.place is not None else attend.mask
+        return log_gates(gate, tokens, None if given is None else given[:, given.shape[1] - tokens.shape[1] :])
 
     def queries(self, x: Tensor, rotary: Rotation | None) -> Tensor:
         """(b, h, n, d), normed and rotated, of `x: (b, n, dim)`, in a block without keys of its own."""

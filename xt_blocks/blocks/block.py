@@ -54,7 +54,7 @@ class BlockOutput(NamedTuple):
         scores: what the layer returned with its update, if that was requested.
         losses, statistics, gives: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
-        read: (batch, seq, dim), what the branch reads of several streams.
+        read: (batch, seq, dim), what the branch reads, of several streams or with the stack's input injected.
     """
 
     stream: Tensor
@@ -134,6 +134,7 @@ class Block(nn.Module):
         normed: Tensor | None = None,
         condition: Tensor | None = None,
         documents: Documents | None = None,
+        injected: Tensor | None = None,
     ) -> BlockOutput:
         """
         Args:
@@ -146,12 +147,15 @@ class Block(nn.Module):
             condition: (batch, 1, features) of a row, or (batch, at least memory + seq, features) of its last tokens,
                 for a block that reads one.
             documents: of the rows; None: each is one.
+            injected: (batch, seq, dim), what the branch reads beside x.
         """
         use, inputs = use or Use(), inputs or {}
-        read = None
+        stream, read = x, None
         if self.mixes:
-            x, streams, weights = self.residual(x)
+            x, stream, weights = self.residual(x)
             read = x
+        elif injected is not None:
+            x = read = x + injected
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
         hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None
@@ -179,12 +183,12 @@ class Block(nn.Module):
         if use.scale != 1.0:
             update = update * use.scale
         if self.orthogonal:
-            update = orthogonal(update, x)
+            update = orthogonal(update, stream)
         if self.mixes:
-            stream = HyperConnection.join(update, streams, weights)
+            stream = HyperConnection.join(update, stream, weights)
             condition = None if condition is None else condition[..., None, :]
         else:
-            stream = x + update if self.adds else self.residual(update, x)
+            stream = stream + update if self.adds else self.residual(update, stream)
         if self.pre_norm and self.post_norm is None:
             return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read, gives)
         stream = adapted(self.post_norm or self.norm, stream, condition)

@@ -13,7 +13,7 @@ from . import output, source
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
-    from blockdsl.draw.colors import Shade
+    from blockdsl.draw.shade import Shade
 
 
 class Form(NamedTuple):
@@ -124,7 +124,7 @@ def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any
 
 def overlay(args: argparse.Namespace) -> Shade:
     """What the blocks of a run do with a text, as colours."""
-    from blockdsl.draw.colors import Shade
+    from blockdsl.draw.shade import Shade
 
     from ..train.look import overlay as measured
 

@@ -74,6 +74,8 @@ def load_attention(
         name, sink = "attend.head_attn_sink", layer.sink.logits  # type: ignore[union-attr]
         logits = state.need(name, shape=(o.heads, 1))
         state.put(sink, None if logits is None else by_head(logits), name)  # type: ignore[arg-type]
+    if getattr(o, "forget_gate", False):
+        load_rows(layer.forget_gate, state, "data_dependent_alibi.to_forget_gates.0", by_head)
     if o.value_rmsnorm:
         norm, gain = layer.value_norm, state.need("value_rmsnorm.gamma", shape=(o.heads, 1, o.value_dim_head))
         state.put(norm.weight, None if gain is None else _offset(gain, o), "value_rmsnorm.gamma")  # type: ignore
@@ -86,7 +88,7 @@ def load_attention(
 def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
     """What 1.x computes otherwise."""
     for name in _NOT_IN_1:
-        if getattr(o, name):
+        if getattr(o, name, False):
             state.refuse(f"attn_{name}: 1.x does not have it")
     if o.num_mem_kv and o.qk_norm_groups > 1:
         state.refuse(
@@ -105,7 +107,7 @@ def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
         state.warn("attn_tensor_product with one_kv_head: 1.x computes this for a batch of one row alone")
 
 
-_NOT_IN_1 = ("softcap", "value_rmsnorm", "sigmoid", "l2_distance", "laser", "gate_values_headwise")
+_NOT_IN_1 = ("softcap", "value_rmsnorm", "sigmoid", "l2_distance", "laser", "gate_values_headwise", "forget_gate")
 
 
 def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:

@@ -35,7 +35,7 @@ from .attention import ScoreContext, load_attention
 from .linear import load_bias, load_linear, load_norm
 from .positions import load_biases, load_rotations
 from .reader import Reader
-from .wiring import check_wiring, load_skips
+from .wiring import check_wiring, load_entering, load_skips, warn_of_memories
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -68,6 +68,7 @@ def load_alone(stack: Stack, state: Reader) -> None:
 def load_within(model: Any, state: Reader) -> None:
     """The stack of a model. 1.x has the final norm beside it."""
     stack, own = unwrapped(model.attn_layers), state.under("attn_layers.")
+    warn_of_memories(model, stack, state)
     graphs = [stack.graph, *([] if model.graph is stack.graph else [model.graph])]
     _load_layers(stack, graphs, own, last_norm=state.under("norm.") if state.old else None)
     if not state.old:
@@ -120,8 +121,7 @@ def _load_layers(stack: Stack, graphs: Sequence[BlockGraph], state: Reader, last
     if stack.condition_mlp is not None:
         load_linear(stack.condition_mlp[0], state, "adaptive_mlp.0")
     _check(stack, list(steps.values()), state)
-    if stack.residual_streams is not None:
-        state.fill(stack.residual_streams.weight, "stream_emb")
+    load_entering(stack, state)
     rotations = load_rotations(stack, graphs, state)
     constant = _old_deepnorm(stack, state) if state.old else None
     owners = _owners(stack, steps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from ..runtime.plan import Step
 from ..runtime.stack import Stack
@@ -25,6 +26,27 @@ def check_wiring(stack: Stack, state: Reader) -> None:
     if reads and (state.old or not _are_skips(stack, reads)):
         state.refuse(f"{reads[0].node}: x-transformers reads what entered earlier blocks as unet_skips has it, or not")
     _check_values(stack, state)
+
+
+def warn_of_memories(model: Any, stack: Stack, state: Reader) -> None:
+    """What a model around the stack computes otherwise with memories of earlier segments."""
+    segments = bool(getattr(model, "max_mem_len", 0))
+    if stack.injection is not None and segments:
+        state.warn(
+            "reinject_input: x-transformers injects nothing into memories, and this model what entered with them"
+        )
+
+
+def load_entering(stack: Stack, state: Reader) -> None:
+    """What the stack makes of its input, for several streams or for branches."""
+    if stack.residual_streams is not None:
+        state.fill(stack.residual_streams.weight, "stream_emb")
+    if (injection := stack.injection) is not None:
+        state.fill(injection.project.weight, "reinject_input_proj.weight")
+        if injection.gate is not None:
+            state.fill(injection.gate.weight, "learned_reinject_input_gate.weight")
+        if state.old:
+            state.refuse("reinject_input: 1.x does not have it")
 
 
 def load_skips(stack: Stack, owners: Sequence[str], state: Reader) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from blockdsl.errors import GraphError
+from blockdsl.registry.injection import injection_shapes
 from blockdsl.registry.kinds import BLOCK_OPTIONS, kinds
 from blockdsl.registry.norms import norms_of
 from blockdsl.registry.positions import SCHEMES
@@ -19,6 +20,7 @@ from blockdsl.registry.residual_streams import mixing_shapes
 from ..blocks.bidirectional import Bidirectional
 from ..blocks.block import Block
 from ..blocks.init import init_xavier
+from ..blocks.injection import Injection
 from ..blocks.join import StreamJoin
 from ..blocks.residual import HyperConnection, ResidualConnection
 from ..positions.rotary import Rotary
@@ -55,6 +57,16 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         around["use_adaptive_layerscale"],
         around["orthog_residual"],
     )
+
+
+def injection_module(graph: BlockGraph) -> Injection | None:
+    """What makes of the stack's input what branches read; None: they read the stream alone."""
+    if not graph.of_all_blocks("reinject_input"):
+        return None
+    gate = graph.of_all_blocks("learned_reinject_input_gate")
+    module = Injection(graph.dim, gate)
+    _check_shapes("an injected input", injection_shapes(graph.dim, gate), module)
+    return module
 
 
 def join_module(graph: BlockGraph, node: str) -> StreamJoin:

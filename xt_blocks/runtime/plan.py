@@ -38,6 +38,7 @@ class Step:
         own_context: its context is the stream at an earlier node.
         keep_scores: a later block reads its scores.
         gives: what else later blocks read of it beside its stream.
+        injected: where a pass has what its branch reads beside the stream.
         reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         stage: its index; None after the last one.
@@ -63,6 +64,7 @@ class Step:
     own_context: bool = False
     keep_scores: bool = False
     gives: tuple[str, ...] = ()
+    injected: str | None = None
     reads_condition: bool = False
     normed_from: str | None = None
     stage: int | None = None
@@ -139,6 +141,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         biases=tuple(position for position in positions if position not in rotary),
         takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
         own_context="context" in taken,
+        injected=given_by(graph.start, "injected") if attrs["options"]["reinject_input"] else None,
         reads_condition=bool(graph.sources(step.node, "condition")),
         normed_from=given_by(normed[0], "normed") if normed else None,
         stage=attrs["stage"],
@@ -197,7 +200,15 @@ def _simple_branch(graph: BlockGraph, end: str, base: str) -> list[str]:
 def _with_lifetimes(steps: list[Step], start: str) -> list[Step]:
     last: dict[str, int] = {start: 0}
     for i, step in enumerate(steps):
-        for node in (*step.reads, *step.earlier, step.base, *step.takes.values(), step.normed_from, step.node):
+        for node in (
+            *step.reads,
+            *step.earlier,
+            step.base,
+            *step.takes.values(),
+            step.injected,
+            step.normed_from,
+            step.node,
+        ):
             if node is not None:
                 last[node] = max(last.get(node, 0), i)
     done: list[list[str]] = [[] for _ in steps]

@@ -31,7 +31,7 @@ from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
 from .memories import Memories, extended, tokens_needed
-from .modules import block_module, condition_module, join_module, position_modules
+from .modules import block_module, condition_module, injection_module, join_module, position_modules
 from .plan import Step, given_by, plan
 from .pretrained import Pretrained, the_graph
 from .recompute import can_recompute, parts_of, recompute
@@ -72,6 +72,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         self.residual_streams = (
             None if graph.residual_streams == 1 else ResidualStreams(graph.dim, graph.residual_streams)
         )
+        self.injection = injection_module(graph)
         self.condition_mlp = condition_module(graph)
         self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
         self.follow(graph)
@@ -359,6 +360,8 @@ class Stack(Drawn, Pretrained, nn.Module):
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         ctx.values[self.start] = x if self.residual_streams is None else self.residual_streams(x)
+        if self.injection is not None:
+            ctx.values[given_by(self.start, "injected")] = self.injection(x)
         recomputes = self.training and torch.is_grad_enabled() and ctx.inputs.cache is None and can_recompute()
         for part in self.parts:
             if part.recomputed and recomputes:
@@ -384,13 +387,12 @@ class Stack(Drawn, Pretrained, nn.Module):
         memory = None if ctx.inputs.mems is None else ctx.memory(step)
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
-        normed = () if step.normed_from is None else (ctx.values[step.normed_from],)
-        if step.reads_condition or ctx.documents is not None:
-            further = (*(normed or (None,)), ctx.condition if step.reads_condition else None)
-            further += () if ctx.documents is None else (ctx.documents,)
-            out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)
-        else:
-            out = block(x, step.use, given, mask, tail, memory, *normed)
+        normed = None if step.normed_from is None else ctx.values[step.normed_from]
+        further: tuple[Any, ...] = (normed, ctx.condition if step.reads_condition else None)
+        further += (ctx.documents, None if step.injected is None else ctx.values[step.injected])
+        while further and further[-1] is None:
+            further = further[:-1]
+        out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)
         ctx.values[step.node] = out.stream
         if step.use.shares_norm and out.normed is not None:
             ctx.values[given_by(step.node, "normed")] = out.normed

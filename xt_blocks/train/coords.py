@@ -27,12 +27,12 @@ from .seeds import seed_for
 
 LOGITS = "logits"
 FLAT = (-0.5, 0.2)
-"""The slopes that count as flat. What random weights leave to chance, as the first logits, falls as width^-0.5 in muP and
-adds to what stays; and a few widths and one seed leave some noise."""
+"""The slopes that count as flat. What random weights leave to chance, as the first logits, falls as width^-0.5 in muP
+and adds to what stays; and a few widths and one seed leave some noise."""
 
 Sizes = list[dict[str, float]]
-"""At first and after each step: block → the root mean square of what it adds to the stream; and LOGITS → that of how far
-the logits have moved, since those of new weights shrink with the width, as they should, and hide the rest."""
+"""At first and after each step: block → the root mean square of what it adds to the stream; and LOGITS → that of how
+far the logits have moved, since those of new weights shrink with the width, as they should, and hide the rest."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def _steps(model: TransformerWrapper, optimizer: torch.optim.Optimizer, rows: Te
         first = now if first is None else first
         measured.append(sizes | {LOGITS: float((now - first).square().mean().sqrt())})
         if step < steps:
-            F.cross_entropy(logits.transpose(1, 2), following).backward()
+            loss = F.cross_entropy(logits.transpose(1, 2), following)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return measured
 

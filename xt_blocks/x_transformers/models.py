@@ -159,7 +159,10 @@ class _Sequence(Settable, SequenceModel):
             inputs["pos"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64)
         intermediates = return_intermediates or return_embeddings_and_intermediates
         weights = return_attn and not (intermediates or return_mems)
-        out = super().forward(
+        pooled = self.pool in ("mean", "cls") and (embeddings or return_logits_and_embeddings)
+        if pooled:
+            inputs["return_pooled"] = True
+        out: Any = super().forward(
             x,
             mask,
             return_embeddings=embeddings,
@@ -170,6 +173,14 @@ class _Sequence(Settable, SequenceModel):
             mems=mems_of(self.attn_layers, mems, mem_masks),
             **inputs,
         )
+        if pooled:  # the vector is what is embedded there
+            out, vector, *parts = out
+            own = (out[0], vector) if return_logits_and_embeddings else vector
+            out = (own, *parts) if parts else own
+        elif self.pool == "attention" and not embeddings and self.return_only_embed:
+            first = out[0] if isinstance(out, tuple) else out
+            first = first if first.ndim == 3 else first[:, None]  # one pooled token is an axis too
+            out = (first, *out[1:]) if isinstance(out, tuple) else first
         further = intermediates or return_mems or weights
         result, parts = (out[0], out[1:2]) if further else (out, ())
         if excise_prepend_embeds and inputs.get("prepend_embeds") is not None and cache is None:
@@ -185,6 +196,8 @@ _Sequence.with_target = (*transformer.TransformerWrapper.with_target, _Sequence.
 def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a model around a stack, in our names."""
     own = without_unset(without_defaults(options), _AROUND)
+    if options.get("attn_pool"):
+        own |= _attention_pool(called, attn_layers)
     disabled = getattr(attn_layers, "disable_abs_pos_emb", None)
     if disabled and own.get("use_abs_pos_emb", True):
         own["use_abs_pos_emb"] = False
@@ -192,6 +205,15 @@ def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str,
     if disabled is False and isinstance(attn_layers, Stack) and attn_layers.reads_positions:
         raise TypeError(f"{called}(): disable_abs_pos_emb=False with other positions is not here; leave it out")
     return own
+
+
+def _attention_pool(called: str, attn_layers: Any) -> dict[str, Any]:
+    """What attn_pool=True says in our names: heads as those of the stack, and pooled tokens in place of logits."""
+    if attn_layers.graph.sees_later() is None:
+        raise TypeError(f"{called}(attn_pool=True) of a causal stack gives its tokens beside logits there; not here")
+    options = attn_layers.graph.block(attn_layers.attending[0])["options"]
+    heads = {"pool_heads": options["heads"], "pool_dim_head": options["dim_head"]}
+    return {"pool_bias": False, "pool_inner": 0, "return_only_embed": True, **heads}
 
 
 def _length(max_seq_len: int | None) -> int | None:

@@ -270,11 +270,26 @@ def attention_check(o: Any) -> str | None:
     return None
 
 
+# Options that forget_gate has no place beside → why.
+_NO_GATES = {
+    "kv_rank": "a cache keeps latents, which all heads share",
+    "kv": "the keys of another block have no gates",
+    "l2_distance": "a distance would count the gates' features",
+    "softcap": "gates would be capped too",
+    "talking_heads": "heads would exchange their gates",
+    "residual_attn": "a later block would forget twice",
+}
+
+
 def _self_attention_check(o: Any) -> str | None:
     if o.causal and o.max_attend_future is not None:
         return f"max_attend_future={o.max_attend_future} is set, but a causal block attends to no later token"
     if o.dim_head is None and o.dim % o.heads:
         return attention_check(o)
+    if o.forget_gate and (clash := next((name for name in _NO_GATES if getattr(o, name)), None)):
+        return f"forget_gate is set beside {clash}, but {_NO_GATES[clash]}"
+    if o.forget_gate and not o.causal:
+        return "forget_gate is set, but it needs causal: a token forgets those before it"
     if o.kv and o.values:
         return "kv and values are set, but kv takes the values of its label too"
     if o.value_mix != "half" and not o.values:
@@ -290,6 +305,8 @@ def _self_attention_derived(o: Any) -> dict[str, Value]:
 
 def _self_attention_shapes(o: Any) -> dict[str, Shape]:
     made = projection_shapes("to_qkv", o, queries=True, keys=not o.kv) if o.kv_rank is None else latent_shapes(o)
+    if o.forget_gate:
+        made |= {"forget_gate.weight": (o.heads, o.dim), "forget_gate.bias": (o.heads,)}
     if o.value_mix == "learned":
         made |= {"to_value_mix.weight": (o.kv_heads, o.dim), "to_value_mix.bias": (o.kv_heads,)}
     return made | attention_shapes(o)
@@ -297,6 +314,8 @@ def _self_attention_shapes(o: Any) -> dict[str, Shape]:
 
 def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     flops = attention_flops(o, batch, seq, seq)
+    if o.forget_gate:  # further features: one of the query, and one for each query head that reads a key
+        flops += 2 * batch * seq * o.heads * (o.dim + (seq + o.num_mem_kv) * (1 + o.heads // o.kv_heads))
     if o.value_mix == "learned":
         flops += 2 * batch * seq * o.dim * o.kv_heads
     if o.kv_rank is None:
@@ -316,7 +335,8 @@ def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
 def _self_attention_state(o: Any) -> dict[str, State]:
     if o.kv_rank is not None:
         return latent_state(o)
-    return attention_state(o, "token", o.max_attend_past, "kv" if o.kv else "")
+    gates = {"gates": State((o.heads,), "token", o.max_attend_past, "float32")} if o.forget_gate else {}
+    return attention_state(o, "token", o.max_attend_past, "kv" if o.kv else "") | gates
 
 
 def _given_sizes(o: Any) -> dict[str, dict[str, Value]] | str:
@@ -459,6 +479,7 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
     softmax += [f"top {o.sparse_topk}"] if o.sparse_topk is not None else []
     softmax += ["sink"] if o.sink else []
     softmax += ["zero key"] if o.add_zero_kv else []
+    softmax += ["forget gate"] if getattr(o, "forget_gate", False) else []
     softmax += [f"softcap {o.softcap:g}"] if o.softcap is not None else []
     own = "q" if getattr(o, "kv", False) else "q, k"
     steps = [
@@ -513,6 +534,10 @@ SELF_ATTENTION = Kind(
             setting="attn_max_attend_future",
             least=0,
             optional=True,
+        ),
+        _switch(
+            "forget_gate",
+            "scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130)",
         ),
         *LATENT_OPTIONS,
         Option(

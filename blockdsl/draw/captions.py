@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 
-class Labels:
+class Captions:
     """The words for each block of one graph.
 
     Args:
