@@ -49,7 +49,7 @@ class Scaling(NamedTuple):
         return {"output": 1 / self.width_multiplier, "vector": self.width_multiplier}.get(self.role, 1.0)
 
 
-def scaling(shape: Shape, base: Shape, layer: bool) -> Scaling:
+def scaling_of(shape: Shape, base: Shape, layer: bool) -> Scaling:
     """Of a parameter with these shapes.
 
     Args:
@@ -77,7 +77,7 @@ def roles(graph: Graph, base: Graph) -> dict[str, Scaling]:
         kind = kind_of(graph.block(node)["kind"])
         here, there = (kind.shapes(kind.completed(g.dim, g.block(n)["options"])) for g, n in ((graph, node), of_base))
         for name, shape in here.items():
-            out[f"{node}.{name}"] = scaling(shape, there[name], name.endswith("weight"))
+            out[f"{node}.{name}"] = scaling_of(shape, there[name], name.endswith("weight"))
     return out
 
 

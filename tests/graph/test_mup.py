@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blockdsl import BlockGraph, Kind, UserError, compile, register, unregister
-from blockdsl.graph.mup import Scaling, scaling
+from blockdsl.graph.mup import Scaling, scaling_of
 
 
 def at(dim: int, text: str = "a f e", **settings: object) -> BlockGraph:
@@ -14,13 +14,13 @@ def at(dim: int, text: str = "a f e", **settings: object) -> BlockGraph:
 
 
 def test_a_role_follows_from_the_axes_that_grow() -> None:
-    assert scaling((64, 32), (16, 8), layer=True) == ("hidden", 4)
-    assert scaling((11, 32), (11, 8), layer=True) == ("output", 4)
-    assert scaling((11, 32), (11, 8), layer=False) == ("vector", 4)  # a table: its rows are vectors
-    assert scaling((32, 11), (8, 11), layer=True) == ("vector", 4)
-    assert scaling((32,), (8,), layer=True) == ("vector", 4)
-    assert scaling((3, 64, 32), (3, 16, 8), layer=True) == ("hidden", 4)
-    assert scaling((11, 4), (11, 4), layer=True) == ("fixed", 1)
+    assert scaling_of((64, 32), (16, 8), layer=True) == ("hidden", 4)
+    assert scaling_of((11, 32), (11, 8), layer=True) == ("output", 4)
+    assert scaling_of((11, 32), (11, 8), layer=False) == ("vector", 4)  # a table: its rows are vectors
+    assert scaling_of((32, 11), (8, 11), layer=True) == ("vector", 4)
+    assert scaling_of((32,), (8,), layer=True) == ("vector", 4)
+    assert scaling_of((3, 64, 32), (3, 16, 8), layer=True) == ("hidden", 4)
+    assert scaling_of((11, 4), (11, 4), layer=True) == ("fixed", 1)
 
 
 def test_scales_are_those_of_table_3() -> None:

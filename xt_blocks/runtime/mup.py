@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from blockdsl import BlockGraph
 from blockdsl.errors import UserError
-from blockdsl.graph.mup import Scaling, scaling
+from blockdsl.graph.mup import Scaling, scaling_of
 
 from .pretrained import Pretrained
 
@@ -85,4 +85,4 @@ def _pairs(model: nn.Module, base: BlockGraph) -> Iterator[_Pair]:
     for name, parameter in model.named_parameters():
         owner, _, last = name.rpartition(".")
         layer = last == "weight" and not isinstance(model.get_submodule(owner), nn.Embedding)
-        yield _Pair(name, parameter, narrow[name], scaling(tuple(parameter.shape), tuple(narrow[name].shape), layer))
+        yield _Pair(name, parameter, narrow[name], scaling_of(tuple(parameter.shape), tuple(narrow[name].shape), layer))
