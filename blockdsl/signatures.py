@@ -161,6 +161,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     context: bool
     """a label: the stream there is attended to, token by token as self-attention does, and no other sequence;
     default false"""
+    values: bool
+    """a label after a cross-attention: half of its values and half of this block's are attended to
+    (arXiv:2410.17897); default false"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
