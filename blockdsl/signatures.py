@@ -969,7 +969,7 @@ class LayersKeywords(SharedSettings, total=False):
     unet_skips: bool
     """later repeats of the default block read what entered earlier ones, as in a U-Net (arXiv:2209.12152)"""
     add_value_residual: bool
-    """self-attentions mix the values of the first with their own (arXiv:2410.17897)"""
+    """attentions mix the values of the first of their kind with their own (arXiv:2410.17897)"""
     learned_value_residual_mix: bool | None
     """they do in a share that is learned for each token and head; else half of each"""
     shift_tokens: int | Sequence[int] | None
