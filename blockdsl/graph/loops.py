@@ -16,12 +16,13 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ..errors import PatternError, UserError, did_you_mean, listing
+from ..errors import GraphError, PatternError, UserError, did_you_mean, listing
 from ..language.loops import with_count
 from ..language.pattern import parse
 from ..registry.options import whole
 from .graph import Graph
 from .nodes import carried, without_notes
+from .to_pattern import to_pattern
 
 G = TypeVar("G", bound=Graph)
 
@@ -47,6 +48,9 @@ def looped(graph: G, counts: Mapping[str, int]) -> G:
             text = str(with_count(parse(text), label, count))
         change = _more if len(repeats) < count else _fewer
         graph = change(graph, label, repeats, count)
+        if text == graph.pattern:  # the label is in a definition
+            with suppress(GraphError):
+                text = str(to_pattern(graph))
         graph.nx.graph["pattern"] = text
     return graph
 
