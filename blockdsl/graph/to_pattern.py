@@ -19,7 +19,7 @@ from ..language.join import join, of_both
 from ..language.labels import LabelSpec
 from ..language.macros import MACROS
 from ..language.pattern import Pattern, parse
-from ..language.unparse import body_of, is_name, tie_labels
+from ..language.unparse import body_of, is_name, ties_of
 from ..registry.kinds import kind_of, kinds
 from ..registry.reads import JOINS
 from .graph import Graph
@@ -59,9 +59,10 @@ def to_pattern(graph: Graph) -> Pattern:
         if "" in streams:
             return _Writer(graph).pattern()
         encoder = _Writer(streams["encoder"])
-        decoder = _Writer(streams["decoder"], taken=encoder.ties.values())
+        before = str(encoder.pattern())
+        decoder = _Writer(streams["decoder"], taken=encoder.labels)
         said = of_both(encoder.graph.causal, decoder.graph.causal, graph.tie_token_emb)
-        return parse(join(str(encoder.pattern()), str(decoder.pattern()), said))
+        return parse(join(before, str(decoder.pattern()), said))
     except NoText as error:
         raise GraphError(f"the graph has no text: {error}") from None
     except PatternError as error:
@@ -84,8 +85,9 @@ class _Writer:
         self.readers: dict[_Reader, Wish] = {}
         self._find_readers()
         self.restated = restated(graph, self.said)
-        counts = Counter(tie for node in self.rank if (tie := self._tie(node)) is not None)
-        self.ties = tie_labels((tie for tie, times in counts.items() if times > 1), taken)
+        ties = Counter(graph.nx.nodes[node].get("tie") for node in self.rank)
+        self.shared = {tie for tie, times in ties.items() if times > 1} - {None}
+        self.taken, self.labels = taken, set[str]()  # of ties: of the other stream, and its own
 
     def pattern(self) -> Pattern:
         """The shortest of the texts that differ in their labels."""
@@ -204,7 +206,9 @@ class _Writer:
                 raise NoText(f"stage {number} has no block")
             if name is not None and (not is_name(name) or name == "set"):
                 raise NoText(f"{name!r} is no name for a stage: a letter, then letters, digits and '_'")
-        bodies = [body_of(specs, self.ties, name) for name, specs in zip(self.graph.stages, stages, strict=True)]
+        ties = ties_of(stages, self.taken)
+        self.labels |= {*ties.labels.values(), *ties.groups.values()}
+        bodies = [body_of(specs, ties, name) for name, specs in zip(self.graph.stages, stages, strict=True)]
         return " | ".join(syntax.text_of(syntax.body_pieces(body)) for body in bodies)
 
     def _stage(self, item: _Item) -> int:
@@ -227,8 +231,7 @@ class _Writer:
             name, which = answers[item, ""]
             return ReadSpec(name, which, "add", None, (), 1, None, stage, syntax.NOWHERE)
         attrs = self.graph.nx.nodes[item]
-        tie = self._tie(item)
-        tie = tie if tie in self.ties else None
+        tie = attrs["tie"] if attrs["tie"] in self.shared else None
         if attrs["type"] == "read":
             name, which = answers[item, ""]
             divide = 1 / attrs["scale"]
@@ -238,9 +241,3 @@ class _Writer:
         }
         divide = self.restated.divides[item]
         return BlockSpec(attrs["kind"], given, self.restated.shifts[item], divide, tie, stage, syntax.NOWHERE)
-
-    def _tie(self, node: str) -> str | None:
-        """Its class of shared parameters, where it has any."""
-        attrs = self.graph.nx.nodes[node]
-        alone = attrs["type"] == "read" and not JOINS[attrs["join"]].shapes(1, 1)
-        return None if alone else attrs.get("tie")

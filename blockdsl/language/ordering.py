@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 from ..registry.kinds import kinds
@@ -133,7 +133,16 @@ ORDERING_KEYWORDS = (
 )
 
 
-def pattern_of(
+def pattern_of(depth: int | None = None, **ordering: Any) -> Pattern:
+    """The pattern that these options stand for; arguments and errors are those of `words_of`."""
+    words = words_of(depth, **ordering)
+    for macro, name in (("sandwich({1}, {0})", "sandwich_coef"), ("par({0}, {1})", "par_ratio")):
+        if {key for key, value in ordering.items() if value not in (None, False)} == {name}:
+            return parse(macro.format(depth, ordering[name]))
+    return Pattern.from_layers([word for block in words for word in block])
+
+
+def words_of(
     depth: int | None = None,
     *,
     cross_attend: bool = False,
@@ -147,8 +156,8 @@ def pattern_of(
     learned_value_residual_mix: bool | None = None,
     shift_tokens: Sequence[int] | None = None,
     layer_dropout: Sequence[float] | None = None,
-) -> Pattern:
-    """The pattern that these options stand for.
+) -> list[list[str]]:
+    """The text of each block that these options stand for, between the label or read before it and the label after it.
 
     Args:
         depth: how many times the default block, `a f`, is run. x-transformers asks for it beside custom_layers, too,
@@ -201,10 +210,10 @@ def pattern_of(
             )
         first, mix = layers.index("a"), "" if learned_value_residual_mix is False else ", value_mix=learned"
         later = [i for i, kind in enumerate(layers) if kind == "a" and i > first]
-        texts = [_with_option(text, f"values=v{mix}") if i in later else text for i, text in enumerate(texts)]
+        texts = [with_option(text, f"values=v{mix}") if i in later else text for i, text in enumerate(texts)]
     if layer_dropout is not None:
         each = _each(layer_dropout, layers, "layer_dropout")
-        texts = [_with_option(t, f"layer_dropout={p}") for t, p in zip(texts, each, strict=True)]
+        texts = [with_option(t, f"layer_dropout={p}") for t, p in zip(texts, each, strict=True)]
     if shift_tokens is not None:
         texts = [_with_shift(t, s) for t, s in zip(texts, _each(shift_tokens, layers, "shift_tokens"), strict=True)]
     words = [[text] for text in texts]
@@ -212,12 +221,7 @@ def pattern_of(
         words[layers.index("a")].append("^v")
     for i, mark in enumerate(_skips(len(layers) // len(block)) if unet_skips else ()):
         words[i * len(block)][:0] = mark
-    alone = not (macaron or cross_attend or add_value_residual or shift_tokens is not None or layer_dropout is not None)
-    if alone and sandwich_coef is not None:
-        return parse(f"sandwich({sandwich_coef}, {depth})")
-    if alone and par_ratio is not None:
-        return parse(f"par({depth}, {par_ratio})")
-    return Pattern.from_layers([word for block in words for word in block])
+    return words
 
 
 # The default block, by itself and with the keyword of that name.
@@ -282,7 +286,7 @@ def _with_shift(text: str, shift: float) -> str:
     return f"{kind}>>{shift}{slash}{half}"
 
 
-def _with_option(text: str, option: str) -> str:
+def with_option(text: str, option: str) -> str:
     """A block's text with one more option in its parentheses, which come before its suffixes and what follows it."""
     kind, rest = re.fullmatch(r"(\w+)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     return f"{kind}({option}, {rest[1:]}" if rest.startswith("(") else f"{kind}({option}){rest}"

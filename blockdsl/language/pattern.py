@@ -24,7 +24,7 @@ from .macros import MACROS
 from .parse import parse_options, parse_tree
 from .streams import check_pair, check_settings, of_side
 from .syntax import NOWHERE, Argument, Body, Definition, Item, Settings, Statement
-from .unparse import body_of, tie_labels
+from .unparse import body_of, ties_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +142,9 @@ class Pattern:
         specs: list[list[Spec]] = [[] for _ in expansion.stages]
         for spec in expansion.specs:
             specs[_stage_of(spec)].append(spec)
-        tied = (spec.tie for spec in expansion.flat() if not isinstance(spec, LabelSpec))
-        labels = tie_labels(tie for tie in tied if tie is not None)
+        ties = ties_of(specs)
         texts = [
-            head + syntax.text_of(syntax.body_pieces(body_of(part, labels, name)))
+            head + syntax.text_of(syntax.body_pieces(body_of(part, ties, name)))
             for part, name in zip(specs, expansion.stages, strict=True)
         ]
         parsed = {text: parse(text, self.max_blocks) for text in dict.fromkeys(texts)}  # copies of a group are alike
@@ -273,9 +272,7 @@ def _single(layer: str) -> str:
     text = syntax.text_of(syntax.body_pieces(_ordered(body)))
     (name, items), *more = [(stage.name, stage.items) for stage in body]
     if statements or encoder or more or name is not None or len(items) > 1 or isinstance(items[0], syntax.Repeat):
-        raise PatternError(
-            layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f', '^u', '<u']"
-        )
+        raise PatternError(layer, Span(0, len(layer)), "each layer is one block", "as in ['a', 'f/2', 'a & f']")
     return f"({text})" if isinstance(items[0], syntax.Parallel) else text
 
 

@@ -109,6 +109,8 @@ def test_orders_of_2x_are_patterns() -> None:
     assert pattern_of(depth=1, only_attn=True, cross_attend=True) == "a c"
     assert pattern_of(ff_zero_init_output=True) == "a f(zero_init_branch_output) a f(zero_init_branch_output)"
     assert pattern_of(depth=1, attn_zero_init_output=True, cross_attend=True) == "a(zero_init_branch_output) c(zero_init_branch_output) f"  # fmt: skip
+    assert pattern_of(macaron=True, weight_tie_layers=True) == "(f/2@x0 a@x1 f/2@x2)*2"
+    assert pattern_of(depth=1, macaron=True, ff_zero_init_output=True, shift_tokens=(1, 0, 1)) == "f(zero_init_branch_output)>>1/2 a>>0 f(zero_init_branch_output)>>1/2"  # fmt: skip
     with pytest.raises(TypeError, match="names a layer that is not among the 4"):
         pattern_of(layers_execute_order=(0, 7))
     with pytest.raises(TypeError, match="not both"):
@@ -401,3 +403,54 @@ def test_a_module_is_found_at_both_paths(path: str) -> None:
     inner, outer = import_module(f"xt_blocks.x_transformers.{path}"), import_module(f"xt_blocks.{path}")
     for name in inner.__all__:
         assert getattr(inner, name) is getattr(outer, name)
+
+
+def test_one_vector_of_a_sequence() -> None:
+    tokens = torch.randint(0, 9, (2, 5))
+
+    def shape(stack: Any = x.Encoder, _asked: dict[str, Any] | None = None, **options: Any) -> tuple[int, ...]:
+        model = x.TransformerWrapper(num_tokens=9, max_seq_len=6, attn_layers=stack(**SIZES), **options)
+        return tuple(model(tokens, **(_asked or {})).shape)
+
+    embeddings = {"return_embeddings": True}
+    assert shape(use_cls_token=True) == (2, 9)
+    assert shape(use_cls_token=True, num_cls_tokens=3, _asked=embeddings) == (2, 3, 16)
+    assert shape(average_pool_embed=True, logits_dim=1, squeeze_out_last_dim=True) == (2,)
+    assert shape(average_pool_embed=True, _asked=embeddings) == (2, 16)
+    assert shape(attn_pool=True) == (2, 1, 16)
+    assert shape(attn_pool=True, num_pooled_tokens=2, return_only_embed=True) == (2, 2, 16)
+    assert shape(attn_pool=True, _asked=embeddings) == (2, 5, 16)
+    assert shape(num_cls_tokens=3, num_pooled_tokens=2) == (2, 5, 9)
+    with pytest.raises(TypeError, match="make the same vector"):
+        shape(use_cls_token=True, attn_pool=True)
+    with pytest.raises(TypeError, match="of a causal stack gives its tokens beside logits there"):
+        shape(x.Decoder, attn_pool=True)
+
+
+def test_a_value_for_each_layer_of_a_kind_stands_in_its_blocks() -> None:
+    tapered = x.layer_schedule(4, 2, 3, schedule="linear")
+    assert tapered == (4, 3, 2)
+    assert x.layer_schedule(1, 3, 3) == pytest.approx((1, 2, 3))
+    assert x.layer_schedule(0, 1, 3, lambda start, end, t: t * t) == (0, 0.25, 1)
+    assert pattern_of(depth=3, ff_mult=tapered) == "a f(mult=4) a f(mult=3) a f(mult=2)"
+    both = {"attn_gate_values": (True, False), "attn_zero_init_output": True, "unet_skips": True}
+    assert pattern_of(**both) == "^u a(gate_values, zero_init_branch_output) f <u(pop, cat) a(gate_values=false, zero_init_branch_output) f"  # fmt: skip
+    with pytest.raises(TypeError, match="mult has 3 values for 2 layers"):
+        pattern_of(ff_mult=tapered)
+    with pytest.raises(ValueError, match="a depth of at least 2, and the schedule linear, cosine or a function"):
+        x.layer_schedule(4, 2, 3, "square")
+
+
+def test_wiring_of_2x_is_a_pattern_or_refused_in_words() -> None:
+    assert pattern_of(unet_skips=True) == "^u a f <u(pop, cat) a f"
+    assert pattern_of(add_value_residual=True) == "a ^v f a(values=v, value_mix=learned) f"
+    half = {"add_value_residual": True, "learned_value_residual_mix": False}
+    assert pattern_of(**half, reinject_input=True) == "a ^v f a(values=v) f"
+    assert pattern_of(learned_value_residual_mix=True, learned_reinject_input_gate=True) == "(a f)*2", "without effect"
+    for keywords, words in (
+        ({"integrate_layers": True}, r"this option .* is not here; pattern='\^h"),
+        ({"add_value_residual": True, "cross_attend": True}, "cross-attentions do not mix values here"),
+        ({"unet_skips": True, "layers_execute_order": (0, 1, 0, 1)}, "of blocks that run once, in their order"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            pattern_of(**keywords)

@@ -294,14 +294,43 @@ def test_the_kinds_of_a_random_pattern_as_a_list_give_them_back(program: Program
             ["set dim=8; a & f*2", "set dim=8; f>>1/49 a & f*2", "set dim=8; f>>1/49"],
         ),
         ("((a & f)*3 | c)*1", ["(a & f)*3", "c"]),
-        ("((a f)@t a@t_0 | c)*1", ["a@t_0_ f@t_1 a@t_0", "c"]),
-        ("((a f)@t | c)*2", ["a@t_0 f@t_1", "c a@t_0 f@t_1", "c"]),
+        ("((a f)@t a@t_0 | c)*1", ["(a f)@t a@t_0", "c"]),
+        ("((a f)@t | c)*2", ["(a f)@t", "c (a f)@t", "c"]),
+        ("((a f)@t f | f@t_1)*1", ["(a f)@t f", "f@t_1"]),
+        ("(a f | c)@t*2", ["a@t_0 f@t_1", "c@t_2 a@t_0 f@t_1", "c@t_2"]),
+        ("(^u a (a <u)@t | c)*2", ["^u a (a <u)@t", "c ^u a (a <u)@t", "c"]),
         ("(a(heads=2, causal=false) | f(glu))*1", ["a(heads=2, causal=false)", "f(glu)"]),
         ("x = s: a | f; x", ["s: a", "f"]),
     ],
 )
 def test_a_stage_keeps_its_writing_or_is_written_from_its_blocks(text: str, stages: list[str]) -> None:
     assert [str(stage) for stage in parse(text).stages] == stages
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a ^u f | <u f", "stage 2 reads 'u' of stage 1, and is no pattern alone"),
+        ("enc: ^u a f | dec: a <u(all) f", "the stage 'dec' reads 'u' of the stage 'enc', and is no pattern alone"),
+        ("^u a <u(0) | a ^u f <u(1)", "'u' is counted from another stage on"),
+        ("a ^k f | a(kv=k) f", "stage 2 reads 'k' of stage 1, and is no pattern alone"),
+    ],
+)
+def test_a_stage_that_reads_a_place_of_another_is_no_pattern_alone(text: str, problem: str) -> None:
+    with pytest.raises(PatternError) as caught:
+        _ = parse(text).stages
+    assert caught.value.problem == problem
+
+
+def test_layers_may_be_labels_and_reads() -> None:
+    layers = ["^u", "a", "f", "^u", "a", "f", "<u(pop)", "a", "<u(pop)", "a"]
+    assert str(Pattern.from_layers(layers)) == "(^u a f)*2 (<u(pop) a)*2"
+
+
+def test_labels_that_nothing_reads() -> None:
+    assert parse("^u a ^v f <v ^w f").unread_labels == ("u", "w")
+    assert parse("(a ^k f a(kv=k) f)*2").unread_labels == ()
+    assert parse("^u a f => a ^v c f").unread_labels == ("u", "v")
 
 
 def test_a_stage_of_thousands_of_blocks_in_a_branch_is_written_short() -> None:

@@ -12,7 +12,7 @@ import pytest
 import blockdsl
 from blockdsl import Kind, Option, Pattern, parse
 from blockdsl.language.macros import MACROS
-from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of
+from blockdsl.language.ordering import ORDERING_KEYWORDS, pattern_of, words_of
 from blockdsl.reference import AREAS, Entry, entries, find, telling
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.settings import STACK_SETTINGS, table
@@ -62,7 +62,7 @@ def test_every_setting_ordering_and_macro_is_there_once() -> None:
 
 
 def test_the_ordering_keywords_are_those_that_are_taken() -> None:
-    assert [row.name for row in ORDERING_KEYWORDS] == [*inspect.signature(pattern_of).parameters]
+    assert [row.name for row in ORDERING_KEYWORDS] == [*inspect.signature(words_of).parameters]
 
 
 def test_each_stands_in_its_area() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
@@ -52,6 +53,24 @@ def is_empty(x: Any) -> bool:
 def cast_tuple(val: Any, depth: int = 1) -> tuple[Any, ...]:
     """A tuple as it is, and anything else so many times in one."""
     return val if isinstance(val, tuple) else (val,) * depth
+
+
+def layer_schedule(
+    start: float, end: float, depth: int, schedule: str | Callable[[float, float, float], float] = "cosine"
+) -> tuple[float, ...]:
+    """A value for each of `depth` layers, from start to end: in even steps, along half a cosine, or by a function.
+
+    Args:
+        schedule: "linear", "cosine", or a function of start, end and how far it is, from 0 to 1.
+    """
+    ways: dict[str, Callable[[float, float, float], float]] = {
+        "linear": lambda start, end, t: start + (end - start) * t,
+        "cosine": lambda start, end, t: start + (end - start) * (1 - math.cos(math.pi * t)) / 2,
+    }
+    way = ways.get(schedule) if isinstance(schedule, str) else schedule
+    if way is None or depth < 2:
+        raise ValueError("layer_schedule takes a depth of at least 2, and the schedule linear, cosine or a function")
+    return tuple(way(start, end, layer / (depth - 1)) for layer in range(depth))
 
 
 def divisible_by(num: int, den: int) -> bool:

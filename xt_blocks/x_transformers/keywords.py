@@ -12,7 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from blockdsl.errors import did_you_mean
-from blockdsl.language.ordering import pattern_of
+from blockdsl.language.ordering import with_option, words_of
+from blockdsl.registry.kinds import kinds as all_kinds
+from blockdsl.registry.options import spell
 from blockdsl.registry.settings import table
 
 from ..models.layers import ORDERING, stack_keywords
@@ -121,11 +123,6 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
     "looped": False,
     "max_looped_steps": 4,
     "attn_z_loss_weight": 1e-4,
-    "average_pool_embed": False,
-    "use_cls_token": False,
-    "num_cls_tokens": 1,
-    "attn_pool": False,
-    "num_pooled_tokens": 1,
     "attn_pool_depth": 1,
     "dim_pooled_tokens": None,
     "token_emb": None,
@@ -147,8 +144,23 @@ def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in keywords.items()
         if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
     }
+    out |= _pool(out)
+    if out.get("logits_dim") != 1:
+        out.pop("squeeze_out_last_dim", None)  # without effect
     scale = out.pop("tie_embedding_scale", None)
     return out | {"logits_scale": scale} if scale is not None and out.get("tie_embedding") else out
+
+
+def _pool(left: dict[str, Any]) -> dict[str, Any]:
+    """Pop the words of 2.x for what makes one vector of a sequence."""
+    ways = {"average_pool_embed": "mean", "use_cls_token": "cls", "attn_pool": "attention"}
+    asked = [pool for name, pool in ways.items() if left.pop(name, False)]
+    if len(asked) > 1:
+        raise TypeError("average_pool_embed, use_cls_token and attn_pool make the same vector: give one of them")
+    for name, pool in (("num_cls_tokens", "cls"), ("num_pooled_tokens", "attention")):
+        if pool not in asked and left.get("pool") != pool:
+            left.pop(name, None)
+    return {"pool": asked[0]} if asked else {}
 
 
 def without_unset(keywords: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -289,31 +301,68 @@ def _ordered(called: str, left: dict[str, Any]) -> dict[str, Any]:
     execute = left.pop("layers_execute_order", None)
     zero = {kind: left.pop(f"{part}_zero_init_output", False) for kind, part in (("a", "attn"), ("f", "ff"))}
     zero["c"] = zero["a"]
-    if not (only_attn or tied or execute is not None or any(zero.values())):
+    lists = _lists(left)
+    if not (only_attn or tied or execute is not None or any(zero.values()) or lists):
         return {}
     if left.get("pattern") is not None:
         raise TypeError(f"{called}(): give the order as pattern= or by other keywords, not both")
-    ordering = {name: left.pop(name) for name in ORDERING if name in left}
+    ordering = {name: left.pop(name) for name in (*ORDERING, "shift_tokens", "layer_dropout") if name in left}
+    out = {name: ordering.pop(name) for name in _OF_EACH if not isinstance(ordering.get(name, ()), list | tuple)}
     depth = ordering.get("depth")
     if tied:
         ordering["depth"] = 1
-    layers = [kind for kind in pattern_of(**ordering).layer_types if not (only_attn and kind == "f")]
+    words = words_of(**ordering)
+    places = [next(i for i, word in enumerate(block) if word[0] not in "^<") for block in words]
+    kinds = [block[at][0] for block, at in zip(words, places, strict=True)]
+    for kind in zero:
+        if zero[kind]:
+            lists.setdefault(kind, {})["zero_init_branch_output"] = [True] * kinds.count(kind)
+    for kind, options in lists.items():
+        for option, values in options.items():
+            _write(called, words, [(i, places[i]) for i, each in enumerate(kinds) if each == kind], option, values)
+    if (tied or execute is not None or only_attn) and any(len(block) > 1 for block in words):
+        raise TypeError(f"{called}(): unet_skips and add_value_residual are of blocks that run once, in their order")
+    if only_attn:
+        words = [block for block, kind in zip(words, kinds, strict=True) if kind != "f"]
     if tied:
-        words = [_word(kind, zero[kind], i) for i, kind in enumerate(layers)]
-        return {"pattern": f"({' '.join(words)})*{depth or 1}"}
-    order = [*range(len(layers))] if execute is None else [*execute]
-    if any(not 0 <= i < len(layers) for i in order):
+        return out | {"pattern": f"({' '.join(f'{text}@x{i}' for i, (text,) in enumerate(words))})*{depth or 1}"}
+    order = [*range(len(words))] if execute is None else [*execute]
+    if any(not 0 <= i < len(words) for i in order):
         raise TypeError(
-            f"{called}(layers_execute_order={tuple(order)}) names a layer that is not among the {len(layers)}"
+            f"{called}(layers_execute_order={tuple(order)}) names a layer that is not among the {len(words)}"
         )
     numbered = {i for i in order if order.count(i) > 1}
     if sorted({*order}) != list(dict.fromkeys(order)):  # not first run by their number, which weights go by
         numbered = {*order}
-    return {"pattern": " ".join(_word(layers[i], zero[layers[i]], i if i in numbered else None) for i in order)}
+    blocks = [" ".join(words[i]) + (f"@x{i}" if i in numbered else "") for i in order]
+    return out | {"pattern": " ".join(blocks)}
 
 
-def _word(kind: str, zero: bool, label: int | None) -> str:
-    return kind + ("(zero_init_branch_output)" if zero else "") + ("" if label is None else f"@x{label}")
+_OF_EACH = ("shift_tokens", "layer_dropout")
+"""Keywords of which ours take a list, too."""
+
+_PARTS = {"cross_attn_": "c", "attn_": "a", "ff_": "f"}
+
+
+def _lists(left: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pop the keywords that have a value for each layer of a kind; kind → option → its values."""
+    known, out = table(), {}  # type: dict[str, Any], dict[str, dict[str, Any]]
+    for name in [*left]:
+        kind = next((kind for prefix, kind in _PARTS.items() if name.startswith(prefix)), None)
+        option = known.get(name)
+        if kind is None or option is None or option.many or option.pair or not isinstance(left[name], list | tuple):
+            continue
+        own = next(each.name for each in all_kinds()[kind].written_options() if each.setting == name)
+        out.setdefault(kind, {})[own] = left.pop(name)
+    return out
+
+
+def _write(called: str, words: list[list[str]], places: list[tuple[int, int]], option: str, values: Any) -> None:
+    """Give each of these blocks its value of an option."""
+    if len(values) != len(places):
+        raise TypeError(f"{called}(): {option} has {len(values)} values for {len(places)} layers")
+    for (block, at), value in zip(places, values, strict=True):
+        words[block][at] = with_option(words[block][at], f"{option}={spell(value)}")
 
 
 # Layers --------------------------------------------------------------------------------------------------------------
