@@ -144,7 +144,10 @@ _NEEDS: dict[str, dict[str, Value]] = {
     "conv_stem": {"dim_in": 7},
     "dim_out_bias": {"dim_out": 7},
     "end_token": {"pool": "end"},
-    **{name: {"pool": "attention"} for name in ("pool_heads", "pool_inner", "pool_activation")},
+    "num_cls_tokens": {"pool": "cls", "causal": False},
+    "num_pooled_tokens": {"pool": "attention"},
+    **{f"pool_{name}": {"pool": "attention"} for name in ("heads", "dim_head", "bias", "inner", "activation")},
+    "squeeze_out_last_dim": {"logits_dim": 1},
     "logits_bias": {"tie_embedding": True},
     "logits_transform_bias": {"logits_transform": "gelu"},
 }

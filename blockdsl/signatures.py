@@ -1027,18 +1027,34 @@ class TokenSettings(TypedDict, total=False):
     none"""
     logits_transform_bias: bool
     """a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none; default true"""
+    squeeze_out_last_dim: bool
+    """a single logit is a number, without an axis of its own; default false"""
     return_only_embed: bool
     """no logits: the model returns the stack's output; default false"""
-    pool: Literal["mean", "first", "last", "end", "first_mean", "attention"] | None
+    pool: Literal["mean", "first", "last", "end", "cls", "first_mean", "attention"] | None
     """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of
-    end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that
-    give classes or vectors; default none"""
+    end_token, learned class tokens (arXiv:1810.04805), both first and mean, or by attention (arXiv:2106.04560);
+    none: all, and the mean of images that give classes or vectors; default none"""
     end_token: int | None
     """token whose first place in a row pool=end takes (CLIP, arXiv:2103.00020); none: the row's highest token;
     default none"""
+    num_cls_tokens: int
+    """learned class tokens in front of the sequence, with pool=cls; default 1"""
     pooler: bool
     """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
     false"""
+    num_pooled_tokens: int
+    """learned queries of attention that pools: so many vectors; default 1"""
+    pool_heads: int
+    """heads of attention that pools; default 8"""
+    pool_dim_head: int | None
+    """features of its heads; none: dim / heads; default none"""
+    pool_bias: bool
+    """biases of its linear layers; default true"""
+    pool_inner: int | None
+    """hidden features of the feedforward after it; none: 4 times dim, 0: no feedforward; default none"""
+    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
+    """activation of that feedforward; default gelu"""
 
 
 class VectorKeywords(TypedDict, total=False):
@@ -1091,10 +1107,16 @@ class ImageKeywords(TypedDict, total=False):
     default 0"""
     num_classes: int | None
     """classes, scored from that vector; none: no scores; default none"""
+    num_pooled_tokens: int
+    """learned queries of attention that pools: so many vectors; default 1"""
     pool_heads: int
     """heads of attention that pools; default 8"""
+    pool_dim_head: int | None
+    """features of its heads; none: dim / heads; default none"""
+    pool_bias: bool
+    """biases of its linear layers; default true"""
     pool_inner: int | None
-    """hidden features of the feedforward after it; none: 4 times dim; default none"""
+    """hidden features of the feedforward after it; none: 4 times dim, 0: no feedforward; default none"""
     pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
     """activation of that feedforward; default gelu"""
     dim_out: int | None
@@ -1105,10 +1127,10 @@ class ImageKeywords(TypedDict, total=False):
     """LayerNorm after tokens and positions (BLOOM, arXiv:2211.05100); default false"""
     emb_dropout: float
     """dropout of the embedded sequence; default 0.0"""
-    pool: Literal["mean", "first", "last", "end", "first_mean", "attention"] | None
+    pool: Literal["mean", "first", "last", "end", "cls", "first_mean", "attention"] | None
     """one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of
-    end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that
-    give classes or vectors; default none"""
+    end_token, learned class tokens (arXiv:1810.04805), both first and mean, or by attention (arXiv:2106.04560);
+    none: all, and the mean of images that give classes or vectors; default none"""
     pooler: bool
     """a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one; default
     false"""
@@ -1159,12 +1181,6 @@ class CompileSettings(StackSettings, TokenSettings, total=False):
     default 0"""
     num_classes: int | None
     """classes, scored from that vector; none: no scores; default none"""
-    pool_heads: int
-    """heads of attention that pools; default 8"""
-    pool_inner: int | None
-    """hidden features of the feedforward after it; none: 4 times dim; default none"""
-    pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
-    """activation of that feedforward; default gelu"""
 
 
 class Seq2SeqKeywords(TypedDict, total=False):
@@ -1401,6 +1417,13 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_emb_frac_gradient: float
     enc_emb_dropout: float
     enc_num_memory_tokens: int
+    enc_num_cls_tokens: int
+    enc_num_pooled_tokens: int
+    enc_pool_heads: int
+    enc_pool_dim_head: int | None
+    enc_pool_bias: bool
+    enc_pool_inner: int | None
+    enc_pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]
     dec_depth: int
     dec_only_cross: bool
     dec_macaron: bool
@@ -1645,3 +1668,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
         Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"] | None
     )
     dec_logits_transform_bias: bool
+    dec_squeeze_out_last_dim: bool
+    dec_num_cls_tokens: int
+    dec_num_pooled_tokens: int
+    dec_pool_heads: int
+    dec_pool_dim_head: int | None
+    dec_pool_bias: bool
+    dec_pool_inner: int | None
+    dec_pool_activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu", "tanh", "sigmoid"]

@@ -29,7 +29,7 @@ _SYNONYMS = {
     "use_abs_pos_emb": "abs_pos_emb absolute_positions learned_positions",
     "num_memory_tokens": "memory_tokens",
     "class_token": "cls_token cls",
-    "pool": "pooling global_pool map_head attention_pooling",
+    "pool": "pooling global_pool map_head attention_pooling average_pool_embed use_cls_token attn_pool",
     "num_classes": "num_labels",
     "dim_out": "projection_dim",
     "num_register_tokens": "registers register_tokens",

@@ -129,7 +129,7 @@ def _stage(graph: Graph, details: Details) -> Colors:
 
 
 def _tied(graph: Graph, details: Details) -> Colors:
-    classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1]
+    classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1 and graph.node_type(nodes[0]) == "block"]
     of = {node: _hue(i) for i, nodes in enumerate(classes) for node in nodes}
     names = [f"@{graph.nx.nodes[nodes[0]]['tie']}, {len(nodes)} blocks" for nodes in classes]
     legend = [(_hue(i), name) for i, name in enumerate(names)]

@@ -188,6 +188,7 @@ class Column:
         piece.scene.boxes.append(box)
         end = (box.rect.right, box.rect.middle) if box.rect else (RADIUS, piece.y + RADIUS)
         piece.ports += [Port(wire, False, part.node, (end,)) for wire in self.arriving.get(part, ())]
+        piece.left = max(piece.left, end[0])  # a read on the rail is as wide at both sides
         piece.right = max(piece.right, end[0], *(mark.rect.right for mark in box.marks), RADIUS)
 
     def _repeat(self, piece: ColumnPart, repeat: DrawnRepeat) -> None:

@@ -19,7 +19,7 @@ from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
 from ..registry.residual_streams import mixing_flops, mixing_shapes
 from ..registry.state import item_bytes
-from ..registry.tokens import pair, pool_attention, pool_of
+from ..registry.tokens import cls_tokens, pair, pool_attention, pool_of, vectors_of
 from .state import Kept, kept
 from .tokens import of_logits
 
@@ -77,6 +77,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     context = sizes.context if (encoder := graph.encoder) is None else row_length(encoder, sizes.context)
     sizes = sizes._replace(seq=row_length(graph, sizes.seq), context=context)
     beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
+    beside += cls_tokens(graph.nx.nodes[graph.end])
     stream = sizes._replace(seq=sizes.seq + beside)
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
@@ -179,10 +180,12 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     norm = Cost() if last is None else Cost(parameters=last.parameters(dim))
     if last is not None and last.adaptive:
         norm += _linear(graph.condition[1], dim, sizes.batch, bias=False)
-    if graph.reads == "tokens" and attrs["pooler"]:
-        norm += _linear(dim, dim, sizes.batch)
+    vectors = sizes.batch * vectors_of(attrs)
+    if graph.reads == "tokens":
+        norm += _pool(graph, attrs, sizes)
+        norm += _linear(dim, dim, vectors) if attrs["pooler"] else Cost()
     if attrs["logits_dim"] is not None:
-        tokens = tokens if attrs["pool"] is None else sizes.batch
+        tokens = tokens if attrs["pool"] is None else vectors
         width = graph.emb_dim if attrs["tied"] else dim
         if attrs["logits_transform"] is not None:
             norm += _linear(dim, width, tokens, attrs["logits_transform_bias"])
@@ -198,21 +201,27 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
 
 def _image_output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     """Of what makes one vector of an image, and of what reads it."""
-    dim, pool, cost = graph.dim, pool_of(attrs), Cost()
-    features = 2 * dim if pool == "first_mean" else dim
-    if pool == "attention":
-        cost += Cost(parameters=dim + pool_norm(attrs).parameters(dim))
-        seen = sizes.seq + graph.nx.nodes[graph.start]["class_token"]
-        for kind, options in pool_attention(attrs, dim).items():
-            own = kind_of(kind).complete(dim, options, "pool=attention")
-            cost += Cost(
-                parameters=_numbers(kind_of(kind).shapes(own)),
-                flops=round(kind_of(kind).flops(own, Sizes(sizes.batch, 1, seen))),
-            )
+    dim, cost, vectors = graph.dim, _pool(graph, attrs, sizes), sizes.batch * vectors_of(attrs)
+    features = 2 * dim if pool_of(attrs) == "first_mean" else dim
     if attrs["pooler"]:
-        cost, features = cost + _linear(features, dim, sizes.batch), dim
+        cost, features = cost + _linear(features, dim, vectors), dim
     heads = ((attrs["num_classes"], True), (attrs["dim_out"], attrs["dim_out_bias"]))
-    return sum((_linear(features, width, sizes.batch, bias) for width, bias in heads if width is not None), cost)
+    return sum((_linear(features, width, vectors, bias) for width, bias in heads if width is not None), cost)
+
+
+def _pool(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
+    """Of class tokens, or of the attention that pools."""
+    dim, cost = graph.dim, Cost(parameters=cls_tokens(attrs) * graph.dim)
+    if attrs["pool"] != "attention":
+        return cost
+    queries, blocks = vectors_of(attrs), pool_attention(attrs, dim)
+    cost += Cost(parameters=queries * dim + ("f" in blocks) * pool_norm(attrs).parameters(dim))
+    seen = sizes.seq + graph.nx.nodes[graph.start]["class_token"]
+    for kind, options in blocks.items():
+        own = kind_of(kind).complete(dim, options, "pool=attention")
+        flops = round(kind_of(kind).flops(own, Sizes(sizes.batch, queries, seen)))
+        cost += Cost(parameters=_numbers(kind_of(kind).shapes(own)), flops=flops)
+    return cost
 
 
 def _linear(features: int, width: int, rows: int, bias: bool = True) -> Cost:

@@ -26,6 +26,7 @@ from ..registry.tokens import (
     OUTPUT_OPTIONS,
     SEQUENCE_POOLS,
     end_clash,
+    image_pool_clash,
     not_tiled,
     odd_sinusoid,
     pool_clash,
@@ -486,6 +487,14 @@ def _sequences(graph: Graph) -> Iterator[str]:
     if end["tied"] and end["logits_dim"] != start["num_tokens"]:
         tokens = start["num_tokens"]
         yield f"{graph.end}: is tied to an embedding of {tokens} tokens, but has logits_dim={end['logits_dim']}"
+    if graph.reads == "tokens" and (found := pool_clash(end, graph.dim)):
+        yield f"{graph.end}: {found[0]} is set, but {found[1]}"
+    if end["pool"] == "cls" and graph.sees_later() is None:
+        yield f"{graph.end}: class tokens are in front, and in a causal stack they see nothing: pool=last"
+    if end["pool"] == "cls" and start["max_mem_len"]:
+        yield f"{graph.end}: class tokens see one segment alone, and {graph.start} has max_mem_len"
+    if end["squeeze_out_last_dim"] and end["logits_dim"] != 1:
+        yield f"{graph.end}: has squeeze_out_last_dim, and logits_dim={end['logits_dim']}"
     if end["pool"] not in (None, *SEQUENCE_POOLS):
         yield f"{graph.end}: pools by {end['pool']}, and a model over {graph.reads} by {', '.join(SEQUENCE_POOLS)}"
     if graph.reads == "tokens" and (problem := end_clash(end, start["num_tokens"])):
@@ -520,7 +529,7 @@ def _images(graph: Graph) -> Iterator[str]:
         yield f"{graph.start}: reads images, whose patches need absolute positions"
     if graph.nodes("context"):
         yield f"{graph.start}: reads images, and has no context to give to cross-attention"
-    if found := pool_clash(end, graph.dim):
+    if found := image_pool_clash(end, graph.dim):
         yield f"{graph.end}: {found[0]} is set, but {found[1]}"
     if graph.sees_later() is not None:
         return

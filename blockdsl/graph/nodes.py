@@ -163,13 +163,18 @@ class OutputNode(TypedDict):
     logits_softcap: float | None
     logits_transform: str | None
     logits_transform_bias: bool
+    squeeze_out_last_dim: bool
     num_classes: int | None
     dim_out: int | None
     dim_out_bias: bool
     pool: str | None
     end_token: int | None
+    num_cls_tokens: int
     pooler: bool
+    num_pooled_tokens: int
     pool_heads: int
+    pool_dim_head: int | None
+    pool_bias: bool
     pool_inner: int | None
     pool_activation: str
 

@@ -12,6 +12,22 @@ from .activations import ACTIVATIONS
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .positions import REPLACE_ABSOLUTE, SCHEMES
 
+_POOL_ATTENTION = (
+    Option("num_pooled_tokens", int, 1, "learned queries of attention that pools: so many vectors", least=1),
+    Option("pool_heads", int, 8, "heads of attention that pools", least=1),
+    Option("pool_dim_head", int, None, "features of its heads; none: dim / heads", least=1, optional=True),
+    Option("pool_bias", bool, True, "biases of its linear layers"),
+    Option(
+        "pool_inner",
+        int,
+        None,
+        "hidden features of the feedforward after it; none: 4 times dim, 0: no feedforward",
+        least=0,
+        optional=True,
+    ),
+    Option("pool_activation", str, "gelu", "activation of that feedforward", choices=tuple(ACTIVATIONS)),
+)
+
 TOKEN_OPTIONS = (
     Option(
         "num_tokens", int, None, "size of the vocabulary; adds a token embedding and logits", least=1, optional=True
@@ -116,15 +132,16 @@ TOKEN_OPTIONS = (
         optional=True,
     ),
     Option("logits_transform_bias", bool, True, "a bias of that linear layer; ModernBERT (arXiv:2412.13663) has none"),
+    Option("squeeze_out_last_dim", bool, False, "a single logit is a number, without an axis of its own"),
     Option("return_only_embed", bool, False, "no logits: the model returns the stack's output"),
     Option(
         "pool",
         str,
         None,
         "one vector of a sequence or an image: the mean of its tokens or patches, the first, the last, that of "
-        "end_token, both first and mean, or by attention (arXiv:2106.04560); none: all, and the mean of images that "
-        "give classes or vectors",
-        choices=("mean", "first", "last", "end", "first_mean", "attention"),
+        "end_token, learned class tokens (arXiv:1810.04805), both first and mean, or by attention (arXiv:2106.04560); "
+        "none: all, and the mean of images that give classes or vectors",
+        choices=("mean", "first", "last", "end", "cls", "first_mean", "attention"),
         optional=True,
     ),
     Option(
@@ -135,16 +152,21 @@ TOKEN_OPTIONS = (
         least=0,
         optional=True,
     ),
+    Option("num_cls_tokens", int, 1, "learned class tokens in front of the sequence, with pool=cls", least=1),
     Option(
         "pooler",
         bool,
         False,
         "a linear layer and tanh of that vector (arXiv:1810.04805); of tokens without pool, of the first one",
     ),
+    *_POOL_ATTENTION,
 )
 
-SEQUENCE_POOLS = ("mean", "first", "last", "end")
-"""The ways in which a model over tokens pools; one over images has neither of the last two."""
+SEQUENCE_POOLS = ("mean", "first", "last", "end", "cls", "attention")
+"""The ways in which a model over tokens pools."""
+
+_OF_POOLS = {"num_cls_tokens": "cls", **{option.name: "attention" for option in _POOL_ATTENTION}}
+"""Options of one way to pool."""
 
 _DIM_IN = Option(
     "dim_in",
@@ -216,19 +238,6 @@ _IMAGE = (
     ),
     Option("num_classes", int, None, "classes, scored from that vector; none: no scores", least=1, optional=True),
 )
-_POOL_ATTENTION = (
-    Option("pool_heads", int, 8, "heads of attention that pools", least=1),
-    Option(
-        "pool_inner",
-        int,
-        None,
-        "hidden features of the feedforward after it; none: 4 times dim",
-        least=1,
-        optional=True,
-    ),
-    Option("pool_activation", str, "gelu", "activation of that feedforward", choices=tuple(ACTIVATIONS)),
-)
-
 
 _DIM_OUT_BIAS = Option("dim_out_bias", bool, True, "a bias of the linear layer to dim_out")
 
@@ -255,8 +264,10 @@ IMAGE_OPTIONS = (
 MODELS = {"tokens": TOKEN_OPTIONS, "vectors": VECTOR_OPTIONS, "images": IMAGE_OPTIONS}
 """What a model reads → the options that it has."""
 
-MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _DIM_OUT_BIAS, _CONV_STEM, *_IMAGE, *_POOL_ATTENTION)
+MODEL_OPTIONS = (*TOKEN_OPTIONS, _DIM_IN, _DIM_OUT, _DIM_OUT_BIAS, _CONV_STEM, *_IMAGE)
 """All of them."""
+
+_DEFAULTS = {option.name: option.default for option in MODEL_OPTIONS}
 
 LOGITS_OPTIONS = _among(
     TOKEN_OPTIONS,
@@ -267,12 +278,13 @@ LOGITS_OPTIONS = _among(
     "logits_softcap",
     "logits_transform",
     "logits_transform_bias",
+    "squeeze_out_last_dim",
 )
 """Those that have no meaning without logits."""
 
 OUTPUT_OPTIONS = (
     *LOGITS_OPTIONS[2:],
-    *_among(MODEL_OPTIONS, "num_classes", "dim_out", "dim_out_bias", "pool", "end_token", "pooler"),
+    *_among(MODEL_OPTIONS, "num_classes", "dim_out", "dim_out_bias", "pool", "end_token", "num_cls_tokens", "pooler"),
     *_POOL_ATTENTION,
 )
 """Those that are attributes of the output node."""
@@ -338,7 +350,7 @@ def clash(model: str | None, options: Mapping[str, Value], dim: int, schemes: se
     if not options.get("dim_out_bias", True) and options["dim_out"] is None:
         return "dim_out_bias", "it needs dim_out"
     if model == "images":
-        return _image_clash(options) or pool_clash(options, dim)
+        return _image_clash(options) or image_pool_clash(options, dim)
     if options["max_seq_len"] is None:
         return next(
             name for name in ("num_tokens", "dim_in", "dim_out") if options.get(name)
@@ -354,8 +366,7 @@ def _needed(option: Option) -> str:
         return "it needs dim_in, the features of the vectors that it reads"
     if option is _DIM_OUT_BIAS:
         return "it needs dim_out"
-    of_images = (*_IMAGE, *_POOL_ATTENTION)
-    return "it needs image_size" if option in of_images else "it needs num_tokens, which gives the stack its embedding"
+    return "it needs image_size" if option in _IMAGE else "it needs num_tokens, which gives the stack its embedding"
 
 
 def _image_clash(options: Mapping[str, Value]) -> tuple[str, str] | None:
@@ -372,27 +383,43 @@ def pool_of(output: Mapping[str, Value]) -> str | None:
 
 
 def pool_attention(output: Mapping[str, Value], dim: int) -> dict[str, dict[str, Value]]:
-    """The blocks of pool=attention by kind: attention of one learned query to the tokens, and a feedforward."""
+    """The blocks of pool=attention by kind: attention of learned queries to the tokens, and a feedforward."""
     inner = 4 * dim if output["pool_inner"] is None else output["pool_inner"]
-    return {
-        "c": {"heads": output["pool_heads"], "dim_head": None, "qkv_bias": True, "out_bias": True},
-        "f": {"inner": inner, "activation": output["pool_activation"]},
-    }
+    heads, bias = {"heads": output["pool_heads"], "dim_head": output["pool_dim_head"]}, output["pool_bias"]
+    attention = {"c": {**heads, "qkv_bias": bias, "out_bias": bias}}
+    return attention | ({"f": {"inner": inner, "activation": output["pool_activation"]}} if inner else {})
+
+
+def vectors_of(output: Mapping[str, Value]) -> int:
+    """How many vectors a model that pools makes of a sequence or an image."""
+    return whole("vectors", output[{"cls": "num_cls_tokens"}.get(str(output["pool"]), "num_pooled_tokens")])
+
+
+def cls_tokens(output: Mapping[str, Value]) -> int:
+    """How many class tokens are in front of the sequence."""
+    return vectors_of(output) if output["pool"] == "cls" else 0
 
 
 def pool_clash(options: Mapping[str, Value], dim: int) -> tuple[str, str] | None:
-    """An option of an image's vector that does not go with the others, and why; as of `clash`."""
+    """An option of the vector of an image or a sequence that does not go with the others, and why; as of `clash`."""
+    for name, pool in _OF_POOLS.items():
+        if options.get(name, _DEFAULTS[name]) != _DEFAULTS[name] and options["pool"] != pool:
+            return name, f"it needs pool={pool}"
+    if options["pool"] != "attention" or options["pool_dim_head"] is not None:
+        return None
+    heads = whole("pool_heads", options["pool_heads"])
+    return ("pool_heads", f"{heads} heads do not divide the {dim} features") if dim % heads else None
+
+
+def image_pool_clash(options: Mapping[str, Value], dim: int) -> tuple[str, str] | None:
+    """The same of an image alone."""
     if options["pool"] in ("last", "end"):
         return "pool", f"the {options['pool']} patch of an image is none of its own kind: take 'mean' or 'first'"
+    if options["pool"] == "cls":
+        return "pool", "class tokens of images are class_token=true, and their vector is pool=first"
     if options["num_classes"] is not None and options["dim_out"] is not None:
         return "dim_out", "num_classes is set too; give one"
-    if options["pool"] != "attention":
-        for option in _POOL_ATTENTION:
-            if options[option.name] != option.default:
-                return option.name, "it needs pool=attention"
-    elif dim % (heads := whole("pool_heads", options["pool_heads"])):
-        return "pool_heads", f"{heads} heads do not divide the {dim} features"
-    return None
+    return pool_clash(options, dim)
 
 
 def end_clash(output: Mapping[str, Value], num_tokens: Value) -> str | None:
@@ -425,8 +452,14 @@ def _position_clash(options: Mapping[str, Value], emb_dim: Value, schemes: set[s
 def _logits_clash(options: Mapping[str, Value], dim: int, emb_dim: Value) -> tuple[str, str] | None:
     if options["pool"] not in (None, *SEQUENCE_POOLS):
         return "pool", f"a model over tokens pools by {', '.join(SEQUENCE_POOLS)}"
+    if found := pool_clash(options, dim):
+        return found
     if problem := end_clash(options, options["num_tokens"]):
         return "end_token", problem
+    if options["pool"] == "cls" and options["max_mem_len"]:
+        return "max_mem_len", "class tokens see one segment alone, and pool=cls gives their vectors"
+    if options["squeeze_out_last_dim"] and options["logits_dim"] != 1:
+        return "squeeze_out_last_dim", "it needs logits_dim=1"
     if options["shift_mem_down"] and not options["max_mem_len"]:
         return "shift_mem_down", "it needs max_mem_len, which keeps memories"
     if options["return_only_embed"]:

@@ -87,6 +87,9 @@ POOLED: list[dict[str, Any]] = [
     {"pool": "mean", "return_only_embed": True, "emb_dim": 20},
     {"pool": "end", "logits_dim": 5, "logits_bias": False},
     {"pool": "end", "end_token": 3, "return_only_embed": True, "pooler": True},
+    {"pool": "attention", "num_pooled_tokens": 2, "pool_heads": 3, "pool_activation": "relu", "pool_inner": 10},
+    {"pool": "attention", "pool_heads": 2, "pool_dim_head": 5, "pool_bias": False, "pooler": True},
+    {"pool": "last", "logits_dim": 1, "squeeze_out_last_dim": True},
 ]
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -151,9 +154,8 @@ def test_keywords_and_the_graph_they_stand_for_are_one_model(options: dict[str, 
 
 def test_every_option_is_tried() -> None:
     tried = {name for options in OPTIONS.values() for name in options}
-    assert tried | {"num_tokens", "max_seq_len", "pool", "end_token", "pooler"} == {
-        option.name for option in TOKEN_OPTIONS
-    }
+    tried |= {name for options in POOLED for name in options}
+    assert tried | {"num_tokens", "max_seq_len", "num_cls_tokens"} == {option.name for option in TOKEN_OPTIONS}
 
 
 def test_set_says_what_keywords_say() -> None:
@@ -352,6 +354,35 @@ def test_one_vector_of_a_sequence(how: str, pooler: bool) -> None:
     assert torch.equal(bare(x), bare(x, return_pooled=True)[1])
 
 
+@pytest.mark.parametrize("how", ["cls", "attention"])
+def test_learned_tokens_and_queries_give_vectors(how: str) -> None:
+    """Of a padded row those of the row alone, wherever its padding is."""
+    own = {"num_cls_tokens": 2} if how == "cls" else {"num_pooled_tokens": 2, "pool_heads": 3, "pool_inner": 10}
+    net = model(False, pool=how, num_memory_tokens=2, logits_dim=1, squeeze_out_last_dim=True, **own).double()
+    x, front = tokens(3, 5), torch.randn(3, 2, 24).double()
+    mask = torch.tensor([[True] * 5, [False, True, True, True, True], [True, True, False, False, False]])
+    logits, vectors = net(x, mask=mask, prepend_embeds=front, return_pooled=True)
+    assert vectors.shape == (3, 2, 24)
+    torch.testing.assert_close(logits, (vectors @ net.to_logits.weight.T + net.to_logits.bias)[..., 0])
+    for row, real in enumerate(mask):
+        alone = net(x[row : row + 1, real], prepend_embeds=front[row : row + 1], return_pooled=True)[1]
+        torch.testing.assert_close(vectors[row : row + 1], alone)
+    each = net(x, mask=mask, prepend_embeds=front, return_embeddings=True)
+    assert each.shape == (3, 7, 24)
+    if how == "attention":
+        pool, hidden = net.attention_pool, each[:1, 2:]
+        seen = pool.attention(pool.query[None], context=hidden)
+        torch.testing.assert_close(vectors[:1], seen + pool.feedforward(pool.norm(seen)))
+    else:  # class tokens are as any token in the stack
+        in_front = torch.cat((net.memory_tokens, net.cls_tokens))[None]
+        embedded = net._embedded(x[:1], torch.arange(5), None, None)
+        out = net.attn_layers(torch.cat((in_front, front[:1], embedded), dim=1))
+        torch.testing.assert_close(vectors[:1], out[:, 2:4])
+    one = model(False, pool=how, **({} if how == "cls" else {"pool_heads": 3, "pool_dim_head": 4, "pool_inner": 0}))
+    assert one(x, return_pooled=True)[1].shape == (3, 24)
+    assert one(x).shape == (3, 17)
+
+
 def test_the_vector_where_a_text_ends() -> None:
     x = torch.tensor([[4, 7, 2, 7, 7], [2, 9, 1, 0, 7], [5, 5, 8, 1, 1]])
     for end_token, places in ((7, (1, 4, 0)), (None, (1, 1, 2))):
@@ -386,8 +417,18 @@ def test_what_a_model_that_pools_cannot_do() -> None:
         model()(x, return_pooled=True)
     with pytest.raises(ValueError, match="return_pooled is set, but last_only is set too"):
         model(pooler=True)(x, return_pooled=True, last_only=True)
-    with pytest.raises(UserError, match="pool is set, but a model over tokens pools by mean, first, last, end"):
-        model(pool="attention")
+    with pytest.raises(UserError, match="pool is set, but a model over tokens pools by mean, first, last, end, cls"):
+        model(pool="first_mean")
+    with pytest.raises(UserError, match="num_cls_tokens is set, but it needs pool=cls"):
+        model(False, pool="mean", num_cls_tokens=2)
+    with pytest.raises(UserError, match="pool_bias is set, but it needs pool=attention"):
+        model(False, pool="mean", pool_bias=False)
+    with pytest.raises(UserError, match="in a causal stack they see nothing: pool=last"):
+        model(True, pool="cls")
+    with pytest.raises(UserError, match="max_mem_len is set, but class tokens see one segment alone"):
+        model(False, pool="cls", max_mem_len=4)
+    with pytest.raises(UserError, match="squeeze_out_last_dim is set, but it needs logits_dim=1"):
+        model(squeeze_out_last_dim=True)
     with pytest.raises(UserError, match="end_token is set, but it needs pool=end"):
         model(pool="last", end_token=3)
     with pytest.raises(UserError, match="end_token is set, but there are 10 tokens, and end_token=10 is none of them"):

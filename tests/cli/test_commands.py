@@ -500,7 +500,7 @@ def test_options_lists_all_by_area(blockdsl: Run) -> None:
     ran = blockdsl("options")
     assert (ran.status, ran.err) == (0, "")
     areas = [text.partition("\n")[0] for text in ran.out.split("\n\n")]
-    assert areas[:6] == ["stack", "embedding", "vectors", "images", "attention", "feedforward"]
+    assert areas[:7] == ["stack", "two streams", "embedding", "vectors", "images", "attention", "feedforward"]
     lines = ran.out.splitlines()
     assert lines[:2] == ["stack", "  dim            set dim=512;      a whole number of at least 1; must be given"]
     at = next(i for i, line in enumerate(lines) if line.startswith("  attn_kv_heads "))

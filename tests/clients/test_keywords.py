@@ -405,6 +405,28 @@ def test_a_module_is_found_at_both_paths(path: str) -> None:
         assert getattr(inner, name) is getattr(outer, name)
 
 
+def test_one_vector_of_a_sequence() -> None:
+    tokens = torch.randint(0, 9, (2, 5))
+
+    def shape(stack: Any = x.Encoder, _asked: dict[str, Any] | None = None, **options: Any) -> tuple[int, ...]:
+        model = x.TransformerWrapper(num_tokens=9, max_seq_len=6, attn_layers=stack(**SIZES), **options)
+        return tuple(model(tokens, **(_asked or {})).shape)
+
+    embeddings = {"return_embeddings": True}
+    assert shape(use_cls_token=True) == (2, 9)
+    assert shape(use_cls_token=True, num_cls_tokens=3, _asked=embeddings) == (2, 3, 16)
+    assert shape(average_pool_embed=True, logits_dim=1, squeeze_out_last_dim=True) == (2,)
+    assert shape(average_pool_embed=True, _asked=embeddings) == (2, 16)
+    assert shape(attn_pool=True) == (2, 1, 16)
+    assert shape(attn_pool=True, num_pooled_tokens=2, return_only_embed=True) == (2, 2, 16)
+    assert shape(attn_pool=True, _asked=embeddings) == (2, 5, 16)
+    assert shape(num_cls_tokens=3, num_pooled_tokens=2) == (2, 5, 9)
+    with pytest.raises(TypeError, match="make the same vector"):
+        shape(use_cls_token=True, attn_pool=True)
+    with pytest.raises(TypeError, match="of a causal stack gives its tokens beside logits there"):
+        shape(x.Decoder, attn_pool=True)
+
+
 def test_a_value_for_each_layer_of_a_kind_stands_in_its_blocks() -> None:
     tapered = x.layer_schedule(4, 2, 3, schedule="linear")
     assert tapered == (4, 3, 2)

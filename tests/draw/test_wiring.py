@@ -7,6 +7,8 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, reject, settings
+from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph
@@ -199,3 +201,49 @@ def test_text_says_which_copy_reads_which() -> None:
         output · LayerNorm
         """
     ).strip("\n")
+
+
+# Random ones ---------------------------------------------------------------------------------------------------------
+
+ITEMS = st.sampled_from(
+    [
+        "a",
+        "f",
+        "a ^k",
+        "^u",
+        "^v",
+        "<u",
+        "<v(pop, cat)",
+        "<u(all, gain)",
+        "<u(first)/2",
+        "<v(soft)@t",
+        "a(kv=k)",
+        "a(values=k)",
+        "c(context=u)",
+        "(a & <u)",
+        "((f <v) & a)",
+        "(a & f <u)",
+        "<v(1)",
+    ]
+)
+BODIES = st.recursive(
+    st.lists(ITEMS, min_size=1, max_size=4).map(" ".join),
+    lambda inner: st.lists(
+        st.tuples(inner, st.integers(1, 4)).map(lambda of: f"({of[0]})*{of[1]}"), min_size=1, max_size=3
+    ).map(" ".join),
+    max_leaves=4,
+)
+
+
+@given(BODIES, BODIES, st.booleans())
+@settings(deadline=None, max_examples=12)
+def test_random_wiring_is_drawn(first: str, second: str, unfold: bool) -> None:
+    try:
+        g = graph(f"^u ^v a ^k f {first} | {second}")
+    except ValueError:  # a label that is popped too often, or keys of a block that has none
+        reject()
+    assume(len(g.nodes("block")) < 60)
+    drawn(g, unfold=unfold)
+    text = g.to_text()
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert g.to_mermaid().count("subgraph") == g.to_dot(fold=True).count("subgraph")

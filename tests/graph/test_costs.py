@@ -49,6 +49,12 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
         TOKENS | {"tie_embedding": True, "emb_dim": 6, "logits_transform": "gelu", "num_token_types": 2},
     ),
     "tokens, pooled": ("a f", TOKENS | {"pool": "mean", "pooler": True, "logits_dim": 3, "logits_transform": "gelu"}),
+    "tokens, class tokens": ("a f", TOKENS | {"pool": "cls", "num_cls_tokens": 3, "pooler": True, "causal": False}),
+    "tokens, attended": (
+        "a f",
+        TOKENS | {"pool": "attention", "num_pooled_tokens": 2, "pool_heads": 2, "pool_dim_head": 5, "pool_bias": False},
+    ),
+    "tokens, attended, alone": ("a f", TOKENS | {"pool": "attention", "pool_heads": 2, "pool_inner": 0}),
     "tokens, transformed, own": ("a f", TOKENS | {"logits_transform": "tanh", "logits_bias": False}),
     "tokens, no positions": ("a f", TOKENS | {"use_abs_pos_emb": False}),
     "tokens, rotary": ("a f", TOKENS | {"rotary_pos_emb": True, "use_rmsnorm": True}),
@@ -81,7 +87,7 @@ def numbers(module: nn.Module) -> int:
 
 def counted(g: BlockGraph, batch: int, seq: int, context: int) -> int:
     """What torch counts in one forward pass."""
-    model = xt_blocks.lower(g).eval()
+    model = xt_blocks.lower(g).eval().requires_grad_(False)
     tokens = g.nx.nodes["input"]["num_tokens"]
     x = torch.randn(batch, seq, g.dim) if tokens is None else torch.randint(tokens, (batch, seq))
     beside = {"context": torch.randn(batch, context, g.dim_context)} if g.nodes("context") else {}

@@ -24,7 +24,9 @@ BASE = {"dim": 32, "depth": 2, "heads": 2, "attn_dim_head": 16}
 
 def cases(release: str) -> list[dict[str, Any]]:
     """Those of a release, and further ones where two options meet in what a loader has to know."""
-    paths = (FOLDER / f"x_transformers_{release}{kind}.json" for kind in ("", "_combined", "_loading", "_wiring"))
+    paths = (
+        FOLDER / f"x_transformers_{release}{kind}.json" for kind in ("", "_combined", "_loading", "_wiring", "_pooling")
+    )
     return [case for path in paths if path.exists() for case in json.loads(path.read_text())]
 
 

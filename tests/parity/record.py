@@ -1,7 +1,8 @@
 """Records numbers of the installed x-transformers for machines without it: `python -m tests.parity.record`.
 
 It writes `data/x_transformers_<release>_loading.json`: models of which the loader has to know more than names and
-sizes; and `..._wiring.json`: models that differ in how blocks are joined. The other files of `data` were made in the
+sizes; `..._wiring.json`: models that differ in how blocks are joined; and
+`..._pooling.json`: models that give a vector of a sequence. The other files of `data` were made in the
 same way.
 """
 
@@ -102,13 +103,46 @@ WIRING = {
 }
 
 
+def pooled(name: str, around: Case, there: Case, **layers: Any) -> Case:
+    """One that gives a vector of a sequence; `there`: the model's keywords as x-transformers has them."""
+    both = {"num_tokens": 17, "max_seq_len": 12}
+    return case(name, layers, cls="Encoder", wrapper_kwargs=both | around, wrapper_there=both | there)
+
+
+QUERIES = {"pool_heads": 2, "pool_dim_head": 16, "pool_bias": False, "pool_inner": 0, "return_only_embed": True}
+POOLING = {
+    1: [],
+    2: [
+        pooled("cls", {"pool": "cls"}, {"use_cls_token": True}),
+        pooled(
+            "several_cls",
+            {"pool": "cls", "num_cls_tokens": 3, "num_memory_tokens": 2},
+            {"use_cls_token": True, "num_cls_tokens": 3, "num_memory_tokens": 2},
+            rel_pos_bias=True,
+        ),
+        pooled(
+            "mean_squeezed",
+            {"pool": "mean", "logits_dim": 1, "squeeze_out_last_dim": True},
+            {"average_pool_embed": True, "logits_dim": 1, "squeeze_out_last_dim": True},
+        ),
+        pooled(
+            "attention_pool",
+            {"pool": "attention", "num_pooled_tokens": 3} | QUERIES,
+            {"attn_pool": True, "num_pooled_tokens": 3},
+        ),
+    ],
+}
+
+
 def recorded(one: Case) -> Case:
     """The case with the shapes of the other library's parameters and its output for those of `peer.peer_state`."""
     import x_transformers
 
     options = peer.BASE | one.get("layers_there", one["layers"])
     stack = getattr(x_transformers, one["layers_class"])(**options)
-    model = getattr(x_transformers, one["wrapper"])(attn_layers=stack, **one["wrapper_kwargs"]).eval()
+    model = getattr(x_transformers, one["wrapper"])(
+        attn_layers=stack, **one.get("wrapper_there", one["wrapper_kwargs"])
+    ).eval()
     one = one | {"state": {name: list(parameter.shape) for name, parameter in model.named_parameters()}}
     model.load_state_dict(peer.peer_state(one), strict=False)
     out = peer.output(one, model).numpy().astype("<f4")
@@ -118,7 +152,7 @@ def recorded(one: Case) -> Case:
 
 def main() -> None:
     release = version("x-transformers")
-    for kind, cases in (("loading", CASES), ("wiring", WIRING)):
+    for kind, cases in (("loading", CASES), ("wiring", WIRING), ("pooling", POOLING)):
         path = peer.FOLDER / f"x_transformers_{release.replace('.', '_')}_{kind}.json"
         path.write_text(json.dumps([recorded(one) for one in cases[int(release[0])]]))
         print(path)

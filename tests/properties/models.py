@@ -99,9 +99,9 @@ OF_STACK = {
 OF_HYBRID = {name for name, readers in _READERS.items() if name is not None and readers <= {*HYBRID}}
 """Settings that only those kinds read."""
 # Without those that leave no output for each token.
-AROUND = {
-    option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, "pool", "end_token", "pooler"}
-}
+POOLING = ("pool", "end_token", "pooler", "squeeze_out_last_dim", "num_cls_tokens", "num_pooled_tokens")
+POOLING += tuple(option.name for option in TOKEN_OPTIONS if option.name.startswith("pool_"))
+AROUND = {option.name: option for option in TOKEN_OPTIONS if option.name not in {*TOKENS, *POOLING}}
 
 
 @dataclass(frozen=True)

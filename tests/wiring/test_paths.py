@@ -90,6 +90,20 @@ def test_segments_are_one_long_pass(name: str) -> None:
     assert {*mems.streams} & readers == ({"a2"} if name == "shifted" else set())  # a token shift needs its last tokens
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_documents_of_one_row_and_several_residual_streams(name: str) -> None:
+    stack, x = lowered(name), embedded()
+    with torch.no_grad():
+        apart = torch.cat([stack(part) for part in x.split((4, 5), dim=1)], dim=1)
+        together = stack(x, doc_ids=torch.tensor([0] * 4 + [1] * 5))
+        torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
+        stack = lowered(name, num_residual_streams=3)
+        cache = stack.new_cache(BATCH, SEQ)
+        steps = torch.cat([stack(part, cache=cache) for part in x.split((5, 1, 3), dim=1)], dim=1)
+        torch.testing.assert_close(steps, stack(x), rtol=1e-6, atol=1e-6)
+    assert stack.graph.parameters() == sum(parameter.numel() for parameter in stack.parameters())
+
+
 def test_an_earlier_layer_keeps_nothing_of_earlier_segments() -> None:
     reason = "c3 (cross-attention) keeps nothing of earlier segments"
     assert lowered("earlier layer").graph.why_not_segmented() == reason

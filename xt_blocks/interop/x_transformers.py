@@ -32,6 +32,7 @@ from ..models.transformer import TransformerWrapper
 from ..models.vision import ViTransformerWrapper
 from ..runtime.stack import Stack
 from . import names
+from .attention import ScoreContext, load_attention
 from .linear import load_linear, load_norm
 from .positions import load_absolute
 from .reader import Reader
@@ -168,6 +169,7 @@ def _load_tokens(model: Any, state: Reader) -> None:
     _load_embedded(model, state)
     if isinstance(model.project_emb, nn.Linear):
         load_linear(model.project_emb, state, "project_emb")
+    _load_pool(model, state)
     if model.to_logits is not None:
         load_linear(model.to_logits, state, "to_logits")
     elif model.logits_scale == model.dim**-0.5 and not state.since(
@@ -177,6 +179,24 @@ def _load_tokens(model: Any, state: Reader) -> None:
             "tie_embedding: before 2.31 tied logits are not multiplied by dim ** -0.5, and this model's are; give it "
             "logits_scale=1"
         )
+
+
+def _load_pool(model: Any, state: Reader) -> None:
+    """Class tokens, or the attention that pools."""
+    if model.pooler is not None:
+        state.refuse("pooler: x-transformers does not have it")
+    if model.cls_tokens is not None:
+        state.fill(model.cls_tokens, "cls_token")
+    if (pool := model.attention_pool) is None:
+        return
+    if pool.feedforward is not None:
+        state.refuse("pool_inner: x-transformers has no feedforward there with attn_pool_depth=1; give pool_inner=0")
+        return
+    state.fill(pool.query, "attn_pool.queries")
+    of_pool = state.under("attn_pool.pooler.")
+    load_attention(pool.attention, of_pool, 0, ScoreContext(False, False), [{**vars(pool.attention.options)}])
+    if model.to_logits is None:  # which are not returned there
+        state.skip("to_logits.weight")
 
 
 def _check_memories(model: Any, state: Reader) -> None:

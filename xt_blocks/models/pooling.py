@@ -52,28 +52,37 @@ def at_end(x: Tensor, tokens: Tensor, end_token: int | None) -> Tensor:
 
 
 class AttentionPool(nn.Module):
-    """A learned query that attends to all tokens, and a feedforward after it (Zhai et al., arXiv:2106.04560).
+    """Learned queries that attend to all tokens, and a feedforward after it (Zhai et al., arXiv:2106.04560).
 
         query ── attention to the tokens ──┬── norm ── feedforward ──(+)── vector
                                            └─────────────────────────┘
 
     Args:
         dim: features of a token.
-        norm: of `dim` features.
-        blocks: the options of attention and of the feedforward, by kind, as `tokens.pool_attention` gives them.
+        norm: of `dim` features, before the feedforward.
+        blocks: the options of attention and, if there is one, of the feedforward, by kind, as `tokens.pool_attention`
+            gives them.
+        queries: how many.
     """
 
-    def __init__(self, dim: int, norm: nn.Module, blocks: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, dim: int, norm: nn.Module, blocks: Mapping[str, Mapping[str, Any]], queries: int = 1) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.query = nn.Parameter(torch.randn(queries, dim) * dim**-0.5)
         self.attention = CrossAttention(dim, **blocks["c"])
-        self.norm = norm
-        self.feedforward = FeedForward(dim, **blocks["f"])
+        self.norm = norm if "f" in blocks else None
+        self.feedforward = FeedForward(dim, **blocks["f"]) if "f" in blocks else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x: (batch, seq, dim)` → (batch, dim)."""
-        seen: Tensor = self.attention(self.query.expand(x.shape[0], -1, -1), context=x)
-        return (seen + self.feedforward(self.norm(seen)))[:, 0]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`x: (batch, seq, dim)`, `mask: (batch, seq)` bool → (batch, dim), or of several queries (batch, n, dim)."""
+        seen: Tensor = self.attention(self.query.expand(x.shape[0], -1, -1), context=x, context_mask=mask)
+        if self.feedforward is not None and self.norm is not None:
+            seen = seen + self.feedforward(self.norm(seen))
+        return one_or_more(seen)
+
+
+def one_or_more(vectors: Tensor) -> Tensor:
+    """(batch, n, dim), or (batch, dim) of a single one."""
+    return vectors[:, 0] if vectors.shape[1] == 1 else vectors
 
 
 class Pool(nn.Module):

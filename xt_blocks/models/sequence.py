@@ -311,7 +311,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         pos = inputs.pos
         before = SequenceState() if state is None else state.sequence
         mems = self._routed(mems)
-        prefix = Prefix(inputs, self.memory_tokens if mems is None and before.empty else None)
+        prefix = Prefix(inputs, self._in_front() if mems is None and before.empty else None)
         real = before.extended(mask, x)  # (batch, earlier tokens + seq), or None
         pos = before.next_positions(x) if pos is None else pos
         record = returns.record()
@@ -345,15 +345,18 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         )
         if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
+        learned = prefix.memory_outputs(stream)
         if record is not None:
-            record.sequence, record.memory_tokens = before, prefix.memory_outputs(stream)
+            record.sequence = before
+            memory = self.num_memory_tokens
+            record.memory_tokens = learned[:, :memory] if memory and learned is not None else None
             record.given = once
             if seen is not None:
                 record.cache, record.tokens, record.given = state, seen.tokens + x.shape[1], seen.given
         if record is not None and return_mems:
             mems = mems if seen is None else self._remembered(seen)
             record.mems = self.attn_layers.remember(mems, record, prefix.mask, self.max_mem_len, prefix.memory)
-        return self._returned(prefix.outputs(stream), returns, record, inputs)
+        return self._returned(prefix.outputs(stream), returns, record, inputs, learned)
 
     def _documents(self, x: Tensor, doc_ids: Tensor | None, cu_seqlens: Tensor | None) -> Tensor | None:
         """(batch, seq) int of x: (batch, seq, ...).
@@ -362,13 +365,15 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             ValueError: something else than tokens is in the stream, or the model pools rows.
         """
         doc_ids = checked_doc_ids(doc_ids, cu_seqlens, x)
+        if doc_ids is None:  # a compiled pass looks at no graph
+            return None
         in_the_way = {
             "memory tokens are before": self.num_memory_tokens,
             f"pool={self.pool} is of": self.pool,
             "conv_stem reads across": self.graph.nx.nodes[self.graph.start]["conv_stem"],
         }
         for what, so in in_the_way.items():
-            if so and doc_ids is not None:
+            if so:
                 raise ValueError(f"several documents are in a row, but the model's {what} a whole row")
         return doc_ids
 
@@ -432,18 +437,33 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
                 if so:
                     raise ValueError(f"return_pooled is set, but {what} too")
 
-    def _pooled(self, hidden: Tensor, inputs: Inputs) -> Tensor:
-        """(batch, dim), one vector for each sequence, from `hidden: (batch, seq, dim)` and what was read."""
+    def _in_front(self) -> Tensor | None:
+        """(n, dim): the learned tokens before a text in the stack."""
+        return self.memory_tokens
+
+    def _pooled(self, hidden: Tensor, inputs: Inputs, in_front: Tensor | None) -> Tensor:
+        """(batch, dim), one vector for each sequence, or several, (batch, n, dim).
+
+        Args:
+            hidden: (batch, seq, dim)
+            inputs: what was read.
+            in_front: (batch, n, dim), the outputs of the learned tokens before the text.
+        """
         raise NotImplementedError
 
     def _returned(
-        self, hidden: Tensor, returns: Returns, record: Intermediates | None, inputs: Inputs
+        self,
+        hidden: Tensor,
+        returns: Returns,
+        record: Intermediates | None,
+        inputs: Inputs,
+        in_front: Tensor | None,
     ) -> Tensor | tuple[Any, ...]:
         """What was requested, from `hidden: (batch, prepended + seq, dim)`."""
         hidden = hidden[:, -1:] if returns.last_only else hidden
         every, vector = hidden, None
         if self.pool is not None or returns.pooled:
-            vector = self._pooled(hidden[:, hidden.shape[1] - inputs.x.shape[1] :], inputs)
+            vector = self._pooled(hidden[:, hidden.shape[1] - inputs.x.shape[1] :], inputs, in_front)
             hidden = hidden if self.pool is None else vector
         out: Any = every if returns.embeddings else hidden
         if returns.target is not None:

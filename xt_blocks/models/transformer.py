@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from blockdsl.graph.tokens import of_logits
 from blockdsl.registry.keywords import parameters, spells
-from blockdsl.registry.norms import embedding_norm
+from blockdsl.registry.norms import embedding_norm, pool_norm
 from blockdsl.registry.options import by_name
-from blockdsl.registry.tokens import TOKEN_OPTIONS
+from blockdsl.registry.tokens import TOKEN_OPTIONS, cls_tokens, pool_attention, vectors_of
 
 from ..blocks import head
 from ..blocks.embedding import SMALL_STD, Embedding, unit_length
 from ..blocks.linear import apply
+from ..blocks.norms import norm
 from ..kernels.compat import uncompiled
 from ..kernels.cross_entropy import Target, softcapped
 from ..kernels.hooks import runs
 from ..kernels.tensors import misfit, whole_numbers
 from ..runtime.stack import Stack
 from .keywords import names_nearest
-from .pooling import at_end, pooled
+from .pooling import AttentionPool, at_end, one_or_more, pooled
 from .sequence import SequenceModel
 
 if TYPE_CHECKING:
@@ -71,9 +72,14 @@ class TransformerWrapper(SequenceModel):
         logits_transform: a linear layer, this activation and a LayerNorm before the logits, as in BERT's head
             (arXiv:1810.04805). Before tied logits it leads to emb_dim features.
         logits_transform_bias: whether that linear layer has a bias.
+        squeeze_out_last_dim: with logits_dim=1, logits are numbers, (batch, seq).
         return_only_embed: no logits; the model gives the stack's output.
         pool: the model gives one vector for each sequence, or its logits: the "mean" of the real tokens' embeddings,
-            that of the "first", of the "last" or of the "end" of its text. It takes no cache, and no target.
+            that of the "first", of the "last" or of the "end" of its text; of learned "cls" tokens in front of it,
+            which are in the stack alone; or by "attention". It takes no cache, and no target.
+        num_cls_tokens: how many class tokens; several give (batch, n, ...).
+        num_pooled_tokens, pool_heads, pool_dim_head, pool_bias, pool_inner, pool_activation: of pool=attention: the
+            queries that are learned, several of which give (batch, n, ...), and the feedforward after it.
         end_token: whose first place in a row is its end, whatever the mask; a row without it has its first token's.
             None: the row's highest token (CLIP, arXiv:2103.00020).
         pooler: a linear layer and tanh of that vector, as in BERT (arXiv:1810.04805); without pool, of the first
@@ -116,6 +122,12 @@ class TransformerWrapper(SequenceModel):
         self.pool: str | None = end["pool"]
         self.end_token: int | None = end["end_token"]
         self.pooler = nn.Linear(self.dim, self.dim) if end["pooler"] else None
+        self.cls_tokens = nn.Parameter(torch.randn(count, self.dim) * 0.02) if (count := cls_tokens(end)) else None
+        self.attention_pool = None
+        if self.pool == "attention":
+            own_norm = norm(pool_norm(end), self.dim)
+            self.attention_pool = AttentionPool(self.dim, own_norm, pool_attention(end, self.dim), vectors_of(end))
+        self.squeeze_out_last_dim: bool = end["squeeze_out_last_dim"]
         self.has_vector = end["pool"] is not None or end["pooler"]
         self.reads = self.reads._replace(types=self.token_type_emb is not None)
         self.max_mem_len = start["max_mem_len"]
@@ -152,8 +164,16 @@ class TransformerWrapper(SequenceModel):
         vectors = _looked_up(self.token_type_emb, token_types, "token_types", self.num_token_types)
         return unit_length(vectors) if self.unit else vectors
 
-    def _pooled(self, hidden: Tensor, inputs: Inputs) -> Tensor:
-        if self.pool == "end":
+    def _in_front(self) -> Tensor | None:
+        both: list[Tensor] = [tokens for tokens in (self.memory_tokens, self.cls_tokens) if tokens is not None]
+        return torch.cat(both) if both else None
+
+    def _pooled(self, hidden: Tensor, inputs: Inputs, in_front: Tensor | None) -> Tensor:
+        if self.pool == "cls" and in_front is not None:
+            vector = one_or_more(in_front[:, self.num_memory_tokens :])
+        elif self.attention_pool is not None:
+            vector = self.attention_pool(hidden, inputs.mask)
+        elif self.pool == "end":
             vector = at_end(hidden, inputs.x, self.end_token)
         else:
             vector = pooled(hidden, inputs.mask, self.pool or "first")
@@ -165,7 +185,8 @@ class TransformerWrapper(SequenceModel):
             logits = head.tied_logits(self.token_emb, hidden, self.num_tokens, self.logits_bias)
         else:
             logits = apply(self.to_logits, hidden)
-        return softcapped(logits, self.logits_softcap)
+        logits = softcapped(logits, self.logits_softcap)
+        return logits[..., 0] if self.squeeze_out_last_dim else logits
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
         hidden, cap = self._scored(_last(hidden, target)), self.logits_softcap

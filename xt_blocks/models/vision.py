@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.norms import embedding_norm, pool_norm
 from blockdsl.registry.options import by_name
-from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair, pool_attention, pool_of
+from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair, pool_attention, pool_of, vectors_of
 
 from ..blocks.aliases import names_of_wrappers
 from ..blocks.embedding import Embedding
@@ -150,7 +150,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         how, skipped = pool_of(end) or "mean", int(self.class_token is not None)
         if how != "attention":
             return Pool(how, skipped=skipped)
-        return Pool(how, AttentionPool(dim, norm(pool_norm(end), dim), pool_attention(end, dim)))
+        return Pool(how, AttentionPool(dim, norm(pool_norm(end), dim), pool_attention(end, dim), vectors_of(end)))
 
     @classmethod
     def from_graphs(cls, graphs: Mapping[str, BlockGraph], **arguments: Any) -> Self:

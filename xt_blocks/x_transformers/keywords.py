@@ -123,11 +123,6 @@ _WRAPPER_NOT_HERE: dict[str, Any] = {
     "looped": False,
     "max_looped_steps": 4,
     "attn_z_loss_weight": 1e-4,
-    "average_pool_embed": False,
-    "use_cls_token": False,
-    "num_cls_tokens": 1,
-    "attn_pool": False,
-    "num_pooled_tokens": 1,
     "attn_pool_depth": 1,
     "dim_pooled_tokens": None,
     "token_emb": None,
@@ -149,8 +144,23 @@ def without_defaults(keywords: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in keywords.items()
         if name not in _WRAPPER_NOT_HERE or value != _WRAPPER_NOT_HERE[name]
     }
+    out |= _pool(out)
+    if out.get("logits_dim") != 1:
+        out.pop("squeeze_out_last_dim", None)  # without effect
     scale = out.pop("tie_embedding_scale", None)
     return out | {"logits_scale": scale} if scale is not None and out.get("tie_embedding") else out
+
+
+def _pool(left: dict[str, Any]) -> dict[str, Any]:
+    """Pop the words of 2.x for what makes one vector of a sequence."""
+    ways = {"average_pool_embed": "mean", "use_cls_token": "cls", "attn_pool": "attention"}
+    asked = [pool for name, pool in ways.items() if left.pop(name, False)]
+    if len(asked) > 1:
+        raise TypeError("average_pool_embed, use_cls_token and attn_pool make the same vector: give one of them")
+    for name, pool in (("num_cls_tokens", "cls"), ("num_pooled_tokens", "attention")):
+        if pool not in asked and left.get("pool") != pool:
+            left.pop(name, None)
+    return {"pool": asked[0]} if asked else {}
 
 
 def without_unset(keywords: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

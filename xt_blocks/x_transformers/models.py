@@ -75,7 +75,6 @@ class _Sequence(Settable, SequenceModel):
     """The arguments and results of a pass as x-transformers has them."""
 
     own_forwards: ClassVar[tuple[Any, ...]] = ()
-    squeeze_out_last_dim = False
 
     norm = part(
         lambda model: nn.Identity(),
@@ -160,7 +159,10 @@ class _Sequence(Settable, SequenceModel):
             inputs["pos"] = torch.arange(x.shape[1], device=x.device, dtype=torch.int64)
         intermediates = return_intermediates or return_embeddings_and_intermediates
         weights = return_attn and not (intermediates or return_mems)
-        out = super().forward(
+        pooled = self.pool in ("mean", "cls") and (embeddings or return_logits_and_embeddings)
+        if pooled:
+            inputs["return_pooled"] = True
+        out: Any = super().forward(
             x,
             mask,
             return_embeddings=embeddings,
@@ -171,21 +173,20 @@ class _Sequence(Settable, SequenceModel):
             mems=mems_of(self.attn_layers, mems, mem_masks),
             **inputs,
         )
+        if pooled:  # the vector is what is embedded there
+            out, vector, *parts = out
+            own = (out[0], vector) if return_logits_and_embeddings else vector
+            out = (own, *parts) if parts else own
+        elif self.pool == "attention" and not embeddings and self.return_only_embed:
+            first = out[0] if isinstance(out, tuple) else out
+            first = first if first.ndim == 3 else first[:, None]  # one pooled token is an axis too
+            out = (first, *out[1:]) if isinstance(out, tuple) else first
         further = intermediates or return_mems or weights
-        if self.squeeze_out_last_dim and not embeddings:
-            out = _squeezed(out)
         result, parts = (out[0], out[1:2]) if further else (out, ())
         if excise_prepend_embeds and inputs.get("prepend_embeds") is not None and cache is None:
             start = inputs["prepend_embeds"].shape[1]
             result = tuple(t[:, start:] for t in result) if isinstance(result, tuple) else result[:, start:]
         return (result, *parts) if parts else result
-
-
-def _squeezed(out: Any) -> Any:
-    """The logits, the first of all that is returned, without their last axis where it has one place."""
-    if isinstance(out, tuple):
-        return (_squeezed(out[0]), *out[1:])
-    return out[..., 0] if out.shape[-1] == 1 else out
 
 
 _Sequence.own_forwards = (_Sequence.forward,)
@@ -195,6 +196,8 @@ _Sequence.with_target = (*transformer.TransformerWrapper.with_target, _Sequence.
 def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a model around a stack, in our names."""
     own = without_unset(without_defaults(options), _AROUND)
+    if options.get("attn_pool"):
+        own |= _attention_pool(called, attn_layers)
     disabled = getattr(attn_layers, "disable_abs_pos_emb", None)
     if disabled and own.get("use_abs_pos_emb", True):
         own["use_abs_pos_emb"] = False
@@ -202,6 +205,15 @@ def _around(called: str, attn_layers: Any, options: dict[str, Any]) -> dict[str,
     if disabled is False and isinstance(attn_layers, Stack) and attn_layers.reads_positions:
         raise TypeError(f"{called}(): disable_abs_pos_emb=False with other positions is not here; leave it out")
     return own
+
+
+def _attention_pool(called: str, attn_layers: Any) -> dict[str, Any]:
+    """What attn_pool=True says in our names: heads as those of the stack, and pooled tokens in place of logits."""
+    if attn_layers.graph.sees_later() is None:
+        raise TypeError(f"{called}(attn_pool=True) of a causal stack gives its tokens beside logits there; not here")
+    options = attn_layers.graph.block(attn_layers.attending[0])["options"]
+    heads = {"pool_heads": options["heads"], "pool_dim_head": options["dim_head"]}
+    return {"pool_bias": False, "pool_inner": 0, "return_only_embed": True, **heads}
 
 
 def _length(max_seq_len: int | None) -> int | None:
@@ -213,23 +225,13 @@ class TransformerWrapper(_Sequence, transformer.TransformerWrapper):
     """`xt_blocks.TransformerWrapper`, called and read as x-transformers' is.
 
     Args:
-        squeeze_out_last_dim: logits of logits_dim=1 are (batch, seq).
         options: as there; those of 2.x that are not here are refused unless they are at their default.
     """
 
-    def __init__(
-        self,
-        *,
-        num_tokens: int,
-        max_seq_len: int | None,
-        attn_layers: Stack,
-        squeeze_out_last_dim: bool = False,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *, num_tokens: int, max_seq_len: int | None, attn_layers: Stack, **options: Any) -> None:
         own = _around("TransformerWrapper", attn_layers, options)
         length = _length(max_seq_len)
         super().__init__(num_tokens=num_tokens, max_seq_len=length, attn_layers=attn_layers, **own)
-        self.squeeze_out_last_dim = squeeze_out_last_dim
 
     @property
     def can_cache_kv(self) -> bool:
