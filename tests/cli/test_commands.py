@@ -42,6 +42,11 @@ def test_check_tells_of_definitions_that_are_not_used(blockdsl: Run) -> None:
     assert blockdsl("check", "x = a; y = f; z = y; y") == Ran(0, "ok: 1 block in 1 stage\n", note)
 
 
+def test_check_says_which_labels_nothing_reads(blockdsl: Run) -> None:
+    note = "note: ^u names a place that nothing reads\n"
+    assert blockdsl("check", "^u a ^v f <v") == Ran(0, "ok: 2 blocks in 1 stage\n", note)
+
+
 def test_check_as_json(blockdsl: Run) -> None:
     ran = blockdsl("check", "x = a; f  a | f", "--json")
     assert (ran.status, ran.err) == (0, "")
