@@ -496,6 +496,8 @@ class SharedSettings(TypedDict, total=False):
     """whether the stack is given a context to attend to; none: if a block attends to one; default none"""
     final_norm: bool | None
     """a norm after the last block; none: where blocks have theirs before the branch, by pre_norm; default none"""
+    output_softcap: float | None
+    """the last block's stream bounded by c, as c·tanh(x / c), before the final norm; none: unbounded; default none"""
     dim_condition: int | None
     """features of the condition that adaptive norms and layer scales read; none: as many as the stream has;
     default none"""
@@ -1201,6 +1203,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
     enc_final_norm: bool | None
+    enc_output_softcap: float | None
     enc_dim_condition: int | None
     enc_adaptive_condition_mlp: bool
     enc_adaptive_condition_mlp_expansion: int
@@ -1440,6 +1443,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None
     dec_final_norm: bool | None
+    dec_output_softcap: float | None
     dec_dim_condition: int | None
     dec_adaptive_condition_mlp: bool
     dec_adaptive_condition_mlp_expansion: int
