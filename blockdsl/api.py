@@ -127,8 +127,8 @@ class BlockGraph(Graph):
             UserError: no unit has this label, or its repeats differ in more than their place.
         """
         encoder = self.encoder
-        inside = {} if encoder is None else {k: n for k, n in counts.items() if k in loops.tie_labels(encoder)}
-        own = {k: n for k, n in counts.items() if k not in inside or k in loops.tie_labels(self)}
+        inside = {} if encoder is None else {k: n for k, n in counts.items() if k in loops.loop_labels(encoder)}
+        own = {k: n for k, n in counts.items() if k not in inside or k in loops.loop_labels(self)}
         graph = loops.looped(self, own)
         if encoder is not None:
             graph.nx.nodes[graph.nodes("context")[0]]["encoder"] = loops.looped(encoder, inside).nx
