@@ -19,8 +19,8 @@ from blockdsl.graph.mup import Scaling, scaling_of
 from .pretrained import Pretrained
 
 
-class _Pair(NamedTuple):
-    """A parameter, the base's of the same name, and how it differs."""
+class _Compared(NamedTuple):
+    """A parameter, that of the base under the same name, and how they differ."""
 
     name: str
     parameter: nn.Parameter
@@ -49,30 +49,30 @@ def mup(model: nn.Module, base: BlockGraph, *, lr: float, weight_decay: float = 
         UserError: the base is another pattern, or the model's graph has not the scales of `with_mup(base)`.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for pair in _pairs(model, base):
-        _rescale(pair)
-        factor = pair.scaling.adam
-        decay = weight_decay / factor if pair.parameter.ndim > 1 else 0.0
-        groups.setdefault((lr * factor, decay), []).append(pair.parameter)
+    for one in _compared(model, base):
+        _rescale(one)
+        factor = one.scaling.adam
+        decay = weight_decay / factor if one.parameter.ndim > 1 else 0.0
+        groups.setdefault((lr * factor, decay), []).append(one.parameter)
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
 
 
 def scalings(model: nn.Module, base: BlockGraph) -> dict[str, Scaling]:
     """The scaling of each parameter by its name in the model; errors are those of `mup`."""
-    return {pair.name: pair.scaling for pair in _pairs(model, base)}
+    return {one.name: one.scaling for one in _compared(model, base)}
 
 
 @torch.no_grad()
-def _rescale(pair: _Pair) -> None:
-    parameter, base = pair.parameter, pair.base
+def _rescale(one: _Compared) -> None:
+    parameter, base = one.parameter, one.base
     if parameter.shape == base.shape:
         return
     size, of_base = (float(each.double().square().mean().sqrt()) for each in (parameter, base))
     if abs(float(parameter.double().mean())) < size / 2:
-        parameter.mul_(of_base * pair.scaling.init / size)
+        parameter.mul_(of_base * one.scaling.init / size)
 
 
-def _pairs(model: nn.Module, base: BlockGraph) -> Iterator[_Pair]:
+def _compared(model: nn.Module, base: BlockGraph) -> Iterator[_Compared]:
     if not isinstance(model, Pretrained):
         raise TypeError(f"mup takes a model of block graphs, as xt_blocks.lower gives, not {type(model).__name__}")
     bases = {"": base} if "" in model.graphs else base.streams()
@@ -85,4 +85,4 @@ def _pairs(model: nn.Module, base: BlockGraph) -> Iterator[_Pair]:
     for name, parameter in model.named_parameters():
         owner, _, last = name.rpartition(".")
         layer = last == "weight" and not isinstance(model.get_submodule(owner), nn.Embedding)
-        yield _Pair(name, parameter, narrow[name], scaling_of(tuple(parameter.shape), tuple(narrow[name].shape), layer))
+        yield _Compared(name, parameter, narrow[name], scaling_of(tuple(parameter.shape), tuple(narrow[name].shape), layer))
