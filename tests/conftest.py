@@ -49,6 +49,7 @@ FAST = (
     "train/test_checkpoint.py",
     "train/test_data.py",
     "train/test_metrics.py",
+    "wiring/test_words.py",
     "zoo/test_zoo.py",
 )
 

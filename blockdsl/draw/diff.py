@@ -161,7 +161,7 @@ def _both(before: str, after: str) -> str:
 
 def _labelled(carries: str) -> bool:
     """Whether what edges carry comes from a place that a label may name."""
-    named = {option.reads for kind in kinds().values() for option in kind.options} - {"context"}
+    named = {option.reads for kind in kinds().values() for option in kind.reading_options()} - {"context"}
     return carries in named | {"read"}
 
 

@@ -196,7 +196,7 @@ class Faces:
         """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""
         attrs = self.graph.nx.nodes[nodes[0]]
         join = JOINS[attrs["join"]]
-        how = join.formula if self.opened else join.name
+        how = join.formula.removeprefix("x + ") if self.opened else join.name
         beside = [_scale(attrs["scale"]), f"@{attrs['tie']}" if attrs["tie"] else ""]
         tip = self.details.of_read(nodes)
         if join.replaces:

@@ -207,7 +207,7 @@ def _own(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """What a block says of itself, its options and suffixes, or a read; what an option reads, edges say."""
     if attrs["type"] == "read":
         return {"init": attrs["init"], "scale": attrs["scale"]}
-    by_edges = {option.name for option in kind_of(attrs["kind"]).options if option.reads}
+    by_edges = {option.name for option in kind_of(attrs["kind"]).reading_options()}
     options = {name: value for name, value in attrs["options"].items() if name not in by_edges}
     return {**options, "shift": attrs["shift"], "scale": attrs["scale"]}
 

@@ -172,7 +172,7 @@ def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
         kind, options = kind_of(attrs["kind"]), attrs["options"]
         meant = vars(kind.completed(graph.dim, options))
         factor = _rounded(attrs["scale"] * options["branch_scale"])
-        by_edges = {"branch_scale", "residual_attn", *(option.name for option in kind.options if option.reads)}
+        by_edges = {"branch_scale", "residual_attn", *(option.name for option in kind.reading_options())}
         own = {name: meant[name] for name in options if name not in by_edges}
         out |= {"kind": kind.name, "options": _said(own, kind.all_options()), "factor": factor}
         out |= {name: attrs[name] for name in ("shift", "stage")}

@@ -224,9 +224,16 @@ def _options(declared: Mapping[str, Option], options: Mapping[str, Any]) -> Iter
 
 
 def _acyclic(graph: Graph) -> Iterator[str]:
-    if not nx.is_directed_acyclic_graph(graph.nx):
-        cycle = [source for source, _ in nx.find_cycle(graph.nx)]
-        yield f"{cycle[0]}: is part of a cycle: {' → '.join([*cycle, cycle[0]])}"
+    if nx.is_directed_acyclic_graph(graph.nx):
+        return
+    edges = [edge[:2] for edge in nx.find_cycle(graph.nx)]
+    way = " → ".join([*(source for source, _ in edges), edges[0][0]])
+    for source, target in edges:
+        carries = carried(graph.nx.edges[source, target])
+        if {*carries} & {"read", *(option.reads for kind in kinds().values() for option in kind.reading_options())}:
+            yield f"{target}: reads {source}, which comes after it ({way}); only an earlier place can be read"
+            return
+    yield f"{edges[0][0]}: is part of a cycle: {way}"
 
 
 def _stream(graph: Graph) -> Iterator[str]:
@@ -256,9 +263,7 @@ def _reads(graph: Graph) -> Iterator[str]:
         if not attrs["scale"] > 0:
             yield f"{node}: scale must be a number above 0, not {attrs['scale']!r}"
     for node, kind, attrs in _each_block(graph):
-        for option in kind.options:
-            if not option.reads:
-                continue
+        for option in kind.reading_options():
             sources, on = graph.sources(node, option.reads), attrs["options"][option.name]
             if on and len(sources) != 1:
                 yield f"{node}: its option {option.name} is on, and {len(sources)} nodes hand it {option.reads}"

@@ -16,17 +16,18 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ..errors import PatternError, UserError, did_you_mean, listing
+from ..errors import GraphError, PatternError, UserError, did_you_mean, listing
 from ..language.loops import with_count
 from ..language.pattern import parse
 from ..registry.options import whole
 from .graph import Graph
 from .nodes import carried, without_notes
+from .to_pattern import to_pattern
 
 G = TypeVar("G", bound=Graph)
 
 
-def tie_labels(graph: Graph) -> list[str]:
+def loop_labels(graph: Graph) -> list[str]:
     """The labels of ties, as a text has them after `@`."""
     return list(dict.fromkeys(label for node in graph.nx if (label := _label(graph, node)) is not None))
 
@@ -45,10 +46,11 @@ def looped(graph: G, counts: Mapping[str, int]) -> G:
         text = graph.pattern
         with suppress(PatternError):  # of a kind that was unregistered, say
             text = str(with_count(parse(text), label, count))
-        while len(repeats) < count:
-            graph, repeats = _one_more(graph, label, repeats)
-        if len(repeats) > count:
-            graph = _fewer(graph, label, repeats, count)
+        change = _more if len(repeats) < count else _fewer
+        graph = change(graph, label, repeats, count)
+        if text == graph.pattern:  # the label is in a definition
+            with suppress(GraphError):
+                text = str(to_pattern(graph))
         graph.nx.graph["pattern"] = text
     return graph
 
@@ -63,7 +65,7 @@ def _repeats(graph: Graph, label: str) -> list[list[str]]:
     nodes = [node for node in graph.nx if graph.node_type(node) in ("block", "sum", "read")]
     tied = [node for node in nodes if _label(graph, node) == label]
     if not tied:
-        hint = did_you_mean(label, tie_labels(graph)) or listing("ties", tie_labels(graph) or ["none"])
+        hint = did_you_mean(label, loop_labels(graph)) or listing("ties", loop_labels(graph) or ["none"])
         raise UserError(f"no blocks are tied as '{label}', as in (a f)@{label}*8; {hint}")
     ties = [graph.nx.nodes[node]["tie"] for node in tied]
     size = len({*ties})
@@ -105,10 +107,11 @@ def _said(graph: Graph, node: str) -> dict[str, Any]:
     return {name: value for name, value in without_notes(graph.nx.nodes[node]).items() if name != "labels"}
 
 
-def _one_more(graph: G, label: str, repeats: list[list[str]]) -> tuple[G, list[list[str]]]:
+def _more(graph: G, label: str, repeats: list[list[str]], count: int) -> G:
+    """With copies of the last repeat after it, each of which reads of the one before it what that read of its own."""
     last, before = repeats[-1], repeats[-2] if len(repeats) > 1 else []
-    names = dict(zip(last, _fresh(graph, last), strict=True))
-    counterpart = dict(zip(reversed(before), reversed(last), strict=False)) | names
+    copies = _fresh(graph, last, count - len(repeats))
+    counterpart = dict(zip(reversed(before), reversed(last), strict=False)) | dict(zip(last, copies[0], strict=True))
     entering = {*graph.sources(last[0], "stream"), *graph.sources(last[0], "base")} - {*last, *before}
     earlier = {node: i + 1 for i, repeat in enumerate(repeats[:-2]) for node in repeat}
 
@@ -122,20 +125,25 @@ def _one_more(graph: G, label: str, repeats: list[list[str]]) -> tuple[G, list[l
         return counterpart.get(source, source)
 
     edges: dict[str, list[tuple[str, str]]] = {}
-    for target in graph.nx:
-        into = _into(graph, target)
-        if target in names:
-            edges[names[target]] = [(new_source(source, what, target), what) for source, what in into]
-            if not before and _adds_scores(graph, target) and "scores" not in {what for _, what in into}:
-                edges[names[target]].append((_latest(graph, last, target), "scores"))  # the first had none to add
-        inside = target in names or any(target in repeat for repeat in repeats)
-        edges[target] = into if inside else [(names.get(source, source), what) for source, what in into]
+    for node, copy in zip(last, copies[0], strict=True):
+        into = _into(graph, node)
+        edges[copy] = [(new_source(source, what, node), what) for source, what in into]
+        if not before and _adds_scores(graph, node) and "scores" not in {what for _, what in into}:
+            edges[copy].append((_latest(graph, last, node), "scores"))  # the first had none to add
+    for previous, own in pairwise(copies):
+        names = dict(zip((*last, *copies[0]), (*previous, *own), strict=True))
+        for node, copy in zip(copies[0], own, strict=True):
+            edges[copy] = [(names.get(source, source), what) for source, what in edges[node]]
     _check_after(graph, label, repeats)
-    nodes = {node: node for node in graph.nx}
-    at = [*nodes].index(last[-1]) + 1
-    order = [*[*nodes][:at], *names.values(), *[*nodes][at:]]
-    originals = nodes | {new: old for old, new in names.items()}
-    return _made(graph, order, originals, edges), [*repeats, [*names.values()]]
+    inside, newest = {node for repeat in repeats for node in repeat}, dict(zip(last, copies[-1], strict=True))
+    for node in graph.nx:
+        into = _into(graph, node)
+        edges[node] = into if node in inside else [(newest.get(source, source), what) for source, what in into]
+    nodes = [*graph.nx]
+    at = nodes.index(last[-1]) + 1
+    originals = dict(zip(nodes, nodes, strict=True))
+    originals |= {copy: node for own in copies for node, copy in zip(last, own, strict=True)}
+    return _made(graph, [*nodes[:at], *(copy for own in copies for copy in own), *nodes[at:]], originals, edges)
 
 
 def _fewer(graph: G, label: str, repeats: list[list[str]], count: int) -> G:
@@ -173,17 +181,18 @@ def _latest(graph: Graph, nodes: Sequence[str], like: str) -> str:
     return next(node for node in reversed(nodes) if graph.nx.nodes[node].get("kind") == graph.nx.nodes[like]["kind"])
 
 
-def _fresh(graph: Graph, nodes: Iterable[str]) -> list[str]:
-    """New names for copies of these nodes: a7 for a1, where the blocks' numbers reach 6."""
+def _fresh(graph: Graph, nodes: Iterable[str], times: int) -> list[list[str]]:
+    """New names for so many copies of these nodes: a7 for a1, where the blocks' numbers reach 6."""
     numbers = Counter(map(graph.node_type, graph.nx))
-    out: list[str] = []
-    for node in nodes:
+
+    def name_of(node: str) -> str:
         stem, node_type = node.rstrip("0123456789"), graph.node_type(node)
         while (name := f"{stem}{numbers[node_type]}") in graph.nx:
             numbers[node_type] += 1
         numbers[node_type] += 1
-        out.append(name)
-    return out
+        return name
+
+    return [[name_of(node) for node in nodes] for _ in range(times)]
 
 
 def _made(

@@ -154,18 +154,21 @@ class _Writer:
 
     def _block_reads(self, node: str, at: int, newest: dict[str, str]) -> dict[str, str]:
         kind, said = kind_of(self.graph.block(node)["kind"]), self.said.setdefault(node, {})
-        for option in kind.options:
-            if option.reads:
-                said[option.name] = None
-                if self.graph.block(node)["options"][option.name]:
-                    (source,) = self.graph.sources(node, option.reads)
-                    self.readers[node, option.name] = Wish(at, (self._place(source, node),), words=False)
+        for option in kind.reading_options():
+            said[option.name] = None
+            if self.graph.block(node)["options"][option.name]:
+                (source,) = self.graph.sources(node, option.reads)
+                self.readers[node, option.name] = Wish(at, (self._place(source, node),), words=False)
         if "scores" not in kind.inputs:
             return newest
         added, usual = next(iter(self.graph.sources(node, "scores")), None), newest.get(kind.name)
-        if added is not None and added != usual and not any(reader[0] == node for reader in self.readers):
+        by_label = next((option.name for option in kind.reading_options() if option.reads == "scores"), None)
+        if by_label is not None and added is not None and added != usual:
+            self.readers[node, by_label] = Wish(at, (self._place(added, node),), words=False)
+        elif added is not None and added != usual:
             raise NoText(f"{node} adds the scores of {added}, and the last ones before it are those of {usual}")
-        said["residual_attn"] = None if usual is None else added is not None
+        labelled = (node, by_label) in self.readers
+        said["residual_attn"] = None if usual is None or labelled else added is not None
         return newest | {kind.name: node}
 
     def _places(self, node: str) -> tuple[int, ...]:

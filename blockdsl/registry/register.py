@@ -60,10 +60,10 @@ def _check(kind: Kind) -> None:
             raise UserError(f"kind '{kind.name}': an option cannot be called {option.name!r}: {problem}")
         if option.type not in (bool, int, float, str):
             raise UserError(f"kind '{kind.name}': the type of option '{option.name}' must be bool, int, float or str")
-        if fault := option.fault(option.default):
+        if (fault := option.fault(option.default)) is not None:
             raise UserError(f"kind '{kind.name}': the default of option '{option.name}' {fault}")
-        if problem := _reads_wrongly(kind, option):
-            raise UserError(f"kind '{kind.name}': option '{option.name}' {problem}")
+        if (wrong := _reads_wrongly(kind, option)) is not None:
+            raise UserError(f"kind '{kind.name}': option '{option.name}' {wrong}")
     if unknown := {*kind.shown} - {*names}:
         raise UserError(f"kind '{kind.name}': shown names no option of it: {', '.join(sorted(unknown))}")
     # A kind may follow a setting of the stack, and one of another kind by an option that is declared alike.

@@ -163,7 +163,7 @@ def attributes(settings: Mapping[str, Value], block: Any) -> dict[str, Value]:
     }
 
 
-def settings(o: Any, block: Any) -> dict[str, Value]:
+def asked_for(o: Any, block: Any) -> dict[str, Value]:
     """The settings by which a block of these options has the node with these attributes."""
     read = _READ_BY_SCALING.get(o.scaling, ())
     said = [*_OF_ALL[1:], *(option for option in _OF_SCALINGS if option.name in read)]

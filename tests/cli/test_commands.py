@@ -42,6 +42,11 @@ def test_check_tells_of_definitions_that_are_not_used(blockdsl: Run) -> None:
     assert blockdsl("check", "x = a; y = f; z = y; y") == Ran(0, "ok: 1 block in 1 stage\n", note)
 
 
+def test_check_says_which_labels_nothing_reads(blockdsl: Run) -> None:
+    note = "note: ^u names a place that nothing reads\n"
+    assert blockdsl("check", "^u a ^v f <v") == Ran(0, "ok: 2 blocks in 1 stage\n", note)
+
+
 def test_check_as_json(blockdsl: Run) -> None:
     ran = blockdsl("check", "x = a; f  a | f", "--json")
     assert (ran.status, ran.err) == (0, "")
@@ -495,7 +500,7 @@ def test_options_lists_all_by_area(blockdsl: Run) -> None:
     ran = blockdsl("options")
     assert (ran.status, ran.err) == (0, "")
     areas = [text.partition("\n")[0] for text in ran.out.split("\n\n")]
-    assert areas[:6] == ["stack", "embedding", "vectors", "images", "attention", "feedforward"]
+    assert areas[:7] == ["stack", "two streams", "embedding", "vectors", "images", "attention", "feedforward"]
     lines = ran.out.splitlines()
     assert lines[:2] == ["stack", "  dim            set dim=512;      a whole number of at least 1; must be given"]
     at = next(i for i, line in enumerate(lines) if line.startswith("  attn_kv_heads "))

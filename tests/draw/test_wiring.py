@@ -236,7 +236,7 @@ BODIES = st.recursive(
 
 
 @given(BODIES, BODIES, st.booleans())
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 def test_random_wiring_is_drawn(first: str, second: str, unfold: bool) -> None:
     try:
         g = graph(f"^u ^v a ^k f {first} | {second}")

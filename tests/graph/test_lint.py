@@ -271,6 +271,18 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
     # the stream
     ("a f f", {}, edge("f2", "f1"), ["f1: is part of a cycle: f1 → f2 → f1"]),
     ("a f", {}, edge("f1", "f1"), ["f1: is part of a cycle: f1 → f1"]),
+    (
+        "^u a f <u a",
+        {},
+        edge("a2", "read0", "read"),
+        ["read0: reads a2, which comes after it (read0 → a2 → read0); only an earlier place can be read"],
+    ),
+    (
+        "a ^k f a(kv=k) f a",
+        {"causal": True},
+        lambda g: (g.nx.remove_edge("a0", "a2"), g.nx.add_edge("a4", "a2", carries="kv")),
+        ["a2: reads a4, which comes after it (a2 → f3 → a4 → a2); only an earlier place can be read"],
+    ),
     ("a f f", {}, cut("a0", "f1"), [f"a0: {ADD_FROM}('a0', '…')", f"f1: {ADD_TO}('…', 'f1')"]),
     ("a f", {}, cut("input", "a0"), [f"a0: {ADD_TO}('…', 'a0')"]),
     ("a f", {}, cut("f1", "output"), [f"f1: {ADD_FROM}('f1', '…')", f"output: {ADD_TO}('…', 'output')"]),

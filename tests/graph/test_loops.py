@@ -47,6 +47,12 @@ def test_it_is_the_graph_of_the_text_with_the_other_number(name: str, written: i
     assert graph == compiled(text, written, **settings)
 
 
+def test_a_unit_that_is_defined_is_written_out() -> None:
+    graph = blockdsl.compile("u = (a f)@core; a u*3 f", dim=16, heads=2).with_loops(core=5)
+    assert graph.pattern == "set dim=16, heads=2; a (a f)@core*5 f"
+    assert graph == compiled("a (a f)@core*N f", 5)
+
+
 def test_either_stream_of_two_and_several_units_at_once() -> None:
     graph = blockdsl.compile("(a f)@in*2 => (a c f)@out*2 f", dim=16, heads=2)
     deeper = graph.with_loops(**{"in": 3, "out": 1})

@@ -48,7 +48,7 @@ def test_one_text_is_the_two_graphs_made_by_hand() -> None:
     assert both["decoder"].with_encoder(both["encoder"]).pattern == "set dim=8, enc_causal, dec_causal=false; a => c"
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(models(kinds="af", tokens=False), models())
 def test_any_two_streams_are_the_two_graphs(left: Model, right: Model) -> None:
     given_to_both = {name: value for name, value in right.settings.items() if refusal(name, value) is None}

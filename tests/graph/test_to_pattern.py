@@ -127,6 +127,10 @@ def test_what_is_edited_comes_back_or_is_refused(model: Model, order: random.Ran
         "(a f)*3 f ^e (<e(cat)@mix (a ^u f>>1)@core <u)*8 a",
         "a & (f a)@x (f (a & f c)@y)*2 (f a)@x",
         "(a f)*7 ^b (a f)*4 <b(gain, init=-0.5)",
+        "a ^v f (a(values=v) f)*3",
+        "(a ^k f a(kv=k) f)*3",
+        "a ^s f (a(scores=s) ^s f)*3",
+        "(a f)*3 ^mid | (a c(context=mid) f)*3",
         "^x (a ^u f)*3 <u(1) <x <u(first, gate)",
         "^u a <u & f ^v | a <v f",
     ],
@@ -221,6 +225,9 @@ def test_scores_that_a_block_no_longer_adds() -> None:
     g = graph("a f a f a", residual_attn=True)
     g.nx.remove_edge("a0", "a2")
     assert text(g) == "a f a f a(residual_attn)"
+    g.nx.remove_edge("a2", "a4")
+    g.nx.add_edge("a0", "a4", carries="scores")
+    assert text(g) == "a ^u f a f a(scores=u)"
 
 
 # What has no text -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TypeVar
 from torch import nn
 
 from blockdsl.errors import UserError, did_you_mean, listing
-from blockdsl.graph.loops import tie_labels
+from blockdsl.graph.loops import loop_labels
 
 from .stack import Stack
 
@@ -37,7 +37,7 @@ def with_loops(model: M, **counts: int) -> M:
         TypeError: the model is compiled: compile what this gives instead.
     """
     stacks = [module for module in model.modules() if isinstance(module, Stack)]
-    labels = list(dict.fromkeys(label for stack in stacks for label in tie_labels(stack.graph)))
+    labels = list(dict.fromkeys(label for stack in stacks for label in loop_labels(stack.graph)))
     for label in counts:
         if label not in labels:
             hint = did_you_mean(label, labels) or listing("ties", labels or ["none"])
@@ -63,7 +63,7 @@ def _own_tensors(module: nn.Module) -> list[object]:
 def _of(graph: object, counts: dict[str, int]) -> dict[str, int]:
     """The counts of labels that are in a graph, or in that of its encoder."""
     inner = getattr(graph, "encoder", None)
-    known = {*tie_labels(graph), *([] if inner is None else tie_labels(inner))}  # type: ignore[arg-type]
+    known = {*loop_labels(graph), *([] if inner is None else loop_labels(inner))}  # type: ignore[arg-type]
     return {label: count for label, count in counts.items() if label in known}
 
 
