@@ -161,6 +161,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     context: bool
     """a label: the stream there is attended to, token by token as self-attention does, and no other sequence;
     default false"""
+    values: bool
+    """a label after a cross-attention: half of its values and half of this block's are attended to
+    (arXiv:2410.17897); default false"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -968,7 +971,7 @@ class LayersKeywords(SharedSettings, total=False):
     unet_skips: bool
     """later repeats of the default block read what entered earlier ones, as in a U-Net (arXiv:2209.12152)"""
     add_value_residual: bool
-    """self-attentions mix the values of the first with their own (arXiv:2410.17897)"""
+    """attentions mix the values of the first of their kind with their own (arXiv:2410.17897)"""
     learned_value_residual_mix: bool | None
     """they do in a share that is learned for each token and head; else half of each"""
     shift_tokens: int | Sequence[int] | None

@@ -445,12 +445,13 @@ def test_a_value_for_each_layer_of_a_kind_stands_in_its_blocks() -> None:
 def test_wiring_of_2x_is_a_pattern_or_refused_in_words() -> None:
     assert pattern_of(unet_skips=True) == "^u a f <u(pop, cat) a f"
     assert pattern_of(add_value_residual=True) == "a ^v f a(values=v, value_mix=learned) f"
+    cross = "a ^v c ^w f a(values=v, value_mix=learned) c(values=w) f"
+    assert pattern_of(add_value_residual=True, cross_attend=True) == cross
     half = {"add_value_residual": True, "learned_value_residual_mix": False}
     assert pattern_of(**half, reinject_input=True) == "a ^v f a(values=v) f"
     assert pattern_of(learned_value_residual_mix=True, learned_reinject_input_gate=True) == "(a f)*2", "without effect"
     for keywords, words in (
         ({"integrate_layers": True}, r"this option .* is not here; pattern='\^h"),
-        ({"add_value_residual": True, "cross_attend": True}, "cross-attentions do not mix values here"),
         ({"unet_skips": True, "layers_execute_order": (0, 1, 0, 1)}, "of blocks that run once, in their order"),
     ):
         with pytest.raises(TypeError, match=words):

@@ -263,8 +263,6 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         left.pop("learned_reinject_input_gate", None)
     if not left.get("add_value_residual"):
         left.pop("learned_value_residual_mix", None)
-    elif left.get("cross_attend") or "c" in (left.get("custom_layers") or ()):
-        raise TypeError(f"{called}(add_value_residual=True): cross-attentions do not mix values here, and do there")
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
     return out
