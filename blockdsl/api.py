@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError
-from .graph import costs, digest, json, lint, loops, select, to_pattern, tokens
+from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -133,6 +133,26 @@ class BlockGraph(Graph):
         if encoder is not None:
             graph.nx.nodes[graph.nodes("context")[0]]["encoder"] = loops.looped(encoder, inside).nx
         return graph.lint()
+
+    def with_mup(self, base: BlockGraph) -> BlockGraph:
+        """A copy with the scales of muP (arXiv:2203.03466): attention scores times 1/dim_head and tied logits times
+        1/emb_dim, with factors that leave the base's own as they are. Weights and learning rates are `xt_blocks.mup`'s.
+
+        Args:
+            base: the same pattern at the width for which a learning rate was found.
+
+        Raises:
+            UserError: the base is another pattern.
+        """
+        return mup.scaled(self, base).lint()
+
+    def width_roles(self, base: BlockGraph) -> dict[str, mup.Scaling]:
+        """The muP role of what each block's kind declares, as `a0.to_out.weight`: its initial scale and learning rate.
+
+        Args:
+            base: as in `with_mup`; errors are the same.
+        """
+        return mup.roles(self, base)
 
     def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
         graph = self.copy()

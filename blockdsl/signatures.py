@@ -161,6 +161,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     context: bool
     """a label: the stream there is attended to, token by token as self-attention does, and no other sequence;
     default false"""
+    values: bool
+    """a label after a cross-attention: half of its values and half of this block's are attended to
+    (arXiv:2410.17897); default false"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -493,6 +496,8 @@ class SharedSettings(TypedDict, total=False):
     """whether the stack is given a context to attend to; none: if a block attends to one; default none"""
     final_norm: bool | None
     """a norm after the last block; none: where blocks have theirs before the branch, by pre_norm; default none"""
+    output_softcap: float | None
+    """the last block's stream bounded by c, as c·tanh(x / c), before the final norm; none: unbounded; default none"""
     dim_condition: int | None
     """features of the condition that adaptive norms and layer scales read; none: as many as the stream has;
     default none"""
@@ -966,7 +971,7 @@ class LayersKeywords(SharedSettings, total=False):
     unet_skips: bool
     """later repeats of the default block read what entered earlier ones, as in a U-Net (arXiv:2209.12152)"""
     add_value_residual: bool
-    """self-attentions mix the values of the first with their own (arXiv:2410.17897)"""
+    """attentions mix the values of the first of their kind with their own (arXiv:2410.17897)"""
     learned_value_residual_mix: bool | None
     """they do in a share that is learned for each token and head; else half of each"""
     shift_tokens: int | Sequence[int] | None
@@ -1198,6 +1203,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_layer_dropout: float | Sequence[float] | None
     enc_pattern: str | Pattern | None
     enc_final_norm: bool | None
+    enc_output_softcap: float | None
     enc_dim_condition: int | None
     enc_adaptive_condition_mlp: bool
     enc_adaptive_condition_mlp_expansion: int
@@ -1437,6 +1443,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_layer_dropout: float | Sequence[float] | None
     dec_pattern: str | Pattern | None
     dec_final_norm: bool | None
+    dec_output_softcap: float | None
     dec_dim_condition: int | None
     dec_adaptive_condition_mlp: bool
     dec_adaptive_condition_mlp_expansion: int

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .runtime.intermediates import Intermediates
     from .runtime.loops import with_loops
     from .runtime.memories import Memories
+    from .runtime.mup import mup
     from .runtime.record import attention_map, record
     from .runtime.select import parameter_groups, parameters
     from .runtime.stack import Stack
@@ -87,6 +88,7 @@ _HOMES = {
     "runtime.intermediates": ("Intermediates",),
     "runtime.loops": ("with_loops",),
     "runtime.memories": ("Memories",),
+    "runtime.mup": ("mup",),
     "runtime.record": (
         "attention_map",
         "record",
@@ -132,6 +134,7 @@ __all__ = [
     "from_hugging_face",
     "from_pretrained",
     "lower",
+    "mup",
     "pack",
     "parameter_groups",
     "parameters",

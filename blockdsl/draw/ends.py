@@ -60,12 +60,13 @@ def _short(value: Any) -> str:
 
 
 def last_norm(graph: Graph) -> str:
-    """The final norm, `RMSNorm`, with its eps where that is set; empty: there is none."""
+    """The final norm, `RMSNorm`, with its eps where that is set, after what bounds the stream; empty: there is none."""
     end = graph.nx.nodes[graph.end]
     last = final_norm(end)
-    if last is None:
-        return ""
-    return last.in_words() + ("" if end["norm_eps"] is None else f", eps {last.eps:g}")
+    parts = [] if end["softcap"] is None else [f"softcap {end['softcap']:g}"]
+    if last is not None:
+        parts.append(last.in_words() + ("" if end["norm_eps"] is None else f", eps {last.eps:g}"))
+    return ", ".join(parts)
 
 
 def gives(graph: Graph) -> str:

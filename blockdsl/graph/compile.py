@@ -56,7 +56,8 @@ class _Builder:
         details = {option.name: block_default(option, given) for option in NORM_DETAILS}
         norm = norm_of(given) if last else None
         name = None if norm is None else norm.name
-        self.graph.add_node("output", type="output", norm=name, **details, **output_attributes())
+        own = {"softcap": self.settings["output_softcap"], "norm": name}
+        self.graph.add_node("output", type="output", **own, **details, **output_attributes())
         self._edge(end, "output", "stream")
         if norm is not None and norm.adaptive:
             self._edge(self._condition(), "output", "condition")

@@ -151,6 +151,7 @@ class OutputNode(TypedDict):
     """
 
     type: Literal["output"]
+    softcap: Annotated[float | None, Field("bound of the stream before the final norm; None: it has none", least=0)]
     norm: Annotated[str | None, Field("the final norm", choices=(*NORMS,))]
     norm_eps: float | None  # these of NORM_DETAILS, of the final norm and of that of the embedding
     norm_bias: bool

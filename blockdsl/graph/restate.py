@@ -131,7 +131,7 @@ def _factor(graph: Graph, node: str) -> tuple[float, float]:
 def _fixed(graph: Graph) -> dict[str, Value]:
     """What not only blocks go by: the stack's direction, its final norm and its condition."""
     end = graph.nx.nodes[graph.end]
-    fixed: dict[str, Value] = {"causal": plain(graph.causal)}
+    fixed: dict[str, Value] = {"causal": plain(graph.causal), "output_softcap": plain(end["softcap"])}
     fixed |= {option.name: plain(end[option.name]) for option in NORM_DETAILS}
     if end["norm"] is not None:
         fixed |= {f"use_{norm}": norm == end["norm"] for norm in NORMS if f"use_{norm}" in by_name(NORM_OPTIONS)}

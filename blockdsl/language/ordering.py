@@ -102,7 +102,7 @@ ORDERING_KEYWORDS = (
         "add_value_residual",
         "true or false",
         "false",
-        "self-attentions mix the values of the first with their own (arXiv:2410.17897)",
+        "attentions mix the values of the first of their kind with their own (arXiv:2410.17897)",
         "depth=6, add_value_residual=True, learned_value_residual_mix=False",
         "a ^v f (a(values=v) f)*5",
     ),
@@ -170,9 +170,10 @@ def words_of(
             only_cross one without `a`, macaron one with `f`, each of which is then a half step.
         unet_skips: each of the later repeats of the default block reads what entered one of the earlier ones, the last
             that of the first, as the skips of a U-Net (arXiv:2209.12152).
-        add_value_residual: self-attentions mix the values of the first with their own (arXiv:2410.17897).
-        learned_value_residual_mix: in a share that is learned for each token and head, else half of each; by default
-            it is learned.
+        add_value_residual: self-attentions mix the values of the first with their own (arXiv:2410.17897), and so do
+            cross-attentions.
+        learned_value_residual_mix: self-attentions in a share that is learned for each token and head, else half of
+            each, as cross-attentions do; by default it is learned.
         shift_tokens: token shift of each block.
         layer_dropout: stochastic depth of each block.
 
@@ -204,13 +205,14 @@ def words_of(
         raise UserError(f"{problem}: take a larger depth or a smaller sandwich_coef")
     texts = [f"{kind}/2" if macaron and kind == "f" else kind for kind in layers]
     if add_value_residual:
-        if layers.count("a") < 2:
-            raise UserError(
-                "add_value_residual is set, but there is no second self-attention to read the first's values"
-            )
-        first, mix = layers.index("a"), "" if learned_value_residual_mix is False else ", value_mix=learned"
-        later = [i for i, kind in enumerate(layers) if kind == "a" and i > first]
-        texts = [with_option(text, f"values=v{mix}") if i in later else text for i, text in enumerate(texts)]
+        if max(layers.count("a"), layers.count("c")) < 2:
+            raise UserError("add_value_residual is set, but there is no second attention to read the first's values")
+        mix = "" if learned_value_residual_mix is False else ", value_mix=learned"
+        reads = {"a": f"values=v{mix}", "c": "values=w"}
+        texts = [
+            with_option(text, reads[kind]) if kind in reads and kind in layers[:i] else text
+            for i, (text, kind) in enumerate(zip(texts, layers, strict=True))
+        ]
     if layer_dropout is not None:
         each = _each(layer_dropout, layers, "layer_dropout")
         texts = [with_option(t, f"layer_dropout={p}") for t, p in zip(texts, each, strict=True)]
@@ -218,7 +220,9 @@ def words_of(
         texts = [_with_shift(t, s) for t, s in zip(texts, _each(shift_tokens, layers, "shift_tokens"), strict=True)]
     words = [[text] for text in texts]
     if add_value_residual:
-        words[layers.index("a")].append("^v")
+        for kind, label in (("a", "^v"), ("c", "^w")):
+            if layers.count(kind) > 1:
+                words[layers.index(kind)].append(label)
     for i, mark in enumerate(_skips(len(layers) // len(block)) if unet_skips else ()):
         words[i * len(block)][:0] = mark
     return words

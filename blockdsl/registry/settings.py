@@ -35,6 +35,15 @@ STACK_SETTINGS = (
         area="norms and residuals",
     ),
     Option(
+        "output_softcap",
+        float,
+        None,
+        "the last block's stream bounded by c, as c·tanh(x / c), before the final norm; none: unbounded",
+        above=0,
+        optional=True,
+        area="norms and residuals",
+    ),
+    Option(
         "dim_condition",
         int,
         None,

@@ -315,3 +315,18 @@ def test_gates_are_exact_in_low_precision(dtype: torch.dtype) -> None:
 def test_what_does_not_go_with_gates_is_said(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         forgetful(**options)
+
+
+# The stack's output -------------------------------------------------------------------------------------------------
+
+
+def test_the_output_is_bounded_before_its_norm() -> None:
+    graph = blockdsl.compile("set output_softcap=0.5; a f", dim=16, heads=2, attn_dim_head=8)
+    assert graph.nx.nodes["output"]["softcap"] == 0.5
+    assert "softcap 0.5, LayerNorm" in str(graph)
+    assert blockdsl.compile(graph.to_pattern(), dim=16) == graph
+    stack: Any = xt_blocks.lower(graph)
+    x = torch.randn(2, 3, 16)
+    last = stack(x, return_hiddens=True)[1].last
+    torch.testing.assert_close(stack(x), stack.norm(0.5 * (last / 0.5).tanh()))
+    assert not torch.allclose(stack(x), stack.norm(last), atol=1e-2)

@@ -149,7 +149,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "a(max_attend_past=3)>>1 f a",
         {"attn_forget_gate": True, "heads": 4, "attn_kv_heads": 2, "attn_num_mem_kv": 1, "attn_sink": True},
     ),
-    "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True}),
+    "on attention": ("(a c f)*2", {"attn_on_attn": True, "ff_post_act_ln": True, "output_softcap": 1.5}),
     "scalenorm": ("(a f)*2", {"use_scalenorm": True}),
     "sandwich norm": ("a>>1 f a", {"sandwich_norm": True, "use_rmsnorm": True}),
     "sandwich norm, scalenorm, cross": ("(a c f)*2", {"sandwich_norm": True, "use_scalenorm": True}),

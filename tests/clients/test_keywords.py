@@ -140,6 +140,7 @@ def test_spellings_of_2x() -> None:
     assert options_of(attn_head_learned_sink=True)["a.sink"] is True
     assert options_of(attn_laser=True, attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 9.0
     assert options_of(attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 15.0
+    assert x.Decoder(**SIZES, softclamp_output=True).graph.nx.nodes["output"]["softcap"] == 30.0
     assert options_of(attn_data_dependent_alibi=True)["a.forget_gate"] is True
     assert x.CrossAttender(**SIZES, attn_dim_context=24).graph.dim_context == 24
     assert options_of(attn_pre_talking_heads=True, attn_post_talking_heads=True)["a.talking_heads"] is True
@@ -157,7 +158,7 @@ def test_an_option_of_2x_is_taken_at_its_default_alone() -> None:
         verbose=False, num_residual_streams=1, use_layerscale=False, attn_flash_pack_seq=False, rel_pos_kwargs={}
     )
     pattern_of(attn_attend_sdp_kwargs={"enable_flash": False}, attn_onnxable=True, norm_add_unit_offset=False)
-    for keyword, value in (("softclamp_output", True), ("attn_selective", True), ("ff_solu", True)):  # fmt: skip
+    for keyword, value in (("polar_pos_emb", True), ("attn_selective", True), ("ff_solu", True)):  # fmt: skip
         with pytest.raises(TypeError, match=f"{keyword}={value!r}.*is not here"):
             x.Decoder(**SIZES, **{keyword: value})
     assert x.TransformerWrapper(
@@ -444,12 +445,13 @@ def test_a_value_for_each_layer_of_a_kind_stands_in_its_blocks() -> None:
 def test_wiring_of_2x_is_a_pattern_or_refused_in_words() -> None:
     assert pattern_of(unet_skips=True) == "^u a f <u(pop, cat) a f"
     assert pattern_of(add_value_residual=True) == "a ^v f a(values=v, value_mix=learned) f"
+    cross = "a ^v c ^w f a(values=v, value_mix=learned) c(values=w) f"
+    assert pattern_of(add_value_residual=True, cross_attend=True) == cross
     half = {"add_value_residual": True, "learned_value_residual_mix": False}
     assert pattern_of(**half, reinject_input=True) == "a ^v f a(values=v) f"
     assert pattern_of(learned_value_residual_mix=True, learned_reinject_input_gate=True) == "(a f)*2", "without effect"
     for keywords, words in (
         ({"integrate_layers": True}, r"this option .* is not here; pattern='\^h"),
-        ({"add_value_residual": True, "cross_attend": True}, "cross-attentions do not mix values here"),
         ({"unet_skips": True, "layers_execute_order": (0, 1, 0, 1)}, "of blocks that run once, in their order"),
     ):
         with pytest.raises(TypeError, match=words):

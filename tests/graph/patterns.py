@@ -155,6 +155,7 @@ PLAIN_INPUT = {
 }
 PLAIN_OUTPUT = {
     "type": "output",
+    "softcap": None,
     "norm": "layernorm",
     "norm_eps": None,
     "norm_bias": True,

@@ -53,7 +53,7 @@ def test_a_small_graph_written_out() -> None:
                 "kind": "c",
                 "options": PLAIN_ATTENTION
                 | {"heads": 2, "dim_head": 4, "tokens_dropout": 0.0, "dim_context": None}
-                | {"rotary": False, "context": False}
+                | {"rotary": False, "context": False, "values": False}
                 | PLAIN_BLOCK,
                 "given": {},
                 "shift": 0,

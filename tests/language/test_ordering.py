@@ -215,7 +215,7 @@ def test_the_pattern_is_the_text_a_person_would_write(options: dict[str, Any], t
         (
             {"depth": 1, "add_value_residual": True},
             UserError,
-            "add_value_residual is set, but there is no second self-attention to read the first's values",
+            "add_value_residual is set, but there is no second attention to read the first's values",
         ),
         (
             {"depth": 2, "learned_value_residual_mix": True},

@@ -150,6 +150,7 @@ OF_RELEASE: dict[int, list[Options]] = {
         {"reinject_input": True, "learned_reinject_input_gate": [True, False]},
         {"add_value_residual": True},
         {"add_value_residual": True, "learned_value_residual_mix": False},
+        {"add_value_residual": True, "cross_attend": True},
         {"attn_add_zero_kv": True},
         {"attn_sigmoid": True},
         {"attn_l2_distance": True},

@@ -41,6 +41,7 @@ OTHER_WIDTH = {"cross_attend": True, "cross_attn_dim_context": 24}
 THERE = {"cross_attend": True, "rotary_pos_emb": True, "attn_dim_head": 32}
 ROTATED = THERE | {"cross_attn_rotary": True}
 PLACES = {"kind": "ints", "shape": [2, 5], "seed": 5, "high": 30}
+BOUNDED = {"softclamp_output": True, "softclamp_output_value": 0.5}
 FORGET = {"heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2, "attn_num_mem_kv": 1}
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
@@ -82,6 +83,7 @@ CASES = {
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
         case("gates_by_head", GATES),
+        case("bounded_output", {"output_softcap": 0.5}, BOUNDED),
         case("forget_gate", {"attn_forget_gate": True} | FORGET, {"attn_data_dependent_alibi": True} | FORGET),
     ],
 }

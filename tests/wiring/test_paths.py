@@ -90,6 +90,30 @@ def test_segments_are_one_long_pass(name: str) -> None:
     assert {*mems.streams} & readers == ({"a2"} if name == "shifted" else set())  # a token shift needs its last tokens
 
 
+def test_values_of_a_context_are_averaged() -> None:
+    text = "c ^v f c(values=v) ^w f c(values=w, kv_heads=2)"
+    stack = xt_blocks.lower(blockdsl.compile(text, **SIZES)).double().eval()
+    x, context = embedded(), embedded(5)
+    p = dict(stack.named_parameters())
+
+    def plain(node: str, x: torch.Tensor, earlier: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.nn.functional.layer_norm(x, (16,), p[f"blocks.{node}.norm.weight"], p[f"blocks.{node}.norm.bias"])
+        q, kv = h @ p[f"blocks.{node}.layer.to_q.weight"].T, context @ p[f"blocks.{node}.layer.to_kv.weight"].T
+        q, k, v = (t.unflatten(-1, (2, 8)).transpose(1, 2) for t in (q, *kv.chunk(2, dim=-1)))
+        v = v if earlier is None else v / 2 + earlier / 2
+        out = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return x + out @ p[f"blocks.{node}.layer.output.to_out.weight"].T, v
+
+    y, v = plain("c0", x, None)
+    y, v = plain("c2", stack.blocks["f1"](y).stream, v)
+    y, _ = plain("c4", stack.blocks["f3"](y).stream, v)
+    whole = stack(x, context=context)
+    torch.testing.assert_close(whole, stack.norm(y))
+    cache = stack.new_cache(BATCH, SEQ)
+    steps = [stack(x[:, :5], context=context, cache=cache), stack(x[:, 5:], cache=cache)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_documents_of_one_row_and_several_residual_streams(name: str) -> None:
     stack, x = lowered(name), embedded()

@@ -25,6 +25,7 @@ from .lines import SIZES
         ("a ^k f a(kv=k, dim_head=4)", {}, "8 features of a value do not fit 4"),
         ("a ^k f a(kv=k, num_mem_kv=1)", {}, "0 memory key-values do not fit 1"),
         ("a ^v f a(values=v, value_dim_head=4)", {}, "8 features of a value do not fit 4"),
+        ("a ^v f c(values=v)", {}, "whose this sequence's tokens do not fit the context's"),
         ("a(kv_rank=4) ^k f a(kv=k)", {}, "its keys and values are made of latents"),
         ("a ^k f a(kv=k, kv_rank=4)", {}, "kv is set beside kv_rank=4"),
         ("a ^k f a(kv=k, rotary=false)", {"rotary_pos_emb": True}, "rotated by other positions"),

@@ -428,7 +428,9 @@ class CrossAttention(AnyAttention):
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: LayerState | None = None,
-    ) -> Tensor | tuple[Tensor, Scores]:
+        values: KeysValues | None = None,
+        gives: Collection[str] = (),
+    ) -> Tensor | tuple[Tensor, Scores] | LayerOutput:
         """
         Args:
             x: (batch, seq, dim)
@@ -437,14 +439,23 @@ class CrossAttention(AnyAttention):
             context_mask: (batch, context) bool, True = attend; outside of a stack.
             rotary: rotation of queries.
             context_rotary: rotation of the context's keys.
+            values: those of an earlier block, with the option `values`.
+            gives: what to return for later blocks: "values".
 
         Returns:
-            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context).
+            (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, context); with `gives` a
+            LayerOutput.
+
+        Raises:
+            ValueError: the context is missing, or values, or they are given without the option.
         """
+        if (values is None) == self.options.values:
+            raise ValueError(f"values= are for the option of this name, values={self.options.values}")
         check_mask("context_mask", context_mask, context)
         q = apply(self.to_q, x)
         if context is None and cache is not None:
             k, v = in_type_of(q, cache.read("keys")), in_type_of(q, cache.read("values"))
+            new = v
             q = split_heads(q, self.heads)
             q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         elif context is None:
@@ -452,9 +463,10 @@ class CrossAttention(AnyAttention):
         else:
             check_tensor("context", context, x)
             kv = apply(self.to_kv, context.to(x.dtype))
-            values = kv[..., self.sizes[1] :] if self.sizes[2] else None
-            q, k, v = self.split(q, kv[..., : self.sizes[1]], values)
+            made = kv[..., self.sizes[1] :] if self.sizes[2] else None
+            q, k, v = self.split(q, kv[..., : self.sizes[1]], made)
             k = k if context_rotary is None else context_rotary.apply(k)
+            new = v = v if values is None else (v + values.new) / 2
             if cache is not None and self.options.context:
                 keys, kept = cache.append(keys=k, values=v)
                 k, v = in_type_of(k, keys), in_type_of(v, kept)
@@ -471,4 +483,5 @@ class CrossAttention(AnyAttention):
         k, v = self.with_memory(k, v)
         memories = self.options.num_mem_kv
         own = masks.tokens(MaskSpec(masks.causal, None, memories)) if self.options.context else masks.context(memories)
-        return self.attend(x, q, k, v, own, scores, keep_scores)
+        out = self.attend(x, q, k, v, own, scores, keep_scores)
+        return LayerOutput.of(out)._replace(gives={"values": KeysValues(k, v, new, None)}) if gives else out

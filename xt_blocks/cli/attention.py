@@ -9,8 +9,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from blockdsl.errors import UserError
-
 from . import output
 
 EPILOG = """\
@@ -55,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
     train.limit_threads()
     train.check_device(args.device)
     text = args.text.encode("utf-8", errors="surrogateescape")
-    form = ".png" if args.out == output.STDOUT else args.out.suffix.lower()
-    if form not in train.FORMATS:
-        raise UserError(f"{args.out}: an image's name ends in {', '.join(train.FORMATS[:-1])} or {train.FORMATS[-1]}")
+    form = output.image_form(args.out)
     image = train.draw_attention(args.run_folder, text, args.block, args.head, form, args.device)
     output.write(args.out, image)
     return 0

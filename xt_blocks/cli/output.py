@@ -83,6 +83,16 @@ def lasting() -> Iterator[None]:
         yield
 
 
+def image_form(path: Path) -> str:
+    """The form of an image by its file's ending, ".png" for `-`. Raises UserError where it is none."""
+    from ..train import FORMATS
+
+    form = ".png" if path == STDOUT else path.suffix.lower()
+    if form not in FORMATS:
+        raise UserError(f"{path}: an image's name ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    return form
+
+
 def write(path: Path, content: bytes, say_on: IO[str] | None = None) -> None:
     """Write a file and say where it is, on standard output or `say_on`; for `-`, only the content, to standard output.
 

@@ -168,6 +168,8 @@ def _check(stack: Stack, steps: list[Step], state: Reader) -> None:
     """What x-transformers cannot build, or computes otherwise."""
     nodes = {step.node: stack.graph.nx.nodes[step.node] for step in steps}
     check_wiring(stack, state)
+    if stack.softcap is not None and state.old:
+        state.refuse("output_softcap: 1.x does not have it")
     halves = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] == "f"}
     others = {nodes[step.node]["scale"] for step in steps if nodes[step.node]["kind"] != "f"}
     if len(halves) > 1 or not halves <= {1.0, 0.5} or not others <= {1.0}:

@@ -77,17 +77,15 @@ def _ends(reads: Sequence[Step]) -> tuple[list[str], list[str]]:
 
 
 def _check_values(stack: Stack, state: Reader) -> None:
-    """All self-attentions after the first read its values, or none; there, cross-attentions do the same."""
-    attends = [step for step in stack.plan if step.self_attends]
-    reading = [step for step in attends if "values" in step.takes]
-    if not reading:
+    """All attentions after the first of their kind read its values, or none do."""
+    steps = [step for step in stack.plan if step.block is not None]
+    if not any("values" in step.takes for step in steps):
         return
-    if reading != attends[1:] or {step.takes["values"] for step in reading} != {f"{attends[0].node}.values"}:
-        state.refuse(
-            f"{reading[0].node}: x-transformers mixes the values of the first self-attention into all later ones"
-        )
-    kinds = [stack.graph.nx.nodes[step.node]["kind"] for step in stack.plan if step.block is not None]
-    if kinds.count("c") > 1:
-        state.refuse("add_value_residual: x-transformers mixes the values of cross-attentions too")
+    for kind in ("a", "c"):
+        first, *later = [step for step in steps if stack.graph.nx.nodes[step.node]["kind"] == kind] or steps[:1]
+        for step in [first] * (first.takes.get("values") is not None) + [
+            step for step in later if step.takes.get("values") != f"{first.node}.values"
+        ]:
+            state.refuse(f"{step.node}: x-transformers mixes the values of the first attention into all later ones")
     if state.old:
         state.refuse("add_value_residual: 1.x does not have it")

@@ -19,6 +19,7 @@ from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import adapted, norm
 from ..blocks.residual import ResidualStreams
+from ..kernels.cross_entropy import softcapped
 from ..kernels.documents import checked_doc_ids
 from ..kernels.tensors import misfit
 from ..positions.relative import Positions, scores_bias
@@ -74,6 +75,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         )
         self.injection = injection_module(graph)
         self.condition_mlp = condition_module(graph)
+        self.softcap: float | None = graph.nx.nodes[graph.end]["softcap"]
         self.norm = norm(final_norm(graph.nx.nodes[graph.end]), graph.dim, graph.condition[1])
         self.follow(graph)
 
@@ -243,7 +245,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             intermediates.last, intermediates.attends = out, self.attending
             intermediates.inputs, intermediates.tokens = inputs, inputs.seq
             intermediates.condition = None if ctx.condition is None else ctx.condition[:, -inputs.seq :]
-        out = adapted(self.norm, out, ctx.condition)
+        out = adapted(self.norm, softcapped(out, self.softcap), ctx.condition)
         return (out, intermediates) if return_hiddens else out
 
     def _step_by_hand(

@@ -1,5 +1,6 @@
 """Training a byte-level language model from a pattern: what `blockdsl train` and `generate` are made of."""
 
+from .coords import CoordinateCheck, check_coordinates, plot_coordinates
 from .data import Corpus, load_corpus
 from .interrupt import StopRequest
 from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
@@ -19,6 +20,7 @@ from .unigram import unigram_bits_per_byte
 __all__ = [
     "FORMATS",
     "OVERLAYS",
+    "CoordinateCheck",
     "Corpus",
     "NotFinite",
     "ProgressBar",
@@ -29,6 +31,7 @@ __all__ = [
     "Trainer",
     "bits_per_byte",
     "build_model",
+    "check_coordinates",
     "check_device",
     "check_fits",
     "check_free",
@@ -42,6 +45,7 @@ __all__ = [
     "load_corpus",
     "load_trained",
     "overlay",
+    "plot_coordinates",
     "plot_losses",
     "printable",
     "read_metrics",

@@ -31,7 +31,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "attn_aggregated_residuals",
         "mv_split_residual",
         "gated_multi_residual",
-        "softclamp_output",
         "integrate_layers",
         "qkv_receive_diff_residuals",
         "attn_pre_scale_post_talking_heads",
@@ -66,7 +65,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
     "dynamic_tanh_init_alpha": 1.0,
-    "softclamp_output_value": 30.0,
     "attn_gumbel_softmax_temp": 1.0,
     "attn_data_dependent_alibi_per_row_dim_head": 8,
     "attn_rel_proj_num_distance_basis": 16,
@@ -241,6 +239,9 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
             )
     if left.pop("attn_data_dependent_alibi", False):
         out["attn_forget_gate"] = True
+    bound = left.pop("softclamp_output_value", 30.0)
+    if left.pop("softclamp_output", False):
+        out["output_softcap"] = bound
     bound = left.pop("attn_laser_softclamp_value", 15.0)
     if left.get("attn_laser"):
         out["attn_laser_softcap"] = bound
@@ -262,8 +263,6 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
         left.pop("learned_reinject_input_gate", None)
     if not left.get("add_value_residual"):
         left.pop("learned_value_residual_mix", None)
-    elif left.get("cross_attend") or "c" in (left.get("custom_layers") or ()):
-        raise TypeError(f"{called}(add_value_residual=True): cross-attentions do not mix values here, and do there")
     if "pre_norm_has_final_norm" in left and not left.pop("pre_norm_has_final_norm"):
         out["final_norm"] = False
     return out

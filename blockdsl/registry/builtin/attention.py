@@ -342,9 +342,14 @@ def _self_attention_state(o: Any) -> dict[str, State]:
 def _given_sizes(o: Any) -> dict[str, dict[str, Value]] | str:
     if o.kv_rank is not None:
         return "its keys and values are made of latents"
-    values: dict[str, Value] = {"heads of keys and values": o.kv_heads, "features of a value": o.value_dim_head}
+    values = value_sizes(o, "this sequence's")
     keys: dict[str, Value] = {"features of a key": o.dim_head, "memory key-values": o.num_mem_kv}
     return {"kv": values | keys, "values": values}
+
+
+def value_sizes(o: Any, whose: str) -> dict[str, Value]:
+    """Of values that a block gives, by token of one of two sequences."""
+    return {"tokens": whose, "heads of keys and values": o.kv_heads, "features of a value": o.value_dim_head}
 
 
 def _dim_head(o: Any) -> int:

@@ -17,6 +17,7 @@ from .attention import (
     kv_features,
     projection_shapes,
     qkv_step,
+    value_sizes,
 )
 
 
@@ -75,6 +76,14 @@ CROSS_ATTENTION = Kind(
             "a label: the stream there is attended to, token by token as self-attention does, and no other sequence",
             reads="context",
         ),
+        Option(
+            "values",
+            bool,
+            False,
+            "a label after a cross-attention: half of its values and half of this block's are attended to "
+            "(arXiv:2410.17897)",
+            reads="values",
+        ),
     ),
     inputs=("attend", "context", "rotary", "context_rotary", "scores", "cache"),
     shapes=lambda o: (
@@ -93,8 +102,10 @@ CROSS_ATTENTION = Kind(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),
         (qkv_step(o, "k, v", kv_features(o), o.dim_context), "context"),
+        *([("half of v", "values")] if o.values else []),
     ),
-    gives=("scores",),
+    gives=("scores", "values"),
+    given_sizes=lambda o: {"values": value_sizes(o, "this sequence's" if o.context else "the context's")},
     also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
     area="attention",
     builtin=True,
