@@ -53,6 +53,24 @@ def test_a_stack_by_hand(name: str, whole: bool) -> None:
     close(by_hand(model, x, 4, whole, **extra), model(x, **extra))
 
 
+WIRED = {
+    "a ^k f a(kv=k) ^v f a(values=k, value_mix=learned) <v(gate)": {"rotary_pos_emb": True},
+    "^u a ^u f <u(pop, cat) a ^s <u(gain) f a(scores=s) c(context=u)": {},
+    "^e (<e(cat) (a f)@core)*2": {"num_residual_streams": 2},
+    "a f": {"use_adaptive_rmsnorm": True, "use_adaptive_layerscale": True, "dim_condition": 5},
+}
+
+
+@pytest.mark.parametrize("pattern", WIRED)
+def test_a_stack_with_wires_by_hand(pattern: str) -> None:
+    model = xt_blocks.Decoder(pattern=pattern, **SIZES, **WIRED[pattern]).eval()
+    x, extra = inputs(model, seq=6)
+    if "dim_condition" in WIRED[pattern]:
+        extra = {"condition": torch.randn(2, 5)}
+    for whole in (True, False):
+        close(by_hand(model, x, 4, whole, **extra), model(x, **extra))
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("memory", [0, 2])
 @pytest.mark.parametrize("prepended", [0, 3])

@@ -65,6 +65,44 @@ def test_it_is_the_plain_formula(reduction: str, ignored: int | None, bias: bool
         torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("beats_mkl", [False, onednn.HAS_ONEDNN])
+def test_the_squared_logarithm_of_the_sum_of_exponentials(beats_mkl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "BEATS_MKL", beats_mkl)
+    made = inputs(torch.float32 if beats_mkl else torch.float64)
+    tight = {"rtol": 1e-4, "atol": 1e-5} if beats_mkl else {"rtol": 1e-11, "atol": 1e-11}
+    for softcap in (None, 1.5):
+        for reduction in ("mean", "sum"):
+            target = Target(targets(-100), -100, reduction, z_loss=0.3)
+
+            def capped(softcap: float | None = softcap) -> Tensor:
+                logits = F.linear(*made)
+                return logits if softcap is None else softcap * (logits / softcap).tanh()
+
+            logits = capped()
+            seen = target.tokens != -100
+            log_z = logits.exp().sum(dim=-1).log()[seen]
+            each = log_z - logits[seen].gather(-1, target.tokens[seen][:, None])[:, 0] + 0.3 * log_z**2
+            wanted = gradients(each.mean() if reduction == "mean" else each.sum(), made)
+            for found in (target.of_linear(*made, softcap=softcap), target.of_logits(capped())):
+                for own, theirs in zip(gradients(found, made), wanted, strict=True):
+                    torch.testing.assert_close(own, theirs, **tight)
+    if not beats_mkl:
+        few = [own[:, :3].detach().requires_grad_() if own.ndim == 3 else own[:5].detach() for own in made]
+        of_few = Target(targets()[:, :3] % 5, z_loss=0.3)
+        assert torch.autograd.gradgradcheck(lambda x: of_few.of_linear(x, *few[1:]), few[:1])
+
+
+def test_the_wrapper_adds_it_in_training() -> None:
+    net = TransformerWrapper(
+        num_tokens=CLASSES, max_seq_len=12, attn_layers=Decoder(dim=DIM, depth=1, heads=2)
+    ).double()
+    x = torch.randint(CLASSES, (2, 9))
+    plain, own = AutoregressiveWrapper(net), AutoregressiveWrapper(net, z_loss_weight=0.01)
+    squares = net(x[:, :-1]).logsumexp(dim=-1).square().mean()
+    torch.testing.assert_close(own(x), plain(x) + 0.01 * squares)
+    assert torch.equal(own.eval()(x), plain.eval()(x))
+
+
 @pytest.mark.skipif(not onednn.HAS_ONEDNN, reason="torch without oneDNN has one way")
 @pytest.mark.parametrize("beats_mkl", [False, True])
 def test_by_either_kernel_it_is_the_plain_formula(beats_mkl: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,10 @@ STACKS: dict[str, tuple[str, dict[str, Any]]] = {
         "m(state=4, dim_head=8) a conv",
         {"causal": False, "bidirectional": True, "gate_residual": True},
     ),
+    "wires": (
+        "^u a ^k f a(kv=k) <u(pop, cat) ^mid f c(context=mid)",
+        {"rotary_pos_emb": True, "num_residual_streams": 2},
+    ),
     "recomputed, added scores": ("a f a m(state=4, dim_head=8)", {"checkpoint": "stage", "residual_attn": True}),
 }
 

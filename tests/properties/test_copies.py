@@ -131,8 +131,10 @@ def test_looking_inside_changes_nothing_and_shows_what_was_attended(drawn: Model
         if mask is not None:  # padding that sees no token has no weights: a window may hold padding alone
             padded = total[1, ..., 4:]
             total[1, ..., 4:] = torch.where(padded == 0, 1.0, padded)
-        if attrs["options"]["sink"]:
-            assert (total.gt(0) & total.le(1)).all()  # the sink has the rest
+        if attrs["options"]["sigmoid"]:
+            assert total.gt(0).all()  # each weight is for itself
+        elif attrs["options"]["sink"] or attrs["options"]["add_zero_kv"]:
+            assert (total.gt(0) & total.le(1)).all()  # the sink or the zero key has the rest
         else:
             close(total, torch.ones_like(total), 1e-6)
         if attrs["kind"] == "a":

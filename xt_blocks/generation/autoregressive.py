@@ -51,16 +51,25 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         pad_value: what follows a row's eos in generated text.
         mask_prob: in training, the part of each row's tokens that self-attention does not see, drawn anew each
             time and never the first one (forgetful causal masking, arXiv:2210.13432).
+        z_loss_weight: in training, factor of log²Z that is added to a token's loss, where Z is the sum of its logits'
+            exponentials (PaLM, arXiv:2204.02311).
 
     Raises:
         TypeError: net is not a model over tokens.
         ValueError: its stack is not causal, it does not have one logit for each of its tokens, or mask_prob is
-            not from 0 to below 1.
+            not from 0 to below 1, or z_loss_weight negative.
     """
+
+    z_loss_weight = 0.0
 
     @names_nearest
     def __init__(
-        self, net: TransformerWrapper, ignore_index: int = -100, pad_value: int = 0, mask_prob: float = 0.0
+        self,
+        net: TransformerWrapper,
+        ignore_index: int = -100,
+        pad_value: int = 0,
+        mask_prob: float = 0.0,
+        z_loss_weight: float = 0.0,
     ) -> None:
         super().__init__()
         check_causal(net)
@@ -68,6 +77,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         self.net = net
         ignore_index, pad_value = whole("ignore_index", ignore_index, None), whole("pad_value", pad_value, None)
         self.ignore_index, self.pad_value, self.mask_prob = ignore_index, pad_value, mask_prob
+        self.z_loss_weight = real("z_loss_weight", z_loss_weight, least=0)
         self.max_seq_len = net.max_seq_len
 
     @names_nearest
@@ -93,8 +103,11 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         if self.training and self.mask_prob > 0:
             read["self_attn_context_mask"] = forgetful_mask(tokens, mask, self.mask_prob, begins)
         with auxiliary_losses() as further:
-            loss: Tensor = loss_of(self.net, tokens, Target(target, self.ignore_index), mask=mask, **read)
+            loss: Tensor = loss_of(self.net, tokens, self._wanted(target), mask=mask, **read)
         return further.added_to(loss)
+
+    def _wanted(self, target: Tensor) -> Target:
+        return Target(target, self.ignore_index, z_loss=self.z_loss_weight if self.training else 0.0)
 
     @names_nearest
     @spells(keywords_of(PrefixedInputs, Generation))

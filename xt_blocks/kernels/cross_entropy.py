@@ -31,17 +31,24 @@ class Target(NamedTuple):
         tokens: (batch, seq) int64
         ignore_index: targets with this value do not count.
         reduction: "mean" over those that count, or "sum".
+        z_loss: factor of log²Z that is added, where Z is the sum of a token's exponentials: it keeps logits from
+            drifting (PaLM, arXiv:2204.02311).
     """
 
     tokens: Tensor
     ignore_index: int = -100
     reduction: str = "mean"
+    z_loss: float = 0.0
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """The cross-entropy of `logits: (batch, seq, classes)`, in nats; NaN is the mean of none."""
-        return F.cross_entropy(
-            logits.flatten(0, -2), self.tokens.flatten(), ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        logits, targets = logits.flatten(0, -2), self.tokens.flatten()
+        loss = F.cross_entropy(logits, targets, ignore_index=self.ignore_index, reduction=self.reduction)
+        if not self.z_loss:
+            return loss
+        seen = targets != self.ignore_index
+        squares = logits.logsumexp(dim=-1).square().where(seen, 0).sum()
+        return loss + self.z_loss * (squares / seen.sum() if self.reduction == "mean" else squares)
 
     def of_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, softcap: float | None = None) -> Tensor:
         """The same for the logits of a linear layer on `x: (batch, seq, dim)`.
@@ -61,7 +68,8 @@ class Target(NamedTuple):
         seen = targets != self.ignore_index
         with torch.autocast(device, enabled=False):
             loss: Tensor = _Sum.apply(
-                x.flatten(0, -2), weight, bias, softcap, targets.where(seen, 0), seen, torch.is_grad_enabled()
+                *(x.flatten(0, -2), weight, bias, softcap, self.z_loss),
+                *(targets.where(seen, 0), seen, torch.is_grad_enabled()),
             )  # type: ignore[no-untyped-call]
         if self.reduction == "mean":
             count = seen.sum()
@@ -92,23 +100,25 @@ class _Sum(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         softcap: float | None,
+        z_loss: float,
         targets: Tensor,
         seen: Tensor,
         learns: bool,
     ) -> Tensor:
         """`x: (tokens, dim)`, `targets: (tokens,)` int64, `seen: (tokens,)` bool, whether a target counts."""
         ctx.save_for_backward(x, weight, bias, targets, seen)
-        ctx.softcap = softcap
+        ctx.softcap, ctx.z_loss = softcap, z_loss
         needed = [learns and needs for needs in ctx.needs_input_grad[:3]]
-        total, ctx.ready = _by_parts(x, weight, bias, softcap, targets, seen, needed)
+        total, ctx.ready = _by_parts(x, weight, bias, softcap, z_loss, targets, seen, needed)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         ready, ctx.ready = ctx.ready, None
         if ready is None or torch.is_grad_enabled():  # a further pass, or one that is differentiated itself
-            return *_whole(ctx.saved_tensors, ctx.softcap, ctx.needs_input_grad[:3], gradient), *(None,) * 4
-        return *(own if own is None else own.mul_(gradient) for own in ready), *(None,) * 4
+            caps = ctx.softcap, ctx.z_loss
+            return *_whole(ctx.saved_tensors, *caps, ctx.needs_input_grad[:3], gradient), *(None,) * 5
+        return *(own if own is None else own.mul_(gradient) for own in ready), *(None,) * 5
 
 
 def _by_parts(
@@ -116,6 +126,7 @@ def _by_parts(
     weight: Tensor,
     bias: Tensor | None,
     softcap: float | None,
+    z_loss: float,
     targets: Tensor,
     seen: Tensor,
     needed: Sequence[bool],
@@ -141,13 +152,19 @@ def _by_parts(
         if softcap is not None:
             share = logits.div_(softcap).tanh_()
             logits = share * softcap
-        logits -= logits.amax(dim=-1, keepdim=True)
+        largest = logits.amax(dim=-1, keepdim=True)
+        logits -= largest
         picked = logits.gather(-1, target)
         scale = logits.exp_().sum(dim=-1, keepdim=True)
         total += (scale.log() - picked).where(counts, 0).sum()
+        log_z = scale.log() + largest if z_loss else None
+        if log_z is not None:
+            total += z_loss * log_z.square().where(counts, 0).sum()
         if not any(needed):
             continue
         logits *= counts / scale  # the gradient: the probabilities, less one at the target
+        if log_z is not None:
+            logits *= 1 + 2 * z_loss * log_z
         logits.scatter_add_(-1, target, -counts.to(exact))
         if share is not None:
             logits *= share.square_().neg_().add_(1)  # the derivative of tanh
@@ -165,13 +182,15 @@ def _by_parts(
 
 
 def _whole(
-    saved: Sequence[Any], softcap: float | None, needed: Sequence[bool], gradient: Tensor
+    saved: Sequence[Any], softcap: float | None, z_loss: float, needed: Sequence[bool], gradient: Tensor
 ) -> list[Tensor | None]:
     """The gradients by the plain formula, which can be differentiated again."""
     *inputs, targets, seen = saved
     with torch.enable_grad():
         inputs = [own if own is None else own.view_as(own) for own in inputs]  # x may be computed from a tied weight
-        losses = F.cross_entropy(softcapped(F.linear(*inputs), softcap), targets, reduction="none")
+        logits = softcapped(F.linear(*inputs), softcap)
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        losses = losses + z_loss * logits.logsumexp(dim=-1).square() if z_loss else losses
         wanted = [own for own, needs in zip(inputs, needed, strict=True) if needs]
         total = losses.where(seen, 0).sum()
         found = iter(torch.autograd.grad(total, wanted, gradient.to(total.dtype), create_graph=True))

@@ -80,7 +80,7 @@ class Rotation:
     def _partners(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` with each feature replaced by the one that it is rotated with."""
         if self.interleaved:
-            return x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
+            return x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2).flip(-1).flatten(-2)  # of no token, too
         first, second = x.chunk(2, dim=-1)
         return torch.cat((second, first), dim=-1)
 

@@ -17,7 +17,6 @@ from blockdsl.registry.options import whole
 from ..generation import autoregressive, continuous_autoregressive, xl_autoregressive
 from ..generation.beams import BeamSearch
 from ..generation.decoding import Prompts, Started, Stream, read_prompts, split_options
-from ..kernels.cross_entropy import Target
 from ..models.transformer import loss_of
 from ..runtime.auxiliary import auxiliary_losses
 from .any_net import WholeDecoding, is_our_model, without_none
@@ -249,7 +248,7 @@ class AutoregressiveWrapper(_Generates, autoregressive.AutoregressiveWrapper):
         tokens, target, mask = autoregressive.shifted(x, mask, self.ignore_index, self.pad_value)
         if self.training and self.mask_prob > 0:
             inputs["self_attn_context_mask"] = autoregressive.forgetful_mask(tokens, mask, self.mask_prob)
-        given, wanted = without_none({"mask": mask, **inputs}), Target(target, self.ignore_index)
+        given, wanted = without_none({"mask": mask, **inputs}), self._wanted(target)
         with auxiliary_losses() as further:
             if not return_outputs:
                 return further.added_to(loss_of(self.net, tokens, wanted, **given))
