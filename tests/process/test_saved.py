@@ -110,6 +110,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "pack": lambda: xt_blocks.pack(tokens_model()),
     "unpack": lambda: xt_blocks.unpack(xt_blocks.pack(tokens_model())),
     "with_loops": lambda: xt_blocks.with_loops(xt_blocks.lower(blockdsl.compile("a@x*2", dim=8, heads=2)), x=3),
+    "EncoderDecoder": lambda: xt_blocks.lower(blockdsl.compile("a => a c", dim=8, heads=2)),
     "lower": lambda: xt_blocks.lower(GRAPH),
     "compile": lambda: blockdsl.compile("a", dim=8, heads=2),
     "parse": lambda: blockdsl.parse("a f"),
@@ -132,8 +133,13 @@ NOT_VALUES = {
     "zoo",
     "from_pretrained",
     "from_hugging_face",
+    "adapt",
+    "mup",
+    "parameter_groups",
+    "parameters",
 }
-"""Functions that give back what they are given, or nothing; modules; readers of folders, whose models are above."""
+"""Functions that give back what they are given, its parameters, or nothing; modules; readers of folders, whose models
+are above."""
 
 
 def test_every_public_name_is_here() -> None:

@@ -85,4 +85,6 @@ def _compared(model: nn.Module, base: BlockGraph) -> Iterator[_Compared]:
     for name, parameter in model.named_parameters():
         owner, _, last = name.rpartition(".")
         layer = last == "weight" and not isinstance(model.get_submodule(owner), nn.Embedding)
-        yield _Compared(name, parameter, narrow[name], scaling_of(tuple(parameter.shape), tuple(narrow[name].shape), layer))
+        yield _Compared(
+            name, parameter, narrow[name], scaling_of(tuple(parameter.shape), tuple(narrow[name].shape), layer)
+        )
