@@ -87,6 +87,7 @@ class _Node:
 def _nodes(graph: Graph) -> dict[str, _Node]:
     gives: dict[str, Stream] = {}  # node → the value that it hands on
     out: dict[str, _Node] = {}
+    known: dict[str, Any] = {}
     for node in graph.order():
         attrs = without_notes(graph.nx.nodes[node])
         reads: dict[str, list[Stream]] = {}
@@ -111,7 +112,9 @@ def _nodes(graph: Graph) -> dict[str, _Node]:
                 gives[node] = _added([*branches, *reads["base"]][:1])
                 continue
             reads["stream"] = branches
-        out[node] = _Node(_own(graph, node, attrs), reads, attrs["type"] == "read" and _learns(attrs), _tie(attrs))
+        out[node] = _Node(
+            _own(graph, node, attrs, known), reads, attrs["type"] == "read" and _learns(attrs), _tie(attrs)
+        )
     read = {
         source for node in out.values() for streams in node.reads.values() for stream in streams for source in stream
     }
@@ -164,17 +167,20 @@ def _tie(attrs: Mapping[str, Any]) -> Any:
     return (attrs["type"], attrs["tie"]) if learns and attrs["tie"] is not None else None
 
 
-def _own(graph: Graph, node: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a node says of itself, without what it would say anyway."""
+def _own(graph: Graph, node: str, attrs: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """What a node says of itself, without what it would say anyway; `known`: what options say, met before."""
     node_type = attrs["type"]
     out: dict[str, Any] = {"type": node_type}
     if node_type == "block":
         kind, options = kind_of(attrs["kind"]), attrs["options"]
-        meant = vars(kind.completed(graph.dim, options))
+        key = f"{kind.name} {options!r}"
+        if key not in known:  # blocks alike are many
+            meant = vars(kind.completed(graph.dim, options))
+            by_edges = {"branch_scale", "residual_attn", *(option.name for option in kind.reading_options())}
+            own = {name: meant[name] for name in options if name not in by_edges}
+            known[key] = _said(own, kind.all_options())
         factor = _rounded(attrs["scale"] * options["branch_scale"])
-        by_edges = {"branch_scale", "residual_attn", *(option.name for option in kind.reading_options())}
-        own = {name: meant[name] for name in options if name not in by_edges}
-        out |= {"kind": kind.name, "options": _said(own, kind.all_options()), "factor": factor}
+        out |= {"kind": kind.name, "options": known[key], "factor": factor}
         out |= {name: attrs[name] for name in ("shift", "stage")}
         positions = (graph.nx.nodes[position] for position in graph.sources(node, "position"))
         out["positions"] = sorted((_position(p) for p in positions if not _has_parameters(p)), key=_text)

@@ -17,7 +17,7 @@ from tests.properties.models import models as any_models
 
 from .patterns import Model, models
 
-FEW = settings(max_examples=20, deadline=None, suppress_health_check=[*HealthCheck])
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[*HealthCheck])
 
 
 def graph(text: str, **given: Any) -> BlockGraph:
@@ -82,7 +82,7 @@ def _edit(g: BlockGraph, order: random.Random) -> None:
         g.nx.remove_edges_from(rotary[:1] if len(rotary) > 1 else [])
 
 
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=30)
 @given(model=models(), order=st.randoms(use_true_random=False), edits=st.integers(1, 4))
 def test_what_is_edited_comes_back_or_is_refused(model: Model, order: random.Random, edits: int) -> None:
     g = blockdsl.compile(model.text, **(model.settings | {"residual_attn": False, "cross_residual_attn": False}))
