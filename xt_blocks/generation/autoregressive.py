@@ -69,6 +69,7 @@ class AutoregressiveWrapper(Drawn, nn.Module):
         ignore_index: int = -100,
         pad_value: int = 0,
         mask_prob: float = 0.0,
+        *,
         z_loss_weight: float = 0.0,
     ) -> None:
         super().__init__()
