@@ -57,7 +57,7 @@ def numbered(graph: Graph) -> tuple[str, dict[str, int]]:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain)
 
 
 # What nodes say ------------------------------------------------------------------------------------------------------

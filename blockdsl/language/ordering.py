@@ -137,7 +137,7 @@ def pattern_of(depth: int | None = None, **ordering: Any) -> Pattern:
     """The pattern that these options stand for; arguments and errors are those of `words_of`."""
     words = words_of(depth, **ordering)
     for macro, name in (("sandwich({1}, {0})", "sandwich_coef"), ("par({0}, {1})", "par_ratio")):
-        if {key for key, value in ordering.items() if value not in (None, False)} == {name}:
+        if {key for key, value in ordering.items() if plain(value) not in (None, False)} == {name}:
             return parse(macro.format(depth, ordering[name]))
     return Pattern.from_layers([word for block in words for word in block])
 

@@ -238,7 +238,10 @@ def test_every_variant_is_recorded(name: str) -> None:
         assert all(0 <= entropy <= most for entropy in row["attention_entropy"] or [])
     rows = [model.graph.nx.nodes[node]["options"] for node in found]
     if (
-        all(o["pre_norm"] and not o["scale_residual"] and not o["gate_residual"] for o in rows)
+        all(
+            o["pre_norm"] and not o["pre_and_post_norm"] and not o["scale_residual"] and not o["gate_residual"]
+            for o in rows
+        )
         and rows[0]["num_residual_streams"] == 1
         and "&" not in VARIANTS[name][0]
     ):

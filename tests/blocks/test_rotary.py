@@ -278,7 +278,7 @@ WRONG: list[tuple[str, str]] = [
     ("a(rotary, rotary_short_factors=3)", "rotary_short_factors must be a list, each a number above 0 or none, not 3"),
     ("a(rotary, rotary_short_factors=(1, 0))", "rotary_short_factors must be a number above 0, not 0"),
     ("a(rotary, rotary_short_factors=(1, true))", "rotary_short_factors must be a number above 0, not true"),
-    ("a(rotary, rotary_factor=(1, 2))", "rotary_factor must be a number of at least 1 or none, not (1, 2)"),
+    ("a(rotary, rotary_factor=(1, 2))", "rotary_factor has a list of 2, and no repeat to go through it"),
     (
         "a(rotary, rotary_scaling=ntk)",
         "rotary_scaling must be one of 'linear', 'dynamic', 'llama3', 'yarn', 'longrope'",

@@ -242,7 +242,7 @@ def test_the_count_is_not_loose_enough_to_miss_a_block() -> None:
     assert not within_two_percent(fewer.flops(7), counted(more, 1, 7, 7))
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "tokens, class tokens"])  # these are not causal
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_cache_bytes_are_those_a_cache_holds(name: str, dtype: str) -> None:
     g = graph(name, causal=True)

@@ -424,7 +424,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             attn_mask=attn_mask,
             prepend_embeds=prepend_embeds,
             prepend_mask=prepend_mask,
-            condition=condition if self.encoder.graph.condition[0] else None,
+            condition=condition if self.encoder.attn_layers.reads.condition else None,
         )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
         places = context.shape[1] - prepended
@@ -434,7 +434,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
 
     def _decoded(self, condition: Tensor | None) -> Tensor | None:
         """What the decoder gets of the condition; one that neither side reads, so that it says so."""
-        ours, theirs = self.decoder.net.graph.condition[0], self.encoder.graph.condition[0]
+        ours, theirs = (net.attn_layers.reads.condition for net in (self.decoder.net, self.encoder))
         return condition if ours or not theirs else None
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
