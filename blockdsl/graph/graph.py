@@ -113,6 +113,17 @@ class Graph:
         """The names that the text gives the stream after this node."""
         return tuple(self.nx.nodes[node].get("labels", ()))
 
+    def unused(self) -> list[str]:
+        """Blocks that the output does not depend on: reads by `soft` are in the stream's place, and leave it out."""
+        kept = self.nx.copy()
+        for node in self.nodes("read"):
+            read = self.nx.nodes[node]
+            if (read["join"], read["scale"]) == ("soft", 1):
+                left = [s for s in self.sources(node, "stream") if s not in self.sources(node, "read")]
+                kept.remove_edges_from([(source, node) for source in left])
+        used = nx.ancestors(kept, self.end)
+        return [node for node in self.nodes("block") if node not in used]
+
     def of_all_blocks(self, name: str) -> Any:
         """The value of one of `kinds.OF_ALL_BLOCKS`; `lint` sees to it that all blocks say the same."""
         options = (self.block(node)["options"] for node in self.nodes("block"))

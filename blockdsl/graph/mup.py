@@ -89,9 +89,9 @@ def scaled(graph: G, base: G) -> G:
         UserError: the base is another pattern.
     """
     out = graph.copy()
-    streams = [(out, base), *([(out.encoder, base.encoder)] if out.encoder and base.encoder else [])]
-    for wide, narrow in streams:
-        _scale(wide, narrow)
+    _scale(out, base)
+    if out.encoder and base.encoder:
+        _scale(out.encoder, base.encoder)
     return out
 
 
@@ -113,7 +113,14 @@ def _scale(graph: Graph, base: Graph) -> None:
 
 def _matched(graph: Graph, base: Graph) -> Iterator[tuple[str, tuple[Graph, str]]]:
     """Each block, and the base and its block there."""
-    here, there = graph.nodes("block"), base.nodes("block")
-    if [graph.block(node)["kind"] for node in here] != [base.block(node)["kind"] for node in there]:
+    if not isinstance(base, Graph):
+        raise TypeError(f"base must be a graph, as compile(pattern, dim=64) makes, not {type(base).__name__}")
+    if _wired_as(graph) != _wired_as(base):
         raise UserError("the base is another pattern, not this one at another width")
+    here, there = graph.nodes("block"), base.nodes("block")
     return ((node, (base, of_base)) for node, of_base in zip(here, there, strict=True))
+
+
+def _wired_as(graph: Graph) -> tuple[list[str], list[str], bool]:
+    kinds = [graph.block(node)["kind"] for node in graph.nodes("block")]
+    return kinds, [graph.nx.nodes[node]["join"] for node in graph.nodes("read")], graph.encoder is not None

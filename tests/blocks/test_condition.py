@@ -265,6 +265,8 @@ def test_a_condition_that_nothing_reads() -> None:
         net(torch.zeros(2, 5, dtype=torch.int64), condition=torch.zeros(2, 3))
     with pytest.raises(ValueError, match=words):
         AutoregressiveWrapper(net).generate(torch.zeros(2, 5, dtype=torch.int64), 3, condition=torch.zeros(2, 3))
+    with pytest.raises(TypeError, match="condition must be a tensor, not list"):
+        model()(torch.zeros(2, 5, dtype=torch.int64), condition=[[0.0] * 3] * 2)
     with pytest.raises(ValueError, match=r"condition must be \(2, 3\), or \(2, 8, 3\) of each token, not \(2, 5, 3\)"):
         AutoregressiveWrapper(model()).generate(torch.zeros(2, 5, dtype=torch.int64), 3, condition=torch.zeros(2, 5, 3))
 

@@ -47,6 +47,18 @@ def test_check_says_which_labels_nothing_reads(blockdsl: Run) -> None:
     assert blockdsl("check", "^u a ^v f <v") == Ran(0, "ok: 2 blocks in 1 stage\n", note)
 
 
+def test_check_says_whose_output_a_read_by_soft_leaves_out(blockdsl: Run) -> None:
+    note = "note: nothing reads the output of f1, a2: a later read by soft takes the stream's place\n"
+    assert blockdsl("check", "a ^u f a <u(soft) f") == Ran(0, "ok: 4 blocks in 1 stage\n", note)
+    for alike in (
+        "a ^u f a <u(soft)/2 f",
+        "(a f ^u)*2 <u(all, soft) f",
+        "^x a ^k <x(soft) a(kv=k)",
+        "a ^u f & <u(soft)",
+    ):
+        assert not blockdsl("check", alike).err
+
+
 def test_check_as_json(blockdsl: Run) -> None:
     ran = blockdsl("check", "x = a; f  a | f", "--json")
     assert (ran.status, ran.err) == (0, "")

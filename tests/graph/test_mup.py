@@ -86,6 +86,17 @@ def test_both_streams_are_scaled() -> None:
     assert set(scales.values()) == {0.125}
 
 
+@pytest.mark.parametrize(("text", "base"), [("a ^u f <u(cat)", "a f"), ("a => a c f", "a c f")])
+def test_the_base_is_wired_alike(text: str, base: str) -> None:
+    with pytest.raises(UserError, match="another pattern"):
+        compile(text, dim=16, heads=2).with_mup(compile(base, dim=8, heads=2))
+
+
+def test_the_base_is_a_graph() -> None:
+    with pytest.raises(TypeError, match="base must be a graph.*not int"):
+        compile("a f", dim=16, heads=2).with_mup(8)  # type: ignore[arg-type]
+
+
 def test_the_base_is_of_the_same_pattern() -> None:
     with pytest.raises(UserError, match="another pattern"):
         at(32, "a f").with_mup(at(8, "a a"))

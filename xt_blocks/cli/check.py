@@ -46,12 +46,15 @@ def run(args: argparse.Namespace) -> int:
     pattern = source.read_pattern(args)
     settings = source.settings(args, pattern)
     stack = resolve(pattern, **settings)
+    unused: list[str] = []
     if stack.wired:  # what wires blocks to one another is found by making the graph, which costs networkx's import
         from blockdsl import compile
 
-        compile(pattern, **settings)
+        unused = [node for stream in compile(pattern, **settings).streams().values() for node in stream.unused()]
     notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
     notes += [f"^{name} names a place that nothing reads" for name in pattern.unread_labels]
+    if unused:
+        notes.append(f"nothing reads the output of {', '.join(unused)}: a later read by soft takes the stream's place")
     unfed = next(attending(pattern.expansion.blocks()), None)
     if unfed is not None and stack.encoder is None and stack.settings["context"] is None:
         notes.append(f"{unfed.kind} attends to a context: give it when calling, or write (a f)*6 => (a c f)*6")

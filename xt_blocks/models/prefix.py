@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.masks import joined_masks
+from ..kernels.tensors import check_tensor
 
 if TYPE_CHECKING:
     from ..runtime.sequence import SequenceState
@@ -128,7 +129,10 @@ class Prefix:
 
     def condition(self, condition: Tensor | None, seq: int) -> Tensor | None:
         """A condition (batch, seq, features) of the tokens for all places, zeros for others; one of rows as it is."""
-        if condition is None or condition.ndim != 3 or condition.shape[1] == 1 or not self.length:
+        if condition is None:
+            return None
+        check_tensor("condition", condition)
+        if condition.ndim != 3 or condition.shape[1] == 1 or not self.length:
             return condition
         if condition.shape[1] != seq:
             raise ValueError(f"condition is of {condition.shape[1]} tokens, and there are {seq}")
