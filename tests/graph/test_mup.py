@@ -93,7 +93,7 @@ def test_the_base_is_wired_alike(text: str, base: str) -> None:
 
 
 def test_the_base_is_a_graph() -> None:
-    with pytest.raises(TypeError, match="base must be a graph.*not int"):
+    with pytest.raises(TypeError, match="base must be a graph"):
         compile("a f", dim=16, heads=2).with_mup(8)  # type: ignore[arg-type]
 
 
