@@ -47,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
     settings = source.settings(args, pattern)
     stack = resolve(pattern, **settings)
     unused: list[str] = []
-    if stack.wired:  # what wires blocks to one another is found by making the graph, which costs networkx's import
+    soft = any(getattr(spec, "join", None) == "soft" for spec in pattern.expansion.flat())
+    if (
+        stack.wired or soft
+    ):  # what wires blocks to one another is found by making the graph, which costs networkx's import
         from blockdsl import compile
 
         unused = [node for stream in compile(pattern, **settings).streams().values() for node in stream.unused()]
