@@ -590,8 +590,12 @@ def test_ties_that_are_numbered_say_which_layer_of_the_peer_they_are() -> None:
     [
         ("skips", "(^u a f)*2 a f (<u(cat) a f)*2", "reads what entered earlier blocks"),
         ("skips", "(^u a f)*2 a f (<u(pop, gain) a f)*2", "reads what entered earlier blocks"),
-        ("values_learned", "a f a ^v f a(values=v, value_mix=learned) f", "values of the first self-attention"),
-        ("values_half", "a ^v c f c a(values=v) f", "values of cross-attentions too"),
+        (
+            "values_learned",
+            "a f a ^v f a(values=v, value_mix=learned) f",
+            "a2: x-transformers mixes the values of the first attention",
+        ),
+        ("values_half", "a ^v c f c a(values=v) f", "c3: x-transformers mixes the values of the first attention"),
     ],
 )
 def test_other_wiring_than_theirs_is_refused(name: str, text: str, words: str) -> None:
