@@ -41,6 +41,7 @@ class Field(NamedTuple):
     doc: str
     least: float | None = None
     choices: tuple[str, ...] = ()
+    above: float | None = None
 
 
 class GraphAttributes(TypedDict):
@@ -151,7 +152,7 @@ class OutputNode(TypedDict):
     """
 
     type: Literal["output"]
-    softcap: Annotated[float | None, Field("bound of the stream before the final norm; None: it has none", least=0)]
+    softcap: Annotated[float | None, Field("bound of the stream before the final norm; None: it has none", above=0)]
     norm: Annotated[str | None, Field("the final norm", choices=(*NORMS,))]
     norm_eps: float | None  # these of NORM_DETAILS, of the final norm and of that of the embedding
     norm_bias: bool
@@ -188,9 +189,8 @@ def declared(definition: type) -> tuple[Option, ...]:
             value, field = get_args(hint)
             optional = NoneType in get_args(value)
             (value,) = [each for each in get_args(value) if each is not NoneType] if optional else [value]
-            out.append(
-                Option(name, value, None, field.doc, least=field.least, choices=field.choices, optional=optional)
-            )
+            limits = {"least": field.least, "above": field.above, "choices": field.choices}
+            out.append(Option(name, value, None, field.doc, optional=optional, **limits))
     return tuple(out)
 
 

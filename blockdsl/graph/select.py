@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import Fault, PatternError, Span, did_you_mean, listing, shortened
-from ..language.expand import check_arguments
+from ..language.block_options import check_arguments
 from ..language.parse import parse_options
 from ..language.syntax import Argument, Ref
 from ..registry.kinds import kinds
@@ -201,6 +201,11 @@ def _nothing(streams: Mapping[str, Graph], part: _Part) -> tuple[str, str]:
     stages = {word for name in streams for word in _words_of(name)}
     graphs = [*streams.values()]
     stages |= {word for graph in graphs for node in graph.nx for word in _stage_of(graph, node) if word is not None}
+    if part.stage in kinds() and part.stage not in stages:
+        return (
+            f"'{shortened(part.what)}' does not say which of a kind's blocks",
+            f"as in {part.stage}:even or {part.stage}:odd",
+        )
     if part.stage is not None and part.stage not in stages:
         hint = did_you_mean(part.stage, stages) or listing("stages", sorted(stages))
         return f"no stage is called '{shortened(part.stage)}'", hint

@@ -53,7 +53,7 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
 def test_fields_are_options_with_their_ranges() -> None:
     norm = next(option for option in nodes.NODE_ATTRIBUTES["output"] if option.name == "norm")
     softcap, logits, tied, *details = (option for option in nodes.NODE_ATTRIBUTES["output"] if option is not norm)
-    assert (softcap.name, softcap.type, softcap.least, softcap.optional) == ("softcap", float, 0, True)
+    assert (softcap.name, softcap.type, softcap.above, softcap.optional) == ("softcap", float, 0, True)
     names = ("layernorm", "rmsnorm", "scalenorm", "simple_rmsnorm", "adaptive_layernorm", "adaptive_rmsnorm")
     assert norm == Option("norm", str, None, "the final norm", choices=names, optional=True)
     assert (logits.name, logits.type, logits.least, logits.optional) == ("logits_dim", int, 1, True)

@@ -61,6 +61,7 @@ def test_of_two_streams() -> None:
     [
         ("attn", 1, "'attn' is no kind of block and no node"),
         ("a, kore: a", 4, "no stage is called 'kore'"),
+        ("f, a:evn", 4, "'evn' does not say which of a kind's blocks\n  f, a:evn\n     ^^^^^\n  as in a:even or a:odd"),
         ("@cor", 1, "nothing is tied as 'cor'\n  @cor\n  ^^^^\n  did you mean 'core'?"),
         ("^w", 1, "there is no label 'w'"),
         ("a[19]", 1, "this selects nothing"),
