@@ -52,7 +52,7 @@ def value_of(option: Option, argument: Argument, copy: tuple[int, int] | None) -
     if isinstance(value, Ramp):
         if count < 2:
             problem = "a ramp goes over the copies of a repeat, and there is none" if copy is None else _ONE
-            raise Fault(argument.span, problem, f"as in f({option.name}={value.start}..{value.end})*6")
+            raise Fault(argument.span, problem, "repeat the block or a group around it, as in f(mult=6..2)*6")
         number = value.start + (value.end - value.start) * index / (count - 1)
         return round(number) if option.type is int else number
     assert isinstance(value, tuple)
