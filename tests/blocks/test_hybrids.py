@@ -91,7 +91,9 @@ def test_nothing_in_padding_reaches_a_real_token(kind: str, value: float) -> Non
     for filled in (x.masked_fill(~mask[..., None], fill) for fill in (0.0, value)):
         leaf, direction = filled.requires_grad_(), torch.ones_like(x)
         out = layer(leaf, mask=mask)
-        gradients = torch.autograd.grad(out, [leaf, *layer.parameters()], direction.masked_fill(~mask[..., None], value))
+        gradients = torch.autograd.grad(
+            out, [leaf, *layer.parameters()], direction.masked_fill(~mask[..., None], value)
+        )
         cache = stack.new_cache(3, 9)
         with torch.no_grad():
             pieces = [stack(filled[:, own], mask=mask[:, own], cache=cache) for own in (slice(0, 6), slice(6, 9))]
