@@ -5,7 +5,7 @@
     shared(graph, parts)                      # ties and a tied embedding: their gradients are summed over the stages
 
 Owns the cuts. Which rank runs which stage and when is the schedule's, what is sent in bytes `traffic`'s. Rotary
-positions and biases are made where they are read; masks, a context or a condition from outside are given to every stage.
+positions and biases are made where they are read; masks, and a context or condition from outside, every stage is given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = ("block", "sum", "read")
 
 
 @dataclass(frozen=True)
-class Stage:
+class PipelineStage:
     """Consecutive steps of a stack.
 
     Attributes:
@@ -69,7 +69,7 @@ class Crossing:
         return self.node if self.carries == "stream" else f"{self.node}.{self.carries}"
 
 
-def stages(graph: Graph, n: int, seq_len: int | None = None) -> tuple[Stage, ...]:
+def stages(graph: Graph, n: int, seq_len: int | None = None) -> tuple[PipelineStage, ...]:
     """The stack in `n` stages of like FLOPs.
 
     Where the pattern has at least `n` stages, all cuts are at its `|`; else they are between any two blocks, but for
@@ -99,7 +99,7 @@ def stages(graph: Graph, n: int, seq_len: int | None = None) -> tuple[Stage, ...
     return tuple(_stage(graph, i, n, tuple(n for unit in part for n in unit), loads) for i, part in enumerate(parts))
 
 
-def crossings(graph: Graph, parts: Sequence[Stage]) -> tuple[tuple[Crossing, ...], ...]:
+def crossings(graph: Graph, parts: Sequence[PipelineStage]) -> tuple[tuple[Crossing, ...], ...]:
     """What crosses each cut, the first between stages 0 and 1: all that is made before it and read after it.
 
     A value that a far stage reads crosses every cut on the way. Gradients cross the other way.
@@ -122,7 +122,7 @@ def crossings(graph: Graph, parts: Sequence[Stage]) -> tuple[tuple[Crossing, ...
     )
 
 
-def shared(graph: Graph, parts: Sequence[Stage]) -> dict[str, tuple[int, ...]]:
+def shared(graph: Graph, parts: Sequence[PipelineStage]) -> dict[str, tuple[int, ...]]:
     """Nodes whose parameters several stages have → these stages, that of the owner first.
 
     Tied blocks and reads by their owner; the input, where the head is tied to its embedding; positions and a condition
@@ -232,7 +232,7 @@ def _loads(graph: Graph, seq_len: int | None) -> dict[str, int]:
     return {node: cost.flops for node, cost in node_costs(graph, sizes(int(tokens), 1))}
 
 
-def _stage(graph: Graph, index: int, n: int, nodes: tuple[str, ...], loads: dict[str, int]) -> Stage:
+def _stage(graph: Graph, index: int, n: int, nodes: tuple[str, ...], loads: dict[str, int]) -> PipelineStage:
     ends = ((graph.start,) if index == 0 else ()) + ((graph.end,) if index == n - 1 else ())
     beside = dict.fromkeys(
         source
@@ -241,7 +241,9 @@ def _stage(graph: Graph, index: int, n: int, nodes: tuple[str, ...], loads: dict
         if graph.node_type(source) in ("position", "condition")
     )
     titles = dict.fromkeys(stage_title(graph, graph.nx.nodes[node]["stage"]) for node in nodes)
-    return Stage(index, nodes, tuple(beside), tuple(titles), sum(loads.get(node, 0) for node in (*ends, *nodes)))
+    return PipelineStage(
+        index, nodes, tuple(beside), tuple(titles), sum(loads.get(node, 0) for node in (*ends, *nodes))
+    )
 
 
 def _reads(graph: Graph, node: str) -> Iterator[tuple[str, str]]:

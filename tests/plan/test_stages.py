@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph, GraphError, UserError, zoo
-from blockdsl.plan.stages import Crossing, Stage, balanced, crossings, shared, stages
+from blockdsl.plan.stages import Crossing, PipelineStage, balanced, crossings, shared, stages
 from xt_blocks.runtime.stack import Stack
 
 SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 8}
@@ -21,7 +21,7 @@ def compiled(text: str, **settings: object) -> BlockGraph:
     return blockdsl.compile(text, **(SIZES | settings))
 
 
-def nodes_of(parts: tuple[Stage, ...]) -> list[str]:
+def nodes_of(parts: tuple[PipelineStage, ...]) -> list[str]:
     return [" ".join(part.nodes) for part in parts]
 
 
@@ -130,7 +130,7 @@ def test_what_crosses_is_what_a_running_stack_still_holds(name: str) -> None:
         assert keys is None or sorted(value.key for value in cut) == sorted(keys)
 
 
-def held(graph: BlockGraph, parts: tuple[Stage, ...]) -> list[list[str]]:
+def held(graph: BlockGraph, parts: tuple[PipelineStage, ...]) -> list[list[str]]:
     """The keys that a pass holds after each stage but the last."""
     stack, found = Stack(graph), {}
     run = stack._run_steps
