@@ -22,6 +22,7 @@ LAYERS = (
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),
+    ("blockdsl.plan",),
     ("blockdsl.draw", "blockdsl.reference", "blockdsl.signatures"),
     ("blockdsl.api",),
     ("blockdsl.zoo",),
