@@ -12,7 +12,7 @@ from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
 from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
-from .seeds import seed_for
+from ..runtime.seeds import seed_for
 from .settings import TrainSettings, check_device
 from .threads import limit_threads, resume_threads
 from .unigram import unigram_bits_per_byte

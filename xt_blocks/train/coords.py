@@ -23,7 +23,7 @@ from ..runtime.mup import mup
 from ..runtime.record import record
 from .model import build_model
 from .plot import new_figure
-from .seeds import seed_for
+from ..runtime.seeds import seed_for
 
 LOGITS = "logits"
 FLAT = (-0.5, 0.2)

@@ -27,7 +27,7 @@ from .metrics import MetricsLog, Record
 from .optimizer import make_optimizer
 from .run_folder import RunFolder
 from .schedule import learning_rate
-from .seeds import seed_for
+from ..runtime.seeds import seed_for
 from .settings import TrainSettings
 
 EVALUATIONS = 5

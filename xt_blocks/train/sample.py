@@ -21,7 +21,7 @@ from .. import AutoregressiveWrapper, TransformerWrapper
 from . import checkpoint
 from .model import build_model
 from .run_folder import RunFolder
-from .seeds import seed_for
+from ..runtime.seeds import seed_for
 
 START = b"\n"
 """Used for an empty prompt: a model needs a byte to start from, and a text starts on a new line."""
