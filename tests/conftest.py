@@ -43,6 +43,7 @@ FAST = (
     "language/test_macros.py",
     "language/test_ordering.py",
     "parity/test_parity.py",
+    "plan/test_mesh.py",
     "process/test_factories.py",
     "properties/test_costs.py",
     "test_architecture.py",

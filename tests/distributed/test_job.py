@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import blockdsl
 import pytest
 import torch
 from torch import Tensor
 
+import blockdsl
 from xt_blocks import AutoregressiveWrapper
 from xt_blocks.distributed.init import initialised
 from xt_blocks.distributed.job import distribute

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.plan.mesh import Mesh
 from blockdsl.registry.options import whole
@@ -147,10 +146,14 @@ class Job:
         if total == 0:
             raise ValueError("no token of the batch is a target: it is all padding")
         found: dict[str, float] = {"": 0.0}
-        pieces = torch.arange(rows.start, rows.stop, device="cpu", dtype=torch.int64).tensor_split(self.accumulate if gradients else 1)
+        pieces = torch.arange(rows.start, rows.stop, device="cpu", dtype=torch.int64).tensor_split(
+            self.accumulate if gradients else 1
+        )
         for piece in pieces:
             if len(piece) == 0:
-                raise UserError(f"{rows.stop - rows.start} rows a rank cannot be cut into {self.accumulate} micro-batches")
+                raise UserError(
+                    f"{rows.stop - rows.start} rows a rank cannot be cut into {self.accumulate} micro-batches"
+                )
             share, weight = len(piece) / len(tokens), int(counts[piece].sum()) / total
             some = None if mask is None else mask[piece].to(self.ranks.device)
             with auxiliary_losses() as further:

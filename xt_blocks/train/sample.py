@@ -18,10 +18,10 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper
+from ..runtime.seeds import seed_for
 from . import checkpoint
 from .model import build_model
 from .run_folder import RunFolder
-from ..runtime.seeds import seed_for
 
 START = b"\n"
 """Used for an empty prompt: a model needs a byte to start from, and a text starts on a new line."""
