@@ -42,7 +42,7 @@ def initialised(
         graph: of one stream.
         seed: of the run.
         place: what is kept of each block.
-        nodes: the blocks that this rank has; None: all. A stack without some of its blocks runs the steps of the others.
+        nodes: the blocks that this rank has; None: all. Without some, a stack runs the others' steps.
         local: the graph that says what a rank keeps, if that is not all of each block.
     """
     owners = [node for node in graph.tied() if graph.node_type(node) == "block"]
