@@ -125,8 +125,10 @@ def _flat(specs: tuple[Spec, ...]) -> Iterator[BlockSpec | ReadSpec | LabelSpec]
             yield spec
 
 
-def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS) -> Expansion:
-    """Every block that the pattern stands for.
+def expand(
+    statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS, before: Body | None = None
+) -> Expansion:
+    """Every block that the pattern stands for; `before`: of two streams, the one that is on the left.
 
     Raises:
         Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks, a stage boundary or a label
@@ -138,7 +140,8 @@ def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_
     for definition in definitions:
         measure.define(definition)
     measure.body(body)
-    return _Expander(measure.definitions, {*_written_labels(definitions, body)}).run(body)
+    labels = Places({*_written_labels(definitions, body)}, {*_written_labels(definitions, before or ())})
+    return _Expander(measure.definitions, labels).run(body)
 
 
 def _leaves(body: Body) -> Iterator[Ref | Label | Read]:
@@ -344,9 +347,9 @@ _LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as i
 
 
 class _Expander:
-    def __init__(self, definitions: Mapping[str, Definition], labels: Collection[str]) -> None:
+    def __init__(self, definitions: Mapping[str, Definition], labels: Places) -> None:
         self.definitions = definitions
-        self.labels = Places(labels)
+        self.labels = labels
         self.stages: list[str | None] = [None]
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)

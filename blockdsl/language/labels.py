@@ -69,8 +69,9 @@ def read_arguments(read: Read) -> tuple[str | int, Join, float | None]:
 class Places:
     """The places that labels name, while the text is expanded."""
 
-    def __init__(self, known: Collection[str]) -> None:
+    def __init__(self, known: Collection[str], left: Collection[str] = ()) -> None:
         self.known = known  # all that the text writes, above or below
+        self.left = left  # those on the left side of '=>', if this is the right one
         self.count = 0
         self.written: dict[str, list[int]] = {}
         self.live: dict[str, list[int]] = {}  # less those that were popped
@@ -93,6 +94,11 @@ class Places:
             if name in self.known:
                 hint = f"a read comes after its label: write ^{shortened(name)} above"
                 raise Fault(span, f"the label '{shortened(name)}' is read before it is written", hint)
+            if name in self.left:
+                name = shortened(name)
+                problem = f"the label '{name}' is on the left side of '=>', which is another sequence"
+                hint = f"'c' reads what the left side gives; <{name} at the end of that adds what is at the label"
+                raise Fault(span, problem, hint)
             hint = did_you_mean(name, self.written) or f"a label is written ^{shortened(name)}, before what reads it"
             raise Fault(span, f"there is no label '{shortened(name)}'", hint)
         live, total = self.live[name], len(self.written[name])
