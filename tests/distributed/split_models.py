@@ -80,5 +80,5 @@ def compare(graph: BlockGraph, whole: nn.Module, inputs: dict[str, Any], group: 
 
 
 def compiled(pattern: str, **settings: Any) -> BlockGraph:
-    sizes = {"dim": 16, "heads": 4, "attn_dim_head": 8, "ff_mult": 2, "causal": True}
+    sizes = {"dim": 16, "heads": 4, "attn_dim_head": 8, **({} if "=>" in pattern else {"causal": True})}
     return blockdsl.compile(pattern, **{**sizes, **settings})

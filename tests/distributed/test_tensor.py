@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+import blockdsl
+import xt_blocks
+from blockdsl import Cut, Kind, Option, Split, UserError
 from blockdsl.plan.local import tensor_part, tensor_splits
-from blockdsl.registry.split import Split
+from xt_blocks.distributed.tensor import cuts
 
-from .split_models import compare, compiled, run_pass, whole_model
+from .split_models import compare, compiled, run_pass, share, whole_model
 from .threads import of_threads
 
 ATTENTION: dict[str, dict[str, Any]] = {
@@ -90,6 +95,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "injected input": ("a f", {"reinject_input": True}),
     "token shift": ("a f", {"shift_tokens": 1}),
     "gates of the residual": ("a f", {"gate_residual": True, "layer_scale": 0.5, "sandwich_norm": True}),
+    "recomputed": ("(a f)*2", {"checkpoint": "block", "rel_pos_bias": True}),
     "what splits beside what does not": ("a mamba(state=4) f hgrn(heads=4, dim_head=4) conv a", {}),
 }  # fmt: skip
 
@@ -123,3 +129,193 @@ def held_against_the_whole(monkeypatch: pytest.MonkeyPatch, graph: Any, ranks: i
     model, inputs = whole_model(graph), inputs_of(graph, **further)
     expected = run_pass(model, inputs)
     of_threads(monkeypatch, ranks, lambda group: compare(graph, model, inputs, group, expected))
+
+
+@pytest.mark.parametrize("name", ["padding", "attn_mask", "attn_mask by head", "documents"])
+def test_masks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An attn_mask may tell heads apart: each rank has its own."""
+    graph = compiled("a f gla(heads=4, dim_head=4) a(kv_heads=2)", rel_pos_bias=True)
+    masks: dict[str, dict[str, Any]] = {
+        "padding": {"mask": torch.arange(7) < torch.tensor([[7], [4]])},
+        "attn_mask": {"attn_mask": torch.ones(7, 7).tril(-1).bool() | torch.eye(7).bool()},
+        "attn_mask by head": {"attn_mask": torch.rand(2, 4, 7, 7, generator=torch.manual_seed(3)) < 0.6},
+        "documents": {"doc_ids": torch.tensor([[0, 0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 1, 1, 1]])},
+    }
+    held_against_the_whole(monkeypatch, graph, 2, **masks[name])
+
+
+def test_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = compiled("a f gla(heads=4, dim_head=4) a(kv_heads=1)", rotary_pos_emb=True)
+    whole, x = whole_model(graph).eval(), inputs_of(graph)["x"]
+
+    def segments(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        _, seen = model(x[:, :4], return_hiddens=True)
+        out = model(x[:, 4:], mems=seen.memories(4))
+        out.sum().backward()
+        return out.detach(), model.get_parameter("blocks.a0.norm.weight").grad
+
+    expected = segments(whole)
+    for found in of_threads(monkeypatch, 2, lambda group: segments(share(whole, graph, group))):
+        torch.testing.assert_close(found, expected)
+
+
+EVERY_CACHE = (
+    "a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
+)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_generation(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
+    """Cached steps, whose caches have the bytes that the graph of a share says."""
+    graph = compiled(EVERY_CACHE, rotary_pos_emb=True, rglru_heads=4).with_tokens(17, 32)
+    whole, local = whole_model(graph).eval(), tensor_part(graph, ranks)
+    prompt = torch.randint(0, 17, (2, 5), generator=torch.manual_seed(4))
+    expected = xt_blocks.AutoregressiveWrapper(whole).generate(prompt, 8, temperature=0.0)
+    logits = whole(expected[:, :-1])
+
+    def generated(group: Any) -> None:
+        model = share(whole, graph, group)
+        assert sum(p.numel() for p in model.parameters()) == local.parameters()
+        cache = model.new_cache(batch=2)
+        with torch.no_grad():
+            steps = [model(t, cache=cache) for t in expected[:, :-1].split(1, dim=1)]
+        torch.testing.assert_close(torch.cat(steps, dim=1), logits)
+        assert cache.bytes() == local.kv_cache_bytes(cache.max_len, batch=2, dtype="float64")
+        assert torch.equal(xt_blocks.AutoregressiveWrapper(model).generate(prompt, 8, temperature=0.0), expected)
+        xt_blocks.pack(model.float())
+        again = xt_blocks.AutoregressiveWrapper(model).generate(prompt, 8, temperature=0.0)
+        assert torch.equal(again, expected)
+
+    of_threads(monkeypatch, ranks, generated)
+
+
+def test_an_encoder_and_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = compiled("(a f)*2 => a c f", rel_pos_bias=True, attn_out_bias=True, dec_heads=2)
+    whole = whole_model(graph)
+    inputs = {"x": inputs_of(graph)["x"], "tgt": torch.randn(2, 4, 16, dtype=torch.float64)}
+    expected = run_pass(whole, inputs)
+    of_threads(monkeypatch, 2, lambda group: compare(graph, whole, inputs, group, expected))
+
+
+WHOLE = {
+    "a(talking_heads)": "talking_heads: heads exchange scores and weights",
+    "a(on_attn)": "on_attn: the output's gate is of the sum over all heads",
+    "a(dropout=0.1)": "dropout: attention weights are dropped for all heads at once",
+    "a(qk_rmsnorm=all)": "qk_rmsnorm=all: the features of all heads are normed at once",
+    "a(heads=6)": "heads=6 is not divisible by 4",
+    "a(heads=12, kv_heads=6)": "kv_heads=6 is not divisible by 4",
+    "f(post_act_ln)": "post_act_ln: all hidden features are normed at once",
+    "f(dropout=0.1)": "dropout: hidden features are dropped all at once",
+    "f(inner=30)": "inner=30 is not divisible by 4",
+    "e(dropout=0.1)": "dropout: hidden features are dropped all at once",
+    "e(inner=8, shared_inner=6)": "shared expert: inner=6 is not divisible by 4",
+    "m": "gated_norm=all: the outputs of all heads are normed at once",
+    "m(heads=4, dim_head=8, groups=2, gated_norm=group)": "groups=2 is not divisible by 4",
+    "gdn(heads=2)": "value_heads=2 is not divisible by 4",
+    "gdn(heads=3, value_heads=12)": "heads=3 is not divisible by 4",
+    "kda(heads=2)": "heads=2 is not divisible by 4",
+    "gla(heads=2)": "heads=2 is not divisible by 4",
+    "rglru(heads=2)": "heads=2 is not divisible by 4",
+    "hgrn": "the outputs of all heads are normed at once",
+    "mamba": "steps, B and C are made of all features at once",
+    "conv": "it has as many hidden features as the stream, whatever its options say",
+}
+
+
+@pytest.mark.parametrize("pattern", WHOLE)
+def test_what_is_whole_on_every_rank_says_why(pattern: str) -> None:
+    graph = compiled(pattern)
+    assert [*tensor_splits(graph, 4).values()] == [WHOLE[pattern]]
+    assert tensor_part(graph, 4) == graph
+
+
+def test_blocks_that_read_each_other_split_together_or_not_at_all() -> None:
+    split = tensor_splits(compiled("a(talking_heads) ^u a(scores=u) a f"), 2)
+    assert split["a1"] == "it splits with a0, which does not: talking_heads: heads exchange scores and weights"
+    assert isinstance(split["a2"], Split)
+    assert isinstance(split["f3"], Split)
+    split = tensor_splits(compiled("a(dropout=0.1) a", alibi_pos_bias=True, alibi_num_heads=4), 2)
+    assert [why.split(":")[0] for why in split.values()] == [
+        "dropout",
+        "it splits with a0, which does not",
+        "it splits with a0, which does not",
+    ]
+    split = tensor_splits(compiled("a", alibi_pos_bias=True, alibi_num_heads=3), 2)
+    assert "alibi_num_heads=3: some of the 4 heads have no bias" in split.values()
+
+
+def test_what_a_rank_holds_by_hand() -> None:
+    cut = Cut(0, (8, 2, 2), (1, 2, 2))  # four heads of queries and one of keys, two features each, over two ranks
+    held = [[own.whole for own in cut.held(12, 2, rank)] for rank in (0, 1)]
+    assert held == [[slice(0, 4), slice(8, 10), slice(10, 12)], [slice(4, 8), slice(8, 10), slice(10, 12)]]
+    assert [own.local for own in cut.held(12, 2, 1)] == [slice(0, 4), slice(4, 6), slice(6, 8)]
+    assert [own.first for own in cut.held(12, 2, 1)] == [True, False, False]
+    assert cut.local_shape((12, 5), 2) == (8, 5)
+    assert Cut(1, (6, 6)).local_shape((3, 12), 4) is None
+    assert Cut(2).local_shape((3, 12), 4) is None
+    assert Cut(once=True).held(5, 2, 1) == ()
+
+
+class Wide(nn.Module):
+    """A hidden layer of a user's own."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x).tanh() * self.gain)
+
+
+WIDE = Kind(
+    name="wide",
+    title="wide layer",
+    options=(Option("width", int, 8, "hidden features"),),
+    shapes=lambda o: {
+        "up.weight": (o.width, o.dim), "up.bias": (o.width,), "gain": (),
+        "down.weight": (o.dim, o.width), "down.bias": (o.dim,),
+    },
+    flops=lambda o, sizes: 4 * sizes.batch * sizes.seq * o.dim * o.width,
+    module=Wide,
+    state=lambda o: {},
+)  # fmt: skip
+
+
+@pytest.fixture
+def wide() -> Any:
+    def register(split: Any) -> None:
+        blockdsl.register(dataclasses.replace(WIDE, split=split))
+
+    yield register
+    blockdsl.unregister("wide")
+
+
+def test_a_kind_of_ones_own(monkeypatch: pytest.MonkeyPatch, wide: Any) -> None:
+    def split(o: Any, ranks: int) -> Split:
+        by_feature = {"up.weight": Cut(), "up.bias": Cut(), "down.weight": Cut(axis=1)}
+        return Split({"width": o.width // ranks}, by_feature, once=("down.bias",))
+
+    wide(split)
+    graph = compiled("a wide wide(width=12)")
+    assert isinstance(tensor_splits(graph, 2)["wide1"], Split)
+    held_against_the_whole(monkeypatch, graph, 2)
+
+
+def test_a_kind_of_ones_own_that_says_nothing_is_whole(monkeypatch: pytest.MonkeyPatch, wide: Any) -> None:
+    wide(None)
+    graph = compiled("a wide f")
+    assert tensor_splits(graph, 2)["wide1"] == "wide layer does not say how it splits"
+    assert not any("wide1" in name for name in cuts(xt_blocks.lower(graph), graph, 2))
+    held_against_the_whole(monkeypatch, graph, 2)
+
+
+def test_a_split_that_contradicts_the_shapes_is_refused(wide: Any) -> None:
+    wide(lambda o, ranks: Split({"width": o.width // ranks}, {"up.weight": Cut()}))
+    wrong = (
+        r"wide0: split leaves \(8,\) of 'up.bias' to each of 2 ranks, and with its options {'width': 4} it has \(4,\)"
+    )
+    with pytest.raises(UserError, match=wrong):
+        tensor_part(compiled("wide"), 2)
+    with pytest.raises(UserError, match=r"wide0: split cuts 'up.weight' of shape \(8, 16\) unevenly for 3 ranks"):
+        tensor_part(compiled("wide"), 3)

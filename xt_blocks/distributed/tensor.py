@@ -2,8 +2,10 @@
 
 A model is lowered from `blockdsl.plan.local.tensor_part`, and has the names of the whole one. Hooks around each layer
 that splits do what ranks say to each other: its output is the sum over ranks, and so is the gradient of its input.
-Owns these hooks, which part of each parameter a rank holds, and the sum of gradients of what ranks share. Dropout within
-layers does not split; all else that is drawn is the same on each rank, as their random numbers are.
+Owns these hooks, which part of each parameter a rank holds, and the sum of gradients of what ranks share.
+
+Random numbers are drawn alike on all ranks, which have one state: layers that drop some of their hidden features or
+attention weights do not split, and what is dropped outside of them is the same everywhere.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def cuts(model: nn.Module, graph: BlockGraph, ranks: int) -> dict[str, Cut]:
         model: lowered from the graph or from its `tensor_part`.
         graph: of the whole model.
     """
-    out = {}
+    out: dict[str, Cut] = {}
     for path, stack, whole in _stacks(model, graph):
         for name, node, split in _splits(stack, whole, ranks):
             own = node_cuts(whole, node, split, ranks)
@@ -60,8 +62,8 @@ def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGrou
         for name, node, _ in _splits(stack, whole, ranks):
             layer = stack.get_submodule(name)
             for module in layer.modules():
-                if hasattr(module, "take_part"):
-                    module.take_part(rank, ranks)
+                if callable(take_part := getattr(module, "take_part", None)):
+                    take_part(rank, ranks)
             if whole.node_type(node) == "block":
                 _Hooks(group, stack.graph.block(node)["options"].get("heads")).join(layer)
     if rank:
@@ -90,13 +92,14 @@ def sum_gradients(model: nn.Module, cuts: Mapping[str, Cut], group: dist.Process
     shared = [part for name, cut in cuts.items() for part in _shared(model.get_parameter(name), cut, group)]
     for dtype in dict.fromkeys(own.dtype for own, _, _ in shared):
         parts = [part for part in shared if part[0].dtype == dtype]
-        sums = [own.new_zeros(pieces, *own.shape) for own, pieces, _ in parts]
-        for total, (own, _, piece) in zip(sums, parts, strict=True):
-            total[piece] = own
-        flat = torch.cat([total.flatten() for total in sums])
-        dist.all_reduce(flat, group=group)
-        for total, (own, _, piece) in zip(flat.split([total.numel() for total in sums]), parts, strict=True):
-            own.copy_(total.view(-1, *own.shape)[piece])
+        pieces = [own.new_zeros(count, *own.shape) for own, count, _ in parts]
+        for each, (own, _, piece) in zip(pieces, parts, strict=True):
+            each[piece] = own
+        total = torch.cat([each.flatten() for each in pieces])
+        dist.all_reduce(total, group=group)
+        sums = torch.split(total, [each.numel() for each in pieces])
+        for each, (own, count, piece) in zip(sums, parts, strict=True):
+            own.copy_(each.view(count, *own.shape)[piece])
 
 
 def _shared(parameter: Tensor, cut: Cut, group: dist.ProcessGroup) -> Iterator[tuple[Tensor, int, int]]:
@@ -161,13 +164,23 @@ class _Hooks:
     def after(self, layer: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
         """The sum of the ranks' updates. A loss that each computes for all counts once."""
         if isinstance(out, Tensor):
-            return _Sum.apply(out, self.group)
-        whole = LayerOutput.of(out)
-        losses = whole.losses and {name: _Share.apply(loss, self.group.size()) for name, loss in whole.losses.items()}
-        return whole._replace(update=_Sum.apply(whole.update, self.group), losses=losses)
+            return self._summed(out)
+        own = LayerOutput.of(out)
+        losses = own.losses and {name: self._shared_loss(loss) for name, loss in own.losses.items()}
+        return own._replace(update=self._summed(own.update), losses=losses)
 
     def _shared_input(self, value: Any) -> Any:
-        return _Copy.apply(value, self.group) if isinstance(value, Tensor) and value.requires_grad else value
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            return value
+        return _Copy.apply(value, self.group)  # type: ignore[no-untyped-call]
+
+    def _summed(self, update: Tensor) -> Tensor:
+        out: Tensor = _Sum.apply(update, self.group)  # type: ignore[no-untyped-call]
+        return out
+
+    def _shared_loss(self, loss: Tensor) -> Tensor:
+        out: Tensor = _Share.apply(loss, self.group.size())  # type: ignore[no-untyped-call]
+        return out
 
 
 class _Sum(torch.autograd.Function):

@@ -19,7 +19,7 @@ from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
-from .feedforward import FEEDFORWARD, ZERO_INIT
+from .feedforward import FEEDFORWARD, ZERO_INIT, feedforward_split
 
 _MULT = 4
 
@@ -99,7 +99,7 @@ def _groups_check(o: Any) -> str | None:
 
 
 def _split(o: Any, ranks: int) -> Split | str:
-    """By the hidden features of each expert, so that ranks have the same to do whatever is chosen; routers are whole."""
+    """By the hidden features of each expert: ranks have the same to do, whichever are chosen. The router is whole."""
     if o.dropout:
         return "dropout: hidden features are dropped all at once"
     if o.inner % ranks:
@@ -108,7 +108,7 @@ def _split(o: Any, ranks: int) -> Split | str:
     hidden = Cut(1, (o.inner,) * (2 if o.glu else 1))
     cuts, once = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "to_out.weight": Cut(axis=2)}, ["to_out.bias"]
     if o.shared_inner is not None:
-        shared = FEEDFORWARD.split(_shared(o), ranks)
+        shared = feedforward_split(_shared(o), ranks)
         if isinstance(shared, str):
             return f"shared expert: {shared}"
         options |= {"shared_inner": shared.options["inner"]}
