@@ -14,6 +14,7 @@ import xt_blocks
 from blockdsl import Cut, Kind, Option, Split, UserError
 from blockdsl.plan.local import tensor_part, tensor_splits
 from xt_blocks.distributed.tensor import cuts
+from xt_blocks.runtime.intermediates import Intermediates
 
 from .split_models import compare, compiled, run_pass, share, whole_model
 from .threads import of_threads
@@ -149,8 +150,9 @@ def test_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, x = whole_model(graph).eval(), inputs_of(graph)["x"]
 
     def segments(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-        _, seen = model(x[:, :4], return_hiddens=True)
-        out = model(x[:, 4:], mems=seen.memories(4))
+        seen = Intermediates()
+        model(x[:, :4], intermediates=seen)
+        out = model(x[:, 4:], mems=model.remember(None, seen, None, 4))
         out.sum().backward()
         return out.detach(), model.get_parameter("blocks.a0.norm.weight").grad
 
@@ -159,9 +161,7 @@ def test_segments(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found, expected)
 
 
-EVERY_CACHE = (
-    "a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
-)
+EVERY_CACHE = "a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
