@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch._dynamo.testing
 from torch import Tensor
 
 import xt_blocks
+from blockdsl import kinds
 
 from ..built_in import HYBRID, small
 from ..properties.models import stirred
@@ -18,6 +20,7 @@ from ..properties.models import stirred
 SIZES: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "rotary_pos_emb": True}
 BLOCKS = [small(kind) for kind in HYBRID]
 EACH = " ".join(BLOCKS)
+STATEFUL = [kind for kind in HYBRID if "cache" in kinds()[kind].inputs]
 PATTERNS = {
     "windows": f"{EACH} | a(max_attend_past=3)/2 | {' '.join(f'{block}>>1' for block in BLOCKS)} f",
     "ties and branches": f"({EACH})@x | ({' & '.join(BLOCKS)} & a) | ({EACH})@x",
@@ -74,6 +77,30 @@ def test_beams_take_their_states_along(name: str) -> None:
             token = tokens(3, 1)
             rows, mine = torch.cat((rows, token), dim=1), torch.cat((mine, torch.ones(3, 1, dtype=torch.bool)), dim=1)
             close(model(token, cache=cache), model(rows, mask=mine)[:, -1:])
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3.0])
+def test_nothing_in_padding_reaches_a_real_token(kind: str, value: float) -> None:
+    """Not as NaN times zero either: outputs, states, and gradients are those of zeros."""
+    stack = xt_blocks.Decoder(dim=16, pattern=small(kind))
+    (layer,) = (block.layer for block in stack.blocks.values())
+    x, mask = torch.randn(3, 9, 16), torch.ones(3, 9, dtype=torch.bool)
+    mask[0, :4], mask[1, 5:], mask[2, 2:7:2] = False, False, False
+    found = []
+    for filled in (x.masked_fill(~mask[..., None], fill) for fill in (0.0, value)):
+        leaf, direction = filled.requires_grad_(), torch.ones_like(x)
+        out = layer(leaf, mask=mask)
+        gradients = torch.autograd.grad(
+            out, [leaf, *layer.parameters()], direction.masked_fill(~mask[..., None], value)
+        )
+        cache = stack.new_cache(3, 9)
+        with torch.no_grad():
+            pieces = [stack(filled[:, own], mask=mask[:, own], cache=cache) for own in (slice(0, 6), slice(6, 9))]
+        states = [*cache.nodes[f"{kind}0"].after().values()]
+        found.append([out, *gradients, torch.cat(pieces, 1)[mask], *states])
+    assert all(t.isfinite().all() for t in found[0])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
 def test_no_rows_at_all() -> None:

@@ -44,8 +44,8 @@ class RealTokens:
         return cls(count, first, order, places, mask)
 
     def first(self, x: Tensor) -> Tensor:
-        """(batch, seq, ...): each row's real tokens in their order, then its padding."""
-        return x if self._order is None else x.gather(1, _like(self._order, x).expand_as(x))
+        """(batch, seq, ...): each row's real tokens in their order, then zeros: a NaN in padding reaches no product."""
+        return x if self._order is None else self.only(x.gather(1, _like(self._order, x).expand_as(x)))
 
     def piece(self, at: slice) -> RealTokens:
         """Of the tokens at these places in the order of `first`."""

@@ -1,10 +1,12 @@
 """Training a byte-level language model from a pattern: what `blockdsl train` and `generate` are made of."""
 
+from ..runtime.seeds import seed_for
 from .coords import CoordinateCheck, check_coordinates, plot_coordinates
 from .data import Corpus, load_corpus
+from .engine import Engine, LocalEngine, NotFinite, StepResult
 from .interrupt import StopRequest
 from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
-from .loop import NotFinite, Reporter, Trainer, bits_per_byte
+from .loop import Reporter, Trainer, bits_per_byte
 from .metrics import read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
@@ -12,7 +14,6 @@ from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
 from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
-from .seeds import seed_for
 from .settings import TrainSettings, check_device
 from .threads import limit_threads, resume_threads
 from .unigram import unigram_bits_per_byte
@@ -22,10 +23,13 @@ __all__ = [
     "OVERLAYS",
     "CoordinateCheck",
     "Corpus",
+    "Engine",
+    "LocalEngine",
     "NotFinite",
     "ProgressBar",
     "Reporter",
     "RunFolder",
+    "StepResult",
     "StopRequest",
     "TrainSettings",
     "Trainer",

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from torch import nn
 from blockdsl.errors import UserError
 
 from .files import sync
+from .optimizer import Optimizer
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
 KEPT = 2
@@ -34,14 +36,16 @@ def save(
     folder: Path,
     step: int,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: dict[str, Any],
+    keep: Collection[int] = (),
 ) -> Path:
-    """Write the checkpoint of `step` into `folder` and prune older ones; returns where it is.
+    """Write the checkpoint of `step` into `folder` and prune older ones but those of the steps `keep`; returns where it
+    is.
 
     Raises UserError when the disk refuses; those before are as they were.
     """
-    final = folder / f"{step:06d}"
+    final = at(folder, step)
     if not _is_complete(final):
         try:
             partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
@@ -51,15 +55,20 @@ def save(
             shutil.rmtree(final)
         os.rename(partial, final)
         sync(folder)
-    prune(folder)
+    prune(folder, keep)
     return final
+
+
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is."""
+    return folder / f"{step:06d}"
 
 
 def _write(
     folder: Path,
     name: str,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: dict[str, Any],
 ) -> Path:
     partial = folder / f"{name}.tmp-{os.getpid()}"
@@ -94,7 +103,7 @@ class Restored(NamedTuple):
         return [f"{problem}; {used}" for problem in self.damaged.values()]
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Restored | None:
+def restore(folder: Path, model: nn.Module, optimizer: Optimizer | None = None) -> Restored | None:
     """Read the newest checkpoint of `folder` that is whole, as `load` does; None when there is none at all.
 
     Raises UserError when there are some and none can be read.
@@ -110,7 +119,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | N
     return None
 
 
-def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None) -> dict[str, Any]:
     """Read weights, and the optimiser's state when one is given; returns the saved state (with "step").
 
     Raises UserError when the files are damaged or belong to another model; it then holds some of them.
@@ -137,10 +146,11 @@ def set_aside(checkpoint: Path) -> None:
     os.rename(checkpoint, aside)
 
 
-def prune(folder: Path, kept: int = KEPT) -> None:
-    """Remove all but the last `kept` complete checkpoints, and what a kill left half written."""
-    for path in [path for path in _numbered(folder) if _is_complete(path)][:-kept]:
-        shutil.rmtree(path, ignore_errors=True)
+def prune(folder: Path, keep: Collection[int] = ()) -> None:
+    """Remove all but the last complete checkpoints and those of the steps `keep`, and what a kill left half written."""
+    for path in [path for path in _numbered(folder) if _is_complete(path)][:-KEPT]:
+        if int(path.name) not in keep:
+            shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -1,0 +1,127 @@
+"""Several processes with a gloo group on loopback, for tests of what runs over ranks.
+
+    def of_a_rank(numbers):                     # a function of a module, run in each process
+        return dist.get_rank() + sum(numbers)
+
+    assert run(of_a_rank, 2, [1, 2]) == [3, 4]
+
+The processes stay, as importing torch takes seconds, and each `run` makes a group of its own. A rank that raises fails
+the test with its traceback; where one hangs, all end after `TIMEOUT`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 240.0
+"""Seconds that a run may take on a machine that is busy with other things."""
+
+ROOT = Path(__file__).parents[2]
+_SPAWN = multiprocessing.get_context("spawn")
+_workers: list[tuple[Any, Connection]] = []
+
+
+class RankFailed(AssertionError):
+    """A rank raised, or none answered in time."""
+
+
+def run(function: Callable[..., Any], processes: int, *arguments: Any) -> list[Any]:
+    """What `function(*arguments)` returns on each of so many ranks, in a process group.
+
+    Raises:
+        RankFailed: one of them raised; the message has its traceback.
+    """
+    while len(_workers) < processes:
+        _workers.append(_started())
+    with tempfile.TemporaryDirectory() as folder:
+        for rank, (_, pipe) in enumerate(_workers[:processes]):
+            place = (rank, processes, str(Path(folder, "store")))
+            pipe.send((function.__module__, function.__qualname__, arguments, place))
+        answers = _answers([pipe for _, pipe in _workers[:processes]])
+    failed = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in enumerate(answers) if not fine]
+    if failed:
+        stop()  # the others may wait for it
+        raise RankFailed("\n".join(failed))
+    return [answer for _, answer in answers]
+
+
+def _answers(pipes: list[Connection]) -> list[tuple[bool, Any]]:
+    """Each rank's answer; after one that failed, the others have a few seconds to say more."""
+    out: list[tuple[bool, Any]] = [(False, "no answer in time")] * len(pipes)
+    left, seconds = dict(zip(pipes, range(len(pipes)), strict=True)), TIMEOUT
+    while left:
+        ready = wait(list(left), seconds)
+        if not ready:
+            break
+        for pipe in ready:
+            rank = left.pop(pipe)  # type: ignore[arg-type]
+            try:
+                out[rank] = pipe.recv()  # type: ignore[union-attr]
+            except EOFError:
+                out[rank] = False, "the process ended"
+            if not out[rank][0]:
+                seconds = 5.0
+    return out
+
+
+def _started() -> tuple[Any, Connection]:
+    here, there = _SPAWN.Pipe()
+    kept = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        process = _SPAWN.Process(target=_serve, args=(there, str(ROOT)), daemon=True)
+        process.start()
+    finally:
+        if kept is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = kept
+    return process, here
+
+
+@atexit.register
+def stop() -> None:
+    """End all processes."""
+    for process, _ in _workers:
+        process.kill()
+    _workers.clear()
+
+
+def _serve(pipe: Connection, root: str) -> None:
+    """A rank's process: runs what it is sent until the pipe closes."""
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            module, name, arguments, (rank, processes, store) = pipe.recv()
+        except EOFError:
+            return
+        try:
+            function = getattr(importlib.import_module(module), name)
+            torch.manual_seed(0)
+            store = torch.distributed.FileStore(store, processes)
+            dist.init_process_group(
+                "gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=TIMEOUT)
+            )
+            try:
+                answer = True, function(*arguments)
+            finally:
+                dist.destroy_process_group()
+        except Exception:
+            answer = False, traceback.format_exc()
+        pipe.send(answer)
