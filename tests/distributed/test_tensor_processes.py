@@ -8,6 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 import xt_blocks
 from xt_blocks.distributed.tensor import cuts, local_tensor, sum_gradients
@@ -135,3 +138,35 @@ def every_cache_of_a_rank() -> tuple[bool, Tensor]:
 def test_every_cache(ranks: int) -> None:
     found = run(every_cache_of_a_rank, ranks)
     assert all(same and torch.equal(text, found[0][1]) for same, text in found)
+
+
+def sharded_of_a_rank(fsdp: int, compiles: bool) -> dict[str, float]:
+    """Gradients of a model whose blocks are compiled, and whose shares are sharded over further ranks."""
+    mesh = init_device_mesh("cpu", (fsdp, dist.get_world_size() // fsdp), mesh_dim_names=("fsdp", "tp"))
+    group = mesh["tp"].get_group()
+    graph = compiled("(a(kv_heads=1) f)*2 a(kv_rank=6) e(experts=4, inner=8)", attn_qkv_bias=True, rel_pos_bias=True)
+    whole, inputs = whole_model(graph), inputs_of(graph)
+    expected, model = run_pass(whole, inputs), share(whole, graph, group)
+    for block in model.blocks.values():
+        if compiles:
+            block.compile(backend="aot_eager")
+        if fsdp > 1:
+            fully_shard(block, mesh=mesh["fsdp"])
+    own, found = cuts(model, graph, group.size()), run_pass(model, inputs)
+    sum_gradients(model, own, group)
+    torch.testing.assert_close((found.out, found.of_inputs), (expected.out, expected.of_inputs))
+    apart = {}
+    for name, parameter in model.named_parameters():
+        if (grad := parameter.grad) is not None:
+            grad = grad.full_tensor() if isinstance(grad, DTensor) else grad
+            wanted = local_tensor(expected.gradients[name], own.get(name), group.size(), group.rank())
+            apart[name] = (grad - wanted).abs().max().item()
+    return apart
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("ranks", "fsdp", "compiles"), [(2, 1, True), (4, 2, False), (4, 2, True)])
+def test_sharded_and_compiled_blocks(ranks: int, fsdp: int, compiles: bool) -> None:
+    for apart in run(sharded_of_a_rank, ranks, fsdp, compiles):
+        assert len(apart) > 30
+        assert max(apart.values()) < 1e-9, apart
