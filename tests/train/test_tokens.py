@@ -83,7 +83,7 @@ def words(count: int, seed: int) -> str:
 def test_text_is_split_as_the_run_on_text_splits_it(
     tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "PIECE", 50)
+    monkeypatch.setattr(documents, "PASSAGE", 50)
     monkeypatch.setattr("xt_blocks.train.tokenizing.AT_ONCE", 120)
     (tmp_path / "text").mkdir()
     paths = [tmp_path / "text" / f"page{i}.txt" for i in range(count)]
@@ -113,16 +113,16 @@ def test_text_is_split_as_the_run_on_text_splits_it(
 def test_a_long_line_is_read_in_pieces_and_cut_where_the_tail_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "PIECE", 70)
+    monkeypatch.setattr(documents, "PASSAGE", 70)
     text = "".join(f"{i:06d}," for i in range(200))
     (tmp_path / "x.txt.gz").write_bytes(gzip.compress(text.encode()))
-    pieces = [*documents.read_pieces([tmp_path / "x.txt.gz"], "text")]
-    assert max(len(piece.text) for piece in pieces) <= 140
-    train, valid = ("".join(piece.text for piece in pieces if piece.held_out is side) for side in (False, True))
+    passages = [*documents.read_passages([tmp_path / "x.txt.gz"], "text")]
+    assert max(len(passage.text) for passage in passages) <= 140
+    train, valid = ("".join(passage.text for passage in passages if passage.held_out is side) for side in (False, True))
     assert train + valid == text
     assert len(valid) == 84  # 6% of 1400
-    assert [piece.last for piece in pieces if piece.held_out][-1]
-    assert sum(piece.last for piece in pieces) == 2
+    assert [passage.last for passage in passages if passage.held_out][-1]
+    assert sum(passage.last for passage in passages) == 2
 
 
 def test_lines_of_json_are_documents(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
         return _write(args, load_writer(args.run_folder, args.device))
     if (args.run_folder / "tokenizer.json").is_file():
-        return _write(args, train.load_writer(args.run_folder, args.device))
+        return _write(args, train.load_run_writer(args.run_folder, args.device))
     model = with_loops(train.load_trained(args.run_folder, args.device), **source.loops(args))
     seed = train.fresh_seed() if args.seed is None else args.seed
     # The bytes of the prompt as typed, even if they are not valid text in the shell's locale.

@@ -258,7 +258,7 @@ def _sample(run_folder: RunFolder, prompt: str) -> bytes:
 
     device = run_folder.settings.device
     if run_folder.tokenizer.is_file():
-        pieces = train.load_writer(run_folder.path, device).write(prompt, SAMPLE_TOKENS, temperature=0.8)
+        pieces = train.load_run_writer(run_folder.path, device).write(prompt, SAMPLE_TOKENS, temperature=0.8)
         return "".join([prompt, *pieces]).encode()
     model = train.load_trained(run_folder.path, device)
     return prompt.encode() + train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8)

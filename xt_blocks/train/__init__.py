@@ -13,7 +13,7 @@ from .pace import steps_within
 from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
-from .sample import example_prompt, fresh_seed, load_trained, load_writer, printable, sample, show_text
+from .sample import example_prompt, fresh_seed, load_run_writer, load_trained, printable, sample, show_text
 from .settings import TrainSettings, check_device
 from .source import load_data
 from .threads import limit_threads, resume_threads
@@ -53,8 +53,8 @@ __all__ = [
     "limit_threads",
     "load_corpus",
     "load_data",
+    "load_run_writer",
     "load_trained",
-    "load_writer",
     "open_tokens",
     "overlay",
     "plot_coordinates",

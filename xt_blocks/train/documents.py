@@ -1,4 +1,4 @@
-"""Documents of files of any size, a piece at a time, and which of them are held out from training.
+"""Documents of files of any size, a passage at a time, and which of them are held out from training.
 
 Text in UTF-8 is one document a file, JSON lines (.jsonl, .ndjson, .json) one a line, Parquet one a row; each may be
 compressed with gzip, as book.txt.gz. Owns reading, and the split, which depends on names, sizes and contents alone:
@@ -20,15 +20,15 @@ from typing import Any, NamedTuple, TextIO
 
 from blockdsl.errors import UserError, nearest
 
-from .data import FAIR_SHARE, VALIDATION_SHARE, in_validation, named
+from .data import FAIR_SHARE, VALIDATION_SHARE, by_name, in_validation
 
 LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".parquet",)
-PIECE = 2**20
+PASSAGE = 2**20
 """Characters of a text file that are read at once, to the end of a line."""
 
 
-class Piece(NamedTuple):
+class Passage(NamedTuple):
     """A part of a document.
 
     Attributes:
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     last: bool
 
 
-def read_pieces(paths: Sequence[str | Path], field: str) -> Iterator[Piece]:
+def read_passages(paths: Sequence[str | Path], field: str) -> Iterator[Passage]:
     """All documents of `paths`, in the order of the files' names. Empty ones are left out.
 
     Args:
@@ -50,7 +50,7 @@ def read_pieces(paths: Sequence[str | Path], field: str) -> Iterator[Piece]:
     Raises:
         UserError: a file cannot be read, or is not what its name says.
     """
-    files = named(paths)
+    files = by_name(paths)
     for _, path in files:
         if not path.is_file():
             raise UserError(f"{path}: is a folder; name the files in it" if path.is_dir() else f"{path}: no such file")
@@ -61,7 +61,7 @@ def read_pieces(paths: Sequence[str | Path], field: str) -> Iterator[Piece]:
                 yield from _text(path, cuts[path])
             else:
                 rows = _lines(path, field) if _suffix(path) in LINES else _rows(path, field)
-                yield from (Piece(text, in_validation(_hash(text)), True) for text in rows if text)
+                yield from (Passage(text, in_validation(_hash(text)), True) for text in rows if text)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: is not text ({error.reason} near byte {error.start:,})") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -90,7 +90,7 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     try:
         with gzip.open(path) as file:
-            return sum(len(block) for block in iter(lambda: file.read(PIECE), b""))
+            return sum(len(block) for block in iter(lambda: file.read(PASSAGE), b""))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: is no whole gzip file ({error})") from None
 
@@ -105,27 +105,27 @@ def _cuts(files: Sequence[tuple[str, Path]]) -> dict[Path, int]:
     return {path: size - ceil(VALIDATION_SHARE * size) for path, size in sizes.items()}
 
 
-def _text(path: Path, cut: int) -> Iterator[Piece]:
+def _text(path: Path, cut: int) -> Iterator[Passage]:
     """A text file, whose bytes from `cut` on are held out."""
     at, held, size = 0, cut == 0, 0
     gathered: list[str] = []
     with _open(path) as file:
-        for line in iter(lambda: file.readline(PIECE), ""):
+        for line in iter(lambda: file.readline(PASSAGE), ""):
             if "\0" in line:
                 raise UserError(f"{path}: is not text (it has a NUL byte)")
             data = line.encode()
             if not held and at + len(data) > cut:
                 before = data[: cut - at].decode(errors="ignore")
-                yield Piece("".join([*gathered, before]), False, True)
+                yield Passage("".join([*gathered, before]), False, True)
                 gathered, size, line, held = [], 0, line[len(before) :], True
             gathered.append(line)
             size += len(line)
             at += len(data)
-            if size >= PIECE:
-                yield Piece("".join(gathered), held, False)
+            if size >= PASSAGE:
+                yield Passage("".join(gathered), held, False)
                 gathered, size = [], 0
     if at:
-        yield Piece("".join(gathered), held, True)
+        yield Passage("".join(gathered), held, True)
 
 
 def _lines(path: Path, field: str) -> Iterator[str]:

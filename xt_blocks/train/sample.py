@@ -54,7 +54,7 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     return model.to(device).eval()
 
 
-def load_writer(path: Path, device: str = "cpu") -> Writer:
+def load_run_writer(path: Path, device: str = "cpu") -> Writer:
     """The model of the run at `path` with its tokenizer, for one whose tokens are not bytes. A text starts with the
     token that ends documents. Raises UserError as `load_trained`."""
     run = RunFolder.open(path)

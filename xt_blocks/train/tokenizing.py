@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from blockdsl.errors import UserError, nearest
 
-from .documents import Piece, read_pieces
+from .documents import Passage, read_passages
 from .files import sync, write_atomic
 from .token_files import FORMAT, INDEX, PARTS, SHARD_TOKENS, TOKENIZER, PartWriter, smallest_dtype
 
@@ -112,7 +112,7 @@ def tokenize(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        index = _write(partial, read_pieces(paths, field), coder, shard_tokens)
+        index = _write(partial, read_passages(paths, field), coder, shard_tokens)
         count = len({Path(path).resolve() for path in paths})
         index["source"] = Path(paths[0]).name if count == 1 else f"{count:,} files"
         index["tokenizer"] = None
@@ -132,15 +132,15 @@ def tokenize(
     return index
 
 
-def _write(folder: Path, pieces: Iterable[Piece], coder: Coder, shard_tokens: int) -> dict[str, Any]:
+def _write(folder: Path, passages: Iterable[Passage], coder: Coder, shard_tokens: int) -> dict[str, Any]:
     dtype = smallest_dtype(coder.num_tokens)
     writers = {name: PartWriter(folder, name, dtype, shard_tokens) for name in PARTS}
     after = [] if coder.end is None else [coder.end]
-    for group in _groups(pieces):
-        for piece, tokens in zip(group, coder.encode([piece.text for piece in group]), strict=True):
-            writer = writers["valid" if piece.held_out else "train"]
-            writer.write(tokens, len(piece.text.encode("utf-8", "surrogatepass")))
-            if piece.last:
+    for group in _groups(passages):
+        for passage, tokens in zip(group, coder.encode([passage.text for passage in group]), strict=True):
+            writer = writers["valid" if passage.held_out else "train"]
+            writer.write(tokens, len(passage.text.encode("utf-8", "surrogatepass")))
+            if passage.last:
                 writer.write(np.array(after, dtype=np.int64), 0)
                 writer.end_document()
     parts = {name: writer.finish() for name, writer in writers.items()}
@@ -160,13 +160,13 @@ def _write(folder: Path, pieces: Iterable[Piece], coder: Coder, shard_tokens: in
     }
 
 
-def _groups(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def _groups(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
     """As many as are encoded at once."""
-    group: list[Piece] = []
+    group: list[Passage] = []
     size = 0
-    for piece in pieces:
-        group.append(piece)
-        size += len(piece.text)
+    for passage in passages:
+        group.append(passage)
+        size += len(passage.text)
         if size >= AT_ONCE:
             yield group
             group, size = [], 0
