@@ -143,7 +143,7 @@ def file_documents(paths: Sequence[str | Path], seq_len: int) -> list[Document]:
     Raises UserError that names every file which cannot be used.
     """
     documents, problems = [], []
-    for name, path in by_name(paths):
+    for name, path in files_by_name(paths):
         try:
             documents.append(Document(name, read_document(path, seq_len)))
         except UserError as error:
@@ -154,7 +154,7 @@ def file_documents(paths: Sequence[str | Path], seq_len: int) -> list[Document]:
     return documents
 
 
-def by_name(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
+def files_by_name(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
     """Each file once, in the order of their names, which count from the folder they share, so that a moved collection
     splits the same."""
     unique = list(dict.fromkeys(Path(path).resolve() for path in paths))

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TextIO
 
 from blockdsl.errors import UserError, nearest
 
-from .data import FAIR_SHARE, VALIDATION_SHARE, by_name, in_validation
+from .data import FAIR_SHARE, VALIDATION_SHARE, files_by_name, in_validation
 
 LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".parquet",)
@@ -50,7 +50,7 @@ def read_passages(paths: Sequence[str | Path], field: str) -> Iterator[Passage]:
     Raises:
         UserError: a file cannot be read, or is not what its name says.
     """
-    files = by_name(paths)
+    files = files_by_name(paths)
     for _, path in files:
         if not path.is_file():
             raise UserError(f"{path}: is a folder; name the files in it" if path.is_dir() else f"{path}: no such file")
