@@ -13,6 +13,7 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError, did_you_mean
+from ..language.unparse import is_name
 from ..registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name, spell
@@ -90,7 +91,7 @@ def _nodes(graph: Graph) -> Iterator[str]:
         if node_type in LABELLED:
             known.add("labels")
             if not _are_names(attrs.get("labels", ())):
-                problems.append(f"labels must be names, not {attrs['labels']!r}")
+                problems.append(f"labels must be names, of letters, digits and '_', not {attrs['labels']!r}")
         known |= {"encoder", "tie_token_emb"} if node_type == "context" else set()
         if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
@@ -133,7 +134,7 @@ def _unknown(attrs: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
 
 
 def _are_names(labels: Any) -> bool:
-    return isinstance(labels, tuple | list) and all(isinstance(name, str) for name in labels)
+    return isinstance(labels, tuple | list) and all(isinstance(name, str) and is_name(name) for name in labels)
 
 
 def _are_stages(stages: Any) -> bool:
