@@ -1,0 +1,176 @@
+"""Checkpoints of many ranks: each writes what it holds, under the names and shapes of one process.
+
+The files are those of torch.distributed.checkpoint, which any number of ranks reads, and one process too. Owns what is
+written of a model and its optimiser, and reading the files of one process into a rank's part. Leaves folders that are
+renamed when whole to `xt_blocks.train.checkpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import (
+    LoadPlan,
+    SavePlan,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from .pieces import Piece
+
+INDEX = ".metadata"
+"""The file that is written last, and says where everything is."""
+
+WEIGHT, STATE = "model.", "optimizer."
+"""What names begin with: `model.NAME`, `optimizer.NAME.exp_avg`."""
+
+Pieces = Mapping[str, Piece]
+PieceOf = Callable[[str, Tensor], Piece]
+"""A parameter's name, and it or another tensor of its shape → what this rank holds."""
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether this is a whole checkpoint in the form of many ranks."""
+    return (folder / INDEX).is_file()
+
+
+def weight_pieces(model: nn.Module, piece_of: PieceOf) -> dict[str, Piece]:
+    """The parameters and kept buffers of a model, by name."""
+    kept = model.state_dict(keep_vars=True).keys()
+    buffers = {name: Piece.of(buffer, buffer.shape) for name, buffer in model.named_buffers() if name in kept}
+    return {name: piece_of(name, parameter) for name, parameter in model.named_parameters()} | buffers
+
+
+def state_pieces(optimizers: Iterator[torch.optim.Optimizer], names: Mapping[nn.Parameter, str], piece_of: PieceOf) -> dict[str, Piece]:
+    """What optimisers keep, as `NAME.exp_avg`; a number is the same on every rank."""
+    out = {}
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                tensor = value if isinstance(value, Tensor) else torch.tensor(value, device="cpu", dtype=torch.float64)
+                name = names[parameter]
+                alike = tensor.shape == parameter.shape
+                out[f"{name}.{key}"] = piece_of(name, tensor) if alike and tensor.ndim else Piece.of(tensor, tensor.shape)
+    return out
+
+
+def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
+    """Write what all ranks of a group hold into a folder that is there; each calls this.
+
+    Raises:
+        CheckpointException: a rank could not, as when its disk is full.
+    """
+    writer = dcp.FileSystemWriter(folder)
+    alone = not dist.is_initialized()
+    dcp.save({**pieces}, storage_writer=writer, planner=_Save(), process_group=group, no_dist=alone)
+
+
+def read(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
+    """Fill the pieces from a checkpoint of many ranks; each rank calls this, or one process without a group.
+
+    Raises:
+        CheckpointException, and others: files are damaged or missing, or of another model.
+    """
+    reader = dcp.FileSystemReader(folder)
+    alone = not dist.is_initialized()
+    dcp.load({**pieces}, storage_reader=reader, planner=_Load(), process_group=group, no_dist=alone)
+
+
+def shapes(folder: Path) -> dict[str, torch.Size]:
+    """The names in a checkpoint of many ranks, and the shapes of their tensors."""
+    found = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    return {name: each.size for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
+
+
+def read_safetensors(file: Path, pieces: Pieces) -> None:
+    """Fill the pieces of weights from the file of one process, of which each rank reads what it holds.
+
+    Raises:
+        KeyError: a name is missing.
+        ValueError: a tensor has another shape.
+    """
+    with safe_open(file, framework="pt") as source:
+        elsewhere, there = source.metadata() or {}, {*source.keys()}
+        for name, piece in pieces.items():
+            stored = source.get_slice(name if name in there else elsewhere[name])
+            if (shape := torch.Size(stored.get_shape())) != piece.shape:
+                raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(piece.shape)}")
+            for rectangle in piece.rectangles:
+                values = rectangle.of(stored) if piece.shape else source.get_tensor(name)
+                rectangle.part.copy_(values)
+
+
+def read_tensors(tensors: Mapping[str, Tensor], pieces: Pieces) -> None:
+    """Fill the pieces from whole tensors."""
+    for name, piece in pieces.items():
+        for rectangle in piece.rectangles:
+            rectangle.part.copy_(rectangle.of(tensors[name]))
+
+
+class _Save(DefaultSavePlanner):
+    """Writes each rectangle; what several ranks hold alike is written once."""
+
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+    def create_local_plan(self) -> SavePlan:
+        items = [item for name, piece in self.state_dict.items() for item in _written(name, piece)]
+        self.plan = SavePlan(items)
+        return self.plan
+
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        return _found(self.state_dict[index.fqn], index)
+
+
+class _Load(DefaultLoadPlanner):
+    """Reads each rectangle from whatever parts it was written in."""
+
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None
+        items = []
+        for name, piece in self.state_dict.items():
+            stored = self.metadata.state_dict_metadata.get(name)
+            if not isinstance(stored, TensorStorageMetadata):
+                raise KeyError(f"there is no {name}")
+            if stored.size != piece.shape:
+                raise ValueError(f"{name} has shape {tuple(stored.size)}, not {tuple(piece.shape)}")
+            items += create_read_items_for_chunk_list(name, stored, [_chunk(r) for r in piece.rectangles])
+        return LoadPlan(items)
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        return _found(self.state_dict[index.fqn], index)
+
+
+def _chunk(rectangle: Any) -> ChunkStorageMetadata:
+    return ChunkStorageMetadata(torch.Size(rectangle.offset), rectangle.part.shape)
+
+
+def _written(name: str, piece: Piece) -> Iterator[WriteItem]:
+    for rectangle in piece.rectangles:
+        data = TensorWriteData(
+            _chunk(rectangle), TensorProperties.create_from_tensor(rectangle.part), piece.shape
+        )
+        yield WriteItem(MetadataIndex(name, rectangle.offset), WriteItemType.SHARD, tensor_data=data)
+
+
+def _found(piece: Piece, index: MetadataIndex) -> Tensor:
+    return next(r.part for r in piece.rectangles if torch.Size(r.offset) == index.offset)
