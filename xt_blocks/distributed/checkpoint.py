@@ -7,16 +7,17 @@ renamed when whole to `xt_blocks.train.checkpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     MetadataIndex,
@@ -34,40 +35,85 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 
 from .pieces import Piece
 
-INDEX = ".metadata"
-"""The file that is written last, and says where everything is."""
-
 WEIGHT, STATE = "model.", "optimizer."
 """What names begin with: `model.NAME`, `optimizer.NAME.exp_avg`."""
 
 Pieces = Mapping[str, Piece]
 PieceOf = Callable[[str, Tensor], Piece]
-"""A parameter's name, and it or another tensor of its shape → what this rank holds."""
+"""A parameter's name, and it or another tensor of its shape → what this rank holds of it."""
 
 
-def is_sharded(folder: Path) -> bool:
-    """Whether this is a whole checkpoint in the form of many ranks."""
-    return (folder / INDEX).is_file()
+def _all_of_it(name: str, tensor: Tensor) -> Piece:
+    return Piece.of(tensor, tensor.shape)
 
 
-def weight_pieces(model: nn.Module, piece_of: PieceOf) -> dict[str, Piece]:
-    """The parameters and kept buffers of a model, by name."""
-    kept = model.state_dict(keep_vars=True).keys()
-    buffers = {name: Piece.of(buffer, buffer.shape) for name, buffer in model.named_buffers() if name in kept}
-    return {name: piece_of(name, parameter) for name, parameter in model.named_parameters()} | buffers
-
-
-def state_pieces(optimizers: Iterator[torch.optim.Optimizer], names: Mapping[nn.Parameter, str], piece_of: PieceOf) -> dict[str, Piece]:
-    """What optimisers keep, as `NAME.exp_avg`; a number is the same on every rank."""
+def contents(
+    models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] = (), piece_of: PieceOf = _all_of_it
+) -> dict[str, Piece]:
+    """What a checkpoint has of a rank's models and optimisers, by name: views, which reading fills."""
     out = {}
+    for model in models:
+        kept = model.state_dict(keep_vars=True).keys()
+        out |= {WEIGHT + name: piece_of(name, parameter) for name, parameter in model.named_parameters()}
+        out |= {WEIGHT + name: _all_of_it(name, buffer) for name, buffer in model.named_buffers() if name in kept}
+    for name, key, parameter, value in _states(models, optimizers):
+        of_parameter = value.ndim and value.shape == parameter.shape
+        out[f"{STATE}{name}.{key}"] = piece_of(name, value) if of_parameter else _all_of_it(name, value)
+    return out
+
+
+def make_room(
+    models: Sequence[nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    stored: Mapping[str, torch.Size],
+    whole_shapes: Mapping[str, torch.Size] | None = None,
+) -> None:
+    """Give optimisers the state that a checkpoint has of their parameters, of zeros, for reading to fill.
+
+    Args:
+        stored: the names in the checkpoint, and shapes.
+        whole_shapes: of parameters, by name; None: as they are.
+    """
+    keys: dict[str, dict[str, torch.Size]] = {}
+    for entry, shape in stored.items():
+        if entry.startswith(STATE):
+            name, _, key = entry.removeprefix(STATE).rpartition(".")
+            keys.setdefault(name, {})[key] = shape
+    names = _names(models)
+    for optimizer in optimizers:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            name = names[parameter]
+            full = parameter.shape if whole_shapes is None else whole_shapes[name]
+            optimizer.state[parameter] = {
+                key: torch.zeros_like(parameter)
+                if shape == full and key != "step"
+                else torch.zeros(shape, device="cpu", dtype=torch.float32)
+                for key, shape in keys.get(name, {}).items()
+            }
+
+
+def reasons(error: BaseException) -> str:
+    """What went wrong on which rank, in a line."""
+    failed = getattr(error, "failures", None)
+    if not failed:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    rank, (why, _) = next(iter(sorted(failed.items())))
+    return f"rank {rank}: {(str(why).strip().splitlines() or [type(why).__name__])[0]}"
+
+
+def _names(models: Sequence[nn.Module]) -> dict[Tensor, str]:
+    return {parameter: name for model in models for name, parameter in model.named_parameters()}
+
+
+def _states(
+    models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+    """A parameter's name, what is kept of it, the parameter, and the value."""
+    names = _names(models)
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():
-                tensor = value if isinstance(value, Tensor) else torch.tensor(value, device="cpu", dtype=torch.float64)
-                name = names[parameter]
-                alike = tensor.shape == parameter.shape
-                out[f"{name}.{key}"] = piece_of(name, tensor) if alike and tensor.ndim else Piece.of(tensor, tensor.shape)
-    return out
+                yield names[parameter], key, parameter, value
 
 
 def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
@@ -76,9 +122,9 @@ def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) 
     Raises:
         CheckpointException: a rank could not, as when its disk is full.
     """
-    writer = dcp.FileSystemWriter(folder)
+    writer = FileSystemWriter(folder)
     alone = not dist.is_initialized()
-    dcp.save({**pieces}, storage_writer=writer, planner=_Save(), process_group=group, no_dist=alone)
+    state_dict_saver.save({**pieces}, storage_writer=writer, planner=_Save(), process_group=group, no_dist=alone)
 
 
 def read(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
@@ -87,14 +133,14 @@ def read(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -
     Raises:
         CheckpointException, and others: files are damaged or missing, or of another model.
     """
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     alone = not dist.is_initialized()
-    dcp.load({**pieces}, storage_reader=reader, planner=_Load(), process_group=group, no_dist=alone)
+    state_dict_loader.load({**pieces}, storage_reader=reader, planner=_Load(), process_group=group, no_dist=alone)
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
     """The names in a checkpoint of many ranks, and the shapes of their tensors."""
-    found = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    found = FileSystemReader(folder).read_metadata().state_dict_metadata
     return {name: each.size for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
 
 
@@ -166,9 +212,7 @@ def _chunk(rectangle: Any) -> ChunkStorageMetadata:
 
 def _written(name: str, piece: Piece) -> Iterator[WriteItem]:
     for rectangle in piece.rectangles:
-        data = TensorWriteData(
-            _chunk(rectangle), TensorProperties.create_from_tensor(rectangle.part), piece.shape
-        )
+        data = TensorWriteData(_chunk(rectangle), TensorProperties.create_from_tensor(rectangle.part), piece.shape)
         yield WriteItem(MetadataIndex(name, rectangle.offset), WriteItemType.SHARD, tensor_data=data)
 
 

@@ -69,9 +69,7 @@ def _rectangles(part: Tensor, row: int, shape: torch.Size, cut: Cut, ranks: int,
         if cut.axis == 0:
             first, last = max(held.local.start, row), min(held.local.stop, row + len(part))
             if first < last:
-                yield Rectangle(
-                    (held.whole.start + first - held.local.start, *rest), part[first - row : last - row]
-                )
+                yield Rectangle((held.whole.start + first - held.local.start, *rest), part[first - row : last - row])
         elif part.numel():
             offset = [row, *rest]
             offset[cut.axis] = held.whole.start
