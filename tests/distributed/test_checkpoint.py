@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import blockdsl
 import pytest
 import torch
 from torch import Tensor
