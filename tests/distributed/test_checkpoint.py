@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from blockdsl.plan.mesh import Mesh
-from xt_blocks.distributed.checkpoint import STATE
-from xt_blocks.distributed.shard import whole
+from xt_blocks.distributed.checkpoint import STATE, WEIGHT
 from xt_blocks.train import TrainSettings, build_model, compile_graph
 from xt_blocks.train.checkpoint import states_by_name
 from xt_blocks.train.engine import LocalEngine
 from xt_blocks.train.mesh import MeshEngine
 
 from .processes import run
+from .test_job import gathered
 
 
 def settings() -> TrainSettings:
@@ -66,13 +66,8 @@ def state_of(engine: LocalEngine | MeshEngine) -> dict[str, Tensor]:
     """Whole weights, and what Adam keeps of them, by name."""
     if isinstance(engine, LocalEngine):
         kept = {STATE + name: value.clone() for name, value in states_by_name(engine.optimizer.state_dict()).items()}
-        return {name: p.detach().clone() for name, p in engine.model.named_parameters()} | kept
-    out = {name: whole(p.detach()).clone() for name, p in engine.job.named_parameters()}
-    names = {p: name for name, p in engine.job.named_parameters()}
-    for each in engine.each:
-        for parameter, state in each.state.items():
-            out |= {f"{STATE}{names[parameter]}.{key}": whole(value).clone() for key, value in state.items()}
-    return out
+        return {WEIGHT + name: p.detach().clone() for name, p in engine.model.named_parameters()} | kept
+    return gathered(engine.job, *engine.each)
 
 
 def on(mesh: str, *arguments: Any) -> dict[str, Any]:
@@ -83,13 +78,13 @@ def on(mesh: str, *arguments: Any) -> dict[str, Any]:
     return first
 
 
-@pytest.mark.parametrize("writes", ["one", "fsdp=2", "dp=2"])
+@pytest.mark.parametrize("writes", ["one", "fsdp=2", "tp=2"])
 def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
     wrote = on(writes, None, tmp_path, 0, 2)
     unbroken = on("one", None, None, 0, 3)
     assert wrote["losses"] == pytest.approx(unbroken["losses"][:2], abs=1e-6)
     by_itself = on(writes, tmp_path, None, 2, 1)
-    for reads in ("one", "fsdp=2", "fsdp=3"):
+    for reads in ("one", "fsdp=3", "tp=2"):
         read = on(reads, tmp_path, None, 2, 1)
         assert read["step"] == 2
         assert read["held"].keys() == by_itself["held"].keys()

@@ -30,21 +30,27 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from blockdsl.errors import UserError
+from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits
 from blockdsl.plan.mesh import Mesh
 from blockdsl.registry.options import whole
+from blockdsl.registry.split import Split
 
 from ..generation.autoregressive import AutoregressiveWrapper
-from ..models.lower import lower_stream
+from ..models.lower import lower_stream, model_around
 from ..models.transformer import TransformerWrapper
 from ..runtime.auxiliary import auxiliary_losses
+from ..runtime.modules import block_module
+from ..runtime.stack import Stack
 from . import checkpoint
-from .init import initialised
+from .init import fill, initialised
 from .pieces import Piece
 from .ranks import Ranks
 from .shard import let_go, local_part, sharded
+from .tensor import cuts as cuts_of
+from .tensor import sum_gradients, tensor_parallel
 
 if TYPE_CHECKING:
-    from blockdsl import BlockGraph
+    from blockdsl import BlockGraph, Cut
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -105,17 +111,37 @@ class Job:
         self.precision = PRECISIONS[precision]
         self.whole_shapes = whole_shapes(graph)
 
-        def place(node: str, block: nn.Module) -> nn.Module:
-            block = block.to(self.ranks.device)
-            if compile:
-                block.compile()
-            return sharded(block, self.ranks)
-
-        net = initialised(graph, seed, place)
+        self.cuts: dict[str, Cut] = {}
+        net = self._made(seed, compile)
         if not isinstance(net, TransformerWrapper):
             raise UserError("a job trains a language model, and this graph embeds no tokens: give num_tokens")
         self.wrapper = AutoregressiveWrapper(net.to(self.ranks.device))
         sharded(self.wrapper, self.ranks)
+
+    def _made(self, seed: int, compile: bool) -> nn.Module:
+        """The model, with this rank's share of each block and of what is around them."""
+        ranks, rank = self.mesh.tp, self.ranks.place["tp"]
+        local, splits = tensor_part(self.graph, ranks), tensor_splits(self.graph, ranks)
+
+        def share(node: str, block: nn.Module) -> nn.Module:
+            if ranks > 1 and isinstance(split := splits[node], Split):
+                whole, block = block, block_module(local, node)
+                cuts = node_cuts(self.graph, node, split, ranks)
+                fill(block, whole, {f"layer.{name}": cut for name, cut in cuts.items()}, ranks, rank)
+            return block
+
+        net = initialised(self.graph, seed, share)
+        if ranks > 1:
+            whole, net = net, model_around(Stack(local.stack_alone(), _blocks(net)), local)
+            self.cuts = cuts_of(net, self.graph, ranks)
+            fill(net, whole, self.cuts, ranks, rank)
+            tensor_parallel(net, self.graph, self.ranks.group("tp"))
+        for block in _blocks(net).values():
+            block.to(self.ranks.device)
+            if compile:
+                block.compile()
+            sharded(block, self.ranks)
+        return net
 
     @property
     def nets(self) -> list[TransformerWrapper]:
@@ -141,7 +167,10 @@ class Job:
             pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
             raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
         self.wrapper.train()
-        return self._passes(tokens, mask, gradients=True)
+        losses = self._passes(tokens, mask, gradients=True)
+        if self.mesh.tp > 1:
+            sum_gradients(self.wrapper.net, self.cuts, self.ranks.group("tp"))
+        return losses
 
     def loss(self, tokens: Tensor, mask: Tensor | None = None) -> Losses:
         """A batch's mean loss, without gradients and in evaluation mode."""
@@ -196,7 +225,7 @@ class Job:
         checkpoint.make_room(self.nets, optimizers, stored, self.whole_shapes)
 
     def _piece(self, name: str, tensor: Tensor) -> Piece:
-        return Piece.of(tensor, self.whole_shapes[name])
+        return Piece.of(tensor, self.whole_shapes[name], self.cuts.get(name), self.mesh.tp, self.ranks.place["tp"])
 
     def save(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Write a checkpoint that any mesh reads, into a folder that is new or empty; every rank calls this.
@@ -228,9 +257,11 @@ class Job:
     def clip(self, max_norm: float) -> float:
         """Scale all gradients so that their norm over the whole model is at most this; returns what it was."""
         here = 0.0
-        for parameter in self.parameters():
-            if parameter.grad is not None and self.ranks.once(("dp", "cp", "tp")):
-                here += float(local_part(parameter.grad).double().square().sum())
+        if self.ranks.once(("dp", "cp")):
+            for name, parameter in self.named_parameters():
+                if parameter.grad is not None:
+                    parts = self._piece(name, parameter.grad).rectangles
+                    here += sum(float(each.part.double().square().sum()) for each in parts if each.first)
         (total,) = self.ranks.sums([here])
         norm = float(total**0.5)
         if norm > max_norm:
@@ -238,6 +269,11 @@ class Job:
                 if parameter.grad is not None:
                     local_part(parameter.grad).mul_(max_norm / (norm + 1e-6))
         return norm
+
+
+def _blocks(net: Any) -> dict[str, nn.Module]:
+    stack = net if isinstance(net, Stack) else net.attn_layers
+    return dict(stack.blocks.items())
 
 
 def whole_shapes(graph: BlockGraph) -> dict[str, torch.Size]:

@@ -21,10 +21,12 @@ class Rectangle:
     Attributes:
         offset: where it begins in the whole one, along each axis.
         part: a view of what this rank holds; writing there changes it.
+        first: no rank before this one along tp holds the same.
     """
 
     offset: tuple[int, ...]
     part: Tensor
+    first: bool = True
 
     def of(self, whole: Tensor) -> Tensor:
         """The same part of a whole tensor, or of what can be indexed like one."""
@@ -54,12 +56,14 @@ class Piece:
         """
         part = local_part(tensor.detach())
         if not shape:
-            return cls(shape, (Rectangle((), part),))
+            return cls(shape, (Rectangle((), part, rank == 0),))
         return cls(shape, tuple(_rectangles(part, first_row(tensor), shape, cut or Cut(shared=(ranks,)), ranks, rank)))
 
     def copied(self) -> Piece:
         """The same values on the CPU, in memory of their own."""
-        return Piece(self.shape, tuple(Rectangle(r.offset, r.part.to("cpu", copy=True)) for r in self.rectangles))
+        return Piece(
+            self.shape, tuple(Rectangle(r.offset, r.part.to("cpu", copy=True), r.first) for r in self.rectangles)
+        )
 
 
 def _rectangles(part: Tensor, row: int, shape: torch.Size, cut: Cut, ranks: int, rank: int) -> Iterator[Rectangle]:
@@ -69,8 +73,9 @@ def _rectangles(part: Tensor, row: int, shape: torch.Size, cut: Cut, ranks: int,
         if cut.axis == 0:
             first, last = max(held.local.start, row), min(held.local.stop, row + len(part))
             if first < last:
-                yield Rectangle((held.whole.start + first - held.local.start, *rest), part[first - row : last - row])
+                offset = (held.whole.start + first - held.local.start, *rest)
+                yield Rectangle(offset, part[first - row : last - row], held.first)
         elif part.numel():
-            offset = [row, *rest]
-            offset[cut.axis] = held.whole.start
-            yield Rectangle(tuple(offset), part.narrow(cut.axis, held.local.start, held.local.stop - held.local.start))
+            offset = (row, *rest[: cut.axis - 1], held.whole.start, *rest[cut.axis :])
+            own = part.narrow(cut.axis, held.local.start, held.local.stop - held.local.start)
+            yield Rectangle(offset, own, held.first)
