@@ -52,7 +52,7 @@ def contents(
     models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] = (), piece_of: PieceOf = _all_of_it
 ) -> dict[str, Piece]:
     """What a checkpoint has of a rank's models and optimisers, by name: views, which reading fills."""
-    out = {}
+    out: dict[str, Piece] = {}
     for model in models:
         kept = model.state_dict(keep_vars=True).keys()
         out |= {WEIGHT + name: piece_of(name, parameter) for name, parameter in model.named_parameters()}
