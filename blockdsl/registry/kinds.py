@@ -81,10 +81,15 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed")
+INPUTS = (
+    *("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed"),
+    "value_embed",
+)
 
 # Options that a kind has when it asks for an input: the graph reads them.
-INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
+INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")} | {
+    "value_embed": ("value_embed", "kv_heads", "value_dim_head")
+}
 
 
 class Sizes(NamedTuple):
@@ -222,6 +227,12 @@ class Kind:
         """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
         given = SimpleNamespace(dim=dim, **_plain(options))
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
+
+    def value_features(self, dim: int, options: Mapping[str, Value]) -> int:
+        """Features of the values of a token, and of the embedding that the input `value_embed` is."""
+        o = self.completed(dim, options)
+        features: int = o.kv_heads * o.value_dim_head
+        return features
 
     def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
         """The same from its own options as a caller gives them: checked, with defaults for the others.

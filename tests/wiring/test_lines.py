@@ -113,6 +113,10 @@ def windows(m: Plain, x: Tensor) -> Tensor:
     return m.a("a3", m.a("a2", x, kv="a0", window=4), kv="a0", window=1)
 
 
+def gains(m: Plain, x: Tensor) -> Tensor:
+    return m.a("a2", m.f("f1", m.a("a0", x)), values="a0")
+
+
 PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "u-net": u_net,
     "input injected": input_injected,
@@ -126,6 +130,7 @@ PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "backout": backout,
     "earlier layer": earlier_layer,
     "branches": branches,
+    "gains": gains,
     "windows": windows,
 }
 
