@@ -23,7 +23,7 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     """Those of a block, but for the add and for what is done to the sum."""
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
-    options = kind.completed(graph.dim, attrs["options"])
+    options = graph.completed(node)
     of_stream, of_output, _ = norms_of(attrs["options"])
     rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)

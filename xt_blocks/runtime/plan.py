@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blockdsl.graph.state import Kept, kept, restarts
-from blockdsl.registry.kinds import kinds
+from blockdsl.registry.kinds import CONCAT, kinds
 
 from ..blocks.block import Use
 
@@ -38,7 +38,8 @@ class Step:
         own_context: its context is the stream at an earlier node.
         keep_scores: a later block reads its scores.
         gives: what else later blocks read of it beside its stream.
-        injected: where a pass has what its branch reads beside the stream.
+        injected: where a pass has what is added to the stream as its branch reads it.
+        concat: where a pass has what its branch reads beside the stream, with more features.
         reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         stage: its index; None after the last one.
@@ -65,6 +66,7 @@ class Step:
     keep_scores: bool = False
     gives: tuple[str, ...] = ()
     injected: str | None = None
+    concat: str | None = None
     reads_condition: bool = False
     normed_from: str | None = None
     stage: int | None = None
@@ -122,8 +124,11 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     per_token = [piece for piece in (pieces or {}).values() if piece.per == "token"]
     reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
+    taken = {**taken}
+    concat, _ = taken.pop(CONCAT, (None, ""))
     inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
     inputs += tuple(name for name in taken if name not in inputs)
+    inputs += ("use",) if kind.by_use(attrs["options"]) else ()
     found = {
         "rotary": rotary,
         "context_rotary": rotary,
@@ -134,7 +139,14 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
     return replace(
         step,
-        use=Use(attrs["shift"], scale, graph.causal, shares_norm, restarts(graph, step.node)),
+        use=Use(
+            attrs["shift"],
+            scale,
+            graph.causal,
+            shares_norm,
+            graph.uses(step.node).index(step.node),
+            restarts(graph, step.node),
+        ),
         inputs=inputs,
         gets=tuple(name for name in inputs if name not in taken and found.get(name, True)),
         rotary=rotary[0] if rotary else None,
@@ -142,6 +154,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
         own_context="context" in taken,
         injected=given_by(graph.start, "injected") if attrs["options"]["reinject_input"] else None,
+        concat=concat,
         reads_condition=bool(graph.sources(step.node, "condition")),
         normed_from=given_by(normed[0], "normed") if normed else None,
         stage=attrs["stage"],
@@ -206,6 +219,7 @@ def _with_lifetimes(steps: list[Step], start: str) -> list[Step]:
             step.base,
             *step.takes.values(),
             step.injected,
+            step.concat,
             step.normed_from,
             step.node,
         ):

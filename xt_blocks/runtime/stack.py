@@ -392,6 +392,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         normed = None if step.normed_from is None else ctx.values[step.normed_from]
         further: tuple[Any, ...] = (normed, ctx.condition if step.reads_condition else None)
         further += (ctx.documents, None if step.injected is None else ctx.values[step.injected])
+        further += (None if step.concat is None else ctx.taken(step.concat),)
         while further and further[-1] is None:
             further = further[:-1]
         out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)

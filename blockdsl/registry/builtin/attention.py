@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..kinds import Kind, Shape
+from ..kinds import CONCAT, Kind, Shape
 from ..norms import NORM_UNIT_OFFSET
+from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
 from ..state import State
 from .dropout import dropout_step, sublayer_dropout
@@ -290,6 +291,8 @@ def _self_attention_check(o: Any) -> str | None:
         return f"forget_gate is set beside {clash}, but {_NO_GATES[clash]}"
     if o.forget_gate and not o.causal:
         return "forget_gate is set, but it needs causal: a token forgets those before it"
+    if o.lora_rank is not None and o.kv_rank is not None:
+        return f"lora_rank={o.lora_rank} is set beside kv_rank={o.kv_rank}, but latents are a low-rank form already"
     if o.kv and o.values:
         return "kv and values are set, but kv takes the values of its label too"
     if o.value_mix != "half" and not o.values:
@@ -306,21 +309,28 @@ def _self_attention_derived(o: Any) -> dict[str, Value]:
 def _self_attention_shapes(o: Any) -> dict[str, Shape]:
     made = projection_shapes("to_qkv", o, queries=True, keys=not o.kv) if o.kv_rank is None else latent_shapes(o)
     if o.forget_gate:
-        made |= {"forget_gate.weight": (o.heads, o.dim), "forget_gate.bias": (o.heads,)}
+        made |= {"forget_gate.weight": (o.heads, o.dim_in), "forget_gate.bias": (o.heads,)}
     if o.value_mix == "learned":
-        made |= {"to_value_mix.weight": (o.kv_heads, o.dim), "to_value_mix.bias": (o.kv_heads,)}
-    return made | attention_shapes(o)
+        made |= {"to_value_mix.weight": (o.kv_heads, o.dim_in), "to_value_mix.bias": (o.kv_heads,)}
+    return made | lora_shapes(o, _made_by_token(o)) | attention_shapes(o)
+
+
+def _made_by_token(o: Any) -> tuple[int, int, int]:
+    """Features of queries, keys and values that one linear layer makes."""
+    keys, values = (0, 0) if o.kv else (o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head)
+    return o.heads * o.dim_head, keys, values
 
 
 def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     flops = attention_flops(o, batch, seq, seq)
     if o.forget_gate:  # further features: one of the query, and one for each query head that reads a key
-        flops += 2 * batch * seq * o.heads * (o.dim + (seq + o.num_mem_kv) * (1 + o.heads // o.kv_heads))
+        flops += 2 * batch * seq * o.heads * (o.dim_in + (seq + o.num_mem_kv) * (1 + o.heads // o.kv_heads))
     if o.value_mix == "learned":
-        flops += 2 * batch * seq * o.dim * o.kv_heads
+        flops += 2 * batch * seq * o.dim_in * o.kv_heads
+    flops += 2 * batch * seq * lora_products(o, _made_by_token(o)) if o.lora_rank else 0
     if o.kv_rank is None:
         return flops
-    full = o.dim * (o.heads * o.dim_head + kv_features(o))
+    full = o.dim_in * (o.heads * o.dim_head + kv_features(o))
     return flops + 2 * batch * seq * (latent_products(o) - full)
 
 
@@ -328,7 +338,7 @@ def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
     if o.kv_rank is None:
         made = qkv_step(o, "q" if o.kv else "q, k, v", o.heads * o.dim_head + kv_features(o))
         mix = {"half": "half of v", "learned": f"a share of v for each of {o.kv_heads} heads"}[o.value_mix]
-        return attention_steps(o, (made, ""), *([(mix, "values")] if o.values else []))
+        return attention_steps(o, (made, ""), *lora_step(o), *([(mix, "values")] if o.values else []))
     return attention_steps(o, *latent_steps(o))
 
 
@@ -375,7 +385,7 @@ def kv_features(o: Any) -> int:
 def projection_shapes(name: str, o: Any, queries: bool, keys: bool, dim: int | None = None) -> dict[str, Shape]:
     """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias.
 
-    `dim` is of what it reads, the stream by default.
+    `dim` is of what it reads, by default what the block reads.
     """
     parts = [
         (o.heads * o.dim_head if queries else 0, o.qkv_bias),
@@ -391,7 +401,7 @@ def projection_shapes(name: str, o: Any, queries: bool, keys: bool, dim: int | N
     )
     shapes: dict[str, Shape] = {}
     for layer, (rows, bias) in layers.items():
-        shapes[f"{layer}.weight"] = (rows, dim or o.dim)
+        shapes[f"{layer}.weight"] = (rows, dim or o.dim_in)
         shapes |= {f"{layer}.bias": (rows,)} if bias else {}
     return shapes
 
@@ -412,11 +422,11 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
     if o.out_bias:
         shapes["output.to_out.bias"] = (out,)
     if o.tensor_product:
-        shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim)
+        shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim_in)
     if o.head_scale:
         shapes["output.head_scale"] = (o.heads, 1, 1)
     if gates := gate_features(o):
-        shapes["output.to_gate.weight"] = (gates, o.dim)
+        shapes["output.to_gate.weight"] = (gates, o.dim_in)
         shapes |= {"output.to_gate.bias": (gates,)} if o.gate_bias else {}
     if o.qk_norm_dim_scale:
         shapes["qk_norm.q_scale"] = (o.heads, 1, o.dim_head)
@@ -449,18 +459,19 @@ def gate_features(o: Any) -> int:
 
 
 def attention_flops(o: Any, batch: int, queries: int, sources: int, dim_source: int | None = None) -> int:
-    """Projections, and the products of the attention itself; `dim_source`: features of a source, o.dim by default.
+    """Projections, and the products of the attention itself; `dim_source`: features of a source, by default as read.
 
     The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
     """
     keys = sources + o.num_mem_kv
     values = o.heads * o.value_dim_head
-    on_tokens = o.heads * o.dim_head + (2 if o.on_attn else 1) * values
+    on_tokens = o.heads * o.dim_head
     on_tokens += o.kv_heads * o.value_dim_head if o.tensor_product else 0
     on_tokens += gate_features(o)
     scored = o.heads * (o.dim_head + (2 if o.l2_distance else 0))
     products = queries * keys * (scored + values + (2 * o.heads**2 if o.talking_heads else 0))
-    return 2 * batch * (queries * o.dim * on_tokens + sources * (dim_source or o.dim) * kv_features(o) + products)
+    linear = queries * (o.dim_in * on_tokens + o.dim * (2 if o.on_attn else 1) * values)
+    return 2 * batch * (linear + sources * (dim_source or o.dim_in) * kv_features(o) + products)
 
 
 def _biased(bias: bool) -> str:
@@ -471,7 +482,7 @@ def qkv_step(o: Any, names: str, features: int, dim: int | None = None) -> str:
     """The step that makes queries, keys and values, or some of them."""
     biased = o.qkv_bias and (o.k_bias or names == "q")
     but = " but k" if o.qkv_bias and not biased else ""
-    return f"{names} {dim or o.dim:,} → {features:,}{_biased(o.qkv_bias)}{but}"
+    return f"{names} {dim or o.dim_in:,} → {features:,}{_biased(o.qkv_bias)}{but}"
 
 
 def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
@@ -545,6 +556,15 @@ SELF_ATTENTION = Kind(
             "scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130)",
         ),
         *LATENT_OPTIONS,
+        lora_rank("attn", "queries, keys and values"),
+        Option(
+            CONCAT,
+            bool,
+            False,
+            "a label: the block reads the stream and beside it what it was there, concatenated before the norm (Zamba, "
+            "arXiv:2405.16712)",
+            reads=CONCAT,
+        ),
         Option(
             "kv",
             bool,
