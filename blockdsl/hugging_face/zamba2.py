@@ -31,6 +31,8 @@ def _read(config: Config) -> dict[str, Component]:
         sizes["max_seq_len"] = 16384
     for name, value in (("attention_hidden_size", 2 * dim), ("attention_head_dim", sizes["attn_dim_head"])):
         config.only(name, value, f"transformers makes it {value} whatever is said")
+    inner = config.integer("intermediate_size", 4 * dim)
+    config.only("ffn_hidden_size", inner, "it is not intermediate_size")
     config.only("hybrid_layer_ids", hybrids, f"layers_block_type says {hybrids}")
     config.ignore("kv_channels", "num_query_groups", "use_long_context")
     eps, rank = config.number("rms_norm_eps", 1e-5), config.integer("adapter_rank", 128)
@@ -48,7 +50,7 @@ def _read(config: Config) -> dict[str, Component]:
         "use_rmsnorm": True,
         "norm_eps": eps,
         **(rotary_settings(config, sizes["attn_dim_head"]) if rotated else {"use_abs_pos_emb": False}),
-        "ff_inner": config.integer("intermediate_size", 4 * dim),
+        "ff_inner": inner,
         "ff_glu": True,
         "ff_gate_first": True,
         "ff_activation": config.activation("hidden_act", "gelu"),
@@ -66,7 +68,11 @@ def _read(config: Config) -> dict[str, Component]:
     rows = [
         Weight("token_emb", "model.embed_tokens"),
         *_state_space_rows(layers, hybrids),
-        *(row for first in range(blocks) for row in _shared_rows(sizes, hybrids[first::blocks], first, blocks, adapted)),
+        *(
+            row
+            for first in range(blocks)
+            for row in _shared_rows(sizes, hybrids[first::blocks], first, blocks, adapted)
+        ),
         *(Weight(f"attn_layers.joins.read{2 * n}.linear", f"model.layers.{i}.linear") for n, i in enumerate(hybrids)),
         Weight("attn_layers.norm", "model.final_layernorm"),
         *logits_rows(config, tied=True),
@@ -123,7 +129,7 @@ def _shared_rows(sizes: dict[str, Any], uses: Sequence[int], first: int, blocks:
     adapters = {f: [f"{feedforward}gate_up_proj_adapter_list"]}
     if adapted:
         adapters[a] = [f"{attention}linear_{part}_adapter_list" for part in "qkv"]
-    numbers = [first + blocks * use for use in range(len(uses))]
+    numbers = tuple(first + blocks * use for use in range(len(uses)))
     for block, lists in adapters.items():
         for place, own in enumerate(("down_weight", "up_weight")):
             names = tuple(f"{each}.{{e}}.{place}.weight" for each in lists)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ..kinds import CONCAT, Kind, Shape
-from ..norms import NORM_UNIT_OFFSET
 from ..lora import lora_products, lora_rank, lora_shapes, lora_step
+from ..norms import NORM_UNIT_OFFSET
 from ..options import Option, Value
 from ..state import State
 from .dropout import dropout_step, sublayer_dropout
