@@ -6,15 +6,18 @@ from typing import Any
 
 from ..kinds import Kind
 from ..options import Option, Value
+from ..split import Cut, Split
 from .attention import (
     attention_check,
     attention_derived,
     attention_flops,
     attention_options,
     attention_shapes,
+    attention_split,
     attention_state,
     attention_steps,
     kv_features,
+    projection_cuts,
     projection_shapes,
     qkv_step,
     value_sizes,
@@ -33,6 +36,14 @@ def _check(o: Any) -> str | None:
 
 def _derived(o: Any) -> dict[str, Value]:
     return attention_derived(o) | {"dim_context": o.dim if o.dim_context is None else o.dim_context}
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    def made(shared: int) -> dict[str, Cut]:
+        queries = projection_cuts("to_q", o, shared, queries=True, keys=False)
+        return queries | projection_cuts("to_kv", o, shared, queries=False, keys=True)
+
+    return attention_split(o, ranks, made)
 
 
 CROSS_ATTENTION = Kind(
@@ -98,6 +109,7 @@ CROSS_ATTENTION = Kind(
     module="xt_blocks.blocks.attention:CrossAttention",
     check=_check,
     derive=_derived,
+    split=_split,
     steps=lambda o: attention_steps(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),
