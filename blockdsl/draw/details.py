@@ -23,7 +23,7 @@ class Details:
 
     def __init__(self, graph: Graph, captions: Captions, seq_len: int) -> None:
         self.graph, self.captions, self.seq_len = graph, captions, costs.row_length(graph, seq_len)
-        self.shapes: dict[tuple[str, str], list[str]] = {}
+        self.shapes: dict[tuple[str, str, int], list[str]] = {}
 
     @cached_property
     def costs(self) -> dict[str, costs.Cost]:

@@ -179,11 +179,8 @@ class _Builder:
 
     def _normed(self, source: str, node: str, block: ResolvedBlock) -> None:
         if not shares(self.graph.nodes[source]["options"]):
-            lacks = (
-                "norms more than it"
-                if self.graph.nodes[source]["options"].get(CONCAT)
-                else "has no norm before its branch"
-            )
+            more = self.graph.nodes[source]["options"].get(CONCAT)
+            lacks = "norms more than it" if more else "has no norm before its branch"
             problem = f"shared_norm reads the stream as {source} norms it, and {source} {lacks}"
             raise PatternError(self.resolved.pattern.source, block.span, problem, "write shared_norm=false here")
         self._edge(source, node, "normed")

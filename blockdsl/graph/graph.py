@@ -207,7 +207,7 @@ class Graph:
         return kind_of(attrs["kind"]).completed(self.dim, attrs["options"], len(self.uses(node)))
 
     def uses(self, node: str) -> list[str]:
-        """The blocks that share a block's parameters, itself among them, where each has some of its own; else itself."""
+        """The blocks that share a block's parameters, where each has some of its own too; else the block alone."""
         attrs = self.block(node)
         if attrs["tie"] is None or not kind_of(attrs["kind"]).by_use(attrs["options"]):
             return [node]

@@ -279,8 +279,8 @@ class Attention(AnyAttention):
         cache: LayerState | None = None,
         kv: KeysValues | None = None,
         values: KeysValues | None = None,
-        use: int = 0,
         gives: Collection[str] = (),
+        use: int = 0,
     ) -> Tensor | tuple[Tensor, Scores] | LayerOutput:
         """
         Args:
@@ -295,8 +295,8 @@ class Attention(AnyAttention):
             cache: this block's keys and values of the tokens before x, and where new ones go.
             kv: of an earlier block, with the option `kv`.
             values: those of an earlier block, with the option `values`.
-            use: which of the blocks that share it this is, with the option `lora_rank`.
             gives: what to return for later blocks: "kv", "values", both the same KeysValues.
+            use: which of the blocks that share it this is, with the option `lora_rank`.
 
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys); with `gives` a

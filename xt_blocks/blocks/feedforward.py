@@ -59,7 +59,7 @@ class FeedForward(nn.Module):
         for linear in (self.to_hidden,) if self.zero_init else (self.to_hidden, self.to_out):
             xavier(linear.weight, linear.bias, gain)
 
-    def forward(self, x: Tensor, use: int = 0) -> Tensor:
+    def forward(self, x: Tensor, *, use: int = 0) -> Tensor:
         """`x: (batch, seq, dim)`, in one of its uses → (batch, seq, dim)."""
         if self.glu:
             hidden, gate = self._hidden(x, use).chunk(2, dim=-1)
@@ -71,9 +71,8 @@ class FeedForward(nn.Module):
             if self.mult_bias is not None:
                 hidden = hidden * self.mult_bias
         else:
-            to_hidden = self.to_hidden
-            packed = type(to_hidden) is PackedLinear and self.lora is None
-            fused = to_hidden.activated(x, self.activation) if packed else None
+            to_hidden, alone = self.to_hidden, self.lora is None
+            fused = to_hidden.activated(x, self.activation) if alone and type(to_hidden) is PackedLinear else None
             hidden = ACTIVATIONS[self.activation](self._hidden(x, use)) if fused is None else fused
         if self.norm is not None:
             hidden = self.norm(hidden)

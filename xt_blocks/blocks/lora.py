@@ -30,6 +30,7 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor, use: int = 0, first: int = 0) -> Tensor:
         """`x: (batch, seq, features)`, for the parts from `first` on → (batch, seq, outputs)."""
-        low = linear(x, self.down_weight[use, first * self.rank :]).split(self.rank, dim=-1)
-        up = self.up_weight[use].split(self.sizes)[first:]
-        return torch.cat([linear(part, weight) for part, weight in zip(low, up, strict=True)], dim=-1)
+        low = linear(x, self.down_weight[use, first * self.rank :])
+        up = self.up_weight[use].split_with_sizes(self.sizes)[first:]
+        parts = zip(low.chunk(len(up), dim=-1), up, strict=True)
+        return torch.cat([linear(part, weight) for part, weight in parts], dim=-1)
