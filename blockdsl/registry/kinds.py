@@ -96,7 +96,7 @@ class Sizes(NamedTuple):
 
 
 CONCAT = "concat"
-"""An option of a block that reads the stream and what it was at a label, concatenated: x of its module is 2·dim wide."""
+"""An option of a block that reads the stream and what it was at a label, concatenated: its module gets 2·dim features."""
 
 # Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
 SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}

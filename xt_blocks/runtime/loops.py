@@ -72,9 +72,7 @@ def _follow(stack: Stack, counts: dict[str, int]) -> None:
     graph = stack.graph.with_loops(**_of(stack.graph, counts))
     for owner in (node for node in stack.graph.tied() if stack.graph.node_type(node) == "block"):
         if owner in graph.nx and len(graph.uses(owner)) != len(stack.graph.uses(owner)):
-            raise UserError(
-                f"{owner}: each repeat has parameters of its own, so there are as many as there are of them"
-            )
+            raise UserError(f"{owner}: each repeat has parameters of its own, and another number of them has not")
     modules: dict[str, nn.Module] = {**stack.blocks, **stack.joins}
     by_tie = {stack.graph.nx.nodes[owner]["tie"]: module for owner, module in modules.items()}
     own = {o: modules[o] if o in modules else by_tie[graph.nx.nodes[o]["tie"]] for o in graph.tied()}
