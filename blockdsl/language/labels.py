@@ -66,11 +66,21 @@ def read_arguments(read: Read) -> tuple[str | int, Join, float | None]:
     return "latest" if which is None else which, join, join.init if init is None else init
 
 
-class Places:
-    """The places that labels name, while the text is expanded."""
+READ_EACH = 100
+"""So many places may be read for each block that a text may have, by all reads together: `all` is quadratic."""
 
-    def __init__(self, known: Collection[str]) -> None:
-        self.known = known  # all that the text writes, above or below
+
+class Places:
+    """The places that labels name, while the text is expanded.
+
+    Args:
+        known: all labels that the text writes, above or below.
+        max_blocks: how many blocks the text may have.
+    """
+
+    def __init__(self, known: Collection[str], max_blocks: int) -> None:
+        self.known = known
+        self.limit = self.left = READ_EACH * max_blocks
         self.count = 0
         self.written: dict[str, list[int]] = {}
         self.live: dict[str, list[int]] = {}  # less those that were popped
@@ -108,6 +118,10 @@ class Places:
                 )
             return (live[which],)
         if which == "all":
+            self.left -= len(live)
+            if self.left < 0:
+                problem = f"up to here reads by 'all' read more than {self.limit:,} places"
+                raise Fault(span, problem, "in Python, parse(text, max_blocks=...) raises the limit")
             return tuple(live)
         if which == "pop":
             return (live.pop(),)

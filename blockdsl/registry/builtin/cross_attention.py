@@ -7,7 +7,7 @@ from typing import Any
 from ..kinds import Kind
 from ..options import Option, Value
 from ..split import Cut, Split
-from .attention import (
+from .multihead import (
     attention_check,
     attention_derived,
     attention_flops,
