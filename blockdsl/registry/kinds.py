@@ -96,7 +96,7 @@ class Sizes(NamedTuple):
 
 
 CONCAT = "concat"
-"""An option of a block that reads the stream and what it was at a label, concatenated: its module gets 2·dim features."""
+"""An option of blocks that read the stream and what it was at a label, concatenated: the module gets 2·dim features."""
 
 # Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
 SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
