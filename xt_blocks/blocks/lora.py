@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -24,9 +23,9 @@ class LowRank(nn.Module):
     def __init__(self, features: int, sizes: Sequence[int], rank: int, uses: int) -> None:
         super().__init__()
         self.sizes, self.rank = [size for size in sizes if size], rank
-        down = torch.empty(uses, len(self.sizes) * rank, features, dtype=torch.get_default_dtype())
-        self.down_weight = nn.Parameter(down.uniform_(-1, 1) / math.sqrt(features))
-        self.up_weight = nn.Parameter(torch.zeros(uses, sum(self.sizes), rank, dtype=torch.get_default_dtype()))
+        bound, parts = features**-0.5, len(self.sizes)
+        self.down_weight = nn.Parameter(torch.empty(uses, parts * rank, features).uniform_(-bound, bound))
+        self.up_weight = nn.Parameter(torch.zeros(uses, sum(self.sizes), rank))
 
     def forward(self, x: Tensor, use: int = 0, first: int = 0) -> Tensor:
         """`x: (batch, seq, features)`, for the parts from `first` on → (batch, seq, outputs)."""
