@@ -15,11 +15,12 @@ from ..registry.injection import injection_shapes
 from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm, widths
 from ..registry.options import plain, whole
+from ..registry.pools import cls_tokens, pool_attention, pool_of, vectors_of
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
 from ..registry.residual_streams import mixing_flops, mixing_shapes
 from ..registry.state import item_bytes
-from ..registry.tokens import cls_tokens, pair, pool_attention, pool_of, vectors_of
+from ..registry.tokens import pair
 from .state import Kept, kept
 from .tokens import of_logits
 

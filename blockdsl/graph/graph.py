@@ -249,7 +249,7 @@ class Graph:
         """Why the stack cannot read a text one segment after another (Transformer-XL), or None when it can.
 
         It can when every kind goes on from what it kept of earlier segments: their tokens, which it is handed as its
-        input `memory`, or a state of constant size.
+        input `memory` or, where it attends to an earlier place, before its context, or a state of constant size.
         """
         for node in self.nodes("block"):
             kind, pieces = self.state(node)
@@ -258,7 +258,8 @@ class Graph:
             if self.sources(node, "normed") and ("memory" in kind.inputs or self.block(node)["shift"]):
                 return f"{node} ({kind.title}) reads what another block has normed, of this segment alone"
             grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
-            if (pieces is None or grows) and "memory" not in kind.inputs:
+            own_context = any(self.node_type(source) != "context" for source in self.sources(node, "context"))
+            if (pieces is None or grows) and "memory" not in kind.inputs and not own_context:
                 return f"{node} ({kind.title}) keeps nothing of earlier segments"
         return None
 

@@ -449,7 +449,7 @@ class CrossAttention(AnyAttention):
         Args:
             x: (batch, seq, dim)
             context: (batch, context, dim_context); None when the cache has its keys and values already. With the option
-                `context`, (batch, seq, dim) of the same tokens as x.
+                `context`, (batch, seq, dim) of the same tokens as x, or (batch, earlier + seq, dim) with those before.
             context_mask: (batch, context) bool, True = attend; outside of a stack.
             rotary: rotation of queries.
             context_rotary: rotation of the context's keys.

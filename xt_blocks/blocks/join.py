@@ -57,15 +57,18 @@ class StreamJoin(nn.Module):
         gained = gained if scale == 1 else gained * scale
         return joined if self.replaces and scale == 1 else x + gained, gained
 
+    def factors(self, x: Tensor) -> Tensor | None:
+        """What each value is multiplied by, (values,), or of a gate (batch, seq, values); None: by nothing alone."""
+        if self.join == "gate":
+            return apply(self.gate, x).sigmoid()
+        return {"gain": lambda: self.gain, "soft": lambda: self.logits.softmax(dim=0)}.get(self.join, lambda: None)()
+
     def _joined(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         if self.join == "cat":
             return apply(self.combine, torch.cat((*earlier, x), dim=-1))
         if self.join == "linear":
             return reduce(torch.add, earlier, apply(self.linear, x))
-        if self.join == "add":
+        if (factors := self.factors(x)) is None:
             return reduce(torch.add, earlier)
-        if self.join == "gate":
-            factors = apply(self.gate, x).sigmoid()[..., None, :].unbind(dim=-1)
-        else:
-            factors = (self.gain if self.join == "gain" else self.logits.softmax(dim=0)).unbind()
-        return reduce(torch.add, (u * factor for u, factor in zip(earlier, factors, strict=True)))
+        each = factors.unbind() if factors.ndim == 1 else factors[..., None, :].unbind(dim=-1)
+        return reduce(torch.add, (u * factor for u, factor in zip(earlier, each, strict=True)))

@@ -154,6 +154,8 @@ def load_writer(folder: Path, device: str = "cpu") -> Writer:
     net = model.decoder.net if isinstance(model, XTransformer) else model
     if not isinstance(net, TransformerWrapper) or net.return_only_embed:
         raise UserError(f"{folder} has no model that gives logits of tokens, but a {type(model).__name__}")
+    if isinstance(model, XTransformer) and (reads := model.encoder.graph.reads) != "tokens":
+        raise UserError(f"{folder} has a model that reads {reads}, and a prompt is text: call its generate in Python")
     if reason := net.graph.sees_later():
         raise UserError(f"{folder} has a model that sees later tokens, and gives no next ones: {reason}")
     if (folder / TOKENIZER).is_file():

@@ -35,7 +35,8 @@ class Step:
         counted: for a sum, the branches whose gain is summed by their blocks; of others it is a difference.
         rotary, biases: the nodes it reads these from.
         takes: inputs that come from earlier nodes → where a pass has them.
-        own_context: its context is the stream at an earlier node.
+        sums: those of them that are a sum of several residual streams.
+        own_context: where segment memories keep its context, if that is the stream at an earlier node.
         keep_scores: a later block reads its scores.
         gives: what else later blocks read of it beside its stream.
         injected: where a pass has what is added to the stream as its branch reads it.
@@ -62,7 +63,8 @@ class Step:
     rotary: str | None = None
     biases: tuple[str, ...] = ()
     takes: Mapping[str, str] = field(default_factory=dict)
-    own_context: bool = False
+    sums: tuple[str, ...] = ()
+    own_context: str | None = None
     keep_scores: bool = False
     gives: tuple[str, ...] = ()
     injected: str | None = None
@@ -152,7 +154,8 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         rotary=rotary[0] if rotary else None,
         biases=tuple(position for position in positions if position not in rotary),
         takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
-        own_context="context" in taken,
+        sums=tuple(name for name, (_, what) in taken.items() if not what and graph.residual_streams > 1),
+        own_context=given_by(taken["context"][0], "stream") if "context" in taken else None,
         injected=given_by(graph.start, "injected") if attrs["options"]["reinject_input"] else None,
         concat=concat,
         reads_condition=bool(graph.sources(step.node, "condition")),
