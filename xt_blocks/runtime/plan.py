@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blockdsl.graph.state import Kept, kept, restarts
-from blockdsl.registry.kinds import CONCAT, kinds
+from blockdsl.registry.kinds import kinds
 
 from ..blocks.block import Use
 
@@ -40,7 +40,6 @@ class Step:
         keep_scores: a later block reads its scores.
         gives: what else later blocks read of it beside its stream.
         injected: where a pass has what is added to the stream as its branch reads it.
-        concat: where a pass has what its branch reads beside the stream, with more features.
         reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         stage: its index; None after the last one.
@@ -68,7 +67,6 @@ class Step:
     keep_scores: bool = False
     gives: tuple[str, ...] = ()
     injected: str | None = None
-    concat: str | None = None
     reads_condition: bool = False
     normed_from: str | None = None
     stage: int | None = None
@@ -126,8 +124,6 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     per_token = [piece for piece in (pieces or {}).values() if piece.per == "token"]
     reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
-    taken = {**taken}
-    concat, _ = taken.pop(CONCAT, (None, ""))
     inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
     inputs += tuple(name for name in taken if name not in inputs)
     inputs += ("use",) if kind.by_use(attrs["options"]) else ()
@@ -157,7 +153,6 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         sums=tuple(name for name, (_, what) in taken.items() if not what and graph.residual_streams > 1),
         own_context=given_by(taken["context"][0], "stream") if "context" in taken else None,
         injected=given_by(graph.start, "injected") if attrs["options"]["reinject_input"] else None,
-        concat=concat,
         reads_condition=bool(graph.sources(step.node, "condition")),
         normed_from=given_by(normed[0], "normed") if normed else None,
         stage=attrs["stage"],
@@ -222,7 +217,6 @@ def _with_lifetimes(steps: list[Step], start: str) -> list[Step]:
             step.base,
             *step.takes.values(),
             step.injected,
-            step.concat,
             step.normed_from,
             step.node,
         ):
