@@ -125,8 +125,10 @@ def _flat(specs: tuple[Spec, ...]) -> Iterator[BlockSpec | ReadSpec | LabelSpec]
             yield spec
 
 
-def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS) -> Expansion:
-    """Every block that the pattern stands for.
+def expand(
+    statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS, before: Body | None = None
+) -> Expansion:
+    """Every block that the pattern stands for; `before`: of two streams, the one that is on the left.
 
     Raises:
         Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks or READ_EACH times as many
@@ -138,7 +140,8 @@ def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_
     for definition in definitions:
         measure.define(definition)
     measure.body(body)
-    labels = Places({*_written_labels(definitions, body)}, max_blocks)
+    known, elsewhere = ({*_written_labels(definitions, each)} for each in (body, before or ()))
+    labels = Places(known, max_blocks, elsewhere - known)
     return _Expander(measure.definitions, labels).run(body)
 
 

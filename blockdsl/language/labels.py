@@ -76,10 +76,11 @@ class Places:
     Args:
         known: all labels that the text writes, above or below.
         max_blocks: how many blocks the text may have.
+        elsewhere: labels on the left side of '=>', where this is the right one.
     """
 
-    def __init__(self, known: Collection[str], max_blocks: int) -> None:
-        self.known = known
+    def __init__(self, known: Collection[str], max_blocks: int, elsewhere: Collection[str] = ()) -> None:
+        self.known, self.elsewhere = known, elsewhere
         self.limit = self.left = READ_EACH * max_blocks
         self.count = 0
         self.written: dict[str, list[int]] = {}
@@ -103,6 +104,11 @@ class Places:
             if name in self.known:
                 hint = f"a read comes after its label: write ^{shortened(name)} above"
                 raise Fault(span, f"the label '{shortened(name)}' is read before it is written", hint)
+            if name in self.elsewhere:
+                name = shortened(name)
+                problem = f"the label '{name}' is on the left side of '=>', which is another sequence"
+                hint = f"'c' reads what the left side gives; <{name} at the end of that adds what is at the label"
+                raise Fault(span, problem, hint)
             hint = did_you_mean(name, self.written) or f"a label is written ^{shortened(name)}, before what reads it"
             raise Fault(span, f"there is no label '{shortened(name)}'", hint)
         live, total = self.live[name], len(self.written[name])
