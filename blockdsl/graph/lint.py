@@ -17,6 +17,7 @@ from ..language.unparse import is_name
 from ..registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name, spell
+from ..registry.pools import SEQUENCE_POOLS, end_clash, image_pool_clash, pool_clash, pool_of
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import (
@@ -25,13 +26,8 @@ from ..registry.tokens import (
     LOGITS_OPTIONS,
     MODELS,
     OUTPUT_OPTIONS,
-    SEQUENCE_POOLS,
-    end_clash,
-    image_pool_clash,
     not_tiled,
     odd_sinusoid,
-    pool_clash,
-    pool_of,
 )
 from .given import misread
 from .graph import Graph

@@ -21,7 +21,20 @@ from .configurations import LLAMA
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "draw", "stats", "diff", "options", "train", "generate", "attention", "coords"]
+NAMES = [
+    "check",
+    "fmt",
+    "show",
+    "draw",
+    "stats",
+    "diff",
+    "options",
+    "tokenize",
+    "train",
+    "generate",
+    "attention",
+    "coords",
+]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 

@@ -15,6 +15,7 @@ memory    (batch, tokens, dim), its x for the tokens of earlier segments, or Non
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
 kv, ...   what an option that takes a label reads, under the option's name; only where it is on
 value_embed  (batch, mems + seq, features), embeddings of the tokens, for a block with this option
+use       int, which of the blocks that share its parameters, only where each has some of its own
 observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
@@ -184,6 +185,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "bias": ForwardContext.bias,
     "cache": ForwardContext.state,
     "value_embed": lambda context, step: context.value_embeds[step.value_embed or 0],
+    "use": lambda context, step: step.use.number,
     "observed": lambda context, step: context.intermediates is not None,
 }
 
