@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
-from ..kinds import Kind, Shape
+from ..kinds import Kind, Shape, Sizes
 from ..norms import NORM_UNIT_OFFSET
 from ..options import Option, Value
 from ..state import State
@@ -13,6 +14,7 @@ from .latent import (
     LATENT_OPTIONS,
     latent_check,
     latent_products,
+    latent_saved,
     latent_shapes,
     latent_state,
     latent_steps,
@@ -324,6 +326,12 @@ def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     return flops + 2 * batch * seq * (latent_products(o) - full)
 
 
+def _self_attention_saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens = sizes.batch * sizes.seq
+    scores = scores_saved(o, sizes.batch, sizes.seq, sizes.seq)
+    return tokens * o.dim + attention_saved(o, tokens, tokens, inputs) + scores
+
+
 def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
     if o.kv_rank is None:
         made = qkv_step(o, "q" if o.kv else "q, k, v", o.heads * o.dim_head + kv_features(o))
@@ -463,6 +471,39 @@ def attention_flops(o: Any, batch: int, queries: int, sources: int, dim_source: 
     return 2 * batch * (queries * o.dim * on_tokens + sources * (dim_source or o.dim) * kv_features(o) + products)
 
 
+def attention_saved(o: Any, queries: float, keys: float, inputs: Collection[str], joint: bool = True) -> float:
+    """Numbers saved of queries, keys, values and their weighted sum, for so many tokens of each, without the scores.
+
+    What is computed of the projections, as rotated queries, stands beside them or, where nothing else is read of them,
+    in their place; keys and values are repeated for the heads that share them.
+
+    Args:
+        joint: one linear layer makes queries, keys and values.
+    """
+    latent, normed = getattr(o, "kv_rank", None) is not None, bool(o.qk_norm or o.qk_rmsnorm or o.qk_layernorm)
+    changed, explicit = normed or "rotary" in inputs, not o.flash
+    repeated = o.heads != o.kv_heads and not explicit
+    new_q, new_k, new_v = (each or explicit for each in (changed or latent, changed or repeated, repeated))
+    out = queries * o.heads * (o.value_dim_head * (2 if new_q and not explicit else 1) + (not explicit))
+    out += queries * 2 * gate_features(o) + (queries * o.heads + keys * o.kv_heads) * normed
+    if latent:
+        return queries * latent_saved(o) + out
+    heads = o.heads if repeated else o.kv_heads
+    own_keys = not getattr(o, "kv", False)
+    made = queries * o.heads * o.dim_head * new_q
+    made += keys * heads * (o.dim_head * new_k + o.value_dim_head * new_v) * (own_keys or repeated)
+    kept_q, kept_kv = normed or not new_q, own_keys and (normed or not (new_k and new_v))
+    if joint:
+        kept_q = kept_kv = kept_q or kept_kv
+    return out + made + queries * o.heads * o.dim_head * kept_q + keys * kv_features(o) * kept_kv
+
+
+def scores_saved(o: Any, batch: int, queries: int, keys: int) -> float:
+    """Of scores, which kernels that hold them save: the weights, and what modifiers read."""
+    modified = (o.softcap is not None) + 2 * (o.dropout > 0) + 2 * bool(o.talking_heads)
+    return batch * o.heads * queries * (keys + o.num_mem_kv) * (1 + modified) if o.flash is False else 0
+
+
 def _biased(bias: bool) -> str:
     return " + bias" if bias else ""
 
@@ -572,6 +613,7 @@ SELF_ATTENTION = Kind(
     inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
     shapes=_self_attention_shapes,
     flops=lambda o, sizes: _self_attention_flops(o, sizes.batch, sizes.seq),
+    saved=_self_attention_saved,
     state=_self_attention_state,
     gives=("scores", "kv", "values"),
     given_sizes=_given_sizes,

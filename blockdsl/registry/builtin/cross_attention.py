@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from ..kinds import Kind
+from ..kinds import Kind, Sizes
 from ..options import Option, Value
 from .attention import (
     attention_check,
     attention_derived,
     attention_flops,
     attention_options,
+    attention_saved,
     attention_shapes,
     attention_state,
     attention_steps,
     kv_features,
     projection_shapes,
     qkv_step,
+    scores_saved,
     value_sizes,
 )
 
@@ -33,6 +36,12 @@ def _check(o: Any) -> str | None:
 
 def _derived(o: Any) -> dict[str, Value]:
     return attention_derived(o) | {"dim_context": o.dim if o.dim_context is None else o.dim_context}
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens, context = sizes.batch * sizes.seq, sizes.seq if o.context else sizes.context
+    scores = scores_saved(o, sizes.batch, sizes.seq, context)
+    return tokens * o.dim + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
 
 
 CROSS_ATTENTION = Kind(
@@ -94,6 +103,7 @@ CROSS_ATTENTION = Kind(
     flops=lambda o, sizes: attention_flops(
         o, sizes.batch, sizes.seq, sizes.seq if o.context else sizes.context, o.dim_context
     ),
+    saved=_saved,
     state=lambda o: attention_state(o, "token" if o.context else "context"),
     module="xt_blocks.blocks.attention:CrossAttention",
     check=_check,
