@@ -19,6 +19,7 @@ from .registry import builtin as builtin  # registers the built-in kinds
 from .registry.kinds import Kind, Sizes, kinds
 from .registry.options import Option
 from .registry.register import register, unregister
+from .registry.split import Cut, Split
 from .registry.state import State
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __version__ = "0.2.0.dev0"  # of both packages; the one place that says it
 
 __all__ = [
     "BlockGraph",
+    "Cut",
     "GraphDiff",
     "GraphError",
     "Kind",
@@ -36,6 +38,7 @@ __all__ = [
     "Pattern",
     "PatternError",
     "Sizes",
+    "Split",
     "State",
     "UserError",
     "compile",

@@ -15,15 +15,16 @@ T = TypeVar("T")
 _REQUIRED: Any = object()
 
 # Keys that every family may have, and that say nothing about what a model computes when it is not trained: what wrote
-# the file, the names of labels, tokens and defaults of generation, what a call returns, initial weights, dropout.
+# the file, the names of labels, tokens and defaults of generation, what a call returns, initial weights, dropout; and
+# how the numbers of weights are stored, which whoever reads them has to look at.
 _SAID = """
 _name_or_path _attn_implementation _attn_implementation_autoset _commit_hash architectures attn_implementation
 auto_map chunk_size_feed_forward dtype finetuning_task gradient_checkpointing id2label initializer_factor
 initializer_range is_encoder_decoder keys_to_ignore_at_inference label2id language_model_type model_type
 _num_labels name_or_path num_labels output_attentions output_hidden_states output_past output_router_logits
-output_scores prefix pretraining_tp problem_type return_dict return_dict_in_generate task_specific_params
-tf_legacy_loss tokenizer_class
-torch_dtype torchscript transformers_version use_bfloat16 use_cache xla_device
+output_scores prefix pretraining_tp problem_type quantization_config return_dict
+return_dict_in_generate task_specific_params tf_legacy_loss tokenizer_class torch_dtype
+torchscript transformers_version use_bfloat16 use_cache xla_device
 
 bad_words_ids begin_suppress_tokens bos_token_id cls_token_id decoder_start_token_id diversity_penalty
 do_sample early_stopping encoder_no_repeat_ngram_size eos_token_id eos_token_ids exponential_decay_length_penalty
@@ -37,7 +38,13 @@ _DROPOUT = ("dropout", "pdrop", "dropout_prob", "dropout_rate", "dropout_fusion"
 """Ends of the names of keys that are about training alone."""
 
 # Keys that files of older releases have whatever the model is, where they say nothing with this value alone.
-_PLAIN = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
+_PLAIN = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "pruned_heads": {},
+    "tie_encoder_decoder": False,
+    "use_sliding_window": False,
+}
 
 # Their name of an activation → ours.
 ACTIVATIONS = {

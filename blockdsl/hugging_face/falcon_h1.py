@@ -21,7 +21,8 @@ def _read(config: Config) -> dict[str, Component]:
     bias = config.flag("attention_bias", False)
     config.only("projectors_bias", config.flag("mamba_proj_bias", False), "one linear layer of Mamba-2 has a bias")
     config.only("layers_block_type", ["hybrid"] * layers, "a layer is of another kind")
-    config.ignore("layer_types")
+    config.only("mamba_use_mlp", True, "layers have no feedforward")
+    config.ignore("layer_types", "mlp_expansion_factor")  # intermediate_size says it
     entering, of_attention = config.number("attention_in_multiplier", 1.0), config.number("key_multiplier", 1.0)
     gate, down = map(float, config.get("mlp_multipliers", (1.0, 1.0)))
     settings = {

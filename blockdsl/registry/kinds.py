@@ -75,6 +75,7 @@ from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
 from .options import Option, Value, by_name, check_names, checked_values, plain, whole
 from .residual_streams import STREAM_OPTIONS, streams_clash
 from .rotary import ROTARY_OPTIONS
+from .split import Split
 from .state import State
 
 Shape = tuple[int, ...]
@@ -129,6 +130,8 @@ class Kind:
             own input among them; None: unknown, and plans leave it out.
         given_sizes: options → of what it gives or reads of that, the sizes in words, in which two blocks must agree;
             or a sentence on why a block with these options gives none.
+        split: its completed options and a number of ranks → the share of one rank, or a sentence on why it is whole on
+            every rank; None: it is whole on every rank.
         also: words that people write for it, for `did you mean`.
         area: of the reference, where its options stand; empty: its title.
         builtin: it came with the package and stays.
@@ -153,6 +156,7 @@ class Kind:
     shown: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
     given_sizes: Callable[[Any], Mapping[str, Mapping[str, Value]] | str] = lambda options: {}
+    split: Callable[[Any, int], Split | str] | None = None
     also: tuple[str, ...] = ()
     area: str = ""
     builtin: bool = False
@@ -273,6 +277,7 @@ def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
         "saved": lambda numbers: 2 * numbers,
         "state": lambda pieces: None,
         "steps": lambda steps: [*steps, ("+ the same of the tokens in reverse", "")],
+        "split": lambda split: split if isinstance(split, str) else split.renamed(WAYS),
     }
     formulas = {name: (getattr(kind, name), both) for name, both in twice.items()}
     return {

@@ -117,7 +117,7 @@ class Killed(BaseException):
 
 POINTS = {
     "before the first step": ("xt_blocks.train.loop.bits_per_byte", 0),
-    "in a step": ("xt_blocks.train.loop.train_step", 21),
+    "in a step": ("xt_blocks.train.engine.LocalEngine.step", 21),
     "in an evaluation": ("xt_blocks.train.loop.bits_per_byte", 3),
     "before a checkpoint": ("xt_blocks.train.checkpoint.save", 2),
     "in the middle of a checkpoint": ("torch.save", 2),

@@ -26,7 +26,7 @@ from blockdsl.registry.options import spell
 from . import output, source
 
 if TYPE_CHECKING:
-    from ..train import Corpus, RunFolder, TrainSettings
+    from ..train import Corpus, Engine, RunFolder, TrainSettings
 
 PATTERN = "set rotary_pos_emb, ff_mult=2, ff_glu; (a>>3 f>>3)*3"
 DEFAULTS: dict[str, Any] = {
@@ -160,7 +160,7 @@ def _start(args: argparse.Namespace) -> int:
         steps = train.steps_within(model, corpus, settings, settings.minutes)
         print(f"steps     {steps:,} take about {settings.minutes:g} minutes here")
         settings = replace(settings, steps=steps)
-    return _train(train.RunFolder.create(out, settings, graph.to_json()), model, corpus)
+    return _train(train.RunFolder.create(out, settings, graph.to_json()), train.LocalEngine(model, settings), corpus)
 
 
 def new_settings(args: argparse.Namespace) -> TrainSettings:
@@ -244,7 +244,7 @@ def _resume(args: argparse.Namespace) -> int:
     graph = run_folder.graph()
     _describe(settings, graph, corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
-    return _train(run_folder, model, corpus)
+    return _train(run_folder, train.LocalEngine(model, settings), corpus)
 
 
 def _same_text(args: argparse.Namespace, run_folder: RunFolder) -> Corpus:
@@ -320,10 +320,10 @@ def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpu
     )
 
 
-def _train(run_folder: RunFolder, model: Any, corpus: Corpus) -> int:
+def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus) -> int:
     from .. import train
 
-    settings, trainer = run_folder.settings, train.Trainer(run_folder, model, corpus)
+    settings, trainer = run_folder.settings, train.Trainer(run_folder, engine, corpus)
     for note in trainer.restore():
         print(f"note: {note}", file=sys.stderr)
     if trainer.step_saved >= 0:
@@ -348,7 +348,7 @@ def _train(run_folder: RunFolder, model: Any, corpus: Corpus) -> int:
         print(f"stopped after step {trainer.step_done}, saved; continue with", file=sys.stderr)
         print(f"  blockdsl train --resume {folder}", file=sys.stderr)
         return stop.exit_code
-    _conclude(run_folder, model, corpus, unigram)
+    _conclude(run_folder, corpus, unigram)
     return 0
 
 
@@ -361,7 +361,7 @@ def _optional(failed: str) -> Iterator[None]:
         print(f"note: {failed}: {error or type(error).__name__}", file=sys.stderr)
 
 
-def _conclude(run_folder: RunFolder, model: Any, corpus: Corpus, unigram: float) -> None:
+def _conclude(run_folder: RunFolder, corpus: Corpus, unigram: float) -> None:
     from .. import train
 
     if evaluations := [r for r in train.read_metrics(run_folder.metrics) if "val_bits_per_byte" in r]:
@@ -370,6 +370,7 @@ def _conclude(run_folder: RunFolder, model: Any, corpus: Corpus, unigram: float)
         print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
     prompt = train.example_prompt(corpus.valid)
     with _optional("there is no sample"):
+        model = train.load_trained(run_folder.path, run_folder.settings.device)
         sampled = train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8)
         print("sample")
         train.show_text(prompt.encode() + sampled)

@@ -2,9 +2,10 @@
 
 from .coords import CoordinateCheck, check_coordinates, plot_coordinates
 from .data import Corpus, load_corpus
+from .engine import Engine, LocalEngine, NotFinite, StepResult
 from .interrupt import StopRequest
 from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
-from .loop import NotFinite, Reporter, Trainer, bits_per_byte
+from .loop import Reporter, Trainer, bits_per_byte
 from .metrics import read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
@@ -22,10 +23,13 @@ __all__ = [
     "OVERLAYS",
     "CoordinateCheck",
     "Corpus",
+    "Engine",
+    "LocalEngine",
     "NotFinite",
     "ProgressBar",
     "Reporter",
     "RunFolder",
+    "StepResult",
     "StopRequest",
     "TrainSettings",
     "Trainer",

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +37,10 @@ def save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    keep: Collection[int] = (),
 ) -> Path:
-    """Write the checkpoint of `step` into `folder` and prune older ones; returns where it is.
+    """Write the checkpoint of `step` into `folder` and prune older ones but those of the steps `keep`; returns where it
+    is.
 
     Raises UserError when the disk refuses; those before are as they were.
     """
@@ -51,7 +54,7 @@ def save(
             shutil.rmtree(final)
         os.rename(partial, final)
         sync(folder)
-    prune(folder)
+    prune(folder, keep)
     return final
 
 
@@ -137,10 +140,11 @@ def set_aside(checkpoint: Path) -> None:
     os.rename(checkpoint, aside)
 
 
-def prune(folder: Path, kept: int = KEPT) -> None:
-    """Remove all but the last `kept` complete checkpoints, and what a kill left half written."""
-    for path in [path for path in _numbered(folder) if _is_complete(path)][:-kept]:
-        shutil.rmtree(path, ignore_errors=True)
+def prune(folder: Path, keep: Collection[int] = ()) -> None:
+    """Remove all but the last complete checkpoints and those of the steps `keep`, and what a kill left half written."""
+    for path in [path for path in _numbered(folder) if _is_complete(path)][:-KEPT]:
+        if int(path.name) not in keep:
+            shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from ..kinds import Kind, Shape, Sizes
 from ..norms import NORM_UNIT_OFFSET
 from ..options import Option, Value
+from ..split import Cut, Split, shared_by, uneven
 from ..state import State
 from .dropout import dropout_step, sublayer_dropout
 from .latent import (
     LATENT_OPTIONS,
     latent_check,
+    latent_cuts,
     latent_products,
     latent_saved,
     latent_shapes,
@@ -314,6 +316,15 @@ def _self_attention_shapes(o: Any) -> dict[str, Shape]:
     return made | attention_shapes(o)
 
 
+def _self_attention_split(o: Any, ranks: int) -> Split | str:
+    def made(shared: int) -> dict[str, Cut]:
+        cuts = latent_cuts(o, ranks) if o.kv_rank else projection_cuts("to_qkv", o, shared, queries=True, keys=not o.kv)
+        cuts |= dict.fromkeys(("forget_gate.weight", "forget_gate.bias"), Cut())
+        return cuts | dict.fromkeys(("to_value_mix.weight", "to_value_mix.bias"), Cut(shared=(shared,)))
+
+    return attention_split(o, ranks, made)
+
+
 def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     flops = attention_flops(o, batch, seq, seq)
     if o.forget_gate:  # further features: one of the query, and one for each query head that reads a key
@@ -385,23 +396,25 @@ def projection_shapes(name: str, o: Any, queries: bool, keys: bool, dim: int | N
 
     `dim` is of what it reads, the stream by default.
     """
-    parts = [
-        (o.heads * o.dim_head if queries else 0, o.qkv_bias),
-        (o.kv_heads * o.dim_head if keys else 0, o.qkv_bias and o.k_bias),
-        (o.kv_heads * o.value_dim_head if keys and not o.shared_kv else 0, o.qkv_bias),
-    ]
-    parts = [part for part in parts if part[0]]
-    apart = len({bias for _, bias in parts}) > 1
-    layers = (
-        {f"{name}.parts.{i}": part for i, part in enumerate(parts)}
-        if apart
-        else {name: (sum(rows for rows, _ in parts), parts[0][1])}
-    )
     shapes: dict[str, Shape] = {}
-    for layer, (rows, bias) in layers.items():
+    for layer, (parts, bias) in _projections(name, o, queries, keys):
+        rows = sum(parts.values())
         shapes[f"{layer}.weight"] = (rows, dim or o.dim)
         shapes |= {f"{layer}.bias": (rows,)} if bias else {}
     return shapes
+
+
+def _projections(name: str, o: Any, queries: bool, keys: bool) -> list[tuple[str, tuple[dict[str, int], bool]]]:
+    """Linear layers by name, each with its rows by what they make, and whether it has a bias."""
+    parts = {
+        "q": (o.heads * o.dim_head if queries else 0, o.qkv_bias),
+        "k": (o.kv_heads * o.dim_head if keys else 0, o.qkv_bias and o.k_bias),
+        "v": (o.kv_heads * o.value_dim_head if keys and not o.shared_kv else 0, o.qkv_bias),
+    }
+    rows = {part: size for part, (size, _) in parts.items() if size}
+    if len({parts[part][1] for part in rows}) == 1:
+        return [(name, (rows, parts[next(iter(rows))][1]))]
+    return [(f"{name}.parts.{i}", ({part: size}, parts[part][1])) for i, (part, size) in enumerate(rows.items())]
 
 
 def attention_state(
@@ -449,6 +462,57 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
     if o.sink:
         shapes["sink.logits"] = (o.heads,)
     return shapes
+
+
+# Options under which heads need each other → why.
+_HEADS_TOGETHER = {
+    "talking_heads": "heads exchange scores and weights",
+    "on_attn": "the output's gate is of the sum over all heads",
+    "dropout": "attention weights are dropped for all heads at once",
+}
+
+
+def attention_split(o: Any, ranks: int, made: Callable[[int], Mapping[str, Cut]]) -> Split | str:
+    """By heads; a head of keys and values is on every rank whose queries read it.
+
+    Args:
+        made: by how many ranks a head of keys and values is shared → the cuts of what makes queries, keys and values.
+    """
+    for name, why in _HEADS_TOGETHER.items():
+        if getattr(o, name):
+            return f"{name}: {why}"
+    if o.qk_rmsnorm == "all":
+        return "qk_rmsnorm=all: the features of all heads are normed at once"
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    if (shared := shared_by(o.kv_heads, ranks)) is None:
+        return uneven("kv_heads", o.kv_heads, ranks)
+    by_head, by_kv_head = Cut(), Cut(shared=(shared,))
+    cuts = {
+        "output.to_out.weight": Cut(axis=1),
+        "output.to_relation.weight": by_kv_head,
+        "output.head_scale": by_head,
+        "output.to_gate.weight": by_head,
+        "output.to_gate.bias": by_head,
+        "qk_norm.q_scale": by_head,
+        "qk_norm.k_scale": by_kv_head,
+        "value_norm.weight": by_kv_head,
+        "mem_kv.keys": by_kv_head,
+        "mem_kv.values": by_kv_head,
+        "sink.logits": by_head,
+    }
+    if o.k_rmsnorm or "each" in (o.qk_rmsnorm, o.qk_layernorm):
+        cuts |= {"qk_norm.q.weight": by_head, "qk_norm.k.weight": by_kv_head}
+    options = {"heads": o.heads // ranks, "kv_heads": o.kv_heads * shared // ranks, "dim_head": o.dim_head}
+    return Split(options, {**cuts, **made(shared)}, once=("output.to_out.bias",))
+
+
+def projection_cuts(name: str, o: Any, shared: int, queries: bool, keys: bool) -> dict[str, Cut]:
+    """Of the parameters of `projection_shapes`."""
+    layers = _projections(name, o, queries, keys)
+    sharing = {"q": 1, "k": shared, "v": shared}
+    cuts = {layer: Cut(0, (*parts.values(),), tuple(sharing[part] for part in parts)) for layer, (parts, _) in layers}
+    return {f"{layer}.{what}": cut for layer, cut in cuts.items() for what in ("weight", "bias")}
 
 
 def gate_features(o: Any) -> int:
@@ -620,6 +684,7 @@ SELF_ATTENTION = Kind(
     module="xt_blocks.blocks.attention:Attention",
     check=_self_attention_check,
     derive=_self_attention_derived,
+    split=_self_attention_split,
     steps=_self_attention_steps,
     also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
     area="attention",

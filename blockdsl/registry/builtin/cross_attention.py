@@ -7,6 +7,7 @@ from typing import Any
 
 from ..kinds import Kind, Sizes
 from ..options import Option, Value
+from ..split import Cut, Split
 from .attention import (
     attention_check,
     attention_derived,
@@ -14,9 +15,11 @@ from .attention import (
     attention_options,
     attention_saved,
     attention_shapes,
+    attention_split,
     attention_state,
     attention_steps,
     kv_features,
+    projection_cuts,
     projection_shapes,
     qkv_step,
     scores_saved,
@@ -42,6 +45,14 @@ def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     tokens, context = sizes.batch * sizes.seq, sizes.seq if o.context else sizes.context
     scores = scores_saved(o, sizes.batch, sizes.seq, context)
     return tokens * o.dim + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    def made(shared: int) -> dict[str, Cut]:
+        queries = projection_cuts("to_q", o, shared, queries=True, keys=False)
+        return queries | projection_cuts("to_kv", o, shared, queries=False, keys=True)
+
+    return attention_split(o, ranks, made)
 
 
 CROSS_ATTENTION = Kind(
@@ -108,6 +119,7 @@ CROSS_ATTENTION = Kind(
     module="xt_blocks.blocks.attention:CrossAttention",
     check=_check,
     derive=_derived,
+    split=_split,
     steps=lambda o: attention_steps(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),

@@ -7,6 +7,7 @@ from typing import Any
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from ..split import Cut, Split, uneven
 from .dropout import dropout_step, sublayer_dropout
 
 _MULT = 4
@@ -51,6 +52,19 @@ def _ff_check(o: Any) -> str | None:
     if _ff_inner(o) < 1:
         return f"mult={o.mult} of dim={o.dim} leaves no hidden features"
     return None
+
+
+def _ff_split(o: Any, ranks: int) -> Split | str:
+    """By hidden features; of a GLU those that are gated, and the gate, each by itself."""
+    if o.post_act_ln:
+        return "post_act_ln: all hidden features are normed at once"
+    if o.dropout:
+        return "dropout: hidden features are dropped all at once"
+    if o.inner % ranks:
+        return uneven("inner", o.inner, ranks)
+    hidden = Cut(parts=(o.inner,) * (2 if o.glu else 1))
+    cuts = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "mult_bias": Cut(), "to_out.weight": Cut(axis=1)}
+    return Split({"inner": o.inner // ranks, "mult": _MULT}, cuts, once=("to_out.bias",))
 
 
 def _ff_flops(o: Any, sizes: Sizes) -> int:
@@ -164,6 +178,7 @@ FEEDFORWARD = Kind(
     module="xt_blocks.blocks.feedforward:FeedForward",
     check=_ff_check,
     derive=_ff_derived,
+    split=_ff_split,
     steps=_ff_steps,
     also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
     builtin=True,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..options import Option
 from ..rotary import half
+from ..split import Cut
 from ..state import State
 
 EPS = 1e-6
@@ -102,6 +103,12 @@ def latent_shapes(o: Any) -> dict[str, tuple[int, ...]]:
     if o.q_rank:
         shapes |= {"latent.q_norm.weight": (o.q_rank,), "latent.to_q.weight": (o.heads * o.dim_head, o.q_rank)}
     return shapes | {"latent.kv_norm.weight": (o.kv_rank,), "latent.to_kv.weight": (made_of_latents(o), o.kv_rank)}
+
+
+def latent_cuts(o: Any, ranks: int) -> dict[str, Cut]:
+    """Of what makes queries, keys and values by head; latents and the shared key are whole on every rank."""
+    made = Cut(0, made_of_token(o), (ranks if o.q_rank else 1, ranks, ranks))
+    return {"to_qkv.weight": made, "to_qkv.bias": made, "latent.to_q.weight": Cut(), "latent.to_kv.weight": Cut()}
 
 
 def latent_products(o: Any) -> int:
