@@ -30,6 +30,7 @@ FAST = (
     "clients/test_keywords.py",
     "clients/test_parts.py",
     "clients/test_programs.py",
+    "distributed/test_processes.py",
     "docs/test_from_x_transformers.py",
     "draw/test_seed_models.py",
     "examples/test_examples.py::test_is_a_screen_and_says_how_it_is_run",

@@ -67,7 +67,7 @@ def read(config: Mapping[str, Any] | str | PathLike[str], architecture: str | No
     read_for.base = read_for.architecture == family.base
     parts = family.read(read_for)
     read_for.check_all_read()
-    return Reading(values, family, read_for.architecture, parts)
+    return Reading(values, family, read_for.architecture, parts, read_for.numbers_read())
 
 
 def _architecture(values: Mapping[str, Any], family: Family) -> str:

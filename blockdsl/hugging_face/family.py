@@ -296,12 +296,14 @@ class Reading:
         family: whose table of weights it is.
         architecture: the class whose weights a file has.
         parts: the stacks by name: "" alone, "encoder" and "decoder", or "image" and "text".
+        numbers: the keys that are numbers, as the configuration has them.
     """
 
     config: Mapping[str, Any]
     family: Family
     architecture: str
     parts: Mapping[str, Component]
+    numbers: str
 
     @property
     def base(self) -> bool:
@@ -318,7 +320,14 @@ class Reading:
         return {"": join(texts["encoder"], texts["decoder"], {"tie_token_emb": True} if tied else {})}
 
     def graphs(self) -> dict[str, BlockGraph]:
-        """Each text as a graph."""
+        """Each text as a graph.
+
+        Raises:
+            UserError: there is no such model, as its numbers do not go together.
+        """
         from ..api import compile
 
-        return {name: compile(text) for name, text in self.texts.items()}
+        try:
+            return {name: compile(text) for name, text in self.texts.items()}
+        except UserError as error:
+            raise UserError(f"the configuration says {self.numbers}; in our words:\n{error}") from error

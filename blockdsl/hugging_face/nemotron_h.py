@@ -45,7 +45,7 @@ def _read(config: Config) -> dict[str, Component]:
             groups=config.integer("n_groups", 8),
             kernel=config.integer("conv_kernel", 4),
         ),
-        "ssm_dt_limit_min": config.number("time_step_min", 0.001),
+        "ssm_dt_limit_min": config.number("time_step_min", 0.001, least=0),
         "ssm_dt_limit_max": None,
         "ssm_conv_bias": config.flag("use_conv_bias", True),
         "ssm_bias": config.flag("use_bias", False),

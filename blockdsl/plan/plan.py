@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,11 +23,12 @@ from ..graph.state import restarts
 from ..registry.kinds import Sizes, kind_of
 from ..registry.options import real, whole
 from ..registry.split import Split
+from . import report
 from .local import tensor_part, tensor_splits
 from .memory import CHECKPOINTING, Activations, StageMemory
 from .mesh import Mesh
 from .schedule import SCHEDULES
-from .stages import PipelineStage, crossings, shared, stages
+from .stages import PipelineStage, crossings, restaged, shared, stages
 from .traffic import Sent, among, attended, crossing_numbers, held_alike
 
 if TYPE_CHECKING:
@@ -206,28 +207,41 @@ class Plan:
     """A model on every mesh of so many devices, or on one.
 
     Attributes:
-        pattern: the model's text.
+        graph: the model.
         parameters: of the whole model.
         meshes: those on which it can run, the best first: those that fit, by `useful`, then by what is sent.
         refused: mesh → why it cannot run there.
     """
 
-    pattern: str
+    graph: Graph = field(repr=False, compare=False)
     setup: Setup
     parameters: int
     meshes: tuple[MeshPlan, ...]
     refused: Mapping[Mesh, str]
 
-    def __str__(self) -> str:
-        from .report import table
+    @property
+    def best(self) -> MeshPlan:
+        """The first of `meshes`."""
+        return self.meshes[0]
 
-        return table(self)
+    def cut(self, each: MeshPlan | None = None, titled: bool = True) -> Any:
+        """The graph in the stages of a mesh, by default the best: its text has `|` at the cuts, and drawings show them.
+
+        Args:
+            titled: each stage is called by its ranks and what they hold.
+        """
+        each = self.best if each is None else each
+        placed = {stage: place for place, share in enumerate(each.shares) for stage in share.stages}
+        parts = sorted(placed, key=lambda stage: stage.index)
+        names = [report.title(each, placed[stage], self.setup) if titled else None for stage in parts]
+        return restaged(self.graph, parts, names)
+
+    def __str__(self) -> str:
+        return report.table(self)
 
     def as_json(self) -> dict[str, Any]:
         """Of plain values, for `json.dumps`."""
-        from .report import as_json
-
-        return as_json(self)
+        return report.as_json(self)
 
 
 def plan(graph: Graph, mesh: Mesh | str | None, gpus: int | None, setup: Setup) -> Plan:
@@ -244,7 +258,7 @@ def plan(graph: Graph, mesh: Mesh | str | None, gpus: int | None, setup: Setup) 
     model = _Model(graph, setup)
     if mesh is not None:
         mesh = Mesh.parse(mesh) if isinstance(mesh, str) else mesh
-        return Plan(graph.pattern, setup, model.parameters, (model.on(mesh),), {})
+        return Plan(graph, setup, model.parameters, (model.on(mesh),), {})
     found, refused = [], {}
     for each in meshes(whole("gpus", gpus, 1), setup):
         try:
@@ -254,7 +268,7 @@ def plan(graph: Graph, mesh: Mesh | str | None, gpus: int | None, setup: Setup) 
     if not found:
         raise UserError(f"no mesh of {gpus} devices can run this: {next(iter(refused.values()))}")
     found.sort(key=lambda each: (each.fits is False, -round(each.useful, 3), each.sent))
-    return Plan(graph.pattern, setup, model.parameters, tuple(found), refused)
+    return Plan(graph, setup, model.parameters, tuple(found), refused)
 
 
 def meshes(size: int, setup: Setup) -> Iterator[Mesh]:

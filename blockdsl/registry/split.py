@@ -51,12 +51,15 @@ class Cut:
         if self.once:
             return (Held(slice(0, size), slice(0, size), True),) if rank == 0 else ()
         held, start, at = [], 0, 0
-        for part, sharers in self._parts(size):
-            count = part * sharers // ranks
+        for size_here, (count, sharers) in zip(self.parts or (size,), self.local_parts(size, ranks), strict=True):
             first = start + rank // sharers * count
             held.append(Held(slice(first, first + count), slice(at, at + count), rank % sharers == 0))
-            start, at = start + part, at + count
+            start, at = start + size_here, at + count
         return tuple(held)
+
+    def local_parts(self, size: int, ranks: int) -> list[tuple[int, int]]:
+        """Of each part of an axis of this size: how many indices each rank has, and how many ranks have the same."""
+        return [(part * sharers // ranks, sharers) for part, sharers in self._parts(size)]
 
     def local_shape(self, shape: tuple[int, ...], ranks: int) -> tuple[int, ...] | None:
         """The shape of what a rank holds of a parameter of this shape; None: it does not come out even."""
@@ -64,10 +67,9 @@ class Cut:
             return shape
         if self.axis >= len(shape) or sum(self.parts or shape[self.axis : self.axis + 1]) != shape[self.axis]:
             return None
-        parts = self._parts(shape[self.axis])
-        if any(ranks % sharers or part * sharers % ranks for part, sharers in parts):
+        if any(ranks % sharers or part * sharers % ranks for part, sharers in self._parts(shape[self.axis])):
             return None
-        own = sum(part * sharers // ranks for part, sharers in parts)
+        own = sum(count for count, _ in self.local_parts(shape[self.axis], ranks))
         return (*shape[: self.axis], own, *shape[self.axis + 1 :])
 
     def _parts(self, size: int) -> list[tuple[int, int]]:

@@ -53,7 +53,7 @@ def test_classes_that_have_another_head() -> None:
 
 def test_keys() -> None:
     assert "num_attention_head=4; did you mean 'num_attention_heads'?" in refusal(num_attention_head=4)
-    assert "hidden_size must be a whole number, not '16'" in refusal(hidden_size="16")
+    assert "hidden_size must be a whole number of at least 1, not '16'" in refusal(hidden_size="16")
     assert "the configuration has no hidden_size" in refusal(hidden_size=None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockdsl.registry.builtin.attention import gate_features
+from blockdsl.registry.builtin.gates import gate_features
 
 from ..kernels.request import repeat_heads
 from .init import xavier

@@ -34,6 +34,8 @@ ordering with coefficient 6.
   a  self-attention       x*6   six times           x>>1   token shift by 1
   c  cross-attention      a & f parallel branches   x/2    half step: the branch is divided by 2
   f  feedforward          p | q two stages          x@name one set of weights for all with this name
+  m  Mamba-2              p => q encoder, decoder   ^u <u  a label, and a read of the stream at it
+  e  experts              gdn kda gla mamba rglru hgrn conv: further kinds with a state
 
 Options come in parentheses right after the name, f(glu); settings of the stack come first, set dim=512;
 """

@@ -1,8 +1,7 @@
 """`blockdsl train`: a pattern, some text, two minutes.
 
-Owns the command's flags, their defaults, what a resumed run may change, and what is printed around the
-training. Leaves the training to `xt_blocks.train`, which is imported when the command runs: `--help` never
-loads torch.
+Owns the command and what is printed around the training. Leaves the flags to `train_flags`, and the training to
+`xt_blocks.train`, which is imported when the command runs: `--help` never loads torch.
 """
 
 from __future__ import annotations
@@ -21,24 +20,13 @@ from typing import TYPE_CHECKING, Any
 import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.graph.costs import parameters_in_words
-from blockdsl.registry.options import spell
 
-from . import output, source
+from . import output, train_flags
+from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, new_settings, shown
 
 if TYPE_CHECKING:
     from ..train import Corpus, Engine, RunFolder, TrainSettings
 
-PATTERN = "set rotary_pos_emb, ff_mult=2, ff_glu; (a>>3 f>>3)*3"
-DEFAULTS: dict[str, Any] = {
-    "dim": 128,
-    "heads": 2,
-    "seq_len": 128,
-    "batch": 8,
-    "steps": 2000,
-    "lr": 3e-3,
-    "seed": 0,
-    "device": "cpu",
-}
 SAMPLE_TOKENS = 200
 MOST_DRAWN_LINES = 40
 """A longer drawing would push the rest off the screen; `blockdsl show` has it."""
@@ -58,6 +46,8 @@ examples:
   blockdsl train --pattern "macaron(4)" --dim 256 --minutes 10
   blockdsl train --pattern model.pattern --text book.txt letters.txt --out runs/book
   blockdsl train --set ff_mult=2 --set attn_dropout=0.1,ff_dropout=0.1
+  blockdsl train --precision bf16 --compile --accumulate 4 --checkpoint block --device cuda
+  blockdsl train --val-every 100 --patience 5            until five evaluations are no better
   blockdsl train --resume runs/book                      after Ctrl-C, a kill or a power cut
   blockdsl train --resume runs/book --steps 5000         train longer
   blockdsl train --resume runs/book --lr 1e-4            after a loss that was not finite
@@ -79,52 +69,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add(
-        "--pattern",
-        metavar="PATTERN",
-        help="the pattern's text; a file (with a dot or a slash in its name); or - for standard input",
-    )
-    add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
-    add("--dim", type=int, help="width of the model" + _default("dim"))
-    add("--heads", type=int, help="attention heads, of 64 features each" + _default("heads"))
-    add(
-        "--seq-len",
-        type=int,
-        metavar="N",
-        help="bytes of context in training" + _default("seq_len"),
-    )
-    add("--batch", type=int, metavar="N", help="sequences per step" + _default("batch"))
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, metavar="N", help="steps in all" + _default("steps"))
-    length.add_argument(
-        "--minutes",
-        type=float,
-        metavar="M",
-        help="as many steps as take about M minutes here; timed, and fixed, before the first",
-    )
-    add("--lr", type=float, help="the highest learning rate" + _default("lr"))
-    add("--seed", type=int, help="of weights, batches and dropout" + _default("seed"))
-    add("--device", help="where to train, as in cuda" + _default("device"))
-    add("--out", type=Path, metavar="RUN", help="folder to save in (default: runs/ and the time)")
-    add(
-        "--resume",
-        type=Path,
-        metavar="RUN",
-        help="continue a run; other flags must agree with it, but for more --steps and a lower --lr",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTIONS",
-        help="stack settings, as after `set` in a pattern: --set rotary_pos_emb=false,ff_mult=2",
-    )
+    train_flags.add_flags(parser)
     parser.set_defaults(run=run)
-
-
-def _default(name: str) -> str:
-    return f" (default: {DEFAULTS[name]})"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -163,60 +109,6 @@ def _start(args: argparse.Namespace) -> int:
     return _train(train.RunFolder.create(out, settings, graph.to_json()), train.LocalEngine(model, settings), corpus)
 
 
-def new_settings(args: argparse.Namespace) -> TrainSettings:
-    """The settings of a new run: flags over --set over the pattern's own over the defaults.
-
-    Raises PatternError for a faulty pattern or --set, UserError when --set and a flag disagree.
-    """
-    pattern = given_pattern(args) or blockdsl.parse(PATTERN)
-    given = given_options(args)
-    options = {**pattern.settings, **given}
-    for name in ("dim", "heads"):
-        flag = getattr(args, name)
-        if flag is not None and name in given and options[name] != flag:
-            raise UserError(f"--{name} {flag} and --set {name}={spell(options[name])} contradict each other")
-    own: dict[str, Any] = {name: options.pop(name) for name in ("dim", "heads") if name in options}
-
-    def value(name: str) -> Any:
-        flag = getattr(args, name)
-        return flag if flag is not None else own.get(name, DEFAULTS[name])
-
-    from ..train import TrainSettings, limit_threads
-
-    return TrainSettings(
-        pattern=str(pattern),
-        text=None if args.text is None else _absolute(args.text),
-        text_digest="",
-        minutes=args.minutes,
-        threads=limit_threads(),
-        options=options,
-        **{name: value(name) for name in DEFAULTS},
-    )
-
-
-def given_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What every --set says together. Raises UserError when two of them disagree or one is faulty."""
-    given: dict[str, Any] = {}
-    for text in args.set:
-        try:
-            settings = blockdsl.parse_settings(text)
-        except blockdsl.PatternError as error:
-            raise UserError(f"--set: {error}") from None
-        for name, value in settings.items():
-            if given.setdefault(name, value) != value:
-                raise UserError(f"--set gives {name} twice: {spell(given[name])} and {spell(value)}")
-    return given
-
-
-def _absolute(paths: list[str]) -> tuple[str, ...]:
-    return tuple(str(Path(path).resolve()) for path in paths)
-
-
-def given_pattern(args: argparse.Namespace) -> blockdsl.Pattern | None:
-    """What --pattern says, as its text, a file or "-" for standard input; None without it."""
-    return None if args.pattern is None else source.read_pattern(args)
-
-
 def _resume(args: argparse.Namespace) -> int:
     from .. import train
 
@@ -226,7 +118,7 @@ def _resume(args: argparse.Namespace) -> int:
     settings.check()
     corpus = _same_text(args, run_folder)
     if args.text is not None:
-        settings = replace(settings, text=_absolute(args.text))
+        settings = replace(settings, text=absolute(args.text))
     if args.steps is not None and args.steps > settings.steps:
         print(
             f"steps     raised from {settings.steps:,} to {args.steps:,}: from here on the learning rate "
@@ -263,45 +155,10 @@ def _same_text(args: argparse.Namespace, run_folder: RunFolder) -> Corpus:
         return corpus
     if given:
         raise UserError(
-            f"--text {_shown(_absolute(args.text))} is another text than the resumed run's ({_shown(settings.text)}): "
+            f"--text {shown(absolute(args.text))} is another text than the resumed run's ({shown(settings.text)}): "
             "leave the flag out, or start a new run"
         )
     raise UserError(f"--resume {args.resume}: the text ({corpus.source}) has changed since the run began")
-
-
-def check_agrees(args: argparse.Namespace, run_folder: RunFolder) -> None:
-    """Raises UserError for a flag that the resumed run was not started with.
-
-    --steps may be raised and --lr lowered; a --text is compared when it has been read.
-    """
-    settings = run_folder.settings
-    saved = {**settings.options, "dim": settings.dim, "heads": settings.heads}
-    wanted: list[tuple[str, Any, Any]] = [
-        (f"--{name.replace('_', '-')}", getattr(args, name), getattr(settings, name))
-        for name in (*DEFAULTS, "minutes")
-        if name not in ("steps", "lr")
-    ]
-    wanted += [(f"--set {name}", v, saved.get(name)) for name, v in given_options(args).items()]
-    if args.pattern is not None:
-        wanted.append(("--pattern", str(given_pattern(args)), settings.pattern))
-    if args.out is not None:
-        wanted.append(("--out", args.out.resolve(), run_folder.path.resolve()))
-    for flag, given, kept in wanted:
-        if given is not None and given != kept:
-            raise UserError(
-                f"{flag} {_shown(given)} contradicts the resumed run's {_shown(kept)}: "
-                "leave the flag out, or start a new run"
-            )
-    if args.steps is not None and args.steps < settings.steps:
-        raise UserError(f"--steps {args.steps} contradicts the resumed run's {settings.steps}: it can only be raised")
-    if args.lr is not None and not args.lr <= settings.lr:
-        raise UserError(f"--lr {args.lr:g} contradicts the resumed run's {settings.lr:g}: it can only be lowered")
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "default"
-    return " ".join(value) if isinstance(value, tuple) else spell(value)
 
 
 def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus) -> None:
@@ -341,6 +198,8 @@ def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus) -> int:
             ) from None
         finally:
             progress.close()
+    if trainer.stopped_early:
+        print(f"stopped   after step {trainer.step_done:,}: {trainer.best.since} evaluations were no better")
     unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid)
     with _optional(f"{run_folder.plot} was not drawn"):
         train.plot_losses(train.read_metrics(run_folder.metrics), unigram, run_folder.plot)
@@ -366,6 +225,8 @@ def _conclude(run_folder: RunFolder, corpus: Corpus, unigram: float) -> None:
 
     if evaluations := [r for r in train.read_metrics(run_folder.metrics) if "val_bits_per_byte" in r]:
         before, after = evaluations[0]["val_bits_per_byte"], evaluations[-1]["val_bits_per_byte"]
+        if run_folder.settings.patience is not None:
+            after = min(record["val_bits_per_byte"] for record in evaluations)
         print(f"held out  {before:.3f} bits per byte before, {after:.3f} after; byte unigram entropy {unigram:.3f}")
         print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
     prompt = train.example_prompt(corpus.valid)

@@ -51,12 +51,14 @@ class Stack(Drawn, Pretrained, nn.Module):
 
     Args:
         graph: linted here, and copied. Its model settings, such as num_tokens, are those of a wrapper around the stack.
+        blocks: the modules of its blocks by node, of tied ones by the first, where they were made elsewhere; None: they
+            are made here.
 
     Attributes:
         graph: a copy of the graph it was lowered from.
     """
 
-    def __init__(self, graph: BlockGraph) -> None:
+    def __init__(self, graph: BlockGraph, blocks: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         names_of_wrappers(self)
         graph = graph.lint().copy()
@@ -67,7 +69,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         owners = {kind: [n for n in graph.tied() if graph.node_type(n) == kind] for kind in ("block", "read")}
-        self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in owners["block"]})
+        if blocks is None:
+            blocks = {owner: block_module(graph, owner) for owner in owners["block"]}
+        self.blocks = nn.ModuleDict(blocks)
         self.joins = nn.ModuleDict({owner: join_module(graph, owner) for owner in owners["read"]})
         self.positions, self.rotary = position_modules(graph)
         self.residual_streams = (

@@ -1,5 +1,6 @@
 """Training a byte-level language model from a pattern: what `blockdsl train` and `generate` are made of."""
 
+from ..runtime.seeds import seed_for
 from .coords import CoordinateCheck, check_coordinates, plot_coordinates
 from .data import Corpus, load_corpus
 from .engine import Engine, LocalEngine, NotFinite, StepResult
@@ -13,7 +14,6 @@ from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
 from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
-from .seeds import seed_for
 from .settings import TrainSettings, check_device
 from .threads import limit_threads, resume_threads
 from .unigram import unigram_bits_per_byte

@@ -25,6 +25,7 @@ from torch import nn
 from blockdsl.errors import UserError
 
 from .files import sync
+from .optimizer import Optimizer
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
 KEPT = 2
@@ -35,7 +36,7 @@ def save(
     folder: Path,
     step: int,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: dict[str, Any],
     keep: Collection[int] = (),
 ) -> Path:
@@ -44,7 +45,7 @@ def save(
 
     Raises UserError when the disk refuses; those before are as they were.
     """
-    final = folder / f"{step:06d}"
+    final = at(folder, step)
     if not _is_complete(final):
         try:
             partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
@@ -58,11 +59,16 @@ def save(
     return final
 
 
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is."""
+    return folder / f"{step:06d}"
+
+
 def _write(
     folder: Path,
     name: str,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: dict[str, Any],
 ) -> Path:
     partial = folder / f"{name}.tmp-{os.getpid()}"
@@ -97,7 +103,7 @@ class Restored(NamedTuple):
         return [f"{problem}; {used}" for problem in self.damaged.values()]
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Restored | None:
+def restore(folder: Path, model: nn.Module, optimizer: Optimizer | None = None) -> Restored | None:
     """Read the newest checkpoint of `folder` that is whole, as `load` does; None when there is none at all.
 
     Raises UserError when there are some and none can be read.
@@ -113,7 +119,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | N
     return None
 
 
-def load(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None) -> dict[str, Any]:
     """Read weights, and the optimiser's state when one is given; returns the saved state (with "step").
 
     Raises UserError when the files are damaged or belong to another model; it then holds some of them.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from blockdsl.errors import UserError
 
-from .seeds import seed_for
+from ..runtime.seeds import seed_for
 
 VALIDATION_SHARE = 0.06
 """The part of the text that is held out from training: about this share of the files, or of every file's bytes."""

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
+from ..runtime.seeds import seed_for
 from . import checkpoint
 from .checkpoint import Restored
+from .compiled import compile_blocks
 from .optimizer import make_optimizer
-from .seeds import seed_for
 from .settings import TrainSettings
 
 EVALUATION_BATCH = 2**14
@@ -101,17 +102,26 @@ class LocalEngine:
 
     def __init__(self, model: TransformerWrapper, settings: TrainSettings) -> None:
         self.model, self.settings = model, settings
-        self.optimizer = make_optimizer(model, settings.lr)
+        self.device = torch.device(settings.device)
+        if settings.compile:
+            compile_blocks(model)
+        self.optimizer = make_optimizer(model, settings.lr, settings.optimizer)
 
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
         self.model.train()
         torch.manual_seed(seed_for("dropout", self.settings.seed, step))
-        with auxiliary_losses() as further:
-            loss: Tensor = AutoregressiveWrapper(self.model)(batch.to(self.settings.device))
-        torch.autograd.backward(loss)
+        nats = torch.zeros((), device=self.device, dtype=torch.float32)
+        added: dict[str, float] = {}
+        for rows in batch.to(self.device).tensor_split(self.settings.accumulate):
+            share = len(rows) / len(batch)  # of the tokens too, as rows are equally long
+            with auxiliary_losses() as further, precision(self.settings):
+                loss: Tensor = AutoregressiveWrapper(self.model)(rows) * share
+            torch.autograd.backward(loss)
+            nats += loss.detach()
+            for name, value in further.by_name().items():
+                added[name] = added.get(name, 0.0) + value.item() * share
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
-        added = {name: value.item() for name, value in further.by_name().items()}
-        result = StepResult(loss.item() - sum(added.values()), added, norm.item())
+        result = StepResult(nats.item() - sum(added.values()), added, norm.item())
         check_step(result, step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -124,7 +134,8 @@ class LocalEngine:
         self.model.eval()
         wrapper, total = AutoregressiveWrapper(self.model), 0.0
         for chunk in torch.split(sequences, max(1, EVALUATION_BATCH // (sequences.shape[1] - 1))):
-            total += wrapper(chunk.to(self.settings.device)).item() * len(chunk)
+            with precision(self.settings):
+                total += wrapper(chunk.to(self.device)).item() * len(chunk)
         return total / len(sequences)
 
     def save(self, folder: Path, step: int, state: dict[str, Any], keep: Collection[int] = ()) -> None:
@@ -141,6 +152,12 @@ class LocalEngine:
 
     def close(self) -> None:
         pass
+
+
+def precision(settings: TrainSettings) -> torch.autocast:
+    """A context in which passes compute as `settings` say; weights, gradients and the optimiser stay float32."""
+    device = torch.device(settings.device).type
+    return torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16")
 
 
 def check_step(result: StepResult, step: int, settings: TrainSettings) -> None:

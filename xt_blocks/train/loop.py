@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .best import Best
 from .data import Corpus, training_batch, validation_sequences
 from .engine import Engine, check_finite
 from .interrupt import StopRequest
@@ -54,6 +55,7 @@ class Trainer:
         self.run, self.engine, self.corpus = run, engine, corpus
         self.step_done, self.step_saved = 0, -1
         self.seconds = 0.0
+        self.best = Best()
         self._saved = time.monotonic()
 
     def restore(self) -> list[str]:
@@ -66,10 +68,12 @@ class Trainer:
             return []
         self.step_done = self.step_saved = found.state["step"]
         self.seconds = float(found.state.get("seconds", 0))
+        self.best = Best.from_state(found.state.get("best"))
         return found.notes()
 
     def train(self, reporter: Reporter, stop: StopRequest) -> None:
-        """Run to the settings' last step, or to the end of the step at which `stop` is asked for, and save.
+        """Run to the settings' last step, to where their patience ends, or to the end of the step at which `stop` is
+        asked for, and save.
 
         Raises NotFinite when the loss or its gradient is not; the last checkpoint is from before that.
         """
@@ -80,7 +84,7 @@ class Trainer:
             if self.step_done == 0:
                 self._evaluate(metrics, reporter)
                 self._save(metrics)
-            while self.step_done < settings.steps and not self.engine.agree(stop.signal is not None):
+            while not self.finished and not self.engine.agree(stop.signal is not None):
                 self._step(metrics, reporter)
                 if self._evaluation_due():
                     self._evaluate(metrics, reporter)
@@ -91,6 +95,17 @@ class Trainer:
             if self.step_saved != self.step_done:
                 self._check()
                 self._save(metrics)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or the settings' patience has ended."""
+        return self.step_done >= self.run.settings.steps or self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether so many evaluations as the settings say were no better than one before them."""
+        patience = self.run.settings.patience
+        return patience is not None and self.best.since >= patience
 
     def _step(self, metrics: MetricsLog | None, reporter: Reporter) -> None:
         settings, started = self.run.settings, time.monotonic()
@@ -113,13 +128,14 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         steps = self.run.settings.steps
-        between = min(MOST_STEPS_BETWEEN, ceil(steps / EVALUATIONS))
+        between = self.run.settings.val_every or min(MOST_STEPS_BETWEEN, ceil(steps / EVALUATIONS))
         return self.step_done == steps or self.step_done % between == 0
 
     def _evaluate(self, metrics: MetricsLog | None, reporter: Reporter) -> None:
         settings = self.run.settings
         bits = bits_per_byte(self.engine, self.corpus.valid, settings.seq_len)
         check_finite("validation loss", bits, self.step_done, settings)
+        self.best.see(self.step_done, bits)
         record = {"step": self.step_done, "val_bits_per_byte": bits}
         if metrics is not None:
             metrics.write(record)
@@ -134,7 +150,9 @@ class Trainer:
     def _save(self, metrics: MetricsLog | None) -> None:
         if metrics is not None:
             metrics.sync()
-        self.engine.save(self.run.checkpoints, self.step_done, {"seconds": self.seconds})
+        keep = () if self.run.settings.patience is None else (self.best.step,)
+        state = {"seconds": self.seconds, "best": self.best.to_state()}
+        self.engine.save(self.run.checkpoints, self.step_done, state, keep)
         self.step_saved, self._saved = self.step_done, time.monotonic()
 
 

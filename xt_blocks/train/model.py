@@ -15,10 +15,9 @@ import torch
 import blockdsl
 from blockdsl.errors import UserError
 
-from ..models.lower import lower_stream
+from ..distributed.init import initialised
 from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating
-from .seeds import seed_for
 from .settings import TrainSettings
 
 BYTES = 256
@@ -85,9 +84,7 @@ def check_fits(graph: blockdsl.BlockGraph) -> None:
 
 def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
     """Lower `graph`, initialised from `seed`; tokens (batch, seq) int64 -> logits (batch, seq, 256)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("weights", seed))
-        model = lower_stream(graph)
+    model = initialised(graph, seed)
     assert isinstance(model, TransformerWrapper)  # the graph embeds tokens
     return model
 

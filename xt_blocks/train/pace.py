@@ -41,5 +41,9 @@ def steps_within(model: TransformerWrapper, corpus: Corpus, settings: TrainSetti
         timed += 1
     per_step = (time.monotonic() - began) / timed
     spent = time.monotonic() - started
-    left = minutes * 60 - spent - (EVALUATIONS + 1) * evaluation
+    if settings.val_every is None:
+        left = minutes * 60 - spent - (EVALUATIONS + 1) * evaluation
+    else:
+        left = minutes * 60 - spent - 2 * evaluation  # before the first step and after the last
+        per_step += evaluation / settings.val_every
     return max(1, int(left / per_step))

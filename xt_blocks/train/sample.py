@@ -18,10 +18,11 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper
+from ..runtime.seeds import seed_for
 from . import checkpoint
+from .best import Best
 from .model import build_model
 from .run_folder import RunFolder
-from .seeds import seed_for
 
 START = b"\n"
 """Used for an empty prompt: a model needs a byte to start from, and a text starts on a new line."""
@@ -31,9 +32,10 @@ EXAMPLE_BYTES = 2**16
 
 
 def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
-    """The model of the run at `path` with the weights of its last checkpoint, ready to evaluate.
+    """The model of the run at `path`, ready to evaluate, with the weights of its last checkpoint; of its best, where
+    the run has patience.
 
-    tokens (batch, seq) int64 -> logits (batch, seq, 256). Where that one is damaged it is the one before, and standard
+    tokens (batch, seq) int64 -> logits (batch, seq, 256). Where the last is damaged it is the one before, and standard
     error says so.
 
     Raises UserError when `path` is not a run folder, or holds no checkpoint that can be read.
@@ -45,6 +47,9 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
         raise UserError(f"{path}: has no checkpoint yet; `blockdsl train --resume {path}` trains it from the start")
     for note in found.notes():
         print(f"note: {note}", file=sys.stderr)
+    best = Best.from_state(found.state.get("best"))
+    if run.settings.patience is not None and best.step != found.state["step"]:
+        checkpoint.load(checkpoint.at(run.checkpoints, best.step), model)
     return model.to(device).eval()
 
 

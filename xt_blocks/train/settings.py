@@ -18,6 +18,7 @@ from blockdsl.errors import UserError
 MAX_STEP_BYTES = 2**24
 """The most bytes in one step; more is probably a typo, and would exhaust memory."""
 
+CHOICES = {"precision": ("fp32", "bf16"), "optimizer": ("adamw", "muon")}
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -39,6 +40,13 @@ class TrainSettings:
         device: as torch spells it: "cpu", "cuda:1".
         threads: that torch computes with; sums are split among them, so their last digits depend on it.
         options: further settings of the stack, given with --set.
+        precision: "fp32"; or "bf16": passes compute in bfloat16 where that is safe (torch.autocast), while weights,
+            gradients and the optimiser's state are float32.
+        compile: each block by torch.compile.
+        accumulate: parts that a batch is computed in, one after the other.
+        optimizer: "adamw" or "muon", as `make_optimizer` explains.
+        val_every: steps between evaluations; None: a few in the run.
+        patience: stop after so many evaluations without a better one, and keep the best; None: never.
     """
 
     pattern: str
@@ -55,12 +63,18 @@ class TrainSettings:
     device: str
     threads: int
     options: dict[str, Any]
+    precision: str = "fp32"
+    compile: bool = False
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    val_every: int | None = None
+    patience: int | None = None
 
     def check(self) -> None:
         """Raises UserError, in the words of the flags, for an invalid value."""
-        for flag in ("dim", "heads", "seq_len", "batch", "steps"):
+        for flag in ("dim", "heads", "seq_len", "batch", "steps", "accumulate", "val_every", "patience"):
             value = getattr(self, flag)
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {value}")
         if self.minutes is not None and not (isfinite(self.minutes) and self.minutes > 0):
             raise UserError(f"--minutes must be more than 0, not {self.minutes:g}")
@@ -71,6 +85,15 @@ class TrainSettings:
                 f"--batch {self.batch} of --seq-len {self.seq_len} is {self.batch * self.seq_len:,} "
                 f"bytes in one step; at most {MAX_STEP_BYTES:,}"
             )
+        if self.accumulate > self.batch:
+            raise UserError(
+                f"--accumulate {self.accumulate} is more than --batch {self.batch}, the sequences to divide"
+            )
+        for flag, known in CHOICES.items():
+            if (value := getattr(self, flag)) not in known:
+                raise UserError(f"--{flag} {value}: there are {' and '.join(known)}")
+        if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+            raise UserError(f"--optimizer muon needs torch 2.9 or later, and this is torch {torch.__version__}")
         check_device(self.device)
 
     def to_json(self) -> str:
@@ -84,7 +107,7 @@ class TrainSettings:
             raise ValueError("not an object")
         files = data.get("text")
         settings = cls(**{**data, "text": None if files is None else tuple(files)})
-        for name in ("dim", "heads", "seq_len", "batch", "steps", "seed", "threads"):
+        for name in ("dim", "heads", "seq_len", "batch", "steps", "seed", "threads", "accumulate"):
             if type(value := getattr(settings, name)) is not int:
                 raise ValueError(f"{name} is {value!r}, not a whole number")
         return settings

@@ -52,6 +52,7 @@ SHORT_CONVOLUTION = Kind(
     state=lambda o: {"conv": State((o.kernel - 1, o.dim))} if o.kernel > 1 else {},
     module="xt_blocks.blocks.conv:ShortConvolution",
     causal_only=True,
+    split=lambda o, ranks: "it has as many hidden features as the stream, whatever its options say",
     steps=_conv_steps,
     also=("convolution", "shortconv", "lfm", "lfm2"),
     builtin=True,

@@ -8,12 +8,12 @@ from typing import Any
 from ..kinds import Kind, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split
-from .attention import (
+from .attention_saved import attention_saved, scores_saved
+from .multihead import (
     attention_check,
     attention_derived,
     attention_flops,
     attention_options,
-    attention_saved,
     attention_shapes,
     attention_split,
     attention_state,
@@ -22,7 +22,6 @@ from .attention import (
     projection_cuts,
     projection_shapes,
     qkv_step,
-    scores_saved,
     value_sizes,
 )
 

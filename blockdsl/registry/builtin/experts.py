@@ -19,7 +19,8 @@ from typing import Any
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
-from .feedforward import FEEDFORWARD, ZERO_INIT, ff_saved
+from ..split import Cut, Split, uneven
+from .feedforward import FEEDFORWARD, ZERO_INIT, feedforward_split, ff_saved
 
 _MULT = 4
 
@@ -96,6 +97,25 @@ def _groups_check(o: Any) -> str | None:
     if o.groups > 1 and o.group_best > size:
         return f"group_best={o.group_best} of a group of {size}: it is judged by as many experts as it has at most"
     return None
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    """By the hidden features of each expert: ranks have the same to do, whichever are chosen. The router is whole."""
+    if o.dropout:
+        return "dropout: hidden features are dropped all at once"
+    if o.inner % ranks:
+        return uneven("inner", o.inner, ranks)
+    options: dict[str, Value] = {"inner": o.inner // ranks, "mult": _MULT}
+    hidden = Cut(1, (o.inner,) * (2 if o.glu else 1))
+    cuts, once = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "to_out.weight": Cut(axis=2)}, ["to_out.bias"]
+    if o.shared_inner is not None:
+        shared = feedforward_split(_shared(o), ranks)
+        if isinstance(shared, str):
+            return f"shared expert: {shared}"
+        options |= {"shared_inner": shared.options["inner"]}
+        cuts |= {f"shared.{name}": cut for name, cut in shared.cuts.items()}
+        once += [f"shared.{name}" for name in shared.once]
+    return Split(options, cuts, tuple(once))
 
 
 def _flops(o: Any, sizes: Sizes) -> int:
@@ -273,6 +293,7 @@ EXPERTS = Kind(
     module="xt_blocks.blocks.experts:Experts",
     check=_check,
     derive=_derived,
+    split=_split,
     steps=_steps,
     also=("moe", "experts", "mixture", "mixture_of_experts", "sparse"),
     builtin=True,

@@ -54,7 +54,7 @@ def _ff_check(o: Any) -> str | None:
     return None
 
 
-def _ff_split(o: Any, ranks: int) -> Split | str:
+def feedforward_split(o: Any, ranks: int) -> Split | str:
     """By hidden features; of a GLU those that are gated, and the gate, each by itself."""
     if o.post_act_ln:
         return "post_act_ln: all hidden features are normed at once"
@@ -178,7 +178,7 @@ FEEDFORWARD = Kind(
     module="xt_blocks.blocks.feedforward:FeedForward",
     check=_ff_check,
     derive=_ff_derived,
-    split=_ff_split,
+    split=feedforward_split,
     steps=_ff_steps,
     also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
     builtin=True,

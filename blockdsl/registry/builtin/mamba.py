@@ -125,6 +125,7 @@ MAMBA = Kind(
     causal_only=True,
     check=_check,
     derive=_derived,
+    split=lambda o, ranks: "steps, B and C are made of all features at once",
     steps=_steps,
     also=("mamba1", "mamba_1", "s6", "selective_scan"),
     builtin=True,

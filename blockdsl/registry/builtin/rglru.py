@@ -6,6 +6,7 @@ from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from ..split import Cut, Split, uneven
 from ..state import State
 
 
@@ -48,6 +49,16 @@ def _rglru_state(o: Any) -> dict[str, State]:
     width = _width(o)
     tail = {"conv": State((o.kernel - 1, width))} if o.kernel > 1 else {}
     return tail | {"state": State((width,), dtype="float32"), "started": State((1,))}
+
+
+def _rglru_split(o: Any, ranks: int) -> Split | str:
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    by_head, joint = Cut(), Cut(parts=(o.width, o.width))
+    cuts = {f"{gate}.{what}": by_head for gate in ("input_gate", "recurrence_gate") for what in ("weight", "bias")}
+    cuts |= {"to_in.weight": joint, "to_in.bias": joint, "conv.weight": by_head, "conv.bias": by_head}
+    cuts |= {"decay": by_head, "to_out.weight": Cut(axis=1)}
+    return Split({"width": o.width // ranks, "heads": o.heads // ranks}, cuts, once=("to_out.bias",))
 
 
 def _rglru_steps(o: Any) -> list[tuple[str, str]]:
@@ -93,6 +104,7 @@ RECURRENT = Kind(
     causal_only=True,
     check=_rglru_check,
     derive=_rglru_derived,
+    split=_rglru_split,
     steps=_rglru_steps,
     also=("lru", "griffin", "hawk", "rg_lru", "recurrent"),
     builtin=True,
