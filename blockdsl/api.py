@@ -20,8 +20,9 @@ from .graph.resolve import ResolvedPattern, resolve
 from .language.join import join, of_both
 from .language.pattern import Pattern, parse
 from .plan.mesh import Mesh
-from .plan.plan import Plan, Setup
-from .plan.plan import plan as planned
+from .plan.report import Plan
+from .plan.search import plan_training
+from .plan.setup import Setup
 from .registry.keywords import parameters, spells
 from .registry.settings import table
 from .registry.tokens import MODELS, checked, clash, model_of
@@ -225,7 +226,7 @@ class BlockGraph(Graph):
             mesh: "pp=2,fsdp=4,tp=2", see `blockdsl.Mesh`.
             gpus: how many devices; every mesh of so many is tried.
             seq_len, batch: tokens a row, and rows of a step over all devices.
-            setup: memory="80GB", precision, optimizer, schedule, checkpoint, ...; see `blockdsl.plan.plan.Setup`.
+            setup: memory="80GB", precision, optimizer, schedule, checkpoint, ...; see `blockdsl.plan.setup.Setup`.
 
         Raises:
             TypeError: an unknown argument; the message names the nearest.
@@ -235,7 +236,7 @@ class BlockGraph(Graph):
         for name in setup:
             if name not in names:
                 raise TypeError(f"plan() got an unknown argument '{name}'; {did_you_mean(name, names)}".rstrip("; "))
-        return planned(self, mesh, gpus, Setup(seq_len, batch, **setup))
+        return plan_training(self, mesh, gpus, Setup(seq_len, batch, **setup))
 
     def digest(self) -> str:
         """64 hexadecimal digits, the same in every process for all graphs that are one model.

@@ -1,22 +1,90 @@
-"""A plan in words and as JSON: the table of all meshes, and all about one."""
+"""A plan: the meshes on which a model can be trained, in words, as JSON, and as the pattern with its cuts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .memory import CHECKPOINTING
 from .schedule import SCHEDULES
+from .stages import restaged
 
 if TYPE_CHECKING:
-    from .plan import MeshPlan, Plan, Setup, Share
+    from ..graph.graph import Graph
+    from .mesh import Mesh
+    from .setup import Setup
+    from .shares import MeshPlan, Share
 
 SHOWN = 12
-"""Meshes of a table; `--all` shows more."""
+"""Meshes that a table shows unless it is to show every one."""
 
 
-def size(number: float) -> str:
+@dataclass(frozen=True)
+class Plan:
+    """A model on every mesh of so many devices, or on one.
+
+    Attributes:
+        graph: the model.
+        parameters: of the whole model.
+        meshes: those on which it can run, the best first: those that fit, by `useful`, then by what is sent.
+        refused: mesh → why it cannot run there.
+    """
+
+    graph: Graph = field(repr=False, compare=False)
+    setup: Setup
+    parameters: int
+    meshes: tuple[MeshPlan, ...]
+    refused: Mapping[Mesh, str]
+
+    @property
+    def best(self) -> MeshPlan:
+        """The first of `meshes`."""
+        return self.meshes[0]
+
+    def cut(self, each: MeshPlan | None = None, titled: bool = True) -> Any:
+        """The graph in the stages of a mesh, by default the best: its text has `|` at the cuts, and drawings show them.
+
+        Args:
+            titled: each stage is called by its ranks and what they hold.
+        """
+        each = self.best if each is None else each
+        placed = {stage: place for place, share in enumerate(each.shares) for stage in share.stages}
+        parts = sorted(placed, key=lambda stage: stage.index)
+        names = [_title(each, placed[stage], self.setup) if titled else None for stage in parts]
+        return restaged(self.graph, parts, names)
+
+    def to_text(self, every: bool = False) -> str:
+        """A table of the best meshes or of every one; or, of a plan for one mesh, all about it."""
+        head = _heading(self)
+        if len(self.meshes) == 1 and not self.refused:
+            return "\n".join([*head, *_details(self.best, self.setup)])
+        shown = self.meshes if every else self.meshes[:SHOWN]
+        lines = [*head, "", *_columns([_TITLES, *map(_row, shown)]), ""]
+        if self.setup.memory is not None:
+            fitting = sum(each.fits is not False for each in self.meshes)
+            lines.append(f"{fitting} of {len(self.meshes)} meshes fit; ✗ does not")
+        if len(shown) < len(self.meshes):
+            lines.append(f"{len(self.meshes) - len(shown)} more are not shown; --all shows them")
+        lines += _refusals(self.refused)
+        return "\n".join(lines + [_left_out(kind) for kind in dict.fromkeys(k for m in self.meshes for k in m.unknown)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Of plain values, for `json.dumps`."""
+        return {
+            "pattern": self.graph.pattern,
+            "parameters": self.parameters,
+            **asdict(self.setup),
+            "meshes": [_mesh_as_json(each) for each in self.meshes],
+            "refused": {str(mesh): why for mesh, why in self.refused.items()},
+        }
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+def in_words(number: float) -> str:
     """Bytes in words, as makers of devices count: `79.2 GB`."""
     for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= factor:
@@ -24,67 +92,39 @@ def size(number: float) -> str:
     return f"{number:,.0f} B"
 
 
-def table(plan: Plan, every: bool = False) -> str:
-    """Of many meshes a line each, of one mesh all about it."""
-    head = _heading(plan)
-    if len(plan.meshes) == 1 and not plan.refused:
-        return "\n".join([head, *_details(plan.meshes[0], plan.setup)])
-    shown = plan.meshes if every else plan.meshes[:SHOWN]
-    rows = [
-        ("mesh", "micro-batches", "recomputed", "memory", "kept", "gathered", "activations", "useful", "sent a step")
-    ]
-    for each in shown:
-        share = _fullest(each)
-        rows.append(
-            (
-                str(each.mesh) + (" ✗" if each.fits is False else ""),
-                f"{each.micro_batches} × {each.micro_batch}",
-                each.checkpoint,
-                size(each.memory),
-                size(share.parameter_bytes + share.gradient_bytes + share.optimizer_bytes),
-                size(share.gathered_bytes),
-                size(share.activation_bytes[each.checkpoint]),
-                f"{each.useful:.0%}",
-                size(each.sent),
-            )
-        )
-    fitting = sum(each.fits is not False for each in plan.meshes)
-    lines = [head, "", *_columns(rows), ""]
-    if plan.setup.memory is not None:
-        lines.append(f"{fitting} of {len(plan.meshes)} meshes fit" + (", none: ✗" if not fitting else "; ✗ does not"))
-    if len(shown) < len(plan.meshes):
-        lines.append(f"{len(plan.meshes) - len(shown)} more are not shown; all: --all")
-    lines += _refusals(plan)
-    lines += [f"left out: what {title} saves" for title in dict.fromkeys(t for m in plan.meshes for t in _unknown(m))]
-    return "\n".join(lines)
-
-
-def as_json(plan: Plan) -> dict[str, Any]:
-    setup = asdict(plan.setup)
-    return {
-        "pattern": plan.graph.pattern,
-        "parameters": plan.parameters,
-        **setup,
-        "meshes": [_mesh_as_json(each) for each in plan.meshes],
-        "refused": {str(mesh): why for mesh, why in plan.refused.items()},
-    }
-
-
-def title(each: MeshPlan, place: int, setup: Setup) -> str:
+def _title(each: MeshPlan, place: int, setup: Setup) -> str:
     """Of a place along pp: its ranks, and what they hold."""
     share, ranks = each.shares[place], each.mesh.size // each.mesh.pp
     which = f"rank {place}" if ranks == 1 else f"ranks {place * ranks}-{(place + 1) * ranks - 1}"
-    of = "" if setup.memory is None else f" of {size(float(setup.memory))}"
-    return f"{which} · {share.parameters / 1e9:,.2f} B parameters · {size(share.memory(each.checkpoint))}{of} each"
+    of = "" if setup.memory is None else f" of {in_words(float(setup.memory))}"
+    return f"{which} · {share.parameters / 1e9:,.2f} B parameters · {in_words(share.memory(each.checkpoint))}{of} each"
 
 
-def _heading(plan: Plan) -> str:
+def _heading(plan: Plan) -> list[str]:
     setup = plan.setup
-    lines = [f"{plan.parameters:,} parameters · {setup.batch:,} rows of {setup.seq_len:,} tokens a step"]
     words = f"{setup.precision} · {setup.optimizer} · {setup.schedule}"
     if setup.memory is not None:
-        words += f" · {size(float(setup.memory))} a device, of which {setup.reserve:.0%} is left to what is not counted"
-    return "\n".join([*lines, words])
+        words += (
+            f" · {in_words(float(setup.memory))} a device, of which {setup.reserve:.0%} is left to what is not counted"
+        )
+    return [f"{plan.parameters:,} parameters · {setup.batch:,} rows of {setup.seq_len:,} tokens a step", words]
+
+
+_TITLES = ("mesh", "micro-batches", "recomputed", "memory", "kept", "gathered", "activations", "useful", "sent a step")
+
+
+def _row(each: MeshPlan) -> tuple[str, ...]:
+    share = max(each.shares, key=lambda share: share.memory(each.checkpoint))
+    kept = share.parameter_bytes + share.gradient_bytes + share.optimizer_bytes
+    amounts = (each.memory, kept, share.gathered_bytes, share.activation_bytes[each.checkpoint])
+    return (
+        str(each.mesh) + (" ✗" if each.fits is False else ""),
+        f"{each.micro_batches} × {each.micro_batch}",
+        each.checkpoint,
+        *map(in_words, amounts),
+        f"{each.useful:.0%}",
+        in_words(each.sent),
+    )
 
 
 def _details(each: MeshPlan, setup: Setup) -> Iterable[str]:
@@ -97,20 +137,24 @@ def _details(each: MeshPlan, setup: Setup) -> Iterable[str]:
     yield from each.notes
     for place, share in enumerate(each.shares):
         yield ""
-        yield title(each, place, setup)
+        yield _title(each, place, setup)
         yield f"  blocks         {_spans(share)}"
-        yield f"  parameters     {size(share.parameter_bytes)}"
-        yield f"  gradients      {size(share.gradient_bytes)}"
-        yield f"  optimiser      {size(share.optimizer_bytes)}"
+        yield f"  parameters     {in_words(share.parameter_bytes)}"
+        yield f"  gradients      {in_words(share.gradient_bytes)}"
+        yield f"  optimiser      {in_words(share.optimizer_bytes)}"
         if share.gathered_bytes:
-            yield f"  gathered       {size(share.gathered_bytes)}"
-        saved = (f"{name} {size(share.activation_bytes[name])}" for name in CHECKPOINTING)
+            yield f"  gathered       {in_words(share.gathered_bytes)}"
+        saved = (f"{name} {in_words(share.activation_bytes[name])}" for name in CHECKPOINTING)
         yield f"  activations    {' · '.join(saved)}, by what is recomputed"
-        yield f"  cache a row    {size(share.cache_bytes)}"
+        yield f"  cache a row    {in_words(share.cache_bytes)}"
         yield f"  FLOPs a step   {share.flops:,}"
         for message in share.sent:
-            yield f"  {message.link + ' ' + message.operation:<14} {size(message.sent)}"
-    yield from (f"left out: what {kind} saves" for kind in _unknown(each))
+            yield f"  {message.link + ' ' + message.operation:<14} {in_words(message.sent)}"
+    yield from map(_left_out, each.unknown)
+
+
+def _left_out(kind: str) -> str:
+    return f"activations leave out what {kind} saves, which it does not say"
 
 
 def _spans(share: Share) -> str:
@@ -122,15 +166,12 @@ def _spans(share: Share) -> str:
     )
 
 
-def _refusals(plan: Plan) -> Iterable[str]:
-    """Why meshes cannot run, each reason once."""
-    reasons: dict[str, int] = {}
-    for why in plan.refused.values():
-        reasons[why] = reasons.get(why, 0) + 1
-    for why, count in list(reasons.items())[:4]:
-        yield f"{count} cannot run: {why}"
-    if len(reasons) > 4:
-        yield f"{sum(list(reasons.values())[4:])} cannot run for {len(reasons) - 4} more reasons"
+def _refusals(refused: Mapping[Mesh, str]) -> Iterable[str]:
+    """Why meshes cannot run, each reason once, the most frequent first."""
+    reasons = Counter(refused.values()).most_common()
+    yield from (f"{count} cannot run: {why}" for why, count in reasons[:4])
+    if reasons[4:]:
+        yield f"{sum(count for _, count in reasons[4:])} cannot run for {len(reasons) - 4} other reasons"
 
 
 def _mesh_as_json(each: MeshPlan) -> dict[str, Any]:
@@ -156,14 +197,6 @@ def _mesh_as_json(each: MeshPlan) -> dict[str, Any]:
             for share in each.shares
         ],
     }
-
-
-def _unknown(each: MeshPlan) -> Iterable[str]:
-    return dict.fromkeys(title for share in each.shares for title in share.unknown)
-
-
-def _fullest(each: MeshPlan) -> Share:
-    return max(each.shares, key=lambda share: share.memory(each.checkpoint))
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:

@@ -57,8 +57,6 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from blockdsl.plan.report import table
-
     graphs = source.graphs(args)
     if "" not in graphs:
         raise UserError(f"{' and '.join(graphs)} are two graphs; plan one")
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(plan.as_json(), indent=1))
         return 0
-    print(table(plan, every=args.all))
+    print(plan.to_text(every=args.all))
     if args.mesh is not None:
         print(f"\n{plan.cut().to_text()}")
     return 0

@@ -1,7 +1,7 @@
-"""What a model costs on many devices, before any is paid for: `graph.plan(gpus=64, memory="80GB", ...)`. No torch.
+"""Which meshes there are for a model, and what each rank of one has: `graph.plan(gpus=64, memory="80GB", ...)`.
 
-Owns which meshes there are, whether one fits, and a rank's bytes. Counts are those of `memory` and `traffic`, cuts
-those of `stages` and `local`, waiting is `schedule`'s.
+Owns how counts become a rank's bytes, and which micro-batches and checkpointing a mesh gets. Counts are those of
+`memory` and `traffic`, cuts those of `stages` and `local`, waiting is `schedule`'s, words are `report`'s.
 
 Ranks that differ only along dp, fsdp, cp or tp cost the same, so a mesh has one share for each place along pp.
 """
@@ -9,26 +9,27 @@ Ranks that differ only along dp, fsdp, cp or tp cost the same, so a mesh has one
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import UserError, did_you_mean, shortened
+from ..errors import UserError
 from ..graph.costs import Cost, node_costs, row_length
 from ..graph.costs import parameters as total_parameters
 from ..graph.costs import total as total_cost
 from ..graph.state import restarts
 from ..registry.kinds import Sizes, kind_of
-from ..registry.options import real, whole
+from ..registry.options import whole
 from ..registry.split import Split
-from . import report
 from .local import tensor_part, tensor_splits
 from .memory import CHECKPOINTING, Activations, StageMemory
 from .mesh import Mesh
+from .report import Plan
 from .schedule import SCHEDULES
-from .stages import PipelineStage, crossings, restaged, shared, stages
+from .setup import Setup
+from .shares import MeshPlan, Share
+from .stages import PipelineStage, crossings, shared, stages
 from .traffic import Sent, among, attended, crossing_numbers, held_alike
 
 if TYPE_CHECKING:
@@ -36,215 +37,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PRECISIONS = {"float32": 4, "bf16": 2}
-"""What blocks compute in → bytes of a number. Parameters, gradients and the optimiser's numbers are float32 in both."""
-OPTIMIZERS = ("adamw", "muon", "sgd")
 KEPT = 4  # bytes of a number that is kept from step to step
 TENSOR_RANKS = 8
 """Most ranks along tp that are tried: those of one node, whose links are fast."""
 
-_UNITS = {"": 1, "B": 1} | {
-    f"{prefix}{binary}B": (1024 if binary else 1000) ** power
-    for power, prefix in enumerate("KMGTP", 1)
-    for binary in ("", "i")
-}
 
-
-def read_bytes(text: str | int | float) -> int:
-    """`80GB` as bytes, `80GiB` as 80·2³⁰; a number is bytes.
-
-    Raises:
-        UserError: it is no size, or its unit is unknown.
-    """
-    if isinstance(text, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
-        if not found:
-            raise UserError(f"memory must be a size such as 80GB, not '{shortened(text)}'")
-        units = {unit.lower(): factor for unit, factor in _UNITS.items()}
-        if found[2].lower() not in units:
-            hint = did_you_mean(found[2], _UNITS) or "as in 80GB or 80GiB"
-            raise UserError(f"memory '{shortened(text)}': unknown unit '{found[2]}'; {hint}")
-        text = float(found[1]) * units[found[2].lower()]
-    return int(real("memory", text, above=0))
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How a model is to be trained.
-
-    Args:
-        seq_len, batch: tokens a row, and rows of a step over all ranks.
-        context_len: tokens of the context a row; None: seq_len.
-        precision: "float32" or "bf16", what blocks compute in.
-        optimizer: "adamw", "muon" for the matrices of blocks, or "sgd" without momentum.
-        schedule: of the pipeline, one of `schedule.SCHEDULES`.
-        checkpoint: "none", "block" or "stage"; None: the first of these with which a mesh fits.
-        micro_batch: rows of a micro-batch; None: as many as fit, with at least four micro-batches for each stage.
-        memory: bytes of a device, or a text such as "80GB"; None: without a limit.
-        reserve: share of the memory left to what is not counted: temporaries, buffers of messages, the allocator.
-
-    Raises:
-        UserError: a value is out of range, or a name is unknown.
-    """
-
-    seq_len: int
-    batch: int
-    context_len: int | None = None
-    precision: str = "bf16"
-    optimizer: str = "adamw"
-    schedule: str = "1f1b"
-    checkpoint: str | None = None
-    micro_batch: int | None = None
-    memory: int | str | None = None
-    reserve: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("seq_len", "batch", "context_len", "micro_batch"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, whole(name, getattr(self, name), 1))
-        for name, known in (
-            ("precision", PRECISIONS),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("checkpoint", CHECKPOINTING),
-        ):
-            value = getattr(self, name)
-            if value not in known and not (name == "checkpoint" and value is None):
-                hint = did_you_mean(str(value), known)
-                raise UserError(f"{name} must be one of {', '.join(known)}, not '{value}'" + (f"; {hint}" * bool(hint)))
-        real("reserve", self.reserve, least=0, below=1)
-        if self.memory is not None:
-            object.__setattr__(self, "memory", read_bytes(self.memory))
-
-    @property
-    def item(self) -> int:
-        """Bytes of a number that blocks compute with."""
-        return PRECISIONS[self.precision]
-
-    @property
-    def usable(self) -> float | None:
-        """Bytes of a device that may be planned for."""
-        return None if self.memory is None else float(self.memory) * (1 - self.reserve)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What each rank at one place along pp has, in bytes, and sends in a step.
-
-    Attributes:
-        stages: those it runs.
-        parameters: numbers of its parameters, of which it keeps 1 / fsdp.
-        parameter_bytes, gradient_bytes, optimizer_bytes: kept from step to step.
-        gathered_bytes: what is whole for a while: two blocks, what is around the blocks, the gradients of a block.
-        activation_bytes: by checkpointing, of all micro-batches that are held at once.
-        cache_bytes: of keys, values and states of one row of `seq_len` tokens, to decode with.
-        flops: of a step, without what is computed again.
-        sent: by kind of link.
-        unknown: titles of kinds that do not say what they save, which `activation_bytes` leaves out.
-    """
-
-    stages: tuple[PipelineStage, ...]
-    parameters: int
-    parameter_bytes: int
-    gradient_bytes: int
-    optimizer_bytes: int
-    gathered_bytes: int
-    activation_bytes: Mapping[str, int]
-    cache_bytes: int
-    flops: int
-    sent: tuple[Sent, ...]
-    unknown: tuple[str, ...]
-
-    def memory(self, checkpoint: str) -> int:
-        """Bytes of all that training holds at once."""
-        kept = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
-        return kept + self.gathered_bytes + self.activation_bytes[checkpoint]
-
-
-@dataclass(frozen=True)
-class MeshPlan:
-    """A model on one mesh.
-
-    Attributes:
-        micro_batch, micro_batches: rows of each, and how many a rank computes in a step.
-        checkpoint: what is computed again.
-        shares: by place along pp.
-        bubble: share of a step in which a rank of the pipeline waits, were its stages equal.
-        balance: mean FLOPs of a rank over the most that one has.
-        fits: whether the fullest rank's memory suffices; None: there is no limit.
-        notes: on layers that are whole on every rank.
-    """
-
-    mesh: Mesh
-    micro_batch: int
-    micro_batches: int
-    checkpoint: str
-    shares: tuple[Share, ...]
-    bubble: float
-    balance: float
-    fits: bool | None
-    notes: tuple[str, ...]
-
-    @property
-    def memory(self) -> int:
-        """Bytes of the fullest rank."""
-        return max(share.memory(self.checkpoint) for share in self.shares)
-
-    @property
-    def useful(self) -> float:
-        """Share of the devices' time that is neither waiting nor computing again, by the formulas."""
-        again = 1.0 if self.checkpoint == "none" else 3 / 4
-        return (1 - self.bubble) * self.balance * again
-
-    @property
-    def sent(self) -> int:
-        """Bytes that the busiest rank sends in a step."""
-        return max(sum(message.sent for message in share.sent) for share in self.shares)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A model on every mesh of so many devices, or on one.
-
-    Attributes:
-        graph: the model.
-        parameters: of the whole model.
-        meshes: those on which it can run, the best first: those that fit, by `useful`, then by what is sent.
-        refused: mesh → why it cannot run there.
-    """
-
-    graph: Graph = field(repr=False, compare=False)
-    setup: Setup
-    parameters: int
-    meshes: tuple[MeshPlan, ...]
-    refused: Mapping[Mesh, str]
-
-    @property
-    def best(self) -> MeshPlan:
-        """The first of `meshes`."""
-        return self.meshes[0]
-
-    def cut(self, each: MeshPlan | None = None, titled: bool = True) -> Any:
-        """The graph in the stages of a mesh, by default the best: its text has `|` at the cuts, and drawings show them.
-
-        Args:
-            titled: each stage is called by its ranks and what they hold.
-        """
-        each = self.best if each is None else each
-        placed = {stage: place for place, share in enumerate(each.shares) for stage in share.stages}
-        parts = sorted(placed, key=lambda stage: stage.index)
-        names = [report.title(each, placed[stage], self.setup) if titled else None for stage in parts]
-        return restaged(self.graph, parts, names)
-
-    def __str__(self) -> str:
-        return report.table(self)
-
-    def as_json(self) -> dict[str, Any]:
-        """Of plain values, for `json.dumps`."""
-        return report.as_json(self)
-
-
-def plan(graph: Graph, mesh: Mesh | str | None, gpus: int | None, setup: Setup) -> Plan:
+def plan_training(graph: Graph, mesh: Mesh | str | None, gpus: int | None, setup: Setup) -> Plan:
     """A model on one mesh, or on every mesh of `gpus` devices.
 
     Raises:
