@@ -95,12 +95,13 @@ class StageMemory:
         key = (attrs["kind"], *attrs["options"].items(), *sorted(positions))
         if key not in known:
             kind = kind_of(attrs["kind"])
-            options = kind.completed(self.graph.dim, attrs["options"])
+            options = self.graph.completed(node)
             inputs = {"rotary" if scheme == "rotary" else "bias" for scheme in positions}
             norms = norms_of(vars(options))
             # a norm's statistics; those after the layer save their input too, which nothing else does
             around = sum(2 if "layernorm" in norm.name else 1 for norm in norms if norm is not None)
             around += sum(self.graph.dim for norm in (norms.output, norms.sum) if norm is not None)
+            around += options.dim_in - self.graph.dim  # what it reads beside the stream, concatenated
             own = 0.0 if kind.saved is None else kind.saved(options, self.sizes, inputs)
             known[key] = around * self.sizes.seq + own, kind.title if kind.saved is None else ""
         return known[key]

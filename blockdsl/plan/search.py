@@ -146,7 +146,7 @@ class _Model:
     def _micro_batches(self, rows: int, pp: int) -> list[int]:
         """Rows of a micro-batch, to be tried in this order."""
         if (given := self.setup.micro_batch) is not None:
-            _divided("a rank's share of the batch,", rows, "micro_batch", given)
+            _divided("rows a rank", rows, "micro_batch", given)
             return [given]
         sizes = [size for size in range(rows, 0, -1) if rows % size == 0]
         return [size for size in sizes if pp == 1 or rows // size >= 4 * pp] or [1]
@@ -301,7 +301,7 @@ class _Piece:
 def _matrices(graph: Graph, node: str) -> int:
     """Parameters of a block that are matrices."""
     kind = kind_of(graph.block(node)["kind"])
-    shapes = kind.shapes(kind.completed(graph.dim, graph.block(node)["options"]))
+    shapes = kind.shapes(graph.completed(node))
     return sum(math.prod(shape) for shape in shapes.values() if len(shape) == 2)
 
 

@@ -68,7 +68,7 @@ def crossing_numbers(graph: Graph, value: Crossing, sizes: Sizes) -> int:
     if value.carries in ("normed", "injected"):
         return rows * tokens * graph.dim
     attrs = graph.block(value.node)
-    o = kind_of(attrs["kind"]).completed(graph.dim, attrs["options"])
+    o = graph.completed(value.node)
     keys = tokens if "context" not in attrs["options"] or o.context else sizes.context
     if value.carries == "scores":
         return int(rows * o.heads * tokens * (keys + o.num_mem_kv))
@@ -93,7 +93,7 @@ def held_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | 
         split = splits.get(node)
         if isinstance(split, Split):
             kind = kind_of(graph.block(node)["kind"])
-            shapes = kind.shapes(kind.completed(graph.dim, graph.block(node)["options"]))
+            shapes = kind.shapes(graph.completed(node))
             for name, cut in node_cuts(graph, node, split, ranks).items():
                 own = math.prod(cut.local_shape(tuple(shapes[name]), ranks) or (0,))
                 parts = cut.parts or (1,)

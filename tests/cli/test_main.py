@@ -21,7 +21,21 @@ from .configurations import LLAMA
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "draw", "stats", "plan", "diff", "options", "train", "generate", "attention", "coords"]
+NAMES = [
+    "check",
+    "fmt",
+    "show",
+    "draw",
+    "stats",
+    "plan",
+    "diff",
+    "options",
+    "tokenize",
+    "train",
+    "generate",
+    "attention",
+    "coords",
+]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 

@@ -71,7 +71,6 @@ def test_a_share_under_tp_is_what_the_local_graph_lowers_to() -> None:
     (share,) = planned(graph, "tp=2").best.shares
     lowered = xt_blocks.lower(tensor_part(graph, 2))
     assert share.parameters == sum(parameter.numel() for parameter in lowered.parameters())
-    assert A // 2 + F // 2 + 2 * NORM == planned(graph, "pp=3,tp=2").best.shares[1].parameters - 0
 
 
 def test_bytes_that_are_kept() -> None:
@@ -147,7 +146,11 @@ def test_what_a_pipeline_sends() -> None:
     plan = planned(compiled("a f | a f | f"), "pp=3")
     assert [sent(plan, place)["pp", "send"][0] for place in range(3)] == [16 * stream, 2 * 16 * stream, 16 * stream]
     skip = planned(compiled("^u a f | f | <u f"), "pp=3")
-    assert [sent(skip, place)["pp", "send"][0] for place in range(3)] == [2 * 16 * stream, 4 * 16 * stream, 2 * 16 * stream]
+    assert [sent(skip, place)["pp", "send"][0] for place in range(3)] == [
+        2 * 16 * stream,
+        4 * 16 * stream,
+        2 * 16 * stream,
+    ]
     scores = planned(compiled("a f | a f", attn_flash=False, residual_attn=True), "pp=2")
     assert sent(scores)["pp", "send"][0] == 16 * (stream + 2 * TOKENS * TOKENS * 2)
     kv = planned(compiled("a ^u f | a(kv=u) f"), "pp=2")
@@ -160,7 +163,7 @@ def test_what_a_pipeline_sends() -> None:
 
 def test_interleaved_stages_are_apart_and_send_more() -> None:
     stream = TOKENS * DIM * 2
-    plan = planned(compiled("f*4"), "pp=2", schedule="interleaved")
+    plan = planned(compiled("f*4", rotary_pos_emb=False), "pp=2", schedule="interleaved")
     assert [[stage.index for stage in share.stages] for share in plan.best.shares] == [[0, 2], [1, 3]]
     assert [sent(plan, place)["pp", "send"][0] for place in range(2)] == [3 * 16 * stream, 3 * 16 * stream]
 
@@ -258,7 +261,7 @@ def test_a_zero_bubble_fills_two_thirds_of_what_1f1b_waits() -> None:
 
 
 def test_micro_batches_in_flight_hold_their_activations() -> None:
-    graph = compiled("f*8")
+    graph = compiled("f*8", rotary_pos_emb=False)
     one_by_one = planned(graph, "pp=4").best.shares
     assert [share.activation_bytes["none"] for share in one_by_one[:3]] == [
         in_flight * 2 * saved_by_two(graph) for in_flight in (4, 3, 2)
@@ -277,7 +280,7 @@ def saved_by_two(graph: BlockGraph) -> int:
 
 def test_every_mesh_of_so_many_devices() -> None:
     found = [*meshes(12, Setup(TOKENS, 16))]
-    assert len(found) == len({*found}) == 3 * 6 + 15 - 3 * 6 + 15 - 15 + count_of(12) - 15
+    assert len(found) == len({*found}) == count_of(12)
     assert all(mesh.size == 12 and mesh.cp == 1 and mesh.tp <= 8 for mesh in found)
     assert any(mesh.cp == 4 for mesh in meshes(16, Setup(TOKENS, 4)))
 
@@ -303,7 +306,6 @@ def test_those_that_fit_come_first_and_less_is_computed_again() -> None:
         assert (each.memory <= 120_000 * 0.9) == each.fits
     free = graph.plan(gpus=8, seq_len=TOKENS, batch=16)
     assert all(each.checkpoint == "none" and each.fits is None for each in free.meshes)
-    assert {str(mesh) for mesh in plan.refused} == {"pp=8,"[:-1]} - {"pp=8"}
 
 
 def test_the_pattern_with_its_cuts() -> None:
@@ -320,7 +322,14 @@ def test_the_pattern_with_its_cuts() -> None:
 
 @pytest.mark.parametrize(
     ("text", "nbytes"),
-    [("80GB", 80 * 10**9), ("80 GiB", 80 * 2**30), ("1.5tb", 15 * 10**11), ("512MiB", 2**29), ("100", 100), (2**20, 2**20)],
+    [
+        ("80GB", 80 * 10**9),
+        ("80 GiB", 80 * 2**30),
+        ("1.5tb", 15 * 10**11),
+        ("512MiB", 2**29),
+        ("100", 100),
+        (2**20, 2**20),
+    ],
 )
 def test_memory_is_read(text: Any, nbytes: int) -> None:
     assert read_bytes(text) == nbytes
@@ -331,7 +340,7 @@ def test_memory_is_read(text: Any, nbytes: int) -> None:
     [
         ({"mesh": "pp=9"}, "pp=9: a pipeline needs a block for each of its 9 stages; the stack has 4 blocks"),
         ({"mesh": "dp=3,fsdp=3"}, "batch=16 is not divisible by dp × fsdp=9"),
-        ({"mesh": "dp=2", "micro_batch": 3}, "a rank's share of the batch, 8, is not divisible by micro_batch=3"),
+        ({"mesh": "dp=2", "micro_batch": 3}, "rows a rank=8 is not divisible by micro_batch=3"),
         ({"mesh": "cp=3"}, "seq_len=8 is not divisible by cp=3"),
         (
             {"mesh": "tp=3"},
@@ -351,7 +360,7 @@ def test_memory_is_read(text: Any, nbytes: int) -> None:
             {"gpus": 8, "optimizer": "adam"},
             "optimizer must be one of adamw, muon, sgd, not 'adam'; did you mean 'adamw'?",
         ),
-        ({"gpus": 8, "reserve": 1.5}, "reserve must be a number below 1, not 1.5"),
+        ({"gpus": 8, "reserve": 1.5}, "reserve must be a number of at least 0 and below 1, not 1.5"),
     ],
 )
 def test_what_cannot_be_planned(arguments: dict[str, Any], message: str | None) -> None:
@@ -373,15 +382,13 @@ def test_a_block_that_reads_rows_from_their_start_is_not_cut_along_them() -> Non
 def test_layers_that_are_whole_on_every_rank_are_named() -> None:
     plan = planned(compiled("a f conv", ff_inner=31), "tp=2")
     assert plan.best.notes == (
-        "tp=2: whole on every rank: f1 (inner=31 is not divisible by 2); conv2 (short convolution does not say how it splits)",
+        "tp=2: whole on every rank: f1 (inner=31 is not divisible by 2); conv2 (it has as many hidden features as the stream, whatever its options say)",
     )
     assert plan.best.notes[0] in str(plan)
 
 
 def test_an_encoder_with_its_decoder() -> None:
-    graph = compiled("(a f)*2 => (a c f)*2", causal=None) if False else blockdsl.compile(
-        "(a f)*2 => (a c f)*2", dim=16, heads=2, attn_dim_head=8, num_tokens=40, max_seq_len=8
-    )
+    graph = blockdsl.compile("(a f)*2 => (a c f)*2", dim=16, heads=2, attn_dim_head=8, num_tokens=40, max_seq_len=8)
     (share,) = graph.plan("fsdp=2", seq_len=8, batch=4).best.shares
     assert share.parameters == graph.parameters()
     assert share.flops == 3 * graph.flops(8, batch=2)

@@ -18,10 +18,10 @@ from typing import Any
 from blockdsl import __version__
 from blockdsl.errors import PatternError, UserError
 
-from . import attention, check, coords, diff, draw, fmt, generate, options, output, plan, show, stats, train
+from . import attention, check, coords, diff, draw, fmt, generate, options, output, plan, show, stats, tokenize, train
 from .parser import Parser
 
-COMMANDS = (check, fmt, show, draw, stats, plan, diff, options, train, generate, attention, coords)
+COMMANDS = (check, fmt, show, draw, stats, plan, diff, options, tokenize, train, generate, attention, coords)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:

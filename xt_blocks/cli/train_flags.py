@@ -47,14 +47,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="the pattern's text; a file (with a dot or a slash in its name); or - for standard input",
     )
-    add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
+    read = parser.add_mutually_exclusive_group()
+    read.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
+    read.add_argument("--data", metavar="FOLDER", help="tokens to learn, a folder of `blockdsl tokenize`")
     add("--dim", type=int, help="width of the model" + _default("dim"))
     add("--heads", type=int, help="attention heads, of 64 features each" + _default("heads"))
     add(
         "--seq-len",
         type=int,
         metavar="N",
-        help="bytes of context in training" + _default("seq_len"),
+        help="tokens of context in training" + _default("seq_len"),
     )
     add("--batch", type=int, metavar="N", help="sequences per step" + _default("batch"))
     length = parser.add_mutually_exclusive_group()
@@ -142,6 +144,7 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
     return TrainSettings(
         pattern=str(pattern),
         text=None if args.text is None else absolute(args.text),
+        data=None if args.data is None else str(Path(args.data).resolve()),
         text_digest="",
         minutes=args.minutes,
         threads=limit_threads(),

@@ -2,7 +2,7 @@
 
 from ..runtime.seeds import seed_for
 from .coords import CoordinateCheck, check_coordinates, plot_coordinates
-from .data import Corpus, load_corpus
+from .data import Corpus, Data, load_corpus
 from .engine import Engine, LocalEngine, NotFinite, StepResult
 from .interrupt import StopRequest
 from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
@@ -13,9 +13,12 @@ from .pace import steps_within
 from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
-from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
+from .sample import example_prompt, fresh_seed, load_run_writer, load_trained, printable, sample, show_text
 from .settings import TrainSettings, check_device
+from .source import load_data
 from .threads import limit_threads, resume_threads
+from .token_files import TokenCorpus, open_tokens
+from .tokenizing import tokenize
 from .unigram import unigram_bits_per_byte
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "OVERLAYS",
     "CoordinateCheck",
     "Corpus",
+    "Data",
     "Engine",
     "LocalEngine",
     "NotFinite",
@@ -31,6 +35,7 @@ __all__ = [
     "RunFolder",
     "StepResult",
     "StopRequest",
+    "TokenCorpus",
     "TrainSettings",
     "Trainer",
     "bits_per_byte",
@@ -47,7 +52,10 @@ __all__ = [
     "fresh_seed",
     "limit_threads",
     "load_corpus",
+    "load_data",
+    "load_run_writer",
     "load_trained",
+    "open_tokens",
     "overlay",
     "plot_coordinates",
     "plot_losses",
@@ -59,5 +67,6 @@ __all__ = [
     "seed_for",
     "show_text",
     "steps_within",
+    "tokenize",
     "unigram_bits_per_byte",
 ]

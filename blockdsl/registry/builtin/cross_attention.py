@@ -43,7 +43,7 @@ def _derived(o: Any) -> dict[str, Value]:
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     tokens, context = sizes.batch * sizes.seq, sizes.seq if o.context else sizes.context
     scores = scores_saved(o, sizes.batch, sizes.seq, context)
-    return tokens * o.dim + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
+    return tokens * o.dim_in + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
 
 
 def _split(o: Any, ranks: int) -> Split | str:
