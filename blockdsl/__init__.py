@@ -15,10 +15,12 @@ from .errors import GraphError, PatternError, UserError
 from .language.format import format_text
 from .language.megatron import from_megatron, to_megatron
 from .language.pattern import Pattern, parse, parse_settings
+from .plan.mesh import Mesh
 from .registry import builtin as builtin  # registers the built-in kinds
 from .registry.kinds import Kind, Sizes, kinds
 from .registry.options import Option
 from .registry.register import register, unregister
+from .registry.split import Cut, Split
 from .registry.state import State
 
 if TYPE_CHECKING:
@@ -29,13 +31,16 @@ __version__ = "0.2.0.dev0"  # of both packages; the one place that says it
 
 __all__ = [
     "BlockGraph",
+    "Cut",
     "GraphDiff",
     "GraphError",
     "Kind",
+    "Mesh",
     "Option",
     "Pattern",
     "PatternError",
     "Sizes",
+    "Split",
     "State",
     "UserError",
     "compile",

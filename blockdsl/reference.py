@@ -222,10 +222,21 @@ def find(name: str) -> list[Entry]:
 
 
 def of_kind(name: str) -> list[Entry]:
-    """The entries of a kind of block, by its name `a` or a word for it, `attention`; or those of an area."""
+    """The entries of a kind of block, by its name `a` or a word for it, `attention`; or those of an area.
+
+    Those of one kind are spelled for it: `m(norm_eps=1e-06)`.
+    """
     word = name.lower()
     named = {kind.name for kind in kinds().values() if word in (kind.name, kind.title, *kind.also)}
-    return [entry for entry in entries() if named & {*entry.kinds} or (not named and entry.area == word)]
+    found = [entry for entry in entries() if named & {*entry.kinds} or (not named and entry.area == word)]
+    return [_spelled_for(next(iter(named)), entry) for entry in found] if len(named) == 1 else found
+
+
+def _spelled_for(kind: str, entry: Entry) -> Entry:
+    """The same with a pattern of that kind, in place of the first one that has the option."""
+    if entry.pattern.startswith("set "):
+        return entry
+    return replace(entry, pattern=re.sub(rf"(?<!\S){entry.kinds[0]}(?=[( ])", kind, entry.pattern))
 
 
 def telling(option: Option) -> Value:

@@ -33,6 +33,7 @@ LAYERS = (
     ("xt_blocks.models",),
     ("xt_blocks.generation",),
     ("xt_blocks.interop", "xt_blocks.x_transformers"),
+    ("xt_blocks.distributed",),
     ("xt_blocks.train",),
     ("xt_blocks.cli",),
     ("xt_blocks",),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..graph.layout import Chain, Split, split_stages
+from ..graph.layout import Branching, Chain, split_stages
 from ..language.fold import Folded, Loop, fold
 from . import reads
 from .captions import Captions
@@ -17,7 +17,7 @@ from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat
 from .wiring import Wire, wiring
 
 Named = Mapping[str, Collection[str]]
-Item = str | Split | DrawnLabel | DrawnSkip
+Item = str | Branching | DrawnLabel | DrawnSkip
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,14 @@ class _Tree:
         if isinstance(first, str):
             drawn = DrawnRead if self.graph.node_type(first) == "read" else DrawnBlock
             return drawn(tuple(copy for copy in copies if isinstance(copy, str)))
-        splits = [copy for copy in copies if isinstance(copy, Split)]
+        splits = [copy for copy in copies if isinstance(copy, Branching)]
         columns = tuple(
             self._parts([self._with_labels(split.branches[i], self._base(split)) for split in splits])
             for i in range(len(first.branches))
         )
         return DrawnBranches(columns, tuple(split.sum for split in splits))
 
-    def _base(self, split: Split) -> str:
+    def _base(self, split: Branching) -> str:
         return self.graph.sources(split.sum, "base")[0]
 
     def _key(self, item: Item) -> Any:
@@ -158,7 +158,7 @@ class _Tree:
 
 def _end(chain: Chain, start: str) -> str:
     last = chain[-1] if chain else start
-    return last.sum if isinstance(last, Split) else last
+    return last.sum if isinstance(last, Branching) else last
 
 
 def _span(part: int | Loop) -> int:

@@ -201,11 +201,22 @@ class Graph:
             return self.patches + int(start["class_token"])
         return int(start["pos_offset"]) + int(start["max_seq_len"] or 0)
 
+    def completed(self, node: str) -> Any:
+        """A block's options with attribute access, those that follow from others among them: `Kind.completed`."""
+        attrs = self.block(node)
+        return kind_of(attrs["kind"]).completed(self.dim, attrs["options"], len(self.uses(node)))
+
+    def uses(self, node: str) -> list[str]:
+        """The blocks that share a block's parameters, where each has some of its own too; else the block alone."""
+        attrs = self.block(node)
+        if attrs["tie"] is None or not kind_of(attrs["kind"]).by_use(attrs["options"]):
+            return [node]
+        return [other for other in self.nodes("block") if self.block(other)["tie"] == attrs["tie"]]
+
     def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
         """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
-        attrs = self.block(node)
-        kind = kind_of(attrs["kind"])
-        return kind, kind.states(kind.completed(self.dim, attrs["options"]))
+        kind = kind_of(self.block(node)["kind"])
+        return kind, kind.states(self.completed(node))
 
     def sees_later(self) -> str | None:
         """Why a token's value may depend on a later token, or None when it cannot."""
@@ -238,7 +249,7 @@ class Graph:
         """Why the stack cannot read a text one segment after another (Transformer-XL), or None when it can.
 
         It can when every kind goes on from what it kept of earlier segments: their tokens, which it is handed as its
-        input `memory`, or a state of constant size.
+        input `memory` or, where it attends to an earlier place, before its context, or a state of constant size.
         """
         for node in self.nodes("block"):
             kind, pieces = self.state(node)
@@ -247,7 +258,8 @@ class Graph:
             if self.sources(node, "normed") and ("memory" in kind.inputs or self.block(node)["shift"]):
                 return f"{node} ({kind.title}) reads what another block has normed, of this segment alone"
             grows = pieces is not None and any(piece.per == "token" for piece in pieces.values())
-            if (pieces is None or grows) and "memory" not in kind.inputs:
+            own_context = any(self.node_type(source) != "context" for source in self.sources(node, "context"))
+            if (pieces is None or grows) and "memory" not in kind.inputs and not own_context:
                 return f"{node} ({kind.title}) keeps nothing of earlier segments"
         return None
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Split:
+class Branching:
     """Branches that start at one node and meet in `sum`; each is a chain."""
 
     branches: tuple[Chain, ...]
     sum: str
 
 
-Chain = tuple["str | Split", ...]
+Chain = tuple["str | Branching", ...]
 
 
 def chain(graph: Graph) -> Chain | None:
@@ -62,7 +62,7 @@ class _Walk:
     def _back(self, end: str, start: str) -> Chain | None:
         """What lies between `start`, left out, and `end`. Walked backwards, where each node has one way to go."""
         graph = self.graph
-        out: list[str | Split] = []
+        out: list[str | Branching] = []
         at = end
         while at != start:
             streams, bases = graph.sources(at, "stream"), graph.sources(at, "base")
@@ -73,7 +73,7 @@ class _Walk:
                 branches = [self._back(stream, bases[0]) for stream in streams]
                 if None in branches:
                     return None
-                out.append(Split(tuple(branch for branch in branches if branch is not None), at))
+                out.append(Branching(tuple(branch for branch in branches if branch is not None), at))
                 at = bases[0]
             elif graph.node_type(at) in ("block", "read"):
                 out.append(at)
@@ -85,9 +85,9 @@ class _Walk:
 
 def split_stages(graph: Graph, items: Chain) -> list[tuple[int, Chain]]:
     """A chain cut where the stage changes."""
-    out: list[tuple[int, list[str | Split]]] = []
+    out: list[tuple[int, list[str | Branching]]] = []
     for item in items:
-        stage = graph.nx.nodes[item.sum if isinstance(item, Split) else item]["stage"]
+        stage = graph.nx.nodes[item.sum if isinstance(item, Branching) else item]["stage"]
         if not out or out[-1][0] != stage:
             out.append((stage, []))
         out[-1][1].append(item)

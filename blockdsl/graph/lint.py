@@ -13,9 +13,11 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError, did_you_mean
+from ..language.unparse import is_name
 from ..registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
 from ..registry.options import Option, by_name, spell
+from ..registry.pools import SEQUENCE_POOLS, end_clash, image_pool_clash, pool_clash, pool_of
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import (
@@ -24,13 +26,8 @@ from ..registry.tokens import (
     LOGITS_OPTIONS,
     MODELS,
     OUTPUT_OPTIONS,
-    SEQUENCE_POOLS,
-    end_clash,
-    image_pool_clash,
     not_tiled,
     odd_sinusoid,
-    pool_clash,
-    pool_of,
 )
 from .given import misread
 from .graph import Graph
@@ -94,7 +91,7 @@ def _nodes(graph: Graph) -> Iterator[str]:
         if node_type in LABELLED:
             known.add("labels")
             if not _are_names(attrs.get("labels", ())):
-                problems.append(f"labels must be names, not {attrs['labels']!r}")
+                problems.append(f"labels must be names, of letters, digits and '_', not {attrs['labels']!r}")
         known |= {"encoder", "tie_token_emb"} if node_type == "context" else set()
         if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
             problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
@@ -137,7 +134,7 @@ def _unknown(attrs: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
 
 
 def _are_names(labels: Any) -> bool:
-    return isinstance(labels, tuple | list) and all(isinstance(name, str) for name in labels)
+    return isinstance(labels, tuple | list) and all(isinstance(name, str) and is_name(name) for name in labels)
 
 
 def _are_stages(stages: Any) -> bool:

@@ -26,6 +26,8 @@ from .to_pattern import to_pattern
 
 G = TypeVar("G", bound=Graph)
 
+_ANOTHER_TEXT = "compile the text with another count, which says what each repeat reads"
+
 
 def loop_labels(graph: Graph) -> list[str]:
     """The labels of ties, as a text has them after `@`."""
@@ -117,7 +119,10 @@ def _more(graph: G, label: str, repeats: list[list[str]], count: int) -> G:
 
     def new_source(source: str, carries: str, target: str) -> str:
         if source in earlier:
-            raise UserError(f"{target} reads repeat {earlier[source]} of '{label}', which is not the one before it")
+            problem = (
+                f"{target} reads repeat {earlier[source]} of '{label}', and a repeat more would read the one before it"
+            )
+            raise UserError(f"{problem} alone: {_ANOTHER_TEXT}")
         if not before and source in entering and carries in ("stream", "base"):
             return last[-1]
         if not before and carries == "scores" and source not in counterpart:
@@ -164,7 +169,8 @@ def _check_after(graph: Graph, label: str, repeats: list[list[str]]) -> None:
     for source, number in numbers.items():
         for target in graph.nx.succ[source]:
             if target not in numbers and number < len(repeats) - 1:
-                raise UserError(f"{target} reads repeat {number + 1} of '{label}', which is not its last")
+                problem = f"{target} reads repeat {number + 1} of '{label}', and what comes after a loop reads its last"
+                raise UserError(f"{problem} alone: {_ANOTHER_TEXT}")
 
 
 def _into(graph: Graph, node: str) -> list[tuple[str, str]]:

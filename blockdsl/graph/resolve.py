@@ -6,6 +6,7 @@ and the stack. No graph yet, so `blockdsl check` gets by without networkx.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -265,9 +266,18 @@ class _Resolver:
         return self.defaults[kind.name]
 
     def _clash(self, spec: BlockSpec, problem: str) -> UserError:
-        """Point at the block when the text has a part in it, its own or by `set`; else it is the keywords'."""
-        settings = {option.setting for option in self.kinds[spec.kind].all_options()}
-        if spec.given or settings & (self.pattern.settings.keys() - self.keywords):
+        """Point at the block where it says one of the options at fault, else at a setting of the text that does.
+
+        Where the problem names no such option, point at the block if the text has a part in it; else it is the
+        keywords'.
+        """
+        options, words = self.kinds[spec.kind].all_options(), {*re.findall(r"\w+", problem)}
+        said = self.pattern.settings.keys() - self.keywords
+        settings = [option.setting for option in options if option.name in words and option.setting in said]
+        spans = [self.pattern.setting_spans[name] for name in settings if name in self.pattern.setting_spans]
+        if spans and not words & spec.given.keys():
+            return self._error(max(spans, key=lambda span: span.start), problem)
+        if spec.given or {option.setting for option in options} & said:
             return self._error(spec.span, problem)
         return UserError(problem)
 

@@ -22,11 +22,9 @@ from ..files import read_object
 from .config import Config
 from .family import Family, Reading
 
-_TIED_READER = (
-    "a tied block reads the stream joined with the embedding, and what it gives goes into the next layer alone, for "
-    "which there is no option here"
-)
-LACKING = {"zamba": _TIED_READER, "zamba2": _TIED_READER}
+LACKING = {
+    "zamba": "its Mamba-1 has heads, each with steps and matrices of its own, for which there is no option here",
+}
 """By `model_type`, what models need that there is not."""
 
 
@@ -67,7 +65,7 @@ def read(config: Mapping[str, Any] | str | PathLike[str], architecture: str | No
     read_for.base = read_for.architecture == family.base
     parts = family.read(read_for)
     read_for.check_all_read()
-    return Reading(values, family, read_for.architecture, parts)
+    return Reading(values, family, read_for.architecture, parts, read_for.numbers_read())
 
 
 def _architecture(values: Mapping[str, Any], family: Family) -> str:

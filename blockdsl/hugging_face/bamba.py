@@ -32,6 +32,8 @@ def _read(config: Config) -> dict[str, Component]:
         **gated_settings(config, config.flag("mlp_bias", False)),
         **logits_settings(config),
     }
+    half = sizes["attn_dim_head"] // 2
+    config.only("attn_rotary_emb", half, f"so many features of a head are rotated, and not the {half} of Bamba")
     config.ignore("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor")
     blocks = [_BLOCKS[each] for each in types]
     return {"": Component(repeated(blocks), settings, hybrid_rows(config, sizes), blocks)}

@@ -15,7 +15,7 @@ def _read(config: Config) -> dict[str, Component]:
         config.integer("n_layer", config.integer("num_hidden_layers", 2)),
     )
     heads = config.integer("n_head", config.integer("num_attention_heads", 8))
-    dim_head = dim // heads
+    dim_head = config.per_head(dim, heads, "hidden_size", "n_head")
     config.only("apply_residual_connection_post_layernorm", False, "the residual is taken after the norm")
     config.only("n_inner", 4 * dim, "hidden features are other than four times the width")
     config.ignore("slow_but_exact", "attention_softmax_in_fp32", "masked_softmax_fusion", "bias_dropout_fusion")

@@ -40,7 +40,7 @@ def clip_text(config: Config, projection: int | None) -> Component:
         projection: features of the space shared with images; None: there is no linear layer to it.
     """
     layers = config.integer("num_hidden_layers", 12)
-    end = config.integer("eos_token_id", 49407)
+    end = config.integer("eos_token_id", 49407, least=0)
     tower = tower_settings(config, "quick_gelu", 1e-5, dim=512, heads=8)
     settings = text_settings(config, tower, 2048, 77, 49408) | {
         "causal": True,

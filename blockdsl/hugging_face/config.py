@@ -15,15 +15,16 @@ T = TypeVar("T")
 _REQUIRED: Any = object()
 
 # Keys that every family may have, and that say nothing about what a model computes when it is not trained: what wrote
-# the file, the names of labels, tokens and defaults of generation, what a call returns, initial weights, dropout.
+# the file, the names of labels, tokens and defaults of generation, what a call returns, initial weights, dropout; and
+# how the numbers of weights are stored, which whoever reads them has to look at.
 _SAID = """
 _name_or_path _attn_implementation _attn_implementation_autoset _commit_hash architectures attn_implementation
 auto_map chunk_size_feed_forward dtype finetuning_task gradient_checkpointing id2label initializer_factor
 initializer_range is_encoder_decoder keys_to_ignore_at_inference label2id language_model_type model_type
 _num_labels name_or_path num_labels output_attentions output_hidden_states output_past output_router_logits
-output_scores prefix pretraining_tp problem_type return_dict return_dict_in_generate task_specific_params
-tf_legacy_loss tokenizer_class
-torch_dtype torchscript transformers_version use_bfloat16 use_cache xla_device
+output_scores prefix pretraining_tp problem_type quantization_config return_dict
+return_dict_in_generate task_specific_params tf_legacy_loss tokenizer_class torch_dtype
+torchscript transformers_version use_bfloat16 use_cache xla_device
 
 bad_words_ids begin_suppress_tokens bos_token_id cls_token_id decoder_start_token_id diversity_penalty
 do_sample early_stopping encoder_no_repeat_ngram_size eos_token_id eos_token_ids exponential_decay_length_penalty
@@ -37,7 +38,16 @@ _DROPOUT = ("dropout", "pdrop", "dropout_prob", "dropout_rate", "dropout_fusion"
 """Ends of the names of keys that are about training alone."""
 
 # Keys that files of older releases have whatever the model is, where they say nothing with this value alone.
-_PLAIN = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
+_PLAIN = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "pruned_heads": {},
+    "tie_encoder_decoder": False,
+    "use_sliding_window": False,
+}
+
+_TOO_LARGE = 2**63
+"""No size or factor of a model is; JSON's 1e400 is infinite."""
 
 # Their name of an activation → ours.
 ACTIVATIONS = {
@@ -89,15 +99,12 @@ class Config:
             raise UserError(f"the configuration has no {self.within}{name}")
         return default
 
-    def integer(self, name: str, default: Any = _REQUIRED) -> int:
-        """A whole number."""
-        return self._typed(name, default, int, "a whole number")
-
-    def period(self, name: str, default: int) -> int:
-        """Every how many layers something comes, a whole number of at least 1."""
-        if (every := self.integer(name, default)) < 1:
-            raise UserError(f"{self.within}{name} must be a whole number of at least 1, not {every}")
-        return every
+    def integer(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
+        """A whole number of at least so much, as nearly all of them are sizes and counts."""
+        found: int = self._typed(name, default, int, wanted := f"a whole number of at least {least}")
+        if found is not default and not least <= found < _TOO_LARGE:
+            raise self._wrong(name, wanted, found)
+        return found
 
     def many(self, name: str, default: Any = _REQUIRED) -> tuple[Any, ...]:
         """A list."""
@@ -108,9 +115,22 @@ class Config:
         self.ignore(name)
         return None if self.values.get(name, default) is None else self.integer(name, default)
 
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """A number."""
-        return float(self._typed(name, default, (int, float), "a number"))
+    def number(self, name: str, default: Any = _REQUIRED, least: float | None = None) -> float:
+        """A finite number of at least so much; None: above 0."""
+        wanted = "a number above 0" if least is None else f"a number of at least {least:g}"
+        found = self._typed(name, default, (int, float), wanted)
+        if found is not default and not ((found > 0 if least is None else least <= found) and found < _TOO_LARGE):
+            raise self._wrong(name, wanted, found)
+        return float(found)
+
+    def numbers(self, name: str, default: Any = _REQUIRED, count: int | None = None) -> tuple[float, ...]:
+        """So many finite numbers; None: any."""
+        wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
+        found = self._typed(name, default, (list, tuple), wanted)
+        fit = all(isinstance(one, int | float) and abs(one) < _TOO_LARGE for one in found)
+        if not fit or count not in (None, len(found)):
+            raise self._wrong(name, wanted, found)
+        return tuple(map(float, found))
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
@@ -163,6 +183,25 @@ class Config:
         self.inner.append(inner)
         return inner
 
+    def per_head(self, features: int, heads: int, of: str, by: str) -> int:
+        """The features of a head: all of them, which the key `of` said, over the heads, which `by` said.
+
+        Raises:
+            UserError: heads do not share them evenly.
+        """
+        if features % heads:
+            raise UserError(f"{self.within}{by}={heads} does not divide {self.within}{of}={features}")
+        return features // heads
+
+    def numbers_read(self) -> str:
+        """The keys that were read and are numbers, of this configuration and those within it."""
+        return ", ".join(
+            f"{config.within}{name}={shortened(repr(value))}"
+            for config in (self, *self.inner)
+            for name, value in config.values.items()
+            if name in config.seen and isinstance(value, int | float) and not isinstance(value, bool)
+        )
+
     def lacks(self, said: str, why: str) -> UserError:
         """The error to raise where the configuration asks for what we have no option for."""
         return UserError(f"{self.within}{said}: {why}, for which there is no option here")
@@ -194,5 +233,8 @@ class Config:
         if value is default:
             return value
         if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
-            raise UserError(f"{self.within}{name} must be {wanted}, not {shortened(repr(value))}")
+            raise self._wrong(name, wanted, value)
         return value
+
+    def _wrong(self, name: str, wanted: str, value: Any) -> UserError:
+        return UserError(f"{self.within}{name} must be {wanted}, not {shortened(repr(value))}")

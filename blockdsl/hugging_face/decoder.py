@@ -26,10 +26,13 @@ def decoder_sizes(
     """
     dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     kv_heads = config.optional("num_key_value_heads", kv_heads) or heads
+    config.ignore("head_dim")
+    if dim_head is None and config.values.get("head_dim") is None:
+        dim_head = config.per_head(dim, heads, "hidden_size", "num_attention_heads")
     return {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": config.integer("head_dim", dim_head or dim // heads),
+        "attn_dim_head": config.integer("head_dim", dim_head),
         "attn_kv_heads": None if kv_heads == heads else kv_heads,
         "causal": True,
         "num_tokens": config.integer("vocab_size"),

@@ -29,7 +29,7 @@ def _read(config: Config) -> dict[str, Component]:
         "moe_router": "softmax",
         "moe_renormalise": False,
         "moe_weight_scale": config.number("routed_scaling_factor", 1.0),
-        "moe_balance_loss": config.number("aux_loss_alpha", 0.0),
+        "moe_balance_loss": config.number("aux_loss_alpha", 0.0, least=0),
         **groups,
         **expert_settings(config, {"n_routed_experts": 64, "n_shared_experts": 2, "moe_intermediate_size": 1407}),
     }
@@ -68,7 +68,7 @@ def deepseek(
             experts.
     """
     layers = config.integer("num_hidden_layers")
-    dense = min(config.integer("first_k_dense_replace", dense), layers)
+    dense = min(config.integer("first_k_dense_replace", dense, least=0), layers)
     attention = latent_settings(config, q_rank)
     shared = attention["attn_shared_key_dim"]
     kinds = ["a f"] * dense + ["a e"] * (layers - dense)

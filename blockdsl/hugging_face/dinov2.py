@@ -29,7 +29,7 @@ def read_dinov2(config: Config, prefix: str, registers: int = 0) -> dict[str, Co
         "layer_scale": config.number("layerscale_value", 1.0),
         "class_token": True,
         "mask_token": registers > 0 or config.flag("use_mask_token", True),
-        "num_register_tokens": config.integer("num_register_tokens", registers) if registers else 0,
+        "num_register_tokens": config.integer("num_register_tokens", registers, least=0) if registers else 0,
         "pos_antialias": registers > 0,
         "pool": "first" if config.base else "first_mean",
         "num_classes": None if config.base else labels(config),

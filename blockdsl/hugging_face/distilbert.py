@@ -16,7 +16,7 @@ def _read(config: Config) -> dict[str, Component]:
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "dim", "n_heads"),
         "attn_qkv_bias": True,
         "attn_out_bias": True,
         "pre_norm": False,

@@ -23,11 +23,11 @@ def encoder_settings(config: Config, activation: str = "gelu") -> dict[str, Any]
     dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.only("position_embedding_type", "absolute", "positions are relative")
     config.only("add_cross_attention", False, "blocks of cross-attention beside those of the encoder")
-    types = config.integer("type_vocab_size", 2)
+    types = config.integer("type_vocab_size", 2, least=0)
     return {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "hidden_size", "num_attention_heads"),
         "attn_qkv_bias": True,
         "attn_out_bias": True,
         "causal": config.flag("is_decoder", False),

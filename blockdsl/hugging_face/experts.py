@@ -29,7 +29,7 @@ def gated_experts(config: Config, inner: int, usual: tuple[int, int]) -> dict[st
 
 def balance_loss(config: Config, top: int) -> dict[str, Any]:
     """Its coefficient, where theirs is on, of a loss that is 1 where the load is even; theirs is `top` there."""
-    coefficient = config.number("router_aux_loss_coef", 0.001) * top
+    coefficient = config.number("router_aux_loss_coef", 0.001, least=0) * top
     return {"moe_balance_loss": coefficient if config.flag("output_router_logits", False) else 0.0}
 
 
@@ -52,5 +52,5 @@ def expert_rows(
 
 def sparse_layers(config: Config, layers: int) -> list[bool]:
     """Which layers have experts, in Qwen's models."""
-    step, dense = config.period("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
+    step, dense = config.integer("decoder_sparse_step", 1), config.many("mlp_only_layers", ())
     return [i not in dense and (i + 1) % step == 0 for i in range(layers)]

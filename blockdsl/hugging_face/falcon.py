@@ -16,7 +16,7 @@ def _read(config: Config) -> dict[str, Component]:
     dim, layers = config.integer("hidden_size", 4544), config.integer("num_hidden_layers", 32)
     heads, bias = config.integer("num_attention_heads", 71), config.flag("bias", False)
     config.only("apply_residual_connection_post_layernorm", False, "the residual is taken after the norm")
-    dim_head, kv_heads = dim // heads, _kv_heads(config, heads)
+    dim_head, kv_heads = config.per_head(dim, heads, "hidden_size", "num_attention_heads"), _kv_heads(config, heads)
     pattern, norms = _layer(config)
     settings = {
         "dim": dim,

@@ -21,9 +21,10 @@ def _read(config: Config) -> dict[str, Component]:
     bias = config.flag("attention_bias", False)
     config.only("projectors_bias", config.flag("mamba_proj_bias", False), "one linear layer of Mamba-2 has a bias")
     config.only("layers_block_type", ["hybrid"] * layers, "a layer is of another kind")
-    config.ignore("layer_types")
+    config.only("mamba_use_mlp", True, "layers have no feedforward")
+    config.ignore("layer_types", "mlp_expansion_factor")  # intermediate_size says it
     entering, of_attention = config.number("attention_in_multiplier", 1.0), config.number("key_multiplier", 1.0)
-    gate, down = map(float, config.get("mlp_multipliers", (1.0, 1.0)))
+    gate, down = config.numbers("mlp_multipliers", (1.0, 1.0), 2)
     settings = {
         **sizes,
         "attn_qkv_bias": bias,
@@ -55,7 +56,7 @@ def _scaled(kind: str, options: list[str], scale: float) -> str:
 
 def _state_space(config: Config, eps: float) -> dict[str, Any]:
     scale = config.number("ssm_in_multiplier", 1.0)
-    scales = tuple(scale * float(each) for each in config.get("ssm_multipliers", (1.0,) * 5))
+    scales = tuple(scale * each for each in config.numbers("ssm_multipliers", (1.0,) * 5, 5))
     settings = bamba_settings(config, eps=eps, inner=config.optional("mamba_d_ssm", 1024))
     if settings["ssm_bias"] and scale != 1:
         raise config.lacks(f"ssm_in_multiplier={scale}", "Mamba-2 has biases, which it does not scale")

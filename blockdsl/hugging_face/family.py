@@ -173,21 +173,23 @@ class Weight:
         theirs: their names, {i} the layer, {e} the expert; several are joined along the first axis.
         layout: how each of theirs is stored, or several, one for each.
         sizes: rows of each of theirs; empty: equal parts.
-        experts: how many experts have tensors of these names, whose number is the first axis of ours; none: no experts.
+        experts: how many experts have tensors of these names, whose number is the first axis of ours, or what {e} is
+            for each; none: no experts.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     layout: Layout | tuple[Layout, ...] = field(default_factory=Layout)
     sizes: tuple[int, ...] = ()
-    experts: int | None = None
+    experts: int | Sequence[int] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         names = (self.theirs,) if isinstance(self.theirs, str) else self.theirs
         if self.experts is None:
             return names
-        return tuple(name.replace("{e}", str(expert)) for expert in range(self.experts) for name in names)
+        numbers = range(self.experts) if isinstance(self.experts, int) else self.experts
+        return tuple(name.replace("{e}", str(number)) for number in numbers for name in names)
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
@@ -296,12 +298,14 @@ class Reading:
         family: whose table of weights it is.
         architecture: the class whose weights a file has.
         parts: the stacks by name: "" alone, "encoder" and "decoder", or "image" and "text".
+        numbers: the keys that are numbers, as the configuration has them.
     """
 
     config: Mapping[str, Any]
     family: Family
     architecture: str
     parts: Mapping[str, Component]
+    numbers: str
 
     @property
     def base(self) -> bool:
@@ -318,7 +322,14 @@ class Reading:
         return {"": join(texts["encoder"], texts["decoder"], {"tie_token_emb": True} if tied else {})}
 
     def graphs(self) -> dict[str, BlockGraph]:
-        """Each text as a graph."""
+        """Each text as a graph.
+
+        Raises:
+            UserError: there is no such model, as its numbers do not go together.
+        """
         from ..api import compile
 
-        return {name: compile(text) for name, text in self.texts.items()}
+        try:
+            return {name: compile(text) for name, text in self.texts.items()}
+        except UserError as error:
+            raise UserError(f"the configuration says {self.numbers}; in our words:\n{error}") from error

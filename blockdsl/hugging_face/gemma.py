@@ -59,8 +59,8 @@ def sandwich_rows(config: Config, sizes: dict[str, Any]) -> list[Row]:
 
 def optional_number(config: Config, name: str, default: float | None) -> float | None:
     """A number, none where the configuration says null."""
-    found = config.get(name, None if name in config.values else default)
-    return None if found is None else config.number(name, found)
+    config.ignore(name)
+    return None if config.values.get(name, default) is None else config.number(name, default)
 
 
 def _read(config: Config) -> dict[str, Component]:

@@ -19,11 +19,12 @@ def _read(config: Config) -> dict[str, Component]:
     config.ignore(
         *(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"))
     )
-    pattern, scale = _layers(config, layers, dim // heads)
+    dim_head = config.per_head(dim, heads, "n_embd", "n_head")
+    pattern, scale = _layers(config, layers, dim_head)
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": dim_head,
         "attn_qkv_bias": True,
         "attn_out_bias": True,
         **scale,

@@ -14,7 +14,7 @@ def _read(config: Config) -> dict[str, Component]:
     heads, bias = config.integer("num_attention_heads", 64), config.flag("attention_bias", True)
     side_by_side = config.flag("use_parallel_residual", True)
     config.ignore("is_decoder")
-    dim_head = dim // heads
+    dim_head = config.per_head(dim, heads, "hidden_size", "num_attention_heads")
     rotated, base = config.number("rotary_pct", 0.25), config.number("rotary_emb_base", 10000.0)  # of older files
     settings = {
         "dim": dim,

@@ -19,7 +19,7 @@ def _read(config: Config) -> dict[str, Component]:
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "n_embd", "n_head"),
         "causal": True,
         "norm_eps": config.number("layer_norm_epsilon", 1e-5),
         "rotary_pos_emb": True,

@@ -61,7 +61,7 @@ def _read(config: Config) -> dict[str, Component]:
 def _feedforward(config: Config) -> tuple[str, dict[str, Any], list[Row]]:
     """Its kind, its settings and its weights: a feedforward, or experts of which this one is what every token reads."""
     inner, of_experts = config.integer("shared_intermediate_size", 1024), LAYER + "block_sparse_moe"
-    if config.integer("num_local_experts", 8) == 0:
+    if config.integer("num_local_experts", 8, least=0) == 0:
         config.ignore("num_experts_per_tok", "router_aux_loss_coef", "intermediate_size")
         activation = config.activation("hidden_act", "silu")
         settings = {"ff_inner": inner, "ff_glu": True, "ff_gate_first": True, "ff_activation": activation}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import UserError, shortened
 from ..registry.options import Value
 from ..registry.tokens import not_tiled, pair
 from .config import Config
@@ -36,7 +37,7 @@ def tower_settings(config: Config, activation: str, eps: float, dim: int = 768, 
     return {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "hidden_size", "num_attention_heads"),
         "attn_qkv_bias": True,
         "attn_out_bias": True,
         "ff_activation": config.activation("hidden_act", activation),
@@ -75,6 +76,8 @@ def positions_row(settings: dict[str, Any], theirs: str) -> Weight:
 
 def _size(config: Config, name: str, default: int) -> Value:
     size = config.get(name, default)
-    if isinstance(size, list | tuple) and len(size) == 2:
-        return size[0] if size[0] == size[1] else tuple(size)
-    return config.integer(name, default)
+    if not isinstance(size, list | tuple):
+        return config.integer(name, default)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f"{config.within}{name} must be one size or two, not {shortened(repr(size))}")
+    return size[0] if size[0] == size[1] else tuple(size)

@@ -23,7 +23,7 @@ _MIXER = {"linear_attention": "mamba", "full_attention": "a"}
 def _read(config: Config) -> dict[str, Component]:
     layers, sizes = config.integer("num_hidden_layers", 32), decoder_sizes(config, kv_heads=8, length=262_144)
     attends = named("full_attention", "linear_attention", periodic(config, layers, "attn_layer", 8, 4))
-    experts = config.integer("num_experts", config.get("num_local_experts", 16))
+    experts = config.integer("num_experts", config.integer("num_local_experts", 16))
     sparse = expert_layers(config, periodic(config, layers, "expert_layer", 2, 1))
     mixers = [_MIXER[each] for each in layer_types(config, attends, _MIXER)]
     config.ignore(
@@ -76,7 +76,7 @@ def _expert_settings(config: Config, experts: int, used: bool) -> dict[str, Any]
         "moe_glu": True,
         "moe_activation": config.activation("hidden_act", "silu"),
         "moe_no_bias": True,
-        "moe_balance_loss": config.number("router_aux_loss_coef", 0.001),
+        "moe_balance_loss": config.number("router_aux_loss_coef", 0.001, least=0),
     }
     return settings if used else {}
 

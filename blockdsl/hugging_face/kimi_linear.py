@@ -20,7 +20,7 @@ def _read(config: Config) -> dict[str, Component]:
     attends = listed(linear, layers, "full_attn_layers", range(5, layers + 1, 4), start=1)
     linear.ignore("kda_layers")  # the others
     types = layer_types(config, named("full_attention", "linear_attention", attends), _MIXER)
-    dense = config.integer("first_k_dense_replace", 1)
+    dense = config.integer("first_k_dense_replace", 1, least=0)
     sparse = expert_layers(config, [i >= dense for i in range(layers)])
     config.only("hidden_act", "silu", "convolutions have the activation of the feedforwards")
     config.only("mla_use_nope", True, "attention rotates queries and keys")

@@ -42,7 +42,7 @@ def score_scale(config: Config, dim_head: int) -> dict[str, float]:
     """The factor of the scores, which grows with the longer texts that a scaling of rotary positions is for."""
     rope = config.nested("rope_scaling") if config.get("rope_scaling", {}) else config.nested("rope_parameters")
     scaled = rope.word("rope_type", rope.word("type", "default")) != "default"
-    of_all = rope.number("mscale_all_dim", 0.0)
+    of_all = rope.number("mscale_all_dim", 0.0, least=0)
     if not scaled or not of_all or (factor := rope.number("factor")) <= 1:
         return {}
     return {"attn_qk_scale": dim_head**-0.5 * (0.1 * of_all * math.log(factor) + 1) ** 2}

@@ -77,7 +77,7 @@ def periodic(config: Config, layers: int, prefix: str, period: int, offset: int)
     Args:
         period, offset: where the configuration does not say.
     """
-    every, first = config.period(f"{prefix}_period", period), config.integer(f"{prefix}_offset", offset)
+    every, first = config.integer(f"{prefix}_period", period), config.integer(f"{prefix}_offset", offset, least=0)
     return tuple(i % every == first for i in range(layers))
 
 
@@ -88,7 +88,7 @@ def each_last(config: Config, layers: int, name: str, default: int) -> tuple[boo
         name: the key that says how many.
         default: how many, where it does not.
     """
-    every = config.period(name, default)
+    every = config.integer(name, default)
     return tuple((i + 1) % every == 0 for i in range(layers))
 
 
@@ -102,7 +102,7 @@ def listed(config: Config, layers: int, name: str, default: Iterable[int] = (), 
     Raises:
         UserError: there is no such layer.
     """
-    numbers = list(config.get(name, default))
+    numbers = list(config.many(name, default))
     if lacking := [n for n in numbers if n not in range(start, start + layers)]:
         raise config.lacks(f"{name}={numbers!r}", f"layer {lacking[0]} is none of {start} to {start + layers - 1}")
     return tuple(i + start in numbers for i in range(layers))
@@ -114,7 +114,7 @@ def lettered(config: Config, name: str = "hybrid_override_pattern") -> tuple[str
     Raises:
         UserError: a letter is not known.
     """
-    letters = str(config.get(name, ""))
+    letters = config.word(name, "")
     if unknown := [letter for letter in letters if letter not in _LETTERS]:
         raise config.lacks(f"{name}={letters!r}", f"{unknown[0]!r} is none of {' '.join(_LETTERS)}")
     return tuple(_LETTERS[letter] for letter in letters)

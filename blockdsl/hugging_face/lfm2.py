@@ -54,7 +54,7 @@ def _read(config: Config) -> dict[str, Component]:
 def _hidden_features(config: Config) -> int:
     """Two thirds of what is said, rounded up, unless it is said that they are adjusted already."""
     inner = config.integer("block_ff_dim", config.integer("intermediate_size", 12288))
-    scale, multiple = config.get("block_ffn_dim_multiplier", 1.0), config.integer("block_multiple_of", 256)
+    scale, multiple = config.number("block_ffn_dim_multiplier", 1.0), config.integer("block_multiple_of", 256)
     if config.flag("block_auto_adjust_ff_dim", True):
         inner = -(-int(scale * int(2 * inner / 3)) // multiple) * multiple
     return inner

@@ -24,7 +24,7 @@ def scan_rows(mixer: str) -> list[Row]:
 def read_mamba(config: Config, rmsnorm: dict[str, Any]) -> dict[str, Component]:
     """A model of Mamba's blocks alone, and the settings of the norms within them."""
     layers, dim = config.integer("num_hidden_layers", 32), config.integer("hidden_size", 768)
-    inner = config.integer("intermediate_size", int(config.get("expand", 2) * dim))
+    inner = config.integer("intermediate_size", int(config.number("expand", 2) * dim))
     config.ignore("expand")  # where both are said, as in Falcon-Mamba, theirs has so many features too
     rank = config.get("time_step_rank", "auto")
     config.only("hidden_act", "silu", "the convolution and the gate have another activation")

@@ -13,6 +13,7 @@ KINDS = {"full_attention": (1.6e5, "global_rope_theta"), "sliding_attention": (1
 
 def _read(config: Config) -> dict[str, Component]:
     dim, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    dim_head = config.per_head(dim, heads, "hidden_size", "num_attention_heads")
     layers, bias = config.integer("num_hidden_layers"), config.flag("attention_bias", False)
     config.only("tie_word_embeddings", True, "logits of their own")
     config.ignore("initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction")
@@ -23,13 +24,13 @@ def _read(config: Config) -> dict[str, Component]:
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": dim_head,
         "attn_qkv_bias": bias,
         "attn_out_bias": bias,
         "norm_eps": config.number("norm_eps", 1e-5),
         "norm_bias": config.flag("norm_bias", False),
         "rotary_pos_emb": True,
-        "rotary_emb_dim": dim // heads,
+        "rotary_emb_dim": dim_head,
         "rotary_theta": near,
         "ff_inner": config.integer("intermediate_size"),
         "ff_glu": True,

@@ -16,7 +16,7 @@ def _read(config: Config) -> dict[str, Component]:
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "d_model", "n_heads"),
         "attn_qk_scale": _scale(config),
         "causal": True,
         "norm_eps": config.number("layer_norm_epsilon", 1e-5),

@@ -21,6 +21,12 @@ def _read(config: Config) -> dict[str, Component]:
     said = config.many("layers_block_type", config.many("layer_types", letters))
     config.only("num_hidden_layers", len(said), f"there are {len(said)} layers")
     types = layer_types(config, letters or ("mlp",) * len(said), _BLOCKS)
+    for name, value in (  # what NVIDIA's own files say twice
+        ("attention_head_dim", sizes["attn_dim_head"]),
+        ("num_query_groups", sizes["attn_kv_heads"] or sizes["heads"]),
+        ("rms_norm_eps", eps),
+    ):
+        config.only(name, value, f"another key says {value}")
     config.only("sliding_window", None, "attention has a window")
     config.only("attention_bias", False, "attention has biases")
     config.only("num_nextn_predict_layers", 0, "further layers predict later tokens")
@@ -39,7 +45,7 @@ def _read(config: Config) -> dict[str, Component]:
             groups=config.integer("n_groups", 8),
             kernel=config.integer("conv_kernel", 4),
         ),
-        "ssm_dt_limit_min": config.number("time_step_min", 0.001),
+        "ssm_dt_limit_min": config.number("time_step_min", 0.001, least=0),
         "ssm_dt_limit_max": None,
         "ssm_conv_bias": config.flag("use_conv_bias", True),
         "ssm_bias": config.flag("use_bias", False),

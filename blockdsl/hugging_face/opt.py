@@ -20,7 +20,7 @@ def _read(config: Config) -> dict[str, Component]:
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "hidden_size", "num_attention_heads"),
         "attn_qkv_bias": bias,
         "attn_out_bias": bias,
         "causal": True,

@@ -28,7 +28,7 @@ def _read(config: Config) -> dict[str, Component]:
 def upper_windows(config: Config, layers: int) -> tuple[str, dict[str, int]]:
     """The pattern where layers from `max_window_layers` on have a window, if any has."""
     window = config.optional("sliding_window", 4096)
-    first = config.integer("max_window_layers", 28)
+    first = config.integer("max_window_layers", 28, least=0)
     used = config.flag("use_sliding_window", False)
     return layers_of(config, window if used else None, [i >= first for i in range(layers)])
 

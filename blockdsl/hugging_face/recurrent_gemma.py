@@ -46,7 +46,7 @@ def _read(config: Config) -> dict[str, Component]:
 
 
 def _block_types(config: Config) -> list[str]:
-    types = list(config.get("block_types", ("recurrent", "recurrent", "attention")))
+    types = list(config.many("block_types", ("recurrent", "recurrent", "attention")))
     if not types or not {*types} <= {*_MIXER}:
         raise config.lacks(f"block_types={types!r}", "it is not one of recurrent and attention for each layer")
     return types

@@ -23,7 +23,7 @@ PREFIX, HEAD = "roberta.", "lm_head."
 
 def _read(config: Config) -> dict[str, Component]:
     layers, settings = config.integer("num_hidden_layers"), encoder_settings(config)
-    offset = config.integer("pad_token_id", 1) + 1
+    offset = config.integer("pad_token_id", 1, least=0) + 1
     settings |= {"pos_offset": offset, "max_seq_len": settings["max_seq_len"] - offset}
     settings |= head_settings(config, "gelu", True)
     weights = [

@@ -92,8 +92,8 @@ def _yarn(config: Config, rope: Config) -> dict[str, Any]:
     return {
         "factor": factor,
         "original_len": original,
-        "beta_fast": rope.number("beta_fast", 32.0) or 32.0,
-        "beta_slow": rope.number("beta_slow", 1.0) or 1.0,
+        "beta_fast": rope.number("beta_fast", 32.0, least=0) or 32.0,
+        "beta_slow": rope.number("beta_slow", 1.0, least=0) or 1.0,
         "truncate": rope.flag("truncate", True),
         "attention_factor": _attention_factor(rope, factor),
     }
@@ -115,13 +115,13 @@ def _longrope(config: Config, rope: Config) -> dict[str, Any]:
         "original_len": original,
         "factor": max(1.0, rope.number("factor", ratio)),
         "attention_factor": _optional(rope, "attention_factor"),
-        "short_factors": tuple(rope.get("short_factor")),
-        "long_factors": tuple(rope.get("long_factor")),
+        "short_factors": rope.numbers("short_factor"),
+        "long_factors": rope.numbers("long_factor"),
     }
 
 
 def _optional(rope: Config, name: str) -> float | None:
-    return None if rope.get(name, None) is None else rope.number(name)
+    return None if rope.get(name, None) is None else rope.number(name, least=0)
 
 
 def _original(config: Config, rope: Config) -> int:

@@ -11,7 +11,7 @@ def _read(config: Config) -> dict[str, Component]:
     layers = config.integer("num_hidden_layers", 36)
     sizes = decoder_sizes(config, kv_heads=4, length=32768)
     interval = config.integer("no_rope_layer_interval", 4)
-    said = config.get("no_rope_layers", None)
+    said = config.many("no_rope_layers", ())
     rotated = [bool(each) for each in said or [(i + 1) % interval for i in range(layers)]]  # 1: with rotary positions
     config.ignore("max_window_layers")  # nothing reads it
     window = config.optional("sliding_window", None)

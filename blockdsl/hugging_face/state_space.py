@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..errors import UserError, shortened
 from .config import Config
 from .family import Row, Weight
 
@@ -22,7 +23,8 @@ def state_space_settings(config: Config, *, eps: float, inner: int | None, **siz
     """
     heads, dim_head = sizes["heads"], sizes["dim_head"]
     if inner not in (None, heads * dim_head):
-        raise config.lacks(f"{heads} heads of {dim_head} features", f"they are not the {inner} of the state space")
+        said = config.numbers_read()
+        raise UserError(f"{heads} heads of {dim_head} features are not the {inner} of the state space, by {said}")
     # about initial weights and training, what a kernel computes at once, and which kernel that is
     config.ignore("chunk_size", "mamba_chunk_size", "time_step_rank", "time_step_max", "time_step_floor")
     config.ignore("use_mamba_kernels", "use_mem_eff_path", "rescale_prenorm_residual", "residual_in_fp32")
@@ -62,7 +64,11 @@ def bamba_settings(config: Config, *, eps: float, inner: int | None = None) -> d
 
 def step_limits(config: Config) -> dict[str, Any]:
     """What the steps Δ are held within, by `time_step_limit`, whose ends may be infinite."""
-    least, most = map(_number, config.get("time_step_limit", (0.0, math.inf)))
+    said = config.many("time_step_limit", (0.0, math.inf))
+    try:
+        least, most = map(_number, said)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{config.within}time_step_limit must be two numbers, not {shortened(repr(said))}") from None
     return {"ssm_dt_limit_min": least, "ssm_dt_limit_max": None if math.isinf(most) else most}
 
 

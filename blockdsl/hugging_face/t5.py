@@ -33,7 +33,7 @@ def _read(config: Config) -> dict[str, Component]:
     rows = [Tied("decoder.embed_tokens.weight", "shared.weight")]
     rows += [Tied("lm_head.weight", "shared.weight") if tied else Weight("to_logits", "lm_head")]
     decoder = _stack(config, "decoder", "(a c f)", layers, {"causal": True, **logits}, rows)
-    pad = config.integer("pad_token_id", 0)
+    pad = config.integer("pad_token_id", 0, least=0)
     arguments = generation(config, pad_token_id=pad, decoder_start_token_id=pad, eos_token_id=1)
     return {"encoder": encoder, "decoder": replace(decoder, arguments={**arguments, "tie_token_emb": True})}
 

@@ -56,7 +56,7 @@ def _stack(config: Config, side: str, layer: str, own: Mapping[str, Any], rows: 
     settings = {
         "dim": dim,
         "heads": heads,
-        "attn_dim_head": dim // heads,
+        "attn_dim_head": config.per_head(dim, heads, "d_model", f"{side}_attention_heads"),
         "attn_qkv_bias": True,
         "attn_k_bias": False,
         "attn_out_bias": True,

@@ -125,20 +125,24 @@ def _flat(specs: tuple[Spec, ...]) -> Iterator[BlockSpec | ReadSpec | LabelSpec]
             yield spec
 
 
-def expand(statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS) -> Expansion:
-    """Every block that the pattern stands for.
+def expand(
+    statements: tuple[Statement, ...], body: Body, max_blocks: int = MAX_BLOCKS, before: Body | None = None
+) -> Expansion:
+    """Every block that the pattern stands for; `before`: of two streams, the one that is on the left.
 
     Raises:
-        Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks, a stage boundary or a label
-            inside a parallel branch, a read of what no label names, or a tie of blocks that differ; it points at the
-            text.
+        Fault: an unknown name or option, a wrong value, more than `max_blocks` blocks or READ_EACH times as many
+            places read by `all`, a stage boundary or a label inside a parallel branch, a read of what no label names,
+            or a tie of blocks that differ; it points at the text.
     """
     definitions = [statement for statement in statements if isinstance(statement, Definition)]
     measure = _Measure([definition.name for definition in definitions], max_blocks)
     for definition in definitions:
         measure.define(definition)
     measure.body(body)
-    return _Expander(measure.definitions, {*_written_labels(definitions, body)}).run(body)
+    known, elsewhere = ({*_written_labels(definitions, each)} for each in (body, before or ()))
+    labels = Places(known, max_blocks, elsewhere - known)
+    return _Expander(measure.definitions, labels).run(body)
 
 
 def _leaves(body: Body) -> Iterator[Ref | Label | Read]:
@@ -344,9 +348,8 @@ _LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as i
 
 
 class _Expander:
-    def __init__(self, definitions: Mapping[str, Definition], labels: Collection[str]) -> None:
-        self.definitions = definitions
-        self.labels = Places(labels)
+    def __init__(self, definitions: Mapping[str, Definition], labels: Places) -> None:
+        self.definitions, self.labels = definitions, labels
         self.stages: list[str | None] = [None]
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)

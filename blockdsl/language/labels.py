@@ -66,11 +66,22 @@ def read_arguments(read: Read) -> tuple[str | int, Join, float | None]:
     return "latest" if which is None else which, join, join.init if init is None else init
 
 
-class Places:
-    """The places that labels name, while the text is expanded."""
+READ_EACH = 100
+"""So many places may be read for each block that a text may have, by all reads together: `all` is quadratic."""
 
-    def __init__(self, known: Collection[str]) -> None:
-        self.known = known  # all that the text writes, above or below
+
+class Places:
+    """The places that labels name, while the text is expanded.
+
+    Args:
+        known: all labels that the text writes, above or below.
+        max_blocks: how many blocks the text may have.
+        elsewhere: labels on the left side of '=>', where this is the right one.
+    """
+
+    def __init__(self, known: Collection[str], max_blocks: int, elsewhere: Collection[str] = ()) -> None:
+        self.known, self.elsewhere = known, elsewhere
+        self.limit = self.left = READ_EACH * max_blocks
         self.count = 0
         self.written: dict[str, list[int]] = {}
         self.live: dict[str, list[int]] = {}  # less those that were popped
@@ -93,6 +104,11 @@ class Places:
             if name in self.known:
                 hint = f"a read comes after its label: write ^{shortened(name)} above"
                 raise Fault(span, f"the label '{shortened(name)}' is read before it is written", hint)
+            if name in self.elsewhere:
+                name = shortened(name)
+                problem = f"the label '{name}' is on the left side of '=>', which is another sequence"
+                hint = f"'c' reads what the left side gives; <{name} at the end of that adds what is at the label"
+                raise Fault(span, problem, hint)
             hint = did_you_mean(name, self.written) or f"a label is written ^{shortened(name)}, before what reads it"
             raise Fault(span, f"there is no label '{shortened(name)}'", hint)
         live, total = self.live[name], len(self.written[name])
@@ -108,6 +124,10 @@ class Places:
                 )
             return (live[which],)
         if which == "all":
+            self.left -= len(live)
+            if self.left < 0:
+                problem = f"up to here reads by 'all' read more than {self.limit:,} places"
+                raise Fault(span, problem, "in Python, parse(text, max_blocks=...) raises the limit")
             return tuple(live)
         if which == "pop":
             return (live.pop(),)

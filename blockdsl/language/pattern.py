@@ -84,7 +84,7 @@ class Pattern:
     def expansion(self) -> Expansion:
         """Every block in order, with parallel branches nested; of two streams, those after `=>`."""
         try:
-            return expand(self.statements, self.body, self.max_blocks)
+            return expand(self.statements, self.body, self.max_blocks, self.encoder_body)
         except Fault as fault:
             raise fault.within(self.source) from None
 

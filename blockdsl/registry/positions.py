@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from . import rotary
 from .kinds import Kind, Shape, Sizes
 from .options import Option, Value, plain
+from .split import Cut, Split, uneven
 
 Settings = Mapping[str, Value]
 
@@ -44,6 +45,8 @@ class Scheme:
         flops: attributes and sizes → floating-point operations of one forward pass.
         module: the torch class, "package.module:Class"; None: it has no parameters, and nothing is built.
         misfit: what is wrong with the attributes for a block of these options, or None.
+        split: attributes and a number of ranks → one rank's share, or a sentence on why each has all; None: nothing of
+            it is by head.
         short: a few words on a node, with its attributes by name.
     """
 
@@ -60,6 +63,7 @@ class Scheme:
     flops: Callable[[Any, Sizes], int] = lambda o, sizes: 0
     module: str | None = None
     misfit: Callable[[Any, Any], Misfit | None] = lambda o, block: None
+    split: Callable[[Any, int], Split | str] | None = None
     short: Callable[[Any], str] = lambda o: ""
 
     def on(self, settings: Settings) -> bool:
@@ -173,6 +177,21 @@ def _dynamic_flops(o: Any, sizes: Sizes) -> int:
     return 2 * max(0, 2 * sizes.seq - 1) * weights
 
 
+def _by_heads(cuts: Mapping[str, Cut]) -> Callable[[Any, int], Split | str]:
+    def split(o: Any, ranks: int) -> Split | str:
+        return uneven("heads", o.heads, ranks) if o.heads % ranks else Split({"heads": o.heads // ranks}, cuts)
+
+    return split
+
+
+def _alibi_split(o: Any, ranks: int) -> Split | str:
+    if o.biased != o.heads:
+        return f"alibi_num_heads={o.biased}: some of the {o.heads} heads have no bias"
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    return Split({"heads": o.heads // ranks, "biased": o.heads // ranks}, {"log_slopes": Cut()})
+
+
 _HEADS = Option("heads", int, None, "attention heads that it biases", least=1)
 
 SCHEMES = {
@@ -222,6 +241,7 @@ SCHEMES = {
             shapes=lambda o: {"buckets.weight": (o.buckets, o.heads)},
             module="xt_blocks.positions.bias:T5Bias",
             misfit=_t5_misfit,
+            split=_by_heads({"buckets.weight": Cut(axis=1)}),
         ),
         Scheme(
             name="dynamic",
@@ -255,6 +275,7 @@ SCHEMES = {
             flops=_dynamic_flops,
             module="xt_blocks.positions.bias:DynamicBias",
             misfit=_heads_misfit,
+            split=_by_heads({"to_bias.weight": Cut(), "to_bias.bias": Cut()}),
         ),
         Scheme(
             name="alibi",
@@ -289,6 +310,7 @@ SCHEMES = {
             shapes=lambda o: {"log_slopes": (o.biased, 1, 1)} if o.learned else {},
             module="xt_blocks.positions.bias:ALiBi",
             misfit=_alibi_misfit,
+            split=_alibi_split,
         ),
     )
 }

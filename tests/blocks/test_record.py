@@ -280,3 +280,28 @@ def test_a_map_that_there_is_not_is_refused(call: Callable[[Any, Tensor], Tensor
     model = Encoder(pattern="a f a", **SIZES)
     with pytest.raises(UserError, match=message):
         call(model, torch.ones(1, 3, 8))
+
+
+def test_a_read_has_the_sizes_and_factors_of_what_joins_the_stream() -> None:
+    model = built("^u f ^u (<u(all, gain, init=0.5))@r <u(0, gate)/2 <u(all, soft) f <u(1) (<u(first, cat) & f)")
+    found = record(model, torch.full((2, 3, 8), 3.0), mask=torch.tensor([[True] * 3, [False, True, True]]))
+    # 3, f: 5, gain: 5 + (3 + 5) / 2 = 9, gate: 9 + 3 / 2 / 2 = 9.75, soft: (3 + 5) / 2 = 4, f: 6, + 5 = 11
+    assert [*found] == ["f0", "read0", "read1", "read2", "f1", "read3", "read4", "f2"]
+    assert {node: norms(found)[node] for node in ("read0", "read1", "read2", "read3")} == {
+        "read0": (5, 4),
+        "read1": (9, 0.75),
+        "read2": (9.75, 5.75),
+        "read3": (6, 5),
+    }
+    assert {node: row["statistics"] for node, row in found.items() if node in ("read0", "read1", "read2", "read3")} == {
+        "read0": {"read_norm": [3, 5], "gain": [0.5, 0.5]},
+        "read1": {"read_norm": [3], "gate": [0.5]},
+        "read2": {"read_norm": [3, 5], "soft": [0.5, 0.5]},
+        "read3": {"read_norm": [5]},
+    }
+    assert norms(found)["read4"][0] == norms(found)["f2"][0] == 11
+    assert json.loads(json.dumps(found)) == found
+    with pytest.raises(UserError, match="read0 is not a block of the model"):
+        attention_map(model, torch.full((1, 3, 8), 3.0), "read0", 0)
+    several = record(built("^u f <u(gate)", num_residual_streams=2), torch.full((1, 3, 8), 3.0))
+    assert several["read0"]["statistics"]["gate"] == [0.5]

@@ -412,7 +412,7 @@ def test_an_encoder_may_read_vectors(kwargs: dict[str, Any]) -> None:
 
 UNFIT: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     (reader, lambda: 3, {}, TypeError, "the decoder: it must be a TransformerWrapper, not int"),
-    (Encoder, writer, {}, TypeError, "the encoder: it must be a TransformerWrapper or a Cont"),
+    (Encoder, writer, {}, TypeError, "the encoder: it must be a TransformerWrapper, a Cont"),
     (lambda: reader(return_only_embed=False), writer, {}, ValueError, "the encoder: it gives logits: set return_only"),
     (writer, writer, {}, ValueError, r"the encoder: its blocks attend to a context \('c'\)"),
     (reader, reader, {}, ValueError, "the decoder: its blocks have no 'c'"),

@@ -18,6 +18,10 @@ from xt_blocks import EncoderDecoder, XTransformer, lower
 
 SIZES = "set dim=16, heads=2, attn_dim_head=8"
 TOKENS = f"{SIZES}, num_tokens=11, max_seq_len=13, tie_embedding, tie_token_emb; (a f)*2 => (a c f)*2"
+IMAGES = (
+    f"{SIZES}, enc_image_size=8, enc_patch_size=4, enc_class_token, enc_num_register_tokens=1, "
+    "dec_num_tokens=11, dec_max_seq_len=9; a f => a c f"
+)
 FRAMES = f"{SIZES}, enc_dim_in=3, enc_conv_stem, enc_max_seq_len=6, dec_num_tokens=11, dec_max_seq_len=9; a f => a c f"
 
 
@@ -67,7 +71,69 @@ def test_tokens_are_an_xtransformer_of_the_two_models_made_by_hand() -> None:
     assert torch.equal(made, text[:, 1:])
 
 
-@pytest.mark.parametrize("text", [TOKENS, FRAMES])
+def test_an_image_is_described() -> None:
+    model = lower(blockdsl.compile(IMAGES))
+    assert isinstance(model, XTransformer)
+    assert sum(p.numel() for p in model.parameters()) == model.graph.parameters()
+    image, tgt, encoder, decoder = torch.randn(2, 3, 8, 8), torch.randint(11, (2, 6)), model.encoder, model.decoder.net
+    context = encoder(image)
+    assert context.shape == (2, 5, 16)  # the class token and four patches
+    logits = decoder(tgt[:, :-1], context=context)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten())
+    torch.testing.assert_close(model(image, tgt), loss)
+    torch.autograd.backward(model(image, tgt))
+    assert all(p.grad is not None for p in encoder.parameters())
+    made, text = model.generate(image, tgt[:, :1], 6, temperature=0), tgt[:, :1]
+    for _ in range(6):
+        text = torch.cat((text, decoder(text, context=context)[:, -1:].argmax(-1)), dim=1)
+    assert torch.equal(made, text[:, 1:])
+    beams, scores = model.beam_search(image, tgt[:, :1], 3, beams=11, return_beams_and_scores=True)
+    for row in range(2):
+        whole = torch.cat((tgt[row, :1], beams[0, row]))[None]
+        true = decoder(whole[:, :-1], context=context[row : row + 1]).log_softmax(-1)
+        torch.testing.assert_close(scores[0, row], true.gather(-1, whole[:, 1:, None]).sum())
+    with pytest.raises(ValueError, match="src_prepend_embeds is of a sequence, and the encoder reads images"):
+        model(image, tgt, src_prepend_embeds=torch.zeros(2, 1, 16))
+    patches = xt_blocks.Encoder(dim=16, depth=1)
+    vit = xt_blocks.ViTransformerWrapper(image_size=8, patch_size=4, pool="mean", attn_layers=patches)
+    with pytest.raises(UserError, match="the encoder: it gives one vector of an image: leave pool"):
+        XTransformer.from_models(vit, decoder)
+
+
+def test_each_side_may_have_a_condition_of_its_tokens() -> None:
+    adaptive = f"{SIZES}, use_adaptive_rmsnorm, dim_condition=3"
+    model = lower(blockdsl.compile(f"{adaptive}; a f => a c f"))
+    assert isinstance(model, EncoderDecoder)
+    src, tgt, of_src, of_tgt = (torch.randn(2, *shape) for shape in ((7, 16), (5, 16), (7, 3), (5, 3)))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    expected = model.decoder(tgt, context=model.encoder(src, condition=of_src), condition=of_tgt)
+    assert torch.equal(model(src, tgt, condition=of_tgt, src_condition=of_src), expected)
+    rows = of_src[:, 0]
+    assert torch.equal(model(src, tgt, condition=rows), model(src, tgt, condition=rows, src_condition=rows))
+    with pytest.raises(ValueError, match="give the encoder's as src_condition="):
+        model(src, tgt, condition=of_tgt)
+    writer = lower(blockdsl.compile(f"{adaptive}, num_tokens=11, max_seq_len=9; a f => a c f"))
+    assert isinstance(writer, XTransformer)
+    for parameter in writer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    src, tgt = torch.randint(11, (2, 7)), torch.randint(11, (2, 6))
+    context = writer.encoder(src, condition=of_src)
+    logits = writer.decoder.net(tgt[:, :-1], context=context, condition=of_tgt)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten())
+    torch.testing.assert_close(writer(src, tgt, condition=of_tgt, src_condition=of_src), loss)
+    written = writer.decoder.generate(tgt[:, :1], 4, context=context, condition=rows, temperature=0)
+    assert torch.equal(
+        writer.generate(src, tgt[:, :1], 4, condition=rows, src_condition=of_src, temperature=0), written
+    )
+    one = lower(blockdsl.compile(f"{SIZES}, dec_use_adaptive_rmsnorm, dec_dim_condition=3; a f => a c f"))
+    x, y = torch.randn(2, 7, 16), torch.randn(2, 5, 16)
+    assert one(x, y, condition=of_tgt).shape == y.shape  # type: ignore[operator]
+    with pytest.raises(ValueError, match="a condition is given, but no norm or layer scale reads one"):
+        one(x, y, condition=of_tgt, src_condition=of_src)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("text", [TOKENS, FRAMES, IMAGES])
 def test_a_folder_keeps_both_and_what_they_share(text: str, tmp_path: Path) -> None:
     model = XTransformer(pattern=text)
     model.save_pretrained(tmp_path)
@@ -75,7 +141,7 @@ def test_a_folder_keeps_both_and_what_they_share(text: str, tmp_path: Path) -> N
     assert isinstance(again, XTransformer)
     assert again.graph == model.graph == blockdsl.compile(text)
     assert again.tie_token_emb == ("tie_token_emb" in text)
-    src = torch.randint(11, (2, 7)) if "enc_dim_in" not in text else torch.randn(2, 10, 3)
+    src = {TOKENS: torch.randint(11, (2, 7)), FRAMES: torch.randn(2, 10, 3), IMAGES: torch.randn(2, 3, 8, 8)}[text]
     tgt = torch.randint(11, (2, 5))
     assert torch.equal(again(src, tgt), model.eval()(src, tgt))
 
@@ -90,9 +156,9 @@ def test_a_folder_keeps_both_and_what_they_share(text: str, tmp_path: Path) -> N
             torch.zeros(2, 5, 4),
         ),
         (
-            f"{SIZES}, enc_image_size=8, enc_patch_size=4, dec_num_tokens=11, dec_max_seq_len=9; a f => a c f",
+            f"{SIZES}, enc_image_size=8, enc_patch_size=4, dec_dim_in=4, dec_max_seq_len=9, dec_dim_out=6; a f => a c f",
             torch.zeros(2, 3, 8, 8),
-            torch.zeros(2, 5, dtype=torch.int64),
+            torch.zeros(2, 5, 4),
         ),
         (
             f"{SIZES}, num_tokens=11, max_seq_len=9, tie_token_emb, dec_causal=false; a f => a c f",

@@ -114,7 +114,7 @@ def _serve(pipe: Connection, root: str) -> None:
         try:
             function = getattr(importlib.import_module(module), name)
             torch.manual_seed(0)
-            store = dist.FileStore(store, processes)
+            store = torch.distributed.FileStore(store, processes)
             dist.init_process_group(
                 "gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=TIMEOUT)
             )

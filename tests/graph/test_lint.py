@@ -580,3 +580,11 @@ def test_deeply_nested_branches_take_hardly_more_steps_than_flat_ones() -> None:
         text = f"(f {text} & f)"
     nested, flat = graph(text), graph("(a f & f)*333")
     assert lines(nested.lint) / len(nested.nx) < 2 * lines(flat.lint) / len(flat.nx)
+
+
+def test_a_label_is_a_name_that_a_text_can_have() -> None:
+    g = graph("a f")
+    g.nx.nodes["a0"]["labels"] = ["a b"]
+    assert found(g) == ["a0: labels must be names, of letters, digits and '_', not ['a b']"]
+    g.nx.nodes["a0"]["labels"] = ["a_b"]
+    assert g.lint() is g

@@ -70,7 +70,7 @@ def test_either_stream_of_two_and_several_units_at_once() -> None:
         ("a@core f a@core", {"core": 2}, "f1 stands within"),
         ("a@core a@core>>1 a@core", {"core": 4}, "the repeats of 'core' differ: a1; a2"),
         ("^e (<e(cat) a@core)*2", {"core": 3}, "read1 stands within the repeats of 'core'"),
-        ("(a@core ^h)*3 <h(all, soft)", {"core": 4}, "read0 reads repeat 1 of 'core', which is not its last"),
+        ("(a@core ^h)*3 <h(all, soft)", {"core": 4}, "read0 reads repeat 1 of 'core', and what comes after"),
         ("(a f)@core*2", {"core": 0}, "core must be a whole number of at least 1, not 0"),
     ],
 )
@@ -82,9 +82,13 @@ def test_what_is_no_loop_is_refused(text: str, counts: dict[str, int], words: st
 def test_what_reads_an_inner_repeat_is_refused() -> None:
     graph = compiled("f (a f)@core*N f", 3)
     graph.nx.add_edge("f2", "f7")
-    with pytest.raises(UserError, match="f7 reads repeat 1 of 'core', which is not its last"):
+    with pytest.raises(
+        UserError, match="f7 reads repeat 1 of 'core', and what comes after a loop reads its last alone: compile"
+    ):
         graph.with_loops(core=2)
     graph = compiled("f (a f)@core*N f", 3)
     graph.nx.add_edge("f2", "f6")
-    with pytest.raises(UserError, match="f6 reads repeat 1 of 'core', which is not the one before it"):
+    with pytest.raises(
+        UserError, match="f6 reads repeat 1 of 'core', and a repeat more would read the one before it alone: compile"
+    ):
         graph.with_loops(core=4)

@@ -151,7 +151,7 @@ def test_what_a_stream_reads_of_itself_is_its_own() -> None:
     assert decoder == alone
     for text, problem in (
         ("a f => a ^u f c(context=u)", "nothing on the right side of '=>' reads the left side"),
-        ("a ^u f => <u c", "there is no label 'u'"),
+        ("a ^u f => <u c", "the label 'u' is on the left side of '=>', which is another sequence"),
         ("set enc_cross_attn_rotary; a => c", "two streams take no enc_cross_attn_rotary"),
     ):
         with pytest.raises(PatternError, match=problem):

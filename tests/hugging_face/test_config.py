@@ -39,9 +39,7 @@ def test_a_text_of_all_that_is_said() -> None:
 
 def test_model_types_that_are_not_known() -> None:
     assert "model_type='lama' is not known here; the nearest that is known is 'llama'" in refusal(model_type="lama")
-    assert "model_type='zamba2': a tied block reads the stream joined with the embedding" in refusal(
-        model_type="zamba2"
-    )
+    assert "model_type='zamba': its Mamba-1 has heads" in refusal(model_type="zamba")
     assert "has no model_type" in refusal(model_type=None)
 
 
@@ -53,7 +51,7 @@ def test_classes_that_have_another_head() -> None:
 
 def test_keys() -> None:
     assert "num_attention_head=4; did you mean 'num_attention_heads'?" in refusal(num_attention_head=4)
-    assert "hidden_size must be a whole number, not '16'" in refusal(hidden_size="16")
+    assert "hidden_size must be a whole number of at least 1, not '16'" in refusal(hidden_size="16")
     assert "the configuration has no hidden_size" in refusal(hidden_size=None)
 
 

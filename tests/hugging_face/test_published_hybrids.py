@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blockdsl import zoo
+from blockdsl import UserError, zoo
 from blockdsl.hugging_face import read
 
 GRANITE4: dict[str, Any] = {
@@ -101,6 +101,50 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "vocab_size": 256000,
         "w_init_variance_scale": 0.01,
         "attention_dropout": 0.0,
+    },
+    "zamba2-2.7b": {
+        "model_type": "zamba2",
+        "adapter_rank": 128,
+        "add_bias_linear": False,
+        "attention_dropout": 0.0,
+        "attention_head_dim": 160,
+        "attention_hidden_size": 5120,
+        "chunk_size": 256,
+        "ffn_hidden_size": 10240,
+        "hidden_act": "gelu",
+        "hidden_size": 2560,
+        "hybrid_layer_ids": [6, 12, 18, 24, 30, 36, 42, 47, 51],
+        "intermediate_size": 10240,
+        "kv_channels": 80,
+        "layers_block_type": [
+            *["mamba"] * 6,
+            *(["hybrid"] + ["mamba"] * 5) * 6,
+            *["hybrid", *["mamba"] * 4, "hybrid", *["mamba"] * 3, "hybrid", "mamba", "mamba"],
+        ],
+        "mamba_d_conv": 4,
+        "mamba_d_state": 64,
+        "mamba_expand": 2,
+        "mamba_headdim": 64,
+        "mamba_ngroups": 1,
+        "max_position_embeddings": 4096,
+        "n_mamba_heads": 80,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 54,
+        "num_key_value_heads": 32,
+        "num_logits_to_keep": 1,
+        "num_mem_blocks": 2,
+        "num_query_groups": 32,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000,
+        "time_step_floor": 0.0001,
+        "time_step_max": 0.1,
+        "time_step_min": 0.001,
+        "use_conv_bias": True,
+        "use_long_context": False,
+        "use_mem_eff_path": False,
+        "use_mem_rope": False,
+        "use_shared_attention_adapter": False,
+        "vocab_size": 32000,
     },
     "mamba-130m": {
         "model_type": "mamba",
@@ -206,6 +250,74 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "use_conv_bias": True,
         "vocab_size": 131072,
     },
+    "nemotron_h-8b": {
+        "attention_bias": False,
+        "attention_head_dim": 128,
+        "chunk_size": 128,
+        "conv_kernel": 4,
+        "expand": 2,
+        "head_dim": 128,
+        "hidden_dropout": 0.0,
+        "hidden_size": 4096,
+        "hybrid_override_pattern": "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-",
+        "intermediate_size": 21504,
+        "layer_norm_epsilon": 1e-05,
+        "mamba_head_dim": 64,
+        "mamba_hidden_act": "silu",
+        "mamba_num_heads": 128,
+        "mamba_proj_bias": False,
+        "max_position_embeddings": 8192,
+        "mlp_bias": False,
+        "mlp_hidden_act": "relu2",
+        "model_type": "nemotron_h",
+        "n_groups": 8,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 52,
+        "num_key_value_heads": 8,
+        "num_logits_to_keep": 1,
+        "num_query_groups": 8,
+        "rescale_prenorm_residual": True,
+        "residual_in_fp32": False,
+        "rms_norm_eps": 1e-05,
+        "ssm_state_size": 128,
+        "tie_word_embeddings": False,
+        "time_step_floor": 0.0001,
+        "time_step_max": 0.1,
+        "time_step_min": 0.001,
+        "time_step_limit": [0.0, float("inf")],
+        "time_step_rank": 256,
+        "use_bias": False,
+        "use_conv_bias": True,
+        "use_mamba_kernels": True,
+        "vocab_size": 131072,
+    },
+    "bamba-9b": {
+        "attention_bias": False,
+        "attn_layer_indices": [9, 18, 27],
+        "attn_rotary_emb": 64,
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "mamba_chunk_size": 256,
+        "mamba_conv_bias": True,
+        "mamba_d_conv": 4,
+        "mamba_d_head": 64,
+        "mamba_d_state": 128,
+        "mamba_expand": 2,
+        "mamba_n_groups": 1,
+        "mamba_n_heads": 128,
+        "mamba_proj_bias": False,
+        "max_position_embeddings": 262144,
+        "model_type": "bamba",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "num_logits_to_keep": 1,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": 128256,
+    },
     "granite4-h-tiny": GRANITE4,
     "granite4-h-small": GRANITE4
     | {
@@ -226,3 +338,17 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 def test_is_the_same_graph(name: str) -> None:
     found = zoo.entry(name).graph().diff(read(PUBLISHED[name]).graphs()[""])
     assert not found, found.to_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("nemotron_h-8b", "attention_head_dim", 64),
+        ("nemotron_h-8b", "num_query_groups", 4),
+        ("nemotron_h-8b", "rms_norm_eps", 1e-6),
+        ("bamba-9b", "attn_rotary_emb", 128),
+    ],
+)
+def test_what_is_said_twice_is_said_alike(name: str, key: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"{key}={value}"):
+        read({**PUBLISHED[name], key: value})

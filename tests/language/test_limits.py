@@ -89,6 +89,25 @@ def test_the_bound_itself_is_allowed_and_the_caller_may_raise_or_lower_it() -> N
     refused_at_once("(a f)*12001", "this makes 24,002 blocks; the limit is 24,000", max_blocks=24_000)
 
 
+@pytest.mark.parametrize("text", ["^h (a <h(all) ^h)*5000", "^h (a ^h)*4000 (<h(all) & a)*3000"])
+def test_reads_of_all_places_are_bounded_since_they_grow_as_the_square(text: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(PatternError, match=r"up to here reads by 'all' read more than 1,000,000 places") as error:
+        parse(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30e6  # 12,500,000 places take a hundred
+    assert text[error.value.span.start : error.value.span.end] == "<h(all)"
+
+
+def test_the_bound_of_reads_follows_that_of_blocks() -> None:
+    text = "^h (a ^h)*200 <h(all)*200"
+    with pytest.raises(PatternError, match="more than 40,000 places"):
+        parse(text, max_blocks=400)
+    assert len(parse(text, max_blocks=500).layer_types) == 200
+    assert len(parse("^h (a f <h(all, gain) ^h)*1000").layer_types) == 2000
+
+
 def test_a_raised_bound_goes_on_to_the_stages() -> None:
     assert [len(stage.layer_types) for stage in parse("a*11000 | (f | c)*2", max_blocks=20_000).stages] == [
         11000,

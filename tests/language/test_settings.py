@@ -152,7 +152,7 @@ def test_an_unknown_keyword_is_a_type_error_with_the_nearest_name(keywords: dict
         ({"causal": None}, "causal must be true or false, not none"),
         ({"context": "yes"}, "context must be true or false or none, not yes"),
         ({"rotary_emb_dim": 1}, "rotary_emb_dim must be a whole number of at least 2 or none, not 1"),
-        ({"scale_residual_constant": 0}, "scale_residual_constant must be a number above 0, not 0"),
+        ({"scale_residual_constant": -1}, "scale_residual_constant must be a number of at least 0, not -1"),
         ({"init_gain": -0.5}, "init_gain must be a number above 0 or none, not -0.5"),
         ({"shift_tokens": (1, 0)}, "shift_tokens must be a whole number of at least 0, not (1, 0)"),
     ],
@@ -299,9 +299,9 @@ CLASHES: list[tuple[str, dict[str, Any], str]] = [
         "set ff_swish, ff_relu_squared; a f",
         {},
         """
-        1:34: swish and relu_squared are both set; a feedforward has one activation
+        1:15: swish and relu_squared are both set; a feedforward has one activation
           set ff_swish, ff_relu_squared; a f
-                                           ^
+                        ^^^^^^^^^^^^^^^
         """,
     ),
     (
@@ -470,6 +470,21 @@ def test_deepnorm_counts_the_blocks_that_run() -> None:
         assert options(text, "init_gain", deepnorm=True) == [pytest.approx((4 * blocks) ** -0.25)] * blocks
     assert options("set deepnorm; a f(init_gain=1)", "init_gain") == [pytest.approx(8**-0.25), 1]
     assert options("a f", "init_gain", init_gain=0.5) == [0.5, 0.5]
+
+
+def test_two_settings_at_odds_are_pointed_at_where_they_stand() -> None:
+    for text, at in (
+        ("set dim=16, attn_kv_heads=3, heads=8; a f(glu)", "heads=8; a f(glu)"),
+        ("set dim=16, layer_scale=0.1; set use_adaptive_layerscale; a f", "use_adaptive_layerscale; a f"),
+        ("set dim=16, attn_kv_heads=3; a(heads=8) f", "a(heads=8) f"),
+        ("set dim=16; f a(heads=4, kv_heads=3)", "a(heads=4, kv_heads=3)"),
+    ):
+        with pytest.raises(PatternError) as error:
+            resolve(text)
+        assert text[error.value.column - 1 :] == at
+    with pytest.raises(UserError) as plain:
+        resolve("a f", dim=16, attn_kv_heads=3)
+    assert not isinstance(plain.value, PatternError)
 
 
 # The table ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from blockdsl import UserError
 from blockdsl.errors import did_you_mean
 from blockdsl.language.ordering import ORDERING_KEYWORDS
 from blockdsl.reference import entries, find, of_kind
+from blockdsl.registry.kinds import kinds
 from blockdsl.registry.settings import table
 from blockdsl.synonyms import _MEANT, _NOT_HERE, absent, meant
 
@@ -93,6 +94,14 @@ def test_an_option_of_others_has_ours_named(block: str, hint: str) -> None:
         blockdsl.parse(block)
 
 
+@pytest.mark.parametrize("kind", kinds())
+def test_options_of_a_kind_are_spelled_for_it(kind: str) -> None:
+    for entry in of_kind(kind):
+        if not entry.pattern.startswith("set "):
+            assert kind in blockdsl.parse(entry.pattern).layer_types, entry.pattern
+            assert f"{kind}(" in entry.pattern
+
+
 def test_a_word_is_looked_up_where_what_is_meant_is_known() -> None:
     assert did_you_mean("rope", ["rotary_pos_emb", "dim"]) == "did you mean 'rotary_pos_emb'?"
     assert did_you_mean("rope", ["dim"]) == ""
@@ -111,5 +120,6 @@ def test_the_reference_finds_other_names_kinds_and_areas() -> None:
     assert find("performer") == of_kind("performer") == []
     everything = entries()
     for word, kind in (("a", "a"), ("attention", "a"), ("cross-attention", "c"), ("mlp", "f"), ("f", "f")):
-        assert of_kind(word) == [entry for entry in everything if kind in entry.kinds]
+        named = [entry.keyword or entry.name for entry in everything if kind in entry.kinds]
+        assert [entry.keyword or entry.name for entry in of_kind(word)] == named
     assert {entry.area for entry in of_kind("positions")} == {"positions"}

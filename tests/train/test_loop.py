@@ -18,8 +18,10 @@ import pytest
 import torch
 
 from blockdsl.errors import PatternError, UserError
+from xt_blocks import TransformerWrapper
 from xt_blocks.train import (
     Corpus,
+    LocalEngine,
     NotFinite,
     ProgressBar,
     RunFolder,
@@ -59,7 +61,13 @@ SETTINGS = TrainSettings(
 
 def trainer(path: Path, settings: TrainSettings, corpus: Corpus) -> Trainer:
     graph = compile_graph(settings)
-    return Trainer(RunFolder.create(path, settings, graph.to_json()), build_model(graph, settings.seed), corpus)
+    engine = LocalEngine(build_model(graph, settings.seed), settings)
+    return Trainer(RunFolder.create(path, settings, graph.to_json()), engine, corpus)
+
+
+def model_of(running: Trainer) -> TransformerWrapper:
+    assert isinstance(running.engine, LocalEngine)
+    return running.engine.model
 
 
 def quiet() -> ProgressBar:
@@ -106,7 +114,9 @@ def test_bits_per_byte_by_hand() -> None:
     text = torch.tensor(list(b"xaab" * 5), dtype=torch.uint8)
     # 19 bytes are predicted: 10 are a, 9 are not.
     expected = (10 * log2(512 / 257) + 9 * 9) / 19
-    assert bits_per_byte(model, text, seq_len=19) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_byte(LocalEngine(model, SETTINGS), Corpus(text, text, "", ""), seq_len=19) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def saved(running: Trainer) -> list[str]:
@@ -123,11 +133,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, text: Path) -> N
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path: Path, text: Path) -> None:
     running = trainer(tmp_path / "run", replace(SETTINGS, steps=5), load_corpus([text], 19))
     grads = iter([1.0, torch.inf])
-    running.model.to_logits.bias.register_hook(lambda grad: grad * next(grads))
+    model_of(running).to_logits.bias.register_hook(lambda grad: grad * next(grads))
     with pytest.raises(UserError, match=r"^the gradient's norm is (inf|nan) at step 2: try a lower --lr than "):
         running.train(quiet(), StopRequest())
     assert saved(running) == ["000000", "000001"]
-    assert all(weight.isfinite().all() for weight in running.model.parameters())
+    assert all(weight.isfinite().all() for weight in model_of(running).parameters())
 
 
 def test_weights_that_cannot_be_evaluated_are_not_saved(tmp_path: Path, text: Path) -> None:
@@ -247,7 +257,7 @@ def test_between_evaluations_weights_that_predict_nothing_are_not_saved(
         def step(self, record: dict[str, object]) -> None:
             if record["step"] == 7:
                 with torch.no_grad():
-                    running.model.to_logits.weight.fill_(1e38)  # finite, and no loss is
+                    model_of(running).to_logits.weight.fill_(1e38)  # finite, and no loss is
                 if how == "asked to stop":
                     stop.signal = signal.SIGTERM
                 else:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from xt_blocks.runtime.seeds import seed_for
 from xt_blocks.train.schedule import learning_rate
-from xt_blocks.train.seeds import seed_for
 from xt_blocks.train.threads import granted_cores, limit_threads, resume_threads
 from xt_blocks.train.unigram import unigram_bits_per_byte
 

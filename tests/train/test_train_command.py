@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pkgutil
 import re
 import shlex
 import shutil
@@ -18,7 +17,9 @@ import pytest
 import torch
 
 import blockdsl as language
-from xt_blocks.cli import train as command
+from xt_blocks.cli import train_flags as command
+
+from .killed import killed_at_call
 
 Blockdsl = Callable[..., tuple[int, str, str]]
 Records = Callable[[Path], list[dict[str, Any]]]
@@ -46,7 +47,7 @@ def test_a_run_folder_is_complete(trained: Path, records: Records, text: Path) -
     ]  # fmt: skip
     found = records(trained)
     steps = [record for record in found if "loss" in record]
-    assert [set(record) for record in steps] == [{"step", "loss", "lr", "tokens"}] * 40
+    assert [set(record) for record in steps] == [{"step", "loss", "lr", "grad_norm", "tokens"}] * 40
     assert [record["step"] for record in steps] == list(range(1, 41))
     assert [record["tokens"] for record in steps] == [57 * step for step in range(1, 41)]
     evaluations = [record for record in found if "loss" not in record]
@@ -111,13 +112,9 @@ def test_a_patterns_own_settings_count_and_flags_win(blockdsl: Blockdsl, text: P
 # Resuming ---------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing in the program handles it, so the files stay as they are."""
-
-
 POINTS = {
     "before the first step": ("xt_blocks.train.loop.bits_per_byte", 0),
-    "in a step": ("xt_blocks.train.loop.train_step", 21),
+    "in a step": ("xt_blocks.train.engine.LocalEngine.step", 21),
     "in an evaluation": ("xt_blocks.train.loop.bits_per_byte", 3),
     "before a checkpoint": ("xt_blocks.train.checkpoint.save", 2),
     "in the middle of a checkpoint": ("torch.save", 2),
@@ -139,7 +136,7 @@ def test_a_run_killed_anywhere_goes_on_with_the_same_numbers(
     point: str,
 ) -> None:
     function, calls = POINTS[point]
-    _killed_at_call(monkeypatch, function, calls, lambda: blockdsl("train", *small, "--out", tmp_path / "killed"))
+    killed_at_call(monkeypatch, function, calls, lambda: blockdsl("train", *small, "--out", tmp_path / "killed"))
     with (tmp_path / "killed/metrics.jsonl").open("a") as file:
         file.write('{"step": 22, "lo')
     status, _, err = blockdsl("train", "--resume", tmp_path / "killed")
@@ -149,24 +146,6 @@ def test_a_run_killed_anywhere_goes_on_with_the_same_numbers(
         first, second = (run / "checkpoints/000040" / name for run in (trained, tmp_path / "killed"))
         assert first.read_bytes() == second.read_bytes()
     assert sorted(path.name for path in (tmp_path / "killed/checkpoints").iterdir()) == ["000032", "000040"]
-
-
-def _killed_at_call(patch: pytest.MonkeyPatch, name: str, calls: int, run: Callable[[], object]) -> None:
-    """Run, and die when the function called `name` is called for the `calls`th time, from 0."""
-    module, function = name.rsplit(".", 1)
-    owner = pkgutil.resolve_name(module)
-    original, left = getattr(owner, function), [calls]
-
-    def counted(*arguments: object, **keywords: object) -> object:
-        if left[0] == 0:
-            raise Killed
-        left[0] -= 1
-        return original(*arguments, **keywords)
-
-    with patch.context() as context:
-        context.setattr(owner, function, counted)
-        with pytest.raises(Killed):
-            run()
 
 
 def test_more_steps_train_longer(trained: Path, blockdsl: Blockdsl, records: Records) -> None:

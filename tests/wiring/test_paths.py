@@ -75,7 +75,7 @@ def test_a_cache_keeps_as_much_as_its_readers_see() -> None:
     assert why_not_rolling(graph) == "a0 (self-attention) attends to all earlier tokens"
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ("earlier layer", "together")])
+@pytest.mark.parametrize("name", ALL)
 def test_segments_are_one_long_pass(name: str) -> None:
     stack, x = lowered(name), embedded()
     mems, out = None, []
@@ -121,6 +121,8 @@ def test_documents_of_one_row_and_several_residual_streams(name: str) -> None:
         apart = torch.cat([stack(part) for part in x.split((4, 5), dim=1)], dim=1)
         together = stack(x, doc_ids=torch.tensor([0] * 4 + [1] * 5))
         torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
+        if name == "shared block":  # of several streams, a block takes the place of none
+            return
         stack = lowered(name, num_residual_streams=3)
         cache = stack.new_cache(BATCH, SEQ)
         steps = torch.cat([stack(part, cache=cache) for part in x.split((5, 1, 3), dim=1)], dim=1)
@@ -128,9 +130,21 @@ def test_documents_of_one_row_and_several_residual_streams(name: str) -> None:
     assert stack.graph.parameters() == sum(parameter.numel() for parameter in stack.parameters())
 
 
-def test_an_earlier_layer_keeps_nothing_of_earlier_segments() -> None:
-    reason = "c3 (cross-attention) keeps nothing of earlier segments"
-    assert lowered("earlier layer").graph.why_not_segmented() == reason
+def test_an_earlier_layer_is_kept_of_earlier_segments() -> None:
+    rotary = {"rotary_pos_emb": True, "rotary_emb_dim": 4, "cross_attn_rotary": True}
+    text = "a f ^mid | a c(context=mid) f c(context=mid)>>1"
+    stack, x = xt_blocks.lower(blockdsl.compile(text, **SIZES, **rotary)).double().eval(), embedded()
+    seen, mask = xt_blocks.Intermediates(), torch.tensor([[False, True, True], [True] * 3])
+    with torch.no_grad():
+        stack(x[:, :3], mask=mask, intermediates=seen)
+        mems = stack.remember(None, seen, mask, 2)
+        assert {*mems.streams} == {"a0", "a2", "f1.stream", "c5"}  # one for both, and what is shifted
+        last = stack(x[:, 3:], mems=mems)
+        cache = stack.new_cache(BATCH, SEQ)
+        steps = [stack(x[:, 3:5], mems=mems, cache=cache), stack(x[:, 5:], cache=cache)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), last)
+    with pytest.raises(ValueError, match=r"a list of mems has nothing of c5: hand on the Memories"):
+        stack(x, mems=[mems.streams["a0"], mems.streams["a2"]])
 
 
 def test_no_token_of_an_earlier_layer_sees_a_later_one_unless_the_stack_does() -> None:

@@ -47,7 +47,7 @@ class GatedLinearAttention(nn.Module):
     def __init__(self, dim: int, **options: Unpack[GatedLinearAttentionOptions]) -> None:
         super().__init__()
         o = GATED_LINEAR_ATTENTION.complete(dim, options, f"{type(self).__name__}()")
-        self.heads, self.temperature = o.heads, o.decay_temperature
+        self.heads, self.temperature, self.first = o.heads, o.decay_temperature, 0
         keys, values = o.heads * o.dim_head, o.heads * o.value_dim_head
         self.sizes = keys, keys, values, values
         self.to_qkvg = nn.Linear(dim, sum(self.sizes), bias=False)
@@ -58,6 +58,10 @@ class GatedLinearAttention(nn.Module):
             self.to_decay = nn.Linear(o.decay_rank if by_channel else dim, keys if by_channel else o.heads)
         self.norm = nn.RMSNorm(o.value_dim_head, o.out_norm_eps)
         self.to_out = nn.Linear(values, dim, bias=False)
+
+    def take_part(self, index: int, parts: int) -> None:
+        """Be these heads' place among `parts` times as many: part `index`, counted from 0."""
+        self.first = index * self.heads
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values, their gate, and the output."""
@@ -93,7 +97,8 @@ class GatedLinearAttention(nn.Module):
         """(batch, seq, heads) or (batch, seq, heads · dim_head), in float32 at least."""
         if self.to_decay is None:
             (like,) = wide(x)
-            forgotten = 2.0 ** (-5 - torch.arange(self.heads, dtype=like.dtype, device=x.device))
+            heads = torch.arange(self.first, self.first + self.heads, dtype=like.dtype, device=x.device)
+            forgotten = 2.0 ** (-5 - heads)
             return torch.log1p(-forgotten).expand(*x.shape[:2], self.heads)
         low = x if self.to_low_rank is None else apply(self.to_low_rank, x)
         (decay,) = wide(apply(self.to_decay, low))

@@ -22,7 +22,7 @@ class StreamJoin(nn.Module):
     Args:
         dim: features of the stream.
         values: how many earlier values there are.
-        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, soft.
+        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, linear, soft.
         init: what learned factors, or biases of gates, are at first; None: there are none.
     """
 
@@ -37,6 +37,8 @@ class StreamJoin(nn.Module):
             nn.init.constant_(self.gate.bias, float(init or 0))
         elif join == "cat":
             self.combine = nn.Linear((values + 1) * dim, dim, bias=False)
+        elif join == "linear":
+            self.linear = nn.Linear(dim, dim, bias=False)
         elif join == "soft":
             self.logits = nn.Parameter(torch.zeros(values))
 
@@ -55,13 +57,18 @@ class StreamJoin(nn.Module):
         gained = gained if scale == 1 else gained * scale
         return joined if self.replaces and scale == 1 else x + gained, gained
 
+    def factors(self, x: Tensor) -> Tensor | None:
+        """What each value is multiplied by, (values,), or of a gate (batch, seq, values); None: by nothing alone."""
+        if self.join == "gate":
+            return apply(self.gate, x).sigmoid()
+        return {"gain": lambda: self.gain, "soft": lambda: self.logits.softmax(dim=0)}.get(self.join, lambda: None)()
+
     def _joined(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         if self.join == "cat":
             return apply(self.combine, torch.cat((*earlier, x), dim=-1))
-        if self.join == "add":
+        if self.join == "linear":
+            return reduce(torch.add, earlier, apply(self.linear, x))
+        if (factors := self.factors(x)) is None:
             return reduce(torch.add, earlier)
-        if self.join == "gate":
-            factors = apply(self.gate, x).sigmoid()[..., None, :].unbind(dim=-1)
-        else:
-            factors = (self.gain if self.join == "gain" else self.logits.softmax(dim=0)).unbind()
-        return reduce(torch.add, (u * factor for u, factor in zip(earlier, factors, strict=True)))
+        each = factors.unbind() if factors.ndim == 1 else factors[..., None, :].unbind(dim=-1)
+        return reduce(torch.add, (u * factor for u, factor in zip(earlier, each, strict=True)))

@@ -25,7 +25,7 @@ def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper | X
         A Stack, `stack(x, context=..., mask=...)`; or a model around one, by what the graph's input reads:
         a TransformerWrapper tokens (`num_tokens`), a ContinuousTransformerWrapper vectors (`dim_in`, `dim_out`), a
         ViTransformerWrapper images (`image_size`). Of two streams, `(a f)*6 => (a c f)*6`, an XTransformer where the
-        second reads tokens and the first tokens or vectors, else an EncoderDecoder.
+        second writes tokens and the first reads tokens, vectors or images, else an EncoderDecoder.
 
     Raises:
         TypeError: it is none.
@@ -42,7 +42,6 @@ def lower(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper | X
 
 
 def writes_text(graph: BlockGraph) -> bool:
-    """Whether the second of two streams is one that generates tokens, from tokens or vectors."""
-    encoder = graph.encoder
+    """Whether the second of two streams is one that generates tokens, from tokens, vectors or images."""
     writes = graph.reads == "tokens" and graph.nx.nodes[graph.end]["logits_dim"] is not None and graph.causal
-    return writes and encoder is not None and encoder.reads in ("tokens", "vectors")
+    return writes and graph.encoder is not None and graph.encoder.reads is not None

@@ -25,11 +25,13 @@ from ..kernels.compat import uncompiled
 from ..kernels.masks import check_mask, joined_masks
 from ..kernels.tensors import check_tensor
 from ..models.continuous import ContinuousTransformerWrapper
+from ..models.encoder_decoder import conditions
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
 from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
+from ..models.vision import ViTransformerWrapper
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from ..runtime.evaluation import evaluating
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 # Arguments of the decoder's `stream` that XTransformer gives itself.
 _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "context_pos", "condition")
+# What the encoder reads, if not tokens → its class.
+_ENCODERS: dict[str, type[Any]] = {"vectors": ContinuousTransformerWrapper, "images": ViTransformerWrapper}
 _OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
 
 # Keywords beside the settings that one of the two cannot take, and why; a value that says what is so anyway is taken.
@@ -123,7 +127,8 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             anyway may be said (`dec_cross_attend=True`).
 
     Attributes:
-        encoder: a TransformerWrapper without logits.
+        encoder: a TransformerWrapper without logits, or another that `from_models` takes.
+        reads_images: whether the encoder does.
         decoder: an AutoregressiveWrapper around a TransformerWrapper.
         ignore_index, pad_value, start_token, generation: as given.
 
@@ -208,7 +213,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         if tie_token_emb:
             _check_tie(encoder.graph, net.graph)
             net.token_emb = encoder.token_emb
-        self.encoder = encoder
+        self.encoder, self.reads_images = encoder, encoder.graph.reads == "images"
         self.decoder = self.wrapper_class(net, ignore_index=ignore_index, pad_value=pad_value)
         self.ignore_index, self.pad_value = self.decoder.ignore_index, self.decoder.pad_value
         self.cross_attn_tokens_dropout = real("cross_attn_tokens_dropout", cross_attn_tokens_dropout, least=0, below=1)
@@ -220,12 +225,15 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         Generation(**self.generation).check(net)
 
     @classmethod
-    def from_models(cls, encoder: SequenceModel, decoder: TransformerWrapper, **options: Unpack[JoinOptions]) -> Self:
+    def from_models(
+        cls, encoder: SequenceModel | ViTransformerWrapper, decoder: TransformerWrapper, **options: Unpack[JoinOptions]
+    ) -> Self:
         """Of an encoder and a decoder that are there.
 
         Args:
             encoder: gives vectors of the decoder's width: a TransformerWrapper with `return_only_embed`, or a
-                ContinuousTransformerWrapper, which reads vectors, as Whisper's encoder does (arXiv:2212.04356).
+                ContinuousTransformerWrapper, which reads vectors, as Whisper's encoder does (arXiv:2212.04356), or a
+                ViTransformerWrapper without pool and classes, whose patches are described (TrOCR, arXiv:2109.10282).
             decoder: a causal TransformerWrapper with cross-attention.
             options: tie_token_emb, ignore_index, pad_value, cross_attn_tokens_dropout, start_token, generation.
 
@@ -254,8 +262,10 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         return cls.from_models(encoder, decoder, **arguments)
 
     @classmethod
-    def _models(cls, graphs: Mapping[str, BlockGraph]) -> tuple[SequenceModel, TransformerWrapper]:
-        owner = ContinuousTransformerWrapper if graphs["encoder"].reads == "vectors" else cls.model_class
+    def _models(
+        cls, graphs: Mapping[str, BlockGraph]
+    ) -> tuple[SequenceModel | ViTransformerWrapper, TransformerWrapper]:
+        owner = _ENCODERS.get(graphs["encoder"].reads or "", cls.model_class)
         return owner.from_graphs({"": graphs["encoder"]}), cls.model_class.from_graphs({"": graphs["decoder"]})
 
     def arguments(self) -> dict[str, Any]:
@@ -296,11 +306,13 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
         condition: Tensor | None = None,
+        src_condition: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of each target token given the source and the target tokens before it, in nats.
 
         Args:
-            src: (batch, source) tokens, or (batch, source, dim_in) vectors where the encoder reads these.
+            src: (batch, source) tokens; (batch, source, dim_in) vectors or (batch, channels, height, width) images
+                where the encoder reads these.
             tgt: (batch, target + 1) tokens, the first of which is not predicted.
             mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
             attn_mask: bool, which place of the source sees which, as TransformerWrapper takes it.
@@ -308,16 +320,19 @@ class XTransformer(Drawn, Pretrained, nn.Module):
                 (Chen et al., arXiv:2209.06794). The decoder attends to their encodings too.
             src_prepend_mask: (batch, p) bool, True = a real one.
             tgt_mask: (batch, target + 1) bool, True = a real token; padding is not predicted.
-            condition: (batch, dim_condition), for adaptive norms and layer scales, of both sides where both have some.
+            condition: (batch, dim_condition), for adaptive norms and layer scales, of both sides where both have some;
+                or (batch, target, dim_condition), of each token that the decoder reads.
+            src_condition: (batch, dim_condition) or (batch, source, dim_condition), the encoder's own, in its place.
 
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
+        theirs, ours = conditions(self.encoder, self.decoder.net, condition, src_condition)
         with auxiliary_losses() as further:  # the decoder adds its own
-            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+            context, context_mask = self.encode(src, mask, attn_mask, src_prepend_embeds, src_prepend_mask, theirs)
         if self.training and self.cross_attn_tokens_dropout > 0:
             context_mask = self._some_of(context, context_mask)
-        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": self._decoded(condition)}
+        read: ContextInputs = {"context": context, "context_mask": context_mask, "condition": ours}
         return further.added_to(self.decoder(tgt, mask=tgt_mask, **read))
 
     @names_nearest
@@ -333,10 +348,11 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
         condition: Tensor | None = None,
+        src_condition: Tensor | None = None,
         **generation: Unpack[TargetOptions],
     ) -> Stream:
         """The tokens of `generate`, one a step, as `AutoregressiveWrapper.stream` gives them."""
-        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition, src_condition)
         start, steps, read = self._start(seq_in, seq_out_start, seq_len, tgt_mask, *source)
         options: Any = {**self.generation, **generation}
         return self.decoder.stream(start, steps, mask=tgt_mask, **read, **options)
@@ -345,8 +361,10 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         self, seq_in: Tensor, start: PromptTokens | None, seq_len: int | None, tgt_mask: Tensor | None, *source: Any
     ) -> tuple[PromptTokens, int, ContextInputs]:
         """What a target starts with, how long it becomes, and what the decoder attends to."""
+        mask, attn_mask, embeds, embeds_mask, condition, src_condition = source
+        theirs, ours = conditions(self.encoder, self.decoder.net, condition, src_condition)
         with evaluating(self.encoder):
-            context, context_mask = self.encode(seq_in, *source)
+            context, context_mask = self.encode(seq_in, mask, attn_mask, embeds, embeds_mask, theirs)
         if start is None:
             if self.start_token is None:
                 raise TypeError("generate() needs seq_out_start: the model has no start_token")
@@ -355,8 +373,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             if self.decoder.max_seq_len is None:
                 raise TypeError("generate() needs seq_len: the decoder is of any length")
             seq_len = max(0, self.decoder.max_seq_len - read_prompts(start, tgt_mask).tokens.shape[1])
-        condition = self._decoded(source[-1])
-        return start, seq_len, {"context": context, "context_mask": context_mask, "condition": condition}
+        return start, seq_len, {"context": context, "context_mask": context_mask, "condition": ours}
 
     @names_nearest
     @takes_what(stream)
@@ -364,11 +381,11 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """Target tokens that go on from a start. The source is encoded once, and its keys and values are computed once.
 
         Args:
-            seq_in: (batch, source) tokens, or (batch, source, dim_in) vectors.
+            seq_in: (batch, source) tokens, (batch, source, dim_in) vectors or (batch, channels, height, width) images.
             seq_out_start: (batch, n) tokens, or (n,) for one row, or a list of (n,) of different lengths; n at least 1.
                 By default each row starts with start_token.
             seq_len: how many tokens to add; None: as many as the decoder's max_seq_len leaves.
-            mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition: as in training.
+            mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition, src_condition: as in training.
             tgt_mask: (batch, n) bool of the start, True = a real token; padded on the left.
             generation: the other arguments of AutoregressiveWrapper.generate: temperature, top_k, eos_token, ...; those
                 that are not given are as the model's `generation` has them.
@@ -391,11 +408,12 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         src_prepend_mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
         condition: Tensor | None = None,
+        src_condition: Tensor | None = None,
         **options: Unpack[TargetSearch],
     ) -> Any:
         """The likeliest target that a search finds, with the inputs of `generate` and the arguments of
         `AutoregressiveWrapper.beam_search`."""
-        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition)
+        source = (mask, attn_mask, src_prepend_embeds, src_prepend_mask, condition, src_condition)
         start, steps, read = self._start(seq_in, seq_out_start, seq_len, tgt_mask, *source)
         own = {name: value for name, value in self.generation.items() if name not in DRAWING}
         given: Any = {**own, **options}
@@ -413,9 +431,18 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         """What the decoder attends to: the encoded source (batch, p + places, dim) and its mask (batch, p + places).
 
         The arguments are those of `forward` about the source. Its places are its tokens or vectors, unless a conv_stem
-        halves their number.
+        halves their number, or the patches of an image, after its class token.
+
+        Raises:
+            ValueError: an argument has a wrong type or shape, or is none of images.
         """
         check_tensor("src", src)
+        if self.reads_images:
+            others = (mask, attn_mask, prepend_embeds, prepend_mask)
+            names = ("mask", "attn_mask", "src_prepend_embeds", "src_prepend_mask")
+            if given := [name for name, value in zip(names, others, strict=True) if value is not None]:
+                raise ValueError(f"{given[0]} is of a sequence, and the encoder reads images")
+            return self.encoder(src, condition=condition), None
         src = self.encoder.checked_sequence(src)
         check_mask("mask", mask, src)
         context = self.encoder(
@@ -424,18 +451,13 @@ class XTransformer(Drawn, Pretrained, nn.Module):
             attn_mask=attn_mask,
             prepend_embeds=prepend_embeds,
             prepend_mask=prepend_mask,
-            condition=condition if self.encoder.attn_layers.reads.condition else None,
+            condition=condition,
         )
         prepended = 0 if prepend_embeds is None else prepend_embeds.shape[1]
         places = context.shape[1] - prepended
         return context, joined_masks(
             prepend_mask, prepended, self.encoder.places_of(mask), places, src.shape[0], src.device
         )
-
-    def _decoded(self, condition: Tensor | None) -> Tensor | None:
-        """What the decoder gets of the condition; one that neither side reads, so that it says so."""
-        ours, theirs = (net.attn_layers.reads.condition for net in (self.decoder.net, self.encoder))
-        return condition if ours or not theirs else None
 
     def _some_of(self, context: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, context) bool, True at a random part of the real tokens, at least one of each row."""
@@ -501,9 +523,13 @@ def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 
 
 def _check_encoder(encoder: Any) -> None:
-    """Raise unless it is a model of sequences that gives vectors, and attends to nothing else."""
+    """Raise unless it is a model that gives vectors of a sequence or an image, and attends to nothing else."""
+    if isinstance(uncompiled(encoder), ViTransformerWrapper):
+        if encoder.pools or encoder.to_classes is not None:
+            raise UserError("it gives one vector of an image: leave pool, pooler, dim_out and num_classes out")
+        return
     if not isinstance(uncompiled(encoder), SequenceModel):
-        kinds = "a TransformerWrapper or a ContinuousTransformerWrapper"
+        kinds = "a TransformerWrapper, a ContinuousTransformerWrapper or a ViTransformerWrapper"
         raise TypeError(f"it must be {kinds}, not {type(encoder).__name__}")
     if encoder.attn_layers.reads_context:
         raise UserError("its blocks attend to a context ('c'), and there is none to give it")
@@ -514,7 +540,7 @@ def _check_encoder(encoder: Any) -> None:
 def _width(encoder: Any) -> int:
     """Features of what an encoder gives."""
     dim_out = encoder.graph.nx.nodes[encoder.graph.end]["dim_out"]
-    width: int = encoder.dim if dim_out is None else dim_out
+    width: int = encoder.graph.dim if dim_out is None else dim_out
     return width
 
 

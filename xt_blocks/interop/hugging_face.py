@@ -60,8 +60,8 @@ def from_hugging_face(
 
     Raises:
         UserError: the folder is not there, or a file of it missing or damaged; its model type, its class, or a key
-            of its configuration is not known; it needs an option that there is not; a tensor is missing, unexpected or
-            of another shape.
+            of its configuration is not known; it needs an option that there is not; its weights are quantised; a
+            tensor is missing, unexpected or of another shape.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise UserError(f"dtype must be one of floating-point numbers, not {dtype}")
@@ -127,6 +127,7 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
     told = getattr(source, "config", None)
     if isinstance(source, nn.Module) and hasattr(told, "to_dict"):
         config, name = told.to_dict(), architecture or type(source).__name__  # type: ignore[union-attr]
+        _check_not_quantised(config)
         return {**config, "architectures": [name]}, _as_in_files(source), name
     if not isinstance(source, str | PathLike):
         raise TypeError(f"from_hugging_face takes a folder or a model of transformers, not {type(source).__name__}")
@@ -134,7 +135,14 @@ def _opened(source: Any, architecture: str | None) -> tuple[Mapping[str, Any], M
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; from the hub, a model is downloaded first: hf download {folder}")
     config = read(folder, architecture).config
+    _check_not_quantised(config)
     return config, Tensors(folder), architecture
+
+
+def _check_not_quantised(config: Mapping[str, Any]) -> None:
+    if quantised := config.get("quantization_config"):
+        how = quantised.get("quant_method", "") if isinstance(quantised, Mapping) else ""
+        raise UserError(f"quantised weights are not read: quantization_config says {how or quantised!r}")
 
 
 def _as_in_files(source: nn.Module) -> Mapping[str, Tensor]:
@@ -278,9 +286,9 @@ class _Copy(NamedTuple):
 
     def split(self, ours: Tensor) -> tuple[Tensor, ...]:
         """The rows of our tensor that each of theirs has."""
-        if len(self.theirs) == 1:
-            return (ours,)
         rows = ours if self.row.experts is None else ours.flatten(0, 1)
+        if len(self.theirs) == 1:
+            return (rows,)
         return torch.split(rows, [*self.row.sizes] or rows.shape[0] // len(self.theirs))
 
     def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:

@@ -137,6 +137,13 @@ class Masks:
         self.device, self.place = device, place
         self._known: dict[object, AttentionMask] = {}
 
+    def of_heads(self, first: int, count: int) -> Masks:
+        """Those of so many heads, where an attn_mask tells heads apart."""
+        if self.attn_mask is None or self.attn_mask.shape[1] == 1:
+            return self
+        given = (self.queries, self.past, self.mask, self.context_mask, self.attn_mask[:, first : first + count])
+        return Masks(*given, self.device, self.place, self.causal, self.documents)
+
     def tokens(self, spec: MaskSpec, bias: Bias | None = None) -> AttentionMask:
         """Self-attention's mask."""
         key = (spec, bias.nodes if bias is not None else ())

@@ -60,6 +60,7 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
         mask: Tensor | None = None,
         tgt_mask: Tensor | None = None,
         condition: Tensor | None = None,
+        src_condition: Tensor | None = None,
         **inputs: Any,
     ) -> Any:
         """
@@ -68,7 +69,9 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
             tgt: what the decoder reads: (batch, target, dim) for a stack, else tokens or vectors.
             mask: (batch, source) bool, True = a real token; the decoder sees no padding either.
             tgt_mask: (batch, target) bool, True = a real token.
-            condition: (batch, dim), for adaptive norms and layer scales of both.
+            condition: (batch, dim), for adaptive norms and layer scales of both; or (batch, target, dim), of each token
+                that the decoder reads.
+            src_condition: (batch, dim) or (batch, source, dim), the encoder's own, in place of `condition`.
             inputs: the decoder's others, as attn_mask or cache.
 
         Returns:
@@ -77,21 +80,34 @@ class EncoderDecoder(Drawn, Pretrained, nn.Module):
         Raises:
             ValueError: an argument has a wrong type or shape.
         """
-        context, context_mask = self.encode(src, mask, condition)
-        inputs |= self._of(self.decoder, condition)
+        theirs, ours = conditions(self.encoder, self.decoder, condition, src_condition)
+        context, context_mask = self.encode(src, mask, theirs)
+        inputs |= {} if ours is None else {"condition": ours}
         return self.decoder(tgt, mask=tgt_mask, context=context, context_mask=context_mask, **inputs)
 
     def encode(
         self, src: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the decoder attends to: the encoded source (batch, places, dim) and its mask (batch, places)."""
-        inputs = self._of(self.encoder, condition)
+        inputs = {} if condition is None else {"condition": condition}
         if mask is None:
             return self.encoder(src, **inputs), None
         places = getattr(self.encoder, "places_of", lambda mask: mask)
         return self.encoder(src, mask=mask, **inputs), places(mask)
 
-    def _of(self, net: Any, condition: Tensor | None) -> dict[str, Any]:
-        """The condition for a stream that reads one; one that neither reads is refused by the decoder."""
-        read = [side for side in (self.encoder, self.decoder) if side.graph.nodes("condition")]
-        return {"condition": condition} if net in read or (net is self.decoder and not read) else {}
+
+def conditions(
+    encoder: nn.Module, decoder: nn.Module, condition: Tensor | None, src_condition: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The conditions of the encoder and of the decoder; one that neither reads is the decoder's, which refuses it.
+
+    Raises:
+        ValueError: one of each token is given for both.
+    """
+    stacks: list[Any] = [getattr(net, "attn_layers", net) for net in (encoder, decoder)]
+    theirs, ours = (stack.reads.condition for stack in stacks)
+    if src_condition is not None or not theirs:
+        return src_condition, condition
+    if ours and condition is not None and condition.ndim == 3 and condition.shape[1] > 1:
+        raise ValueError("condition is of each token that the decoder reads: give the encoder's as src_condition=")
+    return condition, condition if ours else None

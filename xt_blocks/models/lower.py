@@ -20,7 +20,11 @@ def lower_stream(graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrap
     Raises:
         GraphError: the graph cannot be lowered; the message lists every fault.
     """
-    stack = Stack(graph.lint().stack_alone())
+    return model_around(Stack(graph.lint().stack_alone()), graph)
+
+
+def model_around(stack: Stack, graph: BlockGraph) -> Stack | SequenceModel | ViTransformerWrapper:
+    """The model around a stack that the graph's input says, or the stack itself."""
     if graph.reads is None:
         return stack
     return MODELS[graph.reads](attn_layers=stack, **graph.model_options())

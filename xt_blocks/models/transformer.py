@@ -12,7 +12,8 @@ from blockdsl.graph.tokens import of_logits
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.norms import embedding_norm, pool_norm
 from blockdsl.registry.options import by_name
-from blockdsl.registry.tokens import TOKEN_OPTIONS, cls_tokens, pool_attention, vectors_of
+from blockdsl.registry.pools import cls_tokens, pool_attention, vectors_of
+from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks import head
 from ..blocks.embedding import SMALL_STD, Embedding, unit_length

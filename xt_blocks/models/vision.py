@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.norms import embedding_norm, pool_norm
 from blockdsl.registry.options import by_name
-from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair, pool_attention, pool_of, vectors_of
+from blockdsl.registry.pools import pool_attention, pool_of, vectors_of
+from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair
 
 from ..blocks.aliases import names_of_wrappers
 from ..blocks.embedding import Embedding

@@ -100,6 +100,11 @@ class ALiBi(nn.Module):
         self.log_slopes = nn.Parameter(torch.tensor(log_slopes)[:, None, None]) if learned else None
         self.fixed = tuple(log_slopes)
 
+    def take_part(self, index: int, parts: int) -> None:
+        """Be the bias of these heads' place among `parts` times as many: part `index`, counted from 0."""
+        own = len(self.fixed)
+        self.fixed = tuple(math.log(slope) for slope in slopes(parts * own)[index * own : (index + 1) * own])
+
     def forward(self, distance: Tensor) -> Tensor:
         """`distance: (...)` int → (..., h)."""
         if self.log_slopes is None:

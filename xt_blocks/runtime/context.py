@@ -14,6 +14,7 @@ gives     names of what else later blocks read of it, only where there are any. 
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
 kv, ...   what an option that takes a label reads, under the option's name; only where it is on
+use       int, which of the blocks that share its parameters, only where each has some of its own
 observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
@@ -90,7 +91,10 @@ class ForwardContext:
         for name in step.gets:
             out[name] = _HANDED[name](self, step)
         for name, place in step.takes.items():
-            out[name] = self.taken(place)
+            value = self.values[place]
+            value = value.sum(dim=-2) if name in step.sums else value
+            own = name == "context" and step.own_context is not None
+            out[name] = self._with_earlier(step.own_context or "", value) if own else value
         if "scores" in out:
             seen = self.intermediates
             out["keep_scores"] = step.keep_scores or (seen is not None and seen.keep_attention)
@@ -98,10 +102,12 @@ class ForwardContext:
             out["gives"] = step.gives
         return out
 
-    def taken(self, place: str) -> Any:
-        """What an input takes of an earlier node; of several residual streams, their sum."""
-        value = self.values[place]
-        return value.sum(dim=-2) if isinstance(value, Tensor) and value.ndim == 4 and "." not in place else value
+    def _with_earlier(self, place: str, context: Tensor) -> Tensor:
+        """(batch, mems + seq, dim), the stream at an earlier node after that of earlier segments; and note it."""
+        if self.intermediates is not None:
+            self.intermediates.contexts[place] = context
+        earlier = None if self.inputs.mems is None else self.inputs.mems.streams.get(place)
+        return context if earlier is None else torch.cat((earlier.to(context.dtype), context), dim=1)
 
     def state(self, step: Step) -> NodeState | SegmentState | None:
         """The state its layer continues from: the node's in the cache or, if it has any, of earlier segments."""
@@ -158,7 +164,7 @@ class ForwardContext:
 
     def context_rotation(self, step: Step) -> Rotation | None:
         """The rotation of the tokens of a step's context, which may be the stack's own."""
-        rotations = self.rotations if step.own_context else self.context_rotations
+        rotations = self.context_rotations if step.own_context is None else self.rotations
         return rotations.get(step.rotary or "")
 
     def bias(self, step: Step) -> Bias:
@@ -175,6 +181,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "context_rotary": ForwardContext.context_rotation,
     "bias": ForwardContext.bias,
     "cache": ForwardContext.state,
+    "use": lambda context, step: step.use.number,
     "observed": lambda context, step: context.intermediates is not None,
 }
 

@@ -26,6 +26,7 @@ class Intermediates:
 
     Attributes:
         streams: block's node → (batch, seq, dim), the stream it read, in the order they ran.
+        contexts: the streams at earlier nodes that blocks attend to, (batch, seq, dim), as memories name them.
         last: (batch, seq, dim) the stream after the last block, before the final norm.
         attention: node of an attention block → its Scores: `before` the softmax (with position biases, before masking)
             and the `weights` after it, each (batch, heads, seq, keys).
@@ -44,6 +45,7 @@ class Intermediates:
 
     keep_attention: bool = False
     streams: dict[str, Tensor] = field(default_factory=dict)
+    contexts: dict[str, Tensor] = field(default_factory=dict)
     last: Tensor | None = None
     attention: dict[str, Scores] = field(default_factory=dict)
     statistics: dict[str, dict[str, Tensor]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ class Memories:
     """What is kept from earlier segments of one batch of sequences.
 
     Attributes:
-        streams: node → (batch, tokens, dim), what it read.
+        streams: node → (batch, tokens, dim), what it read; "node.stream" → the stream after it, which others attend to.
         length: tokens kept.
         states: node → its pieces of constant size, (batch, *shape) each.
         mask: (batch, length) bool, which of them are real; None: all.
@@ -87,6 +87,15 @@ def tokens_needed(step: Step) -> int | None:
     return None if "memory" in step.inputs else step.use.shift
 
 
+def remembered(steps: list[Step]) -> Iterator[str]:
+    """What of a text's segments is kept for later ones: nodes that read them, and the streams that they attend to."""
+    for step in steps:
+        if step.block is not None and (tokens_needed(step) != 0 or step.carries):
+            yield step.node
+        if step.own_context is not None:
+            yield step.own_context
+
+
 def extended(
     before: Memories | None,
     steps: list[Step],
@@ -101,7 +110,7 @@ def extended(
 
     Args:
         before: the memories it started with.
-        streams: node → (batch, seq, dim), what it read.
+        streams: as those of Memories, (batch, seq, dim) each.
         states: node → its pieces of constant size at the end of the segment.
         mask: (batch, seq) bool of the segment; None: all are real.
         most: tokens to keep, besides the pinned ones.
@@ -117,15 +126,15 @@ def extended(
     if new is not None and (mask is not None or (before is not None and before.mask is not None)):
         masks = torch.cat((_mask(before, new), _full(new) if mask is None else mask), dim=1)
     kept: dict[str, Tensor] = {}
-    for step in steps:
-        shift = tokens_needed(step)
-        if step.node not in streams or shift == 0:
+    needed = {step.node: tokens_needed(step) for step in steps} | {step.own_context or "": None for step in steps}
+    for node, shift in needed.items():
+        if node not in streams or shift == 0:
             continue
-        stream = streams[step.node].detach()
-        if before is not None and step.node in before.streams:
-            stream = torch.cat((before.streams[step.node].to(stream.dtype), stream), dim=1)
+        stream = streams[node].detach()
+        if before is not None and node in before.streams:
+            stream = torch.cat((before.streams[node].to(stream.dtype), stream), dim=1)
         tail = stream.shape[1] - min(total, shift or 0)
-        kept[step.node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
+        kept[node] = _end(stream, most, pinned, masks) if shift is None else stream[:, tail:]
     last_masks = None if masks is None else _end(masks, most, pinned, masks)
     attends = tuple(step.node for step in steps if step.self_attends and step.node in kept)
     conditions = None if condition is None else _conditions(before, past, condition.detach(), total - past)

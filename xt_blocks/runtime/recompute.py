@@ -66,6 +66,7 @@ def recompute(steps: Callable[[ForwardContext], None], ctx: ForwardContext) -> N
     ctx.losses |= after.losses
     if record is not None and after.intermediates is not None:
         record.streams |= after.intermediates.streams
+        record.contexts |= after.intermediates.contexts
         record.states |= after.intermediates.states
         record.attention |= after.intermediates.attention
         record.statistics |= after.intermediates.statistics

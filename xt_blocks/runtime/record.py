@@ -1,4 +1,4 @@
-"""Statistics of a model's blocks: the size of the stream and of each branch, and attention weights.
+"""Statistics of a model's blocks and reads: the size of the stream and of each branch, and attention weights.
 
     record(model, tokens)["a2"]["attention_entropy"]      # one number a head, in nats
     attention_map(model, tokens, "a2", head=0)            # (queries, keys)
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import get_ident
@@ -24,6 +24,7 @@ from blockdsl.errors import UserError
 from blockdsl.registry.options import plain
 
 from ..blocks.block import BlockOutput
+from ..blocks.join import StreamJoin
 from ..kernels.request import Scores
 from .evaluation import evaluating
 from .intermediates import Intermediates
@@ -31,14 +32,15 @@ from .stack import Stack
 
 
 class BlockRecord(TypedDict):
-    """Statistics of one block, as plain numbers.
+    """Statistics of one block or read, as plain numbers.
 
     stream_norm: of the stream it read: root mean square over features, mean over real tokens; 0 if there are none.
     branch_norm: the same of its branch's update, as it is added.
     attention_entropy: of each head, -Σ w·ln w over the keys in nats, mean over real queries that attend to any key; 0
         if none does. None for a block without attention.
     statistics: what its kind counts, by name: of experts `expert_load`, the share of the real tokens' choices that fell
-        on each.
+        on each. Of a read `read_norm`, the norm of each value that joins the stream, and by the name of how they join
+        what each is multiplied by: `gain`, `soft`, or of a `gate` the mean over real tokens.
     """
 
     stream_norm: float
@@ -48,7 +50,7 @@ class BlockRecord(TypedDict):
 
 
 def record(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, BlockRecord]:
-    """Statistics of the blocks of a model in one pass, `model(*args, **kwargs)`.
+    """Statistics of the blocks and reads of a model in one pass, `model(*args, **kwargs)`.
 
     Tokens are those of the stack: memory tokens and prepended embeddings count, padding does not. Keys include memory
     key-values.
@@ -62,7 +64,7 @@ def record(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, BlockRecord
         ValueError: no stack of the model ran.
     """
     seen = _observed(model, args, kwargs)
-    return {prefix + node: one.block(node) for prefix, one in seen.items() for node in one.seen.streams}
+    return {prefix + node: row for prefix, one in seen.items() for node, row in one.rows().items()}
 
 
 def attention_map(model: nn.Module, x: Tensor, node: str, head: int, row: int = 0, **kwargs: Any) -> Tensor:
@@ -103,24 +105,40 @@ class _Pass:
     mask: Tensor | None
     seen: Intermediates
     updates: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))  # of each module, in order
+    reads: dict[str, list[BlockRecord]] = field(default_factory=lambda: defaultdict(list))  # the same
 
     def attention(self) -> dict[str, Scores]:
         return {node: scores for node, scores in self.seen.attention.items() if isinstance(scores, Scores)}
 
-    def update(self, node: str) -> Tensor:
-        """The update of a node's branch. Tied nodes share a module, which ran for each of them in order."""
-        owner = next(step.block for step in self.stack.plan if step.node == node)
-        nodes = [step.node for step in self.stack.plan if step.block == owner]
-        return self.updates[owner or ""][nodes.index(node)]
+    def rows(self) -> dict[str, BlockRecord]:
+        """Each node that ran, in order. Tied nodes share a module, which ran for each of them in order."""
+        updates = {owner: iter(each) for owner, each in self.updates.items()}
+        reads = {owner: iter(each) for owner, each in self.reads.items()}
+        out = {}
+        for step in self.stack.plan:
+            if step.block is not None and step.node in self.seen.streams:
+                out[step.node] = self.block(step.node, next(updates[step.block]))
+            elif step.join in reads:
+                out[step.node] = next(reads[step.join])
+        return out
 
-    def block(self, node: str) -> BlockRecord:
+    def block(self, node: str, update: Tensor) -> BlockRecord:
         scores = self.attention().get(node)
         return {
             "stream_norm": self._size(self.seen.streams[node]),
-            "branch_norm": self._size(self.update(node)),
+            "branch_norm": self._size(update),
             "attention_entropy": None if scores is None else self._entropies(scores.weights),
             "statistics": {name: t.tolist() for name, t in self.seen.statistics.get(node, {}).items()},
         }
+
+    def read(self, join: StreamJoin, x: Tensor, earlier: Sequence[Tensor], gained: Tensor) -> BlockRecord:
+        """Of a read at the stream x."""
+        statistics, factors = {"read_norm": [self._size(u) for u in earlier]}, join.factors(x)
+        if factors is not None:
+            each = factors if factors.ndim == 1 else factors.double()[self._real(factors)].reshape(-1, len(earlier))
+            statistics[join.join] = (each if each.ndim == 1 else each.sum(dim=0) / max(1, len(each))).tolist()
+        sizes = {"stream_norm": self._size(x), "branch_norm": self._size(gained)}
+        return {**sizes, "attention_entropy": None, "statistics": statistics}  # type: ignore[typeddict-item]
 
     def _size(self, x: Tensor) -> float:
         """`x: (batch, seq, dim)`"""
@@ -179,8 +197,17 @@ def _hooked(name: str, stack: Stack, passes: dict[str, _Pass]) -> Iterator[None]
 
         return keep
 
+    def joins(owner: str) -> Any:
+        def keep(join: nn.Module, args: Any, out: tuple[Tensor, Tensor]) -> None:
+            if get_ident() == thread and isinstance(join, StreamJoin):
+                x, earlier, *_ = args
+                passes[name].reads[owner].append(passes[name].read(join, x, earlier, out[1]))
+
+        return keep
+
     handles = [stack.register_forward_pre_hook(starts, with_kwargs=True)]
     handles += [block.register_forward_hook(gives(owner)) for owner, block in stack.blocks.items()]
+    handles += [join.register_forward_hook(joins(owner)) for owner, join in stack.joins.items()]
     try:
         yield
     finally:

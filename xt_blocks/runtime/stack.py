@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError, UserError
 from blockdsl.graph.state import kept, why_no_documents
+from blockdsl.registry.kinds import CONCAT
 from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
 
@@ -31,7 +32,7 @@ from .context import ForwardContext, context_positions, context_seen, restarted,
 from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
-from .memories import Memories, extended, tokens_needed
+from .memories import Memories, extended, remembered
 from .modules import block_module, condition_module, injection_module, join_module, position_modules
 from .plan import Step, given_by, plan
 from .pretrained import Pretrained, the_graph
@@ -51,12 +52,14 @@ class Stack(Drawn, Pretrained, nn.Module):
 
     Args:
         graph: linted here, and copied. Its model settings, such as num_tokens, are those of a wrapper around the stack.
+        blocks: the modules of its blocks by node, of tied ones by the first, where they were made elsewhere; None: they
+            are made here.
 
     Attributes:
         graph: a copy of the graph it was lowered from.
     """
 
-    def __init__(self, graph: BlockGraph) -> None:
+    def __init__(self, graph: BlockGraph, blocks: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         names_of_wrappers(self)
         graph = graph.lint().copy()
@@ -67,7 +70,9 @@ class Stack(Drawn, Pretrained, nn.Module):
         if taken := [node for node in graph.tied() if hasattr(nn.ModuleDict, node)]:
             raise GraphError(f"{taken[0]}: torch's modules use this name themselves; give the node another")
         owners = {kind: [n for n in graph.tied() if graph.node_type(n) == kind] for kind in ("block", "read")}
-        self.blocks = nn.ModuleDict({owner: block_module(graph, owner) for owner in owners["block"]})
+        if blocks is None:
+            blocks = {owner: block_module(graph, owner) for owner in owners["block"]}
+        self.blocks = nn.ModuleDict(blocks)
         self.joins = nn.ModuleDict({owner: join_module(graph, owner) for owner in owners["read"]})
         self.positions, self.rotary = position_modules(graph)
         self.residual_streams = (
@@ -101,9 +106,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
             condition=graph.condition[0],
-            segments=frozenset(
-                step.node for step in self.plan if step.block is not None and (tokens_needed(step) != 0 or step.carries)
-            ),
+            segments=frozenset(remembered(self.plan)),
             no_segments=graph.why_not_segmented(),
             no_documents=why_no_documents(graph),
         )
@@ -333,7 +336,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         if reason := self.reads.no_segments:
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
         most = whole("max_mem_len", max_mem_len)
-        streams, states = intermediates.streams, intermediates.states
+        streams, states = intermediates.streams | intermediates.contexts, intermediates.states
         return extended(mems, self.plan, streams, states, mask, most, pinned, intermediates.condition)
 
     def _condition(self, inputs: ForwardInputs) -> Tensor | None:
@@ -392,6 +395,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         normed = None if step.normed_from is None else ctx.values[step.normed_from]
         further: tuple[Any, ...] = (normed, ctx.condition if step.reads_condition else None)
         further += (ctx.documents, None if step.injected is None else ctx.values[step.injected])
+        further += (given.pop(CONCAT, None),)
         while further and further[-1] is None:
             further = further[:-1]
         out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)

@@ -21,9 +21,9 @@ from blockdsl import BlockGraph
 from ..models.transformer import TransformerWrapper
 from ..runtime.mup import mup
 from ..runtime.record import record
+from ..runtime.seeds import seed_for
 from .model import build_model
 from .plot import new_figure
-from .seeds import seed_for
 
 LOGITS = "logits"
 FLAT = (-0.5, 0.2)

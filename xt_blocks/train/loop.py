@@ -1,57 +1,37 @@
 """The training loop.
 
-Owns the order of things in a step, when to evaluate and when to save. A step is a pure function of the
-weights, the optimiser's state, the settings and the step's number, and nothing else survives from step to
-step; so on a CPU a resumed run gives bit for bit the numbers of one that was never stopped. (A GPU's
-kernels may add in a different order from run to run.)
+Owns the order of things, when to evaluate and when to save. Nothing but the weights and the optimiser's state, which an
+`Engine` has, survives from step to step; so on a CPU a resumed run gives bit for bit the numbers of one that was never
+stopped. (A GPU's kernels may add in a different order from run to run.)
 
-Leaves the screen to a `Reporter` and the files to `metrics`, `checkpoint` and `run_folder`.
+Leaves the step to `engine`, the screen to a `Reporter` and the files to `metrics`, `checkpoint` and `run_folder`.
 """
 
 from __future__ import annotations
 
 import time
-from math import ceil, isfinite, log
-from typing import Protocol
+from contextlib import nullcontext
+from math import ceil, log
 
 import torch
-from torch import Tensor, nn
 
-from blockdsl.errors import UserError
-
-from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
-from . import checkpoint
-from .data import Corpus, training_batch, validation_sequences
+from .best import Best
+from .data import Data
+from .device import memory_in_use
+from .engine import Engine, check_finite
 from .interrupt import StopRequest
+from .logs import Reporter
 from .metrics import MetricsLog, Record
-from .optimizer import make_optimizer
 from .run_folder import RunFolder
 from .schedule import learning_rate
-from .seeds import seed_for
-from .settings import TrainSettings
 
 EVALUATIONS = 5
 """Evaluations in a run, after the one before its first step."""
 MOST_STEPS_BETWEEN = 500
 """Steps between evaluations in a long run."""
-EVALUATION_BYTES = 2**16
-"""Bytes of the validation text that an evaluation predicts."""
-EVALUATION_BATCH = 2**14
-"""Bytes that go through the model at once in an evaluation."""
+EVALUATION_TOKENS = 2**16
+"""Held-out tokens that an evaluation predicts."""
 SECONDS_BETWEEN_SAVES = 60.0
-MAX_GRADIENT_NORM = 1.0
-
-
-class NotFinite(UserError):
-    """A loss, or its gradient, that is no number: the run cannot go on as it is."""
-
-
-class Reporter(Protocol):
-    """Receives every record as it is written; see `metrics` for what is in one."""
-
-    def step(self, record: Record) -> None: ...
-
-    def evaluation(self, record: Record) -> None: ...
 
 
 class Trainer:
@@ -59,145 +39,130 @@ class Trainer:
 
     Args:
         run: the folder it is kept in.
-        model: tokens (batch, seq) -> logits (batch, seq, 256), already on the run's device.
-        corpus: the text.
+        engine: the model and its optimiser.
+        corpus: what it trains on.
+        peak: FLOP/s of the engine's devices together, at best; None: the share of it is not told.
     """
 
-    def __init__(self, run: RunFolder, model: TransformerWrapper, corpus: Corpus) -> None:
-        self.run, self.model, self.corpus = run, model, corpus
-        self.optimizer = make_optimizer(model, run.settings.lr)
+    def __init__(self, run: RunFolder, engine: Engine, corpus: Data, peak: float | None = None) -> None:
+        self.run, self.engine, self.corpus, self.peak = run, engine, corpus, peak
+        settings = run.settings
+        # The backward pass takes twice as many; what is computed again does not count (arXiv:2204.02311, appendix B).
+        self.flops = 3 * run.graph().flops(settings.seq_len, settings.batch)
         self.step_done, self.step_saved = 0, -1
         self.seconds = 0.0
+        self.best = Best()
         self._saved = time.monotonic()
 
     def restore(self) -> list[str]:
         """Continue from the last checkpoint that is whole; without any (a run killed early), from the beginning.
 
-        Returns a line for each that is damaged; those are renamed, out of the way of the ones to come.
-        Raises UserError when there are some and none can be read.
+        Returns a line for each that is damaged. Raises UserError when there are some and none can be read.
         """
-        found = checkpoint.restore(self.run.checkpoints, self.model, self.optimizer)
+        found = self.engine.load(self.run.checkpoints)
         if found is None:
             return []
         self.step_done = self.step_saved = found.state["step"]
         self.seconds = float(found.state.get("seconds", 0))
-        for path in found.damaged:
-            checkpoint.set_aside(path)
+        self.best = Best.from_state(found.state.get("best"))
         return found.notes()
 
     def train(self, reporter: Reporter, stop: StopRequest) -> None:
-        """Run to the settings' last step, or to the end of the step at which `stop` is asked for, and save.
+        """Run to the settings' last step, to where their patience ends, or to the end of the step at which `stop` is
+        asked for, and save.
 
         Raises NotFinite when the loss or its gradient is not; the last checkpoint is from before that.
         """
-        settings = self.run.settings
+        settings, through = self.run.settings, self.step_done if self.step_done else -1
         cuda = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
-        with (
-            torch.random.fork_rng(devices=cuda),
-            MetricsLog(self.run.metrics, through=self.step_done if self.step_done else -1) as log,
-        ):
+        written = MetricsLog(self.run.metrics, through) if self.engine.main else nullcontext()
+        with torch.random.fork_rng(devices=cuda), written as metrics:
             if self.step_done == 0:
-                self._evaluate(log, reporter)
-                self._save(log)
-            while self.step_done < settings.steps and stop.signal is None:
-                self._step(log, reporter)
+                self._evaluate(metrics, reporter)
+                self._save(metrics)
+            while not self.finished and not self.engine.agree(stop.signal is not None):
+                self._step(metrics, reporter)
                 if self._evaluation_due():
-                    self._evaluate(log, reporter)
-                    self._save(log)
-                elif time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+                    self._evaluate(metrics, reporter)
+                    self._save(metrics)
+                elif self.engine.agree(self.engine.main and time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES):
                     self._check()
-                    self._save(log)
+                    self._save(metrics)
             if self.step_saved != self.step_done:
                 self._check()
-                self._save(log)
+                self._save(metrics)
 
-    def _step(self, log: MetricsLog, reporter: Reporter) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or the settings' patience has ended."""
+        return self.step_done >= self.run.settings.steps or self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether so many evaluations as the settings say were no better than one before them."""
+        patience = self.run.settings.patience
+        return patience is not None and self.best.since >= patience
+
+    def _step(self, metrics: MetricsLog | None, reporter: Reporter) -> None:
         settings, started = self.run.settings, time.monotonic()
         rate = learning_rate(self.step_done, settings.steps, settings.lr)
-        loss, further = train_step(self.model, self.optimizer, self.corpus, settings, self.step_done, rate)
+        batch = self.corpus.batch(settings.seq_len, settings.batch, settings.seed, self.step_done)
+        result = self.engine.step(batch, self.step_done, rate)
         self.step_done += 1
-        self.seconds += time.monotonic() - started
-        record = {
+        took = time.monotonic() - started
+        self.seconds += took
+        if metrics is None:
+            return
+        record: Record = {
             "step": self.step_done,
-            "loss": loss,
-            **{f"{name}_loss": value for name, value in further.items()},
+            "loss": result.loss / self.corpus.nats,
+            **{f"{name}_loss": value for name, value in result.added.items()},
             "lr": rate,
+            "grad_norm": result.norm,
             "tokens": self.step_done * settings.batch * settings.seq_len,
             "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(settings.batch * settings.seq_len / took, 1),
         }
-        log.write(record)
+        if self.peak is not None:
+            record["mfu"] = self.flops / took / self.peak
+        if (memory := memory_in_use(settings.device)) is not None:
+            record["memory"] = memory
+        metrics.write(record)
         reporter.step(record)
 
     def _evaluation_due(self) -> bool:
         steps = self.run.settings.steps
-        between = min(MOST_STEPS_BETWEEN, ceil(steps / EVALUATIONS))
+        between = self.run.settings.val_every or min(MOST_STEPS_BETWEEN, ceil(steps / EVALUATIONS))
         return self.step_done == steps or self.step_done % between == 0
 
-    def _evaluate(self, log: MetricsLog, reporter: Reporter) -> None:
+    def _evaluate(self, metrics: MetricsLog | None, reporter: Reporter) -> None:
         settings = self.run.settings
-        bits = bits_per_byte(self.model, self.corpus.valid, settings.seq_len)
-        _check_finite("validation loss", bits, self.step_done, settings)
+        bits = bits_per_byte(self.engine, self.corpus, settings.seq_len)
+        check_finite("validation loss", bits, self.step_done, settings)
+        self.best.see(self.step_done, bits)
         record = {"step": self.step_done, "val_bits_per_byte": bits}
-        log.write(record)
-        reporter.evaluation(record)
+        if self.corpus.unit == "nats/token":
+            record["val_loss"] = bits * log(2) * self.corpus.bytes_per_token
+        if metrics is not None:
+            metrics.write(record)
+            reporter.evaluation(record)
 
     def _check(self) -> None:
         """Raises NotFinite for weights that predict nothing; on one sequence, as a save comes often."""
         seq_len = self.run.settings.seq_len
-        bits = bits_per_byte(self.model, self.corpus.valid[: seq_len + 1], seq_len)
-        _check_finite("validation loss", bits, self.step_done, self.run.settings)
+        bits = bits_per_byte(self.engine, self.corpus, seq_len, budget=seq_len)
+        check_finite("validation loss", bits, self.step_done, self.run.settings)
 
-    def _save(self, log: MetricsLog) -> None:
-        log.sync()
-        state = {"seconds": self.seconds}
-        checkpoint.save(self.run.checkpoints, self.step_done, self.model, self.optimizer, state)
+    def _save(self, metrics: MetricsLog | None) -> None:
+        if metrics is not None:
+            metrics.sync()
+        keep = () if self.run.settings.patience is None else (self.best.step,)
+        state = {"seconds": self.seconds, "best": self.best.to_state()}
+        self.engine.save(self.run.checkpoints, self.step_done, state, keep)
         self.step_saved, self._saved = self.step_done, time.monotonic()
 
 
-def train_step(
-    model: TransformerWrapper,
-    optimizer: torch.optim.Optimizer,
-    corpus: Corpus,
-    settings: TrainSettings,
-    step: int,
-    rate: float,
-) -> tuple[float, dict[str, float]]:
-    """One update of the weights; returns the batch's loss before it, in bits per byte, and what blocks added to it.
-
-    Raises NotFinite, and leaves the weights as they were, when the loss or its gradient is not finite.
-    """
-    model.train()
-    tokens = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
-    torch.manual_seed(seed_for("dropout", settings.seed, step))
-    with auxiliary_losses() as further:
-        loss: Tensor = AutoregressiveWrapper(model)(tokens.to(settings.device))
-    torch.autograd.backward(loss)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-    added = {name: value.item() for name, value in further.by_name().items()}
-    bits = (loss.item() - sum(added.values())) / log(2)
-    _check_finite("loss", bits, step + 1, settings)
-    _check_finite("gradient's norm", norm.item(), step + 1, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return bits, added
-
-
-def _check_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:
-    if not isfinite(value):
-        raise NotFinite(f"the {name} is {value} at step {step}: try a lower --lr than {settings.lr:g}")
-
-
-@torch.no_grad()
-def bits_per_byte(model: TransformerWrapper, text: Tensor, seq_len: int) -> float:
-    """The model's mean bits to code a byte of `text` (bytes,) uint8, over sequences spread across it that
-    each start without context."""
-    model.eval()
-    wrapper = AutoregressiveWrapper(model)
-    device = next(model.parameters()).device
-    sequences = validation_sequences(text, seq_len, EVALUATION_BYTES)
-    total = 0.0
-    for chunk in torch.split(sequences, max(1, EVALUATION_BATCH // seq_len)):
-        total += wrapper(chunk.to(device)).item() * len(chunk)
-    return total / len(sequences) / log(2)
+def bits_per_byte(engine: Engine, corpus: Data, seq_len: int, budget: int = EVALUATION_TOKENS) -> float:
+    """The model's mean bits to code a byte of what is held out, over sequences spread across it that each start without
+    context and predict at most about `budget` tokens."""
+    return engine.loss(corpus.validation(seq_len, budget)) / log(2) / corpus.bytes_per_token

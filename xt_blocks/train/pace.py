@@ -10,9 +10,9 @@ import copy
 import time
 
 from .. import TransformerWrapper
-from .data import Corpus
-from .loop import EVALUATIONS, bits_per_byte, train_step
-from .optimizer import make_optimizer
+from .data import Data
+from .engine import LocalEngine
+from .loop import EVALUATIONS, bits_per_byte
 from .settings import TrainSettings
 
 WARMUP_STEPS = 3
@@ -21,21 +21,28 @@ TRIAL_SHARE = 0.04
 """The seconds of trial: this share of the time, at most `LONGEST_TRIAL`."""
 
 
-def steps_within(model: TransformerWrapper, corpus: Corpus, settings: TrainSettings, minutes: float) -> int:
+def steps_within(model: TransformerWrapper, corpus: Data, settings: TrainSettings, minutes: float) -> int:
     """The steps, at least 1, that take about `minutes` with the evaluations, as timed on a copy of `model`."""
     started = time.monotonic()
-    trial = copy.deepcopy(model)
-    bits_per_byte(trial, corpus.valid, settings.seq_len)
+    engine = LocalEngine(copy.deepcopy(model), settings)
+    bits_per_byte(engine, corpus, settings.seq_len)
     evaluation = time.monotonic() - started
-    optimizer = make_optimizer(trial, settings.lr)
+
+    def trial(step: int) -> None:
+        engine.step(corpus.batch(settings.seq_len, settings.batch, settings.seed, step), step, rate=0.0)
+
     for step in range(WARMUP_STEPS):
-        train_step(trial, optimizer, corpus, settings, step, rate=0.0)
+        trial(step)
     budget = min(LONGEST_TRIAL, TRIAL_SHARE * minutes * 60)
     began, timed = time.monotonic(), 0
     while timed == 0 or time.monotonic() - began < budget:
-        train_step(trial, optimizer, corpus, settings, WARMUP_STEPS + timed, rate=0.0)
+        trial(WARMUP_STEPS + timed)
         timed += 1
     per_step = (time.monotonic() - began) / timed
     spent = time.monotonic() - started
-    left = minutes * 60 - spent - (EVALUATIONS + 1) * evaluation
+    if settings.val_every is None:
+        left = minutes * 60 - spent - (EVALUATIONS + 1) * evaluation
+    else:
+        left = minutes * 60 - spent - 2 * evaluation  # before the first step and after the last
+        per_step += evaluation / settings.val_every
     return max(1, int(left / per_step))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from ..kinds import Kind
+from ..kinds import Kind, Sizes
 from ..options import Option, Value
-from .attention import (
+from ..split import Cut, Split
+from .attention_saved import attention_saved, scores_saved
+from .multihead import (
     attention_check,
     attention_derived,
     attention_flops,
     attention_options,
     attention_shapes,
+    attention_split,
     attention_state,
     attention_steps,
     kv_features,
+    projection_cuts,
     projection_shapes,
     qkv_step,
     value_sizes,
@@ -33,6 +38,20 @@ def _check(o: Any) -> str | None:
 
 def _derived(o: Any) -> dict[str, Value]:
     return attention_derived(o) | {"dim_context": o.dim if o.dim_context is None else o.dim_context}
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens, context = sizes.batch * sizes.seq, sizes.seq if o.context else sizes.context
+    scores = scores_saved(o, sizes.batch, sizes.seq, context)
+    return tokens * o.dim_in + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    def made(shared: int) -> dict[str, Cut]:
+        queries = projection_cuts("to_q", o, shared, queries=True, keys=False)
+        return queries | projection_cuts("to_kv", o, shared, queries=False, keys=True)
+
+    return attention_split(o, ranks, made)
 
 
 CROSS_ATTENTION = Kind(
@@ -94,10 +113,12 @@ CROSS_ATTENTION = Kind(
     flops=lambda o, sizes: attention_flops(
         o, sizes.batch, sizes.seq, sizes.seq if o.context else sizes.context, o.dim_context
     ),
+    saved=_saved,
     state=lambda o: attention_state(o, "token" if o.context else "context"),
     module="xt_blocks.blocks.attention:CrossAttention",
     check=_check,
     derive=_derived,
+    split=_split,
     steps=lambda o: attention_steps(
         o,
         (qkv_step(o, "q", o.heads * o.dim_head), ""),

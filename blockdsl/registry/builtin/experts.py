@@ -13,12 +13,14 @@ Scores of the experts are a softmax of the router's logits, or a sigmoid of each
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
-from .feedforward import FEEDFORWARD, ZERO_INIT
+from ..split import Cut, Split, uneven
+from .feedforward import FEEDFORWARD, ZERO_INIT, feedforward_split, ff_saved
 
 _MULT = 4
 
@@ -97,11 +99,38 @@ def _groups_check(o: Any) -> str | None:
     return None
 
 
+def _split(o: Any, ranks: int) -> Split | str:
+    """By the hidden features of each expert: ranks have the same to do, whichever are chosen. The router is whole."""
+    if o.dropout:
+        return "dropout: hidden features are dropped all at once"
+    if o.inner % ranks:
+        return uneven("inner", o.inner, ranks)
+    options: dict[str, Value] = {"inner": o.inner // ranks, "mult": _MULT}
+    hidden = Cut(1, (o.inner,) * (2 if o.glu else 1))
+    cuts, once = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "to_out.weight": Cut(axis=2)}, ["to_out.bias"]
+    if o.shared_inner is not None:
+        shared = feedforward_split(_shared(o), ranks)
+        if isinstance(shared, str):
+            return f"shared expert: {shared}"
+        options |= {"shared_inner": shared.options["inner"]}
+        cuts |= {f"shared.{name}": cut for name, cut in shared.cuts.items()}
+        once += [f"shared.{name}" for name in shared.once]
+    return Split(options, cuts, tuple(once))
+
+
 def _flops(o: Any, sizes: Sizes) -> int:
     tokens = sizes.batch * sizes.seq
     router = 2 * tokens * o.dim * (o.experts + o.shared_gate)
     chosen = 2 * tokens * o.top * o.dim * o.inner * (3 if o.glu else 2)
     return router + chosen + (0 if o.shared_inner is None else round(FEEDFORWARD.flops(_shared(o), sizes)))
+
+
+def _saved(o: Any, sizes: Sizes) -> float:
+    """As a feedforward of the chosen experts, and their inputs and outputs in the order of experts, and by token."""
+    tokens = sizes.batch * sizes.seq
+    own = SimpleNamespace(**{**vars(o), "gate_scale": 1, "glu_mult_bias": False, "post_act_ln": False})
+    shared = 0 if o.shared_inner is None else ff_saved(_shared(o), tokens) - tokens * o.dim
+    return ff_saved(own, tokens * o.top) + tokens * ((1 + 2 * o.top) * o.dim + o.experts + 6 * o.top) + shared
 
 
 def _active(o: Any) -> int:
@@ -258,11 +287,13 @@ EXPERTS = Kind(
     inputs=("mask", "observed"),
     shapes=_shapes,
     flops=_flops,
+    saved=lambda o, sizes, inputs: _saved(o, sizes),
     active=_active,
     state=lambda o: {},
     module="xt_blocks.blocks.experts:Experts",
     check=_check,
     derive=_derived,
+    split=_split,
     steps=_steps,
     also=("moe", "experts", "mixture", "mixture_of_experts", "sparse"),
     builtin=True,

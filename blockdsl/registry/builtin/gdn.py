@@ -7,6 +7,7 @@ from typing import Any
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..scan import delta_flops
+from ..split import Cut, Split, shared_by, uneven
 from ..state import State
 
 
@@ -54,6 +55,24 @@ def _check(o: Any) -> str | None:
     if o.value_heads is not None and o.value_heads % o.heads:
         return f"value_heads={o.value_heads} is no multiple of heads={o.heads}, of which each serves as many"
     return None
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    """By heads of values; a head of queries and keys is on every rank that has values for it."""
+    if o.value_heads % ranks:
+        return uneven("value_heads", o.value_heads, ranks)
+    if (shared := shared_by(o.heads, ranks)) is None:
+        return uneven("heads", o.heads, ranks)
+    keys, values = _features(o)
+    cuts = {
+        "A_log": Cut(),
+        "dt_bias": Cut(),
+        "to_qkvg.weight": Cut(0, (keys, keys, values, values), (shared, shared, 1, 1)),
+        "to_beta_decay.weight": Cut(parts=(o.value_heads, o.value_heads)),
+        "conv.weight": Cut(0, (keys, keys, values), (shared, shared, 1)),
+        "to_out.weight": Cut(axis=1),
+    }
+    return Split({"heads": o.heads * shared // ranks, "value_heads": o.value_heads // ranks}, cuts)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
@@ -118,6 +137,7 @@ GATED_DELTA_NET = Kind(
     causal_only=True,
     check=_check,
     derive=_derived,
+    split=_split,
     steps=_steps,
     also=("gated_delta_net", "gated_deltanet", "deltanet", "delta"),
     builtin=True,

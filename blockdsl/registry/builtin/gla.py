@@ -7,6 +7,7 @@ from typing import Any
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..scan import linear_attention_flops
+from ..split import Cut, Split, uneven
 from ..state import State
 
 _RANK, _TEMPERATURE = 16, 16
@@ -44,6 +45,19 @@ def _check(o: Any) -> str | None:
     if o.decay == "fixed" and o.decay_temperature != _TEMPERATURE:
         return f"decay_temperature={o.decay_temperature:g} is set, but the decay is fixed"
     return None
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    keys, values = o.heads * o.dim_head, o.heads * o.value_dim_head
+    cuts = {
+        "to_qkvg.weight": Cut(parts=(keys, keys, values, values)),
+        "to_decay.weight": Cut(),
+        "to_decay.bias": Cut(),
+        "to_out.weight": Cut(axis=1),
+    }
+    return Split({"heads": o.heads // ranks}, cuts)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
@@ -108,6 +122,7 @@ GATED_LINEAR_ATTENTION = Kind(
     causal_only=True,
     check=_check,
     derive=_derived,
+    split=_split,
     steps=_steps,
     also=("retention", "retnet", "gated_linear_attention", "linear_attention"),
     builtin=True,

@@ -80,6 +80,7 @@ HGRN = Kind(
     module="xt_blocks.blocks.hgrn:HGRN2",
     causal_only=True,
     derive=_derived,
+    split=lambda o, ranks: "the outputs of all heads are normed at once",
     steps=_steps,
     also=("hgrn2",),
     builtin=True,

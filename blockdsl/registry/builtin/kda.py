@@ -7,6 +7,7 @@ from typing import Any
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option
 from ..scan import delta_flops
+from ..split import Cut, Split, uneven
 from ..state import State
 
 
@@ -38,6 +39,15 @@ def _state(o: Any) -> dict[str, State]:
         "conv": State((o.kernel - 1, 3 * o.heads * o.dim_head)),
         "state": State((o.heads, o.dim_head, o.dim_head), dtype="float32"),
     }
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    by_head, joint = Cut(), Cut(parts=(o.heads * o.dim_head,) * 3)
+    cuts = dict.fromkeys(("A_log", "dt_bias", "to_beta.weight", "to_decay.weight", "to_gate.weight"), by_head)
+    cuts |= {"to_qkv.weight": joint, "conv.weight": joint, "to_out.weight": Cut(axis=1)}
+    return Split({"heads": o.heads // ranks}, cuts)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
@@ -83,6 +93,7 @@ KIMI_DELTA_ATTENTION = Kind(
     state=_state,
     module="xt_blocks.blocks.kda:KimiDeltaAttention",
     causal_only=True,
+    split=_split,
     steps=_steps,
     also=("kimi", "kimi_delta_attention", "kimi_linear"),
     builtin=True,

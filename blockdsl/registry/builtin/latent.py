@@ -10,6 +10,7 @@ from typing import Any
 
 from ..options import Option
 from ..rotary import half
+from ..split import Cut
 from ..state import State
 
 EPS = 1e-6
@@ -96,7 +97,7 @@ def made_of_latents(o: Any) -> int:
 
 
 def latent_shapes(o: Any) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"to_qkv.weight": (sum(made_of_token(o)), o.dim)}
+    shapes: dict[str, tuple[int, ...]] = {"to_qkv.weight": (sum(made_of_token(o)), o.dim_in)}
     if o.qkv_bias:
         shapes["to_qkv.bias"] = (sum(made_of_token(o)),)
     if o.q_rank:
@@ -104,10 +105,21 @@ def latent_shapes(o: Any) -> dict[str, tuple[int, ...]]:
     return shapes | {"latent.kv_norm.weight": (o.kv_rank,), "latent.to_kv.weight": (made_of_latents(o), o.kv_rank)}
 
 
+def latent_cuts(o: Any, ranks: int) -> dict[str, Cut]:
+    """Of what makes queries, keys and values by head; latents and the shared key are whole on every rank."""
+    made = Cut(0, made_of_token(o), (ranks if o.q_rank else 1, ranks, ranks))
+    return {"to_qkv.weight": made, "to_qkv.bias": made, "latent.to_q.weight": Cut(), "latent.to_kv.weight": Cut()}
+
+
 def latent_products(o: Any) -> int:
     """Multiply-adds that make a token's queries, keys and values."""
     queries = o.q_rank * o.heads * o.dim_head if o.q_rank else 0
-    return int(sum(made_of_token(o)) * o.dim + queries + o.kv_rank * made_of_latents(o))
+    return int(sum(made_of_token(o)) * o.dim_in + queries + o.kv_rank * made_of_latents(o))
+
+
+def latent_saved(o: Any) -> int:
+    """Numbers of a token that are saved of what makes queries, keys and values: each product's input and result."""
+    return int(sum(made_of_token(o)) + o.kv_rank + (o.q_rank or 0) + made_of_latents(o) + 2 * o.heads * o.dim_head)
 
 
 def latent_state(o: Any) -> dict[str, State]:
@@ -120,6 +132,6 @@ def latent_steps(o: Any) -> list[tuple[str, str]]:
     parts = [f"{'latents' if o.q_rank else 'q'} {queries:,}", f"latents {rest[0]:,}"]
     parts += [f"key {rest[1]:,}"] if rest[1] else []
     bias = " + bias" if o.qkv_bias else ""
-    steps = [(f"{o.dim:,} → {', '.join(parts)}{bias}", ""), ("RMSNorm of latents", "")]
+    steps = [(f"{o.dim_in:,} → {', '.join(parts)}{bias}", ""), ("RMSNorm of latents", "")]
     steps += [(f"q {o.q_rank:,} → {o.heads * o.dim_head:,}", "")] if o.q_rank else []
     return [*steps, (f"k, v {o.kv_rank:,} → {made_of_latents(o):,}", "")]

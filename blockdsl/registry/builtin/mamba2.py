@@ -7,6 +7,7 @@ from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from ..split import Cut, Split, shared_by, uneven
 from ..state import State
 
 _EXPAND, _DIM_HEAD = 2, 64
@@ -100,6 +101,25 @@ def _state(o: Any) -> dict[str, State]:
     return pieces if o.kernel == 1 else {"conv": State((o.kernel - 1, _widths(o)[1])), **pieces}
 
 
+def _split(o: Any, ranks: int) -> Split | str:
+    """By heads; a group's B and C are on every rank that has heads of it."""
+    if o.gated_norm == "all":
+        return "gated_norm=all: the outputs of all heads are normed at once"
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    shared = shared_by(o.groups, ranks)
+    if shared is None or (shared > 1 and o.gated_norm == "group"):
+        return uneven("groups", o.groups, ranks)
+    written = o.groups * o.state
+    convolved = Cut(0, (o.inner, written, written), (1, shared, shared))
+    made = Cut(0, (o.inner, o.inner, written, written, o.heads), (1, 1, shared, shared, 1))
+    cuts = dict.fromkeys(("A_log", "dt_bias", "D", "norm.weight"), Cut())
+    cuts |= {"to_in.weight": made, "to_in.bias": made, "conv.weight": convolved, "conv.bias": convolved}
+    cuts["to_out.weight"] = Cut(axis=1)
+    sizes = {"heads": o.heads // ranks, "dim_head": o.dim_head, "inner": None, "expand": _EXPAND}
+    return Split({**sizes, "groups": o.groups * shared // ranks}, cuts, once=("to_out.bias",))
+
+
 def _steps(o: Any) -> list[tuple[str, str]]:
     given, _ = _widths(o)
     norm = {None: "", "all": "RMSNorm", "group": f"RMSNorm in {o.groups} groups"}[o.gated_norm]
@@ -179,6 +199,7 @@ MAMBA2 = Kind(
     causal_only=True,
     check=_check,
     derive=_derived,
+    split=_split,
     steps=_steps,
     also=("mamba2", "mamba_2", "ssm", "ssd", "state_space"),
     builtin=True,

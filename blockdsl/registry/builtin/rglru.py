@@ -6,6 +6,7 @@ from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from ..split import Cut, Split, uneven
 from ..state import State
 
 
@@ -50,6 +51,16 @@ def _rglru_state(o: Any) -> dict[str, State]:
     return tail | {"state": State((width,), dtype="float32"), "started": State((1,))}
 
 
+def _rglru_split(o: Any, ranks: int) -> Split | str:
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    by_head, joint = Cut(), Cut(parts=(o.width, o.width))
+    cuts = {f"{gate}.{what}": by_head for gate in ("input_gate", "recurrence_gate") for what in ("weight", "bias")}
+    cuts |= {"to_in.weight": joint, "to_in.bias": joint, "conv.weight": by_head, "conv.bias": by_head}
+    cuts |= {"decay": by_head, "to_out.weight": Cut(axis=1)}
+    return Split({"width": o.width // ranks, "heads": o.heads // ranks}, cuts, once=("to_out.bias",))
+
+
 def _rglru_steps(o: Any) -> list[tuple[str, str]]:
     return [
         (f"linear {o.dim:,} → {2 * o.width:,}", ""),
@@ -87,11 +98,13 @@ RECURRENT = Kind(
     inputs=("mask", "cache"),
     shapes=_rglru_shapes,
     flops=_rglru_flops,
+    saved=lambda o, sizes, inputs: sizes.batch * sizes.seq * (o.dim + 16 * o.width),
     state=_rglru_state,
     module="xt_blocks.blocks.rglru:RecurrentBlock",
     causal_only=True,
     check=_rglru_check,
     derive=_rglru_derived,
+    split=_rglru_split,
     steps=_rglru_steps,
     also=("lru", "griffin", "hawk", "rg_lru", "recurrent"),
     builtin=True,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 
 
-def seed_for(purpose: str, *numbers: int) -> int:
-    """A seed in [0, 2**63) for one purpose ("batch", "dropout", ...) and any integers (run seed, step).
+def seed_for(purpose: str, *of: int | str) -> int:
+    """A seed in [0, 2**63) for one purpose ("batch", "dropout", ...) and any integers (run seed, step) or names.
 
     A cryptographic hash, since `seed + step` would give run 0's step 1 the numbers of run 1's step 0.
     """
-    text = ":".join([purpose, *map(str, numbers)])
+    text = ":".join([purpose, *map(str, of)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,91 @@
+"""What attention does to scores and weights, as options: what clashes, and what it costs.
+
+How each is computed is in `xt_blocks.kernels.scores`, a file each. Position biases are in `..positions`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..kinds import Shape
+from ..options import Option
+from .switch import switch
+
+SCORE_OPTIONS = (
+    switch(
+        "talking_heads",
+        "heads exchange scores and weights (arXiv:2003.02436)",
+        scores="xt_blocks.kernels.scores.talking_heads:TalkingHeads",
+    ),
+    Option(
+        "softcap",
+        float,
+        None,
+        "scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded",
+        setting="attn_softcap",
+        above=0,
+        optional=True,
+        scores="xt_blocks.kernels.scores.softcap:softcap",
+    ),
+    Option(
+        "sparse_topk",
+        int,
+        None,
+        "only so many of each query's largest scores count (arXiv:1912.11637); none: all",
+        setting="attn_sparse_topk",
+        least=1,
+        optional=True,
+        scores="xt_blocks.kernels.scores.sparse_topk:sparse_topk",
+    ),
+    switch(
+        "sink",
+        "a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925)",
+        scores="xt_blocks.kernels.scores.sink:Sink",
+    ),
+    switch(
+        "add_zero_kv",
+        "a key and a value of zeros, which all queries see: a head can attend to nothing "
+        "(the zero sink of arXiv:2309.17453)",
+        scores="xt_blocks.kernels.scores.zero_kv:zero_kv",
+    ),
+    switch(
+        "sigmoid",
+        "each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431)",
+        scores="xt_blocks.kernels.scores.sigmoid:sigmoid",
+    ),
+)
+
+
+def score_check(o: Any) -> str | None:
+    """Why these options do not go together; None: they do."""
+    if len(weigh := [name for name in ("sink", "add_zero_kv", "sigmoid") if getattr(o, name)]) > 1:
+        return f"{' and '.join(weigh)} are set; one of them takes the softmax's place"
+    if o.laser and o.talking_heads:
+        return "laser and talking_heads are set, but weights that heads exchange may be negative, without a logarithm"
+    return None
+
+
+def score_shapes(o: Any) -> dict[str, Shape]:
+    """Their parameters."""
+    shapes: dict[str, Shape] = {}
+    if o.talking_heads:
+        shapes |= {f"talking_heads.{place}.weight": (o.heads, o.heads) for place in ("before", "after")}
+    if o.sink:
+        shapes["sink.logits"] = (o.heads,)
+    return shapes
+
+
+def score_products(o: Any) -> int:
+    """Multiplications for a query and a key, in all heads."""
+    return 2 * o.heads**2 if o.talking_heads else 0
+
+
+def score_words(o: Any) -> list[str]:
+    """What a drawing says beside the softmax."""
+    return [
+        *([f"top {o.sparse_topk}"] if o.sparse_topk is not None else []),
+        *(["sink"] if o.sink else []),
+        *(["zero key"] if o.add_zero_kv else []),
+        *(["forget gate"] if getattr(o, "forget_gate", False) else []),
+        *([f"softcap {o.softcap:g}"] if o.softcap is not None else []),
+    ]

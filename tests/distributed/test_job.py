@@ -1,0 +1,133 @@
+"""A job over ranks gives the losses, gradients and weights of one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import blockdsl
+from blockdsl.plan.mesh import Mesh
+from xt_blocks import AutoregressiveWrapper
+from xt_blocks.distributed.init import initialised
+from xt_blocks.distributed.job import Job, distribute
+
+from .processes import run
+
+MODEL: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "causal": True, "num_tokens": 32, "max_seq_len": 12}
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("(a f)*2", {}),
+    "tied": ("(a f)@s*2 a(kv_heads=1)", {"rotary_pos_emb": True, "tie_embedding": True}),
+    "wired": ("a ^s f a(scores=s) <s(gain) f(glu)", {"rel_pos_bias": True, "use_rmsnorm": True}),
+    "recomputed": ("(a f)*2 m(state=4, dim_head=8, chunk=4)", {"checkpoint": "block"}),
+    "experts": ("a e(experts=4, top=2, inner=8, balance_loss=0.1)", {}),
+}
+
+
+def batches(masked: bool) -> list[tuple[Tensor, Tensor | None]]:
+    drawn = torch.Generator().manual_seed(5)
+    out = []
+    for _ in range(3):
+        tokens = torch.randint(32, (4, 9), generator=drawn)
+        lengths = torch.tensor([9, 4, 9, 2])
+        out.append((tokens, torch.arange(9) < lengths[:, None] if masked else None))
+    return out
+
+
+def trained(name: str, mesh: str, masked: bool = False, **options: Any) -> dict[str, Any]:
+    """Three steps of SGD: losses, the norms of the gradients, and the weights after them by name."""
+    pattern, settings = CASES[name]
+    torch.set_default_dtype(torch.float64)
+    try:
+        graph = blockdsl.compile(pattern, **MODEL, **settings)
+        job = distribute(graph, mesh, seed=3, **options)
+        optimizer = torch.optim.SGD(job.parameters(), lr=0.5)
+        losses, norms, first = [], [], gathered(job)
+        for tokens, mask in batches(masked):
+            losses.append(job.backward(tokens, mask))
+            norms.append(job.clip(0.7))
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(job.loss(*batches(masked)[0]))
+        after = gathered(job)
+        held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in job.parameters())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return {"losses": losses, "norms": norms, "first": first, "after": after, "held": held}
+
+
+def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The whole tensors of a checkpoint, put together from what every rank says that it holds."""
+    mine = {
+        name: (piece.shape, [(r.offset, r.part) for r in piece.rectangles])
+        for name, piece in job.contents(*optimizers).items()
+    }
+    every: list[Any] = [None] * job.mesh.size
+    dist.all_gather_object(every, mine)
+    out: dict[str, Tensor] = {}
+    for held in every:
+        for name, (shape, parts) in held.items():
+            tensor = out.setdefault(name, torch.full(shape, torch.nan))
+            for offset, part in parts:
+                tensor[tuple(slice(at, at + size) for at, size in zip(offset, part.shape, strict=True))] = part
+    return out
+
+
+def all_cases(mesh: str) -> dict[str, Any]:
+    out = {name: trained(name, mesh) for name in CASES}
+    out["masked"] = trained("plain", mesh, masked=True)
+    return out
+
+
+def of_one_process(name: str, masked: bool = False) -> dict[str, Any]:
+    """The same in plain torch, without any of the distributed code but the initial weights."""
+    pattern, settings = CASES[name]
+    torch.set_default_dtype(torch.float64)
+    try:
+        net = initialised(blockdsl.compile(pattern, **MODEL, **settings), 3)
+        wrapper, losses, norms = AutoregressiveWrapper(net), [], []
+        first = {f"model.{n}": p.detach().clone() for n, p in net.named_parameters()}
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+        for tokens, mask in batches(masked):
+            loss = wrapper(tokens, mask=mask)
+            loss.backward()
+            losses.append(loss.item())
+            norms.append(float(torch.nn.utils.clip_grad_norm_(net.parameters(), 0.7)))
+            optimizer.step()
+            optimizer.zero_grad()
+        net.eval()
+        losses.append(wrapper(batches(masked)[0][0], mask=batches(masked)[0][1]).item())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return {
+        "losses": losses,
+        "norms": norms,
+        "first": first,
+        "after": {f"model.{n}": p for n, p in net.named_parameters()},
+    }
+
+
+@pytest.mark.parametrize("mesh", ["fsdp=2", "dp=2", "tp=2", "fsdp=2,tp=2"])
+def test_equal_to_one_process(mesh: str) -> None:
+    first, second, *_ = run(all_cases, Mesh.parse(mesh).size, mesh)
+    for name in first:
+        expected = of_one_process(*(("plain", True) if name == "masked" else (name,)))
+        for rank in (first, second):
+            found = rank[name]
+            losses = [each.cross_entropy + sum(each.added.values()) for each in found["losses"]]
+            tolerance = 2e-2 if name == "experts" else 1e-9  # its balance is of a rank's own rows
+            assert losses == pytest.approx(expected["losses"], abs=tolerance), name
+            assert found["first"].keys() == expected["first"].keys()
+            for parameter, tensor in found["first"].items():
+                assert torch.equal(tensor, expected["first"][parameter]), (name, parameter)
+            if name != "experts":
+                assert found["norms"] == pytest.approx(expected["norms"], abs=1e-9)
+                for parameter, tensor in found["after"].items():
+                    torch.testing.assert_close(tensor, expected["after"][parameter], atol=1e-9, rtol=0)
+        if mesh == "fsdp=2":
+            whole_model = sum(tensor.numel() for tensor in expected["first"].values())
+            assert first[name]["held"] + second[name]["held"] == whole_model

@@ -1,0 +1,1 @@
+"""A model over many processes: torch.distributed, for block graphs."""

@@ -1,0 +1,91 @@
+"""This process among all: the device mesh, its place in it, and sums over all ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from blockdsl.errors import UserError
+from blockdsl.plan.mesh import AXES, Mesh
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class Ranks:
+    """The ranks of a mesh, and which of them this process is.
+
+    Attributes:
+        mesh: how many ranks stand along each axis.
+        devices: the same as torch has it, with all five axes.
+        place: this rank's index along each axis.
+        device: where its tensors are.
+
+    Raises:
+        UserError: there is no process group, or it has not as many ranks as the mesh.
+    """
+
+    def __init__(self, mesh: Mesh, device: torch.device | str = "cpu") -> None:
+        there = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 0
+        if there != mesh.size:
+            start = f"torchrun --nproc-per-node {mesh.size} ... starts as many"
+            have = f"there are {there} processes" if there else "there is no process group"
+            raise UserError(f"the mesh {mesh} has {mesh.size} ranks, but {have}; {start}")
+        self.mesh, self.rank = mesh, dist.get_rank()
+        self.place, self.device = mesh.place(self.rank), torch.device(device)
+        sizes = tuple(getattr(mesh, axis) for axis in AXES)
+        self.devices: DeviceMesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=tuple(AXES))
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that prints and writes what is written once."""
+        return self.rank == 0
+
+    @property
+    def data(self) -> int:
+        """Which share of the batch's rows it has."""
+        return self.place["dp"] * self.mesh.fsdp + self.place["fsdp"]
+
+    @property
+    def sharding(self) -> DeviceMesh | None:
+        """Over which ranks parameters are sharded, in copies or not; None: each rank has its own wholly."""
+        if self.mesh.data == 1:
+            return None
+        return self.devices["fsdp"] if self.mesh.dp == 1 else self.devices["dp", "fsdp"]
+
+    def group(self, axis: str) -> ProcessGroup:
+        """The ranks along an axis that this one stands in line with."""
+        return self.devices.get_group(axis)
+
+    def rows(self, count: int) -> slice:
+        """Which of so many rows of a batch it takes; none, where there are fewer than shares."""
+        share, rest = divmod(count, self.mesh.data)
+        start = self.data * share + min(self.data, rest)
+        return slice(start, start + share + (self.data < rest))
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum of each number over all ranks, in float64."""
+        numbers = torch.tensor(values, device=self.device, dtype=torch.float64)
+        dist.all_reduce(numbers)
+        return [float(number) for number in numbers]
+
+    def once(self, axes: Sequence[str]) -> bool:
+        """Whether this rank is the first along these axes: of what all of them hold alike, it counts."""
+        return all(self.place[axis] == 0 for axis in axes)
+
+
+def summed(values: Tensor) -> Tensor:
+    """In place, the sum over all ranks."""
+    dist.all_reduce(values)
+    return values
+
+
+def launched() -> bool:
+    """Whether torchrun, or what sets the same variables, has started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

@@ -1,0 +1,53 @@
+"""Parameters, gradients and optimiser state shared by the ranks of the data axes: FSDP2, block by block.
+
+Before a block runs its parameters are gathered, after it they are let go; gradients are summed as they are made
+(ZeRO, arXiv:1910.02054; PyTorch FSDP, arXiv:2304.11277). With copies along dp this is HSDP.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from .ranks import Ranks
+
+# A linear layer's output of three axes is a view; nothing here changes a block's output in place.
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
+
+
+def sharded(module: nn.Module, ranks: Ranks) -> nn.Module:
+    """The module with each parameter shared by the ranks; what was sharded inside it stays as it is."""
+    if ranks.sharding is not None:
+        fully_shard(module, mesh=ranks.sharding)
+    return module
+
+
+def let_go(module: nn.Module) -> None:
+    """Shard again what is still gathered: without a backward pass, FSDP keeps the outermost module's parameters, and an
+    optimiser that is made then would train tensors that are thrown away."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor, which may be none of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_row(tensor: Tensor) -> int:
+    """Where this rank's part of a tensor begins along its first axis."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    mesh, placements = tensor.device_mesh, tensor.placements
+    (axis,) = [i for i, placement in enumerate(placements) if placement.is_shard()]
+    rows, shares = tensor.shape[0], mesh.size(axis)
+    return min(rows, mesh.get_local_rank(axis) * -(-rows // shares))
+
+
+def whole(tensor: Tensor) -> Any:
+    """All of a tensor, on each rank that shares it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

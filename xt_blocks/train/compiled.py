@@ -1,0 +1,30 @@
+"""torch.compile by block: each kind of block is compiled once, however deep the model.
+
+Owns which modules are compiled and how. They stay as they are, with their names; what is between the blocks, and
+activation checkpointing around them, runs as written.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..runtime.stack import Stack
+
+BACKEND = "inductor"
+SHAPES = 64
+"""How many shapes, kinds and modes of a method have code at once. Blocks of all kinds share a method, and torch's limit
+of 8 would leave some uncompiled."""
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Have the blocks of `model` compiled when they are first called.
+
+    Each shape has code of its own: code for any shape would depend on which came first, and a resumed run sees others.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(SHAPES, config.recompile_limit)
+    for stack in model.modules():
+        if isinstance(stack, Stack):
+            for block in stack.blocks.values():
+                block.compile(backend=BACKEND, dynamic=False)
