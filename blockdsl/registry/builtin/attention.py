@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from ..kinds import CONCAT, Kind, Shape
+from ..kinds import CONCAT, Kind, Shape, Sizes
 from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
 from ..split import Cut, Split
 from ..state import State
+from .attention_saved import attention_saved, scores_saved
 from .latent import (
     LATENT_OPTIONS,
     latent_check,
@@ -126,6 +128,12 @@ def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     return flops + 2 * batch * seq * (latent_products(o) - full)
 
 
+def _self_attention_saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens = sizes.batch * sizes.seq
+    scores = scores_saved(o, sizes.batch, sizes.seq, sizes.seq)
+    return tokens * o.dim_in + attention_saved(o, tokens, tokens, inputs) + scores
+
+
 def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
     if o.kv_rank is None:
         made = qkv_step(o, "q" if o.kv else "q, k, v", o.heads * o.dim_head + kv_features(o))
@@ -236,6 +244,7 @@ SELF_ATTENTION = Kind(
     inputs=("attend", "rotary", "bias", "scores", "memory", "cache", "value_embed"),
     shapes=_self_attention_shapes,
     flops=lambda o, sizes: _self_attention_flops(o, sizes.batch, sizes.seq),
+    saved=_self_attention_saved,
     state=_self_attention_state,
     gives=("scores", "kv", "values"),
     given_sizes=_given_sizes,
