@@ -70,6 +70,10 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "keys of another": ("a ^k f a(kv=k) a", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
     "values of another": ("a ^k f a(values=k, value_mix=learned) a(values=k)", {"attn_kv_heads": 2}),
     "scores of another": ("a ^k f a(scores=k)", {}),
+    "shared block": (
+        "^u f (^x a(concat=u, lora_rank=3, kv_heads=2)@a f(lora_rank=2, glu)@f <x(linear) f(scale_residual_constant=0))*2",
+        {"attn_shared_kv": True, "attn_gate_values": True},
+    ),
     "ties": ("(a f)@u*3", {"rel_pos_bias": True, "attn_out_bias": True}),
     "parallel": ("a & f (a f) & f(glu)", {}),
     "shared norm": ("(a & f)*2", {"attn_out_bias": True, "shared_norm": True}),

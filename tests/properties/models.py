@@ -43,7 +43,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "mult": (1, 0.5, 2.5),
     "inner": (7, 30),
     "qk_scale": (1, 0.2),
-    "scale_residual_constant": (0.5, 1.5),
+    "scale_residual_constant": (0.5, 1.5, 0),
+    "lora_rank": (2, 3),
     "branch_scale": (0.22, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
@@ -73,8 +74,11 @@ KINDS = ("a", "c", "f", *HYBRID)
 
 
 def values(option: Option) -> tuple[Any, ...]:
-    """Allowed values of an option other than its default; none of one that takes a label, see WIRED."""
-    if option.reads or option.name == "value_mix":
+    """Allowed values of an option other than its default.
+
+    None of one that takes a label, see WIRED, nor of value embeddings, which a stack alone is given.
+    """
+    if option.reads or option.name in ("value_mix", "value_embed"):
         return ()
     if option.type is bool:
         return (True, False) if option.default is None else (not option.default,)
@@ -200,6 +204,7 @@ WIRED = (
     "a(max_attend_past=2) ^k f a(kv=k, max_attend_past=4)>>1 ^j a(kv=j)",
     "a ^v f (a(values=v, value_mix=learned) ^v f)*2",
     "a ^s f a(scores=s) ^r a(scores=s) <r",
+    "^u a f ^x a(concat=u, lora_rank=2)@a f@f <x(linear) a(concat=u, lora_rank=2)@a (f@f & <x(linear)/2)",
 )
 """With labels and reads."""
 

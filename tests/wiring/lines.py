@@ -30,11 +30,18 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "branches": ("^u a f (a & <u/2 & (f <u(cat)/2) & <u(soft)) f <u(gate)/3 a", {}),
     "windows": ("a(max_attend_past=2) ^k f a(kv=k, max_attend_past=4) a(kv=k, max_attend_past=1)", ROTARY),
     "learned mix": ("a ^v f a(values=v, value_mix=learned) ^w f a(values=w)", {"attn_kv_heads": 1}),
+    "gains": ("a ^v f a(values=v, value_mix=gains)", {}),
     "learned keys": ("(a ^k f a(kv=k) ^j f)*2 a(kv=j)", LEARNED_KEYS),
     "ties": ("^u a f (<u(gain))@r (a f <u(gain)@r)*2", {}),
     "together": (
         "^u a ^k f (a(kv=k) & <u(gate)) a(scores=k) ^v | <u(cat) a(values=v, value_mix=learned) c(context=u) <u(gain)",
         {},
     ),
+    "shared block": (
+        "^e f (^x a(concat=e, lora_rank=3, scale_residual_constant=0)@a f(lora_rank=2, scale_residual_constant=0)@f "
+        "<x(linear) f(scale_residual_constant=0) <x)*2",
+        ROTARY,
+    ),
+    "beside": ("^u a f (a(concat=u, lora_rank=3)>>1 f(lora_rank=2, glu))@s*2 <u(linear)/2 a(concat=u)", LEARNED_KEYS),
     "shifted": ("a>>1 ^k f a(kv=k)>>2 f <k", {"rotary_xpos": True}),
 }

@@ -113,6 +113,19 @@ def windows(m: Plain, x: Tensor) -> Tensor:
     return m.a("a3", m.a("a2", x, kv="a0", window=4), kv="a0", window=1)
 
 
+def gains(m: Plain, x: Tensor) -> Tensor:
+    return m.a("a2", m.f("f1", m.a("a0", x)), values="a0")
+
+
+def shared_block(m: Plain, x: Tensor) -> Tensor:
+    embedding, x = x, m.f("f0", x)
+    for use, last in enumerate(("f3", "f6")):
+        made = m.a(f"a{3 * use + 1}", x, owner="a1", concat=embedding, use=use, alone=True)
+        made = m.f("f2", made, use=use, alone=True)
+        x = x + m.f(last, x + made @ m.p[f"joins.read{2 * use}.linear.weight"].T, alone=True)
+    return x
+
+
 PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "u-net": u_net,
     "input injected": input_injected,
@@ -126,6 +139,8 @@ PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "backout": backout,
     "earlier layer": earlier_layer,
     "branches": branches,
+    "gains": gains,
+    "shared block": shared_block,
     "windows": windows,
 }
 

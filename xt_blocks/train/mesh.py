@@ -70,6 +70,10 @@ class MeshEngine:
     def main(self) -> bool:
         return self.job.ranks.main
 
+    @property
+    def devices(self) -> int:
+        return self.job.mesh.size
+
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
         self.came()
         torch.manual_seed(seed_for("dropout", self.settings.seed, step, self.job.ranks.data))
