@@ -30,7 +30,7 @@ from .feedforward import FeedForward
 from .init import xavier
 from .layer_output import LayerOutput
 from .linear import apply
-from .part import FeatureDropout, Part
+from .part import FeatureDropout, LayerPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,7 +69,7 @@ class Experts(nn.Module):
             for parameter in self.to_out.parameters():
                 nn.init.zeros_(parameter)
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Draw for all hidden features, of which these are a part, what is dropped."""
         self.dropout.part = part
 

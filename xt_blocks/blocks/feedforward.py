@@ -16,7 +16,7 @@ from .init import xavier
 from .linear import apply
 from .norms import LayerNorm
 from .packed import PackedLinear
-from .part import FeatureDropout, Part
+from .part import FeatureDropout, LayerPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,7 +53,7 @@ class FeedForward(nn.Module):
             for parameter in self.to_out.parameters():
                 nn.init.zeros_(parameter)
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Norm all hidden features, of which these are a part, and draw for all what is dropped."""
         self.dropout.part = part
         if isinstance(self.norm, LayerNorm):

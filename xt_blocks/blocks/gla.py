@@ -16,7 +16,7 @@ from ..kernels.scans.decay import wide
 from ..kernels.scans.gla import gated_linear_attention
 from .init import xavier, xavier_parts
 from .linear import apply
-from .part import Part
+from .part import LayerPart
 from .project import split_heads
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -60,7 +60,7 @@ class GatedLinearAttention(nn.Module):
         self.norm = nn.RMSNorm(o.value_dim_head, o.out_norm_eps)
         self.to_out = nn.Linear(values, dim, bias=False)
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Have the fixed decays of these heads among all."""
         self.first = part.index * self.heads
 

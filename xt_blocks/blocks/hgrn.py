@@ -18,7 +18,7 @@ from ..kernels.scans.gla import gated_linear_attention
 from .init import xavier
 from .linear import apply
 from .norms import RMSNorm
-from .part import Part
+from .part import LayerPart
 from .project import init_parts, split_heads
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -56,7 +56,7 @@ class HGRN2(nn.Module):
         self.norm = RMSNorm(self.sizes[2], o.out_norm_eps)
         self.to_out = nn.Linear(self.sizes[2], dim, bias=False)
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Norm the outputs of all heads, of which these are a part."""
         self.norm.part = part
 

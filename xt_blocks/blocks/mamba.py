@@ -18,7 +18,7 @@ from ..kernels.scans.selective import selective_scan
 from .causal_conv import CausalConv
 from .init import xavier
 from .linear import apply
-from .part import ALONE, Part
+from .part import ALONE, LayerPart
 from .real_tokens import RealTokens
 from .state import LayerState
 
@@ -73,7 +73,7 @@ class Mamba(nn.Module):
             step = self.to_dt.bias.uniform_(math.log(o.dt_min), math.log(o.dt_max)).exp_()
             step.add_((-torch.expm1(-step)).log_())
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Make steps, B and C of the features of all parts, of which these are one."""
         self.part = part
 

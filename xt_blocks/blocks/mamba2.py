@@ -20,7 +20,7 @@ from ..kernels.scans.ssd import ssd
 from .causal_conv import CausalConv, causal_conv
 from .init import xavier, xavier_parts
 from .linear import apply
-from .part import ALONE, Part, rms_norm
+from .part import ALONE, LayerPart, rms_norm
 from .real_tokens import RealTokens
 from .state import LayerState
 
@@ -105,7 +105,7 @@ class Mamba2(nn.Module):
         self.norm = None if o.gated_norm is None else GatedNorm(o.inner, groups, o.gate_first, o.gated_norm_eps)
         self.to_out = nn.Linear(o.inner, dim, bias=o.bias)
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Norm the outputs of all heads, of which these are a part."""
         if self.all_heads and isinstance(self.norm, GatedNorm):
             self.norm.part = part

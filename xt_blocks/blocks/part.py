@@ -19,7 +19,7 @@ def _itself(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerPart:
     """One of the parts of a layer.
 
     Attributes:
@@ -32,11 +32,11 @@ class Part:
     count: int = 1
     total: Callable[[Tensor], Tensor] = _itself
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Part:  # what sums over ranks cannot be copied
+    def __deepcopy__(self, memo: dict[int, Any]) -> LayerPart:  # what sums over ranks cannot be copied
         return self
 
 
-ALONE = Part()
+ALONE = LayerPart()
 """The whole layer."""
 
 
@@ -58,7 +58,7 @@ class FeatureDropout(nn.Dropout):
         return x * kept.narrow(-1, self.part.index * x.shape[-1], x.shape[-1])
 
 
-def rms_norm(x: Tensor, gain: Tensor | None, eps: float, part: Part) -> Tensor:
+def rms_norm(x: Tensor, gain: Tensor | None, eps: float, part: LayerPart) -> Tensor:
     """RMSNorm over the features of all parts, of which `x: (..., features)` has its own."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = part.total(wide.square().sum(dim=-1, keepdim=True)) / (x.shape[-1] * part.count)
@@ -66,7 +66,7 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float, part: Part) -> Tensor:
     return out if gain is None else out * gain
 
 
-def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, part: Part) -> Tensor:
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, part: LayerPart) -> Tensor:
     """LayerNorm over the features of all parts, of which `x: (..., features)` has its own."""
     wide, features = x.to(torch.promote_types(x.dtype, torch.float32)), x.shape[-1] * part.count
     wide = wide - part.total(wide.sum(dim=-1, keepdim=True)) / features

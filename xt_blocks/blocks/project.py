@@ -18,7 +18,7 @@ from blockdsl.registry.norms import Norm
 from .init import xavier
 from .linear_rows import LinearParts
 from .norms import OffsetRMSNorm, RMSNorm, norm
-from .part import Part
+from .part import LayerPart
 
 
 def projection(dim: int, sizes: Sequence[int], biases: Sequence[bool]) -> nn.Linear | LinearParts:
@@ -91,7 +91,7 @@ class GainedQKNorm(nn.Module):
         )
         self.q, self.k = None if o.k_rmsnorm else q, k if keys else None
 
-    def take_part(self, part: Part) -> None:
+    def take_part(self, part: LayerPart) -> None:
         """Norm the features of all heads, of which these are a part."""
         if self.all_heads:
             for own in (self.q, self.k):

@@ -23,7 +23,7 @@ from blockdsl.registry.kinds import kinds
 from blockdsl.registry.split import Cut, Split
 
 from ..blocks.layer_output import LayerOutput
-from ..blocks.part import Part
+from ..blocks.part import LayerPart
 from ..kernels.masks import Masks
 from ..runtime.stack import Stack
 from .shard import first_row, local_part
@@ -60,7 +60,7 @@ def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGrou
         UserError: the model is lowered from another graph.
     """
     rank, ranks = group.rank(), group.size()
-    part = Part(rank, ranks, lambda x: _Total.apply(x, group))  # type: ignore[no-untyped-call]
+    part = LayerPart(rank, ranks, lambda x: _Total.apply(x, group))  # type: ignore[no-untyped-call]
     for _, stack, whole in _stacks(model, graph):
         heads = {whole.block(node)["options"].get("heads", 1) for node in stack.attending}
         stack.reads = replace(stack.reads, heads=frozenset(heads))
