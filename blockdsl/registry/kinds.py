@@ -95,6 +95,9 @@ class Sizes(NamedTuple):
     context: int
 
 
+CONCAT = "concat"
+"""An option of blocks that read the stream and what it was at a label, concatenated: the module gets 2·dim features."""
+
 # Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
 SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
 
@@ -215,15 +218,31 @@ class Kind:
 
     def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
         """What is wrong with all options of a block that are each in range, or None."""
-        given = SimpleNamespace(dim=dim, **_plain(options))
+        given = self._given(dim, options, 1)
         return _block_check(given) or self.check(given)
 
-    def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
-        """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
-        given = SimpleNamespace(dim=dim, **_plain(options))
+    def completed(self, dim: int, options: Mapping[str, Value], uses: int = 1) -> Any:
+        """Checked options of a block with attribute access, those that follow from others among them.
+
+        And `dim`, features of the stream; `dim_in`, those that the module reads, with what it reads by `concat`; and
+        `uses`, how many blocks share its parameters, of one that is `by_use`.
+        """
+        given = self._given(dim, options, uses)
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
 
-    def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
+    def _given(self, dim: int, options: Mapping[str, Value], uses: int) -> Any:
+        dim_in = 2 * dim if options.get(CONCAT) else dim
+        return SimpleNamespace(**{"dim": dim, "dim_in": dim_in, "uses": uses, **_plain(options)})
+
+    def by_use(self, options: Mapping[str, Value]) -> bool:
+        """Whether each use of a tied block has parameters of its own beside those that it shares."""
+        return any(options[option.name] != option.default for option in self._by_use)
+
+    @cached_property
+    def _by_use(self) -> tuple[Option, ...]:
+        return tuple(option for option in self.options if option.by_use)
+
+    def complete(self, dim: int, given: Mapping[str, Any], caller: str, uses: int = 1) -> Any:
         """The same from its own options as a caller gives them: checked, with defaults for the others.
 
         `caller` is what the error of an unknown option speaks of, `Attention()`.
@@ -236,9 +255,9 @@ class Kind:
         check_names(given, known, f"{caller} got an unknown argument")
         dim = whole("dim", dim, 1)
         options = {name: option.default for name, option in known.items()} | checked_values(given, known)
-        if problem := self.check(SimpleNamespace(dim=dim, **options)):
+        if problem := self.check(self._given(dim, options, uses)):
             raise UserError(problem)
-        return self.completed(dim, options)
+        return self.completed(dim, options, uses)
 
 
 # An option of the kinds that are `both_ways`.
@@ -327,9 +346,9 @@ BLOCK_OPTIONS = (
         "scale_residual_constant",
         float,
         1.0,
-        "a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555)",
+        "a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); 0: the branch is the new stream",
         setting="scale_residual_constant",
-        above=0,
+        least=0,
     ),
     Option(
         "branch_scale",
@@ -387,6 +406,11 @@ def _block_check(o: Any) -> str | None:
         return clash[-1]
     if o.use_adaptive_layerscale and o.layer_scale is not None:
         return "use_adaptive_layerscale and layer_scale are both set; give one"
+    for name in ("scale_residual", "gate_residual"):
+        if o.scale_residual_constant == 0 and getattr(o, name):
+            return f"{name} is set, but scale_residual_constant=0 leaves no residual"
+    if getattr(o, CONCAT, False) and o.shared_norm:
+        return "concat is set, but with shared_norm a branch reads what another block has normed"
     return misplaced_norm(o) or streams_clash(o) or injection_clash(o)
 
 

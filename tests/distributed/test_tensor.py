@@ -72,7 +72,15 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "keys of another": ("a ^k f a(kv=k) a", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
     "values of another": ("a ^k f a(values=k, value_mix=learned) a(values=k)", {"attn_kv_heads": 2}),
     "scores of another": ("a ^k f a(scores=k)", {}),
+    "shared block": (
+        "^u f (^x a(concat=u, lora_rank=3, kv_heads=2)@a f(lora_rank=2, glu)@f <x(linear) f(scale_residual_constant=0))*2",
+        {"attn_shared_kv": True, "attn_gate_values": True},
+    ),
     "ties": ("(a f)@u*3", {"rel_pos_bias": True, "attn_out_bias": True}),
+    "low-rank parts of ties": (
+        "(a(lora_rank=2) f(lora_rank=3, glu))@u*3",
+        {"attn_kv_heads": 2, "attn_qkv_bias": True, "attn_k_bias": False},
+    ),
     "parallel": ("a & f (a f) & f(glu)", {}),
     "shared norm": ("(a & f)*2", {"attn_out_bias": True, "shared_norm": True}),
     "cross-attention": ("a c f c", {"attn_kv_heads": 2, "attn_qkv_bias": True, "cross_residual_attn": True}),

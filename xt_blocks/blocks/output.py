@@ -38,9 +38,9 @@ class Output(nn.Module):
         self.kv_heads, self.repeats, self.on_attn = o.kv_heads, o.heads // o.kv_heads, o.on_attn
         inner = o.heads * o.value_dim_head
         relation = o.kv_heads * o.value_dim_head
-        self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
+        self.to_relation = nn.Linear(o.dim_in, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
-        self.to_gate = nn.Linear(o.dim, gates, bias=o.gate_bias) if (gates := gate_features(o)) else None
+        self.to_gate = nn.Linear(o.dim_in, gates, bias=o.gate_bias) if (gates := gate_features(o)) else None
         if self.to_gate is not None:  # equally open for all inputs at first
             nn.init.zeros_(self.to_gate.weight)
             if self.to_gate.bias is not None:
@@ -60,7 +60,7 @@ class Output(nn.Module):
             xavier(self.to_out.weight, self.to_out.bias, gain)
 
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
-        """`values: (b, h, n, d)`, `x: (b, n, dim)`, the block's input → (b, n, dim)."""
+        """`values: (b, h, n, d)`, `x: (b, n, dim_in)`, what the block reads → (b, n, dim)."""
         if self.to_relation is not None:
             relation = repeat_heads(split_heads(apply(self.to_relation, x), self.kv_heads), self.repeats)
             values = values * relation + values

@@ -39,7 +39,7 @@ def gate_shapes(o: Any) -> dict[str, Shape]:
     """Their parameters."""
     shapes: dict[str, Shape] = {}
     if gates := gate_features(o):
-        shapes["output.to_gate.weight"] = (gates, o.dim)
+        shapes["output.to_gate.weight"] = (gates, o.dim_in)
         shapes |= {"output.to_gate.bias": (gates,)} if o.gate_bias else {}
     return shapes
 
@@ -51,7 +51,7 @@ def gate_cuts() -> dict[str, Cut]:
 
 def gate_products(o: Any) -> int:
     """Multiplications for a token."""
-    return o.dim * gate_features(o)
+    return o.dim_in * gate_features(o)
 
 
 def gate_steps(o: Any) -> list[str]:
