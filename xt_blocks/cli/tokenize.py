@@ -18,7 +18,6 @@ examples:
   blockdsl tokenize books/*.txt --tokenizer tokenizer.json --out tokens
   blockdsl tokenize web-*.jsonl.gz --field content --tokenizer tokenizer.json --out tokens
   blockdsl tokenize huge.txt --out bytes                 bytes as tokens, and text that memory does not hold
-  blockdsl train --data tokens --pattern "(a f)*6"
 """
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import blockdsl
@@ -22,7 +23,7 @@ from blockdsl.errors import UserError
 from blockdsl.graph.costs import parameters_in_words
 
 from . import output, train_flags
-from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, new_settings, shown
+from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watching, new_settings, shown
 
 if TYPE_CHECKING:
     from ..train import Corpus, Engine, RunFolder, TokenCorpus, TrainSettings
@@ -50,6 +51,7 @@ examples:
   blockdsl train --set ff_mult=2 --set attn_dropout=0.1,ff_dropout=0.1
   blockdsl train --precision bf16 --compile --accumulate 4 --checkpoint block --device cuda
   blockdsl train --val-every 100 --patience 5            until five evaluations are no better
+  blockdsl train --log tensorboard,wandb                 the numbers there too, within the run's folder
   blockdsl train --resume runs/book                      after Ctrl-C, a kill or a power cut
   blockdsl train --resume runs/book --steps 5000         train longer
   blockdsl train --resume runs/book --lr 1e-4            after a loss that was not finite
@@ -93,6 +95,7 @@ def _start(args: argparse.Namespace) -> int:
     from .. import train
 
     out = train.default_path(Path("runs")) if args.out is None else args.out
+    check_watching(args)
     settings.check()
     train.check_free(out)
     tokens = None if settings.data is None else train.open_tokens(Path(settings.data), settings.seq_len)
@@ -112,13 +115,14 @@ def _start(args: argparse.Namespace) -> int:
         print(f"steps     {steps:,} take about {settings.minutes:g} minutes here")
         settings = replace(settings, steps=steps)
     run_folder = train.RunFolder.create(out, settings, graph.to_json(), None if tokens is None else tokens.tokenizer)
-    return _train(run_folder, train.LocalEngine(model, settings), corpus)
+    return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
 
 def _resume(args: argparse.Namespace) -> int:
     from .. import train
 
     run_folder = train.RunFolder.open(args.resume)
+    check_watching(args)
     check_agrees(args, run_folder)
     settings = run_folder.settings
     settings.check()
@@ -144,7 +148,7 @@ def _resume(args: argparse.Namespace) -> int:
     graph = run_folder.graph()
     _describe(settings, graph, corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
-    return _train(run_folder, train.LocalEngine(model, settings), corpus)
+    return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
 
 def _same_data(args: argparse.Namespace, run_folder: RunFolder) -> Corpus | TokenCorpus:
@@ -190,19 +194,22 @@ def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpu
     print(f"{name:<10}{corpus.source}: {train:.2f} {unit} to train on, {valid:.2f} {unit} held out", flush=True)
 
 
-def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) -> int:
+def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) -> int:
     from .. import train
 
-    settings, trainer = run_folder.settings, train.Trainer(run_folder, engine, corpus)
+    settings = run_folder.settings
+    peak = (args.peak * 1e12, "as told") if args.peak else train.peak_flops(settings.device, settings.precision)
+    trainer = train.Trainer(run_folder, engine, corpus, peak[0] * engine.devices)
     for note in trainer.restore():
         print(f"note: {note}", file=sys.stderr)
     if trainer.step_saved >= 0:
         print(f"resumed   after step {trainer.step_done:,} of {settings.steps:,}", flush=True)
     progress = train.ProgressBar(settings.steps, trainer.step_done, settings.batch * settings.seq_len, unit=corpus.unit)
+    reporter = train.Reporters(progress, *train.open_logs(args.log, run_folder, trainer.step_done))
     folder = shlex.quote(str(run_folder.path))
     with train.StopRequest() as stop:
         try:
-            trainer.train(progress, stop)
+            trainer.train(reporter, stop)
         except train.NotFinite as error:
             lower = min(settings.lr / 10, DEFAULTS["lr"])
             raise UserError(
@@ -210,7 +217,7 @@ def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) 
                 f"it with\n  blockdsl train --resume {folder} --lr {lower:g}"
             ) from None
         finally:
-            progress.close()
+            reporter.close()
     if trainer.stopped_early:
         print(f"stopped   after step {trainer.step_done:,}: {trainer.best.since} evaluations were no better")
     unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid) if isinstance(corpus, train.Corpus) else None
@@ -220,8 +227,16 @@ def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) 
         print(f"stopped after step {trainer.step_done}, saved; continue with", file=sys.stderr)
         print(f"  blockdsl train --resume {folder}", file=sys.stderr)
         return stop.exit_code
+    _tell_speed(train.read_metrics(run_folder.metrics), peak)
     _conclude(run_folder, corpus, unigram)
     return 0
+
+
+def _tell_speed(records: list[dict[str, Any]], peak: tuple[float, str]) -> None:
+    """Of a step in the middle: the first ones are slow, and one may be disturbed."""
+    if timed := [record for record in records if "mfu" in record]:
+        speed, share = (median(record[name] for record in timed) for name in ("tokens_per_second", "mfu"))
+        print(f"speed     {speed:,.0f} tokens a second, {share:.1%} of {peak[0] / 1e12:,.3g} TFLOP/s ({peak[1]})")
 
 
 @contextmanager

@@ -73,6 +73,27 @@ def _ff_flops(o: Any, sizes: Sizes) -> int:
     return 2 * sizes.batch * sizes.seq * (layers + lora_products(o, ((2 if o.glu else 1) * o.inner,)))
 
 
+_OF_INPUT = {
+    "gelu": 1,
+    "gelu_tanh": 1,
+    "silu": 1,
+    "quick_gelu": 2,
+    "relu": 0,
+    "relu_squared": 1,
+    "tanh": 0,
+    "sigmoid": 0,
+}
+"""Activation → how many numbers it saves beside what it gives."""
+
+
+def ff_saved(o: Any, tokens: float) -> float:
+    """Numbers that it saves: its input, hidden features before and after the activation, and what the gate makes."""
+    before = (2 if o.glu else 1) * o.inner if o.glu or _OF_INPUT[o.activation] else 0
+    after = o.inner * (max(0, _OF_INPUT[o.activation] - 1) + (2 if o.glu else 1))
+    after += o.inner * ((o.glu and o.gate_scale != 1) + o.glu_mult_bias + o.post_act_ln + (o.dropout > 0))
+    return tokens * (o.dim_in + before + after)
+
+
 def _ff_switch(name: str, doc: str) -> Option:
     return Option(name, bool, False, doc, setting=f"ff_{name}")
 
@@ -156,6 +177,7 @@ FEEDFORWARD = Kind(
     ),
     shapes=_ff_shapes,
     flops=_ff_flops,
+    saved=lambda o, sizes, inputs: ff_saved(o, sizes.batch * sizes.seq),
     state=lambda o: {},
     module="xt_blocks.blocks.feedforward:FeedForward",
     check=_ff_check,
