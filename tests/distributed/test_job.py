@@ -77,9 +77,9 @@ def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
     return out
 
 
-def all_cases(mesh: str) -> dict[str, Any]:
-    out = {name: trained(name, mesh) for name in CASES}
-    out["masked"] = trained("plain", mesh, masked=True)
+def all_cases(mesh: str, schedule: str) -> dict[str, Any]:
+    out = {name: trained(name, mesh, schedule=schedule) for name in CASES}
+    out["masked"] = trained("plain", mesh, masked=True, schedule=schedule)
     return out
 
 
@@ -111,9 +111,23 @@ def of_one_process(name: str, masked: bool = False) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=2", "dp=2", "tp=2", "fsdp=2,tp=2"])
-def test_equal_to_one_process(mesh: str) -> None:
-    first, second, *_ = run(all_cases, Mesh.parse(mesh).size, mesh)
+@pytest.mark.parametrize(
+    ("mesh", "schedule"),
+    [
+        ("fsdp=2", "1f1b"),
+        ("pp=2", "1f1b"),
+        ("tp=2", "1f1b"),
+        pytest.param("dp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("fsdp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2,fsdp=2", "gpipe", marks=pytest.mark.distributed),
+        pytest.param("pp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2", "interleaved", marks=pytest.mark.distributed),
+        pytest.param("pp=2", "zero-bubble", marks=pytest.mark.distributed),
+        pytest.param("pp=2", "zbv", marks=pytest.mark.distributed),
+    ],
+)
+def test_equal_to_one_process(mesh: str, schedule: str) -> None:
+    first, second, *_ = run(all_cases, Mesh.parse(mesh).size, mesh, schedule)
     for name in first:
         expected = of_one_process(*(("plain", True) if name == "masked" else (name,)))
         for rank in (first, second):
