@@ -237,11 +237,8 @@ class Job:
             stage.train(gradients)
         pieces = self._micro_batches(tokens, mask, gradients)
         if self.pipeline is not None:
-            joined = {
-                name: None if value is None else torch.cat([p[name] for p in pieces])
-                for name, value in pieces[0].items()
-            }
-            self.pipeline.run(gradients, **joined)
+            given = [name for name, value in pieces[0].items() if value is not None]
+            self.pipeline.run(gradients, {name: torch.cat([piece[name] for piece in pieces]) for name in given})
         else:
             (stage,) = self.stages.values()
             for piece in pieces:

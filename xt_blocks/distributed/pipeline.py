@@ -6,6 +6,7 @@ what several stages have.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,10 +83,10 @@ class Pipeline:
         target = torch.zeros(self.micro, device=self.ranks.device, dtype=torch.float32)
         on_last = {"target": target} if self.count - 1 in self.stages else {}
         if gradients:
-            schedule.step(**inputs, **on_last)
+            schedule.step(**inputs, **on_last, return_outputs=False)
             return
         with torch.no_grad():
-            schedule.eval(**inputs, **on_last)
+            schedule.eval(**inputs, **on_last, return_outputs=False)
         for stage in self.stages.values():
             let_go(stage)
 
@@ -108,14 +109,14 @@ class Pipeline:
 
     def _stage(self, index: int, layouts: Sequence[Layout | None]) -> PipelineStage:
         before, after = layouts[index - 1] if index else None, layouts[index]
-        scalar = (torch.zeros((), device="meta", dtype=torch.float32),)
+        scalar = (torch.zeros((), device="meta", dtype=torch.get_default_dtype(), requires_grad=True),)
         return PipelineStage(
             self.stages[index],
             index,
             self.count,
             self.ranks.device,
-            input_args=() if before is None else before.like("meta"),
-            output_args=scalar if after is None else after.like("meta"),
+            input_args=() if before is None else before.like("meta", gradients=True),
+            output_args=scalar if after is None else after.like("meta", gradients=True),
             group=self.group,
         )
 
@@ -127,7 +128,9 @@ class Pipeline:
             if index in self.stages:
                 box[0] = self._tried(self.stages[index], found[-1] if found else None, inputs)
             source = dist.get_global_rank(self.group, self.owner[index])
-            dist.broadcast_object_list(box, src=source, group=self.group)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of torch's own tree specs
+                dist.broadcast_object_list(box, src=source, group=self.group)
             found.append(box[0])
         return found
 

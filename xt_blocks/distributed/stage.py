@@ -209,6 +209,9 @@ class Layout:
         values: dict[str, Any] = pytree.tree_unflatten(leaves, self.spec)
         return values
 
-    def like(self, device: torch.device | str) -> tuple[Tensor, ...]:
-        """Zeros of these shapes and types."""
-        return tuple(torch.zeros(shape, device=device, dtype=dtype) for shape, dtype in self.shapes)
+    def like(self, device: torch.device | str, gradients: bool = False) -> tuple[Tensor, ...]:
+        """Zeros of these shapes and types; with `gradients`, those that can have one say so."""
+        return tuple(
+            torch.zeros(shape, device=device, dtype=dtype, requires_grad=gradients and dtype.is_floating_point)
+            for shape, dtype in self.shapes
+        )
