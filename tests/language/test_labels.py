@@ -119,5 +119,5 @@ def test_parameters_of_reads_are_those_of_their_ways_to_join() -> None:
         )
 
     assert [extra(f"<u({join})") for join in JOINS[1:]] == [0, 1, 8 + 1, 8 * 16, 8 * 8, 1]
-    assert [extra(f"<u(all, {join})") for join in JOINS[1:]] == [0, 2, 2 * (8 + 1), 8 * 24, 2]
+    assert [extra(f"<u(all, {join})") for join in JOINS[1:]] == [0, 2, 2 * (8 + 1), 8 * 24, 8 * 8, 2]
     assert extra("<u(cat)@g <u(cat)@g") == 8 * 16
