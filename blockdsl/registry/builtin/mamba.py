@@ -63,8 +63,8 @@ _CHUNK = 16
 
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     tokens = sizes.batch * sizes.seq
-    states = sizes.batch * -(-sizes.seq // _CHUNK) * o.inner * o.state
-    return tokens * (o.dim + 11 * o.inner + o.dt_rank + 4 * o.state) + states
+    states = sizes.batch * (1 + -(-sizes.seq // _CHUNK)) * o.inner * o.state + 2 * o.inner * o.state  # decays, twice
+    return tokens * (o.dim + 10 * o.inner + o.dt_rank + 2 * o.state) + states
 
 
 def _state(o: Any) -> dict[str, State]:
