@@ -247,6 +247,7 @@ class _Pieces:
                 tuple(dict.fromkeys(title for part in each for title in part.unknown)),
             )
         sizes = Sizes(1, self.tokens, model.context_len)
+        splits = [local.splits.get(node) for node in nodes]
         cuts = [self.cuts[i] for part in own for i in (part.index, part.index - 1) if 0 <= i < len(self.cuts)]
         common = {node: where for node, where in self.shared.items() if {part.index for part in own} & {*where}}
         return _Piece(
@@ -257,7 +258,7 @@ class _Pieces:
             matrices=sum(local.matrices.get(node, 0) for node in blocks),
             cost=sum(costs, Cost()),
             saved=saved,
-            split=sum(isinstance(local.splits.get(n), Split) for n in nodes) * self.tokens * graph.dim,
+            split=self.tokens * sum(graph.dim + split.sums for split in splits if isinstance(split, Split)),
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=attended_to,
             crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
@@ -282,7 +283,7 @@ class _Piece:
         around: parameters of what is around the blocks.
         used: parameters of blocks, tied ones as often as they run.
         matrices: parameters of blocks that are matrices.
-        split: the streams that tp sums in one direction.
+        split: numbers of a row that tp sums in one direction.
         alike: parameters that ranks along tp hold alike within split layers.
         attended: keys and values that cp gathers.
         crossing: what is sent to the next stage and back to the one before.
