@@ -63,7 +63,7 @@ one without `state` cannot be decoded one token at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -81,10 +81,15 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed")
+INPUTS = (
+    *("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed"),
+    "value_embed",
+)
 
 # Options that a kind has when it asks for an input: the graph reads them.
-INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
+INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")} | {
+    "value_embed": ("value_embed", "kv_heads", "value_dim_head")
+}
 
 
 class Sizes(NamedTuple):
@@ -129,6 +134,8 @@ class Kind:
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
         gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
             block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
+        saved: options, sizes, the inputs that a block has → numbers that its module saves for the backward pass, its
+            own input among them; None: unknown, and plans leave it out.
         given_sizes: options → of what it gives or reads of that, the sizes in words, in which two blocks must agree;
             or a sentence on why a block with these options gives none.
         split: its completed options and a number of ranks → the share of one rank, or a sentence on why it is whole on
@@ -146,6 +153,7 @@ class Kind:
     module: str | Callable[..., Any]
     inputs: tuple[str, ...] = ()
     active: Callable[[Any], int | None] = lambda options: None
+    saved: Callable[[Any, Sizes, Collection[str]], float] | None = None
     state: Callable[[Any], Mapping[str, State] | None] | None = None
     causal_only: bool = False
     segments: bool = True
@@ -230,6 +238,12 @@ class Kind:
         given = self._given(dim, options, uses)
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
 
+    def value_features(self, dim: int, options: Mapping[str, Value]) -> int:
+        """Features of the values of a token, and of the embedding that the input `value_embed` is."""
+        o = self.completed(dim, options)
+        features: int = o.kv_heads * o.value_dim_head
+        return features
+
     def _given(self, dim: int, options: Mapping[str, Value], uses: int) -> Any:
         dim_in = 2 * dim if options.get(CONCAT) else dim
         return SimpleNamespace(**{"dim": dim, "dim_in": dim_in, "uses": uses, **_plain(options)})
@@ -290,6 +304,7 @@ def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
     twice: dict[str, Callable[[Any], Any]] = {
         "shapes": lambda shapes: {f"{way}.{name}": shape for way in WAYS for name, shape in shapes.items()},
         "flops": lambda flops: 2 * flops,
+        "saved": lambda numbers: 2 * numbers,
         "state": lambda pieces: None,
         "steps": lambda steps: [*steps, ("+ the same of the tokens in reverse", "")],
         "split": lambda split: split if isinstance(split, str) else split.renamed(WAYS),

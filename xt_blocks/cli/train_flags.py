@@ -7,6 +7,7 @@ Owns defaults and disagreements. Leaves the training, and what is printed around
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop after N evaluations that were no better than one before, and keep the best (default: never)",
     )
+    add(
+        "--mesh",
+        metavar="AXES",
+        help="ranks along each axis, as in fsdp=4 or dp=2,tp=2; under torchrun (default: fsdp, all that it started)",
+    )
+    add("--timeout", type=float, metavar="S", help="seconds that ranks wait for one that hangs (default: 600)")
+    add("--log", metavar="NAMES", help="also log to tensorboard, wandb (offline) or both, as in tensorboard,wandb")
+    add(
+        "--peak",
+        type=float,
+        metavar="TFLOPS",
+        help="what a device computes at best, for the share of it (default: known of a GPU, measured of a CPU)",
+    )
     add("--out", type=Path, metavar="RUN", help="folder to save in (default: runs/ and the time)")
     add(
         "--resume",
@@ -151,6 +165,15 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
         options=options,
         **{name: value(name) for name in DEFAULTS},
     )
+
+
+def check_watching(args: argparse.Namespace) -> None:
+    """Raises UserError for a --peak or --log that cannot be."""
+    if args.peak is not None and not (math.isfinite(args.peak) and args.peak > 0):
+        raise UserError(f"--peak must be more than 0, not {args.peak:g}")
+    from ..train import log_names
+
+    log_names(args.log)
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from ..runtime.seeds import seed_for
 from .coords import CoordinateCheck, check_coordinates, plot_coordinates
 from .data import Corpus, Data, load_corpus
+from .device import peak_flops
 from .engine import Engine, LocalEngine, NotFinite, StepResult
 from .interrupt import StopRequest
+from .logs import Reporter, Reporters, log_names, open_logs
 from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
-from .loop import Reporter, Trainer, bits_per_byte
-from .metrics import read_metrics
+from .loop import Trainer, bits_per_byte
+from .metrics import MEASURED, read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
 from .plot import plot_losses
@@ -23,6 +25,7 @@ from .unigram import unigram_bits_per_byte
 
 __all__ = [
     "FORMATS",
+    "MEASURED",
     "OVERLAYS",
     "CoordinateCheck",
     "Corpus",
@@ -32,6 +35,7 @@ __all__ = [
     "NotFinite",
     "ProgressBar",
     "Reporter",
+    "Reporters",
     "RunFolder",
     "StepResult",
     "StopRequest",
@@ -55,8 +59,11 @@ __all__ = [
     "load_data",
     "load_run_writer",
     "load_trained",
+    "log_names",
+    "open_logs",
     "open_tokens",
     "overlay",
+    "peak_flops",
     "plot_coordinates",
     "plot_losses",
     "printable",

@@ -12,14 +12,15 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from math import ceil, log
-from typing import Protocol
 
 import torch
 
 from .best import Best
 from .data import Data
+from .device import memory_in_use
 from .engine import Engine, check_finite
 from .interrupt import StopRequest
+from .logs import Reporter
 from .metrics import MetricsLog, Record
 from .run_folder import RunFolder
 from .schedule import learning_rate
@@ -33,14 +34,6 @@ EVALUATION_TOKENS = 2**16
 SECONDS_BETWEEN_SAVES = 60.0
 
 
-class Reporter(Protocol):
-    """Receives every record as it is written; see `metrics` for what is in one."""
-
-    def step(self, record: Record) -> None: ...
-
-    def evaluation(self, record: Record) -> None: ...
-
-
 class Trainer:
     """One run in progress.
 
@@ -48,10 +41,14 @@ class Trainer:
         run: the folder it is kept in.
         engine: the model and its optimiser.
         corpus: what it trains on.
+        peak: FLOP/s of the engine's devices together, at best; None: the share of it is not told.
     """
 
-    def __init__(self, run: RunFolder, engine: Engine, corpus: Data) -> None:
-        self.run, self.engine, self.corpus = run, engine, corpus
+    def __init__(self, run: RunFolder, engine: Engine, corpus: Data, peak: float | None = None) -> None:
+        self.run, self.engine, self.corpus, self.peak = run, engine, corpus, peak
+        settings = run.settings
+        # The backward pass takes twice as many; what is computed again does not count (arXiv:2204.02311, appendix B).
+        self.flops = 3 * run.graph().flops(settings.seq_len, settings.batch)
         self.step_done, self.step_saved = 0, -1
         self.seconds = 0.0
         self.best = Best()
@@ -112,18 +109,26 @@ class Trainer:
         batch = self.corpus.batch(settings.seq_len, settings.batch, settings.seed, self.step_done)
         result = self.engine.step(batch, self.step_done, rate)
         self.step_done += 1
-        self.seconds += time.monotonic() - started
-        record = {
+        took = time.monotonic() - started
+        self.seconds += took
+        if metrics is None:
+            return
+        record: Record = {
             "step": self.step_done,
             "loss": result.loss / self.corpus.nats,
             **{f"{name}_loss": value for name, value in result.added.items()},
             "lr": rate,
+            "grad_norm": result.norm,
             "tokens": self.step_done * settings.batch * settings.seq_len,
             "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(settings.batch * settings.seq_len / took, 1),
         }
-        if metrics is not None:
-            metrics.write(record)
-            reporter.step(record)
+        if self.peak is not None:
+            record["mfu"] = self.flops / took / self.peak
+        if (memory := memory_in_use(settings.device)) is not None:
+            record["memory"] = memory
+        metrics.write(record)
+        reporter.step(record)
 
     def _evaluation_due(self) -> bool:
         steps = self.run.settings.steps

@@ -71,6 +71,7 @@ class ProgressBar:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
+        """The last line stays."""
         if self._bar is not None:
             self._bar.close()
 

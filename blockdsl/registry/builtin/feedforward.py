@@ -58,21 +58,40 @@ def _ff_check(o: Any) -> str | None:
 
 def feedforward_split(o: Any, ranks: int) -> Split | str:
     """By hidden features; of a GLU those that are gated, and the gate, each by itself."""
-    if o.post_act_ln:
-        return "post_act_ln: all hidden features are normed at once"
-    if o.dropout:
-        return "dropout: hidden features are dropped all at once"
     if o.inner % ranks:
         return uneven("inner", o.inner, ranks)
     hidden = Cut(parts=(o.inner,) * (2 if o.glu else 1))
-    cuts = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "mult_bias": Cut(), "to_out.weight": Cut(axis=1)}
+    cuts = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "to_out.weight": Cut(axis=1)}
+    cuts |= dict.fromkeys(("mult_bias", "norm.weight", "norm.bias"), Cut())
     cuts["lora.up_weight"] = replace(hidden, axis=1)
-    return Split({"inner": o.inner // ranks, "mult": _MULT}, cuts, once=("to_out.bias",))
+    sums = 2 if o.post_act_ln else 0
+    return Split({"inner": o.inner // ranks, "mult": _MULT}, cuts, once=("to_out.bias",), sums=sums)
 
 
 def _ff_flops(o: Any, sizes: Sizes) -> int:
     layers = o.dim * int(o.inner) * (3 if o.glu else 2)
     return 2 * sizes.batch * sizes.seq * (layers + lora_products(o, ((2 if o.glu else 1) * o.inner,)))
+
+
+_OF_INPUT = {
+    "gelu": 1,
+    "gelu_tanh": 1,
+    "silu": 1,
+    "quick_gelu": 2,
+    "relu": 0,
+    "relu_squared": 1,
+    "tanh": 0,
+    "sigmoid": 0,
+}
+"""Activation → how many numbers it saves beside what it gives."""
+
+
+def ff_saved(o: Any, tokens: float) -> float:
+    """Numbers that it saves: its input, hidden features before and after the activation, and what the gate makes."""
+    before = (2 if o.glu else 1) * o.inner if o.glu or _OF_INPUT[o.activation] else 0
+    after = o.inner * (max(0, _OF_INPUT[o.activation] - 1) + (2 if o.glu else 1))
+    after += o.inner * ((o.glu and o.gate_scale != 1) + o.glu_mult_bias + o.post_act_ln + (o.dropout > 0))
+    return tokens * (o.dim_in + before + after)
 
 
 def _ff_switch(name: str, doc: str) -> Option:
@@ -158,6 +177,7 @@ FEEDFORWARD = Kind(
     ),
     shapes=_ff_shapes,
     flops=_ff_flops,
+    saved=lambda o, sizes, inputs: ff_saved(o, sizes.batch * sizes.seq),
     state=lambda o: {},
     module="xt_blocks.blocks.feedforward:FeedForward",
     check=_ff_check,

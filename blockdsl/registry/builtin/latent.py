@@ -117,6 +117,11 @@ def latent_products(o: Any) -> int:
     return int(sum(made_of_token(o)) * o.dim_in + queries + o.kv_rank * made_of_latents(o))
 
 
+def latent_saved(o: Any) -> int:
+    """Numbers of a token that are saved of what makes queries, keys and values: each product's input and result."""
+    return int(sum(made_of_token(o)) + o.kv_rank + (o.q_rank or 0) + made_of_latents(o) + 2 * o.heads * o.dim_head)
+
+
 def latent_state(o: Any) -> dict[str, State]:
     """A token's latent vector and the key that heads share, one after the other."""
     return {"latents": State((o.kv_rank + o.shared_key_dim,), "token", o.max_attend_past)}

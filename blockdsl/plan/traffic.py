@@ -1,0 +1,102 @@
+"""What one rank sends in a training step, by kind of link: formulas, in bytes.
+
+`payload` is what is handed to a collective, as a counter of torch.distributed's calls would see it. `sent` is what a
+rank puts on the wire by the ring algorithms: (k - 1) / k of a gather's or a scatter's payload among k ranks, twice
+that of an all-reduce's, all of a message's.
+
+    fsdp gather, scatter    a block's parameters before its forward and before its backward pass, those around the
+                            blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277)
+    dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch
+    tp all-reduce           of each block that splits, its update of the stream forward and the gradient of what it
+                            read backward, and the update again if it is computed again (Megatron-LM, arXiv:1909.08053);
+                            gradients of parameters that ranks hold alike
+    pp send                 what crosses the cut after a stage, and the gradient of what crosses the one before it
+    pp all-reduce           gradients of parameters that several stages have
+    cp gather, scatter      keys and values of each attention, again if computed again, and their gradients
+    cp all-reduce           gradients of a rank's share of the parameters
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..graph.state import kept
+from ..registry.kinds import Sizes, kind_of
+from ..registry.split import Split
+from .local import node_cuts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..graph.graph import Graph
+    from .stages import Crossing
+
+
+class Sent(NamedTuple):
+    """One kind of message on one kind of link, of one rank and one step.
+
+    Attributes:
+        link: an axis of the mesh.
+        operation: "gather", "scatter", "all-reduce" or "send".
+        payload, sent: bytes, see above.
+    """
+
+    link: str
+    operation: str
+    payload: int
+    sent: int
+
+
+def among(ranks: int, link: str, operation: str, payload: float) -> list[Sent]:
+    """The message of this payload among so many ranks; none among one or of nothing."""
+    share = {"send": 1.0, "all-reduce": 2 * (ranks - 1) / ranks}.get(operation, (ranks - 1) / ranks)
+    return [Sent(link, operation, round(payload), round(payload * share))] if ranks > 1 and payload else []
+
+
+def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> int:
+    """Bytes of a value that crosses a cut, of one micro-batch of these sizes; a stream is float32.
+
+    Keys and values cross with the values of the tokens alone, which are the same where nothing stands before them.
+    """
+    start = graph.nx.nodes[graph.start]
+    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
+    rows, tokens = sizes.batch, sizes.seq + beside
+    if value.carries == "stream":
+        return 4 * rows * tokens * graph.dim * graph.residual_streams
+    if value.carries in ("normed", "injected"):
+        return 4 * rows * tokens * graph.dim
+    o = graph.completed(value.node)
+    keys = sizes.context if graph.sources(value.node, "context") and not o.context else tokens
+    numbers = {
+        "scores": lambda: o.heads * tokens * (keys + o.num_mem_kv),
+        "values": lambda: o.kv_heads * keys * o.value_dim_head,
+        "kv": lambda: o.kv_heads * (keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head),
+    }
+    return item * rows * int(numbers[value.carries]()) if value.carries in numbers else 0
+
+
+def attended(graph: Graph, nodes: Sequence[str], seq_len: int) -> int:
+    """Numbers of the keys and values, of all tokens of a row, that these blocks' own attentions read."""
+    states = kept(graph)
+    pieces = [piece for node in nodes if node in states for piece in states[node].pieces.values()]
+    return seq_len * sum(piece.numbers for piece in pieces if piece.per == "token")
+
+
+def summed_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | str], ranks: int) -> int:
+    """Numbers of gradients that are summed over tp: of parameters of split layers that several ranks hold alike.
+
+    Where a piece is that of some of the ranks, all pieces are summed at once.
+    """
+    total = 0
+    for node in nodes:
+        split = splits.get(node)
+        if isinstance(split, Split):
+            shapes = kind_of(graph.block(node)["kind"]).shapes(graph.completed(node))
+            for name, cut in node_cuts(graph, node, split, ranks).items():
+                shape, alike = tuple(shapes[name]), zip(cut.parts or (1,), cut.shared or (), strict=False)
+                wholes = cut.parts or (1,)
+                part = sum(size for size, sharers in alike if sharers > 1)
+                total += 0 if cut.once else math.prod(shape) * part // sum(wholes)
+    return total
