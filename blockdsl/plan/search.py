@@ -88,6 +88,7 @@ class _Local:
             raise UserError(f"tp={tp}: no block splits: {self._whole()}")
         self.graph = graph if tp == 1 else tensor_part(graph, tp)
         self.costs = dict(node_costs(self.graph, Sizes(1, seq_len, context_len)))
+        self.flops = {node: cost.flops for node, cost in self.costs.items()}
         whole = self._whole()
         self.notes = (f"tp={tp}: whole on every rank: {whole}",) if whole else ()
         self.memory: dict[int, StageMemory] = {}
@@ -120,7 +121,6 @@ class _Model:
         self.context_len = setup.context_len or setup.seq_len
         self.parameters = total_parameters(graph)
         self.owners = {node: first for first, nodes in graph.tied().items() for node in nodes}
-        self.stages = _remembered(lambda n: stages(graph, n, self.seq_len))
         self.local = _remembered(lambda tp: _Local(graph, tp, self.seq_len, self.context_len))
         self.pieces = _remembered(lambda pp, tp, cp: _Pieces(self, pp, tp, cp).by_place)
 
@@ -189,18 +189,17 @@ class _Model:
 
     def _sent(self, mesh: Mesh, piece: _Piece, micro_batch: int, count: int, checkpoint: str) -> Iterator[Sent]:
         """See `traffic`."""
-        passes = 2 if checkpoint == "none" else 3
+        again = checkpoint != "none"
+        summed = piece.split + (piece.split_again if checkpoint == "stage" else 0)
         rows, item = micro_batch * count, self.setup.item
         kept = -(-piece.parameters // mesh.fsdp)
         yield from among(mesh.fsdp, "fsdp", "gather", count * KEPT * (2 * piece.used + piece.around))
         yield from among(mesh.fsdp, "fsdp", "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", count * KEPT * kept)
-        yield from among(
-            mesh.tp, "tp", "all-reduce", rows * (item * (passes - 1) + KEPT) * piece.split + KEPT * piece.alike
-        )
+        yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + KEPT * piece.split) + KEPT * piece.alike)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.fsdp)
-        yield from among(mesh.cp, "cp", "gather", rows * item * (passes - 1) * piece.attended)
+        yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)
         yield from among(mesh.cp, "cp", "scatter", rows * item * piece.attended)
         yield from among(mesh.cp, "cp", "all-reduce", KEPT * kept)
 
@@ -210,7 +209,7 @@ class _Pieces:
 
     def __init__(self, model: _Model, pp: int, tp: int, cp: int) -> None:
         self.model, self.local, self.pp, self.cp = model, model.local(tp), pp, cp
-        self.parts = model.stages(pp * (model.schedule.stages if pp > 1 else 1))
+        self.parts = stages(self.local.graph, pp * (model.schedule.stages if pp > 1 else 1), loads=self.local.flops)
         self.tokens = model.seq_len // cp
         if cp not in self.local.memory:
             self.local.memory[cp] = StageMemory(self.local.graph, self.tokens, model.context_len)
@@ -249,6 +248,9 @@ class _Pieces:
         sizes = Sizes(1, self.tokens, model.context_len)
         cuts = [self.cuts[i] for part in own for i in (part.index, part.index - 1) if 0 <= i < len(self.cuts)]
         common = {node: where for node, where in self.shared.items() if {part.index for part in own} & {*where}}
+        splits = {node for node in nodes if isinstance(local.splits.get(node), Split)}
+        blocks_of = ((graph.nx.nodes[node]["stage"], node) for node in nodes if graph.node_type(node) == "block")
+        last_of_each = {*dict(blocks_of).values()}  # by the pattern's stage
         return _Piece(
             stages=own,
             blocks=blocks,
@@ -257,7 +259,8 @@ class _Pieces:
             matrices=sum(local.matrices.get(node, 0) for node in blocks),
             cost=sum(costs, Cost()),
             saved=saved,
-            split=sum(isinstance(local.splits.get(n), Split) for n in nodes) * self.tokens * graph.dim,
+            split=len(splits) * self.tokens * graph.dim,
+            split_again=len(splits - last_of_each) * self.tokens * graph.dim,
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=attended_to,
             crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
@@ -282,7 +285,8 @@ class _Piece:
         around: parameters of what is around the blocks.
         used: parameters of blocks, tied ones as often as they run.
         matrices: parameters of blocks that are matrices.
-        split: the streams that tp sums in one direction.
+        split: the streams that tp sums in one direction; split_again: those summed again if stages are computed again,
+            of which nothing after the last block's result is.
         alike: parameters that ranks along tp hold alike within split layers.
         attended: keys and values that cp gathers.
         crossing: what is sent to the next stage and back to the one before.
@@ -297,6 +301,7 @@ class _Piece:
     cost: Cost
     saved: dict[str, Activations]
     split: int
+    split_again: int
     alike: int
     attended: int
     crossing: int
