@@ -9,7 +9,7 @@ Ranks that differ only along dp, fsdp, cp or tp cost the same, so a mesh has one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -190,7 +190,7 @@ class _Model:
     def _sent(self, mesh: Mesh, piece: _Piece, micro_batch: int, count: int, checkpoint: str) -> Iterator[Sent]:
         """See `traffic`."""
         again = checkpoint != "none"
-        summed = piece.split + (piece.split_again if checkpoint == "stage" else 0)
+        summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
         kept = -(-piece.parameters // mesh.fsdp)
         yield from among(mesh.fsdp, "fsdp", "gather", count * KEPT * (2 * piece.used + piece.around))
@@ -248,7 +248,8 @@ class _Pieces:
         sizes = Sizes(1, self.tokens, model.context_len)
         cuts = [self.cuts[i] for part in own for i in (part.index, part.index - 1) if 0 <= i < len(self.cuts)]
         common = {node: where for node, where in self.shared.items() if {part.index for part in own} & {*where}}
-        splits = {node for node in nodes if isinstance(local.splits.get(node), Split)}
+        splits = [(node, local.splits.get(node)) for node in nodes]
+        sums = {node: graph.dim + split.sums for node, split in splits if isinstance(split, Split)}
         blocks_of = ((graph.nx.nodes[node]["stage"], node) for node in nodes if graph.node_type(node) == "block")
         last_of_each = {*dict(blocks_of).values()}  # by the pattern's stage
         return _Piece(
@@ -259,8 +260,12 @@ class _Pieces:
             matrices=sum(local.matrices.get(node, 0) for node in blocks),
             cost=sum(costs, Cost()),
             saved=saved,
-            split=len(splits) * self.tokens * graph.dim,
-            split_again=len(splits - last_of_each) * self.tokens * graph.dim,
+            split=self.tokens * sum(sums.values()),
+            again={
+                "none": 0,
+                "block": self.tokens * (sum(sums.values()) - len(sums) * graph.dim),
+                "stage": self.tokens * (sum(sums.values()) - len(last_of_each & {*sums}) * graph.dim),
+            },
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=attended_to,
             crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
@@ -285,8 +290,8 @@ class _Piece:
         around: parameters of what is around the blocks.
         used: parameters of blocks, tied ones as often as they run.
         matrices: parameters of blocks that are matrices.
-        split: the streams that tp sums in one direction; split_again: those summed again if stages are computed again,
-            of which nothing after the last block's result is.
+        split: numbers that tp sums in one direction.
+        again: by checkpointing, those summed again forward: all but the result of the last block of what is recomputed.
         alike: parameters that ranks along tp hold alike within split layers.
         attended: keys and values that cp gathers.
         crossing: what is sent to the next stage and back to the one before.
@@ -301,7 +306,7 @@ class _Piece:
     cost: Cost
     saved: dict[str, Activations]
     split: int
-    split_again: int
+    again: Mapping[str, int]
     alike: int
     attended: int
     crossing: int

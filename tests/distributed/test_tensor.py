@@ -271,6 +271,27 @@ def test_what_a_rank_holds_by_hand() -> None:
     assert Cut(once=True).held(5, 2, 1) == ()
 
 
+SENT = ("a", "a(qk_rmsnorm=all)", "f", "f(post_act_ln)", "e(experts=4, inner=8)", "mamba(state=3)")
+SENT += ("m(heads=4)", "m(heads=4, gated_norm=none)", "gdn(heads=4)", "kda(heads=4)", "gla(heads=4)", "rglru", "hgrn")
+
+
+@pytest.mark.parametrize("block", SENT)
+def test_what_ranks_send_is_what_a_split_says(monkeypatch: pytest.MonkeyPatch, block: str) -> None:
+    graph = compiled(block)
+    (split,) = tensor_splits(graph, 2).values()
+    assert isinstance(split, Split)
+    model, x = whole_model(graph), inputs_of(graph)["x"].requires_grad_()
+
+    def sent(group: Any) -> tuple[int, int]:
+        out = share(model, graph, group)(x)
+        forward = group.sent
+        torch.autograd.grad(out.sum(), x)
+        return forward, group.sent - forward
+
+    one_way = 2 * 7 * (graph.dim + split.sums)
+    assert of_threads(monkeypatch, 2, sent)[0] == (one_way, one_way)
+
+
 class Wide(nn.Module):
     """A hidden layer of a user's own."""
 
