@@ -20,7 +20,7 @@ def pictures() -> dict[str, str]:
           <x(linear) m(scale_residual_constant=0) <x;
     ^e m*2 (one m*2)*3
     """
-    small = {"dim": 512, "heads": 8, "causal": True, "num_tokens": 32000, "max_seq_len": 1024}
+    small = {"dim": 512, "heads": 8, "causal": True, "num_tokens": 4096, "max_seq_len": 1024}
     plan = blockdsl.compile("(a f)*6", **small).plan("pp=2,tp=2", seq_len=1024, batch=64, memory="16GB")
     return {
         "plan.svg": plan.cut().to_svg(color="stage"),
