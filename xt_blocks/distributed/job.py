@@ -43,11 +43,11 @@ from ..runtime.modules import block_module
 from ..runtime.stack import Stack
 from . import checkpoint
 from .init import fill, initialised
-from .pieces import Piece
-from .pipeline import Pipeline, Shared, rounds, stages_of
+from .pieces import HeldTensor
+from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
 from .ranks import Ranks
 from .shard import let_go, local_part, sharded
-from .stage import Stage, StageModel, StageStack
+from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
 from .tensor import sum_gradients, tensor_parallel
 
@@ -60,7 +60,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 @dataclass
-class Losses:
+class BatchLosses:
     """Of a batch: the mean cross-entropy over its targets, in nats, and what blocks added to it by name."""
 
     cross_entropy: float
@@ -127,7 +127,7 @@ class Job:
             self.pipeline = Pipeline(self.stages, self.ranks, schedule, micro)
             self.shared = Shared([name for name, _ in self.named_parameters()], self.ranks)
 
-    def _made(self, seed: int, compile: bool, schedule: str) -> dict[int, Stage]:
+    def _made(self, seed: int, compile: bool, schedule: str) -> dict[int, StageLoss]:
         """This rank's stages, with its share of each of their blocks and of what is around them."""
         ranks, rank = self.mesh.tp, self.ranks.place["tp"]
         local, splits = tensor_part(self.graph, ranks), tensor_splits(self.graph, ranks)
@@ -144,9 +144,12 @@ class Job:
             return block
 
         owner = {node: first for first, nodes in self.graph.tied().items() for node in nodes}
-        parts = stages(self.graph, self.mesh.pp * rounds(schedule) if self.mesh.pp > 1 else 1)
-        out, finished = {}, set()
-        for index in stages_of(self.ranks.place["pp"], self.mesh.pp, schedule) if self.mesh.pp > 1 else [0]:
+        mine = stages_of(self.ranks.place["pp"], self.mesh.pp, schedule) if self.mesh.pp > 1 else [0]
+        parts = stages(self.graph, self.mesh.pp * len(mine))
+        check_shared(self.graph, parts, self.mesh.pp, schedule)
+        out: dict[int, StageLoss] = {}
+        finished: set[str] = set()
+        for index in mine:
             part = parts[index]
             source = initialised(self.graph, seed, share, {owner.get(node, node) for node in part.nodes})
             stack = StageStack(local.stack_alone(), _blocks(source), part.nodes, part.beside)
@@ -163,7 +166,7 @@ class Job:
                     if compile:
                         block.compile()
                     sharded(block, self.ranks)
-            out[index] = Stage(net, self._autocast, self.mesh.data)
+            out[index] = StageLoss(net, self._autocast, self.mesh.data)
             # FSDP takes the mean over the data ranks, and a batch's loss is a sum of shares: hence the scale
             sharded(out[index], self.ranks)
         return out
@@ -182,7 +185,7 @@ class Job:
         """This rank's parameters, for an optimiser."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def backward(self, tokens: Tensor, mask: Tensor | None = None) -> Losses:
+    def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
 
         Args:
@@ -202,7 +205,7 @@ class Job:
             self.shared.sum_gradients(dict(self.named_parameters()))
         return losses
 
-    def loss(self, tokens: Tensor, mask: Tensor | None = None) -> Losses:
+    def loss(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """A batch's mean loss, without gradients and in evaluation mode."""
         return self._passes(tokens, mask, gradients=False)
 
@@ -232,7 +235,7 @@ class Job:
         let_go(stage)
         return out
 
-    def _passes(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> Losses:
+    def _passes(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> BatchLosses:
         for stage in self.stages.values():
             stage.train(gradients)
         pieces = self._micro_batches(tokens, mask, gradients)
@@ -250,7 +253,7 @@ class Job:
                 let_go(stage)
         return self._found()
 
-    def _found(self) -> Losses:
+    def _found(self) -> BatchLosses:
         """What the last stages of all ranks have found, summed in the order of ranks."""
         mine: list[tuple[str, float]] = []
         for stage in self.stages.values():
@@ -262,7 +265,7 @@ class Job:
         sums: dict[str, float] = {}
         for name, value in (each for held in every for each in held):
             sums[name] = sums.get(name, 0.0) + value
-        return Losses(sums.pop(""), sums)
+        return BatchLosses(sums.pop(""), sums)
 
     def _micro_batches(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> list[dict[str, Any]]:
         """The rank's rows in pieces, each with its part of the batch's targets and rows.
@@ -303,16 +306,16 @@ class Job:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.ranks.device.type, self.precision, enabled=self.precision is not None)
 
-    def contents(self, *optimizers: torch.optim.Optimizer) -> dict[str, Piece]:
+    def contents(self, *optimizers: torch.optim.Optimizer) -> dict[str, HeldTensor]:
         """What a checkpoint has of this rank's part, under the names of one process."""
         return checkpoint.contents(self.nets, optimizers, self._piece)
 
-    def make_room(self, stored: Mapping[str, torch.Size], *optimizers: torch.optim.Optimizer) -> None:
+    def make_states(self, stored: Mapping[str, torch.Size], *optimizers: torch.optim.Optimizer) -> None:
         """Give optimisers the state that a checkpoint with these names has, of zeros, for reading to fill."""
-        checkpoint.make_room(self.nets, optimizers, stored, self.whole_shapes)
+        checkpoint.make_states(self.nets, optimizers, stored, self.whole_shapes)
 
-    def _piece(self, name: str, tensor: Tensor) -> Piece:
-        return Piece.of(tensor, self.whole_shapes[name], self.cuts.get(name), self.mesh.tp, self.ranks.place["tp"])
+    def _piece(self, name: str, tensor: Tensor) -> HeldTensor:
+        return HeldTensor.of(tensor, self.whole_shapes[name], self.cuts.get(name), self.mesh.tp, self.ranks.place["tp"])
 
     def save(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Write a checkpoint that any mesh reads, into a folder that is new or empty; every rank calls this.
@@ -336,7 +339,7 @@ class Job:
             UserError: it is damaged, lacks a file, or is of another model; the job then holds some of it.
         """
         try:
-            self.make_room(checkpoint.shapes(Path(folder)), *optimizers)
+            self.make_states(checkpoint.shapes(Path(folder)), *optimizers)
             checkpoint.read(Path(folder), self.contents(*optimizers))
         except (CheckpointException, OSError, KeyError, ValueError) as error:
             raise UserError(f"{folder} cannot be read: {checkpoint.reasons(error)}") from error

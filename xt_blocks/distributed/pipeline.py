@@ -6,9 +6,8 @@ what several stages have.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,24 +16,24 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_schedule_class
 
 from blockdsl.errors import UserError, did_you_mean
+from blockdsl.plan.stages import PipelineStage as Part
+from blockdsl.plan.stages import shared
 
 from .ranks import Ranks
 from .shard import let_go, local_part
-from .stage import Layout, Stage
+from .stage import CutLayout, StageLoss
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 SCHEDULES = {
     "gpipe": "GPipe",
     "1f1b": "1F1B",
     "interleaved": "Interleaved1F1B",
     "zero-bubble": "InterleavedZeroBubble",
-    "zbv": "ZBVZeroBubble",
-    "dualpipev": "DualPipeV",
 }
-"""Our names → torch's. The first two have one stage a rank, the others two (Narayanan et al., arXiv:2104.04473; Qi et
-al., arXiv:2401.10241; DeepSeek-V3, arXiv:2412.19437)."""
-
-_IN_V = ("zbv", "dualpipev")
-"""Those whose second round of stages goes backwards over the ranks."""
+"""Our names → torch's. The first two have one stage a rank (1F1B: PipeDream, arXiv:1806.03377), the others two
+(Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241). Left out: those in a V, which cannot evaluate."""
 
 
 def stages_of(rank: int, ranks: int, schedule: str) -> list[int]:
@@ -46,9 +45,7 @@ def stages_of(rank: int, ranks: int, schedule: str) -> list[int]:
     if schedule not in SCHEDULES:
         hint = did_you_mean(schedule, SCHEDULES)
         raise UserError(f"there is no schedule '{schedule}'; {hint or 'there are ' + ', '.join(SCHEDULES)}")
-    if rounds(schedule) == 1:
-        return [rank]
-    return [rank, 2 * ranks - 1 - rank if schedule in _IN_V else ranks + rank]
+    return [rank + i * ranks for i in range(rounds(schedule))]
 
 
 def rounds(schedule: str) -> int:
@@ -64,7 +61,7 @@ class Pipeline:
         micro: micro-batches of a batch.
     """
 
-    def __init__(self, stages: Mapping[int, Stage], ranks: Ranks, schedule: str, micro: int) -> None:
+    def __init__(self, stages: Mapping[int, StageLoss], ranks: Ranks, schedule: str, micro: int) -> None:
         self.stages, self.ranks, self.schedule, self.micro = stages, ranks, schedule, micro
         self.group = ranks.group("pp")
         self.count = ranks.mesh.pp * rounds(schedule)
@@ -77,7 +74,7 @@ class Pipeline:
         """All micro-batches through all stages, and their gradients; the last stage keeps what it found.
 
         Args:
-            inputs: those of `Stage`, of all micro-batches, one after another and alike in size.
+            inputs: those of `StageLoss`, of all micro-batches, one after another and alike in size.
         """
         schedule = self._schedule(gradients, inputs)
         target = torch.zeros(self.micro, device=self.ranks.device, dtype=torch.float32)
@@ -107,7 +104,7 @@ class Pipeline:
             stage.source, stage.layout = layouts[index - 1] if index else None, layouts[index]
         return schedule
 
-    def _stage(self, index: int, layouts: Sequence[Layout | None]) -> PipelineStage:
+    def _stage(self, index: int, layouts: Sequence[CutLayout | None]) -> PipelineStage:
         before, after = layouts[index - 1] if index else None, layouts[index]
         scalar = (torch.zeros((), device="meta", dtype=torch.get_default_dtype(), requires_grad=True),)
         return PipelineStage(
@@ -120,21 +117,19 @@ class Pipeline:
             group=self.group,
         )
 
-    def _layouts(self, inputs: Mapping[str, Tensor]) -> list[Layout | None]:
+    def _layouts(self, inputs: Mapping[str, Tensor]) -> list[CutLayout | None]:
         """What each stage sends, found by a pass of zeros through one stage after another; the last sends nothing."""
-        found: list[Layout | None] = []
+        found: list[CutLayout | None] = []
         for index in range(self.count):
-            box: list[Layout | None] = [None]
+            box: list[CutLayout | None] = [None]
             if index in self.stages:
                 box[0] = self._tried(self.stages[index], found[-1] if found else None, inputs)
             source = dist.get_global_rank(self.group, self.owner[index])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of torch's own tree specs
-                dist.broadcast_object_list(box, src=source, group=self.group)
+            dist.broadcast_object_list(box, src=source, group=self.group)
             found.append(box[0])
         return found
 
-    def _tried(self, stage: Stage, source: Layout | None, inputs: Mapping[str, Tensor]) -> Layout | None:
+    def _tried(self, stage: StageLoss, source: CutLayout | None, inputs: Mapping[str, Tensor]) -> CutLayout | None:
         stage.source, stage.layout = source, None
         kept = {name: buffer.clone() for name, buffer in stage.named_buffers()}
         cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
@@ -150,6 +145,19 @@ class Pipeline:
 def _as_it_is(output: Tensor, target: Tensor) -> Tensor:
     """The last stage's output is the objective."""
     return output
+
+
+def check_shared(graph: BlockGraph, parts: Sequence[Part], ranks: int, schedule: str) -> None:
+    """
+    Raises:
+        UserError: two stages of a rank have the same parameters.
+    """
+    for node, where in shared(graph, parts).items():
+        if len({stage % ranks for stage in where}) < len(where):
+            what = "the embedding, tied to the logits," if node == graph.start else f"the parameters of {node}"
+            raise UserError(
+                f"schedule={schedule} gives each rank several stages, and two of one rank share {what}: take 1f1b"
+            )
 
 
 class Shared:

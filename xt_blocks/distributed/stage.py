@@ -8,10 +8,10 @@ later blocks read. Owns what a stage computes; leaves when it computes to `pipel
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from ..blocks.norms import norm
@@ -103,7 +103,7 @@ class StageModel(TransformerWrapper):
         return super()._projected(embedded) if self.attn_layers.is_first else embedded
 
     def _dtype(self) -> torch.dtype:
-        values = pytree.tree_leaves(self.attn_layers.received)
+        values = self.attn_layers.received.values()
         return next((value.dtype for value in values if isinstance(value, Tensor)), torch.get_default_dtype())
 
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
@@ -112,7 +112,7 @@ class StageModel(TransformerWrapper):
         return torch.zeros((), device=hidden.device, dtype=torch.float32)
 
 
-class Stage(nn.Module):
+class StageLoss(nn.Module):
     """A stage's part of the loss of some rows; the outermost module on a rank.
 
     Attributes:
@@ -128,8 +128,8 @@ class Stage(nn.Module):
         self.wrapper = AutoregressiveWrapper(net)
         self.autocast, self.scale = autocast, scale
         self.found: list[dict[str, Tensor]] = []
-        self.layout: Layout | None = None
-        self.source: Layout | None = None
+        self.layout: CutLayout | None = None
+        self.source: CutLayout | None = None
 
     @property
     def stack(self) -> StageStack:
@@ -174,7 +174,7 @@ class Stage(nn.Module):
         if not self.stack.is_last:
             sent = {**self.stack.sent, LOSSES: added}
             self.stack.received, self.stack.sent = {}, {}
-            self.layout = self.layout or Layout(sent)
+            self.layout = self.layout or CutLayout(sent)
             return self.layout.split(sent)
         self.stack.received = {}
         parts = {"": (loss - sum(own.values()) if own else loss) * weight[0]}
@@ -183,30 +183,37 @@ class Stage(nn.Module):
         return sum(parts.values()) * self.scale
 
 
-class Layout:
-    """How the values that cross a cut lie in a flat list of tensors; the same for all micro-batches of a shape.
+class CutLayout:
+    """How the values that cross a cut lie in a list of tensors; the same for all micro-batches of a shape.
 
     Attributes:
         shapes: those of the tensors that are sent, with their types.
+        places: the values, with each tensor's place in the list for it.
         losses: the names of what blocks have added to the loss so far.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
-        leaves, self.spec = pytree.tree_flatten(values)
-        self.constants = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
-        sent = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        self.shapes = [(tuple(each.shape), each.dtype) for each in sent]
+        self.shapes: list[tuple[tuple[int, ...], torch.dtype]] = []
+        self.places: dict[str, Any] = _mapped(values, self._place)
         self.losses = tuple(values[LOSSES])
 
+    def _place(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        self.shapes.append((tuple(value.shape), value.dtype))
+        return _Place(len(self.shapes) - 1)
+
     def split(self, values: dict[str, Any]) -> tuple[Tensor, ...]:
-        """The tensors, each made by the pass: one that only goes through would be no result of it."""
-        return tuple(leaf.view_as(leaf) for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor))
+        """The tensors, each a result of the pass and no view, as schedules cut them off where they are sent."""
+        found: list[Tensor] = []
+        _mapped(values, lambda value: found.append(_sent(value)) if isinstance(value, Tensor) else None)
+        return tuple(found)
 
     def join(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
         """The values again."""
-        left = iter(tensors)
-        leaves = [self.constants[i] if i in self.constants else next(left) for i in range(self.spec.num_leaves)]
-        values: dict[str, Any] = pytree.tree_unflatten(leaves, self.spec)
+        values: dict[str, Any] = _mapped(
+            self.places, lambda value: _sent(tensors[value.index]) if isinstance(value, _Place) else value
+        )
         return values
 
     def like(self, device: torch.device | str, gradients: bool = False) -> tuple[Tensor, ...]:
@@ -215,3 +222,35 @@ class Layout:
             torch.zeros(shape, device=device, dtype=dtype, requires_grad=gradients and dtype.is_floating_point)
             for shape, dtype in self.shapes
         )
+
+
+@dataclass(frozen=True)
+class _Place:
+    index: int
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A value with the function's results in place of all that is no dictionary and no tuple in it."""
+    if isinstance(value, dict):
+        return {name: _mapped(each, function) for name, each in value.items()}
+    if isinstance(value, tuple):
+        items = [_mapped(each, function) for each in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return function(value)
+
+
+def _sent(x: Tensor) -> Tensor:
+    copy: Tensor = _Sent.apply(x)  # type: ignore[no-untyped-call]
+    return copy
+
+
+class _Sent(torch.autograd.Function):
+    """What is sent has to be contiguous, values and gradients alike."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone(memory_format=torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous()
