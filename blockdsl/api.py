@@ -6,11 +6,12 @@ drawn by `draw`, none of which knows this file.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from .errors import GraphError, UserError
+from .errors import GraphError, UserError, did_you_mean
 from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens
 from .graph.compile import build
 from .graph.diff import Difference
@@ -18,6 +19,10 @@ from .graph.graph import Graph
 from .graph.resolve import ResolvedPattern, resolve
 from .language.join import join, of_both
 from .language.pattern import Pattern, parse
+from .plan.mesh import Mesh
+from .plan.report import Plan
+from .plan.search import plan_training
+from .plan.setup import Setup
 from .registry.keywords import parameters, spells
 from .registry.settings import table
 from .registry.tokens import MODELS, checked, clash, model_of
@@ -209,6 +214,29 @@ class BlockGraph(Graph):
             dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.
         """
         return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
+
+    def plan(
+        self, mesh: Mesh | str | None = None, *, gpus: int | None = None, seq_len: int, batch: int, **setup: Any
+    ) -> Plan:
+        """What training costs on many devices: memory, waiting and bytes sent, on one mesh or on all of `gpus` devices.
+
+            print(graph.plan(gpus=64, memory="80GB", seq_len=8192, batch=1024))
+
+        Args:
+            mesh: "pp=2,fsdp=4,tp=2", see `blockdsl.Mesh`.
+            gpus: how many devices; every mesh of so many is tried.
+            seq_len, batch: tokens a row, and rows of a step over all devices.
+            setup: memory="80GB", precision, optimizer, schedule, checkpoint, ...; see `blockdsl.plan.setup.Setup`.
+
+        Raises:
+            TypeError: an unknown argument; the message names the nearest.
+            UserError: the mesh cannot run the model, or a value is out of range.
+        """
+        names = [field.name for field in fields(Setup)]
+        for name in setup:
+            if name not in names:
+                raise TypeError(f"plan() got an unknown argument '{name}'; {did_you_mean(name, names)}".rstrip("; "))
+        return plan_training(self, mesh, gpus, Setup(seq_len, batch, **setup))
 
     def digest(self) -> str:
         """64 hexadecimal digits, the same in every process for all graphs that are one model.

@@ -235,7 +235,7 @@ def of_kind(name: str) -> list[Entry]:
     word = name.lower()
     named = {kind.name for kind in kinds().values() if word in (kind.name, kind.title, *kind.also)}
     found = [entry for entry in entries() if named & {*entry.kinds} or (not named and entry.area == word)]
-    return [_spelled_for(*named, entry) for entry in found] if len(named) == 1 else found
+    return [_spelled_for(next(iter(named)), entry) for entry in found] if len(named) == 1 else found
 
 
 def _spelled_for(kind: str, entry: Entry) -> Entry:

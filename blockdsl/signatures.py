@@ -48,6 +48,12 @@ class SelfAttentionOptions(TypedDict, total=False):
     shared_key_dim: int | None
     """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
     none: half the head; default none"""
+    lora_rank: int | None
+    """each use of a tied block adds to queries, keys and values a low-rank term of its own, B·A·x
+    (arXiv:2410.20672); none: nothing; default none"""
+    concat: bool
+    """a label: the block reads the stream and beside it what it was there, concatenated before the norm (Zamba,
+    arXiv:2405.16712); default false"""
     kv: bool
     """a label after a self-attention, whose keys and values this block attends to; it has none of its own (YOCO,
     arXiv:2405.05254); default false"""
@@ -310,6 +316,9 @@ class FeedforwardOptions(TypedDict, total=False):
     """LayerNorm after the activation (NormFormer, arXiv:2110.09456); default false"""
     no_bias: bool
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
+    lora_rank: int | None
+    """each use of a tied block adds to the hidden features a low-rank term of its own, B·A·x (arXiv:2410.20672);
+    none: nothing; default none"""
     dropout: float
     """dropout of the hidden features; default 0.0"""
     sublayer_dropout: float
@@ -658,6 +667,9 @@ class SharedSettings(TypedDict, total=False):
     attn_shared_key_dim: int | None
     """how many of dim_head features have a key that all heads share, the only one that is rotated, with kv_rank;
     none: half the head; default none"""
+    attn_lora_rank: int | None
+    """each use of a tied block adds to queries, keys and values a low-rank term of its own, B·A·x
+    (arXiv:2410.20672); none: nothing; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -792,7 +804,8 @@ class SharedSettings(TypedDict, total=False):
     scale_residual: bool
     """a learned gain for each feature of the residual (NormFormer, arXiv:2110.09456); default false"""
     scale_residual_constant: float
-    """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); default 1.0"""
+    """a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); 0: the branch is the new stream; default
+    1.0"""
     branch_scale: float
     """a fixed factor of the branch, beside what /2 says (Granite: 0.22, arXiv:2408.13359); default 1.0"""
     orthog_residual: bool
@@ -835,6 +848,9 @@ class SharedSettings(TypedDict, total=False):
     """LayerNorm after the activation (NormFormer, arXiv:2110.09456); default false"""
     ff_no_bias: bool
     """linear layers without a bias (PaLM, arXiv:2204.02311); default false"""
+    ff_lora_rank: int | None
+    """each use of a tied block adds to the hidden features a low-rank term of its own, B·A·x (arXiv:2410.20672);
+    none: nothing; default none"""
     ff_dropout: float
     """dropout of the hidden features; default 0.0"""
     ff_sublayer_dropout: float
@@ -1321,6 +1337,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_kv_rank: int | None
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
+    enc_attn_lora_rank: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -1402,6 +1419,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_ff_relu_squared: bool
     enc_ff_post_act_ln: bool
     enc_ff_no_bias: bool
+    enc_ff_lora_rank: int | None
     enc_ff_dropout: float
     enc_ff_sublayer_dropout: float
     enc_moe_experts: int
@@ -1570,6 +1588,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_kv_rank: int | None
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None
+    dec_attn_lora_rank: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool
@@ -1654,6 +1673,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_ff_relu_squared: bool
     dec_ff_post_act_ln: bool
     dec_ff_no_bias: bool
+    dec_ff_lora_rank: int | None
     dec_ff_dropout: float
     dec_ff_sublayer_dropout: float
     dec_moe_experts: int

@@ -13,7 +13,7 @@ from ..graph.costs import stage_title
 from ..graph.layout import Chain
 from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
-from .operations import adds
+from .operations import adds, replaces
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, text_width
 from .tree import tree
@@ -139,12 +139,14 @@ class Column:
         rect = box.rect
         assert rect is not None
         enter, leave = self.faces.taps(block.node, rect)
+        alone = replaces(self.graph, block.node)  # the rail ends where it enters, and begins where it leaves
+        joins = 0.0 if alone else -RADIUS
         piece.scene.edges += [
             Edge("branch", piece.node, block.node, ((0.0, enter), (rect.right, enter))),
-            Edge("branch", block.node, block.node, ((rect.right, leave), (-RADIUS, leave))),
+            Edge("branch", block.node, block.node, ((rect.right, leave), (joins, leave)), arrow=not alone),
         ]
         piece.y = rect.bottom
-        piece.step(block.node, leave - RADIUS, leave + RADIUS)
+        piece.step(block.node, *((enter, leave) if alone else (leave - RADIUS, leave + RADIUS)))
         if pill := self.faces.pill(block.node, rect.bottom + 4):
             mark, text = pill
             box = replace(box, marks=(*box.marks, mark), texts=(*box.texts, text))
@@ -152,7 +154,7 @@ class Column:
             piece.scene.edges.append(Edge("rail", block.node, block.node, down, arrow=False))
             piece.y = piece.rail = mark.rect.bottom
             piece.right = max(piece.right, mark.rect.right)
-        piece.scene.boxes.append(replace(box, join=(0.0, leave)))
+        piece.scene.boxes.append(box if alone else replace(box, join=(0.0, leave)))
         piece.ports += self._ports(block, rect)
         piece.left = max(piece.left, -rect.x)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..graph import costs
 from ..graph.nodes import without_notes
@@ -23,7 +23,7 @@ class Details:
 
     def __init__(self, graph: Graph, captions: Captions, seq_len: int) -> None:
         self.graph, self.captions, self.seq_len = graph, captions, costs.row_length(graph, seq_len)
-        self.shapes: dict[tuple[str, str], list[str]] = {}
+        self.shapes: dict[tuple[str, str, int], list[str]] = {}
 
     @cached_property
     def costs(self) -> dict[str, costs.Cost]:
@@ -65,7 +65,7 @@ class Details:
             f"token shift by {attrs['shift']}" if attrs["shift"] else "",
             f"branch × {attrs['scale']:g}" if attrs["scale"] != 1 else "",
             f"one set of parameters with all @{attrs['tie']}" if attrs["tie"] else "",
-            *self._shapes(attrs),
+            *self._shapes(node),
             *self._cost(node, len(nodes)),
         ]
         return "\n".join(line for line in lines if line)
@@ -115,11 +115,11 @@ class Details:
             f"{cost.flops:,} FLOPs{each} at {self.seq_len:,} tokens" if cost.flops else "",
         ]
 
-    def _shapes(self, attrs: dict[str, Any]) -> list[str]:
-        key = attrs["kind"], repr(attrs["options"])
+    def _shapes(self, node: str) -> list[str]:
+        attrs = self.graph.block(node)
+        key = attrs["kind"], repr(attrs["options"]), len(self.graph.uses(node))
         if key not in self.shapes:
-            kind = kind_of(attrs["kind"])
-            shapes = kind.shapes(kind.completed(self.graph.dim, attrs["options"]))
+            shapes = kind_of(attrs["kind"]).shapes(self.graph.completed(node))
             self.shapes[key] = [f"{name}: {' × '.join(map(str, shape))}" for name, shape in shapes.items()]
         return self.shapes[key]
 

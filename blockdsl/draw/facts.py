@@ -86,7 +86,7 @@ def _block(graph: Graph, captions: Captions, node: str) -> Row:
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
     title, *notes = captions.notes(node)
-    shapes = kind.shapes(kind.completed(graph.dim, attrs["options"]))
+    shapes = kind.shapes(graph.completed(node))
     if attrs["shift"]:
         notes.append(f"tokens shifted by {attrs['shift']}")
     if attrs["scale"] != 1:

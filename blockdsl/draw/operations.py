@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..registry.kinds import kind_of
+from ..registry.kinds import CONCAT, kind_of
 from ..registry.norms import Norm, norms_of
 from ..registry.positions import SCHEMES
 
@@ -23,12 +23,13 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     """Those of a block, but for the add and for what is done to the sum."""
     attrs = graph.nx.nodes[node]
     kind = kind_of(attrs["kind"])
-    options = kind.completed(graph.dim, attrs["options"])
+    options = graph.completed(node)
     of_stream, of_output, _ = norms_of(attrs["options"])
     rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(options)
     steps = [Operation(text, tuple(reads.split())) for text, reads in inside if reads != "rotary" or rotated]
-    out = [_normed(of_stream)] if of_stream is not None and options.pre_norm else []
+    out = [Operation("beside an earlier stream", (CONCAT,))] if options.dim_in != options.dim else []
+    out += [_normed(of_stream)] if of_stream is not None and options.pre_norm else []
     out += [Operation("the first branch's norm")] if options.shared_norm else []
     out += [Operation(f"token shift by {attrs['shift']}")] if attrs["shift"] else []
     out += steps
@@ -40,9 +41,8 @@ def operations(graph: Graph, node: str) -> list[Operation]:
     out += [Operation(f"× {scale:.3g}")] if scale != 1 else []
     out += [Operation("− its part along the stream")] if options.orthog_residual else []
     out += [Operation("stream × a learned gain")] if options.scale_residual else []
-    out += (
-        [Operation(f"stream × {options.scale_residual_constant:.3g}")] if options.scale_residual_constant != 1 else []
-    )
+    factor = options.scale_residual_constant
+    out += [Operation(f"stream × {factor:.3g}")] if factor not in (0, 1) else []
     return out
 
 
@@ -57,6 +57,11 @@ def adds(graph: Graph, node: str) -> bool:
         return False
     plain = o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1
     return plain and not gated(graph, node) and not mixes(graph, node)
+
+
+def replaces(graph: Graph, node: str) -> bool:
+    """Whether a block's update takes the stream's place."""
+    return graph.nx.nodes[node]["options"].get("scale_residual_constant") == 0
 
 
 def gated(graph: Graph, node: str) -> bool:

@@ -12,7 +12,7 @@ from ..graph.nodes import carried
 from ..language.expand import BlockSpec, ReadSpec
 from ..language.labels import LabelSpec
 from ..language.pattern import parse
-from ..registry.kinds import kinds
+from ..registry.kinds import CONCAT, kinds
 from ..registry.options import by_name, spell
 from ..registry.reads import JOINS
 
@@ -91,7 +91,11 @@ class Names:
                 found.setdefault(what, []).append(source)
         words = []
         for what, sources in found.items():
-            verb = {"context": "attends to the stream at", "scores": "adds the scores of"}
+            verb = {
+                "context": "attends to the stream at",
+                CONCAT: "reads beside it the stream at",
+                "scores": "adds the scores of",
+            }
             said = verb.get(what, f"takes the {GIVEN.get(what, what)} of")
             known = named or all(map(self.graph.labels, sources))
             words.append(f"{said} {self.called(node, what, sources) if known else '...'}")

@@ -10,7 +10,7 @@ import networkx as nx
 from ..errors import PatternError
 from ..language.expand import ReadSpec
 from ..language.labels import LabelSpec
-from ..registry.kinds import SCORE_SIZES, kinds
+from ..registry.kinds import CONCAT, SCORE_SIZES, kinds
 from ..registry.norms import NORM_DETAILS, norm_of, reads_condition, shares
 from ..registry.options import Option
 from ..registry.positions import Scheme
@@ -179,7 +179,9 @@ class _Builder:
 
     def _normed(self, source: str, node: str, block: ResolvedBlock) -> None:
         if not shares(self.graph.nodes[source]["options"]):
-            problem = f"shared_norm reads the stream as {source} norms it, and {source} has no norm before its branch"
+            more = self.graph.nodes[source]["options"].get(CONCAT)
+            lacks = "norms more than it" if more else "has no norm before its branch"
+            problem = f"shared_norm reads the stream as {source} norms it, and {source} {lacks}"
             raise PatternError(self.resolved.pattern.source, block.span, problem, "write shared_norm=false here")
         self._edge(source, node, "normed")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..registry.injection import injection_shapes
 from ..registry.kinds import Shape, Sizes, kind_of
-from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm
+from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm, widths
 from ..registry.options import plain, whole
 from ..registry.pools import cls_tokens, pool_attention, pool_of, vectors_of
 from ..registry.positions import SCHEMES
@@ -83,7 +83,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
-            yield node, _block(graph.dim, features, attrs, stream, node in owners, states.get(node, Kept()))
+            yield node, _block(graph, node, features, stream, node in owners, states.get(node, Kept()))
         elif node_type == "read":
             yield node, _read(graph, node, stream, node in owners)
         elif node_type == "condition":
@@ -102,9 +102,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             yield node, _output(graph, {name: plain(value) for name, value in attrs.items()}, sizes)
 
 
-def _block(dim: int, condition: int, attrs: dict[str, Any], sizes: Sizes, owns: bool, state: Kept) -> Cost:
-    kind = kind_of(attrs["kind"])
-    options = kind.completed(dim, attrs["options"])
+def _block(graph: Graph, node: str, condition: int, sizes: Sizes, owns: bool, state: Kept) -> Cost:
+    kind, options, dim = kind_of(graph.block(node)["kind"]), graph.completed(node), graph.dim
     own = _numbers(kind.shapes(options))
     around, adapting = _around(dim, options, condition)
     parameters = around + own if owns else 0
@@ -128,12 +127,13 @@ def _around(dim: int, options: Any, condition: int) -> tuple[int, int]:
 
     And those of them that a condition of so many features is multiplied by.
     """
-    norms = [norm for norm in norms_of(vars(options)) if norm is not None]
+    norms = [(norm, width) for norm, width in zip(norms_of(vars(options)), widths(options), strict=True) if norm]
     gains = (dim if options.scale_residual else 0) + (0 if options.layer_scale is None else dim)
     gains += dim * options.use_adaptive_layerscale
     gate = 2 * (3 * dim * dim + 3 * dim) if options.gate_residual else 0
-    adapting = dim * condition * (sum(norm.adaptive for norm in norms) + options.use_adaptive_layerscale)
-    own = sum(norm.parameters(dim) for norm in norms) + _numbers(mixing_shapes(dim, options.num_residual_streams))
+    adapting = condition * (sum(norm.adaptive * width for norm, width in norms) + options.use_adaptive_layerscale * dim)
+    own = sum(norm.parameters(width) for norm, width in norms)
+    own += _numbers(mixing_shapes(dim, options.num_residual_streams))
     return own + gains + gate + adapting, adapting
 
 

@@ -274,8 +274,7 @@ def _block_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]
 
 def _meant(graph: Graph, node: str) -> dict[str, Any]:
     """A block's options, with what those come to that follow from others."""
-    attrs = graph.block(node)
-    return vars(kind_of(attrs["kind"]).completed(graph.dim, attrs["options"]))
+    return vars(graph.completed(node))
 
 
 def _ties(graph: Graph, nodes: Sequence[str]) -> list[str | None]:

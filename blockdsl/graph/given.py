@@ -39,9 +39,7 @@ def misread(graph: Graph, source: str, node: str, what: str) -> str | None:
 
 
 def _sizes(graph: Graph, node: str) -> Mapping[str, Mapping[str, Value]] | str:
-    attrs = graph.block(node)
-    kind = kind_of(attrs["kind"])
-    return kind.given_sizes(kind.completed(graph.dim, attrs["options"]))
+    return kind_of(graph.block(node)["kind"]).given_sizes(graph.completed(node))
 
 
 def _rotary(graph: Graph, node: str) -> list[str]:

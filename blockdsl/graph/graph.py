@@ -201,11 +201,22 @@ class Graph:
             return self.patches + int(start["class_token"])
         return int(start["pos_offset"]) + int(start["max_seq_len"] or 0)
 
+    def completed(self, node: str) -> Any:
+        """A block's options with attribute access, those that follow from others among them: `Kind.completed`."""
+        attrs = self.block(node)
+        return kind_of(attrs["kind"]).completed(self.dim, attrs["options"], len(self.uses(node)))
+
+    def uses(self, node: str) -> list[str]:
+        """The blocks that share a block's parameters, where each has some of its own too; else the block alone."""
+        attrs = self.block(node)
+        if attrs["tie"] is None or not kind_of(attrs["kind"]).by_use(attrs["options"]):
+            return [node]
+        return [other for other in self.nodes("block") if self.block(other)["tie"] == attrs["tie"]]
+
     def state(self, node: str) -> tuple[Kind, Mapping[str, State] | None]:
         """A block's kind, and the pieces that it keeps between decoding steps; None: it cannot decode stepwise."""
-        attrs = self.block(node)
-        kind = kind_of(attrs["kind"])
-        return kind, kind.states(kind.completed(self.dim, attrs["options"]))
+        kind = kind_of(self.block(node)["kind"])
+        return kind, kind.states(self.completed(node))
 
     def sees_later(self) -> str | None:
         """Why a token's value may depend on a later token, or None when it cannot."""

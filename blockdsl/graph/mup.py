@@ -75,7 +75,7 @@ def roles(graph: Graph, base: Graph) -> dict[str, Scaling]:
         if node not in graph.tied():
             continue
         kind = kind_of(graph.block(node)["kind"])
-        here, there = (kind.shapes(kind.completed(g.dim, g.block(n)["options"])) for g, n in ((graph, node), of_base))
+        here, there = (kind.shapes(g.completed(n)) for g, n in ((graph, node), of_base))
         for name, shape in here.items():
             out[f"{node}.{name}"] = scaling_of(shape, there[name], name.endswith("weight"))
     return out

@@ -66,7 +66,7 @@ def kept(graph: Graph) -> dict[str, Kept]:
     for node in graph.nodes("block"):
         tail, declared = graph.block(node)["shift"], graph.state(node)[1] or {}
         pieces = {name: piece for name, piece in declared.items() if not piece.of}
-        shift = State((tail, graph.dim)) if tail and graph.causal else None
+        shift = State((tail, graph.completed(node).dim_in)) if tail and graph.causal else None
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
     return out

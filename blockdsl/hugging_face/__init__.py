@@ -22,11 +22,9 @@ from ..files import read_object
 from .config import Config
 from .family import Family, Reading
 
-_TIED_READER = (
-    "a tied block reads the stream joined with the embedding, and what it gives goes into the next layer alone, for "
-    "which there is no option here"
-)
-LACKING = {"zamba": _TIED_READER, "zamba2": _TIED_READER}
+LACKING = {
+    "zamba": "its Mamba-1 has heads, each with steps and matrices of its own, for which there is no option here",
+}
 """By `model_type`, what models need that there is not."""
 
 

@@ -173,21 +173,23 @@ class Weight:
         theirs: their names, {i} the layer, {e} the expert; several are joined along the first axis.
         layout: how each of theirs is stored, or several, one for each.
         sizes: rows of each of theirs; empty: equal parts.
-        experts: how many experts have tensors of these names, whose number is the first axis of ours; none: no experts.
+        experts: how many experts have tensors of these names, whose number is the first axis of ours, or what {e} is
+            for each; none: no experts.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     layout: Layout | tuple[Layout, ...] = field(default_factory=Layout)
     sizes: tuple[int, ...] = ()
-    experts: int | None = None
+    experts: int | Sequence[int] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         names = (self.theirs,) if isinstance(self.theirs, str) else self.theirs
         if self.experts is None:
             return names
-        return tuple(name.replace("{e}", str(expert)) for expert in range(self.experts) for name in names)
+        numbers = range(self.experts) if isinstance(self.experts, int) else self.experts
+        return tuple(name.replace("{e}", str(number)) for number in numbers for name in names)
 
     @property
     def layouts(self) -> tuple[Layout, ...]:

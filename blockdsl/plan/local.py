@@ -68,7 +68,7 @@ def _split(graph: Graph, node: str, ranks: int) -> Split | str:
     kind = kind_of(graph.block(node)["kind"])
     if kind.split is None:
         return f"{kind.title} does not say how it splits"
-    return kind.split(kind.completed(graph.dim, graph.block(node)["options"]), ranks)
+    return kind.split(graph.completed(node), ranks)
 
 
 def _position_split(graph: Graph, node: str, ranks: int) -> Split | str:
@@ -98,8 +98,7 @@ def _shared(graph: Graph) -> Iterator[tuple[str, str]]:
 def _shapes(graph: Graph, node: str) -> Mapping[str, Shape]:
     attrs: dict[str, Any] = graph.nx.nodes[node]
     if attrs["type"] == "block":
-        kind = kind_of(attrs["kind"])
-        return kind.shapes(kind.completed(graph.dim, attrs["options"]))
+        return kind_of(attrs["kind"]).shapes(graph.completed(node))
     scheme = SCHEMES[attrs["scheme"]]
     return scheme.shapes(scheme.complete(attrs))
 

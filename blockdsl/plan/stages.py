@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import networkx as nx
 
@@ -24,6 +24,8 @@ from ..registry.positions import SCHEMES
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
+
+G = TypeVar("G", bound="Graph")
 
 STEPS = ("block", "sum", "read")
 """Types of nodes that a stage has; the input is the first stage's and the output the last one's."""
@@ -136,6 +138,16 @@ def shared(graph: Graph, parts: Sequence[PipelineStage]) -> dict[str, tuple[int,
     if graph.nx.nodes[graph.end]["tied"]:
         out[graph.start] = tuple(dict.fromkeys((0, len(parts) - 1)))
     return {node: where for node, where in out.items() if len(where) > 1}
+
+
+def restaged(graph: G, parts: Sequence[PipelineStage], names: Sequence[str | None]) -> G:
+    """A copy whose stages are these, under these names: its text has `|` at the cuts, and drawings show them."""
+    out = graph.copy()
+    out.nx.graph["stages"] = list(names)
+    for part in parts:
+        for node in part.nodes:
+            out.nx.nodes[node]["stage"] = part.index
+    return out
 
 
 def balanced(loads: Sequence[int], n: int) -> list[int]:

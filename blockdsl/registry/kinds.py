@@ -63,7 +63,7 @@ one without `state` cannot be decoded one token at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -94,6 +94,9 @@ class Sizes(NamedTuple):
     seq: int
     context: int
 
+
+CONCAT = "concat"
+"""An option of blocks that read the stream and what it was at a label, concatenated: the module gets 2·dim features."""
 
 # Options that say how large scores are beside the tokens → what they count. Blocks that add scores are alike in them.
 SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
@@ -126,6 +129,8 @@ class Kind:
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
         gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
             block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
+        saved: options, sizes, the inputs that a block has → numbers that its module saves for the backward pass, its
+            own input among them; None: unknown, and plans leave it out.
         given_sizes: options → of what it gives or reads of that, the sizes in words, in which two blocks must agree;
             or a sentence on why a block with these options gives none.
         split: its completed options and a number of ranks → the share of one rank, or a sentence on why it is whole on
@@ -143,6 +148,7 @@ class Kind:
     module: str | Callable[..., Any]
     inputs: tuple[str, ...] = ()
     active: Callable[[Any], int | None] = lambda options: None
+    saved: Callable[[Any, Sizes, Collection[str]], float] | None = None
     state: Callable[[Any], Mapping[str, State] | None] | None = None
     causal_only: bool = False
     segments: bool = True
@@ -215,15 +221,31 @@ class Kind:
 
     def clash(self, dim: int, options: Mapping[str, Value]) -> str | None:
         """What is wrong with all options of a block that are each in range, or None."""
-        given = SimpleNamespace(dim=dim, **_plain(options))
+        given = self._given(dim, options, 1)
         return _block_check(given) or self.check(given)
 
-    def completed(self, dim: int, options: Mapping[str, Value]) -> Any:
-        """Checked options of a block with attribute access, `dim` and those that follow from others among them."""
-        given = SimpleNamespace(dim=dim, **_plain(options))
+    def completed(self, dim: int, options: Mapping[str, Value], uses: int = 1) -> Any:
+        """Checked options of a block with attribute access, those that follow from others among them.
+
+        And `dim`, features of the stream; `dim_in`, those that the module reads, with what it reads by `concat`; and
+        `uses`, how many blocks share its parameters, of one that is `by_use`.
+        """
+        given = self._given(dim, options, uses)
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
 
-    def complete(self, dim: int, given: Mapping[str, Any], caller: str) -> Any:
+    def _given(self, dim: int, options: Mapping[str, Value], uses: int) -> Any:
+        dim_in = 2 * dim if options.get(CONCAT) else dim
+        return SimpleNamespace(**{"dim": dim, "dim_in": dim_in, "uses": uses, **_plain(options)})
+
+    def by_use(self, options: Mapping[str, Value]) -> bool:
+        """Whether each use of a tied block has parameters of its own beside those that it shares."""
+        return any(options[option.name] != option.default for option in self._by_use)
+
+    @cached_property
+    def _by_use(self) -> tuple[Option, ...]:
+        return tuple(option for option in self.options if option.by_use)
+
+    def complete(self, dim: int, given: Mapping[str, Any], caller: str, uses: int = 1) -> Any:
         """The same from its own options as a caller gives them: checked, with defaults for the others.
 
         `caller` is what the error of an unknown option speaks of, `Attention()`.
@@ -236,9 +258,9 @@ class Kind:
         check_names(given, known, f"{caller} got an unknown argument")
         dim = whole("dim", dim, 1)
         options = {name: option.default for name, option in known.items()} | checked_values(given, known)
-        if problem := self.check(SimpleNamespace(dim=dim, **options)):
+        if problem := self.check(self._given(dim, options, uses)):
             raise UserError(problem)
-        return self.completed(dim, options)
+        return self.completed(dim, options, uses)
 
 
 # An option of the kinds that are `both_ways`.
@@ -271,6 +293,7 @@ def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
     twice: dict[str, Callable[[Any], Any]] = {
         "shapes": lambda shapes: {f"{way}.{name}": shape for way in WAYS for name, shape in shapes.items()},
         "flops": lambda flops: 2 * flops,
+        "saved": lambda numbers: 2 * numbers,
         "state": lambda pieces: None,
         "steps": lambda steps: [*steps, ("+ the same of the tokens in reverse", "")],
         "split": lambda split: split if isinstance(split, str) else split.renamed(WAYS),
@@ -327,9 +350,9 @@ BLOCK_OPTIONS = (
         "scale_residual_constant",
         float,
         1.0,
-        "a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555)",
+        "a fixed factor of the residual (DeepNet's alpha, arXiv:2203.00555); 0: the branch is the new stream",
         setting="scale_residual_constant",
-        above=0,
+        least=0,
     ),
     Option(
         "branch_scale",
@@ -387,6 +410,11 @@ def _block_check(o: Any) -> str | None:
         return clash[-1]
     if o.use_adaptive_layerscale and o.layer_scale is not None:
         return "use_adaptive_layerscale and layer_scale are both set; give one"
+    for name in ("scale_residual", "gate_residual"):
+        if o.scale_residual_constant == 0 and getattr(o, name):
+            return f"{name} is set, but scale_residual_constant=0 leaves no residual"
+    if getattr(o, CONCAT, False) and o.shared_norm:
+        return "concat is set, but with shared_norm a branch reads what another block has normed"
     return misplaced_norm(o) or streams_clash(o) or injection_clash(o)
 
 

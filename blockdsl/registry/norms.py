@@ -176,6 +176,11 @@ def norms_of(options: Mapping[str, Any]) -> BlockNorms:
     return BlockNorms(*(own if has else None for has in (of_stream, of_output, options["pre_and_post_norm"])))
 
 
+def widths(o: Any) -> tuple[int, int, int]:
+    """Features that each of a block's norms reads, by its completed options: before the layer, those of the layer."""
+    return o.dim_in if o.pre_norm else o.dim, o.dim, o.dim
+
+
 def reads_condition(options: Mapping[str, Any]) -> bool:
     """Whether a block reads a condition by its options."""
     adaptive = any(norm is not None and norm.adaptive for norm in norms_of(options))
@@ -183,8 +188,8 @@ def reads_condition(options: Mapping[str, Any]) -> bool:
 
 
 def shares(options: Mapping[str, Any]) -> bool:
-    """Whether a block norms the stream before its layer, which another block may read."""
-    return bool(options["pre_norm"]) and norms_of(options).stream is not None
+    """Whether a block norms the stream alone before its layer, which another block may read."""
+    return bool(options["pre_norm"]) and norms_of(options).stream is not None and not options.get("concat")
 
 
 def final_norm(output: Mapping[str, Any]) -> Norm | None:

@@ -51,6 +51,8 @@ class Option:
             gives some, of the block's options; see `xt_blocks.kernels.scores.spec`. Empty: it does nothing to scores.
         reads: of an option whose value in a text is a label, `a(kv=u)`: what it reads of the place that this names. In
             a graph the option is true, and an edge that carries this comes from the place. Only a block can set it.
+        by_use: where it is on, each use of a tied block has parameters of its own. The module is built with `uses`, how
+            many there are, and gets the input `use`, which of them it is.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Option:
     area: str = ""
     scores: str = ""
     reads: str = ""
+    by_use: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", plain(self.default))

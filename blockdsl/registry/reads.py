@@ -75,6 +75,15 @@ JOINS = {
             replaces=True,
         ),
         Join(
+            "linear",
+            "W·x + u",
+            "a linear layer reads the stream, and they are added to what it makes (Zamba, arXiv:2405.16712)",
+            "added to a linear layer of the stream, in its place",
+            lambda dim, n: {"linear.weight": (dim, dim)},
+            lambda dim, n: dim * dim,
+            replaces=True,
+        ),
+        Join(
             "soft",
             "softmax(w)·u",
             "their weighted mean, of learned weights that are at first alike, is the new stream (arXiv:2502.09245)",

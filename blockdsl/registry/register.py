@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any
 
 from ..errors import UserError
-from .kinds import _KINDS, INPUTS, INPUTS_NEED, Kind, kinds
+from .kinds import _KINDS, CONCAT, INPUTS, INPUTS_NEED, Kind, kinds
 from .options import Option
 from .settings import table
 
@@ -89,6 +89,8 @@ def _reads_wrongly(kind: Kind, option: Option) -> str | None:
         return "takes a label, so its type is bool, its default False, and no setting sets it"
     if option.reads in _CARRIED:
         return f"cannot read {option.reads}, which other edges of a graph carry"
+    if (option.name == CONCAT) != (option.reads == CONCAT):
+        return f"reads {option.reads}; the one that reads {CONCAT} is called so"
     if option.name != option.reads and option.name in INPUTS:
         return f"reads {option.reads}, but its name is that of the input {option.name}"
     if sum(other.reads == option.reads for other in kind.options) > 1:

@@ -201,3 +201,34 @@ falcon_h1 = ModelFamily(
     ((m(branch_scale=0.23570226039552) & a(shared_norm, branch_scale=0.9375)) f(branch_scale=0.5859375))*36
     """,
 )
+
+
+# A shared block reads the stream with the embedding beside it; the Mamba-2 after it reads what that gives, and x.
+_ALONE = "scale_residual_constant=0"
+_INTO = f"into = <x(linear) m({_ALONE}) <x;"
+_SHARED = f"^x a(concat=e, {_ALONE})@a{{0}} f({_ALONE})@f{{0}} into;"
+
+zamba2 = ModelFamily(
+    "arXiv:2411.15242",
+    "dim dim_head scale attention state shared layers",
+    {
+        "2.7b": (
+            *(2560, 160, 0.11180339887498948, "use_abs_pos_emb=false", 64),
+            f"one = {_SHARED.format(1)}\ntwo = {_SHARED.format(2)}",
+            "m*6 (one m*5 two m*5)*3 one m*4 two m*3 one m*2",
+        ),
+        "1.2b": (
+            *(2048, 128, 0.125, "attn_lora_rank=128, rotary_pos_emb, rotary_emb_dim=128", 128),
+            f"one = {_SHARED.format('')}",
+            "m*5 (one m*5)*5 one m*2",
+        ),
+    },
+    f"""
+    set dim={{dim}}, heads=32, attn_dim_head={{dim_head}}, attn_qk_scale={{scale}}, causal, {{attention}};
+    set ssm_state={{state}}, ssm_dt_limit_min=0.001, use_rmsnorm, norm_eps=1e-5, ff_glu, ff_gate_first, ff_no_bias;
+    set ff_lora_rank=128, num_tokens=32000, max_seq_len=4096, {TIED};
+    {_INTO}
+    {{shared}}
+    ^e {{layers}}
+    """,
+)

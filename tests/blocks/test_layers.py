@@ -225,7 +225,8 @@ LATENT = ("attn_kv_rank", "attn_q_rank", "attn_shared_key_dim")
 
 def readers(setting: str) -> str:
     """The built-in kinds that a setting is about, as its name says it; empty: all of them, or none in particular."""
-    if setting in ("residual_attn", "attn_max_attend_past", "attn_max_attend_future", "attn_forget_gate", *LATENT):
+    alone = ("residual_attn", "attn_max_attend_past", "attn_max_attend_future", "attn_forget_gate", "attn_lora_rank")
+    if setting in (*alone, *LATENT):
         return "a"
     of = {"cross_": "c", "ff_": "f", "attn_": "ac"}
     return next((kinds for prefix, kinds in of.items() if setting.startswith(prefix)), "")

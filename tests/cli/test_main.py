@@ -21,7 +21,21 @@ from .configurations import LLAMA
 from .conftest import Ran, process
 
 Run = Callable[..., Ran]
-NAMES = ["check", "fmt", "show", "draw", "stats", "diff", "options", "train", "generate", "attention", "coords"]
+NAMES = [
+    "check",
+    "fmt",
+    "show",
+    "draw",
+    "stats",
+    "plan",
+    "diff",
+    "options",
+    "tokenize",
+    "train",
+    "generate",
+    "attention",
+    "coords",
+]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
 
 
@@ -104,11 +118,12 @@ def test_the_examples_of_the_whole_show_what_they_promise(
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
     lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
     by_command = {command: arguments for _, command, *arguments in lines}
-    assert sorted(by_command) == sorted(["check", "show", "draw", "stats", "diff", "options", "train", "generate"])
+    expected = ["check", "show", "draw", "stats", "plan", "diff", "options", "train", "generate"]
+    assert sorted(by_command) == sorted(expected)
     wrong = blockdsl("check", *by_command["check"])
     assert (wrong.status, wrong.out) == (1, "")
     assert "^^^^" in wrong.err
-    for name in ("show", "draw", "stats", "options"):
+    for name in ("show", "draw", "stats", "plan", "options"):
         assert blockdsl(name, *by_command[name]).status == 0
     assert Path("decoder.svg").read_text(encoding="utf-8").startswith("<svg ")
 

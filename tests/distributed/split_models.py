@@ -57,14 +57,16 @@ def run_pass(model: nn.Module, inputs: dict[str, Any]) -> Pass:
     return Pass(out.detach(), loss.detach(), of_inputs, {n: p.grad for n, p in model.named_parameters()})
 
 
-def compare(graph: BlockGraph, whole: nn.Module, inputs: dict[str, Any], group: Any, expected: Pass) -> None:
+def compare(
+    graph: BlockGraph, whole: nn.Module, inputs: dict[str, Any], group: Any, expected: Pass, tolerance: float = 1e-9
+) -> None:
     """Hold a rank's pass against that of the whole model."""
     ranks, rank = group.size(), group.rank()
     model = share(whole, graph, group)
     found, of = run_pass(model, inputs), cuts(model, graph, ranks)
     sum_gradients(model, of, group)
     gradients = {name: p.grad for name, p in model.named_parameters()}
-    close = {"rtol": 1e-9, "atol": 1e-10}
+    close = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(found.out, expected.out, **close)
     torch.testing.assert_close(found.loss, expected.loss, **close)
     torch.testing.assert_close(found.of_inputs, expected.of_inputs, **close)

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import blockdsl
+from blockdsl.plan.mesh import Mesh
 from xt_blocks import AutoregressiveWrapper
 from xt_blocks.distributed.init import initialised
-from xt_blocks.distributed.job import distribute
-from xt_blocks.distributed.shard import whole
+from xt_blocks.distributed.job import Job, distribute
 
 from .processes import run
 
@@ -45,18 +46,35 @@ def trained(name: str, mesh: str, masked: bool = False, **options: Any) -> dict[
         graph = blockdsl.compile(pattern, **MODEL, **settings)
         job = distribute(graph, mesh, seed=3, **options)
         optimizer = torch.optim.SGD(job.parameters(), lr=0.5)
-        losses, norms, first = [], [], {n: whole(p.detach()).clone() for n, p in job.named_parameters()}
+        losses, norms, first = [], [], gathered(job)
         for tokens, mask in batches(masked):
             losses.append(job.backward(tokens, mask))
             norms.append(job.clip(0.7))
             optimizer.step()
             optimizer.zero_grad()
         losses.append(job.loss(*batches(masked)[0]))
-        after = {n: whole(p.detach()) for n, p in job.named_parameters()}
+        after = gathered(job)
         held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in job.parameters())
     finally:
         torch.set_default_dtype(torch.float32)
     return {"losses": losses, "norms": norms, "first": first, "after": after, "held": held}
+
+
+def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The whole tensors of a checkpoint, put together from what every rank says that it holds."""
+    mine = {
+        name: (piece.shape, [(r.offset, r.part) for r in piece.rectangles])
+        for name, piece in job.contents(*optimizers).items()
+    }
+    every: list[Any] = [None] * job.mesh.size
+    dist.all_gather_object(every, mine)
+    out: dict[str, Tensor] = {}
+    for held in every:
+        for name, (shape, parts) in held.items():
+            tensor = out.setdefault(name, torch.full(shape, torch.nan))
+            for offset, part in parts:
+                tensor[tuple(slice(at, at + size) for at, size in zip(offset, part.shape, strict=True))] = part
+    return out
 
 
 def all_cases(mesh: str) -> dict[str, Any]:
@@ -72,7 +90,7 @@ def of_one_process(name: str, masked: bool = False) -> dict[str, Any]:
     try:
         net = initialised(blockdsl.compile(pattern, **MODEL, **settings), 3)
         wrapper, losses, norms = AutoregressiveWrapper(net), [], []
-        first = {n: p.detach().clone() for n, p in net.named_parameters()}
+        first = {f"model.{n}": p.detach().clone() for n, p in net.named_parameters()}
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         for tokens, mask in batches(masked):
             loss = wrapper(tokens, mask=mask)
@@ -85,12 +103,17 @@ def of_one_process(name: str, masked: bool = False) -> dict[str, Any]:
         losses.append(wrapper(batches(masked)[0][0], mask=batches(masked)[0][1]).item())
     finally:
         torch.set_default_dtype(torch.float32)
-    return {"losses": losses, "norms": norms, "first": first, "after": dict(net.named_parameters())}
+    return {
+        "losses": losses,
+        "norms": norms,
+        "first": first,
+        "after": {f"model.{n}": p for n, p in net.named_parameters()},
+    }
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=2", "dp=2"])
+@pytest.mark.parametrize("mesh", ["fsdp=2", "dp=2", "tp=2", "fsdp=2,tp=2"])
 def test_equal_to_one_process(mesh: str) -> None:
-    first, second = run(all_cases, 2, mesh)
+    first, second, *_ = run(all_cases, Mesh.parse(mesh).size, mesh)
     for name in first:
         expected = of_one_process(*(("plain", True) if name == "masked" else (name,)))
         for rank in (first, second):

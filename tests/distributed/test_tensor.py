@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -13,11 +14,13 @@ import blockdsl
 import xt_blocks
 from blockdsl import Cut, Kind, Option, Split, UserError
 from blockdsl.plan.local import tensor_part, tensor_splits
-from xt_blocks.distributed.tensor import cuts
+from xt_blocks.distributed.tensor import cuts, tensor_parallel
 from xt_blocks.runtime.intermediates import Intermediates
 
 from .split_models import compare, compiled, run_pass, share, whole_model
 from .threads import of_threads
+
+RANKS = [pytest.param(2, marks=pytest.mark.distributed), 4]
 
 ATTENTION: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -67,6 +70,10 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "keys of another": ("a ^k f a(kv=k) a", {"attn_kv_heads": 2, "rotary_pos_emb": True}),
     "values of another": ("a ^k f a(values=k, value_mix=learned) a(values=k)", {"attn_kv_heads": 2}),
     "scores of another": ("a ^k f a(scores=k)", {}),
+    "shared block": (
+        "^u f (^x a(concat=u, lora_rank=3, kv_heads=2)@a f(lora_rank=2, glu)@f <x(linear) f(scale_residual_constant=0))*2",
+        {"attn_shared_kv": True, "attn_gate_values": True},
+    ),
     "ties": ("(a f)@u*3", {"rel_pos_bias": True, "attn_out_bias": True}),
     "parallel": ("a & f (a f) & f(glu)", {}),
     "shared norm": ("(a & f)*2", {"attn_out_bias": True, "shared_norm": True}),
@@ -109,7 +116,7 @@ def inputs_of(graph: Any, **further: Any) -> dict[str, Any]:
     return inputs
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention(monkeypatch: pytest.MonkeyPatch, name: str, ranks: int) -> None:
     graph = compiled("a f a", **ATTENTION[name])
@@ -117,7 +124,7 @@ def test_attention(monkeypatch: pytest.MonkeyPatch, name: str, ranks: int) -> No
     held_against_the_whole(monkeypatch, graph, ranks)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("name", PATTERNS)
 def test_patterns(monkeypatch: pytest.MonkeyPatch, name: str, ranks: int) -> None:
     pattern, settings = PATTERNS[name]
@@ -164,7 +171,7 @@ def test_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 EVERY_CACHE = "a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", RANKS)
 def test_generation(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
     """Cached steps, whose caches have the bytes that the graph of a share says."""
     graph = compiled(EVERY_CACHE, rotary_pos_emb=True, rglru_heads=4).with_tokens(17, 32)
@@ -319,3 +326,18 @@ def test_a_split_that_contradicts_the_shapes_is_refused(wide: Any) -> None:
         tensor_part(compiled("wide"), 2)
     with pytest.raises(UserError, match=r"wide0: split cuts 'up.weight' of shape \(8, 16\) unevenly for 3 ranks"):
         tensor_part(compiled("wide"), 3)
+
+
+def test_a_group_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = compiled("a f")
+    model = xt_blocks.lower(tensor_part(graph, 4))
+    with pytest.raises(UserError, match="a0: its heads=1 is not what one of 2 ranks has, 2: lower tensor_part"):
+        of_threads(monkeypatch, 2, lambda group: tensor_parallel(model, graph, group))
+
+
+def test_a_model_of_shares_is_copied_with_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = compiled("a f")
+    whole, inputs = whole_model(graph), inputs_of(graph)
+    expected = run_pass(whole, inputs).out
+    for found in of_threads(monkeypatch, 2, lambda group: copy.deepcopy(share(whole, graph, group))(inputs["x"])):
+        torch.testing.assert_close(found, expected)

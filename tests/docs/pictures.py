@@ -14,6 +14,12 @@ def pictures() -> dict[str, str]:
     gpt2 = {"dim": 768, "heads": 12, "causal": True, "num_tokens": 50257, "max_seq_len": 1024, "tie_embedding": True}
     nemotron_h = blockdsl.from_megatron("M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-")
     both = "set dim=512, num_tokens=37000, max_seq_len=1024; (a f)*6 => (a c f)*6"
+    zamba = """
+    set dim=64, heads=4, causal, attn_dim_head=32, ssm_state=16, ssm_dim_head=16;
+    one = ^x a(concat=e, scale_residual_constant=0)@a f(lora_rank=8, scale_residual_constant=0)@f
+          <x(linear) m(scale_residual_constant=0) <x;
+    ^e m*2 (one m*2)*3
+    """
     return {
         "hybrid.svg": blockdsl.compile(nemotron_h, dim=4096, heads=32).to_svg(),
         "decoder.svg": blockdsl.compile("(a f)*12", **gpt2).to_svg(),
@@ -21,5 +27,6 @@ def pictures() -> dict[str, str]:
         "skips.svg": blockdsl.compile("(^u a f)*6 (<u(pop, cat) a f)*6", dim=512).to_svg(),
         "dense.svg": blockdsl.compile("^h (a f <h(all, gain) ^h)*12", dim=512).to_svg(),
         "shared_kv.svg": blockdsl.compile("(a ^k f a(kv=k) f)*6", dim=512).to_svg(),
+        "shared_block.svg": blockdsl.compile(zamba).to_svg(),
         "encoder_decoder.svg": blockdsl.compile(both).to_svg(),
     }

@@ -282,6 +282,7 @@ PLAIN_FEEDFORWARD = {
     "relu_squared": False,
     "post_act_ln": False,
     "no_bias": False,
+    "lora_rank": None,
     "dropout": 0.0,
     "sublayer_dropout": 0.0,
     "zero_init_branch_output": False,

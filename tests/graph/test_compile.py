@@ -49,6 +49,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             "options": PLAIN_ATTENTION
             | {"heads": 4, "dim_head": 4, "causal": True, "max_attend_past": None, "max_attend_future": None}
             | {"kv_rank": None, "q_rank": None, "shared_key_dim": None}
+            | {"lora_rank": None, "concat": False}
             | {"kv": False, "values": False, "value_mix": "half", "forget_gate": False}
             | around,
             "given": {"heads": 4},

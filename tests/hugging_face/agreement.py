@@ -164,7 +164,8 @@ class Tokens:
         else:
             sizes = [len(layer.split()) for layer in layers]
             first = [blocks[start] for start in accumulate(sizes[:-1], initial=0)]
-        yield from zip([*(seen.streams[node] for node in first), out], streams, strict=True)
+        dim = ours.graph.dim  # of what a block reads concatenated, the stream comes first
+        yield from zip([*(seen.streams[node][..., :dim] for node in first), out], streams, strict=True)
 
     def tokens_missed(self) -> int | None:
         """Of NEW greedy tokens for each row, how many are not theirs: with a cache and without, padded and not."""

@@ -84,7 +84,7 @@ OUT = """\
 
 | models | what is missing |
 | --- | --- |
-| Zamba, Zamba2 | a tied block that reads the stream joined with the embedding, and gives to the next layer alone |
+| Zamba | a Mamba-1 with heads, each with steps and matrices of its own |
 | Nemotron 3 Super and Ultra | experts that read and write fewer features than the stream has |
 | DeepSeek V3.2 | sparse attention by an index |
 | DeBERTa | disentangled relative scores |

@@ -39,9 +39,7 @@ def test_a_text_of_all_that_is_said() -> None:
 
 def test_model_types_that_are_not_known() -> None:
     assert "model_type='lama' is not known here; the nearest that is known is 'llama'" in refusal(model_type="lama")
-    assert "model_type='zamba2': a tied block reads the stream joined with the embedding" in refusal(
-        model_type="zamba2"
-    )
+    assert "model_type='zamba': its Mamba-1 has heads" in refusal(model_type="zamba")
     assert "has no model_type" in refusal(model_type=None)
 
 

@@ -277,7 +277,7 @@ COMMON = {
     "layer_scale": [("0.1", 0.1), ("none", None)],
     "layer_dropout": SHARE,
     "scale_residual": FLAG,
-    "scale_residual_constant": [("2", 2), (".75", 0.75)],
+    "scale_residual_constant": [("2", 2), (".75", 0.75), ("0", 0)],
     "branch_scale": [("0.22", 0.22)],
     "gate_residual": FLAG,
     "orthog_residual": FLAG,

@@ -152,7 +152,7 @@ def test_an_unknown_keyword_is_a_type_error_with_the_nearest_name(keywords: dict
         ({"causal": None}, "causal must be true or false, not none"),
         ({"context": "yes"}, "context must be true or false or none, not yes"),
         ({"rotary_emb_dim": 1}, "rotary_emb_dim must be a whole number of at least 2 or none, not 1"),
-        ({"scale_residual_constant": 0}, "scale_residual_constant must be a number above 0, not 0"),
+        ({"scale_residual_constant": -1}, "scale_residual_constant must be a number of at least 0, not -1"),
         ({"init_gain": -0.5}, "init_gain must be a number above 0 or none, not -0.5"),
         ({"shift_tokens": (1, 0)}, "shift_tokens must be a whole number of at least 0, not (1, 0)"),
     ],

@@ -43,7 +43,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "mult": (1, 0.5, 2.5),
     "inner": (7, 30),
     "qk_scale": (1, 0.2),
-    "scale_residual_constant": (0.5, 1.5),
+    "scale_residual_constant": (0.5, 1.5, 0),
+    "lora_rank": (2, 3),
     "branch_scale": (0.22, 1.5),
     "qk_norm_groups": (2, 4),
     "norm_eps": (0.1, 1e-6),
@@ -204,6 +205,7 @@ WIRED = (
     "a(max_attend_past=2) ^k f a(kv=k, max_attend_past=4)>>1 ^j a(kv=j)",
     "a ^v f (a(values=v, value_mix=learned) ^v f)*2",
     "a ^s f a(scores=s) ^r a(scores=s) <r",
+    "^u a f ^x a(concat=u, lora_rank=2)@a f@f <x(linear) a(concat=u, lora_rank=2)@a (f@f & <x(linear)/2)",
 )
 """With labels and reads."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from xt_blocks.cli import main
+from xt_blocks.train import MEASURED
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "wizards", "brew", "coffee"]
 
@@ -59,9 +60,9 @@ def blockdsl(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, every line of which must be whole, without the seconds, which vary."""
+    """The metrics of a run, every line of which must be whole, without what is measured, which varies."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+    return [{name: value for name, value in record.items() if name not in MEASURED} for record in records]
 
 
 @pytest.fixture

@@ -114,7 +114,9 @@ def test_bits_per_byte_by_hand() -> None:
     text = torch.tensor(list(b"xaab" * 5), dtype=torch.uint8)
     # 19 bytes are predicted: 10 are a, 9 are not.
     expected = (10 * log2(512 / 257) + 9 * 9) / 19
-    assert bits_per_byte(LocalEngine(model, SETTINGS), text, seq_len=19) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_byte(LocalEngine(model, SETTINGS), Corpus(text, text, "", ""), seq_len=19) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def saved(running: Trainer) -> list[str]:

@@ -47,7 +47,7 @@ def test_a_run_folder_is_complete(trained: Path, records: Records, text: Path) -
     ]  # fmt: skip
     found = records(trained)
     steps = [record for record in found if "loss" in record]
-    assert [set(record) for record in steps] == [{"step", "loss", "lr", "tokens"}] * 40
+    assert [set(record) for record in steps] == [{"step", "loss", "lr", "grad_norm", "tokens"}] * 40
     assert [record["step"] for record in steps] == list(range(1, 41))
     assert [record["tokens"] for record in steps] == [57 * step for step in range(1, 41)]
     evaluations = [record for record in found if "loss" not in record]

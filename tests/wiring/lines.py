@@ -36,5 +36,11 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
         "^u a ^k f (a(kv=k) & <u(gate)) a(scores=k) ^v | <u(cat) a(values=v, value_mix=learned) c(context=u) <u(gain)",
         {},
     ),
+    "shared block": (
+        "^e f (^x a(concat=e, lora_rank=3, scale_residual_constant=0)@a f(lora_rank=2, scale_residual_constant=0)@f "
+        "<x(linear) f(scale_residual_constant=0) <x)*2",
+        ROTARY,
+    ),
+    "beside": ("^u a f (a(concat=u, lora_rank=3)>>1 f(lora_rank=2, glu))@s*2 <u(linear)/2 a(concat=u)", LEARNED_KEYS),
     "shifted": ("a>>1 ^k f a(kv=k)>>2 f <k", {"rotary_xpos": True}),
 }

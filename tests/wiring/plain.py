@@ -41,11 +41,14 @@ class Plain:
     def out(self, x: Tensor) -> Tensor:
         return self.norm(x, "norm")
 
-    def f(self, node: str, x: Tensor) -> Tensor:
+    def f(self, node: str, x: Tensor, use: int | None = None, alone: bool = False) -> Tensor:
+        """A feedforward, as one of the uses of its weights; `alone`, in the stream's place."""
         w = {name: self.p[f"blocks.{node}.layer.{name}"] for name in self._of("to_hidden", "to_out")}
-        hidden = self.norm(x, f"blocks.{node}.norm") @ w["to_hidden.weight"].T + w["to_hidden.bias"]
+        h = self.norm(x, f"blocks.{node}.norm")
+        hidden = h @ self._of_use(f"blocks.{node}.layer", "to_hidden", 1, use).T + w["to_hidden.bias"]
         hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
-        return x + hidden @ w["to_out.weight"].T + w["to_out.bias"]
+        update = hidden @ w["to_out.weight"].T + w["to_out.bias"]
+        return update if alone else x + update
 
     def a(
         self,
@@ -56,11 +59,17 @@ class Plain:
         scores: str | None = None,
         window: int | None = None,
         owner: str | None = None,
+        concat: Tensor | None = None,
+        use: int | None = None,
+        alone: bool = False,
     ) -> Tensor:
-        """Self-attention, with what it takes of the attentions of these nodes, by the weights of `owner`."""
+        """Self-attention, with what it takes of the attentions of these nodes, by the weights of `owner`.
+
+        With `concat` it reads that beside x. As one of the uses of its weights; `alone`, in the stream's place.
+        """
         name = f"blocks.{owner or node}"
-        h = self.norm(x, f"{name}.norm")
-        made = self._split(h @ self.p[f"{name}.layer.to_qkv.weight"].T)
+        h = self.norm(x if concat is None else torch.cat((x, concat), dim=-1), f"{name}.norm")
+        made = self._split(h @ self._of_use(f"{name}.layer", "to_qkv", 3, use).T)
         if kv is not None:
             q, own = self._rotated(made), self.seen[kv]
         else:
@@ -73,7 +82,16 @@ class Plain:
                 v = v / 2 + self.seen[values].v / 2
             q, own = self._rotated(q), Seen(self._rotated(k), v)
         earlier = None if scores is None else self.seen[scores].scores
-        return x + self._attention(node, f"{name}.layer.output.to_out.weight", q, own, earlier, window)
+        update = self._attention(node, f"{name}.layer.output.to_out.weight", q, own, earlier, window)
+        return update if alone else x + update
+
+    def _of_use(self, layer: str, linear: str, parts: int, use: int | None) -> Tensor:
+        """A linear layer's matrix, with the product B·A of one use added to the rows of each of its equal parts."""
+        weight = self.p[f"{layer}.{linear}.weight"]
+        if use is None:
+            return weight
+        down, up = (self.p[f"{layer}.lora.{name}_weight"][use].chunk(parts) for name in ("down", "up"))
+        return weight + torch.cat([b @ a for a, b in zip(down, up, strict=True)])
 
     def c(self, node: str, x: Tensor, context: Tensor) -> Tensor:
         """Cross-attention to the same tokens elsewhere in the stack."""

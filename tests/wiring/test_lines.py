@@ -113,6 +113,15 @@ def windows(m: Plain, x: Tensor) -> Tensor:
     return m.a("a3", m.a("a2", x, kv="a0", window=4), kv="a0", window=1)
 
 
+def shared_block(m: Plain, x: Tensor) -> Tensor:
+    embedding, x = x, m.f("f0", x)
+    for use, last in enumerate(("f3", "f6")):
+        made = m.a(f"a{3 * use + 1}", x, owner="a1", concat=embedding, use=use, alone=True)
+        made = m.f("f2", made, use=use, alone=True)
+        x = x + m.f(last, x + made @ m.p[f"joins.read{2 * use}.linear.weight"].T, alone=True)
+    return x
+
+
 PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "u-net": u_net,
     "input injected": input_injected,
@@ -126,6 +135,7 @@ PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "backout": backout,
     "earlier layer": earlier_layer,
     "branches": branches,
+    "shared block": shared_block,
     "windows": windows,
 }
 

@@ -39,10 +39,10 @@ def recurrentgemma(d: int, heads: int, inner: int, attentions: int) -> int:
     return (2 * attentions + 2) * (recurrent + rest) + attentions * (attention + rest) + 256_000 * d + d
 
 
-def state_space(d: int, inner: int, groups: int = 1, gain: int = 1) -> int:
-    """Mamba-2 with heads of 64 features and a state of 128: both linear layers, a convolution of four tokens with a
-    bias, three numbers a head, the gated norm's gain; `gain` norms of the stream."""
-    written, heads = 2 * groups * 128, inner // 64
+def state_space(d: int, inner: int, groups: int = 1, gain: int = 1, state: int = 128) -> int:
+    """Mamba-2 with heads of 64 features: both linear layers, a convolution of four tokens with a bias, three numbers a
+    head, the gated norm's gain; `gain` norms of the stream."""
+    written, heads = 2 * groups * state, inner // 64
     return d * (2 * inner + written + heads + inner) + 5 * (inner + written) + 3 * heads + inner + gain * d
 
 
@@ -53,6 +53,14 @@ def mamba2(d: int, depth: int) -> int:
 def granite4(d: int, keys: int, feedforward: int) -> int:
     """36 layers of Mamba-2 and 4 of attention, a feedforward in each, which may be experts; the embedding is tied."""
     return 36 * state_space(d, 2 * d) + 4 * (2 * d**2 + 2 * d * keys + d) + 40 * (feedforward + d) + 100352 * d + d
+
+
+def zamba2(d: int, depth: int, state: int, shared: int, uses: int, adapters: int) -> int:
+    """Layers of Mamba-2; shared blocks, whose attention reads 2·d features, with norms of both; of each use a linear
+    layer and a term of rank 128 of the feedforward's gate and hidden features, and `adapters` of attention's 2·d."""
+    block = (3 * 2 * d + d) * 2 * d + 3 * 4 * d * d + 2 * d + d
+    use = d * d + 128 * (d + 8 * d) + adapters * 128 * (2 * d + 2 * d)
+    return depth * state_space(d, 2 * d, state=state) + shared * block + uses * use + 32000 * d + d
 
 
 def clip_vision(d: int, patch: int, depth: int, out: int) -> int:
@@ -97,6 +105,9 @@ BY_HAND = {
     + 23 * (130 * 2 * 2688 * 1856 + 129 * 2688)
     + 2 * 131072 * 2688
     + 2688,
+    # the paper says 2.7 and 1.2 thousand million
+    "zamba2-2.7b": zamba2(2560, 54, 64, shared=2, uses=9, adapters=0),
+    "zamba2-1.2b": zamba2(2048, 38, 128, shared=1, uses=6, adapters=3),
     "granite4-h-micro": granite4(2048, 512, 3 * 2048 * 8192),
     "granite4-h-tiny": granite4(1536, 512, 3 * 1536 * (64 * 512 + 1024) + 64 * 1536),
     "granite4-h-small": granite4(4096, 1024, 3 * 4096 * (72 * 768 + 1536) + 72 * 4096),

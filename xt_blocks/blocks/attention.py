@@ -37,6 +37,7 @@ from .latent import Latent
 from .layer_output import LayerOutput
 from .linear import apply, apply_from
 from .linear_rows import LinearParts, LinearRows
+from .lora import LowRank
 from .mem_kv import MemoryKeyValues
 from .output import Output
 from .project import GainedQKNorm, QKNorm, init_parts, projection, split_heads, value_norm
@@ -80,9 +81,9 @@ class AnyAttention(nn.Module):
     core: Callable[[Request], Result] = staticmethod(table.attention)
     joint: str
 
-    def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: Kind, dim: int, options: Mapping[str, Any], uses: int = 1) -> None:
         super().__init__()
-        o = kind.complete(dim, options, f"{type(self).__name__}()")
+        o = kind.complete(dim, options, f"{type(self).__name__}()", uses)
         self.options = o
         self.heads, self.kv_heads = o.heads, o.kv_heads
         self.sizes = o.heads * o.dim_head, o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head
@@ -220,7 +221,8 @@ class Attention(AnyAttention):
     """Multi-head self-attention (Vaswani et al., arXiv:1706.03762), by the fastest kernel that has its options.
 
     Args:
-        dim: features of the stream.
+        dim: features of the stream; with the option `concat` x has twice as many.
+        uses: how many blocks share it, each with a low-rank term of its own, with `lora_rank`.
         options: of the block kind `a`: heads, dim_head, causal, dropout, kv_heads, qk_norm, ...
 
     Raises:
@@ -231,12 +233,14 @@ class Attention(AnyAttention):
     joint = "to_qkv"
 
     @spells(parameters(by_name(SELF_ATTENTION.options)))
-    def __init__(self, dim: int, **options: Unpack[SelfAttentionOptions]) -> None:
-        super().__init__(SELF_ATTENTION, dim, options)
+    def __init__(self, dim: int, *, uses: int = 1, **options: Unpack[SelfAttentionOptions]) -> None:
+        super().__init__(SELF_ATTENTION, dim, options, uses)
+        dim, rank = self.options.dim_in, self.options.lora_rank
         self.latent = None if self.options.kv_rank is None else Latent(self.options)
         if self.latent is not None:
             self.sizes = self.latent.sizes
         self.to_qkv = projection(dim, self.sizes, self.biases)
+        self.lora = None if rank is None else LowRank(dim, self.sizes, rank, uses)
         self.forget_gate = forget_gate(dim, self.heads) if self.options.forget_gate else None
         self.to_value_mix = nn.Linear(dim, self.kv_heads) if self.options.value_mix == "learned" else None
         # one split is enough where all heads have the same size
@@ -276,10 +280,11 @@ class Attention(AnyAttention):
         kv: KeysValues | None = None,
         values: KeysValues | None = None,
         gives: Collection[str] = (),
+        use: int = 0,
     ) -> Tensor | tuple[Tensor, Scores] | LayerOutput:
         """
         Args:
-            x: (batch, seq, dim)
+            x: (batch, seq, dim), or with the option `concat` (batch, seq, 2·dim)
             mask: (batch, seq) bool, True = attend; outside of a stack, where `attend` includes it.
             attend: the masks of the forward pass.
             rotary: rotation of queries and keys.
@@ -291,6 +296,7 @@ class Attention(AnyAttention):
             kv: of an earlier block, with the option `kv`.
             values: those of an earlier block, with the option `values`.
             gives: what to return for later blocks: "kv", "values", both the same KeysValues.
+            use: which of the blocks that share it this is, with the option `lora_rank`.
 
         Returns:
             (batch, seq, dim), and with keep_scores the Scores, each (batch, heads, seq, keys); with `gives` a
@@ -312,9 +318,9 @@ class Attention(AnyAttention):
             attend = Masks(x.shape[1], past, mask=seen, device=x.device)
         values_of, own = None, kv
         if kv is not None:
-            q, k, v = self.queries(x, rotary), kv.keys, kv.values
+            q, k, v = self.queries(x, rotary, use), kv.keys, kv.values
         elif self.latent is None:
-            q, own = self.keys_and_values(x, memory, rotary, cache, values, attend)
+            q, own = self.keys_and_values(x, memory, rotary, cache, values, attend, use)
             k, v = own.keys, own.values
             if own.gates is not None:
                 q, k = with_forgetting(q, k, own.gates, self.scale, attend.place)
@@ -334,9 +340,10 @@ class Attention(AnyAttention):
         cache: LayerState | None,
         values: KeysValues | None = None,
         attend: Masks | None = None,
+        use: int = 0,
     ) -> tuple[Tensor, KeysValues]:
         """Rotated queries of x, with rotated keys and values of all tokens that they may attend to."""
-        q, k, v = self.project(x, memory)
+        q, k, v = self.project(x, memory, use)
         if values is not None:
             v = self.with_earlier(x, memory, v, values.new)
         if rotary is not None:
@@ -358,9 +365,9 @@ class Attention(AnyAttention):
         given = None if attend is None or attend.place is not None else attend.mask
         return log_gates(gate, tokens, None if given is None else given[:, given.shape[1] - tokens.shape[1] :])
 
-    def queries(self, x: Tensor, rotary: Rotation | None) -> Tensor:
+    def queries(self, x: Tensor, rotary: Rotation | None, use: int = 0) -> Tensor:
         """(b, h, n, d), normed and rotated, of `x: (b, n, dim)`, in a block without keys of its own."""
-        q = split_heads(apply(self.to_qkv, x), self.heads)
+        q = split_heads(self._made(x, use), self.heads)
         q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         return q if rotary is None else rotary.queries(q)
 
@@ -372,12 +379,17 @@ class Attention(AnyAttention):
         share = apply(self.to_value_mix, tokens).sigmoid().transpose(1, 2)[..., None]  # of its own
         return earlier + share * (own - earlier)
 
-    def project(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _made(self, x: Tensor, use: int) -> Tensor:
+        """Queries, keys and values of `x: (b, n, dim)`, those that it makes, as (b, n, features)."""
+        made = apply(self.to_qkv, x)
+        return made if self.lora is None else made + self.lora(x, use)
+
+    def project(self, x: Tensor, memory: Tensor | None = None, use: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Heads of the queries of `x: (b, n, dim)`, and of the keys and values of `memory: (b, m, dim)` and x.
 
         One matrix computes them, its rows in this order.
         """
-        projected = apply(self.to_qkv, x)
+        projected = self._made(x, use)
         if memory is None and self.parts is not None:
             batch, seq, _ = x.shape
             heads = projected.view(batch, seq, self.heads + 2 * self.kv_heads, self.options.dim_head)
@@ -386,7 +398,9 @@ class Attention(AnyAttention):
         q, k, v = projected.split_with_sizes(self.sizes, dim=-1)
         if memory is not None:  # its queries are not needed
             queries, *rest = self.sizes
-            before = apply_from(self.to_qkv, memory, queries).split_with_sizes(rest, dim=-1)
+            made = apply_from(self.to_qkv, memory, queries)
+            made = made if self.lora is None else made + self.lora(memory, use, first=1)
+            before = made.split_with_sizes(rest, dim=-1)
             k, v = torch.cat((before[0], k), dim=1), torch.cat((before[1], v), dim=1)
         return self.split(q, k, v if self.sizes[2] else None)
 

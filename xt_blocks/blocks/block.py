@@ -41,6 +41,7 @@ class Use:
     scale: float = 1.0
     causal: bool = False
     shares_norm: bool = False
+    number: int = 0  # of the blocks that share its parameters
     restarts: bool = False  # its layer carries something along the tokens by itself, and reads each document alone
 
 
@@ -54,7 +55,8 @@ class BlockOutput(NamedTuple):
         scores: what the layer returned with its update, if that was requested.
         losses, statistics, gives: what else it returned, see `LayerOutput`.
         normed: (batch, seq, dim), the stream as the layer reads it, where another block shares the norm.
-        read: (batch, seq, dim), what the branch reads, of several streams or with the stack's input injected.
+        read: (batch, seq, dim), what the branch reads, of several streams or with the stack's input injected; with
+            `concat` (batch, seq, 2·dim).
     """
 
     stream: Tensor
@@ -86,6 +88,7 @@ class Block(nn.Module):
         condition: features of the condition that adaptive norms and layer scales read.
         orthogonal: the update is without its part along the stream (arXiv:2505.11881).
         adaptive_layer_scale: the condition says the gain for each feature of the update (arXiv:2212.09748).
+        dim_in: features that the norm before the layer reads; None: dim.
 
     Attributes:
         adds: the residual connection only adds; kept here, since a look at a module of a module takes time.
@@ -106,9 +109,10 @@ class Block(nn.Module):
         condition: int = 0,
         adaptive_layer_scale: bool = False,
         orthogonal: bool = False,
+        dim_in: int | None = None,
     ) -> None:
         super().__init__()
-        self.norm = norm(norm_spec, dim, condition)
+        self.norm = norm(norm_spec, dim if dim_in is None or not pre_norm else dim_in, condition)
         self.layer = layer
         self.sandwich_norm = None if sandwich_norm is None else norm(sandwich_norm, dim, condition)
         self.post_norm = None if post_norm is None else norm(post_norm, dim, condition)
@@ -135,6 +139,7 @@ class Block(nn.Module):
         condition: Tensor | None = None,
         documents: Documents | None = None,
         injected: Tensor | None = None,
+        concat: Tensor | None = None,
     ) -> BlockOutput:
         """
         Args:
@@ -147,7 +152,8 @@ class Block(nn.Module):
             condition: (batch, 1, features) of a row, or (batch, at least memory + seq, features) of its last tokens,
                 for a block that reads one.
             documents: of the rows; None: each is one.
-            injected: (batch, seq, dim), what the branch reads beside x.
+            injected: (batch, seq, dim), what is added to x as the branch reads it.
+            concat: (batch, seq, dim), what the branch reads beside x, with more features.
         """
         use, inputs = use or Use(), inputs or {}
         stream, read = x, None
@@ -156,6 +162,8 @@ class Block(nn.Module):
             read = x
         elif injected is not None:
             x = read = x + injected
+        if concat is not None:
+            x = read = torch.cat((x, concat), dim=-1)
         tokens = x if memory is None else torch.cat((memory.to(x.dtype), x), dim=1)
         hidden = (adapted(self.norm, tokens, condition) if self.pre_norm else tokens) if normed is None else normed
         shared = hidden[:, tokens.shape[1] - x.shape[1] :] if use.shares_norm else None

@@ -14,6 +14,7 @@ from blockdsl.registry.options import by_name
 from ..kernels.activations import ACTIVATIONS
 from .init import xavier
 from .linear import apply
+from .lora import LowRank
 from .packed import PackedLinear
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class FeedForward(nn.Module):
 
     Args:
         dim: features of the stream.
+        uses: how many blocks share it, each with a low-rank term of its own, with `lora_rank`.
         options: of the block kind `f`: mult, activation, glu, no_bias, dropout, ...; see `blockdsl.registry.builtin`.
 
     Raises:
@@ -35,12 +37,13 @@ class FeedForward(nn.Module):
     """
 
     @spells(parameters(by_name(FEEDFORWARD.options)))
-    def __init__(self, dim: int, **options: Unpack[FeedforwardOptions]) -> None:
+    def __init__(self, dim: int, *, uses: int = 1, **options: Unpack[FeedforwardOptions]) -> None:
         super().__init__()
-        o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()")
+        o = FEEDFORWARD.complete(dim, options, f"{type(self).__name__}()", uses)
         self.glu, self.gate_first, self.gate_scale = o.glu, o.gate_first, o.gate_scale
         self.activation = o.activation
         self.to_hidden = nn.Linear(dim, o.inner * (2 if o.glu else 1), bias=not o.no_bias)
+        self.lora = None if o.lora_rank is None else LowRank(dim, [self.to_hidden.out_features], o.lora_rank, uses)
         self.mult_bias = nn.Parameter(torch.ones(o.inner)) if o.glu_mult_bias else None
         self.norm = nn.LayerNorm(o.inner) if o.post_act_ln else None
         self.dropout = nn.Dropout(o.dropout)
@@ -56,10 +59,10 @@ class FeedForward(nn.Module):
         for linear in (self.to_hidden,) if self.zero_init else (self.to_hidden, self.to_out):
             xavier(linear.weight, linear.bias, gain)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x: (batch, seq, dim)` → (batch, seq, dim)."""
+    def forward(self, x: Tensor, *, use: int = 0) -> Tensor:
+        """`x: (batch, seq, dim)`, in one of its uses → (batch, seq, dim)."""
         if self.glu:
-            hidden, gate = apply(self.to_hidden, x).chunk(2, dim=-1)
+            hidden, gate = self._hidden(x, use).chunk(2, dim=-1)
             if self.gate_first:
                 hidden, gate = gate, hidden
             if self.gate_scale != 1:
@@ -68,12 +71,16 @@ class FeedForward(nn.Module):
             if self.mult_bias is not None:
                 hidden = hidden * self.mult_bias
         else:
-            to_hidden = self.to_hidden
-            fused = to_hidden.activated(x, self.activation) if type(to_hidden) is PackedLinear else None
-            hidden = ACTIVATIONS[self.activation](apply(to_hidden, x)) if fused is None else fused
+            to_hidden, alone = self.to_hidden, self.lora is None
+            fused = to_hidden.activated(x, self.activation) if alone and type(to_hidden) is PackedLinear else None
+            hidden = ACTIVATIONS[self.activation](self._hidden(x, use)) if fused is None else fused
         if self.norm is not None:
             hidden = self.norm(hidden)
         if self.dropout.training:
             hidden = self.dropout(hidden)
         out = apply(self.to_out, hidden)
         return out if self.sublayer_dropout is None else self.sublayer_dropout(out)
+
+    def _hidden(self, x: Tensor, use: int) -> Tensor:
+        hidden = apply(self.to_hidden, x)
+        return hidden if self.lora is None else hidden + self.lora(x, use)

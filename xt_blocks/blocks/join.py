@@ -22,7 +22,7 @@ class StreamJoin(nn.Module):
     Args:
         dim: features of the stream.
         values: how many earlier values there are.
-        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, soft.
+        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, linear, soft.
         init: what learned factors, or biases of gates, are at first; None: there are none.
     """
 
@@ -37,6 +37,8 @@ class StreamJoin(nn.Module):
             nn.init.constant_(self.gate.bias, float(init or 0))
         elif join == "cat":
             self.combine = nn.Linear((values + 1) * dim, dim, bias=False)
+        elif join == "linear":
+            self.linear = nn.Linear(dim, dim, bias=False)
         elif join == "soft":
             self.logits = nn.Parameter(torch.zeros(values))
 
@@ -64,6 +66,8 @@ class StreamJoin(nn.Module):
     def _joined(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         if self.join == "cat":
             return apply(self.combine, torch.cat((*earlier, x), dim=-1))
+        if self.join == "linear":
+            return reduce(torch.add, earlier, apply(self.linear, x))
         if (factors := self.factors(x)) is None:
             return reduce(torch.add, earlier)
         each = factors.unbind() if factors.ndim == 1 else factors[..., None, :].unbind(dim=-1)

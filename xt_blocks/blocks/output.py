@@ -43,7 +43,7 @@ class Output(nn.Module):
         self.heads, self.kv_heads, self.on_attn = o.heads, o.kv_heads, o.on_attn
         inner = o.heads * o.value_dim_head
         relation = o.kv_heads * o.value_dim_head
-        self.to_relation = nn.Linear(o.dim, relation, bias=False) if o.tensor_product else None
+        self.to_relation = nn.Linear(o.dim_in, relation, bias=False) if o.tensor_product else None
         self.head_scale = nn.Parameter(torch.ones(o.heads, 1, 1)) if o.head_scale else None
         made = {gate.name: _gate(gate, o.low_rank_silu_gates) for gate in gates(o)}
         self.to_gate, self.to_output_gate = made.get("to_gate"), made.get("to_output_gate")
@@ -64,7 +64,7 @@ class Output(nn.Module):
             xavier(self.to_out.weight, self.to_out.bias, gain)
 
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
-        """`values: (b, h, n, d)`, `x: (b, n, dim)`, the block's input → (b, n, dim)."""
+        """`values: (b, h, n, d)`, `x: (b, n, dim_in)`, what the block reads → (b, n, dim)."""
         if self.to_relation is not None:
             own = split_heads(apply(self.to_relation, x), self.kv_heads)
             relation = repeat_heads(own, self.heads // self.kv_heads)

@@ -15,7 +15,7 @@ class ResidualConnection(nn.Module):
     Args:
         dim: features of the stream.
         scale: a learned gain for each feature of the residual, initially one (NormFormer, arXiv:2110.09456).
-        constant: a fixed factor of the residual (DeepNet, arXiv:2203.00555).
+        constant: a fixed factor of the residual (DeepNet, arXiv:2203.00555); 0: the update alone is the new stream.
         gate: a GRU cell reads the update, with the residual as its state (GTrXL, arXiv:1910.06764).
 
     Attributes:
@@ -31,6 +31,8 @@ class ResidualConnection(nn.Module):
 
     def forward(self, update: Tensor, x: Tensor) -> Tensor:
         """`update, x: (batch, seq, dim)`, the branch's and the stream's → (batch, seq, dim)."""
+        if self.constant == 0:
+            return update
         if self.scale is not None:
             x = x * self.scale
         if self.constant != 1.0:

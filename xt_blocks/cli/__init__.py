@@ -18,10 +18,10 @@ from typing import Any
 from blockdsl import __version__
 from blockdsl.errors import PatternError, UserError
 
-from . import attention, check, coords, diff, draw, fmt, generate, options, output, show, stats, train
+from . import attention, check, coords, diff, draw, fmt, generate, options, output, plan, show, stats, tokenize, train
 from .parser import Parser
 
-COMMANDS = (check, fmt, show, draw, stats, diff, options, train, generate, attention, coords)
+COMMANDS = (check, fmt, show, draw, stats, plan, diff, options, tokenize, train, generate, attention, coords)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
@@ -47,6 +47,7 @@ examples:
   blockdsl draw "(a f)*6" -o decoder.svg       a picture
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
   blockdsl diff "(a f)*6" "(a & f)*6"          what differs
+  blockdsl plan zoo:llama3-70b --gpus 64       on which meshes of devices it can be trained
   blockdsl show zoo:llama3-70b                 a published model
   blockdsl options sparse_topk                 what an option does, its values and its paper
   blockdsl train                               two minutes on text that is on every machine

@@ -10,19 +10,23 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockdsl.errors import UserError
 
 from . import source
 
+if TYPE_CHECKING:
+    from ..interop.text import Writer
+
 TOKENS = 256
 TEMPERATURE = 0.8
 
 EPILOG = f"""\
-The model is that of a run of `blockdsl train`, whose tokens are bytes; or of a folder that save_pretrained or
-Hugging Face wrote, with the tokenizer in it. The output is the prompt and what the model adds to it, and of an
-encoder-decoder its answer; invalid UTF-8 and control characters are shown as the replacement character U+FFFD.
+The model is that of a run of `blockdsl train`, whose tokens are bytes or those of its --data; or of a folder that
+save_pretrained or Hugging Face wrote, with the tokenizer in it. The output is the prompt and what the model adds to it,
+and of an encoder-decoder its answer; invalid UTF-8 and control characters are shown as the replacement character
+U+FFFD.
 
 examples:
   blockdsl generate runs/first --prompt "def "
@@ -99,7 +103,11 @@ def run(args: argparse.Namespace) -> int:
     train.limit_threads()
     train.check_device(args.device)
     if not (args.run_folder / "settings.json").is_file() and (args.run_folder / "config.json").is_file():
-        return _run_writer(args)
+        from ..interop.text import load_writer
+
+        return _write(args, load_writer(args.run_folder, args.device))
+    if (args.run_folder / "tokenizer.json").is_file():
+        return _write(args, train.load_run_writer(args.run_folder, args.device))
     model = with_loops(train.load_trained(args.run_folder, args.device), **source.loops(args))
     seed = train.fresh_seed() if args.seed is None else args.seed
     # The bytes of the prompt as typed, even if they are not valid text in the shell's locale.
@@ -120,15 +128,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_writer(args: argparse.Namespace) -> int:
-    """With the model of a folder that no run wrote: each piece of text as soon as it is there."""
+def _write(args: argparse.Namespace, writer: Writer) -> int:
+    """With a model whose folder has a tokenizer: each piece of text as soon as it is there."""
     import torch
 
     from .. import train
-    from ..interop.text import load_writer
     from ..runtime.loops import with_loops
 
-    writer = load_writer(args.run_folder, args.device)
     writer = writer._replace(model=with_loops(writer.model, **source.loops(args)))
     seed = train.fresh_seed() if args.seed is None else args.seed
     generator = torch.Generator(args.device).manual_seed(train.seed_for("sample", seed))

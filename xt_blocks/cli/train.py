@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import blockdsl
@@ -22,10 +23,10 @@ from blockdsl.errors import UserError
 from blockdsl.graph.costs import parameters_in_words
 
 from . import output, train_flags
-from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, new_settings, shown
+from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watching, new_settings, shown
 
 if TYPE_CHECKING:
-    from ..train import Corpus, Engine, RunFolder, TrainSettings
+    from ..train import Corpus, Engine, RunFolder, TokenCorpus, TrainSettings
 
 SAMPLE_TOKENS = 200
 MOST_DRAWN_LINES = 40
@@ -34,7 +35,8 @@ MOST_DRAWN_LINES = 40
 EPILOG = f"""\
 Without arguments it trains on the .py sources of the Python that runs it: megabytes of real text, on every
 machine. A token is a byte; losses are in bits per byte, so 8 is a blind guess, and what guessing by the bytes'
-frequencies would cost is printed beside them.
+frequencies would cost is printed beside them. With --data, tokens are those of its tokenizer and training losses are
+in nats per token.
 
 The default pattern is
   {PATTERN}
@@ -45,9 +47,11 @@ examples:
   blockdsl train --steps 20                              a quick look
   blockdsl train --pattern "macaron(4)" --dim 256 --minutes 10
   blockdsl train --pattern model.pattern --text book.txt letters.txt --out runs/book
+  blockdsl train --data tokens --set ff_glu              a folder that `blockdsl tokenize` made
   blockdsl train --set ff_mult=2 --set attn_dropout=0.1,ff_dropout=0.1
   blockdsl train --precision bf16 --compile --accumulate 4 --checkpoint block --device cuda
   blockdsl train --val-every 100 --patience 5            until five evaluations are no better
+  blockdsl train --log tensorboard,wandb                 the numbers there too, within the run's folder
   blockdsl train --resume runs/book                      after Ctrl-C, a kill or a power cut
   blockdsl train --resume runs/book --steps 5000         train longer
   blockdsl train --resume runs/book --lr 1e-4            after a loss that was not finite
@@ -64,8 +68,8 @@ def add_parser(subparsers: Any) -> None:
     """Add the `train` command to argparse's subparsers."""
     parser = subparsers.add_parser(
         "train",
-        help="train a byte-level language model from a pattern, on real text",
-        description="Train a causal, byte-level language model from a pattern and save it.",
+        help="train a language model from a pattern, on real text",
+        description="Train a causal language model from a pattern, over bytes or tokens, and save it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,11 +95,15 @@ def _start(args: argparse.Namespace) -> int:
     from .. import train
 
     out = train.default_path(Path("runs")) if args.out is None else args.out
+    check_watching(args)
     settings.check()
     train.check_free(out)
+    tokens = None if settings.data is None else train.open_tokens(Path(settings.data), settings.seq_len)
+    if tokens is not None:
+        settings = replace(settings, num_tokens=tokens.num_tokens, end=tokens.end)
     graph = train.compile_graph(settings)
     train.check_fits(graph)
-    corpus = train.load_corpus(settings.text, settings.seq_len)
+    corpus = tokens or train.load_data(settings)
     settings = replace(settings, text_digest=corpus.digest)
     _describe(settings, graph, corpus)
 
@@ -106,19 +114,23 @@ def _start(args: argparse.Namespace) -> int:
         steps = train.steps_within(model, corpus, settings, settings.minutes)
         print(f"steps     {steps:,} take about {settings.minutes:g} minutes here")
         settings = replace(settings, steps=steps)
-    return _train(train.RunFolder.create(out, settings, graph.to_json()), train.LocalEngine(model, settings), corpus)
+    run_folder = train.RunFolder.create(out, settings, graph.to_json(), None if tokens is None else tokens.tokenizer)
+    return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
 
 def _resume(args: argparse.Namespace) -> int:
     from .. import train
 
     run_folder = train.RunFolder.open(args.resume)
+    check_watching(args)
     check_agrees(args, run_folder)
     settings = run_folder.settings
     settings.check()
-    corpus = _same_text(args, run_folder)
+    corpus = _same_data(args, run_folder)
     if args.text is not None:
         settings = replace(settings, text=absolute(args.text))
+    if args.data is not None:
+        settings = replace(settings, data=str(Path(args.data).resolve()))
     if args.steps is not None and args.steps > settings.steps:
         print(
             f"steps     raised from {settings.steps:,} to {args.steps:,}: from here on the learning rate "
@@ -136,32 +148,39 @@ def _resume(args: argparse.Namespace) -> int:
     graph = run_folder.graph()
     _describe(settings, graph, corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
-    return _train(run_folder, train.LocalEngine(model, settings), corpus)
+    return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
 
-def _same_text(args: argparse.Namespace, run_folder: RunFolder) -> Corpus:
-    """The text of a resumed run, from where --text says it is now. Raises UserError when it is gone, or another."""
+def _same_data(args: argparse.Namespace, run_folder: RunFolder) -> Corpus | TokenCorpus:
+    """What a resumed run reads, from where a flag says it is. Raises UserError when it is gone, or another."""
     from .. import train
 
-    settings, given = run_folder.settings, args.text is not None
-    gone = [path for path in settings.text or () if not Path(path).exists()]
-    if gone and not given:
+    settings = run_folder.settings
+    of_text = settings.data is None
+    name, kept = ("text", settings.text) if of_text else ("data", (str(settings.data),))
+    moved = args.text if of_text else args.data and [args.data]
+    if (args.data if of_text else args.text) is not None:
+        raise UserError(f"--resume {args.resume}: the run reads --{name} {shown(kept)}; leave the other flag out")
+    gone = [path for path in kept or () if not Path(path).exists()]
+    if gone and moved is None:
         raise UserError(
-            f"--resume {args.resume}: the run's text {gone[0]} is not there any more; if it was moved, say where it is "
-            "with --text"
+            f"--resume {args.resume}: the run's {name} {gone[0]} is not there any more; if it was moved, say where it "
+            f"is with --{name}"
         )
-    corpus = train.load_corpus(args.text if given else settings.text, settings.seq_len)
+    if moved is not None:
+        settings = replace(settings, text=tuple(moved)) if of_text else replace(settings, data=moved[0])
+    corpus = train.load_data(settings)
     if corpus.digest == settings.text_digest:
         return corpus
-    if given:
+    if moved is not None:
         raise UserError(
-            f"--text {shown(absolute(args.text))} is another text than the resumed run's ({shown(settings.text)}): "
+            f"--{name} {shown(absolute(moved))} is another {name} than the resumed run's ({shown(kept)}): "
             "leave the flag out, or start a new run"
         )
-    raise UserError(f"--resume {args.resume}: the text ({corpus.source}) has changed since the run began")
+    raise UserError(f"--resume {args.resume}: the {name} ({corpus.source}) has changed since the run began")
 
 
-def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus) -> None:
+def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus | TokenCorpus) -> None:
     flops = graph.flops(settings.seq_len) / settings.seq_len
     print(f"pattern   {settings.pattern}\n")
     drawing = graph.to_text()
@@ -169,27 +188,28 @@ def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpu
         drawing = graph.to_text(ascii=True)
     if drawing.count("\n") < MOST_DRAWN_LINES:
         print(textwrap.indent(drawing.rstrip(), " " * 10) + "\n")
-    print(f"model     {parameters_in_words(graph)}, {flops / 1e6:.1f} MFLOPs per byte forward")
+    per, name, unit = ("byte", "text", "MB") if settings.data is None else ("token", "tokens", "million")
+    print(f"model     {parameters_in_words(graph)}, {flops / 1e6:.1f} MFLOPs per {per} forward")
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
-    print(
-        f"text      {corpus.source}: {train:.2f} MB to train on, {valid:.2f} MB held out",
-        flush=True,
-    )
+    print(f"{name:<10}{corpus.source}: {train:.2f} {unit} to train on, {valid:.2f} {unit} held out", flush=True)
 
 
-def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus) -> int:
+def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) -> int:
     from .. import train
 
-    settings, trainer = run_folder.settings, train.Trainer(run_folder, engine, corpus)
+    settings = run_folder.settings
+    peak = (args.peak * 1e12, "as told") if args.peak else train.peak_flops(settings.device, settings.precision)
+    trainer = train.Trainer(run_folder, engine, corpus, peak[0] * engine.devices)
     for note in trainer.restore():
         print(f"note: {note}", file=sys.stderr)
     if trainer.step_saved >= 0:
         print(f"resumed   after step {trainer.step_done:,} of {settings.steps:,}", flush=True)
-    progress = train.ProgressBar(settings.steps, trainer.step_done, settings.batch * settings.seq_len)
+    progress = train.ProgressBar(settings.steps, trainer.step_done, settings.batch * settings.seq_len, unit=corpus.unit)
+    reporter = train.Reporters(progress, *train.open_logs(args.log, run_folder, trainer.step_done))
     folder = shlex.quote(str(run_folder.path))
     with train.StopRequest() as stop:
         try:
-            trainer.train(progress, stop)
+            trainer.train(reporter, stop)
         except train.NotFinite as error:
             lower = min(settings.lr / 10, DEFAULTS["lr"])
             raise UserError(
@@ -197,18 +217,26 @@ def _train(run_folder: RunFolder, engine: Engine, corpus: Corpus) -> int:
                 f"it with\n  blockdsl train --resume {folder} --lr {lower:g}"
             ) from None
         finally:
-            progress.close()
+            reporter.close()
     if trainer.stopped_early:
         print(f"stopped   after step {trainer.step_done:,}: {trainer.best.since} evaluations were no better")
-    unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid)
+    unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid) if isinstance(corpus, train.Corpus) else None
     with _optional(f"{run_folder.plot} was not drawn"):
         train.plot_losses(train.read_metrics(run_folder.metrics), unigram, run_folder.plot)
     if stop.signal is not None:
         print(f"stopped after step {trainer.step_done}, saved; continue with", file=sys.stderr)
         print(f"  blockdsl train --resume {folder}", file=sys.stderr)
         return stop.exit_code
+    _tell_speed(train.read_metrics(run_folder.metrics), peak)
     _conclude(run_folder, corpus, unigram)
     return 0
+
+
+def _tell_speed(records: list[dict[str, Any]], peak: tuple[float, str]) -> None:
+    """Of a step in the middle: the first ones are slow, and one may be disturbed."""
+    if timed := [record for record in records if "mfu" in record]:
+        speed, share = (median(record[name] for record in timed) for name in ("tokens_per_second", "mfu"))
+        print(f"speed     {speed:,.0f} tokens a second, {share:.1%} of {peak[0] / 1e12:,.3g} TFLOP/s ({peak[1]})")
 
 
 @contextmanager
@@ -220,20 +248,32 @@ def _optional(failed: str) -> Iterator[None]:
         print(f"note: {failed}: {error or type(error).__name__}", file=sys.stderr)
 
 
-def _conclude(run_folder: RunFolder, corpus: Corpus, unigram: float) -> None:
+def _conclude(run_folder: RunFolder, corpus: Corpus | TokenCorpus, unigram: float | None) -> None:
     from .. import train
 
     if evaluations := [r for r in train.read_metrics(run_folder.metrics) if "val_bits_per_byte" in r]:
         before, after = evaluations[0]["val_bits_per_byte"], evaluations[-1]["val_bits_per_byte"]
         if run_folder.settings.patience is not None:
             after = min(record["val_bits_per_byte"] for record in evaluations)
-        print(f"held out  {before:.3f} bits per byte before, {after:.3f} after; byte unigram entropy {unigram:.3f}")
-        print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
-    prompt = train.example_prompt(corpus.valid)
+        baseline = "" if unigram is None else f"; byte unigram entropy {unigram:.3f}"
+        print(f"held out  {before:.3f} bits per byte before, {after:.3f} after{baseline}")
+        if unigram is not None:
+            print("          (the unigram's byte frequencies are the training text's, add-one smoothed)")
+    prompt = train.example_prompt(corpus.valid) if isinstance(corpus, train.Corpus) else ""
     with _optional("there is no sample"):
-        model = train.load_trained(run_folder.path, run_folder.settings.device)
-        sampled = train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8)
+        sampled = _sample(run_folder, prompt)
         print("sample")
-        train.show_text(prompt.encode() + sampled)
+        train.show_text(sampled)
     print(f"saved     {run_folder.path}")
     print(f'more      blockdsl generate {shlex.quote(str(run_folder.path))} --prompt "{prompt}"')
+
+
+def _sample(run_folder: RunFolder, prompt: str) -> bytes:
+    from .. import train
+
+    device = run_folder.settings.device
+    if run_folder.tokenizer.is_file():
+        pieces = train.load_run_writer(run_folder.path, device).write(prompt, SAMPLE_TOKENS, temperature=0.8)
+        return "".join([prompt, *pieces]).encode()
+    model = train.load_trained(run_folder.path, device)
+    return prompt.encode() + train.sample(model, prompt.encode(), SAMPLE_TOKENS, temperature=0.8)

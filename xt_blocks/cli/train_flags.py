@@ -7,6 +7,7 @@ Owns defaults and disagreements. Leaves the training, and what is printed around
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +48,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="the pattern's text; a file (with a dot or a slash in its name); or - for standard input",
     )
-    add("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
+    read = parser.add_mutually_exclusive_group()
+    read.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 files to learn (default: Python's library)")
+    read.add_argument("--data", metavar="FOLDER", help="tokens to learn, a folder of `blockdsl tokenize`")
     add("--dim", type=int, help="width of the model" + _default("dim"))
     add("--heads", type=int, help="attention heads, of 64 features each" + _default("heads"))
     add(
         "--seq-len",
         type=int,
         metavar="N",
-        help="bytes of context in training" + _default("seq_len"),
+        help="tokens of context in training" + _default("seq_len"),
     )
     add("--batch", type=int, metavar="N", help="sequences per step" + _default("batch"))
     length = parser.add_mutually_exclusive_group()
@@ -96,6 +99,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="stop after N evaluations that were no better than one before, and keep the best (default: never)",
+    )
+    add("--log", metavar="NAMES", help="also log to tensorboard, wandb (offline) or both, as in tensorboard,wandb")
+    add(
+        "--peak",
+        type=float,
+        metavar="TFLOPS",
+        help="what a device computes at best, for the share of it (default: known of a GPU, measured of a CPU)",
     )
     add("--out", type=Path, metavar="RUN", help="folder to save in (default: runs/ and the time)")
     add(
@@ -142,12 +152,22 @@ def new_settings(args: argparse.Namespace) -> TrainSettings:
     return TrainSettings(
         pattern=str(pattern),
         text=None if args.text is None else absolute(args.text),
+        data=None if args.data is None else str(Path(args.data).resolve()),
         text_digest="",
         minutes=args.minutes,
         threads=limit_threads(),
         options=options,
         **{name: value(name) for name in DEFAULTS},
     )
+
+
+def check_watching(args: argparse.Namespace) -> None:
+    """Raises UserError for a --peak or --log that cannot be."""
+    if args.peak is not None and not (math.isfinite(args.peak) and args.peak > 0):
+        raise UserError(f"--peak must be more than 0, not {args.peak:g}")
+    from ..train import log_names
+
+    log_names(args.log)
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:

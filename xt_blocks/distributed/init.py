@@ -7,7 +7,7 @@ rank ever holds the whole model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,10 @@ from ..models.lower import model_around
 from ..runtime.modules import block_module
 from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
+from .tensor import local_tensor
 
 if TYPE_CHECKING:
-    from blockdsl import BlockGraph
+    from blockdsl import BlockGraph, Cut
 
     from ..models.sequence import SequenceModel
     from ..models.vision import ViTransformerWrapper
@@ -34,7 +35,6 @@ def initialised(
     seed: int,
     place: Place = lambda node, block: block,
     nodes: Collection[str] | None = None,
-    local: BlockGraph | None = None,
 ) -> Stack | SequenceModel | ViTransformerWrapper:
     """The model of a graph, drawn from a seed unit by unit.
 
@@ -43,15 +43,28 @@ def initialised(
         seed: of the run.
         place: what is kept of each block.
         nodes: the blocks that this rank has; None: all. Without some, a stack runs the others' steps.
-        local: the graph that says what a rank keeps, if that is not all of each block.
     """
+    graph = graph.lint()
     owners = [node for node in graph.tied() if graph.node_type(node) == "block"]
     kept = owners if nodes is None else [node for node in owners if node in nodes]
-    graph = graph.lint()
     blocks = {node: place(node, drawn_block(graph, node, seed)) for node in kept}
-    local = graph if local is None else local
     with drawn_from(seed, "model"):
-        return model_around(Stack(local.stack_alone(), blocks), local)
+        return model_around(Stack(graph.stack_alone(), blocks), graph)
+
+
+def fill(target: nn.Module, source: nn.Module, cuts: Mapping[str, Cut], ranks: int, rank: int) -> None:
+    """Fill the parameters and buffers of a rank's share of a module with its parts of the whole one's.
+
+    Args:
+        cuts: parameter → which part a rank of tensor parallelism has; those that are not here it has wholly.
+    """
+    with torch.no_grad():
+        for name, parameter in target.named_parameters():
+            if (whole := source.get_parameter(name)) is not parameter:  # a module that both have
+                parameter.copy_(local_tensor(whole, cuts.get(name), ranks, rank))
+        for name, buffer in target.named_buffers():
+            if (kept := source.get_buffer(name)).shape == buffer.shape:
+                buffer.copy_(kept)
 
 
 def drawn_block(graph: BlockGraph, node: str, seed: int) -> nn.Module:

@@ -64,15 +64,8 @@ class Ranks:
         return self.devices.get_group(axis)
 
     def rows(self, count: int) -> slice:
-        """Which of so many rows of a batch it takes.
-
-        Raises:
-            UserError: there are fewer rows than shares.
-        """
-        shares = self.mesh.data
-        if count < shares:
-            raise UserError(f"a batch of {count} rows cannot be shared by {shares} ranks (dp × fsdp of {self.mesh})")
-        share, rest = divmod(count, shares)
+        """Which of so many rows of a batch it takes; none, where there are fewer than shares."""
+        share, rest = divmod(count, self.mesh.data)
         start = self.data * share + min(self.data, rest)
         return slice(start, start + share + (self.data < rest))
 

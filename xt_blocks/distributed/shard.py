@@ -6,26 +6,23 @@ Before a block runs its parameters are gathered, after it they are let go; gradi
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from .ranks import Ranks
 
+# A linear layer's output of three axes is a view; nothing here changes a block's output in place.
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
 
-def sharded(module: nn.Module, ranks: Ranks, precision: torch.dtype | None = None) -> nn.Module:
-    """The module with each parameter shared by the ranks; what was sharded inside it stays as it is.
 
-    Args:
-        precision: what it computes in; parameters, and the sums of gradients, stay as they are.
-    """
-    if ranks.sharding is None:
-        return module
-    policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32 if precision else None)
-    fully_shard(module, mesh=ranks.sharding, mp_policy=policy)
+def sharded(module: nn.Module, ranks: Ranks) -> nn.Module:
+    """The module with each parameter shared by the ranks; what was sharded inside it stays as it is."""
+    if ranks.sharding is not None:
+        fully_shard(module, mesh=ranks.sharding)
     return module
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from blockdsl.errors import UserError
 from blockdsl.plan.local import node_cuts, tensor_splits
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.split import Cut, Split
@@ -54,12 +55,16 @@ def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGrou
     Args:
         model: lowered from `tensor_part(graph, group.size())`.
         graph: of the whole model.
+
+    Raises:
+        UserError: the model is lowered from another graph.
     """
     rank, ranks = group.rank(), group.size()
     for _, stack, whole in _stacks(model, graph):
         heads = {whole.block(node)["options"].get("heads", 1) for node in stack.attending}
         stack.reads = replace(stack.reads, heads=frozenset(heads))
-        for name, node, _ in _splits(stack, whole, ranks):
+        for name, node, split in _splits(stack, whole, ranks):
+            _check_share(stack.graph, node, split, ranks)
             layer = stack.get_submodule(name)
             for module in layer.modules():
                 if callable(take_part := getattr(module, "take_part", None)):
@@ -70,6 +75,16 @@ def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGrou
         for name, cut in cuts(model, graph, ranks).items():
             if cut.once:
                 model.get_parameter(name).requires_grad_(False)
+
+
+def _check_share(graph: BlockGraph, node: str, split: Split, ranks: int) -> None:
+    """That a graph has one rank's share at this node."""
+    attrs = graph.nx.nodes[node]
+    has: Mapping[str, Any] = attrs.get("options", attrs)
+    for name, value in split.options.items():
+        if has[name] != value:
+            wrong = f"its {name}={has[name]} is not what one of {ranks} ranks has, {value}"
+            raise UserError(f"{node}: {wrong}: lower tensor_part(graph, {ranks})")
 
 
 def local_tensor(whole: Tensor, cut: Cut | None, ranks: int, rank: int) -> Tensor:
@@ -148,6 +163,9 @@ class _Hooks:
     def __init__(self, group: dist.ProcessGroup, heads: int | None) -> None:
         self.group, self.heads = group, heads
         self.given = {"scores", *(what for kind in kinds().values() for what in kind.gives)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:  # a group cannot be copied
+        return self
 
     def join(self, layer: nn.Module) -> None:
         layer.register_forward_pre_hook(self.before, with_kwargs=True)

@@ -286,9 +286,9 @@ class _Copy(NamedTuple):
 
     def split(self, ours: Tensor) -> tuple[Tensor, ...]:
         """The rows of our tensor that each of theirs has."""
-        if len(self.theirs) == 1:
-            return (ours,)
         rows = ours if self.row.experts is None else ours.flatten(0, 1)
+        if len(self.theirs) == 1:
+            return (rows,)
         return torch.split(rows, [*self.row.sizes] or rows.shape[0] // len(self.theirs))
 
     def read(self, tensors: Mapping[str, Tensor], names: _Names, dtype: torch.dtype) -> None:

@@ -45,13 +45,17 @@ class Bytes:
 
 
 class Pieces:
-    """The tokenizer of a tokenizer.json; special tokens are put where it says, and not shown.
+    """The tokenizer of a tokenizer.json; special tokens are not shown.
+
+    Args:
+        special: whether it puts them around a text where it says.
 
     Raises:
         UserError: tokenizers is not installed, or the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, special: bool = True) -> None:
+        self.special = special
         try:
             from tokenizers import Tokenizer
         except ImportError:
@@ -62,7 +66,7 @@ class Pieces:
             raise UserError(f"{path} is no tokenizer: {error}") from None
 
     def encode(self, text: str) -> list[int]:
-        tokens: list[int] = self.own.encode(text).ids
+        tokens: list[int] = self.own.encode(text, add_special_tokens=self.special).ids
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:

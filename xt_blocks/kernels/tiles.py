@@ -6,7 +6,7 @@ that time and memory grow with the number of keys seen. A bias by distance is re
 which each tile is a slice, and its gradient is added up there.
 
 Written for a CPU with few threads, whose time goes into the matrix products of a tile. Like torch's fused
-kernels, it has first derivatives only; `flash=False` selects a kernel that has all.
+kernels, it has first derivatives only; `attn_flash=False` selects a kernel that has all.
 
 A tile has one buffer in the forward pass and one in the backward pass. Forward, a step receives it, may overwrite it
 unless a gradient follows, and returns the next step's; the bias and the mask are written into the result of the last
@@ -17,7 +17,7 @@ Axes: b batch, h heads, i queries, j keys, d features of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from . import compat
 from .contract import Kernel
 from .masks import AttentionMask
+from .once import first_derivatives
 from .request import Request, Result
 from .scores.softmax import softmax_of
 from .scores.spec import Modifier, ScoreSpec, ScoreStage, TileStep
@@ -207,16 +208,16 @@ class _Tiles(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivatives("attention in tiles", "attn_flash=False has others too")
+    def backward(ctx: Any, saved: Sequence[Any], *grads: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grads[0].device.type, enabled=False):
-            return (None, None, None, *_gradients(ctx, grads[0]))
+            return (None, None, None, *_gradients(ctx, saved, grads[0]))
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, saved: Sequence[Any], grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of q, k, v, band and the modifiers' tensors."""
     mask, spec, chain = ctx.mask, ctx.spec, ctx.chain
-    q, k, v, band, out, *others = ctx.saved_tensors
+    q, k, v, band, out, *others = saved
     learned, drawn = tuple(others[: ctx.learned]), iter(others[ctx.learned :])
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     grad_band, *of_learned = (

@@ -14,6 +14,7 @@ gives     names of what else later blocks read of it, only where there are any. 
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
 kv, ...   what an option that takes a label reads, under the option's name; only where it is on
+use       int, which of the blocks that share its parameters, only where each has some of its own
 observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
 
@@ -180,6 +181,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "context_rotary": ForwardContext.context_rotation,
     "bias": ForwardContext.bias,
     "cache": ForwardContext.state,
+    "use": lambda context, step: step.use.number,
     "observed": lambda context, step: context.intermediates is not None,
 }
 

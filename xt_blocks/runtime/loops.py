@@ -33,7 +33,8 @@ def with_loops(model: M, **counts: int) -> M:
         counts: how often, at least once, by the unit's label.
 
     Raises:
-        UserError: no unit has this label, or its repeats differ in more than their place.
+        UserError: no unit has this label, or its repeats differ in more than their place, or have parameters of their
+            own, as by lora_rank.
         TypeError: the model is compiled: compile what this gives instead.
     """
     stacks = [module for module in model.modules() if isinstance(module, Stack)]
@@ -69,6 +70,9 @@ def _of(graph: object, counts: dict[str, int]) -> dict[str, int]:
 
 def _follow(stack: Stack, counts: dict[str, int]) -> None:
     graph = stack.graph.with_loops(**_of(stack.graph, counts))
+    for owner in (node for node in stack.graph.tied() if stack.graph.node_type(node) == "block"):
+        if owner in graph.nx and len(graph.uses(owner)) != len(stack.graph.uses(owner)):
+            raise UserError(f"{owner}: each repeat has parameters of its own, and another number of them has not")
     modules: dict[str, nn.Module] = {**stack.blocks, **stack.joins}
     by_tie = {stack.graph.nx.nodes[owner]["tie"]: module for owner, module in modules.items()}
     own = {o: modules[o] if o in modules else by_tie[graph.nx.nodes[o]["tie"]] for o in graph.tied()}

@@ -36,11 +36,13 @@ def block_module(graph: BlockGraph, node: str) -> Block:
     around = {option.name: options[option.name] for option in BLOCK_OPTIONS}
     of_stream, of_output, of_sum = norms_of(options)
     make = pkgutil.resolve_name(kind.module) if isinstance(kind.module, str) else kind.module
+    completed = graph.completed(node)
     own = {option.name: options[option.name] for option in kind.options}
+    own |= {"uses": completed.uses} if kind.by_use(options) else {}
     layer = make(dim=graph.dim, **own)
     if kind.both_ways and options["bidirectional"]:
         layer = Bidirectional(layer, make(dim=graph.dim, **own))
-    _check_shapes(f"kind '{kind.name}'", kind.shapes(kind.completed(graph.dim, attrs["options"])), layer)
+    _check_shapes(f"kind '{kind.name}'", kind.shapes(completed), layer)
     if around["init_gain"] is not None:
         init_xavier(layer, around["init_gain"])
     return Block(
@@ -56,6 +58,7 @@ def block_module(graph: BlockGraph, node: str) -> Block:
         graph.condition[1] if graph.sources(node, "condition") else 0,
         around["use_adaptive_layerscale"],
         around["orthog_residual"],
+        completed.dim_in,
     )
 
 

@@ -39,7 +39,7 @@ class Step:
         own_context: where segment memories keep its context, if that is the stream at an earlier node.
         keep_scores: a later block reads its scores.
         gives: what else later blocks read of it beside its stream.
-        injected: where a pass has what its branch reads beside the stream.
+        injected: where a pass has what is added to the stream as its branch reads it.
         reads_condition: its norms or its layer scale read the condition.
         normed_from: where a pass has the stream as another block has normed it; None: the block norms it.
         stage: its index; None after the last one.
@@ -126,6 +126,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
     inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
     inputs += tuple(name for name in taken if name not in inputs)
+    inputs += ("use",) if kind.by_use(attrs["options"]) else ()
     found = {
         "rotary": rotary,
         "context_rotary": rotary,
@@ -136,7 +137,14 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     scale = float(attrs["scale"] * attrs["options"]["branch_scale"])
     return replace(
         step,
-        use=Use(attrs["shift"], scale, graph.causal, shares_norm, restarts(graph, step.node)),
+        use=Use(
+            attrs["shift"],
+            scale,
+            graph.causal,
+            shares_norm,
+            graph.uses(step.node).index(step.node),
+            restarts(graph, step.node),
+        ),
         inputs=inputs,
         gets=tuple(name for name in inputs if name not in taken and found.get(name, True)),
         rotary=rotary[0] if rotary else None,

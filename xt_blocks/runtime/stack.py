@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import GraphError, UserError
 from blockdsl.graph.state import kept, why_no_documents
+from blockdsl.registry.kinds import CONCAT
 from blockdsl.registry.norms import final_norm
 from blockdsl.registry.options import whole
 
@@ -394,6 +395,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         normed = None if step.normed_from is None else ctx.values[step.normed_from]
         further: tuple[Any, ...] = (normed, ctx.condition if step.reads_condition else None)
         further += (ctx.documents, None if step.injected is None else ctx.values[step.injected])
+        further += (given.pop(CONCAT, None),)
         while further and further[-1] is None:
             further = further[:-1]
         out: BlockOutput = block(x, step.use, given, mask, tail, memory, *further)

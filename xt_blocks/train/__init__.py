@@ -2,35 +2,44 @@
 
 from ..runtime.seeds import seed_for
 from .coords import CoordinateCheck, check_coordinates, plot_coordinates
-from .data import Corpus, load_corpus
+from .data import Corpus, Data, load_corpus
+from .device import peak_flops
 from .engine import Engine, LocalEngine, NotFinite, StepResult
 from .interrupt import StopRequest
+from .logs import Reporter, Reporters, log_names, open_logs
 from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
-from .loop import Reporter, Trainer, bits_per_byte
-from .metrics import read_metrics
+from .loop import Trainer, bits_per_byte
+from .metrics import MEASURED, read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
 from .pace import steps_within
 from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
-from .sample import example_prompt, fresh_seed, load_trained, printable, sample, show_text
+from .sample import example_prompt, fresh_seed, load_run_writer, load_trained, printable, sample, show_text
 from .settings import TrainSettings, check_device
+from .source import load_data
 from .threads import limit_threads, resume_threads
+from .token_files import TokenCorpus, open_tokens
+from .tokenizing import tokenize
 from .unigram import unigram_bits_per_byte
 
 __all__ = [
     "FORMATS",
+    "MEASURED",
     "OVERLAYS",
     "CoordinateCheck",
     "Corpus",
+    "Data",
     "Engine",
     "LocalEngine",
     "NotFinite",
     "ProgressBar",
     "Reporter",
+    "Reporters",
     "RunFolder",
     "StepResult",
     "StopRequest",
+    "TokenCorpus",
     "TrainSettings",
     "Trainer",
     "bits_per_byte",
@@ -47,8 +56,14 @@ __all__ = [
     "fresh_seed",
     "limit_threads",
     "load_corpus",
+    "load_data",
+    "load_run_writer",
     "load_trained",
+    "log_names",
+    "open_logs",
+    "open_tokens",
     "overlay",
+    "peak_flops",
     "plot_coordinates",
     "plot_losses",
     "printable",
@@ -59,5 +74,6 @@ __all__ = [
     "seed_for",
     "show_text",
     "steps_within",
+    "tokenize",
     "unigram_bits_per_byte",
 ]

@@ -1,8 +1,8 @@
 """Checkpoints: numbered folders that are either whole or not there.
 
 Owns how one is written, found, read and pruned. A damaged one gives way to the one before. Each
-`checkpoints/000200` holds the weights
-(safetensors), the optimiser's state and `state.json`. It is written under another name, forced to the
+`checkpoints/000200` holds the weights (safetensors), the optimiser's state and `state.json`; or what many ranks wrote
+in the place of the first two. It is written under another name, forced to the
 disk, and renamed in one step, so a kill at any moment leaves the last good one. Leaves when to save, and
 what else is in the run folder, to others.
 """
@@ -20,14 +20,16 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
 from .files import sync
-from .optimizer import Optimizer
+from .optimizer import Optimizer, optimizers_of
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
+SHARDED = ".metadata"
+"""In place of the first two, what torch.distributed.checkpoint writes last."""
 KEPT = 2
 """Checkpoints that stay: the last, and the one before in case the disk damages it."""
 
@@ -50,7 +52,7 @@ def save(
         try:
             partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"checkpoint {final} cannot be written: {_first_line(error)}") from error
+            raise UserError(f"checkpoint {final} cannot be written: {first_line(error)}") from error
         if final.exists():  # damaged, or it would have been complete
             shutil.rmtree(final)
         os.rename(partial, final)
@@ -109,7 +111,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer | None = None) 
     Raises UserError when there are some and none can be read.
     """
     damaged: dict[Path, str] = {}
-    for path in reversed(_numbered(folder)):
+    for path in reversed(numbered(folder)):
         try:
             return Restored(path, load(path, model, optimizer), damaged)
         except UserError as error:
@@ -128,15 +130,43 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None)
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         if not isinstance(state, dict) or not isinstance(state.get("step"), int):
             raise ValueError(f"{STATE} names no step")
-        load_model(model, str(checkpoint / WEIGHTS))
+        if is_sharded(checkpoint):
+            _load_sharded(checkpoint, model, optimizer)
+        else:
+            load_model(model, str(checkpoint / WEIGHTS))
         if not all(weight.isfinite().all() for weight in model.parameters()):
             raise ValueError("its weights are not finite")
-        if optimizer is not None:
+        if optimizer is not None and not is_sharded(checkpoint):
             saved = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
             optimizer.load_state_dict(saved)
     except Exception as error:  # bytes that are anything at all make their readers raise anything
-        raise UserError(f"checkpoint {checkpoint} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"checkpoint {checkpoint} cannot be read: {first_line(error)}") from error
     return state
+
+
+def states_by_name(saved: dict[str, Any]) -> dict[str, Tensor]:
+    """From an optimiser's `state_dict`, or several's: NAME.exp_avg and so on → what it keeps of a parameter."""
+    out: dict[str, Tensor] = {}
+    for each in saved.get("each", [saved]):
+        for group in each["param_groups"]:
+            if "param_names" not in group:
+                raise ValueError("it names no parameters, as before 0.2; go on in one process to its next checkpoint")
+            for index, name in zip(group["params"], group["param_names"], strict=True):
+                out |= {f"{name}.{key}": value for key, value in each["state"].get(index, {}).items()}
+    return out
+
+
+def is_sharded(checkpoint: Path) -> bool:
+    """Whether many ranks wrote it, and wrote all of it; `xt_blocks.distributed.checkpoint` reads it."""
+    return (checkpoint / SHARDED).is_file()
+
+
+def _load_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None) -> None:
+    from ..distributed import checkpoint as sharded  # loads much of torch that one process needs only here
+
+    each = () if optimizer is None else optimizers_of(optimizer)
+    sharded.make_room([model], each, sharded.shapes(checkpoint))
+    sharded.read(checkpoint, sharded.contents([model], each))
 
 
 def set_aside(checkpoint: Path) -> None:
@@ -148,23 +178,24 @@ def set_aside(checkpoint: Path) -> None:
 
 def prune(folder: Path, keep: Collection[int] = ()) -> None:
     """Remove all but the last complete checkpoints and those of the steps `keep`, and what a kill left half written."""
-    for path in [path for path in _numbered(folder) if _is_complete(path)][:-KEPT]:
+    for path in [path for path in numbered(folder) if _is_complete(path)][:-KEPT]:
         if int(path.name) not in keep:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _numbered(folder: Path) -> list[Path]:
+def numbered(folder: Path) -> list[Path]:
     """Checkpoints, oldest first."""
     found = [path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name))
 
 
 def _is_complete(path: Path) -> bool:
-    return all((path / file).is_file() for file in (WEIGHTS, OPTIMIZER, STATE))
+    parts = () if is_sharded(path) else (WEIGHTS, OPTIMIZER)
+    return all((path / file).is_file() for file in (*parts, STATE))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Text as bytes: reading it, splitting it into a training and a validation part, drawing batches.
+"""What a run trains on, and text as bytes: reading it, splitting it for training and validation, drawing batches.
 
-Owns the text sources (the standard library, a user's files), their checks and the split. Leaves the
-model, the loss and the unigram baseline to others. Nothing here is random: files come in a fixed
+Owns the text sources (the standard library, a user's files), their checks and the split. Leaves the model, the loss and
+the unigram baseline to others, and tokens on the disk to `token_files`. Nothing here is random: files come in a fixed
 order, the split is a pure function of the text and its names, a batch of the seed and the step.
 
 Axes: `batch` sequences, `seq` bytes of context, one more byte as the last target.
@@ -15,8 +15,9 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -44,9 +45,46 @@ class Document:
     data: bytes
 
 
+class Data(Protocol):
+    """What a run trains on and is validated with.
+
+    Attributes:
+        source: in words, where it comes from.
+        digest: changes when a token of it does.
+        num_tokens: the vocabulary's size.
+        unit, nats: what training losses are shown in, and how many nats that is.
+        bytes_per_token: of what is held out.
+    """
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def nats(self) -> float: ...
+
+    @property
+    def bytes_per_token(self) -> float: ...
+
+    def batch(self, seq_len: int, batch: int, seed: int, step: int) -> Tensor:
+        """The batch of a step, (batch, seq_len + 1) int64: a pure function of the arguments."""
+
+    def validation(self, seq_len: int, budget: int) -> Tensor:
+        """Sequences that were held out, (sequences, seq_len + 1) int64, evenly spread; they predict at most about
+        `budget` tokens and always at least seq_len."""
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """Text ready for training.
+    """Text as bytes, in memory.
 
     `train` and `valid` are uint8 tensors of shape (bytes,); `source` says in words where they come from;
     `digest` changes when a byte of either does.
@@ -56,6 +94,17 @@ class Corpus:
     valid: Tensor
     source: str
     digest: str
+    num_tokens: ClassVar[int] = 256
+    unit: ClassVar[str] = "bits/byte"
+    nats: ClassVar[float] = log(2)
+    bytes_per_token: ClassVar[float] = 1.0
+
+    def batch(self, seq_len: int, batch: int, seed: int, step: int) -> Tensor:
+        """Sequences from random places of the text."""
+        return training_batch(self.train, seq_len, batch, seed, step)
+
+    def validation(self, seq_len: int, budget: int) -> Tensor:
+        return validation_sequences(self.valid, seq_len, budget)
 
 
 def stdlib_documents(root: Path | None = None) -> list[Document]:
@@ -93,19 +142,24 @@ def file_documents(paths: Sequence[str | Path], seq_len: int) -> list[Document]:
 
     Raises UserError that names every file which cannot be used.
     """
-    unique = list(dict.fromkeys(Path(path).resolve() for path in paths))
-    # Named from the folder they share, so that a moved collection splits the same.
-    shared = Path(os.path.commonpath([path.parent for path in unique]))
     documents, problems = [], []
-    for path in unique:
+    for name, path in files_by_name(paths):
         try:
-            documents.append(Document(path.relative_to(shared).as_posix(), read_document(path, seq_len)))
+            documents.append(Document(name, read_document(path, seq_len)))
         except UserError as error:
             problems.append(str(error))
     if problems:
         more = [f"... and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError("\n  ".join(problems[:10] + more))
-    return sorted(documents, key=lambda document: document.name)
+    return documents
+
+
+def files_by_name(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
+    """Each file once, in the order of their names, which count from the folder they share, so that a moved collection
+    splits the same."""
+    unique = list(dict.fromkeys(Path(path).resolve() for path in paths))
+    shared = Path(os.path.commonpath([path.parent for path in unique]))
+    return sorted((path.relative_to(shared).as_posix(), path) for path in unique)
 
 
 def read_document(path: Path, seq_len: int) -> bytes:
@@ -229,10 +283,16 @@ def validation_sequences(text: Tensor, seq_len: int, budget: int) -> Tensor:
     """Sequences that do not overlap in what they predict, evenly spread over `text` (bytes,):
     (sequences, seq_len + 1) int64, predicting at most about `budget` bytes and always at least seq_len.
     """
-    available = (len(text) - 1) // seq_len
+    starts = torch.tensor(evenly_spread(len(text), seq_len, budget), device="cpu", dtype=torch.int64)
+    return text[starts[:, None] + _places(seq_len + 1)].long()
+
+
+def evenly_spread(length: int, seq_len: int, budget: int) -> list[int]:
+    """Where sequences start, of those that follow one another by `seq_len` in `length` tokens: at least one, and as
+    many as predict at most `budget`."""
+    available = (length - 1) // seq_len
     count = max(1, min(available, budget // seq_len))
-    chosen = _places(count) * available // count
-    return text[chosen[:, None] * seq_len + _places(seq_len + 1)].long()
+    return [i * available // count * seq_len for i in range(count)]
 
 
 def _places(count: int) -> Tensor:

@@ -58,6 +58,10 @@ class Engine(Protocol):
     def main(self) -> bool:
         """Whether this process shows progress and writes what is beside the checkpoints."""
 
+    @property
+    def devices(self) -> int:
+        """How many compute a step together."""
+
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
         """One update of the weights.
 
@@ -98,7 +102,7 @@ class LocalEngine:
         model: tokens (batch, seq) -> logits (batch, seq, num_tokens), already on the settings' device.
     """
 
-    main = True
+    main, devices = True, 1
 
     def __init__(self, model: TransformerWrapper, settings: TrainSettings) -> None:
         self.model, self.settings = model, settings

@@ -6,6 +6,7 @@ Owns drawing an attention map and the labels of its bytes. `xt_blocks.record` re
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,10 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 from ..runtime.record import BlockRecord, attention_map, record
-from .data import load_corpus
 from .plot import new_figure
 from .run_folder import RunFolder
 from .sample import load_trained
+from .source import load_data
 
 if TYPE_CHECKING:
     from .. import TransformerWrapper
@@ -38,16 +39,22 @@ def record_run(path: Path, text: bytes | None, device: str = "cpu") -> dict[str,
     Raises:
         UserError: there is no trained run at `path`, or the text is empty or longer than the model reads.
     """
-    model = load_trained(path, device)
-    return record(model, tokens_of(model, held_out(path) if text is None else text))
+    model, run = load_trained(path, device), RunFolder.open(path)
+    return record(model, tokens_of(model, held_out(run) if text is None else encoded(run, text)))
 
 
-def held_out(path: Path) -> bytes:
-    """The first sequence of the text that the run at `path` did not train on. Raises UserError when it is gone."""
-    settings = RunFolder.open(path).settings
-    if not all(Path(file).exists() for file in settings.text or ()):
-        raise UserError(f"the text that {path} was trained on is not there any more: say what the model is to read")
-    return bytes(load_corpus(settings.text, settings.seq_len).valid[: settings.seq_len].tolist())
+def held_out(run: RunFolder) -> list[int]:
+    """The first sequence that the run did not train on. Raises UserError when its text is gone."""
+    settings = run.settings
+    files = (settings.data,) if settings.data is not None else settings.text or ()
+    if not all(Path(file).exists() for file in files):
+        raise UserError(f"the text that {run.path} was trained on is not there any more: say what the model is to read")
+    return load_data(settings).validation(settings.seq_len, settings.seq_len)[0, :-1].tolist()
+
+
+def encoded(run: RunFolder, text: bytes) -> list[int]:
+    """The tokens of a text. Raises UserError when the run's tokenizer cannot be read."""
+    return run.read_tokenizer().encode(text.decode("utf-8", "surrogateescape"))
 
 
 def overlay(path: Path, text: bytes | None, value: str, device: str = "cpu") -> dict[str, float]:
@@ -71,16 +78,17 @@ def overlay(path: Path, text: bytes | None, value: str, device: str = "cpu") -> 
     }
 
 
-def tokens_of(model: TransformerWrapper, text: bytes) -> Tensor:
-    """(1, seq) int64, the bytes of a text.
+def tokens_of(model: TransformerWrapper, text: Sequence[int]) -> Tensor:
+    """(1, seq) int64, the tokens of a text.
 
     Raises:
-        UserError: it is empty, or longer than the model reads.
+        UserError: there are none, or more than the model reads.
     """
+    unit = "byte" if model.num_tokens == 256 else "token"
     if not text:
-        raise UserError("the text is empty: give at least one byte")
+        raise UserError(f"the text is empty: give at least one {unit}")
     if model.max_seq_len is not None and len(text) > model.max_seq_len:
-        raise UserError(f"the text has {len(text):,} bytes, and the model reads {model.max_seq_len:,}")
+        raise UserError(f"the text has {len(text):,} {unit}s, and the model reads {model.max_seq_len:,}")
     return torch.tensor([[*text]], device=next(model.parameters()).device, dtype=torch.int64)
 
 
@@ -93,9 +101,10 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, form: str, de
     Raises:
         UserError: as `record_run`; or the block has no attention or no such head.
     """
-    model = load_trained(path, device)
-    weights = attention_map(model, tokens_of(model, text), block, head)
-    figure = _figure(weights, [byte_name(byte) for byte in text], f"{block}, head {head}")
+    model, run = load_trained(path, device), RunFolder.open(path)
+    tokens = encoded(run, text)
+    weights = attention_map(model, tokens_of(model, tokens), block, head)
+    figure = _figure(weights, token_names(run, tokens), f"{block}, head {head}")
     image = io.BytesIO()
     figure.savefig(image, format=form[1:], dpi=150)
     return image.getvalue()
@@ -115,6 +124,14 @@ def _figure(weights: Tensor, names: list[str], title: str) -> Any:
         axis.set_ticks(range(0, count, every), labels[::every], fontsize=7, family="monospace")
     axes.tick_params(axis="x", rotation=90 if keys > len(names) else 0)  # "mem" is too wide to be horizontal
     return figure
+
+
+def token_names(run: RunFolder, tokens: Sequence[int]) -> list[str]:
+    """Each token's tick label."""
+    if not run.tokenizer.is_file():
+        return [byte_name(token) for token in tokens]
+    tokenizer = run.read_tokenizer()
+    return [tokenizer.decode([token]).replace("$", r"\$") for token in tokens]
 
 
 def byte_name(byte: int) -> str:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from math import ceil, log
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from .best import Best
-from .data import Corpus, training_batch, validation_sequences
+from .data import Data
+from .device import memory_in_use
 from .engine import Engine, check_finite
 from .interrupt import StopRequest
+from .logs import Reporter
 from .metrics import MetricsLog, Record
 from .run_folder import RunFolder
 from .schedule import learning_rate
@@ -29,17 +29,9 @@ EVALUATIONS = 5
 """Evaluations in a run, after the one before its first step."""
 MOST_STEPS_BETWEEN = 500
 """Steps between evaluations in a long run."""
-EVALUATION_BYTES = 2**16
-"""Bytes of the validation text that an evaluation predicts."""
+EVALUATION_TOKENS = 2**16
+"""Held-out tokens that an evaluation predicts."""
 SECONDS_BETWEEN_SAVES = 60.0
-
-
-class Reporter(Protocol):
-    """Receives every record as it is written; see `metrics` for what is in one."""
-
-    def step(self, record: Record) -> None: ...
-
-    def evaluation(self, record: Record) -> None: ...
 
 
 class Trainer:
@@ -48,11 +40,15 @@ class Trainer:
     Args:
         run: the folder it is kept in.
         engine: the model and its optimiser.
-        corpus: the text.
+        corpus: what it trains on.
+        peak: FLOP/s of the engine's devices together, at best; None: the share of it is not told.
     """
 
-    def __init__(self, run: RunFolder, engine: Engine, corpus: Corpus) -> None:
-        self.run, self.engine, self.corpus = run, engine, corpus
+    def __init__(self, run: RunFolder, engine: Engine, corpus: Data, peak: float | None = None) -> None:
+        self.run, self.engine, self.corpus, self.peak = run, engine, corpus, peak
+        settings = run.settings
+        # The backward pass takes twice as many; what is computed again does not count (arXiv:2204.02311, appendix B).
+        self.flops = 3 * run.graph().flops(settings.seq_len, settings.batch)
         self.step_done, self.step_saved = 0, -1
         self.seconds = 0.0
         self.best = Best()
@@ -110,21 +106,29 @@ class Trainer:
     def _step(self, metrics: MetricsLog | None, reporter: Reporter) -> None:
         settings, started = self.run.settings, time.monotonic()
         rate = learning_rate(self.step_done, settings.steps, settings.lr)
-        batch = training_batch(self.corpus.train, settings.seq_len, settings.batch, settings.seed, self.step_done)
+        batch = self.corpus.batch(settings.seq_len, settings.batch, settings.seed, self.step_done)
         result = self.engine.step(batch, self.step_done, rate)
         self.step_done += 1
-        self.seconds += time.monotonic() - started
-        record = {
+        took = time.monotonic() - started
+        self.seconds += took
+        if metrics is None:
+            return
+        record: Record = {
             "step": self.step_done,
-            "loss": result.loss / log(2),
+            "loss": result.loss / self.corpus.nats,
             **{f"{name}_loss": value for name, value in result.added.items()},
             "lr": rate,
+            "grad_norm": result.norm,
             "tokens": self.step_done * settings.batch * settings.seq_len,
             "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(settings.batch * settings.seq_len / took, 1),
         }
-        if metrics is not None:
-            metrics.write(record)
-            reporter.step(record)
+        if self.peak is not None:
+            record["mfu"] = self.flops / took / self.peak
+        if (memory := memory_in_use(settings.device)) is not None:
+            record["memory"] = memory
+        metrics.write(record)
+        reporter.step(record)
 
     def _evaluation_due(self) -> bool:
         steps = self.run.settings.steps
@@ -133,10 +137,12 @@ class Trainer:
 
     def _evaluate(self, metrics: MetricsLog | None, reporter: Reporter) -> None:
         settings = self.run.settings
-        bits = bits_per_byte(self.engine, self.corpus.valid, settings.seq_len)
+        bits = bits_per_byte(self.engine, self.corpus, settings.seq_len)
         check_finite("validation loss", bits, self.step_done, settings)
         self.best.see(self.step_done, bits)
         record = {"step": self.step_done, "val_bits_per_byte": bits}
+        if self.corpus.unit == "nats/token":
+            record["val_loss"] = bits * log(2) * self.corpus.bytes_per_token
         if metrics is not None:
             metrics.write(record)
             reporter.evaluation(record)
@@ -144,7 +150,7 @@ class Trainer:
     def _check(self) -> None:
         """Raises NotFinite for weights that predict nothing; on one sequence, as a save comes often."""
         seq_len = self.run.settings.seq_len
-        bits = bits_per_byte(self.engine, self.corpus.valid[: seq_len + 1], seq_len)
+        bits = bits_per_byte(self.engine, self.corpus, seq_len, budget=seq_len)
         check_finite("validation loss", bits, self.step_done, self.run.settings)
 
     def _save(self, metrics: MetricsLog | None) -> None:
@@ -156,7 +162,7 @@ class Trainer:
         self.step_saved, self._saved = self.step_done, time.monotonic()
 
 
-def bits_per_byte(engine: Engine, text: Tensor, seq_len: int) -> float:
-    """The model's mean bits to code a byte of `text` (bytes,) uint8, over sequences spread across it that
-    each start without context."""
-    return engine.loss(validation_sequences(text, seq_len, EVALUATION_BYTES)) / log(2)
+def bits_per_byte(engine: Engine, corpus: Data, seq_len: int, budget: int = EVALUATION_TOKENS) -> float:
+    """The model's mean bits to code a byte of what is held out, over sequences spread across it that each start without
+    context and predict at most about `budget` tokens."""
+    return engine.loss(corpus.validation(seq_len, budget)) / log(2) / corpus.bytes_per_token

@@ -1,9 +1,17 @@
 """The numbers of a run, one JSON object a line, in `metrics.jsonl`.
 
-Owns writing, reading and cutting that file. A training line has step, loss (bits per byte, of that
-step's batch), lr, tokens (bytes trained on so far) and seconds (of training so far), and what blocks
-added to the loss where they did, as balance_loss and router_z_loss; an evaluation line has step and
-val_bits_per_byte. Leaves what the numbers mean to the loop.
+Owns writing, reading and cutting that file. A training line has
+
+    step               1 for the first
+    loss               of that step's batch: bits per byte, or nats per token of a run on tokens
+    lr, grad_norm      the learning rate; the gradient's norm before it is clipped
+    tokens, seconds    trained on so far; of training so far
+    tokens_per_second  of this step
+    mfu                share of the devices' peak: the model's FLOPs, without any computed again (arXiv:2204.02311)
+    memory             bytes at most so far, of a GPU or of the process
+
+and what blocks added to the loss where they did, as balance_loss and router_z_loss. An evaluation line has step and
+val_bits_per_byte, and of a run on tokens val_loss, in nats per token. Leaves what the numbers mean to the loop.
 """
 
 from __future__ import annotations
@@ -17,6 +25,9 @@ from typing import Any
 from .files import write_atomic
 
 Record = dict[str, Any]
+
+MEASURED = ("seconds", "tokens_per_second", "mfu", "memory")
+"""What differs from run to run of the same settings."""
 
 
 class MetricsLog:

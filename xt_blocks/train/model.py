@@ -1,6 +1,6 @@
-"""From a run's settings to a language model over bytes.
+"""From a run's settings to a language model.
 
-Owns what makes a pattern a byte-level language model (causal, 256 tokens), initialisation from the run's
+Owns what makes a pattern a language model (causal, one stream of tokens), initialisation from the run's
 seed, and the check that the model cannot see what it predicts. Leaves the graph to `blockdsl` and its
 modules to `xt_blocks`.
 """
@@ -20,32 +20,32 @@ from ..models.transformer import TransformerWrapper
 from ..runtime.evaluation import evaluating
 from .settings import TrainSettings
 
-BYTES = 256
 FIXED: dict[str, Any] = {
     "causal": True,
     "context": False,
-    "num_tokens": BYTES,
     "logits_dim": None,
     "return_only_embed": False,
     "max_mem_len": 0,
 }
-"""Settings a byte-level language model has whatever the pattern says."""
+"""Settings a language model has whatever the pattern says, beside the number of tokens."""
 
 
 def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
     """The block graph of the run's model.
 
-    Raises UserError for a setting that clashes with a byte-level language model, PatternError for the
+    Raises UserError for a setting that clashes with a language model over the run's tokens, PatternError for the
     pattern's own faults (a block that reads a context among them).
     """
     if blockdsl.parse(settings.pattern).encoder is not None:
         told = "an encoder-decoder is trained in Python, with XTransformer"
         raise UserError(f"a run reads one stream of bytes, and this pattern has two; {told}")
     options = dict(settings.options)
-    for name, value in FIXED.items():
+    fixed = {**FIXED, "num_tokens": settings.num_tokens}
+    for name, value in fixed.items():
         if options.pop(name, value) != value:
             shown = str(value).lower()
-            raise UserError(f"training a byte-level language model needs {name}={shown}; leave it out")
+            what = "a byte-level language model" if settings.data is None else f"on --data {settings.data}"
+            raise UserError(f"training {what} needs {name}={shown}; leave it out")
     longest = options.pop("max_seq_len", None)
     if longest is None:
         longest = settings.seq_len
@@ -57,7 +57,7 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
             dim=settings.dim,
             heads=settings.heads,
             max_seq_len=longest,
-            **FIXED,
+            **fixed,
             **options,
         )
     except TypeError as error:  # an unknown setting; the message names the nearest one
@@ -83,7 +83,7 @@ def check_fits(graph: blockdsl.BlockGraph) -> None:
 
 
 def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
-    """Lower `graph`, initialised from `seed`; tokens (batch, seq) int64 -> logits (batch, seq, 256)."""
+    """Lower `graph`, initialised from `seed`; tokens (batch, seq) int64 -> logits (batch, seq, num_tokens)."""
     model = initialised(graph, seed)
     assert isinstance(model, TransformerWrapper)  # the graph embeds tokens
     return model
@@ -97,10 +97,10 @@ def check_lookahead(model: TransformerWrapper, seq_len: int) -> None:
     """
     length = min(seq_len, 64)
     tokens = torch.randint(
-        BYTES, (1, length), device="cpu", dtype=torch.int64, generator=torch.Generator().manual_seed(0)
+        model.num_tokens, (1, length), device="cpu", dtype=torch.int64, generator=torch.Generator().manual_seed(0)
     )
     changed = tokens.clone()
-    changed[0, -1] = (changed[0, -1] + 1) % BYTES
+    changed[0, -1] = (changed[0, -1] + 1) % model.num_tokens
     with evaluating(model):
         before, after = model(tokens)[:, :-1], model(changed)[:, :-1]
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):

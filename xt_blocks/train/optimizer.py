@@ -49,6 +49,11 @@ class Optimizers:
 Optimizer = torch.optim.Optimizer | Optimizers
 
 
+def optimizers_of(optimizer: Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    """torch's own, of which it is made."""
+    return optimizer.each if isinstance(optimizer, Optimizers) else (optimizer,)
+
+
 def make_optimizer(model: nn.Module, lr: float, name: str = "adamw") -> Optimizer:
     """The optimiser of the trained parameters. Weight decay is for matrices only, as pulling a gain or a bias towards
     zero does not simplify what the model computes.
@@ -58,10 +63,11 @@ def make_optimizer(model: nn.Module, lr: float, name: str = "adamw") -> Optimize
             Its updates are scaled to the size of AdamW's, so that one learning rate serves both.
     """
     if name == "adamw":
-        return _adamw(model.parameters(), lr)
-    matrices = {id(p): p for p in _inside_blocks(model) if p.requires_grad and p.ndim == 2}
-    muon = torch.optim.Muon(matrices.values(), lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
-    return Optimizers(muon, _adamw((p for p in model.parameters() if id(p) not in matrices), lr))
+        return _adamw(model.named_parameters(), lr)
+    inside = {id(p) for p in _inside_blocks(model) if p.requires_grad and p.ndim == 2}
+    matrices = [(name, p) for name, p in model.named_parameters() if id(p) in inside]
+    muon = torch.optim.Muon(matrices, lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+    return Optimizers(muon, _adamw(((name, p) for name, p in model.named_parameters() if id(p) not in inside), lr))
 
 
 def _inside_blocks(model: nn.Module) -> Iterable[nn.Parameter]:
@@ -70,11 +76,11 @@ def _inside_blocks(model: nn.Module) -> Iterable[nn.Parameter]:
             yield from stack.blocks.parameters()
 
 
-def _adamw(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+def _adamw(parameters: Iterable[tuple[str, nn.Parameter]], lr: float) -> torch.optim.AdamW:
+    trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [(name, p) for name, p in trained if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [(name, p) for name, p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     try:

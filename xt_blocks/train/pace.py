@@ -10,7 +10,7 @@ import copy
 import time
 
 from .. import TransformerWrapper
-from .data import Corpus, training_batch
+from .data import Data
 from .engine import LocalEngine
 from .loop import EVALUATIONS, bits_per_byte
 from .settings import TrainSettings
@@ -21,16 +21,15 @@ TRIAL_SHARE = 0.04
 """The seconds of trial: this share of the time, at most `LONGEST_TRIAL`."""
 
 
-def steps_within(model: TransformerWrapper, corpus: Corpus, settings: TrainSettings, minutes: float) -> int:
+def steps_within(model: TransformerWrapper, corpus: Data, settings: TrainSettings, minutes: float) -> int:
     """The steps, at least 1, that take about `minutes` with the evaluations, as timed on a copy of `model`."""
     started = time.monotonic()
     engine = LocalEngine(copy.deepcopy(model), settings)
-    bits_per_byte(engine, corpus.valid, settings.seq_len)
+    bits_per_byte(engine, corpus, settings.seq_len)
     evaluation = time.monotonic() - started
 
     def trial(step: int) -> None:
-        batch = training_batch(corpus.train, settings.seq_len, settings.batch, settings.seed, step)
-        engine.step(batch, step, rate=0.0)
+        engine.step(corpus.batch(settings.seq_len, settings.batch, settings.seed, step), step, rate=0.0)
 
     for step in range(WARMUP_STEPS):
         trial(step)

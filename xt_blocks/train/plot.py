@@ -20,19 +20,25 @@ SMOOTHING_SHARE = 0.02
 """The share of the run that the smoothed curve averages over."""
 
 
-def plot_losses(records: Sequence[Record], unigram: float, path: Path) -> None:
-    """Draw training and validation bits per byte, and the unigram baseline, into the PNG `path`."""
+def plot_losses(records: Sequence[Record], unigram: float | None, path: Path) -> None:
+    """Draw training and validation losses, and the unigram baseline, into the PNG `path`.
+
+    Where records have a val_loss they are in nats per token, else in bits per byte.
+    """
+    in_tokens = any("val_loss" in record for record in records)
+    measure, unit = ("val_loss", "nats per token") if in_tokens else ("val_bits_per_byte", "bits per byte")
     training = [(record["step"], record["loss"]) for record in records if "loss" in record]
-    validation = [(record["step"], record["val_bits_per_byte"]) for record in records if "val_bits_per_byte" in record]
+    validation = [(record["step"], record[measure]) for record in records if measure in record]
     figure = new_figure(8, 5)
-    axes = figure.add_subplot(xlabel="step", ylabel="bits per byte")
+    axes = figure.add_subplot(xlabel="step", ylabel=unit)
     if training:
         steps, losses = zip(*training, strict=True)
         axes.plot(steps, losses, color="C0", alpha=0.25, linewidth=0.8)
         axes.plot(steps, smooth(losses), color="C0", label="training (smoothed)")
     if validation:
         axes.plot(*zip(*validation, strict=True), "o-", color="C1", label="validation")
-    axes.axhline(unigram, color="grey", linestyle="--", label="byte unigram")
+    if unigram is not None:
+        axes.axhline(unigram, color="grey", linestyle="--", label="byte unigram")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -25,13 +25,16 @@ class ProgressBar:
     Args:
         steps: of the whole run.
         done: steps done before, when resumed.
-        tokens_per_step: bytes that a step trains on.
+        tokens_per_step: that a step trains on.
         stream: where to; standard error by default.
+        unit: of training losses.
     """
 
-    def __init__(self, steps: int, done: int, tokens_per_step: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, steps: int, done: int, tokens_per_step: int, stream: TextIO | None = None, unit: str = "bits/byte"
+    ) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._steps, self._first, self._tokens = steps, done, tokens_per_step
+        self._steps, self._first, self._tokens, self._unit = steps, done, tokens_per_step, unit
         self._started = self._shown = time.monotonic()
         self._sum = self._weight = 0.0
         self._bar = (
@@ -44,7 +47,7 @@ class ProgressBar:
         self._sum = SMOOTHING * self._sum + record["loss"]
         self._weight = SMOOTHING * self._weight + 1
         per_step = (time.monotonic() - self._started) / (record["step"] - self._first)
-        shown = f"loss {self._sum / self._weight:.3f} bits/byte, {self._tokens / max(per_step, 1e-9):,.0f} tokens/s"
+        shown = f"loss {self._sum / self._weight:.3f} {self._unit}, {self._tokens / max(per_step, 1e-9):,.0f} tokens/s"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update()
@@ -68,6 +71,7 @@ class ProgressBar:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
+        """The last line stays."""
         if self._bar is not None:
             self._bar.close()
 

@@ -6,6 +6,7 @@
     metrics.jsonl  the numbers, line by line (`metrics`)
     checkpoints/   000200/ and so on (`checkpoint`)
     loss.png       the loss over the steps (`plot`)
+    tokenizer.json of a run on a folder of tokens that are not bytes
 
 Owns names, creation and opening. Leaves the contents to the modules named above.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from blockdsl import BlockGraph
 from blockdsl.errors import UserError
 
+from ..interop.text import Bytes, Pieces, Tokenizer
 from .files import write_atomic
 from .settings import TrainSettings
 
@@ -47,18 +49,29 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    def read_tokenizer(self) -> Tokenizer:
+        """What its tokens are of a text. Raises UserError when the file, or the package tokenizers, is missing."""
+        return Pieces(self.tokenizer, special=False) if self.tokenizer.is_file() else Bytes()
+
+    @property
     def plot(self) -> Path:
         return self.path / "loss.png"
 
     @classmethod
-    def create(cls, path: Path, settings: TrainSettings, graph_json: str) -> RunFolder:
-        """Write a new run's files. Raises UserError when `check_free` does, or the disk refuses."""
+    def create(cls, path: Path, settings: TrainSettings, graph_json: str, tokenizer: Path | None = None) -> RunFolder:
+        """Write a new run's files, with a copy of `tokenizer`. Raises UserError when `check_free` does, or the disk
+        refuses."""
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir()
             write_atomic(path / "pattern.txt", settings.pattern + "\n")
             write_atomic(path / "graph.json", graph_json)
+            if tokenizer is not None:
+                write_atomic(path / "tokenizer.json", tokenizer.read_bytes())
             # Last, as its presence makes the folder a run that can be resumed.
             write_atomic(path / "settings.json", settings.to_json())
         except OSError as error:

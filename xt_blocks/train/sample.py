@@ -1,7 +1,7 @@
 """Text from a trained model.
 
-Owns reading a run's model back, the prompt's bytes and printing it safely. Leaves the sampling itself to
-`xt_blocks.AutoregressiveWrapper`.
+Owns reading a run's model back, with its tokenizer, the prompt's bytes and printing it safely. Leaves the sampling
+itself to `xt_blocks.AutoregressiveWrapper`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper
+from ..interop.text import Writer
 from ..runtime.seeds import seed_for
 from . import checkpoint
 from .best import Best
@@ -35,8 +36,8 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     """The model of the run at `path`, ready to evaluate, with the weights of its last checkpoint; of its best, where
     the run has patience.
 
-    tokens (batch, seq) int64 -> logits (batch, seq, 256). Where the last is damaged it is the one before, and standard
-    error says so.
+    tokens (batch, seq) int64 -> logits (batch, seq, num_tokens). Where the last is damaged it is the one before, and
+    standard error says so.
 
     Raises UserError when `path` is not a run folder, or holds no checkpoint that can be read.
     """
@@ -51,6 +52,15 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     if run.settings.patience is not None and best.step != found.state["step"]:
         checkpoint.load(checkpoint.at(run.checkpoints, best.step), model)
     return model.to(device).eval()
+
+
+def load_run_writer(path: Path, device: str = "cpu") -> Writer:
+    """The model of the run at `path` with its tokenizer, for one whose tokens are not bytes. A text starts with the
+    token that ends documents. Raises UserError as `load_trained`."""
+    run = RunFolder.open(path)
+    end = run.settings.end
+    ends = frozenset(() if end is None else (end,))
+    return Writer(load_trained(path, device), run.read_tokenizer(), end, ends)
 
 
 def sample(

@@ -15,8 +15,8 @@ import torch
 
 from blockdsl.errors import UserError
 
-MAX_STEP_BYTES = 2**24
-"""The most bytes in one step; more is probably a typo, and would exhaust memory."""
+MAX_STEP_TOKENS = 2**24
+"""The most tokens in one step; more is probably a typo, and would exhaust memory."""
 
 CHOICES = {"precision": ("fp32", "bf16"), "optimizer": ("adamw", "muon")}
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
@@ -29,9 +29,9 @@ class TrainSettings:
     Args:
         pattern: the canonical text of the pattern.
         text: absolute paths of the text files; None for the standard library's sources.
-        text_digest: of the text as it was when the run began.
+        text_digest: of the text, or the tokens, as it was when the run began.
         dim, heads: width of the model and its attention heads.
-        seq_len: bytes of context in a training sequence.
+        seq_len: tokens of context in a training sequence.
         batch: sequences per step.
         steps: steps in all: the length of the learning-rate schedule.
         minutes: the time that `steps` was estimated from, or None.
@@ -47,6 +47,9 @@ class TrainSettings:
         optimizer: "adamw" or "muon", as `make_optimizer` explains.
         val_every: steps between evaluations; None: a few in the run.
         patience: stop after so many evaluations without a better one, and keep the best; None: never.
+        data: absolute path of the folder of tokens; None: `text` is read, as bytes.
+        num_tokens: the vocabulary's size.
+        end: the token that ends a document, if any.
     """
 
     pattern: str
@@ -69,6 +72,9 @@ class TrainSettings:
     optimizer: str = "adamw"
     val_every: int | None = None
     patience: int | None = None
+    data: str | None = None
+    num_tokens: int = 256
+    end: int | None = None
 
     def check(self) -> None:
         """Raises UserError, in the words of the flags, for an invalid value."""
@@ -80,10 +86,10 @@ class TrainSettings:
             raise UserError(f"--minutes must be more than 0, not {self.minutes:g}")
         if not (isfinite(self.lr) and self.lr > 0):
             raise UserError(f"--lr must be more than 0, not {self.lr:g}")
-        if self.batch * self.seq_len > MAX_STEP_BYTES:
+        if self.batch * self.seq_len > MAX_STEP_TOKENS:
             raise UserError(
                 f"--batch {self.batch} of --seq-len {self.seq_len} is {self.batch * self.seq_len:,} "
-                f"bytes in one step; at most {MAX_STEP_BYTES:,}"
+                f"{'bytes' if self.data is None else 'tokens'} in one step; at most {MAX_STEP_TOKENS:,}"
             )
         if self.accumulate > self.batch:
             raise UserError(
@@ -107,7 +113,7 @@ class TrainSettings:
             raise ValueError("not an object")
         files = data.get("text")
         settings = cls(**{**data, "text": None if files is None else tuple(files)})
-        for name in ("dim", "heads", "seq_len", "batch", "steps", "seed", "threads", "accumulate"):
+        for name in ("dim", "heads", "seq_len", "batch", "steps", "seed", "threads", "accumulate", "num_tokens"):
             if type(value := getattr(settings, name)) is not int:
                 raise ValueError(f"{name} is {value!r}, not a whole number")
         return settings

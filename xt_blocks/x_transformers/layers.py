@@ -143,11 +143,11 @@ class FeedForward(feedforward.FeedForward):
         """The steps: linear layer and activation, norm if there is one, dropout, linear layer; more can be appended."""
         return _Steps(self)
 
-    def forward(self, x: Tensor, deep_embed: None = None) -> Tensor:
+    def forward(self, x: Tensor, deep_embed: None = None, *, use: int = 0) -> Tensor:
         """`x: (batch, seq, dim)` → (batch, seq, dim)."""
         if deep_embed is not None:
             raise TypeError("deep_embed, an option of x-transformers 2.x, is not here")
-        return super().forward(x)
+        return super().forward(x, use=use)
 
 
 class _Steps(nn.Sequential):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from ..kinds import Kind, Shape
+from ..kinds import CONCAT, Kind, Shape, Sizes
+from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
 from ..split import Cut, Split
 from ..state import State
+from .attention_saved import attention_saved, scores_saved
 from .latent import (
     LATENT_OPTIONS,
     latent_check,
@@ -56,6 +59,8 @@ def _self_attention_check(o: Any) -> str | None:
         return f"forget_gate is set beside {clash}, but {_NO_GATES[clash]}"
     if o.forget_gate and not o.causal:
         return "forget_gate is set, but it needs causal: a token forgets those before it"
+    if o.lora_rank is not None and o.kv_rank is not None:
+        return f"lora_rank={o.lora_rank} is set beside kv_rank={o.kv_rank}, but latents are a low-rank form already"
     if o.kv and o.values:
         return "kv and values are set, but kv takes the values of its label too"
     if o.value_mix != "half" and not o.values:
@@ -72,15 +77,23 @@ def _self_attention_derived(o: Any) -> dict[str, Value]:
 def _self_attention_shapes(o: Any) -> dict[str, Shape]:
     made = projection_shapes("to_qkv", o, queries=True, keys=not o.kv) if o.kv_rank is None else latent_shapes(o)
     if o.forget_gate:
-        made |= {"forget_gate.weight": (o.heads, o.dim), "forget_gate.bias": (o.heads,)}
+        made |= {"forget_gate.weight": (o.heads, o.dim_in), "forget_gate.bias": (o.heads,)}
     if o.value_mix == "learned":
-        made |= {"to_value_mix.weight": (o.kv_heads, o.dim), "to_value_mix.bias": (o.kv_heads,)}
-    return made | attention_shapes(o)
+        made |= {"to_value_mix.weight": (o.kv_heads, o.dim_in), "to_value_mix.bias": (o.kv_heads,)}
+    return made | lora_shapes(o, _made_by_token(o)) | attention_shapes(o)
+
+
+def _made_by_token(o: Any) -> tuple[int, int, int]:
+    """Features of queries, keys and values that one linear layer makes."""
+    keys, values = (0, 0) if o.kv else (o.kv_heads * o.dim_head, 0 if o.shared_kv else o.kv_heads * o.value_dim_head)
+    return o.heads * o.dim_head, keys, values
 
 
 def _self_attention_split(o: Any, ranks: int) -> Split | str:
     def made(shared: int) -> dict[str, Cut]:
         cuts = latent_cuts(o, ranks) if o.kv_rank else projection_cuts("to_qkv", o, shared, queries=True, keys=not o.kv)
+        parts = tuple(size for size in _made_by_token(o) if size)
+        cuts["lora.up_weight"] = Cut(1, parts, (1, shared, shared)[: len(parts)])
         cuts |= dict.fromkeys(("forget_gate.weight", "forget_gate.bias"), Cut())
         return cuts | dict.fromkeys(("to_value_mix.weight", "to_value_mix.bias"), Cut(shared=(shared,)))
 
@@ -90,20 +103,27 @@ def _self_attention_split(o: Any, ranks: int) -> Split | str:
 def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
     flops = attention_flops(o, batch, seq, seq)
     if o.forget_gate:  # further features: one of the query, and one for each query head that reads a key
-        flops += 2 * batch * seq * o.heads * (o.dim + (seq + o.num_mem_kv) * (1 + o.heads // o.kv_heads))
+        flops += 2 * batch * seq * o.heads * (o.dim_in + (seq + o.num_mem_kv) * (1 + o.heads // o.kv_heads))
     if o.value_mix == "learned":
-        flops += 2 * batch * seq * o.dim * o.kv_heads
+        flops += 2 * batch * seq * o.dim_in * o.kv_heads
+    flops += 2 * batch * seq * lora_products(o, _made_by_token(o)) if o.lora_rank else 0
     if o.kv_rank is None:
         return flops
-    full = o.dim * (o.heads * o.dim_head + kv_features(o))
+    full = o.dim_in * (o.heads * o.dim_head + kv_features(o))
     return flops + 2 * batch * seq * (latent_products(o) - full)
+
+
+def _self_attention_saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens = sizes.batch * sizes.seq
+    scores = scores_saved(o, sizes.batch, sizes.seq, sizes.seq)
+    return tokens * o.dim_in + attention_saved(o, tokens, tokens, inputs) + scores
 
 
 def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
     if o.kv_rank is None:
         made = qkv_step(o, "q" if o.kv else "q, k, v", o.heads * o.dim_head + kv_features(o))
         mix = {"half": "half of v", "learned": f"a share of v for each of {o.kv_heads} heads"}[o.value_mix]
-        return attention_steps(o, (made, ""), *([(mix, "values")] if o.values else []))
+        return attention_steps(o, (made, ""), *lora_step(o), *([(mix, "values")] if o.values else []))
     return attention_steps(o, *latent_steps(o))
 
 
@@ -155,6 +175,15 @@ SELF_ATTENTION = Kind(
             "scores fall by a learned gate of each token in between: forgetting attention (FoX, arXiv:2503.02130)",
         ),
         *LATENT_OPTIONS,
+        lora_rank("attn", "queries, keys and values"),
+        Option(
+            CONCAT,
+            bool,
+            False,
+            "a label: the block reads the stream and beside it what it was there, concatenated before the norm (Zamba, "
+            "arXiv:2405.16712)",
+            reads=CONCAT,
+        ),
         Option(
             "kv",
             bool,
@@ -182,6 +211,7 @@ SELF_ATTENTION = Kind(
     inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
     shapes=_self_attention_shapes,
     flops=lambda o, sizes: _self_attention_flops(o, sizes.batch, sizes.seq),
+    saved=_self_attention_saved,
     state=_self_attention_state,
     gives=("scores", "kv", "values"),
     given_sizes=_given_sizes,

@@ -48,6 +48,7 @@ SHORT_CONVOLUTION = Kind(
     inputs=("mask", "cache"),
     shapes=_conv_shapes,
     flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * (4 * o.dim + o.kernel),
+    saved=lambda o, sizes, inputs: sizes.batch * o.dim * (7 * sizes.seq + o.kernel - 1),
     state=lambda o: {"conv": State((o.kernel - 1, o.dim))} if o.kernel > 1 else {},
     module="xt_blocks.blocks.conv:ShortConvolution",
     causal_only=True,

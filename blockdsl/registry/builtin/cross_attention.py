@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from ..kinds import Kind
+from ..kinds import Kind, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split
+from .attention_saved import attention_saved, scores_saved
 from .multihead import (
     attention_check,
     attention_derived,
@@ -36,6 +38,12 @@ def _check(o: Any) -> str | None:
 
 def _derived(o: Any) -> dict[str, Value]:
     return attention_derived(o) | {"dim_context": o.dim if o.dim_context is None else o.dim_context}
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens, context = sizes.batch * sizes.seq, sizes.seq if o.context else sizes.context
+    scores = scores_saved(o, sizes.batch, sizes.seq, context)
+    return tokens * o.dim_in + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
 
 
 def _split(o: Any, ranks: int) -> Split | str:
@@ -105,6 +113,7 @@ CROSS_ATTENTION = Kind(
     flops=lambda o, sizes: attention_flops(
         o, sizes.batch, sizes.seq, sizes.seq if o.context else sizes.context, o.dim_context
     ),
+    saved=_saved,
     state=lambda o: attention_state(o, "token" if o.context else "context"),
     module="xt_blocks.blocks.attention:CrossAttention",
     check=_check,

@@ -13,13 +13,14 @@ Scores of the experts are a softmax of the router's logits, or a sigmoid of each
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
-from .feedforward import FEEDFORWARD, ZERO_INIT, feedforward_split
+from .feedforward import FEEDFORWARD, ZERO_INIT, feedforward_split, ff_saved
 
 _MULT = 4
 
@@ -122,6 +123,14 @@ def _flops(o: Any, sizes: Sizes) -> int:
     router = 2 * tokens * o.dim * (o.experts + o.shared_gate)
     chosen = 2 * tokens * o.top * o.dim * o.inner * (3 if o.glu else 2)
     return router + chosen + (0 if o.shared_inner is None else round(FEEDFORWARD.flops(_shared(o), sizes)))
+
+
+def _saved(o: Any, sizes: Sizes) -> float:
+    """As a feedforward of the chosen experts, and their inputs and outputs in the order of experts, and by token."""
+    tokens = sizes.batch * sizes.seq
+    own = SimpleNamespace(**{**vars(o), "gate_scale": 1, "glu_mult_bias": False, "post_act_ln": False})
+    shared = 0 if o.shared_inner is None else ff_saved(_shared(o), tokens) - tokens * o.dim
+    return ff_saved(own, tokens * o.top) + tokens * ((1 + 2 * o.top) * o.dim + o.experts + 6 * o.top) + shared
 
 
 def _active(o: Any) -> int:
@@ -278,6 +287,7 @@ EXPERTS = Kind(
     inputs=("mask", "observed"),
     shapes=_shapes,
     flops=_flops,
+    saved=lambda o, sizes, inputs: _saved(o, sizes),
     active=_active,
     state=lambda o: {},
     module="xt_blocks.blocks.experts:Experts",

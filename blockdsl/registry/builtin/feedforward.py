@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..activations import ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
+from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from .dropout import dropout_step, sublayer_dropout
@@ -27,7 +29,7 @@ def _ff_shapes(o: Any) -> dict[str, Shape]:
         shapes["mult_bias"] = (inner,)
     if o.post_act_ln:
         shapes |= {"norm.weight": (inner,), "norm.bias": (inner,)}
-    return shapes
+    return shapes | lora_shapes(o, (hidden,))
 
 
 def _ff_derived(o: Any) -> dict[str, Value]:
@@ -64,11 +66,34 @@ def feedforward_split(o: Any, ranks: int) -> Split | str:
         return uneven("inner", o.inner, ranks)
     hidden = Cut(parts=(o.inner,) * (2 if o.glu else 1))
     cuts = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "mult_bias": Cut(), "to_out.weight": Cut(axis=1)}
+    cuts["lora.up_weight"] = replace(hidden, axis=1)
     return Split({"inner": o.inner // ranks, "mult": _MULT}, cuts, once=("to_out.bias",))
 
 
 def _ff_flops(o: Any, sizes: Sizes) -> int:
-    return 2 * sizes.batch * sizes.seq * o.dim * int(o.inner) * (3 if o.glu else 2)
+    layers = o.dim * int(o.inner) * (3 if o.glu else 2)
+    return 2 * sizes.batch * sizes.seq * (layers + lora_products(o, ((2 if o.glu else 1) * o.inner,)))
+
+
+_OF_INPUT = {
+    "gelu": 1,
+    "gelu_tanh": 1,
+    "silu": 1,
+    "quick_gelu": 2,
+    "relu": 0,
+    "relu_squared": 1,
+    "tanh": 0,
+    "sigmoid": 0,
+}
+"""Activation → how many numbers it saves beside what it gives."""
+
+
+def ff_saved(o: Any, tokens: float) -> float:
+    """Numbers that it saves: its input, hidden features before and after the activation, and what the gate makes."""
+    before = (2 if o.glu else 1) * o.inner if o.glu or _OF_INPUT[o.activation] else 0
+    after = o.inner * (max(0, _OF_INPUT[o.activation] - 1) + (2 if o.glu else 1))
+    after += o.inner * ((o.glu and o.gate_scale != 1) + o.glu_mult_bias + o.post_act_ln + (o.dropout > 0))
+    return tokens * (o.dim_in + before + after)
 
 
 def _ff_switch(name: str, doc: str) -> Option:
@@ -81,6 +106,7 @@ def _ff_steps(o: Any) -> list[tuple[str, str]]:
     gate += "" if o.gate_scale == 1 else f" × {o.gate_scale:g}"
     return [
         (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
+        *lora_step(o),
         (f"{activation} {gate}" if o.glu else activation, ""),
         *([("gain", "")] if o.glu_mult_bias else []),
         *([("LayerNorm", "")] if o.post_act_ln else []),
@@ -137,6 +163,7 @@ FEEDFORWARD = Kind(
         _ff_switch("relu_squared", "ReLU squared in place of GELU (arXiv:2109.08668)"),
         _ff_switch("post_act_ln", "LayerNorm after the activation (NormFormer, arXiv:2110.09456)"),
         _ff_switch("no_bias", "linear layers without a bias (PaLM, arXiv:2204.02311)"),
+        lora_rank("ff", "the hidden features"),
         Option(
             "dropout",
             float,
@@ -152,6 +179,7 @@ FEEDFORWARD = Kind(
     ),
     shapes=_ff_shapes,
     flops=_ff_flops,
+    saved=lambda o, sizes, inputs: ff_saved(o, sizes.batch * sizes.seq),
     state=lambda o: {},
     module="xt_blocks.blocks.feedforward:FeedForward",
     check=_ff_check,

@@ -61,11 +61,11 @@ def gates(o: Any) -> Iterator[Gate]:
     """Those of a block's options."""
     inner = o.heads * o.value_dim_head
     if o.gate_values:
-        yield Gate("to_gate", o.dim, o.heads if o.gate_values_headwise else inner, o.gate_values_rank, o.gate_bias)
+        yield Gate("to_gate", o.dim_in, o.heads if o.gate_values_headwise else inner, o.gate_values_rank, o.gate_bias)
     if o.output_gate:
         yield Gate("to_output_gate", inner, o.heads if o.output_gate_headwise else inner, o.output_gate_rank, False)
     if o.gate_value_heads:
-        yield Gate("to_head_gate", o.dim, o.heads, None, True)
+        yield Gate("to_head_gate", o.dim_in, o.heads, None, True)
 
 
 def gate_check(o: Any) -> str | None:

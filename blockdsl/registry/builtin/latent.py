@@ -97,7 +97,7 @@ def made_of_latents(o: Any) -> int:
 
 
 def latent_shapes(o: Any) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"to_qkv.weight": (sum(made_of_token(o)), o.dim)}
+    shapes: dict[str, tuple[int, ...]] = {"to_qkv.weight": (sum(made_of_token(o)), o.dim_in)}
     if o.qkv_bias:
         shapes["to_qkv.bias"] = (sum(made_of_token(o)),)
     if o.q_rank:
@@ -114,7 +114,12 @@ def latent_cuts(o: Any, ranks: int) -> dict[str, Cut]:
 def latent_products(o: Any) -> int:
     """Multiply-adds that make a token's queries, keys and values."""
     queries = o.q_rank * o.heads * o.dim_head if o.q_rank else 0
-    return int(sum(made_of_token(o)) * o.dim + queries + o.kv_rank * made_of_latents(o))
+    return int(sum(made_of_token(o)) * o.dim_in + queries + o.kv_rank * made_of_latents(o))
+
+
+def latent_saved(o: Any) -> int:
+    """Numbers of a token that are saved of what makes queries, keys and values: each product's input and result."""
+    return int(sum(made_of_token(o)) + o.kv_rank + (o.q_rank or 0) + made_of_latents(o) + 2 * o.heads * o.dim_head)
 
 
 def latent_state(o: Any) -> dict[str, State]:
@@ -127,6 +132,6 @@ def latent_steps(o: Any) -> list[tuple[str, str]]:
     parts = [f"{'latents' if o.q_rank else 'q'} {queries:,}", f"latents {rest[0]:,}"]
     parts += [f"key {rest[1]:,}"] if rest[1] else []
     bias = " + bias" if o.qkv_bias else ""
-    steps = [(f"{o.dim:,} → {', '.join(parts)}{bias}", ""), ("RMSNorm of latents", "")]
+    steps = [(f"{o.dim_in:,} → {', '.join(parts)}{bias}", ""), ("RMSNorm of latents", "")]
     steps += [(f"q {o.q_rank:,} → {o.heads * o.dim_head:,}", "")] if o.q_rank else []
     return [*steps, (f"k, v {o.kv_rank:,} → {made_of_latents(o):,}", "")]

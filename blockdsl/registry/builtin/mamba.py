@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
@@ -53,6 +54,16 @@ def _flops(o: Any, sizes: Sizes) -> int:
     linear = 3 * o.dim + o.kernel + 2 * o.dt_rank + 2 * o.state
     scan = 3 * o.state  # what enters the state, its decay, and what is read from it
     return 2 * sizes.batch * sizes.seq * int(o.inner) * (linear + scan)
+
+
+_CHUNK = 16
+"""Tokens of the scan from one state that it saves to the next; `xt_blocks.kernels.scans.selective` says how many."""
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    tokens = sizes.batch * sizes.seq
+    states = sizes.batch * -(-sizes.seq // _CHUNK) * o.inner * o.state
+    return tokens * (o.dim + 11 * o.inner + o.dt_rank + 4 * o.state) + states
 
 
 def _state(o: Any) -> dict[str, State]:
@@ -108,6 +119,7 @@ MAMBA = Kind(
     inputs=("mask", "cache"),
     shapes=_shapes,
     flops=_flops,
+    saved=_saved,
     state=_state,
     module="xt_blocks.blocks.mamba:Mamba",
     causal_only=True,

@@ -236,12 +236,12 @@ def kv_features(o: Any) -> int:
 def projection_shapes(name: str, o: Any, queries: bool, keys: bool, dim: int | None = None) -> dict[str, Shape]:
     """Parameters of a linear layer that makes some of queries, keys and values; parts where keys have no bias.
 
-    `dim` is of what it reads, the stream by default.
+    `dim` is of what it reads, by default what the block reads.
     """
     shapes: dict[str, Shape] = {}
     for layer, (parts, bias) in _projections(name, o, queries, keys):
         rows = sum(parts.values())
-        shapes[f"{layer}.weight"] = (rows, dim or o.dim)
+        shapes[f"{layer}.weight"] = (rows, dim or o.dim_in)
         shapes |= {f"{layer}.bias": (rows,)} if bias else {}
     return shapes
 
@@ -275,7 +275,7 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
     if o.out_bias:
         shapes["output.to_out.bias"] = (out,)
     if o.tensor_product:
-        shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim)
+        shapes["output.to_relation.weight"] = (o.kv_heads * o.value_dim_head, o.dim_in)
     if o.head_scale:
         shapes["output.head_scale"] = (o.heads, 1, 1)
     if o.qk_norm_dim_scale:
@@ -354,18 +354,18 @@ def projection_cuts(name: str, o: Any, shared: int, queries: bool, keys: bool) -
 
 
 def attention_flops(o: Any, batch: int, queries: int, sources: int, dim_source: int | None = None) -> int:
-    """Projections, and the products of the attention itself; `dim_source`: features of a source, o.dim by default.
+    """Projections, and the products of the attention itself; `dim_source`: features of a source, by default as read.
 
     The products are counted whole, causal or not, as torch.utils.flop_counter counts them.
     """
     keys = sources + o.num_mem_kv
     values = o.heads * o.value_dim_head
-    on_tokens = o.heads * o.dim_head + (2 if o.on_attn else 1) * values
+    on_tokens = o.heads * o.dim_head
     on_tokens += o.kv_heads * o.value_dim_head if o.tensor_product else 0
     scored = o.heads * (o.dim_head + (2 if o.l2_distance else 0))
     products = queries * keys * (scored + values + score_products(o))
-    on_queries = queries * (o.dim * on_tokens + gate_products(o))
-    return 2 * batch * (on_queries + sources * (dim_source or o.dim) * kv_features(o) + products)
+    on_queries = queries * (o.dim_in * on_tokens + gate_products(o) + o.dim * (2 if o.on_attn else 1) * values)
+    return 2 * batch * (on_queries + sources * (dim_source or o.dim_in) * kv_features(o) + products)
 
 
 def _biased(bias: bool) -> str:
@@ -376,7 +376,7 @@ def qkv_step(o: Any, names: str, features: int, dim: int | None = None) -> str:
     """The step that makes queries, keys and values, or some of them."""
     biased = o.qkv_bias and (o.k_bias or names == "q")
     but = " but k" if o.qkv_bias and not biased else ""
-    return f"{names} {dim or o.dim:,} → {features:,}{_biased(o.qkv_bias)}{but}"
+    return f"{names} {dim or o.dim_in:,} → {features:,}{_biased(o.qkv_bias)}{but}"
 
 
 def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:

@@ -98,6 +98,7 @@ RECURRENT = Kind(
     inputs=("mask", "cache"),
     shapes=_rglru_shapes,
     flops=_rglru_flops,
+    saved=lambda o, sizes, inputs: sizes.batch * sizes.seq * (o.dim + 16 * o.width),
     state=_rglru_state,
     module="xt_blocks.blocks.rglru:RecurrentBlock",
     causal_only=True,

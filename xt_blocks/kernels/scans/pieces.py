@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import compat
+from ..once import SCAN, first_derivatives
 
 Run = Callable[[Tensor, slice, Sequence[Tensor], Sequence[Tensor], list[Tensor]], tuple[Tensor, Sequence[Tensor]]]
 """(x of a piece, its place, states before it, weights, known) → what the layer gives for it, and the states after it.
@@ -64,9 +65,9 @@ class _Pieces(torch.autograd.Function):
         return (y, *states)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_y: Tensor, *of_states: Tensor) -> tuple[Tensor | None, ...]:
-        x, *tensors = ctx.saved_tensors
+    @first_derivatives(*SCAN)
+    def backward(ctx: Any, saved: Sequence[Tensor], of_y: Tensor, *of_states: Tensor) -> tuple[Tensor | None, ...]:
+        x, *tensors = saved
         weights, kept = tensors[: ctx.weights], tensors[ctx.weights :]
         of_x, of_weights = torch.empty_like(x), [torch.zeros_like(weight) for weight in weights]
         for at, own in reversed(ctx.pieces):

@@ -12,6 +12,7 @@ Axes: t tokens of a chunk, b batch, n state, i inner.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import compat
+from ..once import SCAN, first_derivatives
 from .linear import plain_linear_scan
 
 CHUNK = 16
@@ -81,6 +83,7 @@ class _ByChunk(torch.autograd.Function):
     def forward(
         ctx: Any, chunk: int, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor]:
+        inputs = x, dt, a, b, c, start
         x, dt, b, c = (t.transpose(0, 1).contiguous() for t in (x, dt, b, c))
         parts = [slice(first, first + chunk) for first in range(0, len(x), chunk)]
         y, h, starts = torch.empty_like(x), start, []
@@ -90,13 +93,14 @@ class _ByChunk(torch.autograd.Function):
             torch.matmul(c[part, :, None], states, out=y[part].unsqueeze(2))
             h = states[-1].clone()
         ctx.parts = parts
-        ctx.save_for_backward(x, dt, a, b, c, torch.stack(starts))
+        ctx.save_for_backward(*inputs, torch.stack(starts))
         return y.transpose(0, 1), h
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, dt, a, b, c, starts = ctx.saved_tensors
+    @first_derivatives(*SCAN)
+    def backward(ctx: Any, saved: Sequence[Tensor], *grads: Tensor) -> Any:
+        x, dt, a, b, c, _, starts = saved
+        x, dt, b, c = (t.transpose(0, 1).contiguous() for t in (x, dt, b, c))
         dy, g = grads[0].transpose(0, 1).contiguous(), grads[1]  # g: of the state after the chunk
         dx, ddt, da, db, dc = (torch.zeros_like(t) for t in (x, dt, a, b, c))
         for part, h in zip(reversed(ctx.parts), starts.flip(0), strict=True):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import compat
+from ..once import SCAN, first_derivatives
 
 
 def ssd(
@@ -113,18 +114,18 @@ class _Chunk(torch.autograd.Function):
             added = (_grouped(x * until, groups).mT @ groups_b).view(state.shape)
             known.append(torch.addcmul(added, state, sums[:, -1].exp()[..., None, None]))
         y, after = known
-        ctx.save_for_backward(x, b, c, state, y, after, sums, decays, scores, until)
+        ctx.save_for_backward(x, b, c, state, y, after, sums, decays, scores, until, a)
         return y, after
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_y: Tensor, of_state: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivatives(*SCAN)
+    def backward(ctx: Any, saved: Sequence[Tensor], of_y: Tensor, of_state: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):
-            return *_gradients(ctx.saved_tensors, of_y, of_state), None
+            return *_gradients(saved, of_y, of_state), None
 
 
 def _gradients(saved: Sequence[Tensor], of_y: Tensor, of_state: Tensor) -> tuple[Tensor, ...]:
-    x, b, c, state, y, after, sums, decays, scores, until = saved
+    x, b, c, state, y, after, sums, decays, scores, until, _ = saved
     groups, since, whole = b.shape[2], sums.exp()[..., None], sums[:, -1].exp()[..., None, None]
     groups_b, groups_c = b.transpose(1, 2), c.transpose(1, 2)
     heads_y = of_y.transpose(1, 2)  # (b, h, q, p)

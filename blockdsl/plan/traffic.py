@@ -1,0 +1,103 @@
+"""What one rank sends in a training step, by kind of link: formulas, in bytes.
+
+`payload` is what is handed to a collective, as a counter of torch.distributed's calls would see it. `sent` is what a
+rank puts on the wire by the ring algorithms: (k - 1) / k of a gather's or a scatter's payload among k ranks, twice
+that of an all-reduce's, all of a message's.
+
+    fsdp gather, scatter    a block's parameters before its forward and before its backward pass, those around the
+                            blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277)
+    dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch
+    tp all-reduce           of each block that splits, its update of the stream forward and the gradient of what it
+                            read backward, and the update again if it is computed again (Megatron-LM, arXiv:1909.08053);
+                            gradients of parameters that ranks hold alike
+    pp send                 what crosses the cut after a stage, and the gradient of what crosses the one before it
+    pp all-reduce           gradients of parameters that several stages have
+    cp gather, scatter      keys and values of each attention, again if computed again, and their gradients
+    cp all-reduce           gradients of a rank's share of the parameters
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..graph.state import kept
+from ..registry.kinds import Sizes, kind_of
+from ..registry.split import Split
+from .local import node_cuts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..graph.graph import Graph
+    from .stages import Crossing
+
+
+class Sent(NamedTuple):
+    """One kind of message on one kind of link, of one rank and one step.
+
+    Attributes:
+        link: an axis of the mesh.
+        operation: "gather", "scatter", "all-reduce" or "send".
+        payload, sent: bytes, see above.
+    """
+
+    link: str
+    operation: str
+    payload: int
+    sent: int
+
+
+def among(ranks: int, link: str, operation: str, payload: float) -> list[Sent]:
+    """The message of this payload among so many ranks; none among one or of nothing."""
+    share = {"send": 1.0, "all-reduce": 2 * (ranks - 1) / ranks}.get(operation, (ranks - 1) / ranks)
+    return [Sent(link, operation, round(payload), round(payload * share))] if ranks > 1 and payload else []
+
+
+def crossing_numbers(graph: Graph, value: Crossing, sizes: Sizes) -> int:
+    """Numbers of a value that crosses a cut, of one micro-batch of these sizes.
+
+    Keys and values cross with the values of the tokens alone, which are the same where nothing stands before them.
+    """
+    start = graph.nx.nodes[graph.start]
+    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
+    rows, tokens = sizes.batch, sizes.seq + beside
+    if value.carries == "stream":
+        return rows * tokens * graph.dim * graph.residual_streams
+    if value.carries in ("normed", "injected"):
+        return rows * tokens * graph.dim
+    attrs = graph.block(value.node)
+    o = graph.completed(value.node)
+    keys = tokens if "context" not in attrs["options"] or o.context else sizes.context
+    if value.carries == "scores":
+        return int(rows * o.heads * tokens * (keys + o.num_mem_kv))
+    if value.carries == "values":
+        return int(rows * o.kv_heads * keys * o.value_dim_head)
+    if value.carries == "kv":
+        return int(rows * o.kv_heads * (keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head))
+    return 0
+
+
+def attended(graph: Graph, nodes: Sequence[str], seq_len: int) -> int:
+    """Numbers of the keys and values, of all tokens of a row, that these blocks' own attentions read."""
+    states = kept(graph)
+    pieces = [piece for node in nodes if node in states for piece in states[node].pieces.values()]
+    return seq_len * sum(piece.numbers for piece in pieces if piece.per == "token")
+
+
+def held_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | str], ranks: int) -> int:
+    """Parameters of split layers that several ranks hold alike; their gradients are sums over these ranks."""
+    total = 0
+    for node in nodes:
+        split = splits.get(node)
+        if isinstance(split, Split):
+            kind = kind_of(graph.block(node)["kind"])
+            shapes = kind.shapes(graph.completed(node))
+            for name, cut in node_cuts(graph, node, split, ranks).items():
+                own = math.prod(cut.local_shape(tuple(shapes[name]), ranks) or (0,))
+                parts = cut.parts or (1,)
+                held = [part * each for part, each in zip(parts, cut.shared or (1,) * len(parts), strict=True)]
+                alike = sum(count for count, part in zip(held, parts, strict=True) if count > part)
+                total += 0 if cut.once else own * alike // sum(held)
+    return total

@@ -1,0 +1,94 @@
+"""What one mesh writes another reads: weights and optimiser to the bit, and the run goes on as if it had not changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from blockdsl.plan.mesh import Mesh
+from xt_blocks.distributed.checkpoint import STATE, WEIGHT
+from xt_blocks.train import TrainSettings, build_model, compile_graph
+from xt_blocks.train.checkpoint import states_by_name
+from xt_blocks.train.engine import LocalEngine
+from xt_blocks.train.mesh import MeshEngine
+
+from .processes import run
+from .test_job import gathered
+
+
+def settings() -> TrainSettings:
+    return TrainSettings(
+        pattern="^u (a f)@s*2 | a(kv_heads=1) f(glu) <u(gain)",
+        text=None,
+        text_digest="",
+        dim=18,
+        heads=2,
+        seq_len=8,
+        batch=4,
+        steps=10,
+        minutes=None,
+        lr=1e-2,
+        seed=1,
+        device="cpu",
+        threads=1,
+        options={"attn_dim_head": 4, "tie_embedding": True, "rotary_pos_emb": True},
+    )
+
+
+def batch(step: int) -> Tensor:
+    return torch.randint(256, (4, 9), generator=torch.Generator().manual_seed(step))
+
+
+def engine_of(mesh: str) -> LocalEngine | MeshEngine:
+    graph = compile_graph(settings())
+    if mesh == "one":
+        return LocalEngine(build_model(graph, 1), settings())
+    return MeshEngine(graph, settings(), Mesh.parse(mesh))
+
+
+def trained(mesh: str, source: Path | None, target: Path | None, first: int, steps: int) -> dict[str, Any]:
+    """From a checkpoint or the start: what was read, losses of the steps, and a checkpoint after them."""
+    engine = engine_of(mesh)
+    read = engine.load(source) if source is not None else None
+    held = state_of(engine)
+    losses = [engine.step(batch(step), step, 1e-2).loss for step in range(first, first + steps)]
+    if target is not None:
+        engine.save(target, first + steps, {"seconds": 1.0})
+    engine.close()
+    return {"losses": losses, "held": held, "step": None if read is None else read.state["step"]}
+
+
+def state_of(engine: LocalEngine | MeshEngine) -> dict[str, Tensor]:
+    """Whole weights, and what Adam keeps of them, by name."""
+    if isinstance(engine, LocalEngine):
+        kept = {STATE + name: value.clone() for name, value in states_by_name(engine.optimizer.state_dict()).items()}
+        return {WEIGHT + name: p.detach().clone() for name, p in engine.model.named_parameters()} | kept
+    return gathered(engine.job, *engine.each)
+
+
+def on(mesh: str, *arguments: Any) -> dict[str, Any]:
+    if mesh == "one":
+        return trained(mesh, *arguments)
+    first, *others = run(trained, Mesh.parse(mesh).size, mesh, *arguments)
+    assert all(other["losses"] == first["losses"] for other in others)
+    return first
+
+
+@pytest.mark.parametrize("writes", ["one", "fsdp=2", "tp=2"])
+def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
+    wrote = on(writes, None, tmp_path, 0, 2)
+    unbroken = on("one", None, None, 0, 3)
+    assert wrote["losses"] == pytest.approx(unbroken["losses"][:2], abs=1e-6)
+    by_itself = on(writes, tmp_path, None, 2, 1)
+    for reads in ("one", "fsdp=3", "tp=2"):
+        read = on(reads, tmp_path, None, 2, 1)
+        assert read["step"] == 2
+        assert read["held"].keys() == by_itself["held"].keys()
+        assert any(name.endswith("exp_avg_sq") for name in read["held"])
+        for name, value in read["held"].items():
+            assert torch.equal(value, by_itself["held"][name]), (reads, name)
+        assert read["losses"] == pytest.approx(unbroken["losses"][2:], abs=1e-6)

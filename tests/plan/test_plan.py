@@ -1,0 +1,406 @@
+"""Plans against arithmetic by hand, lowered shares, and a simulated pipeline."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import blockdsl
+import xt_blocks
+from blockdsl import BlockGraph, Mesh, UserError, zoo
+from blockdsl.plan.local import tensor_part
+from blockdsl.plan.report import Plan
+from blockdsl.plan.schedule import SCHEDULES
+from blockdsl.plan.search import meshes
+from blockdsl.plan.setup import Setup, read_bytes
+from blockdsl.plan.traffic import among
+
+# dim 16, hidden 32, 2 heads of 8; blocks without biases, norms with a gain alone
+DIM, INNER, VOCABULARY, TOKENS = 16, 32, 40, 8
+A, F, NORM = 4 * DIM * DIM, 2 * DIM * INNER, DIM
+SIZES = {
+    "dim": DIM,
+    "heads": 2,
+    "attn_dim_head": 8,
+    "ff_inner": INNER,
+    "ff_no_bias": True,
+    "use_rmsnorm": True,
+    "rotary_pos_emb": True,
+    "causal": True,
+    "num_tokens": VOCABULARY,
+    "max_seq_len": TOKENS,
+    "logits_bias": False,
+}
+
+
+def compiled(text: str, **settings: Any) -> BlockGraph:
+    return blockdsl.compile(text, **(SIZES | settings))
+
+
+def planned(graph: BlockGraph, mesh: str, **setup: Any) -> Plan:
+    return graph.plan(mesh, **{"seq_len": TOKENS, "batch": 16, "checkpoint": "none", "micro_batch": 1} | setup)
+
+
+def sent(plan: Plan, place: int = 0) -> dict[tuple[str, str], tuple[int, int]]:
+    return {(m.link, m.operation): (m.payload, m.sent) for m in plan.best.shares[place].sent}
+
+
+# Parameters --------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_of_stages_by_hand() -> None:
+    first, last = planned(compiled("(a f)*2 | a f"), "pp=2").best.shares
+    assert first.parameters == VOCABULARY * DIM + 2 * (A + F + 2 * NORM)
+    assert last.parameters == A + F + 2 * NORM + NORM + VOCABULARY * DIM
+
+
+def test_what_stages_share_is_there_twice() -> None:
+    graph = compiled("(a f)@t | (a f)@t", tie_embedding=True)
+    first, last = planned(graph, "pp=2").best.shares
+    assert graph.parameters() == VOCABULARY * DIM + A + F + 3 * NORM
+    assert first.parameters == VOCABULARY * DIM + A + F + 2 * NORM
+    assert last.parameters == graph.parameters()
+
+
+def test_a_share_under_tp_is_what_the_local_graph_lowers_to() -> None:
+    graph = compiled("(a f)*2 e", moe_experts=4)
+    (share,) = planned(graph, "tp=2").best.shares
+    lowered = xt_blocks.lower(tensor_part(graph, 2))
+    assert share.parameters == sum(parameter.numel() for parameter in lowered.parameters())
+
+
+def test_bytes_that_are_kept() -> None:
+    graph = compiled("(a f)*2")
+    whole = graph.parameters()
+    (alone,), (sharded,) = planned(graph, "dp=1").best.shares, planned(graph, "fsdp=4").best.shares
+    assert (alone.parameter_bytes, alone.gradient_bytes, alone.optimizer_bytes) == (4 * whole, 4 * whole, 8 * whole)
+    assert (sharded.parameter_bytes, sharded.optimizer_bytes) == (-(-whole // 4) * 4, -(-whole // 4) * 8)
+    around = 2 * VOCABULARY * DIM + NORM
+    assert sharded.gathered_bytes == 2 * (around + 3 * max(A + NORM, F + NORM))  # bfloat16
+    assert alone.gathered_bytes == 0
+    (sgd,), (muon,) = (planned(graph, "dp=1", optimizer=name).best.shares for name in ("sgd", "muon"))
+    assert (sgd.optimizer_bytes, muon.optimizer_bytes) == (0, 4 * (2 * whole - 2 * (A + F)))
+
+
+def test_seventy_billion_parameters_over_sixty_four_devices() -> None:
+    """LLaMA 3 70B: 80 layers of 8 key heads and 28,672 hidden features, two tables of 128,256 tokens."""
+    plan = zoo.entry("llama3-70b").graph().plan("pp=4,fsdp=2,tp=8", seq_len=8192, batch=1024, memory="80GB")
+    attention, hidden, norm, table = 2 * 8192 * 8192 + 2 * 8192 * 1024, 3 * 8192 * 28672, 8192, 128256 * 8192
+    assert plan.parameters == 80 * (attention + hidden + 2 * norm) + 2 * table + norm
+    by_tp = [
+        sum((attention if node[0] == "a" else hidden) // 8 + norm for stage in share.stages for node in stage.nodes)
+        for share in plan.best.shares
+    ]
+    by_tp[0] += table
+    by_tp[-1] += table + norm
+    assert [share.parameters for share in plan.best.shares] == by_tp
+    assert plan.best.shares[1].cache_bytes == 2 * 2 * 8192 * 1024 // 8 * 20  # keys and values of 20 blocks, bfloat16
+
+
+def test_the_cache_of_a_row() -> None:
+    (share,) = planned(compiled("(a f)*2"), "tp=2").best.shares
+    assert share.cache_bytes == 2 * tensor_part(compiled("(a f)*2"), 2).kv_cache_bytes(TOKENS) // 4
+
+
+def test_flops_of_a_step() -> None:
+    graph = compiled("(a f)*2")
+    assert planned(graph, "fsdp=2").best.shares[0].flops == 3 * graph.flops(TOKENS, batch=8)
+    assert sum(share.flops for share in planned(graph, "pp=2").best.shares) == 3 * graph.flops(TOKENS, batch=16)
+
+
+# What is sent ------------------------------------------------------------------------------------------------------
+
+
+def test_what_fsdp_and_dp_send() -> None:
+    graph = compiled("(a f)*2")
+    blocks, around = 2 * (A + F + 2 * NORM), 2 * VOCABULARY * DIM + NORM
+    found = sent(planned(graph, "fsdp=4", micro_batch=2))  # two micro-batches
+    gathered, scattered = 2 * 2 * (2 * blocks + around), 2 * 4 * (blocks + around)
+    assert found == {
+        ("fsdp", "gather"): (gathered, gathered * 3 // 4),
+        ("fsdp", "scatter"): (scattered, scattered * 3 // 4),
+    }
+    found = sent(planned(graph, "dp=2", micro_batch=8))
+    assert found == {("dp", "all-reduce"): (4 * graph.parameters(), 4 * graph.parameters())}
+    found = sent(planned(graph, "fsdp=4", micro_batch=4, precision="float32"))
+    assert found["fsdp", "gather"][0] == 4 * (2 * blocks + around)
+
+
+def test_what_tp_sends() -> None:
+    stream = TOKENS * DIM * 2  # of a row, in bfloat16
+    graph = compiled("(a f)*3")
+    assert sent(planned(graph, "tp=2")) == {("tp", "all-reduce"): (16 * 6 * 2 * stream, 16 * 6 * 2 * stream)}
+    again = sent(planned(graph, "tp=2", checkpoint="block"))
+    assert again["tp", "all-reduce"][0] == 16 * 6 * 3 * stream
+    shared = sent(planned(compiled("a f", attn_one_kv_head=True, heads=4), "tp=4"))
+    alike = 4 * 2 * 8 * DIM  # gradients of the one key's and value's weights, which all four hold
+    assert shared["tp", "all-reduce"][0] == 16 * 2 * 2 * stream + alike
+
+
+def test_what_a_pipeline_sends() -> None:
+    stream = TOKENS * DIM * 2
+    plan = planned(compiled("a f | a f | f"), "pp=3")
+    assert [sent(plan, place)["pp", "send"][0] for place in range(3)] == [16 * stream, 2 * 16 * stream, 16 * stream]
+    skip = planned(compiled("^u a f | f | <u f"), "pp=3")
+    assert [sent(skip, place)["pp", "send"][0] for place in range(3)] == [
+        2 * 16 * stream,
+        4 * 16 * stream,
+        2 * 16 * stream,
+    ]
+    scores = planned(compiled("a f | a f", attn_flash=False, residual_attn=True), "pp=2")
+    assert sent(scores)["pp", "send"][0] == 16 * (stream + 2 * TOKENS * TOKENS * 2)
+    kv = planned(compiled("a ^u f | a(kv=u) f"), "pp=2")
+    assert sent(kv)["pp", "send"][0] == 16 * (stream + 2 * stream)
+    values = planned(compiled("a ^u f | a(values=u) f"), "pp=2,tp=2")
+    assert sent(values)["pp", "send"][0] == 16 * (stream + stream // 2)  # of one of two heads
+    streams = planned(compiled("a f | a f", num_residual_streams=3), "pp=2")
+    assert sent(streams)["pp", "send"][0] == 16 * 3 * stream
+
+
+def test_interleaved_stages_are_apart_and_send_more() -> None:
+    stream = TOKENS * DIM * 2
+    plan = planned(compiled("f*4", rotary_pos_emb=False), "pp=2", schedule="interleaved")
+    assert [[stage.index for stage in share.stages] for share in plan.best.shares] == [[0, 2], [1, 3]]
+    assert [sent(plan, place)["pp", "send"][0] for place in range(2)] == [3 * 16 * stream, 3 * 16 * stream]
+
+
+def test_gradients_of_what_stages_share_are_summed() -> None:
+    plan = planned(compiled("a f@t | a f@t", tie_embedding=True), "pp=2")
+    shared = 4 * (F + NORM + VOCABULARY * DIM)
+    assert sent(plan)["pp", "all-reduce"] == (shared, shared)
+
+
+def test_what_cp_sends() -> None:
+    graph = compiled("(a f)*2")
+    kv = 16 * 2 * (2 * TOKENS * DIM) * 2  # rows, blocks, keys and values, bfloat16
+    found = sent(planned(graph, "cp=2"))
+    assert found == {
+        ("cp", "gather"): (kv, kv // 2),
+        ("cp", "scatter"): (kv, kv // 2),
+        ("cp", "all-reduce"): (4 * graph.parameters(), 4 * graph.parameters()),
+    }
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_bytes_on_the_wire_of_a_ring(ranks: int) -> None:
+    """What a rank sends when chunks go round a ring, step by step, until all have what they need."""
+    chunk = 60
+    gather = chunk * (ranks - 1)  # in each of ranks - 1 steps a chunk goes on
+    assert among(ranks, "x", "gather", ranks * chunk)[0].sent == gather
+    assert among(ranks, "x", "scatter", ranks * chunk)[0].sent == gather
+    assert among(ranks, "x", "all-reduce", ranks * chunk)[0].sent == 2 * gather
+    assert among(ranks, "x", "send", chunk)[0].sent == chunk
+    assert among(1, "x", "gather", chunk) == []
+
+
+# Schedules ---------------------------------------------------------------------------------------------------------
+
+
+def order(schedule: str, ranks: int, micro_batches: int, place: int) -> list[tuple[str, int, int]]:
+    """A rank's passes, one after another: forward or backward, its which stage, which micro-batch."""
+    stages = SCHEDULES[schedule].stages
+
+    def passes(which: str) -> Iterator[tuple[str, int, int]]:
+        for first in range(0, micro_batches, ranks) if stages > 1 else [0]:
+            group = range(first, first + ranks) if stages > 1 else range(micro_batches)
+            for stage in range(stages) if which == "F" else reversed(range(stages)):
+                yield from ((which, stage, micro_batch) for micro_batch in group)
+
+    forward, backward = [*passes("F")], [*passes("B")]
+    if schedule == "gpipe":
+        return forward + backward
+    before = ranks - place - 1 if stages == 1 else 2 * (ranks - place - 1) + (stages - 1) * ranks
+    before = min(before, len(forward))
+    steady = [one for pair in zip(forward[before:], backward, strict=False) for one in pair]
+    return forward[:before] + steady + backward[len(forward) - before :]
+
+
+def simulated(schedule: str, ranks: int, micro_batches: int) -> tuple[float, list[float]]:
+    """The share of the time in which a rank waits, and how many micro-batches of all its stages each holds at most."""
+    stages = SCHEDULES[schedule].stages
+    waiting = [order(schedule, ranks, micro_batches, place) for place in range(ranks)]
+    free, done = [0.0] * ranks, {}
+    held, most = [0] * ranks, [0] * ranks
+    while any(waiting):
+        for place in range(ranks):
+            while waiting[place]:
+                which, stage, micro_batch = waiting[place][0]
+                at, last = stage * ranks + place, stages * ranks - 1
+                if which == "F":
+                    needs = [("F", at - 1, micro_batch)] if at else []
+                else:
+                    needs = [("F", at, micro_batch)] + ([("B", at + 1, micro_batch)] if at < last else [])
+                if any(need not in done for need in needs):
+                    break
+                start = max([free[place], *(done[need] for need in needs)])
+                free[place] = done[which, at, micro_batch] = start + (1 if which == "F" else 2) / stages
+                held[place] += 1 if which == "F" else -1
+                most[place] = max(most[place], held[place])
+                waiting[place].pop(0)
+    return 1 - 3 * micro_batches / max(free), [each / stages for each in most]
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved"])
+@pytest.mark.parametrize(("ranks", "micro_batches"), [(2, 2), (2, 8), (4, 8), (4, 16), (3, 9)])
+def test_schedules_against_a_simulation(schedule: str, ranks: int, micro_batches: int) -> None:
+    own = SCHEDULES[schedule]
+    waits, most = simulated(schedule, ranks, micro_batches)
+    assert own.bubble(ranks, micro_batches) == pytest.approx(waits)
+    assert [own.in_flight(ranks, micro_batches, place) for place in range(ranks)] == most
+
+
+def test_a_zero_bubble_fills_two_thirds_of_what_1f1b_waits() -> None:
+    """Gradients of weights, a third of the work, are computed while a rank would wait: of 3 (p - 1) there is left p - 1."""
+    p, m = 4, 8
+    waits = 3 * (p - 1) * (1 / 3)
+    assert SCHEDULES["zero-bubble"].bubble(p, m) == pytest.approx(waits / (3 * m + waits))
+
+
+def test_micro_batches_in_flight_hold_their_activations() -> None:
+    graph = compiled("f*8", rotary_pos_emb=False)
+    one_by_one = planned(graph, "pp=4").best.shares
+    assert [share.activation_bytes["none"] for share in one_by_one[:3]] == [
+        in_flight * 2 * saved_by_two(graph) for in_flight in (4, 3, 2)
+    ]
+    together = planned(graph, "pp=4", schedule="gpipe").best.shares
+    assert together[1].activation_bytes["none"] == 16 * 2 * saved_by_two(graph)
+
+
+def saved_by_two(graph: BlockGraph) -> int:
+    """Numbers that two feedforwards save of a row: stream and norm, input, hidden features before and after GELU."""
+    return 2 * TOKENS * (DIM + 1 + DIM + 2 * INNER)
+
+
+# Which meshes ------------------------------------------------------------------------------------------------------
+
+
+def test_every_mesh_of_so_many_devices() -> None:
+    found = [*meshes(12, Setup(TOKENS, 16))]
+    assert len(found) == len({*found}) == count_of(12)
+    assert all(mesh.size == 12 and mesh.cp == 1 and mesh.tp <= 8 for mesh in found)
+    assert any(mesh.cp == 4 for mesh in meshes(16, Setup(TOKENS, 4)))
+
+
+def count_of(size: int) -> int:
+    """Ways to write `size` as pp · dp · fsdp · tp, with tp up to 8."""
+    numbers = range(1, size + 1)
+    return sum(
+        pp * dp * fsdp * tp == size for pp in numbers for dp in numbers for fsdp in numbers for tp in numbers[:8]
+    )
+
+
+def test_those_that_fit_come_first_and_less_is_computed_again() -> None:
+    graph = compiled("(a f)*4")
+    plan = graph.plan(gpus=8, seq_len=TOKENS, batch=16, memory=120_000)
+    fitting = [each.fits for each in plan.meshes]
+    assert True in fitting
+    assert False in fitting
+    assert fitting == sorted(fitting, reverse=True)
+    useful = [round(each.useful, 3) for each in plan.meshes if each.fits]
+    assert useful == sorted(useful, reverse=True)
+    for each in plan.meshes:
+        assert (each.memory <= 120_000 * 0.9) == each.fits
+    free = graph.plan(gpus=8, seq_len=TOKENS, batch=16)
+    assert all(each.checkpoint == "none" and each.fits is None for each in free.meshes)
+
+
+def test_the_pattern_with_its_cuts() -> None:
+    plan = planned(compiled("(a f)*4"), "pp=4,fsdp=2", memory="1MB")
+    cut = plan.cut(titled=False).lint()
+    assert str(cut.to_pattern()).endswith("a f | a f | a f | a f")
+    assert cut.parameters() == plan.parameters
+    share = plan.best.shares[1]
+    title = f"ranks 2-3 · 0.00 B parameters · {share.memory('none') / 1e3:.1f} kB of 1.0 MB each"
+    assert plan.cut().stages[1] == title
+    assert title in plan.cut().to_svg()
+    assert title in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("80GB", 80 * 10**9),
+        ("80 GiB", 80 * 2**30),
+        ("1.5tb", 15 * 10**11),
+        ("512MiB", 2**29),
+        ("100", 100),
+        (2**20, 2**20),
+    ],
+)
+def test_memory_is_read(text: Any, nbytes: int) -> None:
+    assert read_bytes(text) == nbytes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mesh": "pp=9"}, "pp=9: a pipeline needs a block for each of its 9 stages; the stack has 4 blocks"),
+        ({"mesh": "dp=3,fsdp=3"}, "batch=16 is not divisible by dp × fsdp=9"),
+        ({"mesh": "dp=2", "micro_batch": 3}, "rows a rank=8 is not divisible by micro_batch=3"),
+        ({"mesh": "cp=3"}, "seq_len=8 is not divisible by cp=3"),
+        (
+            {"mesh": "tp=3"},
+            "tp=3: no block splits: a0 and 1 more (heads=2 is not divisible by 3); f1 and 1 more (inner=32 is not divisible "
+            "by 3)",
+        ),
+        ({"mesh": "tq=3"}, "mesh 'tq=3': there is no axis 'tq'; the axes are pp, dp, fsdp, cp, tp"),
+        ({}, "give a number of gpus, or one mesh"),
+        ({"mesh": "dp=2", "gpus": 2}, "give a number of gpus, or one mesh"),
+        ({"gpus": 0}, "gpus must be a whole number of at least 1, not 0"),
+        ({"gpus": 7, "batch": 1, "seq_len": 5}, None),
+        ({"gpus": 8, "memory": "80GX"}, "memory '80GX': unknown unit 'GX'; as in 80GB or 80GiB"),
+        ({"gpus": 8, "memory": "much"}, "memory must be a size such as 80GB, not 'much'"),
+        ({"gpus": 8, "memory": -1}, "memory must be a number above 0, not -1"),
+        ({"gpus": 8, "seq_len": 9}, "seq_len=9 is above the model's max_seq_len=8"),
+        (
+            {"gpus": 8, "optimizer": "adam"},
+            "optimizer must be one of adamw, muon, sgd, not 'adam'; did you mean 'adamw'?",
+        ),
+        ({"gpus": 8, "reserve": 1.5}, "reserve must be a number of at least 0 and below 1, not 1.5"),
+    ],
+)
+def test_what_cannot_be_planned(arguments: dict[str, Any], message: str | None) -> None:
+    with pytest.raises(UserError) as raised:
+        compiled("(a f)*2").plan(**{"seq_len": TOKENS, "batch": 16} | arguments)
+    assert message is None or str(raised.value) == message
+
+
+def test_an_argument_that_is_not_there() -> None:
+    with pytest.raises(TypeError, match=r"^plan\(\) got an unknown argument 'optimiser'; did you mean 'optimizer'\?$"):
+        compiled("a").plan(gpus=2, seq_len=8, batch=2, optimiser="adamw")
+
+
+def test_a_block_that_reads_rows_from_their_start_is_not_cut_along_them() -> None:
+    with pytest.raises(UserError, match=r"^cp=2: mamba0 \(Mamba\) reads each row from its start$"):
+        planned(compiled("mamba a"), "cp=2")
+
+
+def test_layers_that_are_whole_on_every_rank_are_named() -> None:
+    plan = planned(compiled("a f conv", ff_inner=31), "tp=2")
+    assert plan.best.notes == (
+        "tp=2: whole on every rank: f1 (inner=31 is not divisible by 2); conv2 (it has as many hidden features as the stream, whatever its options say)",
+    )
+    assert plan.best.notes[0] in str(plan)
+
+
+def test_an_encoder_with_its_decoder() -> None:
+    graph = blockdsl.compile("(a f)*2 => (a c f)*2", dim=16, heads=2, attn_dim_head=8, num_tokens=40, max_seq_len=8)
+    (share,) = graph.plan("fsdp=2", seq_len=8, batch=4).best.shares
+    assert share.parameters == graph.parameters()
+    assert share.flops == 3 * graph.flops(8, batch=2)
+    refused = graph.plan(gpus=4, seq_len=8, batch=4).refused
+    assert refused[Mesh(pp=2, dp=2)] == "pp=2: an encoder with its decoder is not cut into pipeline stages"
+
+
+def test_a_plan_needs_no_torch() -> None:
+    code = (
+        "import sys; from xt_blocks.cli import main; "
+        "main(['plan', 'zoo:gpt2', '--gpus', '8', '--memory', '80GB', '--seq-len', '1024']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")

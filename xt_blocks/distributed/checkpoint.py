@@ -1,0 +1,221 @@
+"""Checkpoints of many ranks: each writes what it holds, under the names and shapes of one process.
+
+The files are those of torch.distributed.checkpoint, which any number of ranks reads, and one process too. Owns what is
+written of a model and its optimiser, and reading the files of one process into a rank's part. Leaves folders that are
+renamed when whole to `xt_blocks.train.checkpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import (
+    LoadPlan,
+    SavePlan,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from .pieces import Piece
+
+WEIGHT, STATE = "model.", "optimizer."
+"""What names begin with: `model.NAME`, `optimizer.NAME.exp_avg`."""
+
+Pieces = Mapping[str, Piece]
+PieceOf = Callable[[str, Tensor], Piece]
+"""A parameter's name, and it or another tensor of its shape → what this rank holds of it."""
+
+
+def _all_of_it(name: str, tensor: Tensor) -> Piece:
+    return Piece.of(tensor, tensor.shape)
+
+
+def contents(
+    models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] = (), piece_of: PieceOf = _all_of_it
+) -> dict[str, Piece]:
+    """What a checkpoint has of a rank's models and optimisers, by name: views, which reading fills."""
+    out: dict[str, Piece] = {}
+    for model in models:
+        kept = model.state_dict(keep_vars=True).keys()
+        out |= {WEIGHT + name: piece_of(name, parameter) for name, parameter in model.named_parameters()}
+        out |= {WEIGHT + name: _all_of_it(name, buffer) for name, buffer in model.named_buffers() if name in kept}
+    for name, key, parameter, value in _states(models, optimizers):
+        of_parameter = value.ndim and value.shape == parameter.shape
+        out[f"{STATE}{name}.{key}"] = piece_of(name, value) if of_parameter else _all_of_it(name, value)
+    return out
+
+
+def make_room(
+    models: Sequence[nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    stored: Mapping[str, torch.Size],
+    whole_shapes: Mapping[str, torch.Size] | None = None,
+) -> None:
+    """Give optimisers the state that a checkpoint has of their parameters, of zeros, for reading to fill.
+
+    Args:
+        stored: the names in the checkpoint, and shapes.
+        whole_shapes: of parameters, by name; None: as they are.
+    """
+    keys: dict[str, dict[str, torch.Size]] = {}
+    for entry, shape in stored.items():
+        if entry.startswith(STATE):
+            name, _, key = entry.removeprefix(STATE).rpartition(".")
+            keys.setdefault(name, {})[key] = shape
+    names = _names(models)
+    for optimizer in optimizers:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            name = names[parameter]
+            full = parameter.shape if whole_shapes is None else whole_shapes[name]
+            optimizer.state[parameter] = {
+                key: torch.zeros_like(parameter)
+                if shape == full and key != "step"
+                else torch.zeros(shape, device="cpu", dtype=torch.float32)
+                for key, shape in keys.get(name, {}).items()
+            }
+
+
+def reasons(error: BaseException) -> str:
+    """What went wrong on which rank, in a line."""
+    failed = getattr(error, "failures", None)
+    if not failed:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    rank, (why, _) = next(iter(sorted(failed.items())))
+    return f"rank {rank}: {(str(why).strip().splitlines() or [type(why).__name__])[0]}"
+
+
+def _names(models: Sequence[nn.Module]) -> dict[Tensor, str]:
+    return {parameter: name for model in models for name, parameter in model.named_parameters()}
+
+
+def _states(
+    models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+    """A parameter's name, what is kept of it, the parameter, and the value."""
+    names = _names(models)
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                yield names[parameter], key, parameter, value
+
+
+def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
+    """Write what all ranks of a group hold into a folder that is there; each calls this.
+
+    Raises:
+        CheckpointException: a rank could not, as when its disk is full.
+    """
+    writer = FileSystemWriter(folder)
+    alone = not dist.is_initialized()
+    state_dict_saver.save({**pieces}, storage_writer=writer, planner=_Save(), process_group=group, no_dist=alone)
+
+
+def read(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
+    """Fill the pieces from a checkpoint of many ranks; each rank calls this, or one process without a group.
+
+    Raises:
+        CheckpointException, and others: files are damaged or missing, or of another model.
+    """
+    reader = FileSystemReader(folder)
+    alone = not dist.is_initialized()
+    state_dict_loader.load({**pieces}, storage_reader=reader, planner=_Load(), process_group=group, no_dist=alone)
+
+
+def shapes(folder: Path) -> dict[str, torch.Size]:
+    """The names in a checkpoint of many ranks, and the shapes of their tensors."""
+    found = FileSystemReader(folder).read_metadata().state_dict_metadata
+    return {name: each.size for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
+
+
+def read_safetensors(file: Path, pieces: Pieces) -> None:
+    """Fill the pieces of weights from the file of one process, of which each rank reads what it holds.
+
+    Raises:
+        KeyError: a name is missing.
+        ValueError: a tensor has another shape.
+    """
+    with safe_open(file, framework="pt") as source:
+        elsewhere, there = source.metadata() or {}, {*source.keys()}
+        for name, piece in pieces.items():
+            stored = source.get_slice(name if name in there else elsewhere[name])
+            if (shape := torch.Size(stored.get_shape())) != piece.shape:
+                raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(piece.shape)}")
+            for rectangle in piece.rectangles:
+                values = rectangle.of(stored) if piece.shape else source.get_tensor(name)
+                rectangle.part.copy_(values)
+
+
+def read_tensors(tensors: Mapping[str, Tensor], pieces: Pieces) -> None:
+    """Fill the pieces from whole tensors."""
+    for name, piece in pieces.items():
+        for rectangle in piece.rectangles:
+            rectangle.part.copy_(rectangle.of(tensors[name]))
+
+
+class _Save(DefaultSavePlanner):
+    """Writes each rectangle; what several ranks hold alike is written once."""
+
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+    def create_local_plan(self) -> SavePlan:
+        items = [item for name, piece in self.state_dict.items() for item in _written(name, piece)]
+        self.plan = SavePlan(items)
+        return self.plan
+
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        return _found(self.state_dict[index.fqn], index)
+
+
+class _Load(DefaultLoadPlanner):
+    """Reads each rectangle from whatever parts it was written in."""
+
+    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
+        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None
+        items = []
+        for name, piece in self.state_dict.items():
+            stored = self.metadata.state_dict_metadata.get(name)
+            if not isinstance(stored, TensorStorageMetadata):
+                raise KeyError(f"there is no {name}")
+            if stored.size != piece.shape:
+                raise ValueError(f"{name} has shape {tuple(stored.size)}, not {tuple(piece.shape)}")
+            items += create_read_items_for_chunk_list(name, stored, [_chunk(r) for r in piece.rectangles])
+        return LoadPlan(items)
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        return _found(self.state_dict[index.fqn], index)
+
+
+def _chunk(rectangle: Any) -> ChunkStorageMetadata:
+    return ChunkStorageMetadata(torch.Size(rectangle.offset), rectangle.part.shape)
+
+
+def _written(name: str, piece: Piece) -> Iterator[WriteItem]:
+    for rectangle in piece.rectangles:
+        data = TensorWriteData(_chunk(rectangle), TensorProperties.create_from_tensor(rectangle.part), piece.shape)
+        yield WriteItem(MetadataIndex(name, rectangle.offset), WriteItemType.SHARD, tensor_data=data)
+
+
+def _found(piece: Piece, index: MetadataIndex) -> Tensor:
+    return next(r.part for r in piece.rectangles if torch.Size(r.offset) == index.offset)
