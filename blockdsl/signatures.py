@@ -133,14 +133,14 @@ class SelfAttentionOptions(TypedDict, total=False):
     gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     gate_values_rank: int | None
-    """features between the two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
+    """features between two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
     output_gate: bool
     """gate the weighted sums of values of all heads by themselves; beside gate_values, one gate of the sum of both
     (HyGA, arXiv:2608.11805); default false"""
     output_gate_headwise: bool
     """output_gate has one gate for each head; default false"""
     output_gate_rank: int | None
-    """features between the two linear layers of that gate; none: one layer; default none"""
+    """features between two linear layers of that gate; none: one layer; default none"""
     low_rank_silu_gates: bool
     """silu between two linear layers of a gate (arXiv:2608.11805); default true"""
     swiglu_values: bool
@@ -262,14 +262,14 @@ class CrossAttentionOptions(TypedDict, total=False):
     gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     gate_values_rank: int | None
-    """features between the two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
+    """features between two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
     output_gate: bool
     """gate the weighted sums of values of all heads by themselves; beside gate_values, one gate of the sum of both
     (HyGA, arXiv:2608.11805); default false"""
     output_gate_headwise: bool
     """output_gate has one gate for each head; default false"""
     output_gate_rank: int | None
-    """features between the two linear layers of that gate; none: one layer; default none"""
+    """features between two linear layers of that gate; none: one layer; default none"""
     low_rank_silu_gates: bool
     """silu between two linear layers of a gate (arXiv:2608.11805); default true"""
     swiglu_values: bool
@@ -740,14 +740,14 @@ class SharedSettings(TypedDict, total=False):
     attn_gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
     attn_gate_values_rank: int | None
-    """features between the two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
+    """features between two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
     attn_output_gate: bool
     """gate the weighted sums of values of all heads by themselves; beside gate_values, one gate of the sum of both
     (HyGA, arXiv:2608.11805); default false"""
     attn_output_gate_headwise: bool
     """output_gate has one gate for each head; default false"""
     attn_output_gate_rank: int | None
-    """features between the two linear layers of that gate; none: one layer; default none"""
+    """features between two linear layers of that gate; none: one layer; default none"""
     attn_low_rank_silu_gates: bool
     """silu between two linear layers of a gate (arXiv:2608.11805); default true"""
     attn_swiglu_values: bool

@@ -106,6 +106,16 @@ def gate_products(o: Any) -> int:
     )
 
 
+def gate_saved(o: Any) -> int:
+    """Numbers saved of a token for the backward pass: gates, what they give, and what is between two layers."""
+    made = {gate.name: gate for gate in gates(o)}
+    inner, own = o.heads * o.value_dim_head, made.pop("to_head_gate", None)
+    saved = 0 if own is None else own.gives + inner
+    if made:  # of two logits, the sum
+        saved += max(gate.gives for gate in made.values()) * (2 if o.swiglu_values else 1) + inner
+    return saved + sum((gate.rank or 0) * (2 if o.low_rank_silu_gates else 1) for gate in made.values())
+
+
 def gate_steps(o: Any) -> list[str]:
     """What a drawing says of them."""
     gated = "silu gate" if o.swiglu_values else "gate"
