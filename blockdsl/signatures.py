@@ -60,9 +60,12 @@ class SelfAttentionOptions(TypedDict, total=False):
     values: bool
     """a label after a self-attention: a mean of its values and this block's is attended to (ResFormer,
     arXiv:2410.17897); default false"""
-    value_mix: Literal["half", "learned"]
-    """shares of that mean: half of each, or learned, as a linear layer makes them of each token by head; default
-    half"""
+    value_mix: Literal["half", "learned", "gains"]
+    """how its values join others: half of each; learned shares, as a linear layer makes them of each token by
+    head; or gains, one learned number for each of both, at first a half; default half"""
+    value_embed: int | None
+    """a table of token embeddings that join its values, by number: blocks with one number share it (value
+    embeddings of modded-nanogpt, after arXiv:2410.17897); none: no table; default none"""
     qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     qkv_bias: bool
@@ -670,6 +673,9 @@ class SharedSettings(TypedDict, total=False):
     attn_lora_rank: int | None
     """each use of a tied block adds to queries, keys and values a low-rank term of its own, B·A·x
     (arXiv:2410.20672); none: nothing; default none"""
+    attn_value_embed: int | None
+    """a table of token embeddings that join its values, by number: blocks with one number share it (value
+    embeddings of modded-nanogpt, after arXiv:2410.17897); none: no table; default none"""
     attn_qk_scale: float | None
     """factor of the scores (T5: 1, arXiv:1910.10683); none: dim_head**-0.5; default none"""
     attn_qkv_bias: bool
@@ -1338,6 +1344,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_q_rank: int | None
     enc_attn_shared_key_dim: int | None
     enc_attn_lora_rank: int | None
+    enc_attn_value_embed: int | None
     enc_attn_qk_scale: float | None
     enc_attn_qkv_bias: bool
     enc_attn_k_bias: bool
@@ -1589,6 +1596,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_q_rank: int | None
     dec_attn_shared_key_dim: int | None
     dec_attn_lora_rank: int | None
+    dec_attn_value_embed: int | None
     dec_attn_qk_scale: float | None
     dec_attn_qkv_bias: bool
     dec_attn_k_bias: bool

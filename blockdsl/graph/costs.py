@@ -151,7 +151,8 @@ def _embedding(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
     cost = Cost(parameters=learned * dim + (norm.parameters(emb_dim) if attrs["post_emb_norm"] else 0))
     if graph.reads == "tokens":
         own = 0 if graph.tie_token_emb else attrs["num_tokens"]
-        cost += Cost(parameters=(own + attrs["num_token_types"]) * emb_dim)
+        values = attrs["num_tokens"] * sum(graph.value_embeds.values())
+        cost += Cost(parameters=(own + attrs["num_token_types"]) * emb_dim + values)
     elif graph.reads == "images":
         pixels = math.prod(pair(attrs["patch_size"] or 1)) * attrs["channels"]
         dual = Norm.of("layernorm", {})

@@ -146,6 +146,16 @@ class Graph:
         dim: int = plain(attrs["dim"])
         return dim, dim * (plain(attrs["expansion"]) or 1)
 
+    @property
+    def value_embeds(self) -> dict[int, int]:
+        """The tables of value embeddings that blocks read, by number → features of their vectors."""
+        out: dict[int, int] = {}
+        for node in self.nodes("block"):
+            if (number := plain(self.block(node)["options"].get("value_embed"))) is not None:
+                kind = kind_of(self.block(node)["kind"])
+                out.setdefault(number, kind.value_features(self.dim, self.block(node)["options"]))
+        return dict(sorted(out.items()))
+
     def order(self) -> list[str]:
         """All nodes, each after those it reads."""
         return list(nx.topological_sort(self.nx))

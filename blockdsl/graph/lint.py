@@ -426,6 +426,17 @@ def _shared_norms(graph: Graph) -> Iterator[str]:
                 yield f"{source} → {node}: a norm is shared by blocks that read the same stream"
 
 
+def _value_embeds(graph: Graph) -> Iterator[str]:
+    tables = graph.value_embeds
+    for node, kind, attrs in _each_block(graph):
+        if (number := attrs["options"].get("value_embed")) is None:
+            continue
+        if graph.reads not in (None, "tokens"):
+            yield f"{node}: reads embeddings of tokens (value_embed), and the model reads {graph.reads}"
+        elif (features := kind.value_features(graph.dim, attrs["options"])) != tables[number]:
+            yield f"{node}: value_embed={number} has {features} features here, and {tables[number]} before"
+
+
 def _alike(graph: Graph) -> Iterator[str]:
     said = {option.name: graph.of_all_blocks(option.name) for option in OF_ALL_BLOCKS}
     for node, _, attrs in _each_block(graph):
@@ -594,6 +605,7 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         _positions,
         _scores,
         _shared_norms,
+        _value_embeds,
         _alike,
         _ends,
         _readers,

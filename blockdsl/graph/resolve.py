@@ -164,6 +164,7 @@ class _Resolver:
         self.defaults: dict[str, dict[str, Value]] = {}
         self.seen: dict[tuple[str, str, bool], dict[str, Value]] = {}  # options already checked, by kind and text
         self.tied: dict[str, ResolvedBlock] = {}
+        self.tables: dict[Value, int] = {}  # of value embeddings → their features
         self.kinds = kinds()
         self.kinds_used: set[str] = set()
         self.schemes_used: set[str] = set()
@@ -198,6 +199,8 @@ class _Resolver:
         positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
         options = self._options(kind, spec, given, after_first)
         self._check_direction(kind, spec, bool(options.get("bidirectional")))
+        if "value_embed" in kind.inputs and options["value_embed"] is not None:
+            self._check_value_embed(kind, spec, options)
         block = ResolvedBlock(
             spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span, spec.reads
         )
@@ -213,6 +216,15 @@ class _Resolver:
             problem = f"'{spec.kind}' ({kind.title}) in a stack that is not causal"
             both = f", or write {spec.kind}(bidirectional), a second one in reverse" if kind.both_ways else ""
             raise self._error(spec.span, problem, f"it runs only where no token sees a later one: set causal{both}")
+
+    def _check_value_embed(self, kind: Kind, spec: BlockSpec, options: Mapping[str, Value]) -> None:
+        if (model := model_of(self.settings)) not in (None, "tokens"):
+            problem = f"'{spec.kind}' ({kind.title}) reads embeddings of tokens, value_embed"
+            raise self._error(spec.span, problem, f"the model reads {model}")
+        number, features = options["value_embed"], kind.value_features(self.dim, options)
+        if (other := self.tables.setdefault(number, features)) != features:
+            problem = f"value_embed={number} has {features} features here, and {other} before"
+            raise self._error(spec.span, problem, "blocks that share a table have as many features of values")
 
     def _check_positions(self, block: ResolvedBlock) -> None:
         own = own_positions(block)

@@ -30,14 +30,22 @@ class Activations:
     """Numbers that the backward pass of a stage needs of one row.
 
     Attributes:
-        held: saved by the forward pass, until the backward pass.
-        working: at most held at once, beside these, by a part that is computed again.
+        streams: of streams, saved by the forward pass until the backward pass.
+        held: the same of all else.
+        working_streams, working: at most held at once, beside these, by a part that is computed again.
         unknown: titles of kinds that do not say what they save; nothing of theirs is counted.
     """
 
+    streams: int
     held: int
+    working_streams: int
     working: int
     unknown: tuple[str, ...]
+
+    def bytes(self, in_flight: float, stream: int, item: int) -> float:
+        """Of so many rows at once, where a number of a stream has `stream` bytes, and one within blocks `item`."""
+        held = stream * self.streams + item * self.held
+        return in_flight * held + stream * self.working_streams + item * self.working
 
 
 class StageMemory:
@@ -67,26 +75,28 @@ class StageMemory:
         """
         graph, nodes = self.graph, part.nodes
         unknown = tuple(dict.fromkeys(title for node in nodes if (title := self.blocks.get(node, (0, ""))[1])))
-        working = 0.0
-        if checkpointing == "none":
-            held = self._within(nodes)
-        elif checkpointing == "block":
-            held = len(_inputs_of(graph, nodes, by_block=True)) * self.stream
-            working = max((self._within([node]) for node in nodes), default=0)
-        else:
-            held = len(_inputs_of(graph, nodes, by_block=False)) * self.stream
-            working = max(self._within([n for n in nodes if _stage_of(graph, n) == at]) for at in _all_of(graph, nodes))
+        held, working = self._within(nodes), (0, 0.0)
+        if checkpointing == "block":
+            working = max((self._within([node]) for node in nodes), key=sum, default=(0, 0.0))
+        elif checkpointing == "stage":
+            by_stage = ([node for node in nodes if _stage_of(graph, node) == at] for at in _all_of(graph, nodes))
+            working = max(map(self._within, by_stage), key=sum)
+        if checkpointing != "none":
+            held = len(_inputs_of(graph, nodes, by_block=checkpointing == "block")), 0.0
+        streams, inside = held[0] * self.stream, held[1]
         if any(graph.node_type(source) == "context" for node in nodes for source in graph.sources(node, "context")):
-            held += self.sizes.context * graph.dim_context
-        return Activations(round(held + (self._of_head(logits) if last else 0)), round(working), unknown)
+            streams += self.sizes.context * graph.dim_context
+        if last:
+            streams, inside = streams + self._of_norm(), inside + self._of_logits(logits)
+        return Activations(streams, round(inside), working[0] * self.stream, round(working[1]), unknown)
 
-    def _within(self, nodes: Sequence[str]) -> float:
-        """Of steps that are not computed again: what their modules save, and the streams that their norms read."""
+    def _within(self, nodes: Sequence[str]) -> tuple[int, float]:
+        """Of steps that are not computed again: how many streams their norms read, and what their modules save."""
         read = set()
         for node in nodes:
             if node in self.blocks and norms_of(self.graph.block(node)["options"]).stream is not None:
                 read |= {*self.graph.sources(node, "stream")}
-        return sum(self.blocks[node][0] for node in nodes if node in self.blocks) + len(read) * self.stream
+        return len(read), sum(self.blocks[node][0] for node in nodes if node in self.blocks)
 
     def _of_block(self, node: str, known: dict[Any, tuple[float, str]]) -> tuple[float, str]:
         """Numbers that a block saves beside the stream that it reads; and its kind's title if that does not say."""
@@ -106,14 +116,15 @@ class StageMemory:
             known[key] = around * self.sizes.seq + own, kind.title if kind.saved is None else ""
         return known[key]
 
-    def _of_head(self, logits: bool) -> float:
-        """The final norm's input and result, and what the loss reads of the logits."""
-        attrs: dict[str, Any] = self.graph.nx.nodes[self.graph.end]
-        norm = final_norm(attrs)
-        kept = 0 if norm is None else self.graph.dim + (2 if "layernorm" in norm.name else 1)
-        if attrs["logits_dim"] is not None:
-            kept += self.graph.dim + (attrs["logits_dim"] if logits else 0)
-        return self.sizes.seq * kept
+    def _of_norm(self) -> int:
+        """The final norm's input and statistics."""
+        norm = final_norm(self.graph.nx.nodes[self.graph.end])
+        return 0 if norm is None else self.sizes.seq * (self.graph.dim + (2 if "layernorm" in norm.name else 1))
+
+    def _of_logits(self, logits: bool) -> int:
+        """What the head reads, and what the loss reads of the logits."""
+        count = self.graph.nx.nodes[self.graph.end]["logits_dim"]
+        return 0 if count is None else self.sizes.seq * (self.graph.dim + (int(count) if logits else 0))
 
 
 def _inputs_of(graph: Graph, nodes: Sequence[str], by_block: bool) -> set[str]:

@@ -30,7 +30,7 @@ from .schedule import SCHEDULES
 from .setup import Setup
 from .shares import MeshPlan, Share
 from .stages import PipelineStage, crossings, shared, stages
-from .traffic import Sent, among, attended, crossing_numbers, held_alike
+from .traffic import Sent, among, attended, crossing_bytes, summed_alike
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -96,7 +96,7 @@ class _Local:
         for node in graph.nodes("block"):
             key = (graph.block(node)["kind"], *graph.block(node)["options"].items(), type(self.splits.get(node)))
             if key not in known:
-                known[key] = held_alike(graph, [node], self.splits, tp), _matrices(self.graph, node)
+                known[key] = summed_alike(graph, [node], self.splits, tp), _matrices(self.graph, node)
             self.alike[node], self.matrices[node] = known[key]
 
     def _whole(self) -> str:
@@ -164,10 +164,13 @@ class _Model:
         (place, piece), item = placed, self.setup.item
         kept = -(-piece.parameters // mesh.fsdp)
         state = {"adamw": 2 * kept, "muon": 2 * kept - piece.matrices // mesh.fsdp, "sgd": 0}[self.setup.optimizer]
-        gathered = 0 if mesh.fsdp == 1 else item * (piece.around + 3 * max(piece.blocks.values(), default=0))
+        largest = max(piece.blocks.values(), default=0)
+        gathered = 0 if mesh.fsdp == 1 else KEPT * (piece.around + 3 * largest)
         in_flight = self.schedule.in_flight(mesh.pp, count, place) if mesh.pp > 1 else 1
+        # autocast keeps its copies of weights as long as what is computed with them
+        of_all, of_block = (0, 0) if item == KEPT else (item * piece.parameters, item * largest)
         activations = {
-            name: round(item * micro_batch * (in_flight * saved.held + saved.working))
+            name: round(micro_batch * saved.bytes(in_flight, KEPT, item)) + (of_block if name == "block" else of_all)
             for name, saved in piece.saved.items()
         }
         return Share(
@@ -189,11 +192,13 @@ class _Model:
         passes = 2 if checkpoint == "none" else 3
         rows, item = micro_batch * count, self.setup.item
         kept = -(-piece.parameters // mesh.fsdp)
-        yield from among(mesh.fsdp, "fsdp", "gather", count * item * (2 * piece.used + piece.around))
+        yield from among(mesh.fsdp, "fsdp", "gather", count * KEPT * (2 * piece.used + piece.around))
         yield from among(mesh.fsdp, "fsdp", "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", count * KEPT * kept)
-        yield from among(mesh.tp, "tp", "all-reduce", rows * item * passes * piece.split + KEPT * piece.alike)
-        yield from among(mesh.pp, "pp", "send", rows * item * piece.crossing)
+        yield from among(
+            mesh.tp, "tp", "all-reduce", rows * (item * (passes - 1) + KEPT) * piece.split + KEPT * piece.alike
+        )
+        yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.fsdp)
         yield from among(mesh.cp, "cp", "gather", rows * item * (passes - 1) * piece.attended)
         yield from among(mesh.cp, "cp", "scatter", rows * item * piece.attended)
@@ -233,10 +238,16 @@ class _Pieces:
         saved: dict[str, Activations] = {}
         for name in CHECKPOINTING:
             each = [local.memory[self.cp].saved(part, last and part is own[-1], name) for part in own]
-            held, working = sum(part.held for part in each), max(part.working for part in each)
-            held, working = (held + attended_to, working) if name == "none" else (held, working + attended_to)
-            saved[name] = Activations(held, working, tuple(dict.fromkeys(t for part in each for t in part.unknown)))
+            kept = name == "none"
+            saved[name] = Activations(
+                sum(part.streams for part in each),
+                sum(part.held for part in each) + attended_to * kept,
+                max(part.working_streams for part in each),
+                max(part.working for part in each) + attended_to * (not kept),
+                tuple(dict.fromkeys(title for part in each for title in part.unknown)),
+            )
         sizes = Sizes(1, self.tokens, model.context_len)
+        splits = [local.splits.get(node) for node in nodes]
         cuts = [self.cuts[i] for part in own for i in (part.index, part.index - 1) if 0 <= i < len(self.cuts)]
         common = {node: where for node, where in self.shared.items() if {part.index for part in own} & {*where}}
         return _Piece(
@@ -247,10 +258,10 @@ class _Pieces:
             matrices=sum(local.matrices.get(node, 0) for node in blocks),
             cost=sum(costs, Cost()),
             saved=saved,
-            split=sum(isinstance(local.splits.get(n), Split) for n in nodes) * self.tokens * graph.dim,
+            split=self.tokens * sum(graph.dim + split.sums for split in splits if isinstance(split, Split)),
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=attended_to,
-            crossing=sum(crossing_numbers(graph, value, sizes) for cut in cuts for value in cut),
+            crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
             shared=sum(self._shared_numbers(node) for node in common),
             sharers=max((len({i % self.pp for i in where}) for where in common.values()), default=1),
         )
@@ -272,7 +283,7 @@ class _Piece:
         around: parameters of what is around the blocks.
         used: parameters of blocks, tied ones as often as they run.
         matrices: parameters of blocks that are matrices.
-        split: the streams that tp sums in one direction.
+        split: numbers of a row that tp sums in one direction.
         alike: parameters that ranks along tp hold alike within split layers.
         attended: keys and values that cp gathers.
         crossing: what is sent to the next stage and back to the one before.

@@ -10,8 +10,9 @@ from ..registry.options import real, whole
 from .memory import CHECKPOINTING
 from .schedule import SCHEDULES
 
-PRECISIONS = {"float32": 4, "bf16": 2}
-"""What blocks compute in → bytes of a number. Parameters, gradients and the optimiser's numbers are float32 in both."""
+PRECISIONS = {"fp32": 4, "bf16": 2}
+"""What blocks compute in → bytes of a number. bf16 is torch's autocast: the stream, parameters, gradients and what the
+optimiser keeps stay float32."""
 OPTIMIZERS = ("adamw", "muon", "sgd")
 
 _UNITS = {"": 1, "B": 1} | {
@@ -46,7 +47,7 @@ class Setup:
     Args:
         seq_len, batch: tokens a row, and rows of a step over all ranks.
         context_len: tokens of the context a row; None: seq_len.
-        precision: "float32" or "bf16", what blocks compute in.
+        precision: "fp32" or "bf16", what blocks compute in.
         optimizer: "adamw", "muon" for the matrices of blocks, or "sgd" without momentum.
         schedule: of the pipeline, one of `schedule.SCHEDULES`.
         checkpoint: "none", "block" or "stage"; None: the first of these with which a mesh fits.

@@ -55,8 +55,8 @@ def among(ranks: int, link: str, operation: str, payload: float) -> list[Sent]:
     return [Sent(link, operation, round(payload), round(payload * share))] if ranks > 1 and payload else []
 
 
-def crossing_numbers(graph: Graph, value: Crossing, sizes: Sizes) -> int:
-    """Numbers of a value that crosses a cut, of one micro-batch of these sizes.
+def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> int:
+    """Bytes of a value that crosses a cut, of one micro-batch of these sizes; a stream is float32.
 
     Keys and values cross with the values of the tokens alone, which are the same where nothing stands before them.
     """
@@ -64,19 +64,17 @@ def crossing_numbers(graph: Graph, value: Crossing, sizes: Sizes) -> int:
     beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
     rows, tokens = sizes.batch, sizes.seq + beside
     if value.carries == "stream":
-        return rows * tokens * graph.dim * graph.residual_streams
+        return 4 * rows * tokens * graph.dim * graph.residual_streams
     if value.carries in ("normed", "injected"):
-        return rows * tokens * graph.dim
-    attrs = graph.block(value.node)
+        return 4 * rows * tokens * graph.dim
     o = graph.completed(value.node)
-    keys = tokens if "context" not in attrs["options"] or o.context else sizes.context
-    if value.carries == "scores":
-        return int(rows * o.heads * tokens * (keys + o.num_mem_kv))
-    if value.carries == "values":
-        return int(rows * o.kv_heads * keys * o.value_dim_head)
-    if value.carries == "kv":
-        return int(rows * o.kv_heads * (keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head))
-    return 0
+    keys = sizes.context if graph.sources(value.node, "context") and not o.context else tokens
+    numbers = {
+        "scores": lambda: o.heads * tokens * (keys + o.num_mem_kv),
+        "values": lambda: o.kv_heads * keys * o.value_dim_head,
+        "kv": lambda: o.kv_heads * (keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head),
+    }
+    return item * rows * int(numbers[value.carries]()) if value.carries in numbers else 0
 
 
 def attended(graph: Graph, nodes: Sequence[str], seq_len: int) -> int:
@@ -86,18 +84,19 @@ def attended(graph: Graph, nodes: Sequence[str], seq_len: int) -> int:
     return seq_len * sum(piece.numbers for piece in pieces if piece.per == "token")
 
 
-def held_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | str], ranks: int) -> int:
-    """Parameters of split layers that several ranks hold alike; their gradients are sums over these ranks."""
+def summed_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | str], ranks: int) -> int:
+    """Numbers of gradients that are summed over tp: of parameters of split layers that several ranks hold alike.
+
+    Where a piece is that of some of the ranks, all pieces are summed at once.
+    """
     total = 0
     for node in nodes:
         split = splits.get(node)
         if isinstance(split, Split):
-            kind = kind_of(graph.block(node)["kind"])
-            shapes = kind.shapes(graph.completed(node))
+            shapes = kind_of(graph.block(node)["kind"]).shapes(graph.completed(node))
             for name, cut in node_cuts(graph, node, split, ranks).items():
-                own = math.prod(cut.local_shape(tuple(shapes[name]), ranks) or (0,))
-                parts = cut.parts or (1,)
-                held = [part * each for part, each in zip(parts, cut.shared or (1,) * len(parts), strict=True)]
-                alike = sum(count for count, part in zip(held, parts, strict=True) if count > part)
-                total += 0 if cut.once else own * alike // sum(held)
+                shape, alike = tuple(shapes[name]), zip(cut.parts or (1,), cut.shared or (), strict=False)
+                wholes = cut.parts or (1,)
+                part = sum(size for size, sharers in alike if sharers > 1)
+                total += 0 if cut.once else math.prod(shape) * part // sum(wholes)
     return total

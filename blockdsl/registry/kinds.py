@@ -81,10 +81,15 @@ from .state import State
 Shape = tuple[int, ...]
 
 # What a module may ask to be handed beside x. `xt_blocks.runtime.context` says what each of them is.
-INPUTS = ("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed")
+INPUTS = (
+    *("mask", "attend", "context", "rotary", "context_rotary", "bias", "scores", "memory", "cache", "observed"),
+    "value_embed",
+)
 
 # Options that a kind has when it asks for an input: the graph reads them.
-INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")}
+INPUTS_NEED = {"rotary": ("dim_head",), "bias": ("dim_head", "heads"), "scores": ("heads", "residual_attn")} | {
+    "value_embed": ("value_embed", "kv_heads", "value_dim_head")
+}
 
 
 class Sizes(NamedTuple):
@@ -232,6 +237,12 @@ class Kind:
         """
         given = self._given(dim, options, uses)
         return SimpleNamespace(**{**vars(given), **self.derive(given)})
+
+    def value_features(self, dim: int, options: Mapping[str, Value]) -> int:
+        """Features of the values of a token, and of the embedding that the input `value_embed` is."""
+        o = self.completed(dim, options)
+        features: int = o.kv_heads * o.value_dim_head
+        return features
 
     def _given(self, dim: int, options: Mapping[str, Value], uses: int) -> Any:
         dim_in = 2 * dim if options.get(CONCAT) else dim

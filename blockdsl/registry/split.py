@@ -87,11 +87,13 @@ class Split:
             and its gradient the sum of the ranks'. A name that a layer of these options lacks does no harm.
         once: parameters that are added to the layer's output, as the bias of its last linear layer: the first rank's
             alone count.
+        sums: numbers of a token that ranks add up within the layer, as for a norm over the features of all.
     """
 
     options: Mapping[str, Value]
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     once: Sequence[str] = ()
+    sums: int = 0
 
     def of(self, name: str, ranks: int) -> Cut:
         """Which part of this parameter of the layer each rank holds."""
@@ -101,7 +103,8 @@ class Split:
         """The same of a layer that has several such modules under these prefixes."""
         names = [(prefix, name) for prefix in prefixes for name in self.cuts]
         cuts = {f"{prefix}.{name}": self.cuts[name] for prefix, name in names}
-        return replace(self, cuts=cuts, once=tuple(f"{prefix}.{name}" for prefix in prefixes for name in self.once))
+        once = tuple(f"{prefix}.{name}" for prefix in prefixes for name in self.once)
+        return replace(self, cuts=cuts, once=once, sums=self.sums * len(prefixes))
 
 
 def shared_by(count: int, ranks: int) -> int | None:

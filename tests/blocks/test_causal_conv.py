@@ -6,8 +6,10 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from xt_blocks.blocks import causal_conv as of_convolutions
 from xt_blocks.blocks.causal_conv import CausalConv, causal_conv
 from xt_blocks.blocks.real_tokens import RealTokens
 
@@ -93,15 +95,19 @@ def test_gradients_of_the_single_token_and_of_the_whole_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_derivatives_of_the_whole(bias: bool) -> None:
+@pytest.mark.parametrize("piece", [1, 12, 2**16])
+def test_derivatives_of_the_whole(bias: bool, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_convolutions, "PIECE", piece)
     torch.manual_seed(2)
-    x, tail = torch.randn(2, 3, 2, dtype=torch.float64), torch.randn(2, 2, 2, dtype=torch.float64)
+    x, tail = torch.randn(2, 7, 2, dtype=torch.float64), torch.randn(2, 2, 2, dtype=torch.float64)
     weights = [parameter.detach() for parameter in CausalConv(2, 3, bias).double().parameters()]
     inputs = [t.requires_grad_() for t in (x, tail, *weights)]
 
     def conv(x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return causal_conv(x, tail, weight, bias, RealTokens())[0]
 
+    want = F.conv1d(torch.cat((tail, x), 1).transpose(1, 2), *weights, groups=2).transpose(1, 2)
+    torch.testing.assert_close(conv(*inputs), want)
     assert torch.autograd.gradcheck(conv, inputs)
     assert torch.autograd.gradgradcheck(conv, inputs)
 

@@ -39,6 +39,8 @@ ATTENTION: dict[str, dict[str, Any]] = {
     "rmsnorm of keys": {"attn_k_rmsnorm": True, "attn_kv_heads": 2, "attn_num_mem_kv": 2},
     "layernorm of heads": {"attn_qk_layernorm": "head"},
     "layernorm of each": {"attn_qk_layernorm": "each", "attn_kv_heads": 1},
+    "rmsnorm of all heads": {"attn_qk_rmsnorm": "all", "attn_kv_heads": 2, "norm_unit_offset": True},
+    "rmsnorm of all queries": {"attn_qk_rmsnorm": "all", "attn_kv_heads": 1, "rotary_pos_emb": True},
     "sink": {"attn_sink": True},
     "zero key": {"attn_add_zero_kv": True},
     "sigmoid": {"attn_sigmoid": True},
@@ -75,6 +77,10 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
         {"attn_shared_kv": True, "attn_gate_values": True},
     ),
     "ties": ("(a f)@u*3", {"rel_pos_bias": True, "attn_out_bias": True}),
+    "low-rank parts of ties": (
+        "(a(lora_rank=2) f(lora_rank=3, glu))@u*3",
+        {"attn_kv_heads": 2, "attn_qkv_bias": True, "attn_k_bias": False},
+    ),
     "parallel": ("a & f (a f) & f(glu)", {}),
     "shared norm": ("(a & f)*2", {"attn_out_bias": True, "shared_norm": True}),
     "cross-attention": ("a c f c", {"attn_kv_heads": 2, "attn_qkv_bias": True, "cross_residual_attn": True}),
@@ -98,13 +104,19 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba-2, scales": (
         "m(state=4, heads=4, dim_head=8, groups=2, gated_norm=none, in_scales=(1, 2, 3, 4, 5))", {},
     ),
-    "both ways": ("gla(heads=4, dim_head=4)*2 rglru(heads=4)", {"causal": False, "bidirectional": True}),
+    "mamba-2, one norm": ("m(state=4, heads=4, dim_head=8, groups=2, chunk=3)", {}),
+    "mamba-2, one norm before the gate": ("m(state=4, heads=4, dim_head=8, gate_first=false, chunk=3)", {}),
+    "mamba": ("mamba(state=4)", {}),
+    "mamba, all": ("mamba(state=4, rmsnorm=gain, bias)*2", {}),
+    "hgrn": ("hgrn(heads=4, dim_head=4)", {}),
+    "hidden norm": ("f(post_act_ln)*2", {"ff_glu": True}),
+    "both ways": ("gla(heads=4, dim_head=4) mamba(state=4) rglru(heads=4)", {"causal": False, "bidirectional": True}),
     "residual streams": ("a f(glu)", {"num_residual_streams": 3}),
     "injected input": ("a f", {"reinject_input": True}),
     "token shift": ("a f", {"shift_tokens": 1}),
     "gates of the residual": ("a f", {"gate_residual": True, "layer_scale": 0.5, "sandwich_norm": True}),
     "recomputed": ("(a f)*2", {"checkpoint": "block", "rel_pos_bias": True}),
-    "what splits beside what does not": ("a mamba(state=4) f hgrn(heads=4, dim_head=4) conv a", {}),
+    "what splits beside what does not": ("a f conv f(inner=30) a(talking_heads)", {}),
 }  # fmt: skip
 
 
@@ -168,7 +180,7 @@ def test_segments(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found, expected)
 
 
-EVERY_CACHE = "a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
+EVERY_CACHE = "mamba(state=4) m(state=4, heads=4) hgrn(heads=4, dim_head=4) a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
 
 
 @pytest.mark.parametrize("ranks", RANKS)
@@ -208,23 +220,19 @@ WHOLE = {
     "a(talking_heads)": "talking_heads: heads exchange scores and weights",
     "a(on_attn)": "on_attn: the output's gate is of the sum over all heads",
     "a(dropout=0.1)": "dropout: attention weights are dropped for all heads at once",
-    "a(qk_rmsnorm=all)": "qk_rmsnorm=all: the features of all heads are normed at once",
     "a(heads=6)": "heads=6 is not divisible by 4",
     "a(heads=12, kv_heads=6)": "kv_heads=6 is not divisible by 4",
-    "f(post_act_ln)": "post_act_ln: all hidden features are normed at once",
-    "f(dropout=0.1)": "dropout: hidden features are dropped all at once",
     "f(inner=30)": "inner=30 is not divisible by 4",
-    "e(dropout=0.1)": "dropout: hidden features are dropped all at once",
     "e(inner=8, shared_inner=6)": "shared expert: inner=6 is not divisible by 4",
-    "m": "gated_norm=all: the outputs of all heads are normed at once",
+    "m(heads=2)": "heads=2 is not divisible by 4",
     "m(heads=4, dim_head=8, groups=2, gated_norm=group)": "groups=2 is not divisible by 4",
     "gdn(heads=2)": "value_heads=2 is not divisible by 4",
     "gdn(heads=3, value_heads=12)": "heads=3 is not divisible by 4",
     "kda(heads=2)": "heads=2 is not divisible by 4",
     "gla(heads=2)": "heads=2 is not divisible by 4",
     "rglru(heads=2)": "heads=2 is not divisible by 4",
-    "hgrn": "the outputs of all heads are normed at once",
-    "mamba": "steps, B and C are made of all features at once",
+    "hgrn(heads=2)": "heads=2 is not divisible by 4",
+    "mamba(inner=30)": "inner=30 is not divisible by 4",
     "conv": "it has as many hidden features as the stream, whatever its options say",
 }
 
@@ -261,6 +269,27 @@ def test_what_a_rank_holds_by_hand() -> None:
     assert Cut(1, (6, 6)).local_shape((3, 12), 4) is None
     assert Cut(2).local_shape((3, 12), 4) is None
     assert Cut(once=True).held(5, 2, 1) == ()
+
+
+SENT = ("a", "a(qk_rmsnorm=all)", "f", "f(post_act_ln)", "e(experts=4, inner=8)", "mamba(state=3)")
+SENT += ("m(heads=4)", "m(heads=4, gated_norm=none)", "gdn(heads=4)", "kda(heads=4)", "gla(heads=4)", "rglru", "hgrn")
+
+
+@pytest.mark.parametrize("block", SENT)
+def test_what_ranks_send_is_what_a_split_says(monkeypatch: pytest.MonkeyPatch, block: str) -> None:
+    graph = compiled(block)
+    (split,) = tensor_splits(graph, 2).values()
+    assert isinstance(split, Split)
+    model, x = whole_model(graph), inputs_of(graph)["x"].requires_grad_()
+
+    def sent(group: Any) -> tuple[int, int]:
+        out = share(model, graph, group)(x)
+        forward = group.sent
+        torch.autograd.grad(out.sum(), x)
+        return forward, group.sent - forward
+
+    one_way = 2 * 7 * (graph.dim + split.sums)
+    assert of_threads(monkeypatch, 2, sent)[0] == (one_way, one_way)
 
 
 class Wide(nn.Module):

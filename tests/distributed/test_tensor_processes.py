@@ -26,7 +26,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "biases and ties": ("(a f)@u*2", {"rel_pos_bias": True, "attn_out_bias": True, "attn_one_kv_head": True}),
     "experts and scans": ("a e(experts=4, inner=8, z_loss=0.1) gdn(heads=2, dim_head=4) rglru(heads=2)", {}),
     "drawn at random": (
-        "(a f a(dropout=0.2) f(dropout=0.2))*2",
+        "(a f a(dropout=0.2) f(dropout=0.2, glu) e(dropout=0.1, experts=4, inner=8))*2",
         {"layer_dropout": 0.3, "attn_sublayer_dropout": 0.2, "ff_sublayer_dropout": 0.1},
     ),
     "whole beside shares": ("a(talking_heads) f m(state=4, heads=4, dim_head=8) a", {"residual_attn": True}),

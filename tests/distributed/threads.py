@@ -24,6 +24,7 @@ class ThreadGroup:
         self.ranks, self.own = ranks, threading.local()
         self.given: list[Tensor] = [torch.empty(0)] * ranks
         self.barrier = threading.Barrier(ranks, timeout=60)
+        self.sent = 0  # numbers that the first rank has handed in
 
     def rank(self) -> int:
         rank: int = self.own.rank
@@ -34,6 +35,7 @@ class ThreadGroup:
 
     def add_up(self, x: Tensor, group: ThreadGroup) -> None:
         assert group is self
+        self.sent += x.numel() if self.rank() == 0 else 0
         self.given[self.rank()] = x.detach().clone()
         self.barrier.wait()
         total = sum(self.given[1:], self.given[0])

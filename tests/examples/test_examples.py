@@ -16,6 +16,9 @@ import pytest
 
 EXAMPLES = {path.stem: path for path in (Path(__file__).parents[2] / "examples").glob("*.py")}
 
+ELSEWHERE = {"conformer", "with_lightning"}
+"""In the README, output and all; and in tests/train/peers, where its package is."""
+
 
 def run(name: str, *arguments: str) -> Any:
     """What an example's main returns."""
@@ -25,10 +28,7 @@ def run(name: str, *arguments: str) -> Any:
 
 def test_each_has_a_test() -> None:
     here = Path(__file__).read_text()
-    assert {*EXAMPLES} == {
-        *re.findall(r'run\(\s*"(\w+)"', here),
-        "conformer",
-    }  # that one is in the README, output and all
+    assert {*EXAMPLES} == {*re.findall(r'run\(\s*"(\w+)"', here), *ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -39,7 +39,7 @@ def test_is_a_screen_and_says_how_it_is_run(name: str) -> None:
     assert name not in sys.stdlib_module_names  # its folder comes first in sys.path when it runs
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "conformer"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ELSEWHERE])
 def test_tells_its_arguments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         run(name, "--help")
@@ -98,6 +98,12 @@ def test_continuous_beats_the_last_value_and_zero(capsys: pytest.CaptureFixture[
     assert error < 0.8 * min(repeated, zero)
     curves = [line for line in capsys.readouterr().out.splitlines() if {*line} <= {*" ·o"}]
     assert "".join(curves).count("o") >= 2
+
+
+def test_with_accelerate_learns_more_than_which_bytes_are_common(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--steps", "40", "--length", "32", "--pattern", "set rotary_pos_emb; a>>1 f"]
+    assert run("with_accelerate", *small, "--accumulate", "2") < 4.6  # the entropy of single bytes is 4.7
+    assert "unseen files: 4." in capsys.readouterr().out
 
 
 def test_tour_shows_costs_a_mistake_a_graph_and_an_edit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual-attention": ("(a f)*2", {"residual_attn": True}),
     "parallel": ("(a & f)*2", {"rotary_pos_emb": True}),
     "shared keys": ("(a ^k f a(kv=k) f)*2", {"rotary_pos_emb": True, "attn_max_attend_past": 100}),
+    "value embeddings": ("(a(value_embed=0) f a(value_embed=0, value_mix=gains) f)", {"attn_kv_heads": 2}),
     "reads": ("^u a ^v f <u(gate, init=1) a(values=v, value_mix=learned) <u(cat) f", {"rotary_pos_emb": True}),
     "alibi, memory-kv, window": (
         "(a f)*2",

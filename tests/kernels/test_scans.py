@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockdsl.registry.scan import delta_flops, linear_attention_flops
+from xt_blocks.kernels.scans import decay
 from xt_blocks.kernels.scans.delta import delta_rule
 from xt_blocks.kernels.scans.gla import gated_linear_attention
 
@@ -53,8 +54,12 @@ FEATURES = pytest.mark.parametrize("features", [1, D], ids=["by head", "by chann
 
 @SCANS
 @FEATURES
-@pytest.mark.parametrize(("seq", "chunk"), [(1, 64), (2, 64), (7, 2), (19, 8), (70, 64)])
-def test_a_scan_is_its_recurrence(scan: Scan, features: int, seq: int, chunk: int) -> None:
+@pytest.mark.parametrize("segment", [1, 2 * 3 * D * 24, 2**18])
+@pytest.mark.parametrize(("seq", "chunk"), [(1, 64), (2, 64), (7, 2), (19, 8), (33, 8), (70, 64)])
+def test_a_scan_is_its_recurrence(
+    scan: Scan, features: int, seq: int, chunk: int, segment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decay, "SEGMENT", segment)
     for strength in 0.3, 25.0:
         given = drawn(seq, features, strength, scan is delta_rule)
         results = []

@@ -187,7 +187,7 @@ def test_a_name_that_no_pattern_can_write_is_refused(name: str) -> None:
         ({"options": (Option("k", int, 3, "x", setting="dim"),)}, "the settings dim are taken"),
         (
             {"inputs": ("mask", "wrong")},
-            "unknown inputs wrong; the inputs are mask, attend, context, rotary, context_rotary, bias, scores, memory, cache, observed",
+            "unknown inputs wrong; the inputs are mask, attend, context, rotary, context_rotary, bias, scores, memory, cache, observed, value_embed",
         ),
         ({"inputs": ("rotary",)}, "the input rotary needs the option dim_head"),
     ],

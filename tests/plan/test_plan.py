@@ -42,7 +42,9 @@ def compiled(text: str, **settings: Any) -> BlockGraph:
 
 
 def planned(graph: BlockGraph, mesh: str, **setup: Any) -> Plan:
-    return graph.plan(mesh, **{"seq_len": TOKENS, "batch": 16, "checkpoint": "none", "micro_batch": 1} | setup)
+    return graph.plan(
+        mesh, **{"seq_len": TOKENS, "batch": 16, "checkpoint": "none", "micro_batch": 1, "precision": "fp32"} | setup
+    )
 
 
 def sent(plan: Plan, place: int = 0) -> dict[tuple[str, str], tuple[int, int]]:
@@ -80,7 +82,7 @@ def test_bytes_that_are_kept() -> None:
     assert (alone.parameter_bytes, alone.gradient_bytes, alone.optimizer_bytes) == (4 * whole, 4 * whole, 8 * whole)
     assert (sharded.parameter_bytes, sharded.optimizer_bytes) == (-(-whole // 4) * 4, -(-whole // 4) * 8)
     around = 2 * VOCABULARY * DIM + NORM
-    assert sharded.gathered_bytes == 2 * (around + 3 * max(A + NORM, F + NORM))  # bfloat16
+    assert sharded.gathered_bytes == 4 * (around + 3 * max(A + NORM, F + NORM))
     assert alone.gathered_bytes == 0
     (sgd,), (muon,) = (planned(graph, "dp=1", optimizer=name).best.shares for name in ("sgd", "muon"))
     assert (sgd.optimizer_bytes, muon.optimizer_bytes) == (0, 4 * (2 * whole - 2 * (A + F)))
@@ -103,7 +105,7 @@ def test_seventy_billion_parameters_over_sixty_four_devices() -> None:
 
 def test_the_cache_of_a_row() -> None:
     (share,) = planned(compiled("(a f)*2"), "tp=2").best.shares
-    assert share.cache_bytes == 2 * tensor_part(compiled("(a f)*2"), 2).kv_cache_bytes(TOKENS) // 4
+    assert share.cache_bytes == tensor_part(compiled("(a f)*2"), 2).kv_cache_bytes(TOKENS)
 
 
 def test_flops_of_a_step() -> None:
@@ -119,21 +121,24 @@ def test_what_fsdp_and_dp_send() -> None:
     graph = compiled("(a f)*2")
     blocks, around = 2 * (A + F + 2 * NORM), 2 * VOCABULARY * DIM + NORM
     found = sent(planned(graph, "fsdp=4", micro_batch=2))  # two micro-batches
-    gathered, scattered = 2 * 2 * (2 * blocks + around), 2 * 4 * (blocks + around)
+    gathered, scattered = 2 * 4 * (2 * blocks + around), 2 * 4 * (blocks + around)
     assert found == {
         ("fsdp", "gather"): (gathered, gathered * 3 // 4),
         ("fsdp", "scatter"): (scattered, scattered * 3 // 4),
     }
     found = sent(planned(graph, "dp=2", micro_batch=8))
     assert found == {("dp", "all-reduce"): (4 * graph.parameters(), 4 * graph.parameters())}
-    found = sent(planned(graph, "fsdp=4", micro_batch=4, precision="float32"))
-    assert found["fsdp", "gather"][0] == 4 * (2 * blocks + around)
+    assert sent(planned(graph, "fsdp=4", micro_batch=2, precision="bf16")) == sent(
+        planned(graph, "fsdp=4", micro_batch=2)
+    )
 
 
 def test_what_tp_sends() -> None:
-    stream = TOKENS * DIM * 2  # of a row, in bfloat16
+    stream = TOKENS * DIM * 4  # of a row
     graph = compiled("(a f)*3")
     assert sent(planned(graph, "tp=2")) == {("tp", "all-reduce"): (16 * 6 * 2 * stream, 16 * 6 * 2 * stream)}
+    low = sent(planned(graph, "tp=2", precision="bf16"))  # updates are bfloat16, the gradient of the stream is not
+    assert low["tp", "all-reduce"][0] == 16 * 6 * (stream // 2 + stream)
     again = sent(planned(graph, "tp=2", checkpoint="block"))
     assert again["tp", "all-reduce"][0] == 16 * 6 * 3 * stream
     shared = sent(planned(compiled("a f", attn_one_kv_head=True, heads=4), "tp=4"))
@@ -142,7 +147,7 @@ def test_what_tp_sends() -> None:
 
 
 def test_what_a_pipeline_sends() -> None:
-    stream = TOKENS * DIM * 2
+    stream = TOKENS * DIM * 4
     plan = planned(compiled("a f | a f | f"), "pp=3")
     assert [sent(plan, place)["pp", "send"][0] for place in range(3)] == [16 * stream, 2 * 16 * stream, 16 * stream]
     skip = planned(compiled("^u a f | f | <u f"), "pp=3")
@@ -152,7 +157,7 @@ def test_what_a_pipeline_sends() -> None:
         2 * 16 * stream,
     ]
     scores = planned(compiled("a f | a f", attn_flash=False, residual_attn=True), "pp=2")
-    assert sent(scores)["pp", "send"][0] == 16 * (stream + 2 * TOKENS * TOKENS * 2)
+    assert sent(scores)["pp", "send"][0] == 16 * (stream + 2 * TOKENS * TOKENS * 4)
     kv = planned(compiled("a ^u f | a(kv=u) f"), "pp=2")
     assert sent(kv)["pp", "send"][0] == 16 * (stream + 2 * stream)
     values = planned(compiled("a ^u f | a(values=u) f"), "pp=2,tp=2")
@@ -162,7 +167,7 @@ def test_what_a_pipeline_sends() -> None:
 
 
 def test_interleaved_stages_are_apart_and_send_more() -> None:
-    stream = TOKENS * DIM * 2
+    stream = TOKENS * DIM * 4
     plan = planned(compiled("f*4", rotary_pos_emb=False), "pp=2", schedule="interleaved")
     assert [[stage.index for stage in share.stages] for share in plan.best.shares] == [[0, 2], [1, 3]]
     assert [sent(plan, place)["pp", "send"][0] for place in range(2)] == [3 * 16 * stream, 3 * 16 * stream]
@@ -176,7 +181,7 @@ def test_gradients_of_what_stages_share_are_summed() -> None:
 
 def test_what_cp_sends() -> None:
     graph = compiled("(a f)*2")
-    kv = 16 * 2 * (2 * TOKENS * DIM) * 2  # rows, blocks, keys and values, bfloat16
+    kv = 16 * 2 * (2 * TOKENS * DIM) * 4  # rows, blocks, keys and values
     found = sent(planned(graph, "cp=2"))
     assert found == {
         ("cp", "gather"): (kv, kv // 2),
@@ -260,19 +265,28 @@ def test_a_zero_bubble_fills_two_thirds_of_what_1f1b_waits() -> None:
     assert SCHEDULES["zero-bubble"].bubble(p, m) == pytest.approx(waits / (3 * m + waits))
 
 
+def test_activations_in_bfloat16() -> None:
+    """The stream is float32; within blocks numbers have two bytes, and so have copies of the weights."""
+    graph = compiled("f", rotary_pos_emb=False)
+    (low,), (full,) = (planned(graph, "dp=1", precision=name).best.shares for name in ("bf16", "fp32"))
+    stream, head = TOKENS * (DIM + 1 + DIM), TOKENS * DIM  # the block's, and the final norm's with its statistics
+    within = TOKENS * (1 + DIM + 2 * INNER)
+    assert full.activation_bytes["none"] == 4 * (stream + head + within)
+    assert low.activation_bytes["none"] == 4 * stream + 2 * (head + within) + 2 * graph.parameters()
+
+
 def test_micro_batches_in_flight_hold_their_activations() -> None:
     graph = compiled("f*8", rotary_pos_emb=False)
     one_by_one = planned(graph, "pp=4").best.shares
     assert [share.activation_bytes["none"] for share in one_by_one[:3]] == [
-        in_flight * 2 * saved_by_two(graph) for in_flight in (4, 3, 2)
+        in_flight * 4 * SAVED_BY_TWO for in_flight in (4, 3, 2)
     ]
     together = planned(graph, "pp=4", schedule="gpipe").best.shares
-    assert together[1].activation_bytes["none"] == 16 * 2 * saved_by_two(graph)
+    assert together[1].activation_bytes["none"] == 16 * 4 * SAVED_BY_TWO
 
 
-def saved_by_two(graph: BlockGraph) -> int:
-    """Numbers that two feedforwards save of a row: stream and norm, input, hidden features before and after GELU."""
-    return 2 * TOKENS * (DIM + 1 + DIM + 2 * INNER)
+SAVED_BY_TWO = 2 * TOKENS * (DIM + 1 + DIM + 2 * INNER)
+"""Numbers that two feedforwards save of a row: stream and norm, input, hidden features before and after GELU."""
 
 
 # Which meshes ------------------------------------------------------------------------------------------------------

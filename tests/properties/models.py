@@ -74,8 +74,11 @@ KINDS = ("a", "c", "f", *HYBRID)
 
 
 def values(option: Option) -> tuple[Any, ...]:
-    """Allowed values of an option other than its default; none of one that takes a label, see WIRED."""
-    if option.reads or option.name == "value_mix":
+    """Allowed values of an option other than its default.
+
+    None of one that takes a label, see WIRED, nor of value embeddings, which a stack alone is given.
+    """
+    if option.reads or option.name in ("value_mix", "value_embed"):
         return ()
     if option.type is bool:
         return (True, False) if option.default is None else (not option.default,)

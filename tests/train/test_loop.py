@@ -247,6 +247,30 @@ def test_a_run_asked_to_stop_saves_after_the_step_at_hand(tmp_path: Path, text: 
     assert stop.exit_code == 143
 
 
+def test_a_process_that_is_not_the_main_one_writes_no_numbers_and_stops_with_the_others(
+    tmp_path: Path, text: Path
+) -> None:
+    running = trainer(tmp_path / "run", SETTINGS, load_corpus([text], 19))
+
+    class Other(LocalEngine):
+        main = False
+
+        def agree(self, wish: bool) -> bool:
+            assert not wish  # no signal has reached this one, and it does not watch the clock
+            return running.step_done == 7
+
+    class Silent(ProgressBar):
+        def step(self, record: dict[str, object]) -> None:
+            raise AssertionError
+
+        evaluation = step
+
+    running.engine = Other(model_of(running), SETTINGS)
+    running.train(Silent(60, 0, 57, io.StringIO()), StopRequest())
+    assert saved(running) == ["000000", "000007"]
+    assert not running.run.metrics.exists()
+
+
 @pytest.mark.parametrize("how", ["asked to stop", "by the clock"])
 def test_between_evaluations_weights_that_predict_nothing_are_not_saved(
     tmp_path: Path, text: Path, how: str, monkeypatch: pytest.MonkeyPatch

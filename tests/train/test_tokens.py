@@ -161,6 +161,18 @@ def test_a_killed_one_leaves_no_folder_and_the_next_one_goes_well(
     assert tokenize([text], tmp_path / "other")["digest"] != first["digest"]
 
 
+def test_ctrl_c_leaves_no_folder(
+    blockdsl: Blockdsl, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xt_blocks.train.token_files.PartWriter.write", interrupted)
+    status, out, err = blockdsl("tokenize", text, "--out", tmp_path / "tokens")
+    assert (status, out, err) == (130, "", f"stopped; there is no {tmp_path / 'tokens'}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
+
+
 def test_a_full_disk_is_told(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

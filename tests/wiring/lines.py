@@ -30,6 +30,7 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "branches": ("^u a f (a & <u/2 & (f <u(cat)/2) & <u(soft)) f <u(gate)/3 a", {}),
     "windows": ("a(max_attend_past=2) ^k f a(kv=k, max_attend_past=4) a(kv=k, max_attend_past=1)", ROTARY),
     "learned mix": ("a ^v f a(values=v, value_mix=learned) ^w f a(values=w)", {"attn_kv_heads": 1}),
+    "gains": ("a ^v f a(values=v, value_mix=gains)", {}),
     "learned keys": ("(a ^k f a(kv=k) ^j f)*2 a(kv=j)", LEARNED_KEYS),
     "ties": ("^u a f (<u(gain))@r (a f <u(gain)@r)*2", {}),
     "together": (

@@ -55,7 +55,7 @@ class Plain:
         node: str,
         x: Tensor,
         kv: str | None = None,
-        values: str | None = None,
+        values: str | Tensor | None = None,
         scores: str | None = None,
         window: int | None = None,
         owner: str | None = None,
@@ -65,6 +65,7 @@ class Plain:
     ) -> Tensor:
         """Self-attention, with what it takes of the attentions of these nodes, by the weights of `owner`.
 
+        `values`: of a node, or themselves, (batch, seq, features).
         With `concat` it reads that beside x. As one of the uses of its weights; `alone`, in the stream's place.
         """
         name = f"blocks.{owner or node}"
@@ -74,12 +75,16 @@ class Plain:
             q, own = self._rotated(made), self.seen[kv]
         else:
             q, k, v = made.chunk(3, dim=1)
-            if values is not None and f"{name}.layer.to_value_mix.weight" in self.p:
+            other = self.seen[values].v if isinstance(values, str) else None if values is None else self._split(values)
+            if other is not None and f"{name}.layer.value_gains" in self.p:
+                gains = self.p[f"{name}.layer.value_gains"]
+                v = gains[0] * v + gains[1] * other
+            elif other is not None and f"{name}.layer.to_value_mix.weight" in self.p:
                 mix = h @ self.p[f"{name}.layer.to_value_mix.weight"].T + self.p[f"{name}.layer.to_value_mix.bias"]
                 share = 1 / (1 + (-mix.transpose(1, 2)[..., None]).exp())
-                v = share * v + (1 - share) * self.seen[values].v
-            elif values is not None:
-                v = v / 2 + self.seen[values].v / 2
+                v = share * v + (1 - share) * other
+            elif other is not None:
+                v = v / 2 + other / 2
             q, own = self._rotated(q), Seen(self._rotated(k), v)
         earlier = None if scores is None else self.seen[scores].scores
         update = self._attention(node, f"{name}.layer.output.to_out.weight", q, own, earlier, window)

@@ -113,6 +113,10 @@ def windows(m: Plain, x: Tensor) -> Tensor:
     return m.a("a3", m.a("a2", x, kv="a0", window=4), kv="a0", window=1)
 
 
+def gains(m: Plain, x: Tensor) -> Tensor:
+    return m.a("a2", m.f("f1", m.a("a0", x)), values="a0")
+
+
 def shared_block(m: Plain, x: Tensor) -> Tensor:
     embedding, x = x, m.f("f0", x)
     for use, last in enumerate(("f3", "f6")):
@@ -135,6 +139,7 @@ PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "backout": backout,
     "earlier layer": earlier_layer,
     "branches": branches,
+    "gains": gains,
     "shared block": shared_block,
     "windows": windows,
 }

@@ -243,6 +243,8 @@ class Attention(AnyAttention):
         self.lora = None if rank is None else LowRank(dim, self.sizes, rank, uses)
         self.forget_gate = forget_gate(dim, self.heads) if self.options.forget_gate else None
         self.to_value_mix = nn.Linear(dim, self.kv_heads) if self.options.value_mix == "learned" else None
+        gains = self.options.value_mix == "gains"
+        self.value_gains = nn.Parameter(torch.full((2,), 0.5)) if gains else None  # of its own, of the others
         # one split is enough where all heads have the same size
         alike = self.latent is None and self.sizes[1] == self.sizes[2]
         self.parts = (self.heads, self.kv_heads, self.kv_heads) if alike else None
@@ -279,6 +281,7 @@ class Attention(AnyAttention):
         cache: LayerState | None = None,
         kv: KeysValues | None = None,
         values: KeysValues | None = None,
+        value_embed: Tensor | None = None,
         gives: Collection[str] = (),
         use: int = 0,
     ) -> Tensor | tuple[Tensor, Scores] | LayerOutput:
@@ -295,6 +298,7 @@ class Attention(AnyAttention):
             cache: this block's keys and values of the tokens before x, and where new ones go.
             kv: of an earlier block, with the option `kv`.
             values: those of an earlier block, with the option `values`.
+            value_embed: (batch, tokens + seq, heads of values · their features), with the option `value_embed`.
             gives: what to return for later blocks: "kv", "values", both the same KeysValues.
             use: which of the blocks that share it this is, with the option `lora_rank`.
 
@@ -312,6 +316,8 @@ class Attention(AnyAttention):
                 f"kv= and values= are for the options of these names, kv={self.options.kv} and values="
                 f"{self.options.values}"
             )
+        if (value_embed is None) != (self.options.value_embed is None):
+            raise ValueError(f"value_embed= is for the option of this name, value_embed={self.options.value_embed}")
         past = 0 if memory is None else memory.shape[1]
         if attend is None:
             seen = mask if mask is None else F.pad(mask, (past, 0), value=True)
@@ -320,7 +326,9 @@ class Attention(AnyAttention):
         if kv is not None:
             q, k, v = self.queries(x, rotary, use), kv.keys, kv.values
         elif self.latent is None:
-            q, own = self.keys_and_values(x, memory, rotary, cache, values, attend, use)
+            other = None if values is None else values.new
+            other = other if value_embed is None else split_heads(value_embed.to(x.dtype), self.kv_heads)
+            q, own = self.keys_and_values(x, memory, rotary, cache, other, attend, use)
             k, v = own.keys, own.values
             if own.gates is not None:
                 q, k = with_forgetting(q, k, own.gates, self.scale, attend.place)
@@ -338,14 +346,18 @@ class Attention(AnyAttention):
         memory: Tensor | None,
         rotary: Rotation | None,
         cache: LayerState | None,
-        values: KeysValues | None = None,
+        other: Tensor | None = None,
         attend: Masks | None = None,
         use: int = 0,
     ) -> tuple[Tensor, KeysValues]:
-        """Rotated queries of x, with rotated keys and values of all tokens that they may attend to."""
+        """Rotated queries of x, with rotated keys and values of all tokens that they may attend to.
+
+        Args:
+            other: (b, g, m + n, dv), what joins its own values of memory and x.
+        """
         q, k, v = self.project(x, memory, use)
-        if values is not None:
-            v = self.with_earlier(x, memory, v, values.new)
+        if other is not None:
+            v = self.joined(x, memory, v, other)
         if rotary is not None:
             q, k = rotary.before_cache(q, k)
         new, gates = v, None if self.forget_gate is None else self._gates(self.forget_gate, x, memory, attend)
@@ -371,13 +383,15 @@ class Attention(AnyAttention):
         q = q if self.qk_norm is None else self.qk_norm(q, keys=False)
         return q if rotary is None else rotary.queries(q)
 
-    def with_earlier(self, x: Tensor, memory: Tensor | None, own: Tensor, earlier: Tensor) -> Tensor:
-        """A mean of its own values and an earlier block's, (b, g, n, dv), of the tokens of memory and x."""
+    def joined(self, x: Tensor, memory: Tensor | None, own: Tensor, other: Tensor) -> Tensor:
+        """Its own values and others, of an earlier block or a table, (b, g, n, dv), of the tokens of memory and x."""
+        if self.value_gains is not None:
+            return own * self.value_gains[0] + other * self.value_gains[1]
         if self.to_value_mix is None:
-            return (own + earlier) / 2
+            return (own + other) / 2
         tokens = x if memory is None else torch.cat((memory, x), dim=1)
         share = apply(self.to_value_mix, tokens).sigmoid().transpose(1, 2)[..., None]  # of its own
-        return earlier + share * (own - earlier)
+        return other + share * (own - other)
 
     def _made(self, x: Tensor, use: int) -> Tensor:
         """Queries, keys and values of `x: (b, n, dim)`, those that it makes, as (b, n, features)."""

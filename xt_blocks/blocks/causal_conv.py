@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from ..kernels import compat
 from .init import xavier
 from .real_tokens import RealTokens
 from .state import LayerState
+
+PIECE = 2**16
+"""Numbers of the tokens that are read at once."""
 
 
 class CausalConv(nn.Module):
@@ -66,15 +70,15 @@ def causal_conv(
     x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None, real: RealTokens
 ) -> tuple[Tensor, Tensor]:
     """The convolution of `x: (batch, seq, features)` after `tail: (batch, kernel - 1, features)`, and the next tail."""
-    joined = torch.cat((tail, x), dim=1)
-    last = _last(joined, real, tail.shape[1])
+    last = _last(tail, x, real)
     if not x.shape[1]:
         return x, last
+    if x.shape[1] > 1 and _by_rows(x, weight):
+        return _Rows.apply(x, tail, weight, bias), last  # type: ignore[no-untyped-call]
+    joined = torch.cat((tail, x), dim=1)
     if x.shape[1] == 1:
         out = torch.einsum("bkf,fk->bf", joined, weight[:, 0])[:, None]
         return (out if bias is None else out + bias), last
-    if _by_rows(joined, weight):
-        return _Rows.apply(joined, weight, bias), last  # type: ignore[no-untyped-call]
     return F.conv1d(joined.transpose(1, 2), weight, bias, groups=x.shape[-1]).transpose(1, 2), last
 
 
@@ -86,32 +90,55 @@ def _by_rows(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Rows(torch.autograd.Function):
-    """The convolution as a weighted sum of shifted rows: conv1d would copy the tokens from rows to columns and back."""
+    """The convolution as a weighted sum of shifted rows: conv1d would copy the tokens from rows to columns and back.
+
+    Some tokens after others, so that what is read several times is in a core's cache.
+    """
 
     @staticmethod
-    def forward(ctx: Any, joined: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(joined, weight)
+    def forward(ctx: Any, x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, tail, weight)
         first, *others = weight[:, 0].T.contiguous()
-        seq = joined.shape[1] - len(others)
-        out = joined[:, :seq] * first if bias is None else torch.addcmul(bias, joined[:, :seq], first)
-        for shift, own in enumerate(others, 1):
-            out.addcmul_(joined[:, shift : shift + seq], own)
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for at, rows in _pieces(x, tail):
+            own, size = out[:, at], at.stop - at.start
+            if bias is None:
+                torch.mul(rows[:, :size], first, out=own)
+            else:
+                torch.addcmul(bias, rows[:, :size], first, out=own)
+            for shift, factor in enumerate(others, 1):
+                own.addcmul_(rows[:, shift : shift + size], factor)
         return out
 
     @staticmethod
-    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        joined, weight = ctx.saved_tensors
-        seq, of_joined, of_weight = of_out.shape[1], torch.zeros_like(joined), []
-        for shift, own in enumerate(weight[:, 0].T.contiguous()):
-            of_joined[:, shift : shift + seq].addcmul_(of_out, own)
-            of_weight.append((joined[:, shift : shift + seq] * of_out).sum((0, 1)))
-        of_bias = of_out.sum((0, 1)) if ctx.needs_input_grad[2] else None
-        return of_joined, torch.stack(of_weight, dim=1)[:, None], of_bias
+    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        x, tail, weight = ctx.saved_tensors
+        before, factors = tail.shape[1], weight[:, 0].T.contiguous()
+        of_rows = of_out.new_zeros(x.shape[0], before + x.shape[1], x.shape[2])
+        of_factors = torch.zeros_like(factors)
+        for at, rows in _pieces(x, tail):
+            own, size = of_out[:, at], at.stop - at.start
+            for shift, factor in enumerate(factors):
+                of_rows[:, at.start + shift : at.stop + shift].addcmul_(own, factor)
+                of_factors[shift] += (rows[:, shift : shift + size] * own).sum((0, 1))
+        of_bias = of_out.sum((0, 1)) if ctx.needs_input_grad[3] else None
+        return of_rows[:, before:], of_rows[:, :before], of_factors.T[:, None], of_bias
 
 
-def _last(joined: Tensor, real: RealTokens, before: int) -> Tensor:
-    """(batch, before, features): the last real tokens of `joined: (batch, before + seq, features)`."""
+def _pieces(x: Tensor, tail: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Places of some tokens of `x`, and these tokens after the `tail.shape[1]` before them."""
+    before, seq = tail.shape[1], x.shape[1]
+    size = max(before, 1, PIECE // max(1, x.shape[0] * x.shape[2]))
+    for start in range(0, seq, size):
+        at = slice(start, min(start + size, seq))
+        yield at, torch.cat((x[:, start - before : start] if start else tail, x[:, at]), dim=1)
+
+
+def _last(tail: Tensor, x: Tensor, real: RealTokens) -> Tensor:
+    """(batch, before, features): the last real tokens of `tail: (batch, before, features)` and `x`."""
+    before = tail.shape[1]
     if real.count is None:
+        joined = torch.cat((tail, x[:, -before:]), dim=1)
         return joined[:, joined.shape[1] - before :]
-    at = real.count[:, None] + torch.arange(before, device=joined.device, dtype=torch.int64)
-    return joined.gather(1, at[..., None].expand(-1, -1, joined.shape[-1]))
+    at = real.count[:, None] + torch.arange(before, device=x.device, dtype=torch.int64)
+    return torch.cat((tail, x), dim=1).gather(1, at[..., None].expand(-1, -1, x.shape[-1]))

@@ -30,6 +30,7 @@ from .feedforward import FeedForward
 from .init import xavier
 from .layer_output import LayerOutput
 from .linear import apply
+from .part import FeatureDropout, LayerPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,7 +60,7 @@ class Experts(nn.Module):
         self.balance_loss, self.z_loss = o.balance_loss, o.z_loss
         self.router = Router(dim, o)
         self.to_hidden = ExpertLinear(o.experts, dim, o.inner * (2 if o.glu else 1), not o.no_bias)
-        self.dropout = nn.Dropout(o.dropout)
+        self.dropout = FeatureDropout(o.dropout)
         self.to_out = ExpertLinear(o.experts, o.inner, dim, not o.no_bias)
         self.shared = None if o.shared_inner is None else FeedForward(dim, **shared_options(o))  # type: ignore[arg-type]
         self.shared_gate = nn.Linear(dim, 1, bias=False) if o.shared_gate else None
@@ -67,6 +68,10 @@ class Experts(nn.Module):
         if self.zero_init:
             for parameter in self.to_out.parameters():
                 nn.init.zeros_(parameter)
+
+    def take_part(self, part: LayerPart) -> None:
+        """Draw for all hidden features, of which these are a part, what is dropped."""
+        self.dropout.part = part
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights of the experts with this gain, biases zero; those that start at zero stay zero."""

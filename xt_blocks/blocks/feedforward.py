@@ -15,7 +15,9 @@ from ..kernels.activations import ACTIVATIONS
 from .init import xavier
 from .linear import apply
 from .lora import LowRank
+from .norms import LayerNorm
 from .packed import PackedLinear
+from .part import FeatureDropout, LayerPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -45,14 +47,20 @@ class FeedForward(nn.Module):
         self.to_hidden = nn.Linear(dim, o.inner * (2 if o.glu else 1), bias=not o.no_bias)
         self.lora = None if o.lora_rank is None else LowRank(dim, [self.to_hidden.out_features], o.lora_rank, uses)
         self.mult_bias = nn.Parameter(torch.ones(o.inner)) if o.glu_mult_bias else None
-        self.norm = nn.LayerNorm(o.inner) if o.post_act_ln else None
-        self.dropout = nn.Dropout(o.dropout)
+        self.norm = LayerNorm(o.inner) if o.post_act_ln else None
+        self.dropout = FeatureDropout(o.dropout)
         self.to_out = nn.Linear(o.inner, dim, bias=not o.no_bias)
         self.sublayer_dropout = nn.Dropout(o.sublayer_dropout) if o.sublayer_dropout else None
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():
                 nn.init.zeros_(parameter)
+
+    def take_part(self, part: LayerPart) -> None:
+        """Norm all hidden features, of which these are a part, and draw for all what is dropped."""
+        self.dropout.part = part
+        if isinstance(self.norm, LayerNorm):
+            self.norm.part = part
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights with this gain, biases zero; a last layer that starts at zero stays zero."""

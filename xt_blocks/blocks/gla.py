@@ -16,6 +16,7 @@ from ..kernels.scans.decay import wide
 from ..kernels.scans.gla import gated_linear_attention
 from .init import xavier, xavier_parts
 from .linear import apply
+from .part import LayerPart
 from .project import split_heads
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -59,9 +60,9 @@ class GatedLinearAttention(nn.Module):
         self.norm = nn.RMSNorm(o.value_dim_head, o.out_norm_eps)
         self.to_out = nn.Linear(values, dim, bias=False)
 
-    def take_part(self, index: int, parts: int) -> None:
-        """Be these heads' place among `parts` times as many: part `index`, counted from 0."""
-        self.first = index * self.heads
+    def take_part(self, part: LayerPart) -> None:
+        """Have the fixed decays of these heads among all."""
+        self.first = part.index * self.heads
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values, their gate, and the output."""

@@ -17,6 +17,8 @@ from ..kernels.scans.decay import wide
 from ..kernels.scans.gla import gated_linear_attention
 from .init import xavier
 from .linear import apply
+from .norms import RMSNorm
+from .part import LayerPart
 from .project import init_parts, split_heads
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -51,8 +53,12 @@ class HGRN2(nn.Module):
         self.heads, self.lower_bound = o.heads, o.lower_bound
         self.sizes = o.heads * o.dim_head, o.heads * o.dim_head, o.heads * o.value_dim_head
         self.to_qfv = nn.Linear(dim, sum(self.sizes), bias=False)
-        self.norm = nn.RMSNorm(self.sizes[2], o.out_norm_eps)
+        self.norm = RMSNorm(self.sizes[2], o.out_norm_eps)
         self.to_out = nn.Linear(self.sizes[2], dim, bias=False)
+
+    def take_part(self, part: LayerPart) -> None:
+        """Norm the outputs of all heads, of which these are a part."""
+        self.norm.part = part
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for values and the output."""

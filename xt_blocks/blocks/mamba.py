@@ -18,6 +18,7 @@ from ..kernels.scans.selective import selective_scan
 from .causal_conv import CausalConv
 from .init import xavier
 from .linear import apply
+from .part import ALONE, LayerPart
 from .real_tokens import RealTokens
 from .state import LayerState
 
@@ -40,11 +41,14 @@ class Mamba(nn.Module):
         to_dt: steps Δ are the softplus of what it gives.
         A_log: (inner, state); a token decays a state by exp(-exp(A_log)·Δ).
         D: (inner,), how much of x goes past the state.
+        part: which of the features it has.
 
     Raises:
         TypeError: an unknown option; the message names the nearest one.
         ValueError: a value out of range, or options that clash.
     """
+
+    part = ALONE
 
     @spells(parameters(by_name(MAMBA.options)))
     def __init__(self, dim: int, **options: Unpack[MambaOptions]) -> None:
@@ -69,6 +73,10 @@ class Mamba(nn.Module):
             step = self.to_dt.bias.uniform_(math.log(o.dt_min), math.log(o.dt_max)).exp_()
             step.add_((-torch.expm1(-step)).log_())
 
+    def take_part(self, part: LayerPart) -> None:
+        """Make steps, B and C of the features of all parts, of which these are one."""
+        self.part = part
+
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights of the layers that values pass through, with this gain; steps start as they do."""
         for layer in (self.to_in, self.to_out):
@@ -88,7 +96,7 @@ class Mamba(nn.Module):
         real = RealTokens.of(mask, x.shape[1])
         x, gate = apply(self.to_in, real.first(x)).chunk(2, dim=-1)
         x = F.silu(self.conv(x, real, cache))
-        dt, b, c = torch.split(apply(self.to_scan, x), [*self.parts], dim=-1)
+        dt, b, c = torch.split(self.part.total(apply(self.to_scan, x)), [*self.parts], dim=-1)
         dt, b, c = apply(self.to_dt, self.dt_norm(dt)), self.b_norm(b), self.c_norm(c)
         values, dt, b, c, a, d = wide(x, dt, b, c, self.A_log, self.D)
         dt = real.only(F.softplus(dt))  # padding neither enters the state nor decays it

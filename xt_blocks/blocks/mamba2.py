@@ -20,6 +20,7 @@ from ..kernels.scans.ssd import ssd
 from .causal_conv import CausalConv, causal_conv
 from .init import xavier, xavier_parts
 from .linear import apply
+from .part import ALONE, LayerPart, rms_norm
 from .real_tokens import RealTokens
 from .state import LayerState
 
@@ -35,7 +36,12 @@ class GatedNorm(nn.Module):
     Args:
         groups: parts of the features, each with a mean square of its own.
         gate_first: the gate is before the norm.
+
+    Attributes:
+        part: which of the features it has, if all of them are normed at once.
     """
+
+    part = ALONE
 
     def __init__(self, features: int, groups: int, gate_first: bool, eps: float) -> None:
         super().__init__()
@@ -49,7 +55,9 @@ class GatedNorm(nn.Module):
     def apply_with(self, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
         """The same with these weights."""
         x = x * F.silu(gate) if self.gate_first else x
-        if self.groups == 1:
+        if self.part is not ALONE:
+            out = rms_norm(x, weight, self.eps, self.part)
+        elif self.groups == 1:
             out = F.rms_norm(x, x.shape[-1:], weight, self.eps)
         else:
             grouped = torch.unflatten(x, -1, (self.groups, -1))
@@ -93,9 +101,14 @@ class Mamba2(nn.Module):
         self.dt_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # the inverse of softplus
         self.A_log = nn.Parameter(torch.empty(o.heads, dtype=dtype).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(o.heads, dtype=dtype))
-        groups = o.groups if o.gated_norm == "group" else 1
+        groups, self.all_heads = o.groups if o.gated_norm == "group" else 1, o.gated_norm == "all"
         self.norm = None if o.gated_norm is None else GatedNorm(o.inner, groups, o.gate_first, o.gated_norm_eps)
         self.to_out = nn.Linear(o.inner, dim, bias=o.bias)
+
+    def take_part(self, part: LayerPart) -> None:
+        """Norm the outputs of all heads, of which these are a part."""
+        if self.all_heads and isinstance(self.norm, GatedNorm):
+            self.norm.part = part
 
     def init_xavier(self, gain: float) -> None:
         """Xavier normal weights, with this gain for the gate, what enters the state, and the output."""
@@ -129,7 +142,8 @@ class Mamba2(nn.Module):
     def _pays(self, given: Tensor) -> bool:
         """Whether pieces are faster, in which no module is called."""
         hidden = [module for module in (self.conv, self.norm) if module is not None]
-        return pays(given, self.chunk) and all(map(unhooked, hidden))
+        alone = getattr(self.norm, "part", ALONE) is ALONE  # ranks would wait for each other at each piece
+        return alone and pays(given, self.chunk) and all(map(unhooked, hidden))
 
     def _in_pieces(self, given: Tensor, real: RealTokens, cache: LayerState | None) -> Tensor:
         """The same, one piece after another."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blockdsl.registry.norms import Norm
 
 from .linear import apply
+from .part import ALONE, layer_norm, rms_norm
 
 
 class ScaleNorm(nn.Module):
@@ -38,10 +39,18 @@ class ScaleNorm(nn.Module):
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's own, without gradients on a CPU in fewer operations, whose number a decoding step has to pay for."""
+    """torch's own, without gradients on a CPU in fewer operations, whose number a decoding step has to pay for.
+
+    Attributes:
+        part: which of the features it has.
+    """
+
+    part = ALONE
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` → (..., dim)"""
+        if self.part is not ALONE:
+            return rms_norm(x, self.weight, torch.finfo(x.dtype).eps if self.eps is None else self.eps, self.part)
         plain = x.is_cpu and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
         if torch.is_grad_enabled() or not plain:
             return super().forward(x)
@@ -51,14 +60,38 @@ class RMSNorm(nn.RMSNorm):
 
 
 class OffsetRMSNorm(nn.RMSNorm):
-    """RMSNorm whose `weight` is the gain less one, so that weight decay pulls it to one (Gemma, arXiv:2403.08295)."""
+    """RMSNorm whose `weight` is the gain less one, so that weight decay pulls it to one (Gemma, arXiv:2403.08295).
+
+    Attributes:
+        part: which of the features it has.
+    """
+
+    part = ALONE
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x: (..., dim)` → (..., dim)"""
+        if self.part is not ALONE:
+            return rms_norm(x, self.weight + 1, torch.finfo(x.dtype).eps if self.eps is None else self.eps, self.part)
         return F.rms_norm(x, self.normalized_shape, self.weight + 1, self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's own, of which a rank may have some of the features.
+
+    Attributes:
+        part: which of the features it has.
+    """
+
+    part = ALONE
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x: (..., dim)` → (..., dim)"""
+        if self.part is ALONE:
+            return super().forward(x)
+        return layer_norm(x, self.weight, self.bias, self.eps, self.part)
 
 
 class OffsetLayerNorm(nn.LayerNorm):

@@ -17,7 +17,8 @@ from blockdsl.registry.norms import Norm
 
 from .init import xavier
 from .linear_rows import LinearParts
-from .norms import norm
+from .norms import OffsetRMSNorm, RMSNorm, norm
+from .part import LayerPart
 
 
 def projection(dim: int, sizes: Sequence[int], biases: Sequence[bool]) -> nn.Linear | LinearParts:
@@ -89,6 +90,13 @@ class GainedQKNorm(nn.Module):
             for heads in (o.heads, o.kv_heads)
         )
         self.q, self.k = None if o.k_rmsnorm else q, k if keys else None
+
+    def take_part(self, part: LayerPart) -> None:
+        """Norm the features of all heads, of which these are a part."""
+        if self.all_heads:
+            for own in (self.q, self.k):
+                if isinstance(own, RMSNorm | OffsetRMSNorm):
+                    own.part = part
 
     def forward(self, x: Tensor, keys: bool) -> Tensor:
         """Queries (b, h, n, d), or keys (b, g, m, d) or (g, m, d) → the same shape."""

@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--context-len", type=int, metavar="N", help="tokens of the context (default: as --seq-len)")
     parser.add_argument("--batch", type=int, default=256, metavar="ROWS", help="of a step, of all ranks (default: 256)")
     parser.add_argument("--micro-batch", type=int, metavar="ROWS", help="of a micro-batch (default: as many as fit)")
-    parser.add_argument("--precision", default="bf16", help="that blocks compute in: bf16 (default) or float32")
+    parser.add_argument("--precision", default="bf16", help="that blocks compute in: bf16 (default) or fp32")
     parser.add_argument("--optimizer", default="adamw", help="adamw (default), muon or sgd")
     parser.add_argument("--schedule", default="1f1b", help="gpipe, 1f1b (default), interleaved or zero-bubble")
     parser.add_argument(

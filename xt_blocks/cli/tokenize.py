@@ -6,6 +6,7 @@ Owns the command's flags and what it prints. The rest is `xt_blocks.train`'s, wh
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises UserError when a file or flag is invalid, or the disk refuses."""
+    """0 when done, 130 after Ctrl-C. Raises UserError when a file or flag is invalid, or the disk refuses."""
     from ..train import tokenize
 
-    index = tokenize(args.files, args.out, args.tokenizer, field=args.field, end=args.end)
+    try:
+        index = tokenize(args.files, args.out, args.tokenizer, field=args.field, end=args.end)
+    except KeyboardInterrupt:
+        print(f"stopped; there is no {args.out}", file=sys.stderr)
+        return 130
     for name, what in (("train", "to train on"), ("valid", "held out")):
         part = index["parts"][name]
         of = f"{part['documents']:,} document{'s' * (part['documents'] != 1)}"

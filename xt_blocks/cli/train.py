@@ -11,12 +11,12 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import blockdsl
 from blockdsl.errors import UserError
@@ -27,6 +27,9 @@ from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watchi
 
 if TYPE_CHECKING:
     from ..train import Corpus, Engine, RunFolder, TokenCorpus, TrainSettings
+    from ..train.launch import Launch
+
+T = TypeVar("T")
 
 SAMPLE_TOKENS = 200
 MOST_DRAWN_LINES = 40
@@ -82,31 +85,49 @@ def run(args: argparse.Namespace) -> int:
     # Threads that wait sleep, instead of spinning: with anything else running on the machine, two spinning threads
     # train at a fraction of the speed of one. torch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ..train.launch import joined, restarted, says
+
     with output.lasting():
         try:
-            return _resume(args) if args.resume is not None else _start(args)
+            with joined(args.mesh, args.device or "cpu", args.timeout) as ranks:
+                if restarted() and args.out is not None and (args.out / "settings.json").is_file():
+                    args.resume = args.out
+                return _resume(args, ranks) if args.resume is not None else _start(args, ranks)
+        except UserError as error:
+            if says(error):
+                raise
+            return 1
         except KeyboardInterrupt:
             print("stopped at once; a saved run continues from its last checkpoint", file=sys.stderr)
             return 130
 
 
-def _start(args: argparse.Namespace) -> int:
+def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
     settings = new_settings(args)
     from .. import train
 
     out = train.default_path(Path("runs")) if args.out is None else args.out
     check_watching(args)
     settings.check()
-    train.check_free(out)
+    first = _alone if ranks is None else ranks.first
+    if ranks is not None:
+        _check_launch(args)
+    first(lambda: train.check_free(out))
     tokens = None if settings.data is None else train.open_tokens(Path(settings.data), settings.seq_len)
     if tokens is not None:
         settings = replace(settings, num_tokens=tokens.num_tokens, end=tokens.end)
     graph = train.compile_graph(settings)
-    train.check_fits(graph)
+    if ranks is None:
+        train.check_fits(graph)
     corpus = tokens or train.load_data(settings)
     settings = replace(settings, text_digest=corpus.digest)
     _describe(settings, graph, corpus)
 
+    tokenizer, written = None if tokens is None else tokens.tokenizer, settings
+    if ranks is not None:
+        engine = ranks.engine(graph, settings)
+        run_folder = first(lambda: train.RunFolder.create(out, written, graph.to_json(), tokenizer))
+        return _train(args, run_folder, engine, corpus)
     model = train.build_model(graph, settings.seed)
     train.check_lookahead(model, settings.seq_len)
     model.to(settings.device)
@@ -114,11 +135,11 @@ def _start(args: argparse.Namespace) -> int:
         steps = train.steps_within(model, corpus, settings, settings.minutes)
         print(f"steps     {steps:,} take about {settings.minutes:g} minutes here")
         settings = replace(settings, steps=steps)
-    run_folder = train.RunFolder.create(out, settings, graph.to_json(), None if tokens is None else tokens.tokenizer)
+    run_folder = train.RunFolder.create(out, settings, graph.to_json(), tokenizer)
     return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
 
-def _resume(args: argparse.Namespace) -> int:
+def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     from .. import train
 
     run_folder = train.RunFolder.open(args.resume)
@@ -142,13 +163,32 @@ def _resume(args: argparse.Namespace) -> int:
         settings = replace(settings, lr=args.lr)
     settings.check()
     if settings != run_folder.settings:
-        run_folder.update(settings)
+        changed, first = settings, _alone if ranks is None else ranks.first
+        first(lambda: run_folder.update(changed))
+        run_folder = train.RunFolder.open(args.resume)
     if not train.resume_threads(settings.threads):
         print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
     graph = run_folder.graph()
     _describe(settings, graph, corpus)
+    if ranks is not None:
+        return _train(args, run_folder, ranks.engine(graph, settings), corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
     return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
+
+
+def _alone(function: Callable[[], T]) -> T:
+    """Of one process the first does it for all, too."""
+    return function()
+
+
+def _check_launch(args: argparse.Namespace) -> None:
+    """Raises UserError for flags that do not go with torchrun."""
+    if args.out is None:
+        raise UserError(
+            "torchrun starts the command again when a rank fails, and it goes on from its folder: give --out"
+        )
+    if args.minutes is not None:
+        raise UserError("--minutes is timed on one process, and torchrun started several: give --steps")
 
 
 def _same_data(args: argparse.Namespace, run_folder: RunFolder) -> Corpus | TokenCorpus:
@@ -200,16 +240,20 @@ def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corp
     settings = run_folder.settings
     peak = (args.peak * 1e12, "as told") if args.peak else train.peak_flops(settings.device, settings.precision)
     trainer = train.Trainer(run_folder, engine, corpus, peak[0] * engine.devices)
-    for note in trainer.restore():
+    notes = trainer.restore()
+    for note in notes if engine.main else ():
         print(f"note: {note}", file=sys.stderr)
     if trainer.step_saved >= 0:
         print(f"resumed   after step {trainer.step_done:,} of {settings.steps:,}", flush=True)
     progress = train.ProgressBar(settings.steps, trainer.step_done, settings.batch * settings.seq_len, unit=corpus.unit)
-    reporter = train.Reporters(progress, *train.open_logs(args.log, run_folder, trainer.step_done))
+    reporter = train.Reporters(
+        progress, *train.open_logs(args.log if engine.main else None, run_folder, trainer.step_done)
+    )
     folder = shlex.quote(str(run_folder.path))
     with train.StopRequest() as stop:
         try:
             trainer.train(reporter, stop)
+            engine.close()
         except train.NotFinite as error:
             lower = min(settings.lr / 10, DEFAULTS["lr"])
             raise UserError(
@@ -218,6 +262,8 @@ def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corp
             ) from None
         finally:
             reporter.close()
+    if not engine.main:
+        return stop.exit_code if stop.signal is not None else 0
     if trainer.stopped_early:
         print(f"stopped   after step {trainer.step_done:,}: {trainer.best.since} evaluations were no better")
     unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid) if isinstance(corpus, train.Corpus) else None

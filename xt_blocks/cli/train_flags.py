@@ -100,6 +100,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop after N evaluations that were no better than one before, and keep the best (default: never)",
     )
+    add(
+        "--mesh",
+        metavar="AXES",
+        help="ranks along each axis, as in fsdp=4 or dp=2,tp=2; under torchrun (default: fsdp, all that it started)",
+    )
+    add("--timeout", type=float, metavar="S", help="seconds that ranks wait for one that hangs (default: 600)")
     add("--log", metavar="NAMES", help="also log to tensorboard, wandb (offline) or both, as in tensorboard,wandb")
     add(
         "--peak",

@@ -7,6 +7,7 @@ renamed when whole to `xt_blocks.train.checkpoint`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,20 +124,20 @@ def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) 
     Raises:
         CheckpointException: a rank could not, as when its disk is full.
     """
-    writer = FileSystemWriter(folder)
-    alone = not dist.is_initialized()
-    state_dict_saver.save({**pieces}, storage_writer=writer, planner=_Save(), process_group=group, no_dist=alone)
+    state_dict_saver.save({**pieces}, storage_writer=FileSystemWriter(folder), planner=_Save(), process_group=group)
 
 
-def read(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
-    """Fill the pieces from a checkpoint of many ranks; each rank calls this, or one process without a group.
+def read(folder: Path, pieces: Pieces, alone: bool = False) -> None:
+    """Fill the pieces from a checkpoint of many ranks, each of which calls this; or `alone`, by this process.
 
     Raises:
         CheckpointException, and others: files are damaged or missing, or of another model.
     """
-    reader = FileSystemReader(folder)
-    alone = not dist.is_initialized()
-    state_dict_loader.load({**pieces}, storage_reader=reader, planner=_Load(), process_group=group, no_dist=alone)
+    with warnings.catch_warnings():
+        if alone:
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        reader = FileSystemReader(folder)
+        state_dict_loader.load({**pieces}, storage_reader=reader, planner=_Load(), no_dist=alone)
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:

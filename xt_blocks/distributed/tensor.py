@@ -4,8 +4,7 @@ A model is lowered from `blockdsl.plan.local.tensor_part`, and has the names of 
 that splits do what ranks say to each other: its output is the sum over ranks, and so is the gradient of its input.
 Owns these hooks, which part of each parameter a rank holds, and the sum of gradients of what ranks share.
 
-Random numbers are drawn alike on all ranks, which have one state: layers that drop some of their hidden features or
-attention weights do not split, and what is dropped outside of them is the same everywhere.
+Random numbers are drawn alike on all ranks, which start from one state: what is dropped is what one process drops.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from blockdsl.registry.kinds import kinds
 from blockdsl.registry.split import Cut, Split
 
 from ..blocks.layer_output import LayerOutput
+from ..blocks.part import LayerPart
 from ..kernels.masks import Masks
 from ..runtime.stack import Stack
 from .shard import first_row, local_part
@@ -60,6 +60,7 @@ def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGrou
         UserError: the model is lowered from another graph.
     """
     rank, ranks = group.rank(), group.size()
+    part = LayerPart(rank, ranks, lambda x: _Total.apply(x, group))  # type: ignore[no-untyped-call]
     for _, stack, whole in _stacks(model, graph):
         heads = {whole.block(node)["options"].get("heads", 1) for node in stack.attending}
         stack.reads = replace(stack.reads, heads=frozenset(heads))
@@ -68,7 +69,7 @@ def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGrou
             layer = stack.get_submodule(name)
             for module in layer.modules():
                 if callable(take_part := getattr(module, "take_part", None)):
-                    take_part(rank, ranks)
+                    take_part(part)
             if whole.node_type(node) == "block":
                 _Hooks(group, stack.graph.block(node)["options"].get("heads")).join(layer)
     if rank:
@@ -213,6 +214,23 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+class _Total(torch.autograd.Function):
+    """The sum over ranks, of which each makes something else; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
 
 
 class _Copy(torch.autograd.Function):

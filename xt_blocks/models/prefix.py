@@ -136,7 +136,11 @@ class Prefix:
             return condition
         if condition.shape[1] != seq:
             raise ValueError(f"condition is of {condition.shape[1]} tokens, and there are {seq}")
-        return self._arranged(F.pad(condition, (0, 0, self.length, 0)))
+        return self.vectors(condition)
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """`x: (batch, seq, features)` of the tokens for all places, zeros for others."""
+        return self._arranged(F.pad(x, (0, 0, self.length, 0))) if self.length else x
 
     def positions(self, pos: Tensor) -> Tensor:
         """Positions of all places: those of the prefix count down from the row's first real token's.

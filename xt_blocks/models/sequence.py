@@ -342,6 +342,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
             intermediates=record,
             condition=prefix.condition(condition, x.shape[1]),
             doc_ids=inputs.doc_ids,
+            value_embeds={number: prefix.vectors(v) for number, v in self._value_embeds(x).items()},
         )
         if state is not None or record is not None:
             before.advance(x.shape[1], real, pos, in_front, prefix.order_after(inputs.mem_len))
@@ -397,6 +398,10 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         if sum_embeds is not None:
             hidden = hidden + sum_embeds.to(hidden.dtype)
         return self.post_emb_norm(hidden)
+
+    def _value_embeds(self, x: Tensor) -> Mapping[int, Tensor]:
+        """By number, (batch, seq, features): what tables have of the tokens x, for blocks' values."""
+        return {}
 
     def _types(self, x: Tensor, token_types: Tensor | None) -> Tensor | None:
         """(batch, seq, emb_dim), what the types (batch, seq) of tokens x add, or (1, 1, emb_dim); None: nothing."""

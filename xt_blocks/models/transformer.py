@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -118,6 +118,9 @@ class TransformerWrapper(SequenceModel):
         std = SMALL_STD if self.unit else (2 / emb_dim) ** 0.5  # He et al., arXiv:1502.01852
         self.token_emb = Embedding(self.num_tokens, emb_dim, std)
         self._build(attn_layers)
+        tables = self.graph.value_embeds.items()
+        value_std = 3**-0.5  # as large as values are at first, of a linear layer of the normed stream
+        self.value_emb = nn.ModuleDict({str(n): Embedding(self.num_tokens, size, value_std) for n, size in tables})
         self.num_token_types: int = start["num_token_types"]
         self.token_type_emb = Embedding(self.num_token_types, emb_dim, std) if self.num_token_types else None
         self.pool: str | None = end["pool"]
@@ -156,6 +159,10 @@ class TransformerWrapper(SequenceModel):
             return vectors
         # in the type of the vectors, as Gemma was trained: the root of 3,072 is 55.5 in bfloat16
         return vectors * torch.full((), self.embed_scale, device=vectors.device, dtype=vectors.dtype)
+
+    def _value_embeds(self, x: Tensor) -> Mapping[int, Tensor]:
+        tables = self.value_emb.items()
+        return {int(number): _looked_up(table, x, "tokens", self.num_tokens) for number, table in tables}
 
     def _types(self, x: Tensor, token_types: Tensor | None) -> Tensor | None:
         if self.token_type_emb is None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..blocks.part import LayerPart
 from ..kernels.hooks import unhooked
 
 
@@ -100,10 +101,10 @@ class ALiBi(nn.Module):
         self.log_slopes = nn.Parameter(torch.tensor(log_slopes)[:, None, None]) if learned else None
         self.fixed = tuple(log_slopes)
 
-    def take_part(self, index: int, parts: int) -> None:
-        """Be the bias of these heads' place among `parts` times as many: part `index`, counted from 0."""
-        own = len(self.fixed)
-        self.fixed = tuple(math.log(slope) for slope in slopes(parts * own)[index * own : (index + 1) * own])
+    def take_part(self, part: LayerPart) -> None:
+        """Have the fixed slopes of these heads among all."""
+        own, first = len(self.fixed), part.index * len(self.fixed)
+        self.fixed = tuple(math.log(slope) for slope in slopes(part.count * own)[first : first + own])
 
     def forward(self, distance: Tensor) -> Tensor:
         """`distance: (...)` int → (..., h)."""

@@ -14,6 +14,7 @@ gives     names of what else later blocks read of it, only where there are any. 
 memory    (batch, tokens, dim), its x for the tokens of earlier segments, or None
 cache     blocks.state.LayerState, this node's state while decoding or, for pieces per row, between segments; or None
 kv, ...   what an option that takes a label reads, under the option's name; only where it is on
+value_embed  (batch, mems + seq, features), embeddings of the tokens, for a block with this option
 use       int, which of the blocks that share its parameters, only where each has some of its own
 observed  bool, whether someone looks at the pass: the layer returns its statistics, `blocks.layer_output.LayerOutput`
 """
@@ -56,6 +57,7 @@ class ForwardContext:
         values: the stream after each node, and what blocks give to later ones.
         added: for nodes inside a branch, the stream minus its value at the fork.
         losses: what blocks add to the loss in training, by node and name.
+        value_embeds: of each table that blocks read by number, (batch, mems + seq, features).
         documents: several in a row; None: each is one.
         condition: (batch, 1, features) of a row, or (batch, mems + seq, features), as norms and layer scales read it.
     """
@@ -72,6 +74,7 @@ class ForwardContext:
     added: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     condition: Tensor | None = None
+    value_embeds: Mapping[int, Tensor] = field(default_factory=dict)
     documents: Documents | None = None
 
     @classmethod
@@ -181,6 +184,7 @@ _HANDED: dict[str, Callable[[ForwardContext, Step], Any]] = {
     "context_rotary": ForwardContext.context_rotation,
     "bias": ForwardContext.bias,
     "cache": ForwardContext.state,
+    "value_embed": lambda context, step: context.value_embeds[step.value_embed or 0],
     "use": lambda context, step: step.use.number,
     "observed": lambda context, step: context.intermediates is not None,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -27,6 +28,7 @@ class Reads:
         positions: a block reads positions.
         heads: the numbers of heads of self-attention.
         condition: features of the condition that norms and layer scales read; 0: none does.
+        value_embeds: the tables of value embeddings that blocks read, by number → their features.
         segments: the nodes that keep something from earlier segments.
         no_segments: why the stack cannot read a text in segments; None: it can.
         no_documents: why it cannot read several documents in a row; None: it can.
@@ -40,6 +42,7 @@ class Reads:
     positions: bool
     heads: frozenset[int]
     condition: int
+    value_embeds: Mapping[int, int]
     segments: frozenset[str]
     no_segments: str | None
     no_documents: str | None
@@ -68,6 +71,7 @@ class ForwardInputs:
     condition: Tensor | None = None
     doc_ids: Tensor | None = None
     context_pos: Tensor | None = None
+    value_embeds: Mapping[int, Tensor] | None = None
 
     def __post_init__(self) -> None:  # arguments are checked later, in `check`
         check_tensor("x", self.x)
@@ -89,6 +93,7 @@ class ForwardInputs:
         check_mask("mask", self.mask, self.x)
         self._check_context(reads)
         self._check_condition(reads)
+        self._check_value_embeds(reads)
         self._check_memories(reads)
         self._check_self_attention_masks(reads)
         self._check_pos(reads)
@@ -162,6 +167,20 @@ class ForwardInputs:
             raise ValueError(f"condition must be floating point, not {condition.dtype}")
         if self.cache is not None and self.cache.fixed is None and places in ((), (1,)):
             self.cache.condition = condition
+
+    def _check_value_embeds(self, reads: Reads) -> None:
+        given = self.value_embeds or {}
+        if given.keys() != reads.value_embeds.keys():
+            wanted = {number: (*self.x.shape[:2], features) for number, features in reads.value_embeds.items()}
+            if not wanted:
+                raise ValueError("value_embeds are given, but no block reads any: its option value_embed says which")
+            raise ValueError(f"blocks read embeddings of the tokens: give value_embeds= of the shapes {wanted}")
+        for number, vectors in given.items():
+            check_tensor(f"value_embeds[{number}]", vectors, self.x)
+            wanted_here = (*self.x.shape[:2], reads.value_embeds[number])
+            if vectors.shape != wanted_here or not vectors.is_floating_point():
+                shape = f"{vectors.dtype} {tuple(vectors.shape)}"
+                raise ValueError(f"value_embeds[{number}] must be floating point {wanted_here}, not {shape}")
 
     def _check_memories(self, reads: Reads) -> None:
         if self.mems is None:

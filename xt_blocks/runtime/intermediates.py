@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class Intermediates:
         memory_tokens: (batch, memory, dim), what the stack made of the model's memory tokens, if it has any.
         inputs: what the stack was given.
         condition: (batch, 1 or seq, features), as adaptive norms and layer scales read it.
+        value_embeds: by number, (batch, seq, features), as blocks read them.
         given: what the first of several passes by hand was given and later ones do not read, by name.
         tokens: places of the stream so far, without those of mems.
         sequence: the tokens so far, of a model over tokens or vectors.
@@ -56,6 +58,7 @@ class Intermediates:
     tokens: int = 0
     inputs: ForwardInputs | None = field(default=None, repr=False)
     condition: Tensor | None = field(default=None, repr=False)
+    value_embeds: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     given: dict[str, Any] = field(default_factory=dict, repr=False)
     sequence: SequenceState | None = field(default=None, repr=False)
     cache: Cache | None = field(default=None, repr=False)

@@ -29,6 +29,7 @@ class Memories:
         mask: (batch, length) bool, which of them are real; None: all.
         pinned: how many of them, the first real ones of each row, are always kept: memory tokens.
         condition: (batch, length, features) of these tokens, as norms read it, where it was of each token.
+        value_embeds: by number, (batch, length, features) of these tokens.
         attends: the nodes of self-attention in order. Iterating, indexing and measuring go over their streams.
     """
 
@@ -39,6 +40,7 @@ class Memories:
     states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     attends: tuple[str, ...] = ()
     condition: Tensor | None = None
+    value_embeds: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.attends)
@@ -79,7 +81,8 @@ class Memories:
         rest = (self.mask, self.condition)
         mask, condition = (None if t is None else t.index_select(0, rows) for t in rest)
         states = {node: {name: t.index_select(0, rows) for name, t in own.items()} for node, own in self.states.items()}
-        return replace(self, streams=streams, mask=mask, states=states, condition=condition)
+        embeds = {number: t.index_select(0, rows) for number, t in self.value_embeds.items()}
+        return replace(self, streams=streams, mask=mask, states=states, condition=condition, value_embeds=embeds)
 
 
 def tokens_needed(step: Step) -> int | None:
@@ -105,6 +108,7 @@ def extended(
     most: int,
     pinned: int = 0,
     condition: Tensor | None = None,
+    value_embeds: Mapping[int, Tensor] | None = None,
 ) -> Memories:
     """The memories after another segment.
 
@@ -116,6 +120,7 @@ def extended(
         most: tokens to keep, besides the pinned ones.
         pinned: tokens at the front of a first segment that are always kept.
         condition: (batch, 1 or seq, features) of the segment, as norms read it.
+        value_embeds: by number, (batch, seq, features) of the segment.
     """
     new = next(iter(streams.values())) if streams else None
     if before is not None:
@@ -140,7 +145,21 @@ def extended(
     conditions = None if condition is None else _conditions(before, past, condition.detach(), total - past)
     if conditions is not None:
         conditions = _end(conditions, most, pinned, masks)
-    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends, conditions)
+    embeds = {
+        number: _end(vectors.detach(), most, pinned, masks)
+        for number, vectors in with_earlier(before, value_embeds or {}).items()
+    }
+    return Memories(kept, min(total, most + pinned), last_masks, pinned, states, attends, conditions, embeds)
+
+
+def with_earlier(mems: Memories | None, value_embeds: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+    """Value embeddings, (batch, seq, features) each, after those of the tokens that are kept."""
+    if mems is None or not mems.length:
+        return value_embeds
+    return {
+        number: torch.cat((mems.value_embeds[number].to(vectors.dtype), vectors), dim=1)
+        for number, vectors in value_embeds.items()
+    }
 
 
 def _conditions(before: Memories | None, past: int, condition: Tensor, seq: int) -> Tensor | None:

@@ -36,6 +36,7 @@ class Step:
         rotary, biases: the nodes it reads these from.
         takes: inputs that come from earlier nodes → where a pass has them.
         sums: those of them that are a sum of several residual streams.
+        value_embed: the number of the table of value embeddings that it reads.
         own_context: where segment memories keep its context, if that is the stream at an earlier node.
         keep_scores: a later block reads its scores.
         gives: what else later blocks read of it beside its stream.
@@ -63,6 +64,7 @@ class Step:
     biases: tuple[str, ...] = ()
     takes: Mapping[str, str] = field(default_factory=dict)
     sums: tuple[str, ...] = ()
+    value_embed: int | None = None
     own_context: str | None = None
     keep_scores: bool = False
     gives: tuple[str, ...] = ()
@@ -124,7 +126,8 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
     rotary = [position for position in positions if graph.nx.nodes[position]["scheme"] == "rotary"]
     per_token = [piece for piece in (pieces or {}).values() if piece.per == "token"]
     reads_all = bool(per_token) and all(piece.of for piece in per_token)  # and needs no earlier tokens of its own
-    inputs = tuple(name for name in kind.inputs if not (reads_all and name == "memory"))
+    unused = {"memory": reads_all, "value_embed": attrs["options"].get("value_embed") is None}
+    inputs = tuple(name for name in kind.inputs if not unused.get(name))
     inputs += tuple(name for name in taken if name not in inputs)
     inputs += ("use",) if kind.by_use(attrs["options"]) else ()
     found = {
@@ -151,6 +154,7 @@ def _block(step: Step, graph: BlockGraph, taken: Mapping[str, tuple[str, str]], 
         biases=tuple(position for position in positions if position not in rotary),
         takes={name: given_by(source, what) if what else source for name, (source, what) in taken.items()},
         sums=tuple(name for name, (_, what) in taken.items() if not what and graph.residual_streams > 1),
+        value_embed=attrs["options"]["value_embed"] if "value_embed" in inputs else None,
         own_context=given_by(taken["context"][0], "stream") if "context" in taken else None,
         injected=given_by(graph.start, "injected") if attrs["options"]["reinject_input"] else None,
         reads_condition=bool(graph.sources(step.node, "condition")),

@@ -32,7 +32,7 @@ from .context import ForwardContext, context_positions, context_seen, restarted,
 from .drawn import Drawn
 from .inputs import ForwardInputs, Reads
 from .intermediates import Intermediates
-from .memories import Memories, extended, remembered
+from .memories import Memories, extended, remembered, with_earlier
 from .modules import block_module, condition_module, injection_module, join_module, position_modules
 from .plan import Step, given_by, plan
 from .pretrained import Pretrained, the_graph
@@ -106,6 +106,7 @@ class Stack(Drawn, Pretrained, nn.Module):
             positions=self.reads_positions,
             heads=frozenset(graph.nx.nodes[node]["options"].get("heads", 1) for node in attending),
             condition=graph.condition[0],
+            value_embeds=graph.value_embeds,
             segments=frozenset(remembered(self.plan)),
             no_segments=graph.why_not_segmented(),
             no_documents=why_no_documents(graph),
@@ -161,6 +162,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         doc_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         context_pos: Tensor | None = None,
+        value_embeds: Mapping[int, Tensor] | None = None,
     ) -> Any:
         """
         Args:
@@ -185,6 +187,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             cu_seqlens: (documents + 1,) int, the same as the places where they begin and end, counted through all rows.
             context_pos: (context,) or (batch, context) int, positions of the context's tokens, for cross_attn_rotary.
                 By default they count from each row's first real one.
+            value_embeds: by number, (batch, seq, features): what tables of token embeddings have of each token, for
+                blocks with the option value_embed. A model over tokens makes them.
 
         Returns:
             (batch, seq, dim), and with return_hiddens the Intermediates.
@@ -201,7 +205,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             given = NewTokens.of(cache.tokens, x, mask, attn_mask, pos, self_attn_context_mask)
             if condition is not None and condition.ndim == 3:
                 condition = condition[:, -given.x.shape[1] :]
-            return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens, condition)
+            own = {number: vectors[:, -given.x.shape[1] :] for number, vectors in (value_embeds or {}).items()}
+            return self._step_by_hand(given, mask, once, cache, intermediates, return_hiddens, condition, own)
         if intermediates is not None:
             intermediates.given = {
                 "context": context,
@@ -223,12 +228,14 @@ class Stack(Drawn, Pretrained, nn.Module):
             condition,
             doc_ids,
             context_pos,
+            value_embeds,
         )
         inputs.check(self.reads)
         if cache is not None and cache.fixed is None:
             cache.begin(x, inputs.past, {} if mems is None else mems.states)
         ctx, positions = ForwardContext.of(inputs, intermediates, self.graph.causal), None
         ctx.condition = self._condition(inputs)
+        ctx.value_embeds = with_earlier(mems, value_embeds or {})
         if self.reads_positions:
             positions = token_positions(inputs)
             places = positions if pos is not None else restarted(positions, ctx)
@@ -247,6 +254,7 @@ class Stack(Drawn, Pretrained, nn.Module):
         if intermediates is not None:
             intermediates.last, intermediates.attends = out, self.attending
             intermediates.inputs, intermediates.tokens = inputs, inputs.seq
+            intermediates.value_embeds = {n: vectors[:, -inputs.seq :] for n, vectors in ctx.value_embeds.items()}
             intermediates.condition = None if ctx.condition is None else ctx.condition[:, -inputs.seq :]
         out = adapted(self.norm, softcapped(out, self.softcap), ctx.condition)
         return (out, intermediates) if return_hiddens else out
@@ -260,12 +268,17 @@ class Stack(Drawn, Pretrained, nn.Module):
         intermediates: Intermediates | None,
         return_hiddens: bool,
         condition: Tensor | None,
+        value_embeds: Mapping[int, Tensor],
     ) -> Any:
         """The pass over the new tokens of a step whose cache is the intermediates of an earlier one."""
         new = given.x.shape[1]
         cache = self.cache_after(seen, new)
         check_earlier(seen, mask, None if cache.mask is None else cache.mask[:, -seen.tokens :], new, **once)
-        further: dict[str, Any] = {"return_hiddens": return_hiddens, "condition": condition}
+        further: dict[str, Any] = {
+            "return_hiddens": return_hiddens,
+            "condition": condition,
+            "value_embeds": value_embeds,
+        }
         out = self.forward(**given._asdict(), cache=cache, intermediates=intermediates, **further)
         if intermediates is not None:
             intermediates.cache, intermediates.tokens, intermediates.given = cache, seen.tokens + new, seen.given
@@ -304,6 +317,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             if not isinstance(mems, Memories | None):
                 raise TypeError(f"mems must be the Memories of an earlier segment, not {type(mems).__name__}")
             return mems
+        if self.reads.value_embeds:
+            raise ValueError("a list of mems has no value embeddings: hand on the Memories of the earlier segment")
         nodes = [step.node for step in self.plan if step.self_attends and step.node in self.reads.segments]
         if further := sorted(self.reads.segments - {*nodes}):
             raise ValueError(f"a list of mems has nothing of {further[0]}: hand on the Memories of the earlier segment")
@@ -337,7 +352,8 @@ class Stack(Drawn, Pretrained, nn.Module):
             raise ValueError(f"the stack cannot read a text in segments: {reason}")
         most = whole("max_mem_len", max_mem_len)
         streams, states = intermediates.streams | intermediates.contexts, intermediates.states
-        return extended(mems, self.plan, streams, states, mask, most, pinned, intermediates.condition)
+        per_token = (intermediates.condition, intermediates.value_embeds)
+        return extended(mems, self.plan, streams, states, mask, most, pinned, *per_token)
 
     def _condition(self, inputs: ForwardInputs) -> Tensor | None:
         """See `ForwardContext.condition`."""

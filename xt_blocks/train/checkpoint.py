@@ -166,7 +166,7 @@ def _load_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer | Non
 
     each = () if optimizer is None else optimizers_of(optimizer)
     sharded.make_room([model], each, sharded.shapes(checkpoint))
-    sharded.read(checkpoint, sharded.contents([model], each))
+    sharded.read(checkpoint, sharded.contents([model], each), alone=True)
 
 
 def set_aside(checkpoint: Path) -> None:

@@ -1,7 +1,7 @@
 """torch.compile by block: each kind of block is compiled once, however deep the model.
 
 Owns which modules are compiled and how. They stay as they are, with their names; what is between the blocks, and
-activation checkpointing around them, runs as written.
+activation checkpointing around them, is not compiled.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from .data import FAIR_SHARE, VALIDATION_SHARE, files_by_name, in_validation
 
 LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".parquet",)
-PASSAGE = 2**20
+PASSAGE = 2**17
 """Characters of a text file that are read at once, to the end of a line."""
 
 

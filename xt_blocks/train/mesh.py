@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +42,13 @@ class MeshEngine:
     Args:
         graph: the whole model's.
         mesh: as many ranks as there are processes.
+        came: called by each rank before what all do together.
     """
 
-    def __init__(self, graph: BlockGraph, settings: TrainSettings, mesh: Mesh) -> None:
-        self.settings = settings
+    def __init__(
+        self, graph: BlockGraph, settings: TrainSettings, mesh: Mesh, came: Callable[[], None] = lambda: None
+    ) -> None:
+        self.settings, self.came = settings, came
         self.job = Job(
             graph,
             mesh,
@@ -67,7 +70,12 @@ class MeshEngine:
     def main(self) -> bool:
         return self.job.ranks.main
 
+    @property
+    def devices(self) -> int:
+        return self.job.mesh.size
+
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
+        self.came()
         torch.manual_seed(seed_for("dropout", self.settings.seed, step, self.job.ranks.data))
         losses = self.job.backward(batch)
         result = StepResult(losses.cross_entropy, losses.added, self.job.clip(MAX_GRADIENT_NORM))
@@ -79,11 +87,13 @@ class MeshEngine:
         return result
 
     def loss(self, sequences: Tensor) -> float:
+        self.came()
         at_once = max(1, EVALUATION_BATCH // (sequences.shape[1] - 1)) * self.job.mesh.data
         chunks = torch.split(sequences, at_once)
         return sum(self.job.loss(chunk).cross_entropy * len(chunk) for chunk in chunks) / len(sequences)
 
     def save(self, folder: Path, step: int, state: dict[str, Any], keep: Collection[int] = ()) -> None:
+        self.came()
         self._written()
         final = checkpoint.at(folder, step)
         partial = folder / f"{final.name}.tmp-mesh"
@@ -171,6 +181,7 @@ class MeshEngine:
         sharded.read_tensors(tensors, {n: p for n, p in pieces.items() if n.startswith(sharded.STATE)})
 
     def agree(self, wish: bool) -> bool:
+        self.came()
         wishes = torch.tensor(float(wish), device=self.job.ranks.device, dtype=torch.float32)
         dist.all_reduce(wishes, dist.ReduceOp.MAX)
         return bool(wishes.item())

@@ -25,13 +25,13 @@ def permuted(indices: NDArray[np.uint64], size: int, seed: int) -> NDArray[np.ui
     while outside.any():
         left, right = out[outside] >> half, out[outside] & mask
         for key in keys:
-            left, right = right, left ^ (_mixed(right ^ key) & mask)
+            left, right = right, left ^ (_scrambled(right ^ key) & mask)
         out[outside] = left << half | right
         outside = out >= size
     return out
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _scrambled(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Each value's bits spread over all 64, as by the finalizer of SplitMix64 (Steele et al., 2014)."""
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

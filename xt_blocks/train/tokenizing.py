@@ -25,7 +25,7 @@ from .token_files import FORMAT, INDEX, PARTS, SHARD_TOKENS, TOKENIZER, PartWrit
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>", "[EOS]")
 """Tokens that end a document, as published tokenizers name them."""
-AT_ONCE = 2**20
+AT_ONCE = 2**23
 """Characters that are encoded at once, on all cores."""
 
 

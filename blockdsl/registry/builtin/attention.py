@@ -50,6 +50,14 @@ _NO_GATES = {
 }
 
 
+# Options that value_embed has no place beside → why.
+_NO_EMBED = {
+    "kv": "the values of another block are as they are",
+    "values": "a block mixes its values with those of one other place",
+    "kv_rank": "values are made of latents",
+}
+
+
 def _self_attention_check(o: Any) -> str | None:
     if o.causal and o.max_attend_future is not None:
         return f"max_attend_future={o.max_attend_future} is set, but a causal block attends to no later token"
@@ -63,8 +71,10 @@ def _self_attention_check(o: Any) -> str | None:
         return f"lora_rank={o.lora_rank} is set beside kv_rank={o.kv_rank}, but latents are a low-rank form already"
     if o.kv and o.values:
         return "kv and values are set, but kv takes the values of its label too"
-    if o.value_mix != "half" and not o.values:
-        return f"value_mix={o.value_mix} is set, but it needs values"
+    if o.value_embed is not None and (beside := next((name for name in _NO_EMBED if getattr(o, name)), None)):
+        return f"value_embed={o.value_embed} is set beside {beside}, but {_NO_EMBED[beside]}"
+    if o.value_mix != "half" and not o.values and o.value_embed is None:
+        return f"value_mix={o.value_mix} is set, but it needs values or value_embed"
     return attention_check(o) or latent_check(o, dim_head(o))
 
 
@@ -80,6 +90,8 @@ def _self_attention_shapes(o: Any) -> dict[str, Shape]:
         made |= {"forget_gate.weight": (o.heads, o.dim_in), "forget_gate.bias": (o.heads,)}
     if o.value_mix == "learned":
         made |= {"to_value_mix.weight": (o.kv_heads, o.dim_in), "to_value_mix.bias": (o.kv_heads,)}
+    if o.value_mix == "gains":
+        made |= {"value_gains": (2,)}
     return made | lora_shapes(o, _made_by_token(o)) | attention_shapes(o)
 
 
@@ -90,6 +102,9 @@ def _made_by_token(o: Any) -> tuple[int, int, int]:
 
 
 def _self_attention_split(o: Any, ranks: int) -> Split | str:
+    if o.value_embed is not None:
+        return "value_embed: a vector of its table is of all heads"
+
     def made(shared: int) -> dict[str, Cut]:
         cuts = latent_cuts(o, ranks) if o.kv_rank else projection_cuts("to_qkv", o, shared, queries=True, keys=not o.kv)
         parts = tuple(size for size in _made_by_token(o) if size)
@@ -122,8 +137,15 @@ def _self_attention_saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> floa
 def _self_attention_steps(o: Any) -> list[tuple[str, str]]:
     if o.kv_rank is None:
         made = qkv_step(o, "q" if o.kv else "q, k, v", o.heads * o.dim_head + kv_features(o))
-        mix = {"half": "half of v", "learned": f"a share of v for each of {o.kv_heads} heads"}[o.value_mix]
-        return attention_steps(o, (made, ""), *lora_step(o), *([(mix, "values")] if o.values else []))
+        shares = {
+            "half": "half of v",
+            "learned": f"a share of v for each of {o.kv_heads} heads",
+            "gains": "v times a gain",
+        }
+        mix = [(shares[o.value_mix], "values")] if o.values else []
+        if o.value_embed is not None:
+            mix = [(f"{shares[o.value_mix]} + value embedding {o.value_embed}", "")]
+        return attention_steps(o, (made, ""), *lora_step(o), *mix)
     return attention_steps(o, *latent_steps(o))
 
 
@@ -204,11 +226,22 @@ SELF_ATTENTION = Kind(
             "value_mix",
             str,
             "half",
-            "shares of that mean: half of each, or learned, as a linear layer makes them of each token by head",
-            choices=("half", "learned"),
+            "how its values join others: half of each; learned shares, as a linear layer makes them of each "
+            "token by head; or gains, one learned number for each of both, at first a half",
+            choices=("half", "learned", "gains"),
+        ),
+        Option(
+            "value_embed",
+            int,
+            None,
+            "a table of token embeddings that join its values, by number: blocks with one number share it "
+            "(value embeddings of modded-nanogpt, after arXiv:2410.17897); none: no table",
+            setting="attn_value_embed",
+            least=0,
+            optional=True,
         ),
     ),
-    inputs=("attend", "rotary", "bias", "scores", "memory", "cache"),
+    inputs=("attend", "rotary", "bias", "scores", "memory", "cache", "value_embed"),
     shapes=_self_attention_shapes,
     flops=lambda o, sizes: _self_attention_flops(o, sizes.batch, sizes.seq),
     saved=_self_attention_saved,

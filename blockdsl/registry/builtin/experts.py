@@ -101,8 +101,6 @@ def _groups_check(o: Any) -> str | None:
 
 def _split(o: Any, ranks: int) -> Split | str:
     """By the hidden features of each expert: ranks have the same to do, whichever are chosen. The router is whole."""
-    if o.dropout:
-        return "dropout: hidden features are dropped all at once"
     if o.inner % ranks:
         return uneven("inner", o.inner, ranks)
     options: dict[str, Value] = {"inner": o.inner // ranks, "mult": _MULT}

@@ -58,16 +58,14 @@ def _ff_check(o: Any) -> str | None:
 
 def feedforward_split(o: Any, ranks: int) -> Split | str:
     """By hidden features; of a GLU those that are gated, and the gate, each by itself."""
-    if o.post_act_ln:
-        return "post_act_ln: all hidden features are normed at once"
-    if o.dropout:
-        return "dropout: hidden features are dropped all at once"
     if o.inner % ranks:
         return uneven("inner", o.inner, ranks)
     hidden = Cut(parts=(o.inner,) * (2 if o.glu else 1))
-    cuts = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "mult_bias": Cut(), "to_out.weight": Cut(axis=1)}
+    cuts = {"to_hidden.weight": hidden, "to_hidden.bias": hidden, "to_out.weight": Cut(axis=1)}
+    cuts |= dict.fromkeys(("mult_bias", "norm.weight", "norm.bias"), Cut())
     cuts["lora.up_weight"] = replace(hidden, axis=1)
-    return Split({"inner": o.inner // ranks, "mult": _MULT}, cuts, once=("to_out.bias",))
+    sums = 2 if o.post_act_ln else 0
+    return Split({"inner": o.inner // ranks, "mult": _MULT}, cuts, once=("to_out.bias",), sums=sums)
 
 
 def _ff_flops(o: Any, sizes: Sizes) -> int:

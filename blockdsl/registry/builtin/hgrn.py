@@ -7,6 +7,7 @@ from typing import Any
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..scan import linear_attention_flops
+from ..split import Cut, Split, uneven
 from ..state import State
 
 
@@ -27,6 +28,14 @@ def _flops(o: Any, sizes: Sizes) -> int:
 
 def _derived(o: Any) -> dict[str, Value]:
     return {"value_dim_head": o.dim_head if o.value_dim_head is None else o.value_dim_head}
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    if o.heads % ranks:
+        return uneven("heads", o.heads, ranks)
+    keys, values = o.heads * o.dim_head, o.heads * o.value_dim_head
+    cuts = {"to_qfv.weight": Cut(parts=(keys, keys, values)), "norm.weight": Cut(), "to_out.weight": Cut(axis=1)}
+    return Split({"heads": o.heads // ranks}, cuts, sums=1)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
@@ -80,7 +89,7 @@ HGRN = Kind(
     module="xt_blocks.blocks.hgrn:HGRN2",
     causal_only=True,
     derive=_derived,
-    split=lambda o, ranks: "the outputs of all heads are normed at once",
+    split=_split,
     steps=_steps,
     also=("hgrn2",),
     builtin=True,

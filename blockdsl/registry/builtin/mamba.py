@@ -7,6 +7,7 @@ from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
+from ..split import Cut, Split, uneven
 from ..state import State
 
 _EXPAND = 2
@@ -62,13 +63,25 @@ _CHUNK = 16
 
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     tokens = sizes.batch * sizes.seq
-    states = sizes.batch * -(-sizes.seq // _CHUNK) * o.inner * o.state
-    return tokens * (o.dim + 11 * o.inner + o.dt_rank + 4 * o.state) + states
+    states = sizes.batch * (1 + -(-sizes.seq // _CHUNK)) * o.inner * o.state + 2 * o.inner * o.state  # decays, twice
+    return tokens * (o.dim + 10 * o.inner + o.dt_rank + 2 * o.state) + states
 
 
 def _state(o: Any) -> dict[str, State]:
     pieces = {"ssm": State((o.state, o.inner), dtype="float32")}
     return pieces if o.kernel == 1 else {"conv": State((o.kernel - 1, o.inner)), **pieces}
+
+
+def _split(o: Any, ranks: int) -> Split | str:
+    """By features of the scan; steps, B and C are sums over those of all ranks."""
+    if o.inner % ranks:
+        return uneven("inner", o.inner, ranks)
+    by_feature, joint = Cut(), Cut(parts=(o.inner, o.inner))
+    names = ("A_log", "D", "conv.weight", "conv.bias", "to_dt.weight", "to_dt.bias")
+    cuts = {**dict.fromkeys(names, by_feature), "to_in.weight": joint, "to_in.bias": joint}
+    cuts |= dict.fromkeys(("to_scan.weight", "to_out.weight"), Cut(axis=1))
+    options: dict[str, Value] = {"inner": o.inner // ranks, "expand": _EXPAND}
+    return Split(options, cuts, once=("to_out.bias",), sums=o.dt_rank + 2 * o.state)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
@@ -125,7 +138,7 @@ MAMBA = Kind(
     causal_only=True,
     check=_check,
     derive=_derived,
-    split=lambda o, ranks: "steps, B and C are made of all features at once",
+    split=_split,
     steps=_steps,
     also=("mamba1", "mamba_1", "s6", "selective_scan"),
     builtin=True,

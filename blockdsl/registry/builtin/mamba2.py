@@ -103,8 +103,6 @@ def _state(o: Any) -> dict[str, State]:
 
 def _split(o: Any, ranks: int) -> Split | str:
     """By heads; a group's B and C are on every rank that has heads of it."""
-    if o.gated_norm == "all":
-        return "gated_norm=all: the outputs of all heads are normed at once"
     if o.heads % ranks:
         return uneven("heads", o.heads, ranks)
     shared = shared_by(o.groups, ranks)
@@ -117,7 +115,8 @@ def _split(o: Any, ranks: int) -> Split | str:
     cuts |= {"to_in.weight": made, "to_in.bias": made, "conv.weight": convolved, "conv.bias": convolved}
     cuts["to_out.weight"] = Cut(axis=1)
     sizes = {"heads": o.heads // ranks, "dim_head": o.dim_head, "inner": None, "expand": _EXPAND}
-    return Split({**sizes, "groups": o.groups * shared // ranks}, cuts, once=("to_out.bias",))
+    sums = 1 if o.gated_norm == "all" else 0
+    return Split({**sizes, "groups": o.groups * shared // ranks}, cuts, once=("to_out.bias",), sums=sums)
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:

@@ -320,8 +320,6 @@ def attention_split(o: Any, ranks: int, made: Callable[[int], Mapping[str, Cut]]
     for name, why in _HEADS_TOGETHER.items():
         if getattr(o, name):
             return f"{name}: {why}"
-    if o.qk_rmsnorm == "all":
-        return "qk_rmsnorm=all: the features of all heads are normed at once"
     if o.heads % ranks:
         return uneven("heads", o.heads, ranks)
     if (shared := shared_by(o.kv_heads, ranks)) is None:
@@ -339,10 +337,11 @@ def attention_split(o: Any, ranks: int, made: Callable[[int], Mapping[str, Cut]]
         "mem_kv.values": by_kv_head,
         "sink.logits": by_head,
     }
-    if o.k_rmsnorm or "each" in (o.qk_rmsnorm, o.qk_layernorm):
+    if o.k_rmsnorm or o.qk_rmsnorm in ("each", "all") or o.qk_layernorm == "each":
         cuts |= {"qk_norm.q.weight": by_head, "qk_norm.k.weight": by_kv_head}
     options = {"heads": o.heads // ranks, "kv_heads": o.kv_heads * shared // ranks, "dim_head": o.dim_head}
-    return Split(options, {**cuts, **made(shared)}, once=("output.to_out.bias",))
+    sums = 0 if o.qk_rmsnorm != "all" else 1 if getattr(o, "kv", False) else 2
+    return Split(options, {**cuts, **made(shared)}, once=("output.to_out.bias",), sums=sums)
 
 
 def projection_cuts(name: str, o: Any, shared: int, queries: bool, keys: bool) -> dict[str, Cut]:

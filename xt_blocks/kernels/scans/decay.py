@@ -9,11 +9,14 @@ Axes: b batch, h heads, n tokens, c chunks, t tokens of a chunk, d features of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+SEGMENT = 2**18
+"""Numbers of the queries that a scan reads at once. Another size gives the same results up to rounding."""
 
 
 def wide(*tensors: Tensor) -> list[Tensor]:
@@ -30,6 +33,25 @@ def chunked(x: Tensor, chunk: int) -> Tensor:
 def joined(x: Tensor, seq: int) -> Tensor:
     """The inverse of `chunked`."""
     return x.flatten(2, 3)[:, :, :seq]
+
+
+def in_segments(
+    scan: Callable[..., tuple[Tensor, Tensor]], tokens: Sequence[Tensor], state: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """`scan(*tokens, state, chunk)`, on a CPU a few chunks at a time, whose tensors fit a core's cache.
+
+    Args:
+        tokens: each (b, h, n, ...), as the scan takes them.
+        state: before the first token.
+    """
+    if not state.is_cpu or torch.compiler.is_compiling():
+        return scan(*tokens, state, chunk)
+    size = max(1, SEGMENT // max(1, tokens[0][:, :, :chunk].numel())) * chunk
+    outs = []
+    for segment in zip(*(x.split(size, dim=2) for x in tokens), strict=True):
+        out, state = scan(*segment, state, chunk)
+        outs.append(out)
+    return torch.cat(outs, 2), state
 
 
 def since_start(g: Tensor, dim: int) -> Tensor:

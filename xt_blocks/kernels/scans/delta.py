@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blockdsl.registry.scan import CHUNK, chunk_of
 
-from .decay import chunked, joined, products, since_start, until_end, wide
+from .decay import chunked, in_segments, joined, products, since_start, until_end, wide
 
 
 def delta_rule(
@@ -41,12 +41,12 @@ def delta_rule(
             state = v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
         if not q.shape[2]:
             return v.to(dtype), state.to(v.dtype)
-        scan = _step if q.shape[2] == 1 else _chunks
-        out, state = scan(q, k, v, g, beta[..., None], state.to(v.dtype), chunk)
+        tokens, state, chunk = (q, k, v, g, beta[..., None]), state.to(v.dtype), chunk_of(q.shape[2], chunk)
+        out, state = _step(*tokens, state) if q.shape[2] == 1 else in_segments(_chunks, tokens, state, chunk)
     return out.to(dtype), state
 
 
-def _step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+def _step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """A single token, as the recurrence says it."""
     state = g.exp().transpose(-1, -2) * state
     state = state + k.transpose(-1, -2) * (beta * (v - k @ state))
@@ -57,7 +57,6 @@ def _chunks(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
     seq = q.shape[2]
-    chunk = chunk_of(seq, chunk)
     q, k, v, g, beta = (chunked(x, chunk) for x in (q, k, v, g, beta))
     answers, corrections = products((q, beta * k), k, g)
     past, later = since_start(g, -2).exp(), until_end(g, -2).exp()

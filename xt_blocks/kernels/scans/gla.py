@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blockdsl.registry.scan import CHUNK, chunk_of
 
-from .decay import chunked, joined, products, since_start, until_end, wide
+from .decay import chunked, in_segments, joined, products, since_start, until_end, wide
 
 
 def gated_linear_attention(
@@ -41,13 +41,19 @@ def gated_linear_attention(
         if seq == 1:
             state = g.exp().transpose(-1, -2) * state + k.transpose(-1, -2) * v
             return (q @ state).to(dtype), state
-        q, k, v, g = (chunked(x, chunk_of(seq, chunk)) for x in (q, k, v, g))
-        (weights,) = products((q,), k, g)
-        past, later = since_start(g, -2).exp(), until_end(g, -2).exp()
-        kept, added = past[..., -1:, :].transpose(-1, -2), (later * k).transpose(-1, -2) @ v
-        states = []
-        for keep, add in zip(kept.unbind(2), added.unbind(2), strict=True):  # whose gradients are joined once
-            states.append(state)
-            state = keep * state + add
-        out = (past * q) @ torch.stack(states, 2) + weights @ v
-    return joined(out, seq).to(dtype), state
+        out, state = in_segments(_chunks, (q, k, v, g), state, chunk_of(seq, chunk))
+    return out.to(dtype), state
+
+
+def _chunks(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    seq = q.shape[2]
+    q, k, v, g = (chunked(x, chunk) for x in (q, k, v, g))
+    (weights,) = products((q,), k, g)
+    past, later = since_start(g, -2).exp(), until_end(g, -2).exp()
+    kept, added = past[..., -1:, :].transpose(-1, -2), (later * k).transpose(-1, -2) @ v
+    states = []
+    for keep, add in zip(kept.unbind(2), added.unbind(2), strict=True):  # whose gradients are joined once
+        states.append(state)
+        state = keep * state + add
+    out = (past * q) @ torch.stack(states, 2) + weights @ v
+    return joined(out, seq), state

@@ -1,0 +1,90 @@
+"""`torchrun -m blockdsl train`: ranks that are killed, that hang, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .processes import ROOT
+
+COMMAND = ["--pattern", "(a f)*2", "--dim", "16", "--heads", "1", "--seq-len", "16", "--batch", "4", "--val-every", "3"]
+
+
+def torchrun(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts)]
+    start += ["--monitor-interval", "0.2", "-m", "blockdsl", "train"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *start, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    return str(tmp_path / "text.txt")
+
+
+def numbers(run: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "tokens_per_second", "mfu", "memory")
+    return [{name: value for name, value in record.items() if name not in timed} for record in records]
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that torchrun has started, as the system numbers them."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(each) for each in children.read_text().split()] if children.is_file() else []
+
+
+def at_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait for the run to have come to a step."""
+    while process.poll() is None:
+        if (run / "metrics.jsonl").is_file() and any(each["step"] >= step for each in numbers_so_far(run)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.communicate())
+
+
+def numbers_so_far(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks by /proc")
+def test_a_killed_rank_leaves_the_numbers_of_an_unbroken_run(tmp_path: Path, text: str) -> None:
+    words = [*COMMAND, "--text", text, "--steps", "40", "--mesh", "fsdp=2"]
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert finished(torchrun(2, *words, "--out", str(unbroken)))[0] == 0
+    process = torchrun(2, *words, "--out", str(broken), restarts=2)
+    at_step(broken, 7, process)
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    code, out, err = finished(process)
+    assert code == 0, err
+    assert "resumed   after step" in out
+    assert numbers(broken) == numbers(unbroken)
+
+
+def test_what_is_wrong_is_said_at_once(tmp_path: Path, text: str) -> None:
+    words = [*COMMAND, "--text", text, "--steps", "2"]
+    code, _, err = finished(torchrun(2, *words, "--mesh", "fsdp=3", "--out", str(tmp_path / "a")))
+    assert code != 0
+    assert "--mesh fsdp=3 has 3 ranks, and torchrun started 2" in err
+    code, _, err = finished(torchrun(2, *words, "--mesh", "fsdp=2"))
+    assert code != 0
+    assert "give --out" in err
+    assert err.count("give --out") == 1

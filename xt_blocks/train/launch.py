@@ -1,0 +1,162 @@
+"""A run under torchrun: the process group, what the first rank does for all, and which rank does not come.
+
+Owns how processes start, meet and end. Leaves what they compute to `mesh`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from blockdsl.errors import UserError
+from blockdsl.plan.mesh import Mesh
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
+
+    from .mesh import MeshEngine
+    from .settings import TrainSettings
+
+T = TypeVar("T")
+
+TIMEOUT = 600.0
+"""Seconds that ranks wait for one that does not come, unless --timeout says otherwise."""
+
+WAITED = ("Timed out", "timed out", "timeout", "Connection closed by peer", "Connection reset", "Broken pipe")
+"""What gloo's and NCCL's errors say when another rank does not answer."""
+
+
+class RankError(UserError):
+    """What one rank alone has to say; any other UserError of a run is the same on all, and the first one says it."""
+
+
+class Launch:
+    """The processes that torchrun has started for a run, seen from one of them.
+
+    Attributes:
+        mesh: as many ranks as there are processes.
+        rank: this one's; 0 prints, and writes what is written once.
+        store: what they tell each other, of this start alone.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self.mesh, self.rank, self.meetings = mesh, int(os.environ["RANK"]), 0
+        hosts = "TORCHELASTIC_RUN_ID" not in os.environ and self.rank == 0  # else torchrun does
+        store = torch.distributed.TCPStore(address, port, mesh.size, is_master=hosts)  # type: ignore[attr-defined]
+        self.store = torch.distributed.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def engine(self, graph: BlockGraph, settings: TrainSettings) -> MeshEngine:
+        """This rank's part of a run."""
+        from .mesh import MeshEngine  # loads much of torch that one process does not need
+
+        return MeshEngine(graph, settings, self.mesh, self.meet)
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What the function returns on the first rank, which alone calls it, on all ranks.
+
+        Raises:
+            UserError: on all ranks, where it was raised on the first.
+        """
+        found: list[Any] = [None, None]
+        if self.main:
+            try:
+                found[0] = function()
+            except UserError as error:
+                found[1] = str(error)
+        self.meet()
+        dist.broadcast_object_list(found, src=0)
+        if found[1] is not None:
+            raise UserError(found[1])
+        result: T = found[0]
+        return result
+
+    def meet(self) -> None:
+        """Called by each rank before what all of them do together, so that the others can tell who did not come."""
+        self.meetings += 1
+        self.store.set(f"meetings of {self.rank}", str(self.meetings))
+
+    def missing(self, seconds: float) -> str | None:
+        """Which ranks have not come as far as others, in words; None: none is known to be behind."""
+        names = [f"meetings of {rank}" for rank in range(self.mesh.size)]
+        try:
+            counts = [int(self.store.get(name)) if self.store.check([name]) else 0 for name in names]
+        except (RuntimeError, ValueError):  # the store is gone too
+            return None
+        behind = [str(rank) for rank, count in enumerate(counts) if count < max(counts)]
+        if not behind:
+            return None
+        which = f"rank {behind[0]} has" if len(behind) == 1 else f"ranks {', '.join(behind)} have"
+        return f"{which} not come to where the others wait (for at most {seconds:g} s): it hangs, or has ended"
+
+
+def says(error: UserError) -> bool:
+    """Whether this process has to say what went wrong."""
+    return isinstance(error, RankError) or os.environ.get("RANK", "0") == "0"
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again, after a rank had failed."""
+    return _starts() > 0
+
+
+def _starts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+@contextmanager
+def joined(mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
+    """Within it, under torchrun, a process group; only the first rank prints. None: this is the only process.
+
+    Args:
+        mesh: its text; None: all ranks that there are along fsdp.
+        seconds: that ranks wait for one that does not come.
+
+    Raises:
+        UserError: the mesh has another number of ranks than were started; or, later, a rank did not come.
+    """
+    wanted, there = None if mesh is None else Mesh.parse(mesh), int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = Mesh(fsdp=there) if wanted is None else wanted
+    if wanted.size != there:
+        started = "this is one process" if there == 1 else f"torchrun started {there}"
+        command = f"torchrun --nproc-per-node {wanted.size} -m blockdsl train --mesh {wanted} --out RUN ..."
+        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {command}")
+    if there == 1:
+        yield None
+        return
+    if device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    seconds = TIMEOUT if seconds is None else seconds
+    launch = Launch(wanted)
+    dist.init_process_group(
+        backend, store=launch.store, rank=launch.rank, world_size=there, timeout=timedelta(seconds=seconds)
+    )
+    with _quiet(not launch.main):
+        try:
+            yield launch
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in WAITED):
+                raise
+            raise RankError(f"rank {launch.rank}: {launch.missing(seconds) or error}") from error
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _quiet(silent: bool) -> Iterator[None]:
+    if not silent:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
