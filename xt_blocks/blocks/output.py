@@ -89,7 +89,7 @@ class Output(nn.Module):
         return torch.unflatten(x, -1, (self.heads, -1))
 
 
-class LowRank(nn.Module):
+class LowRankGate(nn.Module):
     """Two linear layers with few features in between, and silu there.
 
     Args:
@@ -110,8 +110,8 @@ class LowRank(nn.Module):
 def _gate(gate: Gate, silu: bool) -> nn.Module:
     """Its logits are the same for all inputs at first: a bias that leaves it open, or none."""
     name, reads, gives, rank, bias = gate
-    made = nn.Linear(reads, gives, bias=bias) if rank is None else LowRank(reads, rank, gives, bias, silu)
-    last = made.up if isinstance(made, LowRank) else made
+    made = nn.Linear(reads, gives, bias=bias) if rank is None else LowRankGate(reads, rank, gives, bias, silu)
+    last = made.up if isinstance(made, LowRankGate) else made
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.constant_(last.bias, 10.0 if name == "to_head_gate" else 1.0)

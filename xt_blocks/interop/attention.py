@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..blocks.attention import Attention, CrossAttention
-from ..blocks.output import LowRank
+from ..blocks.output import LowRankGate
 from ..blocks.project import GainedQKNorm, QKNorm
 from .linear import load_linear
 from .positions import as_it_is, load_rows, regrouped
@@ -247,7 +247,7 @@ def _load_gate(gate: Any, state: Reader, name: str, by_head: Order, read: Order 
     Args:
         read: puts the features that it reads in our order, as rows.
     """
-    if isinstance(gate, LowRank):
+    if isinstance(gate, LowRankGate):
         load_rows(gate.down, state, f"{name}.down", as_it_is, read)
         load_rows(gate.up, state, f"{name}.up", by_head)
     elif gate is not None:
