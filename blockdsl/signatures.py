@@ -515,6 +515,8 @@ class ShortConvolutionOptions(TypedDict, total=False):
 
     kernel: int
     """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    inner: int | None
+    """features of the convolution; none: dim; default none"""
     bias: bool
     """biases of the convolution and of its linear layers; default false"""
 
@@ -1014,6 +1016,8 @@ class SharedSettings(TypedDict, total=False):
     """largest step that a feature starts from; default 0.1"""
     conv_kernel: int
     """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_inner: int | None
+    """features of the convolution; none: dim; default none"""
     conv_bias: bool
     """biases of the convolution and of its linear layers; default false"""
     rglru_width: int | None
@@ -1501,6 +1505,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_mamba_dt_min: float
     enc_mamba_dt_max: float
     enc_conv_kernel: int
+    enc_conv_inner: int | None
     enc_conv_bias: bool
     enc_rglru_width: int | None
     enc_rglru_heads: int
@@ -1756,6 +1761,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_mamba_dt_min: float
     dec_mamba_dt_max: float
     dec_conv_kernel: int
+    dec_conv_inner: int | None
     dec_conv_bias: bool
     dec_rglru_width: int | None
     dec_rglru_heads: int

@@ -451,7 +451,7 @@ def test_wiring_of_2x_is_a_pattern_or_refused_in_words() -> None:
     assert pattern_of(**half, reinject_input=True) == "a ^v f a(values=v) f"
     assert pattern_of(learned_value_residual_mix=True, learned_reinject_input_gate=True) == "(a f)*2", "without effect"
     for keywords, words in (
-        ({"integrate_layers": True}, r"this option .* is not here; pattern='\^h"),
+        ({"integrate_layers": True}, r"this option .* is not here; queries, keys and values read one view here, as in"),
         ({"unet_skips": True, "layers_execute_order": (0, 1, 0, 1)}, "of blocks that run once, in their order"),
     ):
         with pytest.raises(TypeError, match=words):

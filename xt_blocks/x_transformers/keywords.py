@@ -93,9 +93,11 @@ _ADAPTIVE = ("use_adaptive_layernorm", "use_adaptive_rmsnorm", "use_adaptive_lay
 
 # What comes near to one of them.
 _NEAR = {
-    "integrate_layers": "pattern='^h (<h(all, soft) a ^h <h(all, soft) f ^h)*6' takes weighted means of earlier places "
-    "into the stream itself, by weights that do not follow from the token",
+    "integrate_layers": "queries, keys and values read one view here, as in pattern='(^h <h(all, route) "
+    "a(scale_residual_constant=0) <h ^h <h(all, route) f(scale_residual_constant=0) <h)*6'",
+    "layer_integrate_use_softmax": "<h(all, route) has a softmax",
     "qkv_receive_diff_residuals": "queries, keys and values read one mix of the streams",
+    "gated_multi_residual": "num_residual_streams mixes streams by matrices of each token, without gates of features",
 }
 
 # Of these, any value gives the same numbers here.
