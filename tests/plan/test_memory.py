@@ -35,6 +35,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "scores in hand, shared heads": ("a*3", {"attn_flash": False, "attn_kv_heads": 2}),
     "scores in hand, rotary": ("a*3", {"attn_flash": False, "rotary_pos_emb": True}),
     "gates": ("a*3", {"attn_gate_values": True}),
+    "gates by head": ("a*3", {"attn_gate_values": True, "attn_gate_values_headwise": True, "attn_swiglu_values": True}),
+    "gates of low rank": (
+        "a*3",
+        {"attn_gate_values": True, "attn_gate_values_rank": 16, "attn_output_gate": True, "attn_output_gate_rank": 24},
+    ),
+    "gates of both kinds": ("a*3", {"attn_gate_value_heads": True, "attn_output_gate": True}),
     "cross-attention": ("(a c f)*2", {"causal": False}),
     "keys and values of another": ("a ^u f a(kv=u) f", {}),
     "experts": ("e*3", {"moe_experts": 4}),

@@ -34,15 +34,8 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
         "integrate_layers",
         "qkv_receive_diff_residuals",
         "attn_pre_scale_post_talking_heads",
-        "attn_sparse_topk_straight_through",
-        "attn_gate_value_heads",
-        "attn_swiglu_values",
-        "attn_output_gate",
-        "attn_output_gate_headwise",
-        "attn_hard",
         "attn_gumbel_softmax",
         "attn_selective",
-        "attn_cog_signed",
         "attn_hybrid_learned_mix",
         "attn_data_dependent_alibi_per_row",
         "attn_use_rel_proj_pos_bias",
@@ -62,7 +55,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     False,
 ) | {
     "layer_integrate_use_softmax": True,
-    "attn_low_rank_silu_gates": True,
     "attn_gumbel_softmax_hard": True,
     "dynamic_tanh_init_alpha": 1.0,
     "attn_gumbel_softmax_temp": 1.0,
@@ -74,8 +66,6 @@ _NOT_HERE: dict[str, Any] = dict.fromkeys(
     "attn_rotate_num_heads": None,
     "attn_dim_context": None,
     "attn_dim_out": None,
-    "attn_gate_values_rank": None,
-    "attn_output_gate_rank": None,
     "attn_output_proj_depth": None,
     "attn_custom_attn_fn": None,
     "attn_hybrid_module": None,
@@ -247,6 +237,10 @@ def _renamed(called: str, left: dict[str, Any]) -> dict[str, Any]:
     bound = left.pop("attn_laser_softclamp_value", 15.0)
     if left.get("attn_laser"):
         out["attn_laser_softcap"] = bound
+    if left.pop("attn_hard", False):  # the largest score alone, with the gradient of the softmax of all
+        out |= {"attn_sparse_topk": 1, "attn_sparse_topk_straight_through": True}
+    if not left.get("attn_gate_values_rank") and not left.get("attn_output_gate_rank"):
+        left.pop("attn_low_rank_silu_gates", None)
     if left.pop("attn_head_learned_sink", False):
         out["attn_sink"] = True
     if (factor := left.pop("rotary_interpolation_factor", 1)) != 1:
