@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .blocks.feedforward import FeedForward
     from .blocks.layer_output import LayerOutput
     from .blocks.packed import pack, unpack
+    from .distributed.job import distribute
     from .generation.autoregressive import AutoregressiveWrapper
     from .generation.continuous_autoregressive import ContinuousAutoregressiveWrapper
     from .generation.lower import lower
@@ -59,6 +60,7 @@ _HOMES = {
         "pack",
         "unpack",
     ),
+    "distributed.job": ("distribute",),
     "generation.autoregressive": ("AutoregressiveWrapper",),
     "generation.continuous_autoregressive": ("ContinuousAutoregressiveWrapper",),
     "generation.nonautoregressive": ("NonAutoregressiveWrapper",),
@@ -131,6 +133,7 @@ __all__ = [
     "adapt",
     "attention_map",
     "auxiliary_losses",
+    "distribute",
     "from_hugging_face",
     "from_pretrained",
     "lower",

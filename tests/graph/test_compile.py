@@ -51,6 +51,7 @@ def test_a_whole_graph_attribute_by_attribute() -> None:
             | {"kv_rank": None, "q_rank": None, "shared_key_dim": None}
             | {"lora_rank": None, "concat": False}
             | {"kv": False, "values": False, "value_mix": "half", "forget_gate": False}
+            | {"value_embed": None}
             | around,
             "given": {"heads": 4},
             "shift": 1,

@@ -60,7 +60,10 @@ VALUES: dict[str, Callable[[], Any]] = {
     "GraphDiff": lambda: GRAPH.diff(blockdsl.compile("a f", dim=8, heads=2)),
     "GraphError": lambda: of_error(lambda: blockdsl.BlockGraph.from_json("{}")),
     "Kind": lambda: blockdsl.kinds()["a"],
+    "Cut": lambda: blockdsl.Cut(axis=1, parts=(4, 2)),
+    "Mesh": lambda: blockdsl.Mesh(pp=2, tp=2),
     "Option": lambda: blockdsl.kinds()["a"].options[0],
+    "Split": lambda: blockdsl.Split({"heads": 2}, {"to_out.weight": blockdsl.Cut(axis=1)}, once=("to_out.bias",)),
     "Pattern": lambda: blockdsl.parse("set dim=8; x = a f; x*2 | a(heads=2)>>1 & f/2"),
     "PatternError": lambda: of_error(lambda: blockdsl.parse("a q")),
     "Sizes": lambda: blockdsl.Sizes(1, 2, 3),
@@ -124,6 +127,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Losses": lambda: Losses(torch.ones(2), None, None),
 }
 NOT_VALUES = {
+    "distribute",
     "register",
     "unregister",
     "to_hugging_face",

@@ -125,7 +125,7 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
 
     tokenizer, written = None if tokens is None else tokens.tokenizer, settings
     if ranks is not None:
-        engine = ranks.engine(graph, settings)
+        engine = ranks.engine(graph, settings, args.schedule)
         run_folder = first(lambda: train.RunFolder.create(out, written, graph.to_json(), tokenizer))
         return _train(args, run_folder, engine, corpus)
     model = train.build_model(graph, settings.seed)
@@ -171,7 +171,7 @@ def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     graph = run_folder.graph()
     _describe(settings, graph, corpus)
     if ranks is not None:
-        return _train(args, run_folder, ranks.engine(graph, settings), corpus)
+        return _train(args, run_folder, ranks.engine(graph, settings, args.schedule), corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
     return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 

@@ -105,6 +105,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="AXES",
         help="ranks along each axis, as in fsdp=4 or dp=2,tp=2; under torchrun (default: fsdp, all that it started)",
     )
+    add(
+        "--schedule",
+        default="1f1b",
+        help="of a pipeline's stages: gpipe, 1f1b, interleaved or zero-bubble (default: 1f1b)",
+    )
     add("--timeout", type=float, metavar="S", help="seconds that ranks wait for one that hangs (default: 600)")
     add("--log", metavar="NAMES", help="also log to tensorboard, wandb (offline) or both, as in tensorboard,wandb")
     add(

@@ -164,3 +164,10 @@ def mark_static_address(t: Tensor) -> None:
     mark = _look_up("_dynamo.mark_static_address")  # looked up here, for it imports the compiler
     if mark is not None:
         mark(t, guard=False)
+
+
+def allow_recompiles(times: int) -> None:
+    """Let torch's compiler keep code for so many shapes and modules of one function, at least."""
+    config = _look_up("_dynamo.config")  # looked up here, for it imports the compiler
+    if config is not None:
+        config.recompile_limit = max(times, config.recompile_limit)

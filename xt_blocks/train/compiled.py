@@ -6,9 +6,9 @@ activation checkpointing around them, is not compiled.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
+from ..kernels import compat
 from ..runtime.stack import Stack
 
 BACKEND = "inductor"
@@ -22,8 +22,7 @@ def compile_blocks(model: nn.Module) -> None:
 
     Each shape has code of its own: code for any shape would depend on which came first, and a resumed run sees others.
     """
-    config = torch._dynamo.config
-    config.recompile_limit = max(SHAPES, config.recompile_limit)
+    compat.allow_recompiles(SHAPES)
     for stack in model.modules():
         if isinstance(stack, Stack):
             for block in stack.blocks.values():

@@ -56,11 +56,11 @@ class Launch:
     def main(self) -> bool:
         return self.rank == 0
 
-    def engine(self, graph: BlockGraph, settings: TrainSettings) -> MeshEngine:
+    def engine(self, graph: BlockGraph, settings: TrainSettings, schedule: str = "1f1b") -> MeshEngine:
         """This rank's part of a run."""
         from .mesh import MeshEngine  # loads much of torch that one process does not need
 
-        return MeshEngine(graph, settings, self.mesh, self.meet)
+        return MeshEngine(graph, settings, self.mesh, self.meet, schedule)
 
     def first(self, function: Callable[[], T]) -> T:
         """What the function returns on the first rank, which alone calls it, on all ranks.

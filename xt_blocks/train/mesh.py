@@ -43,10 +43,16 @@ class MeshEngine:
         graph: the whole model's.
         mesh: as many ranks as there are processes.
         came: called by each rank before what all do together.
+        schedule: along pp, one of `distributed.pipeline.SCHEDULES`.
     """
 
     def __init__(
-        self, graph: BlockGraph, settings: TrainSettings, mesh: Mesh, came: Callable[[], None] = lambda: None
+        self,
+        graph: BlockGraph,
+        settings: TrainSettings,
+        mesh: Mesh,
+        came: Callable[[], None] = lambda: None,
+        schedule: str = "1f1b",
     ) -> None:
         self.settings, self.came = settings, came
         self.job = Job(
@@ -57,6 +63,7 @@ class MeshEngine:
             precision=settings.precision,
             compile=settings.compile,
             accumulate=settings.accumulate,
+            schedule=schedule,
         )
         if settings.optimizer == "muon" and mesh.size > mesh.pp:
             raise UserError(f"--optimizer muon updates whole matrices, and --mesh {mesh} shares them: take adamw")
