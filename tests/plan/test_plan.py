@@ -330,7 +330,7 @@ def test_the_pattern_with_its_cuts() -> None:
     assert str(cut.to_pattern()).endswith("a f | a f | a f | a f")
     assert cut.parameters() == plan.parameters
     share = plan.best.shares[1]
-    title = f"ranks 2-3 · 0.00 B parameters · {share.memory('none') / 1e3:.1f} kB of 1.0 MB each"
+    title = f"ranks 2-3 · 0.00 M parameters · {share.memory('none') / 1e3:.1f} kB of 1.0 MB each"
     assert plan.cut().stages[1] == title
     assert title in plan.cut().to_svg()
     assert title in str(plan)
