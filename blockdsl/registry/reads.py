@@ -91,6 +91,16 @@ JOINS = {
             lambda dim, n: {"logits": (n,)},
             replaces=True,
         ),
+        Join(
+            "route",
+            "softmax(W·norm(x))·u",
+            "their weighted mean is the new stream, by weights that a linear layer makes of each token, normed; "
+            "they are at first alike (LIMe, arXiv:2502.09245)",
+            "their weighted mean by token, in the stream's place",
+            lambda dim, n: {"norm.weight": (dim,), "route.weight": (n, dim), "route.bias": (n,)},
+            lambda dim, n: n * dim,
+            replaces=True,
+        ),
     )
 }
 """Ways to join, by name."""

@@ -11,7 +11,7 @@ from blockdsl import PatternError, parse
 from blockdsl.language.expand import BlockSpec, ReadSpec
 
 WHICH = ("", "latest", "pop", "first", "all", "0", "1")
-JOINS = ("", "add", "gain", "gate", "cat", "linear", "soft")
+JOINS = ("", "add", "gain", "gate", "cat", "linear", "soft", "route")
 
 
 def places(items: list[str]) -> list[list[int]] | None:
@@ -118,6 +118,6 @@ def test_parameters_of_reads_are_those_of_their_ways_to_join() -> None:
             blockdsl.compile(text, dim=8, heads=2).parameters() - blockdsl.compile("a f", dim=8, heads=2).parameters()
         )
 
-    assert [extra(f"<u({join})") for join in JOINS[1:]] == [0, 1, 8 + 1, 8 * 16, 8 * 8, 1]
-    assert [extra(f"<u(all, {join})") for join in JOINS[1:]] == [0, 2, 2 * (8 + 1), 8 * 24, 2]
+    assert [extra(f"<u({join})") for join in JOINS[1:]] == [0, 1, 8 + 1, 8 * 16, 8 * 8, 1, 8 + 8 + 1]
+    assert [extra(f"<u(all, {join})") for join in JOINS[1:]] == [0, 2, 2 * (8 + 1), 8 * 24, 8 * 8, 2, 8 + 2 * (8 + 1)]
     assert extra("<u(cat)@g <u(cat)@g") == 8 * 16

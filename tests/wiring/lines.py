@@ -31,6 +31,10 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "windows": ("a(max_attend_past=2) ^k f a(kv=k, max_attend_past=4) a(kv=k, max_attend_past=1)", ROTARY),
     "learned mix": ("a ^v f a(values=v, value_mix=learned) ^w f a(values=w)", {"attn_kv_heads": 1}),
     "gains": ("a ^v f a(values=v, value_mix=gains)", {}),
+    "routed": (
+        "^h <h(all, route) a(scale_residual_constant=0) <h ^h <h(all, route) f(scale_residual_constant=0) <h",
+        {},
+    ),
     "learned keys": ("(a ^k f a(kv=k) ^j f)*2 a(kv=j)", LEARNED_KEYS),
     "ties": ("^u a f (<u(gain))@r (a f <u(gain)@r)*2", {}),
     "together": (

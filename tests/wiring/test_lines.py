@@ -113,6 +113,18 @@ def windows(m: Plain, x: Tensor) -> Tensor:
     return m.a("a3", m.a("a2", x, kv="a0", window=4), kv="a0", window=1)
 
 
+def routed(m: Plain, x: Tensor) -> Tensor:
+    earlier: list[Tensor] = []
+    for i, node in ((0, "a0"), (2, "f1")):
+        earlier.append(x)
+        unit = x / (x**2).mean(-1, keepdim=True).add(1e-8).sqrt() * m.p[f"joins.read{i}.norm.weight"]
+        powers = (unit @ m.p[f"joins.read{i}.route.weight"].T + m.p[f"joins.read{i}.route.bias"]).exp()
+        weights = powers / powers.sum(-1, keepdim=True)
+        mean = sum(weights[..., n : n + 1] * u for n, u in enumerate(earlier))
+        x = x + getattr(m, node[0])(node, mean, alone=True)
+    return x
+
+
 def gains(m: Plain, x: Tensor) -> Tensor:
     return m.a("a2", m.f("f1", m.a("a0", x)), values="a0")
 
@@ -140,6 +152,7 @@ PLAIN: dict[str, Callable[[Plain, Tensor], Tensor]] = {
     "earlier layer": earlier_layer,
     "branches": branches,
     "gains": gains,
+    "routed": routed,
     "shared block": shared_block,
     "windows": windows,
 }

@@ -11,9 +11,11 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from blockdsl.registry.norms import Norm
 from blockdsl.registry.reads import JOINS
 
 from .linear import apply
+from .norms import norm
 
 
 class StreamJoin(nn.Module):
@@ -22,7 +24,7 @@ class StreamJoin(nn.Module):
     Args:
         dim: features of the stream.
         values: how many earlier values there are.
-        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, linear, soft.
+        join: one of `blockdsl.registry.reads.JOINS`: add, gain, gate, cat, linear, soft, route.
         init: what learned factors, or biases of gates, are at first; None: there are none.
     """
 
@@ -41,6 +43,10 @@ class StreamJoin(nn.Module):
             self.linear = nn.Linear(dim, dim, bias=False)
         elif join == "soft":
             self.logits = nn.Parameter(torch.zeros(values))
+        elif join == "route":
+            self.norm, self.route = norm(Norm.of("rmsnorm", {}), dim), nn.Linear(dim, values)
+            nn.init.zeros_(self.route.weight)
+            nn.init.zeros_(self.route.bias)
 
     def forward(self, x: Tensor, earlier: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """
@@ -58,9 +64,11 @@ class StreamJoin(nn.Module):
         return joined if self.replaces and scale == 1 else x + gained, gained
 
     def factors(self, x: Tensor) -> Tensor | None:
-        """What each value is multiplied by, (values,), or of a gate (batch, seq, values); None: by nothing alone."""
+        """What each value is multiplied by, (values,), or by token (batch, seq, values); None: by nothing alone."""
         if self.join == "gate":
             return apply(self.gate, x).sigmoid()
+        if self.join == "route":
+            return apply(self.route, self.norm(x)).softmax(dim=-1)
         return {"gain": lambda: self.gain, "soft": lambda: self.logits.softmax(dim=0)}.get(self.join, lambda: None)()
 
     def _joined(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
