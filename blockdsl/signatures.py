@@ -108,6 +108,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
+    sparse_topk_straight_through: bool
+    """scores beyond sparse_topk have the gradient that they would have in the softmax of all (arXiv:2505.22074);
+    default false"""
     sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     add_zero_kv: bool
@@ -115,6 +118,9 @@ class SelfAttentionOptions(TypedDict, total=False):
     arXiv:2309.17453); default false"""
     sigmoid: bool
     """each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431); default false"""
+    cog_signed: bool
+    """weights are the softmax of the scores' sizes, with their signs (Cog attention, arXiv:2411.07176); default
+    false"""
     l2_distance: bool
     """scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710); default false"""
     laser: bool
@@ -129,6 +135,22 @@ class SelfAttentionOptions(TypedDict, total=False):
     """gate_values has one gate for each head (arXiv:2505.06708); default false"""
     gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
+    gate_values_rank: int | None
+    """features between two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
+    output_gate: bool
+    """gate the weighted sums of values of all heads by themselves; beside gate_values, one gate of the sum of both
+    (HyGA, arXiv:2608.11805); default false"""
+    output_gate_headwise: bool
+    """output_gate has one gate for each head; default false"""
+    output_gate_rank: int | None
+    """features between two linear layers of that gate; none: one layer; default none"""
+    low_rank_silu_gates: bool
+    """silu between two linear layers of a gate (arXiv:2608.11805); default true"""
+    swiglu_values: bool
+    """these gates are silu, in place of the sigmoid (arXiv:2002.05202); default false"""
+    gate_value_heads: bool
+    """each head's weighted sum of values times a sigmoid of the input, all but 1 at first (arXiv:2306.12929);
+    default false"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -215,6 +237,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     sparse_topk: int | None
     """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
+    sparse_topk_straight_through: bool
+    """scores beyond sparse_topk have the gradient that they would have in the softmax of all (arXiv:2505.22074);
+    default false"""
     sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     add_zero_kv: bool
@@ -222,6 +247,9 @@ class CrossAttentionOptions(TypedDict, total=False):
     arXiv:2309.17453); default false"""
     sigmoid: bool
     """each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431); default false"""
+    cog_signed: bool
+    """weights are the softmax of the scores' sizes, with their signs (Cog attention, arXiv:2411.07176); default
+    false"""
     l2_distance: bool
     """scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710); default false"""
     laser: bool
@@ -236,6 +264,22 @@ class CrossAttentionOptions(TypedDict, total=False):
     """gate_values has one gate for each head (arXiv:2505.06708); default false"""
     gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
+    gate_values_rank: int | None
+    """features between two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
+    output_gate: bool
+    """gate the weighted sums of values of all heads by themselves; beside gate_values, one gate of the sum of both
+    (HyGA, arXiv:2608.11805); default false"""
+    output_gate_headwise: bool
+    """output_gate has one gate for each head; default false"""
+    output_gate_rank: int | None
+    """features between two linear layers of that gate; none: one layer; default none"""
+    low_rank_silu_gates: bool
+    """silu between two linear layers of a gate (arXiv:2608.11805); default true"""
+    swiglu_values: bool
+    """these gates are silu, in place of the sigmoid (arXiv:2002.05202); default false"""
+    gate_value_heads: bool
+    """each head's weighted sum of values times a sigmoid of the input, all but 1 at first (arXiv:2306.12929);
+    default false"""
     on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     tensor_product: bool
@@ -471,6 +515,8 @@ class ShortConvolutionOptions(TypedDict, total=False):
 
     kernel: int
     """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    inner: int | None
+    """features of the convolution; none: dim; default none"""
     bias: bool
     """biases of the convolution and of its linear layers; default false"""
 
@@ -674,6 +720,9 @@ class SharedSettings(TypedDict, total=False):
     """scores bounded by c, as c·tanh(score / c) (Gemma 2, arXiv:2408.00118); none: unbounded; default none"""
     attn_sparse_topk: int | None
     """only so many of each query's largest scores count (arXiv:1912.11637); none: all; default none"""
+    attn_sparse_topk_straight_through: bool
+    """scores beyond sparse_topk have the gradient that they would have in the softmax of all (arXiv:2505.22074);
+    default false"""
     attn_sink: bool
     """a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925); default false"""
     attn_add_zero_kv: bool
@@ -681,6 +730,9 @@ class SharedSettings(TypedDict, total=False):
     arXiv:2309.17453); default false"""
     attn_sigmoid: bool
     """each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431); default false"""
+    attn_cog_signed: bool
+    """weights are the softmax of the scores' sizes, with their signs (Cog attention, arXiv:2411.07176); default
+    false"""
     attn_l2_distance: bool
     """scores fall with the squared distance of query and key, in place of q·k (arXiv:2006.04710); default false"""
     attn_laser: bool
@@ -695,6 +747,22 @@ class SharedSettings(TypedDict, total=False):
     """gate_values has one gate for each head (arXiv:2505.06708); default false"""
     attn_gate_bias: bool
     """the gate of gate_values has a bias (Qwen3-Next: false); default true"""
+    attn_gate_values_rank: int | None
+    """features between two linear layers of that gate (HyGA, arXiv:2608.11805); none: one layer; default none"""
+    attn_output_gate: bool
+    """gate the weighted sums of values of all heads by themselves; beside gate_values, one gate of the sum of both
+    (HyGA, arXiv:2608.11805); default false"""
+    attn_output_gate_headwise: bool
+    """output_gate has one gate for each head; default false"""
+    attn_output_gate_rank: int | None
+    """features between two linear layers of that gate; none: one layer; default none"""
+    attn_low_rank_silu_gates: bool
+    """silu between two linear layers of a gate (arXiv:2608.11805); default true"""
+    attn_swiglu_values: bool
+    """these gates are silu, in place of the sigmoid (arXiv:2002.05202); default false"""
+    attn_gate_value_heads: bool
+    """each head's weighted sum of values times a sigmoid of the input, all but 1 at first (arXiv:2306.12929);
+    default false"""
     attn_on_attn: bool
     """attention on attention: a gated output (arXiv:1908.06954); default false"""
     attn_tensor_product: bool
@@ -948,6 +1016,8 @@ class SharedSettings(TypedDict, total=False):
     """largest step that a feature starts from; default 0.1"""
     conv_kernel: int
     """tokens that the convolution reads, the token's own among them (LFM2, arXiv:2511.23404); default 3"""
+    conv_inner: int | None
+    """features of the convolution; none: dim; default none"""
     conv_bias: bool
     """biases of the convolution and of its linear layers; default false"""
     rglru_width: int | None
@@ -1299,9 +1369,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_talking_heads: bool
     enc_attn_softcap: float | None
     enc_attn_sparse_topk: int | None
+    enc_attn_sparse_topk_straight_through: bool
     enc_attn_sink: bool
     enc_attn_add_zero_kv: bool
     enc_attn_sigmoid: bool
+    enc_attn_cog_signed: bool
     enc_attn_l2_distance: bool
     enc_attn_laser: bool
     enc_attn_laser_softcap: float
@@ -1309,6 +1381,13 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_attn_gate_values: bool
     enc_attn_gate_values_headwise: bool
     enc_attn_gate_bias: bool
+    enc_attn_gate_values_rank: int | None
+    enc_attn_output_gate: bool
+    enc_attn_output_gate_headwise: bool
+    enc_attn_output_gate_rank: int | None
+    enc_attn_low_rank_silu_gates: bool
+    enc_attn_swiglu_values: bool
+    enc_attn_gate_value_heads: bool
     enc_attn_on_attn: bool
     enc_attn_tensor_product: bool
     enc_zero_init_branch_output: bool
@@ -1426,6 +1505,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     enc_mamba_dt_min: float
     enc_mamba_dt_max: float
     enc_conv_kernel: int
+    enc_conv_inner: int | None
     enc_conv_bias: bool
     enc_rglru_width: int | None
     enc_rglru_heads: int
@@ -1542,9 +1622,11 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_talking_heads: bool
     dec_attn_softcap: float | None
     dec_attn_sparse_topk: int | None
+    dec_attn_sparse_topk_straight_through: bool
     dec_attn_sink: bool
     dec_attn_add_zero_kv: bool
     dec_attn_sigmoid: bool
+    dec_attn_cog_signed: bool
     dec_attn_l2_distance: bool
     dec_attn_laser: bool
     dec_attn_laser_softcap: float
@@ -1552,6 +1634,13 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_attn_gate_values: bool
     dec_attn_gate_values_headwise: bool
     dec_attn_gate_bias: bool
+    dec_attn_gate_values_rank: int | None
+    dec_attn_output_gate: bool
+    dec_attn_output_gate_headwise: bool
+    dec_attn_output_gate_rank: int | None
+    dec_attn_low_rank_silu_gates: bool
+    dec_attn_swiglu_values: bool
+    dec_attn_gate_value_heads: bool
     dec_attn_on_attn: bool
     dec_attn_tensor_product: bool
     dec_zero_init_branch_output: bool
@@ -1672,6 +1761,7 @@ class Seq2SeqKeywords(TypedDict, total=False):
     dec_mamba_dt_min: float
     dec_mamba_dt_max: float
     dec_conv_kernel: int
+    dec_conv_inner: int | None
     dec_conv_bias: bool
     dec_rglru_width: int | None
     dec_rglru_heads: int

@@ -97,7 +97,9 @@ def _title(each: MeshPlan, place: int, setup: Setup) -> str:
     share, ranks = each.shares[place], each.mesh.size // each.mesh.pp
     which = f"rank {place}" if ranks == 1 else f"ranks {place * ranks}-{(place + 1) * ranks - 1}"
     of = "" if setup.memory is None else f" of {in_words(float(setup.memory))}"
-    return f"{which} · {share.parameters / 1e9:,.2f} B parameters · {in_words(share.memory(each.checkpoint))}{of} each"
+    count = share.parameters
+    many = f"{count / 1e9:,.2f} B" if count >= 1e9 else f"{count / 1e6:,.2f} M"
+    return f"{which} · {many} parameters · {in_words(share.memory(each.checkpoint))}{of} each"
 
 
 def _heading(plan: Plan) -> list[str]:
@@ -133,7 +135,8 @@ def _details(each: MeshPlan, setup: Setup) -> Iterable[str]:
     yield f"mesh {mesh} · {mesh.size} ranks · {each.micro_batches} micro-batches of {each.micro_batch} rows · {verdict}"
     if mesh.pp > 1:
         yield f"{setup.schedule}: {schedule.doc}"
-        yield f"a rank waits {each.bubble:.1%} of a step, were its stages equal; they are {each.balance:.1%} of that"
+        balance = f"their mean is {each.balance:.1%} of the largest"
+        yield f"a rank waits {each.bubble:.1%} of a step, were its stages equal; {balance}"
     yield from each.notes
     for place, share in enumerate(each.shares):
         yield ""

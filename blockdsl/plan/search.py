@@ -9,7 +9,7 @@ Ranks that differ only along dp, fsdp, cp or tp cost the same, so a mesh has one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,6 +88,7 @@ class _Local:
             raise UserError(f"tp={tp}: no block splits: {self._whole()}")
         self.graph = graph if tp == 1 else tensor_part(graph, tp)
         self.costs = dict(node_costs(self.graph, Sizes(1, seq_len, context_len)))
+        self.flops = {node: cost.flops for node, cost in self.costs.items()}
         whole = self._whole()
         self.notes = (f"tp={tp}: whole on every rank: {whole}",) if whole else ()
         self.memory: dict[int, StageMemory] = {}
@@ -120,7 +121,6 @@ class _Model:
         self.context_len = setup.context_len or setup.seq_len
         self.parameters = total_parameters(graph)
         self.owners = {node: first for first, nodes in graph.tied().items() for node in nodes}
-        self.stages = _remembered(lambda n: stages(graph, n, self.seq_len))
         self.local = _remembered(lambda tp: _Local(graph, tp, self.seq_len, self.context_len))
         self.pieces = _remembered(lambda pp, tp, cp: _Pieces(self, pp, tp, cp).by_place)
 
@@ -189,18 +189,17 @@ class _Model:
 
     def _sent(self, mesh: Mesh, piece: _Piece, micro_batch: int, count: int, checkpoint: str) -> Iterator[Sent]:
         """See `traffic`."""
-        passes = 2 if checkpoint == "none" else 3
+        again = checkpoint != "none"
+        summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
         kept = -(-piece.parameters // mesh.fsdp)
         yield from among(mesh.fsdp, "fsdp", "gather", count * KEPT * (2 * piece.used + piece.around))
         yield from among(mesh.fsdp, "fsdp", "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", count * KEPT * kept)
-        yield from among(
-            mesh.tp, "tp", "all-reduce", rows * (item * (passes - 1) + KEPT) * piece.split + KEPT * piece.alike
-        )
+        yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + KEPT * piece.split) + KEPT * piece.alike)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.fsdp)
-        yield from among(mesh.cp, "cp", "gather", rows * item * (passes - 1) * piece.attended)
+        yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)
         yield from among(mesh.cp, "cp", "scatter", rows * item * piece.attended)
         yield from among(mesh.cp, "cp", "all-reduce", KEPT * kept)
 
@@ -210,7 +209,7 @@ class _Pieces:
 
     def __init__(self, model: _Model, pp: int, tp: int, cp: int) -> None:
         self.model, self.local, self.pp, self.cp = model, model.local(tp), pp, cp
-        self.parts = model.stages(pp * (model.schedule.stages if pp > 1 else 1))
+        self.parts = stages(self.local.graph, pp * (model.schedule.stages if pp > 1 else 1), loads=self.local.flops)
         self.tokens = model.seq_len // cp
         if cp not in self.local.memory:
             self.local.memory[cp] = StageMemory(self.local.graph, self.tokens, model.context_len)
@@ -247,9 +246,12 @@ class _Pieces:
                 tuple(dict.fromkeys(title for part in each for title in part.unknown)),
             )
         sizes = Sizes(1, self.tokens, model.context_len)
-        splits = [local.splits.get(node) for node in nodes]
         cuts = [self.cuts[i] for part in own for i in (part.index, part.index - 1) if 0 <= i < len(self.cuts)]
         common = {node: where for node, where in self.shared.items() if {part.index for part in own} & {*where}}
+        splits = [(node, local.splits.get(node)) for node in nodes]
+        sums = {node: graph.dim + split.sums for node, split in splits if isinstance(split, Split)}
+        blocks_of = ((graph.nx.nodes[node]["stage"], node) for node in nodes if graph.node_type(node) == "block")
+        last_of_each = {*dict(blocks_of).values()}  # by the pattern's stage
         return _Piece(
             stages=own,
             blocks=blocks,
@@ -258,7 +260,12 @@ class _Pieces:
             matrices=sum(local.matrices.get(node, 0) for node in blocks),
             cost=sum(costs, Cost()),
             saved=saved,
-            split=self.tokens * sum(graph.dim + split.sums for split in splits if isinstance(split, Split)),
+            split=self.tokens * sum(sums.values()),
+            again={
+                "none": 0,
+                "block": self.tokens * (sum(sums.values()) - len(sums) * graph.dim),
+                "stage": self.tokens * (sum(sums.values()) - len(last_of_each & {*sums}) * graph.dim),
+            },
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=attended_to,
             crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
@@ -283,7 +290,8 @@ class _Piece:
         around: parameters of what is around the blocks.
         used: parameters of blocks, tied ones as often as they run.
         matrices: parameters of blocks that are matrices.
-        split: numbers of a row that tp sums in one direction.
+        split: numbers that tp sums in one direction.
+        again: by checkpointing, those summed again forward: all but the result of the last block of what is recomputed.
         alike: parameters that ranks along tp hold alike within split layers.
         attended: keys and values that cp gathers.
         crossing: what is sent to the next stage and back to the one before.
@@ -298,6 +306,7 @@ class _Piece:
     cost: Cost
     saved: dict[str, Activations]
     split: int
+    again: Mapping[str, int]
     alike: int
     attended: int
     crossing: int

@@ -10,7 +10,7 @@ positions and biases are made where they are read; masks, and a context or condi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -71,21 +71,26 @@ class Crossing:
         return self.node if self.carries == "stream" else f"{self.node}.{self.carries}"
 
 
-def stages(graph: Graph, n: int, seq_len: int | None = None) -> tuple[PipelineStage, ...]:
+def stages(
+    graph: Graph, n: int, seq_len: int | None = None, loads: Mapping[str, int] | None = None
+) -> tuple[PipelineStage, ...]:
     """The stack in `n` stages of like FLOPs.
 
     Where the pattern has at least `n` stages, all cuts are at its `|`; else they are between any two blocks, but for
     parallel branches.
 
     Args:
+        graph: under tp that of one rank, `local.tensor_part`, whose embedding and head are whole.
         seq_len: tokens a row that FLOPs are counted for; by default max_seq_len, or 1024.
+        loads: these FLOPs by node, where they have been counted.
 
     Raises:
         UserError: there are fewer blocks than stages, or an encoder and a decoder.
         GraphError: a block reads one of a later stage, or a stage ends within branches; an edited graph may say so.
     """
+    loads = _loads(graph, seq_len) if loads is None else loads
     if n == 1:
-        return (_stage(graph, 0, 1, tuple(_steps(graph)), _loads(graph, seq_len)),)
+        return (_stage(graph, 0, 1, tuple(_steps(graph)), loads),)
     if graph.encoder is not None:
         raise UserError(f"pp={n}: an encoder with its decoder is not cut into pipeline stages")
     units = _written(graph) if len(graph.stages) >= n else _units(graph)
@@ -95,7 +100,6 @@ def stages(graph: Graph, n: int, seq_len: int | None = None) -> tuple[PipelineSt
         if len(units) < blocks:
             places += f", which can be cut into {len(units)} parts, as parallel branches stay together"
         raise UserError(f"pp={n}: a pipeline needs a block for each of its {n} stages; {places}")
-    loads = _loads(graph, seq_len)
     ends = balanced([sum(loads.get(node, 0) for node in unit) for unit in _with_ends(graph, units)], n)
     parts = [units[start:end] for start, end in zip((0, *ends), ends, strict=False)]
     return tuple(_stage(graph, i, n, tuple(n for unit in part for n in unit), loads) for i, part in enumerate(parts))
@@ -244,7 +248,7 @@ def _loads(graph: Graph, seq_len: int | None) -> dict[str, int]:
     return {node: cost.flops for node, cost in node_costs(graph, sizes(int(tokens), 1))}
 
 
-def _stage(graph: Graph, index: int, n: int, nodes: tuple[str, ...], loads: dict[str, int]) -> PipelineStage:
+def _stage(graph: Graph, index: int, n: int, nodes: tuple[str, ...], loads: Mapping[str, int]) -> PipelineStage:
     ends = ((graph.start,) if index == 0 else ()) + ((graph.end,) if index == n - 1 else ())
     beside = dict.fromkeys(
         source

@@ -8,8 +8,8 @@ that of an all-reduce's, all of a message's.
                             blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277)
     dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch
     tp all-reduce           of each block that splits, its update of the stream forward and the gradient of what it
-                            read backward, and the update again if it is computed again (Megatron-LM, arXiv:1909.08053);
-                            gradients of parameters that ranks hold alike
+                            read backward (Megatron-LM, arXiv:1909.08053); the update again where a stage is computed
+                            again, but for its last block; gradients of parameters that ranks hold alike
     pp send                 what crosses the cut after a stage, and the gradient of what crosses the one before it
     pp all-reduce           gradients of parameters that several stages have
     cp gather, scatter      keys and values of each attention, again if computed again, and their gradients

@@ -16,7 +16,9 @@ from blockdsl.registry.kinds import kinds
 from xt_blocks.blocks.forget import with_forgetting
 from xt_blocks.blocks.l2_distance import distance_features
 from xt_blocks.blocks.laser import exponentials, logarithms
+from xt_blocks.kernels import explicit, tiles
 from xt_blocks.kernels.scores.sigmoid import Sigmoid
+from xt_blocks.kernels.scores.sparse_topk import StraightThrough
 from xt_blocks.kernels.scores.zero_kv import ZeroKeySoftmax
 
 HEADS, GROUPS, DIM = 4, 2, 3
@@ -29,6 +31,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "norm of keys": {"k_rmsnorm": True, "qk_rmsnorm_eps": 0.1},
     "norm of values": {"value_rmsnorm": True},
     "gates by head": {"gate_values": True, "gate_values_headwise": True},
+    "gates of features": {"gate_values": True, "gate_bias": False, "gate_value_heads": True, "swiglu_values": True},
+    "gates of low rank": {"gate_values": True, "gate_values_rank": 5, "output_gate": True, "output_gate_rank": 3},
+    "gates of both kinds": {
+        **{"gate_values": True, "gate_values_rank": 2, "low_rank_silu_gates": False},
+        **{"output_gate": True, "output_gate_headwise": True, "value_dim_head": DIM},
+    },
+    "a gate by the output": {"output_gate": True, "swiglu_values": True},
+    "top scores, straight through": {"sparse_topk": 2, "sparse_topk_straight_through": True},
+    "signed weights": {"cog_signed": True},
+    "signed weights, several": {"cog_signed": True, "l2_distance": True, "softcap": 1.5, "output_gate": True},
     "several": {"add_zero_kv": True, "l2_distance": True, "laser": True, "k_rmsnorm": True, "value_rmsnorm": True},
 }
 
@@ -62,18 +74,76 @@ def by_loop(layer: xt_blocks.Attention, x: Tensor) -> Tensor:
                 key = normed(key, weights["qk_norm.k.weight"][group]) if o.k_rmsnorm else key
                 value = normed(value, weights["value_norm.weight"][group]) if o.value_rmsnorm else value
                 score = -(query - key).square().sum() if o.l2_distance else query @ key
-                numbers.append(score / math.sqrt(DIM))
+                score = score / math.sqrt(DIM)
+                numbers.append(score if o.softcap is None else o.softcap * (score / o.softcap).tanh())
                 values.append((o.laser_softcap * (value / o.laser_softcap).tanh()).exp() if o.laser else value)
-            powers = torch.stack(numbers).exp()
-            share = powers / (1 + powers) if o.sigmoid else powers / (powers.sum() + o.add_zero_kv)
+            scores = torch.stack(numbers)
+            powers = (scores.abs() if o.cog_signed else scores).exp()
+            if o.sparse_topk is not None:
+                powers = powers * (scores >= scores.sort(descending=True).values[: o.sparse_topk][-1])
+            powers = powers * scores.sign() if o.cog_signed else powers
+            share = powers / (1 + powers) if o.sigmoid else powers / (powers.abs().sum() + o.add_zero_kv)
             total = share @ torch.stack(values)
             total = total.log() if o.laser else total
-            if o.gate_values:
-                gate = x[i] @ weights["output.to_gate.weight"][head] + weights["output.to_gate.bias"][head]
-                total = total * gate.sigmoid()
+            if o.gate_value_heads:
+                gate = weights["output.to_head_gate.weight"][head] @ x[i] + weights["output.to_head_gate.bias"][head]
+                total = total / (1 + (-gate).exp())
             of_heads.append(total)
-        out.append(weights["output.to_out.weight"] @ torch.cat(of_heads))
+        out.append(weights["output.to_out.weight"] @ gated(o, weights, x[i], torch.cat(of_heads)))
     return torch.stack(out)
+
+
+def gated(o: Any, weights: dict[str, Tensor], x: Tensor, merged: Tensor) -> Tensor:
+    """`merged: (heads · features)` of a token, times its gates by the token `x: (dim)` and by itself."""
+    logits = torch.zeros_like(merged)
+    for name, reads, on in (("to_gate", x, o.gate_values), ("to_output_gate", merged, o.output_gate)):
+        if not on:
+            continue
+        name = f"output.{name}"
+        if f"{name}.down.weight" in weights:
+            reads = weights[f"{name}.down.weight"] @ reads
+            reads = reads / (1 + (-reads).exp()) if o.low_rank_silu_gates else reads
+            name = f"{name}.up"
+        own = weights[f"{name}.weight"] @ reads + weights.get(f"{name}.bias", torch.tensor(0.0))
+        logits = logits + own.repeat_interleave(len(merged) // len(own))
+    if not (o.gate_values or o.output_gate):
+        return merged
+    gates = 1 / (1 + (-logits).exp())
+    return merged * gates * (logits if o.swiglu_values else 1)
+
+
+def test_what_is_beyond_the_top_has_the_gradient_of_the_softmax_of_all() -> None:
+    """Scores 3, 1, 2 and values 1, 10, 100: of the top two, and by hand the gradient as if there were all three."""
+    layer = StraightThrough(2)
+    scores = torch.tensor([[[[3.0, 1.0, 2.0]]]], dtype=torch.float64, requires_grad=True)
+    values = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
+    out = (layer.apply(scores) * values).sum()
+    first = math.e / (math.e + 1)
+    assert math.isclose(out.item(), first + 100 * (1 - first))
+    out.backward()
+    powers = [math.exp(score) for score in (3, 1, 2)]
+    soft = [power / sum(powers) for power in powers]
+    mean = sum(share * value for share, value in zip(soft, (1, 10, 100), strict=True))
+    by_hand = [share * (value - mean) for share, value in zip(soft, (1, 10, 100), strict=True)]
+    assert scores.grad is not None
+    torch.testing.assert_close(scores.grad.flatten(), torch.tensor(by_hand, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("options", [{"sparse_topk": 3, "sparse_topk_straight_through": True}, {"cog_signed": True}])
+def test_tiles_have_the_gradients_of_the_plain_form(options: dict[str, Any]) -> None:
+    """Of a sequence that has several tiles, padded so that rows see nothing."""
+    x, mask = torch.randn(2, 3 * tiles.ROWS + 5, 8, dtype=torch.float64), torch.ones(2, 3 * tiles.ROWS + 5).bool()
+    mask[1, : tiles.ROWS + 3] = False
+    found = []
+    for kernel in (tiles.KERNEL, explicit.KERNEL):
+        layer = layer_of(**options)
+        layer.core = kernel.run  # type: ignore[assignment]
+        own = x.clone().requires_grad_()
+        out = layer(own, mask=mask)
+        out.square().sum().backward()
+        found.append((out, own.grad, layer.to_qkv.weight.grad))
+    for tiled, plain in zip(*found, strict=True):
+        torch.testing.assert_close(tiled, plain, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -119,6 +189,12 @@ def test_exponentials_do_not_overflow_float16() -> None:
         ({"laser_softcap": 3}, "laser_softcap is set, but it needs laser"),
         ({"laser": True, "talking_heads": True}, "laser and talking_heads are set, but weights that heads exchange"),
         ({"gate_values_headwise": True}, "gate_values_headwise is set, but it needs gate_values"),
+        ({"output_gate_rank": 3}, "output_gate_rank is set, but it needs output_gate"),
+        ({"gate_values": True, "low_rank_silu_gates": False}, "needs gate_values_rank or output_gate_rank"),
+        ({"swiglu_values": True}, "swiglu_values is set, but it needs gate_values or output_gate"),
+        ({"sparse_topk_straight_through": True}, "sparse_topk_straight_through is set, but it needs sparse_topk"),
+        ({"cog_signed": True, "sparse_topk": 2}, "cog_signed and sparse_topk are set, but the largest scores"),
+        ({"cog_signed": True, "laser": True}, "laser and cog_signed are set, but its weights may be negative"),
         ({"k_rmsnorm": True, "qk_rmsnorm": "each"}, "qk_rmsnorm and k_rmsnorm are set; queries and keys have one norm"),
         ({"kv_rank": 4, "kv_heads": None, "laser": True}, "laser is set beside kv_rank=4, but values are made of"),
     ],

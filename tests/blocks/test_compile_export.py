@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
+import blockdsl
 import xt_blocks
 
 from .variants import SIZES, inputs, stack
@@ -71,6 +72,17 @@ def test_a_train_step_compiles_once(name: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert counter.frame_count == 1
+
+
+def test_gradients_of_a_scan_are_those_without_a_compiler() -> None:
+    """With aot_eager, which fails where an operation has other strides than were traced."""
+    graph = blockdsl.compile("kda", dim=16, causal=True, kda_heads=2)
+    model, x = xt_blocks.lower(graph), torch.randn(2, 3, 16)
+    expected = torch.autograd.grad(model(x).pow(3).mean(), [*model.parameters()])
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    found = torch.autograd.grad(compiled(x).pow(3).mean(), [*model.parameters()])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_memory_tokens": 2, "scaled_sinu_pos_emb": True}])

@@ -26,9 +26,9 @@ def by_hand(layer: ShortConvolution, x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-@pytest.mark.parametrize(("kernel", "bias"), [(3, False), (1, True), (5, True)])
-def test_the_layer_by_hand(kernel: int, bias: bool) -> None:
-    layer = model(f"conv(kernel={kernel}, bias={str(bias).lower()})").attn_layers.blocks["conv0"].layer
+@pytest.mark.parametrize("options", ["kernel=3", "kernel=1, bias", "kernel=5, bias, inner=10", "inner=24"])
+def test_the_layer_by_hand(options: str) -> None:
+    layer = model(f"conv({options})").attn_layers.blocks["conv0"].layer
     assert isinstance(layer, ShortConvolution)
     x = torch.randn(2, 7, 16, dtype=torch.float64)
     ours, want = layer(x), torch.stack([by_hand(layer, row) for row in x])
@@ -39,7 +39,7 @@ def test_the_layer_by_hand(kernel: int, bias: bool) -> None:
 
 
 def test_every_way_of_running_it_is_the_same() -> None:
-    hold("conv(kernel=1) (conv(kernel=4, bias) & a) conv@x f conv@x/2")
+    hold("conv(kernel=1) (conv(kernel=4, bias, inner=6) & a) conv@x f conv@x/2")
 
 
 def test_costs() -> None:
@@ -47,8 +47,12 @@ def test_costs() -> None:
     # two linear layers and a convolution, with biases, and a norm before it and at the end
     assert graph.parameters() == 4 * 32 * 32 + 4 * 32 + 4 * 32 + 32 + 2 * 2 * 32
     assert graph.kv_cache_bytes(1000, batch=2) == 2 * 2 * 3 * 32 * 4
-    said, found = counted("conv(kernel=4)", SEQ)
-    assert abs(said - found) <= 0.02 * found
+    narrow = blockdsl.compile("conv(kernel=4, bias, inner=8)", dim=32, causal=True)
+    assert narrow.parameters() == 4 * 32 * 8 + 4 * 8 + 4 * 8 + 32 + 2 * 2 * 32
+    assert narrow.kv_cache_bytes(1000, batch=2) == 2 * 2 * 3 * 8 * 4
+    for text in ("conv(kernel=4)", "conv(kernel=4, inner=20)"):
+        said, found = counted(text, SEQ)
+        assert abs(said - found) <= 0.02 * found
 
 
 def test_it_runs_in_causal_stacks_alone() -> None:

@@ -129,6 +129,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "(a f)*2",
         {"attn_sink": True, "attn_softcap": 2, "attn_max_attend_past": 3, "attn_dropout": 0.1},
     ),
+    "gates of low rank": (
+        "(a c f)*2",
+        {
+            **{"attn_gate_values": True, "attn_gate_values_rank": 5, "attn_gate_value_heads": True},
+            **{"attn_output_gate": True, "attn_output_gate_rank": 3, "attn_kv_heads": 1, "attn_value_dim_head": 6},
+        },
+    ),
+    "gates by the output": (
+        "(a f)*2",
+        {"attn_output_gate": True, "attn_output_gate_headwise": True, "attn_swiglu_values": True},
+    ),
+    "sparse, straight through": (
+        "(a c f)*2",
+        {"attn_sparse_topk": 2, "attn_sparse_topk_straight_through": True, "attn_talking_heads": True},
+    ),
+    "signed": ("(a c f)*2", {"attn_cog_signed": True, "attn_num_mem_kv": 1, "alibi_pos_bias": True}),
     "zero key, gates by head": (
         "(a c f)*2",
         {

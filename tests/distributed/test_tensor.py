@@ -108,6 +108,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba-2, one norm before the gate": ("m(state=4, heads=4, dim_head=8, gate_first=false, chunk=3)", {}),
     "mamba": ("mamba(state=4)", {}),
     "mamba, all": ("mamba(state=4, rmsnorm=gain, bias)*2", {}),
+    "conv": ("conv conv(inner=12, bias, kernel=1)", {}),
     "hgrn": ("hgrn(heads=4, dim_head=4)", {}),
     "hidden norm": ("f(post_act_ln)*2", {"ff_glu": True}),
     "both ways": ("gla(heads=4, dim_head=4) mamba(state=4) rglru(heads=4)", {"causal": False, "bidirectional": True}),
@@ -116,7 +117,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "token shift": ("a f", {"shift_tokens": 1}),
     "gates of the residual": ("a f", {"gate_residual": True, "layer_scale": 0.5, "sandwich_norm": True}),
     "recomputed": ("(a f)*2", {"checkpoint": "block", "rel_pos_bias": True}),
-    "what splits beside what does not": ("a f conv f(inner=30) a(talking_heads)", {}),
+    "what splits beside what does not": ("a f f(inner=30) a(talking_heads)", {}),
 }  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def test_segments(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found, expected)
 
 
-EVERY_CACHE = "mamba(state=4) m(state=4, heads=4) hgrn(heads=4, dim_head=4) a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
+EVERY_CACHE = "conv mamba(state=4) m(state=4, heads=4) hgrn(heads=4, dim_head=4) a(kv_heads=1) ^k f a(kv=k, kv_heads=1) gdn(heads=4, dim_head=4) e(experts=4, inner=8) a(kv_rank=6, rotary=false) rglru"
 
 
 @pytest.mark.parametrize("ranks", RANKS)
@@ -233,7 +234,7 @@ WHOLE = {
     "rglru(heads=2)": "heads=2 is not divisible by 4",
     "hgrn(heads=2)": "heads=2 is not divisible by 4",
     "mamba(inner=30)": "inner=30 is not divisible by 4",
-    "conv": "it has as many hidden features as the stream, whatever its options say",
+    "conv(inner=30)": "inner=30 is not divisible by 4",
 }
 
 
@@ -272,7 +273,16 @@ def test_what_a_rank_holds_by_hand() -> None:
 
 
 SENT = ("a", "a(qk_rmsnorm=all)", "f", "f(post_act_ln)", "e(experts=4, inner=8)", "mamba(state=3)")
-SENT += ("m(heads=4)", "m(heads=4, gated_norm=none)", "gdn(heads=4)", "kda(heads=4)", "gla(heads=4)", "rglru", "hgrn")
+SENT += (
+    "m(heads=4)",
+    "m(heads=4, gated_norm=none)",
+    "gdn(heads=4)",
+    "kda(heads=4)",
+    "gla(heads=4)",
+    "rglru",
+    "hgrn",
+    "conv",
+)
 
 
 @pytest.mark.parametrize("block", SENT)

@@ -20,7 +20,10 @@ def pictures() -> dict[str, str]:
           <x(linear) m(scale_residual_constant=0) <x;
     ^e m*2 (one m*2)*3
     """
+    small = {"dim": 512, "heads": 8, "causal": True, "num_tokens": 4096, "max_seq_len": 1024}
+    plan = blockdsl.compile("(a f)*6", **small).plan("pp=2,tp=2", seq_len=1024, batch=64, memory="16GB")
     return {
+        "plan.svg": plan.cut().to_svg(color="stage"),
         "hybrid.svg": blockdsl.compile(nemotron_h, dim=4096, heads=32).to_svg(),
         "decoder.svg": blockdsl.compile("(a f)*12", **gpt2).to_svg(),
         "stages.svg": blockdsl.compile("f a f | a*6 f*6 | sandwich(6)", dim=512).to_svg(),

@@ -216,7 +216,7 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         edge("input", "f1", "steam"),
         [
             "input → f1: carries 'steam', which is none of stream, base, context, condition, position, scores, normed, "
-            "read, kv, values"
+            "read, concat, kv, values"
         ],
     ),
     (

@@ -20,7 +20,7 @@ from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec
 from xt_blocks.positions.relative import RelativeBias
 
 HEADS, DIM = 3, 16
-IN_SOFTMAX = {"sink", "add_zero_kv", "sigmoid"}
+IN_SOFTMAX = {"sink", "add_zero_kv", "sigmoid", "cog_signed"}
 OPTIONS: dict[str, Option] = {option.name: option for option in SELF_ATTENTION.options if option.scores}
 
 

@@ -158,6 +158,11 @@ OF_RELEASE: dict[int, list[Options]] = {
         {"attn_k_rmsnorm": True},
         {"attn_value_rmsnorm": True},
         {"attn_gate_values": True, "attn_gate_values_headwise": True},
+        {"attn_gate_values": True, "attn_gate_values_rank": 3, "attn_output_gate": True, "attn_output_gate_rank": 5},
+        {"attn_output_gate": True, "attn_output_gate_headwise": [True, False], "attn_swiglu_values": True},
+        {"attn_gate_value_heads": True},
+        {"attn_sparse_topk": 3, "attn_sparse_topk_straight_through": True},
+        {"attn_cog_signed": True},
         {"ff_glu": True, "ff_glu_mult_bias": True},
     ],
 }

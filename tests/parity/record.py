@@ -46,6 +46,10 @@ FORGET = {"heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2, "attn_num_mem_kv":
 ZERO_KEY = {"attn_add_zero_kv": True, "attn_k_rmsnorm": True, "attn_value_rmsnorm": True, "rotary_pos_emb": True}
 DISTANCE = {"attn_l2_distance": True, "attn_laser": True, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2}
 GATES = {"attn_gate_values": True, "attn_gate_values_headwise": True, "ff_glu": True, "ff_glu_mult_bias": True}
+LOW_RANK = {
+    **{"attn_gate_values": True, "attn_gate_values_rank": 5, "attn_gate_value_heads": True},
+    **{"attn_output_gate": True, "attn_output_gate_rank": 6, "heads": 4, "attn_dim_head": 8, "attn_kv_heads": 2},
+}
 CASES = {
     1: [
         case("deepnorm_macaron", {"deepnorm": True, "macaron": True}),
@@ -83,6 +87,14 @@ CASES = {
         case("sigmoid", {"attn_sigmoid": True, "attn_num_mem_kv": 2}),
         case("distance_laser", {"attn_laser_softcap": 2.0} | DISTANCE, {"attn_laser_softclamp_value": 2.0} | DISTANCE),
         case("gates_by_head", GATES),
+        case("gates_of_low_rank", LOW_RANK),
+        case(
+            "gates_by_the_output",
+            {"attn_output_gate": True, "attn_output_gate_headwise": True, "attn_swiglu_values": True},
+        ),
+        case("topk_straight_through", {"attn_sparse_topk": 3, "attn_sparse_topk_straight_through": True}),
+        case("hard", {"attn_sparse_topk": 1, "attn_sparse_topk_straight_through": True}, {"attn_hard": True}),
+        case("signed", {"attn_cog_signed": True, "attn_num_mem_kv": 2, "alibi_pos_bias": True}),
         case("bounded_output", {"output_softcap": 0.5}, BOUNDED),
         case("forget_gate", {"attn_forget_gate": True} | FORGET, {"attn_data_dependent_alibi": True} | FORGET),
     ],

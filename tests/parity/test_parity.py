@@ -25,4 +25,4 @@ def test_output_is_the_peers(name: str) -> None:
 
 
 def test_all_cases_are_there() -> None:
-    assert len(CASES) == (75 + 4 + 7) + (53 + 14 + 24 + 9 + 4)
+    assert len(CASES) == (75 + 4 + 7) + (53 + 14 + 29 + 9 + 4)

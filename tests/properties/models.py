@@ -192,6 +192,10 @@ _NEEDED = (
     ("gate_scale", "glu"),
     ("glu_mult_bias", "glu"),
     ("gate_values_headwise", "gate_values"),
+    ("gate_values_rank", "gate_values"),
+    ("output_gate_rank", "output_gate"),
+    ("output_gate_headwise", "output_gate"),
+    ("swiglu_values", "output_gate"),
     ("laser_softcap", "laser"),
 )
 

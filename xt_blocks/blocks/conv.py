@@ -16,14 +16,16 @@ class ShortConvolution(nn.Module):
     Args:
         dim: features of the stream.
         kernel: tokens of the convolution.
+        inner: features of the convolution; None: dim.
         bias: of the convolution and of both linear layers.
     """
 
-    def __init__(self, dim: int, kernel: int, bias: bool) -> None:
+    def __init__(self, dim: int, kernel: int, inner: int | None, bias: bool) -> None:
         super().__init__()
-        self.to_in = nn.Linear(dim, 3 * dim, bias=bias)
-        self.conv = CausalConv(dim, kernel, bias)
-        self.to_out = nn.Linear(dim, dim, bias=bias)
+        inner = dim if inner is None else inner
+        self.to_in = nn.Linear(dim, 3 * inner, bias=bias)
+        self.conv = CausalConv(inner, kernel, bias)
+        self.to_out = nn.Linear(inner, dim, bias=bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: LayerState | None = None) -> Tensor:
         """`x: (batch, seq, dim)`, `mask: (batch, seq)` → (batch, seq, dim)."""

@@ -11,9 +11,10 @@ from blockdsl.registry.builtin.kda import KIMI_DELTA_ATTENTION
 from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 
+from ..kernels.scans.decay import wide
 from ..kernels.scans.delta import delta_rule
 from .causal_conv import CausalConv
-from .gdn import decay_parameters, log_decay, unit
+from .gdn import decay_parameters, unit
 from .init import xavier
 from .linear import apply
 from .project import init_parts, split_heads
@@ -81,10 +82,11 @@ class KimiDeltaAttention(nn.Module):
         qkv = F.silu(self.conv(apply(self.to_qkv, x), real, cache))
         q, k, v = (split_heads(t, self.heads) for t in qkv.split_with_sizes(self.sizes, dim=-1))
         decay, gate = apply(self.to_low_rank, x).chunk(2, dim=-1)
-        decay, d = split_heads(apply(self.to_decay, decay), self.heads), q.shape[-1]
-        g = log_decay(decay, self.A_log[:, None, None], self.dt_bias.view(self.heads, 1, d))
+        rows, rate, bias = wide(apply(self.to_decay, decay), self.A_log, self.dt_bias)
+        # before heads are split: torch.compile traces other strides of softplus' gradient than it has
+        g = -rate.exp()[:, None, None] * split_heads(F.softplus(rows + bias), self.heads)
         out, state = delta_rule(
-            unit(q) * d**-0.5,
+            unit(q) * q.shape[-1] ** -0.5,
             unit(k),
             v,
             real.only(g.transpose(1, 2)).transpose(1, 2),

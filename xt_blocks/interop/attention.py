@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..blocks.attention import Attention, CrossAttention
+from ..blocks.output import LowRankGate
 from ..blocks.project import GainedQKNorm, QKNorm
 from .linear import load_linear
-from .positions import load_rows, regrouped
+from .positions import as_it_is, load_rows, regrouped
 from .reader import Reader
 
 Order = Callable[[Tensor], Tensor]
@@ -107,7 +108,11 @@ def _check_1(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
         state.warn("attn_tensor_product with one_kv_head: 1.x computes this for a batch of one row alone")
 
 
-_NOT_IN_1 = ("softcap", "value_rmsnorm", "sigmoid", "l2_distance", "laser", "gate_values_headwise", "forget_gate")
+_NOT_IN_1 = (
+    *("softcap", "value_rmsnorm", "sigmoid", "l2_distance", "laser", "forget_gate", "cog_signed"),
+    *("gate_values_headwise", "gate_values_rank", "output_gate", "swiglu_values", "gate_value_heads"),
+    "sparse_topk_straight_through",
+)
 
 
 def _check_2(o: Any, state: Reader, rotated: int, scores: ScoreContext) -> None:
@@ -237,6 +242,18 @@ def _load_talking_heads(talking: Any, state: Reader, by_head: Order) -> None:
         state.put(ours, mix, names[place][0])
 
 
+def _load_gate(gate: Any, state: Reader, name: str, by_head: Order, read: Order = as_it_is) -> None:
+    """
+    Args:
+        read: puts the features that it reads in our order, as rows.
+    """
+    if isinstance(gate, LowRankGate):
+        load_rows(gate.down, state, f"{name}.down", as_it_is, read)
+        load_rows(gate.up, state, f"{name}.up", by_head)
+    elif gate is not None:
+        load_rows(gate, state, name, by_head, read)
+
+
 def _load_output(output: Any, o: Any, state: Reader, by_head: Order) -> None:
     weight = output.to_out.weight
     name = "to_out.0.weight" if o.on_attn else "to_out.weight"
@@ -249,8 +266,9 @@ def _load_output(output: Any, o: Any, state: Reader, by_head: Order) -> None:
     state.put(weight, out, name)
     if output.to_relation is not None:
         load_linear(output.to_relation, state, "to_r")
-    if output.to_gate is not None:
-        load_rows(output.to_gate, state, "to_v_gate", by_head)
+    _load_gate(output.to_gate, state, "to_v_gate", by_head)
+    _load_gate(output.to_head_gate, state, "to_v_head_gate", by_head)
+    _load_gate(output.to_output_gate, state, "to_output_gate", by_head, read=by_head)
     if output.head_scale is not None:
         scale = state.need("head_scale_params", shape=(o.heads, 1))
         state.put(output.head_scale, None if scale is None else by_head(scale), "head_scale_params")

@@ -108,10 +108,15 @@ def _load_dynamic(module: Any, state: Reader, by_head: Order) -> None:
     load_rows(module.to_bias, state, last, by_head)
 
 
-def load_rows(layer: Any, state: Reader, name: str, by_head: Order) -> None:
-    """A linear layer whose outputs are in the order of heads."""
+def as_it_is(rows: Tensor) -> Tensor:
+    """The order that is ours already."""
+    return rows
+
+
+def load_rows(layer: Any, state: Reader, name: str, by_head: Order, read: Order = as_it_is) -> None:
+    """A linear layer whose outputs are in the order of heads, and what it `read`s perhaps too."""
     weight = state.need(f"{name}.weight", shape=layer.weight.shape)
-    state.put(layer.weight, None if weight is None else by_head(weight), f"{name}.weight")
+    state.put(layer.weight, None if weight is None else by_head(read(weight.T).T), f"{name}.weight")
     if layer.bias is None:
         return
     if not state.has(f"{name}.bias"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from .gates import gate_features
+from .gates import gate_saved
 from .latent import latent_saved
 from .multihead import kv_features
 
@@ -24,7 +24,7 @@ def attention_saved(o: Any, queries: float, keys: float, inputs: Collection[str]
     repeated = o.heads != o.kv_heads and not explicit
     new_q, new_k, new_v = (each or explicit for each in (changed or latent, changed or repeated, repeated))
     out = queries * o.heads * (o.value_dim_head * (2 if new_q and not explicit else 1) + (not explicit))
-    out += queries * 2 * gate_features(o) + (queries * o.heads + keys * o.kv_heads) * normed
+    out += queries * gate_saved(o) + (queries * o.heads + keys * o.kv_heads) * normed
     if latent:
         return queries * latent_saved(o) + out
     heads = o.heads if repeated else o.kv_heads

@@ -5,28 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from ..kinds import Kind, Shape
-from ..options import Option
+from ..options import Option, Value
+from ..split import Cut, Split, uneven
 from ..state import State
 
 
 def _conv_shapes(o: Any) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {
-        "to_in.weight": (3 * o.dim, o.dim),
-        "conv.weight": (o.dim, 1, o.kernel),
-        "to_out.weight": (o.dim, o.dim),
+        "to_in.weight": (3 * o.inner, o.dim),
+        "conv.weight": (o.inner, 1, o.kernel),
+        "to_out.weight": (o.dim, o.inner),
     }
     if o.bias:
-        shapes |= {"to_in.bias": (3 * o.dim,), "conv.bias": (o.dim,), "to_out.bias": (o.dim,)}
+        shapes |= {"to_in.bias": (3 * o.inner,), "conv.bias": (o.inner,), "to_out.bias": (o.dim,)}
     return shapes
+
+
+def _conv_derived(o: Any) -> dict[str, Value]:
+    return {"inner": o.dim if o.inner is None else o.inner}
+
+
+def _conv_split(o: Any, ranks: int) -> Split | str:
+    if o.inner % ranks:
+        return uneven("inner", o.inner, ranks)
+    by_feature, joint = Cut(), Cut(parts=(o.inner,) * 3)
+    cuts = {"to_in.weight": joint, "to_in.bias": joint, "conv.weight": by_feature, "conv.bias": by_feature}
+    return Split({"inner": o.inner // ranks}, {**cuts, "to_out.weight": Cut(axis=1)}, once=("to_out.bias",))
 
 
 def _conv_steps(o: Any) -> list[tuple[str, str]]:
     return [
-        (f"linear {o.dim:,} → {3 * o.dim:,}", ""),
+        (f"linear {o.dim:,} → {3 * o.inner:,}", ""),
         ("gate", ""),
         (f"convolution over {o.kernel} token{'s' * (o.kernel > 1)}", ""),
         ("gate", ""),
-        (f"linear {o.dim:,} → {o.dim:,}", ""),
+        (f"linear {o.inner:,} → {o.dim:,}", ""),
     ]
 
 
@@ -43,16 +56,26 @@ SHORT_CONVOLUTION = Kind(
             setting="conv_kernel",
             least=1,
         ),
+        Option(
+            "inner",
+            int,
+            None,
+            "features of the convolution; none: dim",
+            setting="conv_inner",
+            least=1,
+            optional=True,
+        ),
         Option("bias", bool, False, "biases of the convolution and of its linear layers", setting="conv_bias"),
     ),
     inputs=("mask", "cache"),
     shapes=_conv_shapes,
-    flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.dim * (4 * o.dim + o.kernel),
-    saved=lambda o, sizes, inputs: sizes.batch * o.dim * (7 * sizes.seq + o.kernel - 1),
-    state=lambda o: {"conv": State((o.kernel - 1, o.dim))} if o.kernel > 1 else {},
+    flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.inner * (4 * o.dim + o.kernel),
+    saved=lambda o, sizes, inputs: sizes.batch * (o.dim * sizes.seq + o.inner * (6 * sizes.seq + o.kernel - 1)),
+    state=lambda o: {"conv": State((o.kernel - 1, o.inner))} if o.kernel > 1 else {},
     module="xt_blocks.blocks.conv:ShortConvolution",
     causal_only=True,
-    split=lambda o, ranks: "it has as many hidden features as the stream, whatever its options say",
+    derive=_conv_derived,
+    split=_conv_split,
     steps=_conv_steps,
     also=("convolution", "shortconv", "lfm", "lfm2"),
     builtin=True,

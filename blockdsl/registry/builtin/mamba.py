@@ -64,7 +64,7 @@ _CHUNK = 16
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     tokens = sizes.batch * sizes.seq
     states = sizes.batch * (1 + -(-sizes.seq // _CHUNK)) * o.inner * o.state + 2 * o.inner * o.state  # decays, twice
-    return tokens * (o.dim + 10 * o.inner + o.dt_rank + 2 * o.state) + states
+    return tokens * (o.dim + 9 * o.inner + o.dt_rank + 2 * o.state) + states
 
 
 def _state(o: Any) -> dict[str, State]:

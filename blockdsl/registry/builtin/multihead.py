@@ -306,6 +306,7 @@ def attention_shapes(o: Any) -> dict[str, Shape]:
 _HEADS_TOGETHER = {
     "talking_heads": "heads exchange scores and weights",
     "on_attn": "the output's gate is of the sum over all heads",
+    "output_gate": "the gate of a head reads what all heads give",
     "dropout": "attention weights are dropped for all heads at once",
 }
 
@@ -328,7 +329,7 @@ def attention_split(o: Any, ranks: int, made: Callable[[int], Mapping[str, Cut]]
         "output.to_out.weight": Cut(axis=1),
         "output.to_relation.weight": by_kv_head,
         "output.head_scale": by_head,
-        **gate_cuts(),
+        **gate_cuts(o),
         "qk_norm.q_scale": by_head,
         "qk_norm.k_scale": by_kv_head,
         "value_norm.weight": by_kv_head,

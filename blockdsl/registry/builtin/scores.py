@@ -38,6 +38,10 @@ SCORE_OPTIONS = (
         scores="xt_blocks.kernels.scores.sparse_topk:sparse_topk",
     ),
     switch(
+        "sparse_topk_straight_through",
+        "scores beyond sparse_topk have the gradient that they would have in the softmax of all (arXiv:2505.22074)",
+    ),
+    switch(
         "sink",
         "a learned logit of each head takes a share of its softmax (gpt-oss, arXiv:2508.10925)",
         scores="xt_blocks.kernels.scores.sink:Sink",
@@ -53,15 +57,26 @@ SCORE_OPTIONS = (
         "each weight is the sigmoid of its score, in place of the softmax (arXiv:2409.04431)",
         scores="xt_blocks.kernels.scores.sigmoid:sigmoid",
     ),
+    switch(
+        "cog_signed",
+        "weights are the softmax of the scores' sizes, with their signs (Cog attention, arXiv:2411.07176)",
+        scores="xt_blocks.kernels.scores.cog:cog",
+    ),
 )
 
 
 def score_check(o: Any) -> str | None:
     """Why these options do not go together; None: they do."""
-    if len(weigh := [name for name in ("sink", "add_zero_kv", "sigmoid") if getattr(o, name)]) > 1:
+    if o.sparse_topk_straight_through and o.sparse_topk is None:
+        return "sparse_topk_straight_through is set, but it needs sparse_topk"
+    softmaxes = ("sparse_topk_straight_through", "sink", "add_zero_kv", "sigmoid", "cog_signed")
+    if len(weigh := [name for name in softmaxes if getattr(o, name)]) > 1:
         return f"{' and '.join(weigh)} are set; one of them takes the softmax's place"
-    if o.laser and o.talking_heads:
-        return "laser and talking_heads are set, but weights that heads exchange may be negative, without a logarithm"
+    if o.cog_signed and o.sparse_topk is not None:
+        return "cog_signed and sparse_topk are set, but the largest scores are not those of the largest weights"
+    for name, why in ("talking_heads", "weights that heads exchange"), ("cog_signed", "its weights"):
+        if o.laser and getattr(o, name):
+            return f"laser and {name} are set, but {why} may be negative, without a logarithm"
     return None
 
 
@@ -84,6 +99,8 @@ def score_words(o: Any) -> list[str]:
     """What a drawing says beside the softmax."""
     return [
         *([f"top {o.sparse_topk}"] if o.sparse_topk is not None else []),
+        *(["straight through"] if o.sparse_topk_straight_through else []),
+        *(["signed"] if o.cog_signed else []),
         *(["sink"] if o.sink else []),
         *(["zero key"] if o.add_zero_kv else []),
         *(["forget gate"] if getattr(o, "forget_gate", False) else []),

@@ -1,4 +1,4 @@
-"""Top-k scores per query: all others are masked (Zhao et al., arXiv:1912.11637)."""
+"""Top-k scores per query: all others are masked (Zhao et al., arXiv:1912.11637), perhaps with a gradient even so."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .softmax import no_rows
 from .spec import Modifier, ScoreStage, TileStep
 
 
 def sparse_topk(o: Any) -> Modifier:
-    """The option `sparse_topk`, of an attention block's options."""
-    return TopK(o.sparse_topk)
+    """The options `sparse_topk` and `sparse_topk_straight_through`, of an attention block's options."""
+    return StraightThrough(o.sparse_topk) if o.sparse_topk_straight_through else TopK(o.sparse_topk)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,29 @@ class TopK(Modifier):
 
     def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
         return grad  # a score at -inf has a weight of zero, and so no gradient
+
+
+@dataclass(frozen=True)
+class StraightThrough(Modifier):
+    """The softmax of the k largest scores, with the gradient of the softmax of all of them (arXiv:2505.22074)."""
+
+    k: int
+
+    name = "straight-through top-k scores"
+    stage = ScoreStage.SOFTMAX
+
+    def apply(self, x: Tensor) -> Tensor:
+        weights, soft = TopK(self.k).apply(x).softmax(dim=-1), x.softmax(dim=-1)
+        return weights.detach() + (soft - soft.detach())
+
+    def tile(self, x: Tensor, step: TileStep) -> Tensor:
+        weights = TopK(self.k).tile(x, step).softmax(dim=-1)
+        step.save(no_rows(x.softmax(dim=-1), step.empty))
+        return no_rows(weights, step.empty)
+
+    def tile_gradient(self, grad: Tensor, step: TileStep) -> Tensor:
+        (soft,) = step.saved
+        return grad.sub_((grad * soft).sum(dim=-1, keepdim=True)).mul_(soft)
 
 
 def only(scores: Tensor, chosen: Tensor) -> Tensor:

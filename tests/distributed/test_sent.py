@@ -1,0 +1,78 @@
+"""What a plan says that a rank sends, against what a training step hands to torch.distributed's collectives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import blockdsl
+from xt_blocks.distributed.job import distribute
+
+from .processes import run
+
+MODEL: dict[str, Any] = {
+    "dim": 32,
+    "heads": 4,
+    "attn_dim_head": 8,
+    "causal": True,
+    "num_tokens": 64,
+    "max_seq_len": 16,
+    "rotary_pos_emb": True,
+}
+ROWS, TOKENS = 8, 16
+PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("(a f)*2", {}),
+    "glu, one key head, tied embedding": ("(a f)*3", {"ff_glu": True, "attn_one_kv_head": True, "tie_embedding": True}),
+    "computed again": ("(a f)*2", {"checkpoint": "block", "use_rmsnorm": True}),
+    "stages computed again": ("(a f)*2 | (a & f) a", {"checkpoint": "stage"}),
+}
+OPERATIONS = {"_allgather_base_": "gather", "_reduce_scatter_base_": "scatter", "allreduce_": "all-reduce"}
+
+
+class Counted(TorchDispatchMode):
+    """Bytes that are handed to collectives, whole, by operation; a sum of a few numbers, as of losses, is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.partition(".")[0]
+        if name in OPERATIONS:
+            tensors = [each for each in torch.utils._pytree.tree_leaves(args) if isinstance(each, torch.Tensor)]
+            whole = max(tensor.numel() * tensor.element_size() for tensor in tensors)
+            if whole > 8 * 8:
+                self.bytes[OPERATIONS[name]] = self.bytes.get(OPERATIONS[name], 0) + whole
+        return func(*args, **(kwargs or {}))
+
+
+def counted(mesh: str, accumulate: int) -> dict[str, dict[str, int]]:
+    """Of each pattern, what one step hands over."""
+    out = {}
+    for name, (text, settings) in PATTERNS.items():
+        job = distribute(blockdsl.compile(text, **MODEL, **settings), mesh, accumulate=accumulate)
+        tokens = torch.randint(64, (ROWS, TOKENS + 1), generator=torch.Generator().manual_seed(0))
+        job.backward(tokens)
+        with Counted() as count:
+            job.backward(tokens)
+        out[name] = count.bytes
+    return out
+
+
+@pytest.mark.parametrize(("mesh", "accumulate"), [("fsdp=2", 1), ("fsdp=2", 2), ("dp=2", 1), ("tp=2", 1), ("tp=2", 2)])
+def test_what_a_step_sends(mesh: str, accumulate: int) -> None:
+    found = run(counted, 2, mesh, accumulate)
+    for name, (text, settings) in PATTERNS.items():
+        graph = blockdsl.compile(text, **MODEL, **settings)
+        rows = ROWS // accumulate // (1 if mesh.startswith("tp") else 2)
+        checkpoint = settings.get("checkpoint", "none")
+        run_as = {"micro_batch": rows, "checkpoint": checkpoint, "precision": "fp32"}
+        (share,) = graph.plan(mesh, seq_len=TOKENS, batch=ROWS, **run_as).best.shares
+        planned = {message.operation: message.payload for message in share.sent}
+        for real in found:
+            assert real[name].keys() == planned.keys(), name
+            for operation, payload in planned.items():
+                assert payload == pytest.approx(real[name][operation], rel=0.02), (name, operation)
