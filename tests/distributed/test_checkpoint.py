@@ -78,13 +78,13 @@ def on(mesh: str, *arguments: Any) -> dict[str, Any]:
     return first
 
 
-@pytest.mark.parametrize("writes", ["one", "fsdp=2", "tp=2"])
+@pytest.mark.parametrize("writes", ["one", "fsdp=2", "tp=2", "pp=2"])
 def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
     wrote = on(writes, None, tmp_path, 0, 2)
     unbroken = on("one", None, None, 0, 3)
     assert wrote["losses"] == pytest.approx(unbroken["losses"][:2], abs=1e-6)
     by_itself = on(writes, tmp_path, None, 2, 1)
-    for reads in ("one", "fsdp=3", "tp=2"):
+    for reads in ("one", "fsdp=3", "tp=2", "pp=2"):
         read = on(reads, tmp_path, None, 2, 1)
         assert read["step"] == 2
         assert read["held"].keys() == by_itself["held"].keys()

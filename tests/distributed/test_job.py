@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import blockdsl
+from blockdsl import UserError
 from blockdsl.plan.mesh import Mesh
 from xt_blocks import AutoregressiveWrapper
 from xt_blocks.distributed.init import initialised
@@ -20,12 +21,15 @@ from .processes import run
 MODEL: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "causal": True, "num_tokens": 32, "max_seq_len": 12}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "plain": ("(a f)*2", {}),
+    "plain": ("(a f)*2 | a ^k f a(kv=k) f", {}),
     "tied": ("(a f)@s*2 a(kv_heads=1)", {"rotary_pos_emb": True, "tie_embedding": True}),
     "wired": ("a ^s f a(scores=s) <s(gain) f(glu)", {"rel_pos_bias": True, "use_rmsnorm": True}),
     "recomputed": ("(a f)*2 m(state=4, dim_head=8, chunk=4)", {"checkpoint": "block"}),
     "experts": ("a e(experts=4, top=2, inner=8, balance_loss=0.1)", {}),
 }
+
+DEEP = ("plain", "recomputed")
+"""Those that can be cut into four stages, none of which share parameters with another on the same rank."""
 
 
 def batches(masked: bool) -> list[tuple[Tensor, Tensor | None]]:
@@ -77,9 +81,10 @@ def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
     return out
 
 
-def all_cases(mesh: str) -> dict[str, Any]:
-    out = {name: trained(name, mesh) for name in CASES}
-    out["masked"] = trained("plain", mesh, masked=True)
+def all_cases(mesh: str, schedule: str) -> dict[str, Any]:
+    cases = [name for name in CASES if name in DEEP or schedule in ("1f1b", "gpipe")]
+    out = {name: trained(name, mesh, schedule=schedule) for name in cases}
+    out["masked"] = trained("plain", mesh, masked=True, schedule=schedule)
     return out
 
 
@@ -111,9 +116,22 @@ def of_one_process(name: str, masked: bool = False) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=2", "dp=2", "tp=2", "fsdp=2,tp=2"])
-def test_equal_to_one_process(mesh: str) -> None:
-    first, second, *_ = run(all_cases, Mesh.parse(mesh).size, mesh)
+@pytest.mark.parametrize(
+    ("mesh", "schedule"),
+    [
+        ("fsdp=2", "1f1b"),
+        ("pp=2", "1f1b"),
+        ("tp=2", "1f1b"),
+        pytest.param("dp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("fsdp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2,fsdp=2", "gpipe", marks=pytest.mark.distributed),
+        pytest.param("pp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2", "interleaved", marks=pytest.mark.distributed),
+        pytest.param("pp=2", "zero-bubble", marks=pytest.mark.distributed),
+    ],
+)
+def test_equal_to_one_process(mesh: str, schedule: str) -> None:
+    first, second, *_ = run(all_cases, Mesh.parse(mesh).size, mesh, schedule)
     for name in first:
         expected = of_one_process(*(("plain", True) if name == "masked" else (name,)))
         for rank in (first, second):
@@ -131,3 +149,24 @@ def test_equal_to_one_process(mesh: str) -> None:
         if mesh == "fsdp=2":
             whole_model = sum(tensor.numel() for tensor in expected["first"].values())
             assert first[name]["held"] + second[name]["held"] == whole_model
+
+
+def refused(schedule: str, pattern: str, **settings: Any) -> str:
+    with pytest.raises(UserError) as error:
+        distribute(blockdsl.compile(pattern, **MODEL, **settings), "pp=2", schedule=schedule)
+    return str(error.value)
+
+
+def all_refused() -> list[str]:
+    return [
+        refused("1f1b", "a"),
+        refused("interleaved", "(a f)*2", rel_pos_bias=True),
+        refused("1f2b", "(a f)*2"),
+    ]
+
+
+def test_what_no_pipeline_can_do_is_said_in_words() -> None:
+    few, shares, unknown = run(all_refused, 2)[0]
+    assert "pp=2: a pipeline needs a block for each of its 2 stages; the stack has 1 block" in few
+    assert "two of one rank share the parameters of" in shares
+    assert "there is no schedule '1f2b'; did you mean '1f1b'?" in unknown

@@ -34,7 +34,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def trained(model: nn.Module, tokens: Tensor, group: Any, graph: Any) -> list[float]:
-    """Losses of some steps of SGD; with a group, as one of its ranks."""
+    """BatchLosses of some steps of SGD; with a group, as one of its ranks."""
     own = cuts(model, graph, group.size()) if group is not None else {}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     wrapper, losses = xt_blocks.AutoregressiveWrapper(model.train()), []

@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
     # Threads that wait sleep, instead of spinning: with anything else running on the machine, two spinning threads
     # train at a fraction of the speed of one. torch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ..train.launch import joined, restarted, says
+    from ..train.launch import process_group, says, started_again
 
     with output.lasting():
         try:
-            with joined(args.mesh, args.device or "cpu", args.timeout) as ranks:
-                if restarted() and args.out is not None and (args.out / "settings.json").is_file():
+            with process_group(args.mesh, args.device or "cpu", args.timeout) as ranks:
+                if started_again() and args.out is not None and (args.out / "settings.json").is_file():
                     args.resume = args.out
                 return _resume(args, ranks) if args.resume is not None else _start(args, ranks)
         except UserError as error:

@@ -35,25 +35,25 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from .pieces import Piece
+from .pieces import HeldTensor
 
 WEIGHT, STATE = "model.", "optimizer."
 """What names begin with: `model.NAME`, `optimizer.NAME.exp_avg`."""
 
-Pieces = Mapping[str, Piece]
-PieceOf = Callable[[str, Tensor], Piece]
+HeldTensors = Mapping[str, HeldTensor]
+HeldOf = Callable[[str, Tensor], HeldTensor]
 """A parameter's name, and it or another tensor of its shape → what this rank holds of it."""
 
 
-def _all_of_it(name: str, tensor: Tensor) -> Piece:
-    return Piece.of(tensor, tensor.shape)
+def _all_of_it(name: str, tensor: Tensor) -> HeldTensor:
+    return HeldTensor.of(tensor, tensor.shape)
 
 
 def contents(
-    models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] = (), piece_of: PieceOf = _all_of_it
-) -> dict[str, Piece]:
+    models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] = (), piece_of: HeldOf = _all_of_it
+) -> dict[str, HeldTensor]:
     """What a checkpoint has of a rank's models and optimisers, by name: views, which reading fills."""
-    out: dict[str, Piece] = {}
+    out: dict[str, HeldTensor] = {}
     for model in models:
         kept = model.state_dict(keep_vars=True).keys()
         out |= {WEIGHT + name: piece_of(name, parameter) for name, parameter in model.named_parameters()}
@@ -64,7 +64,7 @@ def contents(
     return out
 
 
-def make_room(
+def make_states(
     models: Sequence[nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
     stored: Mapping[str, torch.Size],
@@ -118,7 +118,7 @@ def _states(
                 yield names[parameter], key, parameter, value
 
 
-def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) -> None:
+def write(folder: Path, pieces: HeldTensors, group: dist.ProcessGroup | None = None) -> None:
     """Write what all ranks of a group hold into a folder that is there; each calls this.
 
     Raises:
@@ -127,7 +127,7 @@ def write(folder: Path, pieces: Pieces, group: dist.ProcessGroup | None = None) 
     state_dict_saver.save({**pieces}, storage_writer=FileSystemWriter(folder), planner=_Save(), process_group=group)
 
 
-def read(folder: Path, pieces: Pieces, alone: bool = False) -> None:
+def read(folder: Path, pieces: HeldTensors, alone: bool = False) -> None:
     """Fill the pieces from a checkpoint of many ranks, each of which calls this; or `alone`, by this process.
 
     Raises:
@@ -146,7 +146,7 @@ def shapes(folder: Path) -> dict[str, torch.Size]:
     return {name: each.size for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
 
 
-def read_safetensors(file: Path, pieces: Pieces) -> None:
+def read_safetensors(file: Path, pieces: HeldTensors) -> None:
     """Fill the pieces of weights from the file of one process, of which each rank reads what it holds.
 
     Raises:
@@ -164,7 +164,7 @@ def read_safetensors(file: Path, pieces: Pieces) -> None:
                 rectangle.part.copy_(values)
 
 
-def read_tensors(tensors: Mapping[str, Tensor], pieces: Pieces) -> None:
+def read_tensors(tensors: Mapping[str, Tensor], pieces: HeldTensors) -> None:
     """Fill the pieces from whole tensors."""
     for name, piece in pieces.items():
         for rectangle in piece.rectangles:
@@ -212,11 +212,11 @@ def _chunk(rectangle: Any) -> ChunkStorageMetadata:
     return ChunkStorageMetadata(torch.Size(rectangle.offset), rectangle.part.shape)
 
 
-def _written(name: str, piece: Piece) -> Iterator[WriteItem]:
+def _written(name: str, piece: HeldTensor) -> Iterator[WriteItem]:
     for rectangle in piece.rectangles:
         data = TensorWriteData(_chunk(rectangle), TensorProperties.create_from_tensor(rectangle.part), piece.shape)
         yield WriteItem(MetadataIndex(name, rectangle.offset), WriteItemType.SHARD, tensor_data=data)
 
 
-def _found(piece: Piece, index: MetadataIndex) -> Tensor:
+def _found(piece: HeldTensor, index: MetadataIndex) -> Tensor:
     return next(r.part for r in piece.rectangles if torch.Size(r.offset) == index.offset)

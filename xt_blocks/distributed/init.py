@@ -62,9 +62,10 @@ def fill(target: nn.Module, source: nn.Module, cuts: Mapping[str, Cut], ranks: i
         for name, parameter in target.named_parameters():
             if (whole := source.get_parameter(name)) is not parameter:  # a module that both have
                 parameter.copy_(local_tensor(whole, cuts.get(name), ranks, rank))
+        kept = dict(source.named_buffers())
         for name, buffer in target.named_buffers():
-            if (kept := source.get_buffer(name)).shape == buffer.shape:
-                buffer.copy_(kept)
+            if name in kept and kept[name].shape == buffer.shape:
+                buffer.copy_(kept[name])
 
 
 def drawn_block(graph: BlockGraph, node: str, seed: int) -> nn.Module:

@@ -18,7 +18,7 @@ targets, whatever the mesh. Leaves the optimiser to torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -32,31 +32,35 @@ from torch.distributed.checkpoint.api import CheckpointException
 from blockdsl.errors import UserError
 from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits
 from blockdsl.plan.mesh import Mesh
+from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
 from blockdsl.registry.split import Split
 
 from ..generation.autoregressive import AutoregressiveWrapper
-from ..models.lower import lower_stream, model_around
+from ..models.lower import lower_stream
 from ..models.transformer import TransformerWrapper
-from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.modules import block_module
 from ..runtime.stack import Stack
 from . import checkpoint
 from .init import fill, initialised
-from .pieces import Piece
+from .pieces import HeldTensor
+from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
 from .ranks import Ranks
 from .shard import let_go, local_part, sharded
+from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
 from .tensor import sum_gradients, tensor_parallel
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph, Cut
 
+IGNORED = -100
+"""A target that does not count."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 @dataclass
-class Losses:
+class BatchLosses:
     """Of a batch: the mean cross-entropy over its targets, in nats, and what blocks added to it by name."""
 
     cross_entropy: float
@@ -86,11 +90,12 @@ class Job:
         device: of this rank.
         precision: "fp32", or "bf16": products are computed in bfloat16, of parameters that stay float32.
         compile: blocks run compiled.
-        accumulate: micro-batches that a batch is cut into on each rank.
+        accumulate: micro-batches that a rank's rows are cut into; along pp at least one for each rank.
+        schedule: along pp, one of `pipeline.SCHEDULES`.
 
     Attributes:
         ranks: the mesh, and this rank's place in it.
-        wrapper: computes the loss of some rows.
+        stages: those that this rank has, by their place; without pp there is one.
     """
 
     def __init__(
@@ -103,60 +108,84 @@ class Job:
         precision: str = "fp32",
         compile: bool = False,
         accumulate: int = 1,
+        schedule: str = "1f1b",
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        self.graph, self.mesh, self.accumulate = graph, mesh, whole("accumulate", accumulate, 1)
-        self.ranks = Ranks(mesh, device)
-        self.precision = PRECISIONS[precision]
+        if graph.reads != "tokens" or graph.encoder is not None:
+            raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
+        if graph.nodes("condition"):
+            raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
+        self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
+        self.ranks, self.precision = Ranks(mesh, device), PRECISIONS[precision]
         self.whole_shapes = whole_shapes(graph)
-
         self.cuts: dict[str, Cut] = {}
-        net = self._made(seed, compile)
-        if not isinstance(net, TransformerWrapper):
-            raise UserError("a job trains a language model, and this graph embeds no tokens: give num_tokens")
-        self.wrapper = AutoregressiveWrapper(net.to(self.ranks.device))
-        sharded(self.wrapper, self.ranks)
+        self.stages = self._made(seed, compile, schedule)
+        self.pipeline, self.shared = None, None
+        if mesh.pp > 1:
+            micro = mesh.pp * -(-self.accumulate // mesh.pp) if rounds(schedule) > 1 else max(mesh.pp, self.accumulate)
+            self.pipeline = Pipeline(self.stages, self.ranks, schedule, micro)
+            self.shared = Shared([name for name, _ in self.named_parameters()], self.ranks)
 
-    def _made(self, seed: int, compile: bool) -> nn.Module:
-        """The model, with this rank's share of each block and of what is around them."""
+    def _made(self, seed: int, compile: bool, schedule: str) -> dict[int, StageLoss]:
+        """This rank's stages, with its share of each of their blocks and of what is around them."""
         ranks, rank = self.mesh.tp, self.ranks.place["tp"]
         local, splits = tensor_part(self.graph, ranks), tensor_splits(self.graph, ranks)
+        drawn: dict[str, nn.Module] = {}
 
         def share(node: str, block: nn.Module) -> nn.Module:
+            if node in drawn:  # tied to one of another stage of this rank
+                return drawn[node]
             if ranks > 1 and isinstance(split := splits[node], Split):
                 whole, block = block, block_module(local, node)
                 cuts = node_cuts(self.graph, node, split, ranks)
                 fill(block, whole, {f"layer.{name}": cut for name, cut in cuts.items()}, ranks, rank)
+            drawn[node] = block
             return block
 
-        net = initialised(self.graph, seed, share)
-        if ranks > 1:
-            whole, net = net, model_around(Stack(local.stack_alone(), _blocks(net)), local)
-            self.cuts = cuts_of(net, self.graph, ranks)
-            fill(net, whole, self.cuts, ranks, rank)
-            tensor_parallel(net, self.graph, self.ranks.group("tp"))
-        for block in _blocks(net).values():
-            block.to(self.ranks.device)
-            if compile:
-                block.compile()
-            sharded(block, self.ranks)
-        return net
+        owner = {node: first for first, nodes in self.graph.tied().items() for node in nodes}
+        mine = stages_of(self.ranks.place["pp"], self.mesh.pp, schedule) if self.mesh.pp > 1 else [0]
+        parts = stages(self.graph, self.mesh.pp * len(mine))
+        check_shared(self.graph, parts, self.mesh.pp, schedule)
+        out: dict[int, StageLoss] = {}
+        finished: set[str] = set()
+        for index in mine:
+            part = parts[index]
+            source = initialised(self.graph, seed, share, {owner.get(node, node) for node in part.nodes})
+            stack = StageStack(local.stack_alone(), _blocks(source), part.nodes, part.beside)
+            net = StageModel(stack, local.model_options())
+            own_cuts = cuts_of(net, self.graph, ranks) if ranks > 1 else {}
+            fill(net, source, own_cuts, ranks, rank)
+            if ranks > 1:
+                tensor_parallel(net, self.graph, self.ranks.group("tp"))
+            self.cuts |= own_cuts
+            net.to(self.ranks.device)
+            for node, block in _blocks(net).items():
+                if node not in finished:
+                    finished.add(node)
+                    if compile:
+                        block.compile()
+                    sharded(block, self.ranks)
+            out[index] = StageLoss(net, self._autocast, self.mesh.data)
+            # FSDP takes the mean over the data ranks, and a batch's loss is a sum of shares: hence the scale
+            sharded(out[index], self.ranks)
+        return out
 
     @property
     def nets(self) -> list[TransformerWrapper]:
         """The models that this rank has, each with some of the graph's blocks, and its share of their parameters."""
-        return [self.wrapper.net]
+        return [stage.wrapper.net for stage in self.stages.values()]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """This rank's parameters, by the names of one process."""
-        return (named for net in self.nets for named in net.named_parameters())
+        named = {name: parameter for net in self.nets for name, parameter in net.named_parameters()}
+        return iter(named.items())
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """This rank's parameters, for an optimiser."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def backward(self, tokens: Tensor, mask: Tensor | None = None) -> Losses:
+    def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
 
         Args:
@@ -166,66 +195,127 @@ class Job:
         if len(tokens) < (least := self.mesh.data * self.accumulate):
             pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
             raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
-        self.wrapper.train()
         losses = self._passes(tokens, mask, gradients=True)
         if self.mesh.tp > 1:
-            sum_gradients(self.wrapper.net, self.cuts, self.ranks.group("tp"))
+            for net in self.nets:
+                names = dict(net.named_parameters())
+                own = {name: cut for name, cut in self.cuts.items() if name in names}
+                sum_gradients(net, own, self.ranks.group("tp"))
+        if self.shared is not None:
+            self.shared.sum_gradients(dict(self.named_parameters()))
         return losses
 
-    def loss(self, tokens: Tensor, mask: Tensor | None = None) -> Losses:
+    def loss(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """A batch's mean loss, without gradients and in evaluation mode."""
-        self.wrapper.eval()
-        with torch.no_grad():
-            losses = self._passes(tokens, mask, gradients=False)
-        let_go(self.wrapper)
-        return losses
+        return self._passes(tokens, mask, gradients=False)
 
-    def _passes(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> Losses:
+    def generate(self, prompts: Tensor, seq_len: int, **options: Any) -> Tensor:
+        """What `AutoregressiveWrapper.generate` gives, the same on every rank, with the arguments of that.
+
+        Raises:
+            UserError: along pp no rank has the model from end to end.
+        """
+        tokens: Tensor = self._called(lambda wrapper: wrapper.generate(prompts, seq_len, **options))
+        return tokens
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode; as `generate`."""
+        for stage in self.stages.values():
+            stage.eval()
+        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens.to(self.ranks.device)))
+        return logits
+
+    def _called(self, call: Callable[[AutoregressiveWrapper], Any]) -> Any:
+        if self.pipeline is not None:
+            raise UserError(f"along pp no rank has the whole model ({self.mesh}): read its checkpoint on another mesh")
+        (stage,) = self.stages.values()
+        with self._autocast(), torch.no_grad():
+            out = stage(call=call)
+        let_go(stage)
+        return out
+
+    def _passes(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> BatchLosses:
+        for stage in self.stages.values():
+            stage.train(gradients)
+        pieces = self._micro_batches(tokens, mask, gradients)
+        if self.pipeline is not None:
+            given = [name for name, value in pieces[0].items() if value is not None]
+            self.pipeline.run(gradients, {name: torch.cat([piece[name] for piece in pieces]) for name in given})
+        else:
+            (stage,) = self.stages.values()
+            for piece in pieces:
+                with torch.set_grad_enabled(gradients):
+                    objective = stage(**piece)
+                if gradients:
+                    torch.autograd.backward(objective)
+            if not gradients:
+                let_go(stage)
+        return self._found()
+
+    def _found(self) -> BatchLosses:
+        """What the last stages of all ranks have found, summed in the order of ranks."""
+        mine: list[tuple[str, float]] = []
+        for stage in self.stages.values():
+            if self.ranks.once(("cp", "tp")):
+                mine += [(name, float(value)) for found in stage.found for name, value in found.items()]
+            stage.found.clear()
+        every: list[Any] = [None] * self.mesh.size
+        dist.all_gather_object(every, mine)
+        sums: dict[str, float] = {}
+        for name, value in (each for held in every for each in held):
+            sums[name] = sums.get(name, 0.0) + value
+        return BatchLosses(sums.pop(""), sums)
+
+    def _micro_batches(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> list[dict[str, Any]]:
+        """The rank's rows in pieces, each with its part of the batch's targets and rows.
+
+        Those of a pipeline are alike in size. A rank or a piece without rows runs one that does not count, since all
+        ranks gather parameters alike.
+        """
         counts = targets_in(tokens, mask)
         total, rows = int(counts.sum()), self.ranks.rows(len(tokens))
         if total == 0:
             raise ValueError("no token of the batch is a target: it is all padding")
-        found: dict[str, float] = {"": 0.0}
-        pieces = torch.arange(rows.start, rows.stop, device="cpu", dtype=torch.int64).tensor_split(
-            self.accumulate if gradients else 1
-        )
-        for piece in pieces:
-            if len(piece) == 0:
-                raise UserError(
-                    f"{rows.stop - rows.start} rows a rank cannot be cut into {self.accumulate} micro-batches"
-                )
-            share, weight = len(piece) / len(tokens), int(counts[piece].sum()) / total
-            some = None if mask is None else mask[piece].to(self.ranks.device)
-            with auxiliary_losses() as further, self._autocast():
-                loss = self.wrapper(tokens[piece].to(self.ranks.device), mask=some)
-            added = further.by_name()
-            cross_entropy = loss - sum(added.values()) if added else loss
-            scaled = cross_entropy * weight if weight else cross_entropy.detach() * 0.0
-            for name, value in added.items():
-                scaled = scaled + value * share
-                found[name] = found.get(name, 0.0) + value.item() * share
-            found[""] += cross_entropy.item() * weight if weight else 0.0
-            if gradients:
-                # FSDP takes the mean over the data ranks, and a batch's loss is a sum of shares
-                torch.autograd.backward(scaled * self.mesh.data)
-        names = sorted(found)
-        values = self.ranks.sums([found[name] if self.ranks.once(("cp", "tp")) else 0.0 for name in names])
-        sums = dict(zip(names, values, strict=True))
-        return Losses(sums.pop(""), sums)
+        here = torch.arange(rows.start, rows.stop, device="cpu", dtype=torch.int64)
+        if self.pipeline is not None:
+            pieces = here.tensor_split(self.pipeline.micro)
+            length = max(1, *(len(piece) for piece in pieces))
+        else:
+            pieces, length = here.tensor_split(self.accumulate if gradients else 1), 1
+        return [self._piece_of_batch(tokens, mask, counts / total, piece, length) for piece in pieces]
+
+    def _piece_of_batch(
+        self, tokens: Tensor, mask: Tensor | None, parts: Tensor, rows: Tensor, length: int
+    ) -> dict[str, Tensor | None]:
+        further = max(0, length - len(rows))
+        some = tokens[torch.cat((rows, rows.new_zeros(further)))].clone()
+        some[len(rows) :, 1:] = IGNORED
+        seen = None if mask is None else torch.cat((mask[rows], mask.new_ones(further, mask.shape[1])))
+        weight = float(parts[rows].sum())
+        if weight == 0:  # a mean of no targets is no number
+            some, seen = some.clamp(min=0), None if seen is None else torch.ones_like(seen)
+        device, dtype = self.ranks.device, torch.get_default_dtype()
+        return {
+            "tokens": some.to(device),
+            "mask": None if seen is None else seen.to(device),
+            "weight": torch.full((1,), weight, device=device, dtype=dtype),
+            "share": torch.full((1,), len(rows) / len(tokens), device=device, dtype=dtype),
+        }
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.ranks.device.type, self.precision, enabled=self.precision is not None)
 
-    def contents(self, *optimizers: torch.optim.Optimizer) -> dict[str, Piece]:
+    def contents(self, *optimizers: torch.optim.Optimizer) -> dict[str, HeldTensor]:
         """What a checkpoint has of this rank's part, under the names of one process."""
         return checkpoint.contents(self.nets, optimizers, self._piece)
 
-    def make_room(self, stored: Mapping[str, torch.Size], *optimizers: torch.optim.Optimizer) -> None:
+    def make_states(self, stored: Mapping[str, torch.Size], *optimizers: torch.optim.Optimizer) -> None:
         """Give optimisers the state that a checkpoint with these names has, of zeros, for reading to fill."""
-        checkpoint.make_room(self.nets, optimizers, stored, self.whole_shapes)
+        checkpoint.make_states(self.nets, optimizers, stored, self.whole_shapes)
 
-    def _piece(self, name: str, tensor: Tensor) -> Piece:
-        return Piece.of(tensor, self.whole_shapes[name], self.cuts.get(name), self.mesh.tp, self.ranks.place["tp"])
+    def _piece(self, name: str, tensor: Tensor) -> HeldTensor:
+        return HeldTensor.of(tensor, self.whole_shapes[name], self.cuts.get(name), self.mesh.tp, self.ranks.place["tp"])
 
     def save(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Write a checkpoint that any mesh reads, into a folder that is new or empty; every rank calls this.
@@ -249,7 +339,7 @@ class Job:
             UserError: it is damaged, lacks a file, or is of another model; the job then holds some of it.
         """
         try:
-            self.make_room(checkpoint.shapes(Path(folder)), *optimizers)
+            self.make_states(checkpoint.shapes(Path(folder)), *optimizers)
             checkpoint.read(Path(folder), self.contents(*optimizers))
         except (CheckpointException, OSError, KeyError, ValueError) as error:
             raise UserError(f"{folder} cannot be read: {checkpoint.reasons(error)}") from error
@@ -259,7 +349,7 @@ class Job:
         here = 0.0
         if self.ranks.once(("dp", "cp")):
             for name, parameter in self.named_parameters():
-                if parameter.grad is not None:
+                if parameter.grad is not None and (self.shared is None or self.shared.counts(name)):
                     parts = self._piece(name, parameter.grad).rectangles
                     here += sum(float(each.part.double().square().sum()) for each in parts if each.first)
         (total,) = self.ranks.sums([here])
@@ -283,9 +373,9 @@ def whole_shapes(graph: BlockGraph) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in net.named_parameters()}
 
 
-def targets_in(tokens: Tensor, mask: Tensor | None, ignore_index: int = -100) -> Tensor:
+def targets_in(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """(batch,) how many tokens of each row are predicted."""
-    counted = tokens[:, 1:] != ignore_index
+    counted = tokens[:, 1:] != IGNORED
     if mask is not None:
         counted = counted & mask[:, 1:] & mask[:, :-1]
     return counted.sum(dim=1)

@@ -34,7 +34,7 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Piece:
+class HeldTensor:
     """What a rank holds of one tensor; perhaps nothing.
 
     Attributes:
@@ -46,7 +46,7 @@ class Piece:
     rectangles: tuple[Rectangle, ...]
 
     @classmethod
-    def of(cls, tensor: Tensor, shape: torch.Size, cut: Cut | None = None, ranks: int = 1, rank: int = 0) -> Piece:
+    def of(cls, tensor: Tensor, shape: torch.Size, cut: Cut | None = None, ranks: int = 1, rank: int = 0) -> HeldTensor:
         """
         Args:
             tensor: as the rank has it, perhaps sharded.
@@ -59,9 +59,9 @@ class Piece:
             return cls(shape, (Rectangle((), part, rank == 0),))
         return cls(shape, tuple(_rectangles(part, first_row(tensor), shape, cut or Cut(shared=(ranks,)), ranks, rank)))
 
-    def copied(self) -> Piece:
+    def copied(self) -> HeldTensor:
         """The same values on the CPU, in memory of their own."""
-        return Piece(
+        return HeldTensor(
             self.shape, tuple(Rectangle(r.offset, r.part.to("cpu", copy=True), r.first) for r in self.rectangles)
         )
 

@@ -7,7 +7,6 @@ Before a block runs its parameters are gathered, after it they are let go; gradi
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -46,8 +45,3 @@ def first_row(tensor: Tensor) -> int:
     (axis,) = [i for i, placement in enumerate(placements) if placement.is_shard()]
     rows, shares = tensor.shape[0], mesh.size(axis)
     return min(rows, mesh.get_local_rank(axis) * -(-rows // shares))
-
-
-def whole(tensor: Tensor) -> Any:
-    """All of a tensor, on each rank that shares it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -380,15 +380,24 @@ class Stack(Drawn, Pretrained, nn.Module):
             raise
 
     def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
+        self._begin(x, ctx)
+        self._run_parts(ctx)
+        return self._ended(ctx)
+
+    def _begin(self, x: Tensor, ctx: ForwardContext) -> None:
         ctx.values[self.start] = x if self.residual_streams is None else self.residual_streams(x)
         if self.injection is not None:
             ctx.values[given_by(self.start, "injected")] = self.injection(x)
+
+    def _run_parts(self, ctx: ForwardContext) -> None:
         recomputes = self.training and torch.is_grad_enabled() and ctx.inputs.cache is None and can_recompute()
         for part in self.parts:
             if part.recomputed and recomputes:
                 recompute(partial(self._run_steps, part.steps), ctx)
             else:
                 self._run_steps(part.steps, ctx)
+
+    def _ended(self, ctx: ForwardContext) -> Tensor:
         (last,) = ctx.values.values()
         return last if self.residual_streams is None else last.sum(dim=-2)
 

@@ -111,7 +111,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer | None = None) 
     Raises UserError when there are some and none can be read.
     """
     damaged: dict[Path, str] = {}
-    for path in reversed(numbered(folder)):
+    for path in reversed(checkpoints_in(folder)):
         try:
             return Restored(path, load(path, model, optimizer), damaged)
         except UserError as error:
@@ -165,7 +165,7 @@ def _load_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer | Non
     from ..distributed import checkpoint as sharded  # loads much of torch that one process needs only here
 
     each = () if optimizer is None else optimizers_of(optimizer)
-    sharded.make_room([model], each, sharded.shapes(checkpoint))
+    sharded.make_states([model], each, sharded.shapes(checkpoint))
     sharded.read(checkpoint, sharded.contents([model], each), alone=True)
 
 
@@ -178,14 +178,14 @@ def set_aside(checkpoint: Path) -> None:
 
 def prune(folder: Path, keep: Collection[int] = ()) -> None:
     """Remove all but the last complete checkpoints and those of the steps `keep`, and what a kill left half written."""
-    for path in [path for path in numbered(folder) if _is_complete(path)][:-KEPT]:
+    for path in [path for path in checkpoints_in(folder) if _is_complete(path)][:-KEPT]:
         if int(path.name) not in keep:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def numbered(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
     """Checkpoints, oldest first."""
     found = [path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name))

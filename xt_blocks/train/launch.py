@@ -87,16 +87,16 @@ class Launch:
         self.store.set(f"meetings of {self.rank}", str(self.meetings))
 
     def missing(self, seconds: float) -> str | None:
-        """Which ranks have not come as far as others, in words; None: none is known to be behind."""
+        """Which ranks have not come as far as others, in words; None: none is known to be late."""
         names = [f"meetings of {rank}" for rank in range(self.mesh.size)]
         try:
             counts = [int(self.store.get(name)) if self.store.check([name]) else 0 for name in names]
         except (RuntimeError, ValueError):  # the store is gone too
             return None
-        behind = [str(rank) for rank, count in enumerate(counts) if count < max(counts)]
-        if not behind:
+        late = [str(rank) for rank, count in enumerate(counts) if count < max(counts)]
+        if not late:
             return None
-        which = f"rank {behind[0]} has" if len(behind) == 1 else f"ranks {', '.join(behind)} have"
+        which = f"rank {late[0]} has" if len(late) == 1 else f"ranks {', '.join(late)} have"
         return f"{which} not come to where the others wait (for at most {seconds:g} s): it hangs, or has ended"
 
 
@@ -105,7 +105,7 @@ def says(error: UserError) -> bool:
     return isinstance(error, RankError) or os.environ.get("RANK", "0") == "0"
 
 
-def restarted() -> bool:
+def started_again() -> bool:
     """Whether torchrun has started this process again, after a rank had failed."""
     return _starts() > 0
 
@@ -115,7 +115,7 @@ def _starts() -> int:
 
 
 @contextmanager
-def joined(mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
+def process_group(mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
     """Within it, under torchrun, a process group; only the first rank prints. None: this is the only process.
 
     Args:

@@ -105,7 +105,7 @@ class MeshEngine:
         self.writing = self.writer.submit(self._write, partial, final, pieces, {**state, "step": step}, keep)
 
     def _write(
-        self, partial: Path, final: Path, pieces: sharded.Pieces, state: dict[str, Any], keep: Collection[int]
+        self, partial: Path, final: Path, pieces: sharded.HeldTensors, state: dict[str, Any], keep: Collection[int]
     ) -> None:
         """In a thread, while training goes on: the files of all ranks, and by the first one what makes them whole."""
         try:
@@ -145,7 +145,7 @@ class MeshEngine:
 
     def _numbered(self, folder: Path) -> list[Path]:
         """As the first rank sees them, for all."""
-        found: list[Any] = [checkpoint.numbered(folder) if self.main else None]
+        found: list[Any] = [checkpoint.checkpoints_in(folder) if self.main else None]
         dist.broadcast_object_list(found, src=0)
         return list(found[0])
 
@@ -174,7 +174,7 @@ class MeshEngine:
         """From the files of one process, of which each rank reads what it holds."""
         saved = torch.load(path / checkpoint.OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
         tensors = {f"{sharded.STATE}{name}": tensor for name, tensor in checkpoint.states_by_name(saved).items()}
-        self.job.make_room({name: tensor.shape for name, tensor in tensors.items()}, *self.each)
+        self.job.make_states({name: tensor.shape for name, tensor in tensors.items()}, *self.each)
         pieces = self.job.contents(*self.each)
         weights = {n.removeprefix(sharded.WEIGHT): p for n, p in pieces.items() if n.startswith(sharded.WEIGHT)}
         sharded.read_safetensors(path / checkpoint.WEIGHTS, weights)

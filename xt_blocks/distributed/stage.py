@@ -1,0 +1,256 @@
+"""One pipeline stage: the model with some consecutive steps of its stack, and what crosses the cuts around it.
+
+A stage is the same model, with the same names, that lacks the modules of other stages. All of them are given the tokens
+and their mask, which every rank has, so what crosses a cut is only what is computed: the stream, and whatever else
+later blocks read. Owns what a stage computes; leaves when it computes to `pipeline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks.norms import norm
+from ..generation.autoregressive import AutoregressiveWrapper
+from ..kernels.cross_entropy import Target
+from ..models.transformer import TransformerWrapper
+from ..runtime.auxiliary import auxiliary_losses
+from ..runtime.context import ForwardContext
+from ..runtime.recompute import parts_of
+from ..runtime.stack import Stack
+
+LOSSES = "losses"
+"""Beside the values of nodes, what blocks have added to the loss so far, by name."""
+
+
+class StageStack(Stack):
+    """A stack that runs some of its steps.
+
+    Args:
+        nodes: its blocks, sums and reads; consecutive.
+        beside: the positions that they read.
+
+    Attributes:
+        received: what the stage before gave; set before a pass.
+        sent: what this one gives; there after a pass, unless it is the last.
+    """
+
+    def __init__(self, graph: Any, blocks: Mapping[str, nn.Module], nodes: Collection[str], beside: Collection[str]):
+        super().__init__(graph, blocks)
+        own = [step for step in self.plan if step.node in nodes or (step.node == graph.end and self._ends(nodes))]
+        self.is_first, self.is_last = own[0] is self.plan[0], own[-1] is self.plan[-1]
+        self.parts = parts_of(own)
+        self.received: dict[str, Any] = {}
+        self.sent: dict[str, Any] = {}
+        joins = {step.join for step in own}
+        for name in [*self.joins]:
+            if name not in joins:
+                del self.joins[name]
+        for name in [*self.positions]:
+            if name not in beside:
+                del self.positions[name]
+        if not self.is_first:
+            self.injection = None
+        if not self.is_last:
+            self.norm, self.softcap = norm(None, self.dim), None
+
+    def _ends(self, nodes: Collection[str]) -> bool:
+        """Whether these are the last steps but for a sum at the output."""
+        return len(self.plan) > 1 and self.plan[-2].node in nodes
+
+    def _walk(self, x: Tensor, ctx: ForwardContext) -> Tensor:
+        if self.is_first and self.is_last:
+            return super()._walk(x, ctx)
+        if self.is_first:
+            self._begin(x, ctx)
+        else:
+            ctx.values |= self.received
+        self._run_parts(ctx)
+        if self.is_last:
+            return self._ended(ctx)
+        self.sent = dict(ctx.values)
+        return x
+
+
+class StageModel(TransformerWrapper):
+    """A language model with the modules of one stage."""
+
+    attn_layers: StageStack
+
+    def __init__(self, stack: StageStack, options: Mapping[str, Any]) -> None:
+        super().__init__(attn_layers=stack, **options)
+        if not stack.is_first:
+            kept = self.token_emb if stack.is_last and self.tie_embedding else None
+            self.token_emb, self.pos_emb, self.token_type_emb = kept, None, None  # type: ignore[assignment]
+            self.post_emb_norm, self.project_emb = nn.Identity(), nn.Identity()
+            if self.memory_tokens is not None:  # places of the stream, whose values the first stage makes
+                memory = torch.zeros_like(self.memory_tokens)
+                self.memory_tokens = None
+                self.register_buffer("memory_tokens", memory, persistent=False)
+        if not stack.is_last:
+            self.to_logits = self.logits_transform = self.logits_bias = None
+
+    def _embedded(self, x: Tensor, *further: Any) -> Tensor:
+        if self.attn_layers.is_first:
+            return super()._embedded(x, *further)
+        return torch.zeros(*x.shape, self.dim, device=x.device, dtype=self._dtype())
+
+    def _projected(self, embedded: Tensor) -> Tensor:
+        return super()._projected(embedded) if self.attn_layers.is_first else embedded
+
+    def _dtype(self) -> torch.dtype:
+        values = self.attn_layers.received.values()
+        return next((value.dtype for value in values if isinstance(value, Tensor)), torch.get_default_dtype())
+
+    def _loss(self, hidden: Tensor, target: Target) -> Tensor:
+        if self.attn_layers.is_last:
+            return super()._loss(hidden, target)
+        return torch.zeros((), device=hidden.device, dtype=torch.float32)
+
+
+class StageLoss(nn.Module):
+    """A stage's part of the loss of some rows; the outermost module on a rank.
+
+    Attributes:
+        autocast: a context of its passes.
+        scale: factor of the objective.
+        found: of each pass of a last stage, the weighted cross-entropy, under "", and what blocks added, by name.
+        layout: of what it sends; None: not known yet.
+        source: that of what it receives.
+    """
+
+    def __init__(self, net: StageModel, autocast: Callable[[], Any], scale: float) -> None:
+        super().__init__()
+        self.wrapper = AutoregressiveWrapper(net)
+        self.autocast, self.scale = autocast, scale
+        self.found: list[dict[str, Tensor]] = []
+        self.layout: CutLayout | None = None
+        self.source: CutLayout | None = None
+
+    @property
+    def stack(self) -> StageStack:
+        stack: StageStack = self.wrapper.net.attn_layers  # type: ignore[assignment]
+        return stack
+
+    def forward(
+        self,
+        *received: Tensor,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        weight: Tensor | None = None,
+        share: Tensor | None = None,
+        call: Callable[[AutoregressiveWrapper], Any] | None = None,
+    ) -> Any:
+        """
+        Args:
+            received: what crosses the cut before it.
+            tokens: (rows, seq + 1) int.
+            mask: (rows, seq + 1) bool.
+            weight: (1,) the rows' part of the batch's targets.
+            share: (1,) their part of the batch's rows.
+            call: what to do with the model in place of a loss, while its parameters are here.
+
+        Returns:
+            what crosses the cut after it, a tuple of tensors; of the last stage, the objective.
+        """
+        if call is not None:
+            return call(self.wrapper)
+        assert tokens is not None
+        assert weight is not None
+        assert share is not None
+        values = {} if self.source is None else self.source.join(received)
+        earlier: dict[str, Tensor] = values.pop(LOSSES, {})
+        self.stack.received = values
+        with auxiliary_losses() as further, self.autocast():
+            loss = self.wrapper(tokens, mask=mask)
+        own = further.by_name()
+        names = (own | earlier) if self.layout is None else self.layout.losses
+        zero = torch.zeros((), device=tokens.device, dtype=torch.float32, requires_grad=torch.is_grad_enabled()) * 1.0
+        added = {name: earlier.get(name, zero) + own.get(name, zero) for name in names}
+        if not self.stack.is_last:
+            sent = {**self.stack.sent, LOSSES: added}
+            self.stack.received, self.stack.sent = {}, {}
+            self.layout = self.layout or CutLayout(sent)
+            return self.layout.split(sent)
+        self.stack.received = {}
+        parts = {"": (loss - sum(own.values()) if own else loss) * weight[0]}
+        parts |= {name: value * share[0] for name, value in added.items()}
+        self.found.append({name: value.detach() for name, value in parts.items()})
+        return sum(parts.values()) * self.scale
+
+
+class CutLayout:
+    """How the values that cross a cut lie in a list of tensors; the same for all micro-batches of a shape.
+
+    Attributes:
+        shapes: those of the tensors that are sent, with their types.
+        places: the values, with each tensor's place in the list for it.
+        losses: the names of what blocks have added to the loss so far.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.shapes: list[tuple[tuple[int, ...], torch.dtype]] = []
+        self.places: dict[str, Any] = _mapped(values, self._place)
+        self.losses = tuple(values[LOSSES])
+
+    def _place(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        self.shapes.append((tuple(value.shape), value.dtype))
+        return _Place(len(self.shapes) - 1)
+
+    def split(self, values: dict[str, Any]) -> tuple[Tensor, ...]:
+        """The tensors, each a result of the pass and no view, as schedules cut them off where they are sent."""
+        found: list[Tensor] = []
+        _mapped(values, lambda value: found.append(_sent(value)) if isinstance(value, Tensor) else None)
+        return tuple(found)
+
+    def join(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+        """The values again."""
+        values: dict[str, Any] = _mapped(
+            self.places, lambda value: _sent(tensors[value.index]) if isinstance(value, _Place) else value
+        )
+        return values
+
+    def like(self, device: torch.device | str, gradients: bool = False) -> tuple[Tensor, ...]:
+        """Zeros of these shapes and types; with `gradients`, those that can have one say so."""
+        return tuple(
+            torch.zeros(shape, device=device, dtype=dtype, requires_grad=gradients and dtype.is_floating_point)
+            for shape, dtype in self.shapes
+        )
+
+
+@dataclass(frozen=True)
+class _Place:
+    index: int
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A value with the function's results in place of all that is no dictionary and no tuple in it."""
+    if isinstance(value, dict):
+        return {name: _mapped(each, function) for name, each in value.items()}
+    if isinstance(value, tuple):
+        items = [_mapped(each, function) for each in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return function(value)
+
+
+def _sent(x: Tensor) -> Tensor:
+    copy: Tensor = _Sent.apply(x)  # type: ignore[no-untyped-call]
+    return copy
+
+
+class _Sent(torch.autograd.Function):
+    """What is sent has to be contiguous, values and gradients alike."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone(memory_format=torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous()
