@@ -142,6 +142,11 @@ def test_spellings_of_2x() -> None:
     assert options_of(attn_laser_softclamp_value=9.0)["a.laser_softcap"] == 15.0
     assert x.Decoder(**SIZES, softclamp_output=True).graph.nx.nodes["output"]["softcap"] == 30.0
     assert options_of(attn_data_dependent_alibi=True)["a.forget_gate"] is True
+    hard = options_of(attn_hard=True)
+    assert (hard["a.sparse_topk"], hard["a.sparse_topk_straight_through"]) == (1, True)
+    assert options_of(attn_low_rank_silu_gates=False)["a.low_rank_silu_gates"] is True  # there is no gate of low rank
+    with pytest.raises(TypeError, match=r"attn_dim_out=9\): .* put a linear layer after a lone Attention"):
+        x.Decoder(**SIZES, attn_dim_out=9)
     assert x.CrossAttender(**SIZES, attn_dim_context=24).graph.dim_context == 24
     assert options_of(attn_pre_talking_heads=True, attn_post_talking_heads=True)["a.talking_heads"] is True
     node = rotary_of(rotary_interpolation_factor=2.5)

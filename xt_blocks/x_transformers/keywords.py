@@ -97,6 +97,17 @@ _NEAR = {
     "a(scale_residual_constant=0) <h ^h <h(all, route) f(scale_residual_constant=0) <h)*6'",
     "layer_integrate_use_softmax": "<h(all, route) has a softmax",
     "qkv_receive_diff_residuals": "queries, keys and values read one mix of the streams",
+    "attn_pre_scale_post_talking_heads": "attn_talking_heads mixes scores and weights, each by a layer of its own",
+    "attn_gumbel_softmax": "it draws in evaluation too; attn_hard takes the largest score, with the softmax's gradient",
+    "attn_use_latent_kv": "attn_kv_rank makes keys and values of latents, with norms and a rotated key of their own",
+    "attn_use_latent_q": "attn_q_rank makes queries of latents, beside attn_kv_rank",
+    "attn_selective": "attn_forget_gate lowers the scores of earlier tokens by learned gates",
+    "attn_use_cope": "attn_forget_gate biases scores by what stands in between, too",
+    "attn_dim_out": "a block gives as many features as the stream has; put a linear layer after a lone Attention",
+    "ff_dim_out": "a block gives as many features as the stream has; put a linear layer after a lone FeedForward",
+    "attn_custom_attn_fn": "a graph has no functions; a Modifier in a kind of your own changes scores",
+    "ff_custom_activation": "a graph has no functions; ff_activation names one",
+    "attn_learned_value_residual_mix": "learned_value_residual_mix of the stack, with add_value_residual, sets it",
     "gated_multi_residual": "num_residual_streams mixes streams by matrices of each token, without gates of features",
 }
 
