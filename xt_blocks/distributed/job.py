@@ -114,6 +114,10 @@ class Job:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
         if graph.reads != "tokens" or graph.encoder is not None:
             raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
+        if mesh.cp > 1:
+            raise UserError(
+                f"cp={mesh.cp}: blockdsl plan counts a share of each row's tokens, and no job trains so yet"
+            )
         if graph.nodes("condition"):
             raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
         self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
@@ -145,8 +149,8 @@ class Job:
 
         owner = {node: first for first, nodes in self.graph.tied().items() for node in nodes}
         mine = stages_of(self.ranks.place["pp"], self.mesh.pp, schedule) if self.mesh.pp > 1 else [0]
-        parts = stages(self.graph, self.mesh.pp * len(mine))
-        check_shared(self.graph, parts, self.mesh.pp, schedule)
+        parts = stages(local, self.mesh.pp * len(mine))
+        check_shared(local, parts, self.mesh.pp, schedule)
         out: dict[int, StageLoss] = {}
         finished: set[str] = set()
         for index in mine:
