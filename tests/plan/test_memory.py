@@ -48,6 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "shared expert": ("e*3", {"moe_experts": 4, "moe_glu": True, "moe_shared_inner": 64}),
     "short convolution": ("conv*3", {}),
     "narrow convolution": ("conv(inner=8)*3", {}),
+    "short convolution of another width": ("conv(inner=48)*3", {}),
     "mamba": ("mamba*3", {}),
     "gated linear recurrence": ("rglru*3", {}),
     "parallel": ("(a & f)*3", {}),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import compat
+from ..kernels.scans import gpu
 from .init import xavier
 from .real_tokens import RealTokens
 from .state import LayerState
@@ -75,6 +76,8 @@ def causal_conv(
         return x, last
     if x.shape[1] > 1 and _by_rows(x, weight):
         return _Rows.apply(x, tail, weight, bias), last  # type: ignore[no-untyped-call]
+    if x.shape[1] > 1 and gpu.refuses_convolution(x, weight) is None:
+        return gpu.convolve(x, tail, weight, bias), last
     joined = torch.cat((tail, x), dim=1)
     if x.shape[1] == 1:
         out = torch.einsum("bkf,fk->bf", joined, weight[:, 0])[:, None]

@@ -48,7 +48,7 @@ def in_segments(
         return scan(*tokens, state, chunk)
     size = max(1, SEGMENT // max(1, tokens[0][:, :, :chunk].numel())) * chunk
     outs = []
-    for segment in zip(*(x.split(size, dim=2) for x in tokens), strict=True):
+    for segment in zip(*(torch.split(x, size, dim=2) for x in tokens), strict=True):
         out, state = scan(*segment, state, chunk)
         outs.append(out)
     return torch.cat(outs, 2), state

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blockdsl.registry.scan import CHUNK, chunk_of
 
+from . import gpu
 from .decay import chunked, in_segments, joined, products, since_start, until_end, wide
 
 
@@ -34,6 +35,8 @@ def delta_rule(
     Returns:
         (batch, heads, seq, e) in the type of v, and the state, in float32 at least.
     """
+    if gpu.refuses(scan := gpu.ScanRequest(q, k, v, g, beta, state)) is None:
+        return gpu.run(scan)
     dtype = v.dtype
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, g, beta = wide(q, k, v, g, beta)

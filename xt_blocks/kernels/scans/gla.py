@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blockdsl.registry.scan import CHUNK, chunk_of
 
+from . import gpu
 from .decay import chunked, in_segments, joined, products, since_start, until_end, wide
 
 
@@ -32,6 +33,8 @@ def gated_linear_attention(
     Returns:
         (batch, heads, seq, e) in the type of v, and the state, in float32 at least.
     """
+    if gpu.refuses(scan := gpu.ScanRequest(q, k, v, g, None, state)) is None:
+        return gpu.run(scan)
     dtype, seq = v.dtype, v.shape[2]
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, g = wide(q, k, v, g)

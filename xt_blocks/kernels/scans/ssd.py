@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .. import compat
 from ..once import SCAN, first_derivatives
+from . import gpu
 
 
 def ssd(
@@ -54,12 +55,21 @@ def ssd(
         return x, state
     if x.shape[1] == 1:
         return _step(x, a, b, c, state)
+    if not x.is_cpu and gpu.refuses(scan := _as_scan(x, a, b, c, state)) is None:
+        y, after = gpu.run(scan)
+        return y.transpose(1, 2), after.mT
     if x.is_cpu and x.shape[1] <= chunk and not torch.compiler.is_compiling() and not compat.transforms_active():
         with torch.autocast("cpu", enabled=False):
             inputs = [t.to(wide) for t in (x, a, b, c, state)]
             y, after = _Chunk.apply(*inputs, [] if known is None else known)  # type: ignore[no-untyped-call]
         return y.to(x.dtype), after
     return plain_ssd(x, a, b, c, state, chunk)
+
+
+def _as_scan(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> gpu.ScanRequest:
+    """Gated linear attention, which it is: C are the queries, B the keys."""
+    q, k, v, g = (t.transpose(1, 2) for t in (c, b, x, a))
+    return gpu.ScanRequest(q, k, v, g[..., None], None, state.mT)
 
 
 def plain_ssd(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
