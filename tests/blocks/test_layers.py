@@ -225,7 +225,14 @@ LATENT = ("attn_kv_rank", "attn_q_rank", "attn_shared_key_dim")
 
 def readers(setting: str) -> str:
     """The built-in kinds that a setting is about, as its name says it; empty: all of them, or none in particular."""
-    alone = ("residual_attn", "attn_max_attend_past", "attn_max_attend_future", "attn_forget_gate", "attn_lora_rank")
+    alone = (
+        "residual_attn",
+        "attn_max_attend_past",
+        "attn_max_attend_future",
+        "attn_forget_gate",
+        "attn_lora_rank",
+        "attn_value_embed",
+    )
     if setting in (*alone, *LATENT):
         return "a"
     of = {"cross_": "c", "ff_": "f", "attn_": "ac"}
