@@ -151,6 +151,31 @@ def test_equal_to_one_process(mesh: str, schedule: str) -> None:
             assert first[name]["held"] + second[name]["held"] == whole_model
 
 
+def generated(mesh: str) -> Tensor:
+    pattern, settings = CASES["tied"]
+    job = distribute(blockdsl.compile(pattern, **MODEL, **settings), mesh, seed=3)
+    before = job.generate(torch.tensor([[1, 2, 3], [4, 5, 6]]), 8, temperature=0.0)
+    optimizer = torch.optim.SGD(job.parameters(), lr=0.5)  # made after a pass without gradients
+    job.backward(batches(False)[0][0])
+    optimizer.step()
+    return torch.cat((before, job.generate(torch.tensor([[1, 2, 3], [4, 5, 6]]), 8, temperature=0.0)), dim=1)
+
+
+@pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2"])
+def test_ranks_generate_what_one_process_does(mesh: str) -> None:
+    pattern, settings = CASES["tied"]
+    wrapper = AutoregressiveWrapper(initialised(blockdsl.compile(pattern, **MODEL, **settings), 3))
+    prompts = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    before = wrapper.generate(prompts, 8, temperature=0.0)
+    optimizer = torch.optim.SGD(wrapper.parameters(), lr=0.5)
+    wrapper.train()
+    wrapper(batches(False)[0][0]).backward()
+    optimizer.step()
+    expected = torch.cat((before, wrapper.generate(prompts, 8, temperature=0.0)), dim=1)
+    for found in run(generated, 2, mesh):
+        assert torch.equal(found, expected)
+
+
 def refused(schedule: str, pattern: str, **settings: Any) -> str:
     with pytest.raises(UserError) as error:
         distribute(blockdsl.compile(pattern, **MODEL, **settings), "pp=2", schedule=schedule)

@@ -79,6 +79,40 @@ def test_a_killed_rank_leaves_the_numbers_of_an_unbroken_run(tmp_path: Path, tex
     assert numbers(broken) == numbers(unbroken)
 
 
+@pytest.mark.distributed
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks by /proc")
+def test_a_rank_that_hangs_ends_the_job_with_its_name(tmp_path: Path, text: str) -> None:
+    words = [*COMMAND, "--text", text, "--steps", "100000", "--mesh", "fsdp=2", "--timeout", "8"]
+    process = torchrun(2, *words, "--out", str(tmp_path / "run"))
+    at_step(tmp_path / "run", 5, process)
+    hung = ranks_of(process)[1]
+    os.kill(hung, signal.SIGSTOP)
+    started = time.monotonic()
+    try:
+        code, _, err = finished(process)
+    finally:
+        if Path(f"/proc/{hung}").exists():
+            os.kill(hung, signal.SIGKILL)
+    assert code != 0
+    assert "rank 0: rank 1 has not come to where the others wait" in err
+    assert time.monotonic() - started < 120  # torchrun itself waits half a minute for the one that hangs
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("meshes", [("pp=2", "tp=2"), ("tp=2", "fsdp=2")])
+def test_a_run_goes_on_upon_another_mesh(tmp_path: Path, text: str, meshes: tuple[str, str]) -> None:
+    words = [*COMMAND, "--text", text]
+    one, many = tmp_path / "one", tmp_path / "many"
+    code, _, err = finished(torchrun(2, *words, "--steps", "8", "--mesh", meshes[0], "--out", str(one)))
+    assert code == 0, err
+    code, _, err = finished(torchrun(2, *words, "--steps", "4", "--mesh", meshes[0], "--out", str(many)))
+    assert code == 0, err
+    code, out, err = finished(torchrun(2, "--resume", str(many), "--steps", "8", "--mesh", meshes[1]))
+    assert code == 0, err
+    assert "resumed   after step 4" in out
+    assert [each["step"] for each in numbers(many)] == [0, 1, 2, 3, 3, 4, 4, 5, 6, 6, 7, 8, 8]
+
+
 def test_what_is_wrong_is_said_at_once(tmp_path: Path, text: str) -> None:
     words = [*COMMAND, "--text", text, "--steps", "2"]
     code, _, err = finished(torchrun(2, *words, "--mesh", "fsdp=3", "--out", str(tmp_path / "a")))

@@ -29,6 +29,7 @@ from . import checkpoint
 from .checkpoint import Restored
 from .engine import EVALUATION_BATCH, MAX_GRADIENT_NORM, StepResult, check_step
 from .files import sync
+from .model import check_logits
 from .optimizer import make_optimizer, optimizers_of
 from .settings import TrainSettings
 
@@ -67,6 +68,8 @@ class MeshEngine:
         )
         if settings.optimizer == "muon" and mesh.size > mesh.pp:
             raise UserError(f"--optimizer muon updates whole matrices, and --mesh {mesh} shares them: take adamw")
+        if self.job.pipeline is None:  # along pp no rank has logits and tokens
+            check_logits(self.job.logits, settings.num_tokens, settings.seq_len)
         self.optimizer = make_optimizer(nn.ModuleList(self.job.nets), settings.lr, settings.optimizer)
         self.each = optimizers_of(self.optimizer)
         self.aside = dist.new_group(backend="gloo")

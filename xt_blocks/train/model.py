@@ -8,9 +8,11 @@ modules to `xt_blocks`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import blockdsl
 from blockdsl.errors import UserError
@@ -90,19 +92,24 @@ def build_model(graph: blockdsl.BlockGraph, seed: int) -> TransformerWrapper:
 
 
 def check_lookahead(model: TransformerWrapper, seq_len: int) -> None:
-    """Raises UserError when a later byte changes an earlier prediction.
+    """Raises UserError when a later byte changes an earlier prediction."""
+    with evaluating(model):
+        check_logits(model, model.num_tokens, seq_len)
+
+
+def check_logits(logits_of: Callable[[Tensor], Tensor], num_tokens: int, seq_len: int) -> None:
+    """The same of a function from tokens (1, seq) to logits (1, seq, num_tokens).
 
     A pattern can cause that (`a(causal=false)`, a registered kind); the loss would then go to zero while nothing
     is learned. Tested on the model rather than read from the graph, so that it holds for any kind.
     """
     length = min(seq_len, 64)
     tokens = torch.randint(
-        model.num_tokens, (1, length), device="cpu", dtype=torch.int64, generator=torch.Generator().manual_seed(0)
+        num_tokens, (1, length), device="cpu", dtype=torch.int64, generator=torch.Generator().manual_seed(0)
     )
     changed = tokens.clone()
-    changed[0, -1] = (changed[0, -1] + 1) % model.num_tokens
-    with evaluating(model):
-        before, after = model(tokens)[:, :-1], model(changed)[:, :-1]
+    changed[0, -1] = (changed[0, -1] + 1) % num_tokens
+    before, after = logits_of(tokens)[:, :-1], logits_of(changed)[:, :-1]
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
         raise UserError(
             "this pattern lets a position see the bytes after it, which it has to predict "
