@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from xt_blocks import AttentionLayers
 
-from .variants import EITHER_WAY, SIZES, STILL_AT_FIRST, VARIANTS, inputs, stack
+from .variants import EITHER_WAY, SIZES, VARIANTS, inputs, stack, still_at_first
 
 orderings = st.one_of(
     st.fixed_dictionaries({"depth": st.integers(1, 4)}),
@@ -167,10 +167,12 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
-        assert parameter.grad.abs().sum() > 0 or parameter_name.endswith(STILL_AT_FIRST), parameter_name
+        assert parameter.grad.abs().sum() > 0 or still_at_first(name, parameter_name), parameter_name
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [name for name in VARIANTS if "straight through" not in name]
+)  # not the same by design
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     """Of the input and of every parameter, in float64."""
     model = stack(name).double()

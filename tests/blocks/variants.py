@@ -10,8 +10,17 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 
-STILL_AT_FIRST = ("alpha_scale", "beta_scale", "residual.norm.weight")
+STILL_AT_FIRST = ("alpha_scale", "beta_scale", "residual.norm.weight", "gate.down.weight")
 """Ends of the names of parameters without a gradient at first: they meet weights that start at zero."""
+CLOSED_AT_FIRST = ("gates by the output",)
+"""Variants whose attention gives zeros until its gates, which start at silu(0), have moved."""
+
+
+def still_at_first(variant: str, parameter: str) -> bool:
+    """Whether the gradient of this parameter is zero at the first step."""
+    closed = variant in CLOSED_AT_FIRST and ".blocks.a" in f".{parameter}" and "gate" not in parameter
+    return closed or parameter.endswith(STILL_AT_FIRST)
+
 
 SIZES = {"dim": 24, "heads": 3, "attn_dim_head": 8}
 

@@ -152,6 +152,7 @@ class _Pass:
     def _entropies(self, weights: Tensor) -> list[float]:
         """`weights: (batch, heads, queries, keys)`"""
         weights = weights.double().transpose(1, 2)
+        weights = weights.abs()  # of cog_signed, whose magnitudes sum to 1
         entropy = torch.special.entr(weights).sum(dim=-1)  # (batch, queries, heads)
         counted = self._real(entropy)[..., None] & (weights.sum(dim=-1) > 0)
         total = torch.where(counted, entropy, 0.0).sum(dim=(0, 1))
