@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 import xt_blocks
 from xt_blocks.distributed.tensor import cuts, local_tensor, sum_gradients
 
-from .processes import run
+from .processes import run, stop
 from .split_models import compare, compiled, run_pass, share, whole_model
 from .test_tensor import ATTENTION, EVERY_CACHE, PATTERNS, inputs_of
 
@@ -167,6 +167,7 @@ def sharded_of_a_rank(fsdp: int, compiles: bool) -> dict[str, float]:
 @pytest.mark.distributed
 @pytest.mark.parametrize(("ranks", "fsdp", "compiles"), [(2, 1, True), (4, 2, False), (4, 2, True)])
 def test_sharded_and_compiled_blocks(ranks: int, fsdp: int, compiles: bool) -> None:
+    stop()  # what is compiled keeps the names of process groups
     for apart in run(sharded_of_a_rank, ranks, fsdp, compiles):
         assert len(apart) > 30
         assert max(apart.values()) < 1e-9, apart

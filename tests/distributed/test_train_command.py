@@ -94,7 +94,7 @@ def test_a_rank_that_hangs_ends_the_job_with_its_name(tmp_path: Path, text: str)
         if Path(f"/proc/{hung}").exists():
             os.kill(hung, signal.SIGKILL)
     assert code != 0
-    assert "rank 0: rank 1 has not come to where the others wait" in err
+    assert "rank 0: rank 1 gave no answer (at most 8 s are waited for)" in err
     assert time.monotonic() - started < 120  # torchrun itself waits half a minute for the one that hangs
 
 

@@ -1,11 +1,12 @@
-"""A run under torchrun: the process group, what the first rank does for all, and which rank does not come.
+"""A run under torchrun: the process group, what the first rank does for all, and which rank gives no answer.
 
-Owns how processes start, meet and end. Leaves what they compute to `mesh`.
+Owns how processes start and end. Leaves what they compute to `mesh`.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
@@ -28,6 +29,8 @@ T = TypeVar("T")
 TIMEOUT = 600.0
 """Seconds that ranks wait for one that does not come, unless --timeout says otherwise."""
 
+PATIENCE = 5.0
+"""Seconds in which ranks that wait for the same one fail one after another."""
 WAITED = ("Timed out", "timed out", "timeout", "Connection closed by peer", "Connection reset", "Broken pipe")
 """What gloo's and NCCL's errors say when another rank does not answer."""
 
@@ -47,7 +50,7 @@ class Launch:
 
     def __init__(self, mesh: Mesh) -> None:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        self.mesh, self.rank, self.meetings = mesh, int(os.environ["RANK"]), 0
+        self.mesh, self.rank = mesh, int(os.environ["RANK"])
         hosts = "TORCHELASTIC_RUN_ID" not in os.environ and self.rank == 0  # else torchrun does
         store = torch.distributed.TCPStore(address, port, mesh.size, is_master=hosts)  # type: ignore[attr-defined]
         self.store = torch.distributed.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
@@ -60,7 +63,7 @@ class Launch:
         """This rank's part of a run."""
         from .mesh import MeshEngine  # loads much of torch that one process does not need
 
-        return MeshEngine(graph, settings, self.mesh, self.meet, schedule)
+        return MeshEngine(graph, settings, self.mesh, schedule)
 
     def first(self, function: Callable[[], T]) -> T:
         """What the function returns on the first rank, which alone calls it, on all ranks.
@@ -74,30 +77,22 @@ class Launch:
                 found[0] = function()
             except UserError as error:
                 found[1] = str(error)
-        self.meet()
         dist.broadcast_object_list(found, src=0)
         if found[1] is not None:
             raise UserError(found[1])
         result: T = found[0]
         return result
 
-    def meet(self) -> None:
-        """Called by each rank before what all of them do together, so that the others can tell who did not come."""
-        self.meetings += 1
-        self.store.set(f"meetings of {self.rank}", str(self.meetings))
-
-    def missing(self, seconds: float) -> str | None:
-        """Which ranks have not come as far as others, in words; None: none is known to be late."""
-        names = [f"meetings of {rank}" for rank in range(self.mesh.size)]
-        try:
-            counts = [int(self.store.get(name)) if self.store.check([name]) else 0 for name in names]
-        except (RuntimeError, ValueError):  # the store is gone too
-            return None
-        late = [str(rank) for rank, count in enumerate(counts) if count < max(counts)]
-        if not late:
-            return None
-        which = f"rank {late[0]} has" if len(late) == 1 else f"ranks {', '.join(late)} have"
-        return f"{which} not come to where the others wait (for at most {seconds:g} s): it hangs, or has ended"
+    def silent(self) -> str:
+        """Which ranks have not failed as this one and the others have, in words: those that hang, or have ended."""
+        self.store.set(f"rank {self.rank} waits no longer", "")
+        waiting = {f"rank {rank} waits no longer": rank for rank in range(self.mesh.size)}
+        ends = time.monotonic() + PATIENCE
+        while waiting and time.monotonic() < ends:
+            waiting = {name: rank for name, rank in waiting.items() if not self.store.check([name])}
+            time.sleep(0.1)
+        ranks = [str(rank) for rank in waiting.values()]
+        return f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}" if ranks else "a rank"
 
 
 def says(error: UserError) -> bool:
@@ -148,7 +143,8 @@ def process_group(mesh: str | None, device: str, seconds: float | None = None) -
         except RuntimeError as error:
             if not any(sign in str(error) for sign in WAITED):
                 raise
-            raise RankError(f"rank {launch.rank}: {launch.missing(seconds) or error}") from error
+            told = f"{launch.silent()} gave no answer (at most {seconds:g} s are waited for): it hangs, or has ended"
+            raise RankError(f"rank {launch.rank}: {told}") from error
         finally:
             dist.destroy_process_group()
 

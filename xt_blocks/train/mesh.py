@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,6 @@ class MeshEngine:
     Args:
         graph: the whole model's.
         mesh: as many ranks as there are processes.
-        came: called by each rank before what all do together.
         schedule: along pp, one of `distributed.pipeline.SCHEDULES`.
     """
 
@@ -52,10 +51,9 @@ class MeshEngine:
         graph: BlockGraph,
         settings: TrainSettings,
         mesh: Mesh,
-        came: Callable[[], None] = lambda: None,
         schedule: str = "1f1b",
     ) -> None:
-        self.settings, self.came = settings, came
+        self.settings = settings
         self.job = Job(
             graph,
             mesh,
@@ -85,7 +83,6 @@ class MeshEngine:
         return self.job.mesh.size
 
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
-        self.came()
         torch.manual_seed(seed_for("dropout", self.settings.seed, step, self.job.ranks.data))
         losses = self.job.backward(batch)
         result = StepResult(losses.cross_entropy, losses.added, self.job.clip(MAX_GRADIENT_NORM))
@@ -97,13 +94,11 @@ class MeshEngine:
         return result
 
     def loss(self, sequences: Tensor) -> float:
-        self.came()
         at_once = max(1, EVALUATION_BATCH // (sequences.shape[1] - 1)) * self.job.mesh.data
         chunks = torch.split(sequences, at_once)
         return sum(self.job.loss(chunk).cross_entropy * len(chunk) for chunk in chunks) / len(sequences)
 
     def save(self, folder: Path, step: int, state: dict[str, Any], keep: Collection[int] = ()) -> None:
-        self.came()
         self._written()
         final = checkpoint.at(folder, step)
         partial = folder / f"{final.name}.tmp-mesh"
@@ -191,7 +186,6 @@ class MeshEngine:
         sharded.read_tensors(tensors, {n: p for n, p in pieces.items() if n.startswith(sharded.STATE)})
 
     def agree(self, wish: bool) -> bool:
-        self.came()
         wishes = torch.tensor(float(wish), device=self.job.ranks.device, dtype=torch.float32)
         dist.all_reduce(wishes, dist.ReduceOp.MAX)
         return bool(wishes.item())
