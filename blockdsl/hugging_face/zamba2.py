@@ -81,8 +81,8 @@ def _read(config: Config) -> dict[str, Component]:
 
 
 def _state_space(config: Config, dim: int, bias: bool) -> dict[str, Any]:
-    inner, heads = int(config.number("mamba_expand", 2) * dim), config.integer("n_mamba_heads", 8)
-    config.only("mamba_headdim", inner // heads, f"{heads} heads of {inner} features are of others")
+    inner, heads = config.integer("mamba_expand", 2) * dim, config.integer("n_mamba_heads", 8)
+    config.only("mamba_headdim", inner // heads, f"{heads} heads of {inner} features (mamba_expand) are of others")
     config.ignore("time_step_limit", "use_conv_bias")  # nothing reads them: the convolution has a bias
     settings = state_space_settings(
         config,
