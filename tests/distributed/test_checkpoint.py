@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,24 @@ def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
         for name, value in read["held"].items():
             assert torch.equal(value, by_itself["held"][name]), (reads, name)
         assert read["losses"] == pytest.approx(unbroken["losses"][2:], abs=1e-6)
+
+
+def dropped(mesh: str) -> list[float]:
+    """Losses of two steps with dropout."""
+    options = {"attn_dim_head": 4, "ff_dropout": 0.3, "layer_dropout": 0.2}
+    own = replace(settings(), pattern="(a f)*2", options=options)
+    graph = compile_graph(own)
+    engine = LocalEngine(build_model(graph, 1), own) if mesh == "one" else MeshEngine(graph, own, Mesh.parse(mesh))
+    losses = [engine.step(batch(step), step, 1e-2).loss for step in range(2)]
+    engine.close()
+    return [*losses, float(torch.rand(()))]
+
+
+def test_dropout_draws_anew_for_each_share_and_stage_and_alike_along_tp() -> None:
+    one = dropped("one")
+    for of_rank in run(dropped, 2, "tp=2"):
+        assert of_rank == pytest.approx(one, abs=1e-6)
+    for mesh in ("fsdp=2", "pp=2"):
+        first, second = run(dropped, 2, mesh)
+        assert first[:2] == second[:2]
+        assert first[2] != second[2]

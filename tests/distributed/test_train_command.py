@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from xt_blocks.cli import main
+
 from .processes import ROOT
 
 COMMAND = ["--pattern", "(a f)*2", "--dim", "16", "--heads", "1", "--seq-len", "16", "--batch", "4", "--val-every", "3"]
@@ -122,3 +124,21 @@ def test_what_is_wrong_is_said_at_once(tmp_path: Path, text: str) -> None:
     assert code != 0
     assert "give --out" in err
     assert err.count("give --out") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--schedule interleaved", "--schedule orders the stages of a pipeline, and there is none: give --mesh pp=2"),
+        ("--timeout 5", "--timeout is how long ranks wait for one another, and this is one process"),
+        ("--timeout 0", "--timeout must be more than 0 seconds, not 0"),
+        ("--mesh fdsp=2", "there is no axis 'fdsp'; did you mean 'fsdp'?"),
+        ("--mesh pp=2", "--mesh pp=2 has 2 ranks, and this is one process; start them with"),
+    ],
+)
+def test_flags_of_many_processes_are_refused_in_one(
+    words: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--steps", "1", "--out", str(tmp_path / "run"), *words.split()]) == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

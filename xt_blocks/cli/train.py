@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     with output.lasting():
         try:
             with process_group(args.mesh, args.device or "cpu", args.timeout) as ranks:
+                _check_launch(args, ranks)
                 if started_again() and args.out is not None and (args.out / "settings.json").is_file():
                     args.resume = args.out
                 return _resume(args, ranks) if args.resume is not None else _start(args, ranks)
@@ -110,8 +111,6 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
     check_watching(args)
     settings.check()
     first = _alone if ranks is None else ranks.first
-    if ranks is not None:
-        _check_launch(args)
     first(lambda: train.check_free(out))
     tokens = None if settings.data is None else train.open_tokens(Path(settings.data), settings.seq_len)
     if tokens is not None:
@@ -125,7 +124,7 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
 
     tokenizer, written = None if tokens is None else tokens.tokenizer, settings
     if ranks is not None:
-        engine = ranks.engine(graph, settings, args.schedule)
+        engine = ranks.engine(graph, settings, args.schedule or "1f1b")
         run_folder = first(lambda: train.RunFolder.create(out, written, graph.to_json(), tokenizer))
         return _train(args, run_folder, engine, corpus)
     model = train.build_model(graph, settings.seed)
@@ -171,7 +170,7 @@ def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     graph = run_folder.graph()
     _describe(settings, graph, corpus)
     if ranks is not None:
-        return _train(args, run_folder, ranks.engine(graph, settings, args.schedule), corpus)
+        return _train(args, run_folder, ranks.engine(graph, settings, args.schedule or "1f1b"), corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
     return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
@@ -181,9 +180,15 @@ def _alone(function: Callable[[], T]) -> T:
     return function()
 
 
-def _check_launch(args: argparse.Namespace) -> None:
-    """Raises UserError for flags that do not go with torchrun."""
-    if args.out is None:
+def _check_launch(args: argparse.Namespace, ranks: Launch | None) -> None:
+    """Raises UserError for flags that do not go with torchrun, or with one process."""
+    if args.schedule is not None and (ranks is None or ranks.mesh.pp == 1):
+        raise UserError("--schedule orders the stages of a pipeline, and there is none: give --mesh pp=2")
+    if ranks is None:
+        if args.timeout is not None:
+            raise UserError("--timeout is how long ranks wait for one another, and this is one process")
+        return
+    if args.out is None and args.resume is None:
         raise UserError(
             "torchrun starts the command again when a rank fails, and it goes on from its folder: give --out"
         )

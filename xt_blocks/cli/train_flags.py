@@ -107,7 +107,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--schedule",
-        default="1f1b",
         help="of a pipeline's stages: gpipe, 1f1b, interleaved or zero-bubble (default: 1f1b)",
     )
     add("--timeout", type=float, metavar="S", help="seconds that ranks wait for one that hangs (default: 600)")

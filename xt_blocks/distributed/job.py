@@ -6,7 +6,8 @@
     dist.init_process_group("gloo")                        # under torchrun
     job = distribute(graph, "fsdp=4", seed=0)
     optimizer = torch.optim.AdamW(job.parameters())
-    for tokens in batches:                                 # (batch, seq + 1), the same on every rank
+    for step, tokens in enumerate(batches):                # (batch, seq + 1), the same on every rank
+        job.seed(step)                                     # what dropout draws
         loss = job.backward(tokens)
         job.clip(1.0)
         optimizer.step()
@@ -19,6 +20,7 @@ targets, whatever the mesh. Leaves the optimiser to torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -36,15 +38,17 @@ from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
 from blockdsl.registry.split import Split
 
+from ..blocks.experts import Router
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..models.lower import lower_stream
 from ..models.transformer import TransformerWrapper
 from ..runtime.modules import block_module
+from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
 from . import checkpoint
 from .init import fill, initialised
 from .pieces import HeldTensor
-from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
+from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
 from .ranks import Ranks
 from .shard import let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
@@ -112,6 +116,7 @@ class Job:
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        check_schedule(schedule)
         if graph.reads != "tokens" or graph.encoder is not None:
             raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
         if mesh.cp > 1:
@@ -189,6 +194,14 @@ class Job:
         """This rank's parameters, for an optimiser."""
         return (parameter for _, parameter in self.named_parameters())
 
+    def seed(self, *of: int | str) -> None:
+        """Seed this rank's random numbers, as of dropout: other ones for each share of the rows and each stage, and the
+        same along tp; where there is one share and one stage, those of `seed_for("dropout", *of)` of one process."""
+        apart = [self.ranks.data] if self.mesh.data > 1 else []
+        if self.mesh.pp > 1:
+            apart = [self.ranks.data, self.ranks.place["pp"]]
+        torch.manual_seed(seed_for("dropout", *of, *apart))
+
     def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
 
@@ -199,7 +212,8 @@ class Job:
         if len(tokens) < (least := self.mesh.data * self.accumulate):
             pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
             raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
-        losses = self._passes(tokens, mask, gradients=True)
+        with self._counting():
+            losses = self._passes(tokens, mask, gradients=True)
         if self.mesh.tp > 1:
             for net in self.nets:
                 names = dict(net.named_parameters())
@@ -208,6 +222,19 @@ class Job:
         if self.shared is not None:
             self.shared.sum_gradients(dict(self.named_parameters()))
         return losses
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """What routers count inside of their experts' load, by which each moves its correction, is the batch's."""
+        routers = [m for net in self.nets for m in net.modules() if isinstance(m, Router) and m.load is not None]
+        before = [router.load.clone() for router in routers if router.load is not None]
+        yield
+        for router, earlier in zip(routers, before, strict=True):
+            assert router.load is not None
+            own = router.load - earlier
+            for axis in ("dp", "fsdp"):
+                dist.all_reduce(own, group=self.ranks.group(axis))
+            router.load.copy_(earlier + own)
 
     def loss(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """A batch's mean loss, without gradients and in evaluation mode."""

@@ -36,15 +36,18 @@ SCHEDULES = {
 (Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241). Left out: those in a V, which cannot evaluate."""
 
 
-def stages_of(rank: int, ranks: int, schedule: str) -> list[int]:
-    """Which stages a rank has.
-
+def check_schedule(schedule: str) -> None:
+    """
     Raises:
         UserError: there is no such schedule.
     """
     if schedule not in SCHEDULES:
         hint = did_you_mean(schedule, SCHEDULES)
         raise UserError(f"there is no schedule '{schedule}'; {hint or 'there are ' + ', '.join(SCHEDULES)}")
+
+
+def stages_of(rank: int, ranks: int, schedule: str) -> list[int]:
+    """Which stages a rank has."""
     return [rank + i * ranks for i in range(rounds(schedule))]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from blockdsl.errors import UserError
@@ -78,14 +76,3 @@ class Ranks:
     def once(self, axes: Sequence[str]) -> bool:
         """Whether this rank is the first along these axes: of what all of them hold alike, it counts."""
         return all(self.place[axis] == 0 for axis in axes)
-
-
-def summed(values: Tensor) -> Tensor:
-    """In place, the sum over all ranks."""
-    dist.all_reduce(values)
-    return values
-
-
-def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, has started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

@@ -126,6 +126,8 @@ def process_group(mesh: str | None, device: str, seconds: float | None = None) -
         started = "this is one process" if there == 1 else f"torchrun started {there}"
         command = f"torchrun --nproc-per-node {wanted.size} -m blockdsl train --mesh {wanted} --out RUN ..."
         raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {command}")
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
     if there == 1:
         yield None
         return

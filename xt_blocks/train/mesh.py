@@ -24,7 +24,6 @@ from blockdsl.plan.mesh import Mesh
 
 from ..distributed import checkpoint as sharded
 from ..distributed.job import Job
-from ..runtime.seeds import seed_for
 from . import checkpoint
 from .checkpoint import Restored
 from .engine import EVALUATION_BATCH, MAX_GRADIENT_NORM, StepResult, check_step
@@ -83,7 +82,7 @@ class MeshEngine:
         return self.job.mesh.size
 
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
-        torch.manual_seed(seed_for("dropout", self.settings.seed, step, self.job.ranks.data))
+        self.job.seed(self.settings.seed, step)
         losses = self.job.backward(batch)
         result = StepResult(losses.cross_entropy, losses.added, self.job.clip(MAX_GRADIENT_NORM))
         check_step(result, step, self.settings)
