@@ -23,15 +23,17 @@ _UNITS = {"": 1, "B": 1} | {
 
 
 def read_bytes(text: str | int | float) -> int:
-    """`80GB` as bytes, `80GiB` as 80·2³⁰; a number is bytes.
+    """`80GB` as bytes, `80GiB` as 80·2³⁰; a number, which is no text, is bytes.
 
     Raises:
-        UserError: it is no size, or its unit is unknown.
+        UserError: it is no size, or its unit is missing or unknown.
     """
     if isinstance(text, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
         if not found:
             raise UserError(f"memory must be a size such as 80GB, not '{shortened(text)}'")
+        if not found[2]:
+            raise UserError(f"memory '{shortened(text)}' names no unit: {found[1]}GB? ({found[1]}B are bytes)")
         units = {unit.lower(): factor for unit, factor in _UNITS.items()}
         if found[2].lower() not in units:
             hint = did_you_mean(found[2], _UNITS) or "as in 80GB or 80GiB"

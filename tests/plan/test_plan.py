@@ -343,7 +343,7 @@ def test_the_pattern_with_its_cuts() -> None:
         ("80 GiB", 80 * 2**30),
         ("1.5tb", 15 * 10**11),
         ("512MiB", 2**29),
-        ("100", 100),
+        ("100B", 100),
         (2**20, 2**20),
     ],
 )
@@ -354,6 +354,7 @@ def test_memory_is_read(text: Any, nbytes: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"mesh": "dp=2", "memory": "80"}, "memory '80' names no unit: 80GB? (80B are bytes)"),
         ({"mesh": "pp=9"}, "pp=9: a pipeline needs a block for each of its 9 stages; the stack has 4 blocks"),
         ({"mesh": "dp=3,fsdp=3"}, "batch=16 is not divisible by dp × fsdp=9"),
         ({"mesh": "dp=2", "micro_batch": 3}, "rows a rank=8 is not divisible by micro_batch=3"),
