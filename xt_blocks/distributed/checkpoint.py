@@ -141,9 +141,41 @@ def read(folder: Path, pieces: HeldTensors, alone: bool = False) -> None:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """The names in a checkpoint of many ranks, and the shapes of their tensors."""
-    found = FileSystemReader(folder).read_metadata().state_dict_metadata
+    """The names in a checkpoint of many ranks, and the shapes of their tensors.
+
+    Raises:
+        ValueError: a file is missing, or shorter than it was.
+    """
+    metadata = FileSystemReader(folder).read_metadata()
+    ends: dict[str, int] = {}
+    for place in metadata.storage_data.values():
+        ends[place.relative_path] = max(ends.get(place.relative_path, 0), place.offset + place.length)
+    for name, end in sorted(ends.items()):
+        file = folder / name
+        if not file.is_file():
+            raise ValueError(f"{name} is missing")
+        if (size := file.stat().st_size) < end:
+            raise ValueError(f"{name} is cut off: it has {size:,} bytes of {end:,}")
+    found = metadata.state_dict_metadata
     return {name: each.size for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
+
+
+class Stored:
+    """The whole tensors of a checkpoint of many ranks, each read by itself: `stored(name)`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reader = FileSystemReader(folder)
+        self.metadata = self.reader.read_metadata()
+        self.reader.set_up_storage_reader(self.metadata, is_coordinator=True)
+
+    def __call__(self, name: str) -> Tensor:
+        stored = self.metadata.state_dict_metadata[name]
+        assert isinstance(stored, TensorStorageMetadata)
+        out = torch.empty(stored.size, device="cpu", dtype=stored.properties.dtype)
+        planner = _Load()
+        planner.set_up_planner({name: HeldTensor.of(out, out.shape)}, self.metadata)
+        self.reader.read_data(planner.create_local_plan(), planner).wait()
+        return out
 
 
 def read_safetensors(file: Path, pieces: HeldTensors) -> None:

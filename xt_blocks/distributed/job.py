@@ -251,10 +251,13 @@ class Job:
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode; as `generate`."""
+        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode, the same on every rank."""
         for stage in self.stages.values():
             stage.eval()
-        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens.to(self.ranks.device)))
+        tokens = tokens.to(self.ranks.device)
+        if self.pipeline is not None:
+            return self.pipeline.logits(tokens)
+        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens))
         return logits
 
     def _called(self, call: Callable[[AutoregressiveWrapper], Any]) -> Any:

@@ -48,7 +48,7 @@ def save(
     Raises UserError when the disk refuses; those before are as they were.
     """
     final = at(folder, step)
-    if not _is_complete(final):
+    if not is_complete(final):
         try:
             partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -127,9 +127,7 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None)
     Raises UserError when the files are damaged or belong to another model; it then holds some of them.
     """
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-            raise ValueError(f"{STATE} names no step")
+        state = state_of(checkpoint)
         if is_sharded(checkpoint):
             _load_sharded(checkpoint, model, optimizer)
         else:
@@ -141,6 +139,23 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None)
             optimizer.load_state_dict(saved)
     except Exception as error:  # bytes that are anything at all make their readers raise anything
         raise UserError(f"checkpoint {checkpoint} cannot be read: {first_line(error)}") from error
+    return state
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """What was saved beside the weights, with "step".
+
+    Raises an error of any kind when it cannot be read, ValueError when a file is missing.
+    """
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise ValueError(f"{STATE} names no step")
+    if not is_sharded(checkpoint) and not (checkpoint / WEIGHTS).is_file():
+        raise ValueError(f"{SHARDED if [*checkpoint.glob('*.distcp')] else WEIGHTS} is missing")
+    if is_sharded(checkpoint):
+        from ..distributed.checkpoint import shapes
+
+        shapes(checkpoint)
     return state
 
 
@@ -178,7 +193,7 @@ def set_aside(checkpoint: Path) -> None:
 
 def prune(folder: Path, keep: Collection[int] = ()) -> None:
     """Remove all but the last complete checkpoints and those of the steps `keep`, and what a kill left half written."""
-    for path in [path for path in checkpoints_in(folder) if _is_complete(path)][:-KEPT]:
+    for path in [path for path in checkpoints_in(folder) if is_complete(path)][:-KEPT]:
         if int(path.name) not in keep:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
@@ -191,7 +206,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _is_complete(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
+    """Whether nothing of it is missing."""
     parts = () if is_sharded(path) else (WEIGHTS, OPTIMIZER)
     return all((path / file).is_file() for file in (*parts, STATE))
 
