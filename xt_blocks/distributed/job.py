@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
 
 from blockdsl.errors import UserError
 from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits
@@ -48,6 +47,7 @@ from .init import fill, initialised
 from .pieces import HeldTensor
 from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
 from .ranks import Ranks
+from .reasons import reason
 from .shard import let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
@@ -121,6 +121,8 @@ class Job:
             raise UserError(
                 f"cp={mesh.cp}: blockdsl plan counts a share of each row's tokens, and no job trains so yet"
             )
+        if why := graph.sees_later():
+            raise UserError(f"a job trains a model that predicts the next token, and it sees later ones: {why}")
         if graph.nodes("condition"):
             raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
         self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
@@ -365,8 +367,8 @@ class Job:
         dist.barrier()
         try:
             checkpoint.write(path, self.contents(*optimizers))
-        except CheckpointException as error:
-            raise UserError(f"{path} cannot be written: {checkpoint.reasons(error)}") from error
+        except UserError as error:
+            raise UserError(f"{path} cannot be written: {error}") from error
 
     def load(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Read what `save` wrote, on this mesh or another; every rank calls this.
@@ -377,8 +379,8 @@ class Job:
         try:
             self.make_states(checkpoint.shapes(Path(folder)), *optimizers)
             checkpoint.read(Path(folder), self.contents(*optimizers))
-        except (CheckpointException, OSError, KeyError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {checkpoint.reasons(error)}") from error
+        except (UserError, OSError, KeyError, ValueError) as error:
+            raise UserError(f"{folder} cannot be read: {reason(error)}") from error
 
     def clip(self, max_norm: float) -> float:
         """Scale all gradients so that their norm over the whole model is at most this; returns what it was."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
+from ..distributed.reasons import reason
 from .files import sync
 from .optimizer import Optimizer, optimizers_of
 
@@ -52,7 +53,7 @@ def save(
         try:
             partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"checkpoint {final} cannot be written: {first_line(error)}") from error
+            raise UserError(f"checkpoint {final} cannot be written: {reason(error)}") from error
         if final.exists():  # damaged, or it would have been complete
             shutil.rmtree(final)
         os.rename(partial, final)
@@ -138,7 +139,7 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None)
             saved = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
             optimizer.load_state_dict(saved)
     except Exception as error:  # bytes that are anything at all make their readers raise anything
-        raise UserError(f"checkpoint {checkpoint} cannot be read: {first_line(error)}") from error
+        raise UserError(f"checkpoint {checkpoint} cannot be read: {reason(error)}") from error
     return state
 
 
@@ -210,8 +211,3 @@ def is_complete(path: Path) -> bool:
     """Whether nothing of it is missing."""
     parts = () if is_sharded(path) else (WEIGHTS, OPTIMIZER)
     return all((path / file).is_file() for file in (*parts, STATE))
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
+from ..distributed.reasons import reason
 from ..kernels.batch_rows import BatchRows, rows_of_batch
 from ..runtime.seeds import seed_for
 from . import checkpoint
-from .checkpoint import Restored, first_line
+from .checkpoint import Restored
 from .compiled import compile_blocks
 from .export import Export
 from .optimizer import make_optimizer
@@ -167,7 +168,7 @@ class LocalEngine:
             writing.write()
             writing.publish()
         except OSError as error:
-            raise UserError(first_line(error)) from error
+            raise UserError(reason(error)) from error
 
     def agree(self, wish: bool) -> bool:
         return wish

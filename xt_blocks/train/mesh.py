@@ -26,6 +26,7 @@ from blockdsl.plan.mesh import Mesh
 
 from ..distributed import checkpoint as sharded
 from ..distributed.job import Job
+from ..distributed.reasons import reason
 from . import checkpoint
 from .answers import no_answer
 from .checkpoint import Restored
@@ -168,7 +169,7 @@ class MeshEngine:
         try:
             result = function()
         except Exception as error:  # bytes that are anything at all make their readers raise anything
-            problem = sharded.reasons(error)
+            problem = reason(error)
         found: list[Any] = [None] * self.job.mesh.size
         dist.all_gather_object(found, problem, group)
         problems = {rank: each for rank, each in enumerate(found) if each is not None}
@@ -181,7 +182,8 @@ class MeshEngine:
     def _fill(self, path: Path) -> None:
         """Weights and the optimiser's state from a checkpoint."""
         if checkpoint.is_sharded(path):
-            self.job.load(path, *self.each)
+            self.job.make_states(sharded.shapes(path), *self.each)
+            sharded.read(path, self.job.contents(*self.each))
         else:
             self._read_whole(path)
         if not all(bool(r.part.isfinite().all()) for piece in self.job.contents().values() for r in piece.rectangles):
@@ -230,4 +232,4 @@ def _unwritten(path: Path) -> Iterator[None]:
     except Exception as error:
         if no_answer(error):
             raise
-        raise UserError(f"checkpoint {path} cannot be written: {sharded.reasons(error)}") from error
+        raise UserError(f"checkpoint {path} cannot be written: {reason(error)}") from error
