@@ -190,7 +190,9 @@ class Scene:
         """The smallest rectangle that holds everything."""
         rects = [box.rect for box in self.boxes if box.rect] + [frame.rect for frame in self.frames]
         rects += [mark.rect for box in self.boxes for mark in box.marks] + [key.swatch for key in self.keys]
-        texts = [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys] + self.labels
+        texts = (
+            [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys] + self.labels
+        )
         points = [point for edge in self.edges for point in edge.points]
         points += [
             (box.join[0] + side, box.join[1] + side) for box in self.boxes if box.join for side in (-RADIUS, RADIUS)
