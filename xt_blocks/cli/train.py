@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output.lasting():
         try:
-            with process_group(args.mesh, args.device or "cpu", args.timeout) as ranks:
+            with process_group("train --out RUN", args.mesh, args.device or "cpu", args.timeout) as ranks:
                 _check_launch(args, ranks)
                 if started_again() and args.out is not None and (args.out / "settings.json").is_file():
                     args.resume = args.out

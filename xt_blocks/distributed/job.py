@@ -241,6 +241,11 @@ class Job:
         tokens: Tensor = self._called(lambda wrapper: wrapper.generate(prompts, seq_len, **options))
         return tokens
 
+    def beam_search(self, prompts: Tensor, seq_len: int, beams: int = 4, **options: Any) -> Tensor:
+        """What `AutoregressiveWrapper.beam_search` gives, as `generate`."""
+        tokens: Tensor = self._called(lambda wrapper: wrapper.beam_search(prompts, seq_len, beams, **options))
+        return tokens
+
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode, the same on every rank."""

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,10 +111,18 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer | None = None) 
 
     Raises UserError when there are some and none can be read.
     """
+    return newest(checkpoints_in(folder), lambda path: load(path, model, optimizer))
+
+
+def newest(paths: list[Path], read: Callable[[Path], dict[str, Any]]) -> Restored | None:
+    """The last of `paths`, oldest first, of which `read` does not raise UserError; None when there are none.
+
+    Raises UserError when none can be read.
+    """
     damaged: dict[Path, str] = {}
-    for path in reversed(checkpoints_in(folder)):
+    for path in reversed(paths):
         try:
-            return Restored(path, load(path, model, optimizer), damaged)
+            return Restored(path, read(path), damaged)
         except UserError as error:
             damaged[path] = str(error)
     if damaged:

@@ -132,10 +132,11 @@ def _starts() -> int:
 
 
 @contextmanager
-def process_group(mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
+def process_group(command: str, mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
     """Within it, under torchrun, a process group; only the first rank prints. None: this is the only process.
 
     Args:
+        command: that was given, as a user would write it.
         mesh: its text; None: all ranks that there are along fsdp.
         seconds: that ranks wait for one that does not come.
 
@@ -146,8 +147,8 @@ def process_group(mesh: str | None, device: str, seconds: float | None = None) -
     wanted = Mesh(fsdp=there) if wanted is None else wanted
     if wanted.size != there:
         started = "this is one process" if there == 1 else f"torchrun started {there}"
-        command = f"torchrun --nproc-per-node {wanted.size} -m blockdsl train --mesh {wanted} --out RUN ..."
-        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {command}")
+        start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
+        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
     if seconds is not None and not seconds > 0:
         raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
     if there == 1:

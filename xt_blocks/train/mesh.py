@@ -1,8 +1,7 @@
 """The engine of a run over many processes: `blockdsl train --mesh` under torchrun.
 
-Owns checkpoints that are written beside the training and renamed when all ranks have written, which checkpoint all
-ranks go on from, and which random numbers a rank draws. Leaves losses, gradients and shares to
-`xt_blocks.distributed.job`.
+Owns checkpoints that are written beside the training and renamed when all ranks have written. Leaves reading them to
+`mesh_checkpoint`, and losses, gradients and shares to `xt_blocks.distributed.job`.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -33,14 +32,13 @@ from .checkpoint import Restored
 from .engine import EVALUATION_BATCH, MAX_GRADIENT_NORM, StepResult, check_step
 from .export import Export
 from .files import sync
+from .mesh_checkpoint import agreed, nothing, restore
 from .model import check_logits
 from .optimizer import make_optimizer, optimizers_of
 from .settings import TrainSettings
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
-
-T = TypeVar("T")
 
 
 class MeshEngine:
@@ -108,7 +106,7 @@ class MeshEngine:
         final = checkpoint.at(folder, step)
         unfinished = folder / f"{final.name}.tmp-mesh"
         with _unwritten(final):
-            self._agreed(partial(_emptied, unfinished) if self.main else _nothing)
+            agreed(partial(_emptied, unfinished) if self.main else nothing)
         pieces = {name: piece.copied() for name, piece in self.job.contents(*self.each).items()}
         self.writing = self.writer.submit(self._write, unfinished, final, pieces, {**state, "step": step}, keep)
 
@@ -129,7 +127,7 @@ class MeshEngine:
 
         with _unwritten(final):
             sharded.write(unfinished, pieces, self.aside)
-            self._agreed(complete if self.main else _nothing, self.aside)
+            agreed(complete if self.main else nothing, self.aside)
 
     def _written(self) -> None:
         """Wait for the checkpoint that is being written. Raises UserError when it could not be."""
@@ -139,71 +137,18 @@ class MeshEngine:
 
     def load(self, folder: Path) -> Restored | None:
         self._written()
-        damaged: dict[Path, str] = {}
-        for path in reversed(self._numbered(folder)):
-            try:
-                state = self._agreed(partial(checkpoint.state_of, path))
-                self._agreed(partial(self._fill, path))
-            except UserError as error:
-                damaged[path] = f"checkpoint {path} cannot be read: {error}"
-                continue
-            if self.main:
-                for each in damaged:
-                    checkpoint.set_aside(each)
-            dist.barrier()
-            return Restored(path, state, damaged)
-        if damaged:
-            raise UserError("\n  ".join([*damaged.values(), "no checkpoint is left: the run has to be started again"]))
-        return None
-
-    def _numbered(self, folder: Path) -> list[Path]:
-        """As the first rank sees them, for all."""
-        found: list[Any] = [checkpoint.checkpoints_in(folder) if self.main else None]
-        dist.broadcast_object_list(found, src=0)
-        return list(found[0])
-
-    def _agreed(self, function: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
-        """What the function returns here, once it has on all ranks; raises UserError on all with what any found
-        wrong."""
-        problem, result = None, None
-        try:
-            result = function()
-        except Exception as error:  # bytes that are anything at all make their readers raise anything
-            problem = reason(error)
-        found: list[Any] = [None] * self.job.mesh.size
-        dist.all_gather_object(found, problem, group)
-        problems = {rank: each for rank, each in enumerate(found) if each is not None}
-        if not problems:
-            return cast("T", result)
-        rank, first = next(iter(problems.items()))
-        alike = len({*problems.values()}) == 1 and len(problems) == len(found)
-        raise UserError(first if alike else f"rank {rank}: {first}")
-
-    def _fill(self, path: Path) -> None:
-        """Weights and the optimiser's state from a checkpoint."""
-        if checkpoint.is_sharded(path):
-            self.job.make_states(sharded.shapes(path), *self.each)
-            sharded.read(path, self.job.contents(*self.each))
-        else:
-            self._read_whole(path)
-        if not all(bool(r.part.isfinite().all()) for piece in self.job.contents().values() for r in piece.rectangles):
-            raise ValueError("its weights are not finite")
-
-    def _read_whole(self, path: Path) -> None:
-        """From the files of one process, of which each rank reads what it holds."""
-        saved = torch.load(path / checkpoint.OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
-        tensors = {f"{sharded.STATE}{name}": tensor for name, tensor in checkpoint.states_by_name(saved).items()}
-        self.job.make_states({name: tensor.shape for name, tensor in tensors.items()}, *self.each)
-        pieces = self.job.contents(*self.each)
-        weights = {n.removeprefix(sharded.WEIGHT): p for n, p in pieces.items() if n.startswith(sharded.WEIGHT)}
-        sharded.read_safetensors(path / checkpoint.WEIGHTS, weights)
-        sharded.read_tensors(tensors, {n: p for n, p in pieces.items() if n.startswith(sharded.STATE)})
+        found = restore(folder, self.job, self.each)
+        if self.main:
+            for path in found.damaged if found else ():
+                checkpoint.set_aside(path)
+        dist.barrier()
+        return found
 
     def export(self, source: Path, folder: Path) -> None:
         self._written()
-        writing = self._agreed(lambda: Export(source, folder, self.job.graph, self.settings.end))
-        self._agreed(lambda: writing.write(self.job.ranks.rank, self.job.mesh.size))
-        self._agreed(writing.publish if self.main else _nothing)
+        writing = agreed(lambda: Export(source, folder, self.job.graph, self.settings.end))
+        agreed(lambda: writing.write(self.job.ranks.rank, self.job.mesh.size))
+        agreed(writing.publish if self.main else nothing)
 
     def agree(self, wish: bool) -> bool:
         wishes = torch.tensor(float(wish), device=self.job.ranks.device, dtype=torch.float32)
@@ -213,10 +158,6 @@ class MeshEngine:
     def close(self) -> None:
         self._written()
         self.writer.shutdown()
-
-
-def _nothing() -> None:
-    """What the others do while the first rank does something for all."""
 
 
 def _emptied(folder: Path) -> None:
