@@ -27,6 +27,7 @@ LAYERS = (
     ("blockdsl.api",),
     ("blockdsl.zoo",),
     ("blockdsl.hugging_face",),
+    ("blockdsl.editor",),
     ("blockdsl",),
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks"),
     ("xt_blocks.runtime",),
