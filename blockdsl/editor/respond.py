@@ -20,13 +20,18 @@ from ..registry.kinds import kinds
 from ..registry.options import whole
 from ..registry.state import ITEM_BYTES, item_bytes
 from ..zoo import FAMILIES, entry
+from .completions import completions
 from .export import FORMS, exported
+from .hover import hover
+from .rename import rename
+from .values import applied, as_json
 from .written import Written, read
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
 LONGEST = 10**12  # tokens a row
+MOST = 60  # completions: more than anyone reads
 
 
 def respond(request: Request) -> Answer:
@@ -165,15 +170,22 @@ def _export(request: Request) -> Answer:
 
 
 def _complete(request: Request) -> Answer:
-    return {"completions": []}
+    found = completions(_text(request, "text"), whole("offset", request.get("offset", 0)))
+    return {"completions": as_json(found[:MOST])}
 
 
 def _hover(request: Request) -> Answer:
-    return {"text": ""}
+    found = hover(_text(request, "text"), whole("offset", request.get("offset", 0)))
+    return {"text": "" if found is None else found.text}
 
 
 def _format(request: Request) -> Answer:
     return {"text": format_text(_text(request, "text"))}
+
+
+def _rename(request: Request) -> Answer:
+    text, name = _text(request, "text"), _text(request, "name")
+    return {"text": applied(text, rename(text, whole("offset", request.get("offset", 0)), name))}
 
 
 ACTIONS: dict[str, Callable[[Request], Answer]] = {
@@ -182,5 +194,6 @@ ACTIONS: dict[str, Callable[[Request], Answer]] = {
     "complete": _complete,
     "hover": _hover,
     "format": _format,
+    "rename": _rename,
     "export": _export,
 }

@@ -7,8 +7,14 @@ from functools import lru_cache
 from typing import Any
 
 from ..api import BlockGraph, compile
-from ..errors import PatternError, UserError
+from ..errors import UserError
+from ..graph.resolve import resolve
 from ..language.pattern import Pattern, parse
+from .diagnostics import diagnostics
+from .notes import notes
+from .scan import tokens
+from .spans import nodes_of
+from .values import Diagnostic, as_json
 
 WIDTH = 512
 """Of the stream, where neither the text nor a setting says it; the command line's too."""
@@ -19,42 +25,36 @@ class Written:
     """A text and what was made of it.
 
     Attributes:
-        pattern: None where the text cannot be read.
-        graph: None where it cannot be made.
         settings: that it was made with, beside those in the text.
-        faults: what is wrong.
+        pattern, graph: None where the text has a mistake.
+        found: what there is to say of it.
     """
 
     text: str
     settings: dict[str, Any]
     pattern: Pattern | None
     graph: BlockGraph | None
-    faults: tuple[UserError, ...] = ()
+    found: tuple[Diagnostic, ...]
 
     def told(self, side: str) -> dict[str, Any]:
         """What the page shows of the text; `side`: what its blocks are called by in the picture of a difference."""
-        return {"faults": [_fault(fault) for fault in self.faults], "spans": self._spans(side), "tokens": []}
+        told = {"tokens": [(token.start, token.end, token.type) for token in tokens(self.text)]}
+        return told | {"faults": as_json(self.found), "spans": self._spans(side)}
 
     def _spans(self, side: str) -> list[tuple[int, int, list[str]]]:
-        if self.graph is None or self.pattern is None:
-            return []
-        sides = {"": self.pattern}
-        if self.pattern.encoder is not None:
-            sides = {"encoder": self.pattern.encoder, "decoder": self.pattern.decoder}
+        """Each span with the nodes that come from it, by place."""
         found: dict[tuple[int, int], list[str]] = {}
-        for name, pattern in sides.items():
-            prefix = " ".join(part for part in (name, side) if part)
-            for i, block in enumerate(pattern.expansion.blocks()):
-                node = f"{block.kind}{i}"
-                found.setdefault((block.span.start, block.span.end), []).append(f"{prefix}.{node}" if prefix else node)
+        for node, spans in {} if self.pattern is None else nodes_of(self.pattern).items():
+            for span in spans:
+                found.setdefault((span[0], span[1]), []).append(_beside(node, side))
         return [(start, end, nodes) for (start, end), nodes in sorted(found.items())]
 
 
-def _fault(fault: UserError) -> dict[str, Any]:
-    if not isinstance(fault, PatternError):
-        return {"start": 0, "end": 0, "message": str(fault), "hint": "", "severity": "error"}
-    start, end = fault.span
-    return {"start": start, "end": end, "message": fault.problem, "hint": fault.hint, "severity": "error"}
+def _beside(node: str, side: str) -> str:
+    """A node's name in the picture of a difference: `after.a0`, `encoder after.a0`."""
+    stream, _, name = node.rpartition(".")
+    prefix = " ".join(part for part in (stream, side) if part)
+    return f"{prefix}.{name}" if prefix else name
 
 
 @lru_cache(maxsize=8)
@@ -63,11 +63,12 @@ def read(text: str, settings: tuple[tuple[str, Any], ...]) -> Written:
     given = dict(settings)
     try:
         pattern = parse(text)
-    except UserError as fault:
-        return Written(text, given, None, None, (fault,))
-    if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
-        given["dim"] = WIDTH
-    try:
-        return Written(text, given, pattern, compile(pattern, **given))
-    except UserError as fault:
-        return Written(text, given, pattern, None, (fault,))
+        if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
+            given["dim"] = WIDTH
+        graph = compile(pattern, **given)
+        said = notes(pattern, resolve(pattern, **given), given)
+    except (UserError, TypeError) as error:
+        found = diagnostics(text, **dict(settings)) or [Diagnostic(0, 0, str(error), "error")]
+        return Written(text, given, None, None, tuple(found))
+    found = [Diagnostic(*note.span, note.message, note.severity, note.fix) for note in said]
+    return Written(text, given, pattern, graph, tuple(found))

@@ -25,19 +25,20 @@ export function list(element, texts) {
 }
 
 function row(text, fault) {
-  const place = make("button", { className: "place", title: "Go there" }, fault.message);
+  const [problem, ...hint] = fault.message.split("\n");
+  const place = make("button", { className: "place", title: "Go there" }, problem);
   place.addEventListener("click", () => {
     text.area.focus();
     text.area.setSelectionRange(fault.start, fault.end);
   });
   const parts = [make("span", { className: "mark", "aria-hidden": "true" }, fault.severity === "error" ? "✕" : "!"), place];
   if (fault.fix) {
-    const fix = make("button", { className: "fix" }, `Change to ${shortened(fault.fix.text)}`);
+    const fix = make("button", { className: "fix" }, fault.fix.text ? `Change to ${shortened(fault.fix.text)}` : "Take out");
     fix.addEventListener("click", () => text.replace(fault.fix.start, fault.fix.end, fault.fix.text));
     parts.push(fix);
   }
-  if (fault.hint) parts.push(make("div", { className: "hint" }, fault.hint));
+  if (hint.length) parts.push(make("div", { className: "hint" }, hint.join("\n")));
   return make("div", { className: fault.severity }, ...parts);
 }
 
-const shortened = (words) => (words.length > 24 ? `${words.slice(0, 23)}…` : words || "nothing");
+const shortened = (words) => (words.length > 24 ? `${words.slice(0, 23)}…` : words);

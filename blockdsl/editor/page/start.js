@@ -13,7 +13,7 @@ import { offsets } from "./offsets.js";
 import * as picture from "./picture.js";
 import * as problems from "./problems.js";
 import { style } from "./theme.js";
-import { Text } from "./text.js";
+import { COLOURS, Text } from "./text.js";
 
 const [opened, known] = await Promise.all([ask({ do: "open" }), ask({ do: "start" })]);
 
@@ -48,7 +48,6 @@ function edited() {
   marked();
 }
 
-const COLOURED = ["kind", "option", "value", "word", "name", "comment"];
 function answered(answer, asked) {
   if (!answer.ok) {
     tell(answer.problem);
@@ -57,8 +56,8 @@ function answered(answer, asked) {
   const texts = [["text", text], ["against", against]].filter(([name, own]) => answer[name] && own.text === asked[name]);
   const faults = texts.map(([name, own]) => {
     const told = answer[name], { toScript } = offsets(own.text), placed = problems.placed(own.text, told.faults);
-    for (const type of COLOURED) {
-      own.mark(type, told.tokens.filter((token) => token[2] === type).map(([a, b]) => [toScript(a), toScript(b)]));
+    for (const [colour, types] of Object.entries(COLOURS)) {
+      own.mark(colour, told.tokens.filter((token) => types.includes(token[2])).map(([a, b]) => [toScript(a), toScript(b)]));
     }
     problems.underline(own, placed);
     light.place(lit.get(name), told.spans);

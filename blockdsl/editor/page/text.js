@@ -5,10 +5,15 @@ the area's own text is shown, in one colour. */
 
 import { make } from "./dom.js";
 
-const TYPES = ["kind", "option", "value", "word", "name", "comment", "lit", "error", "warning"];
+/* The library's types of tokens, by the colour that they have here; others are plain. */
+export const COLOURS = {
+  kind: ["kind", "macro"], option: ["option", "setting"], value: ["value", "constant", "number"], word: ["keyword"],
+  name: ["definition", "stage", "label", "tie"], comment: ["comment"], sign: ["operator", "punctuation"],
+};
+const TYPES = [...Object.keys(COLOURS), "lit", "warning", "error"];
 const has = "highlights" in CSS;
 if (!has) document.documentElement.classList.add("plain");
-const shared = new Map(TYPES.map((type, i) => [type, has ? new Highlight() : new Set()]));
+const shared = new Map(TYPES.map((type) => [type, has ? new Highlight() : new Set()]));
 if (has) for (const [type, highlight] of shared) CSS.highlights.set(type, highlight);
 ["lit", "warning", "error"].forEach((type, i) => { if (has) shared.get(type).priority = i + 1; });
 
