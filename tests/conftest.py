@@ -33,6 +33,7 @@ FAST = (
     "distributed/test_processes.py",
     "docs/test_from_x_transformers.py",
     "draw/test_seed_models.py",
+    "editor/test_service.py",
     "examples/test_examples.py::test_is_a_screen_and_says_how_it_is_run",
     "gpu/test_tiny.py::test_what_is_allowed_follows_what_plain_code_is_off",
     "graph/test_compile.py",

@@ -115,7 +115,7 @@ class Stack(Drawn, Pretrained, nn.Module):
 
     @property
     def pattern(self) -> str:
-        """The canonical text of the pattern it was made from."""
+        """Its text, as `BlockGraph.pattern` has it."""
         return self.graph.pattern
 
     @classmethod
