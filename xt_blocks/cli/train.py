@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.graph.costs import parameters_in_words
+from blockdsl.plan.local import tensor_splits, whole_layers
 
 from . import output, train_flags
 from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watching, new_settings, shown
@@ -118,7 +119,7 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
         train.check_fits(graph)
     corpus = tokens or train.load_data(settings)
     settings = replace(settings, text_digest=corpus.digest)
-    _describe(settings, graph, corpus)
+    _describe(settings, graph, corpus, ranks)
 
     tokenizer, written = None if tokens is None else tokens.tokenizer, settings
     if ranks is not None:
@@ -166,7 +167,7 @@ def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     if not train.resume_threads(settings.threads):
         print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
     graph = run_folder.graph()
-    _describe(settings, graph, corpus)
+    _describe(settings, graph, corpus, ranks)
     if ranks is not None:
         return _train(args, run_folder, ranks.engine(graph, settings, args.schedule or "1f1b"), corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
@@ -223,7 +224,9 @@ def _same_data(args: argparse.Namespace, run_folder: RunFolder) -> Corpus | Toke
     raise UserError(f"--resume {args.resume}: the {name} ({corpus.source}) has changed since the run began")
 
 
-def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus | TokenCorpus) -> None:
+def _describe(
+    settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus | TokenCorpus, ranks: Launch | None
+) -> None:
     flops = graph.flops(settings.seq_len) / settings.seq_len
     print(f"pattern   {settings.pattern}\n")
     drawing = graph.to_text()
@@ -235,6 +238,9 @@ def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpu
     print(f"model     {parameters_in_words(graph)}, {flops / 1e6:.1f} MFLOPs per {per} forward")
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
     print(f"{name:<10}{corpus.source}: {train:.2f} {unit} to train on, {valid:.2f} {unit} held out", flush=True)
+    if ranks is not None:
+        whole = whole_layers(tensor_splits(graph, ranks.mesh.tp))
+        print(f"mesh      {ranks.mesh}" + (f"; whole on every rank of tp: {whole}" if whole else ""), flush=True)
 
 
 def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) -> int:

@@ -70,6 +70,7 @@ class MeshEngine:
         )
         if settings.optimizer == "muon" and mesh.size > mesh.pp:
             raise UserError(f"--optimizer muon updates whole matrices, and --mesh {mesh} shares them: take adamw")
+        self.job.check_batch(settings.batch, settings.seq_len)
         check_logits(self.job.logits, settings.num_tokens, settings.seq_len)
         self.optimizer = make_optimizer(nn.ModuleList(self.job.nets), settings.lr, settings.optimizer)
         self.each = optimizers_of(self.optimizer)
