@@ -206,6 +206,10 @@ class Kind:
 
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
+        return self._written_options
+
+    @cached_property
+    def _written_options(self) -> tuple[Option, ...]:
         own = tuple(option for option in self.all_options() if option not in OF_ALL_BLOCKS)
         return own + self.position_options()
 
