@@ -169,22 +169,23 @@ def test_a_branch_of_several_blocks_ends_in_what_it_added() -> None:
 
 def test_a_block_says_its_options_shift_scale_and_tie() -> None:
     picture = drawn("a(heads=4, qk_norm)>>2/2@x f/1.5")
-    assert words(picture, "a0") == ["a", "Self-attention", "heads=4, qk_norm", "@x", "shift 2", "×½"]
-    assert words(picture, "f1") == ["f", "Feedforward", "×0.667"]
+    assert words(picture, "a0") == ["a", "Self-attention", "4 heads × 4, qk_norm", "@x", "shift 2", "×½"]
+    assert words(picture, "f1") == ["f", "Feedforward", "GELU 64", "×0.667"]
 
 
 def test_an_edited_option_is_written_and_not_folded_away() -> None:
     g = graph("(a f)*6")
     g.nx.nodes["f3"]["options"]["glu"] = True
     picture = check(g.to_svg(), g)
-    assert words(picture, "f3") == ["f", "Feedforward", "glu"]
+    assert words(picture, "f3") == ["f", "Feedforward", "GEGLU 64"]
+    assert words(picture, "f1") == ["f", "Feedforward", "GELU 64"]
 
 
 def test_many_options_take_several_lines() -> None:
     picture = drawn("a(heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values)")
     lines = words(picture, "a0")[2:]
     assert len(lines) > 1
-    assert " ".join(lines) == "heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values"
+    assert " ".join(lines) == "4 heads × 8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values"
 
 
 def test_a_tooltip_has_options_shapes_parameters_and_flops() -> None:
@@ -222,7 +223,7 @@ def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None
 def test_the_ends_say_what_is_around_the_stack() -> None:
     picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
     assert " ".join(words(picture, "input")) == (
-        "Token embedding 300 tokens · length 32 dim 16 · 2 heads of 4 num_memory_tokens=2"
+        "Token embedding 300 tokens · length 32 dim 16 · num_memory_tokens=2"
     )
     assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding"
     assert words(drawn("f", pre_norm=False), "output") == ["Output"]
@@ -245,20 +246,21 @@ def test_a_post_norm_stands_on_the_rail() -> None:
 
 def test_operations_of_a_block() -> None:
     picture = drawn("a(qk_norm)>>1/2 c f(glu, swish)", detail="op", causal=True, rotary_pos_emb=True)
-    assert words(picture, "a0")[3:] == [
+    assert words(picture, "a0")[2:] == [
         "LayerNorm",
         "token shift by 1",
         "q, k, v 16 → 24",
         "unit q, k",
         "rotate q, k",
-        "q·k, 2 heads × 4",
+        "q·k, 2 heads × 4, times 10",
         "softmax · causal",
         "· v, 2 heads × 4",
         "out 8 → 16",
         "× 0.5",
     ]
     assert words(picture, "c1")[2:5] == ["LayerNorm", "q 16 → 8", "k, v 16 → 16"]
-    assert words(picture, "f2")[3:] == ["LayerNorm", "linear 16 → 128", "SiLU gate", "linear 64 → 16"]
+    layers = ["linear 16 → 128 + bias", "SiLU gate", "linear 64 → 16 + bias"]
+    assert words(picture, "f2")[2:] == ["LayerNorm", *layers]
     # each wire meets the operation that reads it
     (context,) = [line for line in picture.lines if line.role == "context"]
     c1 = picture.node("c1")
