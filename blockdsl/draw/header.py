@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 
-def facts(graph: Graph) -> list[str]:
+def stack_facts(graph: Graph) -> list[str]:
     """`8.03 B parameters`, `causal`, `pre-norm RMSNorm`: what no block says."""
     norms = Counter(norm_words(graph.block(node)["options"]) for node in graph.nodes("block"))
     usual = [words for words, _ in norms.most_common(1)]
@@ -48,8 +48,8 @@ def norm_words(options: Mapping[str, Any]) -> str:
     return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {norm.in_words()}"
 
 
-def settings(captions: Captions) -> list[str]:
-    """What the stack sets off its default and neither its blocks nor `facts` say, as a pattern sets it."""
+def stack_settings(captions: Captions) -> list[str]:
+    """What the stack sets off its default and neither its blocks nor `stack_facts` say, as a pattern sets it."""
     found: dict[str, None] = {}
     for name, usual in captions.usual.items():
         kind = kind_of(name)

@@ -12,9 +12,9 @@ from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column, ColumnPart
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
-from .header import facts, settings
+from .header import stack_facts, stack_settings
 from .layered import DOWN, layered
-from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text, size
+from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text, size, widest
 from .shade import Shade
 from .widths import wrapped
 
@@ -163,7 +163,7 @@ class _Picture:
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
         self.faces = Faces(graph, details, self.colors.of, detail == "op")
         self.scene = Scene(details.title())
-        self.settings = settings(captions) if detail == "block" else []
+        self.settings = stack_settings(captions) if detail == "block" else []
         items = captions.items
         if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
             self.feeds = False
@@ -186,8 +186,9 @@ class _Picture:
     def head(self, scale: float) -> None:
         """Write what the stack is above it, in lines as wide as the picture."""
         extent = self.scene.extent
-        wide = max(extent.width, HEAD_LEAST * scale)
-        words = [(facts(self.graph), "facts"), (self.settings, "settings")]
+        words = [(stack_facts(self.graph), "facts"), (self.settings, "settings")]
+        longest = max(widest(said, role) for said, role in words) + 1
+        wide = max(extent.width, HEAD_LEAST * scale, longest * scale)
         lines = [
             (line, role)
             for said, role in words

@@ -61,7 +61,8 @@ class _Svg:
         for label in self.scene.labels:
             yield text(label)
         if self.scene.head:
-            yield f'<g class="head">{"".join(map(text, sorted(self.scene.head, key=lambda line: (line.x, line.y))))}</g>'
+            lines = sorted(self.scene.head, key=lambda line: (line.x, line.y))
+            yield f'<g class="head">{"".join(map(text, lines))}</g>'
         yield "</g>\n</svg>"
 
     def _frame(self, frame: Frame) -> str:

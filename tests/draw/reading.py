@@ -347,14 +347,14 @@ def check_ends(picture: Picture) -> None:
         start, end = line.points[0], line.points[-1]
         if any(circle.touches(start) for circle in meets):
             continue  # from what a branch gained to the sum of it, or on from where a skip is added
-        # a block whose update takes the stream's place: the rail ends where it reads, and begins where it gives
-        into = {other.points[0] for other in picture.lines if other.role == "branch" and other.target == line.target}
-        out = {other.points[-1] for other in picture.lines if other.role == "branch" and other.source == line.source}
-        turned = line.role == "rail" and (end in into, start in out)
-        assert (turned and turned[0]) or any(area.touches(end) for area in own[line.target]), line
+        # where a block's update takes the stream's place, a rail turns into a branch, and a branch into a rail
+        others = [other for other in picture.lines if other is not line and other.role in ("rail", "branch")]
+        goes_on = any(o.points[0] == end and line.target in (o.source, o.target) for o in others)
+        comes = any(o.points[-1] == start and line.source == o.source for o in others)
+        assert goes_on or any(area.touches(end) for area in own[line.target]), line
         rails = [rail for rail in picture.lines if rail.role == "rail" and rail.source == line.source]
         on_rail = any(_on(start, rail) for rail in rails if rail is not line)
-        assert (turned and turned[1]) or on_rail or any(area.touches(start) for area in own[line.source]), line
+        assert comes or on_rail or any(area.touches(start) for area in own[line.source]), line
 
 
 def check_ways(picture: Picture) -> None:
