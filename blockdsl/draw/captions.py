@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import Chain, chain
+from ..graph.layout import Chain, blocks_of, chain
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
@@ -152,16 +151,6 @@ class Captions:
         if self.items is None or back < 1 or kind != self.graph.block(node)["kind"]:
             return f"of {source}"
         return f"of the previous '{kind}'" if back == 1 else f"of the '{kind}' {back} back"
-
-
-def blocks_of(items: Chain) -> Iterator[str]:
-    """The blocks of a chain, branches one after another."""
-    for item in items:
-        if isinstance(item, str):
-            yield item
-        else:
-            for branch in item.branches:
-                yield from blocks_of(branch)
 
 
 def _usual(graph: Graph) -> dict[str, dict[str, Any]]:

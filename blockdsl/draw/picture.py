@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .captions import Captions, blocks_of
+from ..graph.layout import blocks_of
+from .captions import Captions
 from .choices import DETAILS, check_choice
 from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column, ColumnPart

@@ -147,15 +147,16 @@ class Frame:
     Attributes:
         role: "stage" or "repeat".
         value: the stage's index, or how many times.
+        labels: its name in one line or several, or the number of times.
     """
 
     role: str
     rect: Rect
     value: int
-    label: Text
+    labels: tuple[Text, ...]
 
     def moved(self, dx: float, dy: float) -> Frame:
-        return replace(self, rect=self.rect.moved(dx, dy), label=self.label.moved(dx, dy))
+        return replace(self, rect=self.rect.moved(dx, dy), labels=tuple(label.moved(dx, dy) for label in self.labels))
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ class Scene:
         """The smallest rectangle that holds everything."""
         rects = [box.rect for box in self.boxes if box.rect] + [frame.rect for frame in self.frames]
         rects += [mark.rect for box in self.boxes for mark in box.marks] + [key.swatch for key in self.keys]
-        texts = [frame.label for frame in self.frames] + [key.label for key in self.keys] + self.labels + self.head
+        texts = [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys]
+        texts += self.labels + self.head
         points = [point for edge in self.edges for point in edge.points]
         points += [
             (box.join[0] + side, box.join[1] + side) for box in self.boxes if box.join for side in (-RADIUS, RADIUS)

@@ -67,9 +67,8 @@ class _Svg:
 
     def _frame(self, frame: Frame) -> str:
         data = "data-stage" if frame.role == "stage" else "data-times"
-        return (
-            f'<g class="{frame.role}" {data}="{frame.value}"><rect {area(frame.rect)} rx="10"/>{text(frame.label)}</g>'
-        )
+        labels = "".join(map(text, frame.labels))
+        return f'<g class="{frame.role}" {data}="{frame.value}"><rect {area(frame.rect)} rx="10"/>{labels}</g>'
 
     def _edge(self, edge: Edge) -> str:
         ends = f'data-from="{escape(edge.source)}" data-to="{escape(edge.target)}"'

@@ -6,6 +6,8 @@ those too.
 
 from __future__ import annotations
 
+import re
+
 # Thousandths of the font's size, of the signs from the space to the tilde.
 # fmt: off
 _REGULAR = (
@@ -62,3 +64,13 @@ def cut(text: str, size: float, most: float, bold: bool = False) -> str:
     while text and width(text + "…", size, bold) > most:
         text = text[:-1]
     return text + "…"
+
+
+def broken(text: str, size: float, most: float, bold: bool = True) -> list[str]:
+    """A name in lines of at most this width, broken after spaces and underscores; a longer word is cut."""
+    lines = [""]
+    for word in re.findall(r"[^\s_]+[\s_]*|[\s_]+", text):
+        if lines[-1] and width((lines[-1] + word).rstrip(), size, bold) > most:
+            lines.append("")
+        lines[-1] += word
+    return [cut(line.rstrip(), size, most, bold) for line in lines]

@@ -91,6 +91,17 @@ PARSER_SETTINGS: dict[str, Any] = {
 }
 
 
+def terminals() -> dict[str, str]:
+    """The grammar's terminals as regular expressions by name, in the order in which they are tried."""
+    found = {terminal.name: terminal for terminal in _parser().terminals}
+
+    def order(name: str) -> tuple[float, float, float, str]:
+        pattern = found[name].pattern
+        return -found[name].priority, -pattern.max_width, -len(pattern.value), name
+
+    return {name: found[name].pattern.to_regexp() for name in sorted(found, key=order)}
+
+
 def comments(text: str) -> list[tuple[int, str]]:
     """Each comment of `text` with where it starts; the language has no strings a `#` could be part of."""
     return [(found.start(), found.group().rstrip()) for found in re.finditer(r"#[^\n]*", text)]

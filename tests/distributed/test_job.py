@@ -92,6 +92,8 @@ def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def all_cases(mesh: str, schedule: str) -> dict[str, Any]:
     cases = [name for name in CASES if name in DEEP or schedule in ("1f1b", "gpipe")]
+    if "cp" in mesh:
+        cases.remove("recomputed")  # it carries a state along the rows
     out = {name: trained(name, mesh, schedule=schedule) for name in cases}
     out["masked"] = trained("plain", mesh, masked=True, schedule=schedule)
     return out
@@ -141,8 +143,14 @@ def of_one_process(name: str, masked: bool = False, accumulate: int = 1) -> dict
         ("fsdp=2", "1f1b"),
         ("pp=2", "1f1b"),
         ("tp=2", "1f1b"),
+        ("cp=2", "1f1b"),
         pytest.param("dp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("fsdp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("cp=4", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("fsdp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("dp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("cp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2,fsdp=2", "gpipe", marks=pytest.mark.distributed),
         pytest.param("pp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2", "interleaved", marks=pytest.mark.distributed),
@@ -164,7 +172,7 @@ def test_equal_to_one_process(mesh: str, schedule: str) -> None:
             assert found["norms"] == pytest.approx(expected["norms"], abs=1e-9), name
             for parameter, tensor in found["after"].items():
                 torch.testing.assert_close(tensor, expected["after"][parameter].to(tensor), atol=1e-9, rtol=0)
-        if mesh == "fsdp=2":
+        if mesh in ("fsdp=2", "cp=2"):
             whole_model = sum(t.numel() for n, t in expected["first"].items() if not n.endswith("correction"))
             assert first[name]["held"] + second[name]["held"] == whole_model
 
@@ -179,7 +187,7 @@ def generated(mesh: str) -> Tensor:
     return torch.cat((before, job.generate(torch.tensor([[1, 2, 3], [4, 5, 6]]), 8, temperature=0.0)), dim=1)
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2"])
+@pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2", "cp=2"])
 def test_ranks_generate_what_one_process_does(mesh: str) -> None:
     pattern, settings = CASES["tied"]
     wrapper = AutoregressiveWrapper(initialised(blockdsl.compile(pattern, **MODEL, **settings), 3))

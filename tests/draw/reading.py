@@ -117,7 +117,14 @@ class Frame:
     role: str
     value: int
     area: Area
-    label: Text
+    labels: tuple[Text, ...]
+
+    @property
+    def label(self) -> Text:
+        """All lines as one."""
+        sides = [[getattr(text.area, side) for text in self.labels] for side in ("left", "top", "right", "bottom")]
+        area = Area(min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3]))
+        return Text("".join(text.words for text in self.labels), area)
 
 
 @dataclass(frozen=True)
@@ -177,8 +184,9 @@ def read(svg: str) -> Picture:
             )
         elif classes[0] in ("stage", "repeat"):
             value = int(element.get("data-stage" if classes[0] == "stage" else "data-times", ""))
-            (rect,), (label,) = element.findall(f"{SVG}rect"), element.findall(f"{SVG}text")
-            frames.append(Frame(classes[0], value, _rect(rect, dx, dy), _text(label, dx, dy)))
+            (rect,) = element.findall(f"{SVG}rect")
+            written = [_text(label, dx, dy) for label in element.findall(f"{SVG}text")]
+            frames.append(Frame(classes[0], value, _rect(rect, dx, dy), tuple(written)))
         elif classes[0] == "key":
             keys.append(_text(element.findall(f"{SVG}text")[0], dx, dy))
         elif classes == ("head",) and element.tag == f"{SVG}g":
@@ -347,14 +355,13 @@ def check_ends(picture: Picture) -> None:
         start, end = line.points[0], line.points[-1]
         if any(circle.touches(start) for circle in meets):
             continue  # from what a branch gained to the sum of it, or on from where a skip is added
-        # where a block's update takes the stream's place, a rail turns into a branch, and a branch into a rail
-        others = [other for other in picture.lines if other is not line and other.role in ("rail", "branch")]
-        goes_on = any(o.points[0] == end and line.target in (o.source, o.target) for o in others)
-        comes = any(o.points[-1] == start and line.source == o.source for o in others)
-        assert goes_on or any(area.touches(end) for area in own[line.target]), line
+        turn = {"rail": "branch", "branch": "rail"}.get(line.role)  # a block in the stream's place ends and begins it
+        turns = [other for other in picture.lines if other.role == turn and line.target in (other.source, other.target)]
+        assert any(area.touches(end) for area in own[line.target]) or any(_on(end, other) for other in turns), line
         rails = [rail for rail in picture.lines if rail.role == "rail" and rail.source == line.source]
+        rails += [other for other in picture.lines if other.role == turn and line.source == other.source]
         on_rail = any(_on(start, rail) for rail in rails if rail is not line)
-        assert comes or on_rail or any(area.touches(start) for area in own[line.source]), line
+        assert on_rail or any(area.touches(start) for area in own[line.source]), line
 
 
 def check_ways(picture: Picture) -> None:

@@ -471,12 +471,12 @@ def test_no_graph_is_an_error() -> None:
 
 def test_what_a_user_names_is_escaped() -> None:
     g = graph("first: a f | second: a f")
-    g.nx.graph["stages"] = ["<script>alert('&\"')</script>", "b"]
+    g.nx.graph["stages"] = ["<script>('&\"')", "b"]
     import networkx as nx
 
     g.nx = nx.relabel_nodes(g.nx, {"a0": '<a&">'})
     picture = check(g.to_svg(), g)
-    assert picture.frames[0].label.words == "stage 1: <script>alert('&\"')</script>"
+    assert picture.frames[0].label.words == "stage 1: <script>('&\"')"
     assert picture.node('<a&">').words[1] == "Self-attention"
     assert "<script>" not in g.to_svg()
 
