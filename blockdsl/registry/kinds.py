@@ -208,8 +208,13 @@ class Kind:
 
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
-        own = tuple(option for option in self.all_options() if option not in OF_ALL_BLOCKS)
-        return own + self.position_options()
+        return tuple(self.written_by_name.values())
+
+    @cached_property
+    def written_by_name(self) -> dict[str, Option]:
+        """The same by name."""
+        own = (option for option in self.all_options() if option not in OF_ALL_BLOCKS)
+        return by_name((*own, *self.position_options()))
 
     def has_scores(self) -> bool:
         """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
