@@ -45,7 +45,7 @@ def _possible(text: str, start: int) -> Iterator[_Row]:
     """All that can stand at a place, whatever is begun there."""
     scanner = Scanner(text, at=start)
     pieces, expects = named(scanner.pieces), scanner.expected_at
-    frame = next((each for each in reversed(scanner.open_at or ()) if each.sort != "tuple"), None)
+    frame = scanner.open_at[-1] if scanner.open_at else None
     if expects in ("statement", "item"):
         yield from _items(pieces, expects == "statement")
     elif expects in ("label", "read", "tie"):

@@ -7,6 +7,8 @@ of what they mean together. What is wrong is decided where it is for everybody.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from ..errors import PatternError, Span, UserError
@@ -37,15 +39,16 @@ def diagnostics(text: str, **settings: Any) -> list[Diagnostic]:
     try:
         pattern = of_tree(tree, text)
     except PatternError as error:
-        found = [fault.within(text) for fault in name_faults(tree.statements, *filter(None, (tree.encoder, tree.body)))]
-        found += _setting_faults(tree, text)
+        names = name_faults(tree.statements, *filter(None, (tree.encoder, tree.body)))
+        found = [fault.within(text) for fault in islice(names, MOST)]
+        found += islice(_setting_faults(tree, text), MOST)
         return sorted(map(_of_error, found[:MOST] or [error]), key=lambda each: (each.start, each.end))
     return _of_meaning(pattern, settings)
 
 
-def _setting_faults(tree: Tree, text: str) -> list[PatternError]:
+def _setting_faults(tree: Tree, text: str) -> Iterator[PatternError]:
     """What is wrong with each setting by itself."""
-    found, seen = [], set[str | None]()
+    seen = set[str | None]()
     statements = [statement for statement in tree.statements if isinstance(statement, Settings)]
     for argument in (argument for statement in statements for argument in statement.arguments):
         try:
@@ -53,9 +56,8 @@ def _setting_faults(tree: Tree, text: str) -> list[PatternError]:
                 from_arguments((argument, argument), text, pair=tree.encoder is not None)
             from_arguments((argument,), text, pair=tree.encoder is not None)
         except PatternError as error:
-            found.append(error)
+            yield error
         seen.add(argument.name)
-    return found
 
 
 def _of_meaning(pattern: Pattern, settings: dict[str, Any]) -> list[Diagnostic]:

@@ -53,12 +53,10 @@ def _closed(error: PatternError, found: re.Match[str]) -> Edit | None:
 
 
 def _removed(error: PatternError, found: re.Match[str]) -> Edit | None:
-    """What is underlined, with the comma or the white space before it."""
+    """What is underlined, with the comma before it."""
     start, end = error.span
-    before = re.compile(r"\s*,\s*$|\s+$|$").search(error.text[:start])
-    assert before is not None
-    gone = before.start() if start else 0
-    return Edit(gone, end, "" if before.group().strip() or not gone else before.group())
+    before = error.text[:start].rstrip()
+    return Edit(len(before[:-1].rstrip()) if before.endswith(",") else start, end, "")
 
 
 def _sign(error: PatternError, found: re.Match[str]) -> Edit | None:

@@ -50,13 +50,14 @@ _OPERATORS = {"EQUAL": "item", "VBAR": "item", "AMPERSAND": "item", "FEEDS": "it
 
 @dataclass(slots=True)
 class OpenFrame:
-    """What is open around a place: a group, arguments of a block, of a read or of `set`, or a tuple of values."""
+    """What is open around a place: a group, or arguments of a block, of a read or of `set`."""
 
-    sort: str  # "group", "call", "read", "set" or "tuple"
+    sort: str  # "group", "call", "read" or "set"
     name: str = ""  # of the block or the label
     start: int = 0
     option: str = ""  # the one whose value comes next
     given: list[str] = field(default_factory=list)  # the options written so far
+    tuples: int = 0  # parentheses of values that are open in the arguments
 
 
 @dataclass(slots=True)
@@ -126,8 +127,7 @@ class Scanner:
 
     def _arguments(self) -> OpenFrame | None:
         """The call, read or `set` whose arguments are being read."""
-        inside = [frame for frame in self.frames if frame.sort != "tuple"]
-        return inside[-1] if inside and inside[-1].sort != "group" else None
+        return self.frames[-1] if self.frames and self.frames[-1].sort != "group" else None
 
     def _name(self, name: str, start: int, end: int) -> None:
         frame = self._arguments()
@@ -179,18 +179,23 @@ class Scanner:
         self._add(start, end, "punctuation")
         if terminal == "SEMICOLON":
             self.frames, self.expects = [], "statement"
+        elif terminal == "LPAR" and frame:
+            frame.tuples += 1
+            self.expects = "value"
         elif terminal == "LPAR":
-            self.frames.append(OpenFrame("tuple" if frame else "group", start=start))
-            self.expects = "value" if frame else "item"
+            self.frames.append(OpenFrame("group", start=start))
+            self.expects = "item"
+        elif terminal == "RPAR" and frame and frame.tuples:
+            frame.tuples -= 1
+            self.expects = "separator"
         elif terminal == "RPAR":
             if self.frames and self.frames[-1].sort != "set":
                 self.frames.pop()
             self.expects = "separator" if self._arguments() else "item"
         elif terminal == "COMMA" and frame:
-            in_tuple = self.frames[-1].sort == "tuple"
-            if not in_tuple:
+            if not frame.tuples:
                 frame.option = ""
-            self.expects = "value" if in_tuple else "option"
+            self.expects = "value" if frame.tuples else "option"
         elif terminal == "COLON" and frame is None:
             self._last_name_is("stage")
             self.expects = "item"

@@ -347,12 +347,12 @@ _STRANGE = {
 }
 
 
-_MEGATRON = re.compile(r"\s*(?=.*([MGE]|[*+]-))[MGE*+|-]{2,}\s*")
+_MEGATRON = re.compile(r"(?=.*([MGE]|[*+]-))[MGE*+|-]{2,}")
 
 
 def _explain(text: str, error: UnexpectedInput, start: str) -> PatternError:
     fault = _fault(text, error, start)
-    if _MEGATRON.fullmatch(text):
+    if _MEGATRON.fullmatch(text.strip()):
         hint = "letters of Megatron are read by from_megatron(text), and on the command line with --from megatron"
         return PatternError(text, fault.span, fault.problem, hint)
     return fault

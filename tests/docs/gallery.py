@@ -50,7 +50,7 @@ def _section(name: str) -> str:
     entry = zoo.entry(name)
     sizes = ", ".join(f"`{size}` {spoken(entry(size).graph().parameters())}" for size in entry.sizes)
     source = linked(entry.source)
-    return f"## {name}\n\n{source} · {sizes}\n\n```text\n{entry.text}\n```\n\n![{name}](pictures/zoo/{name}.svg)\n"
+    return f"## {name}\n\n{source} · {sizes}\n\n```pattern\n{entry.text}\n```\n\n![{name}](pictures/zoo/{name}.svg)\n"
 
 
 def spoken(parameters: int) -> str:

@@ -109,7 +109,7 @@ def page(measured: dict[str, list[Agreement]]) -> str:
     rows = ["| family | configurations | logits | padded | hidden | gradient | tokens | source |"]
     rows += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     rows += [_row(found) for found in measured.values()]
-    texts = [f"{_types(found[0])}:\n\n```text\n{_text(found[0])}\n```\n" for found in measured.values()]
+    texts = [f"{_types(found[0])}:\n\n```pattern\n{_text(found[0])}\n```\n" for found in measured.values()]
     types = "\n".join(textwrap.wrap(" ".join(sorted(families())), 100))
     parts = [
         HEAD,

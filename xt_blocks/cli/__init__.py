@@ -27,6 +27,7 @@ from . import (
     edit,
     fmt,
     generate,
+    lsp,
     options,
     output,
     plan,
@@ -37,7 +38,7 @@ from . import (
 )
 from .parser import Parser
 
-COMMANDS = (check, fmt, show, draw, edit, stats, plan, diff, options, tokenize, train, generate, attention, coords)
+COMMANDS = (check, fmt, show, draw, edit, lsp, stats, plan, diff, options, tokenize, train, generate, attention, coords)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
