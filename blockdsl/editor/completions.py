@@ -11,7 +11,7 @@ from ..registry.kinds import kinds
 from ..registry.options import Option, spell
 from ..synonyms import meant
 from .known import READ_WORDS, known_options, known_settings
-from .scan import OpenFrame, ScannedToken, Scanner, named
+from .scan import OpenFrame, ScannedToken, Scanner, with_names
 from .values import Completion
 
 ZOO = "zoo:"
@@ -44,7 +44,7 @@ Tokens = list[ScannedToken]
 def _possible(text: str, start: int) -> Iterator[_Row]:
     """All that can stand at a place, whatever is begun there."""
     scanner = Scanner(text, at=start)
-    pieces, expects = named(scanner.pieces), scanner.expected_at
+    pieces, expects = with_names(scanner.pieces), scanner.expected_at
     frame = scanner.open_at[-1] if scanner.open_at else None
     if expects in ("statement", "item"):
         yield from _items(pieces, expects == "statement")

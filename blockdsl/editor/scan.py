@@ -211,10 +211,10 @@ class Scanner:
 
 def scan(text: str) -> list[ScannedToken]:
     """Every token, with what each name is."""
-    return named(Scanner(text).pieces)
+    return with_names(Scanner(text).pieces)
 
 
-def named(pieces: list[ScannedToken]) -> list[ScannedToken]:
+def with_names(pieces: list[ScannedToken]) -> list[ScannedToken]:
     """The same tokens, once all definitions are known."""
     defined = {piece.text for piece in pieces if piece.type == "definition"}
     for piece in pieces:
