@@ -50,7 +50,7 @@ from .init import fill, initialised
 from .pieces import HeldTensor
 from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
 from .ranks import Ranks
-from .shard import let_go, local_part, sharded
+from .shard import average_numbers, let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
 from .tensor import sum_gradients, tensor_parallel
@@ -214,6 +214,7 @@ class Job:
             raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
         with self._counting():
             losses = self._passes(tokens, mask, gradients=True)
+        average_numbers(self.parameters(), self.ranks)
         if self.mesh.tp > 1:
             for net in self.nets:
                 names = dict(net.named_parameters())
@@ -381,6 +382,8 @@ class Job:
         if self.ranks.once(("dp", "cp")):
             for name, parameter in self.named_parameters():
                 if parameter.grad is not None and (self.shared is None or self.shared.counts(name)):
+                    if not parameter.ndim and not self.ranks.once(("fsdp",)):
+                        continue  # each rank has it
                     parts = self._piece(name, parameter.grad).rectangles
                     here += sum(float(each.part.double().square().sum()) for each in parts if each.first)
         (total,) = self.ranks.sums([here])

@@ -17,7 +17,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_s
 
 from blockdsl.errors import UserError, did_you_mean
 from blockdsl.plan.stages import PipelineStage as Part
-from blockdsl.plan.stages import shared
+from blockdsl.plan.stages import has_parameters, shared
 
 from .ranks import Ranks
 from .shard import let_go, local_part
@@ -153,14 +153,29 @@ def _as_it_is(output: Tensor, target: Tensor) -> Tensor:
 def check_shared(graph: BlockGraph, parts: Sequence[Part], ranks: int, schedule: str) -> None:
     """
     Raises:
-        UserError: two stages of a rank have the same parameters.
+        UserError: two stages of a rank have the same parameters, or under zero-bubble two blocks of a stage.
     """
+    if schedule == "zero-bubble":
+        for part in parts:
+            for name, nodes in _read_by(graph, part).items():
+                if len(nodes) > 1:
+                    both = f"{' and '.join(nodes[:2])} both read the parameters of {name}"
+                    raise UserError(f"schedule=zero-bubble uses no parameter twice in a stage, and {both}: take 1f1b")
     for node, where in shared(graph, parts).items():
         if len({stage % ranks for stage in where}) < len(where):
             what = "the embedding, tied to the logits," if node == graph.start else f"the parameters of {node}"
             raise UserError(
                 f"schedule={schedule} gives each rank several stages, and two of one rank share {what}: take 1f1b"
             )
+
+
+def _read_by(graph: BlockGraph, part: Part) -> dict[str, list[str]]:
+    """Tied blocks by their owner, and learned positions → the blocks of a stage that use their parameters."""
+    out = {owner: [node for node in nodes if node in part.nodes] for owner, nodes in graph.tied().items()}
+    for position in part.beside:
+        if has_parameters(graph, position):
+            out[position] = [node for node in part.nodes if position in graph.nx.pred[node]]
+    return out
 
 
 class Shared:
