@@ -330,6 +330,7 @@ class BlockGraph(Graph):
         detail: str = "block",
         color: str | Shade = "kind",
         seq_len: int = 1024,
+        theme: str = "auto",
     ) -> str:
         """The graph as an SVG picture, in which each repeat is drawn once.
 
@@ -340,6 +341,7 @@ class BlockGraph(Graph):
             color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
                 of values from elsewhere, and every block is drawn.
             seq_len: tokens a row, of the FLOPs.
+            theme: "light", "dark", or "auto" for that of whoever looks at it.
 
         Raises:
             UserError: an option has a value that it cannot have.
@@ -349,10 +351,12 @@ class BlockGraph(Graph):
 
         streams = self.streams()
         look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
-        return side_by_side(streams, path, **look)
+        return side_by_side(streams, path, theme=theme, **look)
 
-    def to_png(self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
-        """The SVG picture as PNG, light; `options` are those of `to_svg`.
+    def to_png(
+        self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
+    ) -> bytes:
+        """The SVG picture as PNG; `theme` and `options` are those of `to_svg`.
 
         Args:
             scale: pixels of the image for a pixel of the picture.
@@ -362,10 +366,17 @@ class BlockGraph(Graph):
         """
         from .draw.png import png
 
-        image = png(self.to_svg(**options), scale)
-        if path is not None:
-            Path(path).write_bytes(image)
-        return image
+        return _written(png(self.to_svg(theme=theme, **options), scale), path)
+
+    def to_pdf(self, path: str | PathLike[str] | None = None, *, theme: str = "light", **options: Any) -> bytes:
+        """The SVG picture as PDF with its fonts, for a paper; `theme` and `options` are those of `to_svg`.
+
+        Raises:
+            UserError: CairoSVG is not installed, or an option has a value that it cannot have.
+        """
+        from .draw.pdf import pdf
+
+        return _written(pdf(self.to_svg(theme=theme, **options)), path)
 
     def to_html(
         self,
@@ -457,7 +468,7 @@ class GraphDiff(Difference):
 
         Args:
             path: a file to write it to.
-            options: `detail` and `seq_len`, as `BlockGraph.to_svg` has them.
+            options: `detail`, `seq_len` and `theme`, as `BlockGraph.to_svg` has them.
         """
         from .draw import side_by_side
 
@@ -473,6 +484,20 @@ class GraphDiff(Difference):
         from .draw import page
 
         return page(self._graphs, path, **self._look, **options)
+
+    def to_png(
+        self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
+    ) -> bytes:
+        """The SVG picture as PNG, as `BlockGraph.to_png` draws it."""
+        from .draw.png import png
+
+        return _written(png(self.to_svg(theme=theme, **options), scale), path)
+
+    def to_pdf(self, path: str | PathLike[str] | None = None, *, theme: str = "light", **options: Any) -> bytes:
+        """The SVG picture as PDF, as `BlockGraph.to_pdf` draws it."""
+        from .draw.pdf import pdf
+
+        return _written(pdf(self.to_svg(theme=theme, **options)), path)
 
     @property
     def _graphs(self) -> dict[str, Graph]:
@@ -498,3 +523,9 @@ class GraphDiff(Difference):
 
     def __str__(self) -> str:
         return self.to_text()
+
+
+def _written(image: bytes, path: str | PathLike[str] | None) -> bytes:
+    if path is not None:
+        Path(path).write_bytes(image)
+    return image

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["Shade", "side_by_side"]
 
 
-def side_by_side(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, **options: Any) -> str:
+def side_by_side(
+    graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, *, theme: str = "auto", **options: Any
+) -> str:
     """Several graphs as one SVG picture, from left to right; what one gives is the context of the next.
 
     Args:
         graphs: each with its name, as {"encoder": g, "decoder": h}. A node is called `encoder.a0` in the picture.
         path: a file to write it to.
-        options: as `BlockGraph.to_svg` has them.
+        theme, options: as `BlockGraph.to_svg` has them.
 
     Raises:
         UserError: there is no graph, or an option has a value that it cannot have.
@@ -30,7 +32,7 @@ def side_by_side(graphs: Mapping[str, Graph], path: str | PathLike[str] | None =
     from .svg import svg
 
     _check(graphs)
-    text = svg(scene(graphs, **options))
+    text = svg(scene(graphs, **options), theme)
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text
@@ -54,6 +56,21 @@ def page(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, *
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
+
+
+def image(svg: str, ending: str) -> bytes:
+    """An SVG picture as ".png" or ".pdf".
+
+    Raises:
+        UserError: the extra that writes it is not installed.
+    """
+    if ending == ".pdf":
+        from .pdf import pdf
+
+        return pdf(svg)
+    from .png import png
+
+    return png(svg)
 
 
 def _check(graphs: Mapping[str, Graph]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import UserError, did_you_mean
 
 DETAILS = ("block", "op")
+THEMES = ("auto", "light", "dark")  # auto: as the reader's setting is
 COLORS = ("kind", "params", "flops", "stage", "tied")
 
 

@@ -66,8 +66,8 @@ FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, 'DejaV
 CODE = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
-def style() -> str:
-    """The whole style sheet; every rule is of what is inside `.blockdsl`."""
+def style(theme: str = "auto") -> str:
+    """The whole style sheet; every rule is of what is inside `.blockdsl`. `theme`: one of THEMES."""
     rules = [f"text{{font-family:{FAMILY};font-size:10.5px}}"]
     for role, (size, bold, monospace) in FONTS.items():
         family = f";font-family:{CODE}" if monospace else ""
@@ -89,9 +89,12 @@ def style() -> str:
         ".block:focus{outline:none}",
         ".block:hover>rect,.block:focus>rect{stroke-width:2.2}",
     ]
+    shown = _colours(_DARK, 1) if theme == "dark" else _colours(_LIGHT, 0)
+    sheet = "".join(f"{_scoped(rule)}\n" for rule in [*rules, *shown])
+    if theme != "auto":
+        return sheet.rstrip()
     dark = "".join(_scoped(rule) for rule in _colours(_DARK, 1))
-    light = "".join(f"{_scoped(rule)}\n" for rule in [*rules, *_colours(_LIGHT, 0)])
-    return f"{light}@media (prefers-color-scheme:dark){{{dark}}}"
+    return f"{sheet}@media (prefers-color-scheme:dark){{{dark}}}"
 
 
 def _scoped(rule: str) -> str:

@@ -12,7 +12,7 @@ SANS, MONOSPACE = "DejaVu Sans", "DejaVu Sans Mono"
 
 
 def png(svg: str, scale: float = 2.0) -> bytes:
-    """The picture, light.
+    """The picture as an image.
 
     The font is the one that text was measured in. matplotlib brings it along, so it is there on a machine without any.
 

@@ -1,6 +1,7 @@
 """A scene as SVG.
 
-Text is text, colours are in a style sheet inside the picture and follow the reader's light or dark setting. Every block
+Text is text, colours are in a style sheet inside the picture and follow the reader's light or dark setting
+unless a theme is asked for. Every block
 is a group with the names of its nodes, so that a page around the picture can find it.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import ceil, floor
 
+from .choices import THEMES, check_choice
 from .palette import style
 from .scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
 
@@ -21,14 +23,15 @@ HEAD = 6.5, 3.4  # an arrow's length and half its width
 WIDE_HEAD = 8.5, 5.2
 
 
-def svg(scene: Scene) -> str:
-    """The picture, one string."""
-    return "\n".join(_Svg(scene).lines())
+def svg(scene: Scene, theme: str = "auto") -> str:
+    """The picture, one string. `theme`: one of THEMES."""
+    check_choice("theme", theme, THEMES)
+    return "\n".join(_Svg(scene, theme).lines())
 
 
 class _Svg:
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, scene: Scene, theme: str) -> None:
+        self.scene, self.theme = scene, theme
         extent = scene.extent
         self.dx, self.dy = MARGIN - floor(extent.x), MARGIN - floor(extent.y)
         self.width, self.height = ceil(extent.right) + self.dx + MARGIN, ceil(extent.bottom) + self.dy + MARGIN
@@ -41,7 +44,7 @@ class _Svg:
             f'width="{wide}" height="{high}" role="group" aria-label="{title}">'
         )
         yield f"<title>{title}</title>"
-        yield f"<style>\n{style()}\n</style>"
+        yield f"<style>\n{style(self.theme)}\n</style>"
         yield f'<rect class="ground" width="{wide}" height="{high}"/>'
         yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
         for frame in self.scene.frames:

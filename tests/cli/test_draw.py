@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +87,67 @@ def test_a_hyphen_is_standard_output() -> None:
     assert not Path("-").exists()
 
 
+def test_standard_output_takes_every_format() -> None:
+    starts = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF", "html": b"<!doctype html>", "dot": b"digraph"}
+    starts |= {"mmd": b"flowchart", "txt": b"dim 512"}
+    assert {f".{name}" for name in starts} == {*draw.FORMS}
+    for name, start in starts.items():
+        ran = process("draw", "(a f)*3", "-o", "-", "--format", name)
+        assert (ran.returncode, ran.stderr) == (0, b""), name
+        assert ran.stdout.startswith(start), name
+        assert not ran.stdout.endswith(b"wrote -\n")
+    for name in ("png", "pdf", "html"):
+        ran = process("diff", "a f", "a f f", "-o", "-", "--format", name)
+        assert (ran.returncode, ran.stderr) == (1, b""), name
+        assert ran.stdout.startswith(starts[name]), name
+    plan = process("plan", "(a f)*4", "--mesh", "pp=2", "-o", "-")
+    assert plan.stdout.startswith(b"<svg")
+    assert plan.stdout.endswith(b"</svg>\n")
+
+
+@pytest.mark.parametrize("command", [("draw", "a f"), ("diff", "a f", "a f f")])
+@pytest.mark.parametrize(
+    ("theme", "ground"), [("dark", (13, 17, 23)), ("light", (255, 255, 255)), (None, (255, 255, 255))]
+)
+def test_themes_of_a_png(blockdsl: Run, command: tuple[str, ...], theme: str | None, ground: tuple[int, ...]) -> None:
+    from PIL import Image
+
+    chosen = [] if theme is None else ["--theme", theme]
+    assert blockdsl(*command, "-o", "x.png", *chosen).status in (0, 1)
+    image = Image.open("x.png").convert("RGB")
+    assert image.getpixel((2, 2)) == ground
+    darkest, lightest = image.convert("L").getextrema()
+    assert darkest < 60, "text, or the ground"
+    assert lightest > 200
+    assert blockdsl(*command, "-o", "x.svg", *chosen).status in (0, 1)
+    assert ("prefers-color-scheme" in text("x.svg")) == (theme is None)
+
+
+def test_a_pdf_has_the_picture_and_its_fonts(blockdsl: Run) -> None:
+    assert blockdsl("draw", "(a f(glu))*3", "-o", "x.pdf", "--theme", "dark").status == 0
+    page = Path("x.pdf").read_bytes()
+    picture = read(compile("(a f(glu))*3", dim=512).to_svg())
+    width, height = map(float, re.search(rb"MediaBox \[ 0 0 (\S+) (\S+) \]", page).groups())
+    assert (width, height) == pytest.approx((picture.width * 0.75, picture.height * 0.75), abs=1)
+    assert b"DejaVuSansMono" in page
+    assert b"DejaVuSans-Bold" in page
+    streams = [
+        zlib.decompress(part) for part in re.findall(rb"FlateDecode\s*>>\s*stream\r?\n(.*?)\r?\nendstream", page, re.S)
+    ]
+    painted = b" ".join(streams)
+    assert b"0.0509804 0.0666667 0.0901961 rg" in painted, "the ground is dark"
+    assert painted.count(b"Tj") + painted.count(b"TJ") >= 6
+
+
+def test_a_theme_or_a_format_needs_a_picture(blockdsl: Run) -> None:
+    assert (
+        blockdsl("diff", "a", "f", "--theme", "dark").err
+        == "blockdsl diff: --theme is of the picture: say where to with -o\n"
+    )
+    assert "--format is of the picture" in blockdsl("diff", "a", "f", "--format", "png").err
+    assert "--theme: not for .html files" in blockdsl("draw", "a", "-o", "x.html", "--theme", "dark").err
+
+
 def test_a_hyphen_is_standard_output_of_a_difference_too() -> None:
     drawn = process("diff", "a f", "a f f", "-o", "-")
     assert (drawn.returncode, drawn.stderr) == (1, b"")
@@ -119,6 +182,13 @@ def test_a_png(blockdsl: Run) -> None:
     area = picture.node("a0").texts[1].area
     words = image.crop(tuple(round(2 * side) for side in (area.left, area.top, area.right, area.bottom)))
     assert words.getextrema()[0] < 80
+
+
+def test_pdf_without_its_extra(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
+    ran = blockdsl("draw", "a", "-o", "x.pdf")
+    message = "PDF needs CairoSVG and the cairo library: python -m pip install 'xt-blocks[pdf]'"
+    assert ran == (1, "", f"blockdsl draw: {message}\n")
 
 
 def test_png_without_its_extra(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from blockdsl.registry.norms import Norm
 
+from ..kernels.batch_rows import kept_by_row
 from ..kernels.documents import Documents
 from .layer_output import LayerOutput
 from .norms import AdaptiveLayerScale, adapted, norm
@@ -186,8 +187,7 @@ class Block(nn.Module):
         if self.adaptive_layer_scale is not None:
             update = adapted(self.adaptive_layer_scale, update, condition)
         if self.drop and self.training:
-            kept = update.new_empty(update.shape[0], 1, 1).bernoulli_(1 - self.drop)
-            update = update * (kept / (1 - self.drop))
+            update = update * self._kept(update) / (1 - self.drop)
         if use.scale != 1.0:
             update = update * use.scale
         if self.orthogonal:
@@ -201,3 +201,9 @@ class Block(nn.Module):
             return BlockOutput(stream, update, self.adds, scores, shared, losses, statistics, read, gives)
         stream = adapted(self.post_norm or self.norm, stream, condition)
         return BlockOutput(stream, update, False, scores, shared, losses, statistics, read, gives)
+
+    def _kept(self, update: Tensor) -> Tensor:
+        """(batch, 1, 1), 0 where a row's update is dropped, else 1."""
+        shape = (update.shape[0], 1, 1)
+        kept = kept_by_row(shape, self.drop, update.device)
+        return update.new_empty(shape).bernoulli_(1 - self.drop) if kept is None else kept.to(update.dtype)

@@ -24,13 +24,15 @@ from blockdsl.registry.options import by_name
 
 from ..kernels import compat
 from ..kernels.activations import ACTIVATIONS
+from ..kernels.batch_rows import draws_by_row, total_of_batch
 from ..kernels.grouped import chosen_linear, grouped_linear, reads_by_number, reads_chosen
 from ..kernels.hooks import unhooked
+from .dropout import FeatureDropout
 from .feedforward import FeedForward
 from .init import xavier
 from .layer_output import LayerOutput
 from .linear import apply
-from .part import FeatureDropout, LayerPart
+from .part import LayerPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -96,14 +98,14 @@ class Experts(nn.Module):
         tokens = x.reshape(-1, x.shape[-1])
         real = None if mask is None else mask.reshape(-1)
         choice: Choice = self.router(tokens)
-        out = self._weighted_sum(tokens, real, choice).view(x.shape)
+        out = self._weighted_sum(tokens, real, choice, x.shape[0]).view(x.shape)
         if self.shared is not None:
             shared = self.shared(x)
             out = out + (shared if self.shared_gate is None else apply(self.shared_gate, x).sigmoid() * shared)
         return self._with_losses(out, real, choice, observed)
 
-    def _weighted_sum(self, x: Tensor, real: Tensor | None, choice: Choice) -> Tensor:
-        """The weighted sum of what the chosen experts make of each token: `x: (tokens, dim)` → (tokens, dim)."""
+    def _weighted_sum(self, x: Tensor, real: Tensor | None, choice: Choice, batch: int) -> Tensor:
+        """The weighted sum of what the chosen experts make of each token: `x: (batch · seq, dim)` → the same."""
         plain = all(type(linear) is ExpertLinear and unhooked(linear) for linear in (self.to_hidden, self.to_out))
         if x.shape[0] == 1 and real is None and plain and reads_by_number(x):
             return self._of_one(x, choice)
@@ -118,9 +120,17 @@ class Experts(nn.Module):
         token = rows.order // self.top
         hidden = self._activated(self.to_hidden(x.index_select(0, token), rows))
         if self.dropout.training:
-            hidden = self.dropout(hidden)
+            hidden = self._dropped(hidden, rows.order, batch)
         made = self.to_out(hidden, rows) * weights.flatten()[rows.order, None].to(hidden.dtype)
         return made.new_zeros(x.shape).index_add(0, token, made).to(x.dtype)
+
+    def _dropped(self, hidden: Tensor, order: Tensor, batch: int) -> Tensor:
+        """`hidden: (rows, inner)`, in the order of experts, with dropout that is drawn in the order of tokens."""
+        if not draws_by_row():
+            dropped: Tensor = self.dropout(hidden)
+            return dropped
+        shape = (batch, len(order) // (batch * self.top), self.top, hidden.shape[-1])
+        return hidden * self.dropout.factors(shape, hidden).flatten(0, 2).index_select(0, order)
 
     def _of_one(self, x: Tensor, choice: Choice) -> Tensor:
         """The same of one token without gradients, as in decoding: nothing to sort."""
@@ -146,7 +156,7 @@ class Experts(nn.Module):
         """The update, with the losses of training and statistics where there are any."""
         trains = self.training and torch.is_grad_enabled()
         counted = observed or (trains and (self.balance_loss or self.router.correction is not None))
-        load = choice.load(real, self.experts) if counted else None  # (experts,)
+        load = total_of_batch(choice.load(real, self.experts)) if counted else None  # (experts,)
         losses, statistics = {}, None
         if trains:
             if load is not None:

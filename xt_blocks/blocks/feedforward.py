@@ -12,12 +12,13 @@ from blockdsl.registry.keywords import parameters, spells
 from blockdsl.registry.options import by_name
 
 from ..kernels.activations import ACTIVATIONS
+from .dropout import FeatureDropout
 from .init import xavier
 from .linear import apply
 from .lora import LowRank
 from .norms import LayerNorm
 from .packed import PackedLinear
-from .part import FeatureDropout, LayerPart
+from .part import LayerPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,7 +51,7 @@ class FeedForward(nn.Module):
         self.norm = LayerNorm(o.inner) if o.post_act_ln else None
         self.dropout = FeatureDropout(o.dropout)
         self.to_out = nn.Linear(o.inner, dim, bias=not o.no_bias)
-        self.sublayer_dropout = nn.Dropout(o.sublayer_dropout) if o.sublayer_dropout else None
+        self.sublayer_dropout = FeatureDropout(o.sublayer_dropout) if o.sublayer_dropout else None
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from blockdsl.registry.builtin.gates import Gate, gates
 
 from ..kernels.request import repeat_heads
+from .dropout import FeatureDropout
 from .init import xavier
 from .linear import apply
 from .project import split_heads
@@ -50,7 +51,7 @@ class Output(nn.Module):
         self.to_head_gate = made.get("to_head_gate")
         self.activation = F.silu if o.swiglu_values else torch.sigmoid
         self.to_out = nn.Linear(inner, 2 * o.dim if o.on_attn else o.dim, bias=o.out_bias)
-        self.sublayer_dropout = nn.Dropout(o.sublayer_dropout) if o.sublayer_dropout else None
+        self.sublayer_dropout = FeatureDropout(o.sublayer_dropout) if o.sublayer_dropout else None
         self.zero_init = o.zero_init_branch_output
         if self.zero_init:
             for parameter in self.to_out.parameters():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def _itself(x: Tensor) -> Tensor:
@@ -38,24 +38,6 @@ class LayerPart:
 
 ALONE = LayerPart()
 """The whole layer."""
-
-
-class FeatureDropout(nn.Dropout):
-    """torch's own, of which a rank may have some of the features: what is dropped is drawn for those of all parts.
-
-    Attributes:
-        part: which of the features it has.
-    """
-
-    part = ALONE
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x: (..., features)` → the same shape."""
-        if self.part is ALONE or not self.training or not self.p:
-            return super().forward(x)
-        ones = x.new_ones(*x.shape[:-1], x.shape[-1] * self.part.count)
-        kept: Tensor = super().forward(ones)
-        return x * kept.narrow(-1, self.part.index * x.shape[-1], x.shape[-1])
 
 
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float, part: LayerPart) -> Tensor:

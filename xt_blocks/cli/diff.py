@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockdsl.errors import UserError
 
-from . import output, source
+from . import output, picture, source
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph, GraphDiff
@@ -39,13 +38,7 @@ def add_parser(subparsers: Any) -> None:
     source.add_settings(parser)
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="also draw both side by side: x.svg, x.html; or - for only the SVG, on standard output",
-    )
+    picture.add(parser, picture.IMAGES, "also draw both side by side")
     parser.set_defaults(run=run, fault=FAULT)
 
 
@@ -58,17 +51,10 @@ def run(args: argparse.Namespace) -> int:
     if before.keys() != after.keys():
         raise UserError("one is a pair of encoders and the other is not; compare two that are")
     found = {name: graph.diff(after[name], args.seq_len) for name, graph in before.items()}
-    if args.out is not None:
-        if args.json and args.out == output.STDOUT:
-            raise UserError("--json and -o - both write to standard output; give one")
+    if picture.wanted(args):
         if "" not in found:
             raise UserError("-o draws the difference of two graphs, and these are two encoders each")
-        forms = {".svg": found[""].to_svg, ".html": found[""].to_html}
-        suffix = ".svg" if args.out == output.STDOUT else args.out.suffix.lower()
-        if suffix not in forms:
-            raise UserError(f"{args.out}: the picture's name ends in {' or '.join(forms)}")
-        drawn = forms[suffix](seq_len=args.seq_len)
-        output.write(args.out, (drawn.removesuffix("\n") + "\n").encode(), sys.stderr)
+        picture.draw(args, found[""], seq_len=args.seq_len)
     if args.out != output.STDOUT:
         print(_json(found) if args.json else _text(found, wanted(sys.stdout)))
     return 1 if any(found.values()) else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blockdsl.draw.choices import COLORS, DETAILS
 from blockdsl.errors import UserError
 
-from . import output, source
+from . import picture, source
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
@@ -23,11 +23,13 @@ class Form(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-PICTURED = ("unfold", "detail", "color", "seq_len")
+PICTURED = ("unfold", "detail", "color", "seq_len", "theme")
+PAGED = PICTURED[:-1]
 FORMS = {
     ".svg": Form("to_svg", PICTURED),
     ".png": Form("to_png", PICTURED),
-    ".html": Form("to_html", PICTURED),
+    ".pdf": Form("to_pdf", PICTURED),
+    ".html": Form("to_html", PAGED),
     ".dot": Form("to_dot", ("unfold",)),
     ".mmd": Form("to_mermaid", ("unfold",)),
     ".txt": Form("to_text"),
@@ -39,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "draw",
         help="write a picture of a pattern or a run",
-        description="Draw a pattern's blocks into a file: SVG, PNG, HTML, DOT, Mermaid or text, as its name ends.",
+        description="Draw a pattern's blocks into a file: SVG, PNG, PDF, HTML, DOT, Mermaid or text, as its name ends.",
         epilog=(
             'examples:\n  blockdsl draw "(a f)*6" -o decoder.svg\n'
             "  blockdsl draw model.pattern -o model.png --detail op\n"
@@ -50,17 +52,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source.add_graph(parser)
-    parser.add_argument(
-        "-o",
-        "--out",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="where to: x.svg, x.png, x.html, x.dot, x.mmd, x.txt; or - for standard output, as SVG",
-    )
-    parser.add_argument(
-        "--format", choices=[suffix[1:] for suffix in FORMS], help="of the picture (default: as FILE ends)"
-    )
+    picture.add(parser, [*FORMS], "where to", required=True)
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block shows (default: kind)")
@@ -77,15 +69,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from blockdsl.api import BlockGraph
-
-    forms = {suffix: form for suffix, form in FORMS.items() if hasattr(BlockGraph, form.method)}
-    suffix = args.out.suffix.lower() if args.out != output.STDOUT else ".svg"
-    if args.format is not None:
-        suffix = f".{args.format}"
-    if suffix not in forms:
-        raise UserError(f"{args.out}: a picture's name ends in {', '.join(forms)}; or say --format svg")
-    form = forms[suffix]
+    suffix = picture.ending(args, [*FORMS])
+    form = FORMS[suffix]
     options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
     other = [name for name in options if name not in form.options]
     if args.overlay is not None and "color" not in form.options:
@@ -101,25 +86,23 @@ def run(args: argparse.Namespace) -> int:
         options = {"fold": not args.unfold}
     graphs = source.graphs(args)
     drawn = getattr(graphs[""], form.method)(**options) if "" in graphs else _together(graphs, suffix, options)
-    if isinstance(drawn, str):
-        drawn = (drawn.removesuffix("\n") + "\n").encode()
-    output.write(args.out, drawn)
+    picture.write(args.out, drawn)
     return 0
 
 
 def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any]) -> str | bytes:
     """Two encoders, side by side."""
-    from blockdsl.draw import page, side_by_side
-    from blockdsl.draw.png import png
+    from blockdsl.draw import image, page, side_by_side
 
     if suffix == ".txt":
         return "\n\n".join(f"{name}\n{graph.to_text()}" for name, graph in graphs.items())
-    if suffix not in (".svg", ".png", ".html"):
+    if suffix in (".dot", ".mmd"):
         raise UserError(f"{' and '.join(graphs)} are two graphs, which {suffix} files do not take; .svg and .html do")
     if suffix == ".html":
         return page(graphs, **options)
-    svg = side_by_side(graphs, **options)
-    return png(svg) if suffix == ".png" else svg
+    if suffix == ".svg":
+        return side_by_side(graphs, **options)
+    return image(side_by_side(graphs, **{"theme": "light", **options}), suffix)
 
 
 def overlay(args: argparse.Namespace) -> Shade:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from blockdsl.errors import UserError
 
-from . import output, source
+from . import output, picture, source
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--all", action="store_true", help="list all meshes, not the best")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the pattern with its cuts, as .svg or .png")
+    picture.add(parser, picture.IMAGES, "the pattern with its cuts")
     parser.set_defaults(run=run)
 
 
@@ -63,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
     names = ("memory", "reserve", "context_len", "micro_batch", "precision", "optimizer", "schedule", "checkpoint")
     setup = {name: getattr(args, name) for name in names}
     plan = graphs[""].plan(args.mesh, gpus=args.gpus, seq_len=args.seq_len, batch=args.batch, **setup)
-    if args.out is not None:
-        _draw(plan.cut(), args.out)
+    if picture.wanted(args):
+        picture.draw(args, plan.cut(), color="stage")
+        if args.out == output.STDOUT:
+            return 0
     if args.json:
         print(json.dumps(plan.as_json(), indent=1))
         return 0
@@ -72,11 +73,3 @@ def run(args: argparse.Namespace) -> int:
     if args.mesh is not None:
         print(f"\n{plan.cut().to_text()}")
     return 0
-
-
-def _draw(graph: Any, path: Path) -> None:
-    suffix = path.suffix.lower()
-    if suffix not in (".svg", ".png"):
-        raise UserError(f"{path}: a picture's name ends in .svg or .png")
-    drawn = graph.to_svg(color="stage") if suffix == ".svg" else graph.to_png(color="stage")
-    output.write(path, drawn if isinstance(drawn, bytes) else (drawn.removesuffix("\n") + "\n").encode())

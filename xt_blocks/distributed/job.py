@@ -7,7 +7,7 @@
     job = distribute(graph, "fsdp=4", seed=0)
     optimizer = torch.optim.AdamW(job.parameters())
     for step, tokens in enumerate(batches):                # (batch, seq + 1), the same on every rank
-        job.seed(step)                                     # what dropout draws
+        job.seed(step)                                     # what is dropped
         loss = job.backward(tokens)
         job.clip(1.0)
         optimizer.step()
@@ -20,7 +20,6 @@ targets, whatever the mesh. Leaves the optimiser to torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -38,7 +37,6 @@ from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
 from blockdsl.registry.split import Split
 
-from ..blocks.experts import Router
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..models.lower import lower_stream
 from ..models.transformer import TransformerWrapper
@@ -175,7 +173,7 @@ class Job:
                     if compile:
                         block.compile()
                     sharded(block, self.ranks)
-            out[index] = StageLoss(net, self._autocast, self.mesh.data)
+            out[index] = StageLoss(net, self._autocast, self.mesh.data, self.ranks.total)
             # FSDP takes the mean over the data ranks, and a batch's loss is a sum of shares: hence the scale
             sharded(out[index], self.ranks)
         return out
@@ -195,12 +193,18 @@ class Job:
         return (parameter for _, parameter in self.named_parameters())
 
     def seed(self, *of: int | str) -> None:
-        """Seed this rank's random numbers, as of dropout: other ones for each share of the rows and each stage, and the
-        same along tp; where there is one share and one stage, those of `seed_for("dropout", *of)` of one process."""
+        """Seed what is dropped in the batches to come: for each row as on one process with `seed_for("dropout", *of)`.
+
+        torch's own random numbers, which modules of a kind of one's own may draw, are other ones for each share of the
+        rows and each stage; where there is one share and one stage, they are those of one process.
+        """
+        seed = seed_for("dropout", *of)
         apart = [self.ranks.data] if self.mesh.data > 1 else []
         if self.mesh.pp > 1:
             apart = [self.ranks.data, self.ranks.place["pp"]]
         torch.manual_seed(seed_for("dropout", *of, *apart))
+        for stage in self.stages.values():
+            stage.seed = seed
 
     def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
@@ -212,8 +216,7 @@ class Job:
         if len(tokens) < (least := self.mesh.data * self.accumulate):
             pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
             raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
-        with self._counting():
-            losses = self._passes(tokens, mask, gradients=True)
+        losses = self._passes(tokens, mask, gradients=True)
         average_numbers(self.parameters(), self.ranks)
         if self.mesh.tp > 1:
             for net in self.nets:
@@ -223,19 +226,6 @@ class Job:
         if self.shared is not None:
             self.shared.sum_gradients(dict(self.named_parameters()))
         return losses
-
-    @contextmanager
-    def _counting(self) -> Iterator[None]:
-        """What routers count inside of their experts' load, by which each moves its correction, is the batch's."""
-        routers = [m for net in self.nets for m in net.modules() if isinstance(m, Router) and m.load is not None]
-        before = [router.load.clone() for router in routers if router.load is not None]
-        yield
-        for router, earlier in zip(routers, before, strict=True):
-            assert router.load is not None
-            own = router.load - earlier
-            for axis in ("dp", "fsdp"):
-                dist.all_reduce(own, group=self.ranks.group(axis))
-            router.load.copy_(earlier + own)
 
     def loss(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """A batch's mean loss, without gradients and in evaluation mode."""
@@ -300,39 +290,51 @@ class Job:
         return BatchLosses(sums.pop(""), sums)
 
     def _micro_batches(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> list[dict[str, Any]]:
-        """The rank's rows in pieces, each with its part of the batch's targets and rows.
+        """The rank's rows of each micro-batch, with their part of the batch's targets and tokens.
 
-        Those of a pipeline are alike in size. A rank or a piece without rows runs one that does not count, since all
-        ranks gather parameters alike.
+        Those of a pipeline are alike in size. A rank without rows of one runs one that does not count, since all ranks
+        gather parameters alike.
         """
-        counts = targets_in(tokens, mask)
-        total, rows = int(counts.sum()), self.ranks.rows(len(tokens))
-        if total == 0:
+        targets = targets_in(tokens, mask)
+        if not targets.any():
             raise ValueError("no token of the batch is a target: it is all padding")
-        here = torch.arange(rows.start, rows.stop, device="cpu", dtype=torch.int64)
-        if self.pipeline is not None:
-            pieces = here.tensor_split(self.pipeline.micro)
-            length = max(1, *(len(piece) for piece in pieces))
-        else:
-            pieces, length = here.tensor_split(self.accumulate if gradients else 1), 1
-        return [self._piece_of_batch(tokens, mask, counts / total, piece, length) for piece in pieces]
+        real = torch.ones_like(targets) if mask is None else mask[:, :-1].sum(dim=1)
+        along = self.pipeline is not None
+        count = self.pipeline.micro if self.pipeline is not None else self.accumulate if gradients else 1
+        micro = torch.arange(len(tokens), device="cpu", dtype=torch.int64).tensor_split(count)
+        pieces = [rows[self.ranks.rows(len(rows))] for rows in micro]
+        length = max(1, *(len(rows) for rows in pieces)) if along else 1
+        if mask is None and along and any(len(rows) < length for rows in pieces):
+            mask = torch.ones_like(tokens, dtype=torch.bool)
+        parts = targets / targets.sum(), real / real.sum()
+        return [self._piece_of_batch(tokens, mask, *parts, rows, length) for rows in pieces]
 
     def _piece_of_batch(
-        self, tokens: Tensor, mask: Tensor | None, parts: Tensor, rows: Tensor, length: int
+        self, tokens: Tensor, mask: Tensor | None, targets: Tensor, real: Tensor, rows: Tensor, length: int
     ) -> dict[str, Tensor | None]:
-        further = max(0, length - len(rows))
-        some = tokens[torch.cat((rows, rows.new_zeros(further)))].clone()
+        """
+        Args:
+            targets, real: (batch,) each row's part of the batch's targets, and of its tokens.
+            rows: (rows,) int, which are in it.
+            length: how many it has at least.
+        """
+        further = rows.new_full((max(0, length - len(rows)),), -1)
+        places = torch.cat((rows, further))
+        some, weight, share = tokens[places].clone(), float(targets[rows].sum()), float(real[rows].sum())
         some[len(rows) :, 1:] = IGNORED
-        seen = None if mask is None else torch.cat((mask[rows], mask.new_ones(further, mask.shape[1])))
-        weight = float(parts[rows].sum())
+        seen = None if mask is None else mask[places].clone()
+        if seen is not None:
+            seen[len(rows) :] = False
         if weight == 0:  # a mean of no targets is no number
             some, seen = some.clamp(min=0), None if seen is None else torch.ones_like(seen)
+            places, share = torch.full_like(places, -1), 0.0
         device, dtype = self.ranks.device, torch.get_default_dtype()
         return {
             "tokens": some.to(device),
             "mask": None if seen is None else seen.to(device),
             "weight": torch.full((1,), weight, device=device, dtype=dtype),
-            "share": torch.full((1,), len(rows) / len(tokens), device=device, dtype=dtype),
+            "share": torch.full((1,), share, device=device, dtype=dtype),
+            "places": places,
         }
 
     def _autocast(self) -> torch.autocast:

@@ -94,7 +94,9 @@ class Pipeline:
         """torch's schedule for inputs of these shapes."""
         key = (gradients, *((name, value.shape) for name, value in inputs.items()))
         if key not in self.made:
-            layouts = self._layouts({name: value.tensor_split(self.micro)[0] for name, value in inputs.items()})
+            layouts = self._layouts(
+                gradients, {name: value.tensor_split(self.micro)[0] for name, value in inputs.items()}
+            )
             stages = [self._stage(index, layouts) for index in self.stages]
             kind: Any = get_schedule_class(SCHEDULES[self.schedule])
             single = issubclass(kind, PipelineScheduleSingle)
@@ -120,26 +122,29 @@ class Pipeline:
             group=self.group,
         )
 
-    def _layouts(self, inputs: Mapping[str, Tensor]) -> list[CutLayout | None]:
+    def _layouts(self, gradients: bool, inputs: Mapping[str, Tensor]) -> list[CutLayout | None]:
         """What each stage sends, found by a pass of zeros through one stage after another; the last sends nothing."""
         found: list[CutLayout | None] = []
         for index in range(self.count):
             box: list[CutLayout | None] = [None]
             if index in self.stages:
-                box[0] = self._tried(self.stages[index], found[-1] if found else None, inputs)
+                box[0] = self._tried(self.stages[index], found[-1] if found else None, gradients, inputs)
             source = dist.get_global_rank(self.group, self.owner[index])
             dist.broadcast_object_list(box, src=source, group=self.group)
             found.append(box[0])
         return found
 
-    def _tried(self, stage: StageLoss, source: CutLayout | None, inputs: Mapping[str, Tensor]) -> CutLayout | None:
+    def _tried(
+        self, stage: StageLoss, source: CutLayout | None, gradients: bool, inputs: Mapping[str, Tensor]
+    ) -> CutLayout | None:
         stage.source, stage.layout = source, None
         kept = {name: buffer.clone() for name, buffer in stage.named_buffers()}
         cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), torch.no_grad():
+        with torch.random.fork_rng(devices=cuda), torch.set_grad_enabled(gradients):  # what blocks add depends on it
             stage(*(source.like(self.ranks.device) if source is not None else ()), **inputs)
-        for name, buffer in stage.named_buffers():
-            buffer.copy_(kept[name])
+        with torch.no_grad():
+            for name, buffer in stage.named_buffers():
+                buffer.copy_(kept[name])
         stage.found.clear()
         let_go(stage)
         return stage.layout

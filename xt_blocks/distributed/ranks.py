@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from blockdsl.errors import UserError
@@ -72,6 +73,14 @@ class Ranks:
         numbers = torch.tensor(values, device=self.device, dtype=torch.float64)
         dist.all_reduce(numbers)
         return [float(number) for number in numbers]
+
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks that have rows of a batch, without a gradient."""
+        out = counts.detach().clone()
+        for axis in ("dp", "fsdp"):
+            if getattr(self.mesh, axis) > 1:
+                dist.all_reduce(out, group=self.group(axis))
+        return out
 
     def once(self, axes: Sequence[str]) -> bool:
         """Whether this rank is the first along these axes: of what all of them hold alike, it counts."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..blocks.norms import norm
 from ..generation.autoregressive import AutoregressiveWrapper
+from ..kernels.batch_rows import BatchRows, rows_of_batch
 from ..kernels.cross_entropy import Target
 from ..models.transformer import TransformerWrapper
 from ..runtime.auxiliary import auxiliary_losses
@@ -118,15 +119,20 @@ class StageLoss(nn.Module):
     Attributes:
         autocast: a context of its passes.
         scale: factor of the objective.
+        total: the sum of a tensor over all ranks that have rows of a batch.
+        seed: of what is dropped; None: torch's random numbers are drawn.
         found: of each pass of a last stage, the weighted cross-entropy, under "", and what blocks added, by name.
         layout: of what it sends; None: not known yet.
         source: that of what it receives.
     """
 
-    def __init__(self, net: StageModel, autocast: Callable[[], Any], scale: float) -> None:
+    def __init__(
+        self, net: StageModel, autocast: Callable[[], Any], scale: float, total: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.wrapper = AutoregressiveWrapper(net)
-        self.autocast, self.scale = autocast, scale
+        self.autocast, self.scale, self.total = autocast, scale, total
+        self.seed: int | None = None
         self.found: list[dict[str, Tensor]] = []
         self.layout: CutLayout | None = None
         self.source: CutLayout | None = None
@@ -143,6 +149,7 @@ class StageLoss(nn.Module):
         mask: Tensor | None = None,
         weight: Tensor | None = None,
         share: Tensor | None = None,
+        places: Tensor | None = None,
         call: Callable[[AutoregressiveWrapper], Any] | None = None,
     ) -> Any:
         """
@@ -151,7 +158,8 @@ class StageLoss(nn.Module):
             tokens: (rows, seq + 1) int.
             mask: (rows, seq + 1) bool.
             weight: (1,) the rows' part of the batch's targets.
-            share: (1,) their part of the batch's rows.
+            share: (1,) their part of the batch's tokens.
+            places: (rows,) int, their places in the batch, on the CPU; -1 of one that does not count.
             call: what to do with the model in place of a loss, while its parameters are here.
 
         Returns:
@@ -165,7 +173,7 @@ class StageLoss(nn.Module):
         values = {} if self.source is None else self.source.join(received)
         earlier: dict[str, Tensor] = values.pop(LOSSES, {})
         self.stack.received = values
-        with auxiliary_losses() as further, self.autocast():
+        with auxiliary_losses() as further, self.autocast(), rows_of_batch(self._rows(places)):
             loss = self.wrapper(tokens, mask=mask)
         own = further.by_name()
         names = (own | earlier) if self.layout is None else self.layout.losses
@@ -181,6 +189,17 @@ class StageLoss(nn.Module):
         parts |= {name: value * share[0] for name, value in added.items()}
         self.found.append({name: value.detach() for name, value in parts.items()})
         return sum(parts.values()) * self.scale
+
+    def _rows(self, places: Tensor | None) -> BatchRows | None:
+        if places is None:
+            return None
+        numbers = places.tolist()
+        counts = any(place >= 0 for place in numbers)
+        return BatchRows(numbers, self.seed, self.total if counts else self._total_of_others)
+
+    def _total_of_others(self, counts: Tensor) -> Tensor:
+        """Of a pass none of whose rows count."""
+        return self.total(torch.zeros_like(counts))
 
 
 class CutLayout:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad  # `torch.autograd` alone need not have imported it
 from torch.optim import optimizer
+
+T = TypeVar("T")
 
 LOOKED_UP: dict[str, bool] = {}
 """Each name that was looked up, such as `_C._is_tracing`, and whether this torch has it."""
@@ -157,6 +159,12 @@ def uncompiled(module: nn.Module) -> nn.Module:
     """The module that `torch.compile` was given; this one where it is no result of that."""
     original: nn.Module = getattr(module, "_orig_mod", module)
     return original
+
+
+def not_compiled(function: T) -> T:
+    """The function, marked as `torch.compiler.disable` does, which would import the compiler: it is never compiled."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return function
 
 
 def mark_static_address(t: Tensor) -> None:

@@ -16,6 +16,8 @@ def supports(request: Request) -> str | None:
     for modifier in request.spec.modifiers:
         if not isinstance(modifier, Dropout):
             return f"torch's kernel has no {modifier.name}"
+        if (reason := modifier.unreadable()) is not None:
+            return reason
     if request.mask.bias is not None and not torch.compiler.is_compiling() and compat.transforms_active():
         return "torch.func hides that a position bias is learned, and torch's kernel has a gradient only if it knows"
     return request.needs_scores()

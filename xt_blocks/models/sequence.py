@@ -13,6 +13,7 @@ from blockdsl.registry.norms import embedding_norm
 from blockdsl.registry.options import whole
 
 from ..blocks.aliases import names_of_wrappers
+from ..blocks.dropout import FeatureDropout
 from ..blocks.linear import apply
 from ..blocks.norms import norm
 from ..kernels.cross_entropy import Target
@@ -69,7 +70,7 @@ class SequenceModel(Drawn, Pretrained, nn.Module):
         self.num_memory_tokens: int = start["num_memory_tokens"]
         self.pos_emb = input_positions(scheme, start["max_seq_len"], emb_dim, self.unit, start["pos_offset"])
         self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, emb_dim)
-        self.emb_dropout = nn.Dropout(start["emb_dropout"])
+        self.emb_dropout = FeatureDropout(start["emb_dropout"])
         self.project_emb = nn.Linear(emb_dim, self.dim) if emb_dim != self.dim else nn.Identity()
         memory = self.num_memory_tokens
         self.memory_tokens = nn.Parameter(torch.randn(memory, self.dim)) if memory else None

@@ -16,6 +16,7 @@ from blockdsl.registry.pools import pool_attention, pool_of, vectors_of
 from blockdsl.registry.tokens import IMAGE_OPTIONS, not_tiled, pair
 
 from ..blocks.aliases import names_of_wrappers
+from ..blocks.dropout import FeatureDropout
 from ..blocks.embedding import Embedding
 from ..blocks.linear import apply
 from ..blocks.norms import norm
@@ -136,7 +137,7 @@ class ViTransformerWrapper(Drawn, Pretrained, nn.Module):
         self.class_token = nn.Parameter(torch.randn(1, dim) * std) if start["class_token"] else None
         self.mask_token = nn.Parameter(torch.randn(1, dim) * std) if start["mask_token"] else None
         self.post_emb_norm = norm(embedding_norm(end) if start["post_emb_norm"] else None, dim)
-        self.emb_dropout = nn.Dropout(start["emb_dropout"])
+        self.emb_dropout = FeatureDropout(start["emb_dropout"])
         self.registers = nn.Parameter(torch.randn(registers, dim)) if registers else None
         self.attn_layers = attn_layers
         self.pool = self._pool(end, dim)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..kernels import compat
+from ..kernels.batch_rows import batch_rows, rows_of_batch
 from .context import ForwardContext
 from .intermediates import Intermediates
 from .plan import Step
@@ -54,11 +55,13 @@ def recompute(steps: Callable[[ForwardContext], None], ctx: ForwardContext) -> N
     recorded, keeps_attention = record is not None, record is not None and record.keep_attention
     # a reference to the whole context would make later outputs keep themselves alive
     fixed = replace(ctx, values={}, added={}, losses={}, intermediates=None)
+    rows = batch_rows()
 
     def again(values: dict[str, Any], added: dict[str, Tensor]) -> ForwardContext:
         own = replace(fixed, values={**values}, added={**added}, losses={})
         own.intermediates = Intermediates(keeps_attention) if recorded else None
-        steps(own)
+        with rows_of_batch(rows):
+            steps(own)
         return own
 
     after: ForwardContext = checkpoint(again, ctx.values, ctx.added, use_reentrant=False)

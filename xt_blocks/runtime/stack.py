@@ -20,6 +20,7 @@ from ..blocks.aliases import names_of_wrappers
 from ..blocks.block import BlockOutput
 from ..blocks.norms import adapted, norm
 from ..blocks.residual import ResidualStreams
+from ..kernels.batch_rows import batch_rows
 from ..kernels.cross_entropy import softcapped
 from ..kernels.documents import checked_doc_ids
 from ..kernels.tensors import misfit
@@ -418,6 +419,8 @@ class Stack(Drawn, Pretrained, nn.Module):
         mask, tail = (ctx.mask(memory), ctx.shift_state(step)) if step.use.shift else (None, None)
         given = ctx.layer_inputs(step) if step.inputs or step.gives else {}
         normed = None if step.normed_from is None else ctx.values[step.normed_from]
+        if (rows := batch_rows()) is not None:
+            rows.begin(step.node)
         further: tuple[Any, ...] = (normed, ctx.condition if step.reads_condition else None)
         further += (ctx.documents, None if step.injected is None else ctx.values[step.injected])
         further += (given.pop(CONCAT, None),)

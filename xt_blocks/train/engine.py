@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
+from ..kernels.batch_rows import BatchRows, rows_of_batch
 from ..runtime.seeds import seed_for
 from . import checkpoint
 from .checkpoint import Restored
@@ -113,12 +114,14 @@ class LocalEngine:
 
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
         self.model.train()
-        torch.manual_seed(seed_for("dropout", self.settings.seed, step))
+        seed, places = seed_for("dropout", self.settings.seed, step), list(range(len(batch)))
+        torch.manual_seed(seed)
         nats = torch.zeros((), device=self.device, dtype=torch.float32)
         added: dict[str, float] = {}
         for rows in batch.to(self.device).tensor_split(self.settings.accumulate):
+            own, places = places[: len(rows)], places[len(rows) :]
             share = len(rows) / len(batch)  # of the tokens too, as rows are equally long
-            with auxiliary_losses() as further, precision(self.settings):
+            with auxiliary_losses() as further, precision(self.settings), rows_of_batch(BatchRows(own, seed)):
                 loss: Tensor = AutoregressiveWrapper(self.model)(rows) * share
             torch.autograd.backward(loss)
             nats += loss.detach()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..batch_rows import draws_by_row, kept_by_row
 from .spec import Modifier, ScoreStage, TileStep
 
 
@@ -37,7 +38,11 @@ class Dropout(Modifier):
     scales = True
 
     def apply(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p)
+        kept = kept_by_row(x.shape, self.p, x.device, tokens=2, keys=3)
+        return F.dropout(x, self.p) if kept is None else x * kept / (1 - self.p)
+
+    def unreadable(self) -> str | None:
+        return "what is dropped is drawn for each row at once" if draws_by_row() else None
 
     def tile(self, x: Tensor, step: TileStep) -> Tensor:
         kept = step.once(lambda: torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.p))

@@ -93,7 +93,8 @@ class Modifier(ABC):
         return ()
 
     def unreadable(self) -> str | None:
-        """Why `tensors` must not be read outside their module's call; None: they may."""
+        """Why a kernel that computes part by part cannot have it, as `tensors` that must not be read outside of their
+        module's call; None: it can."""
         return None
 
     def flex(self, q: Tensor) -> FlexForm:
