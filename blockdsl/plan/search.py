@@ -26,7 +26,7 @@ from .local import tensor_part, tensor_splits
 from .memory import CHECKPOINTING, Activations, StageMemory
 from .mesh import Mesh
 from .report import Plan
-from .schedule import SCHEDULES
+from .schedule import SCHEDULES, check_schedule
 from .setup import Setup
 from .shares import MeshPlan, Share
 from .stages import PipelineStage, crossings, shared, stages
@@ -130,6 +130,7 @@ class _Model:
         Raises:
             UserError: it cannot run there; the message says why.
         """
+        check_schedule(self.setup.schedule, mesh)
         rows = _divided("batch", self.setup.batch, "dp × fsdp", mesh.data)
         if mesh.cp > 1 and (whole_rows := [n for n in self.graph.nodes("block") if restarts(self.graph, n)]):
             title = kind_of(self.graph.block(whole_rows[0])["kind"]).title
@@ -165,7 +166,6 @@ class _Model:
         kept = -(-piece.parameters // mesh.fsdp)
         state = {"adamw": 2 * kept, "muon": 2 * kept - piece.matrices // mesh.fsdp, "sgd": 0}[self.setup.optimizer]
         largest = max(piece.blocks.values(), default=0)
-        gathered = 0 if mesh.fsdp == 1 else KEPT * (piece.around + 3 * largest)
         in_flight = self.schedule.in_flight(mesh.pp, count, place) if mesh.pp > 1 else 1
         # autocast keeps its copies of weights as long as what is computed with them
         of_all, of_block = (0, 0) if item == KEPT else (item * piece.parameters, item * largest)
@@ -179,7 +179,7 @@ class _Model:
             KEPT * kept,
             KEPT * kept,
             KEPT * state,
-            gathered,
+            KEPT * _for_a_while(mesh, piece, largest),
             activations,
             piece.cost.cache_bytes(item),
             3 * piece.cost.flops * micro_batch * count // mesh.cp,
@@ -193,9 +193,10 @@ class _Model:
         summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
         kept = -(-piece.parameters // mesh.fsdp)
-        yield from among(mesh.fsdp, "fsdp", "gather", count * KEPT * (2 * piece.used + piece.around))
-        yield from among(mesh.fsdp, "fsdp", "scatter", count * KEPT * piece.parameters)
-        yield from among(mesh.dp, "dp", "all-reduce", count * KEPT * kept)
+        gathers, scatters = (2 * count, count) if mesh.pp == 1 else (count + 1, 1)
+        yield from among(mesh.fsdp, "fsdp", "gather", KEPT * (gathers * piece.used + scatters * piece.around))
+        yield from among(mesh.fsdp, "fsdp", "scatter", scatters * KEPT * piece.parameters)
+        yield from among(mesh.dp, "dp", "all-reduce", scatters * KEPT * kept)
         yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + KEPT * piece.split) + KEPT * piece.alike)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.fsdp)
@@ -316,6 +317,20 @@ class _Piece:
     @property
     def parameters(self) -> int:
         return sum(self.blocks.values()) + self.around
+
+
+def _for_a_while(mesh: Mesh, piece: _Piece, largest: int) -> int:
+    """Numbers of parameters and gradients that data ranks hold beside their own.
+
+    FSDP gathers a block while the one before it runs, and sums its gradients. Under torch's pipeline schedules it keeps
+    what it has gathered, and whole gradients, until the last micro-batch. What goes through an all-reduce along dp is
+    kept until the backward pass ends.
+    """
+    if mesh.pp == 1:
+        gathered = 0 if mesh.fsdp == 1 else piece.around + 3 * largest
+    else:
+        gathered = piece.parameters * ((mesh.data > 1) + (mesh.fsdp > 1))
+    return gathered + (0 if mesh.dp == 1 else -(-piece.parameters // mesh.fsdp))
 
 
 def _matrices(graph: Graph, node: str) -> int:

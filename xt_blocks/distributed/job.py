@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from blockdsl.errors import UserError
 from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits
 from blockdsl.plan.mesh import Mesh
+from blockdsl.plan.schedule import check_schedule
 from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
 from blockdsl.registry.split import Split
@@ -46,7 +47,7 @@ from ..runtime.stack import Stack
 from . import checkpoint
 from .init import fill, initialised
 from .pieces import HeldTensor
-from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
+from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
 from .ranks import Ranks
 from .shard import average_numbers, let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
@@ -114,7 +115,7 @@ class Job:
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        check_schedule(schedule)
+        check_schedule(schedule, mesh)
         if graph.reads != "tokens" or graph.encoder is not None:
             raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
         if mesh.cp > 1:
