@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError, did_you_mean
-from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens
+from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -77,6 +77,25 @@ class BlockGraph(Graph):
         nx: the networkx.DiGraph; see `blockdsl.graph.nodes` for its nodes and edges.
     """
 
+    _edited = "", ""  # a fingerprint, and the text found for it
+
+    @property
+    def pattern(self) -> str:
+        """The graph's text: what it was made from or, after an edit, what `to_pattern` writes.
+
+        Of an edited graph that has no text it is "edited from" what it was made from.
+        """
+        text: str = self.nx.graph.get("pattern", "")
+        if not written.is_edited(self.nx):
+            return text
+        if self._edited[0] != (now := written.fingerprint(self.nx)):
+            try:
+                found = str(self.to_pattern())
+            except UserError:
+                found = written.EDITED + text
+            self._edited = now, found
+        return self._edited[1]
+
     def lint(self) -> BlockGraph:
         """Check that the graph can be lowered; returns it.
 
@@ -121,7 +140,9 @@ class BlockGraph(Graph):
             GraphError: they do not fit, or this graph attends to no context; the message lists every fault.
         """
         said = of_both(encoder.causal, self.causal, tie_token_emb)
-        return self._reading(encoder, tie_token_emb, join(encoder.pattern, self.pattern, said))
+        text = join(encoder.nx.graph["pattern"], self.nx.graph["pattern"], said)
+        edited = written.is_edited(self.nx) or written.is_edited(encoder.nx)
+        return self._reading(encoder, tie_token_emb, text, edited)
 
     def with_loops(self, **counts: int) -> BlockGraph:
         """A copy whose tied units are repeated so often, by label: `with_loops(core=16)` of `(a f)@core*8`.
@@ -159,13 +180,13 @@ class BlockGraph(Graph):
         """
         return mup.roles(self, base)
 
-    def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
+    def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str, edited: bool = False) -> BlockGraph:
         graph = self.copy()
         if not graph.nodes("context"):
             raise GraphError("the graph cannot be lowered:\n  it attends to no context, which an encoder would give it")
         graph.nx.nodes[graph.nodes("context")[0]].update(encoder=encoder.copy().nx, tie_token_emb=tie_token_emb)
         graph.nx.graph["pattern"] = pattern
-        return graph.lint()
+        return graph._written(edited).lint()
 
     def _with(self, model: str, given: dict[str, Any], caller: str) -> BlockGraph:
         settings = checked(model, given, caller)
@@ -173,13 +194,19 @@ class BlockGraph(Graph):
         if found := clash(model, settings, graph.dim, tokens.block_schemes(graph)):
             raise UserError(f"{found[0]} is set, but {found[1]}")
         tokens.write(graph, model, settings, graph.dim)
-        return graph.lint()
+        return graph._written(written.is_edited(self.nx)).lint()
 
     def stack_alone(self) -> BlockGraph:
         """A copy without the model around the stack, from embedded sequence to normed output."""
         graph = self.copy()
         tokens.erase(graph)
-        return graph
+        return graph._written(written.is_edited(self.nx))
+
+    def _written(self, edited: bool) -> BlockGraph:
+        """Keep the text as that of the graph as it now is, unless it was edited before."""
+        if not edited:
+            written.write(self.nx, self.nx.graph["pattern"])
+        return self
 
     def model_options(self) -> dict[str, Any]:
         """What `with_tokens`, `with_vectors` or `with_images` was given, as the graph says it now."""
@@ -417,7 +444,9 @@ class BlockGraph(Graph):
 
     def __repr__(self) -> str:
         blocks = sum(len(stream.nodes("block")) for stream in self.streams().values())
-        return f"BlockGraph({self.pattern!r}, dim={self.dim}, blocks={blocks})"
+        text = self.pattern
+        text = f"{written.EDITED}{text[len(written.EDITED) :]!r}" if text.startswith(written.EDITED) else repr(text)
+        return f"BlockGraph({text}, dim={self.nx.graph.get('dim')}, blocks={blocks})"
 
     def __eq__(self, other: object) -> bool:
         """Whether both are one model, as `digest` has it; those that cannot be read are as their JSON is."""
@@ -433,8 +462,8 @@ class BlockGraph(Graph):
     # JSON --------------------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """The whole graph; `BlockGraph.from_json` reads it back."""
-        return json.to_json(self)
+        """The whole graph, with the text it has now; `BlockGraph.from_json` reads it back."""
+        return json.to_json(self, self.pattern)
 
     @staticmethod
     def from_json(text: str | bytes) -> BlockGraph:
@@ -446,12 +475,14 @@ class BlockGraph(Graph):
         """
         graph = BlockGraph(json.from_json(text))
         try:
-            return graph.lint()
+            graph.lint()
         except GraphError as error:
             if "has no attribute" not in str(error):
                 raise
             hint = "an older version may have written it: compile its pattern again"
             raise GraphError(f"{error}\n  {hint}") from None
+        written.restore(graph.nx)
+        return graph
 
 
 class GraphDiff(Difference):

@@ -26,7 +26,7 @@ LAYERS = (
     ("blockdsl.draw", "blockdsl.reference", "blockdsl.signatures"),
     ("blockdsl.api",),
     ("blockdsl.zoo",),
-    ("blockdsl.hugging_face",),
+    ("blockdsl.editor", "blockdsl.hugging_face"),
     ("blockdsl",),
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks"),
     ("xt_blocks.runtime",),

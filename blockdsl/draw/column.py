@@ -15,8 +15,9 @@ from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .operations import adds, replaces
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
-from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, text_width
+from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, size
 from .tree import tree
+from .widths import broken
 from .wiring import End, Wire
 
 if TYPE_CHECKING:
@@ -98,21 +99,21 @@ class Column:
         for i, frame in enumerate(frames):
             if frame.role == "stage":
                 rect = Rect(-piece.left, frame.rect.y, piece.left + piece.right, frame.rect.height)
-                frames[i] = replace(frame, rect=rect, label=replace(frame.label, x=rect.x + PAD))
+                labels = tuple(replace(label, x=rect.x + PAD) for label in frame.labels)
+                frames[i] = replace(frame, rect=rect, labels=labels)
         return self._join(piece)
 
     def _stage(self, piece: ColumnPart, stage: int, parts: Parts) -> ColumnPart:
         if self.graph.stages == [None]:
             return self._chain(piece, parts)
-        top = piece.y + GAP
-        piece.y = top + HEADING
+        top, title = piece.y + GAP, f"stage {stage_title(self.graph, stage)}"
+        lines = broken(title, size("label"), self.faces.width + STUB - 6)
+        piece.y = top + HEADING * len(lines)
         self._chain(piece, parts)
-        title = f"stage {stage_title(self.graph, stage)}"
-        piece.left, piece.right = piece.left + PAD, max(piece.right, SHOULDER) + PAD
-        piece.left = max(piece.left, even(text_width(title, "label") + 2 * PAD))
+        piece.left, piece.right = max(piece.left, self.faces.width + STUB) + PAD, max(piece.right, SHOULDER) + PAD
         rect = Rect(-piece.left, top, piece.left + piece.right, piece.y + PAD - top)
-        label = Text(rect.x + PAD, top + 16, title, "label")
-        piece.scene.frames.insert(0, Frame("stage", rect, stage, label))
+        labels = (Text(rect.x + PAD, top + 16 + 14 * i, line, "label") for i, line in enumerate(lines))
+        piece.scene.frames.insert(0, Frame("stage", rect, stage, tuple(labels)))
         piece.y = rect.bottom
         return piece
 
@@ -201,14 +202,16 @@ class Column:
         rect = Rect(-inside.left - PAD, top, inside.left + PAD + right, inside.y + PAD - top)
         passing = [port.y for port in inside.ports if port.side == RIGHT]
         label = Text(right + 6, clear(rect.middle, passing, 12) + 5, f"×{repeat.times:,}", "times")
-        inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, label))
+        inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, (label,)))
         inside.y, inside.left, inside.right = rect.bottom, -rect.x, even(label.extent[1])
         piece.take(inside)
 
     # Branches --------------------------------------------------------------------------------------------------------
 
     def _branches(self, piece: ColumnPart, branches: DrawnBranches) -> None:
-        """Columns from left to right; the stream is handed out above them, and what they add gathered below.
+        """Columns from left to right, the first half left of the rail and the others right of it.
+
+        The stream is handed out above them, and what they add gathered below.
 
         What their blocks read beside it comes through channels above, and the scores that others read leave below.
         """
@@ -226,11 +229,16 @@ class Column:
         piece.y = gather + RADIUS + LANE * len(leaving)
         for column in columns:
             self._channel(column, above, below)
-        x = -STUB - sum(column.left + column.right for column in columns) - BETWEEN * (len(columns) - 1)
-        piece.left = max(piece.left, -x)
-        for column in columns:
-            self._place(piece, column, x + column.left, branches.node, spread, gather)
-            x += column.left + column.right + BETWEEN
+        half = (len(columns) + 1) // 2
+        left, right = (
+            STUB - BETWEEN + sum(column.left + column.right + BETWEEN for column in side)
+            for side in (columns[:half], columns[half:])
+        )
+        piece.left, piece.right = max(piece.left, left), max(piece.right, right)
+        for x, side in ((-left, columns[:half]), (STUB, columns[half:])):
+            for column in side:
+                self._place(piece, column, x + column.left, branches.node, spread, gather)
+                x += column.left + column.right + BETWEEN
 
     def _branch(self, parts: Parts, base: str, top: float) -> ColumnPart:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""
@@ -262,7 +270,7 @@ class Column:
             moved.edges.append(Edge("rail", column.node, meet, (*lead, (x, middle[1] - RADIUS)), arrow=False))
             moved.boxes.append(self.faces.gain((meet,), middle))
             foot = (x, middle[1] + RADIUS)
-        points = (foot, (x, gather), (-RADIUS, gather))
+        points = (foot, (x, gather), (RADIUS if x > 0 else -RADIUS, gather))
         moved.edges.append(Edge("branch", column.node, meet, points))
         piece.scene.add(moved)
         piece.ports += [port.moved(x) for port in column.ports]

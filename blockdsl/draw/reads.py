@@ -105,7 +105,7 @@ class Names:
 def _said(graph: Graph) -> dict[tuple[str, str], str]:
     """Node and what it reads → the label that the text of its graph has there, if the text can be read."""
     try:
-        specs = [*parse(graph.pattern).expansion.flat()]
+        specs = [*parse(graph.nx.graph["pattern"]).expansion.flat()]
     except PatternError:
         return {}
     names = {spec.index: spec.name for spec in specs if isinstance(spec, LabelSpec)}

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import PatternError
+from ..graph.layout import blocks_of, chain
 from ..language.format import format_text
 from ..language.pattern import parse
 
@@ -26,20 +27,19 @@ class Bit(NamedTuple):
 def bits(graph: Graph) -> list[Bit]:
     """The whole text, over lines as `blockdsl fmt` writes it.
 
-    A block that an edit took out of the graph is not in it. Where the text cannot be read any more, say because a kind
-    was unregistered, it is one bit.
+    Where it cannot be read, say because a kind was unregistered or an edited graph has no text, it is one bit.
     """
     try:
         text = format_text(graph.pattern).rstrip("\n")
         blocks = [*parse(text).expansion.blocks()]
     except PatternError:
         return [Bit(graph.pattern)]
+    names = [node for node in blocks_of(chain(graph) or ()) if graph.node_type(node) == "block"]
     nodes: dict[tuple[int, int], list[str]] = {}
     for i, block in enumerate(blocks):
         found = nodes.setdefault((block.span.start, block.span.end), [])
-        node = f"{block.kind}{i}"  # as `compile` calls it
-        if graph.nx.nodes.get(node, {}).get("kind") == block.kind:
-            found.append(node)
+        if len(names) == len(blocks) and graph.block(names[i])["kind"] == block.kind:
+            found.append(names[i])
     out, at = [], 0
     for (start, end), found in sorted(nodes.items()):
         suffixes = _SUFFIXES.match(text, end)

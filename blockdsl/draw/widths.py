@@ -6,6 +6,8 @@ those too.
 
 from __future__ import annotations
 
+import re
+
 # Thousandths of the font's size, of the signs from the space to the tilde.
 # fmt: off
 _REGULAR = (
@@ -41,17 +43,17 @@ def _of(char: str, table: tuple[int, ...]) -> int:
     return table[place] if 0 <= place < len(table) else _OTHERS.get(char, _WIDEST)
 
 
-def wrapped(words: list[str], size: float, most: float, between: str = ", ") -> list[str]:
+def wrapped(words: list[str], size: float, most: float, between: str = ", ", bold: bool = False) -> list[str]:
     """Words joined to lines of at most this width; a word that is wider is cut."""
     lines: list[str] = []
     for word in words:
         joined = lines[-1] + between + word if lines else word
-        if lines and width(joined + between, size) <= most:
+        if lines and width(joined + between, size, bold) <= most:
             lines[-1] = joined
         else:
             if lines and between == ", ":
                 lines[-1] += ","
-            lines.append(cut(word, size, most))
+            lines.append(cut(word, size, most, bold))
     return lines
 
 
@@ -62,3 +64,13 @@ def cut(text: str, size: float, most: float, bold: bool = False) -> str:
     while text and width(text + "…", size, bold) > most:
         text = text[:-1]
     return text + "…"
+
+
+def broken(text: str, size: float, most: float, bold: bool = True) -> list[str]:
+    """A name in lines of at most this width, broken after spaces and underscores; a longer word is cut."""
+    lines = [""]
+    for word in re.findall(r"[^\s_]+[\s_]*|[\s_]+", text):
+        if lines[-1] and width((lines[-1] + word).rstrip(), size, bold) > most:
+            lines.append("")
+        lines[-1] += word
+    return [cut(line.rstrip(), size, most, bold) for line in lines]

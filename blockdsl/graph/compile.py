@@ -16,6 +16,7 @@ from ..registry.options import Option
 from ..registry.positions import Scheme
 from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
+from . import written
 from .given import misread
 from .graph import Graph
 from .nodes import output_attributes
@@ -44,7 +45,6 @@ class _Builder:
             dim=resolved.dim,
             causal=self.settings["causal"],
             stages=list(resolved.pattern.expansion.stages),
-            pattern=str(resolved.pattern),
         )
 
     def build(self) -> nx.DiGraph:
@@ -61,6 +61,7 @@ class _Builder:
         self._edge(end, "output", "stream")
         if norm is not None and norm.adaptive:
             self._edge(self._condition(), "output", "condition")
+        written.write(self.graph, str(self.resolved.pattern))
         return self.graph
 
     def _chain(self, steps: Sequence[ResolvedStep], start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:

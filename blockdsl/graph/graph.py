@@ -22,6 +22,7 @@ from ..registry.kinds import OF_ALL_BLOCKS, Kind, kind_of
 from ..registry.options import plain
 from ..registry.state import State
 from ..registry.tokens import pair
+from . import written
 from .nodes import BlockNode, carried, is_note
 
 G = TypeVar("G", bound="Graph")
@@ -53,7 +54,7 @@ class Graph:
 
     @property
     def pattern(self) -> str:
-        """The canonical text the graph was made from; edits of the graph do not change it."""
+        """The text that was put down for the graph; `BlockGraph` has that of a graph that was edited since."""
         return self.nx.graph["pattern"]
 
     @property
@@ -89,8 +90,11 @@ class Graph:
         for node in decoder.nodes("context"):
             decoder.nx.nodes[node].clear()
             decoder.nx.nodes[node]["type"] = "context"
+        edited = written.is_edited(self.nx)
         with suppress(PatternError):  # the text cannot be read any more, say because a kind was unregistered
-            decoder.nx.graph["pattern"] = str(parse(self.pattern).decoder)
+            decoder.nx.graph["pattern"] = str(parse(decoder.nx.graph["pattern"]).decoder)
+        if not edited:
+            written.write(decoder.nx, decoder.nx.graph["pattern"])
         return {"encoder": encoder, "decoder": decoder}
 
     def nodes(self, node_type: str) -> list[str]:

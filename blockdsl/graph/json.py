@@ -15,9 +15,11 @@ from .graph import Graph
 from .nodes import NODE_ATTRIBUTES, carried, without_notes
 
 
-def to_json(graph: Graph) -> str:
-    """The whole graph, and in it that of its encoder, if it has one."""
-    return json.dumps(_members(graph.nx), indent=1, default=_plain)
+def to_json(graph: Graph, text: str) -> str:
+    """The whole graph with its text, and in it that of its encoder, if it has one."""
+    members = _members(graph.nx)
+    members["graph"] |= {"pattern": text}
+    return json.dumps(members, indent=1, default=_plain)
 
 
 def _members(graph: nx.DiGraph) -> dict[str, Any]:

@@ -7,6 +7,7 @@ as nodes in layers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -81,6 +82,16 @@ class _Walk:
             else:
                 return None
         return tuple(reversed(out))
+
+
+def blocks_of(items: Chain) -> Iterator[str]:
+    """The blocks of a chain, branches one after another."""
+    for item in items:
+        if isinstance(item, str):
+            yield item
+        else:
+            for branch in item.branches:
+                yield from blocks_of(branch)
 
 
 def split_stages(graph: Graph, items: Chain) -> list[tuple[int, Chain]]:

@@ -16,13 +16,13 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ..errors import GraphError, PatternError, UserError, did_you_mean, listing
+from ..errors import PatternError, UserError, did_you_mean, listing
 from ..language.loops import with_count
 from ..language.pattern import parse
 from ..registry.options import whole
+from . import written
 from .graph import Graph
 from .nodes import carried, without_notes
-from .to_pattern import to_pattern
 
 G = TypeVar("G", bound=Graph)
 
@@ -45,15 +45,13 @@ def looped(graph: G, counts: Mapping[str, int]) -> G:
         count, repeats = whole(label, number, 1), _repeats(graph, label)
         if count == len(repeats):
             continue
-        text = graph.pattern
+        text, edited = graph.nx.graph["pattern"], written.is_edited(graph.nx)
         with suppress(PatternError):  # of a kind that was unregistered, say
             text = str(with_count(parse(text), label, count))
         change = _more if len(repeats) < count else _fewer
         graph = change(graph, label, repeats, count)
-        if text == graph.pattern:  # the label is in a definition
-            with suppress(GraphError):
-                text = str(to_pattern(graph))
-        graph.nx.graph["pattern"] = text
+        if not edited and text != graph.nx.graph["pattern"]:  # else the label is in a definition
+            written.write(graph.nx, text)
     return graph
 
 

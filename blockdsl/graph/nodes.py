@@ -50,7 +50,7 @@ class GraphAttributes(TypedDict):
     dim: Annotated[int, Field("features of the stream", least=1)]
     causal: Annotated[bool, Field("no token sees a later one")]
     stages: list[str | None]  # the name of each, or None
-    pattern: Annotated[str, Field("the text it was made from; information only")]
+    pattern: Annotated[str, Field("the text it was made from; information only, see `written`")]
 
 
 class InputNode(TypedDict):

@@ -145,6 +145,41 @@ def expand(
     return _Expander(measure.definitions, labels).run(body)
 
 
+def name_faults(statements: tuple[Statement, ...], *bodies: Body) -> Iterator[Fault]:
+    """What is wrong with each name and option by itself, where `expand` stops at the first."""
+    definitions = [statement for statement in statements if isinstance(statement, Definition)]
+    measure = _Measure([definition.name for definition in definitions], MAX_BLOCKS)
+    for definition in definitions:
+        inside = [*_leaf_faults(measure, definition.body)]
+        yield from inside
+        try:
+            measure.define(definition)
+        except Fault as fault:
+            if not inside:
+                yield fault
+            measure.definitions.setdefault(definition.name, definition)  # so that its uses are no faults too
+            measure.sizes.setdefault(definition.name, (1, 0))
+    for body in bodies:
+        yield from _leaf_faults(measure, body)
+
+
+def _leaf_faults(measure: _Measure, body: Body) -> Iterator[Fault]:
+    for leaf in _leaves(body):
+        if fault := _fault_of(measure, leaf):
+            alone: list[Ref] = []
+            if isinstance(leaf, Ref) and leaf.name in kinds():  # arguments of a macro make sense together
+                alone = [replace(leaf, arguments=(argument,)) for argument in leaf.arguments]
+            yield from [found for one in alone if (found := _fault_of(measure, one))] or [fault]
+
+
+def _fault_of(measure: _Measure, leaf: Ref | Label | Read) -> Fault | None:
+    try:
+        measure.item(leaf, 0)
+    except Fault as fault:
+        return fault
+    return None
+
+
 def _leaves(body: Body) -> Iterator[Ref | Label | Read]:
     for stage in body:
         for item in stage.items:
@@ -299,7 +334,7 @@ class _Measure:
             if name in by_name(STACK_SETTINGS) and name != word:
                 return f"settings come first, without parentheses: set {name}; a f\n"
             for kind in sorted(kinds().values(), key=lambda kind: kind.name not in inside):  # bi(m) is of m
-                own = {option.setting: option for option in kind.written_options()} | by_name(kind.written_options())
+                own = {option.setting: option for option in kind.written_options()} | kind.written_by_name
                 if option := own.get(name):
                     example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
                     return f"options go in parentheses right after the block: {example}\n"
@@ -447,7 +482,7 @@ class _Expander:
             self.block(ref, around, out)
 
     def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
-        known = by_name(kinds()[ref.name].written_options()) if ref.arguments else {}
+        known = kinds()[ref.name].written_by_name
         given = {a.name: value_of(known[a.name], a, around.copy) for a in ref.arguments if a.name is not None}
         reads = {}
         for option in kinds()[ref.name].options:

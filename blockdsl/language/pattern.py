@@ -21,7 +21,7 @@ from .expand import MAX_BLOCKS, Expansion, ParallelSpec, ReadSpec, Spec, expand,
 from .fold import shortest
 from .labels import LabelSpec
 from .macros import MACROS
-from .parse import parse_options, parse_tree
+from .parse import Tree, parse_options, parse_tree
 from .streams import check_pair, check_settings, of_side
 from .syntax import NOWHERE, Argument, Body, Definition, Item, Settings, Statement
 from .unparse import body_of, ties_of
@@ -197,7 +197,12 @@ def parse(text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
     Raises:
         PatternError: the text is at fault; the error shows where, and what was expected.
     """
-    statements, body, encoder = parse_tree(text)
+    return of_tree(parse_tree(text), text, max_blocks)
+
+
+def of_tree(tree: Tree, text: str, max_blocks: int = MAX_BLOCKS) -> Pattern:
+    """The pattern of a syntax tree of `text`, checked; raises as `parse` does."""
+    statements, body, encoder = tree
     bound = whole("max_blocks", max_blocks, 1)
     before = None if encoder is None else _ordered(encoder)
     pattern = Pattern(_ordered_statements(statements), _ordered(body), text, bound, before)
@@ -253,7 +258,7 @@ def _ordered_item(item: Item) -> Item:
 
 def _option_order(name: str) -> list[str]:
     if name in kinds():
-        return [option.name for option in kinds()[name].written_options()]
+        return [*kinds()[name].written_by_name]
     return [param.name for param in MACROS[name].params] if name in MACROS else []
 
 

@@ -24,7 +24,7 @@ class PipelineSchedule:
         bubble: ranks, micro-batches → the share of a step in which a rank waits.
         in_flight: ranks, micro-batches, a rank's place → micro-batches whose activations of all its stages it holds.
         doc: what it is, and its source.
-        shared_rows: it runs beside ranks along dp or fsdp.
+        shared_rows: it runs beside ranks along dp, fsdp or cp.
     """
 
     stages: int
@@ -78,5 +78,5 @@ def check_schedule(name: str, mesh: Mesh) -> None:
     if name not in SCHEDULES:
         hint = did_you_mean(name, SCHEDULES)
         raise UserError(f"there is no schedule '{name}'; {hint or 'there are ' + ', '.join(SCHEDULES)}")
-    if mesh.pp > 1 and mesh.data > 1 and not SCHEDULES[name].shared_rows:
-        raise UserError(f"schedule={name} does not run along dp or fsdp ({mesh}): take 1f1b or interleaved")
+    if mesh.pp > 1 and mesh.dp * mesh.shards > 1 and not SCHEDULES[name].shared_rows:
+        raise UserError(f"schedule={name} does not run along dp, fsdp or cp ({mesh}): take 1f1b or interleaved")

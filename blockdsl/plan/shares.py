@@ -18,7 +18,7 @@ class Share:
 
     Attributes:
         stages: those it runs.
-        parameters: numbers of its parameters, of which it keeps 1 / fsdp.
+        parameters: numbers of its parameters, of which it keeps 1 / (fsdp · cp).
         parameter_bytes, gradient_bytes, optimizer_bytes: kept from step to step.
         gathered_bytes: what is there for a while beside that, of parameters and gradients; see `search`.
         activation_bytes: by checkpointing, of all micro-batches that are held at once, with weights as blocks compute.

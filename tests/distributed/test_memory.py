@@ -32,7 +32,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "tied blocks, experts": ("(a f)@s*2 a e(experts=4, inner=32) | m(state=8, dim_head=16) f", {}),
     "computed again": ("(a f)*4", {"checkpoint": "block", "use_rmsnorm": True, "ff_glu": True}),
 }
-MESHES = ("dp=2", "fsdp=2", "tp=2", "pp=2")
+MESHES = ("dp=2", "fsdp=2", "cp=2", "tp=2", "pp=2")
 PRODUCTS = ("dp=2,fsdp=2", "fsdp=2,tp=2", "dp=2,tp=2", "pp=2,tp=2", "pp=2,dp=2", "pp=2,fsdp=2", "fsdp=4", "tp=4")
 
 

@@ -15,8 +15,19 @@ from ..properties.models import examples
 from .processes import run as run_ranks
 from .random_models import Run, of_one_process, of_ranks, runs
 
-SMALL = ("dp=2", "fsdp=2", "tp=2", "pp=2")
-LARGE = (*SMALL, "fsdp=3", "tp=3", "pp=3", "dp=2,fsdp=2", "fsdp=2,tp=2", "pp=2,fsdp=2", "pp=2,tp=2", "dp=2,tp=2")
+SMALL = ("dp=2", "fsdp=2", "cp=2", "tp=2", "pp=2")
+LARGE: tuple[str, ...] = (
+    *SMALL,
+    "fsdp=3",
+    "tp=3",
+    "pp=3",
+    "dp=2,fsdp=2",
+    "fsdp=2,tp=2",
+    "pp=2,fsdp=2",
+    "pp=2,tp=2",
+    "dp=2,tp=2",
+)
+LARGE += ("cp=2,tp=2", "pp=2,cp=2", "fsdp=2,cp=2")
 
 SIZES: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "causal": True, "num_tokens": 11, "max_seq_len": 24}
 FOUND = {

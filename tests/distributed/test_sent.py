@@ -31,10 +31,14 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "stages computed again": ("(a f)*2 | (a & f) a", {"checkpoint": "stage"}),
 }
 OPERATIONS = {
-    "send": "send",
-    "_allgather_base_": "gather",
-    "_reduce_scatter_base_": "scatter",
-    "allreduce_": "all-reduce",
+    name: operation
+    for operation, names in {
+        "send": ("send",),
+        "gather": ("_allgather_base_", "all_gather_single_"),
+        "scatter": ("_reduce_scatter_base_", "reduce_scatter_single_"),
+        "all-reduce": ("allreduce_",),
+    }.items()
+    for name in names
 }
 
 
@@ -81,12 +85,15 @@ def counted(mesh: str, accumulate: int, schedule: str) -> dict[str, dict[str, in
         ("dp=2", 1, "1f1b"),
         ("tp=2", 1, "1f1b"),
         ("tp=2", 2, "1f1b"),
+        ("cp=2", 1, "1f1b"),
+        ("cp=2", 2, "1f1b"),
         ("pp=2", 2, "gpipe"),
         ("pp=2", 4, "1f1b"),
         ("pp=2", 4, "interleaved"),
         ("pp=2", 2, "zero-bubble"),
         pytest.param("pp=2,tp=2", 2, "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2,fsdp=2", 2, "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2,cp=2", 2, "1f1b", marks=pytest.mark.distributed),
         pytest.param("dp=2,fsdp=2", 1, "1f1b", marks=pytest.mark.distributed),
         pytest.param("fsdp=2,tp=2", 1, "1f1b", marks=pytest.mark.distributed),
     ],

@@ -289,11 +289,16 @@ def test_blocks_of_a_definition_stand_where_it_is_defined() -> None:
     assert [bit for bit in bits if bit[1]] == [("a", ["a0", "a2"]), ("f", ["f1", "f3"]), ("f", ["f4"])]
 
 
-def test_blocks_that_an_edit_took_out_are_not_in_the_text() -> None:
+def test_the_text_of_an_edited_graph_is_the_new_one_with_the_blocks_names() -> None:
     g = graph("(a f)*2")
     g.nx.remove_node("f1")
     g.nx.add_edge("a0", "a2")
-    assert [bit for bit in text_of(g) if bit[1]] == [("a", ["a0", "a2"]), ("f", ["f3"])]
+    bits = text_of(g)
+    assert "".join(text for text, _ in bits).split(";")[-1].strip() == "a a f"
+    assert [bit for bit in bits if bit[1]] == [("a", ["a0"]), ("a", ["a2"]), ("f", ["f3"])]
+    g.nx.remove_edge("a0", "a2")  # a fork, which has no text
+    g.nx.add_edges_from([("input", "a2"), ("a0", "f3")])
+    assert text_of(g) == [("edited from (a f)*2", [])]
 
 
 def test_a_text_that_cannot_be_read_is_shown() -> None:

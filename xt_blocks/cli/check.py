@@ -7,8 +7,8 @@ import json
 import sys
 from typing import Any, NamedTuple
 
+from blockdsl.editor.notes import notes
 from blockdsl.graph.resolve import resolve
-from blockdsl.language.streams import attending
 
 from . import source
 
@@ -46,22 +46,8 @@ def run(args: argparse.Namespace) -> int:
     pattern = source.read_pattern(args)
     settings = source.settings(args, pattern)
     stack = resolve(pattern, **settings)
-    unused: list[str] = []
-    soft = any(getattr(spec, "join", None) == "soft" for spec in pattern.expansion.flat())
-    if (
-        stack.wired or soft
-    ):  # what wires blocks to one another is found by making the graph, which costs networkx's import
-        from blockdsl import compile
-
-        unused = [node for stream in compile(pattern, **settings).streams().values() for node in stream.unused()]
-    notes = [f"'{name}' is defined and not used" for name in pattern.unused_definitions]
-    notes += [f"^{name} names a place that nothing reads" for name in pattern.unread_labels]
-    if unused:
-        notes.append(f"nothing reads the output of {', '.join(unused)}: a later read by soft takes the stream's place")
-    unfed = next(attending(pattern.expansion.blocks()), None)
-    if unfed is not None and stack.encoder is None and stack.settings["context"] is None:
-        notes.append(f"{unfed.kind} attends to a context: give it when calling, or write (a f)*6 => (a c f)*6")
-    return _tell(args, [Found(str(pattern), len(pattern.layer_types), len(pattern.stage_names))], notes)
+    said = [note.message for note in notes(pattern, stack, settings)]
+    return _tell(args, [Found(str(pattern), len(pattern.layer_types), len(pattern.stage_names))], said)
 
 
 class Found(NamedTuple):

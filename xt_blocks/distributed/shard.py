@@ -34,8 +34,8 @@ def average_numbers(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
     """The mean over the data ranks of the gradients that FSDP leaves alone: those of single numbers."""
     grads = [parameter.grad for parameter in parameters if not parameter.ndim and parameter.grad is not None]
     if ranks.sharding is not None and grads:
-        mean = torch.stack(grads) / ranks.mesh.data
-        for axis in ("dp", "fsdp"):
+        mean = torch.stack(grads) / (ranks.mesh.data * ranks.mesh.cp)
+        for axis in ("dp", "fsdp", "cp"):
             dist.all_reduce(mean, group=ranks.group(axis))
         for grad, value in zip(grads, mean, strict=True):
             grad.copy_(value)

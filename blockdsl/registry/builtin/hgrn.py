@@ -10,6 +10,7 @@ from ..options import Option, Value
 from ..scan import linear_attention_flops, products_saved, states_saved
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import counted
 
 
 def _shapes(o: Any) -> dict[str, Shape]:
@@ -51,6 +52,7 @@ def _steps(o: Any) -> list[tuple[str, str]]:
     keys, values = o.heads * o.dim_head, o.heads * o.value_dim_head
     return [
         (f"q, forget gate, v {o.dim:,} → {2 * keys + values:,}", ""),
+        *([(f"forget gates from {o.lower_bound:g} up", "")] if o.lower_bound else []),
         (f"state that forgets, {o.heads} × {o.dim_head} × {o.value_dim_head}", ""),
         ("RMSNorm", ""),
         (f"out {values:,} → {o.dim:,}", ""),
@@ -101,6 +103,7 @@ HGRN = Kind(
     derive=_derived,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("hgrn2",),
     builtin=True,
 )

@@ -1,0 +1,65 @@
+"""Where each block of a graph stands in its text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Span
+from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec
+from ..language.pattern import Pattern, parse
+
+if TYPE_CHECKING:
+    from ..api import BlockGraph
+
+
+def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
+    """Node of the graph, as drawings name it → the places in the text that it comes from.
+
+    The first place is the block itself or, of a macro's, the call. Of two streams, nodes are named `encoder.a0` and
+    `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`.
+
+    Raises:
+        PatternError: the text is at fault.
+    """
+    text = of if isinstance(of, str | Pattern) else of.pattern
+    return nodes_of(parse(text) if isinstance(text, str) else text)
+
+
+def nodes_of(pattern: Pattern) -> dict[str, list[Span]]:
+    """The same of a pattern that is parsed."""
+    if pattern.encoder is None:
+        return _Namer().named(pattern.expansion.specs)
+    sides = {"encoder": pattern.encoder, "decoder": pattern}
+    return {
+        f"{side}.{node}": found
+        for side, stream in sides.items()
+        for node, found in _Namer().named(stream.expansion.specs).items()
+    }
+
+
+class _Namer:
+    """Counts blocks, reads and sums in the order in which `graph.compile` makes their nodes."""
+
+    def __init__(self) -> None:
+        self.blocks = self.reads = self.sums = 0
+        self.found: dict[str, list[Span]] = {}
+
+    def named(self, specs: tuple[Spec, ...]) -> dict[str, list[Span]]:
+        for spec in specs:
+            self._name(spec)
+        return self.found
+
+    def _name(self, spec: Spec) -> Span | None:
+        if isinstance(spec, ParallelSpec):
+            inside = [span for branch in spec.branches for each in branch if (span := self._name(each))]
+            whole = Span(min(span.start for span in inside), max(span.end for span in inside))
+            self.found[f"sum{self.sums}"] = [whole]
+            self.sums += 1
+            return whole
+        if isinstance(spec, BlockSpec):
+            self.found[f"{spec.kind}{self.blocks}"] = [spec.span]
+            self.blocks += 1
+        elif isinstance(spec, ReadSpec):
+            self.found[f"read{self.reads}"] = [spec.span]
+            self.reads += 1
+        return spec.span
