@@ -125,12 +125,14 @@ class _Model:
             raise UserError(f"cp={mesh.cp}: {reason}")
         _divided("seq_len", self.seq_len, "cp", mesh.cp)
         pieces = self.pieces(mesh.pp, mesh.tp, mesh.cp)
+        tried = []
         for checkpoint in CHECKPOINTING if self.setup.checkpoint is None else (self.setup.checkpoint,):
             for micro_batch in self._micro_batches(rows, mesh.pp):
                 found = self._planned(mesh, pieces, micro_batch, rows // micro_batch, checkpoint)
                 if found.fits is not False:
                     return found
-        return found
+                tried.append(found)
+        return min(tried, key=lambda each: each.memory)
 
     def _micro_batches(self, rows: int, pp: int) -> list[int]:
         """Rows of a micro-batch, to be tried in this order."""

@@ -88,7 +88,7 @@ def test_what_was_wrong_once(name: str) -> None:
 
 
 def test_zero_bubble_refuses_what_it_would_compute_wrong() -> None:
-    tied = Run("f@x f@x a a a a f", SIZES, "pp=2", False, schedule="zero-bubble")
+    tied = Run("f@x f@x | a a | a | a f", SIZES, "pp=2", False, schedule="zero-bubble")
     biased = Run("a a f | f f | f f | f f", SIZES | {"rel_pos_bias": True}, "pp=2", False, schedule="zero-bubble")
     for run in (tied, biased):
         (said,) = run_ranks(of_ranks, 2, run)[0]

@@ -379,7 +379,8 @@ def test_the_pattern_with_its_cuts() -> None:
     share = plan.best.shares[1]
     title = f"ranks 2-3 · 0.00 M parameters · {share.memory('none') / 1e3:.1f} kB of 1.0 MB each"
     assert plan.cut().stages[1] == title
-    assert title in plan.cut().to_svg()
+    picture = plan.cut().to_svg()
+    assert all(words in picture for words in title.split())  # long titles take several lines
     assert title in str(plan)
 
 
