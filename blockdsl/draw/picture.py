@@ -11,17 +11,15 @@ from ..registry.options import whole
 from .captions import Captions
 from .choices import DETAILS, check_choice
 from .colors import BY_COST, Colors, colors, heats
-from .column import GAP, Column, ColumnPart
+from .column import GAP, Column
 from .columns import APART as GUTTER
 from .columns import stream
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
-<<<<<<< HEAD
-from .lanes import LANE, NEAR
-=======
 from .header import stack_facts, stack_settings
->>>>>>> main
+from .lanes import LANE, NEAR
 from .layered import DOWN, layered
+from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text, size, widest
 from .shade import Shade
 from .widths import wrapped
@@ -86,16 +84,11 @@ def pictures(
         own = (color if by_cost is None else by_cost[name]) if isinstance(color, str) else color[name]
         side = name.rpartition(" ")[0]  # "encoder before" and "encoder after" are held against each other
         beside = None if joined else next(g for other, g in graphs.items() if other.rpartition(" ")[0] == side)
-<<<<<<< HEAD
-        drawn = _Picture(graph, unfold, detail, own, seq_len, columns, joined and before is not None, beside)
-        scene = drawn.scene
-=======
-        drawings[name] = _Picture(graph, unfold, detail, own, seq_len, joined and bool(drawings), beside)
+        drawings[name] = _Picture(graph, unfold, detail, own, seq_len, columns, joined and bool(drawings), beside)
     scale = _head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
     for name, drawn in drawings.items():
         drawn.head(scale)
         graph, scene = drawn.graph, drawn.scene
->>>>>>> main
         extent = scene.extent
         dx = x - round(extent.x)
         scene = _renamed(scene, name)

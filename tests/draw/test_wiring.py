@@ -103,7 +103,7 @@ def _cross(one: Any, other: Any) -> bool:
 
 
 def test_skips_of_a_u_net_nest() -> None:
-    picture = drawn(graph("(^u a f)*6 (<u(pop, cat) a f)*6"), unfold=True)
+    picture = drawn(graph("(^u a f)*6 (<u(pop, cat) a f)*6"), unfold=True, columns=1)
     skips = beside(picture)
     assert {(line.source, line.target) for line in skips} == {
         *{("input", "read5"), ("f1", "read4"), ("f3", "read3")},
