@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.documents import Documents
-from .state import Piece
+from .state import Tail
 
 
 def shift_tokens(
@@ -15,7 +15,7 @@ def shift_tokens(
     shift: int,
     causal: bool,
     mask: Tensor | None = None,
-    tail: Piece | None = None,
+    tail: Tail | None = None,
     documents: Documents | None = None,
 ) -> Tensor:
     """Split features into equal parts; part i comes from i tokens before, or, not causal, from `shift` before to after.
@@ -42,8 +42,7 @@ def shift_tokens(
     if tail is None:
         padded = F.pad(real, (0, 0, shift, after))
     else:
-        padded = torch.cat((tail.read(), real), dim=1)
-        tail.write(padded[:, seq:])
+        padded = tail.before(real)
     parts = [
         # an unshifted part is the token's own, masked or not
         x[..., i * size : (i + 1) * size]
