@@ -22,7 +22,7 @@ from ..registry.kinds import Sizes, kind_of
 from ..registry.options import whole
 from ..registry.split import Split
 from .context import why_whole_rows
-from .local import tensor_part, tensor_splits
+from .local import tensor_part, tensor_splits, whole_layers
 from .memory import CHECKPOINTING, Activations, StageMemory
 from .mesh import Mesh
 from .report import Plan
@@ -85,11 +85,11 @@ class _Local:
     def __init__(self, graph: Graph, tp: int, seq_len: int, context_len: int) -> None:
         self.splits = {} if tp == 1 else tensor_splits(graph, tp)
         if self.splits and not any(isinstance(split, Split) for split in self.splits.values()):
-            raise UserError(f"tp={tp}: no block splits: {self._whole()}")
+            raise UserError(f"tp={tp}: no block splits: {whole_layers(self.splits)}")
         self.graph = graph if tp == 1 else tensor_part(graph, tp)
         self.costs = dict(node_costs(self.graph, Sizes(1, seq_len, context_len)))
         self.flops = {node: cost.flops for node, cost in self.costs.items()}
-        whole = self._whole()
+        whole = whole_layers(self.splits)
         self.notes = (f"tp={tp}: whole on every rank: {whole}",) if whole else ()
         self.memory: dict[int, StageMemory] = {}
         self.alike, self.matrices = {}, {}
@@ -99,17 +99,6 @@ class _Local:
             if key not in known:
                 known[key] = summed_alike(graph, [node], self.splits, tp), _matrices(self.graph, node)
             self.alike[node], self.matrices[node] = known[key]
-
-    def _whole(self) -> str:
-        """Why layers do not split, each reason with the first of them."""
-        reasons: dict[str, list[str]] = {}
-        for node, why in self.splits.items():
-            if isinstance(why, str):
-                reasons.setdefault(why, []).append(node)
-        return "; ".join(
-            nodes[0] + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "") + f" ({why})"
-            for why, nodes in reasons.items()
-        )
 
 
 class _Model:

@@ -177,6 +177,35 @@ def test_equal_to_one_process(mesh: str, schedule: str) -> None:
             assert first[name]["held"] + second[name]["held"] == whole_model
 
 
+def all_logits(mesh: str, schedule: str) -> dict[str, Tensor]:
+    """Of each case, and a loss after it, which an evaluation must not have changed."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        out = {}
+        for name in CASES if schedule == "1f1b" else DEEP:
+            pattern, settings = CASES[name]
+            job = distribute(blockdsl.compile(pattern, **MODEL, **settings), mesh, seed=3, schedule=schedule)
+            out[name] = job.logits(batches(False)[0][0])
+            job.backward(*batches(True)[0])
+            assert torch.equal(job.logits(batches(False)[0][0]), out[name])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return out
+
+
+@pytest.mark.parametrize(("mesh", "schedule"), [("pp=2", "1f1b"), ("pp=2", "interleaved"), ("fsdp=2", "1f1b")])
+def test_logits_are_those_of_one_process_on_every_rank(mesh: str, schedule: str) -> None:
+    for found in run(all_logits, 2, mesh, schedule):
+        for name, logits in found.items():
+            pattern, settings = CASES[name]
+            torch.set_default_dtype(torch.float64)
+            try:
+                net = initialised(blockdsl.compile(pattern, **MODEL, **settings), 3).eval()
+            finally:
+                torch.set_default_dtype(torch.float32)
+            torch.testing.assert_close(logits, net(batches(False)[0][0]), rtol=1e-9, atol=1e-9)
+
+
 def generated(mesh: str) -> Tensor:
     pattern, settings = CASES["tied"]
     job = distribute(blockdsl.compile(pattern, **MODEL, **settings), mesh, seed=3)

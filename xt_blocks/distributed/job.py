@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
 
 from blockdsl.errors import UserError
 from blockdsl.plan.context import why_whole_rows
-from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits
+from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits, whole_layers
 from blockdsl.plan.mesh import Mesh
 from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
@@ -49,6 +48,7 @@ from .init import fill, initialised
 from .pieces import HeldTensor
 from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
 from .ranks import Ranks
+from .reasons import reason
 from .shard import let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
@@ -118,8 +118,10 @@ class Job:
         check_schedule(schedule)
         if graph.reads != "tokens" or graph.encoder is not None:
             raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
-        if mesh.cp > 1 and (reason := why_whole_rows(graph)):
-            raise UserError(f"cp={mesh.cp}: {reason}")
+        if why := graph.sees_later():
+            raise UserError(f"a job trains a model that predicts the next token, and it sees later ones: {why}")
+        if mesh.cp > 1 and (why := why_whole_rows(graph)):
+            raise UserError(f"cp={mesh.cp}: {why}")
         if graph.nodes("condition"):
             raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
         self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
@@ -137,6 +139,8 @@ class Job:
         """This rank's stages, with its share of each of their blocks and of what is around them."""
         ranks, rank = self.mesh.tp, self.ranks.place["tp"]
         local, splits = tensor_part(self.graph, ranks), tensor_splits(self.graph, ranks)
+        if ranks > 1 and not any(isinstance(split, Split) for split in splits.values()):
+            raise UserError(f"tp={ranks}: no block splits: {whole_layers(splits)}")
         drawn: dict[str, nn.Module] = {}
 
         def share(node: str, block: nn.Module) -> nn.Module:
@@ -206,6 +210,16 @@ class Job:
         for stage in self.stages.values():
             stage.seed = seed
 
+    def check_batch(self, rows: int, seq_len: int) -> None:
+        """
+        Raises:
+            UserError: batches of so many rows, of so many tokens and one more, cannot be shared by the ranks.
+        """
+        if rows < (least := self.mesh.data * self.accumulate):
+            pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
+            raise UserError(f"a batch of {rows} rows cannot be cut into {least} pieces: {pieces}")
+        self.ranks.tokens(seq_len)
+
     def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
 
@@ -213,9 +227,7 @@ class Job:
             tokens: (batch, seq + 1) int, the whole batch, the same on every rank.
             mask: (batch, seq + 1) bool, True = a real token.
         """
-        if len(tokens) < (least := self.mesh.data * self.accumulate):
-            pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
-            raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
+        self.check_batch(len(tokens), tokens.shape[1] - 1)
         losses = self._passes(tokens, mask, gradients=True)
         if self.mesh.tp > 1:
             for net in self.nets:
@@ -239,12 +251,20 @@ class Job:
         tokens: Tensor = self._called(lambda wrapper: wrapper.generate(prompts, seq_len, **options))
         return tokens
 
+    def beam_search(self, prompts: Tensor, seq_len: int, beams: int = 4, **options: Any) -> Tensor:
+        """What `AutoregressiveWrapper.beam_search` gives, as `generate`."""
+        tokens: Tensor = self._called(lambda wrapper: wrapper.beam_search(prompts, seq_len, beams, **options))
+        return tokens
+
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode; as `generate`."""
+        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode, the same on every rank."""
         for stage in self.stages.values():
             stage.eval()
-        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens.to(self.ranks.device)))
+        tokens = tokens.to(self.ranks.device)
+        if self.pipeline is not None:
+            return self.pipeline.logits(tokens)
+        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens))
         return logits
 
     def _called(self, call: Callable[[AutoregressiveWrapper], Any]) -> Any:
@@ -364,8 +384,8 @@ class Job:
         dist.barrier()
         try:
             checkpoint.write(path, self.contents(*optimizers))
-        except CheckpointException as error:
-            raise UserError(f"{path} cannot be written: {checkpoint.reasons(error)}") from error
+        except UserError as error:
+            raise UserError(f"{path} cannot be written: {error}") from error
 
     def load(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Read what `save` wrote, on this mesh or another; every rank calls this.
@@ -376,8 +396,8 @@ class Job:
         try:
             self.make_states(checkpoint.shapes(Path(folder)), *optimizers)
             checkpoint.read(Path(folder), self.contents(*optimizers))
-        except (CheckpointException, OSError, KeyError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {checkpoint.reasons(error)}") from error
+        except (UserError, OSError, KeyError, ValueError) as error:
+            raise UserError(f"{folder} cannot be read: {reason(error)}") from error
 
     def clip(self, max_norm: float) -> float:
         """Scale all gradients so that their norm over the whole model is at most this; returns what it was."""

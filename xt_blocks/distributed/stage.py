@@ -121,6 +121,9 @@ class StageModel(TransformerWrapper):
         values = self.attn_layers.received.values()
         return next((value.dtype for value in values if isinstance(value, Tensor)), torch.get_default_dtype())
 
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        return super()._outputs(hidden) if self.attn_layers.is_last else hidden
+
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
         if self.attn_layers.is_last:
             return super()._loss(hidden, target)
@@ -224,6 +227,19 @@ class StageLoss(nn.Module):
         self.found.append({name: value.detach() for name, value in parts.items()})
         return sum(parts.values()) * self.scale
 
+    def passed(self, received: dict[str, Any], tokens: Tensor) -> Any:
+        """What the stage sends of `tokens: (batch, seq)`, or the last one's logits, on the CPU; without gradients."""
+
+        def run(wrapper: AutoregressiveWrapper) -> Any:
+            self.stack.received = _mapped(received, lambda value: _moved(value, tokens.device))
+            with self.autocast():
+                logits = wrapper.net(tokens)
+            found, self.stack.received, self.stack.sent = self.stack.sent, {}, {}
+            return _mapped(logits if self.stack.is_last else found, lambda value: _moved(value, "cpu"))
+
+        with torch.no_grad():
+            return self(call=run)
+
     def _rows(self, places: Tensor | None, seq: int) -> BatchRows | None:
         if places is None:
             return None
@@ -294,6 +310,10 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         items = [_mapped(each, function) for each in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return function(value)
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _sent(x: Tensor) -> Tensor:
