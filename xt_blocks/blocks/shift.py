@@ -39,10 +39,7 @@ def shift_tokens(
     size, seq = x.shape[-1] // len(offsets), x.shape[1]
     real = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
     after = 0 if causal else shift
-    if tail is None:
-        padded = F.pad(real, (0, 0, shift, after))
-    else:
-        padded = tail.before(real)
+    padded = F.pad(real, (0, 0, shift, after)) if tail is None else tail.before(real)
     parts = [
         # an unshifted part is the token's own, masked or not
         x[..., i * size : (i + 1) * size]
