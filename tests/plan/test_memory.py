@@ -37,6 +37,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "scores in hand": ("a*3", {"attn_flash": False}),
     "scores in hand, shared heads": ("a*3", {"attn_flash": False, "attn_kv_heads": 2}),
     "scores in hand, rotary": ("a*3", {"attn_flash": False, "rotary_pos_emb": True}),
+    "dropped weights": ("a*3", {"attn_dropout": 0.1}),
+    "talking heads": ("a*3", {"attn_talking_heads": True}),
+    "layer scales": ("(a f)*2", {"layer_scale": 0.5}),
+    "dropped outputs": ("(a f)*2", {"attn_sublayer_dropout": 0.5, "ff_sublayer_dropout": 0.5}),
+    "gated residual": ("(a f)*2", {"gate_residual": True}),
     "gates": ("a*3", {"attn_gate_values": True}),
     "gates by head": ("a*3", {"attn_gate_values": True, "attn_gate_values_headwise": True, "attn_swiglu_values": True}),
     "gates of low rank": (
