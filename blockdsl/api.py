@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError, did_you_mean
-from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
+from .graph import costs, digest, edit, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.graph import Graph
@@ -104,6 +104,51 @@ class BlockGraph(Graph):
         """
         lint.check(self)
         return self
+
+    # Edits -------------------------------------------------------------------------------------------------------
+
+    def insert(self, after: str, pattern: str) -> list[str]:
+        """Put a pattern after a node, in place: `g.insert("f3", "f(glu)")`. Returns the new nodes.
+
+        What followed the node follows the pattern, under the stack's settings. A label after the node, and an edge
+        from it over other nodes, still are of the place right after the node.
+
+        Args:
+            after: a node; one of an encoder is `encoder.f3`.
+
+        Raises:
+            PatternError: the text is at fault.
+            UserError: there is no such node, or nothing can follow it.
+            GraphError: the graph could not be lowered then; it stays as it was.
+        """
+        graph, node, prefix = self._at(after)
+        return [prefix + new for new in edit.insert(graph, node, pattern)]
+
+    def remove(self, node: str) -> None:
+        """Take a node out, in place: what followed it follows what it followed.
+
+        Raises:
+            UserError: there is no such node, or it cannot go.
+            GraphError: another block needs what it gives, or the graph could not be lowered then; it stays as it was.
+        """
+        graph, node, _ = self._at(node)
+        edit.remove(graph, node)
+
+    def replace(self, node: str, pattern: str) -> list[str]:
+        """Put a pattern in the place of a block or a read: `g.replace("a2", "a(heads=4)")`. Returns the new nodes.
+
+        A single block of the same kind has the name of the one it replaces. Errors are those of `insert`.
+        """
+        graph, node, prefix = self._at(node)
+        return [prefix + new for new in edit.replace(graph, node, pattern)]
+
+    def _at(self, node: str) -> tuple[Graph, str, str]:
+        """The stream that has a node, its name there, and what goes before the names of that stream's nodes."""
+        prefix = "encoder."
+        encoder = self.encoder if str(node).startswith(prefix) and node not in self.nx else None
+        return (self, node, "") if encoder is None else (encoder, node.removeprefix(prefix), prefix)
+
+    # The model around the stack ----------------------------------------------------------------------------------
 
     def with_tokens(self, num_tokens: int, max_seq_len: int | None, **options: Any) -> BlockGraph:
         """A copy that embeds tokens and gives logits.
