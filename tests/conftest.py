@@ -32,6 +32,7 @@ FAST = (
     "clients/test_programs.py",
     "distributed/test_processes.py",
     "docs/test_from_x_transformers.py",
+    "edit/test_server.py",
     "draw/test_seed_models.py",
     "editor/test_service.py",
     "examples/test_examples.py::test_is_a_screen_and_says_how_it_is_run",

@@ -83,13 +83,20 @@ class Captions:
         return tuple(name for name in self.graph.labels(node) if name in self.taken)
 
     def options(self, node: str) -> list[str]:
-        """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's."""
+        """`shown` as a pattern spells them."""
+        return [text for _, text in self.shown(node)]
+
+    def shown(self, node: str) -> list[tuple[str, str]]:
+        """The options that its text sets or its kind always shows, and those that an edit made unlike its kind's.
+
+        Each as its name, and as a pattern spells it.
+        """
         attrs = self.graph.nx.nodes[node]
         usual = self.usual[attrs["kind"]].items()
         said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
         named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
         shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
-        return [f"{name}={self._said(node, name, value)}".removesuffix("=") for name, value in shown]
+        return [(name, f"{name}={self._said(node, name, value)}".removesuffix("=")) for name, value in shown]
 
     def _said(self, node: str, name: str, value: Any) -> str:
         """An option's value as a text has it: nothing where it is true, the label of one that reads a label."""

@@ -13,6 +13,7 @@ from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
 from . import ends
 from .captions import Captions
+from .said import spelled
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -96,6 +97,21 @@ class Details:
         title = f"{attrs['scheme']} positions" if scheme is None else scheme.title
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
+
+    def further(self, node: str) -> list[str]:
+        """What an open picture says of a position or the condition beside its title."""
+        attrs = self.graph.nx.nodes[node]
+        if attrs["type"] == "condition":
+            made = self.graph.condition[1]
+            return [f"{attrs['dim']:,} features"] + ([] if attrs["expansion"] is None else [f"linear → {made:,}, SiLU"])
+        scheme = SCHEMES.get(attrs.get("scheme", ""))
+        if scheme is None:
+            return []
+        own = scheme.with_defaults(attrs)
+        usual = {option.name: option.default for option in scheme.attributes if option.default is not None}
+        needless = {name for name in own if scheme.note(own | {name: usual.get(name)}) != scheme.note(own)}
+        told = {name: value for name, value in own.items() if value != usual.get(name) and name not in needless}
+        return [name if value is True else f"{name}={spelled(value)}" for name, value in told.items()]
 
     def of_condition(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]

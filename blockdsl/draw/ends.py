@@ -65,7 +65,7 @@ def last_norm(graph: Graph) -> str:
     last = final_norm(end)
     parts = [] if end["softcap"] is None else [f"softcap {end['softcap']:g}"]
     if last is not None:
-        parts.append(last.in_words() + ("" if end["norm_eps"] is None else f", eps {last.eps:g}"))
+        parts.append(last.in_words(eps=True))
     return ", ".join(parts)
 
 

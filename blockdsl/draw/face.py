@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..registry.kinds import kind_of
 from ..registry.reads import JOINS
 from . import ends, reads
 from .captions import Captions
 from .details import Details
+from .header import block_words, opened_words
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
 from .parts import DrawnBlock
+from .said import said, unsaid
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .widths import cut, wrapped
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 STUB = 30.0  # from a box to the rail
 SHOULDER = 14.0  # how far the input and the output extend past the rail
 INSET = 10.0  # from a box's edge to its text
-LEAST, MOST = 140.0, 220.0  # a box's width; the text in it
+LEAST, MOST, MOST_OP = 140.0, 220.0, 240.0  # a box's width; the text in it, and in an operation
 LINE = 14.0
 SINGLE = 38.0  # height of a box with a title alone
 OP, OP_GAP = 20.0, 5.0
@@ -67,6 +69,7 @@ class Faces:
         self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
+        self._said: dict[tuple[Any, ...], list[str]] = {}
 
     def measure(self, nodes: Iterable[str]) -> None:
         """Set the width that all blocks have."""
@@ -77,18 +80,39 @@ class Faces:
     def _face(self, node: str) -> _Face:
         attrs = self.graph.nx.nodes[node]
         rows = tuple(
-            row._replace(text=cut(row.text, size("op"), MOST))
+            row._replace(text=cut(row.text, size("op"), MOST_OP))
             for row in (operations(self.graph, node) if self.opened else ())
         )
+        lines = [cut(line, size("note"), MOST) for line in self._lines(node)]
         return _Face(
             cut(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
             cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
             cut(" ".join(f"^{name}" for name in self.captions.own(node)), size("mark"), 90),
-            tuple(wrapped(self.captions.options(node), size("note"), MOST)),
+            tuple(wrapped(lines, size("note"), MOST)),
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
-            "" if self.opened else _scale(attrs["scale"]),
+            "" if self.opened else _scale(attrs["scale"] * attrs["options"]["branch_scale"]),
         )
+
+    def _lines(self, node: str) -> list[str]:
+        """What stands under the title: the facts that its kind names, and options that nothing else says."""
+        attrs = self.graph.block(node)
+        kind, options = kind_of(attrs["kind"]), attrs["options"]
+        shown = self.captions.shown(node)
+        uses = len(self.graph.uses(node))
+        key = attrs["kind"], self.graph.dim, uses, repr(options), repr(shown)
+        if key not in self._said:
+            words = opened_words if self.opened else block_words
+            facts = () if kind.summary is None or self.opened else kind.summary(self.graph.completed(node))
+            own = {option.name: option for option in kind.all_options()}
+            further = [
+                text
+                for name, text in shown
+                if name not in own or own[name].reads or not said(kind, self.graph.dim, options, uses, name, words)
+            ]
+            hidden = unsaid(kind, self.graph.dim, options, uses, words) if self.opened else ()
+            self._said[key] = [*dict.fromkeys((*facts, *further, *hidden))]
+        return self._said[key]
 
     def _needed(self, node: str, face: _Face) -> float:
         title = text_width(face.title, "title")
@@ -136,9 +160,10 @@ class Faces:
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
         """The norm of the sum after a post-norm block, on the rail."""
-        text = post_norm(self.graph, node)
-        if not text:
+        norm = post_norm(self.graph.block(node)["options"])
+        if norm is None:
             return None
+        text = norm.in_words(eps=self.opened)
         wide = even(text_width(text, "mark") + 10)
         return Mark(Rect(-wide / 2, y, wide, PILL), "norm"), Text(0.0, y + 11.5, text, "mark", "middle")
 
@@ -225,7 +250,7 @@ class Faces:
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph
         read = " · ".join(filter(None, (ends.model_input(graph), ends.length(graph, "length {}"))))
-        notes = [read, f"dim {graph.dim:,}", ends.heads(graph), "causal" if graph.causal else "", *ends.options(graph)]
+        notes = [read, f"dim {graph.dim:,}", *ends.options(graph)]
         titles = {"tokens": "Token embedding", "images": "Patch embedding"}
         return self._end(graph.start, titles.get(graph.reads or "", "Input"), notes, x, y, wide)
 
@@ -255,9 +280,13 @@ class Faces:
         else:
             title, tip = self.captions.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
-        wide = even(text_width(title, "label") + 2 * INSET)
-        text = Text(right - wide / 2, y + 17, title, "label", "middle")
-        return Box(node, (node,), attrs["type"], Rect(right - wide, y, wide, SOURCE), (text,), tip=tip)
+        lines = wrapped(self.details.further(node), size("note"), MOST) if self.opened else []
+        wide = even(max(text_width(title, "label"), widest(lines, "note")) + 2 * INSET)
+        middle = right - wide / 2
+        texts = [Text(middle, y + 17, title, "label", "middle")]
+        texts += [Text(middle, y + 18 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
+        rect = Rect(right - wide, y, wide, SOURCE + LINE * len(lines))
+        return Box(node, (node,), attrs["type"], rect, tuple(texts), tip=tip)
 
 
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:

@@ -13,15 +13,19 @@ from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column, ColumnPart
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
+from .header import stack_facts, stack_settings
 from .layered import DOWN, layered
-from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text
+from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text, size, widest
 from .shade import Shade
+from .widths import wrapped
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
+COLUMN = 420.0  # a picture that is wider has larger text above it
+HEAD_LEAST, HEAD_APART = 230.0, 18.0  # the least width of that text, and from there to the picture
 
 
 def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
@@ -35,6 +39,7 @@ def picture(
     """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
     drawn = _Picture(graph, unfold, detail, color, seq_len)
     scene = drawn.scene
+    drawn.head(_head_scale(scene.extent.width))
     _legend(scene, drawn.colors.legend)
     return scene
 
@@ -62,12 +67,16 @@ def pictures(
     by_cost = heats(graphs, color, seq_len) if color in BY_COST else None
     before: Box | None = None
     x = 0.0
+    drawings: dict[str, _Picture] = {}
     for name, graph in graphs.items():
         own = (color if by_cost is None else by_cost[name]) if isinstance(color, str) else color[name]
         side = name.rpartition(" ")[0]  # "encoder before" and "encoder after" are held against each other
         beside = None if joined else next(g for other, g in graphs.items() if other.rpartition(" ")[0] == side)
-        drawn = _Picture(graph, unfold, detail, own, seq_len, joined and before is not None, beside)
-        scene = drawn.scene
+        drawings[name] = _Picture(graph, unfold, detail, own, seq_len, joined and bool(drawings), beside)
+    scale = _head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
+    for name, drawn in drawings.items():
+        drawn.head(scale)
+        graph, scene = drawn.graph, drawn.scene
         extent = scene.extent
         dx = x - round(extent.x)
         scene = _renamed(scene, name)
@@ -83,7 +92,7 @@ def pictures(
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = round(dx + extent.right) + APART
         whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
-    top = whole.extent.y - 14
+    top = whole.extent.y - 18
     whole.labels += [heading.moved(0, top) for heading in headings]
     _legend(whole, tuple(legend))
     return whole
@@ -125,6 +134,11 @@ def _legend(scene: Scene, entries: tuple[tuple[str, str], ...]) -> None:
         y += 20
 
 
+def _head_scale(wide: float) -> float:
+    """How much larger the text above a picture is where the picture is so wide that it will be shown smaller."""
+    return min(1.4, max(1.0, wide / COLUMN))
+
+
 class _Picture:
     """One graph's scene.
 
@@ -150,6 +164,7 @@ class _Picture:
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
         self.faces = Faces(graph, details, self.colors.of, detail == "op")
         self.scene = Scene(details.title())
+        self.settings = stack_settings(captions) if detail == "block" else []
         items = captions.items
         if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
             self.feeds = False
@@ -168,6 +183,22 @@ class _Picture:
     @property
     def wide(self) -> float:
         return self.left + SHOULDER
+
+    def head(self, scale: float) -> None:
+        """Write what the stack is above it, in lines as wide as the picture."""
+        extent = self.scene.extent
+        words = [(stack_facts(self.graph), "facts"), (self.settings, "settings")]
+        longest = max(widest(said, role) for said, role in words) + 1
+        wide = max(extent.width, HEAD_LEAST * scale, longest * scale)
+        lines = [
+            (line, role)
+            for said, role in words
+            for line in wrapped(said, size(role) * scale, wide, " · ", bold=role == "facts")
+        ]
+        y = extent.y - HEAD_APART
+        for line, role in reversed(lines):
+            self.scene.head.append(Text(extent.x, y, line, role, scale=scale))
+            y -= round(size(role) * scale * 1.4)
 
     def _input(self, piece: ColumnPart) -> None:
         """The input, and below it the positions that are added to the tokens."""

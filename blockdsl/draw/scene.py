@@ -45,6 +45,7 @@ class Text:
         x, y: where its baseline starts, has its middle or ends, as `anchor` says.
         role: one of FONTS; fixes its size and weight.
         anchor: "start", "middle" or "end".
+        scale: of its size.
     """
 
     x: float
@@ -52,11 +53,16 @@ class Text:
     text: str
     role: str
     anchor: str = "start"
+    scale: float = 1.0
+
+    @property
+    def size(self) -> float:
+        return size(self.role) * self.scale
 
     @property
     def extent(self) -> tuple[float, float]:
         """Where it starts and ends."""
-        wide = text_width(self.text, self.role)
+        wide = text_width(self.text, self.role) * self.scale
         left = self.x - {"start": 0.0, "middle": wide / 2, "end": wide}[self.anchor]
         return left, left + wide
 
@@ -169,6 +175,7 @@ class Scene:
     Attributes:
         title: what it shows, in a line.
         frames: those around others first.
+        head: lines above all of it.
     """
 
     title: str
@@ -177,6 +184,7 @@ class Scene:
     frames: list[Frame] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     labels: list[Text] = field(default_factory=list)
+    head: list[Text] = field(default_factory=list)
 
     def add(self, other: Scene, dx: float = 0, dy: float = 0) -> None:
         """Put what another scene has into this one."""
@@ -184,22 +192,22 @@ class Scene:
         self.edges += [edge.moved(dx, dy) for edge in other.edges]
         self.frames += [frame.moved(dx, dy) for frame in other.frames]
         self.labels += [label.moved(dx, dy) for label in other.labels]
+        self.head += [line.moved(dx, dy) for line in other.head]
 
     @property
     def extent(self) -> Rect:
         """The smallest rectangle that holds everything."""
         rects = [box.rect for box in self.boxes if box.rect] + [frame.rect for frame in self.frames]
         rects += [mark.rect for box in self.boxes for mark in box.marks] + [key.swatch for key in self.keys]
-        texts = (
-            [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys] + self.labels
-        )
+        texts = [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys]
+        texts += self.labels + self.head
         points = [point for edge in self.edges for point in edge.points]
         points += [
             (box.join[0] + side, box.join[1] + side) for box in self.boxes if box.join for side in (-RADIUS, RADIUS)
         ]
         xs = [x for rect in rects for x in (rect.x, rect.right)] + [x for text in texts for x in text.extent]
         ys = [y for rect in rects for y in (rect.y, rect.bottom)]
-        ys += [y for text in texts for y in (text.y - size(text.role), text.y + size(text.role) / 3)]
+        ys += [y for text in texts for y in (text.y - text.size, text.y + text.size / 3)]
         xs, ys = xs + [x for x, _ in points], ys + [y for _, y in points]
         return Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
 
@@ -221,6 +229,8 @@ FONTS = {
     "name": (11.0, True, True),
     "op": (10.5, False, False),
     "heading": (13.0, True, False),
+    "facts": (12.0, True, False),
+    "settings": (10.5, False, False),
 }
 
 

@@ -60,6 +60,9 @@ class _Svg:
             yield f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label)}</g>'
         for label in self.scene.labels:
             yield text(label)
+        if self.scene.head:
+            lines = sorted(self.scene.head, key=lambda line: (line.x, line.y))
+            yield f'<g class="head">{"".join(map(text, lines))}</g>'
         yield "</g>\n</svg>"
 
     def _frame(self, frame: Frame) -> str:
@@ -135,7 +138,8 @@ def area(rect: Rect) -> str:
 
 def text(line: Text) -> str:
     anchor = "" if line.anchor == "start" else f' text-anchor="{line.anchor}"'
-    return f'<text class="{line.role}" x="{n(line.x)}" y="{n(line.y)}"{anchor}>{escape(line.text)}</text>'
+    scaled = "" if line.scale == 1 else f' style="font-size:{n(line.size)}px"'
+    return f'<text class="{line.role}" x="{n(line.x)}" y="{n(line.y)}"{anchor}{scaled}>{escape(line.text)}</text>'
 
 
 def rounded(points: tuple[Point, ...]) -> str:

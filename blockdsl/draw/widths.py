@@ -43,17 +43,17 @@ def _of(char: str, table: tuple[int, ...]) -> int:
     return table[place] if 0 <= place < len(table) else _OTHERS.get(char, _WIDEST)
 
 
-def wrapped(words: list[str], size: float, most: float, between: str = ", ") -> list[str]:
+def wrapped(words: list[str], size: float, most: float, between: str = ", ", bold: bool = False) -> list[str]:
     """Words joined to lines of at most this width; a word that is wider is cut."""
     lines: list[str] = []
     for word in words:
         joined = lines[-1] + between + word if lines else word
-        if lines and width(joined + between, size) <= most:
+        if lines and width(joined + between, size, bold) <= most:
             lines[-1] = joined
         else:
             if lines and between == ", ":
                 lines[-1] += ","
-            lines.append(cut(word, size, most))
+            lines.append(cut(word, size, most, bold))
     return lines
 
 

@@ -11,7 +11,7 @@ from ..registry.kinds import kinds
 from ..registry.options import Option, spell
 from ..synonyms import meant
 from .known import READ_WORDS, known_options, known_settings
-from .scan import OpenFrame, Scanner, scan
+from .scan import OpenFrame, ScannedToken, Scanner, named
 from .values import Completion
 
 ZOO = "zoo:"
@@ -38,62 +38,63 @@ def completions(text: str, offset: int) -> list[Completion]:
 
 
 _Row = tuple[str, str, str, str]  # label, kind, insert, help
+Tokens = list[ScannedToken]
 
 
 def _possible(text: str, start: int) -> Iterator[_Row]:
     """All that can stand at a place, whatever is begun there."""
-    scanner = Scanner(text, end=start)
-    frame = next((each for each in reversed(scanner.frames) if each.sort != "tuple"), None)
-    expects = scanner.expects
+    scanner = Scanner(text, at=start)
+    pieces, expects = named(scanner.pieces), scanner.expected_at
+    frame = next((each for each in reversed(scanner.open_at or ()) if each.sort != "tuple"), None)
     if expects in ("statement", "item"):
-        yield from _items(text, expects == "statement")
+        yield from _items(pieces, expects == "statement")
     elif expects in ("label", "read", "tie"):
-        yield from _names(text, start, "tie" if expects == "tie" else "label")
+        yield from _names(pieces, start, "tie" if expects == "tie" else "label")
     elif frame is not None and expects == "option":
-        yield from _arguments(text, start, frame)
+        yield from _arguments(pieces, start, frame, "=>" in text)
     elif frame is not None and expects == "value":
         known = known_settings("=>" in text) if frame.sort == "set" else known_options(frame.name)
         if (option := known.get(frame.option)) is not None and frame.sort != "read":
-            yield from _values(text, start, option)
+            yield from _names(pieces, start, "label") if option.reads else _values(option)
 
 
-def _items(text: str, statement: bool) -> Iterator[_Row]:
+def _items(pieces: Tokens, statement: bool) -> Iterator[_Row]:
     yield from ((name, "kind", name, kind.title) for name, kind in kinds().items())
-    defined = dict.fromkeys(piece.text for piece in scan(text) if piece.type == "definition")
+    defined = dict.fromkeys(piece.text for piece in pieces if piece.type == "definition")
     yield from ((name, "definition", name, "defined in this text") for name in defined)
     yield from ((name, "macro", f"{name}(", f"{macro.usage}: {macro.doc}") for name, macro in MACROS.items())
     if statement:
         yield "set", "keyword", "set ", "settings of the stack: set dim=512, heads=8;"
 
 
-def _names(text: str, start: int, type: str) -> Iterator[_Row]:
-    written = [piece for piece in scan(text) if piece.type == type and not piece.start <= start <= piece.end]
+def _names(pieces: Tokens, start: int, type: str) -> Iterator[_Row]:
+    written = [piece for piece in pieces if piece.type == type and not piece.start <= start <= piece.end]
     for name in dict.fromkeys(piece.text for piece in written):
         what = "blocks with this label are one set of parameters" if type == "tie" else "a place of the stream"
         yield name, type, name, what
 
 
-def _arguments(text: str, start: int, frame: OpenFrame) -> Iterator[_Row]:
+def _arguments(pieces: Tokens, start: int, frame: OpenFrame, pair: bool) -> Iterator[_Row]:
     if frame.sort == "read":
         yield from ((name, "option", name + "=" * (name == "init"), doc) for name, doc in READ_WORDS.items())
         return
     given = {*frame.given}
     if frame.sort == "set":
-        known = known_settings("=>" in text)
-        given |= {piece.text for piece in scan(text) if piece.type == "setting" and piece.start != start}
+        known = known_settings(pair)
+        given |= {piece.text for piece in pieces if piece.type == "setting" and piece.start != start}
     else:
         known = known_options(frame.name)
-        given |= _given_after(text, start)
+        given |= _given_after(pieces, start)
     for name, option in known.items():
         if name not in given:
             kind = "setting" if frame.sort == "set" else "option"
             yield name, kind, name if option.type is bool else f"{name}=", summary(option)
 
 
-def _given_after(text: str, start: int) -> set[str]:
+def _given_after(pieces: Tokens, start: int) -> set[str]:
     """The options that a call has after the word at `start`."""
     found, depth = set[str](), 0
-    for piece in scan(text):
+    for piece in pieces:
         if piece.start <= start:
             continue
         depth += {"(": 1, ")": -1}.get(piece.text, 0)
@@ -104,10 +105,7 @@ def _given_after(text: str, start: int) -> set[str]:
     return found
 
 
-def _values(text: str, start: int, option: Option) -> Iterator[_Row]:
-    if option.reads:
-        yield from _names(text, start, "label")
-        return
+def _values(option: Option) -> Iterator[_Row]:
     words = ["true", "false"] if option.type is bool else [*option.choices]
     words += ["none"] if option.optional else []
     default = spell(option.default)

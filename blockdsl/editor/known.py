@@ -18,7 +18,7 @@ def known_settings(pair: bool) -> dict[str, Option]:
 def known_options(owner: str) -> dict[str, Option]:
     """What may stand in the parentheses of a kind or a macro, by name."""
     if owner in kinds():
-        return {option.name: option for option in kinds()[owner].written_options()}
+        return kinds()[owner].written_by_name
     return {param.name: param for param in MACROS[owner].params} if owner in MACROS else {}
 
 

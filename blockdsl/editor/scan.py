@@ -7,7 +7,7 @@ token after token and takes any text; whether the whole makes sense is the parse
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from ..language.macros import MACROS
@@ -72,18 +72,34 @@ class ScannedToken:
 
 
 class Scanner:
-    """Reads a text; afterwards `frames` are what is open at its end, and `expects` is what can be written there."""
+    """Reads a text.
 
-    def __init__(self, text: str, start: int = 0, end: int | None = None) -> None:
+    Attributes:
+        pieces: every token.
+        open_at, expected_at: what is open around the place `at`, the innermost last, and what can be written there.
+    """
+
+    def __init__(self, text: str, at: int | None = None) -> None:
         self.text = text
         self.pieces: list[ScannedToken] = []
         self.frames: list[OpenFrame] = []
         self.labelled: dict[str, set[str]] = {}
         self.expects = "statement"
-        for found in _lexer().finditer(text, start, len(text) if end is None else end):
+        self.open_at: list[OpenFrame] | None = None
+        self.expected_at = ""
+        for found in _lexer().finditer(text):
+            if at is not None and found.end() > at and self.open_at is None:
+                self._note()
             terminal = found.lastgroup or ""
             if terminal != "SPACE":
                 self._read(terminal, found.start(), found.end())
+        if self.open_at is None:
+            self._note()
+
+    def _note(self) -> None:
+        """That the place is reached."""
+        self.open_at = [replace(frame, given=[*frame.given]) for frame in self.frames]
+        self.expected_at = self.expects
 
     def _read(self, terminal: str, start: int, end: int) -> None:
         text = self.text[start:end]
@@ -190,7 +206,11 @@ class Scanner:
 
 def scan(text: str) -> list[ScannedToken]:
     """Every token, with what each name is."""
-    pieces = Scanner(text).pieces
+    return named(Scanner(text).pieces)
+
+
+def named(pieces: list[ScannedToken]) -> list[ScannedToken]:
+    """The same tokens, once all definitions are known."""
     defined = {piece.text for piece in pieces if piece.type == "definition"}
     for piece in pieces:
         if piece.type == "item":

@@ -170,6 +170,7 @@ class _Resolver:
         self.schemes_used: set[str] = set()
         self.schemes_refused: set[str] = set()  # by blocks that say so
         self.settings_read = meaningful(settings)
+        self.meaningful: dict[str, set[str]] = {}  # by what blocks say of positions
 
     def step(self, spec: Spec, after_first: bool = False) -> ResolvedStep:
         """`after_first`: a block of another branch reads the same stream and comes before it."""
@@ -229,7 +230,7 @@ class _Resolver:
     def _check_positions(self, block: ResolvedBlock) -> None:
         own = own_positions(block)
         off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
-        known = set() if off or own.get(ROTARY) is False else meaningful({**self.settings, **own})
+        known = set() if off or own.get(ROTARY) is False else self._meaningful(own)
         for name in block.positions:
             if name in POSITION_NEEDS and name not in known:
                 needed = POSITION_NEEDS[name][0]
@@ -241,6 +242,13 @@ class _Resolver:
             misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**block.options))
             if misfit:
                 raise self._error(block.span, misfit.problem, misfit.hint)
+
+    def _meaningful(self, own: Mapping[str, Value]) -> set[str]:
+        """Settings of positions that mean something to a block that says this of them."""
+        key = repr(own)
+        if key not in self.meaningful:
+            self.meaningful[key] = meaningful({**self.settings, **own})
+        return self.meaningful[key]
 
     @property
     def dim(self) -> int:

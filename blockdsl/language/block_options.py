@@ -14,7 +14,7 @@ from .syntax import Argument, Ref
 
 def check_arguments(kind: Kind, ref: Ref) -> None:
     """Judge a block's options against its kind's declarations."""
-    known = by_name(kind.written_options())
+    known = kind.written_by_name
     seen: set[str] = set()
     for argument in ref.arguments:
         name = argument.name
@@ -47,7 +47,7 @@ def _example(options: tuple[Option, ...], value: Value) -> str:
 
 
 def _option_hint(kind: Kind, name: str) -> str:
-    known = by_name(kind.written_options())
+    known = kind.written_by_name
     if ours := meant(name):
         own = {option.setting: option.name for other in kinds().values() for option in other.written_options()}
         first = own.get(ours[0], ours[0])
@@ -58,7 +58,7 @@ def _option_hint(kind: Kind, name: str) -> str:
         name = first
     if kind.prefix and name.startswith(kind.prefix + "_") and name[len(kind.prefix) + 1 :] in known:
         return f"did you mean '{name[len(kind.prefix) + 1 :]}'? inside a block the prefix is left out"
-    others = [other for other in kinds().values() if name in by_name(other.written_options())]
+    others = [other for other in kinds().values() if name in other.written_by_name]
     if others:
         return f"'{name}' is an option of " + ", ".join(f"'{other.name}' ({other.title})" for other in others)
     suffixes = {

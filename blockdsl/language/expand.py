@@ -334,7 +334,7 @@ class _Measure:
             if name in by_name(STACK_SETTINGS) and name != word:
                 return f"settings come first, without parentheses: set {name}; a f\n"
             for kind in sorted(kinds().values(), key=lambda kind: kind.name not in inside):  # bi(m) is of m
-                own = {option.setting: option for option in kind.written_options()} | by_name(kind.written_options())
+                own = {option.setting: option for option in kind.written_options()} | kind.written_by_name
                 if option := own.get(name):
                     example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
                     return f"options go in parentheses right after the block: {example}\n"
@@ -482,7 +482,7 @@ class _Expander:
             self.block(ref, around, out)
 
     def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
-        known = by_name(kinds()[ref.name].written_options()) if ref.arguments else {}
+        known = kinds()[ref.name].written_by_name
         given = {a.name: value_of(known[a.name], a, around.copy) for a in ref.arguments if a.name is not None}
         reads = {}
         for option in kinds()[ref.name].options:

@@ -15,10 +15,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lark import Lark, Token, v_args
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
+from lark import Lark, Token
+from lark import Tree as LarkTree
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 from lark.tree import Meta
-from lark.visitors import Transformer_NonRecursive
 
 from ..errors import Fault, PatternError, Span, shortened
 from ..registry.options import Ramp, Value
@@ -62,13 +62,11 @@ def _parse(text: str, start: str) -> Any:
         raise PatternError(text, where, f"the text is {len(text):,} characters long; the limit is {MAX_TEXT:,}")
     _check_nesting(text)
     try:
-        return _TreeBuilder().transform(_parser().parse(text, start=start))
+        return _TreeBuilder().build(_parser().parse(text, start=start))
     except UnexpectedInput as error:
         raise _explain(text, error, start) from None
-    except VisitError as error:  # lark wraps what its transformer's methods raise
-        if isinstance(error.orig_exc, Fault):
-            raise error.orig_exc.within(text) from None
-        raise error.orig_exc from None
+    except Fault as fault:
+        raise fault.within(text) from None
 
 
 @lru_cache(maxsize=1)
@@ -169,9 +167,20 @@ def _count(token: Token, what: str, example: str, least: int) -> int:
     return value
 
 
-@v_args(meta=True)
-class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
-    """Grammar rule to node, one method a rule; not recursive, so that nesting cannot exhaust the stack."""
+class _TreeBuilder:
+    """Grammar rule to node, one method a rule."""
+
+    def build(self, root: LarkTree[Token]) -> Any:
+        """What a tree stands for, its children first; not recursive, so that nesting cannot exhaust the stack."""
+        waiting, order = [root], []
+        while waiting:
+            order.append(waiting.pop())
+            waiting += [child for child in order[-1].children if isinstance(child, LarkTree)]
+        built: dict[int, Any] = {}
+        for tree in reversed(order):
+            children = [built.pop(id(child), child) for child in tree.children]
+            built[id(tree)] = getattr(self, tree.data)(tree.meta, children)
+        return built[id(root)]
 
     def start(self, meta: Meta, children: list[Any]) -> Tree:
         *statements, first, _, second = children
@@ -199,18 +208,18 @@ class _TreeBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return str(children[0])
 
     def term(self, meta: Meta, children: list[Item]) -> Item:
-        for item in children if len(children) > 1 else ():
+        for item in children:
             if isinstance(item, Label):
                 hint = f"it names a place of the stream; write it before or after the branches: (a & f) ^{item.name}"
                 raise Fault(item.span, "a label is no parallel branch", hint)
         return syntax.parallel(children, _span(meta))
 
-    def factor(self, meta: Meta, children: list[Any]) -> Item:
+    def repeat(self, meta: Meta, children: list[Any]) -> Item:
         item, count = children
-        if count is not None and isinstance(item, Label):
+        if isinstance(item, Label):
             hint = f"repeat it with the blocks before it, as in (a ^{item.name})*{shortened(count)}"
             raise Fault(_span(meta), "a label cannot be repeated alone", hint)
-        return item if count is None else Repeat(item, _count(count, "a repeat", "a*6", 1), _span(meta))
+        return Repeat(item, _count(count, "a repeat", "a*6", 1), _span(meta))
 
     def suffixed(self, meta: Meta, children: list[Any]) -> Item:
         item, *suffixes = children

@@ -258,7 +258,7 @@ def _ordered_item(item: Item) -> Item:
 
 def _option_order(name: str) -> list[str]:
     if name in kinds():
-        return [option.name for option in kinds()[name].written_options()]
+        return [*kinds()[name].written_by_name]
     return [param.name for param in MACROS[name].params] if name in MACROS else []
 
 

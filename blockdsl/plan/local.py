@@ -59,6 +59,18 @@ def tensor_splits(graph: Graph, ranks: int) -> dict[str, Split | str]:
     return own
 
 
+def whole_layers(splits: Mapping[str, Split | str]) -> str:
+    """Why layers are whole on every rank, each reason with the first of them; empty where all split."""
+    reasons: dict[str, list[str]] = {}
+    for node, why in splits.items():
+        if isinstance(why, str):
+            reasons.setdefault(why, []).append(node)
+    return "; ".join(
+        nodes[0] + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "") + f" ({why})"
+        for why, nodes in reasons.items()
+    )
+
+
 def node_cuts(graph: Graph, node: str, split: Split, ranks: int) -> dict[str, Cut]:
     """Each parameter of a layer or a position bias that splits → which part of it each rank holds."""
     return {name: split.of(name, ranks) for name in _shapes(graph, node)}

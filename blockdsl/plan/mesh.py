@@ -15,7 +15,7 @@ AXES = {
     "pp": "pipeline: consecutive stages of the stack",
     "dp": "data: copies of the model, each with rows of its own",
     "fsdp": "sharded data: as dp, and each rank keeps a share of every parameter, gradient and optimiser state",
-    "cp": "context: a share of the tokens of each row",
+    "cp": "context: a share of the tokens of each row, and of parameters as under fsdp",
     "tp": "tensor: a share of the heads, hidden features or experts of each block",
 }
 """Outermost first: neighbours along the last are ranks that follow each other."""
@@ -91,6 +91,11 @@ class Mesh:
     def data(self) -> int:
         """Shares of the batch: ranks along dp and fsdp."""
         return self.dp * self.fsdp
+
+    @property
+    def shards(self) -> int:
+        """Ranks that have a share of each parameter: those along fsdp and cp."""
+        return self.fsdp * self.cp
 
     def place(self, rank: int) -> dict[str, int]:
         """A rank's index along each of the five axes; the last axis varies fastest.

@@ -18,11 +18,11 @@ from ..errors import UserError
 from ..graph.costs import Cost, node_costs, row_length
 from ..graph.costs import parameters as total_parameters
 from ..graph.costs import total as total_cost
-from ..graph.state import restarts
 from ..registry.kinds import Sizes, kind_of
 from ..registry.options import whole
 from ..registry.split import Split
-from .local import tensor_part, tensor_splits
+from .context import why_whole_rows
+from .local import tensor_part, tensor_splits, whole_layers
 from .memory import CHECKPOINTING, Activations, StageMemory
 from .mesh import Mesh
 from .report import Plan
@@ -85,11 +85,11 @@ class _Local:
     def __init__(self, graph: Graph, tp: int, seq_len: int, context_len: int) -> None:
         self.splits = {} if tp == 1 else tensor_splits(graph, tp)
         if self.splits and not any(isinstance(split, Split) for split in self.splits.values()):
-            raise UserError(f"tp={tp}: no block splits: {self._whole()}")
+            raise UserError(f"tp={tp}: no block splits: {whole_layers(self.splits)}")
         self.graph = graph if tp == 1 else tensor_part(graph, tp)
         self.costs = dict(node_costs(self.graph, Sizes(1, seq_len, context_len)))
         self.flops = {node: cost.flops for node, cost in self.costs.items()}
-        whole = self._whole()
+        whole = whole_layers(self.splits)
         self.notes = (f"tp={tp}: whole on every rank: {whole}",) if whole else ()
         self.memory: dict[int, StageMemory] = {}
         self.alike, self.matrices = {}, {}
@@ -99,17 +99,6 @@ class _Local:
             if key not in known:
                 known[key] = summed_alike(graph, [node], self.splits, tp), _matrices(self.graph, node)
             self.alike[node], self.matrices[node] = known[key]
-
-    def _whole(self) -> str:
-        """Why layers do not split, each reason with the first of them."""
-        reasons: dict[str, list[str]] = {}
-        for node, why in self.splits.items():
-            if isinstance(why, str):
-                reasons.setdefault(why, []).append(node)
-        return "; ".join(
-            nodes[0] + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "") + f" ({why})"
-            for why, nodes in reasons.items()
-        )
 
 
 class _Model:
@@ -131,9 +120,8 @@ class _Model:
             UserError: it cannot run there; the message says why.
         """
         rows = _divided("batch", self.setup.batch, "dp × fsdp", mesh.data)
-        if mesh.cp > 1 and (whole_rows := [n for n in self.graph.nodes("block") if restarts(self.graph, n)]):
-            title = kind_of(self.graph.block(whole_rows[0])["kind"]).title
-            raise UserError(f"cp={mesh.cp}: {whole_rows[0]} ({title}) reads each row from its start")
+        if mesh.cp > 1 and (reason := why_whole_rows(self.graph)):
+            raise UserError(f"cp={mesh.cp}: {reason}")
         _divided("seq_len", self.seq_len, "cp", mesh.cp)
         pieces = self.pieces(mesh.pp, mesh.tp, mesh.cp)
         for checkpoint in CHECKPOINTING if self.setup.checkpoint is None else (self.setup.checkpoint,):
@@ -162,10 +150,10 @@ class _Model:
 
     def _share(self, mesh: Mesh, placed: tuple[int, _Piece], micro_batch: int, count: int, checkpoint: str) -> Share:
         (place, piece), item = placed, self.setup.item
-        kept = -(-piece.parameters // mesh.fsdp)
-        state = {"adamw": 2 * kept, "muon": 2 * kept - piece.matrices // mesh.fsdp, "sgd": 0}[self.setup.optimizer]
+        kept = -(-piece.parameters // mesh.shards)
+        state = {"adamw": 2 * kept, "muon": 2 * kept - piece.matrices // mesh.shards, "sgd": 0}[self.setup.optimizer]
         largest = max(piece.blocks.values(), default=0)
-        gathered = 0 if mesh.fsdp == 1 else KEPT * (piece.around + 3 * largest)
+        gathered = 0 if mesh.shards == 1 else KEPT * (piece.around + 3 * largest)
         in_flight = self.schedule.in_flight(mesh.pp, count, place) if mesh.pp > 1 else 1
         # autocast keeps its copies of weights as long as what is computed with them
         of_all, of_block = (0, 0) if item == KEPT else (item * piece.parameters, item * largest)
@@ -192,16 +180,15 @@ class _Model:
         again = checkpoint != "none"
         summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
-        kept = -(-piece.parameters // mesh.fsdp)
-        yield from among(mesh.fsdp, "fsdp", "gather", count * KEPT * (2 * piece.used + piece.around))
-        yield from among(mesh.fsdp, "fsdp", "scatter", count * KEPT * piece.parameters)
+        kept, link = -(-piece.parameters // mesh.shards), "fsdp" if mesh.cp == 1 else "fsdp×cp"
+        yield from among(mesh.shards, link, "gather", count * KEPT * (2 * piece.used + piece.around))
+        yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", count * KEPT * kept)
         yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + KEPT * piece.split) + KEPT * piece.alike)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
-        yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.fsdp)
+        yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.shards)
         yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)
         yield from among(mesh.cp, "cp", "scatter", rows * item * piece.attended)
-        yield from among(mesh.cp, "cp", "all-reduce", KEPT * kept)
 
 
 class _Pieces:

@@ -18,7 +18,7 @@ class Share:
 
     Attributes:
         stages: those it runs.
-        parameters: numbers of its parameters, of which it keeps 1 / fsdp.
+        parameters: numbers of its parameters, of which it keeps 1 / (fsdp · cp).
         parameter_bytes, gradient_bytes, optimizer_bytes: kept from step to step.
         gathered_bytes: what is whole for a while: two blocks, what is around the blocks, the gradients of a block.
         activation_bytes: by checkpointing, of all micro-batches that are held at once, with weights as blocks compute.

@@ -5,7 +5,8 @@ rank puts on the wire by the ring algorithms: (k - 1) / k of a gather's or a sca
 that of an all-reduce's, all of a message's.
 
     fsdp gather, scatter    a block's parameters before its forward and before its backward pass, those around the
-                            blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277)
+                            blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277).
+                            With ranks along cp parameters are shared by these too, and the link is called fsdp×cp
     dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch
     tp all-reduce           of each block that splits, its update of the stream forward and the gradient of what it
                             read backward (Megatron-LM, arXiv:1909.08053); the update again where a stage is computed
@@ -13,7 +14,6 @@ that of an all-reduce's, all of a message's.
     pp send                 what crosses the cut after a stage, and the gradient of what crosses the one before it
     pp all-reduce           gradients of parameters that several stages have
     cp gather, scatter      keys and values of each attention, again if computed again, and their gradients
-    cp all-reduce           gradients of a rank's share of the parameters
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sent(NamedTuple):
     """One kind of message on one kind of link, of one rank and one step.
 
     Attributes:
-        link: an axis of the mesh.
+        link: an axis of the mesh, or fsdp×cp.
         operation: "gather", "scatter", "all-reduce" or "send".
         payload, sent: bytes, see above.
     """

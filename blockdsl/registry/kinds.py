@@ -131,6 +131,7 @@ class Kind:
         prefix: what the stack's settings for its options start with.
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
+        summary: options → the few facts that drawings have under its title, as `32 heads × 128`, `SwiGLU 14,336`.
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
         gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
             block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
@@ -161,6 +162,7 @@ class Kind:
     derive: Callable[[Any], Mapping[str, Value]] = lambda options: {}
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    summary: Callable[[Any], Sequence[str]] | None = None
     shown: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
     given_sizes: Callable[[Any], Mapping[str, Mapping[str, Value]] | str] = lambda options: {}
@@ -206,8 +208,13 @@ class Kind:
 
     def written_options(self) -> tuple[Option, ...]:
         """All that may stand in a block's parenthesis."""
-        own = tuple(option for option in self.all_options() if option not in OF_ALL_BLOCKS)
-        return own + self.position_options()
+        return tuple(self.written_by_name.values())
+
+    @cached_property
+    def written_by_name(self) -> dict[str, Option]:
+        """The same by name."""
+        own = (option for option in self.all_options() if option not in OF_ALL_BLOCKS)
+        return by_name((*own, *self.position_options()))
 
     def has_scores(self) -> bool:
         """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
@@ -306,6 +313,7 @@ def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
         "flops": lambda flops: 2 * flops,
         "saved": lambda numbers: 2 * numbers,
         "state": lambda pieces: None,
+        "summary": lambda facts: [*facts, "both ways"],
         "steps": lambda steps: [*steps, ("+ the same of the tokens in reverse", "")],
         "split": lambda split: split if isinstance(split, str) else split.renamed(WAYS),
     }

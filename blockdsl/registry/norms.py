@@ -141,12 +141,13 @@ class Norm:
         """How many there are for `dim` features, without those that a condition is multiplied by."""
         return (dim if self.name != "scalenorm" else 1) * self.gain + dim * self.bias
 
-    def in_words(self) -> str:
-        """`LayerNorm`, `LayerNorm without bias`, `RMSNorm × (1 + gain)`."""
+    def in_words(self, eps: bool = False) -> str:
+        """`LayerNorm`, `LayerNorm without bias`, `RMSNorm × (1 + gain)`; with `eps`, that too where it is not usual."""
         usual = Norm.of(self.name, {})
         lacks = [what for what in ("gain", "bias") if getattr(usual, what) and not getattr(self, what)]
         words = NORMS[self.name] + (f" without {' or '.join(lacks)}" if lacks else "")
-        return words + (" × (1 + gain)" if self.unit_offset else "")
+        words += " × (1 + gain)" if self.unit_offset else ""
+        return words + (f", eps {self.eps:g}" if eps and self.eps != usual.eps else "")
 
 
 class BlockNorms(NamedTuple):

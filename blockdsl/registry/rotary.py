@@ -245,5 +245,7 @@ def note(o: Any) -> str:
     parts += ["interleaved"] if o.interleaved else []
     parts += [f"theta {o.theta:,.10g}"] if o.theta != 10_000 else []
     parts += [o.scaling + ("" if o.factor is None else f" × {o.factor:g}")] if o.scaling else []
-    parts += ["xPos"] if o.xpos_scale_base is not None else []
+    parts += (
+        [] if o.xpos_scale_base is None else ["xPos" + ("" if o.xpos_scale_base == 512 else f" {o.xpos_scale_base:g}")]
+    )
     return ", ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import xt_blocks
 from blockdsl.plan.mesh import Mesh
 from xt_blocks.distributed.checkpoint import STATE, WEIGHT
-from xt_blocks.train import TrainSettings, build_model, compile_graph
-from xt_blocks.train.checkpoint import states_by_name
+from xt_blocks.runtime import weights
+from xt_blocks.train import TrainSettings, build_model, compile_graph, export
+from xt_blocks.train.checkpoint import at, states_by_name
 from xt_blocks.train.engine import LocalEngine
 from xt_blocks.train.mesh import MeshEngine
 
@@ -59,6 +62,7 @@ def trained(mesh: str, source: Path | None, target: Path | None, first: int, ste
     losses = [engine.step(batch(step), step, 1e-2).loss for step in range(first, first + steps)]
     if target is not None:
         engine.save(target, first + steps, {"seconds": 1.0})
+        engine.export(at(target, first + steps), target)
     engine.close()
     return {"losses": losses, "held": held, "step": None if read is None else read.state["step"]}
 
@@ -79,13 +83,14 @@ def on(mesh: str, *arguments: Any) -> dict[str, Any]:
     return first
 
 
-@pytest.mark.parametrize("writes", ["one", "fsdp=2", "tp=2", "pp=2"])
+@pytest.mark.parametrize("writes", ["one", "fsdp=2", "fsdp=4", "tp=2", "pp=2"])
 def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
+    (tmp_path / "graph.json").write_text(compile_graph(settings()).to_json())
     wrote = on(writes, None, tmp_path, 0, 2)
     unbroken = on("one", None, None, 0, 3)
     assert wrote["losses"] == pytest.approx(unbroken["losses"][:2], abs=1e-6)
     by_itself = on(writes, tmp_path, None, 2, 1)
-    for reads in ("one", "fsdp=3", "tp=2", "pp=2"):
+    for reads in ("one", "fsdp=2", "fsdp=3", "fsdp=4", "tp=2", "pp=2"):
         read = on(reads, tmp_path, None, 2, 1)
         assert read["step"] == 2
         assert read["held"].keys() == by_itself["held"].keys()
@@ -93,6 +98,32 @@ def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
         for name, value in read["held"].items():
             assert torch.equal(value, by_itself["held"][name]), (reads, name)
         assert read["losses"] == pytest.approx(unbroken["losses"][2:], abs=1e-6)
+    exported = xt_blocks.from_pretrained(tmp_path)
+    for name, parameter in exported.named_parameters():
+        assert torch.equal(parameter, by_itself["held"][WEIGHT + name]), name
+
+
+def exported_in_parts(source: Path, folder: Path) -> None:
+    """Files of at most 2 kB, by turns of the ranks."""
+    export.shards = partial(weights.shards, max_shard_bytes=2000)
+    try:
+        engine_of("fsdp=2").export(source, folder)
+    finally:
+        export.shards = weights.shards
+
+
+def test_ranks_write_the_files_of_an_export_by_turns(tmp_path: Path) -> None:
+    (tmp_path / "graph.json").write_text(compile_graph(settings()).to_json())
+    wrote = on("pp=2", None, tmp_path, 0, 1)["held"]
+    whole = {name: tensor.clone() for name, tensor in xt_blocks.from_pretrained(tmp_path).state_dict().items()}
+    assert not torch.equal(whole["token_emb.weight"], wrote[WEIGHT + "token_emb.weight"])  # a step later
+    run(exported_in_parts, 2, at(tmp_path, 1), tmp_path)
+    files = sorted(path.name for path in tmp_path.glob("model*"))
+    assert len(files) > 5
+    assert files[-1] == "model.safetensors.index.json"
+    back = xt_blocks.from_pretrained(tmp_path).state_dict()
+    assert back.keys() == whole.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in whole.items())
 
 
 def dropped(mesh: str) -> list[float]:

@@ -92,6 +92,8 @@ def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def all_cases(mesh: str, schedule: str) -> dict[str, Any]:
     cases = [name for name in CASES if name in DEEP or schedule in ("1f1b", "gpipe")]
+    if "cp" in mesh:
+        cases.remove("recomputed")  # it carries a state along the rows
     out = {name: trained(name, mesh, schedule=schedule) for name in cases}
     out["masked"] = trained("plain", mesh, masked=True, schedule=schedule)
     return out
@@ -141,8 +143,14 @@ def of_one_process(name: str, masked: bool = False, accumulate: int = 1) -> dict
         ("fsdp=2", "1f1b"),
         ("pp=2", "1f1b"),
         ("tp=2", "1f1b"),
+        ("cp=2", "1f1b"),
         pytest.param("dp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("fsdp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("cp=4", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("fsdp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("dp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("cp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
+        pytest.param("pp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2,fsdp=2", "gpipe", marks=pytest.mark.distributed),
         pytest.param("pp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2", "interleaved", marks=pytest.mark.distributed),
@@ -164,9 +172,38 @@ def test_equal_to_one_process(mesh: str, schedule: str) -> None:
             assert found["norms"] == pytest.approx(expected["norms"], abs=1e-9), name
             for parameter, tensor in found["after"].items():
                 torch.testing.assert_close(tensor, expected["after"][parameter].to(tensor), atol=1e-9, rtol=0)
-        if mesh == "fsdp=2":
+        if mesh in ("fsdp=2", "cp=2"):
             whole_model = sum(t.numel() for n, t in expected["first"].items() if not n.endswith("correction"))
             assert first[name]["held"] + second[name]["held"] == whole_model
+
+
+def all_logits(mesh: str, schedule: str) -> dict[str, Tensor]:
+    """Of each case, and a loss after it, which an evaluation must not have changed."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        out = {}
+        for name in CASES if schedule == "1f1b" else DEEP:
+            pattern, settings = CASES[name]
+            job = distribute(blockdsl.compile(pattern, **MODEL, **settings), mesh, seed=3, schedule=schedule)
+            out[name] = job.logits(batches(False)[0][0])
+            job.backward(*batches(True)[0])
+            assert torch.equal(job.logits(batches(False)[0][0]), out[name])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return out
+
+
+@pytest.mark.parametrize(("mesh", "schedule"), [("pp=2", "1f1b"), ("pp=2", "interleaved"), ("fsdp=2", "1f1b")])
+def test_logits_are_those_of_one_process_on_every_rank(mesh: str, schedule: str) -> None:
+    for found in run(all_logits, 2, mesh, schedule):
+        for name, logits in found.items():
+            pattern, settings = CASES[name]
+            torch.set_default_dtype(torch.float64)
+            try:
+                net = initialised(blockdsl.compile(pattern, **MODEL, **settings), 3).eval()
+            finally:
+                torch.set_default_dtype(torch.float32)
+            torch.testing.assert_close(logits, net(batches(False)[0][0]), rtol=1e-9, atol=1e-9)
 
 
 def generated(mesh: str) -> Tensor:
@@ -179,7 +216,7 @@ def generated(mesh: str) -> Tensor:
     return torch.cat((before, job.generate(torch.tensor([[1, 2, 3], [4, 5, 6]]), 8, temperature=0.0)), dim=1)
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2"])
+@pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2", "cp=2"])
 def test_ranks_generate_what_one_process_does(mesh: str) -> None:
     pattern, settings = CASES["tied"]
     wrapper = AutoregressiveWrapper(initialised(blockdsl.compile(pattern, **MODEL, **settings), 3))

@@ -20,9 +20,9 @@ from .processes import ROOT
 COMMAND = ["--pattern", "(a f)*2", "--dim", "16", "--heads", "1", "--seq-len", "16", "--batch", "4", "--val-every", "3"]
 
 
-def torchrun(ranks: int, *words: str, restarts: int = 0) -> subprocess.Popen[str]:
+def torchrun(ranks: int, *words: str, restarts: int = 0, command: str = "train") -> subprocess.Popen[str]:
     start = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts)]
-    start += ["--monitor-interval", "0.2", "-m", "blockdsl", "train"]
+    start += ["--monitor-interval", "0.2", "-m", "blockdsl", command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *start, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

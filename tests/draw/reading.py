@@ -29,8 +29,10 @@ SIZES = {
     "op": 10.5,
     "heading": 13,
     "name": 11,
+    "facts": 12,
+    "settings": 10.5,
 }
-BOLD = {"title", "label", "times", "heading", "name"}
+BOLD = {"title", "label", "times", "heading", "name", "facts"}
 SLACK = 0.02  # of numbers that are written with two decimals
 
 
@@ -134,6 +136,7 @@ class Picture:
     frames: list[Frame]
     keys: list[Text]
     labels: list[Text]
+    head: list[Text]
     title: str
 
     def node(self, name: str) -> Node:
@@ -159,7 +162,7 @@ def read(svg: str) -> Picture:
     _, _, width, height = map(float, root.get("viewBox", "").split())
     (body,) = root.findall(f"{SVG}g")
     dx, dy = map(float, re.findall(r"[-\d.]+", body.get("transform", "")))
-    nodes, lines, frames, keys, labels = [], [], [], [], []
+    nodes, lines, frames, keys, labels, head = [], [], [], [], [], []
     for element in body:
         classes = tuple((element.get("class") or "").split())
         if element.get("data-node") is not None or element.get("data-of") is not None:
@@ -186,12 +189,14 @@ def read(svg: str) -> Picture:
             frames.append(Frame(classes[0], value, _rect(rect, dx, dy), tuple(written)))
         elif classes[0] == "key":
             keys.append(_text(element.findall(f"{SVG}text")[0], dx, dy))
+        elif classes == ("head",) and element.tag == f"{SVG}g":
+            head += [_text(line, dx, dy) for line in element]
         elif element.tag == f"{SVG}text":
             labels.append(_text(element, dx, dy))
         else:
             assert classes[0] == "head", classes
     title = root.findtext(f"{SVG}title") or ""
-    return Picture(width, height, nodes, lines, frames, keys, labels, title)
+    return Picture(width, height, nodes, lines, frames, keys, labels, head, title)
 
 
 def _node(group: Any, classes: tuple[str, ...], dx: float, dy: float) -> Node:
@@ -219,10 +224,11 @@ def _rect(rect: Any, dx: float, dy: float) -> Area:
 
 def _text(text: Any, dx: float, dy: float) -> Text:
     role, words = text.get("class"), text.text
-    wide = font(role).getlength(words) / 10
+    size = float((re.findall(r"font-size:([\d.]+)px", text.get("style") or "") or [SIZES[role]])[0])
+    wide = font(role).getlength(words) / 10 * size / SIZES[role]
     x, y = float(text.get("x")) + dx, float(text.get("y")) + dy
     left = x - {None: 0, "middle": wide / 2, "end": wide}[text.get("text-anchor")]
-    return Text(words, Area(left, y - 0.76 * SIZES[role], left + wide, y + 0.24 * SIZES[role]))
+    return Text(words, Area(left, y - 0.76 * size, left + wide, y + 0.24 * size))
 
 
 @cache
@@ -330,7 +336,9 @@ def check_places(picture: Picture) -> None:
             inside = frame.area.holds(other_frame.area) or other_frame.area.holds(frame.area)
             assert inside or not frame.area.overlaps(other_frame.area)
             assert other_frame is frame or not frame.label.area.overlaps(other_frame.label.area)
-    for text in picture.keys + picture.labels:
+    for text, other_text in itertools.combinations(picture.head + picture.labels, 2):
+        assert not text.area.overlaps(other_text.area), (text.words, other_text.words)
+    for text in picture.keys + picture.labels + picture.head:
         assert page.holds(text.area)
         assert not any(text.area.overlaps(area) for area, _ in areas)
     for text, other_text in itertools.combinations(picture.keys, 2):

@@ -15,6 +15,7 @@ from blockdsl import BlockGraph
 from blockdsl.draw import side_by_side
 from blockdsl.draw.hues import place
 
+from ..built_in import BUILT_IN
 from ..graph.patterns import Model, models
 from ..language.strategies import Program, plain, programs
 from ..work import LINEAR, growth
@@ -169,22 +170,23 @@ def test_a_branch_of_several_blocks_ends_in_what_it_added() -> None:
 
 def test_a_block_says_its_options_shift_scale_and_tie() -> None:
     picture = drawn("a(heads=4, qk_norm)>>2/2@x f/1.5")
-    assert words(picture, "a0") == ["a", "Self-attention", "heads=4, qk_norm", "@x", "shift 2", "×½"]
-    assert words(picture, "f1") == ["f", "Feedforward", "×0.667"]
+    assert words(picture, "a0") == ["a", "Self-attention", "4 heads × 4, qk_norm", "@x", "shift 2", "×½"]
+    assert words(picture, "f1") == ["f", "Feedforward", "GELU 64", "×0.667"]
 
 
 def test_an_edited_option_is_written_and_not_folded_away() -> None:
     g = graph("(a f)*6")
     g.nx.nodes["f3"]["options"]["glu"] = True
     picture = check(g.to_svg(), g)
-    assert words(picture, "f3") == ["f", "Feedforward", "glu"]
+    assert words(picture, "f3") == ["f", "Feedforward", "GEGLU 64"]
+    assert words(picture, "f1") == ["f", "Feedforward", "GELU 64"]
 
 
 def test_many_options_take_several_lines() -> None:
     picture = drawn("a(heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values)")
     lines = words(picture, "a0")[2:]
     assert len(lines) > 1
-    assert " ".join(lines) == "heads=4, dim_head=8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values"
+    assert " ".join(lines) == "4 heads × 8, num_mem_kv=3, qk_norm, talking_heads, head_scale, gate_values"
 
 
 def test_a_tooltip_has_options_shapes_parameters_and_flops() -> None:
@@ -221,9 +223,7 @@ def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None
 
 def test_the_ends_say_what_is_around_the_stack() -> None:
     picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
-    assert " ".join(words(picture, "input")) == (
-        "Token embedding 300 tokens · length 32 dim 16 · 2 heads of 4 num_memory_tokens=2"
-    )
+    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 num_memory_tokens=2")
     assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding"
     assert words(drawn("f", pre_norm=False), "output") == ["Output"]
 
@@ -245,20 +245,21 @@ def test_a_post_norm_stands_on_the_rail() -> None:
 
 def test_operations_of_a_block() -> None:
     picture = drawn("a(qk_norm)>>1/2 c f(glu, swish)", detail="op", causal=True, rotary_pos_emb=True)
-    assert words(picture, "a0")[3:] == [
+    assert words(picture, "a0")[2:] == [
         "LayerNorm",
         "token shift by 1",
         "q, k, v 16 → 24",
         "unit q, k",
         "rotate q, k",
-        "q·k, 2 heads × 4",
+        "q·k, 2 heads × 4, times 10",
         "softmax · causal",
         "· v, 2 heads × 4",
         "out 8 → 16",
         "× 0.5",
     ]
     assert words(picture, "c1")[2:5] == ["LayerNorm", "q 16 → 8", "k, v 16 → 16"]
-    assert words(picture, "f2")[3:] == ["LayerNorm", "linear 16 → 128", "SiLU gate", "linear 64 → 16"]
+    layers = ["linear 16 → 128 + bias", "SiLU gate", "linear 64 → 16 + bias"]
+    assert words(picture, "f2")[2:] == ["LayerNorm", *layers]
     # each wire meets the operation that reads it
     (context,) = [line for line in picture.lines if line.role == "context"]
     c1 = picture.node("c1")
@@ -366,7 +367,8 @@ def test_a_pattern_and_a_graph_are_shown_by_notebooks() -> None:
     assert blockdsl.parse("(a f)*2")._repr_svg_() == graph("(a f)*2", dim=512, heads=8, attn_dim_head=64).to_svg()
     own = blockdsl.parse("set dim=24, heads=3; a")._repr_svg_()
     assert own is not None
-    assert read(own).node("input").words == ["Input", "dim 24 · 3 heads of 64"]
+    assert read(own).node("input").words == ["Input", "dim 24"]
+    assert read(own).node("a0").words == ["a", "Self-attention", "3 heads × 64"]
     assert blockdsl.parse("set heads=3, attn_dim_head=none; a")._repr_svg_() is None  # 3 heads do not divide 512
     g = graph("a f")
     assert g._repr_svg_() == g.to_svg()
@@ -391,19 +393,48 @@ def test_a_hybrid_of_52_layers_is_drawn_once_a_repeat_everywhere() -> None:
     assert g.to_mermaid().count("<br/>") - 1 == g.to_dot(fold=True).count("shape=box") == len(kinds)
 
 
-def test_what_a_kind_shows_is_drawn_wherever_it_is_set() -> None:
-    """Experts and top-k, whose defaults too; the rank of latent attention, where attention is latent."""
-    settings = {"moe_experts": 4, "causal": True}
-    picture = drawn("a e e(top=1)", **settings)
-    assert picture.node("a0").words[2:] == []
-    assert [picture.node(node).words[2:] for node in ("e1", "e2")] == [["experts=4, top=2"], ["experts=4, top=1"]]
-    assert drawn("a", attn_kv_rank=8).node("a0").words[2:] == ["kv_rank=8"]
-    assert "e(experts=4, top=2)" in graph("a e", **settings).to_text()
+SUMMARIES = {
+    "a": "2 heads × 4",
+    "c": "2 heads × 4",
+    "f": "GELU 64",
+    "e": "top 2 of 8 × GELU 64",
+    "m": "1 head × 32, state 128",
+    "mamba": "32 features, state 16",
+    "gdn": "8 heads × 64 × 64",
+    "kda": "8 heads × 64",
+    "gla": "8 heads × 64 × 64",
+    "hgrn": "8 heads × 64 × 64",
+    "rglru": "16 features",
+    "conv": "16 features, over 3 tokens",
+}
 
 
-def test_the_heads_are_those_of_attention_whatever_other_kinds_call_theirs() -> None:
-    assert "2 heads of 4" in drawn("m*4 a", causal=True).node("input").words[1]
-    assert "heads" not in drawn("m*4", causal=True).node("input").words[1]
+def test_a_block_says_what_its_kind_is_known_by() -> None:
+    for kind in BUILT_IN:
+        assert drawn(kind, causal=True).of("block")[0].words[2:] == [SUMMARIES[kind]], kind
+    assert drawn("a", heads=8, attn_kv_heads=2).node("a0").words[2:] == ["8 heads × 4, 2 kv"]
+    assert drawn("a(max_attend_past=3)").node("a0").words[2:] == ["2 heads × 4, 3 back"]
+    assert drawn("a", attn_kv_rank=8).node("a0").words[2:] == ["2 heads × 4, latents of 8"]
+    assert drawn("f(glu, swish, inner=7)").node("f0").words[2:] == ["SwiGLU 7"]
+    assert drawn("conv(bidirectional)").node("conv0").words[2:] == ["16 features, over 3 tokens, both ways"]
+    assert "e(experts=4, top=2)" in graph("a e", moe_experts=4).to_text()
+
+
+def test_what_the_whole_stack_has_stands_above_it() -> None:
+    """Its size, whether it is causal, its norm, and settings that no block says."""
+    gpt2 = drawn("(a f)*2", causal=True, attn_qkv_bias=True, ff_activation="gelu_tanh")
+    llama = drawn(
+        "(a f)*2", causal=True, attn_kv_heads=1, use_rmsnorm=True, ff_glu=True, ff_swish=True, ff_no_bias=True
+    )
+    head = [" ".join(line.words for line in picture.head) for picture in (gpt2, llama)]
+    assert head == [
+        "5.49 k parameters · causal pre-norm LayerNorm attn_qkv_bias",
+        "6.99 k parameters · causal pre-norm RMSNorm ff_no_bias",
+    ]
+    said = {"pre_norm=false": "post-norm LayerNorm", "norm=false": "no norm", "shared_norm=false": "pre-norm LayerNorm"}
+    said |= {"output_norm": "LayerNorm after each branch", "sandwich_norm": "LayerNorm before and after each branch"}
+    for setting, words_ in (said | {"pre_and_post_norm": "pre- and post-norm LayerNorm"}).items():
+        assert words_ in " ".join(line.words for line in drawn(f"set {setting}; a f").head).replace(" · ", " "), setting
 
 
 def test_a_kind_of_ones_own_has_a_colour_and_its_title() -> None:

@@ -94,5 +94,5 @@ def test_no_rule_of_a_picture_is_of_what_is_beside_it_on_a_page() -> None:
 def test_a_setting_that_all_blocks_changed_is_written_on_those_after() -> None:
     before, after = (blockdsl.compile("(a f)*2", dim=16, heads=heads) for heads in (4, 8))
     svg = before.diff(after).to_svg()
-    assert svg.count(">heads=8<") == 2
+    assert svg.count(">8 heads × 64<") == 2
     assert ">heads=4<" not in svg

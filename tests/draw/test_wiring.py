@@ -142,8 +142,8 @@ def test_tooltips_say_what_is_read_from_where_and_how() -> None:
 
 def test_a_block_shows_the_label_of_what_it_gives_and_takes() -> None:
     picture = drawn(graph("a ^k f a(kv=k) f"))
-    assert picture.node("a0").words == ["a", "Self-attention", "^k"]
-    assert picture.node("a2").words == ["a", "Self-attention", "kv=k"]
+    assert picture.node("a0").words == ["a", "Self-attention", "2 heads × 4", "^k"]
+    assert picture.node("a2").words == ["a", "Self-attention", "2 heads × 4, kv=k"]
     assert picture.edges("kv") == {("a0", "a2")}
 
 

@@ -23,7 +23,7 @@ def test_the_grammar_is_lalr_and_free_of_conflicts_and_of_terminal_collisions() 
 
 def test_strict_mode_would_catch_a_conflict() -> None:
     # A second way to read `a a`: as two terms or as one.
-    ambiguous = grammar_text().replace("term        : factor", "term        : factor factor | factor")
+    ambiguous = grammar_text().replace("term       : factor", "term       : factor factor | factor")
     assert ambiguous != grammar_text()
     with pytest.raises(GrammarError, match=r"(?i)conflict"):
         strict(ambiguous)

@@ -184,11 +184,15 @@ def test_gradients_of_what_stages_share_are_summed() -> None:
 def test_what_cp_sends() -> None:
     graph = compiled("(a f)*2")
     kv = 16 * 2 * (2 * TOKENS * DIM) * 4  # rows, blocks, keys and values
+    around = 2 * VOCABULARY * DIM + NORM
+    gathered = 16 * 4 * (2 * (graph.parameters() - around) + around)  # micro-batches; blocks forward and backward
+    scattered = 16 * 4 * graph.parameters()
     found = sent(planned(graph, "cp=2"))
     assert found == {
         ("cp", "gather"): (kv, kv // 2),
         ("cp", "scatter"): (kv, kv // 2),
-        ("cp", "all-reduce"): (4 * graph.parameters(), 4 * graph.parameters()),
+        ("fsdp×cp", "gather"): (gathered, gathered // 2),
+        ("fsdp×cp", "scatter"): (scattered, scattered // 2),
     }
 
 
@@ -392,7 +396,7 @@ def test_an_argument_that_is_not_there() -> None:
 
 
 def test_a_block_that_reads_rows_from_their_start_is_not_cut_along_them() -> None:
-    with pytest.raises(UserError, match=r"^cp=2: mamba0 \(Mamba\) reads each row from its start$"):
+    with pytest.raises(UserError, match=r"^cp=2: mamba0 \(Mamba\) carries a state along each row"):
         planned(compiled("mamba a"), "cp=2")
 
 

@@ -18,10 +18,26 @@ from typing import Any
 from blockdsl import __version__
 from blockdsl.errors import PatternError, UserError
 
-from . import attention, check, coords, diff, draw, fmt, generate, options, output, plan, show, stats, tokenize, train
+from . import (
+    attention,
+    check,
+    coords,
+    diff,
+    draw,
+    edit,
+    fmt,
+    generate,
+    options,
+    output,
+    plan,
+    show,
+    stats,
+    tokenize,
+    train,
+)
 from .parser import Parser
 
-COMMANDS = (check, fmt, show, draw, stats, plan, diff, options, tokenize, train, generate, attention, coords)
+COMMANDS = (check, fmt, show, draw, edit, stats, plan, diff, options, tokenize, train, generate, attention, coords)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
@@ -45,6 +61,7 @@ examples:
   blockdsl check "f a f | attn*6"              what is wrong, and where
   blockdsl show "(a & f)*12 | sandwich(6)"     the drawing
   blockdsl draw "(a f)*6" -o decoder.svg       a picture
+  blockdsl edit model.pattern                  a page to write it in, with the picture beside it
   blockdsl stats model.pattern --dim 1024      parameters, FLOPs, cache
   blockdsl diff "(a f)*6" "(a & f)*6"          what differs
   blockdsl plan zoo:llama3-70b --gpus 64       on which meshes of devices it can be trained

@@ -18,6 +18,7 @@ from . import source
 
 if TYPE_CHECKING:
     from ..interop.text import Writer
+    from ..train.launch import Launch
 
 TOKENS = 256
 TEMPERATURE = 0.8
@@ -35,6 +36,7 @@ examples:
   blockdsl generate runs/first --top-p 0.9              from the likeliest bytes that make up 90%
   blockdsl generate runs/first --beams 4                the likeliest text that a search over 4 finds
   blockdsl generate models/gpt2 --prompt "Once"         a folder with config.json, tokenizer.json and weights
+  torchrun --nproc-per-node 2 -m blockdsl generate runs/first --mesh tp=2    a run's model over two devices
 
 Without --temperature it is {TEMPERATURE}: less than 1 favours likelier bytes.
 """
@@ -71,6 +73,11 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         help="for the same text again (default: a new one, printed to standard error)",
     )
+    parser.add_argument(
+        "--mesh",
+        metavar="AXES",
+        help="ranks along each axis, of a run under torchrun, as in tp=2 (default: fsdp, all that it started)",
+    )
     parser.add_argument("--device", default="cpu", help="where to run, as in cuda (default: cpu)")
     source.add_loops(parser)
     parser.set_defaults(run=run)
@@ -99,9 +106,16 @@ def run(args: argparse.Namespace) -> int:
     args.temperature = TEMPERATURE if args.temperature is None else args.temperature
     from .. import train
     from ..runtime.loops import with_loops
+    from ..train.launch import Silent, process_group
 
     train.limit_threads()
     train.check_device(args.device)
+    try:
+        with process_group("generate RUN", args.mesh, args.device) as ranks:
+            if ranks is not None:
+                return _write_over_ranks(args, ranks)
+    except Silent:
+        return 1
     if not (args.run_folder / "settings.json").is_file() and (args.run_folder / "config.json").is_file():
         from ..interop.text import load_writer
 
@@ -110,22 +124,41 @@ def run(args: argparse.Namespace) -> int:
         return _write(args, train.load_run_writer(args.run_folder, args.device))
     model = with_loops(train.load_trained(args.run_folder, args.device), **source.loops(args))
     seed = train.fresh_seed() if args.seed is None else args.seed
-    # The bytes of the prompt as typed, even if they are not valid text in the shell's locale.
-    prompt = args.prompt.encode("utf-8", errors="surrogateescape")
-    new = train.sample(
-        model,
-        prompt,
-        args.tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        seed=seed,
-        beams=args.beams,
-    )
+    new = train.sample(model, _prompt(args), args.tokens, **_drawing(args, seed))
+    _show(args, seed, new)
+    return 0
+
+
+def _write_over_ranks(args: argparse.Namespace, ranks: Launch) -> int:
+    """Each rank has its part of the model, and the first one prints."""
+    from .. import train
+
+    run = train.RunFolder.open(args.run_folder)
+    job = train.load_job(args.run_folder, ranks.mesh, args.device, **source.loops(args))
+    seed = ranks.first(train.fresh_seed) if args.seed is None else args.seed
+    new = train.sample_over_ranks(job, run, _prompt(args), args.tokens, **_drawing(args, seed))
+    if ranks.main:
+        _show(args, seed, new)
+    return 0
+
+
+def _prompt(args: argparse.Namespace) -> bytes:
+    """Its bytes as typed, even if they are not valid text in the shell's locale."""
+    prompt: bytes = args.prompt.encode("utf-8", errors="surrogateescape")
+    return prompt
+
+
+def _drawing(args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p", "beams")
+    return {"seed": seed, **{name: getattr(args, name) for name in names}}
+
+
+def _show(args: argparse.Namespace, seed: int, new: bytes) -> None:
+    from .. import train
+
     if args.seed is None and args.temperature > 0 and args.beams is None:
         print(f"seed {seed}", file=sys.stderr)
-    train.show_text(prompt + new)
-    return 0
+    train.show_text(_prompt(args) + new)
 
 
 def _write(args: argparse.Namespace, writer: Writer) -> int:

@@ -168,15 +168,7 @@ def read_pattern(args: argparse.Namespace) -> Pattern:
 
 def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
     """Settings from the command line, with a width for a pattern that has none."""
-    given: dict[str, Any] = {}
-    for text in args.set:
-        try:
-            given |= parse_settings(text)
-        except ValueError as error:
-            raise UserError(f"--set: {error}") from None
-    for name in ("dim", "heads", "causal"):
-        if getattr(args, name, None) is not None:
-            given[name] = getattr(args, name)
+    given = given_settings(args)
     if pattern.encoder is None:
         of_one = [name for name in given if side_of(name)[0] or name in by_name(PAIR_OPTIONS)]
         told = dict.fromkeys(of_one, "it is of two streams, as in (a f)*6 => (a c f)*6")
@@ -187,6 +179,24 @@ def settings(args: argparse.Namespace, pattern: Pattern) -> dict[str, Any]:
         raise UserError(f"the pattern takes no {flag}: {reason}")
     if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
         given["dim"] = 512
+    return given
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings from the command line alone.
+
+    Raises:
+        UserError: --set cannot be read.
+    """
+    given: dict[str, Any] = {}
+    for text in args.set:
+        try:
+            given |= parse_settings(text)
+        except ValueError as error:
+            raise UserError(f"--set: {error}") from None
+    for name in ("dim", "heads", "causal"):
+        if getattr(args, name, None) is not None:
+            given[name] = getattr(args, name)
     return given
 
 

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.graph.costs import parameters_in_words
+from blockdsl.plan.local import tensor_splits, whole_layers
 
 from . import output, train_flags
 from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watching, new_settings, shown
 
 if TYPE_CHECKING:
-    from ..train import Corpus, Engine, RunFolder, TokenCorpus, TrainSettings
+    from ..train import Corpus, Engine, RunFolder, TokenCorpus, Trainer, TrainSettings
     from ..train.launch import Launch
 
 T = TypeVar("T")
@@ -85,18 +86,16 @@ def run(args: argparse.Namespace) -> int:
     # Threads that wait sleep, instead of spinning: with anything else running on the machine, two spinning threads
     # train at a fraction of the speed of one. torch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ..train.launch import process_group, says, started_again
+    from ..train.launch import Silent, process_group, started_again
 
     with output.lasting():
         try:
-            with process_group(args.mesh, args.device or "cpu", args.timeout) as ranks:
+            with process_group("train --out RUN", args.mesh, args.device or "cpu", args.timeout) as ranks:
                 _check_launch(args, ranks)
                 if started_again() and args.out is not None and (args.out / "settings.json").is_file():
                     args.resume = args.out
                 return _resume(args, ranks) if args.resume is not None else _start(args, ranks)
-        except UserError as error:
-            if says(error):
-                raise
+        except Silent:
             return 1
         except KeyboardInterrupt:
             print("stopped at once; a saved run continues from its last checkpoint", file=sys.stderr)
@@ -120,7 +119,7 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
         train.check_fits(graph)
     corpus = tokens or train.load_data(settings)
     settings = replace(settings, text_digest=corpus.digest)
-    _describe(settings, graph, corpus)
+    _describe(settings, graph, corpus, ranks)
 
     tokenizer, written = None if tokens is None else tokens.tokenizer, settings
     if ranks is not None:
@@ -168,7 +167,7 @@ def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     if not train.resume_threads(settings.threads):
         print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
     graph = run_folder.graph()
-    _describe(settings, graph, corpus)
+    _describe(settings, graph, corpus, ranks)
     if ranks is not None:
         return _train(args, run_folder, ranks.engine(graph, settings, args.schedule or "1f1b"), corpus)
     model = train.build_model(graph, settings.seed).to(settings.device)
@@ -225,7 +224,9 @@ def _same_data(args: argparse.Namespace, run_folder: RunFolder) -> Corpus | Toke
     raise UserError(f"--resume {args.resume}: the {name} ({corpus.source}) has changed since the run began")
 
 
-def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus | TokenCorpus) -> None:
+def _describe(
+    settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpus | TokenCorpus, ranks: Launch | None
+) -> None:
     flops = graph.flops(settings.seq_len) / settings.seq_len
     print(f"pattern   {settings.pattern}\n")
     drawing = graph.to_text()
@@ -237,6 +238,9 @@ def _describe(settings: TrainSettings, graph: blockdsl.BlockGraph, corpus: Corpu
     print(f"model     {parameters_in_words(graph)}, {flops / 1e6:.1f} MFLOPs per {per} forward")
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
     print(f"{name:<10}{corpus.source}: {train:.2f} {unit} to train on, {valid:.2f} {unit} held out", flush=True)
+    if ranks is not None:
+        whole = whole_layers(tensor_splits(graph, ranks.mesh.tp))
+        print(f"mesh      {ranks.mesh}" + (f"; whole on every rank of tp: {whole}" if whole else ""), flush=True)
 
 
 def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corpus: Corpus | TokenCorpus) -> int:
@@ -254,33 +258,62 @@ def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corp
     reporter = train.Reporters(
         progress, *train.open_logs(args.log if engine.main else None, run_folder, trainer.step_done)
     )
-    folder = shlex.quote(str(run_folder.path))
+    again = _command_to_resume(args, run_folder, engine)
     with train.StopRequest() as stop:
         try:
             trainer.train(reporter, stop)
             engine.close()
         except train.NotFinite as error:
+            engine.close()  # the last checkpoint may still be being written
             lower = min(settings.lr / 10, DEFAULTS["lr"])
             raise UserError(
                 f"{error}\n  the run keeps its checkpoint of step {trainer.step_saved:,}, from before that; go on from "
-                f"it with\n  blockdsl train --resume {folder} --lr {lower:g}"
+                f"it with\n  {again} --lr {lower:g}"
             ) from None
         finally:
             reporter.close()
-    if not engine.main:
-        return stop.exit_code if stop.signal is not None else 0
+    stopped = stop.signal is not None or not trainer.finished  # by a signal that perhaps another process was sent
+    if not stopped:
+        _export(trainer)
+    if engine.main:
+        _draw_and_tell(trainer, corpus, again if stopped else None, peak)
+    if not stopped:
+        return 0
+    _export(trainer)  # after the words, as torchrun waits for half a minute
+    return stop.exit_code
+
+
+def _command_to_resume(args: argparse.Namespace, run_folder: RunFolder, engine: Engine) -> str:
+    command = f"blockdsl train --resume {shlex.quote(str(run_folder.path))}"
+    if engine.devices == 1:
+        return command
+    mesh = f" --mesh {args.mesh}" if args.mesh else ""
+    return f"torchrun --nproc-per-node {engine.devices} -m {command}{mesh}"
+
+
+def _export(trainer: Trainer) -> None:
+    with _optional(f"{trainer.run.path} has no model.safetensors of the last checkpoint", told=trainer.engine.main):
+        trainer.export()
+
+
+def _draw_and_tell(trainer: Trainer, corpus: Corpus | TokenCorpus, again: str | None, peak: tuple[float, str]) -> None:
+    """
+    Args:
+        again: the command that goes on with a run that was stopped.
+    """
+    from .. import train
+
+    run_folder = trainer.run
     if trainer.stopped_early:
         print(f"stopped   after step {trainer.step_done:,}: {trainer.best.since} evaluations were no better")
     unigram = train.unigram_bits_per_byte(corpus.train, corpus.valid) if isinstance(corpus, train.Corpus) else None
     with _optional(f"{run_folder.plot} was not drawn"):
         train.plot_losses(train.read_metrics(run_folder.metrics), unigram, run_folder.plot)
-    if stop.signal is not None:
-        print(f"stopped after step {trainer.step_done}, saved; continue with", file=sys.stderr)
-        print(f"  blockdsl train --resume {folder}", file=sys.stderr)
-        return stop.exit_code
+    if again is not None:
+        print(f"stopped after step {trainer.step_done}, saved; continue with\n  {again}", file=sys.stderr, flush=True)
+        return
     _tell_speed(train.read_metrics(run_folder.metrics), peak)
     _conclude(run_folder, corpus, unigram)
-    return 0
 
 
 def _tell_speed(records: list[dict[str, Any]], peak: tuple[float, str]) -> None:
@@ -291,12 +324,13 @@ def _tell_speed(records: list[dict[str, Any]], peak: tuple[float, str]) -> None:
 
 
 @contextmanager
-def _optional(failed: str) -> Iterator[None]:
+def _optional(failed: str, told: bool = True) -> Iterator[None]:
     """What comes after the training never fails it: an error is told in a line."""
     try:
         yield
     except Exception as error:
-        print(f"note: {failed}: {error or type(error).__name__}", file=sys.stderr)
+        if told:
+            print(f"note: {failed}: {error or type(error).__name__}", file=sys.stderr)
 
 
 def _conclude(run_folder: RunFolder, corpus: Corpus | TokenCorpus, unigram: float | None) -> None:

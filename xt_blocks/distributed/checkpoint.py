@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
@@ -35,7 +37,10 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from blockdsl.errors import UserError
+
 from .pieces import HeldTensor
+from .reasons import reason
 
 WEIGHT, STATE = "model.", "optimizer."
 """What names begin with: `model.NAME`, `optimizer.NAME.exp_avg`."""
@@ -94,15 +99,6 @@ def make_states(
             }
 
 
-def reasons(error: BaseException) -> str:
-    """What went wrong on which rank, in a line."""
-    failed = getattr(error, "failures", None)
-    if not failed:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
-    rank, (why, _) = next(iter(sorted(failed.items())))
-    return f"rank {rank}: {(str(why).strip().splitlines() or [type(why).__name__])[0]}"
-
-
 def _names(models: Sequence[nn.Module]) -> dict[Tensor, str]:
     return {parameter: name for model in models for name, parameter in model.named_parameters()}
 
@@ -122,28 +118,73 @@ def write(folder: Path, pieces: HeldTensors, group: dist.ProcessGroup | None = N
     """Write what all ranks of a group hold into a folder that is there; each calls this.
 
     Raises:
-        CheckpointException: a rank could not, as when its disk is full.
+        UserError: a rank could not, as when its disk is full.
     """
-    state_dict_saver.save({**pieces}, storage_writer=FileSystemWriter(folder), planner=_Save(), process_group=group)
+    with _in_words():
+        state_dict_saver.save({**pieces}, storage_writer=FileSystemWriter(folder), planner=_Save(), process_group=group)
 
 
 def read(folder: Path, pieces: HeldTensors, alone: bool = False) -> None:
     """Fill the pieces from a checkpoint of many ranks, each of which calls this; or `alone`, by this process.
 
     Raises:
-        CheckpointException, and others: files are damaged or missing, or of another model.
+        UserError: files are damaged or missing, or of another model.
     """
-    with warnings.catch_warnings():
+    with _in_words(), warnings.catch_warnings():
         if alone:
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         reader = FileSystemReader(folder)
         state_dict_loader.load({**pieces}, storage_reader=reader, planner=_Load(), no_dist=alone)
 
 
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """torch's exception is none that `except Exception` catches."""
+    try:
+        yield
+    except CheckpointException as error:
+        raise UserError(reason(error)) from error
+
+
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """The names in a checkpoint of many ranks, and the shapes of their tensors."""
-    found = FileSystemReader(folder).read_metadata().state_dict_metadata
+    """The names in a checkpoint of many ranks, and the shapes of their tensors.
+
+    Raises:
+        ValueError: a file is missing, damaged, or shorter than it was.
+    """
+    try:
+        metadata = FileSystemReader(folder).read_metadata()
+    except Exception as error:  # a pickle of other bytes raises anything
+        raise ValueError(f".metadata cannot be read: {reason(error)}") from error
+    ends: dict[str, int] = {}
+    for place in metadata.storage_data.values():
+        ends[place.relative_path] = max(ends.get(place.relative_path, 0), place.offset + place.length)
+    for name, end in sorted(ends.items()):
+        file = folder / name
+        if not file.is_file():
+            raise ValueError(f"{name} is missing")
+        if (size := file.stat().st_size) < end:
+            raise ValueError(f"{name} is cut off: it has {size:,} bytes of {end:,}")
+    found = metadata.state_dict_metadata
     return {name: each.size for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
+
+
+class Stored:
+    """The whole tensors of a checkpoint of many ranks, each read by itself: `stored(name)`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reader = FileSystemReader(folder)
+        self.metadata = self.reader.read_metadata()
+        self.reader.set_up_storage_reader(self.metadata, is_coordinator=True)
+
+    def __call__(self, name: str) -> Tensor:
+        stored = self.metadata.state_dict_metadata[name]
+        assert isinstance(stored, TensorStorageMetadata)
+        out = torch.empty(stored.size, device="cpu", dtype=stored.properties.dtype)
+        planner = _Load()
+        planner.set_up_planner({name: HeldTensor.of(out, out.shape)}, self.metadata)
+        self.reader.read_data(planner.create_local_plan(), planner).wait()
+        return out
 
 
 def read_safetensors(file: Path, pieces: HeldTensors) -> None:

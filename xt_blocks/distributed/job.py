@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
 
 from blockdsl.errors import UserError
-from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits
+from blockdsl.plan.context import why_whole_rows
+from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits, whole_layers
 from blockdsl.plan.mesh import Mesh
 from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
@@ -48,6 +48,7 @@ from .init import fill, initialised
 from .pieces import HeldTensor
 from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
 from .ranks import Ranks
+from .reasons import reason
 from .shard import let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
@@ -117,10 +118,10 @@ class Job:
         check_schedule(schedule)
         if graph.reads != "tokens" or graph.encoder is not None:
             raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
-        if mesh.cp > 1:
-            raise UserError(
-                f"cp={mesh.cp}: blockdsl plan counts a share of each row's tokens, and no job trains so yet"
-            )
+        if why := graph.sees_later():
+            raise UserError(f"a job trains a model that predicts the next token, and it sees later ones: {why}")
+        if mesh.cp > 1 and (why := why_whole_rows(graph)):
+            raise UserError(f"cp={mesh.cp}: {why}")
         if graph.nodes("condition"):
             raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
         self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
@@ -138,6 +139,8 @@ class Job:
         """This rank's stages, with its share of each of their blocks and of what is around them."""
         ranks, rank = self.mesh.tp, self.ranks.place["tp"]
         local, splits = tensor_part(self.graph, ranks), tensor_splits(self.graph, ranks)
+        if ranks > 1 and not any(isinstance(split, Split) for split in splits.values()):
+            raise UserError(f"tp={ranks}: no block splits: {whole_layers(splits)}")
         drawn: dict[str, nn.Module] = {}
 
         def share(node: str, block: nn.Module) -> nn.Module:
@@ -173,8 +176,9 @@ class Job:
                     if compile:
                         block.compile()
                     sharded(block, self.ranks)
-            out[index] = StageLoss(net, self._autocast, self.mesh.data, self.ranks.total)
-            # FSDP takes the mean over the data ranks, and a batch's loss is a sum of shares: hence the scale
+            along = self.ranks.group("cp") if self.mesh.cp > 1 else None
+            out[index] = StageLoss(net, self._autocast, self.mesh.data * self.mesh.cp, self.ranks.total, along)
+            # FSDP takes the mean over its ranks, and a batch's loss is a sum of shares: hence the scale
             sharded(out[index], self.ranks)
         return out
 
@@ -206,6 +210,16 @@ class Job:
         for stage in self.stages.values():
             stage.seed = seed
 
+    def check_batch(self, rows: int, seq_len: int) -> None:
+        """
+        Raises:
+            UserError: batches of so many rows, of so many tokens and one more, cannot be shared by the ranks.
+        """
+        if rows < (least := self.mesh.data * self.accumulate):
+            pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
+            raise UserError(f"a batch of {rows} rows cannot be cut into {least} pieces: {pieces}")
+        self.ranks.tokens(seq_len)
+
     def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
 
@@ -213,9 +227,7 @@ class Job:
             tokens: (batch, seq + 1) int, the whole batch, the same on every rank.
             mask: (batch, seq + 1) bool, True = a real token.
         """
-        if len(tokens) < (least := self.mesh.data * self.accumulate):
-            pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
-            raise UserError(f"a batch of {len(tokens)} rows cannot be cut into {least} pieces: {pieces}")
+        self.check_batch(len(tokens), tokens.shape[1] - 1)
         losses = self._passes(tokens, mask, gradients=True)
         if self.mesh.tp > 1:
             for net in self.nets:
@@ -239,12 +251,20 @@ class Job:
         tokens: Tensor = self._called(lambda wrapper: wrapper.generate(prompts, seq_len, **options))
         return tokens
 
+    def beam_search(self, prompts: Tensor, seq_len: int, beams: int = 4, **options: Any) -> Tensor:
+        """What `AutoregressiveWrapper.beam_search` gives, as `generate`."""
+        tokens: Tensor = self._called(lambda wrapper: wrapper.beam_search(prompts, seq_len, beams, **options))
+        return tokens
+
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode; as `generate`."""
+        """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode, the same on every rank."""
         for stage in self.stages.values():
             stage.eval()
-        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens.to(self.ranks.device)))
+        tokens = tokens.to(self.ranks.device)
+        if self.pipeline is not None:
+            return self.pipeline.logits(tokens)
+        logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens))
         return logits
 
     def _called(self, call: Callable[[AutoregressiveWrapper], Any]) -> Any:
@@ -278,7 +298,7 @@ class Job:
         """What the last stages of all ranks have found, summed in the order of ranks."""
         mine: list[tuple[str, float]] = []
         for stage in self.stages.values():
-            if self.ranks.once(("cp", "tp")):
+            if self.ranks.once(("tp",)):
                 mine += [(name, float(value)) for found in stage.found for name, value in found.items()]
             stage.found.clear()
         every: list[Any] = [None] * self.mesh.size
@@ -289,15 +309,14 @@ class Job:
         return BatchLosses(sums.pop(""), sums)
 
     def _micro_batches(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> list[dict[str, Any]]:
-        """The rank's rows of each micro-batch, with their part of the batch's targets and tokens.
+        """The rank's rows of each micro-batch and its tokens of these, with their part of the batch's.
 
         Those of a pipeline are alike in size. A rank without rows of one runs one that does not count, since all ranks
         gather parameters alike.
         """
-        targets = targets_in(tokens, mask)
-        if not targets.any():
+        targets = int(targets_in(tokens, mask).sum())
+        if not targets:
             raise ValueError("no token of the batch is a target: it is all padding")
-        real = torch.ones_like(targets) if mask is None else mask[:, :-1].sum(dim=1)
         along = self.pipeline is not None
         count = self.pipeline.micro if self.pipeline is not None else self.accumulate if gradients else 1
         micro = torch.arange(len(tokens), device="cpu", dtype=torch.int64).tensor_split(count)
@@ -305,34 +324,37 @@ class Job:
         length = max(1, *(len(rows) for rows in pieces)) if along else 1
         if mask is None and along and any(len(rows) < length for rows in pieces):
             mask = torch.ones_like(tokens, dtype=torch.bool)
-        parts = targets / targets.sum(), real / real.sum()
-        return [self._piece_of_batch(tokens, mask, *parts, rows, length) for rows in pieces]
+        part, real = self.ranks.tokens(tokens.shape[1] - 1), tokens.shape[0] * (tokens.shape[1] - 1)
+        real = real if mask is None else int(mask[:, :-1].sum())
+        return [self._piece_of_batch(tokens, mask, part, targets, real, rows, length) for rows in pieces]
 
     def _piece_of_batch(
-        self, tokens: Tensor, mask: Tensor | None, targets: Tensor, real: Tensor, rows: Tensor, length: int
+        self, tokens: Tensor, mask: Tensor | None, part: slice, targets: int, real: int, rows: Tensor, length: int
     ) -> dict[str, Tensor | None]:
         """
         Args:
-            targets, real: (batch,) each row's part of the batch's targets, and of its tokens.
+            part: the rank's tokens of each row.
+            targets, real: of the whole batch.
             rows: (rows,) int, which are in it.
             length: how many it has at least.
         """
         further = rows.new_full((max(0, length - len(rows)),), -1)
         places = torch.cat((rows, further))
-        some, weight, share = tokens[places].clone(), float(targets[rows].sum()), float(real[rows].sum())
+        some, seen, before = tokens[places, part.start : part.stop + 1].clone(), None, None
         some[len(rows) :, 1:] = IGNORED
-        seen = None if mask is None else mask[places].clone()
-        if seen is not None:
-            seen[len(rows) :] = False
-        if weight == 0:  # a mean of no targets is no number
-            some, seen = some.clamp(min=0), None if seen is None else torch.ones_like(seen)
-            places, share = torch.full_like(places, -1), 0.0
+        count = len(rows) * (part.stop - part.start)
+        if mask is not None:
+            whole = mask[places].clone()
+            whole[len(rows) :] = False
+            seen, before = whole[:, part.start : part.stop + 1], whole[:, : part.start] if self.mesh.cp > 1 else None
+            count = int(seen[:, :-1].sum())
         device, dtype = self.ranks.device, torch.get_default_dtype()
         return {
             "tokens": some.to(device),
             "mask": None if seen is None else seen.to(device),
-            "weight": torch.full((1,), weight, device=device, dtype=dtype),
-            "share": torch.full((1,), share, device=device, dtype=dtype),
+            "mask_before": None if before is None else before.to(device),
+            "weight": torch.full((1,), 1 / targets, device=device, dtype=dtype),
+            "share": torch.full((1,), count / real, device=device, dtype=dtype),
             "places": places,
         }
 
@@ -362,8 +384,8 @@ class Job:
         dist.barrier()
         try:
             checkpoint.write(path, self.contents(*optimizers))
-        except CheckpointException as error:
-            raise UserError(f"{path} cannot be written: {checkpoint.reasons(error)}") from error
+        except UserError as error:
+            raise UserError(f"{path} cannot be written: {error}") from error
 
     def load(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Read what `save` wrote, on this mesh or another; every rank calls this.
@@ -374,13 +396,13 @@ class Job:
         try:
             self.make_states(checkpoint.shapes(Path(folder)), *optimizers)
             checkpoint.read(Path(folder), self.contents(*optimizers))
-        except (CheckpointException, OSError, KeyError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {checkpoint.reasons(error)}") from error
+        except (UserError, OSError, KeyError, ValueError) as error:
+            raise UserError(f"{folder} cannot be read: {reason(error)}") from error
 
     def clip(self, max_norm: float) -> float:
         """Scale all gradients so that their norm over the whole model is at most this; returns what it was."""
         here = 0.0
-        if self.ranks.once(("dp", "cp")):
+        if self.ranks.once(("dp",)):
             for name, parameter in self.named_parameters():
                 if parameter.grad is not None and (self.shared is None or self.shared.counts(name)):
                     parts = self._piece(name, parameter.grad).rectangles
@@ -407,8 +429,6 @@ def whole_shapes(graph: BlockGraph) -> dict[str, torch.Size]:
 
 
 def targets_in(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """(batch,) how many tokens of each row are predicted."""
+    """(batch, seq) bool, which tokens are predicted."""
     counted = tokens[:, 1:] != IGNORED
-    if mask is not None:
-        counted = counted & mask[:, 1:] & mask[:, :-1]
-    return counted.sum(dim=1)
+    return counted if mask is None else counted & mask[:, 1:] & mask[:, :-1]

@@ -90,6 +90,20 @@ class Pipeline:
         for stage in self.stages.values():
             let_go(stage)
 
+    def logits(self, tokens: Tensor) -> Tensor:
+        """(batch, seq, logits) of `tokens: (batch, seq)` on every rank, by a pass through one stage after another."""
+        found: Any = {}
+        for index in range(self.count):
+            box: list[Any] = [None]
+            if index in self.stages:
+                box[0] = self.stages[index].passed(found, tokens)
+                let_go(self.stages[index])
+            source = dist.get_global_rank(self.group, self.owner[index])
+            dist.broadcast_object_list(box, src=source, group=self.group)
+            found = box[0]
+        logits: Tensor = found
+        return logits.to(self.ranks.device)
+
     def _schedule(self, gradients: bool, inputs: Mapping[str, Tensor]) -> Any:
         """torch's schedule for inputs of these shapes."""
         key = (gradients, *((name, value.shape) for name, value in inputs.items()))

@@ -25,6 +25,8 @@ class Ranks:
         devices: the same as torch has it, with all five axes.
         place: this rank's index along each axis.
         device: where its tensors are.
+        sharding: over which ranks parameters are sharded, in copies or not: those along fsdp and cp. None: each rank
+            has its own wholly.
 
     Raises:
         UserError: there is no process group, or it has not as many ranks as the mesh.
@@ -40,6 +42,7 @@ class Ranks:
         self.place, self.device = mesh.place(self.rank), torch.device(device)
         sizes = tuple(getattr(mesh, axis) for axis in AXES)
         self.devices: DeviceMesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=tuple(AXES))
+        self.sharding = self._sharding()
 
     @property
     def main(self) -> bool:
@@ -51,12 +54,15 @@ class Ranks:
         """Which share of the batch's rows it has."""
         return self.place["dp"] * self.mesh.fsdp + self.place["fsdp"]
 
-    @property
-    def sharding(self) -> DeviceMesh | None:
-        """Over which ranks parameters are sharded, in copies or not; None: each rank has its own wholly."""
-        if self.mesh.data == 1:
+    def _sharding(self) -> DeviceMesh | None:
+        mesh = self.mesh
+        if mesh.data * mesh.cp == 1:
             return None
-        return self.devices["fsdp"] if self.mesh.dp == 1 else self.devices["dp", "fsdp"]
+        devices, shards = self.devices, "fsdp"
+        if mesh.cp > 1:
+            sizes, shards = (mesh.pp, mesh.dp, mesh.fsdp * mesh.cp, mesh.tp), "fsdp_cp"
+            devices = init_device_mesh(self.device.type, sizes, mesh_dim_names=("pp", "dp", shards, "tp"))
+        return devices[shards] if mesh.dp == 1 else devices["dp", shards]
 
     def group(self, axis: str) -> ProcessGroup:
         """The ranks along an axis that this one stands in line with."""
@@ -68,6 +74,18 @@ class Ranks:
         start = self.data * share + min(self.data, rest)
         return slice(start, start + share + (self.data < rest))
 
+    def tokens(self, count: int) -> slice:
+        """Which of so many tokens of a row it runs.
+
+        Raises:
+            UserError: the ranks along cp cannot all have as many.
+        """
+        share, rest = divmod(count, self.mesh.cp)
+        if rest:
+            raise UserError(f"rows of {count} tokens cannot be cut into {self.mesh.cp} parts alike (cp of {self.mesh})")
+        start = self.place["cp"] * share
+        return slice(start, start + share)
+
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sum of each number over all ranks, in float64."""
         numbers = torch.tensor(values, device=self.device, dtype=torch.float64)
@@ -75,9 +93,9 @@ class Ranks:
         return [float(number) for number in numbers]
 
     def total(self, counts: Tensor) -> Tensor:
-        """The sum of a tensor over the ranks that have rows of a batch, without a gradient."""
+        """The sum of a tensor over the ranks that have tokens of a batch, without a gradient."""
         out = counts.detach().clone()
-        for axis in ("dp", "fsdp"):
+        for axis in ("dp", "fsdp", "cp"):
             if getattr(self.mesh, axis) > 1:
                 dist.all_reduce(out, group=self.group(axis))
         return out

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..blocks.norms import norm
@@ -23,6 +24,7 @@ from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.context import ForwardContext
 from ..runtime.recompute import parts_of
 from ..runtime.stack import Stack
+from .context import GatheredCache
 
 LOSSES = "losses"
 """Beside the values of nodes, what blocks have added to the loss so far, by name."""
@@ -78,12 +80,17 @@ class StageStack(Stack):
 
 
 class StageModel(TransformerWrapper):
-    """A language model with the modules of one stage."""
+    """A language model with the modules of one stage.
+
+    Attributes:
+        earlier: what it reads of tokens that other ranks have; None: it has whole rows. Set before a pass.
+    """
 
     attn_layers: StageStack
 
     def __init__(self, stack: StageStack, options: Mapping[str, Any]) -> None:
         super().__init__(attn_layers=stack, **options)
+        self.earlier: GatheredCache | None = None
         if not stack.is_first:
             kept = self.token_emb if stack.is_last and self.tie_embedding else None
             self.token_emb, self.pos_emb, self.token_type_emb = kept, None, None  # type: ignore[assignment]
@@ -94,6 +101,13 @@ class StageModel(TransformerWrapper):
                 self.register_buffer("memory_tokens", memory, persistent=False)
         if not stack.is_last:
             self.to_logits = self.logits_transform = self.logits_bias = None
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, **inputs: Any) -> Any:  # type: ignore[override]
+        if self.earlier is not None:
+            inputs["cache"] = self.earlier
+        return super().forward(x, mask, **inputs)
+
+    with_target = (forward,)
 
     def _embedded(self, x: Tensor, *further: Any) -> Tensor:
         if self.attn_layers.is_first:
@@ -107,16 +121,29 @@ class StageModel(TransformerWrapper):
         values = self.attn_layers.received.values()
         return next((value.dtype for value in values if isinstance(value, Tensor)), torch.get_default_dtype())
 
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        return super()._outputs(hidden) if self.attn_layers.is_last else hidden
+
     def _loss(self, hidden: Tensor, target: Target) -> Tensor:
         if self.attn_layers.is_last:
             return super()._loss(hidden, target)
         return torch.zeros((), device=hidden.device, dtype=torch.float32)
 
 
+class SummedLoss(AutoregressiveWrapper):
+    """The sum over targets, of which there may be none."""
+
+    net: StageModel
+
+    def _wanted(self, target: Tensor) -> Target:
+        return super()._wanted(target)._replace(reduction="sum")
+
+
 class StageLoss(nn.Module):
     """A stage's part of the loss of some rows; the outermost module on a rank.
 
     Attributes:
+        along: the ranks that have other tokens of the same rows; None: there are none.
         autocast: a context of its passes.
         scale: factor of the objective.
         total: the sum of a tensor over all ranks that have rows of a batch.
@@ -127,11 +154,16 @@ class StageLoss(nn.Module):
     """
 
     def __init__(
-        self, net: StageModel, autocast: Callable[[], Any], scale: float, total: Callable[[Tensor], Tensor]
+        self,
+        net: StageModel,
+        autocast: Callable[[], Any],
+        scale: float,
+        total: Callable[[Tensor], Tensor],
+        along: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
-        self.wrapper = AutoregressiveWrapper(net)
-        self.autocast, self.scale, self.total = autocast, scale, total
+        self.wrapper = SummedLoss(net)
+        self.autocast, self.scale, self.total, self.along = autocast, scale, total, along
         self.seed: int | None = None
         self.found: list[dict[str, Tensor]] = []
         self.layout: CutLayout | None = None
@@ -139,14 +171,14 @@ class StageLoss(nn.Module):
 
     @property
     def stack(self) -> StageStack:
-        stack: StageStack = self.wrapper.net.attn_layers  # type: ignore[assignment]
-        return stack
+        return self.wrapper.net.attn_layers
 
     def forward(
         self,
         *received: Tensor,
         tokens: Tensor | None = None,
         mask: Tensor | None = None,
+        mask_before: Tensor | None = None,
         weight: Tensor | None = None,
         share: Tensor | None = None,
         places: Tensor | None = None,
@@ -157,8 +189,9 @@ class StageLoss(nn.Module):
             received: what crosses the cut before it.
             tokens: (rows, seq + 1) int.
             mask: (rows, seq + 1) bool.
-            weight: (1,) the rows' part of the batch's targets.
-            share: (1,) their part of the batch's tokens.
+            mask_before: (rows, earlier) bool, that of the tokens that ranks before have.
+            weight: (1,) a target's part of those of the batch.
+            share: (1,) the part of the batch's tokens that these are.
             places: (rows,) int, their places in the batch, on the CPU; -1 of one that does not count.
             call: what to do with the model in place of a loss, while its parameters are here.
 
@@ -173,8 +206,12 @@ class StageLoss(nn.Module):
         values = {} if self.source is None else self.source.join(received)
         earlier: dict[str, Tensor] = values.pop(LOSSES, {})
         self.stack.received = values
-        with auxiliary_losses() as further, self.autocast(), rows_of_batch(self._rows(places)):
+        rows, seq = tokens.shape[0], tokens.shape[1] - 1
+        if self.along is not None:
+            self.wrapper.net.earlier = GatheredCache(self.along, rows, seq, self.stack.kept, mask_before)
+        with auxiliary_losses() as further, self.autocast(), rows_of_batch(self._rows(places, seq)):
             loss = self.wrapper(tokens, mask=mask)
+        self.wrapper.net.earlier = None
         own = further.by_name()
         names = (own | earlier) if self.layout is None else self.layout.losses
         zero = torch.zeros((), device=tokens.device, dtype=torch.float32, requires_grad=torch.is_grad_enabled()) * 1.0
@@ -190,12 +227,29 @@ class StageLoss(nn.Module):
         self.found.append({name: value.detach() for name, value in parts.items()})
         return sum(parts.values()) * self.scale
 
-    def _rows(self, places: Tensor | None) -> BatchRows | None:
+    def passed(self, received: dict[str, Any], tokens: Tensor) -> Any:
+        """What the stage sends of `tokens: (batch, seq)`, or the last one's logits, on the CPU; without gradients."""
+
+        def run(wrapper: AutoregressiveWrapper) -> Any:
+            self.stack.received = _mapped(received, lambda value: _moved(value, tokens.device))
+            with self.autocast():
+                logits = wrapper.net(tokens)
+            found, self.stack.received, self.stack.sent = self.stack.sent, {}, {}
+            return _mapped(logits if self.stack.is_last else found, lambda value: _moved(value, "cpu"))
+
+        with torch.no_grad():
+            return self(call=run)
+
+    def _rows(self, places: Tensor | None, seq: int) -> BatchRows | None:
         if places is None:
             return None
         numbers = places.tolist()
         counts = any(place >= 0 for place in numbers)
-        return BatchRows(numbers, self.seed, self.total if counts else self._total_of_others)
+        tokens = None
+        if self.along is not None:
+            start = self.along.rank() * seq
+            tokens = slice(start, start + seq), self.along.size() * seq
+        return BatchRows(numbers, self.seed, self.total if counts else self._total_of_others, tokens)
 
     def _total_of_others(self, counts: Tensor) -> Tensor:
         """Of a pass none of whose rows count."""
@@ -256,6 +310,10 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         items = [_mapped(each, function) for each in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return function(value)
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _sent(x: Tensor) -> Tensor:

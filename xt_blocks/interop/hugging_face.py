@@ -32,8 +32,7 @@ from ..generation.seq2seq import XTransformer
 from ..kernels.compat import uncompiled
 from ..models.dual import DualEncoder
 from ..models.lower import lower_stream
-from ..runtime.pretrained import MAX_SHARD_BYTES
-from ..runtime.weights import write_weights
+from ..runtime.weights import MAX_SHARD_BYTES, write_weights
 from .tensors import Tensors
 
 if TYPE_CHECKING:

@@ -167,6 +167,19 @@ def not_compiled(function: T) -> T:
     return function
 
 
+# Collectives of one tensor
+
+all_gather: Callable[..., Any] = _look_up("distributed.all_gather_single") or _look_up(
+    "distributed.all_gather_into_tensor"
+)
+"""(output, input, group=) of tensors that are joined along their first axis; newer torches have another name."""
+
+reduce_scatter: Callable[..., Any] = _look_up("distributed.reduce_scatter_single") or _look_up(
+    "distributed.reduce_scatter_tensor"
+)
+"""The same the other way, and a sum."""
+
+
 def mark_static_address(t: Tensor) -> None:
     """Tell the compiler that the tensor stays where it is, so that a CUDA graph doesn't copy it at each replay."""
     mark = _look_up("_dynamo.mark_static_address")  # looked up here, for it imports the compiler

@@ -50,7 +50,10 @@ class Cache(Progress):
         window: how many places before a step's own any block attends to; None: all.
         nodes: node → its state, where its kind keeps any.
         shifts: node → the tail of its token shift, where it has one.
+        keeps: whether a pass leaves something in it, so that no part of the pass may run again.
     """
+
+    keeps = True
 
     def __init__(self, batch: int, max_len: int, kept: Mapping[str, Kept]) -> None:
         super().__init__(batch, max_len)

@@ -26,7 +26,7 @@ from blockdsl.errors import UserError
 from blockdsl.files import read_object
 
 from . import hub
-from .weights import read_weights, write_weights
+from .weights import MAX_SHARD_BYTES, read_weights, write_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 CONFIG = "config.json"
-MAX_SHARD_BYTES = 5 * 10**9
 _NAMES = (("",), ("encoder", "decoder"), ("image", "text"))  # of a model's graphs
 
 
@@ -105,8 +104,7 @@ class Pretrained:
             (path / _file(old)).unlink(missing_ok=True)
         for name, graph in graphs.items():
             (path / _file(name)).write_text(graph.to_json() + "\n", encoding="utf-8")
-        patterns = {name or "pattern": graph.pattern for name, graph in graphs.items()}
-        config = {"xt_blocks": __version__, **patterns, "arguments": self.arguments()}
+        config = config_of(graphs, self.arguments())
         if self.hugging_face is not None:
             config["hugging_face"] = self.hugging_face
         (path / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -175,6 +173,12 @@ class Pretrained:
         """The model without memory for its weights."""
         with torch.device("meta"):
             return cls.from_graphs(graphs, **arguments)
+
+
+def config_of(graphs: Mapping[str, BlockGraph], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says of a model of these graphs."""
+    patterns = {name or "pattern": graph.pattern for name, graph in graphs.items()}
+    return {"xt_blocks": __version__, **patterns, "arguments": dict(arguments)}
 
 
 def the_graph(graphs: Mapping[str, BlockGraph], owner: type, reads: str | None) -> BlockGraph:

@@ -391,7 +391,9 @@ class Stack(Drawn, Pretrained, nn.Module):
             ctx.values[given_by(self.start, "injected")] = self.injection(x)
 
     def _run_parts(self, ctx: ForwardContext) -> None:
-        recomputes = self.training and torch.is_grad_enabled() and ctx.inputs.cache is None and can_recompute()
+        cache = ctx.inputs.cache
+        again = self.training and torch.is_grad_enabled() and (cache is None or not cache.keeps)
+        recomputes = again and can_recompute()
         for part in self.parts:
             if part.recomputed and recomputes:
                 recompute(partial(self._run_steps, part.steps), ctx)

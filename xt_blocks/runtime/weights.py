@@ -1,12 +1,14 @@
 """A module's tensors as safetensors files: one, or several with an index, each storage written once.
 
-Owns the files, what they are called and how they say that tensors are shared. Leaves the graph to `pretrained`.
+Owns the files, what they are called and how they say that tensors are shared. They are written tensor by tensor, so
+what is written need never be in memory as a whole. Leaves the graph to `pretrained`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +23,74 @@ INDEX = f"{WHOLE}.index.json"
 _SHARD = "model-{:05d}-of-{:05d}.safetensors"
 
 
+MAX_SHARD_BYTES = 5 * 10**9
+TYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.bool: "BOOL"},
+    **{torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8", torch.complex64: "C64"},
+    **{torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"},
+}
+"""What safetensors calls torch's types (https://huggingface.co/docs/safetensors)."""
+
+
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], max_shard_bytes: int) -> None:
     """Write `tensors` by name, and take away the weights that the folder had before.
 
     A tensor that is another one under a second name is not written again; the file's metadata has
     `{second name: first name}` as JSON under "shared".
     """
-    from safetensors.torch import save_file  # not on import of the package, which most of the time saves nothing
-
     own, shared = _told_apart(tensors)
-    parts = _parts(own, max_shard_bytes)
+    files = shards(own, max_shard_bytes)
+    for name, part in files.items():
+        write_file(folder / f"{name}.tmp", part, own.__getitem__, shared)
+    publish(folder, files)
+
+
+def shards(tensors: Mapping[str, Tensor], max_shard_bytes: int = MAX_SHARD_BYTES) -> dict[str, dict[str, Tensor]]:
+    """The files of a folder of weights by name, and which tensors, perhaps on the meta device, are in each."""
+    parts = _parts(tensors, max_shard_bytes)
     names = [WHOLE] if len(parts) == 1 else [_SHARD.format(i + 1, len(parts)) for i in range(len(parts))]
-    metadata = {"format": "pt", "shared": json.dumps(shared)}
-    for name, part in zip(names, parts, strict=True):
-        save_file({key: _alone(tensor) for key, tensor in part.items()}, folder / f"{name}.tmp", metadata=metadata)
+    return dict(zip(names, parts, strict=True))
+
+
+def write_file(
+    path: Path, tensors: Mapping[str, Tensor], read: Callable[[str], Tensor], shared: Mapping[str, str]
+) -> None:
+    """Write one file of safetensors, and force it to the disk.
+
+    Args:
+        tensors: of which types and shapes are taken; they may be on the meta device.
+        read: gives the values of each; one at a time is in memory.
+        shared: {second name: first name} of tensors that have two.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "shared": json.dumps(dict(shared))}}
+    names, end = sorted(tensors, key=lambda name: -tensors[name].itemsize), 0  # so each lies at a multiple of its size
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        kind, shape = TYPES[tensors[name].dtype], list(tensors[name].shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            values = read(name).detach().to("cpu").contiguous()
+            if (values.dtype, values.shape) != (tensors[name].dtype, tensors[name].shape):
+                raise ValueError(f"{name} is not as it was announced")
+            file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def publish(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Put files that were all written as NAME.tmp in the place of the weights that the folder had before."""
     for old in (*folder.glob("model*.safetensors"), folder / INDEX):
         old.unlink(missing_ok=True)
-    for name in names:
+    for name in files:
         (folder / f"{name}.tmp").rename(folder / name)
-    if len(parts) > 1:
-        where = {key: name for name, part in zip(names, parts, strict=True) for key in part}
-        size = sum(tensor.nbytes for tensor in own.values())
+    if len(files) > 1:
+        where = {key: name for name, part in files.items() for key in part}
+        size = sum(tensor.nbytes for part in files.values() for tensor in part.values())
         index = {"metadata": {"total_size": size}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
@@ -124,9 +173,3 @@ def _parts(tensors: Mapping[str, Tensor], most: int) -> list[dict[str, Tensor]]:
         parts[-1][name] = tensor
         size += tensor.nbytes
     return parts
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    """Contiguous, and all of its storage."""
-    tensor = tensor.detach().contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

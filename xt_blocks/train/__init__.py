@@ -15,7 +15,17 @@ from .pace import steps_within
 from .plot import plot_losses
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_free, default_path
-from .sample import example_prompt, fresh_seed, load_run_writer, load_trained, printable, sample, show_text
+from .sample import (
+    example_prompt,
+    fresh_seed,
+    load_job,
+    load_run_writer,
+    load_trained,
+    printable,
+    sample,
+    sample_over_ranks,
+    show_text,
+)
 from .settings import TrainSettings, check_device
 from .source import load_data
 from .threads import limit_threads, resume_threads
@@ -57,6 +67,7 @@ __all__ = [
     "limit_threads",
     "load_corpus",
     "load_data",
+    "load_job",
     "load_run_writer",
     "load_trained",
     "log_names",
@@ -71,6 +82,7 @@ __all__ = [
     "record_run",
     "resume_threads",
     "sample",
+    "sample_over_ranks",
     "seed_for",
     "show_text",
     "steps_within",

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from blockdsl.errors import UserError
 
+from ..distributed.reasons import reason
 from .files import sync
 from .optimizer import Optimizer, optimizers_of
 
@@ -48,11 +49,11 @@ def save(
     Raises UserError when the disk refuses; those before are as they were.
     """
     final = at(folder, step)
-    if not _is_complete(final):
+    if not is_complete(final):
         try:
             partial = _write(folder, final.name, model, optimizer, {**state, "step": step})
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"checkpoint {final} cannot be written: {first_line(error)}") from error
+            raise UserError(f"checkpoint {final} cannot be written: {reason(error)}") from error
         if final.exists():  # damaged, or it would have been complete
             shutil.rmtree(final)
         os.rename(partial, final)
@@ -110,10 +111,18 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer | None = None) 
 
     Raises UserError when there are some and none can be read.
     """
+    return newest(checkpoints_in(folder), lambda path: load(path, model, optimizer))
+
+
+def newest(paths: list[Path], read: Callable[[Path], dict[str, Any]]) -> Restored | None:
+    """The last of `paths`, oldest first, of which `read` does not raise UserError; None when there are none.
+
+    Raises UserError when none can be read.
+    """
     damaged: dict[Path, str] = {}
-    for path in reversed(checkpoints_in(folder)):
+    for path in reversed(paths):
         try:
-            return Restored(path, load(path, model, optimizer), damaged)
+            return Restored(path, read(path), damaged)
         except UserError as error:
             damaged[path] = str(error)
     if damaged:
@@ -127,9 +136,7 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None)
     Raises UserError when the files are damaged or belong to another model; it then holds some of them.
     """
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-            raise ValueError(f"{STATE} names no step")
+        state = state_of(checkpoint)
         if is_sharded(checkpoint):
             _load_sharded(checkpoint, model, optimizer)
         else:
@@ -140,7 +147,24 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer | None = None)
             saved = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
             optimizer.load_state_dict(saved)
     except Exception as error:  # bytes that are anything at all make their readers raise anything
-        raise UserError(f"checkpoint {checkpoint} cannot be read: {first_line(error)}") from error
+        raise UserError(f"checkpoint {checkpoint} cannot be read: {reason(error)}") from error
+    return state
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """What was saved beside the weights, with "step".
+
+    Raises an error of any kind when it cannot be read, ValueError when a file is missing.
+    """
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise ValueError(f"{STATE} names no step")
+    if not is_sharded(checkpoint) and not (checkpoint / WEIGHTS).is_file():
+        raise ValueError(f"{SHARDED if [*checkpoint.glob('*.distcp')] else WEIGHTS} is missing")
+    if is_sharded(checkpoint):
+        from ..distributed.checkpoint import shapes
+
+        shapes(checkpoint)
     return state
 
 
@@ -178,7 +202,7 @@ def set_aside(checkpoint: Path) -> None:
 
 def prune(folder: Path, keep: Collection[int] = ()) -> None:
     """Remove all but the last complete checkpoints and those of the steps `keep`, and what a kill left half written."""
-    for path in [path for path in checkpoints_in(folder) if _is_complete(path)][:-KEPT]:
+    for path in [path for path in checkpoints_in(folder) if is_complete(path)][:-KEPT]:
         if int(path.name) not in keep:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*.tmp-*"):
@@ -191,11 +215,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _is_complete(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
+    """Whether nothing of it is missing."""
     parts = () if is_sharded(path) else (WEIGHTS, OPTIMIZER)
     return all((path / file).is_file() for file in (*parts, STATE))
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
+from ..distributed.reasons import reason
 from ..kernels.batch_rows import BatchRows, rows_of_batch
 from ..runtime.seeds import seed_for
 from . import checkpoint
 from .checkpoint import Restored
 from .compiled import compile_blocks
+from .export import Export
 from .optimizer import make_optimizer
 from .settings import TrainSettings
 
@@ -89,6 +91,12 @@ class Engine(Protocol):
         Damaged ones are renamed, out of the way of the ones to come. Raises UserError when none can be read.
         """
 
+    def export(self, source: Path, folder: Path) -> None:
+        """Write the weights of a checkpoint into a folder that has the graph, as `save_pretrained` does.
+
+        Raises UserError when the disk refuses.
+        """
+
     def agree(self, wish: bool) -> bool:
         """Whether any process wishes so, as to stop after a signal that reached only one."""
 
@@ -153,6 +161,14 @@ class LocalEngine:
         for path in found.damaged if found else ():
             checkpoint.set_aside(path)
         return found
+
+    def export(self, source: Path, folder: Path) -> None:
+        try:
+            writing = Export(source, folder, self.model.graph, self.settings.end)
+            writing.write()
+            writing.publish()
+        except OSError as error:
+            raise UserError(reason(error)) from error
 
     def agree(self, wish: bool) -> bool:
         return wish

@@ -24,8 +24,9 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that was stopped: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self.signal or 0)
+        """What a shell expects of a process that was stopped: 130 after Ctrl-C, 143 after SIGTERM or with another
+        that was."""
+        return 128 + (self.signal or signal.SIGTERM)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

@@ -18,6 +18,8 @@ import torch.distributed as dist
 from blockdsl.errors import UserError
 from blockdsl.plan.mesh import Mesh
 
+from .answers import no_answer
+
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
@@ -31,12 +33,12 @@ TIMEOUT = 600.0
 
 PATIENCE = 5.0
 """Seconds in which ranks that wait for the same one fail one after another."""
-WAITED = ("Timed out", "timed out", "timeout", "Connection closed by peer", "Connection reset", "Broken pipe")
-"""What gloo's and NCCL's errors say when another rank does not answer."""
+GRACE = 3.0
+"""Seconds that the first rank has to say what is wrong, as the others have most likely found the same."""
 
 
-class RankError(UserError):
-    """What one rank alone has to say; any other UserError of a run is the same on all, and the first one says it."""
+class Silent(Exception):
+    """This process failed, and another says why."""
 
 
 class Launch:
@@ -83,21 +85,41 @@ class Launch:
         result: T = found[0]
         return result
 
+    def told(self, error: Exception, seconds: float) -> Exception:
+        """The error as this rank has to say it; Silent, if another does: one says why a run fails, the first if it can.
+
+        Args:
+            seconds: that ranks waited for one that does not come.
+        """
+        if no_answer(error):
+            why = f"{self.silent()} gave no answer (at most {seconds:g} s are waited for): it hangs, or has ended"
+            error = UserError(f"rank {self.rank}: {why}")
+        elif not self.main:
+            self._wait_for(["said"], GRACE)
+            if isinstance(error, UserError | OSError):
+                error = UserError(f"rank {self.rank}: {error}")
+        try:
+            speaks = self.store.add("said", 1) == 1
+        except RuntimeError:  # the one that kept it has ended
+            return error
+        if not speaks:
+            time.sleep(1.0)  # torchrun ends all ranks when one has ended
+        return error if speaks else Silent()
+
+    def _wait_for(self, names: list[str], seconds: float) -> list[str]:
+        """Those that no rank has told in time; none, when one has said what is wrong."""
+        ends = time.monotonic() + seconds
+        while names and time.monotonic() < ends and not self.store.check(["said"]):
+            names = [name for name in names if not self.store.check([name])]
+            time.sleep(0.05)
+        return [] if self.store.check(["said"]) else names
+
     def silent(self) -> str:
         """Which ranks have not failed as this one and the others have, in words: those that hang, or have ended."""
+        names = {f"rank {rank} waits no longer": str(rank) for rank in range(self.mesh.size)}
         self.store.set(f"rank {self.rank} waits no longer", "")
-        waiting = {f"rank {rank} waits no longer": rank for rank in range(self.mesh.size)}
-        ends = time.monotonic() + PATIENCE
-        while waiting and time.monotonic() < ends:
-            waiting = {name: rank for name, rank in waiting.items() if not self.store.check([name])}
-            time.sleep(0.1)
-        ranks = [str(rank) for rank in waiting.values()]
+        ranks = [names[each] for each in self._wait_for([*names], PATIENCE)]
         return f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}" if ranks else "a rank"
-
-
-def says(error: UserError) -> bool:
-    """Whether this process has to say what went wrong."""
-    return isinstance(error, RankError) or os.environ.get("RANK", "0") == "0"
 
 
 def started_again() -> bool:
@@ -110,10 +132,11 @@ def _starts() -> int:
 
 
 @contextmanager
-def process_group(mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
+def process_group(command: str, mesh: str | None, device: str, seconds: float | None = None) -> Iterator[Launch | None]:
     """Within it, under torchrun, a process group; only the first rank prints. None: this is the only process.
 
     Args:
+        command: that was given, as a user would write it.
         mesh: its text; None: all ranks that there are along fsdp.
         seconds: that ranks wait for one that does not come.
 
@@ -124,8 +147,8 @@ def process_group(mesh: str | None, device: str, seconds: float | None = None) -
     wanted = Mesh(fsdp=there) if wanted is None else wanted
     if wanted.size != there:
         started = "this is one process" if there == 1 else f"torchrun started {there}"
-        command = f"torchrun --nproc-per-node {wanted.size} -m blockdsl train --mesh {wanted} --out RUN ..."
-        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {command}")
+        start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
+        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
     if seconds is not None and not seconds > 0:
         raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
     if there == 1:
@@ -142,11 +165,8 @@ def process_group(mesh: str | None, device: str, seconds: float | None = None) -
     with _quiet(not launch.main):
         try:
             yield launch
-        except RuntimeError as error:
-            if not any(sign in str(error) for sign in WAITED):
-                raise
-            told = f"{launch.silent()} gave no answer (at most {seconds:g} s are waited for): it hangs, or has ended"
-            raise RankError(f"rank {launch.rank}: {told}") from error
+        except Exception as error:
+            raise launch.told(error, seconds) from error
         finally:
             dist.destroy_process_group()
 

@@ -15,6 +15,7 @@ from math import ceil, log
 
 import torch
 
+from . import checkpoint
 from .best import Best
 from .data import Data
 from .device import memory_in_use
@@ -91,6 +92,12 @@ class Trainer:
             if self.step_saved != self.step_done:
                 self._check()
                 self._save(metrics)
+
+    def export(self) -> None:
+        """Write the weights of the last checkpoint, or of the best where the settings have patience, into the run's
+        folder, as `save_pretrained` does. Raises UserError when the disk refuses."""
+        step = self.step_saved if self.run.settings.patience is None else self.best.step
+        self.engine.export(checkpoint.at(self.run.checkpoints, step), self.run.path)
 
     @property
     def finished(self) -> bool:

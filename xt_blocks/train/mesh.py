@@ -1,8 +1,7 @@
 """The engine of a run over many processes: `blockdsl train --mesh` under torchrun.
 
-Owns checkpoints that are written beside the training and renamed when all ranks have written, which checkpoint all
-ranks go on from, and which random numbers a rank draws. Leaves losses, gradients and shares to
-`xt_blocks.distributed.job`.
+Owns checkpoints that are written beside the training and renamed when all ranks have written. Leaves reading them to
+`mesh_checkpoint`, and losses, gradients and shares to `xt_blocks.distributed.job`.
 """
 
 from __future__ import annotations
@@ -10,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,14 @@ from blockdsl.plan.mesh import Mesh
 
 from ..distributed import checkpoint as sharded
 from ..distributed.job import Job
+from ..distributed.reasons import reason
 from . import checkpoint
+from .answers import no_answer
 from .checkpoint import Restored
 from .engine import EVALUATION_BATCH, MAX_GRADIENT_NORM, StepResult, check_step
+from .export import Export
 from .files import sync
+from .mesh_checkpoint import agreed, nothing, restore
 from .model import check_logits
 from .optimizer import make_optimizer, optimizers_of
 from .settings import TrainSettings
@@ -65,8 +70,8 @@ class MeshEngine:
         )
         if settings.optimizer == "muon" and mesh.size > mesh.pp:
             raise UserError(f"--optimizer muon updates whole matrices, and --mesh {mesh} shares them: take adamw")
-        if self.job.pipeline is None:  # along pp no rank has logits and tokens
-            check_logits(self.job.logits, settings.num_tokens, settings.seq_len)
+        self.job.check_batch(settings.batch, settings.seq_len)
+        check_logits(self.job.logits, settings.num_tokens, settings.seq_len)
         self.optimizer = make_optimizer(nn.ModuleList(self.job.nets), settings.lr, settings.optimizer)
         self.each = optimizers_of(self.optimizer)
         self.aside = dist.new_group(backend="gloo")
@@ -100,30 +105,30 @@ class MeshEngine:
     def save(self, folder: Path, step: int, state: dict[str, Any], keep: Collection[int] = ()) -> None:
         self._written()
         final = checkpoint.at(folder, step)
-        partial = folder / f"{final.name}.tmp-mesh"
-        if self.main:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+        unfinished = folder / f"{final.name}.tmp-mesh"
+        with _unwritten(final):
+            agreed(partial(_emptied, unfinished) if self.main else nothing)
         pieces = {name: piece.copied() for name, piece in self.job.contents(*self.each).items()}
-        dist.barrier()
-        self.writing = self.writer.submit(self._write, partial, final, pieces, {**state, "step": step}, keep)
+        self.writing = self.writer.submit(self._write, unfinished, final, pieces, {**state, "step": step}, keep)
 
     def _write(
-        self, partial: Path, final: Path, pieces: sharded.HeldTensors, state: dict[str, Any], keep: Collection[int]
+        self, unfinished: Path, final: Path, pieces: sharded.HeldTensors, state: dict[str, Any], keep: Collection[int]
     ) -> None:
         """In a thread, while training goes on: the files of all ranks, and by the first one what makes them whole."""
-        try:
-            sharded.write(partial, pieces, self.aside)
-            if self.main:
-                (partial / checkpoint.STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
-                sync(partial / checkpoint.STATE)
-                sync(partial)
+
+        def complete() -> None:
+            (unfinished / checkpoint.STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+            sync(unfinished / checkpoint.STATE)
+            sync(unfinished)
+            if not checkpoint.is_complete(final):
                 shutil.rmtree(final, ignore_errors=True)
-                os.rename(partial, final)
+                os.rename(unfinished, final)
                 sync(final.parent)
-                checkpoint.prune(final.parent, keep)
-        except Exception as error:
-            raise UserError(f"checkpoint {final} cannot be written: {sharded.reasons(error)}") from error
+            checkpoint.prune(final.parent, keep)
+
+        with _unwritten(final):
+            sharded.write(unfinished, pieces, self.aside)
+            agreed(complete if self.main else nothing, self.aside)
 
     def _written(self) -> None:
         """Wait for the checkpoint that is being written. Raises UserError when it could not be."""
@@ -133,56 +138,18 @@ class MeshEngine:
 
     def load(self, folder: Path) -> Restored | None:
         self._written()
-        damaged: dict[Path, str] = {}
-        for path in reversed(self._numbered(folder)):
-            state, problem = self._read(path)
-            if problem is None:
-                if self.main:
-                    for each in damaged:
-                        checkpoint.set_aside(each)
-                dist.barrier()
-                return Restored(path, state, damaged)
-            damaged[path] = f"checkpoint {path} cannot be read: {problem}"
-        if damaged:
-            raise UserError("\n  ".join([*damaged.values(), "no checkpoint is left: the run has to be started again"]))
-        return None
+        found = restore(folder, self.job, self.each)
+        if self.main:
+            for path in found.damaged if found else ():
+                checkpoint.set_aside(path)
+        dist.barrier()
+        return found
 
-    def _numbered(self, folder: Path) -> list[Path]:
-        """As the first rank sees them, for all."""
-        found: list[Any] = [checkpoint.checkpoints_in(folder) if self.main else None]
-        dist.broadcast_object_list(found, src=0)
-        return list(found[0])
-
-    def _read(self, path: Path) -> tuple[dict[str, Any], str | None]:
-        """What was saved beside the weights, and what any rank found wrong."""
-        state: dict[str, Any] = {}
-        problem = None
-        try:
-            state = json.loads((path / checkpoint.STATE).read_text(encoding="utf-8"))
-            if checkpoint.is_sharded(path):
-                self.job.load(path, *self.each)
-            else:
-                self._read_whole(path)
-            if not all(bool(p.isfinite().all()) for name, p in self._parts()):
-                raise ValueError("its weights are not finite")
-        except Exception as error:
-            problem = sharded.reasons(error)
-        found: list[Any] = [None] * self.job.mesh.size
-        dist.all_gather_object(found, problem)
-        return state, next((f"rank {rank}: {each}" for rank, each in enumerate(found) if each is not None), None)
-
-    def _parts(self) -> list[tuple[str, Tensor]]:
-        return [(n, r.part) for n, piece in self.job.contents().items() for r in piece.rectangles]
-
-    def _read_whole(self, path: Path) -> None:
-        """From the files of one process, of which each rank reads what it holds."""
-        saved = torch.load(path / checkpoint.OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
-        tensors = {f"{sharded.STATE}{name}": tensor for name, tensor in checkpoint.states_by_name(saved).items()}
-        self.job.make_states({name: tensor.shape for name, tensor in tensors.items()}, *self.each)
-        pieces = self.job.contents(*self.each)
-        weights = {n.removeprefix(sharded.WEIGHT): p for n, p in pieces.items() if n.startswith(sharded.WEIGHT)}
-        sharded.read_safetensors(path / checkpoint.WEIGHTS, weights)
-        sharded.read_tensors(tensors, {n: p for n, p in pieces.items() if n.startswith(sharded.STATE)})
+    def export(self, source: Path, folder: Path) -> None:
+        self._written()
+        writing = agreed(lambda: Export(source, folder, self.job.graph, self.settings.end))
+        agreed(lambda: writing.write(self.job.ranks.rank, self.job.mesh.size))
+        agreed(writing.publish if self.main else nothing)
 
     def agree(self, wish: bool) -> bool:
         wishes = torch.tensor(float(wish), device=self.job.ranks.device, dtype=torch.float32)
@@ -192,3 +159,19 @@ class MeshEngine:
     def close(self) -> None:
         self._written()
         self.writer.shutdown()
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+@contextmanager
+def _unwritten(path: Path) -> Iterator[None]:
+    """Says of an error within which checkpoint it is of, unless it is of a rank that has ended."""
+    try:
+        yield
+    except Exception as error:
+        if no_answer(error):
+            raise
+        raise UserError(f"checkpoint {path} cannot be written: {reason(error)}") from error

@@ -7,6 +7,7 @@
     checkpoints/   000200/ and so on (`checkpoint`)
     loss.png       the loss over the steps (`plot`)
     tokenizer.json of a run on a folder of tokens that are not bytes
+    model.safetensors, config.json, generation_config.json: the last checkpoint as `save_pretrained` has it (`export`)
 
 Owns names, creation and opening. Leaves the contents to the modules named above.
 """

@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,12 +18,18 @@ from torch import Tensor
 from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper
-from ..interop.text import Writer
+from ..interop.text import Bytes, Writer
 from ..runtime.seeds import seed_for
 from . import checkpoint
 from .best import Best
+from .checkpoint import Restored
 from .model import build_model
 from .run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from blockdsl.plan.mesh import Mesh
+
+    from ..distributed.job import Job
 
 START = b"\n"
 """Used for an empty prompt: a model needs a byte to start from, and a text starts on a new line."""
@@ -43,15 +49,43 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     """
     run = RunFolder.open(path)
     model = build_model(run.graph(), run.settings.seed)
-    found = checkpoint.restore(run.checkpoints, model)
-    if found is None:
-        raise UserError(f"{path}: has no checkpoint yet; `blockdsl train --resume {path}` trains it from the start")
+    found, better = _best(run, checkpoint.restore(run.checkpoints, model))
     for note in found.notes():
         print(f"note: {note}", file=sys.stderr)
-    best = Best.from_state(found.state.get("best"))
-    if run.settings.patience is not None and best.step != found.state["step"]:
-        checkpoint.load(checkpoint.at(run.checkpoints, best.step), model)
+    if better is not None:
+        checkpoint.load(better, model)
     return model.to(device).eval()
+
+
+def load_job(path: Path, mesh: Mesh, device: str = "cpu", **loops: int) -> Job:
+    """This rank's part of the model of the run at `path`, as `load_trained` has it; every rank calls this.
+
+    Args:
+        loops: how often tied units are repeated, as `with_loops` has them.
+    """
+    from ..distributed.job import Job  # loads much of torch that one process does not need
+    from . import mesh_checkpoint
+
+    run = RunFolder.open(path)
+    job = Job(run.graph().with_loops(**loops), mesh, seed=run.settings.seed, device=device)
+    found, better = _best(run, mesh_checkpoint.restore(run.checkpoints, job))
+    for note in found.notes() if job.ranks.main else ():
+        print(f"note: {note}", file=sys.stderr)
+    if better is not None:
+        mesh_checkpoint.load(better, job)
+    return job
+
+
+def _best(run: RunFolder, found: Restored | None) -> tuple[Restored, Path | None]:
+    """What was found, and the checkpoint to read in its place. Raises UserError when there was none."""
+    if found is None:
+        raise UserError(
+            f"{run.path}: has no checkpoint yet; `blockdsl train --resume {run.path}` trains it from the start"
+        )
+    best = Best.from_state(found.state.get("best"))
+    if run.settings.patience is None or best.step == found.state["step"]:
+        return found, None
+    return found, checkpoint.at(run.checkpoints, best.step)
 
 
 def load_run_writer(path: Path, device: str = "cpu") -> Writer:
@@ -63,33 +97,62 @@ def load_run_writer(path: Path, device: str = "cpu") -> Writer:
     return Writer(load_trained(path, device), run.read_tokenizer(), end, ends)
 
 
-def sample(
-    model: TransformerWrapper,
-    prompt: bytes,
-    tokens: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    beams: int | None = None,
-) -> bytes:
+def sample(model: TransformerWrapper, prompt: bytes, tokens: int, **drawing: Any) -> bytes:
     """`tokens` new bytes after `prompt`; temperature 0 takes the likeliest byte each time.
 
     With `beams` it is the likeliest text that a search over so many finds, and nothing is drawn.
 
+    Args:
+        drawing: temperature=1.0, top_k=None, top_p=None, seed=0 and beams=None.
+
     Raises UserError when the model's logits are no numbers.
     """
     device = next(model.parameters()).device
-    start = torch.tensor([list(prompt or START)], device=device, dtype=torch.int64)
-    generator = torch.Generator(device).manual_seed(seed_for("sample", seed))
-    drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
-    writer = AutoregressiveWrapper(model)
+    return bytes(_drawn(AutoregressiveWrapper(model), [*(prompt or START)], tokens, device, **drawing))
+
+
+def sample_over_ranks(job: Job, run: RunFolder, prompt: bytes, tokens: int, **drawing: Any) -> bytes:
+    """The text that a run's model over ranks adds to a prompt, as one process adds it; every rank calls this.
+
+    Args:
+        drawing: as of `sample`.
+    """
+    tokenizer, end, device = run.read_tokenizer(), run.settings.end, job.ranks.device
+    if isinstance(tokenizer, Bytes):
+        return bytes(_drawn(job, [*(prompt or START)], tokens, device, **drawing))
+    read = tokenizer.encode(prompt.decode(errors="surrogateescape")) or ([] if end is None else [end])
+    if not read:
+        raise UserError("the prompt is empty, and the model has no token that starts a text: give --prompt")
+    new = _drawn(job, read, tokens, device, end, **drawing)
+    if end in new:
+        new = new[: new.index(end)]
+    return tokenizer.decode(read + new)[len(tokenizer.decode(read)) :].encode()
+
+
+def _drawn(
+    writer: AutoregressiveWrapper | Job,
+    start: list[int],
+    tokens: int,
+    device: torch.device,
+    end: int | None = None,
+    *,
+    seed: int = 0,
+    beams: int | None = None,
+    **drawing: Any,
+) -> list[int]:
+    """The tokens that follow `start`, up to the one that is the `end`."""
+    given = torch.tensor([start], device=device, dtype=torch.int64)
+    drawing["generator"] = torch.Generator(device).manual_seed(seed_for("sample", seed))
+    ends: dict[str, Any] = {} if end is None else {"eos_token": end}
     try:
-        new = writer.generate(start, tokens, **drawing) if beams is None else writer.beam_search(start, tokens, beams)
+        if beams is None:
+            new = writer.generate(given, tokens, **drawing, **ends)
+        else:
+            new = writer.beam_search(given, tokens, beams, **ends)
     except ValueError as error:
         raise UserError(f"the model cannot be sampled: {error}") from None
-    return bytes(new[0].tolist())
+    out: list[int] = new[0].tolist()
+    return out
 
 
 def printable(data: bytes) -> str:

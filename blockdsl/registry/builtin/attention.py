@@ -30,6 +30,7 @@ from .multihead import (
     attention_split,
     attention_state,
     attention_steps,
+    attention_summary,
     dim_head,
     kv_features,
     projection_cuts,
@@ -168,6 +169,7 @@ SELF_ATTENTION = Kind(
     name="a",
     title="self-attention",
     prefix="attn",
+    summary=lambda o: attention_summary(o) + ([] if o.kv_rank is None else [f"latents of {o.kv_rank:,}"]),
     shown=("kv_rank",),
     options=attention_options(
         "residual_attn",

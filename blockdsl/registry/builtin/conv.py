@@ -8,6 +8,7 @@ from ..kinds import Kind, Shape
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import biased, counted
 
 
 def _conv_shapes(o: Any) -> dict[str, Shape]:
@@ -35,11 +36,11 @@ def _conv_split(o: Any, ranks: int) -> Split | str:
 
 def _conv_steps(o: Any) -> list[tuple[str, str]]:
     return [
-        (f"linear {o.dim:,} → {3 * o.inner:,}", ""),
+        (f"linear {o.dim:,} → {3 * o.inner:,}{biased(o.bias)}", ""),
         ("gate", ""),
-        (f"convolution over {o.kernel} token{'s' * (o.kernel > 1)}", ""),
+        (f"convolution over {counted(o.kernel, 'token')}{biased(o.bias)}", ""),
         ("gate", ""),
-        (f"linear {o.inner:,} → {o.dim:,}", ""),
+        (f"linear {o.inner:,} → {o.dim:,}{biased(o.bias)}", ""),
     ]
 
 
@@ -77,6 +78,7 @@ SHORT_CONVOLUTION = Kind(
     derive=_conv_derived,
     split=_conv_split,
     steps=_conv_steps,
+    summary=lambda o: [f"{o.inner:,} features", f"over {counted(o.kernel, 'token')}"],
     also=("convolution", "shortconv", "lfm", "lfm2"),
     builtin=True,
 )

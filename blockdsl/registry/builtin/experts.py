@@ -21,6 +21,7 @@ from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from .feedforward import FEEDFORWARD, ZERO_INIT, feedforward_split, ff_saved
+from .words import activated, biased
 
 _MULT = 4
 
@@ -138,19 +139,31 @@ def _active(o: Any) -> int:
 
 
 def _steps(o: Any) -> list[tuple[str, str]]:
-    chosen = f"top {o.top} of {o.experts}" + (f", from {o.top_groups} of {o.groups} groups" if o.groups > 1 else "")
-    activation = ACTIVATIONS[o.activation]
-    gate = "gate first" if o.gate_first else "gate"
-    limit = "" if o.glu_limit is None else f", within ±{o.glu_limit:g}"
-    shared = [] if o.shared_inner is None else [f"+ shared expert of {o.shared_inner:,}"]
-    return [
-        (f"router {o.router}, {chosen}", ""),
-        (f"linear {o.dim:,} → {(2 if o.glu else 1) * o.inner:,} by expert", ""),
-        (f"{activation} {gate}{limit}" if o.glu else activation, ""),
-        (f"linear {o.inner:,} → {o.dim:,} by expert", ""),
-        ("weighted sum", ""),
-        *((step + (", gated" if o.shared_gate else ""), "") for step in shared),
+    gate = ACTIVATIONS[o.activation]
+    if o.glu:
+        gate += " gate first" if o.gate_first else " gate"
+        gate += "" if o.glu_limit is None else f", within ±{o.glu_limit:g}"
+        gate += f", gated + {o.glu_offset:g}" if o.glu_offset else ""
+    bias = biased(not o.no_bias)
+    steps = [
+        f"router {o.dim:,} → {o.experts:,}{biased(o.router_bias)}, {o.router}",
+        "" if o.correction_rate is None else f"+ correction for the choice, rate {o.correction_rate:g}",
+        f"top {o.top_groups} of {o.groups} groups, by {o.group_best} each" if o.groups > 1 else "",
+        f"top {o.top} of {o.experts:,}",
+        f"{'weights total' if o.renormalise else 'weights ×'} {o.weight_scale:g}",
+        f"linear {o.dim:,} → {(2 if o.glu else 1) * o.inner:,}{bias} by expert",
+        gate,
+        f"dropout {o.dropout:g}" if o.dropout else "",
+        f"linear {o.inner:,} → {o.dim:,}{bias} by expert",
+        "weighted sum",
+        "" if o.shared_inner is None else f"+ shared expert of {o.shared_inner:,}{', gated' * o.shared_gate}",
     ]
+    return [(step, "") for step in steps if step]
+
+
+def _summary(o: Any) -> list[str]:
+    experts = f"top {o.top} of {o.experts:,} × {activated(o.activation, o.glu)} {o.inner:,}"
+    return [experts] + ([] if o.shared_inner is None else [f"shared {o.shared_inner:,}"])
 
 
 def _switch(name: str, default: bool, doc: str) -> Option:
@@ -165,6 +178,7 @@ EXPERTS = Kind(
     name="e",
     title="experts",
     prefix="moe",
+    summary=_summary,
     shown=("experts", "top"),
     options=(
         _count("experts", 8, "how many experts there are (arXiv:1701.06538)"),

@@ -11,6 +11,7 @@ from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from .dropout import dropout_step, sublayer_dropout
+from .words import activated, biased
 
 _MULT = 4
 
@@ -103,12 +104,13 @@ def _ff_steps(o: Any) -> list[tuple[str, str]]:
     gate = "gate first" if o.gate_first else "gate"
     gate += "" if o.gate_scale == 1 else f" × {o.gate_scale:g}"
     return [
-        (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}", ""),
+        (f"linear {o.dim:,} → {(2 if o.glu else 1) * inner:,}{biased(not o.no_bias)}", ""),
         *lora_step(o),
         (f"{activation} {gate}" if o.glu else activation, ""),
-        *([("gain", "")] if o.glu_mult_bias else []),
+        *([("× a learned gain", "")] if o.glu_mult_bias else []),
         *([("LayerNorm", "")] if o.post_act_ln else []),
-        (f"linear {inner:,} → {o.dim:,}", ""),
+        *([(f"dropout {o.dropout:g}", "")] if o.dropout else []),
+        (f"linear {inner:,} → {o.dim:,}{biased(not o.no_bias)}", ""),
         *dropout_step(o),
     ]
 
@@ -184,6 +186,7 @@ FEEDFORWARD = Kind(
     derive=_ff_derived,
     split=feedforward_split,
     steps=_ff_steps,
+    summary=lambda o: [f"{activated(o.activation, o.glu)} {o.inner:,}"],
     also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
     builtin=True,
 )

@@ -123,8 +123,11 @@ def gate_steps(o: Any) -> list[str]:
         "input": (o.gate_values, o.gate_values_headwise, o.gate_values_rank),
         "heads' outputs": (o.output_gate, o.output_gate_headwise, o.output_gate_rank),
     }
+    silu = ", silu" if o.low_rank_silu_gates else ""
     steps = [
-        f"{gated}{' heads' if headwise else ''} by the {what}" + ("" if rank is None else f", rank {rank}")
+        f"{gated}{' heads' if headwise else ''} by the {what}"
+        + (" + bias" if o.gate_bias and what == "input" else "")
+        + ("" if rank is None else f", rank {rank}{silu}")
         for what, (on, headwise, rank) in by.items()
         if on
     ]

@@ -9,6 +9,7 @@ from ..options import Option, Value
 from ..scan import delta_flops
 from ..split import Cut, Split, shared_by, uneven
 from ..state import State
+from .words import counted
 
 
 def _features(o: Any) -> tuple[int, int]:
@@ -81,6 +82,7 @@ def _steps(o: Any) -> list[tuple[str, str]]:
         (f"q, k, v, gate {o.dim:,} → {2 * keys + 2 * values:,}", ""),
         (f"convolution of {o.kernel} tokens, silu", ""),
         ("unit q, k", ""),
+        *([("overwrites up to twice", "")] if o.neg_eigval else []),
         (f"delta rule, {o.value_heads} × {o.dim_head} × {o.value_dim_head}", ""),
         ("RMSNorm, silu gate", ""),
         (f"out {values:,} → {o.dim:,}", ""),
@@ -139,6 +141,7 @@ GATED_DELTA_NET = Kind(
     derive=_derived,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{counted(o.value_heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("gated_delta_net", "gated_deltanet", "deltanet", "delta"),
     builtin=True,
 )

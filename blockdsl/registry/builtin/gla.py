@@ -9,6 +9,7 @@ from ..options import Option, Value
 from ..scan import linear_attention_flops
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import counted
 
 _RANK, _TEMPERATURE = 16, 16
 
@@ -62,9 +63,15 @@ def _split(o: Any, ranks: int) -> Split | str:
 
 def _steps(o: Any) -> list[tuple[str, str]]:
     keys, values = o.heads * o.dim_head, o.heads * o.value_dim_head
-    name = "retention" if o.decay == "fixed" else f"linear attention, decay by {o.decay}"
+    name = "retention" if o.decay == "fixed" else "linear attention"
+    decay = {
+        "channel": [f"decays {o.dim:,} → {o.decay_rank} → {keys:,}, logs / {o.decay_temperature:g}"],
+        "head": [f"decays {o.dim:,} → {o.heads}, logs / {o.decay_temperature:g}"],
+        "fixed": [],
+    }[o.decay]
     return [
         (f"q, k, v, gate {o.dim:,} → {2 * keys + 2 * values:,}", ""),
+        *((step, "") for step in decay),
         (f"{name}, {o.heads} × {o.dim_head} × {o.value_dim_head}", ""),
         ("RMSNorm, silu gate", ""),
         (f"out {values:,} → {o.dim:,}", ""),
@@ -124,6 +131,7 @@ GATED_LINEAR_ATTENTION = Kind(
     derive=_derived,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("retention", "retnet", "gated_linear_attention", "linear_attention"),
     builtin=True,
 )

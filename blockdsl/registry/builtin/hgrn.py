@@ -9,6 +9,7 @@ from ..options import Option, Value
 from ..scan import linear_attention_flops
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import counted
 
 
 def _shapes(o: Any) -> dict[str, Shape]:
@@ -42,6 +43,7 @@ def _steps(o: Any) -> list[tuple[str, str]]:
     keys, values = o.heads * o.dim_head, o.heads * o.value_dim_head
     return [
         (f"q, forget gate, v {o.dim:,} → {2 * keys + values:,}", ""),
+        *([(f"forget gates from {o.lower_bound:g} up", "")] if o.lower_bound else []),
         (f"state that forgets, {o.heads} × {o.dim_head} × {o.value_dim_head}", ""),
         ("RMSNorm", ""),
         (f"out {values:,} → {o.dim:,}", ""),
@@ -91,6 +93,7 @@ HGRN = Kind(
     derive=_derived,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("hgrn2",),
     builtin=True,
 )

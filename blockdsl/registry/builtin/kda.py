@@ -9,6 +9,7 @@ from ..options import Option
 from ..scan import delta_flops
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import counted
 
 
 def _shapes(o: Any) -> dict[str, Shape]:
@@ -95,6 +96,7 @@ KIMI_DELTA_ATTENTION = Kind(
     causal_only=True,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,}"],
     also=("kimi", "kimi_delta_attention", "kimi_linear"),
     builtin=True,
 )

@@ -12,6 +12,7 @@ from ..options import Option
 from ..rotary import half
 from ..split import Cut
 from ..state import State
+from .words import biased
 
 EPS = 1e-6
 """What the norms of latents add to the mean square, in every model there is."""
@@ -129,9 +130,8 @@ def latent_state(o: Any) -> dict[str, State]:
 
 def latent_steps(o: Any) -> list[tuple[str, str]]:
     queries, *rest = made_of_token(o)
-    parts = [f"{'latents' if o.q_rank else 'q'} {queries:,}", f"latents {rest[0]:,}"]
-    parts += [f"key {rest[1]:,}"] if rest[1] else []
-    bias = " + bias" if o.qkv_bias else ""
-    steps = [(f"{o.dim_in:,} → {', '.join(parts)}{bias}", ""), ("RMSNorm of latents", "")]
+    made = f"latents {queries:,} + {rest[0]:,}" if o.q_rank else f"q {queries:,}, latents {rest[0]:,}"
+    made += f", key {rest[1]:,}" if rest[1] else ""
+    steps = [(f"{o.dim_in:,} → {made}{biased(o.qkv_bias)}", ""), ("RMSNorm of latents", "")]
     steps += [(f"q {o.q_rank:,} → {o.heads * o.dim_head:,}", "")] if o.q_rank else []
     return [*steps, (f"k, v {o.kv_rank:,} → {made_of_latents(o):,}", "")]

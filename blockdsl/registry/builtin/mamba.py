@@ -9,6 +9,7 @@ from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import biased, counted
 
 _EXPAND = 2
 
@@ -86,12 +87,13 @@ def _split(o: Any, ranks: int) -> Split | str:
 
 def _steps(o: Any) -> list[tuple[str, str]]:
     return [
-        (f"linear {o.dim:,} → {2 * o.inner:,}", ""),
-        (f"convolution over {o.kernel} token{'s' * (o.kernel > 1)}, silu", ""),
-        *([("RMSNorm of steps, B and C", "")] if o.rmsnorm else []),
+        (f"linear {o.dim:,} → {2 * o.inner:,}{biased(o.bias)}", ""),
+        (f"convolution over {counted(o.kernel, 'token')}{biased(o.conv_bias)}, silu", ""),
+        (f"steps of rank {o.dt_rank}, B, C {o.inner:,} → {o.dt_rank + 2 * o.state:,}", ""),
+        *([(f"RMSNorm of steps, B, C{', with gains' * (o.rmsnorm == 'gain')}", "")] if o.rmsnorm else []),
         (f"selective scan, state {o.inner:,} × {o.state}", ""),
         ("silu gate", ""),
-        (f"linear {o.inner:,} → {o.dim:,}", ""),
+        (f"linear {o.inner:,} → {o.dim:,}{biased(o.bias)}", ""),
     ]
 
 
@@ -140,6 +142,7 @@ MAMBA = Kind(
     derive=_derived,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{o.inner:,} features", f"state {o.state:,}"],
     also=("mamba1", "mamba_1", "s6", "selective_scan"),
     builtin=True,
 )

@@ -9,6 +9,7 @@ from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split, shared_by, uneven
 from ..state import State
+from .words import biased, counted
 
 _EXPAND, _DIM_HEAD = 2, 64
 
@@ -124,11 +125,12 @@ def _steps(o: Any) -> list[tuple[str, str]]:
     norm = {None: "", "all": "RMSNorm", "group": f"RMSNorm in {o.groups} groups"}[o.gated_norm]
     ends = ["silu gate", norm] if o.gate_first or not norm else [norm, "silu gate"]
     return [
-        (f"linear {o.dim:,} → {given:,}", ""),
-        (f"convolution over {o.kernel} token{'s' * (o.kernel > 1)}, silu", ""),
+        (f"linear {o.dim:,} → {given:,}{biased(o.bias)}", ""),
+        *([] if o.in_scales is None else [(f"× {', '.join(f'{scale:.3g}' for scale in o.in_scales)}", "")]),
+        (f"convolution over {counted(o.kernel, 'token')}{biased(o.conv_bias)}, silu", ""),
         (f"scan, state {o.heads} × {o.dim_head} × {o.state}", ""),
         *((end, "") for end in ends if end),
-        (f"linear {o.inner:,} → {o.dim:,}", ""),
+        (f"linear {o.inner:,} → {o.dim:,}{biased(o.bias)}", ""),
     ]
 
 
@@ -200,6 +202,7 @@ MAMBA2 = Kind(
     derive=_derived,
     split=_split,
     steps=_steps,
+    summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,}", f"state {o.state:,}"],
     also=("mamba2", "mamba_2", "ssm", "ssd", "state_space"),
     builtin=True,
 )

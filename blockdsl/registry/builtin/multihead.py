@@ -14,6 +14,7 @@ from .dropout import dropout_step, sublayer_dropout
 from .gates import GATE_OPTIONS, gate_check, gate_cuts, gate_products, gate_shapes, gate_steps
 from .scores import SCORE_OPTIONS, score_check, score_products, score_shapes, score_words
 from .switch import switch
+from .words import biased, by_gain, counted
 
 
 def attention_options(residual_setting: str, residual_of: str, *own: Option) -> tuple[Option, ...]:
@@ -367,19 +368,30 @@ def attention_flops(o: Any, batch: int, queries: int, sources: int, dim_source: 
     return 2 * batch * (on_queries + sources * (dim_source or o.dim_in) * kv_features(o) + products)
 
 
-def _biased(bias: bool) -> str:
-    return " + bias" if bias else ""
-
-
 def qkv_step(o: Any, names: str, features: int, dim: int | None = None) -> str:
     """The step that makes queries, keys and values, or some of them."""
-    biased = o.qkv_bias and (o.k_bias or names == "q")
-    but = " but k" if o.qkv_bias and not biased else ""
-    return f"{names} {dim or o.dim_in:,} → {features:,}{_biased(o.qkv_bias)}{but}"
+    with_k = o.qkv_bias and (o.k_bias or names == "q")
+    but = " but k" if o.qkv_bias and not with_k else ""
+    return f"{names} {dim or o.dim_in:,} → {features:,}{biased(o.qkv_bias)}{but}"
+
+
+def attention_summary(o: Any) -> list[str]:
+    heads = f"{counted(o.heads, 'head')} × {o.dim_head:,}"
+    values = "" if o.value_dim_head == o.dim_head else f", values × {o.value_dim_head:,}"
+    facts = [heads + values]
+    facts += [f"{o.kv_heads:,} kv"] if o.kv_heads != o.heads else []
+    past, future = getattr(o, "max_attend_past", None), getattr(o, "max_attend_future", None)
+    facts += [] if past is None else [f"{past:,} back"]
+    return facts + ([] if future is None else [f"{future:,} ahead"])
+
+
+def _unit_step(o: Any, names: str) -> str:
+    groups = "" if o.qk_norm_groups == 1 else f" in {o.qk_norm_groups} groups"
+    return f"unit {names}{groups}" + (" × learned gains" if o.qk_norm_dim_scale else "")
 
 
 def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, str]]:
-    heads = f"{o.heads} head{'' if o.heads == 1 else 's'}"
+    heads = counted(o.heads, "head")
     softmax = ["sigmoid" if o.sigmoid else "softmax"] + (["causal"] if getattr(o, "causal", False) else [])
     if getattr(o, "max_attend_past", None) is not None:
         softmax.append(f"{o.max_attend_past} back")
@@ -389,23 +401,33 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
     own = "q" if getattr(o, "kv", False) else "q, k"
     steps = [
         *projections,
-        (f"unit {own}", "") if o.qk_norm else None,
-        (f"RMSNorm of {own}{', all heads' if o.qk_rmsnorm == 'all' else ''}", "") if o.qk_rmsnorm else None,
+        (_unit_step(o, own), "") if o.qk_norm else None,
+        (f"RMSNorm of {own}{by_gain(o.qk_rmsnorm)}", "") if o.qk_rmsnorm else None,
         ("RMSNorm of k", "") if o.k_rmsnorm and own != "q" else None,
-        (f"LayerNorm of {own}", "") if o.qk_layernorm else None,
+        (f"LayerNorm of {own}{by_gain(o.qk_layernorm)}", "") if o.qk_layernorm else None,
         ("RMSNorm of v", "") if o.value_rmsnorm and own != "q" else None,
         (f"rotate {own}" if getattr(o, "kv_rank", None) is None else "rotate q and the shared key", "rotary"),
         ("k, v of another block", "kv") if own == "q" else None,
+        (f"+ {o.num_mem_kv:,} learned k, v", "") if o.num_mem_kv and own != "q" else None,
         (
             f"{'-|q - k|²' if o.l2_distance else 'q·k'}, {heads} × {o.dim_head}"
+            + (f", times {o.qk_norm_scale:g}" if o.qk_norm else "")
             + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"),
             "bias scores",
         ),
+        ("heads exchange scores", "") if o.talking_heads else None,
         (" · ".join(softmax), ""),
-        (f"· {'exp v' if o.laser else 'v'}, {heads} × {o.value_dim_head}", ""),
+        ("heads exchange weights", "") if o.talking_heads else None,
+        (f"dropout {o.dropout:g} of weights", "") if o.dropout else None,
+        (
+            f"· {f'exp v capped at {o.laser_softcap:g}' if o.laser else 'v'}, {heads} × {o.value_dim_head}",
+            "",
+        ),
         ("logarithm", "") if o.laser else None,
+        ("+ · times linear of the input", "") if o.tensor_product else None,
+        ("× a learned gain by head", "") if o.head_scale else None,
         *((step, "") for step in gate_steps(o)),
-        (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}{_biased(o.out_bias)}", ""),
+        (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}{biased(o.out_bias)}", ""),
         ("gated: attention on attention", "") if o.on_attn else None,
         *dropout_step(o),
     ]

@@ -8,6 +8,7 @@ from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from ..state import State
+from .words import counted
 
 
 def _width(o: Any) -> int:
@@ -63,11 +64,11 @@ def _rglru_split(o: Any, ranks: int) -> Split | str:
 
 def _rglru_steps(o: Any) -> list[tuple[str, str]]:
     return [
-        (f"linear {o.dim:,} → {2 * o.width:,}", ""),
-        (f"convolution over {o.kernel} token{'s' * (o.kernel > 1)}", ""),
-        ("RG-LRU", ""),
+        (f"linear {o.dim:,} → {2 * o.width:,} + bias", ""),
+        (f"convolution over {counted(o.kernel, 'token')} + bias", ""),
+        (f"RG-LRU, gates in {counted(o.heads, 'block')}", ""),
         ("gelu gate", ""),
-        (f"linear {o.width:,} → {o.dim:,}", ""),
+        (f"linear {o.width:,} → {o.dim:,} + bias", ""),
     ]
 
 
@@ -106,6 +107,7 @@ RECURRENT = Kind(
     derive=_rglru_derived,
     split=_rglru_split,
     steps=_rglru_steps,
+    summary=lambda o: [f"{o.width:,} features"],
     also=("lru", "griffin", "hawk", "rg_lru", "recurrent"),
     builtin=True,
 )

@@ -1,0 +1,81 @@
+"""What a picture says of the whole stack, above it: its size, its norm, and settings that no block says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..graph.costs import parameters
+from ..registry.kinds import Kind, kind_of
+from ..registry.norms import norms_of
+from .captions import Captions
+from .colors import short
+from .operations import steps
+from .said import unsaid
+
+if TYPE_CHECKING:
+    from ..graph.graph import Graph
+
+
+def stack_facts(graph: Graph) -> list[str]:
+    """`8.03 B parameters`, `causal`, `pre-norm RMSNorm`: what no block says."""
+    norms = Counter(norm_words(graph.block(node)["options"]) for node in graph.nodes("block"))
+    usual = [words for words, _ in norms.most_common(1)]
+    return list(filter(None, [_size(graph), "causal" if graph.causal else "", *usual]))
+
+
+def _size(graph: Graph) -> str:
+    """`46.7 B parameters, 12.9 B active`."""
+    every, active = parameters(graph), parameters(graph, active=True)
+    return f"{_billions(every)} parameters" + ("" if active == every else f", {_billions(active)} active")
+
+
+def _billions(count: int) -> str:
+    return short(count).replace("G", "B")
+
+
+def norm_words(options: Mapping[str, Any]) -> str:
+    """`pre-norm RMSNorm`: the norm of a block, and where it stands; of one that shares another's, nothing."""
+    of_stream, of_output, of_sum = norms_of(options)
+    norm = of_stream or of_output or of_sum
+    if norm is None:
+        return "" if options["shared_norm"] else "no norm"
+    if not options["pre_norm"]:
+        return f"post-norm {norm.in_words()}"
+    if of_output is not None:
+        return f"{norm.in_words()} {'before and ' if of_stream is not None else ''}after each branch"
+    return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {norm.in_words()}"
+
+
+def stack_settings(captions: Captions) -> list[str]:
+    """What the stack sets off its default and neither its blocks nor `stack_facts` say, as a pattern sets it."""
+    found: dict[str, None] = {}
+    for name, usual in captions.usual.items():
+        kind = kind_of(name)
+        defaults = {option.name: option.default for option in kind.all_options()}
+        keywords = {option.name: option.setting or option.name for option in kind.all_options()}
+        for spelled in unsaid(kind, captions.graph.dim, {**defaults, **usual}, 1, block_words):
+            option, equals, value = spelled.partition("=")
+            found[keywords[option] + equals + value] = None
+    return list(found)
+
+
+def block_words(kind: Kind, o: Any) -> Any:
+    """What a closed block and its surroundings tell of its options."""
+    options = vars(o)
+    norms = [norm and norm.in_words(eps=True) for norm in norms_of(options)]
+    summary = () if kind.summary is None else tuple(kind.summary(o))
+    return summary, norm_words(options), norms, *_marks(options)
+
+
+def opened_words(kind: Kind, o: Any) -> Any:
+    """The same of an open one, where operations do."""
+    norms = [norm and norm.in_words(eps=True) for norm in norms_of(vars(o))]
+    return steps(kind, o), norm_words(vars(o)), norms, *_marks(vars(o))
+
+
+def _marks(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the sign on the rail and the input say."""
+    names = ("gate_residual", "num_residual_streams", "reinject_input", "causal", "branch_scale")
+    return *(options.get(name) for name in names), options["scale_residual_constant"] == 0

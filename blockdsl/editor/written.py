@@ -1,0 +1,74 @@
+"""A text as the page has it: read as far as it can be, with its mistakes, and which of it stands for which blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ..api import BlockGraph, compile
+from ..errors import UserError
+from ..graph.resolve import resolve
+from ..language.pattern import Pattern, parse
+from .diagnostics import diagnostics
+from .notes import notes
+from .scan import tokens
+from .spans import nodes_of
+from .values import Diagnostic, as_json
+
+WIDTH = 512
+"""Of the stream, where neither the text nor a setting says it; the command line's too."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text and what was made of it.
+
+    Attributes:
+        settings: that it was made with, beside those in the text.
+        pattern, graph: None where the text has a mistake.
+        found: what there is to say of it.
+    """
+
+    text: str
+    settings: dict[str, Any]
+    pattern: Pattern | None
+    graph: BlockGraph | None
+    found: tuple[Diagnostic, ...]
+
+    def told(self, side: str) -> dict[str, Any]:
+        """What the page shows of the text; `side`: what its blocks are called by in the picture of a difference."""
+        told = {"tokens": [(token.start, token.end, token.type) for token in tokens(self.text)]}
+        return told | {"faults": as_json(self.found), "spans": self._spans(side)}
+
+    def _spans(self, side: str) -> list[tuple[int, int, list[str]]]:
+        """Each span with the nodes that come from it, by place."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for node, spans in {} if self.pattern is None else nodes_of(self.pattern).items():
+            for span in spans:
+                found.setdefault((span[0], span[1]), []).append(_beside(node, side))
+        return [(start, end, nodes) for (start, end), nodes in sorted(found.items())]
+
+
+def _beside(node: str, side: str) -> str:
+    """A node's name in the picture of a difference: `after.a0`, `encoder after.a0`."""
+    stream, _, name = node.rpartition(".")
+    prefix = " ".join(part for part in (stream, side) if part)
+    return f"{prefix}.{name}" if prefix else name
+
+
+@lru_cache(maxsize=8)
+def read(text: str, settings: tuple[tuple[str, Any], ...]) -> Written:
+    """A text read, with these settings beside those in it."""
+    given = dict(settings)
+    try:
+        pattern = parse(text)
+        if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
+            given["dim"] = WIDTH
+        graph = compile(pattern, **given)
+        said = notes(pattern, resolve(pattern, **given), given)
+    except (UserError, TypeError) as error:
+        found = diagnostics(text, **dict(settings)) or [Diagnostic(0, 0, str(error), "error")]
+        return Written(text, given, None, None, tuple(found))
+    found = [Diagnostic(*note.span, note.message, note.severity, note.fix) for note in said]
+    return Written(text, given, pattern, graph, tuple(found))

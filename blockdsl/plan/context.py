@@ -1,0 +1,39 @@
+"""Context parallelism: whether the tokens of a row can be shared by ranks, which gather keys and values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..graph.state import kept
+from ..registry.kinds import kind_of
+from ..registry.positions import SCHEMES
+from ..registry.rotary import BY_LENGTH
+
+if TYPE_CHECKING:
+    from ..graph.graph import Graph
+
+
+def why_whole_rows(graph: Graph) -> str | None:
+    """Why ranks cannot each have some of a row's tokens, or None when they can.
+
+    They can where each block reads its token alone, or what it keeps of the tokens before, as in decoding: these are
+    the tokens of the ranks before. A state along the row would make each rank wait for the one before it.
+    """
+    if graph.encoder is not None:
+        return "an encoder with its decoder"
+    if reason := graph.why_not_cached():
+        return reason
+    start = graph.nx.nodes[graph.start]
+    if start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]:
+        return "learned tokens are in front of each row"
+    for node, own in kept(graph).items():
+        title = kind_of(graph.block(node)["kind"]).title
+        if own.shift is not None:
+            return f"{node} ({title}) shifts tokens"
+        if any(piece.per == "row" for piece in own.pieces.values()):
+            return f"{node} ({title}) carries a state along each row, for which ranks would wait one after another"
+    for node in graph.nodes("position"):
+        attrs = graph.nx.nodes[node]
+        if attrs["scheme"] == "rotary" and SCHEMES["rotary"].complete(attrs).scaling in BY_LENGTH:
+            return f"{node}: its frequencies change with the length of the text"
+    return None

@@ -1,0 +1,158 @@
+"""Whom the server of the page answers, and what it saves."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockdsl.editor import page
+from blockdsl.editor.server import HOST, MOST, EditedFile, Server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    path = tmp_path / "model.pattern"
+    path.write_text("(a f)*6\n")
+    server = Server(EditedFile(path.read_text(), path.name, path))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def send(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, Any]:
+    """As no browser would: every header is the caller's."""
+    connection = http.client.HTTPConnection(HOST, server.server_address[1], timeout=10)
+    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    own = {"Host": f"{HOST}:{server.server_address[1]}"} | {n.replace("_", "-"): v for n, v in headers.items()}
+    for name, value in own.items():
+        connection.putheader(name, value)
+    if body is not None:
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, content, answer.headers
+
+
+def ask(server: Server, request: Any, **headers: str) -> tuple[int, Any]:
+    own = {"Origin": server.origin, "Content_Type": "application/json"} | headers
+    status, content, _ = send(server, "POST", f"/{server.token}/respond", json.dumps(request).encode(), **own)
+    return status, json.loads(content) if status == 200 else content.decode()
+
+
+def test_it_is_on_the_loopback_address_alone(server: Server) -> None:
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+    assert server.address.startswith("http://127.0.0.1:")
+
+
+def test_every_file_of_the_page_is_served_with_headers_that_let_nothing_else_in(server: Server) -> None:
+    for name in ("", *page.file_names()):
+        status, content, headers = send(server, "GET", f"/{server.token}/{name}")
+        assert status == 200
+        assert content == page.content(name or "page.html")[0]
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_the_token_is_random_and_long(server: Server) -> None:
+    with Server(EditedFile("a")) as other:
+        assert other.token != server.token
+        assert len(other.token) >= 32
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page.html", "/wrong/", "/wrong/page.html", "/wrong/respond", "//", "/{}x/", "*"]
+)
+def test_nothing_is_answered_without_the_token(server: Server, path: str) -> None:
+    path = path.format(server.token)
+    assert send(server, "GET", path)[0] == 403
+    body = json.dumps({"do": "open"}).encode()
+    status, content, _ = send(server, "POST", path, body, Origin=server.origin, Content_Type="application/json")
+    assert status == 403
+    assert b"(a f)" not in content
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost:{}", "evil.example:{}"])
+def test_another_host_is_refused(server: Server, host: str) -> None:
+    """A name that an attacker makes lead here (DNS rebinding)."""
+    host = host.format(server.server_address[1])
+    assert send(server, "GET", f"/{server.token}/", Host=host)[0] == 403
+    assert ask(server, {"do": "open"}, Host=host)[0] == 403
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1", "http://localhost:{}", ""])
+def test_another_origin_is_refused(server: Server, origin: str) -> None:
+    assert ask(server, {"do": "open"}, Origin=origin.format(server.server_address[1]))[0] == 403
+    assert ask(server, {"do": "save", "text": "x"}, Origin=origin)[0] == 403
+    assert server.document.path is not None
+    assert server.document.path.read_text() == "(a f)*6\n"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_another_page_loads_is_refused(server: Server, site: str) -> None:
+    assert send(server, "GET", f"/{server.token}/page.css", Sec_Fetch_Site=site)[0] == 403
+
+
+def test_other_requests_are_refused_in_words(server: Server) -> None:
+    assert send(server, "GET", f"/{server.token}/../server.py")[0] == 404
+    assert send(server, "GET", f"/{server.token}/nothing.js")[0] == 404
+    assert ask(server, {"do": "open"}, Content_Type="text/plain")[0] == 404
+    own = {"Origin": server.origin, "Content_Type": "application/json"}
+    for body in (b"{", b"[]", b"\xff", b"1"):
+        assert send(server, "POST", f"/{server.token}/respond", body, **own)[0] == 400
+    long = send(server, "POST", f"/{server.token}/respond", None, Content_Length=str(MOST + 1), **own)
+    assert long[0] == 400
+    assert send(server, "PUT", f"/{server.token}/respond", b"")[0] == 501
+    assert ask(server, {"do": "nothing"})[1]["problem"].startswith("there is no request 'nothing'; there are ")
+
+
+def test_opening_and_saving(server: Server) -> None:
+    path = server.document.path
+    assert path is not None
+    status, opened = ask(server, {"do": "open"})
+    assert status == 200
+    seen = opened.pop("seen")
+    assert opened == {"ok": True, "text": "(a f)*6\n", "name": "model.pattern", "file": str(path), "settings": {}}
+    answer = ask(server, {"do": "save", "text": "a f  # × 🙂\r\n", "seen": seen})[1]
+    assert answer["ok"]
+    assert path.read_bytes() == "a f  # × 🙂\r\n".encode()
+    assert ask(server, {"do": "open"})[1]["seen"] == answer["seen"] != seen
+
+
+def test_what_another_program_or_tab_wrote_is_not_lost(server: Server) -> None:
+    path = server.document.path
+    assert path is not None
+    seen = ask(server, {"do": "open"})[1]["seen"]
+    path.write_text("f*3\n")
+    assert ask(server, {"do": "open"})[1]["text"] == "f*3\n"
+    answer = ask(server, {"do": "save", "text": "a", "seen": seen})[1]
+    assert (answer["ok"], answer["changed"]) == (False, True)
+    assert answer["problem"] == f"{path} has changed since it was opened here"
+    assert path.read_text() == "f*3\n"
+    saved = ask(server, {"do": "save", "text": "a", "seen": None})[1]
+    assert ask(server, {"do": "save", "text": "a f", "seen": saved["seen"]})[1]["ok"]
+    assert path.read_text() == "a f"
+    path.unlink()
+    assert ask(server, {"do": "save", "text": "a", "seen": saved["seen"]})[1]["changed"]
+
+
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "model.pattern"
+    answer = EditedFile("a", "model", path).save("a", None)
+    assert not answer["ok"]
+    assert answer["problem"].startswith(f"cannot write {path}: ")
+    assert EditedFile("a").save("a", "")["problem"] == "the pattern was not opened from a file"
