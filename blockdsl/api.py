@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError, did_you_mean
-from .graph import costs, digest, edit, json, lint, loops, mup, select, to_pattern, tokens, written
+from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
 from .graph.diff import Difference
+from .graph.editable import Editable
 from .graph.graph import Graph
+from .graph.in_words import in_words
 from .graph.resolve import ResolvedPattern, resolve
 from .language.join import join, of_both
 from .language.pattern import Pattern, parse
@@ -70,7 +72,8 @@ def _compiled(stack: ResolvedPattern) -> BlockGraph:
     return graph._with(model, given, "compile")
 
 
-class BlockGraph(Graph):
+@in_words
+class BlockGraph(Editable):
     """A stack of blocks as a graph.
 
     Attributes:
@@ -104,51 +107,6 @@ class BlockGraph(Graph):
         """
         lint.check(self)
         return self
-
-    # Edits -------------------------------------------------------------------------------------------------------
-
-    def insert(self, after: str, pattern: str) -> list[str]:
-        """Put a pattern after a node, in place: `g.insert("f3", "f(glu)")`. Returns the new nodes.
-
-        What followed the node follows the pattern, under the stack's settings. A label after the node, and an edge
-        from it over other nodes, still are of the place right after the node.
-
-        Args:
-            after: a node; one of an encoder is `encoder.f3`.
-
-        Raises:
-            PatternError: the text is at fault.
-            UserError: there is no such node, or nothing can follow it.
-            GraphError: the graph could not be lowered then; it stays as it was.
-        """
-        graph, node, prefix = self._at(after)
-        return [prefix + new for new in edit.insert(graph, node, pattern)]
-
-    def remove(self, node: str) -> None:
-        """Take a node out, in place: what followed it follows what it followed.
-
-        Raises:
-            UserError: there is no such node, or it cannot go.
-            GraphError: another block needs what it gives, or the graph could not be lowered then; it stays as it was.
-        """
-        graph, node, _ = self._at(node)
-        edit.remove(graph, node)
-
-    def replace(self, node: str, pattern: str) -> list[str]:
-        """Put a pattern in the place of a block or a read: `g.replace("a2", "a(heads=4)")`. Returns the new nodes.
-
-        A single block of the same kind has the name of the one it replaces. Errors are those of `insert`.
-        """
-        graph, node, prefix = self._at(node)
-        return [prefix + new for new in edit.replace(graph, node, pattern)]
-
-    def _at(self, node: str) -> tuple[Graph, str, str]:
-        """The stream that has a node, its name there, and what goes before the names of that stream's nodes."""
-        prefix = "encoder."
-        encoder = self.encoder if str(node).startswith(prefix) and node not in self.nx else None
-        return (self, node, "") if encoder is None else (encoder, node.removeprefix(prefix), prefix)
-
-    # The model around the stack ----------------------------------------------------------------------------------
 
     def with_tokens(self, num_tokens: int, max_seq_len: int | None, **options: Any) -> BlockGraph:
         """A copy that embeds tokens and gives logits.
@@ -265,7 +223,7 @@ class BlockGraph(Graph):
         Args:
             active: only those that one token uses: of experts, those that are chosen for it.
         """
-        return costs.parameters(self, active)
+        return costs.parameters(self.lint(), active)
 
     def flops(self, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
         """Floating-point operations of one forward pass, two a multiply-add, as torch.utils.flop_counter counts.
@@ -275,7 +233,7 @@ class BlockGraph(Graph):
             batch: rows.
             context_len: tokens of the context a row; seq_len when not given.
         """
-        return costs.flops(self, seq_len, batch, context_len)
+        return costs.flops(self.lint(), seq_len, batch, context_len)
 
     def kv_cache_bytes(
         self, seq_len: int, batch: int = 1, dtype: str = "float32", context_len: int | None = None
@@ -285,7 +243,7 @@ class BlockGraph(Graph):
         Args:
             dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.
         """
-        return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
+        return costs.kv_cache_bytes(self.lint(), seq_len, batch, dtype, context_len)
 
     def plan(
         self, mesh: Mesh | str | None = None, *, gpus: int | None = None, seq_len: int, batch: int, **setup: Any
@@ -488,7 +446,7 @@ class BlockGraph(Graph):
         return self.to_text()
 
     def __repr__(self) -> str:
-        blocks = sum(len(stream.nodes("block")) for stream in self.streams().values())
+        blocks = len(self.nodes("block")) + (0 if self.encoder is None else len(self.encoder.nodes("block")))
         text = self.pattern
         text = f"{written.EDITED}{text[len(written.EDITED) :]!r}" if text.startswith(written.EDITED) else repr(text)
         return f"BlockGraph({text}, dim={self.nx.graph.get('dim')}, blocks={blocks})"

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from inspect import isfunction
+from typing import Any, TypeVar
 
-from ..errors import UserError
+from ..errors import GraphError, UserError
 from .graph import Graph
 from .lint import check
 
-F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound=type[Graph])
+
+_READING = {"nodes", "node_type", "block", "sources", "labels", "completed", "uses", "state"}
+"""Of one node, and called for each of many."""
 
 
-def in_words(method: F) -> F:
-    """Of a method of a graph: errors that are not in words are those of `lint`, where it finds any."""
+def in_words(graph_type: T) -> T:
+    """A class whose public methods raise what `lint` finds in place of an error that is not in words."""
+    for name in dir(graph_type):
+        method = getattr(graph_type, name)
+        own = isfunction(method) and not isinstance(vars(graph_type).get(name), staticmethod)
+        if own and name not in _READING and (name == "__str__" or not name.startswith("_")):
+            setattr(graph_type, name, _in_words(method))
+    return graph_type
 
+
+def _in_words(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def wrapped(self: Graph, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -27,8 +39,11 @@ def in_words(method: F) -> F:
         except UserError:
             raise
         except Exception:
-            for graph in (self, *(arg for arg in args if isinstance(arg, Graph))):
-                check(graph)
+            for graph in (self, *(each for each in (*args, *kwargs.values()) if isinstance(each, Graph))):
+                try:
+                    check(graph)
+                except GraphError as fault:
+                    raise fault from None
             raise
 
-    return cast(F, wrapped)
+    return wrapped

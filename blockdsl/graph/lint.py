@@ -120,5 +120,6 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
 )
 _READABLE: tuple[tuple[Rule, ...], ...] = (
     (attributes.nodes,),
-    (attributes.edges, attributes.blocks, attributes.stage_range, wiring.acyclic),
+    (attributes.edges, attributes.blocks, attributes.stage_range),
+    (wiring.acyclic,),
 )
