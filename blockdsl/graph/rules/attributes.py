@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -10,7 +10,7 @@ import networkx as nx
 from ...errors import did_you_mean
 from ...language.unparse import is_name
 from ...registry.kinds import kinds
-from ...registry.options import Option, by_name
+from ...registry.options import Option, by_name, content
 from ...registry.positions import SCHEMES
 from ..graph import Graph
 from ..nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note
@@ -199,6 +199,7 @@ def _takes(graph: Graph, node: str, what: str) -> bool:
 def blocks(graph: Graph) -> Iterator[Finding]:
     known = kinds()
     declared = {name: by_name(kind.all_options()) for name, kind in known.items()}
+    judged: dict[Hashable, list[_Problem]] = {}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
         name, options = attrs["kind"], attrs["options"]
@@ -208,10 +209,13 @@ def blocks(graph: Graph) -> Iterator[Finding]:
             problem = f"unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
             yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')")
             continue
-        kind, problems = known[name], [*_options(node, declared[name], options)]
-        yield from problems
-        if not problems and (clash := kind.clash(graph.dim, options)):
-            yield Finding(f"{node}: {clash}")
+        kind, key = known[name], (name, content(options))
+        if key not in judged:
+            judged[key] = [*_options(declared[name], options)]
+            if not judged[key] and (clash := kind.clash(graph.dim, options)):
+                judged[key] = [(clash, "", None)]
+        for problem, option, value in judged[key]:
+            yield Finding(f"{node}: {problem}", _option_mended(node, option, value))
         if kind.has_scores() and options.get("dim_head", 0) is None:
             yield Finding(f"{node}: dim_head is none; in a graph it is a number", set_option(node, "dim_head", 64))
         bidirectional = kind.both_ways and options.get("bidirectional")
@@ -233,17 +237,22 @@ def _without_dot(node: str) -> str:
     return f"g.nx = nx.relabel_nodes(g.nx, {{{node!r}: {node.replace('.', '_')!r}}})"
 
 
-def _options(node: str, declared: Mapping[str, Option], options: Mapping[Any, Any]) -> Iterator[Finding]:
+def _option_mended(node: str, option: Any, value: Any) -> str:
+    if value is _UNKNOWN:
+        return f"del g.nx.nodes[{node!r}]['options'][{option!r}]"
+    return set_option(node, option, value) if option else ""
+
+
+def _options(declared: Mapping[str, Option], options: Mapping[Any, Any]) -> Iterator[_Problem]:
     for key, value in options.items():
         if key not in declared:
             hint = did_you_mean(str(key), declared)
-            problem = f"unknown option '{key}'" + (f"; {hint}" if hint else "")
-            yield Finding(f"{node}: {problem}", f"del g.nx.nodes[{node!r}]['options'][{key!r}]")
+            yield f"unknown option '{key}'" + (f"; {hint}" if hint else ""), key, _UNKNOWN
         elif fault := declared[key].fault(value):
-            yield Finding(f"{node}: {key} {fault}", set_option(node, key, declared[key].default))
+            yield f"{key} {fault}", key, declared[key].default
     for key in declared:
         if key not in options:
-            yield Finding(f"{node}: option '{key}' is missing", set_option(node, key, declared[key].default))
+            yield f"option '{key}' is missing", key, declared[key].default
 
 
 def stage_range(graph: Graph) -> Iterator[Finding]:
