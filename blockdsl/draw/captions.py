@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import Chain, blocks_of, chain
+from ..graph.layout import Chain, Side, blocks_of, chain, whole
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
@@ -21,6 +21,7 @@ class Captions:
 
     Args:
         beside: another graph, whose usual options go without saying here too.
+        sides: whether the drawing can show ways of the stream beside the main one.
 
     Raises:
         GraphError: the graph cannot be read at all.
@@ -34,12 +35,12 @@ class Captions:
         taken: labels of blocks by which others take keys, values or scores.
     """
 
-    def __init__(self, graph: Graph, beside: Graph | None = None) -> None:
+    def __init__(self, graph: Graph, beside: Graph | None = None, sides: bool = False) -> None:
         from ..graph.lint import check_readable
 
         check_readable(graph)
         self.graph = graph
-        self.items = chain(graph)
+        self.items = whole(graph) if sides else chain(graph)
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
         self._walk(self.items or (), graph.start)
@@ -72,11 +73,17 @@ class Captions:
             if isinstance(item, str):
                 self.before[item] = at
                 at = item
+            elif isinstance(item, Side):
+                self._walk(item.chain, at)
             else:
                 for branch in item.branches:
                     self._walk(branch, at)
                 at = item.sum
         self.before[self.graph.end] = at  # at last that of the whole chain
+
+    def gap(self, node: str) -> bool:
+        """Whether a node reads no stream, though it stands after another."""
+        return node in self.before and not {*self.graph.sources(node, "stream"), *self.graph.sources(node, "base")}
 
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import blocks_of
 from ..registry.options import whole
 from .captions import Captions
 from .choices import DETAILS, check_choice
@@ -171,7 +170,7 @@ class _Picture:
         beside: Graph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        captions = Captions(graph, beside)
+        captions = Captions(graph, beside, sides=True)
         details = Details(graph, captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
@@ -179,7 +178,7 @@ class _Picture:
         self.scene = Scene(details.title())
         self.settings = stack_settings(captions) if detail == "block" else []
         items = captions.items
-        if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
+        if items is None:
             self.feeds = False
             self.scene.add(layered(graph, self.faces))
             self.middle = self.scene.extent.x + self.scene.extent.width / 2
@@ -258,7 +257,8 @@ class _Picture:
     def _output(self, piece: ColumnPart) -> None:
         y = piece.y + GAP + 4
         self.scene.boxes.append(self.faces.output(piece.x - self.left, y, self.wide))
-        self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((piece.x, piece.rail), (piece.x, y))))
+        if not self.faces.captions.gap(self.graph.end):
+            self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((piece.x, piece.rail), (piece.x, y))))
 
     def _sources(self, pieces: list[ColumnPart]) -> None:
         """The context and the positions that blocks read, and the lanes from them.
