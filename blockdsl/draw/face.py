@@ -28,7 +28,7 @@ LEAST, MOST, MOST_OP = 140.0, 220.0, 240.0  # a box's width; the text in it, and
 LINE = 14.0
 SINGLE = 38.0  # height of a box with a title alone
 OP, OP_GAP = 20.0, 5.0
-SOURCE = 26.0  # height of a position or the context
+SOURCE, SOURCE_LEAST = 26.0, 130.0  # height of a position or the context; the least width of what is below its title
 TAP = 11.0  # from a box's upper and lower edge to where the stream enters and leaves
 PILL = 16.0  # height of a norm on the rail
 
@@ -280,7 +280,8 @@ class Faces:
         else:
             title, tip = self.captions.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
-        lines = wrapped(self.details.further(node), size("note"), MOST) if self.opened else []
+        most = max(text_width(title, "label"), SOURCE_LEAST)
+        lines = wrapped(self.details.further(node), size("note"), most) if self.opened else []
         wide = even(max(text_width(title, "label"), widest(lines, "note")) + 2 * INSET)
         middle = right - wide / 2
         texts = [Text(middle, y + 17, title, "label", "middle")]
