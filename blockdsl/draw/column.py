@@ -87,7 +87,7 @@ class Column:
 
     def stack(self, items: Chain, top: float) -> ColumnPart:
         """All stages, on a rail that starts at `top`."""
-        drawn = tree(self.faces.captions, items, self.unfold)
+        drawn = self.drawn = tree(self.faces.captions, items, self.unfold)
         self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
